@@ -1,0 +1,101 @@
+"""The CustomResourceDefinition of FineTuneJob, made from the models."""
+
+from typing import Any
+
+from finetune_api import GROUP, KIND, PLURAL, VERSION
+from finetune_api.schema import schema_of
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import FineTuneJobStatus
+
+NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+NAME_MAX_LENGTH = 40
+
+_COLUMNS = (
+    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
+    ("State", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
+    ("Progress", "integer", ".status.training.progressPercent", 0),
+    ("Loss", "string", ".status.training.loss", 0),
+    ("ETA", "integer", ".status.training.etaSeconds", 0),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Model", "string", ".spec.model.source", 1),
+    ("Dataset", "string", ".spec.dataset.source", 1),
+    ("Revision", "string", ".status.revision", 1),
+    ("Endpoint", "string", ".status.endpoint", 1),
+    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
+)
+
+
+def custom_resource_definition() -> dict[str, Any]:
+    """Return the CustomResourceDefinition as the API server takes it."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{PLURAL}.{GROUP}",
+            "labels": {"app.kubernetes.io/name": "finetune-operator"},
+        },
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": "finetunejob",
+                "shortNames": ["ftj"],
+                "categories": ["all", "finetune"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": type_, "jsonPath": path, "priority": priority}
+                        for name, type_, path, priority in _COLUMNS
+                    ],
+                    "schema": {"openAPIV3Schema": _root()},
+                }
+            ],
+        },
+    }
+
+
+def _root() -> dict[str, Any]:
+    spec = schema_of(FineTuneJobSpec)
+    spec["description"] = "What to tune, on what, how, and what to do with the result."
+    spec["properties"]["storage"]["x-kubernetes-validations"] = [
+        {
+            "rule": "!has(self.size) || !has(oldSelf.size) || "
+            "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+            "message": "a volume cannot shrink: leave storage.size as it is or make it larger",
+        }
+    ]
+    status = schema_of(FineTuneJobStatus)
+    status["description"] = "What the operator last saw and did."
+    # A job that nobody has looked at yet must not pass for a current one: kstatus compares this
+    # with metadata.generation. It is the only default of the schema.
+    status["default"] = {"observedGeneration": -1}
+    return {
+        "type": "object",
+        "description": "A FineTuneJob tunes a language model with QLoRA on one GPU, merges the "
+        "result and serves it.",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "Version of this API."},
+            "kind": {"type": "string", "description": "FineTuneJob."},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+        "x-kubernetes-validations": [
+            {
+                "rule": f"self.metadata.name.matches('{NAME_PATTERN}') && "
+                f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
+                "message": "metadata.name becomes the name of a Service: start with a letter, use "
+                "lower-case letters, digits and '-' only, end with a letter or digit, and keep "
+                f"to {NAME_MAX_LENGTH} characters",
+            }
+        ],
+    }

@@ -1,0 +1,147 @@
+"""How a field of the API is declared: its text, its bounds, and what an edit of it does.
+
+The pydantic default of a field *is* its built-in value; it never reaches the CRD's schema, because
+the API server applies schema defaults to stored objects on read, and a new default would change
+every spec of a fleet. ``schema`` writes the built-in value into the description instead.
+
+A cross-field condition is a ``Rule``: the CEL that the API server runs and the same condition in
+Python, side by side, so that a spec completed by an administrator's defaults is held to it too.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+
+
+class Edit(StrEnum):
+    """What changing a field of a job does, and the sentence that says so."""
+
+    RETRAIN = "An edit starts a new revision, which trains again."
+    REMERGE = "An edit merges again, without training again."
+    ROLL = "An edit rolls the serving pods, without training or merging again."
+    RETRY = "An edit never trains a finished revision again; it gives a failed stage a new attempt."
+    NOTHING = "An edit applies to what is started after it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A condition of the API, once in CEL for the API server and once in Python.
+
+    ``fails`` returns True where ``cel`` would be false; it gets the validated model (for a rule of
+    a model) or the value (for a rule of a field).
+    """
+
+    cel: str
+    message: str
+    fails: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """What ``field`` records about a field, kept where pydantic keeps a field's own data."""
+
+    text: str
+    edit: Edit
+    builtin: str | None
+    rules: tuple[Rule, ...]
+
+    def __call__(self, schema: dict[str, Any]) -> None:
+        """Add nothing to pydantic's own JSON schema; ``schema.schema_of`` does the writing."""
+
+
+def matches(pattern: str, message: str) -> Rule:
+    """A rule that a string matches ``pattern`` (RE2 and Python syntax) from its start to its end."""
+    compiled = re.compile(pattern)
+    quoted = pattern.replace("\\", "\\\\").replace("'", "\\'")
+    return Rule(
+        cel=f"self.matches('{quoted}')",
+        message=message,
+        fails=lambda value: compiled.search(value) is None,
+    )
+
+
+def field(
+    text: str,
+    default: Any = ...,
+    *,
+    edit: Edit,
+    builtin: str | None = None,
+    rules: tuple[Rule, ...] = (),
+    **bounds: Any,
+) -> Any:
+    """Declare a field of the API.
+
+    ``builtin`` is the built-in value in words, where the default does not speak for itself.
+    ``bounds`` are pydantic's (``ge``, ``lt``, ``max_length`` and so on).
+    """
+    extra = Extra(text=text, edit=edit, builtin=builtin, rules=rules)
+    if default is ...:
+        return Field(json_schema_extra=extra, **bounds)
+    return Field(default, json_schema_extra=extra, **bounds)
+
+
+class ApiModel(BaseModel):
+    """A group of fields. ``atomic`` groups are replaced as a whole when values are layered."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    atomic: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _obey_the_rules(self) -> Self:
+        for rule in self.broken_rules():
+            raise ValueError(rule.message)
+        return self
+
+    def broken_rules(self) -> Iterator[Rule]:
+        """Yield the rules of this model, and of its fields, that its present values break."""
+        yield from (rule for rule in type(self).rules if rule.fails(self))
+        for name, info in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in self.model_fields_set and value is not None:
+                yield from (rule for rule in extra_of(info).rules if rule.fails(value))
+
+
+def extra_of(info: FieldInfo) -> Extra:
+    """Return what ``field`` recorded about a field."""
+    extra = info.json_schema_extra
+    if not isinstance(extra, Extra):
+        raise TypeError(f"declare this field with field(): {info!r}")
+    return extra
+
+
+QUANTITY = r"^([0-9]+|[0-9]*\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    StringConstraints(pattern=QUANTITY),
+    WithJsonSchema({"type": "string", "pattern": QUANTITY, "x-kubernetes-int-or-string": True}),
+]
+"""A Kubernetes quantity such as ``500m``, ``16Gi`` or ``2``, kept as text."""

@@ -1,0 +1,172 @@
+"""What a user wrote → what is run. Pure: no I/O, no clock, no environment.
+
+Values come in layers: the user's, then the administrator's (the chart's ``defaults``), then the
+built-in ones. A revision keeps the lower two layers as they were when it started; every later look
+at the job resolves the present spec with *those*, so that neither an upgrade nor a changed chart
+value can make a finished job train again, and a value that is spelled out changes nothing if it
+is the value that was used anyway.
+
+The fields themselves say (``fields.Edit``) which part of a resolution they belong to; the hash of
+the training part names the revision, that of revision and merge part names the build.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from finetune_api.fields import ApiModel, Edit, extra_of
+from finetune_api.spec import FineTuneJobSpec
+
+Values = dict[str, Any]
+
+
+class InvalidSpec(ValueError):
+    """A spec that cannot be run; the message names field, value and way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A complete spec, and the names of what it makes."""
+
+    spec: FineTuneJobSpec
+    revision: str
+    build: str
+    retry_key: str
+    training_part: Values
+    placed_by_user: bool
+    """Whether the user chose where the pods run; then stage and merge are bound to it too."""
+
+
+def builtin_defaults() -> Values:
+    """Return the built-in value of every field that has one, as a partial spec."""
+    return _defaults_of(FineTuneJobSpec)
+
+
+def effective_defaults(administrators: Mapping[str, Any]) -> Values:
+    """Return the administrator's defaults over the built-in ones.
+
+    Raises InvalidSpec where an administrator's value is not one of the API's.
+    """
+    return _layered(FineTuneJobSpec, builtin_defaults(), _written(administrators))
+
+
+def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
+    """Complete a job's spec with defaults.
+
+    spec: the spec as it stands in the cluster; defaults: what ``effective_defaults`` returned when
+    the revision started. Raises InvalidSpec.
+    """
+    written = _written(spec)
+    values = _layered(FineTuneJobSpec, _written(defaults), written)
+    if _has(written, "training", "maxSteps"):
+        values["training"]["epochs"] = None
+    placement = written.get("placement") or {}
+    if "queueName" in written and "nodeSelector" not in placement:
+        values["placement"].pop("nodeSelector", None)
+    try:
+        model = FineTuneJobSpec.model_validate(values)
+    except ValidationError as error:
+        raise InvalidSpec(_explained(error)) from error
+    complete = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    training_part = _part(FineTuneJobSpec, complete, Edit.RETRAIN)
+    revision = digest(training_part)
+    return Resolved(
+        spec=model,
+        revision=revision,
+        build=digest([revision, _part(FineTuneJobSpec, complete, Edit.REMERGE)]),
+        retry_key=digest(_part(FineTuneJobSpec, complete, Edit.RETRY)),
+        training_part=training_part,
+        placed_by_user=bool(placement),
+    )
+
+
+def digest(value: Any) -> str:
+    """Return the first 8 hex digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _groups(model: type[BaseModel]) -> Iterator[tuple[str, type[ApiModel]]]:
+    """Yield alias and model of the fields that are layered field by field."""
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, ApiModel) and not kind.atomic:
+            yield info.alias or name, kind
+
+
+def _defaults_of(model: type[ApiModel]) -> Values:
+    groups = dict(_groups(model))
+    values: Values = {}
+    for name, info in model.model_fields.items():
+        alias = info.alias or name
+        if alias in groups:
+            values[alias] = _defaults_of(groups[alias])
+        elif not info.is_required() and info.default is not None:
+            default = info.default
+            values[alias] = (
+                default.model_dump(mode="json", by_alias=True, exclude_unset=True)
+                if isinstance(default, BaseModel)
+                else default
+            )
+    return values
+
+
+def _layered(model: type[ApiModel], lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Values:
+    values = {**lower, **upper}
+    for alias, group in _groups(model):
+        low, up = lower.get(alias), upper.get(alias)
+        if isinstance(low, Mapping) and isinstance(up, Mapping):
+            values[alias] = _layered(group, low, up)
+        elif isinstance(values.get(alias), Mapping):
+            values[alias] = dict(values[alias])
+    return values
+
+
+def _written(values: Mapping[str, Any]) -> Values:
+    """Drop nulls: they say "left out"."""
+    return {
+        key: _written(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _part(model: type[ApiModel], values: Mapping[str, Any], edit: Edit) -> Values:
+    """Return the fields of one edit class, in their groups; nulls and empty groups left out."""
+    groups = dict(_groups(model))
+    part: Values = {}
+    for name, info in model.model_fields.items():
+        alias = info.alias or name
+        value = values.get(alias)
+        if alias in groups:
+            value = _part(groups[alias], value or {}, edit)
+            if value:
+                part[alias] = value
+        elif value is not None and extra_of(info).edit is edit:
+            part[alias] = value
+    return part
+
+
+def _has(values: Mapping[str, Any], *path: str) -> bool:
+    value: Any = values
+    for key in path:
+        if not isinstance(value, Mapping) or key not in value:
+            return False
+        value = value[key]
+    return True
+
+
+def _explained(error: ValidationError) -> str:
+    """Return pydantic's findings as sentences that name the field, its value and the rule."""
+    sentences = []
+    for finding in error.errors():
+        path = ".".join(str(step) for step in ("spec", *finding["loc"]))
+        text = finding["msg"].removeprefix("Value error, ")
+        value = finding["input"]
+        shown = "" if isinstance(value, Mapping) else f" (it is {value!r})"
+        sentences.append(f"{path}: {text}{shown}")
+    return "; ".join(sentences)

@@ -1,0 +1,577 @@
+"""``spec`` of a FineTuneJob: what a user may ask for.
+
+Field names are Kubernetes-style camelCase of the words that Hugging Face, PEFT, TRL and vLLM use.
+The default of each field is its built-in value; ``None`` means that the value is worked out later
+(by the trainer from the data and the card, or by the cluster), as the description says.
+"""
+
+from typing import ClassVar, Literal
+
+from finetune_api.fields import ApiModel, Edit, Quantity, Rule, field, matches
+from finetune_api.recipe import Training
+
+HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
+CONFIGMAP_SOURCE = r"^configmap://[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$"
+NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+COLUMNS_OF_FORMAT = {
+    "alpaca": ("instruction", "input", "output"),
+    "messages": ("messages",),
+    "prompt-completion": ("prompt", "completion"),
+    "text": ("text",),
+}
+
+
+class SecretKeyRef(ApiModel):
+    """A key of a Secret in the job's namespace. The operator never reads it; the kubelet does."""
+
+    atomic: ClassVar[bool] = True
+    name: str = field(
+        "Name of the Secret, in the job's namespace.",
+        edit=Edit.RETRY,
+        max_length=253,
+        rules=(matches(NAME, "a Secret's name has lower-case letters, digits, '-' and '.' only"),),
+    )
+    key: str = field(
+        "Key in the Secret that holds the token.",
+        "token",
+        edit=Edit.RETRY,
+        min_length=1,
+        max_length=253,
+    )
+
+
+class Model(ApiModel):
+    """The base model."""
+
+    source: str = field(
+        "Repository of the base model on the hub, as hf://org/name. It must hold safetensors.",
+        edit=Edit.RETRAIN,
+        max_length=512,
+        rules=(
+            matches(
+                HF_SOURCE,
+                "write the model's repository as hf://org/name, "
+                "for instance hf://meta-llama/Meta-Llama-3-8B-Instruct",
+            ),
+        ),
+    )
+    revision: str = field(
+        "Branch, tag or commit of the model. It is pinned to a commit before the first byte.",
+        "main",
+        edit=Edit.RETRAIN,
+        min_length=1,
+        max_length=128,
+    )
+    token_secret_ref: SecretKeyRef | None = field(
+        "Secret with the hub token for a gated or private model. Only the stage pod gets it.",
+        None,
+        edit=Edit.RETRY,
+        builtin="none, which is enough for public models",
+    )
+
+
+class Columns(ApiModel):
+    """Which column of the dataset plays which part, where its name differs from the part's."""
+
+    instruction: str | None = field(
+        "Column with the instruction (format alpaca).",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="instruction",
+        min_length=1,
+        max_length=128,
+    )
+    input: str | None = field(
+        "Column with the optional input (format alpaca); it may be absent from the data.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="input",
+        min_length=1,
+        max_length=128,
+    )
+    output: str | None = field(
+        "Column with the answer (format alpaca).",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="output",
+        min_length=1,
+        max_length=128,
+    )
+    messages: str | None = field(
+        "Column with the list of {role, content} (format messages).",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="messages",
+        min_length=1,
+        max_length=128,
+    )
+    prompt: str | None = field(
+        "Column with the prompt (format prompt-completion).",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="prompt",
+        min_length=1,
+        max_length=128,
+    )
+    completion: str | None = field(
+        "Column with the completion (format prompt-completion).",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="completion",
+        min_length=1,
+        max_length=128,
+    )
+    text: str | None = field(
+        "Column with the text (format text).",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="text",
+        min_length=1,
+        max_length=128,
+    )
+
+    def of(self, part: str) -> str:
+        """Return the name of the column that plays ``part`` (such as ``instruction``)."""
+        return getattr(self, part) or part
+
+
+def _columns_rule(format_: str, parts: tuple[str, ...]) -> Rule:
+    foreign = [part for part in Columns.model_fields if part not in parts]
+    none_set = " && ".join(f"!has(self.columns.{part})" for part in foreign)
+    return Rule(
+        cel=f"self.format != '{format_}' || !has(self.columns) || ({none_set})",
+        message=f"format {format_} reads the columns {', '.join(parts)} only: "
+        "remove the others from columns, or change format",
+        fails=lambda dataset: dataset.format == format_
+        and any(getattr(dataset.columns, part) is not None for part in foreign),
+    )
+
+
+class Dataset(ApiModel):
+    """The rows to train on."""
+
+    source: str = field(
+        "Where the rows are: a dataset repository on the hub as hf://org/name, or a small JSONL "
+        "file in a ConfigMap of the job's namespace as configmap://name/key.",
+        edit=Edit.RETRAIN,
+        max_length=512,
+        rules=(
+            matches(
+                f"{HF_SOURCE}|{CONFIGMAP_SOURCE}",
+                "write the dataset as hf://org/name or, for a small JSONL file in a ConfigMap, "
+                "as configmap://name/key",
+            ),
+        ),
+    )
+    format: Literal["alpaca", "messages", "prompt-completion", "text"] = field(
+        "How a row is read: alpaca (instruction, input, output), messages (a chat), "
+        "prompt-completion, or text (trained as it is).",
+        edit=Edit.RETRAIN,
+    )
+    revision: str | None = field(
+        "Branch, tag or commit of the dataset repository. It is pinned to a commit before the "
+        "first byte.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="main",
+        min_length=1,
+        max_length=128,
+    )
+    split: str = field(
+        "Split of the dataset to train on.",
+        "train",
+        edit=Edit.RETRAIN,
+        max_length=128,
+        rules=(matches(r"^[A-Za-z0-9_.-]+$", "a split is one name, such as train"),),
+    )
+    validation_fraction: float | None = field(
+        "Share of the rows that is held out for evaluation; 0 holds out none. "
+        "Rows are chosen by a hash of their content.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="0.05 from 400 rows on, none below",
+        ge=0,
+        le=0.5,
+    )
+    max_samples: int | None = field(
+        "Train on the first rows only, this many.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="all rows",
+        ge=1,
+    )
+    prompt_template: Literal["auto", "chat", "alpaca"] = field(
+        "How a prompt is rendered: chat (the base's chat template), alpaca (the Alpaca prompt), "
+        "or auto: the chat template where the base has one, the Alpaca prompt otherwise. The "
+        "endpoint's chat template renders the same prompt that was trained.",
+        "auto",
+        edit=Edit.RETRAIN,
+    )
+    columns: Columns = field(
+        "Names of the columns, where they differ from the format's own.",
+        Columns(),
+        edit=Edit.RETRAIN,
+        builtin="the format's own names",
+    )
+    token_secret_ref: SecretKeyRef | None = field(
+        "Secret with the hub token for a gated or private dataset. Only the stage pod gets it.",
+        None,
+        edit=Edit.RETRY,
+        builtin="none, which is enough for public datasets",
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!self.source.startsWith('configmap://') || !has(self.revision)",
+            message="a ConfigMap has no revision: remove dataset.revision",
+            fails=lambda d: d.source.startswith("configmap://") and d.revision is not None,
+        ),
+        Rule(
+            cel="!self.source.startsWith('configmap://') || !has(self.tokenSecretRef)",
+            message="a ConfigMap needs no token: remove dataset.tokenSecretRef",
+            fails=lambda d: d.source.startswith("configmap://") and d.token_secret_ref is not None,
+        ),
+        Rule(
+            cel="!has(self.promptTemplate) || self.promptTemplate != 'alpaca' "
+            "|| self.format == 'alpaca'",
+            message="promptTemplate alpaca renders rows of format alpaca only: "
+            "set format: alpaca, or leave promptTemplate out",
+            fails=lambda d: d.prompt_template == "alpaca" and d.format != "alpaca",
+        ),
+        Rule(
+            cel="!has(self.promptTemplate) || self.promptTemplate == 'auto' "
+            "|| self.format != 'text'",
+            message="rows of format text are trained as they are: remove promptTemplate",
+            fails=lambda d: d.prompt_template == "chat" and d.format == "text",
+        ),
+        *(_columns_rule(name, parts) for name, parts in COLUMNS_OF_FORMAT.items()),
+    )
+
+
+class Merge(ApiModel):
+    """The 16-bit model made of base and adapter."""
+
+    enabled: bool = field(
+        "Merge the adapter into a 16-bit model. Switching it on for a trained job merges without "
+        "training again.",
+        True,
+        edit=Edit.NOTHING,
+    )
+    dtype: Literal["auto", "float16", "bfloat16"] = field(
+        "Number format of the merged weights; auto is float16, and bfloat16 for the model "
+        "families that vLLM refuses in float16.",
+        "auto",
+        edit=Edit.REMERGE,
+    )
+    base: Literal["dequantized", "original"] = field(
+        "What the adapter is added to: dequantized, the 4-bit rounded weights that it was trained "
+        "against and evaluated on, or original, the base as published.",
+        "dequantized",
+        edit=Edit.REMERGE,
+    )
+
+
+class Serving(ApiModel):
+    """The OpenAI-compatible endpoint of the merged model."""
+
+    enabled: bool = field(
+        "Serve the merged model. Switching it on or off changes nothing that is trained or merged.",
+        True,
+        edit=Edit.NOTHING,
+    )
+    max_model_len: int | None = field(
+        "Longest prompt plus answer that is served, in tokens.",
+        None,
+        edit=Edit.ROLL,
+        builtin="the model's own context length",
+        ge=128,
+        le=1_048_576,
+    )
+    gpu_memory_utilization: float = field(
+        "Share of the card's memory that vLLM takes for weights and KV cache.",
+        0.88,
+        edit=Edit.ROLL,
+        ge=0.1,
+        le=0.98,
+    )
+
+
+class Storage(ApiModel):
+    """The volume of a revision: base, data, checkpoints, adapter and merged model."""
+
+    size: Quantity = field(
+        "Size of the volume. It may grow, where the storage class allows, but not shrink.",
+        "60Gi",
+        edit=Edit.RETRY,
+    )
+    storage_class_name: str | None = field(
+        "Storage class of the volume.",
+        None,
+        edit=Edit.RETRY,
+        builtin="the cluster's default class",
+        max_length=253,
+        rules=(matches(NAME, "a storage class has lower-case letters, digits, '-' and '.' only"),),
+    )
+
+
+def _gpu_named(values: dict[str, str] | None) -> bool:
+    return any(key.endswith("/gpu") for key in values or {})
+
+
+class ResourceRequirements(ApiModel):
+    """Requests and limits of one stage's container, replaced as a whole where they are written."""
+
+    atomic: ClassVar[bool] = True
+    requests: dict[str, Quantity] | None = field(
+        "What the scheduler sets aside, such as {cpu: '4', memory: 16Gi}. The GPU is not named "
+        "here: the operator asks for one where a stage needs it.",
+        None,
+        edit=Edit.RETRY,
+        builtin="the stage's own",
+        max_length=8,
+    )
+    limits: dict[str, Quantity] | None = field(
+        "What the container may use at most.",
+        None,
+        edit=Edit.RETRY,
+        builtin="the stage's own",
+        max_length=8,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.requests) || !self.requests.exists(k, k.endsWith('/gpu'))",
+            message="the operator asks for the GPU itself, one for each train and serving pod: "
+            "remove it from requests",
+            fails=lambda r: _gpu_named(r.requests),
+        ),
+        Rule(
+            cel="!has(self.limits) || !self.limits.exists(k, k.endsWith('/gpu'))",
+            message="the operator asks for the GPU itself, one for each train and serving pod: "
+            "remove it from limits",
+            fails=lambda r: _gpu_named(r.limits),
+        ),
+    )
+
+
+class Resources(ApiModel):
+    """CPU, memory and other resources of each stage. The GPU is the operator's own business."""
+
+    stage: ResourceRequirements = field(
+        "The stage pod: download, validation and tokenisation, on a CPU.",
+        ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
+        edit=Edit.RETRY,
+    )
+    train: ResourceRequirements = field(
+        "The train pod, beside its one GPU.",
+        ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
+        edit=Edit.RETRY,
+    )
+    merge: ResourceRequirements = field(
+        "The merge pod, on a CPU.",
+        ResourceRequirements(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"}),
+        edit=Edit.RETRY,
+    )
+    serve: ResourceRequirements = field(
+        "Each serving pod, beside its one GPU.",
+        ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
+        edit=Edit.ROLL,
+    )
+
+
+class Toleration(ApiModel):
+    """A taint that the job's pods bear, as in a pod's own tolerations."""
+
+    atomic: ClassVar[bool] = True
+    key: str | None = field(
+        "Key of the taint.", None, edit=Edit.RETRY, builtin="every key", max_length=316
+    )
+    operator: Literal["Exists", "Equal"] = field(
+        "How the value is compared.", "Equal", edit=Edit.RETRY
+    )
+    value: str | None = field(
+        "Value of the taint, for operator Equal.",
+        None,
+        edit=Edit.RETRY,
+        builtin="the empty value",
+        max_length=63,
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = field(
+        "Effect of the taint.", None, edit=Edit.RETRY, builtin="every effect"
+    )
+    toleration_seconds: int | None = field(
+        "Seconds that a NoExecute taint is borne.",
+        None,
+        edit=Edit.RETRY,
+        builtin="for ever",
+        ge=0,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.operator) || self.operator != 'Exists' || !has(self.value)",
+            message="operator Exists compares no value: remove value, or use operator Equal",
+            fails=lambda t: t.operator == "Exists" and t.value is not None,
+        ),
+        Rule(
+            cel="has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+            message="a toleration without a key tolerates every taint: "
+            "write operator: Exists, or name the key",
+            fails=lambda t: t.key is None and t.operator != "Exists",
+        ),
+        Rule(
+            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            message="tolerationSeconds counts for effect NoExecute only: "
+            "set effect: NoExecute, or remove tolerationSeconds",
+            fails=lambda t: t.toleration_seconds is not None and t.effect != "NoExecute",
+        ),
+    )
+
+
+class Placement(ApiModel):
+    """Where the job's pods may run. All pods of a job follow it, since they share a volume."""
+
+    zones: list[str] | None = field(
+        "Zones (label topology.kubernetes.io/zone) that the pods may run in.",
+        None,
+        edit=Edit.RETRY,
+        builtin="every zone",
+        min_length=1,
+        max_length=16,
+    )
+    node_selector: dict[str, str] | None = field(
+        "Labels that a node must have. It replaces the administrator's own selector.",
+        None,
+        edit=Edit.RETRY,
+        builtin="the administrator's, which the chart sets to NVIDIA A10G cards",
+        max_length=16,
+    )
+    tolerations: list[Toleration] | None = field(
+        "Taints that the pods bear.", None, edit=Edit.RETRY, builtin="none", max_length=16
+    )
+
+
+class PodMetadata(ApiModel):
+    """What is written on the job's pods."""
+
+    labels: dict[str, str] | None = field(
+        "Labels for the job's pods and other objects, such as a cost centre.",
+        None,
+        edit=Edit.ROLL,
+        builtin="none",
+        max_length=16,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.labels) || !self.labels.exists(k, k.startsWith('finetune.dev/') "
+            "|| k.startsWith('app.kubernetes.io/') || k.startsWith('kueue.x-k8s.io/'))",
+            message="labels under finetune.dev/, app.kubernetes.io/ and kueue.x-k8s.io/ are the "
+            "operator's: use another prefix, or spec.queueName for Kueue",
+            fails=lambda m: any(
+                key.startswith(("finetune.dev/", "app.kubernetes.io/", "kueue.x-k8s.io/"))
+                for key in m.labels or {}
+            ),
+        ),
+    )
+
+
+class RunPolicy(ApiModel):
+    """How much failure and how much GPU time a job may take."""
+
+    backoff_limit: int = field(
+        "Failures of a stage's pod that are retried before the stage fails. A failure that no "
+        "retry can mend, such as a broken dataset, is never retried.",
+        3,
+        edit=Edit.RETRY,
+        ge=0,
+        le=20,
+    )
+    max_gpu_seconds: int | None = field(
+        "GPU-seconds that training may take over all attempts; past it the job fails with "
+        "BudgetExceeded.",
+        None,
+        edit=Edit.RETRY,
+        builtin="no limit",
+        ge=60,
+    )
+    pending_deadline_seconds: int = field(
+        "Seconds that a pod may be kept from starting by something a person must mend, such as a "
+        "missing Secret, before the job is Stalled. It recovers by itself once that is mended.",
+        600,
+        edit=Edit.RETRY,
+        ge=30,
+    )
+
+
+class FineTuneJobSpec(ApiModel):
+    """What to tune, on what, how, and what to do with the result."""
+
+    model: Model = field("The base model.", edit=Edit.RETRAIN)
+    dataset: Dataset = field("The rows to train on.", edit=Edit.RETRAIN)
+    training: Training = field(
+        "The recipe: QLoRA, by default as it suits an 8-billion-parameter model on one 24 GB card.",
+        Training(),
+        edit=Edit.RETRAIN,
+    )
+    merge: Merge = field("The merged 16-bit model.", Merge(), edit=Edit.REMERGE)
+    serving: Serving = field("The endpoint.", Serving(), edit=Edit.ROLL)
+    storage: Storage = field("The volume.", Storage(), edit=Edit.RETRY)
+    resources: Resources = field("CPU and memory of each stage.", Resources(), edit=Edit.RETRY)
+    placement: Placement = field("Where the pods may run.", Placement(), edit=Edit.RETRY)
+    queue_name: str | None = field(
+        "Kueue LocalQueue for the train Job, which is the only one that asks for GPU quota. With "
+        "a queue the administrator's node selector is left to the queue's flavors.",
+        None,
+        edit=Edit.RETRY,
+        builtin="none",
+        max_length=63,
+        rules=(matches(NAME, "a LocalQueue's name has lower-case letters, digits and '-' only"),),
+    )
+    priority_class_name: str | None = field(
+        "PriorityClass of the job's pods.",
+        None,
+        edit=Edit.RETRY,
+        builtin="the cluster's default priority",
+        max_length=253,
+        rules=(matches(NAME, "a PriorityClass has lower-case letters, digits, '-' and '.' only"),),
+    )
+    pod_metadata: PodMetadata = field(
+        "What is written on the job's pods.", PodMetadata(), edit=Edit.ROLL
+    )
+    suspend: bool = field(
+        "Pause the job: the stage under way is stopped and its checkpoint kept. Setting it back "
+        "goes on from there. What serves goes on serving.",
+        False,
+        edit=Edit.NOTHING,
+    )
+    run_policy: RunPolicy = field("Retries, budget and deadlines.", RunPolicy(), edit=Edit.RETRY)
+    rerun: str | None = field(
+        "Any new value trains again with the same recipe, for instance the date.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="none",
+        max_length=63,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.training) || !has(self.training.trainOn) "
+            "|| self.training.trainOn != 'responses' || self.dataset.format != 'text'",
+            message="rows of format text have no response: set training.trainOn: all, "
+            "or leave it out",
+            fails=lambda s: s.training.train_on == "responses" and s.dataset.format == "text",
+        ),
+        Rule(
+            cel="!has(self.merge) || !has(self.merge.enabled) || self.merge.enabled "
+            "|| (has(self.serving) && has(self.serving.enabled) && !self.serving.enabled)",
+            message="serving needs the merged model: set merge.enabled: true, "
+            "or serving.enabled: false as well",
+            fails=lambda s: not s.merge.enabled and s.serving.enabled,
+        ),
+        Rule(
+            cel="!has(self.dataset.validationFraction) || self.dataset.validationFraction != 0.0 "
+            "|| !has(self.training) || !has(self.training.advanced) "
+            "|| !has(self.training.advanced.evalSteps)",
+            message="evalSteps evaluates held-out rows, and validationFraction: 0 holds out none: "
+            "remove one of them",
+            fails=lambda s: s.dataset.validation_fraction == 0
+            and s.training.advanced.eval_steps is not None,
+        ),
+    )

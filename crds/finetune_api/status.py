@@ -1,0 +1,140 @@
+"""``status`` of a FineTuneJob: what the operator reports.
+
+Conditions carry the state; there is no phase. ``revisions`` is the ledger: what was attempted and
+how it ended, kept here because a deleted child takes its evidence along.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class StatusModel(BaseModel):
+    """A group of status fields; unknown ones (of a newer operator) are carried along unread."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+class Condition(StatusModel):
+    """One aspect of the job, in the form of the Kubernetes API conventions."""
+
+    type: str = Field(
+        description="Ready, Succeeded, Reconciling, Stalled, Suspended, DataReady, Trained, "
+        "Merged or Serving."
+    )
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: str = Field(description="The cause in one CamelCase word.")
+    message: str = Field(description="The cause in a sentence, with the way out.")
+    observed_generation: int = Field(description="Generation of the spec that this describes.")
+    last_transition_time: str = Field(
+        description="When status last changed.", json_schema_extra={"format": "date-time"}
+    )
+
+
+class Attempt(StatusModel):
+    """One stage of a revision: its latest attempt and how that ended."""
+
+    stage: Literal["stage", "train", "merge", "serve"] = Field(description="Name of the stage.")
+    build: str | None = Field(None, description="Build that was merged or served.")
+    attempt: int = Field(description="Number of the latest attempt, from 1.")
+    outcome: Literal["Running", "Completed", "Failed", "Stopped"] = Field(
+        description="How the latest attempt ended."
+    )
+    reason: str | None = Field(None, description="The cause of a failure, in one word.")
+    message: str | None = Field(None, description="The cause of a failure, with the way out.")
+    retry_key: str | None = Field(
+        None,
+        description="Hash of the fields whose edit gives a failed stage a new attempt.",
+    )
+
+
+class Artifacts(StatusModel):
+    """What a revision was made of and what it made, by digest."""
+
+    base_commit: str | None = Field(None, description="Commit of the base model.")
+    dataset_digest: str | None = Field(None, description="Commit or digest of the dataset.")
+    adapter: str | None = Field(None, description="Digest of the adapter's manifest.")
+    merged: str | None = Field(None, description="Digest of the merged model's manifest.")
+    merged_dtype: str | None = Field(None, description="Number format of the merged model.")
+
+
+class Data(StatusModel):
+    """What staging found in the dataset."""
+
+    rows: int | None = Field(None, description="Rows that are trained on.")
+    validation_rows: int | None = Field(None, description="Rows that are held out.")
+    dropped_rows: int | None = Field(None, description="Rows longer than sequenceLength.")
+    train_tokens: int | None = Field(None, description="Tokens that the loss is taken on.")
+    planned_steps: int | None = Field(None, description="Optimizer steps that training will take.")
+
+
+class Revision(StatusModel):
+    """One frozen resolution of the spec, and what became of it."""
+
+    revision: str = Field(description="First 8 hex digits of the hash of its training part.")
+    stages: list[Attempt] = Field(default_factory=list, description="Its stages, in their order.")
+    artifacts: Artifacts = Field(Artifacts(), description="What went in and came out, by digest.")
+    data: Data = Field(Data(), description="What staging found in the dataset.")
+
+
+class TrainingProgress(StatusModel):
+    """How far training is, read from the trainer's metrics."""
+
+    attempt: int | None = Field(None, description="Number of the train Job.")
+    restarts: int | None = Field(None, description="Pods that were started again.")
+    global_step: int | None = Field(None, description="Optimizer steps done.")
+    max_steps: int | None = Field(None, description="Optimizer steps in all.")
+    progress_percent: int | None = Field(None, description="Steps done, in percent.")
+    eta_seconds: int | None = Field(None, description="Seconds left, at the present pace.")
+    loss: str | None = Field(None, description="Training loss at the last logged step.")
+    eval_loss: str | None = Field(None, description="Loss on the held-out rows.")
+    tokens_per_second: str | None = Field(None, description="Tokens trained on per second.")
+    last_checkpoint_step: int | None = Field(None, description="Step of the newest checkpoint.")
+    gpu_seconds: int | None = Field(None, description="GPU-seconds over all attempts.")
+
+
+class ServingStatus(StatusModel):
+    """What answers requests."""
+
+    revision: str | None = Field(None, description="Revision that is served.")
+    build: str | None = Field(None, description="Build that is served.")
+    replicas: int | None = Field(None, description="Serving pods.")
+    available_replicas: int | None = Field(None, description="Serving pods that answer.")
+    model: str | None = Field(None, description="Model name to use in requests.")
+
+
+class FineTuneJobStatus(StatusModel):
+    """What the operator last saw and did."""
+
+    observed_generation: int = Field(
+        -1, description="Generation of the spec that the operator last acted on."
+    )
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        description="The state. Ready's reason is the one word to read.",
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+    )
+    revision: str | None = Field(None, description="Revision that the spec asks for.")
+    build: str | None = Field(None, description="Build that the spec asks for.")
+    warnings: list[str] = Field(
+        default_factory=list, description="What works, but is worth a look.", max_length=32
+    )
+    training: TrainingProgress = Field(TrainingProgress(), description="Progress of training.")
+    serving: ServingStatus = Field(ServingStatus(), description="What answers requests.")
+    endpoint: str | None = Field(
+        None, description="Base URL of the OpenAI-compatible API, inside the cluster."
+    )
+    revisions: list[Revision] = Field(
+        default_factory=list, description="The ledger: what was attempted and how it ended."
+    )
