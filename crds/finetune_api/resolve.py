@@ -64,6 +64,8 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     values = _layered(FineTuneJobSpec, _written(defaults), written)
     if _has(written, "training", "maxSteps"):
         values["training"]["epochs"] = None
+    elif _has(written, "training", "epochs"):
+        values["training"].pop("maxSteps", None)
     placement = written.get("placement") or {}
     if "queueName" in written and "nodeSelector" not in placement:
         values["placement"].pop("nodeSelector", None)

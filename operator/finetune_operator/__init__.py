@@ -1,0 +1,1 @@
+"""The operator of FineTuneJob: wakeups → workqueue → observe → plan → apply."""
