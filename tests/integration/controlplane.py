@@ -1,0 +1,328 @@
+"""A real control plane of plain processes: etcd, kube-apiserver, on request the controller manager.
+
+The binaries are taken from the folder that ``KUBEBUILDER_ASSETS`` names, as envtest does. All of
+it listens on free ports of the loopback interface and keeps its files below one temporary folder;
+the processes are ended by their ids. There is no kubelet: what a kubelet would report is written
+by the tests themselves.
+
+A single token is known, that of the administrator. The ServiceAccount admission plugin is off, so
+that pods can be created without the controller that makes service accounts.
+"""
+
+import base64
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TOKEN = "administrator"
+CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
+START_SECONDS = 60.0
+
+
+class ApiError(Exception):
+    """The API server refused a request: the HTTP status, and the Status object that it sent."""
+
+    def __init__(self, status: int, body: Mapping[str, Any]) -> None:
+        super().__init__(f"{status}: {body.get('message', body)}")
+        self.status = status
+        self.body = body
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlPlane:
+    """A running control plane; ``kubeconfig`` is the administrator's."""
+
+    folder: Path
+    server: str
+    kubeconfig: Path
+    assets: Path
+    _tls: ssl.SSLContext = field(repr=False)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Send one request as the administrator and return the decoded answer.
+
+        path: with its query, as ``/api/v1/namespaces``. Raises ApiError.
+        """
+        request = urllib.request.Request(
+            self.server + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bearer {TOKEN}",
+                "Content-Type": content_type,
+                **(headers or {}),
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=self._tls) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise ApiError(error.code, _decoded(error.read())) from None
+        return _decoded(text)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return what GET answers. Raises ApiError."""
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> dict[str, Any]:
+        """Create an object in a collection. Raises ApiError."""
+        return self.request("POST", path, body)
+
+    def put(self, path: str, body: Any) -> dict[str, Any]:
+        """Replace an object. Raises ApiError."""
+        return self.request("PUT", path, body)
+
+    def merge(self, path: str, body: Any) -> dict[str, Any]:
+        """Merge-patch an object. Raises ApiError."""
+        return self.request("PATCH", path, body, "application/merge-patch+json")
+
+    def apply(self, path: str, body: Any, manager: str = "tests") -> dict[str, Any]:
+        """Server-side apply an object, by force. Raises ApiError."""
+        query = f"?fieldManager={manager}&force=true"
+        return self.request("PATCH", path + query, body, "application/apply-patch+yaml")
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """Delete an object. Raises ApiError."""
+        return self.request("DELETE", path)
+
+    def namespace(self, name: str) -> str:
+        """Create a namespace and return its name."""
+        self.post("/api/v1/namespaces", {"metadata": {"name": name}})
+        return name
+
+
+def _decoded(text: bytes) -> dict[str, Any]:
+    try:
+        decoded = json.loads(text)
+    except ValueError:
+        return {"message": text.decode(errors="replace")}
+    return decoded if isinstance(decoded, dict) else {"items": decoded}
+
+
+def assets_folder() -> Path:
+    """Return the folder of the binaries. Raises RuntimeError with the way out."""
+    folder = os.environ.get("KUBEBUILDER_ASSETS", "")
+    missing = [
+        name for name in ("etcd", "kube-apiserver") if not (folder and Path(folder, name).exists())
+    ]
+    if missing:
+        raise RuntimeError(
+            f"KUBEBUILDER_ASSETS ({folder or 'not set'}) holds no {' and no '.join(missing)}; "
+            "say: export KUBEBUILDER_ASSETS=$(python3 dev/cluster assets)"
+        )
+    return Path(folder)
+
+
+def wait_until(what: str, ready: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    """Ask ``ready`` until it says so. Raises TimeoutError naming ``what``."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not so within {seconds:.0f} s")
+        time.sleep(0.05)
+
+
+@contextmanager
+def process(
+    command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process beside the tests; it is told to end, and after 10 s made to."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            [str(word) for word in command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=None if environment is None else dict(environment),
+        )
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            running.send_signal(signal.SIGTERM)
+            try:
+                running.wait(10)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+
+
+@contextmanager
+def control_plane(folder: Path) -> Iterator[ControlPlane]:
+    """Start etcd and kube-apiserver with the CRD. Raises RuntimeError, TimeoutError."""
+    assets = assets_folder()
+    client, peer, secure = _free_ports(3)
+    etcd: list[str | Path] = [
+        assets / "etcd",
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls=http://127.0.0.1:{client}",
+        f"--advertise-client-urls=http://127.0.0.1:{client}",
+        f"--listen-peer-urls=http://127.0.0.1:{peer}",
+        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+        f"--initial-cluster=default=http://127.0.0.1:{peer}",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+    ]
+    signing_key = folder / "service-accounts.key"
+    subprocess.run(
+        ["openssl", "genrsa", "-traditional", "-out", str(signing_key), "2048"],
+        check=True,
+        capture_output=True,
+    )
+    (folder / "tokens.csv").write_text(f'{TOKEN},administrator,1,"system:masters"\n')
+    server = f"https://127.0.0.1:{secure}"
+    api_server: list[str | Path] = [
+        assets / "kube-apiserver",
+        f"--etcd-servers=http://127.0.0.1:{client}",
+        f"--cert-dir={folder / 'certificates'}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={secure}",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        "--service-cluster-ip-range=10.96.0.0/16",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={signing_key}",
+        f"--service-account-signing-key-file={signing_key}",
+        "--disable-admission-plugins=ServiceAccount",
+        "--endpoint-reconciler-type=none",
+    ]
+    with (
+        process(etcd, folder / "etcd.log") as store,
+        process(api_server, folder / "kube-apiserver.log") as api,
+    ):
+        wait_until(
+            f"kube-apiserver answers (log: {folder / 'kube-apiserver.log'})",
+            lambda: _answers(server, store, api),
+        )
+        authority = (folder / "certificates" / "apiserver.crt").read_bytes()
+        kubeconfig = folder / "kubeconfig"
+        kubeconfig.write_text(_kubeconfig(server, authority))
+        plane = ControlPlane(
+            folder=folder,
+            server=server,
+            kubeconfig=kubeconfig,
+            assets=assets,
+            _tls=ssl.create_default_context(cadata=authority.decode()),
+        )
+        install_crd(plane)
+        yield plane
+
+
+@contextmanager
+def controller_manager(plane: ControlPlane) -> Iterator[None]:
+    """Run the controller manager: Jobs get pods, owners' dependents are collected."""
+    # It gives up at once where the API server has not published its authentication yet.
+    published = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+    wait_until(f"{published} exists", lambda: _has(plane, published))
+    (port,) = _free_ports(1)
+    command: list[str | Path] = [
+        plane.assets / "kube-controller-manager",
+        f"--kubeconfig={plane.kubeconfig}",
+        f"--authentication-kubeconfig={plane.kubeconfig}",
+        f"--authorization-kubeconfig={plane.kubeconfig}",
+        f"--service-account-private-key-file={plane.folder / 'service-accounts.key'}",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+    ]
+    log = plane.folder / "kube-controller-manager.log"
+    with process(command, log) as manager:
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        wait_until(
+            f"the controller manager works (log: {log})",
+            lambda: _runs(manager) and _has(plane, account),
+        )
+        yield
+
+
+def install_crd(plane: ControlPlane) -> None:
+    """Apply the CRD of the checkout and wait until it is served."""
+    crd = yaml.safe_load(CRD.read_text(encoding="utf-8"))
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+    plane.apply(path, crd)
+    everywhere = "/apis/finetune.dev/v1alpha1/finetunejobs"
+    wait_until("FineTuneJobs are served", lambda: _has(plane, everywhere))
+
+
+def _has(plane: ControlPlane, path: str) -> bool:
+    try:
+        plane.get(path)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
+
+
+def _runs(running: subprocess.Popen[bytes]) -> bool:
+    if running.poll() is not None:
+        raise RuntimeError(f"{running.args!r} ended with {running.returncode}")
+    return True
+
+
+def _answers(server: str, *needed: subprocess.Popen[bytes]) -> bool:
+    for running in needed:
+        _runs(running)
+    request = urllib.request.Request(
+        f"{server}/readyz", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    # The certificate is being written by the process that is asked.
+    unverified = ssl.create_default_context()
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(request, timeout=5, context=unverified) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _kubeconfig(server: str, authority: bytes) -> str:
+    data = base64.b64encode(authority).decode()
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "tests",
+            "clusters": [
+                {
+                    "name": "tests",
+                    "cluster": {"server": server, "certificate-authority-data": data},
+                }
+            ],
+            "users": [{"name": "administrator", "user": {"token": TOKEN}}],
+            "contexts": [
+                {"name": "tests", "context": {"cluster": "tests", "user": "administrator"}}
+            ],
+        }
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
