@@ -64,7 +64,7 @@ class Extra:
 
 
 def matches(pattern: str, message: str) -> Rule:
-    """A rule that a string matches ``pattern`` (RE2 and Python syntax) from its start to its end."""
+    """Return the rule that a string matches ``pattern``, in RE2's and Python's common syntax."""
     compiled = re.compile(pattern)
     quoted = pattern.replace("\\", "\\\\").replace("'", "\\'")
     return Rule(

@@ -11,9 +11,9 @@ from finetune_api.spec import Dataset, Model
 
 
 class JobConfig(BaseModel):
-    """What a revision trains. Fields that this version does not know are refused: they change
-    what is trained.
+    """What a revision trains.
 
+    Fields that this version does not know are refused: they change what is trained.
     Where ``training.maxSteps`` is set, ``training.epochs`` is null.
     """
 

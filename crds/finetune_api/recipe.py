@@ -3,7 +3,7 @@
 import re
 from typing import ClassVar, Literal
 
-from finetune_api.fields import ApiModel, Edit, Rule, field, matches
+from finetune_api.fields import ApiModel, Edit, Rule, field
 
 LAYER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -92,7 +92,9 @@ class Lora(ApiModel):
 class Quantization(ApiModel):
     """The 4-bit base that the adapter is trained against."""
 
-    type: Literal["nf4", "fp4"] = field("Number format of the 4-bit weights.", "nf4", edit=Edit.RETRAIN)
+    type: Literal["nf4", "fp4"] = field(
+        "Number format of the 4-bit weights.", "nf4", edit=Edit.RETRAIN
+    )
     double_quant: bool = field(
         "Quantise the quantisation constants too: 0.4 bit a weight less.",
         True,
@@ -186,8 +188,10 @@ class AdvancedTraining(ApiModel):
             "|| self.quantization.computeDtype != 'float32'",
             message="FlashAttention-2 computes in 16 bits: set quantization.computeDtype to "
             "bfloat16, or attnImplementation to sdpa",
-            fails=lambda a: a.attn_implementation == "flash_attention_2"
-            and a.quantization.compute_dtype == "float32",
+            fails=lambda a: (
+                a.attn_implementation == "flash_attention_2"
+                and a.quantization.compute_dtype == "float32"
+            ),
         ),
     )
 
@@ -215,9 +219,7 @@ class Training(ApiModel):
         builtin="as many as the epochs need",
         ge=1,
     )
-    learning_rate: float = field(
-        "Highest learning rate.", 2e-4, edit=Edit.RETRAIN, gt=0, le=1
-    )
+    learning_rate: float = field("Highest learning rate.", 2e-4, edit=Edit.RETRAIN, gt=0, le=1)
     effective_batch_size: int = field(
         "Rows that one optimizer step learns from: the micro-batch times the accumulation.",
         8,
@@ -251,9 +253,9 @@ class Training(ApiModel):
         Rule(
             cel="!has(self.epochs) || !has(self.maxSteps)",
             message="epochs and maxSteps exclude each other: remove one of them",
-            fails=lambda t: "epochs" in t.model_fields_set
-            and t.epochs is not None
-            and t.max_steps is not None,
+            fails=lambda t: (
+                "epochs" in t.model_fields_set and t.epochs is not None and t.max_steps is not None
+            ),
         ),
         Rule(
             cel="!has(self.advanced) || !has(self.advanced.microBatchSize) || "

@@ -11,6 +11,7 @@ from finetune_api.fields import ApiModel, Edit, Quantity, Rule, field, matches
 from finetune_api.recipe import Training
 
 HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
+CONFIGMAP_SOURCE_PREFIX = "configmap://"
 CONFIGMAP_SOURCE = r"^configmap://[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$"
 NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -143,8 +144,10 @@ def _columns_rule(format_: str, parts: tuple[str, ...]) -> Rule:
         cel=f"self.format != '{format_}' || !has(self.columns) || ({none_set})",
         message=f"format {format_} reads the columns {', '.join(parts)} only: "
         "remove the others from columns, or change format",
-        fails=lambda dataset: dataset.format == format_
-        and any(getattr(dataset.columns, part) is not None for part in foreign),
+        fails=lambda dataset: (
+            dataset.format == format_
+            and any(getattr(dataset.columns, part) is not None for part in foreign)
+        ),
     )
 
 
@@ -571,7 +574,8 @@ class FineTuneJobSpec(ApiModel):
             "|| !has(self.training.advanced.evalSteps)",
             message="evalSteps evaluates held-out rows, and validationFraction: 0 holds out none: "
             "remove one of them",
-            fails=lambda s: s.dataset.validation_fraction == 0
-            and s.training.advanced.eval_steps is not None,
+            fails=lambda s: (
+                s.dataset.validation_fraction == 0 and s.training.advanced.eval_steps is not None
+            ),
         ),
     )

@@ -45,7 +45,7 @@ class Attempt(StatusModel):
     stage: Literal["stage", "train", "merge", "serve"] = Field(description="Name of the stage.")
     build: str | None = Field(None, description="Build that was merged or served.")
     attempt: int = Field(description="Number of the latest attempt, from 1.")
-    outcome: Literal["Running", "Completed", "Failed", "Stopped"] = Field(
+    outcome: Literal["Starting", "Running", "Completed", "Failed", "Stopped"] = Field(
         description="How the latest attempt ended."
     )
     reason: str | None = Field(None, description="The cause of a failure, in one word.")

@@ -45,9 +45,13 @@ class ServingConfig(ConfigModel):
 
 
 class OperatorConfig(ConfigModel):
-    """All settings. ``defaults`` is a partial FineTuneJob spec, below the user's values and above
-    the built-in ones."""
+    """All settings.
 
+    ``defaults`` is a partial FineTuneJob spec, below the user's values and above
+    the built-in ones. ``operator_namespace`` is where metrics are read from.
+    """
+
+    operator_namespace: str = "finetune-system"
     images: Images
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)

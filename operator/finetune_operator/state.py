@@ -49,8 +49,10 @@ class Observed:
 
 @dataclass(frozen=True, kw_only=True)
 class Create:
-    """Create an object of a deterministic name, once. One that is there already and is ours is
-    success; somebody else's is a NameConflict."""
+    """Create an object of a deterministic name, once.
+
+    One that is there already and is ours is success; somebody else's is a NameConflict.
+    """
 
     object: Object
 
@@ -64,7 +66,7 @@ class Apply:
 
 @dataclass(frozen=True, kw_only=True)
 class Delete:
-    """Delete exactly this object (by uid and resourceVersion), dependents as ``propagation`` says."""
+    """Delete exactly this object (uid and resourceVersion), its dependents by ``propagation``."""
 
     object: Object
     propagation: Literal["Foreground", "Background"] = "Foreground"

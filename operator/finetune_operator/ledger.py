@@ -1,0 +1,66 @@
+"""The ledger: which stage of which revision was attempted how often, and how that ended.
+
+It lives in ``status.revisions`` because children come and go, and a deleted Job takes its evidence
+along. It is written before any create or delete that depends on it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from finetune_api.status import Artifacts, Attempt, Data, Revision
+from finetune_operator.children.names import Stage
+
+
+class Ledger:
+    """A working copy of the ledger, for the length of one plan."""
+
+    def __init__(self, revisions: Iterable[Mapping[str, Any]]) -> None:
+        parsed = (Revision.model_validate(revision) for revision in revisions)
+        self._revisions = {revision.revision: revision for revision in parsed}
+
+    def revision(self, revision: str) -> Revision:
+        """Return the record of a revision, an empty one where there is none yet."""
+        return self._revisions.get(revision, Revision(revision=revision))
+
+    def attempt(self, revision: str, stage: Stage, build: str | None = None) -> Attempt | None:
+        """Return the latest attempt at a stage, or None."""
+        for attempt in self.revision(revision).stages:
+            if (attempt.stage, attempt.build) == (stage, build):
+                return attempt
+        return None
+
+    def record(self, revision: str, attempt: Attempt) -> None:
+        """Write the latest attempt at a stage, in place of the one before."""
+        present = self.revision(revision)
+        key = (attempt.stage, attempt.build)
+        stages = [known for known in present.stages if (known.stage, known.build) != key]
+        position = next(
+            (i for i, known in enumerate(present.stages) if (known.stage, known.build) == key),
+            len(stages),
+        )
+        stages.insert(position, attempt)
+        self._revisions[revision] = present.model_copy(update={"stages": stages})
+
+    def note(self, revision: str, findings: Mapping[str, Any]) -> None:
+        """Keep what a stage reported: digests and row counts, by their names in ``Result``."""
+        present = self.revision(revision)
+        artifacts = present.artifacts.model_dump(by_alias=True) | _known(Artifacts, findings)
+        data = present.data.model_dump(by_alias=True) | _known(Data, findings)
+        self._revisions[revision] = present.model_copy(
+            update={
+                "artifacts": Artifacts.model_validate(artifacts),
+                "data": Data.model_validate(data),
+            }
+        )
+
+    def to_status(self) -> list[dict[str, Any]]:
+        """Return the ledger as it stands in ``status.revisions``."""
+        return [
+            revision.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for revision in self._revisions.values()
+        ]
+
+
+def _known(model: type[Artifacts] | type[Data], findings: Mapping[str, Any]) -> dict[str, Any]:
+    names = {info.alias or name for name, info in model.model_fields.items()}
+    return {name: value for name, value in findings.items() if name in names}

@@ -1,0 +1,94 @@
+"""``status.training``: how far training is, from the trainer's metrics and from its result."""
+
+from typing import Any
+
+from finetune_api.result import Result
+from finetune_api.status import TrainingProgress
+from finetune_operator import outcome
+from finetune_operator.children import names
+from finetune_operator.children.jobs import CONTAINER
+from finetune_operator.ledger import Ledger
+from finetune_operator.state import Object, Observed
+
+
+def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, Any]:
+    """Return the progress of ``revision``; what is not known now stays as it was known before."""
+    attempt = ledger.attempt(revision, "train")
+    if attempt is None:
+        return {}
+    before: dict[str, Any] = {}
+    if seen.job.get("status", {}).get("revision") == revision:
+        before = dict(seen.job["status"].get("training", {}))
+    job = next(
+        (
+            job
+            for job in seen.jobs
+            if names.label(job, names.STAGE) == "train"
+            and names.label(job, names.REVISION) == revision
+            and names.label(job, names.ATTEMPT) == str(attempt.attempt)
+        ),
+        None,
+    )
+    now = _measured(seen)
+    if job is not None:
+        now["restarts"] = int(job.get("status", {}).get("failed", 0))
+        now |= _reported(job, seen)
+    if attempt.outcome == "Completed":
+        now |= {"progressPercent": 100, "etaSeconds": 0}
+    progress = {**before, **{key: value for key, value in now.items() if value is not None}}
+    if "gpuSeconds" in before and "gpuSeconds" in progress:
+        progress["gpuSeconds"] = max(before["gpuSeconds"], progress["gpuSeconds"])
+    progress["attempt"] = attempt.attempt
+    return TrainingProgress.model_validate(progress).model_dump(
+        mode="json", by_alias=True, exclude_none=True
+    )
+
+
+def _measured(seen: Observed) -> dict[str, Any]:
+    progress = seen.progress
+    if progress is None or progress.global_step is None:
+        return {}
+    return {
+        "globalStep": progress.global_step,
+        "maxSteps": progress.max_steps,
+        "progressPercent": _percent(progress.global_step, progress.max_steps),
+        "etaSeconds": _whole(progress.eta_seconds),
+        "loss": _text(progress.loss),
+        "evalLoss": _text(progress.eval_loss),
+        "tokensPerSecond": _text(progress.tokens_per_second, digits=1),
+        "lastCheckpointStep": progress.last_checkpoint_step,
+        "gpuSeconds": _whole(progress.gpu_seconds),
+    }
+
+
+def _reported(job: Object, seen: Observed) -> dict[str, Any]:
+    """Return what the newest pod of a train Job left in its termination message."""
+    for pod in reversed(outcome.pods_of(job, seen.pods)):
+        for container in pod.get("status", {}).get("containerStatuses", ()):
+            end = container.get("state", {}).get("terminated")
+            if container["name"] != CONTAINER or end is None:
+                continue
+            result = Result.from_message(end.get("message", ""))
+            if result is None:
+                return {}
+            return {
+                "globalStep": result.global_step,
+                "maxSteps": result.max_steps,
+                "progressPercent": _percent(result.global_step, result.max_steps),
+                "loss": _text(result.loss),
+                "evalLoss": _text(result.eval_loss),
+                "gpuSeconds": _whole(result.gpu_seconds),
+            }
+    return {}
+
+
+def _percent(step: int | None, steps: int | None) -> int | None:
+    return None if step is None or not steps else min(100, 100 * step // steps)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _text(value: float | None, *, digits: int = 4) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
