@@ -137,7 +137,7 @@ def _stage(attempt: Attempt | None) -> tuple[Status, str, str]:
     if attempt is None:
         return "Unknown", "Pending", "its turn has not come yet"
     if attempt.outcome == "Completed":
-        return "True", "Completed", f"attempt {attempt.attempt} completed"
+        return "True", "Completed", attempt.message or f"attempt {attempt.attempt} completed"
     if attempt.outcome == "Failed":
         return "False", attempt.reason or "Failed", attempt.message or ""
     return "Unknown", attempt.outcome, f"attempt {attempt.attempt}"

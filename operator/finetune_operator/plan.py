@@ -28,7 +28,7 @@ from finetune_operator.config import OperatorConfig
 from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen, choose, configmap
 from finetune_operator.rollout import Rollout
-from finetune_operator.state import Action, Create, Delete, Event, Object, Observed, Plan
+from finetune_operator.state import Action, Apply, Create, Delete, Event, Object, Observed, Plan
 from finetune_operator.training import training_status
 
 IN_PROGRESS = {"stage": "Staging", "train": "Training", "merge": "Merging"}
@@ -71,9 +71,13 @@ def report(seen: Observed, *, reason: str, message: str, now: datetime) -> Plan:
         stages={},
         serving=None,
     )
-    new = {condition["type"] for condition in stalled}
-    kept = [old for old in previous if old["type"] not in new | {"Reconciling"}]
-    status |= {"observedGeneration": generation, "conditions": stalled + kept}
+    known = {condition["type"] for condition in previous}
+    told = [
+        new for new in stalled if new["type"] in ("Ready", "Stalled") or new["type"] not in known
+    ]
+    kept = {new["type"] for new in told} | {"Reconciling"}
+    told += [old for old in previous if old["type"] not in kept]
+    status |= {"observedGeneration": generation, "conditions": told}
     return Plan(status=status, events=_transitions(previous, status["conditions"]))
 
 
@@ -177,7 +181,7 @@ class _Planner:
             self.ledger.note(self.chosen.revision, ended.result.artifacts)
             self.warnings += ended.result.warnings
         if ended.kind == "Completed":
-            self._record(attempt, outcome="Completed", reason=None, message=None)
+            self._record(attempt, outcome="Completed", reason=None, message=ended.message or None)
             return None
         if ended.kind == "Unproved":
             self._record(attempt, outcome="Stopped", reason=ended.reason, message=ended.message)
@@ -237,7 +241,7 @@ class _Planner:
         if stage == "stage":
             self.actions += [Create(object=policy) for policy in self._policies()]
             self.actions.append(Create(object=configmap(self.job, self.chosen)))
-            self.actions.append(Create(object=volume.render(self.job, self.chosen)))
+        self.actions += self._volume()
         self.actions.append(Create(object=jobs.render(self.job, self.chosen, stage, number)))
         return Position(
             state="active",
@@ -245,6 +249,15 @@ class _Planner:
             message=DOING[stage],
             requeue_after=POLL_SECONDS,
         )
+
+    def _volume(self) -> list[Action]:
+        """Create the volume, or ask for more room in the one that is there."""
+        wanted = volume.render(self.job, self.chosen)
+        for present in self.seen.volumes:
+            if present["metadata"]["name"] == wanted["metadata"]["name"]:
+                same = present["spec"]["resources"] == wanted["spec"]["resources"]
+                return [] if same else [Apply(object=wanted)]
+        return [Create(object=wanted)]
 
     def _policies(self) -> list[dict[str, Any]]:
         return network.render(self.job, self.config.operator_namespace)
