@@ -267,7 +267,8 @@ def _has(plane: ControlPlane, path: str) -> bool:
     try:
         plane.get(path)
     except ApiError as error:
-        if error.status != 404:
+        # 429: the storage of a kind whose CRD was just installed is being set up.
+        if error.status not in (404, 429):
             raise
         return False
     return True
