@@ -230,15 +230,10 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
 @contextmanager
 def controller_manager(plane: ControlPlane) -> Iterator[None]:
     """Run the controller manager: Jobs get pods, owners' dependents are collected."""
-    # It gives up at once where the API server has not published its authentication yet.
-    published = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
-    wait_until(f"{published} exists", lambda: _has(plane, published))
     (port,) = _free_ports(1)
     command: list[str | Path] = [
         plane.assets / "kube-controller-manager",
         f"--kubeconfig={plane.kubeconfig}",
-        f"--authentication-kubeconfig={plane.kubeconfig}",
-        f"--authorization-kubeconfig={plane.kubeconfig}",
         f"--service-account-private-key-file={plane.folder / 'service-accounts.key'}",
         "--leader-elect=false",
         "--bind-address=127.0.0.1",

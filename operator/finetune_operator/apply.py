@@ -1,0 +1,146 @@
+"""Carrying out a plan: the status first, then the actions in their order, then the events.
+
+The status is written with the resourceVersion that was observed. Where that is refused nothing of
+the plan happens, so what the ledger says is always ahead of what exists. Every other write carries
+its own fence: a create its deterministic name, an apply and a delete the uid and resourceVersion
+that were observed. An object that is not controlled by the job is never changed.
+
+An apply that would say again what was last applied to an object that nobody changed since is left
+out: a resync makes no writes.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from finetune_operator import metrics
+from finetune_operator.children.names import owned_by
+from finetune_operator.errors import Conflict, NameConflict
+from finetune_operator.events import Recorder
+from finetune_operator.kube import Kube
+from finetune_operator.state import Action, Apply, Create, Delete, Object, Observed, Plan
+
+_LISTS = {
+    "ConfigMap": "configmaps",
+    "PersistentVolumeClaim": "volumes",
+    "Job": "jobs",
+    "Pod": "pods",
+    "Deployment": "deployments",
+    "Service": "services",
+    "NetworkPolicy": "networkpolicies",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Applier:
+    """Writes what plans ask for, and remembers what it applied."""
+
+    kube: Kube
+    recorder: Recorder
+    _applied: dict[str, dict[tuple[str, str], tuple[str, str]]] = field(default_factory=dict)
+    """By the job's uid: kind and name → resourceVersion and digest of the intent."""
+
+    async def apply(self, seen: Observed, plan: Plan, now: datetime) -> int:
+        """Carry out a plan; return the number of writes, events not counted.
+
+        Raises OperatorError; what was done before that stays done.
+        """
+        writes = 0
+        if normal(plan.status) != normal(seen.job.get("status") or {}):
+            await self.kube.replace_status(seen.job, normal(plan.status))
+            metrics.wrote(seen, plan)
+            writes += 1
+        for action in plan.actions:
+            writes += await self._act(seen, action)
+        if writes:
+            await self.recorder.record(seen.job, plan.events, now)
+        return writes
+
+    def forget(self, uid: str) -> None:
+        """Drop what is remembered of a job that is gone."""
+        self._applied.pop(uid, None)
+
+    async def _act(self, seen: Observed, action: Action) -> int:
+        name = action.object["metadata"]["name"]
+        extra = {"child": f"{action.object['kind']}/{name}"}
+        match action:
+            case Create():
+                created = await self._create(seen, action.object)
+                if created:
+                    logger.info("created", extra=extra)
+                return int(created)
+            case Apply():
+                applied = await self._apply(seen, action.object)
+                if applied:
+                    logger.info("applied", extra=extra)
+                return int(applied)
+            case Delete():
+                _refuse_foreign(seen.job, action.object)
+                await self.kube.delete(action.object, propagation=action.propagation)
+                logger.info("deleted", extra=extra)
+                return 1
+
+    async def _create(self, seen: Observed, body: Object) -> bool:
+        try:
+            await self.kube.create(body)
+        except Conflict:
+            present = await self._get(body)
+            if present is None:
+                # 409 has other causes than the name, a quota being counted among them.
+                raise
+            _refuse_foreign(seen.job, present)
+            return False
+        return True
+
+    async def _apply(self, seen: Observed, body: Object) -> bool:
+        kind, name = body["kind"], body["metadata"]["name"]
+        present = _observed(seen, kind, name) or await self._get(body)
+        applied = self._applied.setdefault(seen.job["metadata"]["uid"], {})
+        intent = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        fence: dict[str, Any] = {}
+        if present is not None:
+            _refuse_foreign(seen.job, present)
+            version = present["metadata"]["resourceVersion"]
+            if applied.get((kind, name)) == (version, intent):
+                return False
+            fence = {"uid": present["metadata"]["uid"], "resourceVersion": version}
+        written = await self.kube.apply({**body, "metadata": {**body["metadata"], **fence}})
+        applied[kind, name] = (written["metadata"]["resourceVersion"], intent)
+        return bool(written["metadata"]["resourceVersion"] != fence.get("resourceVersion"))
+
+    async def _get(self, body: Object) -> Object | None:
+        metadata = body["metadata"]
+        return await self.kube.get(body["kind"], metadata["namespace"], metadata["name"])
+
+
+def normal(value: Any) -> Any:
+    """Return a status without its nulls and empty groups: the API server drops or keeps them."""
+    if isinstance(value, Mapping):
+        items = ((key, normal(each)) for key, each in value.items())
+        return {key: each for key, each in items if each is not None and each != {}}
+    if isinstance(value, (list, tuple)):
+        return [normal(each) for each in value]
+    return value
+
+
+def _observed(seen: Observed, kind: str, name: str) -> Object | None:
+    each: Object
+    for each in getattr(seen, _LISTS[kind]):
+        if each["metadata"]["name"] == name:
+            return each
+    return None
+
+
+def _refuse_foreign(job: Object, present: Object) -> None:
+    if not owned_by(job, present):
+        kind, name = present["kind"], present["metadata"]["name"]
+        raise NameConflict(
+            f"{kind} {name} exists and is not this job's (it has no controller reference to uid "
+            f"{job['metadata']['uid']}); delete or rename it, or give the job another name"
+        )

@@ -1,0 +1,213 @@
+"""The workers: take a key, look, plan, apply.
+
+What follows from how a look ended:
+
+=============  ===========================================================================
+done           look again after the plan's ``requeue_after``, after ``RESYNC_SECONDS`` at most
+job is gone    forget it
+Conflict       look again at once
+Transient      look again after 5 ms, doubling up to 60 s
+Terminal       write the refusal into the status, try again after ``REFUSED_SECONDS``
+timeout, bug   like Transient, and counted apart
+=============  ===========================================================================
+
+A failure of one key never touches another. While a write of a job is refused, its looks write the
+status that says so and not the planned one, or the conditions would flap with every attempt.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from finetune_operator import logs, metrics
+from finetune_operator.apply import Applier
+from finetune_operator.config import OperatorConfig
+from finetune_operator.errors import Conflict, Terminal, Transient
+from finetune_operator.kube import Kube
+from finetune_operator.observe import observe
+from finetune_operator.scrape import Scrape
+from finetune_operator.state import Observed, Plan
+from finetune_operator.workqueue import WorkQueue
+
+WORKERS = 4
+LOOK_SECONDS = 30.0
+RESYNC_SECONDS = 300.0
+REFUSED_SECONDS = 30.0
+
+Key = tuple[str, str]
+"""Namespace and name of a FineTuneJob."""
+
+logger = logging.getLogger(__name__)
+
+
+class Planner(Protocol):
+    """The pure core (``finetune_operator.plan``)."""
+
+    def plan(self, seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
+        """Return what to do about a look."""
+
+    def report(self, seen: Observed, *, reason: str, message: str, now: datetime) -> Plan:
+        """Return a plan that says why nothing can be done."""
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+@dataclass(kw_only=True)
+class Controller:
+    """See the module."""
+
+    kube: Kube
+    applier: Applier
+    config: OperatorConfig
+    planner: Planner
+    scrape: Scrape
+    queue: WorkQueue[Key] = field(default_factory=lambda: WorkQueue(metrics.CONTROLLER))
+    clock: Callable[[], datetime] = utc_now
+    workers: int = WORKERS
+    _uids: dict[Key, str] = field(default_factory=dict)
+    _refused: dict[Key, Terminal] = field(default_factory=dict)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Work until ``stop``. Raises what ends a worker; none ends by itself."""
+        metrics.MAX_WORKERS.labels(metrics.CONTROLLER).set(self.workers)
+        self._tasks = [
+            asyncio.create_task(self._work(), name=f"worker-{number}")
+            for number in range(self.workers)
+        ]
+        try:
+            for task in asyncio.as_completed(self._tasks):
+                await task
+        except asyncio.CancelledError:
+            if not self.stopping:
+                raise
+        finally:
+            await self.stop()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the workers are gone or going."""
+        return not self._tasks
+
+    @property
+    def alive(self) -> bool:
+        """Whether every worker lives."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def stop(self) -> None:
+        """End the workers; a look in progress is cut off, as a crash would."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.queue.clear()
+
+    async def _work(self) -> None:
+        while True:
+            async with self.queue.take() as key:
+                with (
+                    logs.about(*key),
+                    metrics.ACTIVE_WORKERS.labels(metrics.CONTROLLER).track_inprogress(),
+                ):
+                    with metrics.RECONCILE_SECONDS.labels(metrics.CONTROLLER).time():
+                        result = await self.reconcile(key)
+                    metrics.RECONCILE_TOTAL.labels(metrics.CONTROLLER, result).inc()
+
+    async def reconcile(self, key: Key) -> str:
+        """Look at one job once and see to its next look; return how it ended, in one word."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                after = await self._look(key)
+        except Conflict as error:
+            logger.debug("changed meanwhile: %s", error)
+            self.queue.add(key)
+            return "requeue"
+        except Terminal as error:
+            metrics.RECONCILE_TERMINAL.labels(metrics.CONTROLLER).inc()
+            logger.warning("refused: %s", error, extra={"reason": error.reason})
+            self.queue.forget(key)
+            self.queue.add_after(key, REFUSED_SECONDS)
+            return "error"
+        except Transient as error:
+            seconds = self.queue.retry(key, error.retry_after or 0.0)
+            logger.warning("failed: %s", error, extra={"retry_after": round(seconds, 3)})
+        except TimeoutError:
+            metrics.RECONCILE_TIMEOUTS.labels(metrics.CONTROLLER).inc()
+            self.queue.retry(key)
+            logger.error("cut off after %.0f s", LOOK_SECONDS)
+        except Exception:
+            self.queue.retry(key)
+            logger.exception("a defect of the operator")
+        else:
+            self.queue.forget(key)
+            if after is None:
+                return "success"
+            # Spread, so that jobs that were seen together at start are not for ever.
+            self.queue.add_after(key, after * random.uniform(0.95, 1.05))
+            return "requeue_after"
+        metrics.RECONCILE_ERRORS.labels(metrics.CONTROLLER).inc()
+        return "error"
+
+    async def _look(self, key: Key) -> float | None:
+        """Look, plan, apply; return the seconds until the next look, None where there is none."""
+        seen = await observe(self.kube, *key, self.scrape)
+        if seen is None:
+            self._forget(key)
+            return None
+        uid = seen.job["metadata"]["uid"]
+        if self._uids.get(key, uid) != uid:
+            self._forget(key)
+        self._uids[key] = uid
+        now = self.clock()
+        plan = self.planner.plan(seen, config=self.config, now=now)
+        refused = self._refused.get(key)
+        intended = plan
+        if refused is not None and plan.actions:
+            plan = self._reported(seen, plan, refused, now)
+        try:
+            writes = await self.applier.apply(seen, plan, now)
+        except Terminal as error:
+            known, self._refused[key] = refused, error
+            if known is None or (known.reason, str(known)) != (error.reason, str(error)):
+                await self._report(key, error)
+            raise
+        if self._refused.pop(key, None) is not None and plan is not intended:
+            self.queue.add(key)
+        metrics.FLEET.saw(key, plan.status)
+        if writes:
+            reason = metrics.ready_reason(plan.status)
+            logger.info("reconciled", extra={"reason": reason, "writes": writes})
+        return min(plan.requeue_after or RESYNC_SECONDS, RESYNC_SECONDS)
+
+    def _reported(self, seen: Observed, plan: Plan, error: Terminal, now: datetime) -> Plan:
+        """Return the plan with conditions that say what is refused."""
+        report = self.planner.report(seen, reason=error.reason, message=str(error), now=now)
+        return Plan(
+            status={**plan.status, "conditions": report.status["conditions"]},
+            actions=plan.actions,
+            events=report.events,
+            requeue_after=plan.requeue_after,
+        )
+
+    async def _report(self, key: Key, error: Terminal) -> None:
+        """Write what was refused, onto a look that has seen what was written before it."""
+        seen = await observe(self.kube, *key, self.scrape)
+        if seen is None:
+            return
+        now = self.clock()
+        report = self.planner.report(seen, reason=error.reason, message=str(error), now=now)
+        await self.applier.apply(seen, Plan(status=report.status, events=report.events), now)
+        metrics.FLEET.saw(key, report.status)
+
+    def _forget(self, key: Key) -> None:
+        if (uid := self._uids.pop(key, None)) is not None:
+            self.applier.forget(uid)
+        self._refused.pop(key, None)
+        metrics.FLEET.forget(key)

@@ -1,0 +1,242 @@
+"""The way to the API server: a handful of verbs on plain dicts.
+
+Configuration and credentials come from the official client (``kubernetes.aio``): ``$KUBECONFIG``
+where it is set, else the pod's service account, whose token is read again every minute, else
+``~/.kube/config``. Its generated models are not used: they refuse fields that they do not know and
+cost thirty times as much as the JSON.
+
+Every call ends within ``TIMEOUT_SECONDS`` and raises nothing but what ``errors`` names. The client
+never repeats a call; its user knows whether that is right.
+"""
+
+import json
+import os
+import time
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from finetune_operator import metrics
+from finetune_operator.errors import Conflict, NotFound, OperatorError, Terminal, Transient
+from finetune_operator.kinds import KINDS, path_of
+from finetune_operator.state import Object
+
+FIELD_MANAGER = "finetune-operator"
+TIMEOUT_SECONDS = 10.0
+PAGE = 500
+
+Propagation = Literal["Foreground", "Background", "Orphan"]
+
+
+class Kube:
+    """A connection to one API server."""
+
+    def __init__(self, api: ApiClient, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._api = api
+        self._timeout = aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
+
+    @classmethod
+    async def connect(cls) -> "Kube":
+        """Read configuration and credentials. Raises OperatorError where there are none."""
+        configuration = Configuration()
+        try:
+            if not os.environ.get("KUBECONFIG") and os.environ.get("KUBERNETES_SERVICE_HOST"):
+                kube_config.load_incluster_config(client_configuration=configuration)
+            else:
+                await kube_config.load_kube_config(client_configuration=configuration)
+        except (kube_config.ConfigException, OSError) as error:
+            raise OperatorError(
+                f"no way to an API server: {error}; run in a pod with a service account, or set "
+                "KUBECONFIG"
+            ) from error
+        api = ApiClient(configuration)
+        api.user_agent = FIELD_MANAGER
+        return cls(api)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def require_served(self) -> None:
+        """Make sure that the API server knows FineTuneJobs. Raises Terminal if not."""
+        kind = KINDS["FineTuneJob"]
+        try:
+            found = await self._call("GET", f"/apis/{kind.api_version}")
+            served = {resource["name"] for resource in found["resources"]}
+        except NotFound:
+            served = set()
+        missing = {kind.plural, f"{kind.plural}/status"} - served
+        if missing:
+            raise Terminal(
+                f"the API server does not serve {' and '.join(sorted(missing))} of "
+                f"{kind.api_version}; install the CRD: kubectl apply --server-side -f "
+                "crds/finetune.dev_finetunejobs.yaml",
+                reason="CrdMissing",
+            )
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Return an object, None where there is none."""
+        try:
+            return await self._call("GET", KINDS[kind].path(namespace, name))
+        except NotFound:
+            return None
+
+    async def list(
+        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0
+    ) -> tuple[Object, ...]:
+        """Return the objects of a namespace, or of all, that the selectors match.
+
+        ``limit`` ends the list early; without it all pages are read.
+        """
+        path = KINDS[kind].path(namespace)
+        if not namespace:
+            path = path.replace("/namespaces/", "", 1)
+        found: list[Object] = []
+        query = {"limit": str(limit or PAGE)}
+        query |= {"labelSelector": labels} if labels else {}
+        query |= {"fieldSelector": fields} if fields else {}
+        while True:
+            page = await self._call("GET", path, query=query)
+            # Items of a list come without the two fields that every object has.
+            common = {"apiVersion": KINDS[kind].api_version, "kind": kind}
+            found += [{**common, **item} for item in page.get("items") or ()]
+            rest = page.get("metadata", {}).get("continue")
+            if limit or not rest:
+                return tuple(found)
+            query["continue"] = rest
+
+    async def create(self, body: Object) -> Object:
+        """Create an object. Raises Conflict where the name is taken."""
+        namespace = body["metadata"]["namespace"]
+        return await self._call(
+            "POST",
+            KINDS[body["kind"]].path(namespace),
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+        )
+
+    async def apply(self, body: Object) -> Object:
+        """Apply an object server-side, taking over the fields that it names.
+
+        Raises Conflict where ``metadata.uid`` or ``metadata.resourceVersion`` is in it and is not
+        the present one.
+        """
+        return await self._call(
+            "PATCH",
+            path_of(body),
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            body=body,
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def merge(self, target: Object, patch: Object) -> Object:
+        """Merge-patch the object."""
+        return await self._call(
+            "PATCH",
+            path_of(target),
+            query={"fieldManager": FIELD_MANAGER},
+            body=patch,
+            content_type="application/merge-patch+json",
+        )
+
+    async def delete(self, target: Object, *, propagation: Propagation) -> None:
+        """Delete exactly the object that was observed; one that is gone is success.
+
+        Raises Conflict where it is not as observed any more. The propagation is always named: a Job
+        deleted without one leaves its pods running.
+        """
+        metadata = target["metadata"]
+        preconditions = {key: metadata[key] for key in ("uid", "resourceVersion")}
+        body = {"propagationPolicy": propagation, "preconditions": preconditions}
+        try:
+            await self._call("DELETE", path_of(target), body=body)
+        except NotFound:
+            return
+
+    async def replace_status(self, job: Object, status: Object) -> Object:
+        """Write a status, if the object is as observed. Raises Conflict if it is not."""
+        kept = ("name", "namespace", "uid", "resourceVersion")
+        return await self._call(
+            "PUT",
+            path_of(job) + "/status",
+            query={"fieldManager": FIELD_MANAGER},
+            body={
+                "apiVersion": job["apiVersion"],
+                "kind": job["kind"],
+                "metadata": {key: job["metadata"][key] for key in kept},
+                "spec": job["spec"],
+                "status": status,
+            },
+        )
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        code, started = "<error>", time.monotonic()
+        try:
+            request = await self._api.param_serialize(
+                method,
+                path,
+                query_params=None,
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            verb, url, headers, content, _ = request
+            url += f"?{urlencode(query)}" if query else ""
+            answer = await self._api.call_api(
+                verb, url, headers, content, _request_timeout=self._timeout
+            )
+            text = await answer.read()
+            code = str(answer.status)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            cause = str(error) or type(error).__name__
+            raise Transient(f"{method} {path}: {cause}") from error
+        finally:
+            metrics.REQUESTS.labels(code, method).inc()
+            metrics.REQUEST_SECONDS.labels(method).observe(time.monotonic() - started)
+        decoded = _decoded(text)
+        if answer.status >= 300:
+            after = answer.headers.get("Retry-After", "")
+            raise error_of(method, path, answer.status, decoded, after)
+        return decoded
+
+
+def error_of(
+    method: str, path: str, status: int, answer: Object, retry_after: str = ""
+) -> OperatorError:
+    """Return what an HTTP status that is not a success means.
+
+    answer: the Status object of the API server, or anything else as ``message``.
+    """
+    said = str(answer.get("message") or "no explanation")
+    message = f"{method} {path}: {status} {said}"
+    if status == 404:
+        return NotFound(message)
+    if status == 409:
+        return Conflict(message)
+    if status == 403 and "exceeded quota" in said:
+        return Terminal(said, reason="QuotaExceeded")
+    # 401: the token was exchanged a moment ago, or is being so. 410: a list took too long.
+    if status in (401, 408, 410, 429) or status >= 500 or 300 <= status < 400:
+        seconds = float(retry_after) if retry_after.isdigit() else None
+        return Transient(message, retry_after=seconds)
+    return Terminal(said)
+
+
+def _decoded(text: bytes) -> dict[str, Any]:
+    try:
+        decoded = json.loads(text)
+    except ValueError:
+        return {"message": text.decode(errors="replace")[:1000]}
+    return decoded if isinstance(decoded, dict) else {"message": str(decoded)[:1000]}

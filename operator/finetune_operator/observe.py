@@ -1,0 +1,115 @@
+"""One look at a job: everything that carries its label, read live and at once.
+
+Nothing is cached. Watches can lose a deletion, and a plan made from a stale list could start a
+second trainer. A look that finds all well costs one GET and seven lists; warnings are asked for
+only about what does not run, and metrics only of a pod that does.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from finetune_operator.kube import Kube
+from finetune_operator.scrape import Scrape
+from finetune_operator.state import Object, Observed, Progress
+
+JOB_LABEL = "finetune.dev/job"
+STAGE_LABEL = "finetune.dev/stage"
+MOST_EVENTS = 20
+MOST_QUESTIONS = 6
+_SCRAPED = ("train", "merge", "stage")
+
+
+async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Observed | None:
+    """Return what there is of a job now, None where there is no such job. Raises OperatorError."""
+    selector = f"{JOB_LABEL}={name}"
+    kinds = (
+        "ConfigMap",
+        "PersistentVolumeClaim",
+        "Job",
+        "Pod",
+        "Deployment",
+        "Service",
+        "NetworkPolicy",
+    )
+    job, lists = await asyncio.gather(
+        kube.get("FineTuneJob", namespace, name),
+        asyncio.gather(*(kube.list(kind, namespace, labels=selector) for kind in kinds)),
+    )
+    if job is None:
+        return None
+    configmaps, volumes, jobs, pods, deployments, services, networkpolicies = lists
+    events, progress = await asyncio.gather(
+        _warnings(kube, namespace, doubtful(volumes=volumes, jobs=jobs, pods=pods)),
+        _progress(pods, scrape),
+    )
+    return Observed(
+        job=job,
+        configmaps=configmaps,
+        volumes=volumes,
+        jobs=jobs,
+        pods=pods,
+        deployments=deployments,
+        services=services,
+        networkpolicies=networkpolicies,
+        events=events,
+        progress=progress,
+    )
+
+
+def doubtful(
+    *, volumes: Iterable[Object], jobs: Iterable[Object], pods: Iterable[Object]
+) -> list[Object]:
+    """Return the objects whose warnings may explain why something does not run, newest first."""
+    found = [pod for pod in pods if _status(pod).get("phase") in (None, "Pending")]
+    found += [volume for volume in volumes if _status(volume).get("phase") != "Bound"]
+    found += [job for job in jobs if not _status(job).get("ready") and not _finished(job)]
+    found.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
+    return found[:MOST_QUESTIONS]
+
+
+def talkative(pods: Iterable[Object]) -> Object | None:
+    """Return the running pod whose metrics are read: the trainer's before any other."""
+    running = [
+        pod
+        for pod in pods
+        if _status(pod).get("phase") == "Running"
+        and _status(pod).get("podIP")
+        and not pod["metadata"].get("deletionTimestamp")
+    ]
+    for stage in _SCRAPED:
+        for pod in running:
+            if (pod["metadata"].get("labels") or {}).get(STAGE_LABEL) == stage:
+                return pod
+    return None
+
+
+async def _warnings(kube: Kube, namespace: str, about: list[Object]) -> tuple[Object, ...]:
+    lists = await asyncio.gather(
+        *(
+            kube.list(
+                "Event",
+                namespace,
+                fields=f"type=Warning,regarding.uid={each['metadata']['uid']}",
+                limit=MOST_EVENTS,
+            )
+            for each in about
+        )
+    )
+    return tuple(event for events in lists for event in events)
+
+
+async def _progress(pods: Iterable[Object], scrape: Scrape) -> Progress | None:
+    pod = talkative(pods)
+    return None if pod is None else await scrape(str(pod["status"]["podIP"]))
+
+
+def _status(each: Object) -> Object:
+    status: Object = each.get("status") or {}
+    return status
+
+
+def _finished(job: Object) -> bool:
+    return any(
+        condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"
+        for condition in _status(job).get("conditions") or ()
+    )

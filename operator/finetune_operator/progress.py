@@ -1,0 +1,54 @@
+"""The trainer's metrics, in the text format of Prometheus → ``Progress``. Pure."""
+
+import math
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from finetune_operator.state import Progress
+
+_FLOATS = {
+    "finetune_progress_ratio": "ratio",
+    "finetune_train_loss": "loss",
+    "finetune_eval_loss": "eval_loss",
+    "finetune_tokens_per_second": "tokens_per_second",
+    "finetune_eta_seconds": "eta_seconds",
+    "finetune_gpu_seconds_total": "gpu_seconds",
+}
+_INTEGERS = {
+    "finetune_global_step": "global_step",
+    "finetune_max_steps": "max_steps",
+    "finetune_last_checkpoint_step": "last_checkpoint_step",
+}
+
+
+def parsed(text: str) -> Progress | None:
+    """Return what the metrics say; None where they say nothing of ours or cannot be read.
+
+    A value that is not finite is one that is not known.
+    """
+    floats: dict[str, float] = {}
+    integers: dict[str, int] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if not math.isfinite(sample.value):
+                    continue
+                if sample.name in _FLOATS:
+                    floats[_FLOATS[sample.name]] = sample.value
+                elif sample.name in _INTEGERS:
+                    integers[_INTEGERS[sample.name]] = int(sample.value)
+    except ValueError:
+        return None
+    if not floats and not integers:
+        return None
+    return Progress(
+        ratio=floats.get("ratio"),
+        global_step=integers.get("global_step"),
+        max_steps=integers.get("max_steps"),
+        loss=floats.get("loss"),
+        eval_loss=floats.get("eval_loss"),
+        tokens_per_second=floats.get("tokens_per_second"),
+        eta_seconds=floats.get("eta_seconds"),
+        last_checkpoint_step=integers.get("last_checkpoint_step"),
+        gpu_seconds=floats.get("gpu_seconds"),
+    )

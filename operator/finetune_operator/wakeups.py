@@ -1,0 +1,117 @@
+"""What wakes the operator: kopf's watches, whose handlers put keys on the queue, no more.
+
+kopf supplies login, watch streams that reconnect, and signals. It stores nothing: there are only
+``on.event`` handlers, so no object gets a finalizer or an annotation. An event of a child wakes the
+job that its label names. An event of a job in which nothing but its status changed is our own echo
+and wakes nobody.
+
+Events may be lost; they are never trusted to say what there is, only that it is time to look.
+"""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kopf
+
+from finetune_operator.controller import Key
+from finetune_operator.observe import JOB_LABEL
+from finetune_operator.state import Object
+
+API_GROUP, API_VERSION, PLURAL = "finetune.dev", "v1alpha1", "finetunejobs"
+CHILDREN = (
+    ("", "v1", "pods"),
+    ("", "v1", "persistentvolumeclaims"),
+    ("batch", "v1", "jobs"),
+    ("apps", "v1", "deployments"),
+)
+
+Add = Callable[[Key], None]
+
+
+class Echoes:
+    """Tells news of a job from echoes of our own status writes."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bytes] = {}
+
+    def is_news(self, event: str | None, body: Object) -> bool:
+        """Tell whether an event is worth a look.
+
+        event: ADDED, MODIFIED, DELETED, or None for an object of an initial list, which is always
+        news: something may have been lost before it.
+        """
+        uid = body["metadata"]["uid"]
+        if event == "DELETED":
+            self._known.pop(uid, None)
+            return True
+        print_ = _fingerprint(body)
+        known, self._known[uid] = self._known.get(uid), print_
+        return event != "MODIFIED" or known != print_
+
+
+def _fingerprint(body: Object) -> bytes:
+    """Return a digest of all of an object but its status and the server's bookkeeping."""
+    parts = {key: value for key, value in body.items() if key != "status"}
+    parts["metadata"] = {
+        key: value
+        for key, value in body["metadata"].items()
+        if key not in ("managedFields", "resourceVersion")
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
+
+
+def registry(add: Add, stop: Callable[[], Awaitable[None]]) -> kopf.OperatorRegistry:
+    """Return the handlers. ``stop`` is awaited before kopf ends."""
+    handlers = kopf.OperatorRegistry()
+    echoes = Echoes()
+
+    @kopf.on.login(registry=handlers)
+    def login(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.cleanup(registry=handlers)
+    async def drain(**_: Any) -> None:
+        # kopf would wait 5 s for every task that it does not know.
+        await stop()
+
+    @kopf.on.event(API_GROUP, API_VERSION, PLURAL, registry=handlers)
+    async def job_seen(*, type: str | None, body: Any, name: str, **kwargs: Any) -> None:
+        if echoes.is_news(type, body):
+            add((kwargs["namespace"], name))
+
+    async def child_seen(*, labels: Any, **kwargs: Any) -> None:
+        add((kwargs["namespace"], labels[JOB_LABEL]))
+
+    for group, version, plural in CHILDREN:
+        kopf.on.event(
+            group,
+            version,
+            plural,
+            labels={JOB_LABEL: kopf.PRESENT},
+            registry=handlers,
+            id=f"{plural}_seen",
+        )(child_seen)
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """Return kopf's settings: it watches, and does nothing else."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.scanning.disabled = True
+    chosen.peering.standalone = True
+    chosen.persistence.finalizer = f"{API_GROUP}/unused"
+    chosen.watching.server_timeout = 600
+    chosen.watching.connect_timeout = 10
+    chosen.watching.chunk_size = 500
+    chosen.networking.request_timeout = 30
+    chosen.networking.connect_timeout = 5
+    chosen.queueing.idle_timeout = 1.0
+    chosen.queueing.exit_timeout = 0.5
+    chosen.process.ultimate_exiting_timeout = 20
+    for group, _, plural in CHILDREN:
+        # The only form that kopf matches: 'batch/jobs' is taken without a word and selects nothing.
+        chosen.watching.label_selectors[f"{plural}.{group}" if group else plural] = JOB_LABEL
+    return chosen
