@@ -67,7 +67,7 @@ def _root() -> dict[str, Any]:
     spec["description"] = "What to tune, on what, how, and what to do with the result."
     spec["properties"]["storage"]["x-kubernetes-validations"] = [
         {
-            "rule": "!has(self.size) || !has(oldSelf.size) || "
+            "rule": "!has(self.size) || !has(oldSelf.size) || !isQuantity(string(self.size)) || "
             "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
             "message": "a volume cannot shrink: leave storage.size as it is or make it larger",
         }

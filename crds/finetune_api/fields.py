@@ -12,17 +12,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
@@ -64,14 +56,40 @@ class Extra:
 
 
 def matches(pattern: str, message: str) -> Rule:
-    """Return the rule that a string matches ``pattern``, in RE2's and Python's common syntax."""
+    """Return the rule that a string matches ``pattern``, in RE2's and Python's common syntax.
+
+    pattern: with ``^`` and ``$`` around each alternative.
+    """
     compiled = re.compile(pattern)
-    quoted = pattern.replace("\\", "\\\\").replace("'", "\\'")
     return Rule(
-        cel=f"self.matches('{quoted}')",
+        cel=f"self.matches({_quoted(pattern)})",
         message=message,
-        fails=lambda value: compiled.search(value) is None,
+        # Python's $ would let a line end pass.
+        fails=lambda value: compiled.fullmatch(value) is None,
     )
+
+
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+
+
+def labels(message: str) -> Rule:
+    """Return the rule that a map holds labels as Kubernetes takes them."""
+    key, value = re.compile(LABEL_KEY), re.compile(LABEL_VALUE)
+    return Rule(
+        cel=f"self.all(k, k.matches({_quoted(LABEL_KEY)}) "
+        f"&& self[k].matches({_quoted(LABEL_VALUE)}))",
+        message=message,
+        fails=lambda found: any(
+            key.fullmatch(k) is None or value.fullmatch(v) is None for k, v in found.items()
+        ),
+    )
+
+
+def _quoted(pattern: str) -> str:
+    """Return a pattern as a CEL string."""
+    escaped = pattern.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def field(
@@ -129,19 +147,3 @@ def extra_of(info: FieldInfo) -> Extra:
     if not isinstance(extra, Extra):
         raise TypeError(f"declare this field with field(): {info!r}")
     return extra
-
-
-QUANTITY = r"^([0-9]+|[0-9]*\.[0-9]+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
-
-
-def _as_text(value: object) -> object:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Quantity = Annotated[
-    str,
-    BeforeValidator(_as_text),
-    StringConstraints(pattern=QUANTITY),
-    WithJsonSchema({"type": "string", "pattern": QUANTITY, "x-kubernetes-int-or-string": True}),
-]
-"""A Kubernetes quantity such as ``500m``, ``16Gi`` or ``2``, kept as text."""

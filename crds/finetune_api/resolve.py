@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finetune_api.fields import ApiModel, Edit, extra_of
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.spec import COLUMNS_OF_FORMAT, CONFIGMAP_SOURCE_PREFIX, FineTuneJobSpec
 
 Values = dict[str, Any]
 
@@ -49,9 +49,12 @@ def builtin_defaults() -> Values:
 def effective_defaults(administrators: Mapping[str, Any]) -> Values:
     """Return the administrator's defaults over the built-in ones.
 
-    Raises InvalidSpec where an administrator's value is not one of the API's.
+    Raises InvalidSpec where no job could have them: a field that does not exist, a value out of
+    bounds, two values that exclude each other.
     """
-    return _layered(FineTuneJobSpec, builtin_defaults(), _written(administrators))
+    written = _written(administrators)
+    _require_fitting(written)
+    return _layered(FineTuneJobSpec, builtin_defaults(), written)
 
 
 def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
@@ -62,25 +65,26 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     """
     written = _written(spec)
     values = _layered(FineTuneJobSpec, _written(defaults), written)
-    if _has(written, "training", "maxSteps"):
-        values["training"]["epochs"] = None
-    elif _has(written, "training", "epochs"):
+    if not _has(written, "training", "epochs"):
+        if _has(values, "training", "maxSteps"):
+            values["training"]["epochs"] = None
+    elif not _has(written, "training", "maxSteps"):
         values["training"].pop("maxSteps", None)
     placement = written.get("placement") or {}
     if "queueName" in written and "nodeSelector" not in placement:
         values["placement"].pop("nodeSelector", None)
+    _fit_dataset(values, written)
     try:
         model = FineTuneJobSpec.model_validate(values)
     except ValidationError as error:
-        raise InvalidSpec(_explained(error)) from error
-    complete = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    training_part = _part(FineTuneJobSpec, complete, Edit.RETRAIN)
+        raise InvalidSpec(_explained(error, "spec")) from error
+    training_part = _part(model, Edit.RETRAIN)
     revision = digest(training_part)
     return Resolved(
         spec=model,
         revision=revision,
-        build=digest([revision, _part(FineTuneJobSpec, complete, Edit.REMERGE)]),
-        retry_key=digest(_part(FineTuneJobSpec, complete, Edit.RETRY)),
+        build=digest([revision, _part(model, Edit.REMERGE)]),
+        retry_key=digest(_part(model, Edit.RETRY)),
         training_part=training_part,
         placed_by_user=bool(placement),
     )
@@ -137,20 +141,77 @@ def _written(values: Mapping[str, Any]) -> Values:
     }
 
 
-def _part(model: type[ApiModel], values: Mapping[str, Any], edit: Edit) -> Values:
-    """Return the fields of one edit class, in their groups; nulls and empty groups left out."""
-    groups = dict(_groups(model))
+def _fit_dataset(values: Values, written: Values) -> None:
+    """Suit what was left out to the dataset's source and format, in place.
+
+    An administrator's default that suits other formats is no reason to refuse a job. What a
+    description calls the built-in value is written out, or taken away, so that spelling it out
+    makes no other revision.
+    """
+    dataset = values.get("dataset")
+    if not isinstance(dataset, dict):
+        return
+    if str(dataset.get("source")).startswith(CONFIGMAP_SOURCE_PREFIX):
+        for name in ("revision", "tokenSecretRef"):
+            if not _has(written, "dataset", name):
+                dataset.pop(name, None)
+    else:
+        dataset.setdefault("revision", "main")
+    if dataset.get("format") != "alpaca" and not _has(written, "dataset", "promptTemplate"):
+        dataset["promptTemplate"] = "auto"
+    columns = dataset.get("columns")
+    if isinstance(columns, dict):
+        own = COLUMNS_OF_FORMAT.get(str(dataset.get("format")), ())
+        dataset["columns"] = {
+            part: name for part, name in columns.items() if part not in own or name != part
+        }
+    training = values.get("training")
+    if isinstance(training, dict):
+        if dataset.get("format") != "text":
+            training.setdefault("trainOn", "responses")
+        elif not _has(written, "training", "trainOn"):
+            training["trainOn"] = "all"
+
+
+def _require_fitting(written: Values) -> None:
+    """Make sure that some job could have written these values. Raises InvalidSpec."""
+    refusals = []
+    for format_ in COLUMNS_OF_FORMAT:
+        dataset = {"source": "hf://org/name", "format": format_}
+        job = {"model": {"source": "hf://org/name"}, "dataset": dataset}
+        try:
+            FineTuneJobSpec.model_validate(_layered(FineTuneJobSpec, job, written))
+        except ValidationError as error:
+            refusals.append(error)
+        else:
+            return
+    raise InvalidSpec(_explained(refusals[0], "defaults")) from refusals[0]
+
+
+def _part(model: ApiModel, edit: Edit) -> Values:
+    """Return the fields of one edit class, in their groups; nulls and empty groups left out.
+
+    Only what is set: a field that an upgrade added is no part of a revision that was resolved
+    before it.
+    """
     part: Values = {}
-    for name, info in model.model_fields.items():
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name not in model.model_fields_set or value is None:
+            continue
         alias = info.alias or name
-        value = values.get(alias)
-        if alias in groups:
-            value = _part(groups[alias], value or {}, edit)
-            if value:
-                part[alias] = value
-        elif value is not None and extra_of(info).edit is edit:
-            part[alias] = value
+        if isinstance(value, ApiModel) and not value.atomic:
+            if inner := _part(value, edit):
+                part[alias] = inner
+        elif extra_of(info).edit is edit:
+            part[alias] = _plain(value)
     return part
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ApiModel):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _has(values: Mapping[str, Any], *path: str) -> bool:
@@ -162,11 +223,11 @@ def _has(values: Mapping[str, Any], *path: str) -> bool:
     return True
 
 
-def _explained(error: ValidationError) -> str:
+def _explained(error: ValidationError, root: str) -> str:
     """Return pydantic's findings as sentences that name the field, its value and the rule."""
     sentences = []
     for finding in error.errors():
-        path = ".".join(str(step) for step in ("spec", *finding["loc"]))
+        path = ".".join(str(step) for step in (root, *finding["loc"]))
         text = finding["msg"].removeprefix("Value error, ")
         value = finding["input"]
         shown = "" if isinstance(value, Mapping) else f" (it is {value!r})"

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from finetune_api.fields import ApiModel, Extra, Rule, extra_of
+from finetune_api.fields import ApiModel, Edit, Extra, Rule, extra_of
 
 Schema = dict[str, Any]
 
@@ -38,17 +38,22 @@ def schema_of(model: type[BaseModel]) -> Schema:
     return _object(model, raw, raw.get("$defs", {}))
 
 
-def _object(model: type[BaseModel], raw: Schema, definitions: Schema) -> Schema:
+def _object(
+    model: type[BaseModel], raw: Schema, definitions: Schema, edit: Edit | None = None
+) -> Schema:
+    """``edit`` is what an edit does where the model is replaced as a whole: its field says."""
     properties = {}
     for name, info in model.model_fields.items():
         alias = info.alias or name
         nested = _model_in(info.annotation)
-        schema = _value(raw["properties"][alias], nested, definitions)
         if issubclass(model, ApiModel):
             extra = extra_of(info)
-            schema["description"] = _description(extra, info.default, group=nested is not None)
+            own = edit or extra.edit
+            schema = _value(raw["properties"][alias], nested, definitions, own)
+            schema["description"] = _description(extra, info.default, own, group=nested is not None)
             _add_rules(schema, extra.rules)
         else:
+            schema = _value(raw["properties"][alias], nested, definitions)
             schema["description"] = info.description
         properties[alias] = schema
     schema = {"type": "object", "properties": properties}
@@ -59,28 +64,35 @@ def _object(model: type[BaseModel], raw: Schema, definitions: Schema) -> Schema:
     return schema
 
 
-def _value(raw: Schema, nested: type[BaseModel] | None, definitions: Schema) -> Schema:
+def _value(
+    raw: Schema, nested: type[BaseModel] | None, definitions: Schema, edit: Edit | None = None
+) -> Schema:
     raw = _without_null(raw)
     if "$ref" in raw:
         raw = {**definitions[raw["$ref"].rsplit("/", 1)[-1]], **raw}
         if nested is not None and raw.get("type") == "object":
-            return _object(nested, raw, definitions)
+            whole = issubclass(nested, ApiModel) and nested.atomic
+            return _object(nested, raw, definitions, edit if whole else None)
     schema = {key: raw[key] for key in _KEPT if key in raw}
+    if rules := raw.get("x-kubernetes-validations"):
+        # A list of its own each time, or YAML would point from one to the next.
+        schema["x-kubernetes-validations"] = [
+            {"rule": rule["rule"], "message": rule["message"]} for rule in rules
+        ]
     if "const" in raw:
         schema["enum"] = [raw["const"]]
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if exclusive in raw:
             schema |= {bound: raw[exclusive], exclusive: True}
     if schema.get("x-kubernetes-int-or-string"):
-        del schema["type"]
         schema["anyOf"] = [{"type": "integer"}, {"type": "string"}]
     if schema.get("type") == "integer":
         schema["format"] = "int64"
     if "items" in raw:
-        schema["items"] = _bounded(_value(raw["items"], nested, definitions))
+        schema["items"] = _bounded(_value(raw["items"], nested, definitions, edit))
     if isinstance(raw.get("additionalProperties"), dict):
         schema["additionalProperties"] = _bounded(
-            _value(raw["additionalProperties"], nested, definitions)
+            _value(raw["additionalProperties"], nested, definitions, edit)
         )
     return schema
 
@@ -106,25 +118,31 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
 
 
-def _description(extra: Extra, default: Any, *, group: bool) -> str:
+def _description(extra: Extra, default: Any, edit: Edit, *, group: bool) -> str:
     parts = [extra.text]
+    whole = isinstance(default, ApiModel) and default.atomic
     if extra.builtin is not None:
         parts.append(f"Built-in value: {extra.builtin}.")
+    elif whole:
+        parts.append(f"Built-in value: {_text(default.model_dump(exclude_unset=True))}.")
     elif not group and isinstance(default, str | int | float | list):
         parts.append(f"Built-in value: {_text(default)}.")
     if not group:
-        parts.append(str(extra.edit))
+        parts.append(str(edit))
     return " ".join(parts)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_text(part)}" for key, part in value.items()) + "}"
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _add_rules(schema: Schema, rules: tuple[Rule, ...]) -> None:
     if rules:
         schema["x-kubernetes-validations"] = [
-            {"rule": rule.cel, "message": rule.message} for rule in rules
+            *schema.get("x-kubernetes-validations", ()),
+            *({"rule": rule.cel, "message": rule.message} for rule in rules),
         ]

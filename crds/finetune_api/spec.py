@@ -5,15 +5,17 @@ The default of each field is its built-in value; ``None`` means that the value i
 (by the trainer from the data and the card, or by the cluster), as the description says.
 """
 
+import re
 from typing import ClassVar, Literal
 
-from finetune_api.fields import ApiModel, Edit, Quantity, Rule, field, matches
+from finetune_api.fields import LABEL_KEY, LABEL_VALUE, ApiModel, Edit, Rule, field, labels, matches
+from finetune_api.quantity import Quantity, amount
 from finetune_api.recipe import Training
 
 HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 CONFIGMAP_SOURCE_PREFIX = "configmap://"
 CONFIGMAP_SOURCE = r"^configmap://[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$"
-NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 COLUMNS_OF_FORMAT = {
     "alpaca": ("instruction", "input", "output"),
@@ -37,8 +39,13 @@ class SecretKeyRef(ApiModel):
         "Key in the Secret that holds the token.",
         "token",
         edit=Edit.RETRY,
-        min_length=1,
         max_length=253,
+        rules=(
+            matches(
+                r"^[-._A-Za-z0-9]+$",
+                "a key of a Secret has letters, digits, '-', '_' and '.' only, such as token",
+            ),
+        ),
     )
 
 
@@ -235,6 +242,12 @@ class Dataset(ApiModel):
             fails=lambda d: d.source.startswith("configmap://") and d.token_secret_ref is not None,
         ),
         Rule(
+            cel="!self.source.startsWith('configmap://') || !has(self.split) "
+            "|| self.split == 'train'",
+            message="a ConfigMap has no splits: remove dataset.split",
+            fails=lambda d: d.source.startswith("configmap://") and d.split != "train",
+        ),
+        Rule(
             cel="!has(self.promptTemplate) || self.promptTemplate != 'alpaca' "
             "|| self.format == 'alpaca'",
             message="promptTemplate alpaca renders rows of format alpaca only: "
@@ -306,6 +319,14 @@ class Storage(ApiModel):
         "Size of the volume. It may grow, where the storage class allows, but not shrink.",
         "60Gi",
         edit=Edit.RETRY,
+        rules=(
+            Rule(
+                cel="!isQuantity(string(self)) || "
+                "quantity(string(self)).isGreaterThan(quantity('0'))",
+                message="a volume of size 0 holds nothing: an 8-billion-parameter model needs 60Gi",
+                fails=lambda size: amount(size) <= 0,
+            ),
+        ),
     )
     storage_class_name: str | None = field(
         "Storage class of the volume.",
@@ -319,6 +340,24 @@ class Storage(ApiModel):
 
 def _gpu_named(values: dict[str, str] | None) -> bool:
     return any(key.endswith("/gpu") for key in values or {})
+
+
+def _above_limit(name: str) -> Rule:
+    request, limit = f"self.requests['{name}']", f"self.limits['{name}']"
+    missing = " || ".join(
+        f"!has(self.{part}) || !('{name}' in self.{part})" for part in ("requests", "limits")
+    )
+    no_quantity = " || ".join(f"!isQuantity(string({value}))" for value in (request, limit))
+    return Rule(
+        cel=f"{missing} || {no_quantity} || "
+        f"quantity(string({request})).compareTo(quantity(string({limit}))) <= 0",
+        message=f"the {name} request is above its limit: lower the request or raise the limit",
+        fails=lambda r: (
+            name in (r.requests or {})
+            and name in (r.limits or {})
+            and amount(r.requests[name]) > amount(r.limits[name])
+        ),
+    )
 
 
 class ResourceRequirements(ApiModel):
@@ -353,6 +392,8 @@ class ResourceRequirements(ApiModel):
             "remove it from limits",
             fails=lambda r: _gpu_named(r.limits),
         ),
+        _above_limit("cpu"),
+        _above_limit("memory"),
     )
 
 
@@ -386,7 +427,12 @@ class Toleration(ApiModel):
 
     atomic: ClassVar[bool] = True
     key: str | None = field(
-        "Key of the taint.", None, edit=Edit.RETRY, builtin="every key", max_length=316
+        "Key of the taint.",
+        None,
+        edit=Edit.RETRY,
+        builtin="every key",
+        max_length=316,
+        rules=(matches(LABEL_KEY, "a taint's key is a label's key, such as nvidia.com/gpu"),),
     )
     operator: Literal["Exists", "Equal"] = field(
         "How the value is compared.", "Equal", edit=Edit.RETRY
@@ -397,6 +443,12 @@ class Toleration(ApiModel):
         edit=Edit.RETRY,
         builtin="the empty value",
         max_length=63,
+        rules=(
+            matches(
+                LABEL_VALUE,
+                "a taint's value has letters, digits, '-', '_' and '.' only, at most 63",
+            ),
+        ),
     )
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = field(
         "Effect of the taint.", None, edit=Edit.RETRY, builtin="every effect"
@@ -439,6 +491,16 @@ class Placement(ApiModel):
         builtin="every zone",
         min_length=1,
         max_length=16,
+        rules=(
+            Rule(
+                cel=f"self.all(zone, zone.matches('{LABEL_VALUE}') && size(zone) > 0)",
+                message="zones takes values of the label topology.kubernetes.io/zone, "
+                "such as eu-central-1a",
+                fails=lambda zones: (
+                    not all(zone and re.fullmatch(LABEL_VALUE, zone) for zone in zones)
+                ),
+            ),
+        ),
     )
     node_selector: dict[str, str] | None = field(
         "Labels that a node must have. It replaces the administrator's own selector.",
@@ -446,6 +508,11 @@ class Placement(ApiModel):
         edit=Edit.RETRY,
         builtin="the administrator's, which the chart sets to NVIDIA A10G cards",
         max_length=16,
+        rules=(
+            labels(
+                "nodeSelector takes labels of nodes, such as nvidia.com/gpu.product: NVIDIA-A10G"
+            ),
+        ),
     )
     tolerations: list[Toleration] | None = field(
         "Taints that the pods bear.", None, edit=Edit.RETRY, builtin="none", max_length=16
@@ -461,6 +528,7 @@ class PodMetadata(ApiModel):
         edit=Edit.ROLL,
         builtin="none",
         max_length=16,
+        rules=(labels("labels takes Kubernetes labels, such as example.com/cost-centre: a-42"),),
     )
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -526,7 +594,7 @@ class FineTuneJobSpec(ApiModel):
         edit=Edit.RETRY,
         builtin="none",
         max_length=63,
-        rules=(matches(NAME, "a LocalQueue's name has lower-case letters, digits and '-' only"),),
+        rules=(matches(NAME, "a LocalQueue has lower-case letters, digits, '-' and '.' only"),),
     )
     priority_class_name: str | None = field(
         "PriorityClass of the job's pods.",
