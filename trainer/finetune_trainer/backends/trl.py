@@ -1,0 +1,346 @@
+"""QLoRA with transformers, PEFT, TRL and bitsandbytes, by the same code on CUDA and on a CPU."""
+
+import gc
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from bitsandbytes.nn import Linear4bit
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from finetune_api.recipe import Training
+from finetune_trainer import device as devices
+from finetune_trainer.backends import Order, TooLarge, Trained
+from finetune_trainer.dataset import Tokens
+from finetune_trainer.device import Device
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.guards import Monitor, StepEnd
+from finetune_trainer.manifest import fresh
+from finetune_trainer.progress import log
+from finetune_trainer.rendering import IGNORED
+from finetune_trainer.tokenizers import load_tokenizer
+
+VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+
+
+class TrlBackend:
+    """The built-in backend."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the libraries that a checkpoint depends on."""
+        return {name: importlib.metadata.version(name) for name in VERSIONS}
+
+    def scales_loss(self, recipe: Training) -> bool:
+        """Tell whether float16 loss scaling is used."""
+        return devices.trains_half(recipe, devices.detect())
+
+    def train(self, order: Order, monitor: Monitor, adapter: Path) -> Trained:
+        """Train, and save the adapter into ``adapter`` if all steps were done."""
+        try:
+            return _train(order, monitor, adapter, devices.detect())
+        except torch.OutOfMemoryError as error:
+            peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+            text = f"{peak / 2**30:.1f} GiB were allocated when it ran out"
+            error.__traceback__ = None
+        # Only now are the model and its activations unreachable.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise TooLarge(text)
+
+
+def _train(order: Order, monitor: Monitor, adapter: Path, device: Device) -> Trained:
+    recipe = order.recipe
+    devices.check(recipe, device)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.set_seed(recipe.seed)
+    attention = devices.attention(recipe, device)
+    log(f"loading the base in {recipe.advanced.quantization.type} on {device.name}, {attention}")
+    model = _load(order, device, attention)
+    quantized = tuple(
+        name for name, module in model.named_modules() if isinstance(module, Linear4bit)
+    )
+    model = peft.get_peft_model(model, lora_config(recipe))
+    trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    log(f"{trainable / 1e6:.2f} M adapter weights on {len(quantized)} quantised layers")
+    trainer = _trainer(order, monitor, model, device)
+    checkpoint = order.checkpoint
+    monitor.begin(checkpoint.step if checkpoint else 0)
+    if checkpoint is not None and checkpoint.step >= order.max_steps:
+        # Training was done when the process ended; asking for it again would add a step.
+        trainer._load_from_checkpoint(str(checkpoint.path))
+        trainer.state.global_step = checkpoint.step
+        trainer.evaluate_tokens()
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    step = trainer.state.global_step
+    if step >= order.max_steps:
+        trainer.require_finite()
+        _save_adapter(order, trainer.model, adapter)
+    return Trained(step=step, quantized_modules=quantized, attention=attention, device=device.name)
+
+
+def _load(order: Order, device: Device, attention: str) -> Any:
+    compute = getattr(torch, order.recipe.advanced.quantization.compute_dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            order.base,
+            quantization_config=quantization_config(order.recipe),
+            dtype=compute,
+            attn_implementation=attention,
+            device_map={"": 0 if device.cuda else "cpu"},
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except ImportError as error:
+        raise InvalidSpec(f"the base needs a library that this image lacks: {error}") from error
+    # With the key-value cache on, packed rows see each other where FlashAttention is not used.
+    model.config.use_cache = False
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # On CPUs with AVX512-BF16 an evaluation repacks the weights, and every backward pass
+            # after it is wrong (measured: loss 3.876 instead of 3.705 at step 30).
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def quantization_config(recipe: Training) -> BitsAndBytesConfig:
+    """Return the 4-bit base of a recipe in bitsandbytes' words."""
+    wanted = recipe.advanced.quantization
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=wanted.type,
+        bnb_4bit_use_double_quant=wanted.double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, wanted.compute_dtype),
+    )
+
+
+def lora_config(recipe: Training) -> peft.LoraConfig:
+    """Return the adapter of a recipe in PEFT's words."""
+    lora = recipe.lora
+    everything = lora.target_modules == ["all-linear"]
+    return peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear" if everything else list(lora.target_modules),
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        bias="none",
+    )
+
+
+def arguments(order: Order, device: Device) -> dict[str, Any]:
+    """Return a recipe in the words of TRL's SFTConfig."""
+    recipe, advanced = order.recipe, order.recipe.advanced
+    compute = advanced.quantization.compute_dtype
+    return {
+        "output_dir": str(order.scratch),
+        "max_steps": order.max_steps,
+        "per_device_train_batch_size": order.micro_batch,
+        "per_device_eval_batch_size": order.micro_batch,
+        "gradient_accumulation_steps": recipe.effective_batch_size // order.micro_batch,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": advanced.lr_scheduler_type,
+        # A share below 1 is taken as a ratio of all steps.
+        "warmup_steps": advanced.warmup_ratio,
+        "weight_decay": advanced.weight_decay,
+        "max_grad_norm": advanced.max_grad_norm,
+        "optim": advanced.optimizer,
+        "seed": recipe.seed,
+        "bf16": compute == "bfloat16",
+        "fp16": devices.trains_half(recipe, device),
+        "tf32": True if devices.uses_tf32(recipe, device) else None,
+        "gradient_checkpointing": advanced.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": (
+            {"use_reentrant": False} if advanced.gradient_checkpointing else None
+        ),
+        "max_length": recipe.sequence_length,
+        "packing": order.packed,
+        "pad_to_multiple_of": (recipe.sequence_length if advanced.pad_to_sequence_length else None),
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "logging_steps": advanced.logging_steps,
+        # A NaN must be seen: the filter would log a loss of 0 in its place.
+        "logging_nan_inf_filter": False,
+        "logging_first_step": True,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "use_cpu": not device.cuda,
+        "dataloader_pin_memory": device.cuda,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+
+
+def _trainer(order: Order, monitor: Monitor, model: Any, device: Device) -> "Trainer":
+    # TRL casts the adapter of a quantised base to bfloat16, which loses small updates: it is put
+    # back to float32 as it was made.
+    made = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    trainer = Trainer(
+        order=order,
+        monitor=monitor,
+        model=model,
+        args=SFTConfig(**arguments(order, device)),
+        processing_class=load_tokenizer(order.base),
+        train_dataset=as_dataset(order.train, packed=order.packed),
+    )
+    for name, parameter in model.named_parameters():
+        if name in made:
+            parameter.data = made[name]
+    # The tokenizer has done its part (padding); with it, every checkpoint would hold a copy.
+    trainer.processing_class = None
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(Reporter(trainer, monitor))
+    return trainer
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with checkpoints that are published, and a resume that is bit-exact."""
+
+    def __init__(self, *, order: Order, monitor: Monitor, **stock: Any) -> None:
+        """Take what TRL's own trainer takes as ``stock``."""
+        self.order = order
+        self.monitor = monitor
+        self.asked: StepEnd | None = None
+        super().__init__(**stock)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        # The stock method logs, and the report refuses a loss that is not finite: nothing is saved
+        # after one. The checkpoint comes before the evaluation, which may take long.
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        asked, self.asked = self.asked, None
+        if asked is not None and asked.save:
+            self.publish_checkpoint()
+        if asked is not None and asked.evaluate:
+            self.evaluate_tokens()
+
+    def publish_checkpoint(self) -> None:
+        """Save everything a resume needs and publish it."""
+        self.require_finite()
+        step = self.state.global_step
+        fresh(self.order.scratch)
+        # Past TRL's own override, which writes a model card beside each checkpoint.
+        super(SFTTrainer, self)._save_checkpoint(self.model, trial=None)
+        saved = self.order.scratch / f"checkpoint-{step}"
+        for unwanted in ("training_args.bin", "README.md"):
+            (saved / unwanted).unlink(missing_ok=True)
+        self.order.publish_checkpoint(saved, step)
+        self.monitor.saved(step)
+
+    def require_finite(self) -> None:
+        """Refuse to save or publish an adapter with a weight that is not finite."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise self.monitor.weights_not_finite(self.state.global_step, name)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # PEFT chooses its own types when it loads; other types than before the crash would give
+        # other roundings, and a resumed run would not equal an uninterrupted one.
+        model = model or self.model
+        types = {n: p.dtype for n, p in model.named_parameters() if p.requires_grad}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, parameter in model.named_parameters():
+            if name in types:
+                parameter.requires_grad_(True)
+                parameter.data = parameter.data.to(types[name])
+
+    def evaluate_tokens(self) -> None:
+        """Report the mean loss of a held-out token: stock evaluation averages over batches."""
+        held_out = self.order.held_out
+        if held_out is None:
+            return
+        self.model.eval()
+        total, count = 0.0, 0
+        # A data loader draws a seed: without the fork, a run resumed from a checkpoint of before
+        # the evaluation would go on with other random numbers than the run that was not.
+        with torch.no_grad(), torch.random.fork_rng():
+            for batch in self.get_eval_dataloader(as_dataset(held_out, packed=False)):
+                if self.monitor.stop_requested:
+                    break
+                with self.compute_loss_context_manager():
+                    loss = self.model(**batch).loss
+                tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
+                total, count = total + float(loss) * tokens, count + tokens
+        self.model.train()
+        if count and not self.monitor.stop_requested:
+            self.monitor.evaluated(self.state.global_step, total / count)
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]
+    """Brings the trainer's events to the monitor."""
+
+    def __init__(self, trainer: Trainer, monitor: Monitor) -> None:
+        """Watch one trainer."""
+        self._trainer = trainer
+        self._monitor = monitor
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Ask what this step's end calls for; it is done once its loss was seen to be finite."""
+        asked = self._monitor.step_end(state.global_step)
+        self._trainer.asked = asked
+        if asked.save or asked.evaluate:
+            control.should_log = True
+        if asked.stop:
+            control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Report a loss; what Trainer logs at its very end has none."""
+        if not logs or "loss" not in logs:
+            return
+        norm = logs.get("grad_norm")
+        self._monitor.logged(
+            state.global_step,
+            loss=float(logs["loss"]),
+            grad_norm=None if norm is None else float(norm),
+            rate=logs.get("learning_rate"),
+            epoch=state.epoch or 0.0,
+            tokens=logs.get("num_tokens"),
+        )
+
+
+def as_dataset(tokens: Tokens, *, packed: bool) -> Any:
+    """Return tokens as a ``datasets`` table, without a copy of the ids as Python objects."""
+    import datasets
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    borders = tokens.rows[tokens.sequences]
+    columns: dict[str, Any] = {
+        "input_ids": pa.LargeListArray.from_arrays(borders, tokens.input_ids),
+        "labels": pa.LargeListArray.from_arrays(borders, tokens.labels),
+    }
+    if packed:
+        lengths = (tokens.rows[1:] - tokens.rows[:-1]).astype("int64")
+        columns["seq_lengths"] = pa.LargeListArray.from_arrays(tokens.sequences, lengths)
+    return datasets.Dataset(pa.table(columns))
+
+
+def _save_adapter(order: Order, model: Any, folder: Path) -> None:
+    # PEFT writes the path that the base was loaded from; whoever loads the adapter has another.
+    for each in model.peft_config.values():
+        each.base_model_name_or_path, each.revision = order.source, order.commit
+    model.save_pretrained(folder, save_embedding_layers=False)
+    # PEFT's model card would name a path of this volume.
+    (folder / "README.md").unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""Which files of a model repository make a base that can be trained, and which repositories cannot.
+
+Weights are safetensors, exactly those that the index names; code and pickles of a repository are
+never fetched, let alone run.
+"""
+
+import json
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.sources import Repository
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+)
+"""What a tokenizer may consist of. The merged model gets these byte for byte."""
+OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
+
+
+def side_files(names: Iterable[str]) -> list[str]:
+    """Everything but the weights that belongs to a base."""
+    patterns = (CONFIG, *TOKENIZER, *OTHERS)
+    return sorted(name for name in names if any(fnmatch(name, each) for each in patterns))
+
+
+def is_tokenizer(name: str) -> bool:
+    """Tell whether a file is part of the tokenizer."""
+    return any(fnmatch(name, pattern) for pattern in TOKENIZER)
+
+
+def check_listing(repository: Repository) -> None:
+    """Refuse a repository that can be seen to hold no usable base without fetching anything."""
+    names = repository.files
+    if CONFIG not in names:
+        raise InvalidSpec(
+            f"model {repository.name} has no {CONFIG}: model.source must be a repository in the "
+            "format of transformers"
+        )
+    if INDEX in names or SINGLE in names:
+        return
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        raise InvalidSpec(
+            f"model {repository.name} holds its weights as pickles only, which are never loaded "
+            "since they can run code: choose a repository or revision with safetensors"
+        )
+    if any(name.endswith(".gguf") for name in names):
+        raise InvalidSpec(
+            f"model {repository.name} holds GGUF files only: choose the repository with the "
+            "original safetensors"
+        )
+    raise InvalidSpec(
+        f"model {repository.name} has neither {INDEX} nor {SINGLE}: choose a repository with "
+        "safetensors"
+    )
+
+
+def weight_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return the shards to fetch. The index, where there is one, is in ``folder`` already."""
+    if INDEX not in names:
+        return [SINGLE]
+    index = read_json(folder / INDEX)
+    try:
+        shards = sorted(set(index["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise InvalidSpec(f"{INDEX} of the model has no weight_map") from error
+    for shard in shards:
+        if shard not in names or "/" in shard or not shard.endswith(".safetensors"):
+            raise InvalidSpec(
+                f"{INDEX} of the model names {shard!r}, which is no safetensors file of the "
+                "repository: choose a complete revision"
+            )
+    return shards
+
+
+def check_config(folder: Path, *, source: str) -> dict[str, Any]:
+    """Refuse a base that this trainer cannot train, before its weights are fetched."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = read_json(folder / CONFIG)
+    family = config.get("model_type")
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise InvalidSpec(
+            f"model {source} is quantised already ({method}): choose the repository with its "
+            "16-bit weights; QLoRA quantises them itself"
+        )
+    if family not in CONFIG_MAPPING_NAMES:
+        needs = " and asks for its own Python code" if "auto_map" in config else ""
+        raise InvalidSpec(
+            f"model {source} is of type {family!r}, which transformers does not know{needs}; code "
+            "from a repository is never run: choose a model that transformers supports"
+        )
+    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InvalidSpec(
+            f"model {source} is of type {family!r}, which is no causal language model: choose one "
+            "that generates text"
+        )
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a base, or say which file is broken."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidSpec(f"{path.name} of the model cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidSpec(f"{path.name} of the model is no JSON object")
+    return document

@@ -1,0 +1,78 @@
+"""Checkpoints that can be trusted: published by rename, verified before use, newest valid first.
+
+A checkpoint that a kill or a full disk left damaged is set aside under ``.corrupt-…`` (the next
+good one replaces it), and the one before it is used: a run never starts over because its last save
+broke.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer import manifest
+from finetune_trainer.errors import ResumeRefused
+from finetune_trainer.progress import log
+
+KIND = "checkpoint"
+KEEP = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A verified checkpoint."""
+
+    step: int
+    path: Path
+    facts: dict[str, Any]
+
+
+def save(folder: Path, scratch: Path, *, step: int, key: str, facts: dict[str, Any]) -> Path:
+    """Publish ``scratch`` as the checkpoint of ``step`` and drop all but the newest ``KEEP``."""
+    final = folder / f"step-{step}"
+    manifest.publish(scratch, final, kind=KIND, key=key, facts=facts)
+    for old in _numbered(folder)[KEEP:]:
+        manifest.withdraw(old)
+    for broken in folder.glob(".corrupt-*"):
+        shutil.rmtree(broken, ignore_errors=True)
+    return final
+
+
+def newest(folder: Path, *, key: str, versions: dict[str, str]) -> Checkpoint | None:
+    """Return the newest intact checkpoint, or None; set damaged ones aside.
+
+    Raises ResumeRefused for one of another revision or made with other library versions: going on
+    from it would train something that nobody asked for.
+    """
+    for path in _numbered(folder):
+        try:
+            found = manifest.verify(path, kind=KIND, key=None)
+        except manifest.ManifestError as problem:
+            log(f"checkpoint {path.name} is damaged and set aside: {problem}")
+            aside = path.with_name(f".corrupt-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            continue
+        if found.key != key:
+            raise ResumeRefused(
+                f"checkpoint {path.name} belongs to another job or dataset ({found.key}, this one "
+                f"is {key}): delete checkpoints/ on the volume, or set spec.rerun to train anew"
+            )
+        changed = [
+            f"{name} {found.facts['versions'].get(name)} → {version}"
+            for name, version in versions.items()
+            if found.facts["versions"].get(name) != version
+        ]
+        if changed:
+            raise ResumeRefused(
+                f"checkpoint {path.name} was made with other library versions "
+                f"({', '.join(changed)}): resume with the image that began the training, or set "
+                "spec.rerun to train anew"
+            )
+        return Checkpoint(step=found.facts["step"], path=path, facts=found.facts)
+    return None
+
+
+def _numbered(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)

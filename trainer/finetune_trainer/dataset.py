@@ -1,0 +1,280 @@
+"""From data files to the tokenised training set: validated, masked, split and packed once.
+
+Both the training set and the held-out rows are safetensors files of flat int32 arrays:
+``input_ids`` and ``labels`` of all rows one after the other, ``rows`` (row borders) and
+``sequences`` (borders of training sequences, counted in rows). Nothing later sees a text again, so
+every backend trains on the same tokens and the same mask.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from finetune_api.job import JobConfig
+from finetune_trainer import packing
+from finetune_trainer.errors import DatasetInvalid
+from finetune_trainer.readers import Row
+from finetune_trainer.rendering import IGNORED, Encoded, Renderer
+from finetune_trainer.rows import BrokenRow, Example, example_of
+
+TRAIN = "train.safetensors"
+HELD_OUT = "eval.safetensors"
+VALIDATION_FROM = 400
+VALIDATION_SHARE = 0.05
+OVERLONG_SHARE = 0.05
+SHOWN = 3
+"""Broken rows that a message names before it only counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Rows as flat arrays. ``rows`` and ``sequences`` are borders, one more than there are."""
+
+    input_ids: np.ndarray[Any, np.dtype[np.int32]]
+    labels: np.ndarray[Any, np.dtype[np.int32]]
+    rows: np.ndarray[Any, np.dtype[np.int64]]
+    sequences: np.ndarray[Any, np.dtype[np.int64]]
+
+    @property
+    def count(self) -> int:
+        """Training sequences."""
+        return len(self.sequences) - 1
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors; equal tokens make equal bytes."""
+        save_file(dict(vars(self)), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokens":
+        """Read what ``save`` wrote."""
+        return cls(**load_file(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What was counted while tokenising."""
+
+    rows: int
+    validation_rows: int
+    dropped_rows: int
+    truncated_rows: int
+    train_tokens: int
+    trained_tokens: int
+    longest: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How many sequences and optimizer steps the training will be."""
+
+    packed: bool
+    sequences: int
+    steps: int
+
+
+class Tokeniser:
+    """Collects rows; ``add`` validates and tokenises one, ``finish`` splits and packs them all."""
+
+    def __init__(self, job: JobConfig, renderer: Renderer, *, template: str | None) -> None:
+        """``template`` is chat, alpaca, or None for format text."""
+        self._job = job
+        self._renderer = renderer
+        self._template = template
+        self._ids = array("i")
+        self._labels = array("i")
+        self._borders = array("q", [0])
+        self._hashes = array("Q")
+        self._owner = array("q")
+        self._broken: list[str] = []
+        self._broken_count = 0
+        self._truncated = 0
+        self._longest = 0
+        self._seen = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether ``maxSamples`` rows were taken."""
+        limit = self._job.dataset.max_samples
+        return limit is not None and self._seen >= limit
+
+    def add(self, row: Row) -> None:
+        """Take a row; a broken one is remembered and named in ``finish``."""
+        self._seen += 1
+        try:
+            example = example_of(row.values, self._job.dataset, template=self._template)
+            if self._broken_count:
+                return
+            encoded = (
+                self._renderer.text(example.text)
+                if example.text is not None
+                else self._renderer.conversation(example.messages or [])
+            )
+        except BrokenRow as problem:
+            self._broken_count += 1
+            if len(self._broken) < SHOWN:
+                self._broken.append(f"{row.place}: {problem}")
+            return
+        self._take(encoded, content_hash(example))
+
+    def _take(self, encoded: list[Encoded], content: int) -> None:
+        limit = self._job.training.sequence_length
+        self._longest = max(self._longest, *(len(each) for each in encoded))
+        too_long = any(len(each) > limit for each in encoded)
+        if too_long and self._job.training.advanced.overlong == "drop":
+            return
+        kept = [
+            Encoded(input_ids=each.input_ids[:limit], labels=each.labels[:limit])
+            for each in encoded
+        ]
+        # The first label of a sequence is never predicted.
+        kept = [each for each in kept if any(label != IGNORED for label in each.labels[1:])]
+        if not kept:
+            return
+        self._truncated += too_long
+        row = len(self._hashes)
+        self._hashes.append(content)
+        for each in kept:
+            self._ids.extend(each.input_ids)
+            self._labels.extend(each.labels)
+            self._borders.append(len(self._ids))
+            self._owner.append(row)
+
+    def finish(self, *, vocabulary: int) -> tuple[Tokens, Tokens, Statistics, Plan]:
+        """Return training set, held-out rows, counts and plan, or say what is wrong with the rows.
+
+        ``vocabulary`` is the number of rows of the base's embedding.
+        """
+        self._refuse_broken()
+        kept = len(self._hashes)
+        dropped = self._seen - kept
+        self._refuse_overlong(dropped)
+        ids = np.frombuffer(self._ids, dtype=np.int32)
+        if ids.size and int(ids.max()) >= vocabulary:
+            raise DatasetInvalid(
+                f"the tokenizer gives token {int(ids.max())}, but the base's embedding has "
+                f"{vocabulary} rows: tokenizer and weights of the model do not belong together"
+            )
+        held_out = self._held_out(kept)
+        owner = np.frombuffer(self._owner, dtype=np.int64)
+        evaluation = np.flatnonzero(held_out[owner])
+        training = np.flatnonzero(~held_out[owner])
+        if not training.size:
+            raise DatasetInvalid(
+                f"no row is left to train on ({self._seen} read, {dropped} dropped, "
+                f"{int(held_out.sum())} held out): add rows, or lower dataset.validationFraction"
+            )
+        groups, plan = self._plan(training)
+        train = self._gather(groups)
+        evaluated = self._gather([[int(each)] for each in evaluation])
+        counts = Statistics(
+            rows=kept - int(held_out.sum()),
+            validation_rows=int(held_out.sum()),
+            dropped_rows=dropped,
+            truncated_rows=self._truncated,
+            train_tokens=int(train.input_ids.size),
+            trained_tokens=int((train.labels != IGNORED).sum()),
+            longest=self._longest,
+        )
+        return train, evaluated, counts, plan
+
+    def _refuse_broken(self) -> None:
+        if not self._broken_count:
+            return
+        more = self._broken_count - len(self._broken)
+        raise DatasetInvalid(
+            "; ".join(self._broken) + (f"; and {more} more broken rows" if more else "")
+        )
+
+    def _refuse_overlong(self, dropped: int) -> None:
+        if not self._seen:
+            raise DatasetInvalid("the dataset has no rows: check dataset.source and dataset.split")
+        training = self._job.training
+        if dropped <= OVERLONG_SHARE * self._seen:
+            return
+        drops = training.advanced.overlong == "drop"
+        raise DatasetInvalid(
+            f"{dropped} of {self._seen} rows ({100 * dropped / self._seen:.1f} %, at most 5 % are "
+            f"dropped) {'are longer than' if drops else 'have their answers beyond'} "
+            f"training.sequenceLength {training.sequence_length} (the longest has {self._longest} "
+            f"tokens): raise sequenceLength{', or set advanced.overlong to truncate' * drops}"
+        )
+
+    def _held_out(self, kept: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        share = self._job.dataset.validation_fraction
+        if share is None:
+            share = VALIDATION_SHARE if kept >= VALIDATION_FROM else 0.0
+        hashes = np.frombuffer(self._hashes, dtype=np.uint64)
+        return np.asarray(hashes < np.uint64(int(share * 2**63) * 2), dtype=np.bool_)
+
+    def _plan(self, training: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[list[list[int]], Plan]:
+        recipe = self._job.training
+        borders = np.frombuffer(self._borders, dtype=np.int64)
+        lengths = (borders[1:] - borders[:-1])[training].tolist()
+
+        def steps(sequences: int) -> int:
+            return packing.steps_of(
+                sequences,
+                batch=recipe.effective_batch_size,
+                epochs=recipe.epochs,
+                max_steps=recipe.max_steps,
+            )
+
+        single = [[int(row)] for row in training]
+        if recipe.packing != "never":
+            groups = packing.pack(lengths, recipe.sequence_length)
+            enough = steps(len(groups)) >= packing.STEPS_WORTH_PACKING
+            if recipe.packing == "always" or enough:
+                packed = [[int(training[each]) for each in group] for group in groups]
+                plan = Plan(packed=True, sequences=len(packed), steps=steps(len(packed)))
+                return packed, plan
+        return single, Plan(packed=False, sequences=len(single), steps=steps(len(single)))
+
+    def _gather(self, groups: list[list[int]]) -> Tokens:
+        borders = self._borders
+        ids, labels = array("i"), array("i")
+        rows, sequences = array("q", [0]), array("q", [0])
+        for group in groups:
+            for row in group:
+                ids.extend(self._ids[borders[row] : borders[row + 1]])
+                labels.extend(self._labels[borders[row] : borders[row + 1]])
+                rows.append(len(ids))
+            sequences.append(len(rows) - 1)
+        return Tokens(
+            input_ids=np.array(ids, dtype=np.int32),
+            labels=np.array(labels, dtype=np.int32),
+            rows=np.array(rows, dtype=np.int64),
+            sequences=np.array(sequences, dtype=np.int64),
+        )
+
+
+def tokenise(
+    rows: Iterable[Row],
+    tokeniser: Tokeniser,
+    *,
+    on_row: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Feed rows until they end, or until ``maxSamples`` were taken."""
+    for count, row in enumerate(rows, start=1):
+        if tokeniser.full:
+            return
+        tokeniser.add(row)
+        if count % 500 == 0:
+            on_row(count)
+
+
+def content_hash(example: Example) -> int:
+    """64 bits that depend on the content alone, so that equal rows are on the same side."""
+    content = json.dumps(
+        example.text if example.text is not None else example.messages,
+        ensure_ascii=False,
+        sort_keys=True,
+        default=str,
+    )
+    return int.from_bytes(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:8])

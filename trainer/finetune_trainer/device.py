@@ -1,0 +1,80 @@
+"""What the recipe becomes on the card, or the CPU, that is here."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+
+from finetune_api.recipe import Training
+from finetune_trainer.errors import InvalidSpec, Transient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """The device that trains. ``capability`` is CUDA's, (0, 0) on a CPU."""
+
+    name: str
+    cuda: bool
+    capability: tuple[int, int] = (0, 0)
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether bfloat16 is native: Ampere and later, and every CPU (slowly on old ones)."""
+        return not self.cuda or self.capability >= (8, 0)
+
+
+def detect() -> Device:
+    """Look for a card. A pod that was given one but cannot use it must not train on its CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Device(
+            name=torch.cuda.get_device_name(),
+            cuda=True,
+            capability=torch.cuda.get_device_capability(),
+        )
+    given = os.environ.get("NVIDIA_VISIBLE_DEVICES", "")
+    if given not in ("", "none", "void"):
+        raise Transient(
+            f"the container was given the GPU {given}, but CUDA cannot use it: check the node's "
+            "driver (nvidia-smi), which must support CUDA " + str(torch.version.cuda)
+        )
+    return Device(name="cpu", cuda=False)
+
+
+def check(recipe: Training, device: Device) -> None:
+    """Refuse a recipe that this device cannot compute."""
+    compute = recipe.advanced.quantization.compute_dtype
+    if compute == "bfloat16" and not device.has_bfloat16:
+        raise InvalidSpec(
+            f"{device.name} has no bfloat16: set training.advanced.quantization.computeDtype to "
+            "float16, or place the job on an Ampere or later card"
+        )
+    if attention(recipe, device) == "flash_attention_2" and not flash_attention_usable(device):
+        raise InvalidSpec(
+            f"training.advanced.attnImplementation is flash_attention_2, but {device.name} or this "
+            "image does not have it: set it to auto or sdpa"
+        )
+
+
+def attention(recipe: Training, device: Device) -> str:
+    """Return the attention kernel for transformers."""
+    wanted = recipe.advanced.attn_implementation
+    if wanted != "auto":
+        return wanted
+    halves = recipe.advanced.quantization.compute_dtype != "float32"
+    return "flash_attention_2" if halves and flash_attention_usable(device) else "sdpa"
+
+
+def flash_attention_usable(device: Device) -> bool:
+    """Tell whether FlashAttention-2 is installed and runs on this card."""
+    return device.capability >= (8, 0) and importlib.util.find_spec("flash_attn") is not None
+
+
+def uses_tf32(recipe: Training, device: Device) -> bool:
+    """Tell whether TensorFloat-32 is asked for and there."""
+    return recipe.advanced.tf32 and device.capability >= (8, 0)
+
+
+def trains_half(recipe: Training, device: Device) -> bool:
+    """Tell whether float16 autocast with loss scaling is used; CPUs have no loss scaling."""
+    return device.cuda and recipe.advanced.quantization.compute_dtype == "float16"

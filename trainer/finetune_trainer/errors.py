@@ -1,0 +1,160 @@
+"""What can end a command other than success, as one tree.
+
+    TrainerError                    an outcome with an exit code; its text is for the user
+    ├── InvalidSpec          64     the job asks for what cannot be
+    ├── DatasetInvalid       65     rows or files of the dataset are broken
+    ├── NotFound             66
+    │   ├── ModelNotFound
+    │   └── DatasetNotFound
+    ├── VolumeFull           73
+    ├── Transient            75     try again: the hub is away, a download broke off
+    ├── AccessDenied         77     gated, private or forbidden
+    ├── ResumeRefused        78     what lies on the volume does not belong to this job
+    ├── CudaOutOfMemory      80     even at micro-batch 1
+    ├── LossDiverged         81     loss or gradients not finite
+    ├── NotMergeable         84
+    └── BudgetExceeded       85     GPU seconds spent
+    Stopped                 143     SIGTERM; a BaseException, so that no handler swallows it
+
+Whatever else escapes is an InternalError, exit code 1. Messages name the field or file, the value
+and the way out; they end up in the job's status.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetune_api.exitcodes import ExitCode
+
+
+class TrainerError(Exception):
+    """An outcome that the operator acts on."""
+
+    code: ExitCode = ExitCode.INTERNAL_ERROR
+    reason = "InternalError"
+
+
+class InvalidSpec(TrainerError):
+    """The job's configuration asks for something impossible."""
+
+    code = ExitCode.INVALID_SPEC
+    reason = "InvalidSpec"
+
+
+class DatasetInvalid(TrainerError):
+    """The dataset cannot be trained on as it is."""
+
+    code = ExitCode.DATASET_INVALID
+    reason = "DatasetInvalid"
+
+
+class NotFound(TrainerError):
+    """A repository, revision or file does not exist."""
+
+    code = ExitCode.NOT_FOUND
+
+
+class ModelNotFound(NotFound):
+    """The base model does not exist."""
+
+    reason = "ModelNotFound"
+
+
+class DatasetNotFound(NotFound):
+    """The dataset does not exist."""
+
+    reason = "DatasetNotFound"
+
+
+class VolumeFull(TrainerError):
+    """The volume is too small for what has to be written."""
+
+    code = ExitCode.VOLUME_FULL
+    reason = "VolumeFull"
+
+
+class Transient(TrainerError):
+    """Something outside failed; the same command may succeed later."""
+
+    code = ExitCode.TRANSIENT
+    reason = "Transient"
+
+
+class AccessDenied(TrainerError):
+    """The hub refuses access."""
+
+    code = ExitCode.ACCESS_DENIED
+    reason = "AccessDenied"
+
+
+class ResumeRefused(TrainerError):
+    """What the volume holds is not what this command may go on from."""
+
+    code = ExitCode.RESUME_REFUSED
+    reason = "ResumeRefused"
+
+
+class CudaOutOfMemory(TrainerError):
+    """The smallest step does not fit the card."""
+
+    code = ExitCode.CUDA_OUT_OF_MEMORY
+    reason = "CUDAOutOfMemory"
+
+
+class LossDiverged(TrainerError):
+    """The loss or the gradients are no longer finite."""
+
+    code = ExitCode.LOSS_DIVERGED
+    reason = "LossDiverged"
+
+
+class NotMergeable(TrainerError):
+    """Base and adapter do not give a merged model that can be trusted."""
+
+    code = ExitCode.NOT_MERGEABLE
+    reason = "NotMergeable"
+
+
+class BudgetExceeded(TrainerError):
+    """The GPU seconds that the run policy allows are spent."""
+
+    code = ExitCode.BUDGET_EXCEEDED
+    reason = "BudgetExceeded"
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived where nothing has to be saved."""
+
+    code = ExitCode.STOPPED
+    reason = "Stopped"
+
+
+@contextmanager
+def full_volume_named(folder: Path, doing: str) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT, whatever library they come through, into VolumeFull."""
+    try:
+        yield
+    except Exception as error:
+        if is_full_volume(error):
+            from finetune_trainer.disk import free_bytes, human
+
+            raise VolumeFull(
+                f"the volume filled up while {doing}: {human(free_bytes(folder))} are left; "
+                "raise spec.storage.size"
+            ) from error
+        raise
+
+
+def is_full_volume(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it was raised from, is a full disk."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # safetensors and pyarrow wrap the operating system's error into a text of their own.
+        if "No space left on device" in str(error) or "os error 28" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,44 @@
+"""Where everything lies on the volume."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The folders below the volume's root."""
+
+    work: Path
+
+    @property
+    def base(self) -> Path:
+        """The base model as the hub has it: safetensors, configuration, tokenizer."""
+        return self.work / "base"
+
+    @property
+    def dataset(self) -> Path:
+        """The tokenised rows."""
+        return self.work / "dataset"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each checkpoint, ``step-<number>``."""
+        return self.work / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter in PEFT's format."""
+        return self.work / "adapter"
+
+    @property
+    def usage(self) -> Path:
+        """What the training has cost so far, over all attempts."""
+        return self.work / "usage.json"
+
+    def merged(self, build: str) -> Path:
+        """The merged model of one build."""
+        return self.work / f"merged-{build}"
+
+    def scratch(self, name: str) -> Path:
+        """A folder on the same file system that is renamed into place, or thrown away."""
+        return self.work / f".writing-{name}"

@@ -1,0 +1,182 @@
+"""A folder is published whole or not at all, and can prove later that it is still whole.
+
+Files are written into a scratch folder; then every file gets its final mode, is hashed and flushed;
+``manifest.json`` is written last, and the folder is renamed into place. A folder without a valid
+manifest does not exist as far as the trainer is concerned.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = "manifest.json"
+
+
+class ManifestError(Exception):
+    """A published folder is not what its manifest says; the text says how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One file: path relative to the folder, bytes, and SHA-256 in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a published folder holds, and what it was made from."""
+
+    kind: str
+    key: str
+    files: tuple[Entry, ...]
+    facts: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """One digest for the folder's content, independent of when it was made."""
+        lines = "".join(f"{entry.sha256}  {entry.name}\n" for entry in self.files)
+        return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
+
+
+def publish(
+    scratch: Path,
+    final: Path,
+    *,
+    kind: str,
+    key: str,
+    facts: Mapping[str, Any],
+    known: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Turn ``scratch`` into ``final``. ``known`` has digests that need not be computed again."""
+    files = []
+    for path in sorted(path for path in scratch.rglob("*") if path.is_file()):
+        name = path.relative_to(scratch).as_posix()
+        if name == FILE:
+            continue
+        # safetensors creates files that only their owner can read; vLLM may run as another user.
+        path.chmod(0o644)
+        digest = (known or {}).get(name) or sha256_of(path)
+        _flush(path)
+        files.append(Entry(name=name, size=path.stat().st_size, sha256=digest))
+    for folder in (path for path in (scratch, *scratch.rglob("*")) if path.is_dir()):
+        folder.chmod(0o755)
+        _flush(folder)
+    manifest = Manifest(kind=kind, key=key, files=tuple(files), facts=dict(facts))
+    write_json(scratch / FILE, _as_json(manifest))
+    if final.exists():
+        withdraw(final)
+    scratch.rename(final)
+    _flush(final.parent)
+    return manifest
+
+
+def withdraw(folder: Path) -> None:
+    """Unpublish a folder; a kill half-way leaves rubbish under another name, no half folder."""
+    rubbish = folder.with_name(f".old-{folder.name}")
+    shutil.rmtree(rubbish, ignore_errors=True)
+    folder.rename(rubbish)
+    shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def read(folder: Path) -> Manifest:
+    """Read a manifest without looking at the files that it lists."""
+    try:
+        document = json.loads((folder / FILE).read_text())
+        return Manifest(
+            kind=document["kind"],
+            key=document["key"],
+            files=tuple(Entry(**entry) for entry in document["files"]),
+            facts=document["facts"],
+        )
+    except FileNotFoundError:
+        raise ManifestError(f"{folder.name}/ has no manifest") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{folder.name}/{FILE} cannot be read: {error!r}") from error
+
+
+def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest:
+    """Return the manifest of ``folder`` if it is of this kind and key and every file is intact.
+
+    Without ``hashes`` only names and sizes are compared.
+    """
+    manifest = read(folder)
+    if manifest.kind != kind:
+        raise ManifestError(f"{folder.name}/ holds {manifest.kind}, not {kind}")
+    if key is not None and manifest.key != key:
+        raise ManifestError(f"{folder.name}/ belongs to {manifest.key}, not to {key}")
+    for entry in manifest.files:
+        path = folder / entry.name
+        size = path.stat().st_size if path.is_file() else -1
+        if size < 0:
+            raise ManifestError(f"{folder.name}/{entry.name} is missing")
+        if size != entry.size:
+            raise ManifestError(
+                f"{folder.name}/{entry.name} has {size} bytes instead of {entry.size}"
+            )
+        if hashes and sha256_of(path) != entry.sha256:
+            raise ManifestError(f"{folder.name}/{entry.name} has changed since it was written")
+    return manifest
+
+
+def valid(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest | None:
+    """Like ``verify``, with None for a folder that is missing, foreign or damaged."""
+    try:
+        return verify(folder, kind=kind, key=key, hashes=hashes)
+    except ManifestError:
+        return None
+
+
+def fresh(scratch: Path) -> Path:
+    """Return ``scratch`` as an empty folder, whatever an earlier attempt left there."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    return scratch
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON so that a reader sees the old content or the new, even after a power cut."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w") as file:
+        json.dump(document, file, indent=1, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.chmod(0o644)
+    part.rename(path)
+    _flush(path.parent)
+
+
+def _as_json(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "kind": manifest.kind,
+        "key": manifest.key,
+        "digest": manifest.digest,
+        "files": [vars(entry) for entry in manifest.files],
+        "facts": manifest.facts,
+    }
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,231 @@
+"""The hub, through its own client: what is there, pinned to a commit, and the bytes of it.
+
+``HF_ENDPOINT`` is honoured, so a mirror or an air-gapped hub works the same way. No token is ever
+taken from the environment's cache: a repository is read with the token given for it, or with none.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from finetune_trainer.errors import (
+    AccessDenied,
+    DatasetNotFound,
+    ModelNotFound,
+    NotFound,
+    TrainerError,
+    Transient,
+    is_full_volume,
+)
+from finetune_trainer.manifest import sha256_of
+
+Kind = Literal["model", "dataset"]
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """A file of a repository: bytes, and SHA-256 where the hub knows it (large files)."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """A repository at one commit."""
+
+    kind: Kind
+    name: str
+    commit: str
+    files: dict[str, RemoteFile]
+
+    def size_of(self, names: Iterable[str]) -> int:
+        """Bytes of the named files."""
+        return sum(self.files[name].size for name in names)
+
+
+class Hub:
+    """Reads one repository. ``token`` is None for a public one."""
+
+    def __init__(self, *, kind: Kind, source: str, revision: str, token: str | None) -> None:
+        """``source`` is ``hf://org/name``; ``revision`` a branch, tag or commit."""
+        self.kind: Kind = kind
+        self.name = source.removeprefix("hf://")
+        self.revision = revision
+        self._token: str | Literal[False] = token or False
+
+    def pin(self) -> Repository:
+        """Look the repository up and return it at the commit that the revision means now."""
+        with self._named():
+            info = HfApi().repo_info(
+                self.name,
+                repo_type=self.kind,
+                revision=self.revision,
+                files_metadata=True,
+                token=self._token,
+                timeout=30,
+            )
+        if not info.sha:
+            raise Transient(f"the hub gave no commit for {self._what()}: try again later")
+        files = {
+            sibling.rfilename: RemoteFile(
+                name=sibling.rfilename,
+                size=sibling.size or 0,
+                sha256=sibling.lfs.sha256 if sibling.lfs else None,
+            )
+            for sibling in info.siblings or ()
+        }
+        return Repository(kind=self.kind, name=self.name, commit=info.sha, files=files)
+
+    def download(
+        self,
+        repository: Repository,
+        names: Iterable[str],
+        into: Path,
+        *,
+        on_bytes: Callable[[int], None] = lambda count: None,
+    ) -> dict[str, str]:
+        """Bring files into a folder; return their SHA-256 by name.
+
+        A broken-off download in the same folder is gone on with. ``on_bytes`` gets the bytes below
+        the folder about once a second.
+        """
+        digests = {}
+        with self._named(), _watching(into, on_bytes):
+            for name in names:
+                path = Path(
+                    hf_hub_download(
+                        self.name,
+                        name,
+                        repo_type=self.kind,
+                        revision=repository.commit,
+                        local_dir=into,
+                        token=self._token,
+                        etag_timeout=30,
+                    )
+                )
+                digests[name] = sha256_of(path)
+                expected = repository.files[name].sha256
+                if expected and digests[name] != expected:
+                    path.unlink()
+                    raise Transient(
+                        f"{name} of {self._what()} arrived damaged (SHA-256 {digests[name]}, the "
+                        f"hub says {expected}): it is fetched again at the next attempt"
+                    )
+        return digests
+
+    def _what(self) -> str:
+        return f"{self.kind} {self.name}"
+
+    def _missing(self) -> type[NotFound]:
+        return ModelNotFound if self.kind == "model" else DatasetNotFound
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say what the hub's refusal means for this job."""
+        try:
+            yield
+        except TrainerError:
+            raise
+        except (HfHubHTTPError, FileMetadataError, LocalEntryNotFoundError) as error:
+            if is_full_volume(error):
+                raise
+            raise self._meaning(error) from error
+        except (OfflineModeIsEnabled, httpx.HTTPError, ConnectionError, TimeoutError) as error:
+            raise Transient(
+                f"the hub cannot be reached for {self._what()} ({_brief(error)}): it is tried "
+                "again; check the network policy and the chart's hub.endpoint if it stays so"
+            ) from error
+
+    def _meaning(self, error: Exception) -> TrainerError:
+        """Name the outcome of a hub error. The hub answers 401, not 404, for what is missing."""
+        what, secret = self._what(), f"{self.kind}.tokenSecretRef"
+        if isinstance(error, GatedRepoError):
+            way_out = (
+                f"the account of the token in {secret} has not been granted access: accept the "
+                "conditions on the repository's page with that account"
+                if self._token
+                else f"accept its conditions on the hub and name a Secret with a token in {secret}"
+            )
+            return AccessDenied(f"{what} is gated: {way_out}")
+        if isinstance(error, DisabledRepoError):
+            return AccessDenied(f"{what} is disabled on the hub: choose another repository")
+        if isinstance(error, RevisionNotFoundError):
+            return self._missing()(
+                f"{what} has no revision {self.revision!r}: correct {self.kind}.revision"
+            )
+        if isinstance(error, RemoteEntryNotFoundError):
+            return self._missing()(f"{what} lost a file while it was read: {_brief(error)}")
+        if isinstance(error, RepositoryNotFoundError):
+            also = (
+                f"or the token in {secret} may not see it"
+                if self._token
+                else f"or, if it is private, name a Secret with a token in {secret}"
+            )
+            return self._missing()(
+                f"{what} does not exist on the hub: correct {self.kind}.source, {also}"
+            )
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if status in (401, 403):
+            way_out = (
+                f"the token in {secret} is invalid, expired or lacks the right to read it: "
+                "replace it"
+                if self._token
+                else f"name a Secret with a token in {secret}"
+            )
+            return AccessDenied(f"the hub refuses {what} (HTTP {status}): {way_out}")
+        if status == 404:
+            return self._missing()(f"{what} does not exist on the hub: correct {self.kind}.source")
+        return Transient(f"the hub failed on {what} ({_brief(error)}): it is tried again")
+
+
+@contextmanager
+def _watching(folder: Path, on_bytes: Callable[[int], None]) -> Iterator[None]:
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(POLL_SECONDS):
+            on_bytes(bytes_below(folder))
+
+    thread = threading.Thread(target=watch, name="download-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder that may change meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:200]
