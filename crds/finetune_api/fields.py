@@ -86,6 +86,19 @@ def labels(message: str) -> Rule:
     )
 
 
+def between(low: float, high: float, message: str) -> Rule:
+    """Return the rule that a number lies between two bounds, of which one is a fraction.
+
+    Not bounds of the schema: the API server rounds those down where the value is a whole number,
+    so that 0 passes for at least 0.1.
+    """
+    return Rule(
+        cel=f"self >= {float(low)} && self <= {float(high)}",
+        message=message,
+        fails=lambda value: not low <= value <= high,
+    )
+
+
 def _quoted(pattern: str) -> str:
     """Return a pattern as a CEL string."""
     escaped = pattern.replace("\\", "\\\\").replace("'", "\\'")

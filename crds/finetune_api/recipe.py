@@ -3,7 +3,7 @@
 import re
 from typing import ClassVar, Literal
 
-from finetune_api.fields import ApiModel, Edit, Rule, field
+from finetune_api.fields import ApiModel, Edit, Rule, between, field
 
 LAYER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -151,8 +151,9 @@ class AdvancedTraining(ApiModel):
         "Share of the steps over which the learning rate rises from 0.",
         0.03,
         edit=Edit.RETRAIN,
-        ge=0,
-        le=0.5,
+        rules=(
+            between(0, 0.5, "warmupRatio is a share of the steps: from 0 to 0.5, such as 0.03"),
+        ),
     )
     weight_decay: float = field("Weight decay.", 0.0, edit=Edit.RETRAIN, ge=0, le=1)
     max_grad_norm: float = field(

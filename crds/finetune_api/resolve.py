@@ -229,6 +229,8 @@ def _explained(error: ValidationError, root: str) -> str:
     for finding in error.errors():
         path = ".".join(str(step) for step in (root, *finding["loc"]))
         text = finding["msg"].removeprefix("Value error, ")
+        if finding["type"] == "extra_forbidden":
+            text = "there is no such field"
         value = finding["input"]
         shown = "" if isinstance(value, Mapping) else f" (it is {value!r})"
         sentences.append(f"{path}: {text}{shown}")

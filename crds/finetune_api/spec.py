@@ -8,7 +8,17 @@ The default of each field is its built-in value; ``None`` means that the value i
 import re
 from typing import ClassVar, Literal
 
-from finetune_api.fields import LABEL_KEY, LABEL_VALUE, ApiModel, Edit, Rule, field, labels, matches
+from finetune_api.fields import (
+    LABEL_KEY,
+    LABEL_VALUE,
+    ApiModel,
+    Edit,
+    Rule,
+    between,
+    field,
+    labels,
+    matches,
+)
 from finetune_api.quantity import Quantity, amount
 from finetune_api.recipe import Training
 
@@ -201,8 +211,11 @@ class Dataset(ApiModel):
         None,
         edit=Edit.RETRAIN,
         builtin="0.05 from 400 rows on, none below",
-        ge=0,
-        le=0.5,
+        rules=(
+            between(
+                0, 0.5, "validationFraction is a share of the rows: from 0 to 0.5, such as 0.05"
+            ),
+        ),
     )
     max_samples: int | None = field(
         "Train on the first rows only, this many.",
@@ -307,8 +320,14 @@ class Serving(ApiModel):
         "Share of the card's memory that vLLM takes for weights and KV cache.",
         0.88,
         edit=Edit.ROLL,
-        ge=0.1,
-        le=0.98,
+        rules=(
+            between(
+                0.1,
+                0.98,
+                "gpuMemoryUtilization is a share of the card's memory: from 0.1 to 0.98, "
+                "such as 0.88",
+            ),
+        ),
     )
 
 
