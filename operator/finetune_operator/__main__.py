@@ -44,7 +44,7 @@ def configuration(path: Path) -> OperatorConfig:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--config {path}: not YAML: {error}") from error
     except InvalidSpec as error:
-        raise ConfigurationError(f"--config {path}: defaults: {error}") from error
+        raise ConfigurationError(f"--config {path}: {error}") from error
     except ValidationError as error:
         findings = "; ".join(
             f"{'.'.join(map(str, finding['loc'])) or 'the file'}: {finding['msg']}"

@@ -1,0 +1,146 @@
+"""An API server in a dictionary, for tests of the order and the fences of writes.
+
+What an API server does to an object beyond storing it is proved against a real one
+(tests/integration).
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from finetune_operator.errors import Conflict, NotFound, OperatorError
+from finetune_operator.kube import Kube, Propagation
+from finetune_operator.state import Object
+
+Fault = Callable[[str, str, str], OperatorError | None]
+"""Takes verb, kind and name of a write; returns what to raise instead of doing it."""
+
+
+class MemoryKube(Kube):
+    """Objects by (kind, namespace, name); ``calls`` lists the writes as (verb, kind, name)."""
+
+    def __init__(self, *objects: dict[str, Any]) -> None:
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.calls: list[tuple[str, str, str]] = []
+        self.reads = 0
+        self.fault: Fault = lambda verb, kind, name: None
+        self._versions = itertools.count(1)
+        for each in objects:
+            self._store(dict(each))
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        self.reads += 1
+        return self.objects.get((kind, namespace, name))
+
+    async def list(
+        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0
+    ) -> tuple[Object, ...]:
+        self.reads += 1
+        key, _, value = labels.partition("=")
+        return tuple(
+            each
+            for (of_kind, of_namespace, _), each in self.objects.items()
+            if of_kind == kind
+            and namespace in ("", of_namespace)
+            and (not labels or each["metadata"].get("labels", {}).get(key) == value)
+        )
+
+    async def create(self, body: Object) -> Object:
+        self._write("create", body)
+        if self._key(body) in self.objects:
+            raise Conflict("409 already exists")
+        return self._store(dict(body))
+
+    async def apply(self, body: Object) -> Object:
+        self._write("apply", body)
+        present = self.objects.get(self._key(body))
+        self._fenced(body["metadata"], present)
+        if present is not None:
+            merged = {**present, **body, "metadata": {**present["metadata"], **body["metadata"]}}
+            if merged == present:
+                return present
+            return self._store(merged)
+        return self._store(dict(body))
+
+    async def merge(self, target: Object, patch: Object) -> Object:
+        self._write("merge", target)
+        return self._store({**self.objects[self._key(target)], **patch})
+
+    async def delete(self, target: Object, *, propagation: Propagation) -> None:
+        self._write(f"delete {propagation}", target)
+        present = self.objects.get(self._key(target))
+        if present is not None:
+            self._fenced(target["metadata"], present)
+            del self.objects[self._key(target)]
+
+    async def replace_status(self, job: Object, status: Object) -> Object:
+        self._write("status", job)
+        present = self.objects.get(self._key(job))
+        if present is None:
+            raise NotFound("404")
+        self._fenced(job["metadata"], present)
+        return self._store({**present, "status": status})
+
+    def touch(self, kind: str, namespace: str, name: str, **changes: Any) -> None:
+        """Change an object as somebody else would."""
+        self._store({**self.objects[kind, namespace, name], **changes})
+
+    def _write(self, verb: str, body: Object) -> None:
+        call = (verb, body["kind"], body["metadata"]["name"])
+        self.calls.append(call)
+        if (error := self.fault(*call)) is not None:
+            raise error
+
+    def _store(self, body: dict[str, Any]) -> Object:
+        version = next(self._versions)
+        metadata = {"uid": f"uid-{version}", **body["metadata"], "resourceVersion": str(version)}
+        stored = {**body, "metadata": metadata}
+        self.objects[self._key(body)] = stored
+        return stored
+
+    @staticmethod
+    def _fenced(metadata: Object, present: Object | None) -> None:
+        for field in ("uid", "resourceVersion"):
+            expected = metadata.get(field)
+            if expected and (present is None or present["metadata"][field] != expected):
+                raise Conflict("409 not as observed")
+
+    @staticmethod
+    def _key(body: Object) -> tuple[str, str, str]:
+        metadata = body["metadata"]
+        return body["kind"], metadata["namespace"], metadata["name"]
+
+
+def job(**status: Any) -> dict[str, Any]:
+    """Return a FineTuneJob named ``a/demo``."""
+    return {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "demo", "namespace": "a", "uid": "uid-of-demo", "generation": 1},
+        "spec": {},
+        "status": status,
+    }
+
+
+def child(kind: str, name: str, *, owner: str | None = "uid-of-demo", **more: Any) -> Any:
+    """Return an object, controlled by the FineTuneJob of a uid."""
+    references = [
+        {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "name": "demo",
+            "uid": owner,
+            "controller": True,
+        }
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": "a",
+            "labels": {"finetune.dev/job": "demo"},
+            **({"ownerReferences": references} if owner else {}),
+        },
+        **more,
+    }

@@ -1,0 +1,178 @@
+"""The queue's four promises, for any order of calls, and what only an event loop can show."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from finetune_operator.workqueue import WorkQueue
+
+KEYS = st.sampled_from("abc")
+BASE, CAP = 0.005, 60.0
+
+
+@dataclass
+class FakeTimer:
+    due: float
+    callback: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass
+class FakeTime:
+    now: float = 0.0
+    timers: list[FakeTimer] = field(default_factory=list)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer(self.now + seconds, callback)
+        self.timers.append(timer)
+        return timer
+
+    def pass_until(self, then: float) -> None:
+        while True:
+            due = [timer for timer in self.timers if timer.due <= then and not timer.cancelled]
+            if not due:
+                break
+            first = min(due, key=lambda timer: timer.due)
+            self.timers.remove(first)
+            self.now = max(self.now, first.due)
+            first.callback()
+        self.now = then
+
+
+class Model(RuleBasedStateMachine):
+    """Compares the queue with what its promises say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = FakeTime()
+        self.queue: WorkQueue[str] = WorkQueue(
+            "test", base=BASE, cap=CAP, clock=lambda: self.time.now, call_later=self.time.call_later
+        )
+        self.waiting: list[str] = []
+        self.active: set[str] = set()
+        self.again: set[str] = set()
+        self.due: dict[str, float] = {}
+        self.failures: dict[str, int] = {}
+
+    def _added(self, key: str) -> None:
+        self.due.pop(key, None)
+        if key in self.active:
+            self.again.add(key)
+        elif key not in self.waiting:
+            self.waiting.append(key)
+
+    def _delayed(self, key: str, seconds: float) -> None:
+        if key in self.waiting or key in self.again:
+            return
+        due = self.time.now + seconds
+        if due < self.due.get(key, float("inf")):
+            # At the end: of two that are due at once the one that was delayed first comes first.
+            self.due.pop(key, None)
+            self.due[key] = due
+
+    @rule(key=KEYS)
+    def add(self, key: str) -> None:
+        self.queue.add(key)
+        self._added(key)
+
+    @rule(key=KEYS, seconds=st.floats(0.001, 100))
+    def add_after(self, key: str, seconds: float) -> None:
+        self.queue.add_after(key, seconds)
+        self._delayed(key, seconds)
+
+    @rule(key=KEYS)
+    def retry(self, key: str) -> None:
+        failures = self.failures.get(key, 0)
+        expected = min(CAP, BASE * 2**failures)
+        assert self.queue.retry(key) == expected
+        self.failures[key] = failures + 1
+        self._delayed(key, expected)
+
+    @rule(key=KEYS)
+    def forget(self, key: str) -> None:
+        self.queue.forget(key)
+        self.failures.pop(key, None)
+
+    @rule()
+    def take(self) -> None:
+        taken = self.queue.pop()
+        assert taken == (self.waiting.pop(0) if self.waiting else None)
+        if taken is not None:
+            assert taken not in self.active
+            self.active.add(taken)
+
+    @precondition(lambda self: self.active)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.active)))
+        self.queue.done(key)
+        self.active.discard(key)
+        if key in self.again:
+            self.again.discard(key)
+            self._added(key)
+
+    @rule(seconds=st.floats(0.001, 100))
+    def wait(self, seconds: float) -> None:
+        then = self.time.now + seconds
+        self.time.pass_until(then)
+        for key, due in sorted(self.due.items(), key=lambda item: item[1]):
+            if due <= then:
+                self._added(key)
+
+    @invariant()
+    def longest_is_that_of_the_active(self) -> None:
+        assert (self.queue.longest() > 0) <= bool(self.active)
+
+
+TestWorkQueue = Model.TestCase
+TestWorkQueue.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+async def test_a_worker_that_waits_is_woken_by_add() -> None:
+    queue: WorkQueue[str] = WorkQueue("test")
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add("a")
+    assert await asyncio.wait_for(waiting, 1) == "a"
+
+
+async def test_a_wakeup_is_passed_on_when_its_worker_is_cancelled_at_that_moment() -> None:
+    queue: WorkQueue[str] = WorkQueue("test")
+    first, second = (asyncio.create_task(queue.get()) for _ in range(2))
+    await asyncio.sleep(0)
+    queue.add("a")
+    first.cancel()
+    assert await asyncio.wait_for(second, 1) == "a"
+    assert first.cancelled()
+
+
+async def test_a_key_is_given_back_when_the_work_on_it_fails() -> None:
+    queue: WorkQueue[str] = WorkQueue("test")
+    queue.add("a")
+    try:
+        async with queue.take() as key:
+            queue.add(key)
+            raise RuntimeError
+    except RuntimeError:
+        pass
+    assert queue.pop() == "a"
+
+
+async def test_a_delay_ends_on_the_real_clock() -> None:
+    queue: WorkQueue[str] = WorkQueue("test")
+    queue.add_after("a", 0.01)
+    assert queue.pop() is None
+    assert await asyncio.wait_for(queue.get(), 1) == "a"
+
+
+def test_the_backoff_has_a_cap_however_often_a_key_fails() -> None:
+    time = FakeTime()
+    queue: WorkQueue[str] = WorkQueue("test", cap=60, call_later=time.call_later)
+    assert [queue.retry("a") for _ in range(5000)][-1] == 60
