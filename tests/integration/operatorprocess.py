@@ -1,0 +1,133 @@
+"""The operator as a process of its own beside a control plane, as the image runs it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.integration.controlplane import ControlPlane, process, wait_until
+
+ROOT = Path(__file__).parents[2]
+CONFIG: Mapping[str, Any] = {
+    "images": {"trainer": "registry.test/trainer:1", "serving": "registry.test/serving:1"},
+    "logLevel": "debug",
+}
+
+
+@dataclass(kw_only=True)
+class OperatorProcess:
+    """A running operator."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    ready_seconds: float = 0.0
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and text of what its server answers; status 0 where it does not."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return int(answer.status), answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def ready(self) -> bool:
+        """Tell whether it is ready. Raises RuntimeError if it has ended."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the operator ended:\n{self.log.read_text()}")
+        return self.get("/readyz")[0] == 200
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have the labels."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+            if found and found[1] == name:
+                own = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
+                if labels.items() <= own.items():
+                    total += float(found[3])
+        return total
+
+    def stop(self) -> tuple[int, float]:
+        """Send SIGTERM; return the exit code and the seconds until the process was gone."""
+        started = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        return code, time.monotonic() - started
+
+    def settled(self) -> None:
+        """Wait until nothing waits to be looked at and nobody looks."""
+        wait_until(
+            "the operator is idle",
+            lambda: (
+                self.metric("workqueue_depth") == 0
+                and self.metric("controller_runtime_active_workers") == 0
+                and self.metric("controller_runtime_reconcile_total") > 0
+            ),
+        )
+
+    def writes(self) -> float:
+        """Return how many requests it sent that change something."""
+        return sum(
+            self.metric("rest_client_requests_total", method=method)
+            for method in ("POST", "PUT", "PATCH", "DELETE")
+        )
+
+
+@contextmanager
+def operator(
+    plane: ControlPlane, folder: Path, config: Mapping[str, Any] = CONFIG
+) -> Iterator[OperatorProcess]:
+    """Run the operator until the end of the block; it is ready at its beginning."""
+    with starting(plane, folder, config) as running:
+        began = time.monotonic()
+        wait_until(f"the operator is ready (log: {running.log})", running.ready)
+        running.ready_seconds = time.monotonic() - began
+        yield running
+
+
+@contextmanager
+def starting(
+    plane: ControlPlane, folder: Path, config: Mapping[str, Any] = CONFIG, port: int = 0
+) -> Iterator[OperatorProcess]:
+    """Run the operator until the end of the block, without waiting for it."""
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(dict(config)))
+    port = port or _free_port()
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "finetune_operator",
+        "--config",
+        file,
+        "--port",
+        str(port),
+    ]
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(plane.kubeconfig),
+        "PYTHONPATH": os.pathsep.join((str(ROOT / "operator"), str(ROOT / "crds"))),
+        "POD_NAME": "operator-under-test",
+    }
+    log = folder / f"operator-{time.monotonic_ns()}.log"
+    with process(command, log, environment) as running:
+        yield OperatorProcess(process=running, port=port, log=log)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

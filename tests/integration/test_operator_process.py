@@ -1,0 +1,371 @@
+"""The operator as a process, against a real API server.
+
+There is no kubelet, so a job stays in its first stage; what is proved is how the operator treats
+the API server and the objects of others.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration import operatorprocess
+from tests.integration.controlplane import ApiError, ControlPlane, install_crd, wait_until
+from tests.integration.operatorprocess import CONFIG, OperatorProcess
+
+FIELDS_OF_USERS = ("spec", "labels", "annotations", "finalizers", "ownerReferences")
+
+
+@pytest.fixture
+def operator(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
+    with operatorprocess.operator(control_plane, tmp_path) as running:
+        yield running
+
+
+class Namespace:
+    """A namespace and what the tests do in it."""
+
+    def __init__(self, plane: ControlPlane, name: str) -> None:
+        self.plane, self.name = plane, name
+
+    def path(self, kind: str, name: str = "") -> str:
+        group = {
+            "finetunejobs": "/apis/finetune.dev/v1alpha1",
+            "jobs": "/apis/batch/v1",
+            "networkpolicies": "/apis/networking.k8s.io/v1",
+            "events": "/apis/events.k8s.io/v1",
+        }.get(kind, "/api/v1")
+        return f"{group}/namespaces/{self.name}/{kind}" + (f"/{name}" if name else "")
+
+    def submit(
+        self, name: str = "demo", *, suspend: bool = False, **metadata: Any
+    ) -> dict[str, Any]:
+        return self.plane.post(
+            self.path("finetunejobs"),
+            {
+                "apiVersion": "finetune.dev/v1alpha1",
+                "kind": "FineTuneJob",
+                "metadata": {"name": name, **metadata},
+                "spec": {
+                    "model": {"source": "hf://acme/base"},
+                    "dataset": {"source": "hf://acme/data", "format": "alpaca"},
+                    **({"suspend": True} if suspend else {}),
+                },
+            },
+        )
+
+    def job(self, name: str = "demo") -> dict[str, Any]:
+        return self.plane.get(self.path("finetunejobs", name))
+
+    def items(self, kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.plane.get(self.path(kind))["items"]
+        return found
+
+    def reason(self, name: str = "demo") -> str:
+        conditions = self.job(name).get("status", {}).get("conditions", [])
+        return next((str(c["reason"]) for c in conditions if c["type"] == "Ready"), "")
+
+    def staged(self, name: str = "demo") -> None:
+        """Wait until the first Job of a FineTuneJob is there and the status says so."""
+        wait_until(
+            f"{name} has a stage Job",
+            lambda: any(
+                job["metadata"]["labels"]["finetune.dev/job"] == name for job in self.items("jobs")
+            ),
+        )
+        wait_until(f"{name} says so", lambda: self.reason(name) == "Staging")
+
+    def versions(self) -> dict[str, str]:
+        """Return the resourceVersion of everything in the namespace."""
+        return {
+            f"{kind}/{each['metadata']['name']}": each["metadata"]["resourceVersion"]
+            for kind in (
+                "finetunejobs",
+                "jobs",
+                "networkpolicies",
+                "configmaps",
+                "persistentvolumeclaims",
+                "services",
+                "events",
+            )
+            for each in self.items(kind)
+        }
+
+
+@pytest.fixture
+def place(control_plane: ControlPlane, namespace: str) -> Iterator[Namespace]:
+    found = Namespace(control_plane, namespace)
+    yield found
+    # What is left would be looked at by the operators of all later tests.
+    control_plane.delete(found.path("finetunejobs"))
+
+
+def test_a_job_that_exists_before_the_operator_is_taken_up(
+    control_plane: ControlPlane, place: Namespace, tmp_path: Path
+) -> None:
+    place.submit()
+    with operatorprocess.operator(control_plane, tmp_path):
+        place.staged()
+
+
+def test_sigterm_ends_the_process_at_once_and_well(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    place.submit()
+    place.staged()
+    code, seconds = operator.stop()
+    assert code == 0
+    assert seconds < 2
+    lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
+    assert lines[-1]["message"] == "stopped"
+    assert [line for line in lines if line["level"] in ("warning", "error")] == []
+
+
+def test_a_job_is_never_written_but_for_its_status(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    before = place.submit(labels={"team": "a"}, annotations={"note": "mine"})
+    place.staged()
+    after = place.job()
+    assert after["metadata"]["generation"] == 1
+    assert after["spec"] == before["spec"]
+    for field in FIELDS_OF_USERS[1:]:
+        assert after["metadata"].get(field) == before["metadata"].get(field)
+    ours = [
+        entry
+        for entry in after["metadata"]["managedFields"]
+        if entry["manager"] == "finetune-operator"
+    ]
+    assert [(entry["subresource"], list(entry["fieldsV1"])) for entry in ours] == [
+        ("status", ["f:status"])
+    ]
+
+
+def test_every_child_is_the_jobs_own_and_labelled(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    uid = place.submit()["metadata"]["uid"]
+    place.staged()
+    children = [
+        each
+        for kind in ("jobs", "configmaps", "persistentvolumeclaims", "networkpolicies")
+        for each in place.items(kind)
+        if each["metadata"]["name"] != "kube-root-ca.crt"
+    ]
+    assert len(children) >= 4
+    for each in children:
+        (reference,) = each["metadata"]["ownerReferences"]
+        assert (reference["uid"], reference["controller"]) == (uid, True)
+        assert each["metadata"]["labels"]["finetune.dev/job"] == "demo"
+        assert "annotations" not in each["metadata"] or not any(
+            "kopf" in key for key in each["metadata"]["annotations"]
+        )
+
+
+def test_a_status_that_others_wrote_is_put_right(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    place.submit()
+    place.staged()
+    operator.settled()
+    status = place.job()["status"]
+    wrong = [{**condition, "reason": "Nonsense"} for condition in status["conditions"]]
+    place.plane.merge(
+        place.path("finetunejobs", "demo") + "/status", {"status": {"conditions": wrong}}
+    )
+    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"a": "b"}}})
+    wait_until("the status is put right", lambda: place.reason() == "Staging")
+    assert place.job()["status"] == status
+
+
+def test_two_writers_of_one_job_meet_in_a_conflict_that_is_no_error(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    """Labels that change while looks are under way make status writes fail their precondition."""
+    place.submit()
+    for number in range(60):
+        place.plane.merge(
+            place.path("finetunejobs", "demo"), {"metadata": {"labels": {"n": str(number)}}}
+        )
+    place.staged()
+    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+    assert place.job()["metadata"]["labels"] == {"n": "59"}
+    assert len(place.items("jobs")) == 1
+
+
+def test_a_foreign_object_under_our_name_is_reported_and_left_alone(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    foreign = place.plane.post(
+        place.path("networkpolicies"),
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "demo-stage"},
+            "spec": {"podSelector": {}},
+        },
+    )
+    place.submit()
+    wait_until("the conflict is reported", lambda: place.reason() == "NameConflict")
+    operator.settled()
+    present = place.plane.get(place.path("networkpolicies", "demo-stage"))
+    assert present["metadata"]["resourceVersion"] == foreign["metadata"]["resourceVersion"]
+    message = next(c for c in place.job()["status"]["conditions"] if c["type"] == "Ready")[
+        "message"
+    ]
+    assert message.startswith("NetworkPolicy demo-stage exists and is not this job's")
+
+
+def test_a_job_in_the_same_name_by_somebody_else_is_not_ours(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    """The objects of a job that was deleted and made again belong to the first until collected."""
+    first = place.submit()
+    place.staged()
+    place.plane.delete(place.path("finetunejobs", "demo"))
+    place.submit()
+    wait_until("the second waits for the first's remains", lambda: place.reason() != "")
+    operator.settled()
+    (job,) = place.items("jobs")
+    assert job["metadata"]["ownerReferences"][0]["uid"] == first["metadata"]["uid"]
+
+
+def test_a_resync_makes_no_writes(operator: OperatorProcess, place: Namespace) -> None:
+    place.submit()
+    place.staged()
+    operator.settled()
+    looks = operator.metric("controller_runtime_reconcile_total")
+    writes, versions = operator.writes(), place.versions()
+    # A label of a child that the operator does not apply is an event like any other.
+    (job,) = place.items("jobs")
+    place.plane.merge(
+        place.path("jobs", job["metadata"]["name"]), {"metadata": {"labels": {"seen": "1"}}}
+    )
+    wait_until(
+        "the operator looked again",
+        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+    )
+    operator.settled()
+    assert operator.writes() == writes
+    changed = {key for key, version in place.versions().items() if versions.get(key) != version}
+    assert changed == {f"jobs/{job['metadata']['name']}"}
+
+
+def test_a_status_write_wakes_nobody(operator: OperatorProcess, place: Namespace) -> None:
+    for name in ("demo", "fence"):
+        place.submit(name, suspend=True)
+    for name in ("demo", "fence"):
+        wait_until(f"{name} is seen", lambda name=name: place.reason(name) != "")  # type: ignore[misc]
+    operator.settled()
+    adds = operator.metric("workqueue_adds_total")
+    looks = operator.metric("controller_runtime_reconcile_total")
+    place.plane.merge(
+        place.path("finetunejobs", "demo") + "/status", {"status": {"endpoint": "http://x"}}
+    )
+    # It follows on the same stream: once it has arrived, so has the one before it.
+    place.plane.merge(place.path("finetunejobs", "fence"), {"metadata": {"labels": {"a": "b"}}})
+    wait_until(
+        "the fence was looked at",
+        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+    )
+    operator.settled()
+    assert operator.metric("workqueue_adds_total") == adds + 1
+    assert place.job()["status"]["endpoint"] == "http://x"
+
+
+def test_a_restart_changes_nothing(
+    control_plane: ControlPlane, place: Namespace, tmp_path: Path
+) -> None:
+    place.submit()
+    with operatorprocess.operator(control_plane, tmp_path) as first:
+        place.staged()
+        first.settled()
+    versions = place.versions()
+    with operatorprocess.operator(control_plane, tmp_path) as second:
+        second.settled()
+        assert second.metric("controller_runtime_reconcile_total") >= 1
+        assert place.versions() == versions
+
+
+def test_an_orphaned_or_deleted_child_wakes_its_job(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    place.submit()
+    place.staged()
+    operator.settled()
+    looks = operator.metric("controller_runtime_reconcile_total")
+    (claim,) = place.items("persistentvolumeclaims")
+    place.plane.delete(place.path("persistentvolumeclaims", claim["metadata"]["name"]))
+    wait_until(
+        "the operator looked again",
+        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+    )
+
+
+def test_the_server_answers_probes_and_scrapes(operator: OperatorProcess, place: Namespace) -> None:
+    place.submit()
+    place.staged()
+    assert operator.get("/healthz") == (200, "ok")
+    assert operator.get("/readyz") == (200, "ok")
+    assert operator.get("/nowhere")[0] == 404
+    text = operator.get("/metrics")[1]
+    for name in (
+        "controller_runtime_reconcile_total",
+        "controller_runtime_reconcile_time_seconds_bucket",
+        "controller_runtime_active_workers",
+        "controller_runtime_max_concurrent_reconciles",
+        "workqueue_depth",
+        "workqueue_adds_total",
+        "workqueue_queue_duration_seconds_count",
+        "workqueue_work_duration_seconds_count",
+        "workqueue_longest_running_processor_seconds",
+        "rest_client_requests_total",
+        "rest_client_request_duration_seconds_count",
+        "process_resident_memory_bytes",
+    ):
+        assert f"\n{name}{{" in text or f"\n{name} " in text, name
+    assert operator.metric("finetune_jobs", reason="Staging") >= 1
+    assert "demo" not in text
+
+
+def test_events_say_what_happened(operator: OperatorProcess, place: Namespace) -> None:
+    uid = place.submit()["metadata"]["uid"]
+    place.staged()
+    wait_until("an event is written", lambda: bool(place.items("events")))
+    event = place.items("events")[0]
+    assert event["regarding"]["uid"] == uid
+    assert (event["reason"], event["type"]) == ("Staging", "Normal")
+    assert event["reportingController"] == "finetune.dev/finetune-operator"
+
+
+def test_a_cluster_without_the_crd_ends_the_process_with_the_way_out(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
+    control_plane.delete(crd)
+    try:
+        wait_until("the CRD is gone", lambda: not _served(control_plane))
+        with operatorprocess.starting(control_plane, tmp_path) as failing:
+            assert failing.process.wait(30) == 1
+        last = json.loads(failing.log.read_text().splitlines()[-1])
+        assert "install the CRD" in last["message"]
+    finally:
+        install_crd(control_plane)
+
+
+def test_a_port_that_is_taken_ends_the_process(
+    operator: OperatorProcess, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    with operatorprocess.starting(control_plane, tmp_path, CONFIG, port=operator.port) as second:
+        assert second.process.wait(30) == 1
+
+
+def _served(plane: ControlPlane) -> bool:
+    try:
+        plane.get("/apis/finetune.dev/v1alpha1")
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
