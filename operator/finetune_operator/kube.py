@@ -44,10 +44,11 @@ class Kube:
         """Read configuration and credentials. Raises OperatorError where there are none."""
         configuration = Configuration()
         try:
-            if not os.environ.get("KUBECONFIG") and os.environ.get("KUBERNETES_SERVICE_HOST"):
+            file = os.environ.get("KUBECONFIG")
+            if not file and os.environ.get("KUBERNETES_SERVICE_HOST"):
                 kube_config.load_incluster_config(client_configuration=configuration)
             else:
-                await kube_config.load_kube_config(client_configuration=configuration)
+                await kube_config.load_kube_config(file, client_configuration=configuration)
         except (kube_config.ConfigException, OSError) as error:
             raise OperatorError(
                 f"no way to an API server: {error}; run in a pod with a service account, or set "

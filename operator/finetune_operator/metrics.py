@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from finetune_operator.state import Object, Observed, Plan
 
 # A second series for each counter, of use to nobody who scrapes.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 

@@ -217,3 +217,16 @@ def test_a_worker_that_is_stuck_is_complained_about(
     monkeypatch.setattr(Controller, "alive", True)
     monkeypatch.setattr(rig.controller.queue, "longest", lambda: 301.0)
     assert Health(rig.controller).complaint() == "a worker has been at one job for 301 s"
+
+
+async def test_a_worker_that_dies_ends_the_controller(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(key: tuple[str, str]) -> str:
+        raise RuntimeError("a defect outside of any look")
+
+    monkeypatch.setattr(rig.controller, "reconcile", dies)
+    rig.controller.queue.add(KEY)
+    with pytest.raises(RuntimeError, match="outside of any look"):
+        await asyncio.wait_for(rig.controller.run(), 5)
+    assert Health(rig.controller).complaint() == "a worker is gone"

@@ -1,0 +1,269 @@
+"""The client, the writes and the events, in this process, against a real API server."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.integration.controlplane import ControlPlane
+
+from finetune_operator.apply import Applier
+from finetune_operator.errors import Conflict, NameConflict, NotFound, Terminal
+from finetune_operator.events import Recorder
+from finetune_operator.kube import Kube
+from finetune_operator.observe import observe
+from finetune_operator.state import Apply, Create, Delete, Event, Observed, Plan, Progress
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def kube(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
+    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
+    client = await Kube.connect()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def job(kube: Kube, namespace: str) -> Any:
+    return await kube.create(
+        {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": "demo", "namespace": namespace},
+            "spec": {
+                "model": {"source": "hf://acme/base"},
+                "dataset": {"source": "hf://acme/data", "format": "alpaca"},
+            },
+        }
+    )
+
+
+async def no_scrape(address: str) -> Progress | None:
+    return None
+
+
+async def look(kube: Kube, job: Any) -> Observed:
+    seen = await observe(kube, job["metadata"]["namespace"], "demo", no_scrape)
+    assert seen is not None
+    return seen
+
+
+def applier(kube: Kube) -> Applier:
+    return Applier(kube=kube, recorder=Recorder(kube, instance="pod"))
+
+
+def service(job: Any, port: int = 8000, *, owned: bool = True) -> dict[str, Any]:
+    reference = {
+        "apiVersion": job["apiVersion"],
+        "kind": job["kind"],
+        "name": "demo",
+        "uid": job["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "demo-serve",
+            "namespace": job["metadata"]["namespace"],
+            **(
+                {"labels": {"finetune.dev/job": "demo"}, "ownerReferences": [reference]}
+                if owned
+                else {}
+            ),
+        },
+        "spec": {"selector": {"a": "b"}, "ports": [{"name": "http", "port": port}]},
+    }
+
+
+def plan(*actions: Apply | Create | Delete, **status: Any) -> Plan:
+    return Plan(status=status, actions=actions)
+
+
+async def present(kube: Kube, job: Any) -> Any:
+    return await kube.get("Service", job["metadata"]["namespace"], "demo-serve")
+
+
+async def test_applied_fields_are_ours_and_those_of_others_stay(kube: Kube, job: Any) -> None:
+    subject = applier(kube)
+    initial = job.get("status", {})
+    await subject.apply(await look(kube, job), plan(Apply(object=service(job)), **initial), NOW)
+    await kube.merge(service(job), {"metadata": {"annotations": {"mesh": "yes"}}})
+    seen = await look(kube, job)
+    await subject.apply(seen, plan(Apply(object=service(job, 9000)), **initial), NOW)
+    found = await present(kube, job)
+    assert found["spec"]["ports"][0]["port"] == 9000
+    assert found["metadata"]["annotations"] == {"mesh": "yes"}
+    ours = [e for e in found["metadata"]["managedFields"] if e["operation"] == "Apply"]
+    assert [entry["manager"] for entry in ours] == ["finetune-operator"]
+    assert "f:ports" in ours[0]["fieldsV1"]["f:spec"]
+
+
+async def test_a_second_apply_of_the_same_is_not_sent_and_of_a_restart_changes_nothing(
+    kube: Kube, job: Any
+) -> None:
+    first = applier(kube)
+    todo = plan(Apply(object=service(job)), **job.get("status", {}))
+    assert await first.apply(await look(kube, job), todo, NOW) == 1
+    version = (await present(kube, job))["metadata"]["resourceVersion"]
+    assert await first.apply(await look(kube, job), todo, NOW) == 0
+    assert await applier(kube).apply(await look(kube, job), todo, NOW) == 0
+    assert (await present(kube, job))["metadata"]["resourceVersion"] == version
+
+
+async def test_an_apply_onto_what_changed_since_the_look_is_a_conflict(
+    kube: Kube, job: Any
+) -> None:
+    await kube.create(service(job))
+    seen = await look(kube, job)
+    await kube.merge(service(job), {"metadata": {"labels": {"x": "y"}}})
+    with pytest.raises(Conflict):
+        await applier(kube).apply(
+            seen, plan(Apply(object=service(job, 9000)), **job.get("status", {})), NOW
+        )
+    assert (await present(kube, job))["spec"]["ports"][0]["port"] == 8000
+
+
+@pytest.mark.parametrize("action", [Apply, Create])
+async def test_a_foreign_object_under_our_name_is_not_touched(
+    kube: Kube, job: Any, action: Any
+) -> None:
+    foreign = await kube.create(service(job, 80, owned=False))
+    with pytest.raises(NameConflict):
+        await applier(kube).apply(
+            await look(kube, job), plan(action(object=service(job)), **job.get("status", {})), NOW
+        )
+    assert await present(kube, job) == foreign
+
+
+async def test_a_create_that_was_done_before_is_success(kube: Kube, job: Any) -> None:
+    todo = plan(Create(object=service(job)), **job.get("status", {}))
+    assert await applier(kube).apply(await look(kube, job), todo, NOW) == 1
+    assert await applier(kube).apply(await look(kube, job), todo, NOW) == 0
+
+
+async def test_a_delete_takes_what_was_observed_and_nothing_newer(kube: Kube, job: Any) -> None:
+    await kube.create(service(job))
+    (seen,) = (await look(kube, job)).services
+    await kube.merge(service(job), {"metadata": {"labels": {"x": "y"}}})
+    with pytest.raises(Conflict):
+        await kube.delete(seen, propagation="Background")
+    (seen,) = (await look(kube, job)).services
+    await kube.delete(seen, propagation="Background")
+    assert await present(kube, job) is None
+    await kube.delete(seen, propagation="Background")
+
+
+async def test_a_status_onto_what_changed_since_the_look_is_a_conflict(
+    kube: Kube, job: Any
+) -> None:
+    seen = await look(kube, job)
+    await kube.merge(job, {"metadata": {"labels": {"x": "y"}}})
+    with pytest.raises(Conflict):
+        await applier(kube).apply(
+            seen, plan(Create(object=service(job)), observedGeneration=1), NOW
+        )
+    assert await present(kube, job) is None
+
+
+async def test_a_status_write_changes_the_status_alone(kube: Kube, job: Any) -> None:
+    written = await kube.replace_status(job, {"observedGeneration": 1, "endpoint": "http://x"})
+    assert written["status"]["endpoint"] == "http://x"
+    assert written["spec"] == job["spec"]
+    assert written["metadata"]["generation"] == 1
+
+
+async def test_a_status_of_a_job_that_is_gone_is_not_found(kube: Kube, job: Any) -> None:
+    await kube.delete(job, propagation="Background")
+    with pytest.raises(NotFound):
+        await kube.replace_status(job, {"observedGeneration": 1})
+
+
+async def test_what_the_server_refuses_is_terminal_with_its_words(kube: Kube, job: Any) -> None:
+    broken = service(job)
+    broken["spec"]["ports"][0]["port"] = 70000
+    with pytest.raises(Terminal, match="must be between 1 and 65535"):
+        await kube.create(broken)
+
+
+async def test_a_quota_is_told_from_other_refusals(
+    kube: Kube, control_plane: ControlPlane, job: Any
+) -> None:
+    namespace = job["metadata"]["namespace"]
+    control_plane.post(
+        f"/api/v1/namespaces/{namespace}/resourcequotas",
+        {"metadata": {"name": "none"}, "spec": {"hard": {"services": "0"}}},
+    )
+    # The admission plugin counts for itself only once the quota has a status.
+    control_plane.put(
+        f"/api/v1/namespaces/{namespace}/resourcequotas/none/status",
+        {
+            "metadata": {"name": "none", "namespace": namespace},
+            "spec": {"hard": {"services": "0"}},
+            "status": {"hard": {"services": "0"}, "used": {"services": "0"}},
+        },
+    )
+    with pytest.raises(Terminal) as caught:
+        await kube.create(service(job))
+    assert caught.value.reason == "QuotaExceeded"
+    assert "exceeded quota: none" in str(caught.value)
+
+
+async def test_a_list_of_several_pages_is_complete(
+    kube: Kube, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_operator.kube.PAGE", 2)
+    namespace = job["metadata"]["namespace"]
+    for number in range(5):
+        await kube.create(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {
+                    "name": f"c{number}",
+                    "namespace": namespace,
+                    "labels": {"finetune.dev/job": "demo"},
+                },
+            }
+        )
+    seen = await look(kube, job)
+    assert [each["metadata"]["name"] for each in seen.configmaps] == ["c0", "c1", "c2", "c3", "c4"]
+    assert {each["kind"] for each in seen.configmaps} == {"ConfigMap"}
+
+
+async def test_an_event_said_again_is_a_count_on_the_same_object(kube: Kube, job: Any) -> None:
+    said = Event(type="Warning", reason="DatasetInvalid", message="row 7 has no output")
+    namespace = job["metadata"]["namespace"]
+    await Recorder(kube, instance="pod").record(job, [said], NOW)
+    await Recorder(kube, instance="another").record(job, [said], NOW + timedelta(hours=1))
+    (event,) = await kube.list("Event", namespace)
+    assert (event["note"], event["type"]) == ("row 7 has no output", "Warning")
+    assert event["series"]["count"] == 2
+    assert event["reportingInstance"] == "pod"
+
+
+async def test_the_warnings_about_what_does_not_run_are_seen(kube: Kube, job: Any) -> None:
+    namespace = job["metadata"]["namespace"]
+    claim = await kube.create(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "name": "v",
+                "namespace": namespace,
+                "labels": {"finetune.dev/job": "demo"},
+            },
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        }
+    )
+    for kind, about in (("Warning", claim), ("Normal", claim), ("Warning", job)):
+        said = Event(type=kind, reason="ProvisioningFailed", message=f"no disk {kind}")  # type: ignore[arg-type]
+        await Recorder(kube, instance="pod").record(about, [said], NOW)
+    (event,) = (await look(kube, job)).events
+    assert (event["regarding"]["uid"], event["type"]) == (claim["metadata"]["uid"], "Warning")
