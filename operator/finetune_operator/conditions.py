@@ -1,8 +1,8 @@
 """Position of a job → its conditions.
 
 ``Ready`` is always there and its reason is the one word that people read. ``Reconciling`` and
-``Stalled`` are there only while they are true, never both. ``Succeeded`` never goes back within a
-revision.
+``Stalled`` are there only while they are true, never both. ``Succeeded`` goes back only where an
+edit asks for a stage that has not completed yet: another revision, or another merge.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,14 @@ from typing import Any, Literal
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Attempt, Condition
 from finetune_operator.children.names import Stage
+from finetune_operator.diagnosis import Blocker
 from finetune_operator.ledger import Ledger
 
 CONDITION_OF: dict[Stage, str] = {"stage": "DataReady", "train": "Trained", "merge": "Merged"}
 SUSPENDED = "SuspendedByUser"
 QUEUED = "Queued"
+POLL_SECONDS = 15.0
+"""Pace of looks while something moves that sends no event: progress, a pod that cannot start."""
 
 Status = Literal["True", "False", "Unknown"]
 
@@ -43,6 +46,26 @@ class ServingState:
     build: str | None = None
     replicas: int = 0
     available_replicas: int = 0
+
+
+def suspended() -> Position:
+    """Return the position of a job that its user paused."""
+    return Position(
+        state="suspended",
+        reason=SUSPENDED,
+        message="paused by spec.suspend; set it to false to go on from the last checkpoint",
+    )
+
+
+def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
+    """Return the position of a job whose pod has been kept from starting for ``seconds``."""
+    overdue = not blocker.waits and seconds > deadline
+    return Position(
+        state="stalled" if overdue else "active",
+        reason=blocker.reason,
+        message=blocker.message,
+        requeue_after=POLL_SECONDS,
+    )
 
 
 def conditions(
@@ -120,7 +143,7 @@ def _succeeded(
     outcomes = [attempt.outcome if attempt else None for attempt in stages.values()]
     if outcomes and all(outcome == "Completed" for outcome in outcomes):
         return "True", "Completed", "every stage that produces the model has completed"
-    if "Failed" in outcomes:
+    if "Failed" in outcomes and position.state == "stalled":
         return "False", position.reason, position.message
     return "Unknown", position.reason, "not finished yet"
 

@@ -34,8 +34,8 @@ def of_job(job: Object, pods: Iterable[Object], events: Iterable[Object]) -> Blo
     for pod in pods:
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
-    if not pods:
-        note = _note(events, job, "FailedCreate")
+    if all(_ended(pod) for pod in pods):
+        note = _note(events, job, "FailedCreate", since=waiting_since(job, pods))
         if note is not None:
             reason = "QuotaExceeded" if "exceeded quota" in note else "FailedCreate"
             return Blocker(reason=reason, message=note)
@@ -79,16 +79,52 @@ def _missing(message: str) -> str | None:
     return "SecretMissing" if found[1].lower() == "secret" else "ConfigMapMissing"
 
 
-def _note(events: Iterable[Object], about: Object, reason: str) -> str | None:
-    """Return the newest event's text about an object, or None."""
+def waiting_since(job: Object, pods: Iterable[Object]) -> str:
+    """Return since when a Job waits for its newest pod to run, or for one to be created.
+
+    pods: the Job's own, oldest first. What came before is no matter: a pod that is replaced after
+    a day of training has only just begun to wait.
+    """
+    newest = next(reversed(list(pods)), None)
+    if newest is None:
+        started = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
+        return str(started)
+    ends = [
+        str(container["state"]["terminated"].get("finishedAt", ""))
+        for container in newest.get("status", {}).get("containerStatuses", ())
+        if _ended(newest) and "terminated" in container.get("state", {})
+    ]
+    return max(ends, default="") or str(newest["metadata"]["creationTimestamp"])
+
+
+def _ended(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _note(events: Iterable[Object], about: Object, reason: str, *, since: str = "") -> str | None:
+    """Return the newest event's text about an object, or None where there is none after since."""
     uid = about["metadata"]["uid"]
     notes = [
         event
         for event in events
         if event.get("reason") == reason
         and (event.get("regarding") or event.get("involvedObject") or {}).get("uid") == uid
+        and _last_seen(event) >= since
     ]
     if not notes:
         return None
-    newest = max(notes, key=lambda event: str(event["metadata"].get("creationTimestamp", "")))
+    newest = max(notes, key=_last_seen)
     return str(newest.get("note") or newest.get("message") or reason)
+
+
+def _last_seen(event: Object) -> str:
+    """Return when an event happened last; one that repeats is the same object with a later time."""
+    series = event.get("series") or {}
+    times = (
+        series.get("lastObservedTime"),
+        event.get("deprecatedLastTimestamp"),
+        event.get("lastTimestamp"),
+        event.get("eventTime"),
+        event["metadata"].get("creationTimestamp"),
+    )
+    return max(str(time) for time in times if time) if any(times) else ""

@@ -44,8 +44,8 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
         return Outcome(
             kind="Unproved",
             reason="ResultMissing",
-            message=f"Job {job['metadata']['name']} is complete, but left no result that says so; "
-            "the stage is run again, which costs little where it had finished",
+            message=f"Job {job['metadata']['name']} is complete, but left no result that says so: "
+            f"see kubectl logs job/{job['metadata']['name']}",
         )
     if _is(job, "Failed"):
         return _failure(job, _last_end(job, pods))

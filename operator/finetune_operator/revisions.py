@@ -46,7 +46,10 @@ def choose(job: Object, configmaps: Iterable[Object], config: OperatorConfig) ->
     Raises InvalidSpec where the spec cannot be run.
     """
     frozen = {
-        revision: OperatorConfig.model_validate_json(configmap["data"][OPERATOR_FILE])
+        # A setting that this version no longer knows must not keep an old job from being read.
+        revision: OperatorConfig.model_validate_json(
+            configmap["data"][OPERATOR_FILE], extra="ignore"
+        )
         for configmap in configmaps
         if names.owned_by(job, configmap) and (revision := names.label(configmap, names.REVISION))
     }

@@ -1,5 +1,6 @@
 """``status.training``: how far training is, from the trainer's metrics and from its result."""
 
+import math
 from typing import Any
 
 from finetune_api.result import Result
@@ -29,7 +30,7 @@ def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, 
         ),
         None,
     )
-    now = _measured(seen)
+    now = _measured(seen, revision)
     if job is not None:
         now["restarts"] = int(job.get("status", {}).get("failed", 0))
         now |= _reported(job, seen)
@@ -44,9 +45,16 @@ def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, 
     )
 
 
-def _measured(seen: Observed) -> dict[str, Any]:
+def _measured(seen: Observed, revision: str) -> dict[str, Any]:
+    """Return what the metrics said, where they are this revision's and not an abandoned one's."""
     progress = seen.progress
-    if progress is None or progress.global_step is None:
+    running = any(
+        names.label(pod, names.STAGE) == "train"
+        and names.label(pod, names.REVISION) == revision
+        and pod.get("status", {}).get("phase") == "Running"
+        for pod in seen.pods
+    )
+    if progress is None or progress.global_step is None or not running:
         return {}
     return {
         "globalStep": progress.global_step,
@@ -63,7 +71,7 @@ def _measured(seen: Observed) -> dict[str, Any]:
 
 def _reported(job: Object, seen: Observed) -> dict[str, Any]:
     """Return what the newest pod of a train Job left in its termination message."""
-    for pod in reversed(outcome.pods_of(job, seen.pods)):
+    for pod in outcome.pods_of(job, seen.pods)[-1:]:
         for container in pod.get("status", {}).get("containerStatuses", ()):
             end = container.get("state", {}).get("terminated")
             if container["name"] != CONTAINER or end is None:
@@ -87,7 +95,7 @@ def _percent(step: int | None, steps: int | None) -> int | None:
 
 
 def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+    return None if value is None or not math.isfinite(value) else round(value)
 
 
 def _text(value: float | None, *, digits: int = 4) -> str | None:

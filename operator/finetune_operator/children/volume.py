@@ -1,10 +1,17 @@
-"""The volume of a revision: base, data, checkpoints, adapter and merged model."""
+"""The volume of a revision: base, data, checkpoints, adapter and merged model.
 
+It is created once. After that only its size changes, and only upwards: an API server refuses every
+other change of a claim.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
+from finetune_api.quantity import amount
 from finetune_operator.children import names
 from finetune_operator.revisions import Chosen
-from finetune_operator.state import Object
+from finetune_operator.state import Action, Apply, Create, Object
 
 
 def render(job: Object, chosen: Chosen) -> dict[str, Any]:
@@ -31,3 +38,23 @@ def render(job: Object, chosen: Chosen) -> dict[str, Any]:
         ),
         "spec": spec,
     }
+
+
+def ensure(job: Object, chosen: Chosen, present: Iterable[Object]) -> list[Action]:
+    """Return what makes the volume be there, and be as large as the spec asks for.
+
+    Somebody else's claim of that name is not taken for it: its creation is then refused.
+    """
+    wanted = render(job, chosen)
+    for volume in present:
+        if volume["metadata"]["name"] == wanted["metadata"]["name"] and names.owned_by(job, volume):
+            if _size(wanted) <= _size(volume):
+                return []
+            wanted["spec"].pop("storageClassName", None)
+            return [Apply(object=wanted)]
+    return [Create(object=wanted)]
+
+
+def _size(volume: Object) -> Decimal:
+    """Return the bytes that a claim asks for."""
+    return amount(str(volume["spec"]["resources"]["requests"]["storage"]))
