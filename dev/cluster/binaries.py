@@ -1,0 +1,171 @@
+"""The cluster's programs, built from source once and kept in the cache.
+
+They lie in ``bin/<key>/``, where the key is a hash of everything that decides their content
+(module files, our own Go sources, flags, architecture). A program appears there by rename, so a
+build that was killed leaves nothing half-written. The folder serves as ``KUBEBUILDER_ASSETS``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+from cluster import golang, paths
+from cluster.phases import phase
+from cluster.settings import KUBERNETES_VERSION
+from cluster.shell import logged
+
+_VERSION = "k8s.io/component-base/version"
+_MAJOR, _MINOR = KUBERNETES_VERSION.removeprefix("v").split(".")[:2]
+KUBERNETES_FLAGS = " ".join(
+    [
+        "-s -w",
+        f"-X {_VERSION}.gitVersion={KUBERNETES_VERSION}",
+        f"-X {_VERSION}.gitMajor={_MAJOR}",
+        f"-X {_VERSION}.gitMinor={_MINOR}",
+        f"-X {_VERSION}.gitTreeState=clean",
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """Programs that one ``go build`` makes: name to package path."""
+
+    name: str
+    module: str
+    flags: str
+    packages: dict[str, str]
+
+
+def _kubernetes(*names: str) -> dict[str, str]:
+    return {name: f"k8s.io/kubernetes/cmd/{name}" for name in names}
+
+
+CONTROL_PLANE = Group(
+    name="control plane",
+    module="kubernetes",
+    flags=KUBERNETES_FLAGS,
+    packages={
+        "etcd": "go.etcd.io/etcd/server/v3",
+        **_kubernetes(
+            "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"
+        ),
+    },
+)
+NODE = Group(
+    name="node",
+    module="kubernetes",
+    flags=KUBERNETES_FLAGS,
+    packages={
+        **_kubernetes("kubelet", "kube-proxy"),
+        "coredns": "./coredns",
+        "kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
+        "pause": "./pause",
+    },
+)
+# By itself: it imports a package by an upper-case name that the others import in lower case,
+# and one build must not contain both.
+VOLUMES = Group(
+    name="volume",
+    module="kubernetes",
+    flags=KUBERNETES_FLAGS,
+    packages={"local-path-provisioner": "github.com/rancher/local-path-provisioner"},
+)
+HELM = Group(
+    name="helm",
+    module="helm",
+    flags="-s -w",
+    packages={"helm": "helm.sh/helm/v3/cmd/helm"},
+)
+# Helm last: it shares nothing with the rest, and the cluster starts without it.
+ALL = (CONTROL_PLANE, NODE, VOLUMES, HELM)
+CLUSTER = (CONTROL_PLANE, NODE, VOLUMES)
+ASSETS = (CONTROL_PLANE, HELM)
+
+
+def key() -> str:
+    """Hash of everything that decides what the programs are."""
+    digest = hashlib.sha256(platform.machine().encode())
+    for group in ALL:
+        digest.update(repr(group).encode())
+    for file in sorted(golang.MODULES.rglob("*")):
+        if file.is_file() and (file.suffix == ".go" or file.name in ("go.mod", "go.sum")):
+            digest.update(str(file.relative_to(golang.MODULES)).encode() + b"\0")
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def folder() -> Path:
+    """Where the programs are, or will be."""
+    return paths.BINARIES / key()
+
+
+def program(name: str) -> str:
+    """Path of a built program."""
+    return str(folder() / name)
+
+
+def ensure(*groups: Group) -> Path:
+    """Build what is missing of these groups; returns the folder."""
+    target = folder()
+    if not _missing(groups, target):
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / ".lock").open("w") as lock:
+        # Two builds at once would only take the cores from each other.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for group in groups:
+            names = _missing((group,), target)
+            if names:
+                with phase(f"build {group.name} programs: {', '.join(names)}"):
+                    _build(group, names, target)
+    _forget_old(target)
+    return target
+
+
+def _missing(groups: tuple[Group, ...], target: Path) -> list[str]:
+    return [name for group in groups for name in group.packages if not (target / name).exists()]
+
+
+def _build(group: Group, names: list[str], target: Path) -> None:
+    go = golang.find()
+    log = paths.LOGS / "build-binaries.log"
+    env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
+    with tempfile.TemporaryDirectory(dir=target, prefix=".partial-") as partial:
+        packages = [group.packages[name] for name in names]
+        command = [go, "build", "-trimpath", "-ldflags", group.flags]
+        logged(
+            [*command, "-o", partial + os.sep, *packages],
+            log,
+            env=env,
+            cwd=golang.MODULES / group.module,
+            hint="the Go module proxy must be reachable; try again",
+        )
+        for name in names:
+            built = Path(partial) / _output_name(group.packages[name])
+            built.replace(target / name)
+
+
+def _output_name(package: str) -> str:
+    """The file name that ``go build -o <folder>/`` gives: the last element without a version."""
+    *_, parent, last = package.split("/")
+    return parent if last.startswith("v") and last[1:].isdigit() else last
+
+
+def _forget_old(target: Path) -> None:
+    """Keep this and the one most recently used before; half a gigabyte each."""
+    os.utime(target)
+    others = sorted(
+        (other for other in paths.BINARIES.iterdir() if other != target),
+        key=lambda other: other.stat().st_mtime,
+        reverse=True,
+    )
+    for other in others[1:]:
+        shutil.rmtree(other, ignore_errors=True)

@@ -1,0 +1,190 @@
+"""Removing every trace of the local cluster, and nothing else.
+
+What is ours is recognised by where it points: shims by our containerd socket in their command
+line, mounts by our folders, chains by the prefixes of the two programs that we ran. Works on a
+half-dead cluster too: no component needs to be alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+from cluster import mounts, network, node, paths, processes, registry
+from cluster.errors import ClusterError
+from cluster.settings import CNI_NETWORK
+from cluster.shell import run
+
+# First what would start things again, last what things need to end well.
+ORDER = (
+    "kubelet",
+    "local-path-provisioner",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "containerd",
+    "kube-router",
+    "kube-proxy",
+    "coredns",
+    "kube-apiserver",
+    "etcd",
+    "registry",
+)
+CHAIN_PREFIXES = ("KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-", "KUBE-KUBELET-CANARY")
+# Besides the prefix KUBE-, kube-router's sets of addresses are named like this.
+SET_PREFIXES = ("KUBE-SRC-", "KUBE-DST-", "kube-router-", "inet6:KUBE-", "inet6:kube-router-")
+HOST_PROGRAMS = ("containerd", "docker-registry")
+MARKS = (paths.PKI, paths.ETC, paths.ETCD_DATA, registry.CONFIG)
+PROXY_TABLES = (("ip", "kube-proxy"), ("ip6", "kube-proxy"))
+
+
+def remove_all(*, keep: tuple[str, ...] = ()) -> None:
+    """Stop and remove the cluster, but for the processes named in ``keep``.
+
+    Binaries, images and model content stay in the cache.
+    """
+    others = [name for name in processes.recorded() if name not in ORDER]
+    for name in (*ORDER, *others):
+        if name not in keep:
+            processes.stop(name)
+    end_unrecorded()
+    _end_shims()
+    mounts.unmount_below(paths.RUN, paths.STATE)
+    _remove_firewall()
+    network.down()
+    _remove_cgroups()
+    _remove_files()
+
+
+def end_unrecorded() -> None:
+    """End processes of the cluster that no record knows: a start was killed half-way.
+
+    A program alone proves nothing (the tests run the same ones); its arguments must name a file
+    of the cluster's state.
+    """
+    known = {record.pid for name in processes.recorded() if (record := processes.alive(name))}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) in known:
+            continue
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        ours = words[0].startswith(str(paths.BINARIES)) or words[0] in HOST_PROGRAMS
+        if ours and any(str(mark) in word for word in words[1:] for mark in MARKS):
+            pid = int(folder.name)
+            started = processes.start_time(pid)
+            if started is not None:
+                processes.end(pid, started)
+
+
+def _end_shims() -> None:
+    """End our containerd's shims and all that runs below them."""
+    socket = str(paths.CONTAINERD_SOCKET)
+    for _ in range(50):
+        ours = _shims_and_children(socket)
+        if not ours:
+            return
+        for pid in ours:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        time.sleep(0.1)
+
+
+def _shims_and_children(socket: str) -> list[int]:
+    parents: dict[int, int] = {}
+    ours: set[int] = set()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        pid = int(folder.name)
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if status[0] in "ZX":
+            continue
+        parents[pid] = int(status[1])
+        if "containerd-shim" in words[0] and socket in words:
+            ours.add(pid)
+    # A container whose shim was killed belongs to init, but is still in a cgroup of ours.
+    for cgroup in node.cgroup_folders():
+        for file in cgroup.rglob("cgroup.procs"):
+            with contextlib.suppress(OSError):
+                ours.update(int(pid) for pid in file.read_text().split())
+    grown = True
+    while grown:
+        below = {pid for pid, parent in parents.items() if parent in ours} - ours
+        ours |= below
+        grown = bool(below)
+    return sorted(pid for pid in ours if pid in parents)
+
+
+def _remove_firewall() -> None:
+    for family, table in PROXY_TABLES:
+        run(["nft", "delete", "table", family, table], check=False)
+    for tool in ("iptables", "ip6tables"):
+        if shutil.which(f"{tool}-save"):
+            _remove_chains(tool)
+    names = run(["ipset", "list", "-name"], check=False).stdout.split()
+    for name in names:
+        if name.startswith(SET_PREFIXES):
+            run(["ipset", "destroy", name], check=False)
+
+
+def _remove_chains(tool: str) -> None:
+    """Delete the chains with our prefixes and the rules that jump to them, in one transaction."""
+    saved = run([f"{tool}-save"], check=False).stdout
+    table = ""
+    changes: dict[str, list[str]] = {}
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line
+        elif line.startswith(":") and line[1:].startswith(CHAIN_PREFIXES):
+            chain = line[1:].split()[0]
+            changes.setdefault(table, []).extend([f"-F {chain}", f"-X {chain}"])
+        elif line.startswith("-A ") and any(f" {prefix}" in line for prefix in CHAIN_PREFIXES):
+            if not line.split()[1].startswith(CHAIN_PREFIXES):
+                changes.setdefault(table, []).append("-D " + line.removeprefix("-A "))
+    # Jumps go before the chains that they lead to, and chains are emptied before they go.
+    rank = {"-D": 0, "-F": 1, "-X": 2}
+    text = ""
+    for name, commands in changes.items():
+        ordered = sorted(commands, key=lambda command: rank[command[:2]])
+        text += "\n".join([name, *ordered, "COMMIT", ""])
+    if text:
+        run([f"{tool}-restore", "--noflush"], stdin=text, check=False)
+
+
+def _remove_cgroups() -> None:
+    for folder in node.cgroup_folders():
+        if folder.is_dir():
+            below = sorted(path for path in folder.rglob("*") if path.is_dir())
+            for path in [*below[::-1], folder]:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def _remove_files() -> None:
+    logs = Path("/var/log/containers")
+    if logs.is_dir():
+        for link in logs.iterdir():
+            if link.is_symlink() and Path(os.readlink(link)).is_relative_to(paths.STATE):
+                link.unlink()
+    for result in Path("/var/lib/cni/results").glob(f"{CNI_NETWORK}-*"):
+        result.unlink(missing_ok=True)
+    # Nothing below a mount may be deleted: it can be somebody's folder.
+    left = mounts.below(paths.RUN, paths.STATE)
+    if left:
+        raise ClusterError(
+            f"still mounted: {', '.join(map(str, left))}",
+            hint="end the processes that use them, then run the same command again",
+        )
+    # The logs stay until the next start: they tell what went wrong.
+    for path in paths.STATE.glob("*"):
+        if path != paths.LOGS:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(paths.RUN, ignore_errors=True)

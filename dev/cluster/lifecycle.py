@@ -1,0 +1,96 @@
+"""The cluster's life: up, down, status.
+
+``up`` starts what does not run and leaves the rest alone, so a healthy cluster is reused and
+one that lost a process is made whole. What cannot be made whole is removed and started afresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+
+from cluster import (
+    addons,
+    base_image,
+    binaries,
+    cleanup,
+    containers,
+    control_plane,
+    network,
+    node,
+    packages,
+    paths,
+    pki,
+    processes,
+)
+from cluster.errors import ClusterError, NotReady
+from cluster.phases import phase, say
+from cluster.settings import API_SERVER
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Only one program changes the cluster at a time."""
+    paths.CACHE.mkdir(parents=True, exist_ok=True)
+    with paths.LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("    waiting for another command that changes the cluster")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def up() -> None:
+    """A running cluster, whatever was there before."""
+    packages.ensure()
+    binaries.ensure(*binaries.CLUSTER)
+    with locked():
+        cleanup.end_unrecorded()
+        helper = base_image.ensure()
+        try:
+            _start(helper)
+        except ClusterError as error:
+            say(f"    {error}")
+            with phase("remove what cannot be made whole, and start afresh"):
+                # The registry is no part of what failed, and a build may be using it.
+                cleanup.remove_all(keep=("registry",))
+            _start(helper)
+
+
+def _start(helper: str) -> None:
+    pause = base_image.ensure_single_program("pause", binaries.folder() / "pause")
+    with phase("start the control plane"):
+        paths.STATE.mkdir(parents=True, exist_ok=True)
+        network.up()
+        pki.ensure()
+        control_plane.start()
+        addons.apply_roles()
+    with phase("start the node"):
+        containers.start(pause)
+        node.start()
+    with phase("start DNS and volumes"):
+        addons.start(helper)
+    for name in cleanup.ORDER:
+        if processes.alive(name) is None:
+            raise NotReady(f"{name} ended", log=processes.log_file(name))
+
+
+def down() -> None:
+    """Stop and remove the cluster."""
+    with locked(), phase("stop and remove the cluster"):
+        cleanup.remove_all()
+
+
+def status() -> int:
+    """Print what runs; 0 if the API server is ready."""
+    for name in cleanup.ORDER:
+        record = processes.alive(name)
+        say(f"{name:26} {'pid ' + str(record.pid) if record else 'stopped'}")
+    ready = control_plane.answers(f"{API_SERVER}/readyz")
+    say(f"{'API server':26} {'ready' if ready else 'not ready'}")
+    if ready:
+        say(f"\nexport KUBECONFIG={paths.KUBECONFIG}")
+        say(f"export PATH={binaries.folder()}:$PATH")
+    return 0 if ready else 1

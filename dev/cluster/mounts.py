@@ -1,0 +1,35 @@
+"""Mounts: making ours, finding and removing them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cluster.shell import run
+
+
+def below(*folders: Path) -> list[Path]:
+    """Mount points at or below these folders, innermost first."""
+    points = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        # Blanks and the like are written as octal escapes.
+        escaped = line.split()[4]
+        point = Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match.group(1), 8)), escaped))
+        if any(point.is_relative_to(folder) for folder in folders):
+            points.append(point)
+    return points[::-1]
+
+
+def tmpfs(folder: Path, size: str) -> None:
+    """A tmpfs of that size there, unless one is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in below(folder):
+        options = f"size={size},mode=0755"
+        run(["mount", "-t", "tmpfs", "-o", options, "finetune-operator", str(folder)])
+
+
+def unmount_below(*folders: Path) -> None:
+    """Unmount everything there; busy ones lazily."""
+    for point in below(*folders):
+        if run(["umount", str(point)], check=False).returncode != 0:
+            run(["umount", "--lazy", str(point)], check=False)

@@ -1,0 +1,176 @@
+"""The node: kubelet, kube-proxy and the NetworkPolicy firewall as host processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cluster import binaries, files, kubectl, paths, pki, processes
+from cluster.control_plane import answers
+from cluster.settings import (
+    CGROUP,
+    CLUSTER_DOMAIN,
+    DNS_SERVICE,
+    GPU_COUNT,
+    GPU_PRODUCT,
+    NODE_ADDRESS,
+    NODE_NAME,
+    POD_CIDR,
+    SERVICE_CIDR,
+)
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def start() -> None:
+    """Start what does not run; returns when the node is Ready and offers its GPU."""
+    _make_cgroups()
+    _start_kubelet()
+    processes.wait_until("kubelet", _node_ready, what="Ready node", timeout=90)
+    _start_kube_proxy()
+    _advertise_gpu()
+    _start_firewall()
+
+
+def cgroup_folders() -> list[Path]:
+    """Our cgroup in each hierarchy: one on a unified machine, one a controller on others."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS / CGROUP]
+    return [parent / CGROUP for parent in CGROUPS.iterdir() if (parent / "cgroup.procs").exists()]
+
+
+def _make_cgroups() -> None:
+    unified = CGROUPS / "cgroup.controllers"
+    if unified.exists():
+        for controller in unified.read_text().split():
+            (CGROUPS / "cgroup.subtree_control").write_text(f"+{controller}")
+    for folder in cgroup_folders():
+        folder.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            # A new cpuset is empty, and nothing can run in it.
+            if (folder / name).exists() and not (folder / name).read_text().strip():
+                (folder / name).write_text((folder.parent / name).read_text())
+
+
+def _write(name: str, content: dict[str, Any]) -> Path:
+    return files.write(paths.ETC / name, json.dumps(content, indent=2))
+
+
+def _start_kubelet() -> None:
+    config = _write(
+        "kubelet.json",
+        {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": NODE_ADDRESS,
+            "healthzBindAddress": NODE_ADDRESS,
+            "readOnlyPort": 0,
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": pki.certificate("ca")},
+            },
+            "authorization": {"mode": "Webhook"},
+            "tlsCertFile": pki.certificate("kubelet-server"),
+            "tlsPrivateKeyFile": pki.key("kubelet-server"),
+            "containerRuntimeEndpoint": f"unix://{paths.CONTAINERD_SOCKET}",
+            "clusterDNS": [DNS_SERVICE],
+            "clusterDomain": CLUSTER_DOMAIN,
+            "resolvConf": "/etc/resolv.conf",
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{CGROUP}",
+            "failSwapOn": False,
+            "oomScoreAdj": 0,
+            "enforceNodeAllocatable": [],
+            # The machine is somebody's: its full disk must not evict pods, and images that
+            # take minutes to bring back are not collected.
+            "evictionHard": {
+                "memory.available": "0%",
+                "nodefs.available": "0%",
+                "imagefs.available": "0%",
+            },
+            "imageGCHighThresholdPercent": 100,
+            "imageGCLowThresholdPercent": 99,
+            "serializeImagePulls": False,
+            "makeIPTablesUtilChains": False,
+            "podLogsDir": str(paths.STATE / "pod-logs"),
+            "volumePluginDir": str(paths.STATE / "volume-plugins"),
+        },
+    )
+    processes.start(
+        "kubelet",
+        [
+            binaries.program("kubelet"),
+            f"--config={config}",
+            f"--kubeconfig={pki.kubeconfig('kubelet')}",
+            f"--root-dir={paths.KUBELET_ROOT}",
+            f"--hostname-override={NODE_NAME}",
+            f"--node-ip={NODE_ADDRESS}",
+        ],
+        configuration=[config],
+    )
+
+
+def _start_kube_proxy() -> None:
+    config = _write(
+        "kube-proxy.json",
+        {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "nftables",
+            "clientConnection": {"kubeconfig": pki.kubeconfig("kube-proxy")},
+            "clusterCIDR": POD_CIDR,
+            "hostnameOverride": NODE_NAME,
+            "bindAddress": NODE_ADDRESS,
+            "healthzBindAddress": f"{NODE_ADDRESS}:10256",
+            "metricsBindAddress": f"{NODE_ADDRESS}:10249",
+            "conntrack": {"maxPerCore": 0},
+            "oomScoreAdj": 0,
+        },
+    )
+    command = [binaries.program("kube-proxy"), f"--config={config}"]
+    processes.start("kube-proxy", command, configuration=[config])
+    url = f"http://{NODE_ADDRESS}:10256/healthz"
+    processes.wait_until("kube-proxy", lambda: answers(url), what="healthy answer")
+
+
+def _start_firewall() -> None:
+    processes.start(
+        "kube-router",
+        [
+            binaries.program("kube-router"),
+            f"--kubeconfig={pki.kubeconfig('kube-router')}",
+            "--run-firewall=true",
+            "--run-router=false",
+            "--run-service-proxy=false",
+            "--run-loadbalancer=false",
+            f"--hostname-override={NODE_NAME}",
+            f"--service-cluster-ip-range={SERVICE_CIDR}",
+            "--enable-ipv6=false",
+            "--health-port=20244",
+            "--metrics-port=0",
+        ],
+    )
+    url = "http://127.0.0.1:20244/healthz"
+    processes.wait_until("kube-router", lambda: answers(url), what="healthy answer")
+
+
+def _node() -> dict[str, Any]:
+    done = kubectl.kubectl("get", "node", NODE_NAME, "-o", "json", check=False)
+    parsed: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return parsed
+
+
+def _node_ready() -> bool:
+    conditions = _node().get("status", {}).get("conditions", [])
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+
+def _advertise_gpu() -> None:
+    """Pretend to be a device plugin; a kubelet that restarts forgets it, so do it on every up."""
+    amounts = {"nvidia.com/gpu": str(GPU_COUNT)}
+    patch = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
+    target = ["node", NODE_NAME]
+    kubectl.kubectl("patch", *target, "--subresource=status", "--type=merge", "-p", patch)
+    kubectl.kubectl("label", *target, "--overwrite", f"nvidia.com/gpu.product={GPU_PRODUCT}")

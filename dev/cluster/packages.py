@@ -1,0 +1,107 @@
+"""Debian packages that the local cluster needs: installs what is missing, nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from cluster import paths
+from cluster.errors import Unsupported
+from cluster.phases import phase
+from cluster.shell import capture, logged, run
+
+# Package and the program (or file) that shows it is there.
+REQUIRED = {
+    "buildah": "buildah",
+    "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
+    "conntrack": "conntrack",
+    "containerd": "containerd",
+    "containernetworking-plugins": "/usr/lib/cni/ptp",
+    "debootstrap": "debootstrap",
+    "docker-registry": "docker-registry",
+    "ipset": "ipset",
+    "iproute2": "ip",
+    "iptables": "iptables",
+    "kmod": "modprobe",
+    "netavark": "/usr/lib/podman/netavark",
+    "nftables": "nft",
+    "openssl": "openssl",
+    "python3-venv": "/usr/share/doc/python3-venv",
+    "runc": "runc",
+    "socat": "socat",
+}
+SEARCH = os.pathsep.join(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"])
+
+
+def _present(evidence: str) -> bool:
+    if evidence.startswith("/"):
+        return os.path.exists(evidence)
+    return shutil.which(evidence, path=SEARCH) is not None
+
+
+def missing() -> list[str]:
+    """Names of the packages that are not installed."""
+    return sorted(name for name, evidence in REQUIRED.items() if not _present(evidence))
+
+
+def ensure() -> None:
+    """Install what is missing. Needs root and a Debian or Ubuntu machine."""
+    if os.geteuid() != 0:
+        raise Unsupported(
+            "the local cluster needs root (containers, network, mounts)",
+            hint="run it as root, or use your own cluster: make run CLUSTER=current",
+        )
+    os.environ["PATH"] = os.environ.get("PATH", "") + os.pathsep + SEARCH
+    names = missing()
+    if not names:
+        return
+    if shutil.which("apt-get") is None:
+        raise Unsupported(f"apt-get is not here to install: {' '.join(names)}")
+    log = paths.LOGS / "packages.log"
+    env = {"DEBIAN_FRONTEND": "noninteractive"}
+    with phase(f"install Debian packages: {' '.join(names)}"), _no_service_starts():
+        logged(["apt-get", "update"], log, env=env)
+        command = ["apt-get", "install", "-y", "--no-install-recommends", *names]
+        logged(command, log, env=env, hint="is another package manager running?")
+    still = missing()
+    if still:
+        raise Unsupported(f"installed, but not found: {' '.join(still)}", log=log)
+
+
+class _no_service_starts:  # noqa: N801 - used like a function
+    """Keeps the packages' own services (containerd, docker-registry) from being started.
+
+    The cluster runs its own instances; a ``policy-rc.d`` that says 101 is Debian's way to say
+    "do not start". One that is there already is left alone.
+    """
+
+    FILE = "/usr/sbin/policy-rc.d"
+
+    def __enter__(self) -> None:
+        self.ours = not os.path.exists(self.FILE)
+        if self.ours:
+            with open(self.FILE, "w", encoding="utf-8") as stream:
+                stream.write("#!/bin/sh\nexit 101\n")
+            os.chmod(self.FILE, 0o755)
+
+    def __exit__(self, *_: object) -> None:
+        if self.ours:
+            os.unlink(self.FILE)
+
+
+def host_release() -> tuple[str, str]:
+    """The Debian release and mirror for images built here: the host's own, if it is Debian."""
+    fields = dict(
+        line.split("=", 1)
+        for line in run(["cat", "/etc/os-release"]).stdout.splitlines()
+        if "=" in line
+    )
+    codename = fields.get("VERSION_CODENAME", "").strip('"')
+    if fields.get("ID", "").strip('"') != "debian" or not codename:
+        return "bookworm", ""
+    policy = capture(["apt-cache", "policy"])
+    for line in policy.splitlines():
+        words = line.split()
+        if len(words) >= 3 and words[2] == f"{codename}/main":
+            return codename, words[1]
+    return codename, ""

@@ -1,0 +1,39 @@
+"""Where the local cluster keeps its files.
+
+Everything lies below ``${XDG_CACHE_HOME:-~/.cache}/finetune-operator`` except what must not
+survive a reboot (sockets, mounts), which lies below ``/run/finetune-operator``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent.parent
+DEV = REPO / "dev"
+SOURCES = Path(__file__).resolve().parent
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-operator"
+BINARIES = CACHE / "bin"
+IMAGES = CACHE / "images"
+BUILDAH_ROOT = IMAGES / "buildah"
+REGISTRY_ROOT = IMAGES / "registry"
+HUB_CONTENT = CACHE / "hub"
+
+STATE = CACHE / "cluster"
+LOGS = STATE / "logs"
+PIDS = STATE / "pids"
+PKI = STATE / "pki"
+ETC = STATE / "etc"
+ETCD_DATA = STATE / "etcd"
+CONTAINERD_ROOT = STATE / "containerd"
+KUBELET_ROOT = STATE / "kubelet"
+VOLUMES = STATE / "volumes"
+SMALL_VOLUMES = STATE / "volumes-small"
+KUBECONFIG = STATE / "kubeconfig"
+
+RUN = Path("/run/finetune-operator")
+CONTAINERD_STATE = RUN / "containerd"
+CONTAINERD_SOCKET = RUN / "containerd.sock"
+BUILDAH_RUN = RUN / "buildah"
+LOCK = CACHE / "lock"

@@ -1,0 +1,92 @@
+"""The local image registry: Debian's docker-registry with a configuration of its own.
+
+It listens on the loopback address alone. Layers that it holds are neither pushed nor pulled
+twice, which is what makes the second start short.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+from cluster import files, paths, processes
+from cluster.settings import REGISTRY, REGISTRY_ADDRESS
+from cluster.shell import logged
+
+CONFIG = paths.IMAGES / "registry.json"
+MANIFESTS = ", ".join(
+    [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ]
+)
+
+
+def start() -> None:
+    """Start it unless it runs; returns when it answers."""
+    paths.REGISTRY_ROOT.mkdir(parents=True, exist_ok=True)
+    files.write(
+        CONFIG,
+        json.dumps(
+            {
+                "version": "0.1",
+                "log": {"level": "warn", "accesslog": {"disabled": True}},
+                "storage": {
+                    "filesystem": {"rootdirectory": str(paths.REGISTRY_ROOT)},
+                    "delete": {"enabled": True},
+                },
+                "http": {"addr": REGISTRY_ADDRESS},
+            },
+            indent=2,
+        ),
+    )
+    command = ["docker-registry", "serve", str(CONFIG)]
+    processes.start("registry", command, configuration=[CONFIG])
+    processes.wait_until("registry", lambda: _request("GET", "/v2/") is not None, what="answer")
+
+
+def _request(method: str, path: str) -> str | None:
+    """The content digest header (or an empty text) of a successful answer, else None."""
+    request = urllib.request.Request(f"http://{REGISTRY_ADDRESS}{path}", method=method)
+    request.add_header("Accept", MANIFESTS)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=10) as response:
+            return response.headers.get("Docker-Content-Digest") or ""
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+def _manifest_path(image: str) -> str:
+    name, _, tag = image.removeprefix(f"{REGISTRY}/").rpartition(":")
+    return f"/v2/{name}/manifests/{tag}"
+
+
+def has(image: str) -> bool:
+    """Whether the registry has this ``localhost:5000/<name>:<tag>``."""
+    return _request("HEAD", _manifest_path(image)) is not None
+
+
+def tags(name: str) -> list[str]:
+    """All tags of a repository."""
+    folder = paths.REGISTRY_ROOT / "docker/registry/v2/repositories" / name / "_manifests/tags"
+    return sorted(tag.name for tag in folder.iterdir()) if folder.is_dir() else []
+
+
+def remove(image: str) -> bool:
+    """Forget an image; its layers go with :func:`collect`."""
+    digest = _request("HEAD", _manifest_path(image))
+    if not digest:
+        return False
+    path = _manifest_path(image).rpartition("/")[0]
+    return _request("DELETE", f"{path}/{digest}") is not None
+
+
+def collect() -> None:
+    """Delete layers that no image needs. The registry must not be written to meanwhile."""
+    log = paths.LOGS / "images.log"
+    # A registry that runs remembers what it has seen; it is started again with the next use.
+    processes.stop("registry")
+    logged(["docker-registry", "garbage-collect", "--delete-untagged", str(CONFIG)], log)
+    start()

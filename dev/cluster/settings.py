@@ -1,0 +1,35 @@
+"""The fixed names, addresses and versions of the local cluster.
+
+Every component listens on :data:`NODE_ADDRESS`, an address on a bridge of our own, so that
+nothing is reachable from the machine's network and nothing clashes with its services.
+"""
+
+from __future__ import annotations
+
+KUBERNETES_VERSION = "v1.34.4"
+
+BRIDGE = "finetune0"
+NODE_NAME = "finetune"
+NODE_ADDRESS = "10.97.0.1"
+POD_CIDR = "10.244.0.0/24"
+SERVICE_CIDR = "10.96.0.0/16"
+KUBERNETES_SERVICE = "10.96.0.1"
+DNS_SERVICE = "10.96.0.10"
+DNS_PORT = 10053
+CLUSTER_DOMAIN = "cluster.local"
+API_SERVER = f"https://{NODE_ADDRESS}:6443"
+CGROUP = "finetune-operator"
+FIREWALL_TABLE = "finetune_operator"
+CNI_NETWORK = "finetune-operator"
+
+REGISTRY_ADDRESS = "127.0.0.1:5000"
+REGISTRY = "localhost:5000"
+
+GPU_COUNT = 1
+GPU_PRODUCT = "NVIDIA-A10G"
+SMALL_VOLUMES_SIZE = "64m"
+
+OPERATOR_NAMESPACE = "finetune-system"
+OPERATOR_RELEASE = "finetune-operator"
+HUB_NAMESPACE = "hub"
+HUB_ENDPOINT = f"http://hub.{HUB_NAMESPACE}.svc.{CLUSTER_DOMAIN}"
