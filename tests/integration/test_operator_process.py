@@ -5,6 +5,7 @@ the API server and the objects of others.
 """
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,16 @@ def test_sigterm_ends_the_process_at_once_and_well(
     lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
     assert lines[-1]["message"] == "stopped"
     assert [line for line in lines if line["level"] in ("warning", "error")] == []
+
+
+def test_sigterm_is_heard_while_the_process_starts(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    with operatorprocess.starting(control_plane, tmp_path) as early:
+        wait_until("there is a handler", lambda: _handles_sigterm(early.process.pid))
+        code, seconds = early.stop()
+    assert (code, early.log.read_text().count("Traceback")) == (0, 0)
+    assert seconds < 2
 
 
 def test_a_job_is_never_written_but_for_its_status(
@@ -359,6 +370,12 @@ def test_a_port_that_is_taken_ends_the_process(
 ) -> None:
     with operatorprocess.starting(control_plane, tmp_path, CONFIG, port=operator.port) as second:
         assert second.process.wait(30) == 1
+
+
+def _handles_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _served(plane: ControlPlane) -> bool:

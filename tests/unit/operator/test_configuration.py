@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_operator import logs
-from finetune_operator.__main__ import ConfigurationError, configuration, main
+from finetune_operator.process import ConfigurationError, configuration, main
 
 GOOD = "images: {trainer: t, serving: s}\n"
 
