@@ -1,0 +1,336 @@
+"""A cluster in memory: an API server's bookkeeping, and an operator that looks and writes.
+
+It gives names, uids, resourceVersions, generations and ownership, and refuses what an API server
+refuses: a second object of a name, a write onto another version, a patch of an immutable field, a
+status that the CRD does not know. What Jobs, Deployments and pods do by themselves is in
+``workload``. Nothing here waits: time moves when a test says so.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from finetune_api.schema import schema_of
+from finetune_api.status import FineTuneJobStatus
+from finetune_operator.children import names
+from finetune_operator.config import OperatorConfig
+from finetune_operator.plan import plan
+from finetune_operator.state import Action, Apply, Create, Delete, Observed, Plan, Progress
+
+Thing = dict[str, Any]
+
+LISTS = {
+    "ConfigMap": "configmaps",
+    "PersistentVolumeClaim": "volumes",
+    "Job": "jobs",
+    "Pod": "pods",
+    "Deployment": "deployments",
+    "Service": "services",
+    "NetworkPolicy": "networkpolicies",
+}
+SPEC: Thing = {
+    "model": {"source": "hf://demo/llama"},
+    "dataset": {"source": "hf://demo/rows", "format": "alpaca"},
+}
+CONFIG = OperatorConfig.model_validate(
+    {"images": {"trainer": "registry/trainer:1", "serving": "registry/vllm:1"}}
+)
+STATUS_SCHEMA = schema_of(FineTuneJobStatus)
+START = datetime(2030, 1, 1, tzinfo=UTC)
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class Crash(Exception):
+    """The operator died between two writes."""
+
+
+class Refused(Exception):
+    """The API server refused a write; what was written before it stays."""
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """One namespace with one FineTuneJob, and the operator that sees to it."""
+
+    spec: Thing = field(default_factory=lambda: copy.deepcopy(SPEC))
+    name: str = "demo"
+    config: OperatorConfig = CONFIG
+    now: datetime = START
+    progress: Progress | None = None
+    events: list[Thing] = field(default_factory=list)
+    objects: dict[tuple[str, str], Thing] = field(default_factory=dict)
+    job: Thing | None = None
+    version: int = 0
+    identities: int = 0
+    revisions: list[str] = field(default_factory=list)
+    builds: list[str] = field(default_factory=list)
+    """Every revision and build that a status named, in the order of their coming."""
+
+    def __post_init__(self) -> None:
+        self.submit()
+
+    # What a user does.
+
+    def submit(self) -> None:
+        """Create the FineTuneJob, or create it again after it was deleted."""
+        self.job = {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": self.name, "generation": 1, **self.identity()},
+            "spec": copy.deepcopy(self.spec),
+            "status": {"observedGeneration": -1},
+        }
+
+    def edit(self, **changes: Any) -> None:
+        """Merge changes into the spec, null removing a field as in a merge patch."""
+        job = self.present_job()
+        spec = copy.deepcopy(job["spec"])
+        merge(spec, changes, nulls_remove=True)
+        if spec != job["spec"]:
+            job["spec"] = spec
+            job["metadata"]["generation"] += 1
+            self.touch(job)
+
+    def delete_job(self) -> None:
+        """Delete the FineTuneJob in the foreground: it stays until its children are gone."""
+        job = self.present_job()
+        job["metadata"]["deletionTimestamp"] = self.stamp()
+        self.touch(job)
+
+    # What the operator does.
+
+    def observe(self, between: Callable[[], None] = lambda: None) -> Observed:
+        """Look once. ``between`` happens after all lists but the pods', which come last."""
+        job = copy.deepcopy(self.present_job())
+        lists = {kind: self.list(kind) for kind in LISTS if kind != "Pod"}
+        between()
+        lists["Pod"] = self.list("Pod")
+        return Observed(
+            job=job,
+            events=tuple(copy.deepcopy(self.events)),
+            progress=self.progress,
+            **{LISTS[kind]: tuple(found) for kind, found in lists.items()},
+        )
+
+    def plan(self) -> Plan:
+        """Return the plan of a look that is not carried out."""
+        return plan(self.observe(), config=self.config, now=self.now)
+
+    def look(self, *, die_before: int | None = None) -> Plan:
+        """Look, plan, and carry the plan out; ``die_before`` is the write that never happens."""
+        seen = self.observe()
+        intended = plan(seen, config=self.config, now=self.now)
+        self.carry_out(seen, intended, die_before=die_before)
+        return intended
+
+    def settle(self, looks: int = 8) -> Plan:
+        """Look until a look changes nothing; fail where that takes more than ``looks``."""
+        for _ in range(looks):
+            before = self.version
+            settled = self.look()
+            if self.version == before:
+                return settled
+        raise AssertionError(f"still writing after {looks} looks: {settled.actions}")
+
+    def carry_out(self, seen: Observed, intended: Plan, *, die_before: int | None = None) -> None:
+        """Write the status, then do the actions in order, each with its own fence."""
+        writes: list[Callable[[], None]] = []
+        if stored(intended.status) != stored(seen.job["status"]):
+            writes.append(lambda: self._write_status(seen.job, intended.status))
+        for action in intended.actions:
+            writes.append(lambda action=action: self._act(seen, action))  # type: ignore[misc]
+        for number, write in enumerate(writes):
+            if number == die_before:
+                raise Crash
+            write()
+
+    # What the API server does.
+
+    def list(self, kind: str) -> list[Thing]:
+        """Return copies of the objects of a kind that carry the job's label."""
+        return [
+            copy.deepcopy(found)
+            for found in self.each(kind)
+            if found["metadata"]["labels"].get(names.JOB) == self.name
+        ]
+
+    def each(self, kind: str) -> Iterator[Thing]:
+        """Yield the stored objects of a kind themselves."""
+        for (own, _), found in list(self.objects.items()):
+            if own == kind:
+                yield found
+
+    def get(self, kind: str, name: str) -> Thing | None:
+        """Return a stored object itself."""
+        return self.objects.get((kind, name))
+
+    def add(self, thing: Mapping[str, Any]) -> Thing:
+        """Store a new object. Raises Refused where one of its name is there."""
+        kind, name = thing["kind"], thing["metadata"]["name"]
+        assert NAME.fullmatch(name), name
+        if (kind, name) in self.objects:
+            raise Refused(f"{kind} {name} exists")
+        new = copy.deepcopy(dict(thing))
+        new["metadata"] |= {"generation": 1, **self.identity()}
+        new.setdefault("status", {})
+        self.objects[kind, name] = new
+        return new
+
+    def remove(self, thing: Mapping[str, Any]) -> None:
+        """Take an object out of the store."""
+        self.version += 1
+        del self.objects[thing["kind"], thing["metadata"]["name"]]
+
+    def touch(self, thing: Thing) -> None:
+        """Give a changed object its next resourceVersion."""
+        self.version += 1
+        thing["metadata"]["resourceVersion"] = str(self.version)
+
+    def mark_deleted(self, thing: Thing) -> None:
+        """Set an object's deletionTimestamp; whoever holds it up removes it later."""
+        if "deletionTimestamp" not in thing["metadata"]:
+            thing["metadata"]["deletionTimestamp"] = self.stamp()
+            self.touch(thing)
+
+    def identity(self) -> Thing:
+        """Return the metadata that only an API server gives."""
+        self.identities += 1
+        self.version += 1
+        return {
+            "namespace": "ns",
+            "uid": f"uid-{self.identities}",
+            "resourceVersion": str(self.version),
+            "creationTimestamp": self.stamp(),
+        }
+
+    def stamp(self) -> str:
+        """Return the time as Kubernetes writes it."""
+        return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+    def present_job(self) -> Thing:
+        """Return the FineTuneJob itself; there must be one."""
+        assert self.job is not None
+        return self.job
+
+    @property
+    def status(self) -> Thing:
+        """The FineTuneJob's status, as it is stored."""
+        status: Thing = self.present_job()["status"]
+        return status
+
+    def _write_status(self, seen: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        job = self.job
+        if job is None or job["metadata"]["resourceVersion"] != seen["metadata"]["resourceVersion"]:
+            raise Refused("the FineTuneJob has changed")
+        check_status(stored(status))
+        job["status"] = copy.deepcopy(stored(status))
+        self.touch(job)
+        self.remember(status)
+
+    def remember(self, status: Mapping[str, Any]) -> None:
+        """Note the revision and build of a status."""
+        for key, known in (("revision", self.revisions), ("build", self.builds)):
+            if status.get(key) not in (None, *known):
+                known.append(status[key])
+
+    def _act(self, seen: Observed, action: Action) -> None:
+        kind, name = action.object["kind"], action.object["metadata"]["name"]
+        present = self.get(kind, name)
+        if present is not None and not names.owned_by(seen.job, present):
+            raise Refused(f"{kind} {name} is somebody else's")
+        match action:
+            case Create():
+                if present is None:
+                    self.add(action.object)
+            case Apply():
+                self._apply(seen, action.object, present)
+            case Delete():
+                if present is None:
+                    return
+                self._same_version(action.object, present)
+                self.mark_deleted(present)
+
+    def _apply(self, seen: Observed, body: Mapping[str, Any], present: Thing | None) -> None:
+        observed = {
+            each["metadata"]["name"]: each for each in getattr(seen, LISTS[body["kind"]])
+        }.get(body["metadata"]["name"])
+        if present is None:
+            self.add(body)
+            return
+        if observed is not None:
+            self._same_version(observed, present)
+        changed = copy.deepcopy(present)
+        merge(changed, {key: body[key] for key in ("metadata", "spec")})
+        if changed["spec"] != present["spec"]:
+            check_change(present, changed)
+            changed["metadata"]["generation"] += 1
+        if changed != present:
+            self.objects[body["kind"], body["metadata"]["name"]] = changed
+            self.touch(changed)
+
+    def _same_version(self, observed: Mapping[str, Any], present: Thing) -> None:
+        for key in ("uid", "resourceVersion"):
+            if observed["metadata"][key] != present["metadata"][key]:
+                raise Refused(f"{present['kind']} {present['metadata']['name']} has changed")
+
+
+def merge(into: Thing, changes: Mapping[str, Any], *, nulls_remove: bool = False) -> None:
+    """Merge groups field by field, replace everything else."""
+    for key, value in changes.items():
+        if value is None and nulls_remove:
+            into.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            merge(into[key], value, nulls_remove=nulls_remove)
+        else:
+            into[key] = copy.deepcopy(value)
+
+
+def stored(value: Any) -> Any:
+    """Return a value as it comes back from the API server: no nulls, no empty groups."""
+    if isinstance(value, Mapping):
+        items = {key: stored(each) for key, each in value.items()}
+        return {key: each for key, each in items.items() if each is not None and each != {}}
+    return [stored(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def check_status(status: Mapping[str, Any]) -> None:
+    """Fail where a status is not one that the CRD takes and keeps whole."""
+    FineTuneJobStatus.model_validate(status)
+    unknown = list(unknown_keys(status, STATUS_SCHEMA, "status"))
+    assert not unknown, f"the API server would prune {unknown}"
+
+
+def unknown_keys(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield the paths of a value that a structural schema does not name."""
+    if isinstance(value, Mapping):
+        properties = schema.get("properties", {})
+        for key, each in value.items():
+            if key in properties:
+                yield from unknown_keys(each, properties[key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key}"
+    elif isinstance(value, list):
+        for each in value:
+            yield from unknown_keys(each, schema.get("items", {}), f"{path}[]")
+
+
+def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Refuse what an API server would: all of a claim but its size, and that only upwards."""
+    if before["kind"] != "PersistentVolumeClaim":
+        return
+    old, new = copy.deepcopy(before["spec"]), copy.deepcopy(after["spec"])
+    old_size, new_size = (spec.pop("resources")["requests"]["storage"] for spec in (old, new))
+    if old != new or gibibytes(new_size) < gibibytes(old_size):
+        raise Refused(f"the claim is immutable: {before['spec']} -> {after['spec']}")
+
+
+def gibibytes(size: str) -> float:
+    """Return a size of the tests, which write them in Gi or Ti."""
+    return float(size[:-2]) * {"Gi": 1, "Ti": 1024}[size[-2:]]

@@ -1,0 +1,62 @@
+"""Steps of the table's cases: what users, kubelets and controllers do between two looks."""
+
+from typing import Any
+
+from tests.unit.operator.core import workload
+from tests.unit.operator.core.cluster import Cluster
+from tests.unit.operator.core.story import Step
+
+
+def edit(**changes: Any) -> Step:
+    return lambda cluster: cluster.edit(**changes)
+
+
+def run(stage: str, code: int = 0, text: str | None = None, **end: Any) -> Step:
+    return lambda cluster: workload.run(cluster, stage, code, text, **end)
+
+
+def delete(kind: str, name: str, propagation: Any = "Foreground") -> Step:
+    """Delete a child by hand; ``R`` and ``B`` stand for the present revision and build."""
+
+    def step(cluster: Cluster) -> None:
+        status = cluster.status
+        own = name.replace("R", status["revision"]).replace("B", status["build"])
+        workload.delete(cluster, kind, own, propagation)
+
+    return step
+
+
+def running(stage: str) -> Step:
+    """Take the stage at hand to where its pod runs and the operator has seen that."""
+
+    def step(cluster: Cluster) -> None:
+        cluster.settle()
+        workload.sync(cluster)
+        workload.start(cluster, workload.pod_of_stage(cluster, stage))
+        workload.sync(cluster)
+        cluster.settle()
+
+    return step
+
+
+def stop(stage: str) -> Step:
+    """Let a pod that was asked to end do so, and be collected."""
+
+    def step(cluster: Cluster) -> None:
+        cluster.settle()
+        workload.sync(cluster)
+        workload.stop(cluster, workload.pod_of_stage(cluster, stage))
+        workload.sync(cluster)
+        workload.sync(cluster)
+
+    return step
+
+
+settle: Step = Cluster.settle
+sync: Step = workload.sync
+serve: Step = workload.serve
+run_all: Step = workload.run_all
+STAGED, TRAINED, MERGED = run("stage"), run("train"), run("merge")
+SUSPEND, RESUME = edit(suspend=True), edit(suspend=False)
+NO_SERVING = edit(serving={"enabled": False})
+NO_MERGE = edit(serving={"enabled": False}, merge={"enabled": False})

@@ -1,0 +1,231 @@
+"""Why it is not running: one word and a sentence for each cause, and when that is Stalled."""
+
+from typing import Any
+
+import pytest
+from tests.unit.operator.core import workload
+from tests.unit.operator.core.cluster import Cluster, Thing
+
+DEADLINE = 600
+MENDS_ITSELF = ("Unschedulable", "Queued")
+
+
+def waiting(reason: str, message: str) -> Thing:
+    """Return the status of a pod whose container waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {
+        "phase": "Pending",
+        "containerStatuses": [{"name": "trainer", "image": "registry/trainer:1", "state": state}],
+    }
+
+
+def unscheduled(message: str) -> Thing:
+    """Return the status of a pod that no node takes."""
+    condition = {"type": "PodScheduled", "status": "False", "message": message}
+    return {"phase": "Pending", "conditions": [condition]}
+
+
+PODS = {
+    "Unschedulable": unscheduled("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+    "VolumePending": unscheduled("pod has unbound immediate PersistentVolumeClaims"),
+    "SecretMissing": waiting("CreateContainerConfigError", 'secret "hf-token" not found'),
+    "ConfigMapMissing": waiting("CreateContainerConfigError", 'configmap "rows" not found'),
+    "ImagePullFailed": waiting("ImagePullBackOff", "Back-off pulling image"),
+    "RunContainerError": waiting("RunContainerError", "exec: not found"),
+}
+
+
+def event(about: Thing, reason: str, note: str, time: str) -> Thing:
+    """Return a warning as the API server's events.k8s.io/v1 has it."""
+    return {
+        "metadata": {"creationTimestamp": time},
+        "reason": reason,
+        "note": note,
+        "regarding": {"uid": about["metadata"]["uid"]},
+    }
+
+
+def told(cluster: Cluster) -> tuple[str, str, str | None]:
+    """Return reason and message of Ready, and which of Reconciling and Stalled is there."""
+    conditions = {each["type"]: each for each in cluster.plan().status["conditions"]}
+    kind = next((name for name in ("Reconciling", "Stalled") if name in conditions), None)
+    assert conditions["Ready"]["status"] == "False"
+    return conditions["Ready"]["reason"], conditions["Ready"]["message"], kind
+
+
+def at(stage: str) -> Cluster:
+    """Return a cluster in which the pod of a stage has just been created."""
+    cluster = Cluster()
+    for done in ("stage", "train", "merge"):
+        if done == stage:
+            break
+        workload.run(cluster, done)
+    cluster.settle()
+    workload.sync(cluster)
+    return cluster
+
+
+@pytest.mark.parametrize("stage", ["stage", "train", "merge", "serve"])
+@pytest.mark.parametrize("cause", PODS)
+def test_pods_that_cannot_start(cause: str, stage: str) -> None:
+    cluster = at(stage)
+    pod = workload.pod_of_stage(cluster, stage)
+    pod["status"] = PODS[cause]
+    cluster.wait(DEADLINE)
+    reason, message, kind = told(cluster)
+    assert (reason, kind) == (cause, "Reconciling")
+    assert said(PODS[cause]) in message
+    cluster.wait(1)
+    stalls = None if cause in MENDS_ITSELF else "Stalled"
+    assert told(cluster)[2] == (stalls or "Reconciling")
+    workload.start(cluster, pod)
+    assert told(cluster)[2] == "Reconciling", "it recovers by itself"
+
+
+def said(status: Thing) -> str:
+    """Return the words of the kubelet or the scheduler."""
+    for condition in status.get("conditions", ()):
+        return str(condition["message"])
+    return str(status["containerStatuses"][0]["state"]["waiting"]["message"])
+
+
+def test_the_deadline_is_the_users() -> None:
+    cluster = at("train")
+    cluster.edit(runPolicy={"pendingDeadlineSeconds": 3600})
+    workload.pod_of_stage(cluster, "train")["status"] = PODS["SecretMissing"]
+    cluster.wait(3600)
+    assert told(cluster)[2] == "Reconciling"
+    cluster.wait(1)
+    assert told(cluster)[2] == "Stalled"
+
+
+def test_a_pod_that_replaces_another_has_its_own_deadline() -> None:
+    cluster = at("train")
+    workload.start(cluster, workload.pod_of_stage(cluster, "train"))
+    cluster.settle()
+    cluster.wait(86_400)
+    workload.evict(cluster, workload.pod_of_stage(cluster, "train"))
+    workload.stop(cluster, workload.pod_of_stage(cluster, "train"))
+    workload.sync(cluster)
+    workload.pod_of_stage(cluster, "train")["status"] = PODS["ImagePullFailed"]
+    cluster.wait(DEADLINE)
+    assert told(cluster)[::2] == ("ImagePullFailed", "Reconciling")
+    cluster.wait(1)
+    assert told(cluster)[::2] == ("ImagePullFailed", "Stalled")
+
+
+@pytest.mark.parametrize(
+    ("reason", "note", "cause"),
+    [
+        ("FailedMount", 'MountVolume.SetUp failed: secret "hf" not found', "SecretMissing"),
+        ("FailedMount", "references non-existent config key: rows.jsonl", "ConfigMapMissing"),
+        ("FailedMount", "MountVolume.MountDevice failed", "VolumePending"),
+        ("FailedAttachVolume", "Multi-Attach error for volume", "VolumePending"),
+    ],
+)
+def test_what_only_the_events_of_a_pod_tell(reason: str, note: str, cause: str) -> None:
+    cluster = at("train")
+    pod = workload.pod_of_stage(cluster, "train")
+    cluster.events = [event(pod, reason, note, cluster.stamp())]
+    assert told(cluster) == (cause, note, "Reconciling")
+    workload.start(cluster, pod)
+    assert told(cluster)[0] == "Training"
+
+
+@pytest.mark.parametrize(
+    ("note", "cause"),
+    [
+        ('pods "x" is forbidden: exceeded quota: gpu, requested: 1', "QuotaExceeded"),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest"', "FailedCreate"),
+    ],
+)
+def test_a_job_that_can_create_no_pod(note: str, cause: str) -> None:
+    cluster = Cluster()
+    cluster.settle()
+    (job,) = cluster.each("Job")
+    older = event(job, "FailedCreate", "something else", "2029-01-01T00:00:00Z")
+    cluster.events = [event(job, "FailedCreate", note, cluster.stamp()), older]
+    cluster.wait(DEADLINE)
+    assert told(cluster) == (cause, note, "Reconciling")
+    cluster.wait(1)
+    assert told(cluster)[2] == "Stalled"
+    workload.sync(cluster)
+    assert told(cluster)[::2] == ("Staging", "Reconciling")
+
+
+def test_a_job_that_can_create_no_further_pod() -> None:
+    cluster = at("train")
+    pod = workload.pod_of_stage(cluster, "train")
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    refused = event(job, "FailedCreate", "exceeded quota", cluster.stamp())
+    cluster.events = [refused]
+    cluster.wait(3600)
+    workload.finish(cluster, pod, 1)
+    assert told(cluster)[0] == "Training", "what was refused before that pod is over"
+    cluster.wait(1)
+    refused["series"] = {"lastObservedTime": cluster.stamp()}
+    assert told(cluster)[::2] == ("QuotaExceeded", "Reconciling")
+
+
+def test_queued() -> None:
+    cluster = Cluster()
+    cluster.edit(queueName="gpu")
+    workload.run(cluster, "stage")
+    cluster.settle()
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    job["spec"]["suspend"] = True
+    cluster.wait(7 * 86_400)
+    assert told(cluster)[::2] == ("Queued", "Reconciling")
+    suspended = {each["type"]: each for each in cluster.plan().status["conditions"]}["Suspended"]
+    assert (suspended["status"], suspended["reason"]) == ("True", "Queued")
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"), [(0.0, 15.0), (299.0, 15.0), (300.0, 60.0), (9e4, 60.0)]
+)
+def test_the_pace_of_looks(age: float, seconds: float) -> None:
+    cluster = at("train")
+    workload.start(cluster, workload.pod_of_stage(cluster, "train"))
+    cluster.wait(age)
+    assert cluster.plan().requeue_after == seconds
+
+
+def test_what_has_ended_needs_no_further_look() -> None:
+    cluster = Cluster()
+    workload.run_all(cluster)
+    assert cluster.plan().requeue_after is None
+
+
+def rollout_failed(deployment: Thing) -> None:
+    deployment["status"]["conditions"] = [
+        {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    ]
+
+
+def test_an_endpoint_that_never_answers() -> None:
+    cluster = at("serve")
+    workload.start(cluster, workload.pod_of_stage(cluster, "serve"))
+    (deployment,) = cluster.each("Deployment")
+    rollout_failed(deployment)
+    reason, message, kind = told(cluster)
+    assert (reason, kind) == ("ProgressDeadlineExceeded", "Stalled")
+    assert message.endswith(f"kubectl logs deployment/{deployment['metadata']['name']}")
+
+
+def test_the_verdict_on_an_earlier_template_is_none_on_the_next() -> None:
+    cluster = at("serve")
+    (deployment,) = cluster.each("Deployment")
+    rollout_failed(deployment)
+    deployment["metadata"]["generation"] += 1
+    assert told(cluster)[::2] == ("Starting", "Reconciling")
+
+
+def test_a_deployment_that_is_available_with_no_pod_is_not() -> None:
+    cluster = at("serve")
+    (deployment,) = cluster.each("Deployment")
+    status: dict[str, Any] = {"observedGeneration": 1, "updatedReplicas": 1}
+    deployment["status"] = {**status, "conditions": [{"type": "Available", "status": "True"}]}
+    assert told(cluster)[::2] == ("Starting", "Reconciling")
+    deployment["status"] = {**status, "availableReplicas": 1}
+    cluster.settle()
+    assert cluster.status["conditions"][0]["status"] == "True"
