@@ -2,10 +2,13 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tests.integration import controlplane
+from tests.integration import controlplane, operatorprocess
 from tests.integration.controlplane import ControlPlane
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import OperatorProcess
 
 
 @pytest.fixture(scope="session")
@@ -15,9 +18,9 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         yield plane
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def controller_manager(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """The same control plane with the controller manager running from here on."""
+    """The same control plane, with the controller manager running until the module's end."""
     with controlplane.controller_manager(control_plane):
         yield control_plane
 
@@ -26,3 +29,19 @@ def controller_manager(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 def namespace(control_plane: ControlPlane) -> str:
     """A new, empty namespace."""
     return control_plane.namespace(f"test-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def place(control_plane: ControlPlane, namespace: str) -> Iterator[Namespace]:
+    """The new namespace, with helpers; its FineTuneJobs are gone after the test."""
+    found = Namespace(control_plane, namespace)
+    yield found
+    # What is left would be looked at by the operators of all later tests.
+    control_plane.delete(found.path("finetunejobs"))
+
+
+@pytest.fixture
+def operator(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """The operator as a process of its own, ready."""
+    with operatorprocess.operator(control_plane, tmp_path) as running:
+        yield running

@@ -6,100 +6,14 @@ the API server and the objects of others.
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
 from tests.integration import operatorprocess
 from tests.integration.controlplane import ApiError, ControlPlane, install_crd, wait_until
+from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess
 
 FIELDS_OF_USERS = ("spec", "labels", "annotations", "finalizers", "ownerReferences")
-
-
-@pytest.fixture
-def operator(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with operatorprocess.operator(control_plane, tmp_path) as running:
-        yield running
-
-
-class Namespace:
-    """A namespace and what the tests do in it."""
-
-    def __init__(self, plane: ControlPlane, name: str) -> None:
-        self.plane, self.name = plane, name
-
-    def path(self, kind: str, name: str = "") -> str:
-        group = {
-            "finetunejobs": "/apis/finetune.dev/v1alpha1",
-            "jobs": "/apis/batch/v1",
-            "networkpolicies": "/apis/networking.k8s.io/v1",
-            "events": "/apis/events.k8s.io/v1",
-        }.get(kind, "/api/v1")
-        return f"{group}/namespaces/{self.name}/{kind}" + (f"/{name}" if name else "")
-
-    def submit(
-        self, name: str = "demo", *, suspend: bool = False, **metadata: Any
-    ) -> dict[str, Any]:
-        return self.plane.post(
-            self.path("finetunejobs"),
-            {
-                "apiVersion": "finetune.dev/v1alpha1",
-                "kind": "FineTuneJob",
-                "metadata": {"name": name, **metadata},
-                "spec": {
-                    "model": {"source": "hf://acme/base"},
-                    "dataset": {"source": "hf://acme/data", "format": "alpaca"},
-                    **({"suspend": True} if suspend else {}),
-                },
-            },
-        )
-
-    def job(self, name: str = "demo") -> dict[str, Any]:
-        return self.plane.get(self.path("finetunejobs", name))
-
-    def items(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.plane.get(self.path(kind))["items"]
-        return found
-
-    def reason(self, name: str = "demo") -> str:
-        conditions = self.job(name).get("status", {}).get("conditions", [])
-        return next((str(c["reason"]) for c in conditions if c["type"] == "Ready"), "")
-
-    def staged(self, name: str = "demo") -> None:
-        """Wait until the first Job of a FineTuneJob is there and the status says so."""
-        wait_until(
-            f"{name} has a stage Job",
-            lambda: any(
-                job["metadata"]["labels"]["finetune.dev/job"] == name for job in self.items("jobs")
-            ),
-        )
-        wait_until(f"{name} says so", lambda: self.reason(name) == "Staging")
-
-    def versions(self) -> dict[str, str]:
-        """Return the resourceVersion of everything in the namespace."""
-        return {
-            f"{kind}/{each['metadata']['name']}": each["metadata"]["resourceVersion"]
-            for kind in (
-                "finetunejobs",
-                "jobs",
-                "networkpolicies",
-                "configmaps",
-                "persistentvolumeclaims",
-                "services",
-                "events",
-            )
-            for each in self.items(kind)
-        }
-
-
-@pytest.fixture
-def place(control_plane: ControlPlane, namespace: str) -> Iterator[Namespace]:
-    found = Namespace(control_plane, namespace)
-    yield found
-    # What is left would be looked at by the operators of all later tests.
-    control_plane.delete(found.path("finetunejobs"))
 
 
 def test_a_job_that_exists_before_the_operator_is_taken_up(

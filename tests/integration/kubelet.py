@@ -1,0 +1,81 @@
+"""The kubelet's part in a job's life, played by the tests: it reports how pods fare.
+
+Nothing is run. A pod of a finished stage ends with the termination message that the trainer would
+have left; a serving pod becomes ready.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.integration.namespace import Namespace
+
+ARTIFACTS: dict[str, dict[str, Any]] = {
+    "stage": {"baseCommit": "c" * 40, "datasetDigest": "sha256:d", "rows": 10, "plannedSteps": 30},
+    "train": {"adapter": "sha256:a"},
+    "merge": {"merged": "sha256:m", "mergedDtype": "float16"},
+}
+
+
+def completed(stage: str, *, gpu_seconds: float = 0.0) -> dict[str, Any]:
+    """Return the status of a pod whose stage has completed."""
+    result = {
+        "stage": stage,
+        "outcome": "completed",
+        "reason": "Completed",
+        "message": "",
+        "gpuSeconds": gpu_seconds,
+        "artifacts": ARTIFACTS[stage],
+        "warnings": [],
+    }
+    return _status("Succeeded", exit_code=0, result=result)
+
+
+def failed(stage: str, *, code: int, reason: str, message: str) -> dict[str, Any]:
+    """Return the status of a pod whose stage has failed."""
+    result = {"stage": stage, "outcome": "failed", "reason": reason, "message": message}
+    return _status("Failed", exit_code=code, result=result)
+
+
+def serving() -> dict[str, Any]:
+    """Return the status of a pod that answers requests."""
+    return {
+        "phase": "Running",
+        "podIP": "127.0.0.1",
+        "startTime": _now(),
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": _now()}],
+    }
+
+
+def report(place: Namespace, pod: dict[str, Any], status: dict[str, Any]) -> None:
+    """Write a pod's status."""
+    path = place.path("pods", pod["metadata"]["name"])
+    place.plane.merge(f"{path}/status", {"status": status})
+
+
+def stage_of(pod: dict[str, Any]) -> str:
+    """Return the stage that a pod belongs to."""
+    return str(pod["metadata"]["labels"]["finetune.dev/stage"])
+
+
+def _status(phase: str, *, exit_code: int, result: dict[str, Any]) -> dict[str, Any]:
+    ended = {
+        "exitCode": exit_code,
+        "reason": "Completed" if exit_code == 0 else "Error",
+        "message": json.dumps(result),
+        "startedAt": _now(),
+        "finishedAt": _now(),
+    }
+    container = {
+        "name": "trainer",
+        "ready": False,
+        "restartCount": 0,
+        "image": "registry.test/trainer:1",
+        "imageID": "",
+        "state": {"terminated": ended},
+    }
+    return {"phase": phase, "startTime": _now(), "containerStatuses": [container]}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
