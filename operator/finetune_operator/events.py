@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.errors import Conflict, OperatorError
+from finetune_operator.kinds import CORE_EVENT
 from finetune_operator.kube import FIELD_MANAGER, Kube
 from finetune_operator.state import Event, Object
 
@@ -51,7 +52,7 @@ class Recorder:
             await self._kube.create(body)
         except Conflict:
             metadata = body["metadata"]
-            present = await self._kube.get("Event", metadata["namespace"], metadata["name"])
+            present = await self._kube.get(CORE_EVENT, metadata["namespace"], metadata["name"])
             if present is None:
                 return
             count = int((present.get("series") or {}).get("count") or 1) + 1

@@ -12,6 +12,8 @@ class Kind:
 
     api_version: str
     plural: str
+    kind: str = ""
+    """What the API server calls it, where the table below calls it something else."""
 
     def path(self, namespace: str, name: str = "") -> str:
         """Return the path of one object, or of the namespace's collection."""
@@ -20,6 +22,7 @@ class Kind:
         return f"{path}/{quote(name)}" if name else path
 
 
+CORE_EVENT = "CoreEvent"
 KINDS = {
     "FineTuneJob": Kind(api_version="finetune.dev/v1alpha1", plural="finetunejobs"),
     "ConfigMap": Kind(api_version="v1", plural="configmaps"),
@@ -30,6 +33,8 @@ KINDS = {
     "Deployment": Kind(api_version="apps/v1", plural="deployments"),
     "NetworkPolicy": Kind(api_version="networking.k8s.io/v1", plural="networkpolicies"),
     "Event": Kind(api_version="events.k8s.io/v1", plural="events"),
+    # The same objects as they are read: roles for reading events commonly name the older group.
+    CORE_EVENT: Kind(api_version="v1", plural="events", kind="Event"),
 }
 
 

@@ -103,7 +103,7 @@ class Kube:
         while True:
             page = await self._call("GET", path, query=query)
             # Items of a list come without the two fields that every object has.
-            common = {"apiVersion": KINDS[kind].api_version, "kind": kind}
+            common = {"apiVersion": KINDS[kind].api_version, "kind": KINDS[kind].kind or kind}
             found += [{**common, **item} for item in page.get("items") or ()]
             rest = page.get("metadata", {}).get("continue")
             if limit or not rest:

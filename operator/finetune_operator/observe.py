@@ -8,6 +8,7 @@ only about what does not run, and metrics only of a pod that does.
 import asyncio
 from collections.abc import Iterable
 
+from finetune_operator.kinds import CORE_EVENT
 from finetune_operator.kube import Kube
 from finetune_operator.scrape import Scrape
 from finetune_operator.state import Object, Observed, Progress
@@ -87,9 +88,9 @@ async def _warnings(kube: Kube, namespace: str, about: list[Object]) -> tuple[Ob
     lists = await asyncio.gather(
         *(
             kube.list(
-                "Event",
+                CORE_EVENT,
                 namespace,
-                fields=f"type=Warning,regarding.uid={each['metadata']['uid']}",
+                fields=f"type=Warning,involvedObject.uid={each['metadata']['uid']}",
                 limit=MOST_EVENTS,
             )
             for each in about

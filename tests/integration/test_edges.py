@@ -266,4 +266,4 @@ async def test_the_warnings_about_what_does_not_run_are_seen(kube: Kube, job: An
         said = Event(type=kind, reason="ProvisioningFailed", message=f"no disk {kind}")  # type: ignore[arg-type]
         await Recorder(kube, instance="pod").record(about, [said], NOW)
     (event,) = (await look(kube, job)).events
-    assert (event["regarding"]["uid"], event["type"]) == (claim["metadata"]["uid"], "Warning")
+    assert (event["involvedObject"]["uid"], event["type"]) == (claim["metadata"]["uid"], "Warning")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from finetune_operator.errors import Conflict, NotFound, OperatorError
+from finetune_operator.kinds import KINDS
 from finetune_operator.kube import Kube, Propagation
 from finetune_operator.state import Object
 
@@ -30,7 +31,7 @@ class MemoryKube(Kube):
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         self.reads += 1
-        return self.objects.get((kind, namespace, name))
+        return self.objects.get((KINDS[kind].kind or kind, namespace, name))
 
     async def list(
         self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0
