@@ -3,6 +3,7 @@
 from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL, VERSION
+from finetune_api.quantity import comparable
 from finetune_api.schema import schema_of
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import FineTuneJobStatus
@@ -67,7 +68,7 @@ def _root() -> dict[str, Any]:
     spec["description"] = "What to tune, on what, how, and what to do with the result."
     spec["properties"]["storage"]["x-kubernetes-validations"] = [
         {
-            "rule": "!has(self.size) || !has(oldSelf.size) || !isQuantity(string(self.size)) || "
+            "rule": f"!has(self.size) || !has(oldSelf.size) || !({comparable('self.size')}) || "
             "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
             "message": "a volume cannot shrink: leave storage.size as it is or make it larger",
         }

@@ -7,28 +7,40 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 MESSAGE = "write a quantity such as 500m, 2 or 16Gi (Gi and Mi, not GB and MB)"
-# Not the conversion to text and a pattern: the API server takes an int-or-string for a string of
-# megabytes when it estimates what a rule costs, and refuses the CRD.
+# No pattern and no conversion to text in the rule: when it estimates what a rule costs, the API
+# server takes an int-or-string for a string of megabytes, and refuses the CRD.
 CEL = "type(self) == string ? isQuantity(self) && !self.startsWith('-') : self >= 0"
+# isQuantity takes "Gi" for 0. Nor are there exponents: see ``comparable``.
+SHAPE = "^[-+.]{0,2}[0-9][0-9.]{0,22}[A-DF-Za-df-z]{0,2}$"
+MAX_LENGTH = 27
 
-_GRAMMAR = re.compile(
-    r"\+?(?P<number>[0-9]+\.?[0-9]*|\.[0-9]+)"
-    r"(?:(?P<suffix>[numkMGTPE]|[KMGTPE]i)|[eE](?P<exponent>[+-]?[0-9]+))?"
-)
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_SHAPE = re.compile(SHAPE)
+_GRAMMAR = re.compile(r"\+?(?P<number>[0-9]+\.?[0-9]*|\.[0-9]+)(?P<suffix>[numkMGTP]|[KMGTP]i)?")
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50}
 
 
 def amount(text: str) -> Decimal:
     """Return the number that a quantity stands for. Raises ValueError where it is none."""
     match = _GRAMMAR.fullmatch(text)
-    if match is None:
+    if match is None or _SHAPE.fullmatch(text) is None:
         raise ValueError(MESSAGE)
-    number = Decimal(match["number"])
-    suffix = match["suffix"] or ""
+    number, suffix = Decimal(match["number"]), match["suffix"]
     if suffix in _BINARY:
         return number * (1 << _BINARY[suffix])
-    return number.scaleb(_DECIMAL.get(suffix, int(match["exponent"] or 0)))
+    return number.scaleb(_DECIMAL[suffix]) if suffix else number
+
+
+def comparable(*values: str) -> str:
+    """Return the CEL that is true where ``quantity()`` may be asked for the values.
+
+    Comparing ``1e99999999999`` with anything keeps the API server busy for minutes, and it looks at
+    rules even where the pattern of the schema has refused a value already.
+    """
+    return " && ".join(
+        f"isQuantity(string({value})) && !string({value}).lowerAscii().contains('e')"
+        for value in values
+    )
 
 
 def _as_text(value: object) -> object:
@@ -46,6 +58,8 @@ Quantity = Annotated[
     AfterValidator(_checked),
     WithJsonSchema(
         {
+            "pattern": SHAPE,
+            "maxLength": MAX_LENGTH,
             "x-kubernetes-int-or-string": True,
             "x-kubernetes-validations": [{"rule": CEL, "message": MESSAGE}],
         }

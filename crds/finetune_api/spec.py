@@ -19,7 +19,7 @@ from finetune_api.fields import (
     labels,
     matches,
 )
-from finetune_api.quantity import Quantity, amount
+from finetune_api.quantity import Quantity, amount, comparable
 from finetune_api.recipe import Training
 
 HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -340,9 +340,9 @@ class Storage(ApiModel):
         edit=Edit.RETRY,
         rules=(
             Rule(
-                cel="!isQuantity(string(self)) || "
+                cel=f"!({comparable('self')}) || "
                 "quantity(string(self)).isGreaterThan(quantity('0'))",
-                message="a volume of size 0 holds nothing: an 8-billion-parameter model needs 60Gi",
+                message="a volume of size 0 holds nothing: write its size, such as 60Gi",
                 fails=lambda size: amount(size) <= 0,
             ),
         ),
@@ -366,9 +366,8 @@ def _above_limit(name: str) -> Rule:
     missing = " || ".join(
         f"!has(self.{part}) || !('{name}' in self.{part})" for part in ("requests", "limits")
     )
-    no_quantity = " || ".join(f"!isQuantity(string({value}))" for value in (request, limit))
     return Rule(
-        cel=f"{missing} || {no_quantity} || "
+        cel=f"{missing} || !({comparable(request, limit)}) || "
         f"quantity(string({request})).compareTo(quantity(string({limit}))) <= 0",
         message=f"the {name} request is above its limit: lower the request or raise the limit",
         fails=lambda r: (

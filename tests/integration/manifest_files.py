@@ -1,0 +1,52 @@
+"""The FineTuneJob manifests of the tests, and how they are read and shown to the API server."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.integration.controlplane import ControlPlane
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+INVALID = sorted((Path(__file__).parent / "manifests" / "invalid").glob("*.yaml"))
+VALID = sorted((Path(__file__).parent / "manifests" / "valid").glob("*.yaml"))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as kubectl reads it: PyYAML alone takes ``2e-4`` for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    """Return the objects in a file."""
+    return [found for found in yaml.load_all(file.read_text(), _Loader) if found]
+
+
+def expected(file: Path) -> str:
+    """Return what an invalid manifest's first line expects the API server to say."""
+    first = file.read_text().splitlines()[0]
+    said = first.removeprefix("# expect: ")
+    assert said != first, f"{file.name} must begin with '# expect: <part of the message>'"
+    return said
+
+
+def kubectl(
+    plane: ControlPlane, *arguments: str, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run kubectl against the control plane."""
+    return subprocess.run(
+        [str(plane.assets / "kubectl"), f"--kubeconfig={plane.kubeconfig}", *arguments],
+        input=stdin,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
