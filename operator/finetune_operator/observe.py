@@ -23,22 +23,15 @@ _SCRAPED = ("train", "merge", "stage")
 async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Observed | None:
     """Return what there is of a job now, None where there is no such job. Raises OperatorError."""
     selector = f"{JOB_LABEL}={name}"
-    kinds = (
-        "ConfigMap",
-        "PersistentVolumeClaim",
-        "Job",
-        "Pod",
-        "Deployment",
-        "Service",
-        "NetworkPolicy",
-    )
-    job, lists = await asyncio.gather(
+    kinds = ("ConfigMap", "PersistentVolumeClaim", "Deployment", "Service", "NetworkPolicy")
+    job, (jobs, pods), lists = await asyncio.gather(
         kube.get("FineTuneJob", namespace, name),
+        _jobs_then_pods(kube, namespace, selector),
         asyncio.gather(*(kube.list(kind, namespace, labels=selector) for kind in kinds)),
     )
     if job is None:
         return None
-    configmaps, volumes, jobs, pods, deployments, services, networkpolicies = lists
+    configmaps, volumes, deployments, services, networkpolicies = lists
     events, progress = await asyncio.gather(
         _warnings(kube, namespace, doubtful(volumes=volumes, jobs=jobs, pods=pods)),
         _progress(pods, scrape),
@@ -55,6 +48,18 @@ async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Obse
         events=events,
         progress=progress,
     )
+
+
+async def _jobs_then_pods(
+    kube: Kube, namespace: str, selector: str
+) -> tuple[tuple[Object, ...], tuple[Object, ...]]:
+    """List Jobs, and pods after them.
+
+    A pod list that is older than the Job list could show an ended Job beside pods that still run:
+    its result would be missed, and so would a pod that a Job's deletion left behind.
+    """
+    jobs = await kube.list("Job", namespace, labels=selector)
+    return jobs, await kube.list("Pod", namespace, labels=selector)
 
 
 def doubtful(
