@@ -66,9 +66,9 @@ def _values(schema: Spec, path: Path) -> st.SearchStrategy[Any]:
     if kind == "array":
         item = schema["items"]
         texts = st.sampled_from(MODULES if "targetModules" in path else LABELS)
-        values = texts if item.get("type") == "string" else _objects(item, path)
-        too_many = values.map(lambda value: [value] * (schema["maxItems"] + 1))
-        return st.lists(values, max_size=2) | too_many
+        values: st.SearchStrategy[Any] = texts if item["type"] == "string" else _objects(item, path)
+        full = values.map(lambda value: [value] * (schema["maxItems"] + 1))
+        return st.lists(values, max_size=2) | full
     if "additionalProperties" in schema:
         item = schema["additionalProperties"]
         values = st.sampled_from(LABELS) if item.get("type") == "string" else _values(item, path)
