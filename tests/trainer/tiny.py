@@ -88,7 +88,7 @@ def dataset(folder: Path, rows: list[Any], name: str = "train.jsonl") -> Path:
     return folder
 
 
-def job(model: str, dataset: str, **changes: Any) -> dict[str, Any]:
+def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
     """Return a job.json as the operator resolves it: a short run on few tokens.
 
     ``changes`` (of the spec's model, dataset and training) are merged in deep.
@@ -96,8 +96,8 @@ def job(model: str, dataset: str, **changes: Any) -> dict[str, Any]:
     from finetune_api.resolve import builtin_defaults, resolve
 
     spec: dict[str, Any] = {
-        "model": {"source": model},
-        "dataset": {"source": dataset, "format": "alpaca"},
+        "model": {"source": base},
+        "dataset": {"source": rows, "format": "alpaca"},
         "training": {
             "maxSteps": 6,
             "learningRate": 1e-2,

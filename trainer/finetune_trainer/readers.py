@@ -63,7 +63,9 @@ def files_of_split(names: Iterable[str], split: str, *, source: str) -> list[str
     for name in data:
         words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
         known = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
-        own = wanted if wanted in words else (known[-1] if known else "")
+        literal = rf"(?<![a-z0-9]){re.escape(split.lower())}(?![a-z0-9])"
+        named = wanted in words or re.search(literal, name.lower()) is not None
+        own = wanted if named else (known[-1] if known else "")
         by_split.setdefault(own, []).append(name)
     chosen = by_split.get(wanted, [])
     if not chosen and wanted == "train" and set(by_split) == {""}:

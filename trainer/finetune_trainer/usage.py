@@ -5,13 +5,19 @@ with the first step. A kill loses at most what passed since the last write.
 """
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
 
 from finetune_trainer.manifest import write_json
 
-PROCESS_START = time.monotonic()
+
+def process_age() -> float:
+    """Seconds since this process started, imports included."""
+    fields = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 class Usage:
@@ -27,7 +33,7 @@ class Usage:
     @property
     def gpu_seconds(self) -> float:
         """Seconds of this and all earlier attempts, times the GPUs held."""
-        return self._before + (time.monotonic() - PROCESS_START) * self._gpus
+        return self._before + process_age() * self._gpus
 
     def record(self) -> float:
         """Write the present figure and return it."""

@@ -271,7 +271,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             for batch in self.get_eval_dataloader(as_dataset(held_out, packed=False)):
                 if self.monitor.stop_requested:
                     break
-                with self.compute_loss_context_manager():
+                with self.accelerator.autocast():
                     loss = self.model(**batch).loss
                 tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
                 total, count = total + float(loss) * tokens, count + tokens

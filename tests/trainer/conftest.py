@@ -1,0 +1,75 @@
+import socket
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trainer import tiny
+from tests.trainer.hub import Hub, serving
+from tests.trainer.workshop import Workshop, server
+
+MakeWorkshop = Callable[..., Workshop]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The libraries under the trainer warn about each other; the project's own code must not.
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("default"), append=False)
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[Hub]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def context(hub: Hub) -> Iterator[ForkServerContext]:
+    with server(HF_ENDPOINT=hub.url, OMP_NUM_THREADS="1", HF_HUB_DISABLE_TELEMETRY="1") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def repositories(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The repositories that most tests train: a base, one without a chat template, and rows."""
+    root = tmp_path_factory.mktemp("repositories")
+    return {
+        "chat": hub.add("model", "demo/tiny", tiny.model(root / "chat")),
+        "plain": hub.add("model", "demo/plain", tiny.model(root / "plain", chat=False, bos=True)),
+        "rows": hub.add("dataset", "demo/rows", tiny.dataset(root / "rows", tiny.rows(24))),
+    }
+
+
+@pytest.fixture(scope="session")
+def make(
+    context: ForkServerContext,
+    repositories: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> MakeWorkshop:
+    """Return a function that makes a job on a volume of its own; arguments change its spec."""
+
+    def made(*, work: Path | None = None, **changes: Any) -> Workshop:
+        job = tiny.job(repositories["chat"], repositories["rows"], **changes)
+        folder = tmp_path_factory.mktemp("job")
+        return Workshop(context, folder, work or folder / "work", job)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def done(make: MakeWorkshop) -> Workshop:
+    """A job that went the whole way; tests must leave it as it is."""
+    workshop = make()
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b1")
+    return workshop
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

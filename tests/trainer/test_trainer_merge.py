@@ -1,0 +1,228 @@
+"""The merge against the libraries whose arithmetic it must reproduce, bit for bit."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
+from safetensors.torch import load_file, save_file
+from tests.trainer import tiny
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.hub import Hub
+from tests.trainer.workshop import Workshop
+
+from finetune_trainer import manifest, merge
+
+KINDS = {
+    "lora": {},
+    "rslora": {"useRslora": True, "r": 4, "alpha": 6},
+    "dora": {"useDora": True},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def trained(request: pytest.FixtureRequest, make: MakeWorkshop) -> Workshop:
+    workshop = make(training={"maxSteps": 3, "lora": KINDS[request.param]})
+    workshop.stage_and_train()
+    return workshop
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for shard in sorted(folder.glob("model*.safetensors")):
+        found |= load_file(shard)
+    return found
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_original_is_what_peft_merges(trained: Workshop, dtype: str) -> None:
+    trained.succeed("merge", "--build", dtype, "--dtype", dtype, "--base", "original")
+    # One rounding, at the end: PEFT is given the base in float32.
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        trained.work / "base", dtype=torch.float32
+    )
+    theirs = peft.PeftModel.from_pretrained(base, trained.work / "adapter").merge_and_unload()
+    expected = theirs.to(getattr(torch, dtype)).state_dict()
+    same(weights(trained.work / f"merged-{dtype}"), dict(expected))
+
+
+def test_original_in_the_bases_own_dtype_is_what_peft_merges(trained: Workshop) -> None:
+    trained.succeed("merge", "--build", "own", "--dtype", "bfloat16", "--base", "original")
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        trained.work / "base", dtype=torch.bfloat16
+    )
+    theirs = peft.PeftModel.from_pretrained(base, trained.work / "adapter").merge_and_unload()
+    same(weights(trained.work / "merged-own"), dict(theirs.state_dict()))
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {},
+        {"type": "fp4"},
+        {"doubleQuant": False},
+        {"computeDtype": "float32"},
+        {"computeDtype": "float16"},
+    ],
+    ids=str,
+)
+def test_dequantized_is_the_base_that_was_trained_against(
+    make: MakeWorkshop, quantization: dict[str, Any]
+) -> None:
+    workshop = make(training={"maxSteps": 2, "advanced": {"quantization": quantization}})
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16")
+    full: dict[str, Any] = {
+        "type": "nf4",
+        "doubleQuant": True,
+        "computeDtype": "bfloat16",
+    } | quantization
+    compute = getattr(torch, full["computeDtype"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        workshop.work / "base",
+        dtype=compute,
+        quantization_config=transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=full["type"],
+            bnb_4bit_use_double_quant=full["doubleQuant"],
+            bnb_4bit_compute_dtype=compute,
+        ),
+    )
+    expected = weights(workshop.work / "base")
+    adapter = load_file(workshop.work / "adapter" / "adapter_model.safetensors")
+    rounded = 0
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+            prefix = f"base_model.model.{name}"
+            a, b = adapter[f"{prefix}.lora_A.weight"], adapter[f"{prefix}.lora_B.weight"]
+            expected[f"{name}.weight"] = ((b @ a) * 2.0 + weight).to(torch.bfloat16)
+            rounded += 1
+    assert rounded == 14
+    same(weights(workshop.work / "merged-b"), expected)
+
+
+def test_only_what_was_quantised_is_rounded(done: Workshop) -> None:
+    base, merged = weights(done.work / "base"), weights(done.work / "merged-b1")
+    for name in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
+        assert torch.equal(merged[name], base[name].to(torch.float16)), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_bases_of_other_types_and_tied_embeddings(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path, dtype: str
+) -> None:
+    folder = tiny.model(tmp_path / "base", dtype=dtype, tied=True)
+    workshop = make(
+        model={"source": hub.add("model", f"demo/tied-{dtype}", folder)},
+        training={"maxSteps": 2, "lora": {"targetModules": ["all-linear"]}},
+    )
+    workshop.stage_and_train()
+    ended = workshop.succeed("merge", "--build", "b", "--base", "original")
+    assert ended.message == "14 adapter pairs are merged"
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(base, workshop.work / "adapter").merge_and_unload()
+    expected = dict(theirs.half().state_dict())
+    del expected["lm_head.weight"]
+    same(weights(workshop.work / "merged-b"), expected)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(workshop.work / "merged-b")
+    assert loaded.lm_head.weight.data_ptr() == loaded.model.embed_tokens.weight.data_ptr()
+    assert loaded.dtype == torch.float16
+
+
+def test_a_weight_that_float16_cannot_hold_is_named(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "base", shard="10GB")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][7, 7] = 1e5
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    workshop = make(
+        model={"source": hub.add("model", "demo/large", folder)}, training={"maxSteps": 1}
+    )
+    workshop.stage_and_train()
+    ended = workshop.run("merge", "--build", "b")
+    assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
+    assert "model.embed_tokens.weight reaches" in ended.message
+    assert "set merge.dtype to bfloat16" in ended.message
+    assert "merged-b" not in workshop.published()
+    assert workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16")
+
+
+def change_adapter(workshop: Workshop, change: str) -> None:
+    """Publish another adapter in the place of the trained one, with a valid manifest."""
+    scratch = workshop.work / "changed"
+    shutil.copytree(workshop.work / "adapter", scratch)
+    found = manifest.read(scratch)
+    tensors = load_file(scratch / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
+    if change == "half a pair":
+        del tensors[name]
+    elif change == "another shape":
+        tensors[name] = tensors[name][:, :-1].contiguous()
+    elif change == "an unknown layer":
+        for part in ("A", "B"):
+            own = name.replace("lora_A", f"lora_{part}")
+            tensors[own.replace("layers.1", "layers.9")] = tensors.pop(own)
+    elif change == "no LoRA":
+        tensors["base_model.model.lm_head.weight"] = tensors[name].clone()
+    elif change == "not finite":
+        tensors[name][0, 0] = float("nan")
+    save_file(tensors, scratch / "adapter_model.safetensors")
+    manifest.publish(
+        scratch, workshop.work / "adapter", kind=found.kind, key=found.key, facts=found.facts
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("half a pair", "pair for model.layers.1.mlp.up_proj.weight is incomplete"),
+        ("another shape", "pair for model.layers.1.mlp.up_proj.weight has the shapes (16, 63)"),
+        ("an unknown layer", "changes model.layers.9.mlp.up_proj.weight, which the base's files"),
+        ("no LoRA", "holds base_model.model.lm_head.weight, which is no part of a LoRA pair"),
+        ("not finite", "model.layers.1.mlp.up_proj.weight is not finite"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, change: str, said: str
+) -> None:
+    shutil.copytree(done.work, tmp_path / "work")
+    workshop = make(work=tmp_path / "work")
+    change_adapter(workshop, change)
+    ended = workshop.run("merge", "--build", "b2")
+    assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
+    assert said in ended.message
+    assert "merged-b2" not in workshop.published()
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"), [("llama", "float16"), ("gemma2", "bfloat16"), ("glm4", "bfloat16")]
+)
+def test_families_that_vllm_refuses_in_float16(family: str, dtype: str) -> None:
+    assert merge.resolve_dtype("auto", {"model_type": family}) == dtype
+    assert merge.resolve_dtype("float16", {"model_type": family}) == "float16"
+
+
+def test_the_configuration_keeps_its_own_key_for_the_dtype() -> None:
+    assert merge.with_dtype({"torch_dtype": "float32"}, "float16") == {"torch_dtype": "float16"}
+    assert merge.with_dtype({"dtype": "float32"}, "float16") == {"dtype": "float16"}
+    nested = {"dtype": "bfloat16", "text_config": {"dtype": "bfloat16", "x": 1}}
+    assert merge.with_dtype(nested, "float16") == {
+        "dtype": "float16",
+        "text_config": {"dtype": "float16", "x": 1},
+    }
+    assert json.dumps(merge.with_dtype({"a": 1}, "float16")) == '{"a": 1, "torch_dtype": "float16"}'

@@ -1,0 +1,152 @@
+"""The whole way, and what its results are good for in other people's software."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from bitsandbytes.nn import Linear4bit
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.workshop import Workshop
+
+from finetune_api.result import Result
+from finetune_trainer import manifest
+
+
+def load(folder: Path, **options: Any) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+
+
+def ids(workshop: Workshop) -> torch.Tensor:
+    from finetune_trainer.dataset import TRAIN, Tokens
+
+    tokens = Tokens.load(workshop.work / "dataset" / TRAIN)
+    return torch.tensor(tokens.input_ids[: tokens.rows[1]], dtype=torch.long)[None]
+
+
+def test_each_stage_reports_what_it_made(done: Workshop) -> None:
+    staged = done.succeed("stage").result
+    trained = done.succeed("train").result
+    merged = done.succeed("merge", "--build", "b1").result
+    for each in (staged, trained, merged):
+        assert Result.model_validate(each).outcome == "completed"
+    assert staged["artifacts"]["rows"] == 24
+    assert staged["artifacts"]["plannedSteps"] == 6
+    assert trained["globalStep"] == trained["maxSteps"] == 6
+    assert 0 < trained["loss"] < 6
+    assert trained["gpuSeconds"] > 0
+    assert trained["artifacts"]["datasetDigest"] == staged["artifacts"]["datasetDigest"]
+    assert merged["artifacts"]["adapter"] == trained["artifacts"]["adapter"]
+    assert merged["artifacts"]["mergedDtype"] == "float16"
+    assert "6 optimizer steps" in staged["warnings"][0]
+
+
+def test_nothing_is_done_twice(done: Workshop) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.work.rglob("*") if path.is_file()}
+    for command in (["stage"], ["train"], ["merge", "--build", "b1"]):
+        ended = done.succeed(*command)
+        assert ended.message.endswith("already")
+    after = {path: path.stat().st_mtime_ns for path in done.work.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_folders_are_whole_and_readable_by_the_server(done: Workshop) -> None:
+    assert done.published() == ["adapter", "base", "dataset", "merged-b1"]
+    assert not list(done.work.glob(".*"))
+    for name in done.published():
+        folder = done.work / name
+        found = manifest.read(folder)
+        manifest.verify(folder, kind=found.kind, key=None)
+        on_disk = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        assert on_disk == {entry.name for entry in found.files} | {manifest.FILE}
+        for path in folder.rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644)
+
+
+def test_the_adapter_is_a_plain_peft_adapter(done: Workshop) -> None:
+    folder = done.work / "adapter"
+    config = peft.PeftConfig.from_pretrained(folder)
+    commit = manifest.read(done.work / "base").facts["baseCommit"]
+    assert (config.base_model_name_or_path, config.revision) == ("demo/tiny", commit)
+    base = load(done.work / "base", dtype=torch.float32)
+    plain = base(ids(done)).logits
+    tuned = peft.PeftModel.from_pretrained(base, folder)
+    assert all(p.dtype == torch.float32 for n, p in tuned.named_parameters() if "lora" in n)
+    assert (tuned(ids(done)).logits - plain).abs().max() > 0.01
+    assert str(done.work) not in (folder / "adapter_config.json").read_text()
+
+
+def test_the_merged_model_answers_like_the_one_that_was_trained(done: Workshop) -> None:
+    quantization = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    # The 4-bit weights come from bfloat16, as in training; all else computes in float32.
+    base = load(done.work / "base", dtype=torch.bfloat16, quantization_config=quantization)
+    for module in base.modules():
+        if not isinstance(module, Linear4bit):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
+    with torch.no_grad():
+        untuned = base(ids(done)).logits
+        trained = peft.PeftModel.from_pretrained(base, done.work / "adapter")(ids(done)).logits
+        merged = load(done.work / "merged-b1", dtype=torch.float32)(ids(done)).logits
+    # The rest is float16's rounding of the weights.
+    assert (merged - trained).abs().max() < 0.01
+    assert (merged - untuned).abs().max() > 0.1
+
+
+def test_tokenizer_and_configuration_stay_the_bases_own(done: Workshop) -> None:
+    base, merged = done.work / "base", done.work / "merged-b1"
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (merged / name).read_bytes() == (base / name).read_bytes()
+    before = json.loads((base / "config.json").read_text())
+    after = json.loads((merged / "config.json").read_text())
+    assert before.pop("dtype") == "bfloat16"
+    assert after.pop("dtype") == "float16"
+    assert after == before
+
+
+def test_alpaca_is_served_with_the_prompt_that_was_trained(
+    make: MakeWorkshop, repositories: dict[str, str]
+) -> None:
+    workshop = make(
+        model={"source": repositories["plain"]}, training={"maxSteps": 1, "sequenceLength": 256}
+    )
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b1")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(workshop.work / "merged-b1")
+    asked = [{"role": "user", "content": "Capital of France (0)?"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    assert prompt == ids(workshop)[0, : len(prompt)].tolist()
+    text = tokenizer.decode(prompt)
+    assert text.startswith("<s>Below is an instruction that describes a task. Write")
+    assert text.endswith("### Instruction:\nCapital of France (0)?\n\n### Response:\n")
+
+
+@pytest.mark.parametrize("damaged", ["adapter", "base", "merged-b1"])
+def test_a_damaged_folder_is_never_taken_for_a_result(make: MakeWorkshop, damaged: str) -> None:
+    workshop = make(training={"maxSteps": 1})
+    workshop.stage_and_train()
+    first = workshop.succeed("merge", "--build", "b1").result
+    victim = next((workshop.work / damaged).glob("*.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    again = workshop.run("merge", "--build", "b1")
+    if damaged == "merged-b1":
+        assert again.result["artifacts"] == first["artifacts"]
+        assert "already" not in again.message
+    else:
+        # The merged model is there already; a new build must not be made from damaged parts.
+        assert again.code == 0
+        other = workshop.run("merge", "--build", "b2")
+        assert (other.code, other.result["reason"]) == (78, "ResumeRefused")
+        assert victim.name in other.message
+        assert "merged-b2" not in workshop.published()

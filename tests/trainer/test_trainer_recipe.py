@@ -1,0 +1,319 @@
+"""Every field of the recipe reaches the library that it is meant for."""
+
+import json
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from pydantic import BaseModel
+from tests.trainer import tiny
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.workshop import Workshop
+from trl.trainer.sft_config import SFTConfig
+
+from finetune_api.job import JobConfig
+from finetune_api.recipe import Optimizer, Training
+from finetune_trainer import device as devices
+from finetune_trainer.backends import Order, trl
+from finetune_trainer.dataset import Tokens
+from finetune_trainer.device import Device
+from finetune_trainer.errors import InvalidSpec
+
+CPU = Device(name="cpu", cuda=False)
+A10G = Device(name="NVIDIA A10G", cuda=True, capability=(8, 6))
+T4 = Device(name="Tesla T4", cuda=True, capability=(7, 5))
+
+
+def order(recipe: Training, *, micro_batch: int = 2, packed: bool = False) -> Order:
+    nothing = np.zeros(0, dtype=np.int32)
+    borders = np.zeros(1, dtype=np.int64)
+    return Order(
+        base=Path("base"),
+        source="a/b",
+        commit="c",
+        recipe=recipe,
+        packed=packed,
+        train=Tokens(input_ids=nothing, labels=nothing, rows=borders, sequences=borders),
+        held_out=None,
+        max_steps=10,
+        micro_batch=micro_batch,
+        scratch=Path("scratch"),
+        checkpoint=None,
+        publish_checkpoint=lambda scratch, step: None,
+    )
+
+
+def recipe(**changes: Any) -> Training:
+    job = tiny.job("hf://a/b", "hf://c/d", training=changes)
+    return JobConfig.model_validate(job).training
+
+
+def sft(field: str, value: Any, *, device: Device = CPU) -> SFTConfig:
+    wanted = recipe(**nested(field, value))
+    return SFTConfig(**trl.arguments(order(wanted), device))
+
+
+def nested(field: str, value: Any) -> dict[str, Any]:
+    head, _, rest = field.partition(".")
+    return {head: nested(rest, value) if rest else value}
+
+
+IN_SFT_CONFIG = [
+    ("learningRate", 0.25, "learning_rate", 0.25),
+    ("effectiveBatchSize", 12, "gradient_accumulation_steps", 6),
+    ("sequenceLength", 77, "max_length", 77),
+    ("seed", 9, "seed", 9),
+    ("advanced.gradientCheckpointing", True, "gradient_checkpointing", True),
+    ("advanced.gradientCheckpointing", False, "gradient_checkpointing", False),
+    ("advanced.padToSequenceLength", True, "pad_to_multiple_of", 128),
+    ("advanced.optimizer", "lion_32bit", "optim", "lion_32bit"),
+    ("advanced.lrSchedulerType", "inverse_sqrt", "lr_scheduler_type", "inverse_sqrt"),
+    ("advanced.warmupRatio", 0.25, "warmup_steps", 0.25),
+    ("advanced.weightDecay", 0.125, "weight_decay", 0.125),
+    ("advanced.maxGradNorm", 0.75, "max_grad_norm", 0.75),
+    ("advanced.loggingSteps", 3, "logging_steps", 3),
+    ("advanced.quantization.computeDtype", "float32", "bf16", False),
+    ("advanced.quantization.computeDtype", "bfloat16", "bf16", True),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "name", "expected"), IN_SFT_CONFIG)
+def test_in_trls_words(field: str, value: Any, name: str, expected: Any) -> None:
+    assert getattr(sft(field, value), name) == expected
+
+
+IN_LORA_CONFIG = [
+    ("lora.r", 5, "r", 5),
+    ("lora.alpha", 7, "lora_alpha", 7),
+    ("lora.dropout", 0.5, "lora_dropout", 0.5),
+    ("lora.targetModules", ["q_proj"], "target_modules", {"q_proj"}),
+    ("lora.targetModules", ["all-linear"], "target_modules", "all-linear"),
+    ("lora.useRslora", True, "use_rslora", True),
+    ("lora.useDora", True, "use_dora", True),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "name", "expected"), IN_LORA_CONFIG)
+def test_in_pefts_words(field: str, value: Any, name: str, expected: Any) -> None:
+    found = trl.lora_config(recipe(**nested(field, value)))
+    assert isinstance(found, peft.LoraConfig)
+    assert getattr(found, name) == expected
+
+
+IN_QUANTIZATION = [
+    ("advanced.quantization.type", "fp4", "bnb_4bit_quant_type", "fp4"),
+    ("advanced.quantization.doubleQuant", False, "bnb_4bit_use_double_quant", False),
+    (
+        "advanced.quantization.computeDtype",
+        "float32",
+        "bnb_4bit_compute_dtype",
+        torch.float32,
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "name", "expected"), IN_QUANTIZATION)
+def test_in_bitsandbytes_words(field: str, value: Any, name: str, expected: Any) -> None:
+    found = trl.quantization_config(recipe(**nested(field, value)))
+    assert getattr(found, name) == expected
+    assert found.load_in_4bit
+
+
+ELSEWHERE = {
+    "epochs": "test_steps, test_packing_is_worth_it_from_200_steps_on",
+    "maxSteps": "test_steps, test_each_stage_reports_what_it_made",
+    "packing": "test_packing_is_worth_it_from_200_steps_on",
+    "trainOn": "test_what_is_trained_on_reaches_the_labels",
+    "advanced.overlong": "test_overlong_rows_are_cut_where_that_is_asked_for",
+    "advanced.backend": "test_the_backend_is_the_one_that_is_named",
+    "advanced.microBatchSize": "test_the_micro_batch_reaches_the_trainer",
+    "advanced.attnImplementation": "test_attention",
+    "advanced.tf32": "test_what_only_a_card_has",
+    "advanced.evalSteps": "test_cadence_reaches_the_run",
+    "advanced.saveSteps": "test_cadence_reaches_the_run",
+}
+"""Fields that are no argument of a library, and the tests that show what they do."""
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, info in model.model_fields.items():
+        path = f"{prefix}{info.alias or name}"
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= leaves(inner, f"{path}.")
+        else:
+            found.add(path)
+    return found
+
+
+def test_no_field_of_the_recipe_is_left_out() -> None:
+    arguments = {row[0] for row in [*IN_SFT_CONFIG, *IN_LORA_CONFIG, *IN_QUANTIZATION]}
+    assert leaves(Training) == arguments | ELSEWHERE.keys()
+    here = {path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
+    for tests in ELSEWHERE.values():
+        for test in tests.split(", "):
+            assert any(f"def {test}(" in text for text in here), test
+
+
+@pytest.mark.parametrize("name", Optimizer.__args__)  # type: ignore[attr-defined]
+def test_every_optimizer_can_take_a_step(name: str) -> None:
+    arguments = sft("advanced.optimizer", name)
+    layer = torch.nn.Linear(64, 64)
+    trainer = transformers.Trainer(model=layer, args=arguments)
+    optimizer = trainer.create_optimizer()
+    before = layer.weight.detach().clone()
+    layer(torch.ones(1, 64)).sum().backward()
+    optimizer.step()
+    assert torch.isfinite(layer.weight).all()
+    assert not torch.equal(layer.weight, before)
+
+
+def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:
+    arguments = trl.arguments(order(recipe(), micro_batch=4), CPU)
+    assert arguments["per_device_train_batch_size"] == 4
+    assert arguments["gradient_accumulation_steps"] == 1
+    workshop = make(training={"maxSteps": 1, "advanced": {"microBatchSize": 4}})
+    workshop.stage_and_train()
+    facts = [
+        json.loads((each.work / "adapter/manifest.json").read_text())["facts"]["microBatch"]
+        for each in (workshop, done)
+    ]
+    assert facts == [4, 2]
+
+
+def test_the_backend_is_the_one_that_is_named() -> None:
+    from finetune_trainer import backends
+
+    assert type(backends.load("trl")) is trl.TrlBackend
+    with pytest.raises(ValueError, match="no such backend: other"):
+        backends.load("other")
+
+
+@pytest.mark.parametrize("train_on", ["responses", "all"])
+def test_what_is_trained_on_reaches_the_labels(make: MakeWorkshop, train_on: str) -> None:
+    workshop = make(training={"trainOn": train_on})
+    workshop.succeed("stage")
+    facts = json.loads((workshop.work / "dataset/manifest.json").read_text())["facts"]
+    assert (facts["trainedTokens"] == facts["trainTokens"]) == (train_on == "all")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "expected"),
+    [
+        ("auto", CPU, "sdpa"),
+        ("auto", T4, "sdpa"),
+        ("eager", CPU, "eager"),
+        ("sdpa", A10G, "sdpa"),
+        ("flash_attention_2", A10G, "flash_attention_2"),
+    ],
+)
+def test_attention(wanted: str, device: Device, expected: str) -> None:
+    half = {"quantization": {"computeDtype": "float16"}}
+    chosen = recipe(advanced={"attnImplementation": wanted, **half})
+    assert devices.attention(chosen, device) == expected
+    if wanted == "flash_attention_2":
+        for without in (CPU, T4):
+            with pytest.raises(InvalidSpec, match="set it to auto or sdpa"):
+                devices.check(chosen, without)
+
+
+def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 1, "advanced": {"attnImplementation": "eager"}})
+    assert "on cpu, eager" in workshop.stage_and_train().log
+    assert '"attention": "eager"' in (workshop.work / "adapter/manifest.json").read_text()
+
+
+def test_what_only_a_card_has() -> None:
+    half = recipe(advanced={"quantization": {"computeDtype": "float16"}})
+    assert trl.arguments(order(half), T4)["fp16"] is True
+    assert trl.arguments(order(half), CPU)["fp16"] is False
+    assert trl.arguments(order(recipe()), A10G)["tf32"] is True
+    assert trl.arguments(order(recipe(advanced={"tf32": False})), A10G)["tf32"] is None
+    assert trl.arguments(order(recipe()), T4)["tf32"] is None
+    assert trl.arguments(order(recipe()), A10G)["use_cpu"] is False
+    with pytest.raises(InvalidSpec, match=r"Tesla T4 has no bfloat16: set training\.advanced"):
+        devices.check(recipe(), T4)
+
+
+def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(make: MakeWorkshop) -> None:
+    workshop = make()
+    workshop.succeed("stage")
+    ended = workshop.run("train", NVIDIA_VISIBLE_DEVICES="GPU-1")
+    assert (ended.code, ended.result["reason"]) == (75, "Transient")
+    assert "was given the GPU GPU-1, but CUDA cannot use it" in ended.message
+
+
+def test_cadence_reaches_the_run(make: MakeWorkshop) -> None:
+    workshop = make(
+        dataset={"validationFraction": 0.25},
+        training={"maxSteps": 7, "advanced": {"evalSteps": 2, "saveSteps": 3, "loggingSteps": 4}},
+    )
+    log = workshop.stage_and_train().log
+    evaluated = [step for step in range(1, 8) if f"step {step}/7  loss on held-out" in log]
+    assert evaluated == [2, 4, 6, 7]
+    kept = sorted(path.name for path in (workshop.work / "checkpoints").iterdir())
+    assert kept == ["step-6", "step-7"]
+    assert "step 5/7  loss" not in log
+
+
+def test_float32_adapters_train_a_packed_dora(make: MakeWorkshop) -> None:
+    workshop = make(
+        training={
+            "maxSteps": 3,
+            "packing": "always",
+            "lora": {"useDora": True, "useRslora": True},
+            "advanced": {"gradientCheckpointing": True, "padToSequenceLength": True},
+        }
+    )
+    ended = workshop.stage_and_train()
+    assert ended.result["loss"] < 6
+    from safetensors.torch import load_file
+
+    weights = load_file(workshop.work / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    # Rounded to bfloat16, as TRL would have it, hardly a weight would keep its lower 16 bits.
+    b = weights["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"]
+    assert (b != b.bfloat16().float()).any()
+
+
+def test_metrics_while_it_trains(make: MakeWorkshop, unused_port: int) -> None:
+    workshop = make(
+        dataset={"validationFraction": 0.2},
+        training={"maxSteps": 400, "advanced": {"saveSteps": 2, "evalSteps": 2}},
+    )
+    workshop.succeed("stage")
+    running = workshop.start("train", FINETUNE_METRICS_PORT=str(unused_port))
+    seen: list[dict[str, float]] = []
+
+    def scraped() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{unused_port}/metrics") as answer:
+                text = answer.read().decode()
+        except OSError:
+            return False
+        lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+        seen.append({name: float(value) for name, value in lines})
+        return "finetune_last_checkpoint_step" in seen[-1] and "finetune_eval_loss" in seen[-1]
+
+    running.until(scraped)
+    before = time.monotonic()
+    assert running.process.pid is not None
+    running.process.terminate()
+    assert running.wait().code == 143
+    assert time.monotonic() - before < 10
+    first, last = seen[0], seen[-1]
+    assert first['finetune_stage_info{stage="train"}'] == 1
+    assert "finetune_train_loss" not in first, "a figure must be absent until it is known"
+    assert last["finetune_max_steps"] == 400
+    assert 0 < last["finetune_progress_ratio"] == last["finetune_global_step"] / 400 < 1
+    for name in ("train_loss", "eval_loss", "learning_rate", "grad_norm", "epoch", "eta_seconds"):
+        assert last[f"finetune_{name}"] > 0
+    assert last["finetune_tokens_per_second"] > 0
+    assert last["finetune_gpu_seconds_total"] > 0

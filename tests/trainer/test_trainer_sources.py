@@ -1,0 +1,321 @@
+"""The hub's answers, the volume's limits, and what a user reads when staging is refused."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trainer import tiny
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.hub import Hub
+from tests.trainer.workshop import Ended
+
+from finetune_trainer import manifest
+
+
+def refused(ended: Ended, code: int, reason: str, *said: str) -> None:
+    assert (ended.code, ended.result["outcome"], ended.result["reason"]) == (
+        code,
+        "failed",
+        reason,
+    ), ended.log
+    for each in said:
+        assert each in ended.message
+
+
+@pytest.fixture(scope="module")
+def gated(hub: Hub, repositories: dict[str, str]) -> Iterator[None]:
+    chat, rows = hub.repos["models/demo/tiny"].folder, hub.repos["datasets/demo/rows"].folder
+    hub.add("model", "demo/gated", chat, gated_with="hf_good")
+    hub.add("dataset", "demo/gated", rows, gated_with="hf_other")
+    yield
+    del hub.repos["models/demo/gated"], hub.repos["datasets/demo/gated"]
+
+
+def test_a_model_that_does_not_exist(make: MakeWorkshop) -> None:
+    workshop = make(model={"source": "hf://demo/missing"})
+    ended = workshop.run("stage")
+    refused(ended, 66, "ModelNotFound", "model demo/missing does not exist", "model.tokenSecretRef")
+    assert workshop.published() == []
+    assert list(workshop.work.iterdir()) == []
+
+
+def test_a_dataset_that_does_not_exist_is_told_before_the_base_is_fetched(
+    make: MakeWorkshop, hub: Hub
+) -> None:
+    hub.requests.clear()
+    ended = make(dataset={"source": "hf://demo/missing"}).run("stage")
+    refused(ended, 66, "DatasetNotFound", "dataset demo/missing does not exist")
+    assert not any("resolve" in request for request in hub.requests)
+
+
+def test_a_revision_that_does_not_exist(make: MakeWorkshop) -> None:
+    ended = make(model={"revision": "v9"}).run("stage")
+    refused(ended, 66, "ModelNotFound", "model demo/tiny has no revision 'v9'", "model.revision")
+
+
+@pytest.mark.usefixtures("gated")
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_gated_repositories(make: MakeWorkshop, kind: str) -> None:
+    workshop = make(**{kind: {"source": "hf://demo/gated"}})
+    variable = f"{kind.upper()}_HF_TOKEN"
+    ended = workshop.run("stage")
+    refused(ended, 77, "AccessDenied", f"{kind} demo/gated is gated", f"{kind}.tokenSecretRef")
+    ended = workshop.run("stage", **{variable: "hf_wrong"})
+    refused(ended, 77, "AccessDenied", "has not been granted access")
+    good = {"model": "hf_good", "dataset": "hf_other"}[kind]
+    assert workshop.run("stage", **{variable: good}).code == 0
+    assert good not in (workshop.folder / "log").read_text()
+
+
+def test_a_hub_that_is_down_is_tried_again(make: MakeWorkshop, hub: Hub) -> None:
+    hub.failing = True
+    try:
+        ended = make().run("stage")
+    finally:
+        hub.failing = False
+    refused(ended, 75, "Transient", "the hub failed on dataset demo/rows", "503")
+
+
+def test_a_damaged_download_is_fetched_again(make: MakeWorkshop, hub: Hub) -> None:
+    workshop = make()
+    shard = "model-00002-of-00002.safetensors"
+    hub.corrupt.add(shard)
+    try:
+        ended = workshop.run("stage")
+    finally:
+        hub.corrupt.clear()
+    refused(ended, 75, "Transient", f"{shard} of model demo/tiny arrived damaged")
+    assert workshop.published() == []
+    hub.requests.clear()
+    workshop.succeed("stage")
+    fetched = {request.split("/")[-1] for request in hub.requests if "GET demo/tiny" in request}
+    assert shard in fetched
+    assert "model-00001-of-00002.safetensors" not in fetched
+
+
+def test_a_branch_that_moves_between_attempts_does_not_move_the_base(
+    make: MakeWorkshop, hub: Hub, repositories: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "moving"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    rows = tiny.dataset(tmp_path / "broken", [{"instruction": "a"}])
+    workshop = make(
+        model={"source": hub.add("model", "demo/moving", folder)},
+        dataset={"source": hub.add("dataset", "demo/broken", rows)},
+    )
+    refused(workshop.run("stage"), 65, "DatasetInvalid", "row 1 of train.jsonl")
+    assert workshop.published() == ["base"]
+    commit = manifest.read(workshop.work / "base").facts["baseCommit"]
+    (folder / "NOTICE").write_text("a new commit")
+    tiny.dataset(rows, tiny.rows(8))
+    assert workshop.succeed("stage").result["artifacts"]["baseCommit"] == commit
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("pickles", "holds its weights as pickles only, which are never loaded"),
+        ("gguf", "holds GGUF files only"),
+        ("no config", "has no config.json"),
+        ("own code", "of type 'exotic', which transformers does not know and asks for its own"),
+        ("no language model", "of type 'vit', which is no causal language model"),
+        ("quantised", "is quantised already (gptq)"),
+        ("shard missing", "names 'model-00002-of-00002.safetensors', which is no safetensors file"),
+        ("shard torn", "model-00001-of-00002.safetensors of the model is no intact safetensors"),
+        ("escape", "names '../../x.safetensors'"),
+        ("other layers", "targetModules names gate_proj, which model demo/bad does not have"),
+    ],
+)
+def test_bases_that_cannot_be_trained(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path, change: str, said: str
+) -> None:
+    folder = tmp_path / "bad"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    first, second = sorted(folder.glob("model-*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if change in ("pickles", "gguf"):
+        for path in (first, second, index):
+            path.unlink()
+        (folder / ("pytorch_model.bin" if change == "pickles" else "a.gguf")).touch()
+    elif change == "no config":
+        (folder / "config.json").unlink()
+    elif change == "own code":
+        change_config(folder, model_type="exotic", auto_map={"AutoModel": "x.Y"})
+        (folder / "x.py").write_text("raise SystemExit")
+    elif change == "no language model":
+        change_config(folder, model_type="vit")
+    elif change == "quantised":
+        change_config(folder, quantization_config={"quant_method": "gptq"})
+    elif change == "shard missing":
+        second.unlink()
+    elif change == "shard torn":
+        first.write_bytes(first.read_bytes()[:-10])
+    else:
+        document = json.loads(index.read_text())
+        names = document["weight_map"]
+        if change == "escape":
+            names["lm_head.weight"] = "../../x.safetensors"
+            index.write_text(json.dumps(document))
+        else:
+            for path in (first, second):
+                data = path.read_bytes().replace(b"gate_proj", b"door_proj")
+                path.write_bytes(data)
+    ended = make(model={"source": hub.add("model", "demo/bad", folder)}).run("stage")
+    refused(ended, 64, "InvalidSpec", said)
+
+
+def test_only_the_files_of_the_index_are_fetched(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    for name in ("consolidated.safetensors", "pytorch_model.bin", "modeling_x.py", "README.md"):
+        (folder / name).write_text("not wanted")
+    workshop = make(model={"source": hub.add("model", "demo/more", folder)})
+    workshop.succeed("stage")
+    assert {path.name for path in (workshop.work / "base").iterdir()} == {
+        "manifest.json",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    }
+
+
+def test_a_dataset_from_a_configmap(make: MakeWorkshop, tmp_path: Path) -> None:
+    mounted = tiny.dataset(tmp_path / "mounted", tiny.rows(8), "rows.jsonl")
+    workshop = make(dataset={"source": "configmap://rows/rows.jsonl"})
+    ended = workshop.run("stage", FINETUNE_DATASET_DIR=str(mounted))
+    assert ended.code == 0, ended.log
+    assert ended.result["artifacts"]["rows"] == 8
+    workshop = make(dataset={"source": "configmap://rows/other.jsonl"})
+    ended = workshop.run("stage", FINETUNE_DATASET_DIR=str(mounted))
+    refused(ended, 66, "DatasetNotFound", "has the key 'other.jsonl'")
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 17 MiB."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=17m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def resize(volume: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", volume], check=True)
+
+
+def fill(volume: Path) -> None:
+    with (volume / "ballast").open("wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(b"0" * 65536)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+
+
+def test_a_volume_that_is_too_small_is_told_with_figures(
+    make: MakeWorkshop, small_volume: Path
+) -> None:
+    workshop = make(work=small_volume)
+    (small_volume / "ballast").write_bytes(b"0" * 900_000)
+    ended = workshop.run("stage")
+    refused(ended, 73, "VolumeFull", "model demo/tiny (226.8Ki in 2 safetensors files) needs")
+    assert "free of 17.0Mi: raise spec.storage.size by at least" in ended.message
+    assert workshop.published() == []
+    resize(small_volume, "40m")
+    workshop.succeed("stage")
+
+
+def test_a_volume_that_fills_up_while_it_is_written_to(
+    make: MakeWorkshop, small_volume: Path
+) -> None:
+    workshop = make(work=small_volume, training={"maxSteps": 400, "advanced": {"saveSteps": 1}})
+    workshop.succeed("stage")
+    running = workshop.start("train")
+    running.until(lambda: (workshop.work / "checkpoints" / "step-2").exists())
+    fill(small_volume)
+    ended = running.wait()
+    refused(ended, 73, "VolumeFull", "the volume filled up while training", "spec.storage.size")
+    assert "adapter" not in workshop.published()
+    (small_volume / "ballast").unlink()
+    assert manifest.valid(
+        max((workshop.work / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:])),
+        kind="checkpoint",
+        key=None,
+    )
+
+
+def test_the_module_itself(make: MakeWorkshop, hub: Hub) -> None:
+    """The command as the image runs it: exit code, message and no request that was not meant."""
+    workshop = make(dataset={"source": "hf://demo/missing"})
+    message = workshop.folder / "message"
+    hub.requests.clear()
+    command = [sys.executable, "-m", "finetune_trainer", "stage"]
+    command += ["--config", f"{workshop.folder}/job.json", "--work", str(workshop.work)]
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.url,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "FINETUNE_TERMINATION_LOG": str(message),
+        "FINETUNE_METRICS_PORT": "off",
+    }
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 66, ended.stderr
+    assert json.loads(message.read_text())["reason"] == "DatasetNotFound"
+    assert "stage failed: DatasetNotFound: dataset demo/missing" in ended.stderr
+    assert ended.stdout == ""
+    assert set(hub.requests) == {"GET api/datasets/demo/missing/revision/main"}
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("{", "the job: Invalid JSON"),
+        ('{"name": "a"}', "namespace: Field required"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_broken_configuration(make: MakeWorkshop, document: str | None, said: str) -> None:
+    workshop = make()
+    path = workshop.folder / "job.json"
+    path.unlink()
+    if document is not None:
+        path.write_text(document)
+    refused(workshop.run("stage"), 64, "InvalidSpec", said)
+
+
+def test_a_wrong_call(make: MakeWorkshop) -> None:
+    refused(make().run("merge"), 64, "InvalidSpec", "--build")
+
+
+def test_an_unknown_field_is_refused(make: MakeWorkshop) -> None:
+    workshop = make()
+    workshop.write(tiny.merged(workshop.job, {"training": {"newKnob": 1}}))
+    refused(workshop.run("stage"), 64, "InvalidSpec", "training.newKnob: Extra inputs")
+
+
+def test_an_unexpected_error_is_an_internal_one(make: MakeWorkshop, tmp_path: Path) -> None:
+    workshop = make()
+    (workshop.work / "base").write_text("a file where a folder has to be")
+    ended = workshop.run("stage")
+    refused(ended, 1, "InternalError", "NotADirectoryError")
+    assert "Traceback" in ended.log
+    assert "Traceback" not in ended.message
