@@ -267,7 +267,7 @@ def test_packing_is_worth_it_from_200_steps_on(
     assert (len(train.rows) - 1, train.count < rows) == (rows, packed)
 
 
-@given(st.lists(st.integers(1, 64), min_size=1, max_size=60))  # type: ignore[untyped-decorator]
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=60))
 def test_packing_keeps_every_row_once_and_overfills_nothing(lengths: list[int]) -> None:
     groups = packing.pack(lengths, 64)
     assert sorted(row for group in groups for row in group) == list(range(len(lengths)))

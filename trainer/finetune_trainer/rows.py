@@ -26,17 +26,17 @@ def example_of(values: dict[str, Any], dataset: Dataset, *, template: str | None
     """Read a row. ``template`` is ``chat`` or ``alpaca``; None for format text."""
     columns = dataset.columns
     if dataset.format == "text":
-        return Example(text=_text(values, columns.text or "text"))
+        return Example(text=_text(values, columns.of("text")))
     if dataset.format == "messages":
-        return Example(messages=_messages(values, columns.messages or "messages"))
+        return Example(messages=_messages(values, columns.of("messages")))
     if dataset.format == "prompt-completion":
-        prompt, completion = columns.prompt or "prompt", columns.completion or "completion"
+        prompt, completion = columns.of("prompt"), columns.of("completion")
         return Example(messages=_prompt_completion(values, prompt, completion))
-    prompt = _text(values, columns.instruction or "instruction")
-    further = _text(values, columns.input or "input", optional=True)
+    prompt = _text(values, columns.of("instruction"))
+    further = _text(values, columns.of("input"), optional=True)
     if further:
         prompt += (ALPACA_INPUT if template == "alpaca" else "\n\n") + further
-    answer = _text(values, columns.output or "output")
+    answer = _text(values, columns.of("output"))
     return Example(messages=[_said("user", prompt), _said("assistant", answer)])
 
 
