@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cluster import binaries, images, lifecycle, packages, paths, phases
+from cluster import binaries, hub, images, install, lifecycle, packages, paths, phases
 from cluster.errors import ClusterError
 from cluster.phases import say
 
@@ -21,6 +21,8 @@ def main() -> int:
     commands.add_parser("assets", help="build the control plane's programs, print their folder")
     build = commands.add_parser("images", help="build the images whose inputs changed")
     build.add_argument("names", nargs="*", help=f"of {', '.join(images.ALL)} (default: all)")
+    commands.add_parser("hub", help="make the local hub's content and start it")
+    commands.add_parser("install", help="install the operator from this repository")
     arguments = parser.parse_args()
     try:
         return _run(arguments)
@@ -55,6 +57,11 @@ def _run(arguments: argparse.Namespace) -> int:
     elif command == "assets":
         phases.quiet = True
         print(binaries.ensure(*binaries.ASSETS))
+    elif command == "hub":
+        hub.ensure()
+    elif command == "install":
+        binaries.ensure(binaries.HELM)
+        install.install(install.local_target())
     elif command == "images":
         packages.ensure()
         chosen = arguments.names or list(images.ALL)

@@ -24,12 +24,16 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_c
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Image:
-    """One image: its Dockerfile and inputs, relative to the repository, and the image below."""
+    """One image: its Dockerfile and inputs, relative to the repository, and the image below.
+
+    ``empty`` names folders that the Dockerfile copies and that are empty for this image.
+    """
 
     name: str
     dockerfile: str
     inputs: tuple[str, ...]
     below: str
+    empty: tuple[str, ...] = ()
 
     def files(self) -> Iterator[Path]:
         """All input files, sorted; a named input that is missing is an error."""
@@ -59,11 +63,20 @@ TRAINER = Image(
     inputs=("constraints/trainer.txt", "crds/finetune_api", "trainer/finetune_trainer"),
     below="base",
 )
+# The trainer image without our code: what vLLM lies on, so that a change of our code does not
+# build it anew. Its layers are the trainer image's own.
+PACKAGES = Image(
+    name="finetune-trainer-packages",
+    dockerfile="Dockerfile.trainer",
+    inputs=("constraints/trainer.txt",),
+    empty=("crds/finetune_api", "trainer/finetune_trainer"),
+    below="base",
+)
 VLLM_CPU = Image(
     name="vllm-cpu",
     dockerfile="dev/cluster/images/Dockerfile.vllm-cpu",
     inputs=("dev/cluster/images/vllm-cpu.txt", "dev/cluster/images/vllm-cpu-overrides.txt"),
-    below="finetune-trainer",
+    below="finetune-trainer-packages",
 )
 ALL = {image.name: image for image in (OPERATOR, TRAINER, VLLM_CPU)}
 
@@ -78,7 +91,9 @@ def reference(image: Image) -> str:
 
 
 def _below(image: Image) -> str:
-    return base_image.reference() if image.below == "base" else reference(ALL[image.below])
+    if image.below == "base":
+        return base_image.reference()
+    return reference(PACKAGES if image.below == PACKAGES.name else ALL[image.below])
 
 
 def ensure(*images: Image) -> dict[str, str]:
@@ -86,38 +101,63 @@ def ensure(*images: Image) -> dict[str, str]:
     base_image.ensure()
     references = {}
     for image in images:
-        references[image.name] = target = reference(image)
+        target = reference(image)
         if not registry.has(target):
-            _lock_and_build(image, target)
+            target = _build(image)
+            with phase(f"push image {image.name}"):
+                buildah.push(target, _log(image))
+            _forget_superseded(image, target)
+        references[image.name] = target
     return references
 
 
-def _lock_and_build(image: Image, target: str) -> None:
+def ensure_local(image: Image) -> str:
+    """Build what is missing in buildah's storage, for programs that run from it here."""
+    base_image.ensure()
+    target = reference(image)
+    return target if buildah.exists(target) else _build(image)
+
+
+def _log(image: Image) -> Path:
+    return paths.LOGS / f"image-{image.name}.log"
+
+
+def _build(image: Image) -> str:
+    """Build from a copy of the inputs; returns the reference of what was built."""
     with (paths.IMAGES / f".{image.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if registry.has(target):
-            return
-        if image.below != "base":
-            ensure(ALL[image.below])
-        log = paths.LOGS / f"image-{image.name}.log"
-        with phase(f"build image {image.name}"), tempfile.TemporaryDirectory() as context:
-            for name in (image.dockerfile, *image.inputs):
-                source, copy = paths.REPO / name, Path(context) / name
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                if source.is_dir():
-                    shutil.copytree(source, copy, ignore=IGNORED)
-                else:
-                    shutil.copy2(source, copy)
-            buildah.build(
-                target,
-                Path(context) / image.dockerfile,
-                Path(context),
-                log,
-                arguments={"BASE_IMAGE": _below(image)},
-            )
-        with phase(f"push image {image.name}"):
-            buildah.push(target, log)
-        _forget_superseded(image, target)
+        if image.below == PACKAGES.name:
+            ensure_local(PACKAGES)
+        with tempfile.TemporaryDirectory() as context:
+            target = _copy_inputs(image, Path(context))
+            if not buildah.exists(target):
+                with phase(f"build image {image.name}"):
+                    buildah.build(
+                        target,
+                        Path(context) / image.dockerfile,
+                        Path(context),
+                        _log(image),
+                        arguments={"BASE_IMAGE": _below(image)},
+                    )
+        return target
+
+
+def _copy_inputs(image: Image, context: Path) -> str:
+    """Copy until the inputs did not change meanwhile: the tag must tell the truth."""
+    while True:
+        before = reference(image)
+        for name in (image.dockerfile, *image.inputs):
+            source, copy = paths.REPO / name, context / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.rmtree(copy, ignore_errors=True)
+                shutil.copytree(source, copy, ignore=IGNORED)
+            else:
+                shutil.copy2(source, copy)
+        for name in image.empty:
+            (context / name).mkdir(parents=True, exist_ok=True)
+        if reference(image) == before:
+            return before
 
 
 def _forget_superseded(image: Image, target: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 from cluster import paths
 from cluster.errors import Unsupported
@@ -17,6 +18,7 @@ REQUIRED = {
     "conntrack": "conntrack",
     "containerd": "containerd",
     "containernetworking-plugins": "/usr/lib/cni/ptp",
+    "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
     "debootstrap": "debootstrap",
     "docker-registry": "docker-registry",
     "ipset": "ipset",
@@ -66,6 +68,13 @@ def ensure() -> None:
     still = missing()
     if still:
         raise Unsupported(f"installed, but not found: {' '.join(still)}", log=log)
+
+
+def ensure_lists() -> None:
+    """The package lists that apt-cache reads; a fresh machine may have none."""
+    if not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
+        with phase("read the package lists"):
+            logged(["apt-get", "update"], paths.LOGS / "packages.log")
 
 
 class _no_service_starts:  # noqa: N801 - used like a function

