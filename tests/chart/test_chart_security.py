@@ -1,0 +1,124 @@
+"""What the operator may do, and what its pod may not."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.chart.helm import Object, Values, render
+
+EVERYTHING: Values = {
+    "metrics": {"serviceMonitor": {"enabled": True}},
+    "networkPolicy": {"enabled": True},
+}
+
+
+def _rules(*roles: Object) -> Iterator[tuple[str, str, str]]:
+    """Yield group, resource and verb of everything that the roles allow."""
+    for role in roles:
+        for rule in role["rules"]:
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    for verb in rule["verbs"]:
+                        yield group, resource, verb
+
+
+def test_no_secrets_no_wildcards_no_way_into_pods() -> None:
+    roles = render(EVERYTHING).all("ClusterRole")
+    allowed = set(_rules(*roles))
+    assert allowed
+    for group, resource, verb in allowed:
+        assert "*" not in (group, resource, verb)
+        assert verb not in ("escalate", "bind", "impersonate", "proxy")
+        assert resource.split("/")[0] not in ("secrets", "serviceaccounts", "nodes", "namespaces")
+        assert not resource.startswith("pods/")
+    assert all("nonResourceURLs" not in rule for role in roles for rule in role["rules"])
+
+
+def test_the_operator_may_do_this_and_no_more() -> None:
+    """The whole of it: a new right shows up in this table."""
+    by_resource: dict[str, list[str]] = {}
+    for group, resource, verb in _rules(render(EVERYTHING).one("ClusterRole")):
+        by_resource.setdefault(f"{resource}.{group}".rstrip("."), []).append(verb)
+    assert by_resource == {
+        "finetunejobs.finetune.dev": ["get", "list", "watch"],
+        "finetunejobs/status.finetune.dev": ["update", "patch"],
+        "finetunejobs/finalizers.finetune.dev": ["update"],
+        "jobs.batch": ["get", "list", "watch", "create", "delete"],
+        "deployments.apps": ["get", "list", "watch", "create", "patch", "delete"],
+        "services": ["get", "list", "create", "patch", "delete"],
+        "persistentvolumeclaims": ["get", "list", "watch", "create", "patch"],
+        "configmaps": ["get", "list", "create"],
+        "networkpolicies.networking.k8s.io": ["get", "list", "create"],
+        "pods": ["get", "list", "watch"],
+        "events": ["get", "list"],
+        "events.events.k8s.io": ["create", "patch"],
+    }
+
+
+def test_only_the_operators_account_is_bound() -> None:
+    rendered = render(EVERYTHING)
+    (binding,) = rendered.all("ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == rendered.one("ClusterRole")["metadata"]["name"]
+    account = rendered.one("ServiceAccount")
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "finetune-operator", "namespace": "finetune-system"}
+    ]
+    assert account["automountServiceAccountToken"] is False
+    assert not rendered.all("Role")
+    assert not rendered.all("RoleBinding")
+
+
+@pytest.mark.parametrize(
+    ("role", "covered"),
+    [
+        ("finetune-operator-view", {"view", "edit", "admin"}),
+        ("finetune-operator-edit", {"edit", "admin"}),
+    ],
+)
+def test_the_clusters_own_roles_cover_jobs(role: str, covered: set[str]) -> None:
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    found = render().one("ClusterRole", role)
+    labels = found["metadata"]["labels"]
+    assert {key.removeprefix(prefix) for key in labels if key.startswith(prefix)} == covered
+    verbs = {verb for _, resource, verb in _rules(found) if resource == "finetunejobs"}
+    reading = {"get", "list", "watch"}
+    assert verbs == reading if role.endswith("view") else not verbs & reading
+    assert {group for group, _, _ in _rules(found)} == {"finetune.dev"}
+    # A status that people could write would make the operator believe in results.
+    written = {verb for _, resource, verb in _rules(found) if resource == "finetunejobs/status"}
+    assert written <= {"get"}
+    without = render({"rbac": {"aggregateRoles": False}})
+    assert [each["metadata"]["name"] for each in without.all("ClusterRole")] == [
+        "finetune-operator"
+    ]
+
+
+def test_pod_is_restricted() -> None:
+    pod = render().pod
+    (container,) = pod["containers"]
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "runAsGroup": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert "initContainers" not in pod
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert {next(iter(volume.keys() - {"name"})) for volume in pod["volumes"]} == {
+        "configMap",
+        "emptyDir",
+    }
+    assert container["resources"]["limits"]["memory"]
+
+
+def test_probes_ask_what_the_operator_answers() -> None:
+    (container,) = render().pod["containers"]
+    asked = {
+        probe: container[f"{probe}Probe"]["httpGet"]["path"]
+        for probe in ("startup", "liveness", "readiness")
+    }
+    assert asked == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}

@@ -1,0 +1,181 @@
+"""The chart against a real API server: what it takes, what it allows, what it keeps."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from tests.chart import helm
+from tests.chart.helm import Values, render
+from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+from tests.integration.manifest_files import kubectl
+
+NAMESPACE = "finetune-system"
+OPERATOR = f"system:serviceaccount:{NAMESPACE}:finetune-operator"
+NETWORK_POLICY: Values = {"networkPolicy": {"enabled": True}}
+
+
+@pytest.fixture(scope="module")
+def system(control_plane: ControlPlane) -> str:
+    """The operator's namespace."""
+    try:
+        return control_plane.namespace(NAMESPACE)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        return NAMESPACE
+
+
+@pytest.fixture(scope="module")
+def roles(control_plane: ControlPlane, system: str) -> Iterator[None]:
+    """The chart's roles and bindings, in force."""
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+    documents = [each for each in render().objects if each["kind"] in kinds]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
+    done = kubectl(control_plane, "apply", "-f", "-", stdin=listed)
+    assert done.returncode == 0, done.stderr
+    yield
+    kubectl(control_plane, "delete", "--wait=false", "-f", "-", stdin=listed)
+
+
+@pytest.mark.parametrize("values", [{}, NETWORK_POLICY], ids=["default", "network-policy"])
+def test_api_server_takes_everything(
+    control_plane: ControlPlane, system: str, values: Values
+) -> None:
+    manifests = helm.template(values)
+    done = kubectl(control_plane, "apply", "--dry-run=server", "-f", "-", stdin=manifests)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(server dry run)") == len(render(values).objects)
+
+
+def test_pod_is_let_into_a_restricted_namespace(control_plane: ControlPlane) -> None:
+    """The API server's own admission decides, not a list of fields here."""
+    label = {"pod-security.kubernetes.io/enforce": "restricted"}
+    control_plane.post(
+        "/api/v1/namespaces", {"metadata": {"name": "restricted-chart", "labels": label}}
+    )
+    path = "/api/v1/namespaces/restricted-chart/pods?dryRun=All"
+    pod = {"metadata": {"name": "operator"}, "spec": render().pod}
+    control_plane.post(path, pod)
+    spec = {**pod["spec"], "securityContext": {}}
+    with pytest.raises(ApiError, match="violates PodSecurity"):
+        control_plane.post(path, {**pod, "spec": spec})
+
+
+def _may(plane: ControlPlane, user: str, verb: str, group: str, resource: str, space: str) -> bool:
+    resource, _, subresource = resource.partition("/")
+    asked = {
+        "namespace": space,
+        "verb": verb,
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+    }
+    groups = ["system:authenticated"]
+    if user.startswith("system:serviceaccount:"):
+        groups.append("system:serviceaccounts")
+    review = plane.post(
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+        {"spec": {"user": user, "groups": groups, "resourceAttributes": asked}},
+    )
+    return bool(review["status"]["allowed"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "group", "resource", "allowed"),
+    [
+        ("watch", "finetune.dev", "finetunejobs", True),
+        ("update", "finetune.dev", "finetunejobs/status", True),
+        ("update", "finetune.dev", "finetunejobs/finalizers", True),
+        ("create", "batch", "jobs", True),
+        ("delete", "batch", "jobs", True),
+        ("patch", "apps", "deployments", True),
+        ("patch", "", "persistentvolumeclaims", True),
+        ("create", "", "configmaps", True),
+        ("create", "events.k8s.io", "events", True),
+        ("update", "finetune.dev", "finetunejobs", False),
+        ("delete", "finetune.dev", "finetunejobs", False),
+        ("get", "", "secrets", False),
+        ("list", "", "secrets", False),
+        ("create", "", "pods", False),
+        ("create", "", "pods/exec", False),
+        ("create", "", "serviceaccounts/token", False),
+        ("delete", "", "persistentvolumeclaims", False),
+        ("create", "rbac.authorization.k8s.io", "rolebindings", False),
+    ],
+)
+def test_what_the_operator_may_do(
+    control_plane: ControlPlane, roles: None, verb: str, group: str, resource: str, allowed: bool
+) -> None:
+    assert _may(control_plane, OPERATOR, verb, group, resource, "team-a") is allowed
+
+
+@pytest.mark.parametrize(
+    ("role", "verb", "resource", "allowed"),
+    [
+        ("view", "get", "finetunejobs", True),
+        ("view", "create", "finetunejobs", False),
+        ("edit", "create", "finetunejobs", True),
+        ("edit", "delete", "finetunejobs", True),
+        ("edit", "get", "finetunejobs", True),
+        ("edit", "update", "finetunejobs/status", False),
+        ("admin", "patch", "finetunejobs", True),
+    ],
+)
+def test_what_people_may_do(
+    controller_manager: ControlPlane,
+    roles: None,
+    namespace: str,
+    role: str,
+    verb: str,
+    resource: str,
+    allowed: bool,
+) -> None:
+    """The cluster's own roles take the chart's in: the controller manager adds the rules up."""
+    plane = controller_manager
+    binding = {
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "User", "name": f"a-{role}"}],
+    }
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
+    plane.post(path, binding)
+    wait_until(
+        f"role {role} covers FineTuneJobs",
+        lambda: _may(plane, f"a-{role}", "get", "finetune.dev", "finetunejobs", namespace),
+    )
+    assert _may(plane, f"a-{role}", verb, "finetune.dev", resource, namespace) is allowed
+
+
+def _helm(plane: ControlPlane, *arguments: str) -> None:
+    command = [helm.binary(), f"--kubeconfig={plane.kubeconfig}", f"--namespace={NAMESPACE}"]
+    done = subprocess.run([*command, *arguments], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_uninstalling_keeps_the_crd_and_the_jobs(
+    control_plane: ControlPlane, system: str, namespace: str
+) -> None:
+    path = f"/apis/finetune.dev/v1alpha1/namespaces/{namespace}/finetunejobs"
+    spec = {
+        "model": {"source": "hf://org/model"},
+        "dataset": {"source": "hf://org/data", "format": "text"},
+    }
+    job = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "stays"},
+        "spec": spec,
+    }
+    uid = control_plane.post(path, job)["metadata"]["uid"]
+    deployment = f"/apis/apps/v1/namespaces/{system}/deployments/finetune-operator"
+
+    # The CRD is there already, as it is where kubectl applied it.
+    _helm(control_plane, "install", "finetune-operator", str(helm.CHART), "--take-ownership")
+    assert control_plane.get(deployment)["spec"]["replicas"] == 1
+    _helm(control_plane, "upgrade", "finetune-operator", str(helm.CHART), "--set=logLevel=debug")
+    _helm(control_plane, "uninstall", "finetune-operator")
+
+    with pytest.raises(ApiError, match="not found"):
+        control_plane.get(deployment)
+    assert control_plane.get(f"{path}/stays")["metadata"]["uid"] == uid
