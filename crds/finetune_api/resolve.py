@@ -65,15 +65,10 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     """
     written = _written(spec)
     values = _layered(FineTuneJobSpec, _written(defaults), written)
-    if not _has(written, "training", "epochs"):
-        if _has(values, "training", "maxSteps"):
-            values["training"]["epochs"] = None
-    elif not _has(written, "training", "maxSteps"):
-        values["training"].pop("maxSteps", None)
-    placement = written.get("placement") or {}
-    if "queueName" in written and "nodeSelector" not in placement:
-        values["placement"].pop("nodeSelector", None)
+    _fit_length(values, written)
     _fit_dataset(values, written)
+    if "queueName" in written and not _has(written, "placement", "nodeSelector"):
+        _drop(values, "placement", "nodeSelector")
     try:
         model = FineTuneJobSpec.model_validate(values)
     except ValidationError as error:
@@ -86,7 +81,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         build=digest([revision, _part(model, Edit.REMERGE)]),
         retry_key=digest(_part(model, Edit.RETRY)),
         training_part=training_part,
-        placed_by_user=bool(placement),
+        placed_by_user=bool(written.get("placement")),
     )
 
 
@@ -139,6 +134,15 @@ def _written(values: Mapping[str, Any]) -> Values:
         for key, value in values.items()
         if value is not None
     }
+
+
+def _fit_length(values: Values, written: Values) -> None:
+    """Let the user's choice of epochs or steps replace the other of a lower layer, in place."""
+    epochs, steps = (_has(written, "training", name) for name in ("epochs", "maxSteps"))
+    if epochs and not steps:
+        _drop(values, "training", "maxSteps")
+    elif not epochs and _has(values, "training", "maxSteps"):
+        values["training"]["epochs"] = None
 
 
 def _fit_dataset(values: Values, written: Values) -> None:
@@ -221,6 +225,11 @@ def _has(values: Mapping[str, Any], *path: str) -> bool:
             return False
         value = value[key]
     return True
+
+
+def _drop(values: Values, group: str, name: str) -> None:
+    if isinstance(values.get(group), dict):
+        values[group].pop(name, None)
 
 
 def _explained(error: ValidationError, root: str) -> str:

@@ -5,6 +5,7 @@ Job's own condition: a message alone proves nothing.
 """
 
 import json
+import math
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -12,6 +13,7 @@ from pydantic import Field, ValidationError
 from finetune_api.status import StatusModel
 
 LIMIT = 4096
+_REASON_LENGTH = 64
 
 
 class Result(StatusModel):
@@ -33,18 +35,24 @@ class Result(StatusModel):
     warnings: list[str] = Field(default_factory=list)
 
     def to_message(self) -> str:
-        """Return the JSON, its sentences shortened until it fits the kubelet's limit."""
-        values = self.model_dump(by_alias=True, exclude_none=True, exclude_defaults=False)
-        text = json.dumps(values, ensure_ascii=False)
-        while len(text.encode()) > LIMIT:
+        """Return the JSON, its sentences shortened until it fits the kubelet's limit.
+
+        A number that is none (the loss of a diverged run) is left out: JSON has no word for it.
+        """
+        values = {
+            key: value
+            for key, value in self.model_dump(exclude_none=True).items()
+            if not isinstance(value, float) or math.isfinite(value)
+        }
+        values["reason"] = values["reason"][:_REASON_LENGTH]
+        while len(text := _json(values)) > LIMIT:
             if values["warnings"]:
                 values["warnings"].pop()
             elif len(values["message"]) > 200:
                 values["message"] = values["message"][: len(values["message"]) * 3 // 4] + "…"
             else:
                 values["artifacts"] = {}
-            text = json.dumps(values, ensure_ascii=False)
-        return text
+        return text.decode()
 
     @classmethod
     def from_message(cls, text: str) -> "Result | None":
@@ -53,3 +61,8 @@ class Result(StatusModel):
             return cls.model_validate_json(text)
         except ValidationError:
             return None
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    # A file's name may hold bytes that are no UTF-8; it must not cost the whole message.
+    return json.dumps(values, ensure_ascii=False).encode(errors="replace")

@@ -1,0 +1,201 @@
+"""Every field of the spec, found by walking the models, and another valid value for each.
+
+A new field takes part without a new test; where no value can be made up for it, ``CHANGES`` says
+what to write beside it.
+"""
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+
+from finetune_api.fields import ApiModel, Edit, extra_of
+from finetune_api.spec import FineTuneJobSpec
+
+Spec = dict[str, Any]
+
+ALPACA: Spec = {
+    "model": {"source": "hf://org/model"},
+    "dataset": {"source": "hf://org/data", "format": "alpaca"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """A field that holds a value; ``edit`` is what an edit of it does."""
+
+    path: tuple[str, ...]
+    edit: Edit
+    info: FieldInfo
+
+    def __str__(self) -> str:
+        return ".".join(self.path)
+
+
+def leaves(
+    model: type[ApiModel] = FineTuneJobSpec, path: tuple[str, ...] = (), edit: Edit | None = None
+) -> Iterator[Leaf]:
+    """Yield the leaves below a model; of what is replaced as a whole, its field decides."""
+    for name, info in model.model_fields.items():
+        here = (*path, info.alias or name)
+        own = edit or extra_of(info).edit
+        group = _group(info.annotation)
+        if group is None:
+            yield Leaf(path=here, edit=own, info=info)
+        else:
+            yield from leaves(group, here, own if group.atomic else None)
+
+
+def _group(annotation: Any) -> type[ApiModel] | None:
+    for kind in _alternatives(annotation):
+        if get_origin(kind) is list:
+            return _group(*get_args(kind))
+        if isinstance(kind, type) and issubclass(kind, ApiModel):
+            return kind
+    return None
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(kind for kind in get_args(annotation) if kind is not type(None))
+    return (annotation,)
+
+
+def other_value(leaf: Leaf) -> Any:
+    """Return a value that is valid and not the built-in one."""
+    (kind,) = _alternatives(leaf.info.annotation)
+    default = leaf.info.default
+    if get_origin(kind) is Literal:
+        return next(choice for choice in get_args(kind) if choice != default)
+    if kind is bool:
+        return not default
+    if kind in (int, float):
+        return _number(kind, default, leaf.info.metadata)
+    return {str: "another", list[str]: ["another"], dict[str, str]: {"another": "value"}}[kind]
+
+
+def _number(kind: type, default: Any, bounds: list[Any]) -> Any:
+    low, high = 0.0, 1e9
+    for bound in bounds:
+        if isinstance(bound, Ge | Gt):
+            low = float(str(bound.ge if isinstance(bound, Ge) else bound.gt))
+        if isinstance(bound, Le | Lt):
+            high = float(str(bound.le if isinstance(bound, Le) else bound.lt))
+    written = default if isinstance(default, int | float) else low
+    step = 1 if kind is int else min(0.1, (high - low) / 100)
+    return kind(written + step if written + step < high else written - step)
+
+
+def nested(path: tuple[str, ...], value: Any) -> Spec:
+    """Return a spec in which only ``path`` is written."""
+    for step in reversed(path):
+        value = {step: value}
+    return dict(value)
+
+
+def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Spec:
+    """Return ``upper`` over ``lower``, key by key."""
+    result = dict(lower)
+    for key, value in upper.items():
+        below = result.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(below, value) if both else value
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What is written before an edit and what after it; both lie over ``ALPACA``."""
+
+    before: Spec
+    after: Spec
+
+
+def _toleration(**fields: Any) -> Spec:
+    return {"placement": {"tolerations": [{"operator": "Exists", "key": "pool", **fields}]}}
+
+
+def _dataset(**fields: Any) -> Spec:
+    return {"dataset": fields}
+
+
+_NO_EXECUTE = {"effect": "NoExecute"}
+_SOURCE = {"name": "hf", "key": "token"}
+
+CHANGES: dict[str, Change] = {
+    "model.source": Change(before={}, after={"model": {"source": "hf://org/another"}}),
+    "dataset.source": Change(before={}, after=_dataset(source="hf://org/another")),
+    "dataset.format": Change(before={}, after=_dataset(format="messages")),
+    "dataset.columns.messages": Change(
+        before=_dataset(format="messages"),
+        after=_dataset(format="messages", columns={"messages": "chat"}),
+    ),
+    "dataset.columns.prompt": Change(
+        before=_dataset(format="prompt-completion"),
+        after=_dataset(format="prompt-completion", columns={"prompt": "question"}),
+    ),
+    "dataset.columns.completion": Change(
+        before=_dataset(format="prompt-completion"),
+        after=_dataset(format="prompt-completion", columns={"completion": "answer"}),
+    ),
+    "dataset.columns.text": Change(
+        before=_dataset(format="text"), after=_dataset(format="text", columns={"text": "body"})
+    ),
+    **{
+        f"{group}.tokenSecretRef.{name}": Change(
+            before={group: {"tokenSecretRef": _SOURCE}},
+            after={group: {"tokenSecretRef": {**_SOURCE, name: "another"}}},
+        )
+        for group in ("model", "dataset")
+        for name in ("name", "key")
+    },
+    # 2 is what left out means, but the trainer may halve it; written, it is kept.
+    "training.advanced.microBatchSize": Change(
+        before={}, after={"training": {"advanced": {"microBatchSize": 2}}}
+    ),
+    "training.trainOn": Change(before={}, after={"training": {"trainOn": "all"}}),
+    "merge.enabled": Change(
+        before={"serving": {"enabled": False}},
+        after={"serving": {"enabled": False}, "merge": {"enabled": False}},
+    ),
+    "serving.gpuMemoryUtilization": Change(
+        before={}, after={"serving": {"gpuMemoryUtilization": 0.5}}
+    ),
+    "storage.size": Change(before={}, after={"storage": {"size": "120Gi"}}),
+    "placement.zones": Change(before={}, after={"placement": {"zones": ["eu-central-1a"]}}),
+    "placement.tolerations.key": Change(before=_toleration(), after=_toleration(key="other")),
+    "placement.tolerations.operator": Change(
+        before=_toleration(), after=_toleration(operator="Equal")
+    ),
+    "placement.tolerations.value": Change(
+        before=_toleration(operator="Equal"), after=_toleration(operator="Equal", value="tuning")
+    ),
+    "placement.tolerations.effect": Change(
+        before=_toleration(), after=_toleration(effect="NoSchedule")
+    ),
+    "placement.tolerations.tolerationSeconds": Change(
+        before=_toleration(**_NO_EXECUTE), after=_toleration(**_NO_EXECUTE, tolerationSeconds=60)
+    ),
+    **{
+        f"resources.{stage}.{part}": Change(
+            before={}, after={"resources": {stage: {part: {"example.com/fpga": "1"}}}}
+        )
+        for stage in ("stage", "train", "merge", "serve")
+        for part in ("requests", "limits")
+    },
+}
+# The one value there is cannot be changed.
+UNCHANGEABLE = {"training.advanced.backend"}
+
+
+def change_of(leaf: Leaf) -> Change:
+    """Return an edit of this field alone."""
+    found = CHANGES.get(str(leaf))
+    return found or Change(before={}, after=nested(leaf.path, other_value(leaf)))
+
+
+LEAVES = list(leaves())
+CHANGEABLE = [leaf for leaf in LEAVES if str(leaf) not in UNCHANGEABLE]

@@ -1,0 +1,251 @@
+"""Layers of values: the user's, the administrator's, the built-in ones; and what is frozen."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.unit.api.leaves import ALPACA, CHANGEABLE, LEAVES, Leaf, Spec, change_of, merged, nested
+
+from finetune_api.job import JobConfig
+from finetune_api.resolve import (
+    InvalidSpec,
+    Resolved,
+    builtin_defaults,
+    effective_defaults,
+    resolve,
+)
+
+FORMATS = ("alpaca", "messages", "prompt-completion", "text")
+DEFAULTS = builtin_defaults()
+
+
+def _at(values: Any, path: tuple[str, ...]) -> Any:
+    for step in path:
+        if not isinstance(values, dict) or step not in values:
+            return None
+        values = values[step]
+    return values
+
+
+# Of what is replaced as a whole, the whole.
+WRITTEN_OUT = {
+    path: _at(DEFAULTS, path)
+    for leaf in LEAVES
+    for path in (leaf.path[:2] if leaf.path[0] == "resources" else leaf.path,)
+    if _at(DEFAULTS, path) is not None
+}
+
+
+def _names(resolved: Resolved) -> tuple[str, str, str]:
+    return resolved.revision, resolved.build, resolved.retry_key
+
+
+def _dataset(format_: str, **fields: Any) -> Spec:
+    dataset = {"source": "hf://org/data", "format": format_, **fields}
+    return {"model": {"source": "hf://org/model"}, "dataset": dataset}
+
+
+@settings(deadline=None)
+@given(paths=st.sets(st.sampled_from(sorted(WRITTEN_OUT))), format_=st.sampled_from(FORMATS))
+def test_spelling_out_a_built_in_value_changes_nothing(
+    paths: set[tuple[str, ...]], format_: str
+) -> None:
+    spec = _dataset(format_)
+    written = spec
+    for path in paths:
+        written = merged(written, nested(path, WRITTEN_OUT[path]))
+    assert _names(resolve(written, DEFAULTS)) == _names(resolve(spec, DEFAULTS))
+
+
+@pytest.mark.parametrize(
+    ("format_", "written"),
+    [
+        ("alpaca", {"dataset": {"revision": "main"}}),
+        ("alpaca", {"dataset": {"columns": {"instruction": "instruction", "input": "input"}}}),
+        ("messages", {"dataset": {"columns": {"messages": "messages"}}}),
+        ("alpaca", {"training": {"trainOn": "responses"}}),
+        ("text", {"training": {"trainOn": "all"}}),
+        ("alpaca", {"model": {"revision": None}, "training": None}),
+        ("alpaca", {"podMetadata": {}, "placement": {}}),
+    ],
+)
+def test_so_does_spelling_out_what_a_description_says(format_: str, written: Spec) -> None:
+    spec = _dataset(format_)
+    assert _names(resolve(merged(spec, written), DEFAULTS)) == _names(resolve(spec, DEFAULTS))
+
+
+def test_so_does_the_default_key_of_a_secret() -> None:
+    short = merged(ALPACA, {"model": {"tokenSecretRef": {"name": "hf"}}})
+    long = merged(short, {"model": {"tokenSecretRef": {"key": "token"}}})
+    assert _names(resolve(short, DEFAULTS)) == _names(resolve(long, DEFAULTS))
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [leaf for leaf in CHANGEABLE if _at(ALPACA, leaf.path) is None and leaf.path[0] != "placement"],
+    ids=str,
+)
+def test_an_administrators_value_counts_as_if_it_were_written(leaf: Leaf) -> None:
+    change = change_of(leaf)
+    if leaf.path[:2] == ("dataset", "columns"):
+        spec = _dataset(_at(change.after, ("dataset", "format")) or "alpaca")
+        change = type(change)(before={}, after={"dataset": {"columns": _columns(change.after)}})
+    else:
+        spec = ALPACA
+    written = resolve(merged(spec, change.after), DEFAULTS)
+    default = resolve(spec, effective_defaults(change.after))
+    assert _names(written) == _names(default)
+    assert written.spec == default.spec
+
+
+def _columns(spec: Spec) -> Any:
+    return _at(spec, ("dataset", "columns"))
+
+
+@pytest.mark.parametrize(
+    "leaf", [leaf for leaf in CHANGEABLE if _at(DEFAULTS, leaf.path) is not None], ids=str
+)
+def test_a_revision_keeps_the_defaults_that_it_started_with(leaf: Leaf) -> None:
+    """The stored tree is the truth: what the running code has as its own default counts nothing."""
+    *group, name = leaf.path
+    other = _at(change_of(leaf).after, leaf.path)
+    stored = copy.deepcopy(DEFAULTS)
+    if name == "enabled":
+        stored["serving"]["enabled"] = False
+    _at(stored, tuple(group))[name] = other
+    assert _at(resolve(ALPACA, stored).spec.model_dump(mode="json"), leaf.path) == other
+
+
+@pytest.mark.parametrize("path", sorted(WRITTEN_OUT), ids=".".join)
+def test_a_field_that_an_upgrade_adds_changes_no_revision(path: tuple[str, ...]) -> None:
+    """Defaults that were stored before the field existed say nothing of it."""
+    stored = copy.deepcopy(DEFAULTS)
+    del _at(stored, path[:-1])[path[-1]]
+    then, now = resolve(ALPACA, stored), resolve(ALPACA, DEFAULTS)
+    expected = copy.deepcopy(now.training_part)
+    inner = _at(expected, path[:-1])
+    if isinstance(inner, dict):
+        inner.pop(path[-1], None)
+    assert then.training_part == expected
+
+
+def test_max_steps_replaces_the_epochs_of_a_lower_layer() -> None:
+    steps = {"training": {"maxSteps": 10}}
+    written = resolve(merged(ALPACA, steps), DEFAULTS).spec.training
+    assert (written.epochs, written.max_steps) == (None, 10)
+    default = resolve(ALPACA, effective_defaults(steps)).spec.training
+    assert (default.epochs, default.max_steps) == (None, 10)
+    back = resolve(merged(ALPACA, {"training": {"epochs": 2}}), effective_defaults(steps))
+    assert (back.spec.training.epochs, back.spec.training.max_steps) == (2.0, None)
+
+
+def test_the_trainer_gets_exactly_one_of_epochs_and_steps() -> None:
+    for spec in ({}, {"training": {"maxSteps": 10}}, {"training": {"epochs": 1}}):
+        resolved = resolve(merged(ALPACA, spec), DEFAULTS)
+        job = JobConfig(
+            namespace="team",
+            name="demo",
+            uid="1",
+            revision=resolved.revision,
+            model=resolved.spec.model,
+            dataset=resolved.spec.dataset,
+            training=resolved.spec.training,
+        )
+        read = JobConfig.model_validate_json(job.model_dump_json())
+        assert (read.training.epochs is None) != (read.training.max_steps is None)
+        assert read == job
+
+
+def test_a_selector_is_replaced_and_a_queue_drops_the_administrators() -> None:
+    defaults = effective_defaults({"placement": {"nodeSelector": {"gpu": "a10g"}, "zones": ["a"]}})
+    assert resolve(ALPACA, defaults).spec.placement.node_selector == {"gpu": "a10g"}
+    own = resolve(merged(ALPACA, {"placement": {"nodeSelector": {"pool": "x"}}}), defaults)
+    assert own.spec.placement.node_selector == {"pool": "x"}
+    assert own.spec.placement.zones == ["a"]
+    queued = resolve(merged(ALPACA, {"queueName": "team"}), defaults)
+    assert queued.spec.placement.node_selector is None
+    assert (own.placed_by_user, queued.placed_by_user) == (True, False)
+
+
+def test_an_administrators_value_for_another_kind_of_dataset_is_left_out() -> None:
+    """Else a default for most jobs would be an error in the rest, for others to mend."""
+    defaults = effective_defaults(
+        {
+            "dataset": {"promptTemplate": "alpaca", "tokenSecretRef": {"name": "hf"}},
+            "training": {"trainOn": "responses"},
+        }
+    )
+    text = resolve(_dataset("text"), defaults).spec
+    assert (text.dataset.prompt_template, text.training.train_on) == ("auto", "all")
+    rows = resolve(_dataset("alpaca", source="configmap://rows/rows.jsonl"), defaults).spec
+    assert rows.dataset.token_secret_ref is None
+    assert rows.dataset.prompt_template == "alpaca"
+    hub = resolve(_dataset("alpaca"), defaults).spec
+    assert hub.dataset.token_secret_ref is not None
+
+
+@pytest.mark.parametrize(
+    ("administrators", "said"),
+    [
+        (
+            {"training": {"lora": {"rank": 16}}},
+            "defaults.training.lora.rank: there is no such field",
+        ),
+        ({"training": {"lora": {"r": 0}}}, r"defaults.training.lora.r: .*\(it is 0\)"),
+        ({"training": {"epochs": 1, "maxSteps": 5}}, "epochs and maxSteps exclude each other"),
+        ({"merge": {"enabled": False}}, "serving needs the merged model"),
+        ({"storage": {"size": "60GB"}}, "write a quantity such as"),
+        ({"placement": ["zone"]}, "defaults.placement: "),
+    ],
+)
+def test_defaults_that_no_job_could_have_are_refused(administrators: Spec, said: str) -> None:
+    with pytest.raises(InvalidSpec, match=said):
+        effective_defaults(administrators)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _refusal(call: Callable[[], object]) -> str | None:
+    try:
+        call()
+    except InvalidSpec as refusal:
+        return str(refusal)
+    return None
+
+
+@settings(deadline=None)
+@given(
+    path=st.sampled_from([leaf.path[:depth] for leaf in LEAVES for depth in (1, 2, 3, 4)]),
+    value=JSON,
+    queue=st.booleans(),
+)
+@example(path=("placement",), value=5, queue=True)
+@example(path=("placement",), value="nodes", queue=True)
+@example(path=("training",), value=[], queue=False)
+@example(path=("dataset", "source"), value={}, queue=False)
+@example(path=("dataset", "columns"), value={"input": {}}, queue=False)
+@example(path=("dataset", "format"), value=[], queue=False)
+def test_whatever_slips_past_the_schema_is_an_invalid_spec(
+    path: tuple[str, ...], value: object, queue: bool
+) -> None:
+    spec = merged(merged(ALPACA, {"queueName": "team"} if queue else {}), nested(path, value))
+    said = _refusal(lambda: resolve(spec, DEFAULTS))
+    assert said is None or said.startswith("spec")
+    said = _refusal(lambda: effective_defaults(spec))
+    assert said is None or said.startswith("defaults")
+
+
+def test_inputs_are_left_as_they_are() -> None:
+    spec = merged(ALPACA, {"training": {"maxSteps": 3}, "queueName": "team"})
+    defaults = effective_defaults({"placement": {"nodeSelector": {"a": "b"}}})
+    before = copy.deepcopy((spec, defaults))
+    resolve(spec, defaults)
+    assert (spec, defaults) == before

@@ -1,0 +1,114 @@
+"""The termination message: whatever happened fits into 4,096 bytes and can be read again."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from finetune_api.exitcodes import FINAL, ExitCode
+from finetune_api.result import LIMIT, Result
+
+TEXT = st.text(max_size=20_000) | st.text(alphabet='\x00\x1f"\\😀é', max_size=20_000)
+NUMBER = st.none() | st.floats()
+
+
+@settings(deadline=None)
+@given(
+    reason=TEXT,
+    message=TEXT,
+    loss=NUMBER,
+    seconds=NUMBER,
+    step=st.none() | st.integers(min_value=0),
+    artifacts=st.dictionaries(TEXT, TEXT | st.integers(), max_size=30),
+    warnings=st.lists(TEXT, max_size=40),
+)
+@example("R" * 9000, "", None, None, None, {}, [])
+@example("VolumeFull", "\udcff.jsonl: no space", math.nan, math.inf, 1, {}, ["\udcff"])
+def test_a_message_fits_and_can_be_read(
+    reason: str,
+    message: str,
+    loss: float | None,
+    seconds: float | None,
+    step: int | None,
+    artifacts: dict[str, Any],
+    warnings: list[str],
+) -> None:
+    result = Result(
+        stage="train",
+        outcome="failed",
+        reason=reason,
+        message=message,
+        loss=loss,
+        gpu_seconds=seconds,
+        global_step=step,
+        artifacts=artifacts,
+        warnings=warnings,
+    )
+    text = result.to_message()
+    assert len(text.encode()) <= LIMIT
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    read = Result.from_message(text)
+    assert read is not None
+    assert (read.stage, read.outcome, read.global_step) == ("train", "failed", step)
+    assert read.reason == reason[:64]
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    result = Result(
+        stage="stage",
+        outcome="completed",
+        reason="Completed",
+        message="1,024 rows",
+        artifacts={"rows": 1024, "datasetDigest": "sha256:" + "a" * 64},
+        warnings=["3 rows are longer than sequenceLength"],
+    )
+    assert Result.from_message(result.to_message()) == result
+
+
+def test_the_digests_outlive_the_warnings() -> None:
+    """Without them the next stage would not be believed."""
+    artifacts = {"adapter": "sha256:" + "a" * 64, "baseCommit": "b" * 40}
+    result = Result(
+        stage="train",
+        outcome="completed",
+        reason="Completed",
+        message="m" * 5000,
+        artifacts=artifacts,
+        warnings=["w" * 300] * 20,
+    )
+    read = Result.from_message(result.to_message())
+    assert read is not None
+    assert read.artifacts == artifacts
+    assert read.message.startswith("m" * 200)
+
+
+def test_the_first_warnings_are_kept() -> None:
+    warnings = [f"{number} {'w' * 300}" for number in range(20)]
+    result = Result(stage="stage", outcome="completed", reason="Completed", warnings=warnings)
+    read = Result.from_message(result.to_message())
+    assert read is not None
+    assert 5 < len(read.warnings) < 20
+    assert read.warnings == warnings[: len(read.warnings)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Traceback (most recent call last):", "{}", "[]", '{"stage": "train"', '{"stage": "eat"}'],
+)
+def test_what_is_no_result_is_none(text: str) -> None:
+    assert Result.from_message(text) is None
+
+
+def test_a_newer_trainers_result_can_be_read() -> None:
+    text = '{"stage": "train", "outcome": "completed", "reason": "Completed", "carbon": 3}'
+    assert Result.from_message(text) is not None
+
+
+def test_no_retry_for_what_no_retry_mends() -> None:
+    """The list stands in the podFailurePolicy of Jobs that already exist: it only ever grows."""
+    assert FINAL == (64, 65, 66, 73, 77, 78, 80, 81, 82, 83, 84, 85)
+    retried = {ExitCode.COMPLETED, ExitCode.INTERNAL_ERROR, ExitCode.TRANSIENT, ExitCode.STOPPED}
+    assert not retried & set(FINAL)
