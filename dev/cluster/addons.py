@@ -27,14 +27,14 @@ CLASSES = {"local-path": paths.VOLUMES, "local-path-small": paths.SMALL_VOLUMES}
 
 def start(helper_image: str) -> None:
     """Apply the objects and start what does not run."""
-    kubectl.apply(*_roles(), *_dns_objects(), *_storage_objects())
+    kubectl.local().apply(*_roles(), *_dns_objects(), *_storage_objects())
     _start_dns()
     _start_provisioner(helper_image)
 
 
 def apply_roles() -> None:
     """The roles alone: the firewall must read policies before anything else runs."""
-    kubectl.apply(*_roles())
+    kubectl.local().apply(*_roles())
 
 
 def _role(name: str, *rules: tuple[str, list[str], list[str]]) -> list[dict[str, Any]]:
@@ -183,14 +183,12 @@ def _start_provisioner(helper_image: str) -> None:
         "metadata": {"name": "helper-pod"},
         "spec": {"containers": [{"name": "helper-pod", "image": helper_image}]},
     }
-    helper_file = files.write(
-        paths.ETC / "local-path-helper.json", json.dumps(helper, indent=2)
-    )
+    helper_file = files.write(paths.ETC / "local-path-helper.json", json.dumps(helper, indent=2))
     scripts = {
         "setup": '#!/bin/sh\nset -eu\nmkdir -m 0777 -p "$VOL_DIR"\n',
         "teardown": '#!/bin/sh\nset -eu\nrm -rf "$VOL_DIR"\n',
     }
-    kubectl.apply(
+    kubectl.local().apply(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",

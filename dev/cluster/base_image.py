@@ -54,9 +54,7 @@ def _build(image: str) -> None:
                 'FROM scratch\nADD root.tar /\nCMD ["/bin/sh"]\n'
             )
             shutil.rmtree(root)
-            buildah.build(
-                image, Path(folder) / "Dockerfile", Path(folder), log, arguments={}
-            )
+            buildah.build(image, Path(folder) / "Dockerfile", Path(folder), log, arguments={})
     buildah.push(image, log)
 
 

@@ -22,6 +22,7 @@ from cluster.settings import KUBERNETES_VERSION
 from cluster.shell import logged
 
 _VERSION = "k8s.io/component-base/version"
+_HELM = "helm.sh/helm/v3/pkg/chartutil"
 _MAJOR, _MINOR = KUBERNETES_VERSION.removeprefix("v").split(".")[:2]
 KUBERNETES_FLAGS = " ".join(
     [
@@ -54,9 +55,7 @@ CONTROL_PLANE = Group(
     flags=KUBERNETES_FLAGS,
     packages={
         "etcd": "go.etcd.io/etcd/server/v3",
-        **_kubernetes(
-            "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"
-        ),
+        **_kubernetes("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"),
     },
 )
 NODE = Group(
@@ -81,7 +80,8 @@ VOLUMES = Group(
 HELM = Group(
     name="helm",
     module="helm",
-    flags="-s -w",
+    # Without these it renders charts for a Kubernetes of years ago.
+    flags=f"-s -w -X {_HELM}.k8sVersionMajor={_MAJOR} -X {_HELM}.k8sVersionMinor={_MINOR}",
     packages={"helm": "helm.sh/helm/v3/cmd/helm"},
 )
 # Helm last: it shares nothing with the rest, and the cluster starts without it.

@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 def command(*arguments: str) -> list[str]:
-    """buildah with our storage."""
+    """Return a buildah command on our storage."""
     places = ["--root", str(paths.BUILDAH_ROOT), "--runroot", str(paths.BUILDAH_RUN)]
     return ["buildah", *places, "--storage-driver", "overlay", *arguments]
 
@@ -35,11 +35,9 @@ def host_volumes() -> list[str]:
     sources = {CERTIFICATES: CERTIFICATES}
     for target, candidates in SETTINGS.items():
         present = [name for name in map(os.path.expanduser, candidates) if os.path.isfile(name)]
-        sources.update({name: target for name in present[:1]})
+        sources.update(dict.fromkeys(present[:1], target))
     return [
-        word
-        for source, target in sources.items()
-        for word in ("--volume", f"{source}:{target}:ro")
+        word for source, target in sources.items() for word in ("--volume", f"{source}:{target}:ro")
     ]
 
 

@@ -146,9 +146,12 @@ def _remove_chains(tool: str) -> None:
         elif line.startswith(":") and line[1:].startswith(CHAIN_PREFIXES):
             chain = line[1:].split()[0]
             changes.setdefault(table, []).extend([f"-F {chain}", f"-X {chain}"])
-        elif line.startswith("-A ") and any(f" {prefix}" in line for prefix in CHAIN_PREFIXES):
-            if not line.split()[1].startswith(CHAIN_PREFIXES):
-                changes.setdefault(table, []).append("-D " + line.removeprefix("-A "))
+        elif (
+            line.startswith("-A ")
+            and not line.split()[1].startswith(CHAIN_PREFIXES)
+            and any(f" {prefix}" in line for prefix in CHAIN_PREFIXES)
+        ):
+            changes.setdefault(table, []).append("-D " + line.removeprefix("-A "))
     # Jumps go before the chains that they lead to, and chains are emptied before they go.
     rank = {"-D": 0, "-F": 1, "-X": 2}
     text = ""

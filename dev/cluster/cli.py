@@ -5,25 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cluster import binaries, hub, images, install, lifecycle, packages, paths, phases
+from cluster import (
+    binaries,
+    demo,
+    hub,
+    images,
+    install,
+    kubectl,
+    lifecycle,
+    packages,
+    paths,
+    phases,
+)
 from cluster.errors import ClusterError
 from cluster.phases import say
 
 
 def main() -> int:
     """Run one command; an error names what failed, the log and the way out."""
-    parser = argparse.ArgumentParser(prog="dev/cluster", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start the cluster, or make it whole")
-    commands.add_parser("down", help="stop and remove it")
-    commands.add_parser("status", help="what runs")
-    commands.add_parser("kubeconfig", help="print the kubeconfig's path")
-    commands.add_parser("assets", help="build the control plane's programs, print their folder")
-    build = commands.add_parser("images", help="build the images whose inputs changed")
-    build.add_argument("names", nargs="*", help=f"of {', '.join(images.ALL)} (default: all)")
-    commands.add_parser("hub", help="make the local hub's content and start it")
-    commands.add_parser("install", help="install the operator from this repository")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     try:
         return _run(arguments)
     except ClusterError as error:
@@ -32,6 +32,26 @@ def main() -> int:
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it stopped")
         return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dev/cluster", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start the cluster, or make it whole")
+    commands.add_parser("down", help="stop and remove it")
+    commands.add_parser("status", help="what runs")
+    commands.add_parser("kubeconfig", help="print the kubeconfig's path")
+    commands.add_parser("assets", help="build the control plane's programs, print their folder")
+    commands.add_parser("hub", help="make the local hub's content and start it")
+    commands.add_parser("install", help="install the operator of this repository, and the hub")
+    build = commands.add_parser("images", help="build the images whose inputs changed")
+    build.add_argument("names", nargs="*", help=f"of {', '.join(images.ALL)} (default: all)")
+    run = commands.add_parser("run", help="the whole demo")
+    run.add_argument("--current", action="store_true", help="use the current kubeconfig context")
+    for name in ("operator", "trainer", "serving"):
+        run.add_argument(f"--image-{name}", default="", help="with --current: the image")
+    run.add_argument("--hub-endpoint", default="", help="with --current: a hub with demo/…")
+    return parser
 
 
 def report(error: ClusterError) -> None:
@@ -60,11 +80,36 @@ def _run(arguments: argparse.Namespace) -> int:
     elif command == "hub":
         hub.ensure()
     elif command == "install":
-        binaries.ensure(binaries.HELM)
-        install.install(install.local_target())
+        install_here()
     elif command == "images":
         packages.ensure()
         chosen = arguments.names or list(images.ALL)
+        unknown = sorted(set(chosen) - set(images.ALL))
+        if unknown:
+            raise ClusterError(f"no such image: {', '.join(unknown)}; there are {list(images.ALL)}")
         for reference in images.ensure(*(images.ALL[name] for name in chosen)).values():
             print(reference)
+    elif command == "run":
+        demo.run(_elsewhere(arguments) if arguments.current else None)
     return 0
+
+
+def install_here() -> None:
+    """The hub and the operator of this repository on the local cluster."""
+    binaries.ensure(binaries.HELM)
+    hub.ensure()
+    install.install(kubectl.local(), install.local_images())
+
+
+def _elsewhere(arguments: argparse.Namespace) -> demo.Elsewhere:
+    given = {
+        name: getattr(arguments, f"image_{name}") for name in ("operator", "trainer", "serving")
+    }
+    missing = [f"IMAGE_{name.upper()}" for name, value in given.items() if not value]
+    if missing:
+        raise ClusterError(
+            f"make run CLUSTER=current needs {', '.join(missing)}",
+            hint="build with docker, podman or buildah, push to a registry that the nodes can "
+            "pull from, and name the images",
+        )
+    return demo.Elsewhere(images=install.Images(**given), hub_endpoint=arguments.hub_endpoint)

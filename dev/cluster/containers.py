@@ -21,7 +21,7 @@ NETWORK_NAMESPACES = paths.CONTAINERD_STATE / "io.containerd.grpc.v1.cri" / "net
 
 
 def write_config(pause_image: str) -> Path:
-    """containerd's and the network's configuration files; returns containerd's."""
+    """Write the configuration of containerd and of the network; returns containerd's."""
     # ptp, not bridge: traffic between pods on a bridge passes the firewall by where the
     # kernel lacks br_netfilter. Masquerading is one rule of ours (network.py).
     network = {
@@ -101,6 +101,6 @@ def start(pause_image: str) -> None:
 
 
 def ctr(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """containerd's own client, in the namespace that the kubelet uses."""
+    """Run containerd's own client, in the namespace that the kubelet uses."""
     address = ["--address", str(paths.CONTAINERD_SOCKET), "--namespace", "k8s.io"]
     return run(["ctr", *address, *arguments], check=check, timeout=120)

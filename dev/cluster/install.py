@@ -4,74 +4,58 @@ from __future__ import annotations
 
 import dataclasses
 
-from cluster import binaries, images, paths
+from cluster import images, kubectl, paths
 from cluster.errors import ClusterError
 from cluster.phases import phase
 from cluster.settings import OPERATOR_NAMESPACE, OPERATOR_RELEASE
-from cluster.shell import logged, run
+from cluster.shell import logged
 
 CHART = paths.REPO / "charts" / "finetune-operator"
 VALUES = paths.SOURCES / "values.yaml"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Target:
-    """A cluster to install on: the local one, or the current context; and the images."""
+class Images:
+    """The three images that an installation needs."""
 
     operator: str
     trainer: str
     serving: str
-    local: bool
-    hub_endpoint: str = ""
-
-    @property
-    def access(self) -> list[str]:
-        """Options that make helm and kubectl talk to it."""
-        return [f"--kubeconfig={paths.KUBECONFIG}"] if self.local else []
 
 
-def local_target() -> Target:
-    """The local cluster with images built from this repository."""
-    built = images.ensure(images.OPERATOR, images.TRAINER, images.VLLM_CPU)
-    return Target(
+def local_images() -> Images:
+    """Images built from this repository, in the local registry."""
+    built = images.ensure(*images.ALL.values())
+    return Images(
         operator=built[images.OPERATOR.name],
         trainer=built[images.TRAINER.name],
         serving=built[images.VLLM_CPU.name],
-        local=True,
     )
 
 
 def split_image(image: str) -> dict[str, str]:
     """The chart's repository, tag and digest values of an image reference."""
     name, _, digest = image.partition("@")
-    head, _, last = name.rpartition("/")
+    head, slash, last = name.rpartition("/")
     base, _, tag = last.partition(":")
-    repository = f"{head}/{base}" if head else base
     if not (tag or digest):
         raise ClusterError(f"image {image} has neither a tag nor a digest")
-    return {"repository": repository, "tag": tag, "digest": digest}
+    return {"repository": f"{head}{slash}{base}", "tag": tag, "digest": digest}
 
 
-def install(target: Target) -> None:
+def install(client: kubectl.Client, chosen: Images, *, hub_endpoint: str = "") -> None:
     """Install or upgrade, and wait until the operator is ready."""
-    values = {f"image.{key}": value for key, value in split_image(target.operator).items()}
-    values |= {"trainer.image": target.trainer, "serving.image": target.serving}
-    if target.hub_endpoint:
-        values["hub.endpoint"] = target.hub_endpoint
-    command = [binaries.program("helm"), *target.access, "upgrade", "--install"]
-    command += [OPERATOR_RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE]
-    command += ["--create-namespace", "--wait", "--timeout=3m"]
-    if target.local:
-        command += ["--values", str(VALUES)]
+    values = {f"image.{key}": value for key, value in split_image(chosen.operator).items()}
+    values |= {"trainer.image": chosen.trainer, "serving.image": chosen.serving}
+    if hub_endpoint:
+        values["hub.endpoint"] = hub_endpoint
+    words = ["upgrade", "--install", OPERATOR_RELEASE, str(CHART)]
+    words += ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout=3m"]
+    if client.kubeconfig is not None:
+        words += ["--values", str(VALUES)]
     for key, value in values.items():
-        command += ["--set-string", f"{key}={value}"]
-    log = paths.LOGS / "install.log"
+        words += ["--set-string", f"{key}={value}"]
+    hint = f"kubectl -n {OPERATOR_NAMESPACE} describe pods; kubectl -n {OPERATOR_NAMESPACE} logs "
     with phase("install the operator"):
-        hint = f"kubectl -n {OPERATOR_NAMESPACE} describe pods; logs of deploy/{OPERATOR_RELEASE}"
-        logged(command, log, hint=hint)
-
-
-def uninstall(target: Target) -> None:
-    """Remove the release; the CRD and the jobs stay."""
-    command = [binaries.program("helm"), *target.access, "uninstall", OPERATOR_RELEASE]
-    run([*command, "--namespace", OPERATOR_NAMESPACE, "--wait"], timeout=180)
+        hint += f"deploy/{OPERATOR_RELEASE}"
+        logged(client.helm(*words), paths.LOGS / "install.log", hint=hint)

@@ -1,36 +1,81 @@
-"""kubectl against the local cluster. No call waits for ever: each has a time limit."""
+"""kubectl and helm against one cluster. No call waits for ever: each has a time limit."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from cluster import binaries, paths
+from cluster.errors import Unsupported
 from cluster.shell import run
 
 TIMEOUT = 60.0
+OWNER = "finetune-local-cluster"
 
 
-def command(*arguments: str) -> list[str]:
-    """The command line, with the local cluster's kubeconfig."""
-    return [binaries.program("kubectl"), f"--kubeconfig={paths.KUBECONFIG}", *arguments]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Client:
+    """Access to a cluster; ``kubeconfig`` None means the user's current context."""
+
+    kubectl_program: str
+    helm_program: str
+    kubeconfig: Path | None
+
+    def _options(self) -> list[str]:
+        return [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a kubectl call."""
+        return [self.kubectl_program, *self._options(), *arguments]
+
+    def helm(self, *arguments: str) -> list[str]:
+        """The command line of a helm call."""
+        return [self.helm_program, *self._options(), *arguments]
+
+    def kubectl(
+        self,
+        *arguments: str,
+        stdin: str | None = None,
+        check: bool = True,
+        timeout: float = TIMEOUT,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl; raises CommandFailed with its own words."""
+        return run(self.command(*arguments), stdin=stdin, check=check, timeout=timeout)
+
+    def get(self, *arguments: str) -> Any:
+        """``kubectl get … -o json``, parsed; None if it does not exist."""
+        output = self.kubectl("get", *arguments, "--ignore-not-found", "-o", "json").stdout
+        return json.loads(output) if output.strip() else None
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Server-side apply of these objects."""
+        content = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        flags = ["--server-side", "--force-conflicts", f"--field-manager={OWNER}"]
+        self.kubectl("apply", *flags, "-f", "-", stdin=content)
 
 
-def kubectl(
-    *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = TIMEOUT
-) -> subprocess.CompletedProcess[str]:
-    """Run kubectl; raises CommandFailed with its own words."""
-    return run(command(*arguments), stdin=stdin, check=check, timeout=timeout)
+def local() -> Client:
+    """The local cluster, with its own programs."""
+    return Client(
+        kubectl_program=binaries.program("kubectl"),
+        helm_program=binaries.program("helm"),
+        kubeconfig=paths.KUBECONFIG,
+    )
 
 
-def get_json(*arguments: str) -> Any:
-    """``kubectl get … -o json``, parsed."""
-    return json.loads(kubectl("get", *arguments, "-o", "json").stdout)
-
-
-def apply(*objects: dict[str, Any]) -> None:
-    """Server-side apply of these objects."""
-    content = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
-    flags = ["--server-side", "--force-conflicts", "--field-manager=finetune-local-cluster"]
-    kubectl("apply", *flags, "-f", "-", stdin=content)
+def current() -> Client:
+    """The user's current context, with the programs on the path."""
+    found = {name: shutil.which(name) for name in ("kubectl", "helm")}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        raise Unsupported(
+            f"not on the path: {' '.join(missing)}",
+            hint='export PATH="$(python3 dev/cluster assets):$PATH" brings both',
+        )
+    return Client(
+        kubectl_program=str(found["kubectl"]), helm_program=str(found["helm"]), kubeconfig=None
+    )

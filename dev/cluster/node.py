@@ -157,7 +157,7 @@ def _start_firewall() -> None:
 
 
 def _node() -> dict[str, Any]:
-    done = kubectl.kubectl("get", "node", NODE_NAME, "-o", "json", check=False)
+    done = kubectl.local().kubectl("get", "node", NODE_NAME, "-o", "json", check=False)
     parsed: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
     return parsed
 
@@ -172,5 +172,7 @@ def _advertise_gpu() -> None:
     amounts = {"nvidia.com/gpu": str(GPU_COUNT)}
     patch = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
     target = ["node", NODE_NAME]
-    kubectl.kubectl("patch", *target, "--subresource=status", "--type=merge", "-p", patch)
-    kubectl.kubectl("label", *target, "--overwrite", f"nvidia.com/gpu.product={GPU_PRODUCT}")
+    kubectl.local().kubectl("patch", *target, "--subresource=status", "--type=merge", "-p", patch)
+    kubectl.local().kubectl(
+        "label", *target, "--overwrite", f"nvidia.com/gpu.product={GPU_PRODUCT}"
+    )

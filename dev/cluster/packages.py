@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from cluster import paths
@@ -32,6 +34,7 @@ REQUIRED = {
     "runc": "runc",
     "socat": "socat",
 }
+POLICY = Path("/usr/sbin/policy-rc.d")
 SEARCH = os.pathsep.join(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"])
 
 
@@ -77,25 +80,22 @@ def ensure_lists() -> None:
             logged(["apt-get", "update"], paths.LOGS / "packages.log")
 
 
-class _no_service_starts:  # noqa: N801 - used like a function
-    """Keeps the packages' own services (containerd, docker-registry) from being started.
+@contextlib.contextmanager
+def _no_service_starts() -> Iterator[None]:
+    """Keep the packages' own services (containerd, docker-registry) from being started.
 
     The cluster runs its own instances; a ``policy-rc.d`` that says 101 is Debian's way to say
     "do not start". One that is there already is left alone.
     """
-
-    FILE = "/usr/sbin/policy-rc.d"
-
-    def __enter__(self) -> None:
-        self.ours = not os.path.exists(self.FILE)
-        if self.ours:
-            with open(self.FILE, "w", encoding="utf-8") as stream:
-                stream.write("#!/bin/sh\nexit 101\n")
-            os.chmod(self.FILE, 0o755)
-
-    def __exit__(self, *_: object) -> None:
-        if self.ours:
-            os.unlink(self.FILE)
+    ours = not POLICY.exists()
+    if ours:
+        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        if ours:
+            POLICY.unlink()
 
 
 def host_release() -> tuple[str, str]:

@@ -123,10 +123,9 @@ def ensure() -> None:
 
 def _make_authority(folder: Path, name: str) -> None:
     files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.crt")]
-    run(
-        ["openssl", "req", "-x509", *KEY, *files, "-days", DAYS, "-subj", f"/CN=finetune-{name}"]
-        + ["-addext", "keyUsage=critical,keyCertSign,digitalSignature"]
-    )
+    subject = ["-days", DAYS, "-subj", f"/CN=finetune-{name}"]
+    usage = ["-addext", "keyUsage=critical,keyCertSign,digitalSignature"]
+    run(["openssl", "req", "-x509", *KEY, *files, *subject, *usage])
 
 
 def _make_certificate(folder: Path, leaf: Certificate) -> None:
@@ -139,14 +138,13 @@ def _make_certificate(folder: Path, leaf: Certificate) -> None:
     run(["openssl", "req", *KEY, *request])
     authority = folder / leaf.authority
     signer = ["-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial"]
-    run(
-        ["openssl", "x509", "-req", "-in", f"{base}.csr", "-out", f"{base}.crt", *signer]
-        + ["-days", DAYS, "-extfile", f"{base}.ext"]
-    )
+    files = ["-in", f"{base}.csr", "-out", f"{base}.crt", "-extfile", f"{base}.ext"]
+    run(["openssl", "x509", "-req", *files, *signer, "-days", DAYS])
 
 
 def _kubeconfig(folder: Path, name: str, *, embedded: bool = False) -> str:
     """A kubeconfig (JSON is YAML); with the certificates inside if it may be copied elsewhere."""
+
     def reference(kind: str, file: str) -> dict[str, str]:
         if not embedded:
             return {kind: str(paths.PKI / file)}

@@ -121,9 +121,7 @@ def stop(name: str, *, grace: float = 10.0) -> None:
     _file(name).unlink(missing_ok=True)
 
 
-def wait_until(
-    name: str, ready: Callable[[], bool], *, what: str, timeout: float = 60.0
-) -> None:
+def wait_until(name: str, ready: Callable[[], bool], *, what: str, timeout: float = 60.0) -> None:
     """Wait for ``ready``; fail at once if the process ends before."""
     deadline = time.monotonic() + timeout
     while not ready():

@@ -33,3 +33,5 @@ OPERATOR_NAMESPACE = "finetune-system"
 OPERATOR_RELEASE = "finetune-operator"
 HUB_NAMESPACE = "hub"
 HUB_ENDPOINT = f"http://hub.{HUB_NAMESPACE}.svc.{CLUSTER_DOMAIN}"
+
+BASE_ANSWER_TOKENS = 40

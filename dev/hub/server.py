@@ -1,6 +1,6 @@
 """A hub-compatible HTTP server over a folder of repositories, for real hub clients.
 
-    python3 server.py --root /content [--host 0.0.0.0] [--port 8000]
+    python3 -m hub.server --root /content [--host 0.0.0.0] [--port 8000]
 
 Serves what ``huggingface_hub`` and ``datasets`` ask for: repository information, trees and paths,
 and file contents with the headers that decide caching (ETag, X-Repo-Commit, X-Linked-*), ranges,
@@ -18,11 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-# A script's own folder is on its path; as part of a package it is not.
-if __package__:
-    from .repositories import CHUNK, File, HubError, Repository, Store
-else:
-    from repositories import CHUNK, File, HubError, Repository, Store
+from hub.repositories import CHUNK, File, HubError, Repository, Store
 
 NAME = r"(?P<name>[^/]+/[^/]+)"
 API = rf"/api/(?P<kind>models|datasets)/{NAME}"
@@ -32,7 +28,10 @@ ROUTES = (
     (re.compile(rf"{API}/refs"), "refs"),
     (re.compile(rf"{API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?"), "tree"),
     (re.compile(rf"{API}/paths-info/(?P<revision>[^/]+)"), "paths_info"),
-    (re.compile(rf"/(?:(?P<kind>datasets)/)?{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"), "resolve"),
+    (
+        re.compile(rf"/(?:(?P<kind>datasets)/)?{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"),
+        "resolve",
+    ),
 )
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -68,12 +67,15 @@ class Handler(BaseHTTPRequestHandler):
     store: Store
 
     def do_GET(self) -> None:
+        """Answer with headers and body."""
         self._answer()
 
     def do_HEAD(self) -> None:
+        """Answer with headers alone."""
         self._answer()
 
     def do_POST(self) -> None:
+        """Answer a query whose parameters are in the body."""
         self._answer()
 
     def _answer(self) -> None:
@@ -96,7 +98,10 @@ class Handler(BaseHTTPRequestHandler):
         for pattern, name in ROUTES:
             match = pattern.fullmatch(path)
             if match:
-                parts = {key: urllib.parse.unquote(value or "") for key, value in match.groupdict().items()}
+                parts = {
+                    key: urllib.parse.unquote(value or "")
+                    for key, value in match.groupdict().items()
+                }
                 repository = self.store.repository(parts.get("kind") or "models", parts["name"])
                 repository.check_access(self._token())
                 repository.check_revision(parts.get("revision") or "main")

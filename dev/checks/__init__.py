@@ -1,0 +1,1 @@
+"""What `make venv`, `make check` and `make test` do. Standard library only, like dev/cluster."""

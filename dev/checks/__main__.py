@@ -1,0 +1,39 @@
+"""``python3 dev/checks venv|check|test|e2e|bench|fmt``: what the Makefile's targets of that name do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# The interpreter puts this folder itself on the path; its parent makes `checks` a package.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from checks import environment, plan  # noqa: E402
+from cluster import cli  # noqa: E402
+from cluster.errors import ClusterError  # noqa: E402
+
+COMMANDS = {
+    "venv": environment.ensure,
+    "fmt": plan.fmt,
+    "check": plan.check,
+    "test": plan.test,
+    "e2e": plan.e2e,
+    "bench": plan.bench,
+}
+
+
+def main() -> int:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="dev/checks", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    try:
+        return COMMANDS[parser.parse_args().command]() or 0
+    except ClusterError as error:
+        cli.report(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+sys.exit(main())

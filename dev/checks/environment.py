@@ -1,0 +1,82 @@
+"""The development environment ``.venv``: made by uv from the pinned constraints files.
+
+It is made anew when the constraints change, and published by rename, so an interrupted
+installation is never mistaken for a finished one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from cluster import paths
+from cluster.phases import phase
+from cluster.shell import logged
+
+UV_VERSION = "0.13.9"
+FOLDER = paths.REPO / ".venv"
+CONSTRAINTS = [
+    paths.REPO / "constraints" / f"{name}.txt" for name in ("operator", "trainer", "dev")
+]
+LOG = paths.CACHE / "tests" / "venv.log"
+IMPORT_PATHS = [str(paths.REPO / name) for name in ("operator", "trainer", "crds", "dev")]
+
+
+def program(name: str) -> str:
+    """Path of a program of the environment."""
+    return str(FOLDER / "bin" / name)
+
+
+def variables() -> dict[str, str]:
+    """Environment variables that make our packages importable from this checkout."""
+    return {
+        "PYTHONPATH": os.pathsep.join(IMPORT_PATHS),
+        "PATH": os.pathsep.join([str(FOLDER / "bin"), os.environ.get("PATH", "")]),
+    }
+
+
+def ensure() -> None:
+    """Make the environment unless it is there for exactly these constraints."""
+    present = [file for file in CONSTRAINTS if file.exists()]
+    digest = hashlib.sha256(sys.version.encode())
+    for file in present:
+        digest.update(file.read_bytes())
+    key = digest.hexdigest()
+    mark = FOLDER / ".finetune-key"
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with (LOG.parent / "venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if mark.exists() and mark.read_text() == key:
+            return
+        with phase("make .venv from the pinned constraints"):
+            shutil.rmtree(FOLDER, ignore_errors=True)
+            uv = _uv()
+            hint = "the Python package index must be reachable; try again"
+            logged([uv, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=hint)
+            command = [uv, "pip", "install", "--python", program("python")]
+            for file in present:
+                command += ["--requirement", str(file)]
+            # The machine's own trust, which a company's proxy may have changed.
+            logged(command, LOG, env={"UV_SYSTEM_CERTS": "1"}, hint=hint)
+            mark.write_text(key)
+
+
+def _uv() -> str:
+    """The uv command; one of its own in the cache unless it is on the path."""
+    found = shutil.which("uv")
+    if found:
+        return found
+    home = paths.CACHE / f"uv-{UV_VERSION}"
+    if not (home / "bin" / "uv").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        partial = home.with_name(home.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        logged([sys.executable, "-m", "venv", str(partial)], LOG, hint="install python3-venv")
+        python = str(partial / "bin" / "python")
+        logged([python, "-m", "pip", "install", f"uv=={UV_VERSION}"], LOG)
+        partial.rename(home)
+    return str(Path(home) / "bin" / "uv")

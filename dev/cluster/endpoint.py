@@ -1,0 +1,57 @@
+"""Talking to the job's endpoint through a port-forward, as a person at this machine would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+
+from cluster.errors import NotReady
+from cluster.kubectl import Client
+
+FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
+
+
+@contextlib.contextmanager
+def forwarded(client: Client, service: str, namespace: str) -> Iterator[str]:
+    """The base URL of the service on this machine, while the context lasts."""
+    words = ["port-forward", "-n", namespace, f"service/{service}", ":8000"]
+    process = subprocess.Popen(
+        client.command(*words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = FORWARDING.search(line)
+        if match is None:
+            raise NotReady(f"kubectl port-forward to {service}: {line.strip()}")
+        yield f"http://127.0.0.1:{match.group(1)}/v1"
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def chat(url: str, model: str, question: str, *, tokens: int) -> str:
+    """The model's most likely answer to one question."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": tokens,
+    }
+    request = urllib.request.Request(
+        f"{url}/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=120) as response:
+        answer = json.load(response)
+    return str(answer["choices"][0]["message"]["content"]).strip()
