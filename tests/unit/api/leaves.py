@@ -101,8 +101,9 @@ def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Spec:
     result = dict(lower)
     for key, value in upper.items():
         below = result.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(below, value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = merged(below, value)
+        result[key] = value
     return result
 
 
