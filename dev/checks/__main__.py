@@ -1,4 +1,4 @@
-"""``python3 dev/checks venv|check|test|e2e|bench|fmt``: what the Makefile's targets of that name do."""
+"""``python3 dev/checks COMMAND``: what the Makefile's targets of that name do."""
 
 from __future__ import annotations
 

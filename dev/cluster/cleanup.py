@@ -8,13 +8,15 @@ half-dead cluster too: no component needs to be alive.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import time
 from pathlib import Path
 
-from cluster import mounts, network, node, paths, processes, registry
+from cluster import containers, files, images, mounts, network, node, paths, processes, registry
 from cluster.errors import ClusterError
+from cluster.phases import say
 from cluster.settings import CNI_NETWORK
 from cluster.shell import run
 
@@ -35,6 +37,17 @@ ORDER = (
 CHAIN_PREFIXES = ("KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-", "KUBE-KUBELET-CANARY")
 # Besides the prefix KUBE-, kube-router's sets of addresses are named like this.
 SET_PREFIXES = ("KUBE-SRC-", "KUBE-DST-", "kube-router-", "inet6:KUBE-", "inet6:kube-router-")
+# Places that kubelet, containerd and CNI plugins use whatever their settings say.
+FOLDERS = (
+    "/etc/cni",
+    "/run/containerd",
+    "/usr/libexec/kubernetes",
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+)
+CREATED = paths.STATE / "created-folders.json"
 HOST_PROGRAMS = ("containerd", "docker-registry")
 MARKS = (paths.PKI, paths.ETC, paths.ETCD_DATA, registry.CONFIG)
 PROXY_TABLES = (("ip", "kube-proxy"), ("ip6", "kube-proxy"))
@@ -45,17 +58,37 @@ def remove_all(*, keep: tuple[str, ...] = ()) -> None:
 
     Binaries, images and model content stay in the cache.
     """
+    processes.stop("kubelet")
+    _remove_containers()
     others = [name for name in processes.recorded() if name not in ORDER]
     for name in (*ORDER, *others):
         if name not in keep:
             processes.stop(name)
     end_unrecorded()
+    if "registry" not in keep and registry.CONFIG.exists():
+        registry.collect()
     _end_shims()
     mounts.unmount_below(paths.RUN, paths.STATE)
     _remove_firewall()
     network.down()
     _remove_cgroups()
     _remove_files()
+
+
+def _remove_containers() -> None:
+    """Remove the containers properly, so that containerd's storage can serve the next cluster."""
+    config = paths.ETC / "containerd.toml"
+    if not (config.exists() and paths.CONTAINERD_ROOT.exists()):
+        return
+    try:
+        if processes.alive("containerd") is None:
+            end_unrecorded()
+            containers.start_as_configured()
+        containers.remove_all()
+        images.prune_containerd()
+    except ClusterError as error:
+        # What is left is ended below by other means; the next start removes its traces.
+        say(f"    containerd could not remove its containers: {error}")
 
 
 def end_unrecorded() -> None:
@@ -78,6 +111,12 @@ def end_unrecorded() -> None:
             started = processes.start_time(pid)
             if started is not None:
                 processes.end(pid, started)
+
+
+def remember_folders() -> None:
+    """Note which of the folders that programs make by themselves are not there yet."""
+    if not CREATED.exists():
+        files.write(CREATED, json.dumps([name for name in FOLDERS if not os.path.exists(name)]))
 
 
 def _end_shims() -> None:
@@ -179,6 +218,8 @@ def _remove_files() -> None:
                 link.unlink()
     for result in Path("/var/lib/cni/results").glob(f"{CNI_NETWORK}-*"):
         result.unlink(missing_ok=True)
+    for folder in json.loads(CREATED.read_text()) if CREATED.exists() else []:
+        shutil.rmtree(folder, ignore_errors=True)
     # Nothing below a mount may be deleted: it can be somebody's folder.
     left = mounts.below(paths.RUN, paths.STATE)
     if left:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import files, paths, processes
@@ -90,7 +91,13 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
 def start(pause_image: str) -> None:
     """Start containerd unless it runs; returns when it answers."""
-    config = write_config(pause_image)
+    write_config(pause_image)
+    start_as_configured()
+
+
+def start_as_configured() -> None:
+    """Start it with the configuration that is there."""
+    config = paths.ETC / "containerd.toml"
     paths.RUN.mkdir(parents=True, exist_ok=True)
     processes.start("containerd", ["containerd", "--config", str(config)], configuration=[config])
     processes.wait_until(
@@ -98,6 +105,31 @@ def start(pause_image: str) -> None:
         lambda: ctr("version", check=False).returncode == 0,
         what="answer on its socket",
     )
+
+
+def remove_all() -> bool:
+    """Remove every container; images stay. Returns whether there were any.
+
+    containerd must run; afterwards it must be started anew, because its Kubernetes part
+    remembers what was removed.
+    """
+    names = ctr("containers", "list", "--quiet").stdout.split()
+    for name in names:
+        ctr("tasks", "delete", "--force", name, check=False)
+        ctr("containers", "delete", name, check=False)
+    return bool(names)
+
+
+def images() -> dict[str, str]:
+    """Names of the images in containerd, with their digests."""
+    lines = ctr("images", "list").stdout.splitlines()[1:]
+    return {fields[0]: fields[2] for fields in map(str.split, lines)}
+
+
+def remove_images(names: Sequence[str]) -> None:
+    """Forget images; what they alone use is deleted."""
+    if names:
+        ctr("images", "remove", "--sync", *names, check=False)
 
 
 def ctr(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

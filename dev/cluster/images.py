@@ -14,11 +14,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster import base_image, buildah, paths, registry
+from cluster import base_image, buildah, containers, paths, registry
 from cluster.errors import ClusterError
 from cluster.phases import phase
 from cluster.settings import REGISTRY
 
+KEPT_BUILDS = 3
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache")
 
 
@@ -106,7 +107,7 @@ def ensure(*images: Image) -> dict[str, str]:
             target = _build(image)
             with phase(f"push image {image.name}"):
                 buildah.push(target, _log(image))
-            _forget_superseded(image, target)
+            _forget_superseded(image)
         references[image.name] = target
     return references
 
@@ -160,12 +161,23 @@ def _copy_inputs(image: Image, context: Path) -> str:
             return before
 
 
-def _forget_superseded(image: Image, target: str) -> None:
-    """Delete older builds of the same image; layers that are still used stay."""
+def _forget_superseded(image: Image) -> None:
+    """Keep the newest builds; older ones may still be named by jobs of a running cluster."""
     prefix = f"{REGISTRY}/{image.name}:"
+    kept = registry.tags(image.name)[:KEPT_BUILDS]
     tags = {*buildah.tags(), *(prefix + tag for tag in registry.tags(image.name))}
-    old = sorted(tag for tag in tags if tag.startswith(prefix) and tag != target)
+    old = sorted(
+        tag for tag in tags if tag.startswith(prefix) and tag.removeprefix(prefix) not in kept
+    )
     if old:
         buildah.remove(old)
         for tag in old:
             registry.remove(tag)
+
+
+def prune_containerd() -> None:
+    """Remove what containerd unpacked of images that the registry no longer has."""
+    present = containers.images()
+    tagged = {name: digest for name, digest in present.items() if not name.startswith("sha256:")}
+    needed = {digest for name, digest in tagged.items() if "@" not in name and registry.knows(name)}
+    containers.remove_images([name for name, digest in present.items() if digest not in needed])

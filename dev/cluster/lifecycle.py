@@ -63,12 +63,18 @@ def _start(helper: str) -> None:
     pause = base_image.ensure_single_program("pause", binaries.folder() / "pause")
     with phase("start the control plane"):
         paths.STATE.mkdir(parents=True, exist_ok=True)
+        cleanup.remember_folders()
         network.up()
+        fresh = not paths.PKI.exists()
         pki.ensure()
         control_plane.start()
         addons.apply_roles()
     with phase("start the node"):
         containers.start(pause)
+        if fresh and containers.remove_all():
+            # Left by a cluster whose end was cut off.
+            processes.stop("containerd")
+            containers.start(pause)
         node.start()
     with phase("start DNS and volumes"):
         addons.start(helper)

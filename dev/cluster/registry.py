@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from cluster import files, paths, processes
 from cluster.settings import REGISTRY, REGISTRY_ADDRESS
@@ -69,9 +70,20 @@ def has(image: str) -> bool:
 
 
 def tags(name: str) -> list[str]:
-    """All tags of a repository."""
-    folder = paths.REGISTRY_ROOT / "docker/registry/v2/repositories" / name / "_manifests/tags"
-    return sorted(tag.name for tag in folder.iterdir()) if folder.is_dir() else []
+    """All tags of a repository, newest first."""
+    folder = _tags_folder(name)
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    return [tag.name for tag in sorted(found, key=lambda tag: -tag.stat().st_mtime)]
+
+
+def knows(image: str) -> bool:
+    """Whether it has this image, by its files: it need not run."""
+    name, _, tag = image.removeprefix(f"{REGISTRY}/").rpartition(":")
+    return (_tags_folder(name) / tag).is_dir()
+
+
+def _tags_folder(name: str) -> Path:
+    return paths.REGISTRY_ROOT / "docker/registry/v2/repositories" / name / "_manifests/tags"
 
 
 def remove(image: str) -> bool:
@@ -84,9 +96,6 @@ def remove(image: str) -> bool:
 
 
 def collect() -> None:
-    """Delete layers that no image needs. The registry must not be written to meanwhile."""
+    """Delete layers that no image needs. The registry must not run meanwhile."""
     log = paths.LOGS / "images.log"
-    # A registry that runs remembers what it has seen; it is started again with the next use.
-    processes.stop("registry")
     logged(["docker-registry", "garbage-collect", "--delete-untagged", str(CONFIG)], log)
-    start()
