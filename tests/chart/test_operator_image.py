@@ -1,0 +1,49 @@
+"""What the operator image installs, as far as its files tell; that it runs, the cluster shows."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PINS = (ROOT / "constraints" / "operator.txt").read_text().splitlines()
+DOCKERFILE = (ROOT / "Dockerfile.operator").read_text()
+
+
+def _pinned() -> dict[str, str]:
+    found = {}
+    for line in PINS:
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            found[name] = version
+    return found
+
+
+def test_everything_is_pinned_and_nothing_trains() -> None:
+    pinned = _pinned()
+    assert {"kopf", "kubernetes", "pydantic", "pyyaml", "aiohttp", "prometheus-client"} <= set(
+        pinned
+    )
+    assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pinned.values())
+    assert not {"torch", "transformers", "datasets", "numpy", "pytest", "ruff"} & set(pinned)
+
+
+def test_packages_are_installed_before_the_code_is_copied() -> None:
+    """Else every change of the code would install everything anew."""
+    order = [
+        DOCKERFILE.index(step)
+        for step in (
+            "COPY constraints/operator.txt",
+            "uv pip install",
+            "COPY crds/finetune_api",
+            "COPY operator/finetune_operator",
+        )
+    ]
+    assert order == sorted(order)
+
+
+def test_the_base_is_the_builders_to_choose_and_the_user_is_nobody_special() -> None:
+    stages = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert set(stages) == {"${BASE_IMAGE}"}
+    assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["1000:1000"]
+    last = DOCKERFILE.rsplit("FROM ", 1)[1]
+    assert "apt-get" not in last
+    assert "/opt/uv" not in last
