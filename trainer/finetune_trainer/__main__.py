@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
+from finetune_trainer import threads
 from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
@@ -59,6 +60,7 @@ def main(arguments: list[str]) -> int:
     stop.install()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    threads.configure(os.environ)
     command = next((each for each in arguments if each in ("stage", "train", "merge")), "stage")
     progress = Progress(command)
     try:
