@@ -24,6 +24,7 @@ DOING: dict[str, str] = {
     "train": "training the adapter",
     "merge": "merging base and adapter",
 }
+UNDER_WAY = ("Starting", "Running")
 SLOW_POLL_SECONDS = 60.0
 SLOW_AFTER_SECONDS = 300.0
 
@@ -57,24 +58,33 @@ class Stages:
         return None
 
     def _abandon_others(self) -> None:
-        """Stop what runs for a revision, a build or a stage that is no longer asked for."""
+        """Stop what runs for a revision, a build or a stage that is no longer asked for.
+
+        Also what was to be stopped before: the operator may have died between the ledger's word
+        and the deed.
+        """
         for job in self.jobs.values():
             revision, build = names.label(job, names.REVISION), names.label(job, names.BUILD)
+            if revision is None or outcome.is_over(job):
+                continue
             wanted = (
                 revision == self.chosen.revision
                 and build in (None, self.chosen.build)
                 and names.label(job, names.STAGE) in self.wanted
             )
-            if wanted or revision is None or outcome.is_over(job):
-                continue
-            self._stop(job, revision, build)
+            attempt = self._attempt_of(job, revision, build)
+            if not wanted or (attempt is not None and attempt.outcome not in UNDER_WAY):
+                self._stop(job, revision, build)
+
+    def _attempt_of(self, job: Object, revision: str, build: str | None) -> Attempt | None:
+        stage: Any = names.label(job, names.STAGE)
+        return self.ledger.attempt(revision, stage, build)
 
     def _stop(self, job: Object, revision: str, build: str | None) -> None:
         if "deletionTimestamp" not in job["metadata"]:
             self.stops.append(Delete(object=job))
-        stage: Any = names.label(job, names.STAGE)
-        attempt = self.ledger.attempt(revision, stage, build)
-        if attempt is not None and attempt.outcome in ("Starting", "Running"):
+        attempt = self._attempt_of(job, revision, build)
+        if attempt is not None and attempt.outcome in UNDER_WAY:
             self.ledger.record(revision, attempt.model_copy(update={"outcome": "Stopped"}))
 
     def _at(self, stage: Stage) -> Position | None:
@@ -90,7 +100,7 @@ class Stages:
                     reason=attempt.reason or "Failed",
                     message=attempt.message or f"the {stage} stage failed",
                 )
-        elif attempt is not None and attempt.outcome in ("Starting", "Running"):
+        elif attempt is not None and attempt.outcome in UNDER_WAY:
             job = self.jobs.get(self._name(stage, attempt.attempt))
             # One that ended tells its end even while it is being deleted.
             if job and (outcome.is_over(job) or "deletionTimestamp" not in job["metadata"]):
@@ -174,9 +184,10 @@ class Stages:
     def _in_the_way(self, stage: Stage) -> Position | None:
         """Return what must be gone before a stage may start, or None.
 
-        A pod may outlive its Job (a careless delete orphans it), so pods are counted by the job's
-        label, whoever owns them: two trainers must never write one volume or hold two GPUs. A
-        volume that is being deleted takes no more pods.
+        A pod may outlive its Job (a careless delete orphans it), and a Job its owner's name, which
+        a new owner may have by now. So both are counted by label, whoever owns them: two trainers
+        must never write one volume or hold two GPUs. A volume that is being deleted takes no more
+        pods.
         """
         for reason, what in self._obstacles(stage):
             return _active(reason, f"waiting for {what} before the {stage} stage starts")
@@ -187,9 +198,9 @@ class Stages:
             ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
             if names.label(pod, names.STAGE) == stage and not ended:
                 yield "WaitingForPod", f"pod {pod['metadata']['name']} to end"
-        for name, job in self.jobs.items():
+        for job in self.seen.jobs:
             if names.label(job, names.STAGE) == stage and not outcome.is_over(job):
-                yield "WaitingForPod", f"Job {name} to end"
+                yield "WaitingForPod", f"Job {job['metadata']['name']} to end"
         claim = names.revision_name(self.job["metadata"]["name"], self.chosen.revision)
         for present in self.seen.volumes:
             if present["metadata"]["name"] == claim and "deletionTimestamp" in present["metadata"]:
