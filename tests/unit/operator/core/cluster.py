@@ -6,7 +6,6 @@ status that the CRD does not know. What Jobs, Deployments and pods do by themsel
 ``workload``. Nothing here waits: time moves when a test says so.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,7 +54,7 @@ class Refused(Exception):
 class Cluster:
     """One namespace with one FineTuneJob, and the operator that sees to it."""
 
-    spec: Thing = field(default_factory=lambda: copy.deepcopy(SPEC))
+    spec: Thing = field(default_factory=lambda: copied(SPEC))
     name: str = "demo"
     config: OperatorConfig = CONFIG
     now: datetime = START
@@ -80,14 +79,14 @@ class Cluster:
             "apiVersion": "finetune.dev/v1alpha1",
             "kind": "FineTuneJob",
             "metadata": {"name": self.name, "generation": 1, **self.identity()},
-            "spec": copy.deepcopy(self.spec),
+            "spec": copied(self.spec),
             "status": {"observedGeneration": -1},
         }
 
     def edit(self, **changes: Any) -> None:
         """Merge changes into the spec, null removing a field as in a merge patch."""
         job = self.present_job()
-        spec = copy.deepcopy(job["spec"])
+        spec = copied(job["spec"])
         merge(spec, changes, nulls_remove=True)
         if spec != job["spec"]:
             job["spec"] = spec
@@ -104,13 +103,13 @@ class Cluster:
 
     def observe(self, between: Callable[[], None] = lambda: None) -> Observed:
         """Look once. ``between`` happens after all lists but the pods', which come last."""
-        job = copy.deepcopy(self.present_job())
+        job = copied(self.present_job())
         lists = {kind: self.list(kind) for kind in LISTS if kind != "Pod"}
         between()
         lists["Pod"] = self.list("Pod")
         return Observed(
             job=job,
-            events=tuple(copy.deepcopy(self.events)),
+            events=tuple(copied(self.events)),
             progress=self.progress,
             **{LISTS[kind]: tuple(found) for kind, found in lists.items()},
         )
@@ -152,7 +151,7 @@ class Cluster:
     def list(self, kind: str) -> list[Thing]:
         """Return copies of the objects of a kind that carry the job's label."""
         return [
-            copy.deepcopy(found)
+            copied(found)
             for found in self.each(kind)
             if found["metadata"]["labels"].get(names.JOB) == self.name
         ]
@@ -173,7 +172,7 @@ class Cluster:
         assert NAME.fullmatch(name), name
         if (kind, name) in self.objects:
             raise Refused(f"{kind} {name} exists")
-        new = copy.deepcopy(dict(thing))
+        new: Thing = copied(thing)
         new["metadata"] |= {"generation": 1, **self.identity()}
         new.setdefault("status", {})
         self.objects[kind, name] = new
@@ -230,7 +229,7 @@ class Cluster:
         if job is None or job["metadata"]["resourceVersion"] != seen["metadata"]["resourceVersion"]:
             raise Refused("the FineTuneJob has changed")
         check_status(stored(status))
-        job["status"] = copy.deepcopy(stored(status))
+        job["status"] = copied(stored(status))
         self.touch(job)
         self.remember(status)
 
@@ -266,7 +265,7 @@ class Cluster:
             return
         if observed is not None:
             self._same_version(observed, present)
-        changed = copy.deepcopy(present)
+        changed = copied(present)
         merge(changed, {key: body[key] for key in ("metadata", "spec")})
         if changed["spec"] != present["spec"]:
             check_change(present, changed)
@@ -281,6 +280,13 @@ class Cluster:
                 raise Refused(f"{present['kind']} {present['metadata']['name']} has changed")
 
 
+def copied(value: Any) -> Any:
+    """Return a deep copy of what JSON can say; ``copy.deepcopy`` takes three times as long."""
+    if isinstance(value, Mapping):
+        return {key: copied(each) for key, each in value.items()}
+    return [copied(each) for each in value] if isinstance(value, list) else value
+
+
 def merge(into: Thing, changes: Mapping[str, Any], *, nulls_remove: bool = False) -> None:
     """Merge groups field by field, replace everything else."""
     for key, value in changes.items():
@@ -289,7 +295,7 @@ def merge(into: Thing, changes: Mapping[str, Any], *, nulls_remove: bool = False
         elif isinstance(value, Mapping) and isinstance(into.get(key), dict):
             merge(into[key], value, nulls_remove=nulls_remove)
         else:
-            into[key] = copy.deepcopy(value)
+            into[key] = copied(value)
 
 
 def stored(value: Any) -> Any:
@@ -325,7 +331,7 @@ def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Refuse what an API server would: all of a claim but its size, and that only upwards."""
     if before["kind"] != "PersistentVolumeClaim":
         return
-    old, new = copy.deepcopy(before["spec"]), copy.deepcopy(after["spec"])
+    old, new = copied(before["spec"]), copied(after["spec"])
     old_size, new_size = (spec.pop("resources")["requests"]["storage"] for spec in (old, new))
     if old != new or gibibytes(new_size) < gibibytes(old_size):
         raise Refused(f"the claim is immutable: {before['spec']} -> {after['spec']}")

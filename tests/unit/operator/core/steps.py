@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import pytest
 from tests.unit.operator.core import workload
-from tests.unit.operator.core.cluster import Cluster
+from tests.unit.operator.core.cluster import Cluster, Crash
 from tests.unit.operator.core.story import Step
 
 
@@ -13,6 +14,19 @@ def edit(**changes: Any) -> Step:
 
 def run(stage: str, code: int = 0, text: str | None = None, **end: Any) -> Step:
     return lambda cluster: workload.run(cluster, stage, code, text, **end)
+
+
+def run_unseen(stage: str) -> Step:
+    """Let a stage's pod start and end while no operator looks."""
+
+    def step(cluster: Cluster) -> None:
+        workload.sync(cluster)
+        pod = workload.pod_of_stage(cluster, stage)
+        workload.start(cluster, pod)
+        workload.finish(cluster, pod, 0, workload.message(stage))
+        workload.sync(cluster)
+
+    return step
 
 
 def delete(kind: str, name: str, propagation: Any = "Foreground") -> Step:
@@ -35,6 +49,16 @@ def running(stage: str) -> Step:
         workload.start(cluster, workload.pod_of_stage(cluster, stage))
         workload.sync(cluster)
         cluster.settle()
+
+    return step
+
+
+def die_before(write: int) -> Step:
+    """Look, and die before a write; the first is that of the status."""
+
+    def step(cluster: Cluster) -> None:
+        with pytest.raises(Crash):
+            cluster.look(die_before=write)
 
     return step
 

@@ -11,9 +11,11 @@ from tests.unit.operator.core.steps import (
     STAGED,
     SUSPEND,
     TRAINED,
+    die_before,
     edit,
     run,
     run_all,
+    run_unseen,
     running,
     settle,
     stop,
@@ -127,6 +129,12 @@ SUSPENSION = {
         ready="-SuspendedByUser",
         conditions="Succeeded? Suspended+ DataReady+ Trained? Merged? Serving-",
     ),
+    "suspended, and the operator died before it deleted the Job": Case(
+        given=(STAGED, running("train"), SUSPEND, die_before(1)),
+        actions=("Delete Job demo-r1-train-1 Foreground",),
+        ready="-SuspendedByUser",
+        conditions="Succeeded? Suspended+ DataReady+ Trained? Merged? Serving-",
+    ),
     "the Job of a suspended job is deleted once": Case(
         given=(STAGED, running("train"), SUSPEND, settle),
         ready="-SuspendedByUser",
@@ -173,7 +181,40 @@ SUSPENSION = {
     ),
 }
 
-CASES = ORDER | UNPROVED | SUSPENSION
+DEATHS = {
+    "the operator died before it wrote anything": Case(
+        given=(die_before(0),),
+        actions=FIRST,
+        ready="-Staging",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
+    ),
+    "the operator died before it created anything": Case(
+        given=(die_before(1),),
+        actions=FIRST,
+        ready="-Staging",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
+    ),
+    "the operator died before it created the Job": Case(
+        given=(die_before(6),),
+        actions=FIRST[-1:],
+        ready="-Staging",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
+    ),
+    "the operator died before it created the train Job": Case(
+        given=(STAGED, die_before(1)),
+        actions=("Create Job demo-r1-train-1",),
+        ready="-Training",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
+    ),
+    "the operator died after it created the train Job, which ended": Case(
+        given=(STAGED, lambda cluster: cluster.look(), run_unseen("train")),
+        actions=("Create Job demo-r1-merge-1",),
+        ready="-Merging",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged? Serving-",
+    ),
+}
+
+CASES = ORDER | DEATHS | UNPROVED | SUSPENSION
 
 
 @pytest.mark.parametrize("name", CASES)

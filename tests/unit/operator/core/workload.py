@@ -3,10 +3,9 @@
 Each function is one step of one of them, so that a test may put anything between two steps.
 """
 
-import copy
 from typing import Any, Literal
 
-from tests.unit.operator.core.cluster import Cluster, Thing
+from tests.unit.operator.core.cluster import Cluster, Thing, copied
 
 from finetune_api.exitcodes import ExitCode
 from finetune_api.result import Result
@@ -78,7 +77,7 @@ def sync_job(cluster: Cluster, job: Thing) -> None:
     """Count the pods that ended, and start one where one is missing."""
     if ended(job) or "deletionTimestamp" in job["metadata"]:
         return
-    status = copy.deepcopy(job["status"])
+    status = copied(job["status"])
     counted = status.setdefault("counted", [])
     for pod in pods_of(cluster, job):
         if alive(pod) or pod["metadata"]["uid"] in counted:
