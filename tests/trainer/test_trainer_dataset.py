@@ -14,7 +14,7 @@ from tests.trainer import tiny
 
 from finetune_api.job import JobConfig
 from finetune_trainer import packing, readers
-from finetune_trainer.dataset import Plan, Statistics, Tokeniser, Tokens, tokenise
+from finetune_trainer.dataset import Plan, Statistics, Tokeniser, Tokens
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.rendering import Renderer
 
@@ -34,11 +34,11 @@ def finish(rows: list[Any], **changes: Any) -> Finished:
     )
     template = None if job.dataset.format == "text" else "chat"
     tokeniser = Tokeniser(job, renderer, template=template)
-    numbered = (
-        readers.Row(file="train.jsonl", number=at, values=row) for at, row in enumerate(rows, 1)
-    )
-    tokenise(numbered, tokeniser)
-    return tokeniser.finish(vocabulary=320)
+    for at, row in enumerate(rows, 1):
+        if not tokeniser.full:
+            tokeniser.add(readers.Row(file="train.jsonl", number=at, values=row))
+    found = tokeniser.finish(vocabulary=320)
+    return found.train, found.held_out, found.counts, found.plan
 
 
 def text_of(tokens: Tokens, row: int) -> str:

@@ -17,7 +17,7 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Workshop
 
-from finetune_trainer import manifest, merge
+from finetune_trainer import manifest, merged_config
 
 KINDS = {
     "lora": {},
@@ -213,16 +213,21 @@ def test_an_adapter_that_does_not_fit_is_refused(
     ("family", "dtype"), [("llama", "float16"), ("gemma2", "bfloat16"), ("glm4", "bfloat16")]
 )
 def test_families_that_vllm_refuses_in_float16(family: str, dtype: str) -> None:
-    assert merge.resolve_dtype("auto", {"model_type": family}) == dtype
-    assert merge.resolve_dtype("float16", {"model_type": family}) == "float16"
+    assert merged_config.resolve_dtype("auto", {"model_type": family}) == dtype
+    assert merged_config.resolve_dtype("float16", {"model_type": family}) == "float16"
 
 
 def test_the_configuration_keeps_its_own_key_for_the_dtype() -> None:
-    assert merge.with_dtype({"torch_dtype": "float32"}, "float16") == {"torch_dtype": "float16"}
-    assert merge.with_dtype({"dtype": "float32"}, "float16") == {"dtype": "float16"}
+    assert merged_config.with_dtype({"torch_dtype": "float32"}, "float16") == {
+        "torch_dtype": "float16"
+    }
+    assert merged_config.with_dtype({"dtype": "float32"}, "float16") == {"dtype": "float16"}
     nested = {"dtype": "bfloat16", "text_config": {"dtype": "bfloat16", "x": 1}}
-    assert merge.with_dtype(nested, "float16") == {
+    assert merged_config.with_dtype(nested, "float16") == {
         "dtype": "float16",
         "text_config": {"dtype": "float16", "x": 1},
     }
-    assert json.dumps(merge.with_dtype({"a": 1}, "float16")) == '{"a": 1, "torch_dtype": "float16"}'
+    assert (
+        json.dumps(merged_config.with_dtype({"a": 1}, "float16"))
+        == '{"a": 1, "torch_dtype": "float16"}'
+    )

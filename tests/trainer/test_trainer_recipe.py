@@ -20,7 +20,7 @@ from trl.trainer.sft_config import SFTConfig
 from finetune_api.job import JobConfig
 from finetune_api.recipe import Optimizer, Training
 from finetune_trainer import device as devices
-from finetune_trainer.backends import Order, trl
+from finetune_trainer.backends import Order, trl, words
 from finetune_trainer.dataset import Tokens
 from finetune_trainer.device import Device
 from finetune_trainer.errors import InvalidSpec
@@ -56,7 +56,7 @@ def recipe(**changes: Any) -> Training:
 
 def sft(field: str, value: Any, *, device: Device = CPU) -> SFTConfig:
     wanted = recipe(**nested(field, value))
-    return SFTConfig(**trl.arguments(order(wanted), device))
+    return SFTConfig(**words.arguments(order(wanted), device))
 
 
 def nested(field: str, value: Any) -> dict[str, Any]:
@@ -101,7 +101,7 @@ IN_LORA_CONFIG = [
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_LORA_CONFIG)
 def test_in_pefts_words(field: str, value: Any, name: str, expected: Any) -> None:
-    found = trl.lora_config(recipe(**nested(field, value)))
+    found = words.lora_config(recipe(**nested(field, value)))
     assert isinstance(found, peft.LoraConfig)
     assert getattr(found, name) == expected
 
@@ -120,7 +120,7 @@ IN_QUANTIZATION = [
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_QUANTIZATION)
 def test_in_bitsandbytes_words(field: str, value: Any, name: str, expected: Any) -> None:
-    found = trl.quantization_config(recipe(**nested(field, value)))
+    found = words.quantization_config(recipe(**nested(field, value)))
     assert getattr(found, name) == expected
     assert found.load_in_4bit
 
@@ -176,7 +176,7 @@ def test_every_optimizer_can_take_a_step(name: str) -> None:
 
 
 def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:
-    arguments = trl.arguments(order(recipe(), micro_batch=4), CPU)
+    arguments = words.arguments(order(recipe(), micro_batch=4), CPU)
     assert arguments["per_device_train_batch_size"] == 4
     assert arguments["gradient_accumulation_steps"] == 1
     workshop = make(training={"maxSteps": 1, "advanced": {"microBatchSize": 4}})
@@ -232,12 +232,12 @@ def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) 
 
 def test_what_only_a_card_has() -> None:
     half = recipe(advanced={"quantization": {"computeDtype": "float16"}})
-    assert trl.arguments(order(half), T4)["fp16"] is True
-    assert trl.arguments(order(half), CPU)["fp16"] is False
-    assert trl.arguments(order(recipe()), A10G)["tf32"] is True
-    assert trl.arguments(order(recipe(advanced={"tf32": False})), A10G)["tf32"] is None
-    assert trl.arguments(order(recipe()), T4)["tf32"] is None
-    assert trl.arguments(order(recipe()), A10G)["use_cpu"] is False
+    assert words.arguments(order(half), T4)["fp16"] is True
+    assert words.arguments(order(half), CPU)["fp16"] is False
+    assert words.arguments(order(recipe()), A10G)["tf32"] is True
+    assert words.arguments(order(recipe(advanced={"tf32": False})), A10G)["tf32"] is None
+    assert words.arguments(order(recipe()), T4)["tf32"] is None
+    assert words.arguments(order(recipe()), A10G)["use_cpu"] is False
     with pytest.raises(InvalidSpec, match=r"Tesla T4 has no bfloat16: set training\.advanced"):
         devices.check(recipe(), T4)
 

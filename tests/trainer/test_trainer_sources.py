@@ -100,22 +100,38 @@ def test_a_damaged_download_is_fetched_again(make: MakeWorkshop, hub: Hub) -> No
     assert "model-00001-of-00002.safetensors" not in fetched
 
 
-def test_a_branch_that_moves_between_attempts_does_not_move_the_base(
-    make: MakeWorkshop, hub: Hub, repositories: dict[str, str], tmp_path: Path
+def test_a_base_that_is_here_stays_at_its_commit(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     folder = tmp_path / "moving"
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
-    rows = tiny.dataset(tmp_path / "broken", [{"instruction": "a"}])
-    workshop = make(
-        model={"source": hub.add("model", "demo/moving", folder)},
-        dataset={"source": hub.add("dataset", "demo/broken", rows)},
-    )
-    refused(workshop.run("stage"), 65, "DatasetInvalid", "row 1 of train.jsonl")
-    assert workshop.published() == ["base"]
-    commit = manifest.read(workshop.work / "base").facts["baseCommit"]
+    workshop = make(model={"source": hub.add("model", "demo/moving", folder)})
+    first = workshop.succeed("stage").result["artifacts"]
+    shutil.rmtree(workshop.work / "dataset")
     (folder / "NOTICE").write_text("a new commit")
-    tiny.dataset(rows, tiny.rows(8))
-    assert workshop.succeed("stage").result["artifacts"]["baseCommit"] == commit
+    hub.requests.clear()
+    assert workshop.succeed("stage").result["artifacts"] == first
+    assert not any("demo/moving" in request for request in hub.requests)
+
+
+def test_broken_rows_are_told_before_the_weights_are_fetched(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    rows = tiny.dataset(tmp_path / "broken", [*tiny.rows(3), {"instruction": "a"}])
+    workshop = make(dataset={"source": hub.add("dataset", "demo/broken", rows)})
+    hub.requests.clear()
+    ended = workshop.run("stage")
+    refused(ended, 65, "DatasetInvalid", "row 4 of train.jsonl: has no column 'output'")
+    assert workshop.published() == []
+    assert not any(request.endswith(".safetensors") for request in hub.requests)
+
+
+def test_a_tokenizer_of_another_model_is_told(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    change_config(folder, vocab_size=50)
+    ended = make(model={"source": hub.add("model", "demo/other", folder)}).run("stage")
+    refused(ended, 65, "DatasetInvalid", "embedding has 50 rows: tokenizer and weights")
 
 
 def change_config(folder: Path, **changes: Any) -> None:

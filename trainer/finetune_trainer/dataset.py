@@ -9,7 +9,6 @@ every backend trains on the same tokens and the same mask.
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +78,23 @@ class Plan:
     steps: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Training set, held-out rows (maybe none), and what there is to say about them."""
+
+    train: Tokens
+    held_out: Tokens
+    counts: Statistics
+    plan: Plan
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that both sets take on disk, headers aside."""
+        return sum(
+            each.nbytes for part in (self.train, self.held_out) for each in vars(part).values()
+        )
+
+
 class Tokeniser:
     """Collects rows; ``add`` validates and tokenises one, ``finish`` splits and packs them all."""
 
@@ -96,17 +112,17 @@ class Tokeniser:
         self._broken_count = 0
         self._truncated = 0
         self._longest = 0
-        self._seen = 0
+        self.seen = 0
 
     @property
     def full(self) -> bool:
         """Whether ``maxSamples`` rows were taken."""
         limit = self._job.dataset.max_samples
-        return limit is not None and self._seen >= limit
+        return limit is not None and self.seen >= limit
 
     def add(self, row: Row) -> None:
         """Take a row; a broken one is remembered and named in ``finish``."""
-        self._seen += 1
+        self.seen += 1
         try:
             example = example_of(row.values, self._job.dataset, template=self._template)
             if self._broken_count:
@@ -146,14 +162,14 @@ class Tokeniser:
             self._borders.append(len(self._ids))
             self._owner.append(row)
 
-    def finish(self, *, vocabulary: int) -> tuple[Tokens, Tokens, Statistics, Plan]:
+    def finish(self, *, vocabulary: int) -> Prepared:
         """Return training set, held-out rows, counts and plan, or say what is wrong with the rows.
 
         ``vocabulary`` is the number of rows of the base's embedding.
         """
         self._refuse_broken()
         kept = len(self._hashes)
-        dropped = self._seen - kept
+        dropped = self.seen - kept
         self._refuse_overlong(dropped)
         ids = np.frombuffer(self._ids, dtype=np.int32)
         if ids.size and int(ids.max()) >= vocabulary:
@@ -167,7 +183,7 @@ class Tokeniser:
         training = np.flatnonzero(~held_out[owner])
         if not training.size:
             raise DatasetInvalid(
-                f"no row is left to train on ({self._seen} read, {dropped} dropped, "
+                f"no row is left to train on ({self.seen} read, {dropped} dropped, "
                 f"{int(held_out.sum())} held out): add rows, or lower dataset.validationFraction"
             )
         groups, plan = self._plan(training)
@@ -182,7 +198,7 @@ class Tokeniser:
             trained_tokens=int((train.labels != IGNORED).sum()),
             longest=self._longest,
         )
-        return train, evaluated, counts, plan
+        return Prepared(train=train, held_out=evaluated, counts=counts, plan=plan)
 
     def _refuse_broken(self) -> None:
         if not self._broken_count:
@@ -193,14 +209,14 @@ class Tokeniser:
         )
 
     def _refuse_overlong(self, dropped: int) -> None:
-        if not self._seen:
+        if not self.seen:
             raise DatasetInvalid("the dataset has no rows: check dataset.source and dataset.split")
         training = self._job.training
-        if dropped <= OVERLONG_SHARE * self._seen:
+        if dropped <= OVERLONG_SHARE * self.seen:
             return
         drops = training.advanced.overlong == "drop"
         raise DatasetInvalid(
-            f"{dropped} of {self._seen} rows ({100 * dropped / self._seen:.1f} %, at most 5 % are "
+            f"{dropped} of {self.seen} rows ({100 * dropped / self.seen:.1f} %, at most 5 % are "
             f"dropped) {'are longer than' if drops else 'have their answers beyond'} "
             f"training.sequenceLength {training.sequence_length} (the longest has {self._longest} "
             f"tokens): raise sequenceLength{', or set advanced.overlong to truncate' * drops}"
@@ -252,21 +268,6 @@ class Tokeniser:
             rows=np.array(rows, dtype=np.int64),
             sequences=np.array(sequences, dtype=np.int64),
         )
-
-
-def tokenise(
-    rows: Iterable[Row],
-    tokeniser: Tokeniser,
-    *,
-    on_row: Callable[[int], None] = lambda count: None,
-) -> None:
-    """Feed rows until they end, or until ``maxSamples`` were taken."""
-    for count, row in enumerate(rows, start=1):
-        if tokeniser.full:
-            return
-        tokeniser.add(row)
-        if count % 500 == 0:
-            on_row(count)
 
 
 def content_hash(example: Example) -> int:

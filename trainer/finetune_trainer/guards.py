@@ -16,6 +16,8 @@ from finetune_trainer.signals import StopRequest
 from finetune_trainer.usage import Usage
 
 T = TypeVar("T")
+RECORD_SECONDS = 5.0
+"""GPU seconds that a kill may make the record forget."""
 SCALER_PATIENCE = 20
 """Steps in a row that float16's loss scaling may skip while it looks for a scale that fits."""
 
@@ -131,7 +133,7 @@ class Monitor:
             epoch=epoch,
             tokens_per_second=speed,
         )
-        self._usage.record()
+        self._usage.record(at_most_every=RECORD_SECONDS)
         speed = self._progress.get("tokens_per_second")
         log(
             f"step {step}/{self._cadence.max_steps}  loss {loss:.4f}  lr {rate or 0:.2e}  "

@@ -145,6 +145,14 @@ def fresh(scratch: Path) -> Path:
     return scratch
 
 
+def sweep(work: Path, *, but: Path | None = None) -> None:
+    """Remove what earlier, broken-off attempts left on the volume."""
+    for pattern in (".writing-*", ".old-*"):
+        for leftover in work.glob(pattern):
+            if leftover != but:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:

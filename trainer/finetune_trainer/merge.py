@@ -8,9 +8,7 @@ Shapes do not change, so every byte's place is known from the headers: what cann
 without a tensor, a volume too small) fails before the first byte is written.
 """
 
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import torch
 from finetune_api.job import JobConfig
 from finetune_api.recipe import Quantization
 from finetune_api.result import Result
-from finetune_trainer import adapter, base, disk, manifest, stage, train
+from finetune_trainer import adapter, base, disk, manifest, merged_config, stage_base, train
 from finetune_trainer.errors import NotMergeable, ResumeRefused, full_volume_named
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
@@ -30,8 +28,6 @@ from finetune_trainer.tensors import FLOATS, TensorInfo, encode_header, read_hea
 from finetune_trainer.weights import Mapped
 
 KIND = "merged"
-BFLOAT16_FAMILIES = {"gemma2", "gemma3", "gemma3_text", "glm4"}
-"""Families that vLLM refuses in float16, since their activations overflow it."""
 DTYPES = {"float16": "F16", "bfloat16": "BF16"}
 CHUNK = 32 * 1024 * 1024
 """Numbers that are cast and written at a time where nothing is added to them."""
@@ -88,7 +84,7 @@ def _merge(
     key: str,
 ) -> manifest.Manifest:
     try:
-        base_manifest = manifest.verify(layout.base, kind=stage.BASE, key=job.revision)
+        base_manifest = manifest.verify(layout.base, kind=stage_base.KIND, key=job.revision)
         trained = manifest.verify(layout.adapter, kind=train.KIND, key=job.revision)
     except manifest.ManifestError as problem:
         raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
@@ -98,8 +94,7 @@ def _merge(
             f"the adapter was trained on commit {facts['baseCommit']}, the base on the volume is "
             f"{base_manifest.facts['baseCommit']}: run the earlier stages again"
         )
-    config = base.read_json(layout.base / base.CONFIG)
-    chosen = resolve_dtype(dtype, config)
+    chosen = merged_config.resolve_dtype(dtype, base.read_json(layout.base / base.CONFIG))
     quantized = frozenset(f"{name}.weight" for name in facts["quantizedModules"])
     request = Request(
         layout=layout,
@@ -109,7 +104,7 @@ def _merge(
         quantization=Quantization.model_validate(facts["quantization"]),
     )
     scratch, pairs = _write_model(request, base_manifest, progress)
-    _write_config(request, config, scratch)
+    merged_config.write(layout.base / base.CONFIG, scratch / base.CONFIG, chosen)
     return manifest.publish(
         scratch,
         layout.merged(build),
@@ -126,13 +121,6 @@ def _merge(
             "versions": facts["versions"],
         },
     )
-
-
-def resolve_dtype(wanted: str, config: dict[str, Any]) -> str:
-    """Return the merged model's number format."""
-    if wanted != "auto":
-        return wanted
-    return "bfloat16" if config.get("model_type") in BFLOAT16_FAMILIES else "float16"
 
 
 def _write_model(
@@ -152,8 +140,7 @@ def _write_model(
     sizes = {shard: _layout_of(header.of_file(shard), request.dtype) for shard in shards}
     side = [name for name in names if name not in shards]
     needed = sum(end for _, end in sizes.values())
-    for leftover in layout.work.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    manifest.sweep(layout.work)
     disk.require(
         layout.work,
         needed + sum(entry.size for entry in base_manifest.files if entry.name in side),
@@ -290,32 +277,3 @@ def round_trip(weight: torch.Tensor, quantization: Quantization) -> torch.Tensor
         quant_type=quantization.type,
     )
     return dequantize_4bit(codes, state)
-
-
-def _write_config(request: Request, config: dict[str, Any], scratch: Path) -> None:
-    """Write config.json with the merged model's number format and nothing else changed."""
-    path = scratch / base.CONFIG
-    text = (request.layout.base / base.CONFIG).read_text(encoding="utf-8")
-    keys = [key for key in ("dtype", "torch_dtype") if key in config]
-    nested = [name for name, value in config.items() if isinstance(value, dict)]
-    if keys and all(isinstance(config[key], str) for key in keys) and not nested:
-        for key in keys:
-            pattern = rf'("{key}"\s*:\s*)"{re.escape(config[key])}"'
-            text = re.sub(pattern, rf'\g<1>"{request.dtype}"', text)
-    else:
-        text = json.dumps(with_dtype(config, request.dtype), indent=2, ensure_ascii=False) + "\n"
-    if json.loads(text) != with_dtype(config, request.dtype):
-        raise NotMergeable("config.json of the base could not be given the merged dtype")
-    path.write_text(text, encoding="utf-8")
-
-
-def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """Return a configuration with its number format set under the key that it uses itself."""
-    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
-    changed = dict(config)
-    for key in keys:
-        changed[key] = dtype
-    for name, value in config.items():
-        if isinstance(value, dict) and ("dtype" in value or "torch_dtype" in value):
-            changed[name] = with_dtype(value, dtype)
-    return changed

@@ -85,7 +85,10 @@ class Progress(Collector):
             return
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
-        start_http_server(int(port), registry=registry)
+        try:
+            start_http_server(int(port), registry=registry)
+        except OSError as error:
+            log(f"no metrics: port {port} cannot be listened on ({error})")
 
 
 def log(text: str) -> None:

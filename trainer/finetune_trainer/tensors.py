@@ -53,14 +53,6 @@ class Header:
         inside = [tensor for tensor in self.tensors.values() if tensor.file == file]
         return sorted(inside, key=lambda tensor: tensor.start)
 
-    def embedding_rows(self) -> int:
-        """Rows of the input embedding: one more than the largest token id."""
-        for name, tensor in self.tensors.items():
-            if name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight")):
-                return tensor.shape[0]
-        largest = max(self.tensors.values(), key=lambda tensor: tensor.shape[:1])
-        return largest.shape[0]
-
 
 def read_header(folder: Path, files: Iterable[str]) -> Header:
     """Read the headers of a model's shards."""

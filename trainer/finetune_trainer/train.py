@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
-from finetune_trainer import backends, checkpoints, manifest, stage
+from finetune_trainer import backends, checkpoints, manifest, stage, stage_rows
 from finetune_trainer.dataset import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import (
     CudaOutOfMemory,
@@ -185,7 +185,7 @@ class _Run:
 
     def _publish(self, trained: backends.Trained) -> Result:
         quantization = self.job.training.advanced.quantization
-        template = self.layout.dataset / "chat_template.jinja"
+        template = self.layout.dataset / stage_rows.TEMPLATE
         scratch = self.layout.scratch("adapter")
         if template.is_file():
             shutil.copyfile(template, scratch / template.name)
@@ -212,8 +212,7 @@ class _Run:
                 "warnings": self.data.facts["warnings"],
             },
         )
-        for leftover in self.layout.work.glob(".writing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        manifest.sweep(self.layout.work)
         return _result(published, f"all {self.max_steps} steps are done")
 
 

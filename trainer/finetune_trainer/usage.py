@@ -28,6 +28,7 @@ class Usage:
         self._path = path
         self._gpus = gpus
         self._before = recorded(path)
+        self._written = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -35,11 +36,13 @@ class Usage:
         """Seconds of this and all earlier attempts, times the GPUs held."""
         return self._before + process_age() * self._gpus
 
-    def record(self) -> float:
-        """Write the present figure and return it."""
+    def record(self, *, at_most_every: float = 0.0) -> float:
+        """Write the present figure, unless it was written ``at_most_every`` s ago; return it."""
         with self._lock:
             seconds = self.gpu_seconds
-            write_json(self._path, {"gpuSeconds": round(seconds, 1)})
+            if seconds >= self._written + at_most_every * self._gpus:
+                write_json(self._path, {"gpuSeconds": round(seconds, 1)})
+                self._written = seconds
             return seconds
 
 

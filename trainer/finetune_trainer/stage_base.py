@@ -1,0 +1,145 @@
+"""The base's share of staging: pinned, checked, and fetched last, since it is the largest part.
+
+``begin`` brings the small files, which are all that rows need to be tokenised; ``finish`` brings
+the weights and publishes. What can be refused is refused in between, before gigabytes are fetched.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_api.job import JobConfig
+from finetune_trainer import base, disk, manifest
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.layout import Layout
+from finetune_trainer.progress import Progress, log
+from finetune_trainer.sources import Hub, Repository, bytes_below
+from finetune_trainer.tensors import Header, read_header
+
+KIND = "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A base whose small files are in ``folder``. ``published`` is set where all of it is here."""
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    commit: str
+    published: manifest.Manifest | None = None
+    hub: Hub | None = None
+    repository: Repository | None = None
+    shards: tuple[str, ...] = ()
+    digests: dict[str, str]
+
+
+def begin(job: JobConfig, layout: Layout, *, also_needed: int) -> Begun:
+    """Pin the base, check what can be checked, and make sure that its weights will fit.
+
+    ``also_needed`` is how many more bytes are going to be fetched.
+    """
+    name = job.model.source.removeprefix("hf://")
+    found = manifest.valid(layout.base, kind=KIND, key=job.revision)
+    if found is not None:
+        # It stays at its commit, even if the branch moved on meanwhile.
+        commit = found.facts["baseCommit"]
+        log(f"base {name} is here already, at {commit[:12]}")
+        config = base.read_json(layout.base / base.CONFIG)
+        return Begun(
+            folder=layout.base,
+            name=name,
+            config=config,
+            commit=commit,
+            published=found,
+            digests={},
+        )
+    hub = Hub(
+        kind="model",
+        source=job.model.source,
+        revision=job.model.revision or "main",
+        token=os.environ.get("MODEL_HF_TOKEN") or None,
+    )
+    repository = hub.pin()
+    log(f"model {name} is commit {repository.commit[:12]}")
+    base.check_listing(repository)
+    # A broken-off download of this very commit is gone on with; of another, thrown away.
+    scratch = layout.scratch(f"base-{repository.commit[:12]}")
+    manifest.sweep(layout.work, but=scratch)
+    small = base.side_files(repository.files)
+    small += [base.INDEX] if base.INDEX in repository.files else []
+    disk.require(layout.work, repository.size_of(small), f"model {name}")
+    scratch.mkdir(exist_ok=True)
+    digests = hub.download(repository, small, scratch)
+    config = base.check_config(scratch, source=name)
+    shards = base.weight_files(scratch, repository.files)
+    size = repository.size_of(shards)
+    there = bytes_below(scratch) - repository.size_of(small)
+    disk.require(
+        layout.work,
+        size - max(0, there) + also_needed,
+        f"model {name} ({disk.human(size)} in {len(shards)} safetensors files)",
+    )
+    return Begun(
+        folder=scratch,
+        name=name,
+        config=config,
+        commit=repository.commit,
+        hub=hub,
+        repository=repository,
+        shards=tuple(shards),
+        digests=digests,
+    )
+
+
+def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> manifest.Manifest:
+    """Fetch the weights, check them against the recipe, and publish the base."""
+    if begun.published is not None:
+        return begun.published
+    assert begun.hub is not None
+    assert begun.repository is not None
+    size = max(1, begun.repository.size_of(begun.shards))
+    progress.start_from(0.0)
+    digests = begun.digests | begun.hub.download(
+        begun.repository,
+        begun.shards,
+        begun.folder,
+        on_bytes=lambda count: progress.ratio(min(1.0, count / size)),
+    )
+    shutil.rmtree(begun.folder / ".cache", ignore_errors=True)
+    check_targets(job, read_header(begun.folder, begun.shards), source=begun.name)
+    log(f"base {begun.name}: {disk.human(size)}, {begun.config['model_type']}")
+    return manifest.publish(
+        begun.folder,
+        layout.base,
+        kind=KIND,
+        key=job.revision,
+        facts={"source": job.model.source, "baseCommit": begun.commit},
+        known=digests,
+    )
+
+
+def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
+    """Refuse target modules that the base does not have, with the ones that it has."""
+    wanted = job.training.lora.target_modules
+    if wanted == ["all-linear"]:
+        return
+    linear = {
+        tuple(name.removesuffix(".weight").split("."))
+        for name, tensor in header.tensors.items()
+        if name.endswith(".weight") and len(tensor.shape) == 2
+    }
+    missing = [
+        name
+        for name in wanted
+        if not any(layer[-name.count(".") - 1 :] == tuple(name.split(".")) for layer in linear)
+    ]
+    if missing:
+        repeated = {layer[-1] for layer in linear if any(part.isdigit() for part in layer)}
+        raise InvalidSpec(
+            f"training.lora.targetModules names {', '.join(missing)}, which model {source} does "
+            f"not have; its layers have {', '.join(sorted(repeated))}: name some of these, or "
+            "all-linear"
+        )
