@@ -76,5 +76,4 @@ def write_small_content(root: Path) -> None:
     broken[BROKEN_ROW - 1] = broken[BROKEN_ROW - 1][:-1]
     _write_lines(root / "datasets/demo/broken-row/train.jsonl", broken)
     gated = root / "models/demo/gated"
-    _write_lines(gated / "config.json", [json.dumps({"model_type": "llama"})])
     _write_lines(gated / ".hub.json", [json.dumps({"gated": True, "tokens": [TOKEN]})])
