@@ -41,7 +41,7 @@ def _check() -> None:
     python, ruff = environment.program("python"), environment.program("ruff")
     suites.command("format", [ruff, "format", "--check", *_formatted()])
     suites.command("lint", [ruff, "check", *_formatted()])
-    suites.command("types", [environment.program("mypy")])
+    suites.command("types", [environment.program("mypy"), *_formatted()])
     suites.command("import rules", [environment.program("lint-imports")])
     suites.command("generated files", [python, "-m", "finetune_api.generate", "--check"])
     suites.pytest("unit", ["tests/unit"])
@@ -54,6 +54,8 @@ def test() -> int:
     with phase("checks, trainer tests; beside them builds, API server tests"):
         phases.side_by_side(_checks_and_trainer, _control_plane_and_images)
     _end_to_end()
+    # Last, because it ends with the cluster taken away.
+    suites.pytest("cluster", ["tests/cluster"])
     return suites.summary()
 
 

@@ -175,8 +175,14 @@ def _remove_firewall() -> None:
 
 
 def _remove_chains(tool: str) -> None:
-    """Delete the chains with our prefixes and the rules that jump to them, in one transaction."""
-    saved = run([f"{tool}-save"], check=False).stdout
+    """Delete our chains and the rules that lead to them, in one transaction a table."""
+    text = chain_removal(run([f"{tool}-save"], check=False).stdout)
+    if text:
+        run([f"{tool}-restore", "--noflush"], stdin=text, check=False)
+
+
+def chain_removal(saved: str) -> str:
+    """What to give iptables-restore, for what iptables-save said; empty if nothing is ours."""
     table = ""
     changes: dict[str, list[str]] = {}
     for line in saved.splitlines():
@@ -188,17 +194,15 @@ def _remove_chains(tool: str) -> None:
         elif (
             line.startswith("-A ")
             and not line.split()[1].startswith(CHAIN_PREFIXES)
-            and any(f" {prefix}" in line for prefix in CHAIN_PREFIXES)
+            and any(f" -j {prefix}" in line for prefix in CHAIN_PREFIXES)
         ):
             changes.setdefault(table, []).append("-D " + line.removeprefix("-A "))
     # Jumps go before the chains that they lead to, and chains are emptied before they go.
     rank = {"-D": 0, "-F": 1, "-X": 2}
-    text = ""
-    for name, commands in changes.items():
-        ordered = sorted(commands, key=lambda command: rank[command[:2]])
-        text += "\n".join([name, *ordered, "COMMIT", ""])
-    if text:
-        run([f"{tool}-restore", "--noflush"], stdin=text, check=False)
+    return "".join(
+        "\n".join([name, *sorted(commands, key=lambda command: rank[command[:2]]), "COMMIT", ""])
+        for name, commands in changes.items()
+    )
 
 
 def _remove_cgroups() -> None:

@@ -10,14 +10,19 @@ from cluster.shell import run
 
 def below(*folders: Path) -> list[Path]:
     """Mount points at or below these folders, innermost first."""
-    points = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        # Blanks and the like are written as octal escapes.
-        escaped = line.split()[4]
-        point = Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match.group(1), 8)), escaped))
-        if any(point.is_relative_to(folder) for folder in folders):
-            points.append(point)
-    return points[::-1]
+    points = mount_points(Path("/proc/self/mountinfo").read_text())
+    return [
+        point for point in points[::-1] if any(point.is_relative_to(folder) for folder in folders)
+    ]
+
+
+def mount_points(table: str) -> list[Path]:
+    """The mount points of a mountinfo table, in its order."""
+    # Blanks and the like are written as octal escapes.
+    return [
+        Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match.group(1), 8)), line.split()[4]))
+        for line in table.splitlines()
+    ]
 
 
 def tmpfs(folder: Path, size: str) -> None:

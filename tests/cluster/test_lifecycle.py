@@ -1,0 +1,93 @@
+"""The local cluster itself: made whole after a kill -9, started from anywhere, gone without a trace.
+
+The tests run in this order on one cluster, and the last one takes it away.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import traces
+
+from cluster import kubectl, paths, processes
+
+COPIED = ("dev",)
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "lifecycle", "namespace": "default"},
+    "spec": {"containers": [{"name": "sleep", "image": "", "command": ["sleep", "3600"]}]},
+}
+
+
+def cluster(command: str, repository: Path = paths.REPO) -> str:
+    """Run a command of the local cluster; it must succeed."""
+    words = [sys.executable, str(repository / "dev" / "cluster"), command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def pids() -> dict[str, int]:
+    """Name to pid of everything that is recorded and runs."""
+    found = {name: processes.alive(name) for name in processes.recorded()}
+    return {name: record.pid for name, record in found.items() if record is not None}
+
+
+def pod_status() -> dict[str, object]:
+    status: dict[str, object] = kubectl.local().get("pod", "lifecycle")["status"]
+    return status
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running() -> None:
+    cluster("up")
+
+
+def test_up_reuses_what_runs() -> None:
+    before = pids()
+    cluster("up")
+    assert pids() == before
+
+
+def test_a_kill_in_the_middle_is_made_whole_and_pods_live_on() -> None:
+    client = kubectl.local()
+    helper = json.loads((paths.ETC / "local-path-helper.json").read_text())
+    POD["spec"]["containers"][0]["image"] = helper["spec"]["containers"][0]["image"]  # type: ignore[index]
+    client.apply(POD)
+    client.kubectl("wait", "pod/lifecycle", "--for=condition=Ready", "--timeout=60s")
+    before = pids()
+    started = pod_status()["containerStatuses"]
+    for name in ("kube-apiserver", "containerd", "kubelet"):
+        os.kill(before[name], signal.SIGKILL)
+    cluster("up")
+    after = pids()
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"kube-apiserver", "containerd", "kubelet"}
+    client.kubectl("wait", "pod/lifecycle", "--for=condition=Ready", "--timeout=60s")
+    assert pod_status()["containerStatuses"] == started
+    assert client.kubectl("exec", "lifecycle", "--", "echo", "alive").stdout == "alive\n"
+    node = client.get("node")["items"][0]
+    assert node["status"]["allocatable"]["nvidia.com/gpu"] == "1"
+    assert node["metadata"]["labels"]["nvidia.com/gpu.product"] == "NVIDIA-A10G"
+
+
+def test_it_starts_from_a_path_with_blanks(tmp_path: Path) -> None:
+    repository = tmp_path / "a path with blanks"
+    for name in COPIED:
+        shutil.copytree(paths.REPO / name, repository / name)
+    before = pids()
+    cluster("up", repository)
+    assert pids() == before
+
+
+def test_down_leaves_no_trace() -> None:
+    assert traces.all_of_them().keys() >= {"processes", "mounts", "links", "firewall"}
+    cluster("down")
+    assert traces.all_of_them() == {}
+    assert list(paths.IMAGES.glob("registry/*")), "the images are kept for the next start"

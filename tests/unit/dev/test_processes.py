@@ -1,0 +1,104 @@
+"""Background processes: started once, replaced on change, never confused with somebody else's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import paths, processes
+from cluster.errors import NotReady
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(paths, "PIDS", tmp_path / "pids")
+    monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
+    yield tmp_path
+    for name in processes.recorded():
+        processes.stop(name)
+
+
+def pid_of(name: str) -> int:
+    record = processes.alive(name)
+    assert record is not None
+    return record.pid
+
+
+def test_start_twice_is_one_process() -> None:
+    processes.start("one", SLEEP)
+    first = pid_of("one")
+    processes.start("one", SLEEP)
+    assert pid_of("one") == first
+
+
+def test_other_arguments_replace_it() -> None:
+    processes.start("one", SLEEP)
+    first = pid_of("one")
+    processes.start("one", [*SLEEP, "more"])
+    assert pid_of("one") != first
+    assert processes.start_time(first) is None
+
+
+def test_changed_configuration_replaces_it(folders: Path) -> None:
+    configuration = folders / "settings"
+    configuration.write_text("a")
+    processes.start("one", SLEEP, configuration=[configuration])
+    first = pid_of("one")
+    processes.start("one", SLEEP, configuration=[configuration])
+    assert pid_of("one") == first
+    configuration.write_text("b")
+    processes.start("one", SLEEP, configuration=[configuration])
+    assert pid_of("one") != first
+
+
+def test_killed_process_is_started_again() -> None:
+    processes.start("one", SLEEP)
+    first = pid_of("one")
+    os.kill(first, signal.SIGKILL)
+    while processes.start_time(first) is not None:
+        pass
+    assert processes.alive("one") is None
+    processes.start("one", SLEEP)
+    assert pid_of("one") != first
+
+
+def test_a_recycled_pid_is_not_ours_and_not_signalled(folders: Path) -> None:
+    with subprocess.Popen(SLEEP) as other:
+        started = processes.start_time(other.pid)
+        assert started is not None
+        record = {"pid": other.pid, "started": started - 1, "command": SLEEP}
+        (folders / "pids").mkdir()
+        (folders / "pids" / "one.json").write_text(json.dumps(record))
+        assert processes.alive("one") is None
+        processes.stop("one")
+        assert processes.recorded() == []
+        assert other.poll() is None
+        other.kill()
+
+
+def test_stop_ends_what_ignores_sigterm() -> None:
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print(1, flush=True); time.sleep(600)"
+    )
+    processes.start("stubborn", [sys.executable, "-c", code])
+    processes.wait_until(
+        "stubborn", lambda: processes.log_file("stubborn").read_text() == "1\n", what="start"
+    )
+    pid = pid_of("stubborn")
+    processes.stop("stubborn", grace=0.2)
+    assert processes.start_time(pid) is None
+
+
+def test_a_process_that_ends_is_not_waited_for() -> None:
+    processes.start("short", [sys.executable, "-c", "import time; time.sleep(0.3)"])
+    with pytest.raises(NotReady, match="short ended while an answer was waited for") as failure:
+        processes.wait_until("short", lambda: False, what="an answer", timeout=30)
+    assert failure.value.log == processes.log_file("short")
