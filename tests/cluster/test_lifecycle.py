@@ -1,4 +1,4 @@
-"""The local cluster itself: made whole after a kill -9, started from anywhere, gone without a trace.
+"""The local cluster itself: whole again after a kill -9, at home anywhere, gone without a trace.
 
 The tests run in this order on one cluster, and the last one takes it away.
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import traces
+from tests.cluster import traces
 
 from cluster import kubectl, paths, processes
 
