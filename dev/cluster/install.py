@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from cluster import images, kubectl, paths
+from cluster import images, kubectl, paths, prepull
 from cluster.errors import ClusterError
 from cluster.phases import phase
 from cluster.settings import OPERATOR_NAMESPACE, OPERATOR_RELEASE
@@ -45,6 +45,8 @@ def split_image(image: str) -> dict[str, str]:
 
 def install(client: kubectl.Client, chosen: Images, *, hub_endpoint: str = "") -> None:
     """Install or upgrade, and wait until the operator is ready."""
+    if client.kubeconfig is not None:
+        prepull.start(client, chosen.trainer, chosen.serving)
     values = {f"image.{key}": value for key, value in split_image(chosen.operator).items()}
     values |= {"trainer.image": chosen.trainer, "serving.image": chosen.serving}
     if hub_endpoint:
