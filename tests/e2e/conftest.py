@@ -1,0 +1,64 @@
+"""Fixtures of the end-to-end tests: the real cluster, the real images, the real chart.
+
+The cluster is started, and the operator of this checkout installed, by the same commands that
+``make run`` uses. It stays up afterwards. One job at a time holds the GPU, since there is one.
+"""
+
+import re
+import time
+from collections.abc import Generator, Iterator
+
+import pytest
+from tests.e2e import evidence, recorder
+from tests.e2e.cluster import REPOSITORY, Cluster, local_kubectl, namespaces
+from tests.e2e.tuning import Tuning
+
+EVIDENCE = REPOSITORY / "build" / "e2e" / time.strftime("%Y%m%d-%H%M%S")
+_cluster = pytest.StashKey[Cluster]()
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The local cluster with the operator of this checkout."""
+    kubectl = local_kubectl()
+    with recorder.recording(kubectl) as record:
+        found = Cluster(kubectl=kubectl, record=record)
+        request.session.config.stash[_cluster] = found
+        found.wait_for_operator()
+        found.require_free_gpu()
+        yield found
+        del request.session.config.stash[_cluster]
+
+
+@pytest.fixture
+def workspace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace for one test, named after it."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).removeprefix("test-")
+    name = f"e2e-{words}"[:60].strip("-")
+    with namespaces(cluster, name):
+        yield name
+
+
+@pytest.fixture
+def tuning(cluster: Cluster, workspace: str) -> Tuning:
+    """A job in a namespace of its own; the test applies it."""
+    return Tuning(cluster=cluster, namespace=workspace, name="small")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Collect what a person needs to understand a failure, and say where it lies."""
+    report = yield
+    found = item.config.stash.get(_cluster, None)
+    if report.failed and found is not None and "tests/e2e" in item.nodeid:
+        folder = EVIDENCE / f"{re.sub(r'[^A-Za-z0-9]+', '-', item.name)}-{report.when}"
+        evidence.collect(found, folder, _namespaces(found))
+        report.sections.append(("what the cluster looked like", str(folder)))
+    return report
+
+
+def _namespaces(cluster: Cluster) -> list[str]:
+    names = {event.key[0] for event in cluster.record.events("FineTuneJob")}
+    return sorted(name for name in names if name.startswith("e2e-"))

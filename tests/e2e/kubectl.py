@@ -1,0 +1,109 @@
+"""The real ``kubectl`` against the local cluster, one call at a time, each with a time limit."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Object = Mapping[str, Any]
+SECONDS = 60.0
+
+
+class KubectlError(Exception):
+    """kubectl ended with an error; the text is its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kubectl:
+    """kubectl with the cluster's kubeconfig, never the user's own."""
+
+    program: Path
+    kubeconfig: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the whole command line."""
+        return [str(self.program), f"--kubeconfig={self.kubeconfig}", *arguments]
+
+    def run(self, *arguments: str, stdin: str | None = None, seconds: float = SECONDS) -> str:
+        """Return what a call wrote. Raises KubectlError."""
+        done = self.attempt(*arguments, stdin=stdin, seconds=seconds)
+        if done.returncode != 0:
+            raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def attempt(
+        self, *arguments: str, stdin: str | None = None, seconds: float = SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Return how a call ended, well or not. Raises KubectlError past the time limit."""
+        try:
+            return subprocess.run(
+                self.command(*arguments),
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            words = " ".join(arguments)
+            raise KubectlError(f"kubectl {words}: no end within {seconds:.0f} s") from error
+
+    def get(self, kind: str, name: str, namespace: str = "") -> dict[str, Any]:
+        """Return one object. Raises KubectlError where there is none."""
+        found: dict[str, Any] = json.loads(
+            self.run("get", kind, name, *_in(namespace), "-o", "json")
+        )
+        return found
+
+    def raw(self, path: str) -> str:
+        """Return what the API server answers to GET of a path."""
+        return self.run("get", "--raw", path)
+
+    def apply(self, *objects: Object, namespace: str = "") -> None:
+        """Apply objects, as ``kubectl apply -f`` does. Raises KubectlError."""
+        document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.run("apply", *_in(namespace), "-f", "-", stdin=document)
+
+    def patch(self, kind: str, name: str, namespace: str, change: Object) -> None:
+        """Merge-patch an object. Raises KubectlError."""
+        self.run(
+            "patch", kind, name, *_in(namespace), "--type=merge", f"--patch={json.dumps(change)}"
+        )
+
+    def delete(self, kind: str, name: str, namespace: str = "", *options: str) -> None:
+        """Ask for an object's deletion; what is gone already is no error."""
+        self.run(
+            "delete", kind, name, *_in(namespace), "--wait=false", "--ignore-not-found", *options
+        )
+
+    def logs(self, pod: str, namespace: str, *options: str) -> str:
+        """Return what a pod's first container wrote."""
+        return self.run("logs", pod, *_in(namespace), *options)
+
+    def execute(
+        self, pod: str, namespace: str, command: Sequence[str], *, seconds: float = SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside a pod and return how it ended."""
+        return self.attempt("exec", pod, *_in(namespace), "--", *command, seconds=seconds)
+
+    @contextmanager
+    def proxy(self) -> Iterator[tuple[str, int]]:
+        """Run ``kubectl proxy`` for the length of a block, and give its host and port."""
+        command = self.command("proxy", "--port=0")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+            try:
+                assert proxy.stdout is not None
+                # "Starting to serve on 127.0.0.1:40001"
+                host, _, port = proxy.stdout.readline().split()[-1].rpartition(":")
+                yield host, int(port)
+            finally:
+                proxy.terminate()
+
+
+def _in(namespace: str) -> list[str]:
+    return [f"--namespace={namespace}"] if namespace else []

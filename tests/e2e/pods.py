@@ -1,0 +1,111 @@
+"""Runs a script of ``scripts/`` in a pod of its own, as any user of the cluster could."""
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.cluster import Cluster
+from tests.e2e.kubectl import Object
+
+SCRIPTS = Path(__file__).parent / "scripts"
+RESULT = "RESULT "
+"""What the line begins with that carries a script's result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A script to run. ``claim`` is a volume that it sees read-only at /work."""
+
+    script: str
+    image: str
+    given: Any = None
+    claim: str = ""
+    memory: str = "256Mi"
+    labels: Object | None = None
+
+
+def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 120) -> Any:
+    """Run a task to its end and return its result. The pod is gone afterwards."""
+    name = f"{task.script.removesuffix('.py').replace('_', '-')}-{uuid.uuid4().hex[:6]}"
+    cluster.kubectl.apply(*_objects(name, namespace, task))
+
+    def ended() -> Object | None:
+        pod = cluster.record.find("Pod", namespace, name)
+        over = pod is not None and pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        return pod if over else None
+
+    pod = cluster.record.wait(f"pod {name} has ended", ended, seconds=seconds)
+    log = cluster.kubectl.logs(name, namespace)
+    assert pod["status"]["phase"] == "Succeeded", f"{task.script} failed:\n{log}"
+    (line,) = [line for line in log.splitlines() if line.startswith(RESULT)]
+    cluster.kubectl.delete("pod", name, namespace)
+    cluster.record.wait(
+        f"pod {name} is gone",
+        lambda: cluster.record.find("Pod", namespace, name) is None,
+        seconds=60,
+    )
+    return json.loads(line.removeprefix(RESULT))
+
+
+def _objects(name: str, namespace: str, task: Task) -> list[Object]:
+    metadata = {"name": name, "namespace": namespace, "labels": dict(task.labels or {})}
+    files = {
+        "script.py": (SCRIPTS / task.script).read_text(encoding="utf-8"),
+        "given.json": json.dumps(task.given),
+    }
+    volumes: list[Object] = [
+        {"name": "task", "configMap": {"name": name}},
+        {"name": "scratch", "emptyDir": {}},
+    ]
+    mounts: list[Object] = [
+        {"name": "task", "mountPath": "/task", "readOnly": True},
+        {"name": "scratch", "mountPath": "/tmp"},
+    ]
+    if task.claim:
+        claim = {"claimName": task.claim, "readOnly": True}
+        volumes.append({"name": "work", "persistentVolumeClaim": claim})
+        mounts.append({"name": "work", "mountPath": "/work", "readOnly": True})
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 1000,
+                    "runAsGroup": 1000,
+                    "fsGroup": 1000,
+                    "fsGroupChangePolicy": "OnRootMismatch",
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": "task",
+                        "image": task.image,
+                        "command": ["python", "/task/script.py", "/task/given.json"],
+                        "env": [
+                            {"name": "HOME", "value": "/tmp"},
+                            {"name": "HF_HOME", "value": "/tmp/hf"},
+                            {"name": "HF_HUB_OFFLINE", "value": "1"},
+                            # Threads that spin while they wait slow each other down on few cores.
+                            {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"},
+                        ],
+                        "resources": {"requests": {"memory": task.memory}},
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "capabilities": {"drop": ["ALL"]},
+                            "readOnlyRootFilesystem": True,
+                        },
+                        "volumeMounts": mounts,
+                    }
+                ],
+                "volumes": volumes,
+            },
+        },
+    ]

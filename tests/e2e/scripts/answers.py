@@ -1,0 +1,72 @@
+"""In a pod of the trainer image: what base, adapter and merged model answer in plain libraries.
+
+Nothing of ours is imported. given.json: base, adapter, merged (folders), questions, max_tokens.
+Result: answers of each by its name; loading (what transformers says about the merged weights);
+tokenizer (file: whether it is equal byte for byte); config (fields that differ, as [base, merged]).
+"""
+
+import json
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+TOKENIZER_FILES = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt",
+    "chat_template*",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Load each in turn and ask it."""
+    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    base, merged = Path(given["base"]), Path(given["merged"])
+    questions, limit = given["questions"], given["max_tokens"]
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    result: dict[str, Any] = {"base": _ask(model, base, questions, limit)}
+    model = PeftModel.from_pretrained(model, given["adapter"])
+    result["adapter"] = _ask(model, base, questions, limit)
+    del model
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        merged, dtype=torch.float32, output_loading_info=True
+    )
+    result["merged"] = _ask(model, merged, questions, limit)
+    result["loading"] = {key: sorted(map(str, value)) for key, value in loading.items() if value}
+    result["tokenizer"] = {
+        file.name: (merged / file.name).is_file()
+        and (merged / file.name).read_bytes() == file.read_bytes()
+        for file in sorted(base.iterdir())
+        if any(fnmatch(file.name, pattern) for pattern in TOKENIZER_FILES)
+    }
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (base, merged)]
+    result["config"] = {
+        key: [config.get(key) for config in configs]
+        for key in sorted({*configs[0], *configs[1]})
+        if configs[0].get(key) != configs[1].get(key)
+    }
+    print("RESULT " + json.dumps(result))
+
+
+def _ask(model: Any, folder: Path, questions: list[str], limit: int) -> list[str]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    answers = []
+    for question in questions:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            ids = model.generate(**prompt, max_new_tokens=limit, do_sample=False)
+        new = ids[0, prompt["input_ids"].shape[1] :]
+        answers.append(tokenizer.decode(new, skip_special_tokens=True))
+    return answers
+
+
+main()

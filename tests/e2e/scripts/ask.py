@@ -1,0 +1,37 @@
+"""In a pod: asks a chat endpoint some questions, as greedily as it can.
+
+given.json: url (…/v1), model, questions, max_tokens. Result: models (ids) and answers, in order.
+"""
+
+import json
+import sys
+import urllib.request
+from typing import Any
+
+
+def _call(url: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)
+
+
+def main() -> None:
+    """Ask all questions, one after the other."""
+    with open(sys.argv[1], encoding="utf-8") as file:
+        given = json.load(file)
+    answers = []
+    for question in given["questions"]:
+        body = {
+            "model": given["model"],
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+            "max_tokens": given["max_tokens"],
+        }
+        choice = _call(f"{given['url']}/chat/completions", body)["choices"][0]
+        answers.append(choice["message"]["content"])
+    models = [model["id"] for model in _call(f"{given['url']}/models")["data"]]
+    print("RESULT " + json.dumps({"models": models, "answers": answers}))
+
+
+main()
