@@ -1,0 +1,144 @@
+"""Jobs that cannot succeed: refused before a GPU is asked for, with a message that names the cause.
+
+All of them are staged at the same time, each in a namespace of its own.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tests.e2e import pods
+from tests.e2e.cluster import Cluster, namespaces, wants_gpu
+from tests.e2e.pods import Task
+from tests.e2e.tuning import ATTEMPT, STAGE, Tuning, label, small
+
+STALLED_SECONDS = 60.0
+STAGING_SECONDS = 240.0
+TOKEN = "hf_demo"
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A spec that fails in staging: reason, words of the message, and what may be on the volume."""
+
+    spec: Mapping[str, Any]
+    reason: str
+    words: tuple[str, ...]
+    published: tuple[str, ...] = field(default=())
+
+
+CASES = {
+    "broken-row": Case(
+        spec=small(dataset={"source": "hf://demo/broken-row", "maxSamples": None}),
+        reason="DatasetInvalid",
+        words=("row 7 of train.jsonl",),
+        published=("base",),
+    ),
+    "missing-model": Case(
+        spec=small(model={"source": "hf://demo/no-such-model"}),
+        reason="ModelNotFound",
+        words=("demo/no-such-model", "model.source"),
+    ),
+    "gated-model": Case(
+        spec=small(model={"source": "hf://demo/gated"}),
+        reason="AccessDenied",
+        words=("demo/gated", "model.tokenSecretRef"),
+    ),
+    "full-volume": Case(
+        spec=small(storage={"storageClassName": "local-path-small"}),
+        reason="VolumeFull",
+        words=("demo/smollm2-135m-instruct", "64.0Mi", "spec.storage.size"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def failed(cluster: Cluster) -> Iterator[dict[str, Tuning]]:
+    """All cases, each of them Stalled."""
+    jobs = {name: Tuning(cluster=cluster, namespace=f"e2e-{name}", name="small") for name in CASES}
+    with namespaces(cluster, *(tuning.namespace for tuning in jobs.values())):
+        for name, tuning in jobs.items():
+            tuning.apply(CASES[name].spec)
+        for tuning in jobs.values():
+            tuning.wait_until("Stalled", seconds=STAGING_SECONDS)
+        yield jobs
+
+
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest) -> str:
+    """Name of a case."""
+    return str(request.param)
+
+
+def test_it_stalls_with_the_trainers_own_words(failed: dict[str, Tuning], case: str) -> None:
+    stalled = failed[case].wait_until("Stalled", seconds=1)
+    assert stalled["reason"] == CASES[case].reason, stalled
+    for word in CASES[case].words:
+        assert word in stalled["message"], stalled
+    ready = failed[case].condition("Ready")
+    assert ready is not None
+    assert (ready["status"], ready["reason"]) == ("False", CASES[case].reason)
+    assert ready["message"] == stalled["message"]
+
+
+def test_it_stalls_soon_after_the_pod_has_ended(failed: dict[str, Tuning], case: str) -> None:
+    tuning = failed[case]
+    record = tuning.cluster.record
+    ended = next(
+        event.at
+        for event in record.events("Pod", tuning.namespace)
+        if event.object["status"].get("phase") == "Failed"
+    )
+    told = next(
+        event.at
+        for event in record.events("FineTuneJob", tuning.namespace)
+        if any(
+            each["type"] == "Stalled"
+            for each in event.object.get("status", {}).get("conditions", ())
+        )
+    )
+    assert told - ended < STALLED_SECONDS
+
+
+def test_it_is_not_tried_again_and_no_gpu_was_asked_for(
+    failed: dict[str, Tuning], case: str
+) -> None:
+    ever = failed[case].cluster.record.events("Pod", failed[case].namespace)
+    own = [event.object for event in ever if label(event.object, STAGE)]
+    assert {label(pod, STAGE) for pod in own} == {"stage"}
+    assert len({pod["metadata"]["uid"] for pod in own}) == 1
+    assert not any(wants_gpu(pod) for pod in own)
+
+
+def test_nothing_half_written_is_published(failed: dict[str, Tuning], case: str) -> None:
+    tuning = failed[case]
+    task = Task(
+        script="volume.py",
+        image=tuning.cluster.operator_image(),
+        claim=f"{tuning.name}-{tuning.status()['revision']}",
+    )
+    found = pods.run(tuning.cluster, tuning.namespace, task)
+    assert found["published"] == {name: [] for name in CASES[case].published}
+    assert [name for name in found["others"] if not name.startswith(".")] == []
+
+
+def test_the_right_token_gives_the_gated_model_another_attempt(failed: dict[str, Tuning]) -> None:
+    tuning = failed["gated-model"]
+    tuning.cluster.kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "hf-token", "namespace": tuning.namespace},
+            "stringData": {"token": TOKEN},
+        }
+    )
+    tuning.change(model={"tokenSecretRef": {"name": "hf-token"}}, dataset={"maxSamples": 16})
+    # The earlier failure stays in the status until the operator has seen the change.
+    tuning.wait(
+        "it is seen", lambda status: status["observedGeneration"] == 2, seconds=30, stalls=True
+    )
+    tuning.wait_until("DataReady", seconds=STAGING_SECONDS)
+    assert [label(job, ATTEMPT) for job in tuning.jobs("stage")] == ["1", "2"]

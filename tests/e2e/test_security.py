@@ -1,0 +1,41 @@
+"""What the operator may not do, asked of the API server itself."""
+
+import pytest
+from tests.e2e.cluster import OPERATOR, OPERATOR_NAMESPACE, Cluster
+
+ACCOUNT = f"--as=system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}"
+FORBIDDEN = (
+    *(f"{verb} secrets" for verb in ("get", "list", "watch", "create", "patch", "delete")),
+    "create pods",
+    "create pods/exec",
+    "get pods/log",
+    "get nodes",
+    "create clusterroles",
+    "create clusterrolebindings",
+    "create rolebindings",
+    "create serviceaccounts/token",
+    "patch finetunejobs",
+    "delete finetunejobs",
+)
+NEEDED = ("create jobs", "patch deployments", "list pods", "update finetunejobs/status")
+
+
+def _may(cluster: Cluster, action: str, *where: str) -> str:
+    verb, what = action.split()
+    # To kubectl, pods/log is a pod of the name log.
+    kind, _, part = what.partition("/")
+    below = [f"--subresource={part}"] if part else []
+    done = cluster.kubectl.attempt("auth", "can-i", verb, kind, *below, ACCOUNT, *where)
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("action", FORBIDDEN)
+def test_the_operator_may_not(cluster: Cluster, action: str) -> None:
+    assert _may(cluster, action, "--all-namespaces") == "no"
+    assert _may(cluster, action, f"--namespace={OPERATOR_NAMESPACE}") == "no"
+
+
+@pytest.mark.parametrize("action", NEEDED)
+def test_the_question_is_understood(cluster: Cluster, action: str) -> None:
+    """The same question about what the operator does all day is answered with yes."""
+    assert _may(cluster, action, "--all-namespaces") == "yes"
