@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.hub import Hub
+from tests.trainer.models import logits_of_all
 from tests.trainer.workshop import Workshop
 
 from finetune_trainer import manifest, merged_config
@@ -66,6 +67,13 @@ def test_original_in_the_bases_own_dtype_is_what_peft_merges(trained: Workshop) 
     )
     theirs = peft.PeftModel.from_pretrained(base, trained.work / "adapter").merge_and_unload()
     same(weights(trained.work / "merged-own"), dict(theirs.state_dict()))
+
+
+def test_dequantized_answers_like_the_model_that_was_trained(trained: Workshop) -> None:
+    trained.succeed("merge", "--build", "served")
+    untuned, tuned, merged = logits_of_all(trained, "served")
+    assert (merged - tuned).abs().max() < 0.01
+    assert (merged - untuned).abs().max() > 0.05
 
 
 @pytest.mark.parametrize(

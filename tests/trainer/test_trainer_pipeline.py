@@ -2,30 +2,17 @@
 
 import json
 import stat
-from pathlib import Path
-from typing import Any
 
 import peft
 import pytest
 import torch
 import transformers
-from bitsandbytes.nn import Linear4bit
 from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.models import ids, load, logits_of_all
 from tests.trainer.workshop import Workshop
 
 from finetune_api.result import Result
 from finetune_trainer import manifest
-
-
-def load(folder: Path, **options: Any) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
-
-
-def ids(workshop: Workshop) -> torch.Tensor:
-    from finetune_trainer.dataset import TRAIN, Tokens
-
-    tokens = Tokens.load(workshop.work / "dataset" / TRAIN)
-    return torch.tensor(tokens.input_ids[: tokens.rows[1]], dtype=torch.long)[None]
 
 
 def test_each_stage_reports_what_it_made(done: Workshop) -> None:
@@ -81,22 +68,7 @@ def test_the_adapter_is_a_plain_peft_adapter(done: Workshop) -> None:
 
 
 def test_the_merged_model_answers_like_the_one_that_was_trained(done: Workshop) -> None:
-    quantization = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    )
-    # The 4-bit weights come from bfloat16, as in training; all else computes in float32.
-    base = load(done.work / "base", dtype=torch.bfloat16, quantization_config=quantization)
-    for module in base.modules():
-        if not isinstance(module, Linear4bit):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.float()
-    with torch.no_grad():
-        untuned = base(ids(done)).logits
-        trained = peft.PeftModel.from_pretrained(base, done.work / "adapter")(ids(done)).logits
-        merged = load(done.work / "merged-b1", dtype=torch.float32)(ids(done)).logits
+    untuned, trained, merged = logits_of_all(done, "b1")
     # The rest is float16's rounding of the weights.
     assert (merged - trained).abs().max() < 0.01
     assert (merged - untuned).abs().max() > 0.1

@@ -97,6 +97,17 @@ def test_killed_twice_and_still_the_same_to_the_bit(
     assert ended.result["gpuSeconds"] > 0
 
 
+def test_an_evaluation_changes_nothing(make: MakeWorkshop, uninterrupted: Workshop) -> None:
+    # On CPUs with AVX512-BF16 one forward pass without gradients used to spoil every later step.
+    workshop = staged(make, uninterrupted)
+    seldom = {"training": {"advanced": {"evalSteps": STEPS, "saveSteps": STEPS}}}
+    workshop.write(tiny.merged(uninterrupted.job, seldom))
+    ended = workshop.succeed("train")
+    assert ended.log.count("loss on held-out rows") == 1
+    assert adapter(workshop) == adapter(uninterrupted)
+    assert ended.result["evalLoss"] == uninterrupted.succeed("train").result["evalLoss"]
+
+
 def test_a_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Workshop) -> None:
     workshop = staged(make, uninterrupted)
     running = workshop.start("train")

@@ -29,8 +29,8 @@ from finetune_trainer.weights import Mapped
 
 KIND = "merged"
 DTYPES = {"float16": "F16", "bfloat16": "BF16"}
-CHUNK = 32 * 1024 * 1024
-"""Numbers that are cast and written at a time where nothing is added to them."""
+CHUNK = 8 * 1024 * 1024
+"""Numbers that are cast and written at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,11 +229,6 @@ class _Merger:
                 raise NotMergeable(f"{tensor.name} is {tensor.dtype}: nothing can be added to it")
             yield weight.reshape(-1)
             return
-        if pair is None and tensor.name not in self.request.dequantize:
-            flat = weight.reshape(-1)
-            for start in range(0, flat.numel(), CHUNK):
-                yield self._cast(flat[start : start + CHUNK], tensor.name)
-            return
         if tensor.name in self.request.dequantize:
             weight = round_trip(weight, self.request.quantization)
         if pair is not None:
@@ -241,7 +236,9 @@ class _Merger:
                 raise NotMergeable(f"{tensor.name} would get its adapter pair twice")
             weight = self._add(weight, pair)
             self.applied.add(tensor.name)
-        yield self._cast(weight, tensor.name).reshape(-1)
+        flat = weight.reshape(-1)
+        for start in range(0, flat.numel(), CHUNK):
+            yield self._cast(flat[start : start + CHUNK], tensor.name)
 
     def _add(self, weight: torch.Tensor, pair: adapter.Pair) -> torch.Tensor:
         a = self.weights.read(pair.a).float()
