@@ -71,10 +71,13 @@ def _is(job: Object, condition: str) -> bool:
 
 
 def _last_end(job: Object, pods: Iterable[Object]) -> Mapping[str, Any]:
-    """Return the newest ``terminated`` state of the Job's trainer container, or an empty one."""
+    """Return the newest ``terminated`` state of the Job's trainer container, or an empty one.
+
+    Of two that ended within a second that of the newer pod.
+    """
     ends: list[Mapping[str, Any]] = [
         container["state"]["terminated"]
-        for pod in pods_of(job, pods)
+        for pod in reversed(pods_of(job, pods))
         for container in pod.get("status", {}).get("containerStatuses", ())
         if container["name"] == CONTAINER and "terminated" in container.get("state", {})
     ]
