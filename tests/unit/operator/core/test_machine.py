@@ -19,10 +19,11 @@ from hypothesis.stateful import (
 from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import CONFIG, SPEC, Cluster, Crash, Refused, Thing, stored
 
+from finetune_api.result import Result
 from finetune_operator.children import names
 from finetune_operator.config import OperatorConfig
 from finetune_operator.plan import plan
-from finetune_operator.state import Create, Delete, Observed, Plan, Progress
+from finetune_operator.state import Apply, Create, Delete, Object, Observed, Plan, Progress
 
 UPGRADED = OperatorConfig.model_validate(
     {
@@ -39,20 +40,31 @@ ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "killed": lambda stage: (137, ""),
     "stopped": lambda stage: (143, workload.message(stage, "stopped", gpuSeconds=20.0)),
 }
-EDITS: list[Thing] = [
-    *({"training": {"seed": seed}} for seed in (None, 1, 2)),
-    *({"rerun": value} for value in (None, "a")),
-    *({"merge": {"dtype": dtype}} for dtype in (None, "bfloat16")),
-    *({"serving": {"maxModelLen": length}} for length in (None, 1024)),
-    *({"storage": {"size": size}} for size in (None, "80Gi", "1Ti")),
-    *({"runPolicy": {"maxGpuSeconds": seconds}} for seconds in (None, 3600)),
-    *({"suspend": value} for value in (True, False)),
-    *({"serving": {"enabled": value}, "merge": {"enabled": True}} for value in (True, False)),
-    {"serving": {"enabled": False}, "merge": {"enabled": False}},
-    {"training": {"maxSteps": 5, "epochs": 1}},
-    {"training": {"maxSteps": None, "epochs": None}},
-]
+EDITS = st.one_of(
+    st.sampled_from([{"training": {"seed": seed}} for seed in (None, 1, 2)]),
+    st.sampled_from([{"merge": {"dtype": dtype}} for dtype in (None, "bfloat16")]),
+    st.sampled_from([{"suspend": value} for value in (True, True, False)]),
+    st.sampled_from(
+        [
+            {"storage": {"size": "80Gi"}},
+            {"storage": {"size": None}},
+            {"runPolicy": {"maxGpuSeconds": 3600}},
+            {"serving": {"maxModelLen": 1024}},
+            {"rerun": "a"},
+        ]
+    ),
+    st.sampled_from(
+        [
+            {"serving": {"enabled": serving}, "merge": {"enabled": merging}}
+            for serving, merging in ((True, True), (False, True), (False, False))
+        ]
+    ),
+    st.sampled_from([{"training": {"maxSteps": steps, "epochs": steps}} for steps in (None, 5)]),
+)
 ANY = st.integers(0, 30)
+DEATH = st.integers(0, 7)
+REACTION = st.one_of(st.none(), st.just("settle"), DEATH)
+"""What the operator does about a change: nothing yet, all that is due, or dies before a write."""
 
 
 def chosen(things: list[Thing], index: int) -> Thing | None:
@@ -106,9 +118,12 @@ def orphan(cluster: Cluster, index: int) -> None:
         workload.delete(cluster, "Job", job["metadata"]["name"], "Orphan")
 
 
-def delete_any(cluster: Cluster, index: int) -> None:
+def delete_any(cluster: Cluster, index: int) -> str | None:
+    """Delete a child by hand; return its kind."""
     if thing := chosen([each for each in cluster.objects.values() if not deleted(each)], index):
         workload.delete(cluster, thing["kind"], thing["metadata"]["name"])
+        return str(thing["kind"])
+    return None
 
 
 WORLD = st.tuples(
@@ -121,6 +136,18 @@ WORLD = st.tuples(
 
 def stage_of(thing: Thing) -> str:
     return str(thing["metadata"]["labels"].get(names.STAGE))
+
+
+def refused(status: Any) -> bool:
+    return bool(status["conditions"][0]["reason"] == "InvalidSpec")
+
+
+def result_of(pod: Thing) -> str | None:
+    """Return the outcome that a pod's termination message tells."""
+    for container in pod["status"].get("containerStatuses", ()):
+        result = Result.from_message(container["state"]["terminated"]["message"])
+        return None if result is None else result.outcome
+    return None
 
 
 def deleted(thing: Thing) -> bool:
@@ -143,19 +170,24 @@ class Machine(RuleBasedStateMachine):
         self.held: tuple[Observed, Plan] | None = None
         self.jobs: set[str] = set()
         self.completed: set[tuple[str, ...]] = set()
-        self.attempts: dict[tuple[str, ...], int] = {}
+        self.proved: set[tuple[str, ...]] = set()
+        self.attempts: dict[tuple[str, ...], Thing] = {}
+        self.wanted: dict[tuple[str, int], str] = {}
+        self.lost_configuration = False
         self.before: tuple[str, Thing] = ("", {})
 
-    @initialize(stage=st.sampled_from(["", "stage", "train", "train", "merge", "serve"]))
-    def begin(self, stage: str) -> None:
-        """Start where a pod of some stage runs, so that late stages are tried as often."""
-        while stage and not any(stage_of(pod) == stage for pod in pods(self.cluster, "Running")):
-            self.go_round()
+    @initialize(past=st.lists(EDITS, max_size=2), rounds=st.integers(0, 12))
+    def begin(self, past: list[Thing], rounds: int) -> None:
+        """Start in the midst of things, after some edits that had time to take effect."""
+        for changes in past:
+            self.work(12)
+            self.cluster.edit(**changes)
+        self.work(rounds)
 
     # The operator.
 
     @precondition(lambda self: self.cluster.job)
-    @rule(meanwhile=st.lists(WORLD, max_size=3), writes=st.one_of(st.none(), st.integers(0, 7)))
+    @rule(meanwhile=st.lists(WORLD, max_size=3), writes=st.one_of(st.none(), DEATH))
     def look(self, meanwhile: list[Any], writes: int | None) -> None:
         """Look while the world moves, and perhaps die before some write."""
 
@@ -176,7 +208,7 @@ class Machine(RuleBasedStateMachine):
     def act_late(self) -> None:
         assert self.held
         (seen, intended), self.held = self.held, None
-        self.carry_out(seen, intended)
+        self.carry_out(seen, intended, late=True)
 
     @precondition(lambda self: self.cluster.job)
     @rule()
@@ -188,21 +220,52 @@ class Machine(RuleBasedStateMachine):
             if not self.carry_out(seen, intended):
                 return
             if self.cluster.version == version:
-                assert not any(isinstance(action, Create | Delete) for action in intended.actions)
-                assert stored(intended.status) == self.cluster.status
-                return
-        raise AssertionError(f"no rest: {intended}")
+                break
+        else:
+            raise AssertionError(f"no rest: {intended}")
+        assert not any(isinstance(action, Create | Delete) for action in intended.actions)
+        assert stored(intended.status) == self.cluster.status
+        if "deletionTimestamp" not in seen.job["metadata"] and not refused(intended.status):
+            self.as_asked(seen.job, intended.status)
+
+    def react(self, reaction: Any) -> None:
+        if reaction is None or not self.cluster.job:
+            return
+        if reaction == "settle":
+            self.settle()
+        else:
+            self.carry_out(*self.planned(self.cluster.observe()), die_before=reaction)
+
+    def as_asked(self, job: Object, status: Object) -> None:
+        """What runs is what is asked for, and what it needs is there."""
+        paused = job["spec"].get("suspend", False)
+        for each in self.cluster.each("Job"):
+            if names.owned_by(job, each) and not workload.ended(each) and not deleted(each):
+                labels = each["metadata"]["labels"]
+                assert not paused, each["metadata"]["name"]
+                assert labels[names.REVISION] == status["revision"]
+                assert labels.get(names.BUILD, status["build"]) == status["build"]
+        if any(each["revision"] == status["revision"] for each in status["revisions"]):
+            assert self.cluster.get("ConfigMap", f"demo-{status['revision']}")
+            assert len(list(self.cluster.each("NetworkPolicy"))) == 3
+        if status.get("serving", {}).get("build"):
+            assert self.cluster.get("Service", "demo-serve")
 
     # The user.
 
     @precondition(lambda self: self.cluster.job)
-    @rule(changes=st.sampled_from(EDITS))
-    def edit(self, changes: Thing) -> None:
+    @rule(changes=EDITS, reaction=REACTION)
+    def edit(self, changes: Thing, reaction: Any) -> None:
         self.cluster.edit(**changes)
+        self.react(reaction)
 
-    @rule(index=ANY, leave_pods=st.booleans())
-    def delete_a_child(self, index: int, leave_pods: bool) -> None:
-        (orphan if leave_pods else delete_any)(self.cluster, index)
+    @rule(index=ANY, leave_pods=st.booleans(), reaction=REACTION)
+    def delete_a_child(self, index: int, leave_pods: bool, reaction: Any) -> None:
+        if leave_pods:
+            orphan(self.cluster, index)
+        elif delete_any(self.cluster, index) == "ConfigMap":
+            self.lost_configuration = True
+        self.react(reaction)
 
     @precondition(lambda self: self.cluster.job)
     @rule(children_first=st.booleans())
@@ -219,20 +282,26 @@ class Machine(RuleBasedStateMachine):
 
     # The cluster.
 
-    @rule(step=WORLD)
-    def move(self, step: Any) -> None:
+    @rule(step=WORLD, reaction=REACTION)
+    def move(self, step: Any, reaction: Any) -> None:
         act, index = step
         act(self.cluster, index)
+        self.react(reaction)
 
-    @rule(index=ANY, end=st.sampled_from(sorted(ENDS)))
-    def end(self, index: int, end: str) -> None:
+    @rule(index=ANY, end=st.sampled_from(sorted(ENDS)), reaction=REACTION)
+    def end(self, index: int, end: str, reaction: Any) -> None:
+        """Let a pod end, and its Job see that."""
         finish(self.cluster, index, end)
+        sync_jobs(self.cluster, 0)
+        self.note_proofs()
+        self.react(reaction)
 
     @rule(rounds=st.integers(1, 3))
     def work(self, rounds: int) -> None:
         """Let everybody do their part for a while, so that late stages are reached."""
         for _ in range(rounds):
-            self.go_round()
+            if not self.go_round():
+                break
 
     @rule(seconds=st.sampled_from([1, 60, 700]), steps=st.integers(0, 9), upgrade=st.booleans())
     def go_on(self, seconds: int, steps: int, upgrade: bool) -> None:
@@ -250,23 +319,51 @@ class Machine(RuleBasedStateMachine):
         intended = plan(seen, config=self.cluster.config, now=self.cluster.now)
         if "deletionTimestamp" in seen.job["metadata"]:
             assert not intended.actions
-        selected = [
-            service["spec"]["selector"][names.BUILD]
-            for service in seen.services
-            if names.owned_by(seen.job, service)
-        ]
         if seen.job["spec"].get("serving", {}).get("enabled", True):
-            for action in intended.actions:
-                if isinstance(action, Delete) and action.object["kind"] == "Deployment":
-                    assert names.label(action.object, names.BUILD) not in selected
+            self.goes_on_serving(seen, intended)
         return seen, intended
 
-    def carry_out(self, seen: Observed, intended: Plan, *, die_before: int | None = None) -> bool:
+    def goes_on_serving(self, seen: Observed, intended: Plan) -> None:
+        """The Service leaves a build only for one that answers; what it selects is not deleted."""
+        services = [each for each in seen.services if names.owned_by(seen.job, each)]
+        for selected in (each["spec"]["selector"][names.BUILD] for each in services):
+            answering = [
+                names.label(each, names.BUILD)
+                for each in seen.deployments
+                if each["status"].get("availableReplicas")
+                and each["status"]["observedGeneration"] == each["metadata"]["generation"]
+            ]
+            for action in intended.actions:
+                build = names.label(action.object, names.BUILD)
+                if isinstance(action, Delete) and action.object["kind"] == "Deployment":
+                    assert build != selected
+                if isinstance(action, Apply) and action.object["kind"] == "Service":
+                    assert action.object["spec"]["selector"][names.BUILD] in (selected, *answering)
+
+    def carry_out(
+        self, seen: Observed, intended: Plan, *, die_before: int | None = None, late: bool = False
+    ) -> bool:
         try:
             self.cluster.carry_out(seen, intended, die_before=die_before)
         except (Crash, Refused):
             return False
+        finally:
+            self.jobs_may_run(late=late)
         return True
+
+    def jobs_may_run(self, *, late: bool) -> None:
+        """No stage is run that has completed, and none without a volume of its own."""
+        for job in self.cluster.each("Job"):
+            if job["metadata"]["uid"] in self.jobs:
+                continue
+            self.jobs.add(job["metadata"]["uid"])
+            owner, revision, *_ = key_of(job)
+            assert key_of(job) not in self.completed, job["metadata"]["name"]
+            volume = self.cluster.get("PersistentVolumeClaim", f"demo-{revision}")
+            assert volume or late
+            if volume and not late:
+                assert volume["metadata"]["ownerReferences"][0]["uid"] == owner
+                assert not deleted(volume)
 
     def go_round(self) -> bool:
         """Let operator, kubelets and controllers act once; tell whether anything changed."""
@@ -286,8 +383,9 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def check(self) -> None:
+        self.cluster.wait(1)
         self.one_trainer()
-        self.nothing_twice()
+        self.note_proofs()
         if self.cluster.job and self.cluster.status.get("conditions"):
             uid = self.cluster.job["metadata"]["uid"]
             self.ledger_goes_forward(uid, self.cluster.status)
@@ -295,6 +393,7 @@ class Machine(RuleBasedStateMachine):
             if self.before[0] == uid:
                 self.consistent(self.before[1], self.cluster.status)
             self.before = (uid, self.cluster.status)
+            self.no_revision_without_an_edit(self.cluster.job)
 
     def one_trainer(self) -> None:
         trainers = [
@@ -304,22 +403,49 @@ class Machine(RuleBasedStateMachine):
         ]
         assert len(trainers) <= 1, trainers
 
-    def nothing_twice(self) -> None:
+    def note_proofs(self) -> None:
+        """Remember which stages a Job has completed that left a result saying so."""
         for job in self.cluster.each("Job"):
-            if job["metadata"]["uid"] not in self.jobs:
-                self.jobs.add(job["metadata"]["uid"])
-                assert key_of(job) not in self.completed, job["metadata"]["name"]
+            results = [result_of(pod) for pod in workload.pods_of(self.cluster, job)]
+            if workload.ended(job) and "completed" in results:
+                self.proved.add(key_of(job))
 
     def ledger_goes_forward(self, uid: str, status: Thing) -> None:
         for revision in status.get("revisions", ()):
             for attempt in revision["stages"]:
-                key = (uid, revision["revision"], attempt["stage"], str(attempt.get("build")))
-                assert attempt["attempt"] >= self.attempts.get(key, 1), key
-                self.attempts[key] = attempt["attempt"]
+                stage, build = attempt["stage"], str(attempt.get("build"))
+                key = (uid, revision["revision"], stage, build)
+                before = self.attempts.get(key, {"attempt": 0, "outcome": None})
+                self.attempts[key] = attempt
+                if attempt["attempt"] == before["attempt"] and before["outcome"] != "Starting":
+                    assert attempt["retryKey"] == before["retryKey"], key
+                elif before["outcome"] == "Failed":
+                    assert attempt["retryKey"] != before["retryKey"], key
+                assert attempt["attempt"] >= before["attempt"], key
                 if attempt["outcome"] == "Completed":
+                    assert key in self.proved, key
                     self.completed.add(key)
                 else:
                     assert key not in self.completed, key
+                if attempt.get("reason") in ("ResultMissing", "RetriesExhausted"):
+                    name = f"demo-{revision['revision']}-{stage}-{attempt['attempt']}"
+                    self.no_result_was_missed(name)
+
+    def no_result_was_missed(self, name: str) -> None:
+        job = self.cluster.get("Job", name)
+        ends = [result_of(pod) for pod in workload.pods_of(self.cluster, job)] if job else []
+        assert ends[-1:] not in (["completed"], ["failed"]), name
+
+    def no_revision_without_an_edit(self, job: Thing) -> None:
+        """Neither an upgrade nor anything else but its user makes a job train again."""
+        revision = self.cluster.status.get("revision")
+        frozen = self.cluster.get("ConfigMap", f"demo-{revision}")
+        if self.lost_configuration or refused(self.cluster.status):
+            return
+        generation = self.cluster.status["observedGeneration"]
+        key = (job["metadata"]["uid"], generation)
+        if frozen and names.owned_by(job, frozen):
+            assert self.wanted.setdefault(key, str(revision)) == revision
 
     def well_formed(self, status: Thing) -> None:
         found = {each["type"]: each for each in status["conditions"]}
@@ -329,12 +455,12 @@ class Machine(RuleBasedStateMachine):
         ready = found["Ready"]["status"] == "True"
         paused = found["Suspended"]["reason"] == "SuspendedByUser"
         states = [ready, paused, "Reconciling" in found, "Stalled" in found]
-        refused = found["Ready"]["reason"] == "InvalidSpec"
-        assert sum(states) == 1 or (refused and not ready and "Reconciling" not in found), states
+        invalid = refused(status)
+        assert sum(states) == 1 or (invalid and not ready and "Reconciling" not in found), states
         generation = self.cluster.present_job()["metadata"]["generation"]
         assert status["observedGeneration"] <= generation
         current = {name for name, each in found.items() if name in ("Ready", "Stalled")}
-        for name in current if refused else found:
+        for name in current if invalid else found:
             assert found[name]["observedGeneration"] == status["observedGeneration"], name
 
     def consistent(self, before: Thing, after: Thing) -> None:
@@ -350,6 +476,8 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """With a user who rests and kubelets that work, a job comes to its end."""
         self.held = None
+        if self.cluster.job:
+            self.settle()
         for _ in range(60):
             if not self.go_round():
                 break
