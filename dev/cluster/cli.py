@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from cluster import (
@@ -28,6 +29,10 @@ def main() -> int:
         return _run(arguments)
     except ClusterError as error:
         report(error)
+        return 1
+    except BrokenPipeError:
+        # Whoever reads has seen enough (`make status | head`); nothing may be printed any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it stopped")

@@ -97,6 +97,6 @@ def status() -> int:
     ready = control_plane.answers(f"{API_SERVER}/readyz")
     say(f"{'API server':26} {'ready' if ready else 'not ready'}")
     if ready:
-        say(f"\nexport KUBECONFIG={paths.KUBECONFIG}")
-        say(f"export PATH={binaries.folder()}:$PATH")
+        say(f"\nexport KUBECONFIG='{paths.KUBECONFIG}'")
+        say(f"export PATH='{binaries.folder()}':\"$PATH\"")
     return 0 if ready else 1
