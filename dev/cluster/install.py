@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 
 from cluster import images, kubectl, paths, prepull
 from cluster.errors import ClusterError
@@ -58,6 +59,19 @@ def install(client: kubectl.Client, chosen: Images, *, hub_endpoint: str = "") -
     for key, value in values.items():
         words += ["--set-string", f"{key}={value}"]
     hint = f"kubectl -n {OPERATOR_NAMESPACE} describe pods; kubectl -n {OPERATOR_NAMESPACE} logs "
-    with phase("install the operator"):
+    with (paths.CACHE / "install.lock").open("w") as lock, phase("install the operator"):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if client.kubeconfig is not None:
+            _forget_interrupted(client)
         hint += f"deploy/{OPERATOR_RELEASE}"
         logged(client.helm(*words), paths.LOGS / "install.log", hint=hint)
+
+
+def _forget_interrupted(client: kubectl.Client) -> None:
+    """Drop what a helm that was killed half-way left: helm itself would refuse to go on for ever.
+
+    Nobody else's helm is under way: this is our own cluster, and the caller holds the lock.
+    """
+    states = "status in (pending-install,pending-upgrade,pending-rollback)"
+    selector = f"owner=helm,name={OPERATOR_RELEASE},{states}"
+    client.kubectl("delete", "secret", "-n", OPERATOR_NAMESPACE, "-l", selector)
