@@ -151,6 +151,8 @@ def change_config(folder: Path, **changes: Any) -> None:
         ("shard missing", "names 'model-00002-of-00002.safetensors', which is no safetensors file"),
         ("shard torn", "model-00001-of-00002.safetensors of the model is no intact safetensors"),
         ("escape", "names '../../x.safetensors'"),
+        ("another shape", "makes model.layers.0.mlp.gate_proj.weight 256 × 64, its weights have"),
+        ("more layers", "config.json asks for model.layers.2."),
         ("other layers", "targetModules names gate_proj, which model demo/bad does not have"),
     ],
 )
@@ -174,6 +176,10 @@ def test_bases_that_cannot_be_trained(
         change_config(folder, model_type="vit")
     elif change == "quantised":
         change_config(folder, quantization_config={"quant_method": "gptq"})
+    elif change == "another shape":
+        change_config(folder, intermediate_size=256)
+    elif change == "more layers":
+        change_config(folder, num_hidden_layers=3)
     elif change == "shard missing":
         second.unlink()
     elif change == "shard torn":

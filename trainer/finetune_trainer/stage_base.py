@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.job import JobConfig
-from finetune_trainer import base, disk, manifest
+from finetune_trainer import architecture, base, disk, manifest
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
@@ -109,7 +109,9 @@ def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> 
         on_bytes=lambda count: progress.ratio(min(1.0, count / size)),
     )
     shutil.rmtree(begun.folder / ".cache", ignore_errors=True)
-    check_targets(job, read_header(begun.folder, begun.shards), source=begun.name)
+    header = read_header(begun.folder, begun.shards)
+    check_targets(job, header, source=begun.name)
+    architecture.check(begun.folder, header, source=begun.name)
     log(f"base {begun.name}: {disk.human(size)}, {begun.config['model_type']}")
     return manifest.publish(
         begun.folder,

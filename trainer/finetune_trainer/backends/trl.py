@@ -93,8 +93,9 @@ def _train(order: Order, monitor: Monitor, adapter: Path, device: Device) -> Tra
 def _load(order: Order, device: Device, attention: str) -> Any:
     compute = getattr(torch, order.recipe.advanced.quantization.compute_dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             order.base,
+            output_loading_info=True,
             quantization_config=words.quantization_config(order.recipe),
             dtype=compute,
             attn_implementation=attention,
@@ -105,6 +106,12 @@ def _load(order: Order, device: Device, attention: str) -> Any:
         )
     except ImportError as error:
         raise InvalidSpec(f"the base needs a library that this image lacks: {error}") from error
+    for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if report.get(problem):
+            raise InvalidSpec(
+                f"the base's weights do not fit its config.json ({problem}: "
+                f"{sorted(map(str, report[problem]))[0]}): choose another revision of the model"
+            )
     # With the key-value cache on, packed rows see each other where FlashAttention is not used.
     model.config.use_cache = False
     for module in model.modules():
