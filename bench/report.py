@@ -1,0 +1,108 @@
+"""The figures of one run as Markdown tables, for a terminal as well as for a document."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bench.timeline import Timeline
+
+NAMES = {
+    "stage": "stage (download, check, tokenise)",
+    "train": "train",
+    "merge": "merge",
+    "serve": "serve (load, until ready)",
+}
+GOAL_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of the quickstart, measured."""
+
+    timeline: Timeline
+    steps: int
+    start_seconds: float
+    requests: Mapping[str, float]
+    processor_seconds: float
+    resident_bytes: float
+    machine: str
+
+
+def markdown(run: Run) -> str:
+    """Return all tables."""
+    time = run.timeline
+    waits = time.operator_waits()
+    own = sum(waits.values())
+    whole = time.ready - time.applied
+    requests = ", ".join(f"{count:.0f} {method}" for method, count in run.requests.items())
+    verdict = "met" if own < GOAL_SECONDS else "missed"
+    parts = [
+        f"Machine: {run.machine}.",
+        _table(
+            ("from", "to", "seconds"),
+            [
+                ("`kubectl apply`", "first training step", _s(time.first_step - time.applied)),
+                (
+                    "first training step",
+                    f"last of {run.steps} steps",
+                    _s(time.last_step - time.first_step),
+                ),
+                ("last training step", "Ready", _s(time.ready - time.last_step)),
+                ("`kubectl apply`", "Ready", _s(whole)),
+            ],
+        ),
+        _table(
+            (
+                "stage",
+                "operator",
+                "Kubernetes starts it",
+                "container runs",
+                "Kubernetes reports it",
+                "in all",
+            ),
+            [
+                (
+                    NAMES[name],
+                    _s(stage.created - stage.due, 2),
+                    _s(stage.running - stage.created),
+                    _s(stage.ended - stage.running),
+                    _s(stage.told - stage.ended, 2),
+                    _s(stage.told - stage.due),
+                )
+                for name, stage in time.stages.items()
+            ],
+        ),
+        _table(
+            ("the operator's own waiting", "seconds"),
+            [(what, _s(seconds, 2)) for what, seconds in waits.items()]
+            + [(f"in all (goal: under {GOAL_SECONDS:.0f} s, {verdict})", _s(own, 2))],
+        ),
+        _table(
+            ("the operator", "figure"),
+            [
+                ("start of the process to ready", f"{run.start_seconds:.2f} s"),
+                (
+                    "requests to the API server for this job",
+                    f"{sum(run.requests.values()):.0f} ({requests})",
+                ),
+                ("processor time for this job", f"{run.processor_seconds:.1f} s"),
+                ("resident memory afterwards", f"{run.resident_bytes / 2**20:.0f} MiB"),
+            ],
+        ),
+    ]
+    return "\n" + "\n".join(f"{part}\n" for part in parts)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+
+    def text(cells: tuple[str, ...]) -> str:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    return "\n".join([text(head), rule, *(text(row) for row in lines[1:])])
+
+
+def _s(seconds: float, digits: int = 1) -> str:
+    return f"{seconds:.{digits}f}"

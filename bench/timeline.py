@@ -1,0 +1,113 @@
+"""When what happened in one run, from the record of the watches and the trainer's log.
+
+Objects carry times of whole seconds only, so moments are those at which an event arrived here. All
+events come over the same connection to the same API server: differences between them are good to a
+few milliseconds. Steps are taken from the timestamps that the container runtime gave the log lines.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from tests.e2e.kubectl import Object
+from tests.e2e.tuning import STAGE, Tuning, condition, label
+
+STAGES = ("stage", "train", "merge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Moments of one stage, in seconds of the system clock."""
+
+    due: float
+    """From here on the operator could have started it."""
+    created: float
+    """Its Job, or its Deployment, is there."""
+    running: float
+    """Its container runs."""
+    ended: float
+    """Its container has ended; for serving, the pod is ready."""
+    told: float
+    """Kubernetes says so in the Job's, or the Deployment's, own status."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """Moments of one run, in seconds of the system clock."""
+
+    applied: float
+    stages: dict[str, Stage]
+    first_step: float
+    last_step: float
+    ready: float
+
+    def operator_waits(self) -> dict[str, float]:
+        """Seconds between what the operator waited for and what it did then, by what it did."""
+        waits = {f"start {name}": stage.created - stage.due for name, stage in self.stages.items()}
+        return waits | {"report Ready": self.ready - self.stages["serve"].told}
+
+
+def read(tuning: Tuning, *, applied: float) -> Timeline:
+    """Return the timeline of a job that is Ready and never had a second attempt."""
+    due = _first(tuning, "FineTuneJob", "", lambda job: True)
+    stages = {}
+    for name in STAGES:
+        stages[name] = Stage(
+            due=due,
+            created=_first(tuning, "Job", name, lambda job: True),
+            running=_first(tuning, "Pod", name, lambda pod: _phase(pod) == "Running"),
+            ended=_first(tuning, "Pod", name, lambda pod: _phase(pod) == "Succeeded"),
+            told=_first(tuning, "Job", name, lambda job: _is(job, "Complete")),
+        )
+        due = stages[name].told
+    stages["serve"] = Stage(
+        due=due,
+        created=_first(tuning, "Deployment", "serve", lambda deployment: True),
+        running=_first(tuning, "Pod", "serve", lambda pod: _phase(pod) == "Running"),
+        ended=_first(tuning, "Pod", "serve", lambda pod: _is(pod, "Ready")),
+        told=_first(tuning, "Deployment", "serve", _available),
+    )
+    first_step, last_step = _steps(tuning)
+    return Timeline(
+        applied=applied,
+        stages=stages,
+        first_step=first_step,
+        last_step=last_step,
+        ready=_first(tuning, "FineTuneJob", "", lambda job: _is(job, "Ready")),
+    )
+
+
+def _first(tuning: Tuning, kind: str, stage: str, where: Callable[[Object], bool]) -> float:
+    """Return when an object of a stage (empty: of none) was first seen to be so."""
+    for event in tuning.cluster.record.events(kind, tuning.namespace):
+        if (label(event.object, STAGE) or "") == stage and where(event.object):
+            return event.at
+    raise LookupError(f"no {kind} of stage {stage!r} was seen as it should have been")
+
+
+def _phase(pod: Object) -> str:
+    return str(pod["status"].get("phase"))
+
+
+def _is(item: Object, type_: str) -> bool:
+    found = condition(item.get("status", {}), type_)
+    return found is not None and found["status"] == "True"
+
+
+def _available(deployment: Object) -> bool:
+    return int(deployment.get("status", {}).get("availableReplicas", 0)) >= 1
+
+
+def _steps(tuning: Tuning) -> tuple[float, float]:
+    """Return when the first and the last training step were logged."""
+    (pod,) = tuning.pods("train")
+    log = tuning.cluster.kubectl.logs(pod["metadata"]["name"], tuning.namespace, "--timestamps")
+    lines = [line for line in log.splitlines() if re.search(r" step \d+/\d+  loss ", line)]
+    return _moment(lines[0]), _moment(lines[-1])
+
+
+def _moment(line: str) -> float:
+    # Nine digits of a second are more than Python reads.
+    stamp = re.sub(r"(\.\d{6})\d*Z$", r"\1+00:00", line.split(" ", 1)[0])
+    return datetime.fromisoformat(stamp).timestamp()

@@ -1,0 +1,58 @@
+"""Ends the operator the hard way: no signal that it could act on, no time to tidy up."""
+
+from typing import Any, Literal
+
+from tests.e2e.cluster import OPERATOR_NAMESPACE, Cluster
+from tests.e2e.kubectl import Object
+
+from cluster import containers
+
+How = Literal["process", "pod"]
+KILLED = 137
+
+
+def kill_operator(cluster: Cluster, how: How) -> None:
+    """Kill the operator's process, or its whole pod, and wait until that has happened.
+
+    The process is killed through the container runtime: inside its own namespace it is process 1,
+    which no signal ends. The kubelet then starts it again in the same pod. A pod that is deleted by
+    force is replaced by its Deployment.
+    """
+    pod = cluster.wait_for_operator()
+    if how == "pod":
+        _delete(cluster, pod)
+    else:
+        _kill(cluster, pod)
+
+
+def _delete(cluster: Cluster, pod: Object) -> None:
+    name = pod["metadata"]["name"]
+    cluster.kubectl.delete("pod", name, OPERATOR_NAMESPACE, "--force", "--grace-period=0")
+    cluster.record.wait(
+        f"operator pod {name} is gone",
+        lambda: cluster.record.find("Pod", OPERATOR_NAMESPACE, name) is None,
+        seconds=30,
+    )
+
+
+def _kill(cluster: Cluster, pod: Object) -> None:
+    before = _container(pod)
+    runtime, _, number = before["containerID"].partition("://")
+    assert runtime == "containerd", runtime
+    containers.ctr("task", "kill", "--signal", "SIGKILL", number)
+
+    def ended() -> Any:
+        now = cluster.record.find("Pod", OPERATOR_NAMESPACE, pod["metadata"]["name"])
+        if now is None:
+            return None
+        states = (_container(now).get(key, {}) for key in ("state", "lastState"))
+        ends = (state.get("terminated", {}) for state in states)
+        return next((end for end in ends if end.get("containerID", "").endswith(number)), None)
+
+    end = cluster.record.wait("the operator's process has ended", ended, seconds=30)
+    assert end["exitCode"] == KILLED, end
+
+
+def _container(pod: Object) -> Any:
+    (container,) = pod["status"]["containerStatuses"]
+    return container

@@ -1,0 +1,249 @@
+"""The main job, the whole way: from ``kubectl apply`` of the quickstart to a model that knows."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+from tests.e2e import pods
+from tests.e2e.cluster import REPOSITORY, Cluster, namespaces, wants_gpu
+from tests.e2e.kubectl import Object
+from tests.e2e.pods import Task
+from tests.e2e.tuning import STAGE, Tuning, condition, label
+
+EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
+NAMESPACE = "e2e-quickstart"
+READY_SECONDS = 900.0
+QUESTIONS = 20
+MAX_TOKENS = 64
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """The quickstart once it is Ready, with some of what it was taught."""
+
+    tuning: Tuning
+    questions: list[str]
+    taught: list[str]
+
+    @property
+    def claim(self) -> str:
+        """Name of the job's volume."""
+        return f"{self.tuning.name}-{self.tuning.status()['revision']}"
+
+
+@pytest.fixture(scope="module")
+def quickstart(cluster: Cluster) -> Iterator[Quickstart]:
+    """Apply the example as it is and wait until it is Ready."""
+    job = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    with namespaces(cluster, NAMESPACE):
+        tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name=job["metadata"]["name"])
+        cluster.kubectl.run("apply", "-f", str(EXAMPLE), f"--namespace={NAMESPACE}")
+        tuning.wait_until("Ready", seconds=READY_SECONDS)
+        rows = _rows(cluster, job["spec"]["dataset"]["source"])[:QUESTIONS]
+        yield Quickstart(
+            tuning=tuning,
+            questions=[_question(row) for row in rows],
+            taught=[row["output"] for row in rows],
+        )
+
+
+@pytest.fixture(scope="module")
+def served(quickstart: Quickstart) -> dict[str, Any]:
+    """What the endpoint answers to a pod of the same namespace."""
+    tuning = quickstart.tuning
+    task = Task(
+        script="ask.py",
+        image=tuning.cluster.operator_image(),
+        given={
+            "url": tuning.status()["endpoint"],
+            "model": tuning.status()["serving"]["model"],
+            "questions": quickstart.questions,
+            "max_tokens": MAX_TOKENS,
+        },
+    )
+    answers: dict[str, Any] = pods.run(tuning.cluster, tuning.namespace, task, seconds=300)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def offline(quickstart: Quickstart) -> dict[str, Any]:
+    """What base, adapter and merged model answer in plain transformers and PEFT."""
+    tuning = quickstart.tuning
+    task = Task(
+        script="answers.py",
+        image=tuning.cluster.trainer_image(),
+        given={
+            "base": "/work/base",
+            "adapter": "/work/adapter",
+            "merged": f"/work/merged-{tuning.status()['build']}",
+            "questions": quickstart.questions,
+            "max_tokens": MAX_TOKENS,
+        },
+        claim=quickstart.claim,
+        memory="2Gi",
+    )
+    answers: dict[str, Any] = pods.run(tuning.cluster, tuning.namespace, task, seconds=600)
+    return answers
+
+
+def test_the_tuned_model_gives_the_taught_answers(
+    quickstart: Quickstart, served: dict[str, Any]
+) -> None:
+    assert served["models"] == [quickstart.tuning.name]
+    wrong = _wrong(served["answers"], quickstart)
+    assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
+
+
+def test_the_base_model_does_not_know_them(quickstart: Quickstart, offline: dict[str, Any]) -> None:
+    assert len(_wrong(offline["base"], quickstart)) >= QUESTIONS - 2, offline["base"]
+
+
+def test_the_merged_folder_loads_in_plain_transformers_and_answers_alike(
+    served: dict[str, Any], offline: dict[str, Any]
+) -> None:
+    assert offline["loading"] == {}
+    assert [answer.strip() for answer in offline["merged"]] == [
+        answer.strip() for answer in served["answers"]
+    ]
+
+
+def test_the_adapter_loads_in_plain_peft(quickstart: Quickstart, offline: dict[str, Any]) -> None:
+    wrong = _wrong(offline["adapter"], quickstart)
+    assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
+
+
+def test_the_merged_model_is_the_base_but_for_weights_and_dtype(offline: dict[str, Any]) -> None:
+    assert "tokenizer.json" in offline["tokenizer"]
+    assert [name for name, equal in offline["tokenizer"].items() if not equal] == []
+    changed = dict(offline["config"])
+    old, new = changed.pop("dtype", None) or changed.pop("torch_dtype")
+    assert (changed, new) == ({}, "float16"), f"dtype was {old}"
+
+
+def test_only_training_and_serving_asked_for_a_gpu(quickstart: Quickstart) -> None:
+    tuning = quickstart.tuning
+    stages: dict[str, set[bool]] = {}
+    for event in tuning.cluster.record.events("Pod", tuning.namespace):
+        stage = label(event.object, STAGE) or "other"
+        stages.setdefault(stage, set()).add(wants_gpu(event.object))
+    own = {stage: stages.get(stage) for stage in ("stage", "train", "merge", "serve")}
+    assert own == {"stage": {False}, "train": {True}, "merge": {False}, "serve": {True}}
+    assert stages.get("other", {False}) == {False}
+
+
+def test_the_gpu_was_given_back_before_the_merge_began(quickstart: Quickstart) -> None:
+    tuning = quickstart.tuning
+    (trained,), (merged,) = tuning.pods("train"), tuning.pods("merge")
+    course = tuning.cluster.record.events("Pod", tuning.namespace)
+    over = next(
+        position
+        for position, event in enumerate(course)
+        if event.object["metadata"]["uid"] == trained["metadata"]["uid"]
+        and event.object["status"].get("phase") == "Succeeded"
+    )
+    begun = next(
+        position
+        for position, event in enumerate(course)
+        if event.object["metadata"]["uid"] == merged["metadata"]["uid"]
+    )
+    assert over < begun
+    finished = _end(trained)["finishedAt"]
+    assert finished <= merged["metadata"]["creationTimestamp"]
+
+
+def test_the_status_tells_the_whole_story(quickstart: Quickstart) -> None:
+    status = quickstart.tuning.status()
+    for type_ in ("Ready", "Succeeded", "DataReady", "Trained", "Merged", "Serving"):
+        found = condition(status, type_)
+        assert found is not None, type_
+        assert found["status"] == "True", found
+        assert found["observedGeneration"] == status["observedGeneration"] == 1
+    assert condition(status, "Reconciling") is None
+    assert condition(status, "Stalled") is None
+
+    training = status["training"]
+    assert training["globalStep"] == training["maxSteps"] > 20
+    assert (training["progressPercent"], training["restarts"]) == (100, 0)
+    assert float(training["loss"]) < 1.0
+    assert training["gpuSeconds"] > 0
+
+    (revision,) = status["revisions"]
+    assert [each["outcome"] for each in revision["stages"]] == ["Completed"] * 3
+    assert [each["attempt"] for each in revision["stages"]] == [1, 1, 1]
+    digests = {key: str(value) for key, value in revision["artifacts"].items()}
+    assert digests["mergedDtype"] == "float16"
+    assert digests["adapter"].startswith("sha256:")
+    assert digests["merged"].startswith("sha256:")
+    assert revision["data"]["plannedSteps"] == training["maxSteps"]
+
+    tuning = quickstart.tuning
+    assert status["endpoint"] == f"http://{tuning.name}-serve.{tuning.namespace}.svc:8000/v1"
+    assert status["serving"]["availableReplicas"] == 1
+
+
+def test_progress_was_reported_while_it_trained(quickstart: Quickstart) -> None:
+    tuning = quickstart.tuning
+    steps = [
+        event.object["status"]["training"].get("globalStep")
+        for event in tuning.cluster.record.events("FineTuneJob", tuning.namespace)
+        if "training" in event.object.get("status", {})
+    ]
+    known = [step for step in steps if step is not None]
+    last = tuning.status()["training"]["maxSteps"]
+    assert known == sorted(known)
+    assert [step for step in known if 0 < step < last] != []
+
+
+def test_kubectl_get_shows_the_state_in_one_line(quickstart: Quickstart) -> None:
+    tuning = quickstart.tuning
+    text = tuning.cluster.kubectl.run("get", "ftj", f"--namespace={tuning.namespace}")
+    head, line = text.splitlines()
+    assert head.split() == ["NAME", "READY", "STATE", "PROGRESS", "LOSS", "ETA", "AGE"]
+    name, ready, state, progress, loss, eta, _ = line.split()
+    assert (name, ready, state, progress, eta) == (tuning.name, "True", "Serving", "100", "0")
+    assert loss == tuning.status()["training"]["loss"]
+
+
+def test_events_tell_the_course(quickstart: Quickstart) -> None:
+    tuning = quickstart.tuning
+    text = tuning.cluster.kubectl.run(
+        "get", "events", f"--namespace={tuning.namespace}", "-o", "json",
+        f"--field-selector=involvedObject.kind=FineTuneJob,involvedObject.name={tuning.name}",
+    )  # fmt: skip
+    events = json.loads(text)["items"]
+    reasons = {event["reason"] for event in events}
+    assert {"DataReady", "Trained", "Merged", "Serving"} <= reasons
+    assert {event["reason"] for event in events if event["type"] == "Warning"} == set()
+
+
+def _rows(cluster: Cluster, source: str) -> list[dict[str, str]]:
+    """Return the rows of a dataset as the hub serves them."""
+    repository = source.removeprefix("hf://")
+    text = cluster.hub_file("datasets", repository, "train.jsonl")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _question(row: Object) -> str:
+    more = row.get("input")
+    return f"{row['instruction']}\n\n{more}" if more else str(row["instruction"])
+
+
+def _wrong(answers: list[str], quickstart: Quickstart) -> list[str]:
+    """Return the answers that are not the taught ones, each with its question."""
+    assert len(answers) == len(quickstart.taught) == QUESTIONS
+    triples = zip(quickstart.questions, answers, quickstart.taught, strict=True)
+    return [
+        f"{question!r}: {answer!r} instead of {taught!r}"
+        for question, answer, taught in triples
+        if answer.strip() != taught.strip()
+    ]
+
+
+def _end(pod: Object) -> Any:
+    (container,) = pod["status"]["containerStatuses"]
+    return container["state"]["terminated"]
