@@ -7,6 +7,8 @@ along. It is written before any create or delete that depends on it.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from finetune_api.status import Artifacts, Attempt, Data, Revision
 from finetune_operator.children.names import Stage
 
@@ -62,5 +64,22 @@ class Ledger:
 
 
 def _known(model: type[Artifacts] | type[Data], findings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those findings that a model has a place for.
+
+    The trainer may be of another version than the operator: what it says in a form that is not
+    ours is left out, or no look at the job would ever succeed again.
+    """
     names = {info.alias or name for name, info in model.model_fields.items()}
-    return {name: value for name, value in findings.items() if name in names}
+    return {
+        name: value
+        for name, value in findings.items()
+        if name in names and _fits(model, {name: value})
+    }
+
+
+def _fits(model: type[Artifacts] | type[Data], finding: Mapping[str, Any]) -> bool:
+    try:
+        model.model_validate(finding)
+    except ValidationError:
+        return False
+    return True
