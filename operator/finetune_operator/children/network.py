@@ -12,7 +12,12 @@ from finetune_operator.children.jobs import METRICS_PORT
 from finetune_operator.children.serving import PORT
 from finetune_operator.state import Object
 
-LINK_LOCAL = {"0.0.0.0/0": "169.254.0.0/16", "::/0": "fe80::/10"}
+METADATA = {
+    "0.0.0.0/0": ["169.254.0.0/16", "100.100.100.200/32"],
+    "::/0": ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128"],
+}
+"""Where clouds answer a pod's questions about its node's identity: link-local addresses, and those
+of Alibaba Cloud (IPv4), AWS and Google Cloud (IPv6), which are not."""
 
 
 def render(job: Object, operator_namespace: str) -> list[dict[str, Any]]:
@@ -23,8 +28,8 @@ def render(job: Object, operator_namespace: str) -> list[dict[str, Any]]:
     scrape = [{"from": [operator], "ports": [{"protocol": "TCP", "port": METRICS_PORT}]}]
     callers = [{"podSelector": {}}, operator]
     outside = [
-        {"to": [{"ipBlock": {"cidr": cidr, "except": [local]}}]}
-        for cidr, local in LINK_LOCAL.items()
+        {"to": [{"ipBlock": {"cidr": cidr, "except": metadata}}]}
+        for cidr, metadata in METADATA.items()
     ]
     dns = [
         {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
