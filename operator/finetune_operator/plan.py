@@ -6,7 +6,7 @@ among the children. So an operator that restarts, or misses an event, does the s
 does not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen, choose, configmap
 from finetune_operator.rollout import Rollout
 from finetune_operator.stages import Stages
-from finetune_operator.state import Action, Create, Event, Observed, Plan
+from finetune_operator.state import Action, Create, Event, Object, Observed, Plan
 from finetune_operator.training import training_status
 
 MOST_WARNINGS = 32
@@ -104,21 +104,20 @@ def _surroundings(
     """
     if not ledger.revision(chosen.revision).stages:
         return []
-    wanted = [*network.render(seen.job, config.operator_namespace), configmap(seen.job, chosen)]
-    present = {
-        (kind, child["metadata"]["name"])
-        for kind, children in (
-            ("NetworkPolicy", seen.networkpolicies),
-            ("ConfigMap", seen.configmaps),
-        )
-        for child in children
-        if names.owned_by(seen.job, child)
-    }
-    return [
-        Create(object=child)
-        for child in wanted
-        if (child["kind"], child["metadata"]["name"]) not in present
+    policies = _ours(seen, seen.networkpolicies)
+    wanted = [
+        policy
+        for policy in network.render(seen.job, config.operator_namespace)
+        if policy["metadata"]["name"] not in policies
     ]
+    frozen = names.revision_name(seen.job["metadata"]["name"], chosen.revision)
+    if frozen not in _ours(seen, seen.configmaps):
+        wanted.append(configmap(seen.job, chosen))
+    return [Create(object=child) for child in wanted]
+
+
+def _ours(seen: Observed, children: Iterable[Object]) -> set[str]:
+    return {child["metadata"]["name"] for child in children if names.owned_by(seen.job, child)}
 
 
 def _status(

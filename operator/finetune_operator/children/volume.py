@@ -5,7 +5,6 @@ other change of a claim.
 """
 
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Any
 
 from finetune_api.quantity import amount
@@ -48,13 +47,18 @@ def ensure(job: Object, chosen: Chosen, present: Iterable[Object]) -> list[Actio
     wanted = render(job, chosen)
     for volume in present:
         if volume["metadata"]["name"] == wanted["metadata"]["name"] and names.owned_by(job, volume):
-            if _size(wanted) <= _size(volume):
+            if not _grows(volume, wanted):
                 return []
             wanted["spec"].pop("storageClassName", None)
             return [Apply(object=wanted)]
     return [Create(object=wanted)]
 
 
-def _size(volume: Object) -> Decimal:
-    """Return the bytes that a claim asks for."""
-    return amount(str(volume["spec"]["resources"]["requests"]["storage"]))
+def _grows(present: Object, wanted: Object) -> bool:
+    """Tell whether a claim asks for more than one that is there."""
+    sizes = [str(claim["spec"]["resources"]["requests"]["storage"]) for claim in (present, wanted)]
+    try:
+        return amount(sizes[0]) < amount(sizes[1])
+    except ValueError:
+        # Somebody resized it by hand, in a form that this API does not take: it is theirs now.
+        return False
