@@ -293,7 +293,6 @@ class Machine(RuleBasedStateMachine):
         """Let a pod end, and its Job see that."""
         finish(self.cluster, index, end)
         sync_jobs(self.cluster, 0)
-        self.note_proofs()
         self.react(reaction)
 
     @rule(rounds=st.integers(1, 3))
@@ -343,12 +342,14 @@ class Machine(RuleBasedStateMachine):
     def carry_out(
         self, seen: Observed, intended: Plan, *, die_before: int | None = None, late: bool = False
     ) -> bool:
+        self.note_proofs()
         try:
             self.cluster.carry_out(seen, intended, die_before=die_before)
         except (Crash, Refused):
             return False
         finally:
             self.jobs_may_run(late=late)
+            self.status_is_sound()
         return True
 
     def jobs_may_run(self, *, late: bool) -> None:
@@ -386,6 +387,9 @@ class Machine(RuleBasedStateMachine):
         self.cluster.wait(1)
         self.one_trainer()
         self.note_proofs()
+
+    def status_is_sound(self) -> None:
+        """Hold what was written last against what was written before it."""
         if self.cluster.job and self.cluster.status.get("conditions"):
             uid = self.cluster.job["metadata"]["uid"]
             self.ledger_goes_forward(uid, self.cluster.status)
@@ -502,7 +506,7 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(
-    max_examples=200,
+    max_examples=150,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

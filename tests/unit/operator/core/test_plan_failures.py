@@ -265,3 +265,50 @@ def test_a_message_too_empty_to_help_is_replaced_once_and_for_all() -> None:
     cluster.look()
     assert cluster.status == first
     assert first["conditions"][0]["message"] == "the stage stage failed"
+
+
+def test_the_ledger_says_what_was_stopped() -> None:
+    cluster = Cluster()
+    for step in (STAGED, running("train"), SUSPEND, settle):
+        step(cluster)
+    (revision,) = cluster.status["revisions"]
+    assert [stage["outcome"] for stage in revision["stages"]] == ["Completed", "Stopped"]
+
+
+def test_warnings_add_up_without_doubles_and_stay_within_what_the_api_takes() -> None:
+    cluster = Cluster()
+    told = [f"stage {number}" for number in range(20)]
+    workload.run(cluster, "stage", text=workload.message("stage", warnings=[*told, *told]))
+    cluster.settle()
+    assert cluster.status["warnings"] == told
+    more = [f"train {number}" for number in range(20)]
+    workload.run(cluster, "train", text=workload.message("train", warnings=more))
+    cluster.settle()
+    assert cluster.status["warnings"] == told + more[:12]
+    cluster.edit(rerun="again")
+    cluster.settle()
+    assert cluster.status["warnings"] == []
+
+
+def test_what_the_stages_found_is_kept() -> None:
+    cluster = Cluster()
+    found = {"baseCommit": "c0ffee", "rows": 900, "plannedSteps": 338, "novel": [1]}
+    workload.run(cluster, "stage", text=workload.message("stage", artifacts=found))
+    cluster.settle()
+    (revision,) = cluster.status["revisions"]
+    assert revision["artifacts"] == {"baseCommit": "c0ffee"}
+    assert revision["data"] == {"rows": 900, "plannedSteps": 338}
+
+
+def test_events_tell_each_change_once() -> None:
+    cluster = Cluster()
+    first = cluster.look()
+    assert [(event.type, event.reason) for event in first.events] == [("Normal", "Staging")]
+    assert cluster.look().events == ()
+    workload.run(cluster, "stage")
+    second = cluster.look()
+    assert [event.reason for event in second.events] == ["Training", "DataReady"]
+    DIVERGED(cluster)
+    (event,) = cluster.look().events
+    assert (event.type, event.reason) == ("Warning", "LossDiverged")
+    assert event.message == "because of LossDiverged"

@@ -1,0 +1,11 @@
+"""The option that writes the golden files anew."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the golden files of the rendered children instead of comparing them",
+    )

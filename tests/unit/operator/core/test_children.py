@@ -1,0 +1,355 @@
+"""What must be true of every rendered child, whatever the spec: above all its security."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.unit.operator.core.cluster import NAME, SPEC, Thing
+from tests.unit.operator.core.rendered import (
+    MAXIMAL_CONFIG,
+    MAXIMAL_SPEC,
+    SETS,
+    children,
+    template,
+)
+
+from finetune_api.crd import NAME_MAX_LENGTH
+from finetune_api.exitcodes import FINAL
+from finetune_api.job import JobConfig
+from finetune_operator.children import names
+from finetune_operator.children.pod import NO_GPU, OFFLINE
+
+ALL = {name: children(*given) for name, given in SETS.items()}
+LONG = "a" * NAME_MAX_LENGTH
+ALL["long name"] = children(MAXIMAL_SPEC, MAXIMAL_CONFIG, LONG)
+EACH = [
+    pytest.param(thing, id=f"{name} {title}") for name in ALL for title, thing in ALL[name].items()
+]
+PODS = [
+    pytest.param(title.removeprefix("job-"), template(thing), id=f"{name} {title}")
+    for name in ALL
+    for title, thing in ALL[name].items()
+    if template(thing)
+]
+JOBS = [
+    pytest.param(thing, id=f"{name} {title}")
+    for name in ALL
+    for title, thing in ALL[name].items()
+    if thing["kind"] == "Job"
+]
+QUALIFIED = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?"
+)
+VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?")
+GPU = "nvidia.com/gpu"
+
+
+def containers(pod: Thing) -> Iterator[Thing]:
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        yield from pod["spec"].get(kind, ())
+
+
+def labels_of(thing: Thing) -> Iterator[dict[str, str]]:
+    """Yield the labels of a child and those of its pods."""
+    yield thing["metadata"]["labels"]
+    if template(thing):
+        yield template(thing)["metadata"]["labels"]
+
+
+def env(pod: Thing) -> dict[str, Thing]:
+    (container,) = containers(pod)
+    found = {each["name"]: each for each in container["env"]}
+    assert len(found) == len(container["env"]), "a name is given once"
+    return found
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_pods_meet_the_restricted_standard(stage: str, pod: Thing) -> None:
+    spec = pod["spec"]
+    assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & spec.keys()
+    security = spec["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] > 0
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"sysctls", "seLinuxOptions", "windowsOptions"} & security.keys()
+    for container in containers(pod):
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert own.keys() <= {"allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem"}
+        assert all("hostPort" not in port for port in container.get("ports", ()))
+    allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
+    for volume in spec["volumes"]:
+        assert volume.keys() - {"name"} <= allowed
+        for source in volume.get("projected", {}).get("sources", ()):
+            assert source.keys() == {"configMap"}, "no service account token"
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_pods_hold_no_identity_in_the_cluster(stage: str, pod: Thing) -> None:
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert pod["spec"]["enableServiceLinks"] is False
+    assert "serviceAccountName" not in pod["spec"]
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_only_training_and_serving_see_a_gpu(stage: str, pod: Thing) -> None:
+    (container,) = containers(pod)
+    needs = stage in ("train", "deployment")
+    assert container["resources"]["limits"].get(GPU) == ("1" if needs else None)
+    assert GPU not in container["resources"].get("requests", {})
+    hidden = {name: env(pod).get(name, {}).get("value") for name in NO_GPU}
+    assert hidden == (dict.fromkeys(NO_GPU) if needs else NO_GPU)
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_only_the_cpu_stages_have_a_read_only_root(stage: str, pod: Thing) -> None:
+    (container,) = containers(pod)
+    expected = stage in ("stage", "merge")
+    assert container["securityContext"]["readOnlyRootFilesystem"] is expected
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_only_staging_gets_tokens_and_only_by_reference(stage: str, pod: Thing) -> None:
+    references = {name: each["valueFrom"] for name, each in env(pod).items() if "valueFrom" in each}
+    if stage != "stage" or not references:
+        assert references == {}
+        assert "hf-" not in json.dumps(pod)
+        return
+    assert references == {
+        "MODEL_HF_TOKEN": {"secretKeyRef": {"name": "hf-model", "key": "model-token"}},
+        "DATASET_HF_TOKEN": {"secretKeyRef": {"name": "hf-dataset", "key": "token"}},
+    }
+
+
+def test_the_maximal_stage_pod_gets_both_tokens() -> None:
+    assert {"MODEL_HF_TOKEN", "DATASET_HF_TOKEN"} <= env(
+        template(ALL["maximal"]["job-stage"])
+    ).keys()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_frozen_configuration_names_no_secret(name: str) -> None:
+    data = ALL[name]["configuration"]["data"]
+    assert "ecretRef" not in data["job.json"]
+    assert "hf-" not in data["job.json"] + data["operator.json"]
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_whoever_may_not_reach_the_hub_is_told_so(stage: str, pod: Thing) -> None:
+    values = {name: env(pod).get(name, {}).get("value") for name in (*OFFLINE, "HF_ENDPOINT")}
+    if stage == "stage":
+        assert set(values.values()) <= {None, MAXIMAL_CONFIG.hub.endpoint}
+    else:
+        assert values == {**OFFLINE, "HF_ENDPOINT": None}
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_all_that_is_written_outside_the_volume_is_scratch(stage: str, pod: Thing) -> None:
+    (container,) = containers(pod)
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    assert {mount["name"] for mount in mounts.values()} == volumes.keys()
+    assert "emptyDir" in volumes[mounts["/tmp"]["name"]]
+    caches = {name: each["value"] for name, each in env(pod).items() if "CACHE" in name}
+    caches |= {name: env(pod)[name]["value"] for name in ("HOME", "HF_HOME", "XDG_CONFIG_HOME")}
+    assert all(path == "/tmp" or path.startswith("/tmp/") for path in caches.values()), caches
+
+
+@pytest.mark.parametrize("thing", EACH)
+def test_kueue_sees_the_train_job_only(thing: Thing) -> None:
+    queued = thing["metadata"]["labels"].get(names.QUEUE)
+    pods = template(thing)
+    if pods:
+        assert names.QUEUE not in pods["metadata"]["labels"]
+    if thing["kind"] != "Job" or names.label(thing, names.STAGE) != "train":
+        assert queued is None
+    else:
+        assert queued in (None, "gpu-queue")
+
+
+def test_the_queue_of_the_maximal_train_job() -> None:
+    assert names.label(ALL["maximal"]["job-train"], names.QUEUE) == "gpu-queue"
+
+
+@pytest.mark.parametrize("thing", EACH)
+def test_children_are_owned_named_and_labelled(thing: Thing) -> None:
+    meta = thing["metadata"]
+    (owner,) = meta["ownerReferences"]
+    assert owner == {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "name": meta["labels"][names.JOB],
+        "uid": "uid-1",
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    assert meta["namespace"] == "ns"
+    assert NAME.fullmatch(meta["name"]), meta["name"]
+    for labels in labels_of(thing):
+        for key, value in labels.items():
+            assert QUALIFIED.fullmatch(key), key
+            assert VALUE.fullmatch(value), value
+    assert meta["labels"]["app.kubernetes.io/managed-by"] == "finetune-operator"
+
+
+@pytest.mark.parametrize("attempt", [1, 10, 999_999])
+def test_the_longest_names_fit(attempt: int) -> None:
+    for stage in ("stage", "train", "merge"):
+        name = names.job_name(LONG, "0" * 8, stage, attempt)
+        assert NAME.fullmatch(name), f"{len(name)} characters"
+
+
+@pytest.mark.parametrize(
+    "title", ["job-stage", "job-train", "job-merge", "deployment", "volume", "service"]
+)
+def test_the_users_labels_are_on_what_costs_money(title: str) -> None:
+    wanted = MAXIMAL_SPEC["podMetadata"]["labels"].items()
+    thing = ALL["maximal"][title]
+    assert wanted <= thing["metadata"]["labels"].items()
+    if template(thing):
+        assert wanted <= template(thing)["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_jobs_end_once_and_stay(job: Thing) -> None:
+    spec = job["spec"]
+    assert (spec["completions"], spec["parallelism"]) == (1, 1)
+    assert spec["podReplacementPolicy"] == "Failed"
+    assert "ttlSecondsAfterFinished" not in spec
+    assert spec["template"]["spec"]["restartPolicy"] == "Never", "the failure policy needs it"
+    final, disrupted = spec["podFailurePolicy"]["rules"]
+    (container,) = containers(spec["template"])
+    assert final == {
+        "action": "FailJob",
+        "onExitCodes": {
+            "containerName": container["name"],
+            "operator": "In",
+            "values": sorted(FINAL),
+        },
+    }
+    assert disrupted["action"] == "Ignore"
+    assert {0, 1, 75, 143}.isdisjoint(final["onExitCodes"]["values"])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_references_between_children_hold(name: str) -> None:
+    made = ALL[name]
+    volume, configuration = (made[each]["metadata"]["name"] for each in ("volume", "configuration"))
+    for title in ("job-stage", "job-train", "job-merge", "deployment"):
+        pod = template(made[title])["spec"]
+        volumes = {each["name"]: each for each in pod["volumes"]}
+        assert volumes["work"]["persistentVolumeClaim"]["claimName"] == volume
+        if title != "deployment":
+            sources = volumes["config"]["projected"]["sources"]
+            assert sources[0]["configMap"]["name"] == configuration
+    labels = template(made["deployment"])["metadata"]["labels"].items()
+    assert made["deployment"]["spec"]["selector"]["matchLabels"].items() <= labels
+    assert made["service"]["spec"]["selector"].items() <= labels
+    (server,) = containers(template(made["deployment"]))
+    ports = {port["name"] for port in server["ports"]}
+    assert {each["targetPort"] for each in made["service"]["spec"]["ports"]} <= ports
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["httpGet"]["port"] in ports
+    model = next(mount for mount in server["volumeMounts"] if mount["mountPath"] == "/model")
+    build = made["deployment"]["metadata"]["labels"][names.BUILD]
+    assert (model["subPath"], model["readOnly"]) == (f"merged-{build}", True)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_trainer_reads_what_was_frozen(name: str) -> None:
+    document = JobConfig.model_validate_json(ALL[name]["configuration"]["data"]["job.json"])
+    assert document.revision == ALL[name]["configuration"]["metadata"]["labels"][names.REVISION]
+    assert document.uid == "uid-1"
+    assert (document.training.epochs is None) != (document.training.max_steps is None)
+    assert ALL[name]["configuration"]["immutable"] is True
+
+
+def selects(policy: Thing, labels: dict[str, str]) -> bool:
+    """Tell whether a policy is about pods with these labels."""
+    selector = policy["spec"]["podSelector"]
+    (expression,) = selector["matchExpressions"]
+    assert expression["operator"] == "In"
+    return bool(
+        selector["matchLabels"].items() <= labels.items()
+        and labels.get(expression["key"]) in expression["values"]
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> None:
+    made = ALL[name]
+    policies = {title: thing for title, thing in made.items() if title.startswith("policy-")}
+    found: dict[str, list[str]] = {}
+    for title in ("job-stage", "job-train", "job-merge", "deployment"):
+        labels = template(made[title])["metadata"]["labels"]
+        found[title] = [each for each, policy in policies.items() if selects(policy, labels)]
+    assert found == {
+        "job-stage": ["policy-stage"],
+        "job-train": ["policy-work"],
+        "job-merge": ["policy-work"],
+        "deployment": ["policy-serve"],
+    }
+    for title, policy in policies.items():
+        assert sorted(policy["spec"]["policyTypes"]) == ["Egress", "Ingress"]
+        assert bool(policy["spec"]["egress"]) == (title == "policy-stage")
+        for rule in policy["spec"]["ingress"]:
+            assert rule["from"], "an empty list would admit everybody"
+            assert rule["ports"]
+    blocks = [
+        peer["ipBlock"]
+        for rule in made["policy-stage"]["spec"]["egress"]
+        for peer in rule.get("to", ())
+    ]
+    excepted = {net for block in blocks for net in block["except"]}
+    assert {"169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"} <= excepted
+
+
+def test_pods_follow_the_users_placement_all_together() -> None:
+    wanted = MAXIMAL_SPEC["placement"]
+    for title in ("job-stage", "job-train", "job-merge", "deployment"):
+        pod = template(ALL["maximal"][title])["spec"]
+        assert pod["nodeSelector"] == wanted["nodeSelector"], title
+        assert pod["tolerations"] == wanted["tolerations"], title
+        (term,) = required(pod)["nodeSelectorTerms"]
+        assert term["matchExpressions"][0]["values"] == wanted["zones"], title
+
+
+def required(pod: Thing) -> Any:
+    """Return the node affinity that a pod insists on."""
+    return pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+
+
+def test_cpu_pods_only_prefer_the_administrators_gpu_nodes() -> None:
+    made = ALL["administrators"]
+    card = {"nvidia.com/gpu.product": "NVIDIA-A10G"}
+    for title in ("job-train", "deployment"):
+        assert template(made[title])["spec"]["nodeSelector"] == card
+    for title in ("job-stage", "job-merge"):
+        pod = template(made[title])["spec"]
+        assert "nodeSelector" not in pod
+        assert pod["affinity"]["nodeAffinity"].keys() == {
+            "preferredDuringSchedulingIgnoredDuringExecution"
+        }
+
+
+def test_a_dataset_in_a_configmap_is_mounted_for_staging_only() -> None:
+    made = ALL["administrators"]
+    mounted = {
+        "configMap": {
+            "name": "rows",
+            "items": [{"key": "rows.jsonl", "path": "dataset/rows.jsonl"}],
+        }
+    }
+    for title in ("job-stage", "job-train", "job-merge"):
+        volumes = {each["name"]: each for each in template(made[title])["spec"]["volumes"]}
+        assert (mounted in volumes["config"]["projected"]["sources"]) == (title == "job-stage")
+
+
+def test_the_budget_reaches_the_trainer() -> None:
+    (container,) = containers(template(ALL["maximal"]["job-train"]))
+    assert container["args"][-2:] == ["--max-gpu-seconds", "86400"]
+    (container,) = containers(template(children(SPEC, MAXIMAL_CONFIG)["job-train"]))
+    assert "--max-gpu-seconds" not in container["args"]

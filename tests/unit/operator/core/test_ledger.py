@@ -1,0 +1,106 @@
+"""The ledger: attempts replaced in their place, findings kept, everything back from a status."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.status import Attempt
+from finetune_operator.ledger import Ledger
+
+
+def attempt(
+    stage: Any, number: int = 1, build: str | None = None, outcome: Any = "Running"
+) -> Attempt:
+    return Attempt(stage=stage, build=build, attempt=number, outcome=outcome)
+
+
+def test_an_empty_ledger() -> None:
+    ledger = Ledger([])
+    assert ledger.attempt("r", "train") is None
+    assert ledger.revision("r").stages == []
+    assert ledger.to_status() == []
+
+
+def test_the_latest_attempt_takes_the_place_of_the_one_before() -> None:
+    ledger = Ledger([])
+    for each in (attempt("stage"), attempt("train"), attempt("merge", build="b")):
+        ledger.record("r", each)
+    ledger.record("r", attempt("train", 2, outcome="Completed"))
+    stages = ledger.revision("r").stages
+    assert [(each.stage, each.attempt, each.outcome) for each in stages] == [
+        ("stage", 1, "Running"),
+        ("train", 2, "Completed"),
+        ("merge", 1, "Running"),
+    ]
+
+
+def test_builds_of_one_revision_are_kept_apart() -> None:
+    ledger = Ledger([])
+    ledger.record("r", attempt("merge", 1, "b1", "Completed"))
+    ledger.record("r", attempt("merge", 2, "b2"))
+    first, second = (ledger.attempt("r", "merge", build) for build in ("b1", "b2"))
+    assert first is not None
+    assert second is not None
+    assert (first.outcome, second.outcome) == ("Completed", "Running")
+    assert ledger.attempt("r", "merge") is None
+
+
+def test_revisions_are_kept_apart_and_in_the_order_of_their_coming() -> None:
+    ledger = Ledger([])
+    ledger.record("new", attempt("stage"))
+    ledger.record("old", attempt("stage"))
+    ledger.record("new", attempt("train"))
+    assert [each["revision"] for each in ledger.to_status()] == ["new", "old"]
+
+
+def test_a_status_comes_back_as_it_was_written() -> None:
+    ledger = Ledger([])
+    ledger.record("r", attempt("merge", 3, "b", "Failed").model_copy(update={"retry_key": "k"}))
+    ledger.note("r", {"adapter": "sha256:1", "rows": 7})
+    status = ledger.to_status()
+    assert status == [
+        {
+            "revision": "r",
+            "stages": [
+                {"stage": "merge", "build": "b", "attempt": 3, "outcome": "Failed", "retryKey": "k"}
+            ],
+            "artifacts": {"adapter": "sha256:1"},
+            "data": {"rows": 7},
+        }
+    ]
+    assert Ledger(status).to_status() == status
+
+
+def test_findings_add_up() -> None:
+    ledger = Ledger([])
+    ledger.note("r", {"baseCommit": "c", "rows": 10, "plannedSteps": 4})
+    ledger.note("r", {"adapter": "sha256:1"})
+    ledger.note("r", {"adapter": "sha256:2", "mergedDtype": "float16"})
+    artifacts, data = ledger.revision("r").artifacts, ledger.revision("r").data
+    assert (artifacts.base_commit, artifacts.adapter, artifacts.merged_dtype) == (
+        "c",
+        "sha256:2",
+        "float16",
+    )
+    assert (data.rows, data.planned_steps) == (10, 4)
+
+
+@pytest.mark.parametrize(
+    "findings", [{"rows": "many"}, {"adapter": 5}, {"merged": ["x"]}, {"later": {"version": 2}}]
+)
+def test_findings_in_a_form_that_is_not_ours_are_left_out(findings: dict[str, Any]) -> None:
+    ledger = Ledger([])
+    ledger.note("r", {"baseCommit": "c", **findings})
+    assert ledger.to_status() == [
+        {"revision": "r", "stages": [], "artifacts": {"baseCommit": "c"}, "data": {}}
+    ]
+
+
+def test_fields_of_a_newer_operator_are_no_obstacle() -> None:
+    ledger = Ledger([{"revision": "r", "stages": [{**STAGE, "novel": 1}], "novel": {"a": 1}}])
+    found = ledger.attempt("r", "train")
+    assert found is not None
+    assert found.attempt == 2
+
+
+STAGE = {"stage": "train", "attempt": 2, "outcome": "Completed"}
