@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from cluster import files, paths
+from cluster.errors import ClusterError
 from cluster.kubectl import Client
 from cluster.settings import BASE_ANSWER_TOKENS
 
@@ -71,9 +72,11 @@ def _run_pod(client: Client, job: dict[str, Any], image: str, questions: list[st
         output = client.kubectl("logs", name, "-n", namespace).stdout
     finally:
         client.kubectl(*remove, check=False, timeout=70)
-    line = next(line for line in output.splitlines() if line.startswith("ANSWERS "))
-    answers: list[str] = json.loads(line.removeprefix("ANSWERS "))
-    return answers
+    for line in output.splitlines():
+        if line.startswith("ANSWERS "):
+            answers: list[str] = json.loads(line.removeprefix("ANSWERS "))
+            return answers
+    raise ClusterError(f"the base model's pod gave no answers:\n{output[-1000:]}")
 
 
 def _pod(client: Client, job: dict[str, Any], image: str, questions: list[str]) -> dict[str, Any]:

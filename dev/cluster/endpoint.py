@@ -52,6 +52,9 @@ def chat(url: str, model: str, question: str, *, tokens: int) -> str:
         headers={"Content-Type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=120) as response:
-        answer = json.load(response)
+    try:
+        with opener.open(request, timeout=120) as response:
+            answer = json.load(response)
+    except OSError as error:
+        raise NotReady(f"{url} does not answer: {error}") from error
     return str(answer["choices"][0]["message"]["content"]).strip()

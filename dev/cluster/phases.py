@@ -48,6 +48,8 @@ def side_by_side(*works: Callable[[], object]) -> None:
         try:
             work()
         except BaseException as error:
+            # Told at once: the others may go on for minutes.
+            say(f"    failed: {error}")
             errors.append(error)
 
     threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
