@@ -2,7 +2,8 @@
 
 Nothing of ours is imported. given.json: base, adapter, merged (folders), questions, max_tokens.
 Result: answers of each by its name; loading (what transformers says about the merged weights);
-tokenizer (file: whether it is equal byte for byte); config (fields that differ, as [base, merged]).
+tokenizer (file: whether it is equal byte for byte); config (fields that differ, as [base, merged]);
+dtype (the merged model's).
 """
 
 import json
@@ -49,6 +50,7 @@ def main() -> None:
         for key in sorted({*configs[0], *configs[1]})
         if configs[0].get(key) != configs[1].get(key)
     }
+    result["dtype"] = configs[1].get("dtype") or configs[1].get("torch_dtype")
     print("RESULT " + json.dumps(result))
 
 

@@ -4,9 +4,30 @@ given.json: url (…/v1), model, questions, max_tokens. Result: models (ids) and
 """
 
 import json
+import socket
 import sys
+import time
+import urllib.parse
 import urllib.request
 from typing import Any
+
+
+POLICY_SECONDS = 60
+"""How long a new pod's address may take to reach the firewall of the pods that it asks."""
+
+
+def _reach(url: str) -> None:
+    """Wait until the endpoint lets this pod in: until then it refuses the connection."""
+    address = urllib.parse.urlsplit(url)
+    deadline = time.monotonic() + POLICY_SECONDS
+    while True:
+        try:
+            socket.create_connection((str(address.hostname), address.port or 80), 5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _call(url: str, body: Any = None) -> Any:
@@ -20,6 +41,7 @@ def main() -> None:
     """Ask all questions, one after the other."""
     with open(sys.argv[1], encoding="utf-8") as file:
         given = json.load(file)
+    _reach(given["url"])
     answers = []
     for question in given["questions"]:
         body = {
