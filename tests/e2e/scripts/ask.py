@@ -11,7 +11,6 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-
 POLICY_SECONDS = 60
 """How long a new pod's address may take to reach the firewall of the pods that it asks."""
 
