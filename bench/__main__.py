@@ -17,7 +17,7 @@ sys.path[0:1] = [str(REPOSITORY), str(REPOSITORY / "dev")]
 
 import yaml  # noqa: E402
 from tests.e2e import recorder  # noqa: E402
-from tests.e2e.cluster import Cluster, local_kubectl, namespaces  # noqa: E402
+from tests.e2e.target import Cluster, local_kubectl, namespaces  # noqa: E402
 from tests.e2e.tuning import Tuning  # noqa: E402
 
 from bench import process, timeline  # noqa: E402

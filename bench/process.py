@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.e2e.cluster import OPERATOR_NAMESPACE, Cluster
+from tests.e2e.target import OPERATOR_NAMESPACE, Cluster
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02

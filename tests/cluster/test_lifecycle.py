@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def pod_status() -> dict[str, object]:
     return status
 
 
+def echo_in_pod(client: kubectl.Client, *, seconds: float) -> str:
+    """Run echo in the pod, as soon as a kubelet that was started anew knows it again."""
+    deadline = time.monotonic() + seconds
+    while True:
+        done = client.kubectl("exec", "lifecycle", "--", "echo", "alive", check=False)
+        if done.returncode == 0 or time.monotonic() > deadline:
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+        time.sleep(0.5)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def running() -> None:
     cluster("up")
@@ -71,7 +83,7 @@ def test_a_kill_in_the_middle_is_made_whole_and_pods_live_on() -> None:
     assert changed == {"kube-apiserver", "containerd", "kubelet"}
     client.kubectl("wait", "pod/lifecycle", "--for=condition=Ready", "--timeout=60s")
     assert pod_status()["containerStatuses"] == started
-    assert client.kubectl("exec", "lifecycle", "--", "echo", "alive").stdout == "alive\n"
+    assert echo_in_pod(client, seconds=60) == "alive\n"
     node = client.get("node")["items"][0]
     assert node["status"]["allocatable"]["nvidia.com/gpu"] == "1"
     assert node["metadata"]["labels"]["nvidia.com/gpu.product"] == "NVIDIA-A10G"

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from tests.e2e import evidence, recorder
-from tests.e2e.cluster import REPOSITORY, Cluster, local_kubectl, namespaces
+from tests.e2e.target import REPOSITORY, Cluster, local_kubectl, namespaces
 from tests.e2e.tuning import Tuning
 
 EVIDENCE = REPOSITORY / "build" / "e2e" / time.strftime("%Y%m%d-%H%M%S")

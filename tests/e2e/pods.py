@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.cluster import Cluster
 from tests.e2e.kubectl import Object
+from tests.e2e.target import Cluster
 
 SCRIPTS = Path(__file__).parent / "scripts"
 RESULT = "RESULT "

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tests.e2e import pods
-from tests.e2e.cluster import Cluster, namespaces, wants_gpu
 from tests.e2e.pods import Task
+from tests.e2e.target import Cluster, namespaces, wants_gpu
 from tests.e2e.tuning import ATTEMPT, STAGE, Tuning, label, small
 
 STALLED_SECONDS = 60.0

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.cluster import Cluster, namespaces
 from tests.e2e.killing import How, kill_operator
+from tests.e2e.target import Cluster, namespaces
 from tests.e2e.tuning import ATTEMPT, Tuning, condition, label, small
 
 NAMESPACE = "e2e-operator-killed"

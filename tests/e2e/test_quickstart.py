@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from tests.e2e import pods
-from tests.e2e.cluster import REPOSITORY, Cluster, namespaces, wants_gpu
 from tests.e2e.kubectl import Object
 from tests.e2e.pods import Task
+from tests.e2e.target import REPOSITORY, Cluster, namespaces, wants_gpu
 from tests.e2e.tuning import STAGE, Tuning, condition, label
 
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"

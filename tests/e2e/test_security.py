@@ -1,7 +1,7 @@
 """What the operator may not do, asked of the API server itself."""
 
 import pytest
-from tests.e2e.cluster import OPERATOR, OPERATOR_NAMESPACE, Cluster
+from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster
 
 ACCOUNT = f"--as=system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}"
 FORBIDDEN = (

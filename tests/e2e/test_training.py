@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from tests.e2e import pods
-from tests.e2e.cluster import Cluster, namespaces
 from tests.e2e.kubectl import Object
 from tests.e2e.pods import SCRIPTS, Task
+from tests.e2e.target import Cluster, namespaces
 from tests.e2e.tuning import ATTEMPT, Tuning, label, small
 
 NAMESPACE = "e2e-training"

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e.cluster import Cluster
 from tests.e2e.kubectl import Object
 from tests.e2e.recorder import NotInTime
+from tests.e2e.target import Cluster
 
 MODEL = "hf://demo/smollm2-135m-instruct"
 DATASET = "hf://demo/debian-packages"
