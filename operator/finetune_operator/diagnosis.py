@@ -61,7 +61,13 @@ def of_pod(pod: Object, events: Iterable[Object]) -> Blocker | None:
             return Blocker(reason="ImagePullFailed", message=f"image {image}: {message or reason}")
         if reason == "CreateContainerConfigError":
             return Blocker(reason=_missing(message) or reason, message=message)
-        if reason in ("CreateContainerError", "RunContainerError", "CrashLoopBackOff"):
+        if reason == "CrashLoopBackOff":
+            name = pod["metadata"]["name"]
+            return Blocker(
+                reason=reason,
+                message=f"{message or reason}: see kubectl logs {name} --previous",
+            )
+        if reason in ("CreateContainerError", "RunContainerError"):
             return Blocker(reason=reason, message=message)
     note = _note(events, pod, "FailedMount") or _note(events, pod, "FailedAttachVolume")
     if note is not None:

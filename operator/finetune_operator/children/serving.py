@@ -13,6 +13,10 @@ PROBE_PERIOD = 5
 STARTUP_SECONDS = 1800
 """Longest time that loading a model may take; the rollout's deadline lies beyond it."""
 
+GRACE_SECONDS = 30
+"""Time for running requests to end. While vLLM still imports it hears no signal, so a pod that is
+deleted then holds its GPU and its volume for all of this time."""
+
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CACHE_ROOT": f"{pod.SCRATCH}/vllm"}
 
 
@@ -102,7 +106,7 @@ def _pod(job: Object, chosen: Chosen, merged_dtype: str) -> dict[str, Any]:
     health = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": PROBE_PERIOD}
     return {
         **pod.spec(config, chosen.resolved, gpu=True),
-        "terminationGracePeriodSeconds": 60,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "containers": [
             {
                 "name": CONTAINER,
