@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
+
+from finetune_api.model import CamelModel
 
 
 class Edit(StrEnum):
@@ -125,17 +126,9 @@ def field(
     return Field(default, json_schema_extra=extra, **bounds)
 
 
-class ApiModel(BaseModel):
+class ApiModel(CamelModel):
     """A group of fields. ``atomic`` groups are replaced as a whole when values are layered."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-    )
     rules: ClassVar[tuple[Rule, ...]] = ()
     atomic: ClassVar[bool] = False
 

@@ -6,21 +6,15 @@ how it ended, kept here because a deleted child takes its evidence along.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field
+
+from finetune_api.model import CamelModel
 
 
-class StatusModel(BaseModel):
+class StatusModel(CamelModel):
     """A group of status fields; unknown ones (of a newer operator) are carried along unread."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-    )
+    model_config = ConfigDict(extra="ignore")
 
 
 class Condition(StatusModel):

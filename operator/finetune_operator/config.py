@@ -4,37 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from finetune_api.model import CamelModel
 
 
-class ConfigModel(BaseModel):
-    """A group of settings; unknown keys are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-    )
-
-
-class Images(ConfigModel):
+class Images(CamelModel):
     """Images of the pods that a job consists of, with tag or digest."""
 
     trainer: str
     serving: str
 
 
-class Hub(ConfigModel):
+class Hub(CamelModel):
     """The model hub; an empty endpoint means the public one."""
 
     endpoint: str = ""
 
 
-class ServingConfig(ConfigModel):
+class ServingConfig(CamelModel):
     """How the serving image is started. ``dtype`` overrides the merged model's own."""
 
     command: list[str] = Field(default_factory=lambda: ["vllm", "serve", "/model"])
@@ -44,7 +32,7 @@ class ServingConfig(ConfigModel):
     shm_size: str = "2Gi"
 
 
-class OperatorConfig(ConfigModel):
+class OperatorConfig(CamelModel):
     """All settings.
 
     ``defaults`` is a partial FineTuneJob spec, below the user's values and above

@@ -15,7 +15,14 @@ VALID = sorted((Path(__file__).parent / "manifests" / "valid").glob("*.yaml"))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as kubectl reads it: PyYAML alone takes ``2e-4`` for text."""
+    """YAML as kubectl reads it: PyYAML alone takes ``2e-4`` for text, and lets a key come twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping; the first of two equal keys would be lost without a word."""
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        assert not twice, f"{node.start_mark}: twice in one mapping: {', '.join(twice)}"
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
