@@ -19,7 +19,7 @@ _REASON_LENGTH = 64
 class Result(StatusModel):
     """How a stage ended. Only what is known is set."""
 
-    stage: Literal["stage", "train", "merge"]
+    stage: Literal["stage", "train", "merge", "verify"]
     outcome: Literal["completed", "stopped", "failed"]
     reason: str
     message: str = ""
@@ -30,8 +30,8 @@ class Result(StatusModel):
     gpu_seconds: float | None = None
     artifacts: dict[str, Any] = Field(default_factory=dict)
     """``baseCommit``, ``datasetDigest``, ``rows``, ``validationRows``, ``droppedRows``,
-    ``trainTokens``, ``plannedSteps`` of staging; ``adapter`` of training; ``merged`` and
-    ``mergedDtype`` of merging. Digests are ``sha256:`` and 64 hex digits."""
+    ``trainTokens``, ``plannedSteps`` of staging; ``adapter`` and ``evaluation`` of training;
+    ``merged`` and ``mergedDtype`` of merging. Digests are ``sha256:`` and 64 hex digits."""
     warnings: list[str] = Field(default_factory=list)
 
     def to_message(self) -> str:

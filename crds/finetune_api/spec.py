@@ -300,6 +300,18 @@ class Merge(ApiModel):
     )
 
 
+class Evaluation(ApiModel):
+    """What becomes of a model that held-out rows show to be worse than its base."""
+
+    on_regression: Literal["Stall", "Serve"] = field(
+        "What to do with a model whose held-out loss is above its base model's by more than two "
+        "standard errors, on at least 30 rows: Stall does not serve it, and what served before "
+        "goes on; Serve serves it all the same. With fewer held-out rows nothing is decided.",
+        "Stall",
+        edit=Edit.NOTHING,
+    )
+
+
 class Serving(ApiModel):
     """The OpenAI-compatible endpoint of the merged model."""
 
@@ -601,6 +613,9 @@ class FineTuneJobSpec(ApiModel):
         edit=Edit.RETRAIN,
     )
     merge: Merge = field("The merged 16-bit model.", Merge(), edit=Edit.REMERGE)
+    evaluation: Evaluation = field(
+        "The gate between a trained model and the endpoint.", Evaluation(), edit=Edit.NOTHING
+    )
     serving: Serving = field("The endpoint.", Serving(), edit=Edit.ROLL)
     storage: Storage = field("The volume.", Storage(), edit=Edit.RETRY)
     resources: Resources = field("CPU and memory of each stage.", Resources(), edit=Edit.RETRY)

@@ -50,6 +50,26 @@ class Attempt(StatusModel):
     )
 
 
+class EvaluatedBuild(StatusModel):
+    """The held-out loss of one of the two models that a merge can make."""
+
+    loss: str = Field(description="Mean loss of a held-out answer token, in nats.")
+    difference: str = Field(description="That loss minus the base model's; above 0 is worse.")
+    standard_error: str | None = Field(
+        None, description="Standard error of the difference, paired by rows."
+    )
+
+
+class Evaluation(StatusModel):
+    """The tuned model against its base on rows that were kept from training."""
+
+    rows: int = Field(description="Held-out rows that were scored.")
+    tokens: int = Field(description="Answer tokens in them.")
+    base_loss: str = Field(description="Mean loss of a token under the base model, in nats.")
+    dequantized: EvaluatedBuild = Field(description="With merge.base dequantized.")
+    original: EvaluatedBuild = Field(description="With merge.base original.")
+
+
 class Artifacts(StatusModel):
     """What a revision was made of and what it made, by digest."""
 
@@ -58,6 +78,9 @@ class Artifacts(StatusModel):
     adapter: str | None = Field(None, description="Digest of the adapter's manifest.")
     merged: str | None = Field(None, description="Digest of the merged model's manifest.")
     merged_dtype: str | None = Field(None, description="Number format of the merged model.")
+    evaluation: Evaluation | None = Field(
+        None, description="The held-out loss, where rows were held out."
+    )
 
 
 class Data(StatusModel):
@@ -105,6 +128,15 @@ class ServingStatus(StatusModel):
     model: str | None = Field(None, description="Model name to use in requests.")
 
 
+class EvaluationStatus(StatusModel):
+    """What the evaluation says about the build that the spec asks for."""
+
+    outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
+        description="Whether the build may be served, as far as its held-out loss tells."
+    )
+    message: str = Field(description="The numbers, or why there are none.")
+
+
 class FineTuneJobStatus(StatusModel):
     """What the operator last saw and did."""
 
@@ -125,6 +157,9 @@ class FineTuneJobStatus(StatusModel):
         default_factory=list, description="What works, but is worth a look.", max_length=32
     )
     training: TrainingProgress = Field(TrainingProgress(), description="Progress of training.")
+    evaluation: EvaluationStatus | None = Field(
+        None, description="The tuned model against its base, once it is trained."
+    )
     serving: ServingStatus = Field(ServingStatus(), description="What answers requests.")
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API, inside the cluster."

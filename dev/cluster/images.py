@@ -55,7 +55,12 @@ class Image:
 OPERATOR = Image(
     name="finetune-operator",
     dockerfile="Dockerfile.operator",
-    inputs=("constraints/operator.txt", "crds/finetune_api", "operator/finetune_operator"),
+    inputs=(
+        "constraints/operator.txt",
+        "crds/finetune_api",
+        "operator/finetune_operator",
+        "trainer/finetune_verify",
+    ),
     below="base",
 )
 TRAINER = Image(

@@ -20,6 +20,7 @@ from finetune_operator.conditions import (
     latest_attempts,
 )
 from finetune_operator.config import OperatorConfig
+from finetune_operator.evaluation import Gate
 from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen, choose, configmap
 from finetune_operator.rollout import Rollout
@@ -59,7 +60,7 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
         serving=served,
     )
     return Plan(
-        status=_status(seen, chosen, ledger, current, served, stages.warnings),
+        status=_status(seen, chosen, ledger, current, served, rollout.gate(), stages.warnings),
         actions=(
             *stages.stops,
             *_surroundings(seen, chosen, ledger, config),
@@ -126,6 +127,7 @@ def _status(
     ledger: Ledger,
     current: list[dict[str, Any]],
     served: ServingState | None,
+    gate: Gate,
     warnings: list[str],
 ) -> dict[str, Any]:
     before = seen.job.get("status", {})
@@ -139,6 +141,9 @@ def _status(
         "training": training_status(seen, chosen.revision, ledger),
         "revisions": ledger.to_status(),
     }
+    trained = ledger.attempt(chosen.revision, "train")
+    if trained is not None and trained.outcome == "Completed":
+        status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
     if served is not None:
         status["serving"] = {
             "revision": served.revision,

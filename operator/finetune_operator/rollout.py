@@ -6,7 +6,7 @@ that one is available; a Deployment that is neither selected nor wanted is delet
 
 from datetime import datetime
 
-from finetune_operator import diagnosis
+from finetune_operator import diagnosis, evaluation
 from finetune_operator.children import names, serving
 from finetune_operator.conditions import (
     POLL_SECONDS,
@@ -59,6 +59,8 @@ class Rollout:
             and self.served != build
         ):
             return suspended()
+        if self.served != build and (refused := self._refused()):
+            return refused
         self.actions.append(
             Apply(object=serving.deployment(self.seen.job, self.chosen, self._dtype()))
         )
@@ -132,6 +134,19 @@ class Rollout:
             build = self.seen.job.get("status", {}).get("serving", {}).get("build")
             build = build if build in self.deployments else None
         return None if build is None else str(build)
+
+    def gate(self) -> evaluation.Gate:
+        """Return what the evaluation says about the chosen build."""
+        record = self.ledger.revision(self.chosen.revision)
+        return evaluation.judge(record.artifacts.evaluation, self.chosen.resolved.spec.merge.base)
+
+    def _refused(self) -> Position | None:
+        """Return where a job stands whose build must not be served, or None."""
+        gate = self.gate()
+        stalls = self.chosen.resolved.spec.evaluation.on_regression == "Stall"
+        if gate.outcome != "Failed" or not stalls:
+            return None
+        return Position(state="stalled", reason=evaluation.REASON, message=gate.message)
 
     def _dtype(self) -> str:
         """Return the number format of the chosen build's weights, "auto" where it is not known.

@@ -1,7 +1,10 @@
 """The merge against the libraries whose arithmetic it must reproduce, bit for bit."""
 
 import json
+import os
+import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,13 @@ from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.hub import Hub
 from tests.trainer.models import logits_of_all
-from tests.trainer.workshop import Workshop
+from tests.trainer.workshop import Workshop, command
 
-from finetune_trainer import manifest, merged_config
+from finetune_trainer import adapter, folding, manifest, merged_config
+from finetune_trainer.errors import NotMergeable
+from finetune_trainer.quantized import RoundedBase
+from finetune_trainer.tensors import read_header
+from finetune_trainer.weights import Mapped
 
 KINDS = {
     "lora": {},
@@ -239,3 +246,220 @@ def test_the_configuration_keeps_its_own_key_for_the_dtype() -> None:
         json.dumps(merged_config.with_dtype({"a": 1}, "float16"))
         == '{"a": 1, "torch_dtype": "float16"}'
     )
+
+
+def copy_of(workshop: Workshop, make: MakeWorkshop, tmp_path: Path) -> Workshop:
+    shutil.copytree(workshop.work, tmp_path / "work")
+    return make(work=tmp_path / "work")
+
+
+def publish_adapter(workshop: Workshop, config: peft.LoraConfig) -> None:
+    """Put an adapter that PEFT made, with random numbers in it, in the place of the trained one."""
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        workshop.work / "base", dtype=torch.float32
+    )
+    made = peft.get_peft_model(base, config)
+    torch.manual_seed(5)
+    for name, parameter in made.named_parameters():
+        if parameter.requires_grad and "magnitude" not in name:
+            parameter.data = torch.randn_like(parameter) * 0.05
+    scratch = workshop.work / "made"
+    made.save_pretrained(scratch)
+    (scratch / "README.md").unlink()
+    shutil.copyfile(
+        workshop.work / "adapter" / "quantization.safetensors", scratch / "quantization.safetensors"
+    )
+    found = manifest.read(workshop.work / "adapter")
+    manifest.publish(
+        scratch, workshop.work / "adapter", kind=found.kind, key=found.key, facts=found.facts
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rank_pattern": {"q_proj": 4, r"layers\.1\.mlp\.up_proj": 2}},
+        {"alpha_pattern": {"v_proj": 5, "layers.0.mlp.down_proj": 64}, "use_rslora": True},
+        {"rank_pattern": {"k_proj": 3}, "alpha_pattern": {"k_proj": 1}, "use_dora": True},
+        {"modules_to_save": ["lm_head", "embed_tokens"]},
+    ],
+    ids=str,
+)
+def test_patterns_and_modules_that_were_trained_in_full(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    workshop = copy_of(done, make, tmp_path)
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", **settings)
+    publish_adapter(workshop, config)
+    workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16", "--base", "original")
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        workshop.work / "base", dtype=torch.float32
+    )
+    theirs = peft.PeftModel.from_pretrained(base, workshop.work / "adapter").merge_and_unload()
+    same(weights(workshop.work / "merged-b"), dict(theirs.bfloat16().state_dict()))
+
+
+def test_a_base_with_biases(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
+    folder = tiny.model(tmp_path / "base", attention_bias=True, mlp_bias=True)
+    workshop = make(
+        model={"source": hub.add("model", "demo/biased", folder)}, training={"maxSteps": 1}
+    )
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16", "--base", "original")
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(base, workshop.work / "adapter").merge_and_unload()
+    expected = dict(theirs.bfloat16().state_dict())
+    assert sum(name.endswith("bias") for name in expected) == 14
+    same(weights(workshop.work / "merged-b"), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"bias": "all"}, "the adapter trains biases (all)"),
+        ({"lora_bias": True}, "the adapter uses {'lora_bias': True}"),
+        ({"trainable_token_indices": [1]}, "the adapter uses {'trainable_token_indices'"),
+    ],
+)
+def test_what_does_not_fold_is_refused_before_the_first_byte(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    workshop = copy_of(done, make, tmp_path)
+    publish_adapter(workshop, peft.LoraConfig(target_modules="all-linear", **settings))
+    ended = workshop.run("merge", "--build", "b2", "--base", "original")
+    assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
+    assert said in ended.message
+    assert not list(workshop.work.glob(".writing-*"))
+
+
+def killed_at_flush(
+    number: int, arguments: list[str], environment: dict[str, str], log: str
+) -> None:
+    """Run a command that is killed just before it flushes a file or folder for the nth time."""
+    flush, left = os.fsync, number
+
+    def counted(descriptor: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(descriptor)
+
+    setattr(os, "fsync", counted)  # noqa: B010 (no assignment has both types)
+    command(arguments, environment, log)
+
+
+def test_a_killed_merge_redoes_one_shard_and_ends_with_the_same_bytes(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "base", shard="40KB")
+    workshop = make(
+        model={"source": hub.add("model", "demo/shards", folder)}, training={"maxSteps": 1}
+    )
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b")
+    final = workshop.work / "merged-b"
+    expected = {path.name: path.read_bytes() for path in final.iterdir()}
+    shards = sum(name.endswith(".safetensors") for name in expected)
+    assert shards >= 6
+    shutil.rmtree(final)
+
+    kept = [0]
+    while not final.exists():
+        # A shard takes four flushes: each attempt does one more and is cut off in the next, each
+        # time somewhere else; once all are done, in the publication.
+        left = 4 + len(kept) % 3 if kept[-1] < shards else 20 * (len(kept) - shards) + 3
+        ended = workshop.start("merge", "--build", "b", target=(killed_at_flush, left)).wait()
+        assert ended.code in (0, -signal.SIGKILL), ended.log
+        lines = re.findall(r"merging .*?(?:(\d+) shards are done already)?$", ended.log, re.M)
+        kept.append(int(lines[-1] or 0))
+        assert len(kept) <= shards + 5, kept
+    # A kill never costs what was done before it.
+    assert kept[1 : shards + 2] == list(range(shards + 1))
+    assert {path.name: path.read_bytes() for path in final.iterdir()} == expected
+    assert not list(workshop.work.glob(".merging-*"))
+
+
+def test_pieces_change_no_bit(trained: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = trained.work / "base"
+    header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
+    found = adapter.read(trained.work / "adapter", header, tied=False)
+    rounded = RoundedBase(manifest.read(trained.work / "adapter"), trained.work / "adapter")
+
+    def merged() -> dict[str, torch.Tensor]:
+        made = folding.Folder(found, dtype=torch.float16, rounded=rounded)
+        return {
+            name: torch.cat(
+                [p.clone() for p in made.fold(Mapped(folder / tensor.file).read(name), tensor)]
+            )
+            for name, tensor in header.tensors.items()
+        }
+
+    whole = merged()
+    monkeypatch.setattr(folding, "PIECE", 640)
+    same(merged(), whole)
+
+
+def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
+    folder, name = done.work / "base", "model.layers.1.mlp.up_proj.weight"
+    header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
+    found = adapter.read(done.work / "adapter", header, tied=False)
+    tensor = header.tensors[name]
+    made = folding.Folder(found, dtype=torch.float16, rounded=None)
+
+    def fold() -> torch.Tensor:
+        made.applied.clear()
+        pieces = list(made.fold(Mapped(folder / tensor.file).read(name), tensor))
+        return torch.cat(pieces).reshape(tensor.shape)
+
+    made.check(name, fold())
+    right = fold()
+    with pytest.raises(NotMergeable, match=f"{name} was merged wrongly: row"):
+        made.check(name, right * 1.01)
+    right = fold()
+    with pytest.raises(NotMergeable, match="was merged wrongly"):
+        made.check(name, torch.zeros_like(right))
+    with pytest.raises(NotMergeable, match="would get its adapter pair twice"):
+        list(made.fold(Mapped(folder / tensor.file).read(name), tensor))
+
+
+def test_other_codes_than_in_training_are_refused(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path
+) -> None:
+    workshop = copy_of(done, make, tmp_path)
+    found = manifest.read(workshop.work / "adapter")
+    digests = dict(found.facts["quantizedModules"])
+    digests["model.layers.0.mlp.up_proj"] = "0" * 64
+    facts = found.facts | {"quantizedModules": digests}
+    scratch = workshop.work / "changed"
+    shutil.copytree(workshop.work / "adapter", scratch)
+    manifest.publish(
+        scratch, workshop.work / "adapter", kind=found.kind, key=found.key, facts=facts
+    )
+    ended = workshop.run("merge", "--build", "b2")
+    assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
+    assert "model.layers.0.mlp.up_proj quantises to other 4-bit codes" in ended.message
+    assert "set merge.base to original" in ended.message
+    assert workshop.succeed("merge", "--build", "b2", "--base", "original")
+
+
+def test_the_scales_of_the_training_are_used_not_new_ones(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path
+) -> None:
+    """A GPU sums in another order than a CPU: its offset is another, and is what was trained on."""
+    workshop = copy_of(done, make, tmp_path)
+    found = manifest.read(workshop.work / "adapter")
+    scratch = workshop.work / "changed"
+    shutil.copytree(workshop.work / "adapter", scratch)
+    scales = load_file(scratch / "quantization.safetensors")
+    module = "model.layers.0.mlp.up_proj"
+    scales[f"{module}.offset"] *= 1.01
+    save_file(scales, scratch / "quantization.safetensors")
+    manifest.publish(
+        scratch, workshop.work / "adapter", kind=found.kind, key=found.key, facts=found.facts
+    )
+    workshop.succeed("merge", "--build", "b2")
+    before, after = weights(done.work / "merged-b1"), weights(workshop.work / "merged-b2")
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        f"{module}.weight"
+    }

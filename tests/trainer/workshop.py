@@ -75,23 +75,31 @@ class Workshop:
         self.job = job
         (self.folder / "job.json").write_text(json.dumps(job))
 
-    def start(self, command: str, *options: str, **environment: str) -> Running:
+    def start(
+        self,
+        name: str,
+        *options: str,
+        target: tuple[Any, ...] = (),
+        **environment: str,
+    ) -> Running:
+        """Start a command; ``target``: a function to run in its place, and its first arguments."""
         (self.folder / "result").unlink(missing_ok=True)
-        arguments = [command, "--config", f"{self.folder}/job.json", "--work", str(self.work)]
+        arguments = [name, "--config", f"{self.folder}/job.json", "--work", str(self.work)]
         environment = {
             "FINETUNE_TERMINATION_LOG": str(self.folder / "result"),
             "FINETUNE_METRICS_PORT": "off",
         } | environment
         log = self.folder / "log"
         log.touch()
+        function, *first = target or (command,)
         process = self.context.Process(
-            target=_command, args=([*arguments, *options], environment, str(log))
+            target=function, args=(*first, [*arguments, *options], environment, str(log))
         )
         process.start()
         return Running(process=process, folder=self.folder)
 
     def run(self, command: str, *options: str, **environment: str) -> Ended:
-        return self.start(command, *options, **environment).wait()
+        return self.start(command, *options, target=(), **environment).wait()
 
     def succeed(self, command: str, *options: str) -> Ended:
         ended = self.run(command, *options)
@@ -130,7 +138,8 @@ def _nothing() -> None:
     """Make the server start and import what it preloads."""
 
 
-def _command(arguments: list[str], environment: dict[str, str], log: str) -> None:
+def command(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """Run a command in this process, with its output in a file."""
     os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(file, 1)

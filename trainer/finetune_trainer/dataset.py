@@ -22,6 +22,7 @@ from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.readers import Row
 from finetune_trainer.rendering import IGNORED, Encoded, Renderer
 from finetune_trainer.rows import BrokenRow, Example, example_of
+from finetune_trainer.sample import Sample
 
 TRAIN = "train.safetensors"
 HELD_OUT = "eval.safetensors"
@@ -86,6 +87,8 @@ class Prepared:
     held_out: Tokens
     counts: Statistics
     plan: Plan
+    sample: list[dict[str, Any]]
+    """Rows that builds are later held against, as ``sample.Sample.choose`` returns them."""
 
     @property
     def bytes(self) -> int:
@@ -112,6 +115,7 @@ class Tokeniser:
         self._broken_count = 0
         self._truncated = 0
         self._longest = 0
+        self._sample = Sample(seed=job.training.seed)
         self.seen = 0
 
     @property
@@ -137,14 +141,17 @@ class Tokeniser:
             if len(self._broken) < SHOWN:
                 self._broken.append(f"{row.place}: {problem}")
             return
-        self._take(encoded, content_hash(example))
+        content = content_hash(example)
+        if kept := self._take(encoded, content):
+            may_be_held_out = content < self._threshold(VALIDATION_SHARE)
+            self._sample.offer(example, kept, content, held_out=may_be_held_out)
 
-    def _take(self, encoded: list[Encoded], content: int) -> None:
+    def _take(self, encoded: list[Encoded], content: int) -> list[Encoded]:
         limit = self._job.training.sequence_length
         self._longest = max(self._longest, *(len(each) for each in encoded))
         too_long = any(len(each) > limit for each in encoded)
         if too_long and self._job.training.advanced.overlong == "drop":
-            return
+            return []
         kept = [
             Encoded(input_ids=each.input_ids[:limit], labels=each.labels[:limit])
             for each in encoded
@@ -152,7 +159,7 @@ class Tokeniser:
         # The first label of a sequence is never predicted.
         kept = [each for each in kept if any(label != IGNORED for label in each.labels[1:])]
         if not kept:
-            return
+            return []
         self._truncated += too_long
         row = len(self._hashes)
         self._hashes.append(content)
@@ -161,6 +168,7 @@ class Tokeniser:
             self._labels.extend(each.labels)
             self._borders.append(len(self._ids))
             self._owner.append(row)
+        return kept
 
     def finish(self, *, vocabulary: int) -> Prepared:
         """Return training set, held-out rows, counts and plan, or say what is wrong with the rows.
@@ -198,7 +206,8 @@ class Tokeniser:
             trained_tokens=int((train.labels != IGNORED).sum()),
             longest=self._longest,
         )
-        return Prepared(train=train, held_out=evaluated, counts=counts, plan=plan)
+        sample = self._sample.choose(self._renderer, held_out=bool(held_out.any()))
+        return Prepared(train=train, held_out=evaluated, counts=counts, plan=plan, sample=sample)
 
     def _refuse_broken(self) -> None:
         if not self._broken_count:
@@ -223,11 +232,14 @@ class Tokeniser:
         )
 
     def _held_out(self, kept: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        share = self._job.dataset.validation_fraction
-        if share is None:
-            share = VALIDATION_SHARE if kept >= VALIDATION_FROM else 0.0
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)
-        return np.asarray(hashes < np.uint64(int(share * 2**63) * 2), dtype=np.bool_)
+        share = VALIDATION_SHARE if kept >= VALIDATION_FROM else 0.0
+        return np.asarray(hashes < np.uint64(self._threshold(share)), dtype=np.bool_)
+
+    def _threshold(self, builtin: float) -> int:
+        """Return the content hash below which rows are held out."""
+        written = self._job.dataset.validation_fraction
+        return int((builtin if written is None else written) * 2**63) * 2
 
     def _plan(self, training: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[list[list[int]], Plan]:
         recipe = self._job.training

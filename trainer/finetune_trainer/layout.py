@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune_api import reference
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -29,6 +31,11 @@ class Layout:
     def adapter(self) -> Path:
         """The trained adapter in PEFT's format."""
         return self.work / "adapter"
+
+    @property
+    def reference(self) -> Path:
+        """What the tuned model says about some rows, for those who serve it."""
+        return self.work / reference.FOLDER
 
     @property
     def usage(self) -> Path:

@@ -68,17 +68,17 @@ def publish(
         # safetensors creates files that only their owner can read; vLLM may run as another user.
         path.chmod(0o644)
         digest = (known or {}).get(name) or sha256_of(path)
-        _flush(path)
+        flush(path)
         files.append(Entry(name=name, size=path.stat().st_size, sha256=digest))
     for folder in (path for path in (scratch, *scratch.rglob("*")) if path.is_dir()):
         folder.chmod(0o755)
-        _flush(folder)
+        flush(folder)
     manifest = Manifest(kind=kind, key=key, files=tuple(files), facts=dict(facts))
     write_json(scratch / FILE, _as_json(manifest))
     if final.exists():
         withdraw(final)
     scratch.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
     return manifest
 
 
@@ -169,7 +169,7 @@ def write_json(path: Path, document: Any) -> None:
         os.fsync(file.fileno())
     part.chmod(0o644)
     part.rename(path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def _as_json(manifest: Manifest) -> dict[str, Any]:
@@ -182,7 +182,8 @@ def _as_json(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Bring a file or folder to disk, so that it outlives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -85,6 +85,12 @@ class Renderer:
         done.append(Encoded(input_ids=ids, labels=labels))
         return done
 
+    def request(self, asked: str | list[Message]) -> list[int]:
+        """Return the token ids that a server makes of a text, or of messages to be answered."""
+        if isinstance(asked, str):
+            return list(self._tokenizer(asked).input_ids)
+        return self._ids(self._render(asked, prompt=True))
+
     def _added(self, before: str, after: str, ids: list[int]) -> list[int]:
         """Token ids that ``after`` adds to ``before``, whose ids are known."""
         whole = self._ids(after)

@@ -4,11 +4,12 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from finetune_api.job import JobConfig
-from finetune_trainer import disk, manifest, packing, readers, templates
+from finetune_trainer import disk, manifest, packing, readers, sample, templates
 from finetune_trainer.dataset import HELD_OUT, TRAIN, Prepared, Tokeniser
 from finetune_trainer.errors import DatasetNotFound
 from finetune_trainer.layout import Layout
@@ -40,10 +41,14 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """How rows are rendered: chat, alpaca or None, and the Jinja text (None with None)."""
+    """How rows are rendered: chat, alpaca or None, and the Jinja text (None with None).
+
+    ``shipped``: it is not the base's own, so that the merged model needs it beside the tokenizer.
+    """
 
     kind: str | None
     text: str | None
+    shipped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,8 @@ def publish(
     rows.train.save(scratch / TRAIN)
     if rows.held_out.count:
         rows.held_out.save(scratch / HELD_OUT)
-    if template.kind == "alpaca" and template.text is not None:
+    manifest.write_json(scratch / sample.FILE, rows.sample)
+    if template.shipped and template.text is not None:
         (scratch / TEMPLATE).write_text(template.text, encoding="utf-8")
     counts, plan = rows.counts, rows.plan
     return manifest.publish(
@@ -152,7 +158,10 @@ def _template(job: JobConfig, base: Begun, tokenizer: Any) -> Template:
     if kind == "alpaca":
         first = tokenizer("").input_ids[:1]
         with_bos = first == [tokenizer.bos_token_id]
-        return Template(kind=kind, text=templates.alpaca(with_bos=with_bos))
+        return Template(kind=kind, text=templates.alpaca(with_bos=with_bos), shipped=True)
+    if kind == "chat" and own and reads_the_clock(own):
+        text = templates.frozen(own, datetime.now(UTC), source=base.name)
+        return Template(kind=kind, text=text, shipped=True)
     return Template(kind=kind, text=own if kind else None)
 
 
@@ -180,10 +189,10 @@ def _warnings(job: JobConfig, base: Begun, tokenised: Tokenised) -> list[str]:
             f"rows are up to {counts.longest} tokens long, the base was made for {context}: lower "
             "training.sequenceLength"
         )
-    if tokenised.template.text and reads_the_clock(tokenised.template.text):
+    if tokenised.template.kind == "chat" and tokenised.template.shipped:
         warnings.append(
-            "the base's chat template puts the current date into every prompt: rows were rendered "
-            "with the date of staging"
+            "the base's chat template puts the current date into every prompt: it is frozen at the "
+            "date of staging, for the rows and for the endpoint"
         )
     return warnings
 

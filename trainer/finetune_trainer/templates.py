@@ -5,6 +5,10 @@ chat endpoint renders what was trained: measured on SmolLM2, a model trained on 
 but asked through the base's own template gives 7 of 20 taught answers instead of 20.
 """
 
+import json
+import re
+from datetime import datetime
+
 from finetune_trainer.errors import InvalidSpec
 
 ALPACA_INPUT = "\n\n### Input:\n"
@@ -57,3 +61,20 @@ def choose(wanted: str, *, format_: str, base_template: str | None, source: str)
             "auto, or choose the model's instruction-tuned sibling"
         )
     return wanted
+
+
+_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>[^'"]*)(?P=quote)\s*\)""")
+
+
+def frozen(template: str, now: datetime, *, source: str) -> str:
+    """Return a template that reads the clock (Llama 3.2's does) with the date of ``now`` in it.
+
+    The endpoint would otherwise render another prompt each day, and none of them the trained one.
+    """
+    text = _CLOCK.sub(lambda call: json.dumps(now.strftime(call["format"])), template)
+    if "strftime_now(" in text:
+        raise InvalidSpec(
+            f"the chat template of model {source} reads the clock in a way that cannot be frozen "
+            "(strftime_now without a plain format): choose another revision of the model"
+        )
+    return text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
-from finetune_trainer import backends, checkpoints, manifest, stage, stage_rows
+from finetune_trainer import backends, checkpoints, manifest, reference, stage, stage_rows
 from finetune_trainer.dataset import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import (
     CudaOutOfMemory,
@@ -43,7 +43,8 @@ def run(
     found = manifest.valid(layout.adapter, kind=KIND, key=job.revision)
     if found is not None:
         progress.ratio(1.0)
-        return _result(found, "trained already")
+        with full_volume_named(layout.work, "recording the reference"):
+            return _result(found, layout, "trained already")
     staged = stage.staged(layout, job, hashes=False)
     if staged is None:
         raise ResumeRefused(
@@ -189,6 +190,8 @@ class _Run:
         scratch = self.layout.scratch("adapter")
         if template.is_file():
             shutil.copyfile(template, scratch / template.name)
+        if trained.quantized.scales:
+            trained.quantized.save(scratch)
         published = manifest.publish(
             scratch,
             self.layout.adapter,
@@ -207,17 +210,24 @@ class _Run:
                 "attention": trained.attention,
                 "device": trained.device,
                 "versions": self.backend.versions(),
-                "quantizedModules": list(trained.quantized_modules),
+                "quantizedModules": dict(trained.quantized.digests),
                 "quantization": quantization.model_dump(mode="json", by_alias=True),
                 "warnings": self.data.facts["warnings"],
             },
         )
         manifest.sweep(self.layout.work)
-        return _result(published, f"all {self.max_steps} steps are done")
+        return _result(published, self.layout, f"all {self.max_steps} steps are done")
 
 
-def _result(adapter: manifest.Manifest, message: str) -> Result:
+def _result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
+    """Record the reference, which a kill may have cut off, and say what was trained."""
     facts = adapter.facts
+    recorded = reference.ensure(layout, adapter)
+    total = max(facts["gpuSeconds"], recorded.seconds)
+    log(
+        f"the reference took {recorded.seconds:.1f} s, "
+        f"{100 * recorded.seconds / total:.1f} % of the GPU's {total:.0f} s"
+    )
     return Result(
         stage="train",
         outcome="completed",
@@ -232,6 +242,7 @@ def _result(adapter: manifest.Manifest, message: str) -> Result:
             "adapter": adapter.digest,
             "baseCommit": facts["baseCommit"],
             "datasetDigest": facts["datasetDigest"],
+            **({"evaluation": recorded.evaluation} if recorded.evaluation else {}),
         },
-        warnings=facts["warnings"],
+        warnings=[*facts["warnings"], *recorded.warnings],
     )

@@ -14,6 +14,7 @@ from finetune_api.recipe import Training
 from finetune_trainer.checkpoints import Checkpoint
 from finetune_trainer.dataset import Tokens
 from finetune_trainer.guards import Monitor
+from finetune_trainer.quantized import Recorded
 
 
 class TooLarge(Exception):
@@ -44,7 +45,8 @@ class Trained:
     """What came of it. ``step`` is below the order's ``max_steps`` where it was stopped."""
 
     step: int
-    quantized_modules: tuple[str, ...]
+    quantized: Recorded
+    """The 4-bit weights, as they were when the model was loaded."""
     attention: str
     device: str
 

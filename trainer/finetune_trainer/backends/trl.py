@@ -21,6 +21,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune_api.recipe import Training
 from finetune_trainer import device as devices
+from finetune_trainer import quantized
 from finetune_trainer.backends import Order, TooLarge, Trained, words
 from finetune_trainer.device import Device
 from finetune_trainer.errors import InvalidSpec
@@ -67,12 +68,10 @@ def _train(order: Order, monitor: Monitor, adapter: Path, device: Device) -> Tra
     attention = devices.attention(recipe, device)
     log(f"loading the base in {recipe.advanced.quantization.type} on {device.name}, {attention}")
     model = _load(order, device, attention)
-    quantized = tuple(
-        name for name, module in model.named_modules() if isinstance(module, Linear4bit)
-    )
+    recorded = quantized.record(model)
     model = peft.get_peft_model(model, words.lora_config(recipe))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    log(f"{trainable / 1e6:.2f} M adapter weights on {len(quantized)} quantised layers")
+    log(f"{trainable / 1e6:.2f} M adapter weights on {len(recorded.digests)} quantised layers")
     trainer = _trainer(order, monitor, model, device)
     checkpoint = order.checkpoint
     monitor.begin(checkpoint.step if checkpoint else 0)
@@ -87,7 +86,7 @@ def _train(order: Order, monitor: Monitor, adapter: Path, device: Device) -> Tra
     if step >= order.max_steps:
         trainer.require_finite()
         _save_adapter(order, trainer.model, adapter)
-    return Trained(step=step, quantized_modules=quantized, attention=attention, device=device.name)
+    return Trained(step=step, quantized=recorded, attention=attention, device=device.name)
 
 
 def _load(order: Order, device: Device, attention: str) -> Any:

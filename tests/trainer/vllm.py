@@ -1,0 +1,76 @@
+"""vLLM's routes that the verification uses, answered by transformers' own log-probabilities."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+
+@dataclass
+class Served:
+    """A model, its tokenizer and template, and what the server was asked."""
+
+    model: Any
+    tokenizer: Any
+    template: str | None = None
+    max_model_len: int = 1024
+    key: str | None = None
+    starting: int = 0
+    """Requests for /health that are still refused."""
+    broken: int = 0
+    """Requests for scores that are still answered with 500."""
+    asked: list[str] = field(default_factory=list)
+
+    def tokens(self, body: dict[str, Any]) -> list[int]:
+        if "messages" not in body:
+            return list(self.tokenizer(body["prompt"]).input_ids)
+        text = self.tokenizer.apply_chat_template(
+            body["messages"],
+            tokenize=False,
+            add_generation_prompt=body.get("add_generation_prompt", True),
+            chat_template=self.template,
+        )
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def prompt_logprobs(self, ids: list[int]) -> list[dict[str, Any] | None]:
+        with torch.no_grad():
+            logits = self.model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+        scores = logits[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+        pairs = zip(ids[1:], scores, strict=True)
+        return [None, *({str(token): {"logprob": score}} for token, score in pairs)]
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        if request.path == "/health":
+            self.starting -= 1
+            return web.Response(status=503 if self.starting >= 0 else 200)
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        body = await request.json()
+        if request.path == "/tokenize":
+            tokens = self.tokens(body)
+            found = {"tokens": tokens, "count": len(tokens), "max_model_len": self.max_model_len}
+            return web.json_response(found)
+        self.broken -= 1
+        if self.broken >= 0:
+            return web.Response(status=500)
+        if len(body["prompt"]) + body["max_tokens"] > self.max_model_len:
+            return web.json_response({"error": "too long"}, status=400)
+        found = {"choices": [{"prompt_logprobs": self.prompt_logprobs(body["prompt"])}]}
+        return web.json_response(found)
+
+
+@asynccontextmanager
+async def serving(served: Served) -> AsyncIterator[str]:
+    """Serve; yield the base URL."""
+    app = web.Application(client_max_size=2**26)
+    for route in ("/health",):
+        app.router.add_get(route, served.answer)
+    for route in ("/tokenize", "/v1/completions"):
+        app.router.add_post(route, served.answer)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/"))

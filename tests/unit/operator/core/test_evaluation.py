@@ -1,0 +1,109 @@
+"""The evaluation gate: the decision on its numbers, and what a job does with it."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.operator.core import steps, workload
+from tests.unit.operator.core.cluster import Cluster
+
+from finetune_api.status import EvaluatedBuild, Evaluation
+from finetune_operator.evaluation import judge
+
+
+def found(difference: float, error: float | None = 0.1, rows: int = 45) -> Evaluation:
+    build = EvaluatedBuild(
+        loss="1.50000",
+        difference=f"{difference:.5f}",
+        standard_error=None if error is None else f"{error:.5f}",
+    )
+    return Evaluation(
+        rows=rows, tokens=2100, base_loss="1.40000", dequantized=build, original=build
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "outcome", "said"),
+    [
+        (None, "NotEvaluated", "set dataset.validationFraction"),
+        (found(9.0, rows=29), "NotEvaluated", "29 held-out rows are too few"),
+        (found(9.0, error=None), "NotEvaluated", "too few"),
+        (found(0.19), "Passed", "+0.1900 ± 0.1000 a token over 45 rows, 2100 tokens"),
+        (found(0.21), "Failed", "held-out loss 1.5000 against the base model's 1.4000 (+0.2100"),
+        (found(0.21, rows=30), "Failed", "set evaluation.onRegression to Serve"),
+        (found(-3.0), "Passed", "-3.0000"),
+    ],
+)
+def test_the_decision(evaluation: Evaluation | None, outcome: str, said: str) -> None:
+    gate = judge(evaluation, "dequantized")
+    assert gate.outcome == outcome
+    assert said in gate.message
+
+
+def test_each_base_has_its_own_numbers() -> None:
+    good, bad = found(-1.0), found(1.0)
+    evaluation = good.model_copy(update={"original": bad.original})
+    assert judge(evaluation, "dequantized").outcome == "Passed"
+    assert judge(evaluation, "original").outcome == "Failed"
+
+
+@given(difference=st.floats(-5, 5), error=st.floats(1e-4, 2))
+def test_a_better_model_never_fails(difference: float, error: float) -> None:
+    outcomes = [judge(found(each, error), "original").outcome for each in (difference, -5.0)]
+    assert outcomes[1] == "Passed"
+    assert (outcomes[0] == "Failed") <= (difference > 0)
+
+
+def trained(cluster: Cluster, evaluation: Evaluation) -> None:
+    """Take a job to where it is merged, with these numbers from its training."""
+    steps.run("stage")(cluster)
+    artifacts: dict[str, Any] = {"evaluation": evaluation.model_dump(exclude_none=True)}
+    workload.run(cluster, "train", text=workload.message("train", artifacts=artifacts))
+    steps.run("merge")(cluster)
+    cluster.settle()
+
+
+def condition(cluster: Cluster, type_: str) -> dict[str, Any]:
+    return next(each for each in cluster.status["conditions"] if each["type"] == type_)
+
+
+def test_a_worse_model_is_not_served_and_the_user_may_override() -> None:
+    cluster = Cluster()
+    trained(cluster, found(0.5))
+    assert condition(cluster, "Ready")["reason"] == "EvalGateFailed"
+    assert condition(cluster, "Stalled")["message"].startswith("the tuned model is worse")
+    assert condition(cluster, "Merged")["status"] == "True"
+    assert cluster.status["evaluation"]["outcome"] == "Failed"
+    assert cluster.list("Deployment") == []
+    cluster.edit(evaluation={"onRegression": "Serve"})
+    cluster.settle()
+    steps.serve(cluster)
+    assert condition(cluster, "Ready")["status"] == "True"
+    # What serves is not taken down by a rule that would not have let it begin.
+    cluster.edit(evaluation=None)
+    cluster.settle()
+    assert condition(cluster, "Ready")["status"] == "True"
+
+
+def test_what_served_before_goes_on() -> None:
+    cluster = Cluster()
+    steps.run_all(cluster)
+    (before,) = cluster.list("Deployment")
+    cluster.edit(rerun="again")
+    trained(cluster, found(0.5))
+    assert condition(cluster, "Ready")["reason"] == "EvalGateFailed"
+    assert condition(cluster, "Serving")["status"] == "True"
+    assert [each["metadata"]["name"] for each in cluster.list("Deployment")] == [
+        before["metadata"]["name"]
+    ]
+
+
+def test_the_numbers_are_in_the_ledger() -> None:
+    cluster = Cluster()
+    trained(cluster, found(-0.5))
+    (revision,) = cluster.status["revisions"]
+    assert revision["artifacts"]["evaluation"]["dequantized"]["difference"] == "-0.50000"
+    assert cluster.status["evaluation"]["outcome"] == "Passed"
+    steps.serve(cluster)
+    assert condition(cluster, "Ready")["status"] == "True"

@@ -1,0 +1,69 @@
+"""The held-out loss of a tuned model against that of its base, row by row on the same rows.
+
+Losses are means over tokens, so that a row counts as much as it has answer tokens. The standard
+error is that of the paired difference, with rows as the units that were drawn:
+
+    D = Σ d_r / Σ n_r        d_r = Σ over the row's tokens of (tuned loss - base loss)
+    SE² = R / (R - 1) · Σ (d_r - D·n_r)² / (Σ n_r)²        a ratio estimator's (Cochran, 1977, 6.4)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune_api.reference import BaseKind, Reference
+from finetune_api.status import EvaluatedBuild, Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Mean difference of the loss per token, and its standard error (infinite below two rows)."""
+
+    mean: float
+    standard_error: float
+
+
+def evaluate(reference: Reference) -> Evaluation:
+    """Return the losses of both builds that a merge can make, against the 16-bit base's."""
+    return Evaluation(
+        rows=len(reference.rows),
+        tokens=reference.tokens,
+        base_loss=_text(_loss([row.original.base for row in reference.rows])),
+        dequantized=_build(reference, "dequantized"),
+        original=_build(reference, "original"),
+    )
+
+
+def difference(tuned: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> Difference:
+    """Compare two models' log-probabilities, given row by row for the same tokens."""
+    rows = [
+        (math.fsum(b - t for t, b in zip(ours, theirs, strict=True)), len(ours))
+        for ours, theirs in zip(tuned, base, strict=True)
+    ]
+    tokens = sum(count for _, count in rows)
+    mean = math.fsum(total for total, _ in rows) / tokens
+    if len(rows) < 2:
+        return Difference(mean=mean, standard_error=math.inf)
+    squares = math.fsum((total - mean * count) ** 2 for total, count in rows)
+    error = math.sqrt(len(rows) / (len(rows) - 1) * squares) / tokens
+    return Difference(mean=mean, standard_error=error)
+
+
+def _build(reference: Reference, kind: BaseKind) -> EvaluatedBuild:
+    tuned = [row.scores(kind).tuned for row in reference.rows]
+    found = difference(tuned, [row.original.base for row in reference.rows])
+    finite = math.isfinite(found.standard_error)
+    return EvaluatedBuild(
+        loss=_text(_loss(tuned)),
+        difference=_text(found.mean),
+        standard_error=_text(found.standard_error) if finite else None,
+    )
+
+
+def _loss(rows: Sequence[Sequence[float]]) -> float:
+    tokens = sum(len(row) for row in rows)
+    return -math.fsum(score for row in rows for score in row) / tokens
+
+
+def _text(value: float) -> str:
+    return f"{value:.5f}"

@@ -1,0 +1,143 @@
+"""A base tensor in, the merged tensor out, in pieces of whole rows.
+
+    W' = cast(W + scaling · B·A)            the sum in float32, one rounding at its end
+    W  = the base's weight, or dequantised(4-bit codes of the weight), which is what the adapter was
+         trained against, for exactly the modules that were quantised in training
+
+Pieces keep memory small whatever the model's size; they do not change a bit of the result, since
+neither a sum over ranks nor a block of 64 reaches beyond a piece.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator
+
+import torch
+
+from finetune_trainer.adapter import Adapter, Pair
+from finetune_trainer.errors import NotMergeable
+from finetune_trainer.quantized import BLOCK, Quantizer, RoundedBase
+from finetune_trainer.tensors import FLOATS, TensorInfo
+from finetune_trainer.weights import Mapped
+
+PIECE = 4 * 1024 * 1024
+"""Numbers at a time: 16 MiB of float32, of which about ten are alive at once."""
+UNIT_ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+
+class Folder:
+    """Folds one adapter into tensors of one base; ``applied`` has the names of those it changed."""
+
+    def __init__(
+        self, adapter: Adapter, *, dtype: torch.dtype, rounded: RoundedBase | None
+    ) -> None:
+        """``rounded`` is the base that was trained against; None merges onto the published one."""
+        self._adapter = adapter
+        self._weights = Mapped(adapter.path)
+        self._dtype = dtype
+        self._rounded = rounded
+        self._samples: dict[str, tuple[int, torch.Tensor]] = {}
+        self.applied: set[str] = set()
+
+    @property
+    def pairs(self) -> set[str]:
+        """Names of the base tensors that a pair is added to."""
+        return set(self._adapter.pairs)
+
+    def fold(self, weight: torch.Tensor, tensor: TensorInfo) -> Iterator[torch.Tensor]:
+        """Yield the merged tensor's numbers, flat and in order."""
+        name = tensor.name
+        pair = self._adapter.pairs.get(name)
+        replacement = self._adapter.replacements.get(name)
+        if pair is not None or replacement is not None:
+            if tensor.dtype not in FLOATS:
+                raise NotMergeable(f"{name} is {tensor.dtype}: nothing can be added to it")
+            if name in self.applied:
+                raise NotMergeable(f"{name} would get its adapter pair twice")
+            self.applied.add(name)
+        if tensor.dtype not in FLOATS:
+            yield weight.reshape(-1)
+            return
+        if replacement is not None:
+            weight = self._weights.read(replacement)
+        quantizer = None
+        if replacement is None and self._rounded is not None and self._rounded.covers(name):
+            quantizer = self._rounded.quantizer(name)
+        rows = weight.reshape(weight.shape[0], -1) if weight.ndim > 1 else weight.reshape(1, -1)
+        if pair is None and quantizer is None:
+            rows = weight.reshape(-1, 1)
+        yield from self._pieces(rows, name, pair, quantizer)
+        if quantizer is not None:
+            quantizer.finish()
+
+    def _pieces(
+        self, rows: torch.Tensor, name: str, pair: Pair | None, quantizer: Quantizer | None
+    ) -> Iterator[torch.Tensor]:
+        a = None if pair is None else self._weights.read(pair.a).float()
+        b = None if pair is None else self._weights.read(pair.b).float()
+        sampled = zlib.crc32(name.encode()) % rows.shape[0]
+        step = rows_at_once(*rows.shape)
+        for start in range(0, rows.shape[0], step):
+            weight = rows[start : start + step]
+            if quantizer is not None:
+                weight = quantizer.round_trip(weight)
+            if pair is not None and a is not None and b is not None:
+                if start <= sampled < start + step:
+                    self._samples[name] = (sampled, weight[sampled - start].double())
+                weight = self._add(weight, pair, a, b, start)
+            yield self._cast(weight.reshape(-1), name)
+
+    def _add(
+        self, weight: torch.Tensor, pair: Pair, a: torch.Tensor, b: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        rows = slice(start, start + weight.shape[0])
+        summed = (b[rows] @ a).mul_(pair.scaling).add_(weight)
+        if pair.magnitude is None:
+            return summed
+        # DoRA: the direction of each row is trained apart from its length.
+        length = torch.linalg.norm(summed, dim=1)
+        magnitude = self._weights.read(pair.magnitude).float()[rows]
+        return (magnitude / length).view(-1, 1) * summed
+
+    def _cast(self, values: torch.Tensor, name: str) -> torch.Tensor:
+        cast = values.to(self._dtype)
+        if not torch.isfinite(cast).all():
+            if torch.isfinite(values).all():
+                raise NotMergeable(
+                    f"{name} reaches {values.abs().max().item():.4g}, which {self._dtype} "
+                    "cannot hold: set merge.dtype to bfloat16"
+                )
+            raise NotMergeable(f"{name} is not finite: base or adapter is damaged")
+        return cast
+
+    def check(self, name: str, merged: torch.Tensor) -> None:
+        """Recompute one row of a pair's tensor another way: term by term, in float64.
+
+        merged: the tensor as it was written. Raises NotMergeable.
+        """
+        row, weight = self._samples.pop(name)
+        pair = self._adapter.pairs[name]
+        a, b = self._weights.read(pair.a).double(), self._weights.read(pair.b).double()
+        expected = weight + sum(
+            (b[row, k] * pair.scaling * a[k] for k in range(a.shape[0])), torch.zeros_like(weight)
+        )
+        if pair.magnitude is not None:
+            magnitude = self._weights.read(pair.magnitude).double()[row]
+            expected *= magnitude / expected.square().sum().sqrt()
+        found = merged[row].double()
+        # One rounding to the merged type, and the float32 sums that went before it.
+        largest = expected.abs().max().item()
+        allowed = UNIT_ROUNDOFF[self._dtype] * expected.abs() + largest * 2.0**-16 + 2.0**-24
+        worst = (found - expected).abs() - allowed
+        if worst.max().item() > 0:
+            at = int(worst.argmax())
+            raise NotMergeable(
+                f"{name} was merged wrongly: row {row} has {found[at].item():.6g} at {at} instead "
+                f"of {expected[at].item():.6g}"
+            )
+
+
+def rows_at_once(rows: int, columns: int) -> int:
+    """Return how many rows make a piece that ends at the border of a quantisation block."""
+    whole_blocks = BLOCK // math.gcd(columns, BLOCK)
+    return min(rows, max(1, PIECE // (columns * whole_blocks)) * whole_blocks)

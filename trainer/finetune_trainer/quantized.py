@@ -1,0 +1,171 @@
+"""The 4-bit weights of a training, described so that they can be made again bit for bit.
+
+A weight is quantised in blocks of 64: a code of 4 bits a number, a scale a block. The codes follow
+from the weight, and a digest says whether they came out the same. The scales of double quantisation
+do not: they hang on a mean, whose last bits depend on the order in which the device summed, and
+were themselves rounded to 8 bits; so they are kept (1/64 byte a weight).
+
+``record`` reads them off the model that is about to be trained; ``Quantizer`` makes the weights
+again, on any device and in pieces of any number of blocks.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from finetune_api.recipe import Quantization
+from finetune_trainer.errors import NotMergeable
+from finetune_trainer.manifest import Manifest
+from finetune_trainer.weights import Mapped
+
+FILE = "quantization.safetensors"
+BLOCK = 64
+NESTED_BLOCK = 256
+NESTED = ("absmax", "nested_absmax", "nested_quant_map", "offset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """``digests`` has the SHA-256 of each quantised module's packed codes, by the module's name.
+
+    ``scales`` has, for double quantisation alone, each module's tensors under ``<module>.<part>``:
+    absmax (uint8, one a block), nested_absmax (float32, one for 256 blocks), nested_quant_map
+    (float32, 256) and offset (float32, a scalar), as bitsandbytes' QuantState has them.
+    """
+
+    digests: Mapping[str, str]
+    scales: Mapping[str, torch.Tensor]
+
+    def save(self, folder: Path) -> None:
+        """Write the scales."""
+        save_file(dict(self.scales), folder / FILE)
+
+
+def record(model: Any) -> Recorded:
+    """Describe the 4-bit weights of a freshly loaded model, before an adapter is laid over it."""
+    from bitsandbytes.nn import Linear4bit
+
+    digests, scales = {}, {}
+    for name, module in model.named_modules():
+        if not isinstance(module, Linear4bit):
+            continue
+        digests[name] = _digest(module.weight.data)
+        state = module.weight.quant_state
+        if state.nested:
+            parts = (state.absmax, state.state2.absmax, state.state2.code, state.offset)
+            for part, tensor in zip(NESTED, parts, strict=True):
+                scales[f"{name}.{part}"] = tensor.detach().cpu().contiguous().clone()
+    return Recorded(digests=digests, scales=scales)
+
+
+class Quantizer:
+    """Makes one recorded weight again, piece by piece from its start to its end."""
+
+    def __init__(
+        self,
+        module: str,
+        *,
+        digest: str,
+        scales: Mapping[str, torch.Tensor],
+        quantization: Quantization,
+    ) -> None:
+        """``scales`` has this module's tensors, on the device that is to compute."""
+        self._module = module
+        self._digest = digest
+        self._quantization = quantization
+        self._sha256 = hashlib.sha256()
+        self._block = 0
+        self._absmax = _absmax(module, scales) if quantization.double_quant else None
+
+    def round_trip(self, piece: torch.Tensor) -> torch.Tensor:
+        """Return the next piece (whole blocks, but for the weight's end) as training saw it."""
+        from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
+
+        wanted = self._quantization
+        codes, state = quantize_4bit(
+            piece.to(getattr(torch, wanted.compute_dtype)), blocksize=BLOCK, quant_type=wanted.type
+        )
+        self._sha256.update(_bytes(codes))
+        if self._absmax is not None:
+            blocks = state.absmax.numel()
+            state = QuantState(
+                absmax=self._absmax[self._block : self._block + blocks],
+                shape=state.shape,
+                dtype=state.dtype,
+                blocksize=BLOCK,
+                code=state.code,
+                quant_type=wanted.type,
+            )
+            self._block += blocks
+        return dequantize_4bit(codes, state)
+
+    def finish(self) -> None:
+        """Make sure that the codes of all pieces were those of the training."""
+        if self._sha256.hexdigest() != self._digest:
+            raise NotMergeable(
+                f"{self._module} quantises to other 4-bit codes here than it did in training: set "
+                "merge.base to original"
+            )
+
+
+class RoundedBase:
+    """The base as it was quantised in training, from what ``record`` left in the adapter."""
+
+    def __init__(self, adapter: Manifest, folder: Path) -> None:
+        """``adapter`` is the manifest of the published ``folder``."""
+        self._digests: dict[str, str] = adapter.facts["quantizedModules"]
+        self._quantization = Quantization.model_validate(adapter.facts["quantization"])
+        path = folder / FILE
+        self._scales = Mapped(path) if self._quantization.double_quant else None
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """Names of the base tensors that were quantised."""
+        return frozenset(f"{module}.weight" for module in self._digests)
+
+    def covers(self, tensor: str) -> bool:
+        """Tell whether a base tensor was quantised."""
+        return tensor.removesuffix(".weight") in self._digests
+
+    def quantizer(self, tensor: str, device: torch.device | str = "cpu") -> Quantizer:
+        """Return what makes a tensor again, piece by piece, on a device."""
+        module = tensor.removesuffix(".weight")
+        scales = {}
+        if self._scales is not None:
+            for part in NESTED:
+                scales[f"{module}.{part}"] = self._scales.read(f"{module}.{part}").to(device)
+        return Quantizer(
+            module,
+            digest=self._digests[module],
+            scales=scales,
+            quantization=self._quantization,
+        )
+
+    def weight(self, tensor: str, original: torch.Tensor) -> torch.Tensor:
+        """Return a whole weight as training saw it, on the original's device."""
+        quantizer = self.quantizer(tensor, original.device)
+        made = quantizer.round_trip(original)
+        quantizer.finish()
+        return made
+
+
+def _absmax(module: str, scales: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the scale of each block, in float32."""
+    from bitsandbytes.functional import QuantState, dequantize_blockwise
+
+    codes, nested, quant_map, offset = (scales[f"{module}.{part}"] for part in NESTED)
+    state = QuantState(absmax=nested, code=quant_map, blocksize=NESTED_BLOCK, dtype=torch.float32)
+    return dequantize_blockwise(codes, state) + offset
+
+
+def _digest(codes: torch.Tensor) -> str:
+    return hashlib.sha256(_bytes(codes)).hexdigest()
+
+
+def _bytes(codes: torch.Tensor) -> memoryview:
+    return memoryview(codes.detach().cpu().contiguous().view(torch.uint8).numpy()).cast("B")

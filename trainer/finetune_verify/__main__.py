@@ -1,0 +1,156 @@
+"""``python -m finetune_verify``: proves that vLLM in this pod serves the model that was trained.
+
+Answers ``/readyz`` with 200 once everything agreed, and goes on watching: a server that went away
+is compared again when it is back. A mismatch ends the process with exit code 83 and its numbers in
+the termination message. SIGTERM ends it with 0.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from pydantic import ValidationError
+
+from finetune_api.exitcodes import ExitCode
+from finetune_api.job import JobConfig
+from finetune_api.reference import Reference
+from finetune_api.result import Result
+from finetune_verify import build, mounted
+from finetune_verify.endpoint import Endpoint
+from finetune_verify.errors import Mismatch, Unavailable
+from finetune_verify.server import State, application
+from finetune_verify.verification import SKIPPED, Verdict, score
+
+TERMINATION_LOG = "/dev/termination-log"
+WATCH_SECONDS = 5.0
+"""Pace of looks at a verified server; starting one takes longer, so no restart is missed."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
+    made = argparse.ArgumentParser(prog="finetune_verify", description=__doc__)
+    made.add_argument("--config", type=Path, required=True, help="job.json of the revision")
+    made.add_argument("--work", type=Path, required=True, help="the volume's root")
+    made.add_argument("--build", required=True, help="name of the build that is served")
+    made.add_argument("--model", required=True, help="name under which vLLM serves it")
+    made.add_argument("--mode", choices=("merged", "adapter"), default="merged")
+    made.add_argument("--endpoint", default="http://127.0.0.1:8000", help="vLLM's base URL")
+    made.add_argument("--port", type=int, default=9401, help="for /readyz and /metrics")
+    made.add_argument(
+        "--dtype",
+        choices=("auto", "float16", "bfloat16", "float32"),
+        default="auto",
+        help="number format that vLLM computes in; auto: that of the weights",
+    )
+    return made
+
+
+async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Serve, verify and watch until ``stop``. Raises Mismatch."""
+    state = State()
+    runner = web.AppRunner(application(state), access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    key = os.environ.get("VLLM_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        await web.TCPSite(runner, port=options.port).start()
+        async with aiohttp.ClientSession(headers=headers) as session:
+            endpoint = Endpoint(session, options.endpoint, options.model)
+            work = asyncio.create_task(_verify_and_watch(options, endpoint, state))
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+                return
+            await work
+    finally:
+        await runner.cleanup()
+
+
+async def _verify_and_watch(options: argparse.Namespace, endpoint: Endpoint, state: State) -> None:
+    found = build.find(
+        options.work,
+        revision=_revision(options.config),
+        build=options.build,
+        mode=options.mode,
+        dtype=options.dtype,
+    )
+    began = time.monotonic()
+    # The files are read while vLLM loads the same ones.
+    await mounted.check_digests(list(found.folders))
+    reference = mounted.read_reference(options.work)
+    size = sum(entry["size"] for folder in found.folders for entry in folder.files)
+    _log(f"{size / 2**20:.0f} MiB have their digests ({time.monotonic() - began:.1f} s)")
+    while True:
+        state.wait_for("vLLM")
+        await endpoint.wait()
+        state.wait_for("the comparison with the reference")
+        began = time.monotonic()
+        try:
+            verdict = await _verdict(endpoint, reference, found)
+        except Unavailable as error:
+            _log(f"vLLM went away while it was compared ({error}); again when it is back")
+            await asyncio.sleep(1)
+            continue
+        seconds = time.monotonic() - began
+        state.agreed(verdict, seconds)
+        _log(f"{verdict.outcome} in {seconds:.1f} s: {verdict.message}")
+        await endpoint.watch(WATCH_SECONDS)
+        _log("vLLM went away")
+
+
+async def _verdict(endpoint: Endpoint, reference: Reference | None, found: build.Build) -> Verdict:
+    return SKIPPED if reference is None else await score(endpoint, reference, found)
+
+
+def _revision(config: Path) -> str:
+    try:
+        return JobConfig.model_validate_json(config.read_text()).revision
+    except (OSError, ValidationError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise Mismatch(f"the job's configuration cannot be read: {text}") from error
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+async def _run_until_stopped(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run(options, stop)
+
+
+def main(arguments: list[str]) -> int:
+    """Run until the end; return the exit code."""
+    try:
+        asyncio.run(_run_until_stopped(parser().parse_args(arguments)))
+    except Mismatch as mismatch:
+        _log(f"VerificationFailed: {mismatch}")
+        result = Result(
+            stage="verify",
+            outcome="failed",
+            reason="VerificationFailed",
+            message=str(mismatch),
+        )
+        path = Path(os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_LOG))
+        try:
+            path.write_text(result.to_message())
+        except OSError as error:
+            _log(f"the result could not be written to {path} ({error})")
+        return int(ExitCode.VERIFICATION_FAILED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

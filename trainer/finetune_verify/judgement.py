@@ -1,0 +1,89 @@
+"""From two lists of log-probabilities to an outcome. Pure; docs/verification.md derives it.
+
+    distance   rms over the scored tokens of (served - reference), in nats
+    tolerance  what rounding alone can make of it: sqrt(2) · chance · (u / u_bf16) · rounding
+
+``rounding`` is the distance between this very model computed in bfloat16 and in float32, on the
+same tokens; it is proportional to the unit roundoff u, so that of another number format follows.
+sqrt(2): a server may round twice as often as that computation did, and the roundings are
+independent. ``chance``: both sides are samples, each with the standard error that their own fourth
+moment tells; three of them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+ROUNDED_IN = "bfloat16"
+CLEAR = 8.0
+"""Tolerances that tuned and base must lie apart for the scores to tell them from each other."""
+
+STANDARD_ERRORS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the scores say. Distances are in nats, rms over ``tokens``."""
+
+    outcome: Literal["Verified", "Inconclusive", "Mismatch"]
+    distance: float
+    tolerance: float
+    effect: float
+    """Distance between the tuned model and its base."""
+    tokens: int
+
+
+def judge(
+    *,
+    served: Sequence[float],
+    tuned: Sequence[float],
+    base: Sequence[float],
+    rounding: Sequence[float],
+    dtypes: Sequence[str],
+) -> Judgement:
+    """Compare what is served with the reference.
+
+    served, tuned, base: log-probabilities of the same tokens; rounding: differences between the
+    tuned model in bfloat16 and in float32; dtypes: number formats that the served model goes
+    through (of its weights, of the server's arithmetic).
+    """
+    distance = rms([a - b for a, b in zip(served, tuned, strict=True)])
+    effect = rms([a - b for a, b in zip(tuned, base, strict=True)])
+    allowed = tolerance(rounding, dtypes)
+    # Not "distance > allowed": a NaN must not pass.
+    if not distance <= allowed:
+        outcome: Literal["Verified", "Inconclusive", "Mismatch"] = "Mismatch"
+    else:
+        outcome = "Verified" if effect >= CLEAR * allowed else "Inconclusive"
+    return Judgement(
+        outcome=outcome, distance=distance, tolerance=allowed, effect=effect, tokens=len(served)
+    )
+
+
+def tolerance(rounding: Sequence[float], dtypes: Sequence[str]) -> float:
+    """Return the largest distance that rounding explains, in nats."""
+    coarsest = max(UNIT_ROUNDOFF[dtype] for dtype in dtypes) + UNIT_ROUNDOFF["float32"]
+    chance = 1 + STANDARD_ERRORS * math.sqrt(2) * relative_error(rounding)
+    return math.sqrt(2) * chance * coarsest / UNIT_ROUNDOFF[ROUNDED_IN] * rms(rounding)
+
+
+def rms(values: Sequence[float]) -> float:
+    """Return the root of the mean square; 0 for none."""
+    return math.sqrt(_moment(values, 2))
+
+
+def relative_error(values: Sequence[float]) -> float:
+    """Return the relative standard error of ``rms(values)``, from their own fourth moment.
+
+    By the delta method: var(rms) / rms² = (m4 / m2² - 1) / 4n.
+    """
+    square = _moment(values, 2)
+    if square == 0:
+        return 0.0
+    return math.sqrt(max(0.0, _moment(values, 4) / square**2 - 1) / (4 * len(values)))
+
+
+def _moment(values: Sequence[float], order: int) -> float:
+    return math.fsum(value**order for value in values) / len(values) if values else 0.0

@@ -1,0 +1,69 @@
+"""What the kubelet and the operator ask: ``/readyz`` and ``/metrics``."""
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from finetune_verify.verification import Verdict
+
+OUTCOMES = ("Verified", "Inconclusive", "Skipped")
+
+
+class State:
+    """What is known so far; ``ready`` follows it."""
+
+    def __init__(self) -> None:
+        self.verdict: Verdict | None = None
+        self.waiting_for = "the files' digests"
+        self.registry = CollectorRegistry()
+        gauge = self._gauge
+        self._distance = gauge("distance", "Distance to the reference, in nats (rms).")
+        self._tolerance = gauge("tolerance", "What rounding may make of it, in nats (rms).")
+        self._seconds = gauge("seconds", "Time that the comparison took once vLLM answered.")
+        self._outcome = Gauge(
+            "finetune_verify_outcome",
+            "1 for the outcome, 0 for the others.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in OUTCOMES:
+            self._outcome.labels(outcome).set(0)
+        # Until there are numbers, none must be read.
+        for metric in (self._distance, self._tolerance, self._seconds):
+            metric.set(float("nan"))
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"finetune_verify_{name}", text, registry=self.registry)
+
+    def agreed(self, verdict: Verdict, seconds: float) -> None:
+        """Become ready."""
+        self.verdict = verdict
+        nothing = float("nan")
+        self._distance.set(nothing if verdict.distance is None else verdict.distance)
+        self._tolerance.set(nothing if verdict.tolerance is None else verdict.tolerance)
+        self._seconds.set(seconds)
+        for outcome in OUTCOMES:
+            self._outcome.labels(outcome).set(outcome == verdict.outcome)
+
+    def wait_for(self, what: str) -> None:
+        """Become not ready, and say why."""
+        self.verdict = None
+        self.waiting_for = what
+
+
+def application(state: State) -> web.Application:
+    """Return the two routes."""
+
+    async def readyz(_: web.Request) -> web.Response:
+        if state.verdict is None:
+            return web.Response(status=503, text=f"waiting for {state.waiting_for}\n")
+        return web.Response(text=f"{state.verdict.outcome}: {state.verdict.message}\n")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(state.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    app = web.Application()
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    return app
