@@ -42,7 +42,7 @@ def test_nothing_is_done_twice(done: Workshop) -> None:
 
 
 def test_folders_are_whole_and_readable_by_the_server(done: Workshop) -> None:
-    assert done.published() == ["adapter", "base", "dataset", "merged-b1"]
+    assert done.published() == ["adapter", "base", "dataset", "merged-b1", "reference"]
     assert not list(done.work.glob(".*"))
     for name in done.published():
         folder = done.work / name
