@@ -51,7 +51,14 @@ def custom_resource_definition() -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.serving.replicas",
+                            "statusReplicasPath": ".status.serving.replicas",
+                            "labelSelectorPath": ".status.serving.selector",
+                        },
+                    },
                     "additionalPrinterColumns": [
                         {"name": name, "type": type_, "jsonPath": path, "priority": priority}
                         for name, type_, path, priority in _COLUMNS

@@ -36,6 +36,8 @@ class Resolved:
     revision: str
     build: str
     retry_key: str
+    serve_key: str
+    """Changes with what gives a failed build another try at serving."""
     training_part: Values
     placed_by_user: bool
     """Whether the user chose where the pods run; then stage and merge are bound to it too."""
@@ -75,11 +77,13 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         raise InvalidSpec(_explained(error, "spec")) from error
     training_part = _part(model, Edit.RETRAIN)
     revision = digest(training_part)
+    retry_key = digest(_part(model, Edit.RETRY))
     return Resolved(
         spec=model,
         revision=revision,
         build=digest([revision, _part(model, Edit.REMERGE)]),
-        retry_key=digest(_part(model, Edit.RETRY)),
+        retry_key=retry_key,
+        serve_key=digest([retry_key, _part(model, Edit.ROLL)]),
         training_part=training_part,
         placed_by_user=bool(written.get("placement")),
     )

@@ -29,9 +29,10 @@ class Result(StatusModel):
     eval_loss: float | None = None
     gpu_seconds: float | None = None
     artifacts: dict[str, Any] = Field(default_factory=dict)
-    """``baseCommit``, ``datasetDigest``, ``rows``, ``validationRows``, ``droppedRows``,
-    ``trainTokens``, ``plannedSteps`` of staging; ``adapter`` and ``evaluation`` of training;
-    ``merged`` and ``mergedDtype`` of merging. Digests are ``sha256:`` and 64 hex digits."""
+    """``baseCommit``, ``baseBytes``, ``chatTemplate`` (where it is not the base's own),
+    ``datasetDigest``, ``rows``, ``validationRows``, ``droppedRows``, ``trainTokens``,
+    ``plannedSteps`` of staging; ``adapter`` and ``evaluation`` of training; ``merged`` and
+    ``mergedDtype`` of merging. Digests are ``sha256:`` and 64 hex digits."""
     warnings: list[str] = Field(default_factory=list)
 
     def to_message(self) -> str:

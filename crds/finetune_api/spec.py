@@ -5,27 +5,17 @@ The default of each field is its built-in value; ``None`` means that the value i
 (by the trainer from the data and the card, or by the cluster), as the description says.
 """
 
-import re
 from typing import ClassVar, Literal
 
-from finetune_api.fields import (
-    LABEL_KEY,
-    LABEL_VALUE,
-    ApiModel,
-    Edit,
-    Rule,
-    between,
-    field,
-    labels,
-    matches,
-)
+from finetune_api.fields import ApiModel, Edit, Rule, between, field, labels, matches
+from finetune_api.pods import NAME, Placement, SecretKeyRef
 from finetune_api.quantity import Quantity, amount, comparable
 from finetune_api.recipe import Training
+from finetune_api.serving import Serving
 
 HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 CONFIGMAP_SOURCE_PREFIX = "configmap://"
 CONFIGMAP_SOURCE = r"^configmap://[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$"
-NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 COLUMNS_OF_FORMAT = {
     "alpaca": ("instruction", "input", "output"),
@@ -33,30 +23,6 @@ COLUMNS_OF_FORMAT = {
     "prompt-completion": ("prompt", "completion"),
     "text": ("text",),
 }
-
-
-class SecretKeyRef(ApiModel):
-    """A key of a Secret in the job's namespace. The operator never reads it; the kubelet does."""
-
-    atomic: ClassVar[bool] = True
-    name: str = field(
-        "Name of the Secret, in the job's namespace.",
-        edit=Edit.RETRY,
-        max_length=253,
-        rules=(matches(NAME, "a Secret's name has lower-case letters, digits, '-' and '.' only"),),
-    )
-    key: str = field(
-        "Key in the Secret that holds the token.",
-        "token",
-        edit=Edit.RETRY,
-        max_length=253,
-        rules=(
-            matches(
-                r"^[-._A-Za-z0-9]+$",
-                "a key of a Secret has letters, digits, '-', '_' and '.' only, such as token",
-            ),
-        ),
-    )
 
 
 class Model(ApiModel):
@@ -282,7 +248,7 @@ class Merge(ApiModel):
 
     enabled: bool = field(
         "Merge the adapter into a 16-bit model. Switching it on for a trained job merges without "
-        "training again.",
+        "training again. With serving.mode adapter nothing is merged.",
         True,
         edit=Edit.NOTHING,
     )
@@ -312,37 +278,6 @@ class Evaluation(ApiModel):
     )
 
 
-class Serving(ApiModel):
-    """The OpenAI-compatible endpoint of the merged model."""
-
-    enabled: bool = field(
-        "Serve the merged model. Switching it on or off changes nothing that is trained or merged.",
-        True,
-        edit=Edit.NOTHING,
-    )
-    max_model_len: int | None = field(
-        "Longest prompt plus answer that is served, in tokens.",
-        None,
-        edit=Edit.ROLL,
-        builtin="the model's own context length",
-        ge=128,
-        le=1_048_576,
-    )
-    gpu_memory_utilization: float = field(
-        "Share of the card's memory that vLLM takes for weights and KV cache.",
-        0.88,
-        edit=Edit.ROLL,
-        rules=(
-            between(
-                0.1,
-                0.98,
-                "gpuMemoryUtilization is a share of the card's memory: from 0.1 to 0.98, "
-                "such as 0.88",
-            ),
-        ),
-    )
-
-
 class Storage(ApiModel):
     """The volume of a revision: base, data, checkpoints, adapter and merged model."""
 
@@ -366,6 +301,12 @@ class Storage(ApiModel):
         builtin="the cluster's default class",
         max_length=253,
         rules=(matches(NAME, "a storage class has lower-case letters, digits, '-' and '.' only"),),
+    )
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = field(
+        "How many nodes may use the volume at once. More than one serving replica needs "
+        "ReadWriteMany, from a storage class that offers it. A volume that is there keeps its own.",
+        "ReadWriteOnce",
+        edit=Edit.RETRY,
     )
 
 
@@ -449,103 +390,6 @@ class Resources(ApiModel):
         "Each serving pod, beside its one GPU.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.ROLL,
-    )
-
-
-class Toleration(ApiModel):
-    """A taint that the job's pods bear, as in a pod's own tolerations."""
-
-    atomic: ClassVar[bool] = True
-    key: str | None = field(
-        "Key of the taint.",
-        None,
-        edit=Edit.RETRY,
-        builtin="every key",
-        max_length=316,
-        rules=(matches(LABEL_KEY, "a taint's key is a label's key, such as nvidia.com/gpu"),),
-    )
-    operator: Literal["Exists", "Equal"] = field(
-        "How the value is compared.", "Equal", edit=Edit.RETRY
-    )
-    value: str | None = field(
-        "Value of the taint, for operator Equal.",
-        None,
-        edit=Edit.RETRY,
-        builtin="the empty value",
-        max_length=63,
-        rules=(
-            matches(
-                LABEL_VALUE,
-                "a taint's value has letters, digits, '-', '_' and '.' only, at most 63",
-            ),
-        ),
-    )
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = field(
-        "Effect of the taint.", None, edit=Edit.RETRY, builtin="every effect"
-    )
-    toleration_seconds: int | None = field(
-        "Seconds that a NoExecute taint is borne.",
-        None,
-        edit=Edit.RETRY,
-        builtin="for ever",
-        ge=0,
-    )
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.operator) || self.operator != 'Exists' || !has(self.value)",
-            message="operator Exists compares no value: remove value, or use operator Equal",
-            fails=lambda t: t.operator == "Exists" and t.value is not None,
-        ),
-        Rule(
-            cel="has(self.key) || (has(self.operator) && self.operator == 'Exists')",
-            message="a toleration without a key tolerates every taint: "
-            "write operator: Exists, or name the key",
-            fails=lambda t: t.key is None and t.operator != "Exists",
-        ),
-        Rule(
-            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-            message="tolerationSeconds counts for effect NoExecute only: "
-            "set effect: NoExecute, or remove tolerationSeconds",
-            fails=lambda t: t.toleration_seconds is not None and t.effect != "NoExecute",
-        ),
-    )
-
-
-class Placement(ApiModel):
-    """Where the job's pods may run. All pods of a job follow it, since they share a volume."""
-
-    zones: list[str] | None = field(
-        "Zones (label topology.kubernetes.io/zone) that the pods may run in.",
-        None,
-        edit=Edit.RETRY,
-        builtin="every zone",
-        min_length=1,
-        max_length=16,
-        rules=(
-            Rule(
-                cel=f"self.all(zone, zone.matches('{LABEL_VALUE}') && size(zone) > 0)",
-                message="zones takes values of the label topology.kubernetes.io/zone, "
-                "such as eu-central-1a",
-                fails=lambda zones: (
-                    not all(zone and re.fullmatch(LABEL_VALUE, zone) for zone in zones)
-                ),
-            ),
-        ),
-    )
-    node_selector: dict[str, str] | None = field(
-        "Labels that a node must have. It replaces the administrator's own selector.",
-        None,
-        edit=Edit.RETRY,
-        builtin="the administrator's, which the chart sets to NVIDIA A10G cards",
-        max_length=16,
-        rules=(
-            labels(
-                "nodeSelector takes labels of nodes, such as nvidia.com/gpu.product: NVIDIA-A10G"
-            ),
-        ),
-    )
-    tolerations: list[Toleration] | None = field(
-        "Taints that the pods bear.", None, edit=Edit.RETRY, builtin="none", max_length=16
     )
 
 
@@ -664,10 +508,29 @@ class FineTuneJobSpec(ApiModel):
         ),
         Rule(
             cel="!has(self.merge) || !has(self.merge.enabled) || self.merge.enabled "
-            "|| (has(self.serving) && has(self.serving.enabled) && !self.serving.enabled)",
+            "|| (has(self.serving) && ((has(self.serving.enabled) && !self.serving.enabled) "
+            "|| (has(self.serving.mode) && self.serving.mode == 'adapter')))",
             message="serving needs the merged model: set merge.enabled: true, "
-            "or serving.enabled: false as well",
-            fails=lambda s: not s.merge.enabled and s.serving.enabled,
+            "serving.mode: adapter, or serving.enabled: false as well",
+            fails=lambda s: (
+                not s.merge.enabled and s.serving.enabled and s.serving.mode == "merged"
+            ),
+        ),
+        Rule(
+            cel="!has(self.serving) || !has(self.serving.mode) || self.serving.mode != 'adapter' "
+            "|| !has(self.training) || !has(self.training.lora) "
+            "|| !has(self.training.lora.useDora) || !self.training.lora.useDora",
+            message="vLLM cannot load a DoRA adapter: set serving.mode: merged, "
+            "or training.lora.useDora: false",
+            fails=lambda s: s.serving.mode == "adapter" and s.training.lora.use_dora,
+        ),
+        Rule(
+            cel="!has(self.serving) || !has(self.serving.replicas) || self.serving.replicas <= 1 "
+            "|| (has(self.storage) && has(self.storage.accessMode) "
+            "&& self.storage.accessMode == 'ReadWriteMany')",
+            message="more than one replica needs a volume that several nodes can use: "
+            "set storage.accessMode: ReadWriteMany, or serving.replicas: 1",
+            fails=lambda s: s.serving.replicas > 1 and s.storage.access_mode != "ReadWriteMany",
         ),
         Rule(
             cel="!has(self.dataset.validationFraction) || self.dataset.validationFraction != 0.0 "

@@ -74,6 +74,10 @@ class Artifacts(StatusModel):
     """What a revision was made of and what it made, by digest."""
 
     base_commit: str | None = Field(None, description="Commit of the base model.")
+    base_bytes: int | None = Field(None, description="Size of the base model's files.")
+    chat_template: str | None = Field(
+        None, description="Digest of the chat template, where it is not the base's own."
+    )
     dataset_digest: str | None = Field(None, description="Commit or digest of the dataset.")
     adapter: str | None = Field(None, description="Digest of the adapter's manifest.")
     merged: str | None = Field(None, description="Digest of the merged model's manifest.")
@@ -125,6 +129,7 @@ class ServingStatus(StatusModel):
     build: str | None = Field(None, description="Build that is served.")
     replicas: int | None = Field(None, description="Serving pods.")
     available_replicas: int | None = Field(None, description="Serving pods that answer.")
+    selector: str | None = Field(None, description="Labels of the serving pods, for autoscalers.")
     model: str | None = Field(None, description="Model name to use in requests.")
 
 

@@ -22,7 +22,16 @@ from finetune_operator.children.names import owned_by
 from finetune_operator.errors import Conflict, NameConflict
 from finetune_operator.events import Recorder
 from finetune_operator.kube import Kube
-from finetune_operator.state import Action, Apply, Create, Delete, Object, Observed, Plan
+from finetune_operator.state import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Object,
+    Observed,
+    Plan,
+    Scale,
+)
 
 _LISTS = {
     "ConfigMap": "configmaps",
@@ -32,6 +41,7 @@ _LISTS = {
     "Deployment": "deployments",
     "Service": "services",
     "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "budgets",
 }
 
 logger = logging.getLogger(__name__)
@@ -84,6 +94,11 @@ class Applier:
                 _refuse_foreign(seen.job, action.object)
                 await self.kube.delete(action.object, propagation=action.propagation)
                 logger.info("deleted", extra=extra)
+                return 1
+            case Scale():
+                _refuse_foreign(seen.job, action.object)
+                await self.kube.scale(action.object, action.replicas)
+                logger.info("scaled", extra={**extra, "replicas": action.replicas})
                 return 1
 
     async def _create(self, seen: Observed, body: Object) -> bool:

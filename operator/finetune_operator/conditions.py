@@ -46,6 +46,7 @@ class ServingState:
     build: str | None = None
     replicas: int = 0
     available_replicas: int = 0
+    selector: str | None = None
 
 
 def suspended() -> Position:
@@ -124,7 +125,10 @@ def conditions(
 
 def wanted_stages(spec: FineTuneJobSpec) -> tuple[Stage, ...]:
     """Return the Job stages that a spec asks for, in order."""
-    return ("stage", "train", "merge") if spec.merge.enabled else ("stage", "train")
+    from_adapter = spec.serving.enabled and spec.serving.mode == "adapter"
+    if spec.merge.enabled and not from_adapter:
+        return ("stage", "train", "merge")
+    return ("stage", "train")
 
 
 def latest_attempts(

@@ -36,10 +36,12 @@ class OperatorConfig(CamelModel):
     """All settings.
 
     ``defaults`` is a partial FineTuneJob spec, below the user's values and above
-    the built-in ones. ``operator_namespace`` is where metrics are read from.
+    the built-in ones. ``operator_namespace`` is where the operator reads metrics from,
+    ``monitoring_namespace`` where Prometheus does; empty means that none does.
     """
 
     operator_namespace: str = "finetune-system"
+    monitoring_namespace: str = ""
     images: Images
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)

@@ -31,6 +31,7 @@ KINDS = {
     "Service": Kind(api_version="v1", plural="services"),
     "Job": Kind(api_version="batch/v1", plural="jobs"),
     "Deployment": Kind(api_version="apps/v1", plural="deployments"),
+    "PodDisruptionBudget": Kind(api_version="policy/v1", plural="poddisruptionbudgets"),
     "NetworkPolicy": Kind(api_version="networking.k8s.io/v1", plural="networkpolicies"),
     "Event": Kind(api_version="events.k8s.io/v1", plural="events"),
     # The same objects as they are read: roles for reading events commonly name the older group.

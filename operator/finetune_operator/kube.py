@@ -158,6 +158,17 @@ class Kube:
         except NotFound:
             return
 
+    async def scale(self, target: Object, replicas: int) -> Object:
+        """Set the replicas of exactly the object that was observed. Raises Conflict."""
+        metadata = {key: target["metadata"][key] for key in ("uid", "resourceVersion")}
+        return await self._call(
+            "PATCH",
+            path_of(target) + "/scale",
+            query={"fieldManager": FIELD_MANAGER},
+            body={"metadata": metadata, "spec": {"replicas": replicas}},
+            content_type="application/merge-patch+json",
+        )
+
     async def replace_status(self, job: Object, status: Object) -> Object:
         """Write a status, if the object is as observed. Raises Conflict if it is not."""
         kept = ("name", "namespace", "uid", "resourceVersion")

@@ -1,7 +1,7 @@
 """One look at a job: everything that carries its label, read live and at once.
 
 Nothing is cached. Watches can lose a deletion, and a plan made from a stale list could start a
-second trainer. A look that finds all well costs one GET and seven lists; warnings are asked for
+second trainer. A look that finds all well costs one GET and eight lists; warnings are asked for
 only about what does not run, and metrics only of a pod that does.
 """
 
@@ -23,7 +23,14 @@ _SCRAPED = ("train", "merge", "stage")
 async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Observed | None:
     """Return what there is of a job now, None where there is no such job. Raises OperatorError."""
     selector = f"{JOB_LABEL}={name}"
-    kinds = ("ConfigMap", "PersistentVolumeClaim", "Deployment", "Service", "NetworkPolicy")
+    kinds = (
+        "ConfigMap",
+        "PersistentVolumeClaim",
+        "Deployment",
+        "Service",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+    )
     job, (jobs, pods), lists = await asyncio.gather(
         kube.get("FineTuneJob", namespace, name),
         _jobs_then_pods(kube, namespace, selector),
@@ -31,7 +38,7 @@ async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Obse
     )
     if job is None:
         return None
-    configmaps, volumes, deployments, services, networkpolicies = lists
+    configmaps, volumes, deployments, services, networkpolicies, budgets = lists
     events, progress = await asyncio.gather(
         _warnings(kube, namespace, doubtful(volumes=volumes, jobs=jobs, pods=pods)),
         _progress(pods, scrape),
@@ -45,6 +52,7 @@ async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Obse
         deployments=deployments,
         services=services,
         networkpolicies=networkpolicies,
+        budgets=budgets,
         events=events,
         progress=progress,
     )

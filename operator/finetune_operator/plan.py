@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.resolve import InvalidSpec
-from finetune_operator.children import names, network, serving
+from finetune_operator.children import names, network, serving, vllm
 from finetune_operator.conditions import (
     CONDITION_OF,
     Position,
@@ -48,7 +48,7 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
     stages = Stages(seen, chosen, ledger, now)
     rollout = Rollout(seen, chosen, ledger, now)
     position = stages.position() or rollout.position()
-    rollout.tidy()
+    rollout.tidy(position)
     served = rollout.state()
     previous = seen.job.get("status", {}).get("conditions", [])
     current = conditions(
@@ -60,7 +60,15 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
         serving=served,
     )
     return Plan(
-        status=_status(seen, chosen, ledger, current, served, rollout.gate(), stages.warnings),
+        status=_status(
+            seen,
+            chosen,
+            ledger,
+            current,
+            served,
+            rollout.gate(),
+            [*stages.warnings, *rollout.warnings],
+        ),
         actions=(
             *stages.stops,
             *_surroundings(seen, chosen, ledger, config),
@@ -105,16 +113,11 @@ def _surroundings(
     """
     if not ledger.revision(chosen.revision).stages:
         return []
-    policies = _ours(seen, seen.networkpolicies)
-    wanted = [
-        policy
-        for policy in network.render(seen.job, config.operator_namespace)
-        if policy["metadata"]["name"] not in policies
-    ]
+    wanted = network.ensure(seen.job, chosen, config, seen.networkpolicies)
     frozen = names.revision_name(seen.job["metadata"]["name"], chosen.revision)
     if frozen not in _ours(seen, seen.configmaps):
-        wanted.append(configmap(seen.job, chosen))
-    return [Create(object=child) for child in wanted]
+        wanted.append(Create(object=configmap(seen.job, chosen)))
+    return wanted
 
 
 def _ours(seen: Observed, children: Iterable[Object]) -> set[str]:
@@ -150,7 +153,8 @@ def _status(
             "build": served.build,
             "replicas": served.replicas,
             "availableReplicas": served.available_replicas,
-            "model": seen.job["metadata"]["name"],
+            "selector": served.selector,
+            "model": vllm.names(seen.job, chosen)[0],
         }
         status["endpoint"] = serving.endpoint(seen.job)
     return status

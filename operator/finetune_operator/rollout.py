@@ -1,13 +1,17 @@
 """The serving side of a job: which build answers requests, and how the next one takes over.
 
 Each build has its own Deployment. The Service selects one build, and moves on to another only when
-that one is available; a Deployment that is neither selected nor wanted is deleted.
+pods of that one are ready, which they are when their model was verified. A build that fails before
+it was ever ready is scaled to 0, and the one that serves goes on; ``giving_way`` says when that one
+lends its GPU. A Deployment that is neither selected nor wanted is deleted.
 """
 
 from datetime import datetime
+from typing import Any
 
-from finetune_operator import diagnosis, evaluation
-from finetune_operator.children import names, serving
+from finetune_api.status import Attempt
+from finetune_operator import builds, diagnosis, evaluation, giving_way
+from finetune_operator.children import names, serving, vllm
 from finetune_operator.conditions import (
     POLL_SECONDS,
     Position,
@@ -17,34 +21,36 @@ from finetune_operator.conditions import (
 )
 from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen
-from finetune_operator.state import Action, Apply, Delete, Object, Observed
+from finetune_operator.state import Action, Apply, Delete, Object, Observed, Scale
 
-DEADLINE = "ProgressDeadlineExceeded"
+REFUSED = "RolloutFailed"
+SCALED_TO_ZERO = "ScaledToZero"
 
 
 class Rollout:
-    """One look at what serves. ``actions`` fill by ``position`` and ``tidy``."""
+    """One look at what serves.
+
+    ``position`` and ``tidy`` fill ``actions`` and ``warnings``, and write into the ledger whether
+    the chosen build came into service.
+    """
 
     def __init__(self, seen: Observed, chosen: Chosen, ledger: Ledger, now: datetime) -> None:
         self.seen, self.chosen, self.ledger, self.now = seen, chosen, ledger, now
-        self.enabled = chosen.resolved.spec.serving.enabled
+        self.job, self.spec = seen.job, chosen.resolved.spec
+        self.enabled = self.spec.serving.enabled
         self.actions: list[Action] = []
+        self.warnings: list[str] = []
         self.deployments = {
             build: deployment
             for deployment in seen.deployments
             if names.owned_by(seen.job, deployment)
             and (build := names.label(deployment, names.BUILD))
         }
-        self.service = next(
-            (
-                service
-                for service in seen.services
-                if names.owned_by(seen.job, service)
-                and service["metadata"]["name"] == names.service_name(seen.job["metadata"]["name"])
-            ),
-            None,
-        )
+        name = names.service_name(seen.job["metadata"]["name"])
+        self.service = self._own(seen.services, name)
+        self.budget = self._own(seen.budgets, name)
         self.served = self._served()
+        self.gives_way = False
 
     def position(self) -> Position:
         """Return where a job stands whose model is made, and plan what is left to do."""
@@ -52,45 +58,52 @@ class Rollout:
             return Position(state="done", reason="Completed", message="the model is ready")
         build = self.chosen.build
         deployment = self.deployments.get(build)
-        if (
-            self.chosen.resolved.spec.suspend
-            and deployment is None
-            # What serves goes on serving, even where its Deployment has to be made again.
-            and self.served != build
-        ):
-            return suspended()
-        if self.served != build and (refused := self._refused()):
-            return refused
-        self.actions.append(
-            Apply(object=serving.deployment(self.seen.job, self.chosen, self._dtype()))
-        )
-        available = deployment is not None and _is_available(deployment)
-        if available or (self.service is None and self.served in (None, build)):
+        if withheld := self._withheld():
+            if deployment is not None and "deletionTimestamp" not in deployment["metadata"]:
+                self._apply(replicas=0, attempt=self._attempt().attempt)
+            return withheld
+        attempt = self._judged(deployment)
+        failed = attempt.outcome == "Failed"
+        self._apply(replicas=0 if failed else self._replicas(), attempt=attempt.attempt)
+        if self._may_select(deployment):
             self._select(build)
-        if available and self.service is not None and self.served == build:
+        if failed:
+            return self._refused(attempt)
+        if self._replicas() == 0:
             return Position(
                 state="done",
-                reason="Serving",
-                message=f"serving at {serving.endpoint(self.seen.job)}",
+                reason=SCALED_TO_ZERO,
+                message="serving is stopped by serving.replicas: 0",
             )
-        return self._starting(deployment)
+        ready = builds.answering(deployment)
+        if ready and self.service is not None and self.served == build:
+            text = f"serving at {serving.endpoint(self.job)}"
+            if ready < self._replicas():
+                text += f" with {ready} of {self._replicas()} replicas"
+            return Position(state="done", reason="Serving", message=text)
+        return self._starting(attempt)
 
-    def tidy(self) -> None:
+    def tidy(self, position: Position) -> None:
         """Plan what does not wait for the model.
 
-        What nobody asks for goes, since it may hold the GPU that the next training needs; a
-        Service that was lost comes back.
+        position: where the job stands. What nobody asks for goes, since it may hold the GPU that
+        the next training needs; a Service that was lost comes back; what serves has the replicas
+        that are asked for, unless it gives way.
         """
-        if not self.enabled:
-            gone: list[Object] = list(self.deployments.values())
-            if self.service is not None:
-                gone.append(self.service)
-        else:
+        gone: list[Object] = []
+        if self.enabled:
             kept = (self.served, self.chosen.build)
-            gone = [each for build, each in self.deployments.items() if build not in kept]
+            gone += [each for build, each in self.deployments.items() if build not in kept]
             applied = any(action.object["kind"] == "Service" for action in self.actions)
             if self.service is None and self.served is not None and not applied:
                 self._select(self.served)
+            self._keep_old(position)
+        else:
+            gone += [*self.deployments.values(), *([self.service] if self.service else ())]
+        if self.enabled and self.served is not None and self.spec.serving.replicas > 1:
+            self.actions.append(Apply(object=serving.budget(self.job, self.chosen, self.served)))
+        elif self.budget is not None:
+            gone.append(self.budget)
         self.actions += [
             Delete(object=child) for child in gone if "deletionTimestamp" not in child["metadata"]
         ]
@@ -108,105 +121,200 @@ class Rollout:
             )
         deployment = self.deployments.get(build)
         status = deployment.get("status", {}) if deployment else {}
-        available = (
-            self.service is not None and deployment is not None and _is_available(deployment)
-        )
+        available = self.service is not None and builds.answering(deployment) > 0
+        reason, message = "NotAvailable", f"build {build} does not answer"
+        if available:
+            reason = "Available"
+            message = f"build {build} answers at {serving.endpoint(self.job)}"
+        elif self._replicas() == 0:
+            reason, message = SCALED_TO_ZERO, f"build {build} is stopped by serving.replicas: 0"
+        elif self.gives_way:
+            reason = giving_way.REASON
+            message = f"build {build} has given its GPU up for the next one"
         return ServingState(
             available=available,
-            reason="Available" if available else "NotAvailable",
-            message=f"build {build} answers at {serving.endpoint(self.seen.job)}"
-            if available
-            else f"build {build} does not answer yet",
+            reason=reason,
+            message=message,
             revision=names.label(deployment, names.REVISION) if deployment else None,
             build=build,
             replicas=int(status.get("replicas", 0)),
             available_replicas=int(status.get("availableReplicas", 0)),
+            selector=serving.selector_text(self.job, build),
         )
 
+    def _own(self, found: tuple[Object, ...], name: str) -> Object | None:
+        return next(
+            (
+                each
+                for each in found
+                if each["metadata"]["name"] == name and names.owned_by(self.job, each)
+            ),
+            None,
+        )
+
+    def _apply(self, *, replicas: int, attempt: int) -> None:
+        deployment = serving.deployment(
+            self.job, self.chosen, self._model(), replicas=replicas, attempt=attempt
+        )
+        self.actions.append(Apply(object=deployment))
+
     def _select(self, build: str) -> None:
-        self.actions.append(Apply(object=serving.service(self.seen.job, self.chosen, build)))
+        self.actions.append(Apply(object=serving.service(self.job, self.chosen, build)))
 
     def _served(self) -> str | None:
         """Return the build that the Service selects, or did before it was lost."""
         if self.service is not None:
             build = self.service["spec"].get("selector", {}).get(names.BUILD)
         else:
-            build = self.seen.job.get("status", {}).get("serving", {}).get("build")
+            build = self.job.get("status", {}).get("serving", {}).get("build")
             build = build if build in self.deployments else None
         return None if build is None else str(build)
 
     def gate(self) -> evaluation.Gate:
-        """Return what the evaluation says about the chosen build."""
+        """Return what the evaluation says about the chosen build; an adapter runs on the base."""
         record = self.ledger.revision(self.chosen.revision)
-        return evaluation.judge(record.artifacts.evaluation, self.chosen.resolved.spec.merge.base)
+        adapter = self.spec.serving.mode == "adapter"
+        base = "original" if adapter else self.spec.merge.base
+        return evaluation.judge(record.artifacts.evaluation, base)
 
-    def _refused(self) -> Position | None:
-        """Return where a job stands whose build must not be served, or None."""
-        gate = self.gate()
-        stalls = self.chosen.resolved.spec.evaluation.on_regression == "Stall"
-        if gate.outcome != "Failed" or not stalls:
-            return None
-        return Position(state="stalled", reason=evaluation.REASON, message=gate.message)
+    def _withheld(self) -> Position | None:
+        """Return where a job stands whose chosen build must not be served now, or None.
 
-    def _dtype(self) -> str:
-        """Return the number format of the chosen build's weights, "auto" where it is not known.
-
-        The ledger keeps that of the revision's latest merge only.
+        What serves goes on serving, even where its Deployment has to be made again.
         """
-        wanted = self.chosen.resolved.spec.merge.dtype
-        record = self.ledger.revision(self.chosen.revision)
-        merges = sum(attempt.stage == "merge" for attempt in record.stages)
-        return wanted if wanted != "auto" or merges > 1 else record.artifacts.merged_dtype or "auto"
+        if self.served == self.chosen.build:
+            return None
+        if self.spec.suspend:
+            return suspended()
+        gate = self.gate()
+        if gate.outcome == "Failed" and self.spec.evaluation.on_regression == "Stall":
+            return Position(state="stalled", reason=evaluation.REASON, message=gate.message)
+        return None
 
-    def _starting(self, deployment: Object | None) -> Position:
-        if deployment is not None and _deadline_passed(deployment):
-            return Position(
-                state="stalled",
-                reason=DEADLINE,
-                message="the serving pod did not become ready in time: see kubectl logs "
-                f"deployment/{deployment['metadata']['name']}",
-                requeue_after=POLL_SECONDS,
+    def _attempt(self) -> Attempt:
+        """Return the attempt at serving the chosen build, a new one where an edit asks for it.
+
+        A build that has been in service before and was taken down since has to show itself again.
+        """
+        key, build = self.chosen.resolved.serve_key, self.chosen.build
+        known = self.ledger.attempt(self.chosen.revision, "serve", build)
+        if known is not None:
+            stays = build == self.served or build in self.deployments
+            if stays if known.outcome == "Completed" else known.retry_key == key:
+                return known
+        number = known.attempt + 1 if known else 1
+        return Attempt(
+            stage="serve", build=build, attempt=number, outcome="Starting", retry_key=key
+        )
+
+    def _judged(self, deployment: Object | None) -> Attempt:
+        """Return the attempt at serving the chosen build, with what its pods say of it."""
+        attempt = self._attempt()
+        if deployment is not None and attempt.outcome == "Starting":
+            pods = builds.pods_of(self.seen.pods, self.chosen.build, attempt.attempt)
+            if names.label(deployment, names.ATTEMPT) == str(attempt.attempt):
+                if builds.answering(deployment) and (
+                    self.served == self.chosen.build or self._may_select(deployment)
+                ):
+                    attempt = attempt.model_copy(update={"outcome": "Completed"})
+                elif found := builds.failure(deployment, pods, self.now):
+                    end = {"outcome": "Failed", "reason": found.reason, "message": found.message}
+                    attempt = attempt.model_copy(update=end)
+        self.ledger.record(self.chosen.revision, attempt)
+        return attempt
+
+    def _may_select(self, deployment: Object | None) -> bool:
+        """Tell whether the Service may select the chosen build, or goes on doing so.
+
+        It moves when every replica that can have a GPU is ready: fewer would take the requests of
+        all that the other build has.
+        """
+        if self.service is None and self.served in (None, self.chosen.build):
+            return True
+        ready = builds.answering(deployment)
+        pods = builds.pods_of(self.seen.pods, self.chosen.build)
+        waiting = sum(builds.gpu_wanted_since(pod) is not None for pod in pods)
+        return ready > 0 and self._replicas() <= ready + waiting
+
+    def _replicas(self, build: str | None = None) -> int:
+        """Return how many pods a build is to have: one at most on a volume that only one node uses.
+
+        build: the chosen one by default.
+        """
+        wanted = self.spec.serving.replicas
+        revision: str | None = self.chosen.revision
+        if build is not None:
+            revision = names.label(self.deployments[build], names.REVISION)
+        claim = names.revision_name(self.job["metadata"]["name"], str(revision))
+        volume = self._own(self.seen.volumes, claim)
+        if wanted > 1 and volume and "ReadWriteMany" not in volume["spec"]["accessModes"]:
+            self.warnings.append(
+                f"volume {claim} was made for one node (ReadWriteOnce): one replica serves from "
+                "it, and more only from the volume of a later revision"
             )
-        for pod in self.seen.pods:
-            if (
-                names.label(pod, names.BUILD) == self.chosen.build
-                and names.label(pod, names.STAGE) == "serve"
-                and pod.get("status", {}).get("phase") in ("Pending", "Running")
-                and (blocker := diagnosis.of_pod(pod, self.seen.events))
+            return 1
+        return wanted
+
+    def _keep_old(self, position: Position) -> None:
+        """Give a build that serves beside the chosen one the replicas that it is to have."""
+        if self.served is None or self.served == self.chosen.build:
+            return
+        old = self.deployments.get(self.served)
+        if old is None or "deletionTimestamp" in old["metadata"]:
+            return
+        wanted = self._replicas(self.served)
+        self.gives_way = wanted > 0 and giving_way.due(
+            self.seen, self.chosen, self.ledger, position=position, old=old, now=self.now
+        )
+        wanted = 0 if self.gives_way else wanted
+        if old["spec"].get("replicas") != wanted:
+            self.actions.append(Scale(object=old, replicas=wanted))
+
+    def _model(self) -> vllm.Model:
+        """Return what is known of the chosen build's model.
+
+        The ledger keeps the number format of the revision's latest merge only.
+        """
+        wanted: str = self.spec.merge.dtype
+        record = self.ledger.revision(self.chosen.revision)
+        if wanted == "auto" and sum(attempt.stage == "merge" for attempt in record.stages) <= 1:
+            wanted = record.artifacts.merged_dtype or "auto"
+        return vllm.Model(
+            dtype=wanted,
+            base_bytes=record.artifacts.base_bytes,
+            own_template=record.artifacts.chat_template is not None,
+        )
+
+    def _refused(self, attempt: Attempt) -> Position:
+        """Return the position of a job whose chosen build was not taken into service."""
+        said: dict[str, Any] = {"state": "stalled", "reason": attempt.reason or "Failed"}
+        said["message"] = (
+            f"nothing is served: {attempt.message}; an edit of spec.serving tries again"
+        )
+        if self.served not in (None, self.chosen.build):
+            said["reason"] = REFUSED
+            said["message"] = (
+                f"build {self.chosen.build} was not taken into service ({attempt.reason}: "
+                f"{attempt.message}); build {self.served} goes on serving; an edit of spec.serving "
+                "tries again"
+            )
+        return Position(**said)
+
+    def _starting(self, attempt: Attempt) -> Position:
+        for pod in builds.pods_of(self.seen.pods, self.chosen.build):
+            if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
+                blocker := diagnosis.of_pod(pod, self.seen.events)
             ):
                 since = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
                 return blocked(
                     blocker,
                     seconds=(self.now - since).total_seconds(),
-                    deadline=self.chosen.resolved.spec.run_policy.pending_deadline_seconds,
+                    deadline=self.spec.run_policy.pending_deadline_seconds,
                 )
-        return Position(
-            state="active",
-            reason="Starting",
-            message="the endpoint is loading the merged model",
-            requeue_after=POLL_SECONDS,
+        reason, message = "Starting", "the endpoint is loading the model"
+        down = self.served == self.chosen.build and not builds.answering(
+            self.deployments.get(self.chosen.build)
         )
-
-
-def _is_available(deployment: Object) -> bool:
-    """Tell whether a Deployment's newest pods answer.
-
-    Its condition Available is no help: with one replica that may be unavailable it is always True.
-    """
-    status = deployment.get("status", {})
-    return (
-        "deletionTimestamp" not in deployment["metadata"]
-        and int(status.get("observedGeneration", 0)) >= int(deployment["metadata"]["generation"])
-        and int(status.get("updatedReplicas", 0)) >= 1
-        and int(status.get("availableReplicas", 0)) >= 1
-    )
-
-
-def _deadline_passed(deployment: Object) -> bool:
-    status = deployment.get("status", {})
-    if int(status.get("observedGeneration", 0)) < int(deployment["metadata"]["generation"]):
-        return False
-    return any(
-        condition["type"] == "Progressing" and condition.get("reason") == DEADLINE
-        for condition in status.get("conditions", ())
-    )
+        if attempt.outcome == "Completed" and down:
+            reason, message = "Restarting", "the endpoint is down: its pods are starting again"
+        return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)

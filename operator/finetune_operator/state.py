@@ -42,6 +42,7 @@ class Observed:
     deployments: tuple[Object, ...] = ()
     services: tuple[Object, ...] = ()
     networkpolicies: tuple[Object, ...] = ()
+    budgets: tuple[Object, ...] = ()
     events: tuple[Object, ...] = ()
     progress: Progress | None = None
     """Of the running train pod, where its metrics could be read in this look."""
@@ -72,7 +73,15 @@ class Delete:
     propagation: Literal["Foreground", "Background"] = "Foreground"
 
 
-Action = Create | Apply | Delete
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Set the replicas of a Deployment whose other fields are left as they are."""
+
+    object: Object
+    replicas: int
+
+
+Action = Create | Apply | Delete | Scale
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,7 +170,7 @@ def process(
 def control_plane(folder: Path) -> Iterator[ControlPlane]:
     """Start etcd and kube-apiserver with the CRD. Raises RuntimeError, TimeoutError."""
     assets = assets_folder()
-    client, peer, secure = _free_ports(3)
+    client, peer, secure = free_ports(3)
     etcd: list[str | Path] = [
         assets / "etcd",
         f"--data-dir={folder / 'etcd'}",
@@ -230,7 +230,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
 @contextmanager
 def controller_manager(plane: ControlPlane) -> Iterator[None]:
     """Run the controller manager: Jobs get pods, owners' dependents are collected."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     command: list[str | Path] = [
         plane.assets / "kube-controller-manager",
         f"--kubeconfig={plane.kubeconfig}",
@@ -313,7 +313,8 @@ def _kubeconfig(server: str, authority: bytes) -> str:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback interface that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -44,6 +44,7 @@ def staged(
 
 def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, message: str) -> Result:
     facts = data.facts
+    template = next((file for file in data.files if file.name == stage_rows.TEMPLATE), None)
     return Result(
         stage="stage",
         outcome="completed",
@@ -52,7 +53,9 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
         max_steps=facts["plannedSteps"],
         artifacts={
             "baseCommit": base_manifest.facts["baseCommit"],
+            "baseBytes": base_manifest.size(),
             "datasetDigest": data.digest,
+            **({"chatTemplate": f"sha256:{template.sha256}"} if template else {}),
             **{
                 name: facts[name]
                 for name in (

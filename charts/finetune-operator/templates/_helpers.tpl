@@ -54,6 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The OperatorConfig, as YAML: what finetune_operator.config reads. */}}
 {{- define "finetune-operator.config" -}}
 operatorNamespace: {{ .Release.Namespace }}
+monitoringNamespace: {{ .Values.metrics.namespace | quote }}
 images:
   trainer: {{ include "finetune-operator.trainerImage" . | quote }}
   serving: {{ .Values.serving.image | quote }}

@@ -9,7 +9,7 @@ would be indistinguishable from one that was never there.
 from typing import Any
 
 from finetune_api.exitcodes import FINAL
-from finetune_api.spec import CONFIGMAP_SOURCE_PREFIX, SecretKeyRef
+from finetune_api.spec import CONFIGMAP_SOURCE_PREFIX
 from finetune_operator.children import names, pod
 from finetune_operator.children.names import Stage
 from finetune_operator.revisions import JOB_FILE, Chosen
@@ -152,13 +152,6 @@ def _environment(chosen: Chosen, stage: Stage) -> list[dict[str, Any]]:
     spec = chosen.resolved.spec
     return (
         pod.environment(values)
-        + _token("MODEL_HF_TOKEN", spec.model.token_secret_ref)
-        + _token("DATASET_HF_TOKEN", spec.dataset.token_secret_ref)
+        + pod.secret("MODEL_HF_TOKEN", spec.model.token_secret_ref)
+        + pod.secret("DATASET_HF_TOKEN", spec.dataset.token_secret_ref)
     )
-
-
-def _token(name: str, reference: SecretKeyRef | None) -> list[dict[str, Any]]:
-    if reference is None:
-        return []
-    key = {"name": reference.name, "key": reference.key}
-    return [{"name": name, "valueFrom": {"secretKeyRef": key}}]

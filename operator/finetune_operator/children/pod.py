@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_api.pods import SecretKeyRef
 from finetune_api.resolve import Resolved
 from finetune_api.spec import ResourceRequirements
 from finetune_operator.config import OperatorConfig
@@ -51,8 +52,21 @@ def container_security(*, read_only_root: bool) -> dict[str, Any]:
     }
 
 
-def spec(config: OperatorConfig, resolved: Resolved, *, gpu: bool) -> dict[str, Any]:
-    """Return the parts of a pod's ``spec`` that do not depend on what its container does."""
+def secret(name: str, reference: SecretKeyRef | None) -> list[dict[str, Any]]:
+    """Return the ``env`` entry that takes a value from a Secret, none without a reference."""
+    if reference is None:
+        return []
+    key = {"name": reference.name, "key": reference.key}
+    return [{"name": name, "valueFrom": {"secretKeyRef": key}}]
+
+
+def spec(
+    config: OperatorConfig, resolved: Resolved, *, gpu: bool, serving: bool = False
+) -> dict[str, Any]:
+    """Return the parts of a pod's ``spec`` that do not depend on what its container does.
+
+    serving: whether the pod answers requests; it may have a place of its own then.
+    """
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -64,7 +78,7 @@ def spec(config: OperatorConfig, resolved: Resolved, *, gpu: bool) -> dict[str, 
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        **_placement(resolved, gpu=gpu),
+        **_placement(resolved, gpu=gpu, serving=serving),
     }
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
@@ -73,13 +87,15 @@ def spec(config: OperatorConfig, resolved: Resolved, *, gpu: bool) -> dict[str, 
     return pod
 
 
-def _placement(resolved: Resolved, *, gpu: bool) -> dict[str, Any]:
+def _placement(resolved: Resolved, *, gpu: bool, serving: bool) -> dict[str, Any]:
     """All pods of a job share a volume, which may be bound to a node or a zone.
 
     GPU pods, and all pods where the user chose a place, are held to it. Otherwise the CPU pods
     prefer the nodes that the GPU pods need, so that the volume comes to be where they can run.
     """
     wanted = resolved.spec.placement
+    if serving and resolved.spec.serving.placement is not None:
+        wanted = resolved.spec.serving.placement
     selector = wanted.node_selector or {}
     parts: dict[str, Any] = {}
     affinity: dict[str, Any] = {}

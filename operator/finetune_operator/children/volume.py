@@ -17,7 +17,7 @@ def render(job: Object, chosen: Chosen) -> dict[str, Any]:
     """Return the PersistentVolumeClaim of the chosen revision."""
     storage = chosen.resolved.spec.storage
     spec: dict[str, Any] = {
-        "accessModes": ["ReadWriteOnce"],
+        "accessModes": [storage.access_mode],
         "resources": {"requests": {"storage": storage.size}},
     }
     if storage.storage_class_name is not None:
@@ -50,6 +50,7 @@ def ensure(job: Object, chosen: Chosen, present: Iterable[Object]) -> list[Actio
             if not _grows(volume, wanted):
                 return []
             wanted["spec"].pop("storageClassName", None)
+            wanted["spec"]["accessModes"] = volume["spec"]["accessModes"]
             return [Apply(object=wanted)]
     return [Create(object=wanted)]
 

@@ -5,7 +5,7 @@ what to write beside it.
 """
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -119,11 +119,31 @@ def _toleration(**fields: Any) -> Spec:
     return {"placement": {"tolerations": [{"operator": "Exists", "key": "pool", **fields}]}}
 
 
+def _tolerations(into: Callable[[Spec], Spec], prefix: str = "") -> Iterator[tuple[str, Change]]:
+    """Yield an edit of each field of a toleration; ``into`` puts a placement into a spec."""
+    no_execute = {"effect": "NoExecute"}
+    edits: dict[str, tuple[Spec, Spec]] = {
+        "key": ({}, {"key": "other"}),
+        "operator": ({}, {"operator": "Equal"}),
+        "value": ({"operator": "Equal"}, {"operator": "Equal", "value": "tuning"}),
+        "effect": ({}, {"effect": "NoSchedule"}),
+        "tolerationSeconds": (no_execute, {**no_execute, "tolerationSeconds": 60}),
+    }
+    for name, (before, after) in edits.items():
+        yield (
+            f"{prefix}placement.tolerations.{name}",
+            Change(before=into(_toleration(**before)), after=into(_toleration(**after))),
+        )
+
+
+def _serving(**fields: Any) -> Spec:
+    return {"serving": fields}
+
+
 def _dataset(**fields: Any) -> Spec:
     return {"dataset": fields}
 
 
-_NO_EXECUTE = {"effect": "NoExecute"}
 _SOURCE = {"name": "hf", "key": "token"}
 
 CHANGES: dict[str, Change] = {
@@ -167,18 +187,23 @@ CHANGES: dict[str, Change] = {
     ),
     "storage.size": Change(before={}, after={"storage": {"size": "120Gi"}}),
     "placement.zones": Change(before={}, after={"placement": {"zones": ["eu-central-1a"]}}),
-    "placement.tolerations.key": Change(before=_toleration(), after=_toleration(key="other")),
-    "placement.tolerations.operator": Change(
-        before=_toleration(), after=_toleration(operator="Equal")
+    **dict(_tolerations(lambda placed: placed)),
+    **dict(_tolerations(lambda placed: {"serving": placed}, "serving.")),
+    "serving.replicas": Change(before={}, after=_serving(replicas=0)),
+    "serving.dtype": Change(
+        before=_serving(mode="adapter"), after=_serving(mode="adapter", dtype="bfloat16")
     ),
-    "placement.tolerations.value": Change(
-        before=_toleration(operator="Equal"), after=_toleration(operator="Equal", value="tuning")
+    "serving.extraArgs": Change(before={}, after=_serving(extraArgs=["--enforce-eager"])),
+    "serving.apiKeySecretRef.name": Change(
+        before=_serving(apiKeySecretRef=_SOURCE),
+        after=_serving(apiKeySecretRef={**_SOURCE, "name": "another"}),
     ),
-    "placement.tolerations.effect": Change(
-        before=_toleration(), after=_toleration(effect="NoSchedule")
+    "serving.apiKeySecretRef.key": Change(
+        before=_serving(apiKeySecretRef=_SOURCE),
+        after=_serving(apiKeySecretRef={**_SOURCE, "key": "another"}),
     ),
-    "placement.tolerations.tolerationSeconds": Change(
-        before=_toleration(**_NO_EXECUTE), after=_toleration(**_NO_EXECUTE, tolerationSeconds=60)
+    "serving.placement.zones": Change(
+        before={}, after=_serving(placement={"zones": ["eu-central-1a"]})
     ),
     **{
         f"resources.{stage}.{part}": Change(

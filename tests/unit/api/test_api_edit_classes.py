@@ -18,8 +18,8 @@ from finetune_api.resolve import Resolved, builtin_defaults, resolve
 EFFECTS = {
     Edit.RETRAIN: {"revision", "build"},
     Edit.REMERGE: {"build"},
-    Edit.RETRY: {"retry_key"},
-    Edit.ROLL: set(),
+    Edit.RETRY: {"retry_key", "serve_key"},
+    Edit.ROLL: {"serve_key"},
     Edit.NOTHING: set(),
 }
 
@@ -35,7 +35,7 @@ def test_an_edit_changes_what_its_class_says(leaf: Leaf) -> None:
     assert before.spec != after.spec
     changed = {
         name
-        for name in ("revision", "build", "retry_key")
+        for name in ("revision", "build", "retry_key", "serve_key")
         if getattr(before, name) != getattr(after, name)
     }
     assert changed == EFFECTS[leaf.edit]
@@ -61,15 +61,30 @@ def test_the_walk_finds_the_spec() -> None:
                 "training.advanced.loggingSteps",
                 "merge.enabled",
                 "serving.enabled",
+                "evaluation.onRegression",
+                "serving.rollout",
+                "serving.replicas",
+                "serving.allowedNamespaces",
                 "suspend",
             },
         ),
-        (Edit.REMERGE, {"merge.dtype", "merge.base"}),
+        (Edit.REMERGE, {"merge.dtype", "merge.base", "serving.mode"}),
         (
             Edit.ROLL,
             {
                 "serving.maxModelLen",
+                "serving.dtype",
                 "serving.gpuMemoryUtilization",
+                "serving.extraArgs",
+                "serving.servedModelNames",
+                "serving.apiKeySecretRef.name",
+                "serving.apiKeySecretRef.key",
+                "serving.placement.zones",
+                "serving.placement.nodeSelector",
+                *(
+                    f"serving.placement.tolerations.{name}"
+                    for name in ("key", "operator", "value", "effect", "tolerationSeconds")
+                ),
                 "resources.serve.requests",
                 "resources.serve.limits",
                 "podMetadata.labels",

@@ -111,10 +111,9 @@ def _columns(spec: Spec) -> Any:
 def test_a_revision_keeps_the_defaults_that_it_started_with(leaf: Leaf) -> None:
     """The stored tree is the truth: what the running code has as its own default counts nothing."""
     *group, name = leaf.path
-    other = _at(change_of(leaf).after, leaf.path)
-    stored = copy.deepcopy(DEFAULTS)
-    if name == "enabled":
-        stored["serving"]["enabled"] = False
+    change = change_of(leaf)
+    other = _at(change.after, leaf.path)
+    stored = copy.deepcopy(merged(DEFAULTS, change.before))
     _at(stored, tuple(group))[name] = other
     assert _at(resolve(ALPACA, stored).spec.model_dump(mode="json"), leaf.path) == other
 

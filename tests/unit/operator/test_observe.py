@@ -36,7 +36,7 @@ async def test_all_that_carries_the_label_is_seen_whoever_owns_it() -> None:
     ]
 
 
-async def test_an_idle_look_costs_one_get_and_seven_lists() -> None:
+async def test_an_idle_look_costs_one_get_and_eight_lists() -> None:
     kube = MemoryKube(
         job(),
         pod("served", "serve"),
@@ -44,7 +44,7 @@ async def test_an_idle_look_costs_one_get_and_seven_lists() -> None:
         child("Job", "j", status={"conditions": [{"type": "Complete", "status": "True"}]}),
     )
     await observe(kube, "a", "demo", nothing)
-    assert kube.reads == 8
+    assert kube.reads == 9
 
 
 async def test_the_running_trainer_is_asked_for_its_progress() -> None:

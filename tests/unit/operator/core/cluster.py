@@ -17,7 +17,16 @@ from finetune_api.status import FineTuneJobStatus
 from finetune_operator.children import names
 from finetune_operator.config import OperatorConfig
 from finetune_operator.plan import plan
-from finetune_operator.state import Action, Apply, Create, Delete, Observed, Plan, Progress
+from finetune_operator.state import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Observed,
+    Plan,
+    Progress,
+    Scale,
+)
 
 Thing = dict[str, Any]
 
@@ -29,6 +38,7 @@ LISTS = {
     "Deployment": "deployments",
     "Service": "services",
     "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "budgets",
 }
 SPEC: Thing = {
     "model": {"source": "hf://demo/llama"},
@@ -255,6 +265,13 @@ class Cluster:
                     return
                 self._same_version(action.object, present)
                 self.mark_deleted(present)
+            case Scale():
+                if present is None:
+                    raise Refused(f"{kind} {name} is gone")
+                self._same_version(action.object, present)
+                present["spec"]["replicas"] = action.replicas
+                present["metadata"]["generation"] += 1
+                self.touch(present)
 
     def _apply(self, seen: Observed, body: Mapping[str, Any], present: Thing | None) -> None:
         observed = {

@@ -63,7 +63,15 @@ MAXIMAL_SPEC: Thing = {
         },
     },
     "merge": {"enabled": True, "dtype": "bfloat16", "base": "original"},
-    "serving": {"enabled": True, "maxModelLen": 8192, "gpuMemoryUtilization": 0.9},
+    "serving": {
+        "enabled": True,
+        "maxModelLen": 8192,
+        "gpuMemoryUtilization": 0.9,
+        "extraArgs": ["--max-num-seqs=64", "--enforce-eager"],
+        "servedModelNames": ["acme/support", "support"],
+        "apiKeySecretRef": {"name": "support-api", "key": "key"},
+        "allowedNamespaces": ["web", "batch"],
+    },
     "storage": {"size": "120Gi", "storageClassName": "fast"},
     "resources": {
         stage: {"requests": {"cpu": "3", "memory": "20Gi"}, "limits": {"memory": "24Gi"}}
@@ -93,6 +101,7 @@ MAXIMAL_SPEC: Thing = {
 MAXIMAL_CONFIG = OperatorConfig.model_validate(
     {
         "operatorNamespace": "ml-operators",
+        "monitoringNamespace": "monitoring",
         "images": {
             "trainer": "registry/trainer@sha256:" + "a" * 64,
             "serving": "registry/vllm@sha256:" + "b" * 64,
@@ -113,6 +122,18 @@ ADMINISTRATORS_SPEC: Thing = {
     "model": {"source": "hf://demo/llama"},
     "dataset": {"source": "configmap://rows/rows.jsonl", "format": "messages"},
 }
+ADAPTER_SPEC: Thing = {
+    **SPEC,
+    "merge": {"enabled": False},
+    "training": {"lora": {"r": 24}},
+    "storage": {"accessMode": "ReadWriteMany"},
+    "serving": {
+        "mode": "adapter",
+        "dtype": "bfloat16",
+        "replicas": 2,
+        "placement": {"nodeSelector": {"pool": "serving"}},
+    },
+}
 ADMINISTRATORS_CONFIG = CONFIG.model_copy(
     update={
         "defaults": {
@@ -125,25 +146,35 @@ SETS = {
     "minimal": (SPEC, CONFIG),
     "maximal": (MAXIMAL_SPEC, MAXIMAL_CONFIG),
     "administrators": (ADMINISTRATORS_SPEC, ADMINISTRATORS_CONFIG),
+    "adapter": (ADAPTER_SPEC, ADMINISTRATORS_CONFIG),
 }
 TITLES = {
     "PersistentVolumeClaim": "volume",
     "ConfigMap": "configuration",
     "Deployment": "deployment",
     "Service": "service",
+    "PodDisruptionBudget": "budget",
 }
+
+
+FOUND: dict[str, Thing] = {
+    "stage": {"baseBytes": 16_060_000_000, "chatTemplate": "sha256:" + "c" * 64},
+    "merge": {"mergedDtype": "float16"},
+}
+"""What the stages report that later pods depend on."""
 
 
 def children(spec: Thing, config: OperatorConfig, name: str = "demo") -> dict[str, Thing]:
     """Take a job to where it serves; return what was created and applied, by a short title."""
     cluster = Cluster(spec=copied(spec), config=config, name=name)
     found: dict[str, Thing] = {}
-    for stage in ("stage", "train", "merge", "serve"):
+    merging = ("merge",) if "merge" not in spec or spec["merge"].get("enabled", True) else ()
+    for stage in ("stage", "train", *merging, "serve"):
         found |= {title(thing): thing for thing in written(cluster)}
         if stage == "serve":
             workload.serve(cluster)
         else:
-            workload.run(cluster, stage)
+            workload.run(cluster, stage, text=workload.message(stage, artifacts=FOUND.get(stage)))
     found |= {title(thing): thing for thing in written(cluster)}
     return found
 

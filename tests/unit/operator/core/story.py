@@ -11,7 +11,7 @@ from typing import Any
 from tests.unit.operator.core.cluster import Cluster, check_status, stored
 
 from finetune_operator.children import names
-from finetune_operator.state import Action, Apply, Create, Delete, Plan
+from finetune_operator.state import Action, Apply, Create, Delete, Plan, Scale
 
 Step = Callable[[Cluster], object]
 SIGNS = {"True": "+", "False": "-", "Unknown": "?"}
@@ -65,6 +65,10 @@ def shown(cluster: Cluster, action: Action) -> str:
             text += f" {thing['spec']['resources']['requests']['storage']}"
         case Delete():
             text += f" {action.propagation}"
+        case Apply() if thing["kind"] == "Deployment" and thing["spec"]["replicas"] != 1:
+            text += f" x{thing['spec']['replicas']}"
+        case Scale():
+            text += f" x{action.replicas}"
         case Create():
             pass
     for letter, known in (("r", cluster.revisions), ("b", cluster.builds)):

@@ -18,7 +18,7 @@ from tests.unit.operator.core.rendered import (
 from finetune_api.crd import NAME_MAX_LENGTH
 from finetune_api.exitcodes import FINAL
 from finetune_api.job import JobConfig
-from finetune_operator.children import names
+from finetune_operator.children import names, vllm
 from finetune_operator.children.pod import NO_GPU, OFFLINE
 
 ALL = {name: children(*given) for name, given in SETS.items()}
@@ -114,6 +114,9 @@ def test_only_the_cpu_stages_have_a_read_only_root(stage: str, pod: Thing) -> No
 @pytest.mark.parametrize(("stage", "pod"), PODS)
 def test_only_staging_gets_tokens_and_only_by_reference(stage: str, pod: Thing) -> None:
     references = {name: each["valueFrom"] for name, each in env(pod).items() if "valueFrom" in each}
+    if stage == "deployment":
+        assert references.keys() <= {"VLLM_API_KEY"}
+        return
     if stage != "stage" or not references:
         assert references == {}
         assert "hf-" not in json.dumps(pod)
@@ -238,7 +241,7 @@ def test_jobs_end_once_and_stay(job: Thing) -> None:
 def test_references_between_children_hold(name: str) -> None:
     made = ALL[name]
     volume, configuration = (made[each]["metadata"]["name"] for each in ("volume", "configuration"))
-    for title in ("job-stage", "job-train", "job-merge", "deployment"):
+    for title in pods_among(made):
         pod = template(made[title])["spec"]
         volumes = {each["name"]: each for each in pod["volumes"]}
         assert volumes["work"]["persistentVolumeClaim"]["claimName"] == volume
@@ -253,9 +256,18 @@ def test_references_between_children_hold(name: str) -> None:
     assert {each["targetPort"] for each in made["service"]["spec"]["ports"]} <= ports
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert server[probe]["httpGet"]["port"] in ports
-    model = next(mount for mount in server["volumeMounts"] if mount["mountPath"] == "/model")
     build = made["deployment"]["metadata"]["labels"][names.BUILD]
-    assert (model["subPath"], model["readOnly"]) == (f"merged-{build}", True)
+    merged = {"/model": f"merged-{build}"} if "job-merge" in made else None
+    mounts = [mount for mount in server["volumeMounts"] if mount["name"] == "work"]
+    assert all(mount["readOnly"] for mount in mounts)
+    found = {mount["mountPath"]: mount["subPath"] for mount in mounts}
+    assert found == (merged or {"/model": "base", "/adapter": "adapter"})
+
+
+def pods_among(made: dict[str, Thing]) -> list[str]:
+    """Return the titles of the children that have pods, in the order of the stages."""
+    titles = ("job-stage", "job-train", "job-merge", "deployment")
+    return [title for title in titles if title in made]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -265,6 +277,15 @@ def test_the_trainer_reads_what_was_frozen(name: str) -> None:
     assert document.uid == "uid-1"
     assert (document.training.epochs is None) != (document.training.max_steps is None)
     assert ALL[name]["configuration"]["immutable"] is True
+
+
+def by_name(*namespaces: str) -> Thing:
+    """Return the peer that stands for namespaces."""
+    key = "kubernetes.io/metadata.name"
+    if len(namespaces) == 1:
+        return {"namespaceSelector": {"matchLabels": {key: namespaces[0]}}}
+    expression = {"key": key, "operator": "In", "values": list(namespaces)}
+    return {"namespaceSelector": {"matchExpressions": [expression]}}
 
 
 def selects(policy: Thing, labels: dict[str, str]) -> bool:
@@ -283,18 +304,19 @@ def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> N
     made = ALL[name]
     policies = {title: thing for title, thing in made.items() if title.startswith("policy-")}
     found: dict[str, list[str]] = {}
-    for title in ("job-stage", "job-train", "job-merge", "deployment"):
+    for title in pods_among(made):
         labels = template(made[title])["metadata"]["labels"]
         found[title] = [each for each, policy in policies.items() if selects(policy, labels)]
-    assert found == {
-        "job-stage": ["policy-stage"],
-        "job-train": ["policy-work"],
-        "job-merge": ["policy-work"],
-        "deployment": ["policy-serve"],
-    }
+    policy_of = {"job-stage": "policy-stage", "deployment": "policy-serve"}
+    assert found == {title: [policy_of.get(title, "policy-work")] for title in pods_among(made)}
     for title, policy in policies.items():
         assert sorted(policy["spec"]["policyTypes"]) == ["Egress", "Ingress"]
-        assert bool(policy["spec"]["egress"]) == (title == "policy-stage")
+        ways_out = [
+            port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", ())
+        ]
+        assert set(ways_out) == (set() if title == "policy-work" else {53})
+        anywhere = any("ports" not in rule for rule in policy["spec"]["egress"])
+        assert anywhere == (title == "policy-stage")
         for rule in policy["spec"]["ingress"]:
             assert rule["from"], "an empty list would admit everybody"
             assert rule["ports"]
@@ -305,6 +327,67 @@ def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> N
     ]
     excepted = {net for block in blocks for net in block["except"]}
     assert {"169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"} <= excepted
+
+
+@pytest.mark.parametrize(
+    ("name", "callers"),
+    [
+        ("minimal", [{"podSelector": {}}]),
+        ("maximal", [by_name("batch", "web"), by_name("monitoring")]),
+    ],
+)
+def test_the_endpoint_answers_the_namespaces_that_are_named(
+    name: str, callers: list[Thing]
+) -> None:
+    (rule, _) = ALL[name]["policy-serve"]["spec"]["ingress"]
+    assert rule == {"from": callers, "ports": [{"protocol": "TCP", "port": 8000}]}
+
+
+def test_serving_pods_may_have_a_place_of_their_own() -> None:
+    made = ALL["adapter"]
+    assert template(made["deployment"])["spec"]["nodeSelector"] == {"pool": "serving"}
+    assert "pool" not in template(made["job-train"])["spec"]["nodeSelector"]
+
+
+def test_a_pod_has_the_time_that_its_model_needs() -> None:
+    for name, seconds in (("maximal", 300 + 642), ("long name", 300 + 642)):
+        deployment = ALL[name]["deployment"]["spec"]
+        server, *_ = containers(deployment["template"])
+        probe = server["startupProbe"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] == seconds
+        assert seconds < deployment["progressDeadlineSeconds"]
+        leave = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+        drain = int(argument(server, "--shutdown-timeout"))
+        assert leave + drain < deployment["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+def argument(container: Thing, name: str) -> str:
+    """Return the value of a command-line argument that is given once."""
+    assert container["args"].count(name) == 1
+    return str(container["args"][container["args"].index(name) + 1])
+
+
+def test_an_adapter_is_loaded_beside_its_base() -> None:
+    server, *_ = containers(template(ALL["adapter"]["deployment"]))
+    assert argument(server, "--served-model-name") == "demo-base"
+    assert argument(server, "--lora-modules") == "demo=/adapter"
+    assert argument(server, "--max-lora-rank") == "32", "the smallest that holds 24"
+    assert argument(server, "--dtype") == "bfloat16"
+    assert argument(server, "--chat-template") == "/adapter/chat_template.jinja"
+    assert "--enable-lora" in server["args"]
+    merged, *_ = containers(template(ALL["maximal"]["deployment"]))
+    assert not {"--enable-lora", "--chat-template"} & set(merged["args"])
+
+
+@pytest.mark.parametrize(("r", "rank"), [(1, 1), (2, 8), (8, 8), (9, 16), (257, 320), (512, 512)])
+def test_the_rank_is_the_smallest_that_vllm_takes(r: int, rank: int) -> None:
+    assert vllm.lora_rank(r) == rank
+
+
+def test_the_api_key_is_the_kubelets_business() -> None:
+    server, *_ = containers(template(ALL["maximal"]["deployment"]))
+    (key,) = [each for each in server["env"] if each["name"] == "VLLM_API_KEY"]
+    assert key["valueFrom"] == {"secretKeyRef": {"name": "support-api", "key": "key"}}
 
 
 def test_pods_follow_the_users_placement_all_together() -> None:

@@ -195,7 +195,7 @@ CASES = {
     "the pods of a roll edit": Case(
         given=(run_all, ROLL, settle),
         actions=("Apply Deployment demo-b1",),
-        ready="-Starting",
+        ready="-Restarting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
     "serving off": Case(
@@ -275,7 +275,7 @@ CASES = {
             *(sync, sync),
         ),
         actions=("Apply Deployment demo-b1",),
-        ready="-Starting",
+        ready="-Restarting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
     "metadata and the pace of saving change nothing": Case(

@@ -207,9 +207,11 @@ def test_an_endpoint_that_never_answers() -> None:
     workload.start(cluster, workload.pod_of_stage(cluster, "serve"))
     (deployment,) = cluster.each("Deployment")
     rollout_failed(deployment)
+    assert told(cluster)[::2] == ("Starting", "Reconciling"), "the pod has only just got its node"
+    cluster.wait(deployment["spec"]["progressDeadlineSeconds"])
     reason, message, kind = told(cluster)
     assert (reason, kind) == ("ProgressDeadlineExceeded", "Stalled")
-    assert message.endswith(f"kubectl logs deployment/{deployment['metadata']['name']}")
+    assert f"kubectl logs deployment/{deployment['metadata']['name']}" in message
 
 
 def test_the_verdict_on_an_earlier_template_is_none_on_the_next() -> None:

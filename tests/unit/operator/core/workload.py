@@ -19,6 +19,7 @@ DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 def message(stage: str, outcome: str = "completed", **fields: Any) -> str:
     """Return a termination message of the trainer."""
     fields = {"reason": outcome.capitalize(), "message": f"{stage} {outcome}", **fields}
+    fields = {name: value for name, value in fields.items() if value is not None}
     return Result.model_validate({"stage": stage, "outcome": outcome, **fields}).to_message()
 
 
@@ -32,7 +33,8 @@ def alive(pod: Thing) -> bool:
 
 def start(cluster: Cluster, pod: Thing) -> None:
     """Run a pending pod."""
-    pod["status"] = {"phase": "Running"}
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": cluster.stamp()}
+    pod["status"] = {"phase": "Running", "conditions": [scheduled]}
     cluster.touch(pod)
 
 
@@ -134,21 +136,25 @@ def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
     )
 
 
-# The Deployment controller, with one replica that is replaced by stopping it first.
+# The Deployment controller, whose pods are replaced by stopping one first.
 
 
 def sync_deployment(cluster: Cluster, deployment: Thing) -> None:
-    """Replace the pods of an earlier template, then count those that answer."""
+    """Replace a pod of an earlier template, add or take away pods, and count those that answer."""
     if "deletionTimestamp" in deployment["metadata"]:
         return
+    wanted, template = deployment["spec"]["replicas"], deployment["spec"]["template"]
     pods = [pod for pod in pods_of(cluster, deployment) if alive(pod)]
-    template = deployment["spec"]["template"]["spec"]
-    for pod in pods:
-        if pod["spec"] != template:
-            cluster.mark_deleted(pod)
-    if not pods:
+    going = [pod for pod in pods if "deletionTimestamp" in pod["metadata"]]
+    staying = [pod for pod in pods if pod not in going]
+    old = [pod for pod in staying if not _made_from(pod, template)]
+    if old and not going:
+        cluster.mark_deleted(old[0])
+    for pod in staying[wanted:]:
+        cluster.mark_deleted(pod)
+    for _ in range(wanted - len(pods)):
         _add_pod(cluster, deployment, {})
-    current = [pod for pod in pods if pod["spec"] == template]
+    current = [pod for pod in staying if _made_from(pod, template)]
     answering = [pod for pod in current if pod["status"]["phase"] == "Running"]
     status = {
         "observedGeneration": deployment["metadata"]["generation"],
@@ -159,6 +165,11 @@ def sync_deployment(cluster: Cluster, deployment: Thing) -> None:
     if status != deployment["status"]:
         deployment["status"] = status
         cluster.touch(deployment)
+
+
+def _made_from(pod: Thing, template: Thing) -> bool:
+    labels = template["metadata"]["labels"].items()
+    return bool(pod["spec"] == template["spec"] and labels <= pod["metadata"]["labels"].items())
 
 
 # The garbage collector and the finalizers that it waits for.
@@ -274,7 +285,9 @@ def serve(cluster: Cluster) -> None:
     """Bring the serving pod up, and let the operator see that."""
     cluster.settle()
     sync(cluster)
-    start(cluster, pod_of_stage(cluster, "serve"))
+    for pod in cluster.each("Pod"):
+        if pod["metadata"]["labels"][names.STAGE] == "serve" and alive(pod):
+            start(cluster, pod)
     sync(cluster)
     cluster.settle()
     sync(cluster)

@@ -1,0 +1,119 @@
+"""A scheduler that gives GPUs to pods, and a kubelet that reports how a serving pod fares."""
+
+from tests.unit.operator.core import workload
+from tests.unit.operator.core.cluster import Cluster, Thing
+
+from finetune_api.exitcodes import ExitCode
+from finetune_operator.children import names
+
+NO_GPU = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+
+
+def needs_gpu(pod: Thing) -> bool:
+    """Tell whether a pod asks for a GPU."""
+    return any(
+        "nvidia.com/gpu" in container["resources"].get("limits", {})
+        for container in pod["spec"]["containers"]
+    )
+
+
+def schedule(cluster: Cluster, gpus: int) -> None:
+    """Run the pending pods that find a GPU, the oldest first; tell the others that there is none.
+
+    A pod that is asked to end gives its GPU back at once.
+    """
+    for pod in list(cluster.each("Pod")):
+        if workload.alive(pod) and "deletionTimestamp" in pod["metadata"]:
+            workload.stop(cluster, pod)
+    workload.sync(cluster)
+    taken = sum(
+        pod["status"]["phase"] == "Running" and needs_gpu(pod) for pod in cluster.each("Pod")
+    )
+    for pod in cluster.each("Pod"):
+        if pod["status"]["phase"] != "Pending":
+            continue
+        if needs_gpu(pod) and taken >= gpus:
+            refuse(cluster, pod)
+        else:
+            taken += needs_gpu(pod)
+            workload.start(cluster, pod)
+    workload.sync(cluster)
+
+
+def refuse(cluster: Cluster, pod: Thing) -> None:
+    """Say that no node has a GPU left."""
+    if pod["status"].get("conditions"):
+        return
+    pod["status"]["conditions"] = [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": NO_GPU,
+            "lastTransitionTime": cluster.stamp(),
+        }
+    ]
+    cluster.touch(pod)
+
+
+def settle(cluster: Cluster, gpus: int, rounds: int = 12) -> None:
+    """Let operator, controllers and scheduler act until nothing changes any more."""
+    for _ in range(rounds):
+        before = cluster.version
+        cluster.settle()
+        workload.sync(cluster)
+        schedule(cluster, gpus)
+        if cluster.version == before:
+            return
+    raise AssertionError("no rest")
+
+
+def pod_of(cluster: Cluster, stage: str, build: str | None = None) -> Thing:
+    """Return the one living pod of a stage, and of a build."""
+    (found,) = [
+        pod
+        for pod in cluster.each("Pod")
+        if pod["metadata"]["labels"][names.STAGE] == stage
+        and build in (None, pod["metadata"]["labels"].get(names.BUILD))
+        and workload.alive(pod)
+        and "deletionTimestamp" not in pod["metadata"]
+    ]
+    return found
+
+
+def running(cluster: Cluster, stage: str) -> list[str]:
+    """Return the builds (revisions of a train pod) whose pods of a stage run."""
+    label = names.REVISION if stage == "train" else names.BUILD
+    return [
+        pod["metadata"]["labels"][label]
+        for pod in cluster.each("Pod")
+        if pod["metadata"]["labels"][names.STAGE] == stage and pod["status"]["phase"] == "Running"
+    ]
+
+
+def mismatch(cluster: Cluster, pod: Thing) -> None:
+    """Let the verification of a pod disagree; its container is started again."""
+    text = workload.message(
+        "verify", "failed", reason="VerificationFailed", message="distance 0.31, tolerance 0.02"
+    )
+    end = {"exitCode": ExitCode.VERIFICATION_FAILED, "reason": "Error", "message": text}
+    pod["status"]["phase"] = "Pending"
+    pod["status"]["containerStatuses"] = [
+        {"name": "vllm", "state": {"running": {}}},
+        {"name": "verify", "restartCount": 1, "lastState": {"terminated": end}},
+    ]
+    cluster.touch(pod)
+
+
+def crash(cluster: Cluster, pod: Thing, times: int) -> None:
+    """Let vLLM end again and again."""
+    pod["status"]["phase"] = "Pending"
+    pod["status"]["containerStatuses"] = [
+        {
+            "name": "vllm",
+            "restartCount": times - 1,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
+        }
+    ]
+    cluster.touch(pod)

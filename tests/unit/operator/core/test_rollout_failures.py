@@ -1,0 +1,173 @@
+"""A build that does not come into service: what is done about it, and what people read."""
+
+from collections.abc import Callable
+
+import pytest
+from tests.unit.operator.core import gpus, workload
+from tests.unit.operator.core.cluster import Cluster, Thing
+from tests.unit.operator.core.test_rollout_gpus import (
+    REMERGE,
+    finish_stages,
+    reason,
+    replicas,
+    selected,
+    serves,
+    serving,
+)
+
+from finetune_operator.children import names
+
+Fate = Callable[[Cluster, Thing], None]
+
+
+def mismatch(cluster: Cluster, pod: Thing) -> None:
+    gpus.mismatch(cluster, pod)
+
+
+def crash(cluster: Cluster, pod: Thing) -> None:
+    gpus.crash(cluster, pod, 3)
+
+
+def overdue(cluster: Cluster, pod: Thing) -> None:
+    """Let a pod load for so long that its Deployment's deadline passes."""
+    pod["status"] = {
+        "phase": "Pending",
+        "conditions": [
+            {
+                "type": "PodScheduled",
+                "status": "True",
+                "lastTransitionTime": cluster.stamp(),
+            }
+        ],
+    }
+    cluster.touch(pod)
+    build = pod["metadata"]["labels"][names.BUILD]
+    deployment = cluster.get("Deployment", f"demo-{build}")
+    assert deployment
+    cluster.wait(deployment["spec"]["progressDeadlineSeconds"] + 1)
+    deployment["status"]["conditions"] = [
+        {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    ]
+    cluster.touch(deployment)
+
+
+FATES = {
+    "VerificationFailed": (mismatch, "distance 0.31, tolerance 0.02"),
+    "CrashLoopBackOff": (crash, "container vllm of pod "),
+    "ProgressDeadlineExceeded": (overdue, "no pod was ready 2400 s after it was given a node"),
+}
+
+
+def candidate(cluster: Cluster) -> Thing:
+    """Merge again and return the new build's pod, which has a GPU of its own."""
+    cluster.edit(**REMERGE)
+    finish_stages(cluster, 2, "merge")
+    cluster.settle()
+    workload.sync(cluster)
+    return gpus.pod_of(cluster, "serve", cluster.builds[1])
+
+
+@pytest.mark.parametrize("cause", FATES)
+def test_a_failed_candidate_is_stopped_and_the_old_build_goes_on(cause: str) -> None:
+    fate, said = FATES[cause]
+    cluster = serving(2)
+    fate(cluster, candidate(cluster))
+    gpus.settle(cluster, 2)
+    ready = cluster.status["conditions"][0]
+    assert (ready["reason"], serves(cluster)) == ("RolloutFailed", "True/Available")
+    for part in (cause, said, f"build {cluster.builds[0]} goes on serving"):
+        assert part in ready["message"]
+    assert (selected(cluster), replicas(cluster)) == (cluster.builds[0], [1, 0])
+    gpus.settle(cluster, 2)
+    assert replicas(cluster) == [1, 0], "nothing tries again by itself"
+
+
+@pytest.mark.parametrize("cause", FATES)
+def test_an_edit_tries_again(cause: str) -> None:
+    cluster = serving(2)
+    FATES[cause][0](cluster, candidate(cluster))
+    gpus.settle(cluster, 2)
+    cluster.edit(serving={"maxModelLen": 2048})
+    gpus.settle(cluster, 2)
+    assert (reason(cluster), selected(cluster)) == ("Serving", cluster.builds[1])
+    attempts = cluster.status["revisions"][0]["stages"]
+    (attempt,) = [each for each in attempts if each.get("build") == cluster.builds[1]][1:]
+    assert (attempt["attempt"], attempt["outcome"]) == (2, "Completed")
+
+
+@pytest.mark.parametrize("cause", FATES)
+def test_without_an_old_build_the_cause_is_the_reason(cause: str) -> None:
+    cluster = Cluster()
+    finish_stages(cluster, 1, "stage", "train", "merge")
+    cluster.settle()
+    workload.sync(cluster)
+    FATES[cause][0](cluster, gpus.pod_of(cluster, "serve"))
+    gpus.settle(cluster, 1)
+    ready = cluster.status["conditions"][0]
+    assert ready["reason"] == cause
+    assert "nothing is served" in ready["message"]
+    assert replicas(cluster) == [0]
+    assert "False" in serves(cluster)
+
+
+def test_scaling_does_not_try_a_failed_build_again() -> None:
+    """An autoscaler that moves the old build's replicas must not start the failed one each time."""
+    cluster = serving(2)
+    crash(cluster, candidate(cluster))
+    gpus.settle(cluster, 2)
+    cluster.edit(serving={"replicas": 0})
+    gpus.settle(cluster, 2)
+    cluster.edit(serving={"replicas": 1})
+    gpus.settle(cluster, 2)
+    assert (reason(cluster), replicas(cluster)) == ("RolloutFailed", [1, 0])
+
+
+def test_the_failure_of_an_earlier_attempt_is_not_taken_for_the_next_ones() -> None:
+    """An edit may come while pods of before it still fail."""
+    cluster = serving(2)
+    crash(cluster, candidate(cluster))
+    cluster.edit(serving={"maxModelLen": 2048})
+    cluster.settle()
+    assert reason(cluster) != "RolloutFailed"
+    gpus.settle(cluster, 2)
+    assert (reason(cluster), selected(cluster)) == ("Serving", cluster.builds[1])
+
+
+def test_two_crashes_may_be_chance() -> None:
+    cluster = serving(2)
+    pod = candidate(cluster)
+    gpus.crash(cluster, pod, 2)
+    cluster.settle()
+    assert (reason(cluster), replicas(cluster)) == ("CrashLoopBackOff", [1, 1])
+
+
+def test_a_pod_without_a_node_has_not_failed() -> None:
+    cluster = serving(2)
+    pod = candidate(cluster)
+    overdue(cluster, pod)
+    pod["status"] = {"phase": "Pending"}
+    gpus.refuse(cluster, pod)
+    cluster.settle()
+    assert (reason(cluster), replicas(cluster)[1]) == ("Unschedulable", 1)
+
+
+def test_what_has_served_is_not_stopped_when_it_is_down() -> None:
+    cluster = serving(1)
+    gpus.crash(cluster, gpus.pod_of(cluster, "serve"), 5)
+    workload.sync(cluster)
+    cluster.settle()
+    assert (reason(cluster), replicas(cluster)) == ("CrashLoopBackOff", [1])
+    assert serves(cluster) == "False/NotAvailable"
+
+
+def test_a_build_that_is_gone_back_to_has_to_show_itself_again() -> None:
+    cluster = serving(2)
+    candidate(cluster)
+    gpus.settle(cluster, 2)
+    assert selected(cluster) == cluster.builds[1]
+    cluster.edit(merge=None)
+    cluster.settle()
+    workload.sync(cluster)
+    mismatch(cluster, gpus.pod_of(cluster, "serve", cluster.builds[0]))
+    gpus.settle(cluster, 2)
+    assert (reason(cluster), selected(cluster)) == ("RolloutFailed", cluster.builds[1])
