@@ -473,6 +473,19 @@ class FineTuneJobSpec(ApiModel):
         max_length=63,
         rules=(matches(NAME, "a LocalQueue has lower-case letters, digits, '-' and '.' only"),),
     )
+    workload_priority_class_name: str | None = field(
+        "Kueue WorkloadPriorityClass of the train Job: its place in the queue and who is preempted "
+        "for it. The pods keep the priority of priorityClassName.",
+        None,
+        edit=Edit.RETRY,
+        builtin="none",
+        max_length=63,
+        rules=(
+            matches(
+                NAME, "a WorkloadPriorityClass has lower-case letters, digits, '-' and '.' only"
+            ),
+        ),
+    )
     priority_class_name: str | None = field(
         "PriorityClass of the job's pods.",
         None,

@@ -42,6 +42,7 @@ class Attempt(StatusModel):
     outcome: Literal["Starting", "Running", "Completed", "Failed", "Stopped"] = Field(
         description="How the latest attempt ended."
     )
+    has_run: bool | None = Field(None, description="Whether a pod of this attempt has run.")
     reason: str | None = Field(None, description="The cause of a failure, in one word.")
     message: str | None = Field(None, description="The cause of a failure, with the way out.")
     retry_key: str | None = Field(

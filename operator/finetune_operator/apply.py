@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from finetune_operator import metrics
+from finetune_operator import fleet
 from finetune_operator.children.names import owned_by
 from finetune_operator.errors import Conflict, NameConflict
 from finetune_operator.events import Recorder
@@ -64,12 +64,15 @@ class Applier:
         writes = 0
         if normal(plan.status) != normal(seen.job.get("status") or {}):
             await self.kube.replace_status(seen.job, normal(plan.status))
-            metrics.wrote(seen, plan)
+            fleet.wrote(seen, plan)
             writes += 1
-        for action in plan.actions:
-            writes += await self._act(seen, action)
-        if writes:
-            await self.recorder.record(seen.job, plan.events, now)
+        try:
+            for action in plan.actions:
+                writes += await self._act(seen, action)
+        finally:
+            # What the status says by now has happened, whatever became of the rest.
+            if writes:
+                await self.recorder.record(seen.job, plan.events, now)
         return writes
 
     def forget(self, uid: str) -> None:

@@ -18,7 +18,7 @@ from finetune_operator.ledger import Ledger
 
 CONDITION_OF: dict[Stage, str] = {"stage": "DataReady", "train": "Trained", "merge": "Merged"}
 SUSPENDED = "SuspendedByUser"
-QUEUED = "Queued"
+QUEUED = ("Queued", "Preempted")
 POLL_SECONDS = 15.0
 """Pace of looks while something moves that sends no event: progress, a pod that cannot start."""
 
@@ -153,7 +153,7 @@ def _succeeded(
 
 
 def _suspended(position: Position) -> tuple[Status, str, str]:
-    if position.state == "suspended" or position.reason == QUEUED:
+    if position.state == "suspended" or position.reason in QUEUED:
         return "True", position.reason, position.message
     if position.state == "done":
         return "False", "Finished", "nothing is left to run"

@@ -27,6 +27,7 @@ from finetune_operator import logs, metrics
 from finetune_operator.apply import Applier
 from finetune_operator.config import OperatorConfig
 from finetune_operator.errors import Conflict, Terminal, Transient
+from finetune_operator.fleet import FLEET, ready_reason
 from finetune_operator.kube import Kube
 from finetune_operator.observe import observe
 from finetune_operator.scrape import Scrape
@@ -180,9 +181,9 @@ class Controller:
             raise
         if self._refused.pop(key, None) is not None and plan is not intended:
             self.queue.add(key)
-        metrics.FLEET.saw(key, plan.status)
+        FLEET.saw(key, seen.pods, plan.status)
         if writes:
-            reason = metrics.ready_reason(plan.status)
+            reason = ready_reason(plan.status)
             logger.info("reconciled", extra={"reason": reason, "writes": writes})
         return min(plan.requeue_after or RESYNC_SECONDS, RESYNC_SECONDS)
 
@@ -204,10 +205,10 @@ class Controller:
         now = self.clock()
         report = self.planner.report(seen, reason=error.reason, message=str(error), now=now)
         await self.applier.apply(seen, Plan(status=report.status, events=report.events), now)
-        metrics.FLEET.saw(key, report.status)
+        FLEET.saw(key, seen.pods, report.status)
 
     def _forget(self, key: Key) -> None:
         if (uid := self._uids.pop(key, None)) is not None:
             self.applier.forget(uid)
         self._refused.pop(key, None)
-        metrics.FLEET.forget(key)
+        FLEET.forget(key)

@@ -1,13 +1,20 @@
-"""Why a pod is not running, in one word and a sentence, from what the cluster says about it."""
+"""Why a pod is not running, in one word and a sentence, from what the cluster says about it.
+
+The sentence is the cluster's own, from the pod's conditions and containers or from the warnings
+about it, followed by what to do. Every cause recovers by itself once it is mended.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_operator.children import names
 from finetune_operator.state import Object
 
-IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+CONTAINER_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+"""What the kubelet says of a container that it cannot start; passed on as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,66 +30,48 @@ class Blocker:
     waits: bool = False
 
 
-def of_job(job: Object, pods: Iterable[Object], events: Iterable[Object]) -> Blocker | None:
+def of_job(
+    job: Object, pods: Iterable[Object], events: Iterable[Object], *, has_run: bool = False
+) -> Blocker | None:
     """Return what keeps a Job from running, or None.
 
-    pods: the Job's own; events: warnings about the Job, its pods and its volume.
+    pods: the Job's own; events: warnings about the Job, its pods and its volume; has_run: whether
+    a pod of the Job has run before, which a Job that is suspended again does not tell.
     """
     pods, events = list(pods), list(events)
     if job["spec"].get("suspend"):
-        return Blocker(reason="Queued", message="waiting for its queue to admit it", waits=True)
+        return _suspended(job, events, has_run=has_run)
     for pod in pods:
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
     if all(_ended(pod) for pod in pods):
         note = _note(events, job, "FailedCreate", since=waiting_since(job, pods))
+        if note is not None and "exceeded quota" in note:
+            return Blocker(
+                reason="QuotaExceeded",
+                message=f"{note}; raise the ResourceQuota, or lower spec.resources",
+            )
         if note is not None:
-            reason = "QuotaExceeded" if "exceeded quota" in note else "FailedCreate"
-            return Blocker(reason=reason, message=note)
+            return Blocker(
+                reason="FailedCreate",
+                message=f"{note}; it goes on once the policy, webhook or account lets the pod in",
+            )
     return None
 
 
 def of_pod(pod: Object, events: Iterable[Object]) -> Blocker | None:
     """Return what keeps a pending pod from running, or None."""
     events = list(events)
-    status = pod.get("status", {})
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            message = condition.get("message", "")
-            if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message:
-                return Blocker(reason="VolumePending", message=message)
-            return Blocker(reason="Unschedulable", message=message, waits=True)
-    containers = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
-    for container in containers:
-        waiting: Mapping[str, Any] = container.get("state", {}).get("waiting", {})
-        reason, message = waiting.get("reason", ""), waiting.get("message", "")
-        if reason in IMAGE_REASONS:
-            image = container.get("image", "")
-            return Blocker(reason="ImagePullFailed", message=f"image {image}: {message or reason}")
-        if reason == "CreateContainerConfigError":
-            return Blocker(reason=_missing(message) or reason, message=message)
-        if reason == "CrashLoopBackOff":
-            name = pod["metadata"]["name"]
-            return Blocker(
-                reason=reason,
-                message=f"{message or reason}: see kubectl logs {name} --previous",
-            )
-        if reason in ("CreateContainerError", "RunContainerError"):
-            return Blocker(reason=reason, message=message)
-    note = _note(events, pod, "FailedMount") or _note(events, pod, "FailedAttachVolume")
-    if note is not None:
-        return Blocker(reason=_missing(note) or "VolumePending", message=note)
-    return None
+    return _unscheduled(pod, events) or _container(pod) or _unmounted(pod, events)
 
 
-def _missing(message: str) -> str | None:
-    """Return SecretMissing or ConfigMapMissing where a message speaks of one."""
-    found = re.search(
-        r"(secret|configmap|non-existent config key|references non-existent)", message, re.I
+def started(job: Object, pods: Iterable[Object]) -> bool:
+    """Tell whether a pod of a Job runs or has run. pods: the Job's own."""
+    status = job.get("status", {})
+    counted = any(status.get(count) for count in ("ready", "succeeded", "failed"))
+    return counted or any(
+        pod.get("status", {}).get("phase") in ("Running", "Succeeded", "Failed") for pod in pods
     )
-    if found is None:
-        return None
-    return "SecretMissing" if found[1].lower() == "secret" else "ConfigMapMissing"
 
 
 def waiting_since(job: Object, pods: Iterable[Object]) -> str:
@@ -93,8 +82,8 @@ def waiting_since(job: Object, pods: Iterable[Object]) -> str:
     """
     newest = next(reversed(list(pods)), None)
     if newest is None:
-        started = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
-        return str(started)
+        begin = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
+        return str(begin)
     ends = [
         str(container["state"]["terminated"].get("finishedAt", ""))
         for container in newest.get("status", {}).get("containerStatuses", ())
@@ -103,24 +92,148 @@ def waiting_since(job: Object, pods: Iterable[Object]) -> str:
     return max(ends, default="") or str(newest["metadata"]["creationTimestamp"])
 
 
+def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
+    """Return what a Job waits for that somebody else suspended: Kueue, or whoever acts like it.
+
+    It may be in a queue that its owner never named: a namespace may have a default one.
+    """
+    name, queue = job["metadata"]["name"], names.label(job, names.QUEUE)
+    whom = f"queue {queue}" if queue else "the queue that suspended it"
+    note = _note(events, job)
+    said = f": {note}" if note else ""
+    if has_run:
+        return Blocker(
+            reason="Preempted",
+            message=f"Job {name} was stopped to make room; it goes on from its last checkpoint "
+            f"once {whom} admits it again{said}",
+            waits=True,
+        )
+    return Blocker(
+        reason="Queued", message=f"Job {name} waits for {whom} to admit it{said}", waits=True
+    )
+
+
+def _unscheduled(pod: Object, events: list[Object]) -> Blocker | None:
+    for condition in pod.get("status", {}).get("conditions", ()):
+        if condition["type"] != "PodScheduled" or condition["status"] != "False":
+            continue
+        message = str(condition.get("message", ""))
+        if re.search(
+            r"persistentvolumeclaim|persistent volumes? to bind|storageclass", message, re.I
+        ):
+            return _volume(pod, message, events)
+        if re.search(r"volume node affinity conflict|PersistentVolume's node affinity", message):
+            message += (
+                "; the job's volume is bound to another zone or node than the nodes that fit: "
+                "free or add such a node there, or delete the job and set spec.placement.zones"
+            )
+        elif "didn't match Pod's node affinity/selector" in message:
+            message += (
+                "; no node has the labels that are asked for: label a node, or change "
+                "spec.placement"
+            )
+        return Blocker(reason="Unschedulable", message=message, waits=True)
+    return None
+
+
+def _volume(pod: Object, message: str, events: list[Object]) -> Blocker:
+    """Return that a pod waits for its volume; why is said by the events of the claim."""
+    claims = [
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod.get("spec", {}).get("volumes", ())
+        if "persistentVolumeClaim" in volume
+    ]
+    for claim in claims:
+        about = [event for event in events if _regarding(event).get("name") == claim]
+        if about:
+            message += f": claim {claim}: {_text(max(about, key=_last_seen))}"
+        else:
+            message += (
+                f"; see kubectl describe pvc {claim}: without a default StorageClass "
+                "spec.storage.storageClassName must name one"
+            )
+    return Blocker(reason="VolumePending", message=message)
+
+
+def _container(pod: Object) -> Blocker | None:
+    status = pod.get("status", {})
+    for container in (
+        *status.get("initContainerStatuses", ()),
+        *status.get("containerStatuses", ()),
+    ):
+        waiting: Mapping[str, Any] = container.get("state", {}).get("waiting", {})
+        reason, message = waiting.get("reason", ""), str(waiting.get("message", ""))
+        if reason in IMAGE_REASONS:
+            image = container.get("image", "")
+            return Blocker(
+                reason="ImagePullFailed",
+                message=f"image {image}: {message or reason}; the image must exist, and the "
+                "namespace have the chart's imagePullSecrets where the registry asks for a login",
+            )
+        if reason == "CrashLoopBackOff":
+            name = pod["metadata"]["name"]
+            return Blocker(
+                reason="CrashLoopBackOff",
+                message=f"{message or reason}: see kubectl logs {name} --previous",
+            )
+        if reason in CONTAINER_REASONS:
+            return _missing(message) or Blocker(reason=reason, message=message)
+    return None
+
+
+def _unmounted(pod: Object, events: list[Object]) -> Blocker | None:
+    note = _note(events, pod, "FailedMount") or _note(events, pod, "FailedAttachVolume")
+    if note is None:
+        return None
+    return _missing(note) or Blocker(reason="VolumePending", message=note)
+
+
+def _missing(message: str) -> Blocker | None:
+    """Return what a message of the kubelet misses: a Secret, a ConfigMap, or a key of one."""
+    found = re.search(
+        r"(secret|configmap|non-existent config key|references non-existent)", message, re.I
+    )
+    if found is None:
+        return None
+    if found[1].lower() == "secret":
+        return Blocker(
+            reason="SecretMissing",
+            message=f"{message}; create it with the key that tokenSecretRef names, in the job's "
+            "namespace",
+        )
+    return Blocker(
+        reason="ConfigMapMissing",
+        message=f"{message}; create it with the key that dataset.source names, in the job's "
+        "namespace",
+    )
+
+
 def _ended(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
-def _note(events: Iterable[Object], about: Object, reason: str, *, since: str = "") -> str | None:
+def _note(
+    events: Iterable[Object], about: Object, word: str | None = None, *, since: str = ""
+) -> str | None:
     """Return the newest event's text about an object, or None where there is none after since."""
     uid = about["metadata"]["uid"]
-    notes = [
+    found = [
         event
         for event in events
-        if event.get("reason") == reason
-        and (event.get("regarding") or event.get("involvedObject") or {}).get("uid") == uid
+        if word in (None, event.get("reason"))
+        and _regarding(event).get("uid") == uid
         and _last_seen(event) >= since
     ]
-    if not notes:
-        return None
-    newest = max(notes, key=_last_seen)
-    return str(newest.get("note") or newest.get("message") or reason)
+    return _text(max(found, key=_last_seen)) if found else None
+
+
+def _regarding(event: Object) -> Object:
+    regarding: Object = event.get("regarding") or event.get("involvedObject") or {}
+    return regarding
+
+
+def _text(event: Object) -> str:
+    return str(event.get("note") or event.get("message") or event.get("reason"))
 
 
 def _last_seen(event: Object) -> str:

@@ -1,9 +1,9 @@
 """Events that people see in ``kubectl describe``, of the kind ``events.k8s.io/v1``.
 
 An event's name is derived from what it is about and what it says, so the same thing said again is
-a count on the same object and never a second one, whichever process says it. The same is not said
-again within ``QUIET_SECONDS``. An event that cannot be written is logged and dropped: it must not
-keep a job from going on.
+a count on the same object and never a second one, whichever process says it. Only what changed in
+a status is said, so looks that change nothing say nothing. An event that cannot be written is
+logged and dropped: it must not keep a job from going on.
 """
 
 import hashlib
@@ -17,8 +17,6 @@ from finetune_operator.kinds import CORE_EVENT
 from finetune_operator.kube import FIELD_MANAGER, Kube
 from finetune_operator.state import Event, Object
 
-QUIET_SECONDS = 600.0
-_MOST_REMEMBERED = 4096
 _NOTE_BYTES = 1024
 
 logger = logging.getLogger(__name__)
@@ -29,23 +27,14 @@ class Recorder:
 
     def __init__(self, kube: Kube, *, instance: str) -> None:
         self._kube, self._instance = kube, instance
-        self._said: dict[str, datetime] = {}
 
     async def record(self, job: Object, events: Iterable[Event], now: datetime) -> None:
-        """Write the events about a job that were not written lately."""
+        """Write the events about a job."""
         for event in events:
-            name = name_of(job, event)
-            said = self._said.get(name)
-            if said is not None and (now - said).total_seconds() < QUIET_SECONDS:
-                continue
             try:
                 await self._write(rendered(job, event, now, self._instance))
             except OperatorError as error:
                 logger.warning("event not written: %s", error, extra={"reason": event.reason})
-                continue
-            while len(self._said) >= _MOST_REMEMBERED:
-                del self._said[next(iter(self._said))]
-            self._said[name] = now
 
     async def _write(self, body: dict[str, Any]) -> None:
         try:

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 from kubernetes.aio import config as kube_config
@@ -37,6 +37,7 @@ class Kube:
 
     def __init__(self, api: ApiClient, *, timeout: float = TIMEOUT_SECONDS) -> None:
         self._api = api
+        self._host = urlsplit(api.configuration.host).netloc
         self._timeout = aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
 
     @classmethod
@@ -215,8 +216,8 @@ class Kube:
             cause = str(error) or type(error).__name__
             raise Transient(f"{method} {path}: {cause}") from error
         finally:
-            metrics.REQUESTS.labels(code, method).inc()
-            metrics.REQUEST_SECONDS.labels(method).observe(time.monotonic() - started)
+            metrics.REQUESTS.labels(code, method, self._host).inc()
+            metrics.REQUEST_SECONDS.labels(method, self._host).observe(time.monotonic() - started)
         decoded = _decoded(text)
         if answer.status >= 300:
             after = answer.headers.get("Retry-After", "")

@@ -114,8 +114,7 @@ class Stages:
             if self.spec.suspend:
                 self._stop(job, self.chosen.revision, attempt.build)
                 return suspended()
-            self._record(attempt, outcome="Running")
-            return self._under_way(stage, job)
+            return self._under_way(stage, attempt, job)
         if ended.result is not None:
             self.ledger.note(self.chosen.revision, ended.result.artifacts)
             self.warnings += ended.result.warnings
@@ -150,11 +149,13 @@ class Stages:
     def _record(self, attempt: Attempt, **changes: Any) -> None:
         self.ledger.record(self.chosen.revision, attempt.model_copy(update=changes))
 
-    def _under_way(self, stage: Stage, job: Object) -> Position:
+    def _under_way(self, stage: Stage, attempt: Attempt, job: Object) -> Position:
         own = outcome.pods_of(job, self.seen.pods)
+        has_run = bool(attempt.has_run) or diagnosis.started(job, own)
+        self._record(attempt, outcome="Running", has_run=has_run or None)
         since = datetime.fromisoformat(diagnosis.waiting_since(job, own))
         seconds = (self.now - since).total_seconds()
-        blocker = diagnosis.of_job(job, own, self.seen.events)
+        blocker = diagnosis.of_job(job, own, self.seen.events, has_run=has_run)
         if blocker is not None:
             deadline = self.spec.run_policy.pending_deadline_seconds
             return blocked(blocker, seconds=seconds, deadline=deadline)

@@ -53,10 +53,11 @@ class WorkQueue(Generic[K]):
         self._delayed: dict[K, tuple[float, Timer]] = {}
         self._failures: dict[K, int] = {}
         self._takers: deque[asyncio.Future[None]] = deque()
-        self._name = name
-        metrics.QUEUE_DEPTH.labels(name).set_function(lambda: len(self._ready))
-        metrics.UNFINISHED_SECONDS.labels(name).set_function(lambda: sum(self._ages()))
-        metrics.LONGEST_SECONDS.labels(name).set_function(self.longest)
+        # controller-runtime names a queue after its controller.
+        self._labels = (name, name)
+        metrics.QUEUE_DEPTH.labels(*self._labels).set_function(lambda: len(self._ready))
+        metrics.UNFINISHED_SECONDS.labels(*self._labels).set_function(lambda: sum(self._ages()))
+        metrics.LONGEST_SECONDS.labels(*self._labels).set_function(self.longest)
 
     def add(self, key: K) -> None:
         """Let a worker take the key as soon as one is free."""
@@ -66,7 +67,7 @@ class WorkQueue(Generic[K]):
         elif key not in self._queued_at:
             self._queued_at[key] = self._clock()
             self._ready.append(key)
-            metrics.QUEUE_ADDS.labels(self._name).inc()
+            metrics.QUEUE_ADDS.labels(*self._labels).inc()
             self._wake()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -88,7 +89,7 @@ class WorkQueue(Generic[K]):
         self._failures[key] = failures + 1
         # 2.0 ** 1024 is not a number any more; the cap is reached long before.
         seconds = max(at_least, min(self._cap, self._base * 2.0 ** min(failures, 64)))
-        metrics.QUEUE_RETRIES.labels(self._name).inc()
+        metrics.QUEUE_RETRIES.labels(*self._labels).inc()
         self.add_after(key, seconds)
         return seconds
 
@@ -102,7 +103,7 @@ class WorkQueue(Generic[K]):
             return None
         key = self._ready.popleft()
         now = self._clock()
-        metrics.QUEUE_SECONDS.labels(self._name).observe(now - self._queued_at.pop(key))
+        metrics.QUEUE_SECONDS.labels(*self._labels).observe(now - self._queued_at.pop(key))
         self._active[key] = now
         return key
 
@@ -122,7 +123,7 @@ class WorkQueue(Generic[K]):
 
     def done(self, key: K) -> None:
         """Take the key back; it waits again if it was added meanwhile."""
-        metrics.WORK_SECONDS.labels(self._name).observe(self._clock() - self._active.pop(key))
+        metrics.WORK_SECONDS.labels(*self._labels).observe(self._clock() - self._active.pop(key))
         if key in self._dirty:
             self._dirty.discard(key)
             self.add(key)

@@ -238,6 +238,8 @@ def controller_manager(plane: ControlPlane) -> Iterator[None]:
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
         f"--secure-port={port}",
+        # Nodes of the tests have no kubelet that would say again and again that they are there.
+        "--node-monitor-grace-period=1h",
     ]
     log = plane.folder / "kube-controller-manager.log"
     with process(command, log) as manager:
@@ -247,6 +249,31 @@ def controller_manager(plane: ControlPlane) -> Iterator[None]:
             lambda: _runs(manager) and _has(plane, account),
         )
         yield
+
+
+@contextmanager
+def scheduler(plane: ControlPlane) -> Iterator[None]:
+    """Run kube-scheduler: pods get nodes, volumes that wait for their first consumer get bound."""
+    (port,) = free_ports(1)
+    command: list[str | Path] = [
+        plane.assets / "kube-scheduler",
+        f"--kubeconfig={plane.kubeconfig}",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+    ]
+    log = plane.folder / "kube-scheduler.log"
+    with process(command, log) as running:
+        wait_until(f"the scheduler listens (log: {log})", lambda: _runs(running) and _open(port))
+        yield
+
+
+def _open(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def install_crd(plane: ControlPlane) -> None:

@@ -47,6 +47,35 @@ def serving() -> dict[str, Any]:
     }
 
 
+def start(place: Namespace, pod: dict[str, Any]) -> None:
+    """Run a pod if everything that its containers refer to is there, or say what is not."""
+    for container in pod["spec"]["containers"]:
+        for variable in container.get("env", ()):
+            wanted = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
+            if wanted and not any(
+                secret["metadata"]["name"] == wanted for secret in place.items("secrets")
+            ):
+                message = f'secret "{wanted}" not found'
+                report(place, pod, waiting("CreateContainerConfigError", message))
+                return
+    report(place, pod, running())
+
+
+def running() -> dict[str, Any]:
+    """Return the status of a pod that works."""
+    return {
+        "phase": "Running",
+        "startTime": _now(),
+        "containerStatuses": [_container({"running": {"startedAt": _now()}})],
+    }
+
+
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    """Return the status of a pod whose container cannot be started."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"phase": "Pending", "startTime": _now(), "containerStatuses": [_container(state)]}
+
+
 def report(place: Namespace, pod: dict[str, Any], status: dict[str, Any]) -> None:
     """Write a pod's status."""
     path = place.path("pods", pod["metadata"]["name"])
@@ -66,15 +95,19 @@ def _status(phase: str, *, exit_code: int, result: dict[str, Any]) -> dict[str, 
         "startedAt": _now(),
         "finishedAt": _now(),
     }
-    container = {
+    container = _container({"terminated": ended})
+    return {"phase": phase, "startTime": _now(), "containerStatuses": [container]}
+
+
+def _container(state: dict[str, Any]) -> dict[str, Any]:
+    return {
         "name": "trainer",
-        "ready": False,
+        "ready": "running" in state,
         "restartCount": 0,
         "image": "registry.test/trainer:1",
         "imageID": "",
-        "state": {"terminated": ended},
+        "state": state,
     }
-    return {"phase": phase, "startTime": _now(), "containerStatuses": [container]}
 
 
 def _now() -> str:

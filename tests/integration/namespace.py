@@ -1,5 +1,6 @@
 """A namespace, and what tests of the operator do in it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tests.integration.controlplane import ControlPlane, wait_until
@@ -22,7 +23,12 @@ class Namespace:
         return f"{group}/namespaces/{self.name}/{kind}" + (f"/{name}" if name else "")
 
     def submit(
-        self, name: str = "demo", *, suspend: bool = False, **metadata: Any
+        self,
+        name: str = "demo",
+        *,
+        suspend: bool = False,
+        spec: Mapping[str, Any] | None = None,
+        **metadata: Any,
     ) -> dict[str, Any]:
         return self.plane.post(
             self.path("finetunejobs"),
@@ -34,6 +40,7 @@ class Namespace:
                     "model": {"source": "hf://acme/base"},
                     "dataset": {"source": "hf://acme/data", "format": "alpaca"},
                     **({"suspend": True} if suspend else {}),
+                    **(spec or {}),
                 },
             },
         )
@@ -45,9 +52,13 @@ class Namespace:
         found: list[dict[str, Any]] = self.plane.get(self.path(kind))["items"]
         return found
 
-    def reason(self, name: str = "demo") -> str:
+    def condition(self, type_: str, name: str = "demo") -> dict[str, Any]:
+        """Return a condition of a job, an empty one where it has none of the type."""
         conditions = self.job(name).get("status", {}).get("conditions", [])
-        return next((str(c["reason"]) for c in conditions if c["type"] == "Ready"), "")
+        return next((dict(found) for found in conditions if found["type"] == type_), {})
+
+    def reason(self, name: str = "demo") -> str:
+        return str(self.condition("Ready", name).get("reason", ""))
 
     def staged(self, name: str = "demo") -> None:
         """Wait until the first Job of a FineTuneJob is there and the status says so."""

@@ -9,7 +9,7 @@ would be indistinguishable from one that was never there.
 from typing import Any
 
 from finetune_api.exitcodes import FINAL
-from finetune_api.spec import CONFIGMAP_SOURCE_PREFIX
+from finetune_api.spec import CONFIGMAP_SOURCE_PREFIX, FineTuneJobSpec
 from finetune_operator.children import names, pod
 from finetune_operator.children.names import Stage
 from finetune_operator.revisions import JOB_FILE, Chosen
@@ -36,12 +36,11 @@ def render(job: Object, chosen: Chosen, stage: Stage, attempt: int) -> dict[str,
         stage=stage,
         attempt=attempt,
     )
-    queue = {names.QUEUE: spec.queue_name} if stage == "train" and spec.queue_name else {}
     name = names.job_name(job["metadata"]["name"], chosen.revision, stage, attempt)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": names.metadata(job, name, {**labels, **queue}),
+        "metadata": names.metadata(job, name, labels | _queue(spec, stage)),
         "spec": {
             "completions": 1,
             "parallelism": 1,
@@ -72,6 +71,21 @@ def render(job: Object, chosen: Chosen, stage: Stage, attempt: int) -> dict[str,
             },
         },
     }
+
+
+def _queue(spec: FineTuneJobSpec, stage: Stage) -> dict[str, str]:
+    """Return Kueue's labels: on the train Job alone, since no other stage asks for a GPU.
+
+    Kueue writes ``spec.suspend`` and the placement in the pod template from then on; a label on the
+    pods or on the Deployment would queue those by themselves.
+    """
+    if stage != "train":
+        return {}
+    wanted = {
+        names.QUEUE: spec.queue_name,
+        names.QUEUE_PRIORITY: spec.workload_priority_class_name,
+    }
+    return {label: value for label, value in wanted.items() if value}
 
 
 def _pod(job: Object, chosen: Chosen, stage: Stage) -> dict[str, Any]:

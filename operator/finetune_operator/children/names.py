@@ -15,6 +15,7 @@ BUILD = f"{PREFIX}/build"
 STAGE = f"{PREFIX}/stage"
 ATTEMPT = f"{PREFIX}/attempt"
 QUEUE = "kueue.x-k8s.io/queue-name"
+QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 MANAGED_BY = "finetune-operator"
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.unit.docs.vocabulary import documented
+
 from finetune_api.schema import schema_of
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.children import names
@@ -326,6 +328,12 @@ def stored(value: Any) -> Any:
 def check_status(status: Mapping[str, Any]) -> None:
     """Fail where a status is not one that the CRD takes and keeps whole."""
     FineTuneJobStatus.model_validate(status)
+    # What a trainer reported is its own word, and the tests let it say anything.
+    stages = [stage for each in status.get("revisions", ()) for stage in each.get("stages", ())]
+    known = {*documented(), *(stage.get("reason") for stage in stages)}
+    for condition in status.get("conditions", ()):
+        explained = condition["type"] != "Ready" or condition["reason"] in known
+        assert explained, f"docs/troubleshooting.md has no row for {condition}"
     unknown = list(unknown_keys(status, STATUS_SCHEMA, "status"))
     assert not unknown, f"the API server would prune {unknown}"
 

@@ -92,6 +92,7 @@ MAXIMAL_SPEC: Thing = {
         ],
     },
     "queueName": "gpu-queue",
+    "workloadPriorityClassName": "research",
     "priorityClassName": "batch-high",
     "podMetadata": {"labels": {"cost-centre": "42", "acme.example/team": "support"}},
     "suspend": False,

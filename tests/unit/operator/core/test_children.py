@@ -162,22 +162,6 @@ def test_all_that_is_written_outside_the_volume_is_scratch(stage: str, pod: Thin
 
 
 @pytest.mark.parametrize("thing", EACH)
-def test_kueue_sees_the_train_job_only(thing: Thing) -> None:
-    queued = thing["metadata"]["labels"].get(names.QUEUE)
-    pods = template(thing)
-    if pods:
-        assert names.QUEUE not in pods["metadata"]["labels"]
-    if thing["kind"] != "Job" or names.label(thing, names.STAGE) != "train":
-        assert queued is None
-    else:
-        assert queued in (None, "gpu-queue")
-
-
-def test_the_queue_of_the_maximal_train_job() -> None:
-    assert names.label(ALL["maximal"]["job-train"], names.QUEUE) == "gpu-queue"
-
-
-@pytest.mark.parametrize("thing", EACH)
 def test_children_are_owned_named_and_labelled(thing: Thing) -> None:
     meta = thing["metadata"]
     (owner,) = meta["ownerReferences"]
@@ -436,3 +420,17 @@ def test_the_budget_reaches_the_trainer() -> None:
     assert container["args"][-2:] == ["--max-gpu-seconds", "86400"]
     (container,) = containers(template(children(SPEC, MAXIMAL_CONFIG)["job-train"]))
     assert "--max-gpu-seconds" not in container["args"]
+
+
+def test_only_the_train_job_itself_is_queued() -> None:
+    own = {"kueue.x-k8s.io/queue-name": "gpu-queue", "kueue.x-k8s.io/priority-class": "research"}
+    queued = [
+        (title, {key: value for key, value in labels.items() if "kueue" in key})
+        for title, thing in ALL["maximal"].items()
+        for labels in labels_of(thing)
+    ]
+    assert [found for found in queued if found[1]] == [("job-train", own)]
+
+
+def test_nothing_is_queued_that_nobody_asked_to() -> None:
+    assert "kueue" not in json.dumps([*ALL["minimal"].values(), *ALL["administrators"].values()])

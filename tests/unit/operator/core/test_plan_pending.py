@@ -7,7 +7,7 @@ from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 
 DEADLINE = 600
-MENDS_ITSELF = ("Unschedulable", "Queued")
+MENDS_ITSELF = ("Unschedulable",)
 
 
 def waiting(reason: str, message: str) -> Thing:
@@ -127,7 +127,8 @@ def test_what_only_the_events_of_a_pod_tell(reason: str, note: str, cause: str) 
     cluster = at("train")
     pod = workload.pod_of_stage(cluster, "train")
     cluster.events = [event(pod, reason, note, cluster.stamp())]
-    assert told(cluster) == (cause, note, "Reconciling")
+    assert told(cluster)[::2] == (cause, "Reconciling")
+    assert told(cluster)[1].startswith(note)
     workload.start(cluster, pod)
     assert told(cluster)[0] == "Training"
 
@@ -146,7 +147,8 @@ def test_a_job_that_can_create_no_pod(note: str, cause: str) -> None:
     older = event(job, "FailedCreate", "something else", "2029-01-01T00:00:00Z")
     cluster.events = [event(job, "FailedCreate", note, cluster.stamp()), older]
     cluster.wait(DEADLINE)
-    assert told(cluster) == (cause, note, "Reconciling")
+    assert told(cluster)[::2] == (cause, "Reconciling")
+    assert told(cluster)[1].startswith(f"{note}; ")
     cluster.wait(1)
     assert told(cluster)[2] == "Stalled"
     workload.sync(cluster)
@@ -167,17 +169,116 @@ def test_a_job_that_can_create_no_further_pod() -> None:
     assert told(cluster)[::2] == ("QuotaExceeded", "Reconciling")
 
 
-def test_queued() -> None:
+@pytest.mark.parametrize(
+    ("message", "cause", "advice"),
+    [
+        (
+            "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.",
+            "Unschedulable",
+            "label a node",
+        ),
+        (
+            "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.",
+            "Unschedulable",
+            "spec.placement.zones",
+        ),
+        (
+            "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind.",
+            "VolumePending",
+            "spec.storage.storageClassName",
+        ),
+        ('storageclass.storage.k8s.io "fast" not found', "VolumePending", "describe pvc"),
+    ],
+)
+def test_what_the_scheduler_says_comes_with_the_way_out(
+    message: str, cause: str, advice: str
+) -> None:
+    cluster = at("train")
+    workload.pod_of_stage(cluster, "train")["status"] = unscheduled(message)
+    reason, text, _ = told(cluster)
+    assert reason == cause
+    assert text.startswith(message)
+    assert advice in text
+
+
+def test_a_volume_that_is_not_bound_says_why_itself() -> None:
+    cluster = at("stage")
+    workload.pod_of_stage(cluster, "stage")["status"] = PODS["VolumePending"]
+    (claim,) = cluster.each("PersistentVolumeClaim")
+    note = 'storageclass.storage.k8s.io "fast" not found'
+    refused = event(claim, "ProvisioningFailed", note, cluster.stamp())
+    refused["regarding"]["name"] = claim["metadata"]["name"]
+    cluster.events = [refused]
+    assert told(cluster)[1].endswith(f"claim {claim['metadata']['name']}: {note}")
+
+
+def queued() -> tuple[Cluster, Thing]:
+    """Return a cluster whose train Job a queue has suspended at its creation, and that Job."""
     cluster = Cluster()
     cluster.edit(queueName="gpu")
     workload.run(cluster, "stage")
     cluster.settle()
     (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
     job["spec"]["suspend"] = True
+    cluster.settle()
+    return cluster, job
+
+
+def suspension(cluster: Cluster) -> tuple[str, str]:
+    """Return status and reason of the condition Suspended."""
+    (found,) = (each for each in cluster.plan().status["conditions"] if each["type"] == "Suspended")
+    return found["status"], found["reason"]
+
+
+def test_queued() -> None:
+    cluster, job = queued()
     cluster.wait(7 * 86_400)
     assert told(cluster)[::2] == ("Queued", "Reconciling")
-    suspended = {each["type"]: each for each in cluster.plan().status["conditions"]}["Suspended"]
-    assert (suspended["status"], suspended["reason"]) == ("True", "Queued")
+    assert "queue gpu" in told(cluster)[1]
+    assert suspension(cluster) == ("True", "Queued")
+    note = 'no WorkloadPriorityClass "research" found'
+    cluster.events = [event(job, "WorkloadPriorityClassNotFound", note, cluster.stamp())]
+    assert told(cluster)[1].endswith(f": {note}")
+
+
+def test_admitted_and_sent_back_before_a_pod_ran_is_queued_again() -> None:
+    cluster, job = queued()
+    job["spec"]["suspend"] = False
+    workload.sync(cluster)
+    cluster.settle()
+    assert told(cluster)[0] == "Training"
+    cluster.remove(workload.pod_of_stage(cluster, "train"))
+    job["spec"]["suspend"] = True
+    assert told(cluster)[::2] == ("Queued", "Reconciling")
+
+
+def test_preempted_and_admitted_again() -> None:
+    cluster, job = queued()
+    job["spec"]["suspend"] = False
+    workload.sync(cluster)
+    workload.start(cluster, workload.pod_of_stage(cluster, "train"))
+    cluster.settle()
+    cluster.remove(workload.pod_of_stage(cluster, "train"))
+    job["spec"]["suspend"] = True
+    cluster.settle()
+    cluster.wait(86_400)
+    assert told(cluster)[::2] == ("Preempted", "Reconciling")
+    assert suspension(cluster) == ("True", "Preempted")
+    assert [each.reason for each in cluster.plan().events] == [], "an event for each transition"
+    job["spec"]["suspend"] = False
+    workload.sync(cluster)
+    assert told(cluster)[0] == "Training"
+    assert suspension(cluster) == ("False", "Running")
+    (attempt,) = (s for s in cluster.status["revisions"][0]["stages"] if s["stage"] == "train")
+    assert attempt["attempt"] == 1, "it is the same Job"
+
+
+def test_a_queue_that_nobody_named_is_a_queue_too() -> None:
+    cluster = at("stage")
+    (job,) = cluster.each("Job")
+    cluster.remove(workload.pod_of_stage(cluster, "stage"))
+    job["spec"]["suspend"] = True
+    assert told(cluster)[::2] == ("Queued", "Reconciling")
 
 
 @pytest.mark.parametrize(

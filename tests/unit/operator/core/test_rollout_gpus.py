@@ -136,7 +136,7 @@ def test_it_comes_back_on_preemption_and_waits_for_the_queue() -> None:
     cluster.remove(pod)
     cluster.settle()
     assert replicas(cluster) == [1]
-    assert reason(cluster) == "Queued"
+    assert reason(cluster) == "Preempted"
 
 
 def test_it_comes_back_on_failure() -> None:

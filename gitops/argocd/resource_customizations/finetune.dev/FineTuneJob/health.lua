@@ -1,0 +1,44 @@
+-- Health of a FineTuneJob.
+--
+-- The conditions decide, never their order: Stalled is Degraded, Ready is Healthy, a job that its
+-- user paused is Suspended, everything else is on its way. A job that waits in a queue is on its
+-- way too: Argo CD takes Suspended for "not finished" and would never complete the sync wave.
+
+local health = {
+  status = "Progressing",
+  message = "Waiting for the operator to observe the FineTuneJob",
+}
+
+if obj.status == nil or obj.status.observedGeneration ~= obj.metadata.generation then
+  return health
+end
+
+local conditions = {}
+for _, condition in ipairs(obj.status.conditions or {}) do
+  conditions[condition.type] = condition
+end
+
+local function is_true(type)
+  return conditions[type] ~= nil and conditions[type].status == "True"
+end
+
+local ready = conditions["Ready"]
+if ready == nil then
+  return health
+end
+health.message = ready.reason .. ": " .. ready.message
+
+if is_true("Stalled") then
+  health.status = "Degraded"
+  -- Nobody who asks the endpoint notices this; an endpoint that is down is another matter.
+  if is_true("Serving") then
+    local build = (obj.status.serving or {}).build or "an earlier build"
+    health.message = "Build " .. build .. " still serves; the change failed: " .. health.message
+  end
+elseif is_true("Ready") then
+  health.status = "Healthy"
+elseif is_true("Suspended") and conditions["Suspended"].reason == "SuspendedByUser" then
+  health.status = "Suspended"
+end
+
+return health

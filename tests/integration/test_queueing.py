@@ -1,0 +1,133 @@
+"""A train Job in a queue: suspended, admitted, preempted and admitted again by somebody else.
+
+Kueue's part is played with the writes that it makes to a Job (``suspend``, and the node selector of
+a flavor in the pod template); what follows from them is the real Job controller's doing.
+"""
+
+from typing import Any
+
+import pytest
+from tests.integration import kubelet
+from tests.integration.controlplane import wait_until
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import OperatorProcess
+
+pytestmark = pytest.mark.usefixtures("controller_manager")
+
+QUEUE = {"queueName": "gpu", "workloadPriorityClassName": "research"}
+LABELS = {"kueue.x-k8s.io/queue-name": "gpu", "kueue.x-k8s.io/priority-class": "research"}
+FLAVOR = {"flavor": "on-demand"}
+
+
+def kueue(place: Namespace, job: dict[str, Any], change: dict[str, Any]) -> None:
+    """Write to a Job as Kueue does; one that it stops loses its start time, too."""
+    path = place.path("jobs", job["metadata"]["name"])
+    media = "application/merge-patch+json"
+    place.plane.request("PATCH", f"{path}?fieldManager=kueue", {"spec": change}, media)
+    if change["suspend"]:
+        wait_until("the Job controller has stopped it", lambda: _is_suspended(place, path))
+        status = {"status": {"startTime": None}}
+        place.plane.request("PATCH", f"{path}/status?fieldManager=kueue", status, media)
+
+
+def _is_suspended(place: Namespace, path: str) -> bool:
+    found = place.plane.get(path)["status"].get("conditions", [])
+    return any((each["type"], each["status"]) == ("Suspended", "True") for each in found)
+
+
+def train_jobs(place: Namespace) -> list[dict[str, Any]]:
+    return [job for job in place.items("jobs") if kubelet.stage_of(job) == "train"]
+
+
+def finish_staging(place: Namespace) -> None:
+    def staged() -> bool:
+        for pod in place.items("pods"):
+            if kubelet.stage_of(pod) == "stage" and pod["status"]["phase"] == "Pending":
+                kubelet.report(place, pod, kubelet.completed("stage"))
+        return bool(train_jobs(place))
+
+    wait_until("there is a train Job", staged)
+
+
+def ours(job: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how often and by what the operator wrote to an object."""
+    return [
+        (entry["operation"], entry.get("subresource", ""))
+        for entry in job["metadata"]["managedFields"]
+        if entry["manager"] == "finetune-operator"
+    ]
+
+
+def test_a_job_is_queued_preempted_and_goes_on_without_a_write_of_ours(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    place.submit(spec=QUEUE)
+    finish_staging(place)
+    (job,) = train_jobs(place)
+    kueue(place, job, {"suspend": True})
+    assert LABELS.items() <= job["metadata"]["labels"].items()
+    for each in (*place.items("jobs"), *place.items("pods"), job["spec"]["template"]):
+        own = each["metadata"]["labels"]
+        is_it = each["metadata"].get("name") == job["metadata"]["name"]
+        assert is_it or not any(key.startswith("kueue") for key in own)
+
+    wait_until("it is queued", lambda: place.reason() == "Queued")
+    assert place.condition("Reconciling")["status"] == "True"
+    assert place.condition("Suspended")["reason"] == "Queued"
+    assert "queue gpu" in place.condition("Ready")["message"]
+
+    template = {"spec": {"nodeSelector": FLAVOR}}
+    kueue(place, job, {"suspend": False, "template": template})
+    pod = _pod(place)
+    kubelet.report(place, pod, kubelet.running())
+    wait_until("it trains", lambda: place.reason() == "Training")
+    operator.settled()
+
+    kueue(place, job, {"suspend": True})
+    wait_until("it is preempted", lambda: place.reason() == "Preempted")
+    assert place.condition("Reconciling")["status"] == "True"
+    assert place.condition("Suspended")["reason"] == "Preempted"
+    assert place.condition("Stalled") == {}
+
+    kueue(place, job, {"suspend": False})
+    again = _pod(place, other_than=pod)
+    assert again["spec"]["nodeSelector"] == FLAVOR
+    kubelet.report(place, again, kubelet.running())
+    wait_until("it trains again", lambda: place.reason() == "Training")
+    assert place.condition("Suspended")["status"] == "False"
+
+    (after,) = train_jobs(place)
+    assert after["metadata"]["uid"] == job["metadata"]["uid"]
+    assert ours(after) == [("Update", "")]
+    assert after["metadata"]["managedFields"] != job["metadata"]["managedFields"]
+    operator.settled()
+    told = [each for each in place.items("events") if each["regarding"]["kind"] == "FineTuneJob"]
+    told.sort(key=lambda event: str(event["eventTime"]))
+    training = next(event for event in told if event["reason"] == "Training")
+    assert training["series"]["count"] == 3, "each transition counts, on one object"
+    assert [event["reason"] for event in told] == [
+        "Staging",
+        "DataReady",
+        "Training",
+        "Queued",
+        "Preempted",
+    ]
+    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+
+
+def _pod(place: Namespace, other_than: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Wait for the train Job's pod and return it."""
+    found: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        found[:] = [
+            pod
+            for pod in place.items("pods")
+            if kubelet.stage_of(pod) == "train"
+            and (other_than is None or pod["metadata"]["uid"] != other_than["metadata"]["uid"])
+            and not pod["metadata"].get("deletionTimestamp")
+        ]
+        return bool(found)
+
+    wait_until("the train Job has a pod", look)
+    return found[0]

@@ -1,0 +1,339 @@
+"""Why a job is not running: each cause for real, answered within 30 s, and over once it is mended.
+
+API server, controller manager and scheduler are real, and so are their refusals. Nodes are objects
+without a kubelet; what a kubelet would say of a missing Secret or image is said by the tests, in
+its words, from what the API server holds. A real kubelet says it in tests/e2e.
+
+All jobs are submitted at once, each into a namespace of its own, and looked at one by one.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pytest
+from tests.integration import controlplane, kubelet, operatorprocess
+from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+from tests.integration.namespace import Namespace
+
+ANSWER_SECONDS = 30.0
+MENDED_SECONDS = 60.0
+NODES = "/api/v1/nodes"
+CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+VOLUMES = "/api/v1/persistentvolumes"
+POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+BINDINGS = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+ZONE = "topology.kubernetes.io/zone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Something that keeps a job from running.
+
+    before: makes it so in the namespace; spec: what the job asks for beside the usual; mend: takes
+    the cause away; after: what Ready says then.
+    """
+
+    reason: str
+    words: tuple[str, ...]
+    mend: Callable[[Namespace], object]
+    spec: Callable[[str], dict[str, Any]] = lambda namespace: {}
+    before: Callable[[Namespace], object] = lambda place: None
+    after: str = "Staging"
+
+
+def add_node(plane: ControlPlane, name: str, labels: dict[str, str], *, gpus: int = 0) -> None:
+    """Register a node that is ready, as a kubelet would."""
+    amounts = {"cpu": "64", "memory": "512Gi", "pods": "110", "ephemeral-storage": "1Ti"}
+    amounts |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    plane.post(NODES, {"metadata": {"name": name, "labels": labels}})
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
+    status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
+    plane.merge(f"{NODES}/{name}/status", {"status": status})
+
+
+def add_class(plane: ControlPlane, name: str) -> None:
+    """Create a storage class whose volumes are made by hand, and bound when a pod needs one."""
+    plane.post(
+        CLASSES,
+        {
+            "metadata": {"name": name},
+            "provisioner": "kubernetes.io/no-provisioner",
+            "volumeBindingMode": "WaitForFirstConsumer",
+        },
+    )
+
+
+def add_volume(plane: ControlPlane, class_: str, *, zone: str = "") -> None:
+    """Create a volume, of a class or of none ("")."""
+    where = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [zone]}]}
+    plane.post(
+        VOLUMES,
+        {
+            "metadata": {"name": f"volume-{uuid.uuid4().hex[:8]}"},
+            "spec": {
+                "capacity": {"storage": "1Ti"},
+                "accessModes": ["ReadWriteOnce"],
+                "hostPath": {"path": "/nowhere"},
+                **({"storageClassName": class_} if class_ else {}),
+                **({"nodeAffinity": {"required": {"nodeSelectorTerms": [where]}}} if zone else {}),
+            },
+        },
+    )
+
+
+def stored(place: Namespace) -> None:
+    """Give the namespace a class of its name, and a volume of it."""
+    add_class(place.plane, place.name)
+    add_volume(place.plane, place.name)
+
+
+def in_class(namespace: str) -> dict[str, Any]:
+    return {"storage": {"storageClassName": namespace}}
+
+
+def quota(place: Namespace, **hard: str) -> None:
+    """Give the namespace a volume and a quota that is in force."""
+    stored(place)
+    path = f"/api/v1/namespaces/{place.name}/resourcequotas"
+    place.plane.apply(
+        f"{path}/budget",
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "budget"},
+            "spec": {"hard": hard},
+        },
+    )
+    wait_until(
+        "the quota is in force",
+        lambda: place.plane.get(f"{path}/budget").get("status", {}).get("hard") == hard,
+    )
+
+
+def lift_quota(place: Namespace) -> None:
+    place.plane.delete(f"/api/v1/namespaces/{place.name}/resourcequotas/budget")
+
+
+def forbid(place: Namespace, group: str, resource: str) -> None:
+    """Give the namespace a volume, and a policy in force that denies a resource's creation."""
+    stored(place)
+    rule = {
+        "apiGroups": [group],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": [resource],
+    }
+    place.plane.post(
+        POLICIES,
+        {
+            "metadata": {"name": place.name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [rule]},
+                "validations": [
+                    {"expression": "false", "message": "images must come from trusted.example"}
+                ],
+            },
+        },
+    )
+    own = {"matchLabels": {"kubernetes.io/metadata.name": place.name}}
+    place.plane.post(
+        BINDINGS,
+        {
+            "metadata": {"name": place.name},
+            "spec": {
+                "policyName": place.name,
+                "validationActions": ["Deny"],
+                "matchResources": {"namespaceSelector": own},
+            },
+        },
+    )
+    probes: dict[str, dict[str, Any]] = {
+        "pods": {"spec": {"containers": [{"name": "probe", "image": "probe"}]}},
+        "persistentvolumeclaims": {
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}},
+            }
+        },
+    }
+    path = f"{place.path(resource)}?dryRun=All"
+    probe = {"metadata": {"name": "probe"}, **probes[resource]}
+    wait_until("the policy is in force", lambda: _refused(place.plane, path, probe))
+
+
+def _refused(plane: ControlPlane, path: str, body: dict[str, Any]) -> bool:
+    try:
+        plane.post(path, body)
+    except ApiError as error:
+        return "trusted.example" in str(error)
+    return False
+
+
+def allow(place: Namespace) -> None:
+    place.plane.delete(f"{BINDINGS}/{place.name}")
+
+
+def label_node(place: Namespace) -> None:
+    place.plane.merge(f"{NODES}/a", {"metadata": {"labels": {"pool": place.name}}})
+
+
+def create_secret(place: Namespace) -> None:
+    place.plane.post(
+        place.path("secrets"), {"metadata": {"name": "hf-token"}, "stringData": {"token": "hf_x"}}
+    )
+
+
+def zonal(place: Namespace) -> None:
+    """Give the namespace a volume in zone b, where there is no GPU to train on."""
+    add_class(place.plane, place.name)
+    add_volume(place.plane, place.name, zone="b")
+
+
+def add_gpu_in_zone_b(place: Namespace) -> None:
+    add_node(place.plane, f"gpu-{place.name}", {ZONE: "b"}, gpus=1)
+
+
+CAUSES = {
+    "label": Cause(
+        reason="Unschedulable",
+        words=("didn't match Pod's node affinity/selector", "label a node"),
+        before=stored,
+        spec=lambda ns: {**in_class(ns), "placement": {"nodeSelector": {"pool": ns}}},
+        mend=label_node,
+    ),
+    "secret": Cause(
+        reason="SecretMissing",
+        words=('secret "hf-token" not found', "tokenSecretRef"),
+        before=stored,
+        spec=lambda ns: {
+            **in_class(ns),
+            "model": {"source": "hf://acme/base", "tokenSecretRef": {"name": "hf-token"}},
+        },
+        mend=create_secret,
+    ),
+    "class": Cause(
+        reason="VolumePending",
+        words=("not found",),
+        spec=in_class,
+        mend=stored,
+    ),
+    "no-default-class": Cause(
+        reason="VolumePending",
+        words=("unbound immediate PersistentVolumeClaims", "spec.storage.storageClassName"),
+        mend=lambda place: add_volume(place.plane, ""),
+    ),
+    "quota-of-pods": Cause(
+        reason="QuotaExceeded",
+        words=("exceeded quota: budget", "pods=1"),
+        before=lambda place: quota(place, pods="0"),
+        spec=in_class,
+        mend=lift_quota,
+    ),
+    "quota-of-volumes": Cause(
+        reason="QuotaExceeded",
+        words=("exceeded quota: budget", "persistentvolumeclaims=1"),
+        before=lambda place: quota(place, persistentvolumeclaims="0"),
+        spec=in_class,
+        mend=lift_quota,
+    ),
+    "policy-on-pods": Cause(
+        reason="FailedCreate",
+        words=("ValidatingAdmissionPolicy", "images must come from trusted.example"),
+        before=lambda place: forbid(place, "", "pods"),
+        spec=in_class,
+        mend=allow,
+    ),
+    "policy-on-volumes": Cause(
+        reason="FailedCreate",
+        words=("ValidatingAdmissionPolicy", "images must come from trusted.example"),
+        before=lambda place: forbid(place, "", "persistentvolumeclaims"),
+        spec=in_class,
+        mend=allow,
+    ),
+    "zone": Cause(
+        reason="Unschedulable",
+        words=("PersistentVolume's node affinity", "spec.placement.zones"),
+        before=zonal,
+        spec=in_class,
+        mend=add_gpu_in_zone_b,
+        after="Training",
+    ),
+}
+
+
+def report(place: Namespace, cause: Cause) -> None:
+    """Report on the pods that have a node, as their kubelet would."""
+    for pod in place.items("pods"):
+        if not pod["spec"].get("nodeName") or pod["status"]["phase"] != "Pending":
+            continue
+        if cause.after == "Training" and kubelet.stage_of(pod) == "stage":
+            kubelet.report(place, pod, kubelet.completed("stage"))
+        else:
+            kubelet.start(place, pod)
+
+
+def seconds_to_the_answer(place: Namespace, reason: str) -> float:
+    """Return the time from the newest object that cannot go on to the event that says why."""
+    made = [place.job(), *place.items("jobs")]
+    since = max(each["metadata"]["creationTimestamp"] for each in made)
+    (told,) = (
+        each["eventTime"]
+        for each in place.items("events")
+        if (each["regarding"]["kind"], each["reason"]) == ("FineTuneJob", reason)
+    )
+    return (datetime.fromisoformat(told) - datetime.fromisoformat(since)).total_seconds()
+
+
+@pytest.fixture(scope="module")
+def places(
+    controller_manager: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Namespace]]:
+    """A namespace with a job for each cause; two nodes, of which that in zone a has the GPUs."""
+    plane = controller_manager
+    add_node(plane, "a", {ZONE: "a"}, gpus=len(CAUSES))
+    add_node(plane, "b", {ZONE: "b"})
+    with (
+        controlplane.scheduler(plane),
+        operatorprocess.operator(plane, tmp_path_factory.mktemp("operator")),
+    ):
+        found = {name: Namespace(plane, plane.namespace(f"waiting-{name}")) for name in CAUSES}
+        for name, place in found.items():
+            CAUSES[name].before(place)
+        for name, place in found.items():
+            place.submit(spec=CAUSES[name].spec(place.name))
+        yield found
+        for place in found.values():
+            plane.delete(place.path("finetunejobs"))
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_the_cause_is_told_within_30_seconds_and_once_mended_it_goes_on(
+    places: dict[str, Namespace], name: str
+) -> None:
+    place, cause = places[name], CAUSES[name]
+
+    def told() -> bool:
+        for each, its in places.items():
+            report(its, CAUSES[each])
+        return place.reason() == cause.reason
+
+    wait_until(f"Ready has reason {cause.reason}", told)
+    message = place.condition("Ready")["message"]
+    for word in cause.words:
+        assert word in message
+    assert seconds_to_the_answer(place, cause.reason) < ANSWER_SECONDS
+
+    cause.mend(place)
+
+    def goes_on() -> bool:
+        report(place, cause)
+        return place.reason() == cause.after and any(
+            pod["status"]["phase"] == "Running" for pod in place.items("pods")
+        )
+
+    wait_until("it goes on", goes_on, MENDED_SECONDS)
+    assert place.condition("Stalled") == {}

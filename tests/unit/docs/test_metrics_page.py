@@ -1,0 +1,42 @@
+"""docs/metrics.md lists every metric of the operator, as it is."""
+
+import re
+from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
+
+from finetune_operator import fleet, metrics
+
+PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([\w, ]+) \| (.+) \|$", re.MULTILINE)
+
+
+def declared() -> dict[str, tuple[str, str]]:
+    """Return type and labels of the operator's metrics, by the name that Prometheus sees."""
+    found = [
+        (each._name, str(each._type), each._labelnames)
+        for module in (metrics, fleet)
+        for each in vars(module).values()
+        if isinstance(each, MetricWrapperBase)
+    ]
+    found += [
+        (each.name, each.type, each._labelnames)
+        for each in fleet.FLEET.collect()
+        if isinstance(each, GaugeMetricFamily | CounterMetricFamily)
+    ]
+    return {
+        name + ("_total" if type_ == "counter" else ""): (type_, ", ".join(labels))
+        for name, type_, labels in found
+    }
+
+
+def test_every_metric_has_its_row_and_every_row_its_metric() -> None:
+    rows = {name: (type_, labels) for name, type_, labels, _ in ROW.findall(PAGE.read_text())}
+    assert rows == declared()
+
+
+def test_everything_that_is_registered_is_declared() -> None:
+    served = {family.name for family in metrics.REGISTRY.collect()}
+    ours = {name.removesuffix("_total") for name in declared()}
+    assert {name for name in served if not name.startswith("process_")} == ours
