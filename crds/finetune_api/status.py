@@ -98,6 +98,18 @@ class Data(StatusModel):
     planned_steps: int | None = Field(None, description="Optimizer steps that training will take.")
 
 
+class Estimate(StatusModel):
+    """What staging expects the job to take."""
+
+    card: str | None = Field(None, description="Card that the estimate was held against.")
+    micro_batch_size: int | None = Field(None, description="Rows in one forward pass.")
+    training_memory: str | None = Field(None, description="GPU memory of training.")
+    serving_memory: str | None = Field(None, description="GPU memory of each serving pod.")
+    host_memory: str | None = Field(None, description="Host memory of the train pod.")
+    volume: str | None = Field(None, description="Disk of the whole job.")
+    training_seconds: int | None = Field(None, description="Time of training, very roughly.")
+
+
 class Revision(StatusModel):
     """One frozen resolution of the spec, and what became of it."""
 
@@ -105,6 +117,7 @@ class Revision(StatusModel):
     stages: list[Attempt] = Field(default_factory=list, description="Its stages, in their order.")
     artifacts: Artifacts = Field(Artifacts(), description="What went in and came out, by digest.")
     data: Data = Field(Data(), description="What staging found in the dataset.")
+    estimate: Estimate | None = Field(None, description="What staging expects the job to take.")
 
 
 class TrainingProgress(StatusModel):

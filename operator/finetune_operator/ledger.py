@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.status import Artifacts, Attempt, Data, Revision
+from finetune_api.status import Artifacts, Attempt, Data, Estimate, Revision
 from finetune_operator.children.names import Stage
 
 
@@ -44,14 +44,17 @@ class Ledger:
         self._revisions[revision] = present.model_copy(update={"stages": stages})
 
     def note(self, revision: str, findings: Mapping[str, Any]) -> None:
-        """Keep what a stage reported: digests and row counts, by their names in ``Result``."""
+        """Keep what a stage reported: digests, counts, estimates, by their names in ``Result``."""
         present = self.revision(revision)
         artifacts = present.artifacts.model_dump(by_alias=True) | _known(Artifacts, findings)
         data = present.data.model_dump(by_alias=True) | _known(Data, findings)
+        before = present.estimate.model_dump(by_alias=True) if present.estimate else {}
+        estimate = before | _known(Estimate, findings)
         self._revisions[revision] = present.model_copy(
             update={
                 "artifacts": Artifacts.model_validate(artifacts),
                 "data": Data.model_validate(data),
+                "estimate": Estimate.model_validate(estimate) if estimate else None,
             }
         )
 
@@ -63,7 +66,10 @@ class Ledger:
         ]
 
 
-def _known(model: type[Artifacts] | type[Data], findings: Mapping[str, Any]) -> dict[str, Any]:
+Group = Artifacts | Data | Estimate
+
+
+def _known(model: type[Group], findings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those findings that a model has a place for.
 
     The trainer may be of another version than the operator: what it says in a form that is not
@@ -77,7 +83,7 @@ def _known(model: type[Artifacts] | type[Data], findings: Mapping[str, Any]) -> 
     }
 
 
-def _fits(model: type[Artifacts] | type[Data], finding: Mapping[str, Any]) -> bool:
+def _fits(model: type[Group], finding: Mapping[str, Any]) -> bool:
     try:
         model.model_validate(finding)
     except ValidationError:

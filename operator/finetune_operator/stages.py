@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from finetune_api.resolve import digest
 from finetune_api.status import Attempt
 from finetune_operator import diagnosis, outcome
 from finetune_operator.children import jobs, names, volume
@@ -94,7 +95,7 @@ class Stages:
         if attempt is not None and attempt.outcome == "Completed":
             return None
         if attempt is not None and attempt.outcome == "Failed":
-            if attempt.retry_key == self.chosen.resolved.retry_key:
+            if attempt.retry_key == self._retry_key(stage):
                 return Position(
                     state="stalled",
                     reason=attempt.reason or "Failed",
@@ -146,6 +147,15 @@ class Stages:
             for other in self.jobs.values()
         )
 
+    def _retry_key(self, stage: Stage) -> str:
+        """Return the key of what a failed stage is tried again for when it changes.
+
+        Staging is held against how the model will be served as well; a job that was refused for
+        that must not need another field's edit to go on.
+        """
+        key = self.chosen.resolved.retry_key
+        return digest([key, jobs.estimated(self.spec)]) if stage == "stage" else key
+
     def _record(self, attempt: Attempt, **changes: Any) -> None:
         self.ledger.record(self.chosen.revision, attempt.model_copy(update=changes))
 
@@ -175,7 +185,7 @@ class Stages:
             build=build,
             attempt=number,
             outcome="Starting",
-            retry_key=self.chosen.resolved.retry_key,
+            retry_key=self._retry_key(stage),
         )
         self.ledger.record(self.chosen.revision, started)
         self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)

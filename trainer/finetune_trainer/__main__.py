@@ -1,11 +1,13 @@
 """``python -m finetune_trainer stage|train|merge``: runs one command and leaves its result.
 
-The result is one JSON object in the termination message; the exit code says whether trying again
+``estimate``, ``import-axolotl`` and ``run`` are for people: they print, and leave no result. The
+result is one JSON object in the termination message; the exit code says whether trying again
 can help. Nothing heavy is imported before it is needed: SIGTERM ends the process by itself until
 the handler is in place, which is at once, and with a result from then on.
 """
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
@@ -18,6 +20,9 @@ from finetune_api.job import JobConfig
 from finetune_api.result import Result
 from finetune_trainer import threads
 from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
+from finetune_trainer.estimate import cards
+from finetune_trainer.estimate.budget import Asked
+from finetune_trainer.estimate.serving import Wanted
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
 from finetune_trainer.signals import StopRequest
@@ -29,6 +34,12 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
+}
+
+TOOLS = {
+    "estimate": ("finetune_trainer.estimate.command", "what a manifest will take"),
+    "import-axolotl": ("finetune_trainer.axolotl.command", "an Axolotl YAML as a manifest"),
+    "run": ("finetune_trainer.workstation", "stage, train and merge on this machine"),
 }
 
 
@@ -44,13 +55,20 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--work", type=Path, required=True, help="the volume's root")
     root = _Parser(prog="finetune_trainer", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    commands.add_parser("stage", parents=[common], help="fetch, check and tokenise")
+    stage = commands.add_parser("stage", parents=[common], help="fetch, check and tokenise")
+    stage.add_argument("--card", help="nvidia.com/gpu.product of the nodes that train and serve")
+    stage.add_argument("--serving-share", type=float, help="share of the card that vLLM takes")
+    stage.add_argument("--serving-length", type=int, help="tokens of the longest request")
+    stage.add_argument("--no-merge", action="store_true", help="nothing will be merged")
     train = commands.add_parser("train", parents=[common], help="train the adapter")
     train.add_argument("--max-gpu-seconds", type=float, help="budget over all attempts")
     merge = commands.add_parser("merge", parents=[common], help="make the 16-bit model")
     merge.add_argument("--build", required=True, help="name of the build, as in merged-<build>")
     merge.add_argument("--dtype", choices=("auto", "float16", "bfloat16"), default="auto")
     merge.add_argument("--base", choices=("dequantized", "original"), default="dequantized")
+    for name, (module, text) in TOOLS.items():
+        tool = commands.add_parser(name, help=text)
+        importlib.import_module(module).add_arguments(tool)
     return root
 
 
@@ -61,6 +79,8 @@ def main(arguments: list[str]) -> int:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     threads.configure(os.environ)
+    if arguments and arguments[0] in TOOLS:
+        return _tool(arguments, stop)
     command = next((each for each in arguments if each in ("stage", "train", "merge")), "stage")
     progress = Progress(command)
     try:
@@ -91,6 +111,17 @@ def main(arguments: list[str]) -> int:
     return code
 
 
+def _tool(arguments: list[str], stop: StopRequest) -> int:
+    """Run a command for people: what it has to say goes to the terminal."""
+    module = importlib.import_module(TOOLS[arguments[0]][0])
+    try:
+        code: int = module.run(parser().parse_args(arguments), stop)
+    except (TrainerError, Stopped) as ended:
+        print(f"{ended.reason}: {ended}", file=sys.stderr)
+        return int(ended.code)
+    return code
+
+
 def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> Result:
     job = read_job(options.config)
     layout = Layout(work=options.work)
@@ -98,7 +129,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
     if options.command == "stage":
         from finetune_trainer import stage
 
-        return stage.run(job, layout, progress)
+        return stage.run(job, layout, progress, asked=_asked(options))
     os.environ.update(OFFLINE)
     if options.command == "train":
         from finetune_trainer import train
@@ -108,6 +139,18 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
 
     return merge.run(
         job, layout, progress, build=options.build, dtype=options.dtype, base=options.base
+    )
+
+
+def _asked(options: argparse.Namespace) -> Asked:
+    card = cards.find(options.card) if options.card else None
+    if options.card and card is None:
+        log(f"{options.card} is no card of the table: nothing is refused for its memory")
+    share, length = options.serving_share, options.serving_length
+    return Asked(
+        card=card,
+        serving=None if share is None else Wanted(max_model_len=length, share=share),
+        merges=not options.no_merge,
     )
 
 

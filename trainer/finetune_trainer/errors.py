@@ -12,6 +12,7 @@
     ├── ResumeRefused        78     what lies on the volume does not belong to this job
     ├── CudaOutOfMemory      80     even at micro-batch 1
     ├── LossDiverged         81     loss or gradients not finite
+    ├── DoesNotFit           82     training or serving is too large for the card
     ├── NotMergeable         84
     └── BudgetExceeded       85     GPU seconds spent
     Stopped                 143     SIGTERM; a BaseException, so that no handler swallows it
@@ -107,6 +108,13 @@ class LossDiverged(TrainerError):
 
     code = ExitCode.LOSS_DIVERGED
     reason = "LossDiverged"
+
+
+class DoesNotFit(TrainerError):
+    """By its estimate, training or serving is too large for the card."""
+
+    code = ExitCode.DOES_NOT_FIT
+    reason = "DoesNotFit"
 
 
 class NotMergeable(TrainerError):

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 FILE = "manifest.json"
+DESCRIPTIONS = ("README.md", "loss.png", "curves.json")
+"""Files that tell how a folder came about. They are checked like all others, but are no part of its
+digest: equal results of two runs are equal, however long each took."""
 
 
 class ManifestError(Exception):
@@ -42,7 +45,8 @@ class Manifest:
     @property
     def digest(self) -> str:
         """One digest for the folder's content, independent of when it was made."""
-        lines = "".join(f"{entry.sha256}  {entry.name}\n" for entry in self.files)
+        content = [entry for entry in self.files if entry.name not in DESCRIPTIONS]
+        lines = "".join(f"{entry.sha256}  {entry.name}\n" for entry in content)
         return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
     def size(self) -> int:

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,8 +29,13 @@ HELP = {
     "eta_seconds": "Seconds until this stage is done, estimated.",
     "last_checkpoint_step": "Step of the newest checkpoint that was verified and published.",
     "gpu_seconds": "GPU seconds of this job's training, over all attempts.",
+    "step_seconds": "Seconds of the last optimizer step, without its wait for rows.",
+    "data_wait_seconds": "Seconds that steps of this process waited for their rows.",
+    "gpu_memory_peak_bytes": "Most GPU memory that was allocated at once in this process.",
 }
-COUNTERS = {"gpu_seconds"}
+COUNTERS = {"gpu_seconds", "data_wait_seconds"}
+RETRIES = "Times that this training was begun again, over all attempts, by cause."
+CHECKPOINT_AGE = "Seconds since the newest checkpoint of this process was published."
 
 
 class Progress(Collector):
@@ -42,6 +47,17 @@ class Progress(Collector):
         self._values: dict[str, float] = {}
         self._started = time.monotonic()
         self._ratio_at_start = 0.0
+        self._retries: dict[str, int] = {}
+        self._checkpoint_at: float | None = None
+
+    def retried(self, counts: Mapping[str, int]) -> None:
+        """Record how often the training was begun again, by cause."""
+        self._retries = dict(counts)
+
+    def checkpoint_published(self, step: int) -> None:
+        """Record that a checkpoint was published just now."""
+        self.set(last_checkpoint_step=step)
+        self._checkpoint_at = time.monotonic()
 
     def set(self, **values: float | None) -> None:
         """Record figures by their name in ``HELP``. None leaves the present one."""
@@ -77,6 +93,14 @@ class Progress(Collector):
         for name, value in list(self._values.items()):
             family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
             yield family(f"finetune_{name}", HELP[name], value=value)
+        if self._checkpoint_at is not None:
+            age = time.monotonic() - self._checkpoint_at
+            yield GaugeMetricFamily("finetune_checkpoint_age_seconds", CHECKPOINT_AGE, value=age)
+        if self._retries:
+            retries = CounterMetricFamily("finetune_retries", RETRIES, labels=["cause"])
+            for cause, count in sorted(self._retries.items()):
+                retries.add_metric([cause], count)
+            yield retries
 
     def serve(self) -> None:
         """Serve /metrics on port 9400, or where FINETUNE_METRICS_PORT says ("off": nowhere)."""

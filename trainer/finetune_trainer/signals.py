@@ -40,6 +40,10 @@ class StopRequest:
             self._deferred = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.request()
+
+    def request(self) -> None:
+        """Ask for the stop, as SIGTERM does."""
         first = not self.requested
         self.requested = True
         if first and not self._deferred:

@@ -7,14 +7,19 @@ network.
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
-from finetune_trainer import manifest, stage_base, stage_rows
+from finetune_trainer import manifest, stage_base, stage_estimate, stage_rows
 from finetune_trainer.errors import full_volume_named
+from finetune_trainer.estimate import report
+from finetune_trainer.estimate.budget import Asked
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress
 
 
-def run(job: JobConfig, layout: Layout, progress: Progress) -> Result:
+def run(
+    job: JobConfig, layout: Layout, progress: Progress, *, asked: Asked | None = None
+) -> Result:
     """Stage a job, or find that it is staged already."""
+    asked = asked or Asked()
     found = staged(layout, job, hashes=True)
     if found is not None:
         return _result(*found, message="staged already")
@@ -23,11 +28,20 @@ def run(job: JobConfig, layout: Layout, progress: Progress) -> Result:
         source = stage_rows.pin(job)
         begun = stage_base.begin(job, layout, also_needed=source.size)
         rows = stage_rows.tokenise(job, layout, source, begun)
+        bill = stage_estimate.check(
+            job,
+            begun.config,
+            rows.rows,
+            asked,
+            base_bytes=begun.size,
+            base_left=begun.left,
+            work=layout.work,
+        )
         base = stage_base.finish(begun, job, layout, progress)
-        dataset = stage_rows.publish(job, layout, source, begun, rows)
+        dataset = stage_rows.publish(job, layout, source, begun, rows, bill)
     manifest.sweep(layout.work)
     progress.ratio(1.0)
-    return _result(base, dataset, message="base and dataset are staged")
+    return _result(base, dataset, message=f"base and dataset are staged{said(bill)}")
 
 
 def staged(
@@ -40,6 +54,11 @@ def staged(
     base = manifest.valid(layout.base, kind=stage_base.KIND, key=job.revision, hashes=hashes)
     dataset = manifest.valid(layout.dataset, kind=stage_rows.KIND, key=job.revision)
     return None if base is None or dataset is None else (base, dataset)
+
+
+def said(bill: stage_estimate.Bill) -> str:
+    """Return the bill as the end of a sentence."""
+    return f"; {bill.sentence}" if bill.sentence else ""
 
 
 def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, message: str) -> Result:
@@ -66,6 +85,7 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
                     "plannedSteps",
                 )
             },
+            **report.status(facts.get(stage_estimate.FACT)),
         },
         warnings=facts["warnings"],
     )

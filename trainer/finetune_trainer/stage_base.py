@@ -35,6 +35,18 @@ class Begun:
     shards: tuple[str, ...] = ()
     digests: dict[str, str]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        if self.repository is None:
+            return self.published.size() if self.published else 0
+        return self.repository.size_of(self.shards)
+
+    @property
+    def left(self) -> int:
+        """Bytes of the weights that are still to be fetched, at most."""
+        return 0 if self.published else max(0, self.size - bytes_below(self.folder))
+
 
 def begin(job: JobConfig, layout: Layout, *, also_needed: int) -> Begun:
     """Pin the base, check what can be checked, and make sure that its weights will fit.

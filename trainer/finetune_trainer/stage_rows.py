@@ -17,6 +17,7 @@ from finetune_trainer.progress import log
 from finetune_trainer.rendering import Renderer, reads_the_clock
 from finetune_trainer.sources import Hub, Repository
 from finetune_trainer.stage_base import Begun
+from finetune_trainer.stage_estimate import FACT, Bill
 from finetune_trainer.tokenizers import load_tokenizer, stop_ids
 
 KIND = "dataset"
@@ -108,7 +109,12 @@ def tokenise(job: JobConfig, layout: Layout, source: Source, base: Begun) -> Tok
 
 
 def publish(
-    job: JobConfig, layout: Layout, source: Source, base: Begun, tokenised: Tokenised
+    job: JobConfig,
+    layout: Layout,
+    source: Source,
+    base: Begun,
+    tokenised: Tokenised,
+    bill: Bill,
 ) -> manifest.Manifest:
     """Publish the tokenised rows."""
     rows, template = tokenised.rows, tokenised.template
@@ -142,7 +148,8 @@ def publish(
             "trainTokens": counts.train_tokens,
             "trainedTokens": counts.trained_tokens,
             "longestRow": counts.longest,
-            "warnings": _warnings(job, base, tokenised),
+            FACT: bill.facts,
+            "warnings": [*_warnings(job, base, tokenised), *bill.warnings],
         },
     )
 

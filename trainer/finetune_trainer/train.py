@@ -11,7 +11,15 @@ from pathlib import Path
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
-from finetune_trainer import backends, checkpoints, manifest, reference, stage, stage_rows
+from finetune_trainer import (
+    backends,
+    checkpoints,
+    manifest,
+    reference,
+    stage,
+    stage_estimate,
+    stage_rows,
+)
 from finetune_trainer.dataset import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import (
     CudaOutOfMemory,
@@ -80,7 +88,10 @@ class _Run:
 
     def result(self) -> Result:
         written = self.job.training.advanced.micro_batch_size
-        start = written or math.gcd(DEFAULT_MICRO_BATCH, self.job.training.effective_batch_size)
+        picked = (self.data.facts.get(stage_estimate.FACT) or {}).get("microBatch")
+        # Without an estimate the family is not known; the smallest batches are the safe ones.
+        cautious = math.gcd(DEFAULT_MICRO_BATCH, self.job.training.effective_batch_size)
+        start = written or picked or cautious
         checkpoint = self._checkpoint()
         if checkpoint is not None:
             start = min(start, checkpoint.facts["microBatch"])

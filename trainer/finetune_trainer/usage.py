@@ -1,4 +1,4 @@
-"""What a job's training has cost, over all attempts: a small file on its volume.
+"""What a job's training has cost and how often it was begun again: a small file on its volume.
 
 A GPU is held from the moment the pod's process starts, so the clock starts with the process and not
 with the first step. A kill loses at most what passed since the last write.
@@ -8,9 +8,14 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from finetune_trainer.manifest import write_json
+
+KILLED = "killed"
+"""How an attempt ended that did not say how: out of host memory, or its node went away."""
 
 
 def process_age() -> float:
@@ -24,10 +29,16 @@ class Usage:
     """GPU seconds so far. ``gpus`` is how many this process holds."""
 
     def __init__(self, path: Path, *, gpus: int = 1) -> None:
-        """Read what earlier attempts have spent."""
+        """Read what earlier attempts have spent; the last one's end is this one's cause."""
         self._path = path
         self._gpus = gpus
-        self._before = recorded(path)
+        before = _read(path)
+        self._before = _number(before.get("gpuSeconds"))
+        found = before.get("retries")
+        self.retries: Counter[str] = Counter(found if isinstance(found, dict) else {})
+        if before.get("ended"):
+            self.retries[str(before["ended"])] += 1
+        self._ended: str | None = KILLED
         self._written = 0.0
         self._lock = threading.Lock()
 
@@ -41,14 +52,38 @@ class Usage:
         with self._lock:
             seconds = self.gpu_seconds
             if seconds >= self._written + at_most_every * self._gpus:
-                write_json(self._path, {"gpuSeconds": round(seconds, 1)})
+                document = {
+                    "gpuSeconds": round(seconds, 1),
+                    "retries": dict(self.retries),
+                    "ended": self._ended,
+                }
+                write_json(self._path, document)
                 self._written = seconds
             return seconds
+
+    def retry(self, cause: str) -> None:
+        """Count that training is begun again within this process."""
+        self.retries[cause] += 1
+        self.record()
+
+    def ended(self, cause: str | None) -> None:
+        """Say how this attempt ends, None for well; another one after it counts by that."""
+        self._ended = cause
+        self.record()
 
 
 def recorded(path: Path) -> float:
     """GPU seconds in the file; 0 where there is none, or where it is unreadable."""
+    return _number(_read(path).get("gpuSeconds"))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return float(json.loads(path.read_text())["gpuSeconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -19,6 +19,8 @@ CONTAINER = "trainer"
 WORK = "/work"
 CONFIG = "/etc/finetune"
 METRICS_PORT = 9400
+CARD_LABEL = "nvidia.com/gpu.product"
+"""Label that NVIDIA's GPU feature discovery puts on nodes."""
 GRACE_SECONDS = 120
 """Longest time that a checkpoint may take; some clouds give a spot node no more than this."""
 
@@ -148,11 +150,31 @@ def _file(configmap: str, key: str, path: str) -> dict[str, Any]:
 
 def _own_arguments(chosen: Chosen, stage: Stage) -> list[str]:
     spec = chosen.resolved.spec
+    if stage == "stage":
+        return estimated(spec)
     if stage == "train" and spec.run_policy.max_gpu_seconds is not None:
         return ["--max-gpu-seconds", str(spec.run_policy.max_gpu_seconds)]
     if stage == "merge":
         return ["--build", chosen.build, "--dtype", spec.merge.dtype, "--base", spec.merge.base]
     return []
+
+
+def estimated(spec: FineTuneJobSpec) -> list[str]:
+    """Return what staging holds the job against: the card, and how it will be served.
+
+    Not in job.json, which is frozen: another card or context length gives a refused job another
+    attempt.
+    """
+    serving, arguments = spec.serving, []
+    if card := (spec.placement.node_selector or {}).get(CARD_LABEL):
+        arguments += ["--card", card]
+    if serving.enabled:
+        arguments += ["--serving-share", str(serving.gpu_memory_utilization)]
+        if serving.max_model_len is not None:
+            arguments += ["--serving-length", str(serving.max_model_len)]
+    from_adapter = serving.enabled and serving.mode == "adapter"
+    merges = spec.merge.enabled and not from_adapter
+    return arguments if merges else [*arguments, "--no-merge"]
 
 
 def _environment(chosen: Chosen, stage: Stage) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ def failed(stage: str, reason: str) -> str:
 
 FULL = run("train", ExitCode.VOLUME_FULL, failed("train", "VolumeFull"))
 DIVERGED = run("train", ExitCode.LOSS_DIVERGED, failed("train", "LossDiverged"))
+REFUSED = run("stage", ExitCode.DOES_NOT_FIT, failed("stage", "DoesNotFit"))
+SHORTER = edit(serving={"maxModelLen": 4096})
 GROW = edit(storage={"size": "100Gi"})
 
 
@@ -45,6 +47,18 @@ def orphan(stage: str) -> Step:
 
 
 CASES = {
+    "serving that does not fit is looked at again when it is edited": Case(
+        given=(REFUSED, settle, SHORTER),
+        actions=("Create Job demo-r1-stage-2",),
+        ready="-Staging",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
+    ),
+    "a training that failed is not tried again for an edit of serving": Case(
+        given=(STAGED, DIVERGED, settle, SHORTER),
+        ready="-LossDiverged",
+        conditions=FAILED_TRAINING,
+        says="because of LossDiverged",
+    ),
     "a failure that no retry can mend": Case(
         given=(STAGED, DIVERGED),
         ready="-LossDiverged",

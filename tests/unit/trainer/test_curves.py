@@ -1,0 +1,45 @@
+"""The loss curve over resumes, and its picture."""
+
+import math
+from pathlib import Path
+
+from finetune_trainer import plot
+from finetune_trainer.curves import Curves
+
+
+def falling(steps: int) -> Curves:
+    curves = Curves()
+    for step in range(1, steps + 1):
+        noise = 0.2 * math.sin(step * 1.7)
+        loss = 1 + 2 * math.exp(-step / 60) + noise * math.exp(-step / 80)
+        curves.add(step, loss=loss, learningRate=2e-4 * (1 - step / steps), gradNorm=1 + noise)
+        if step % 25 == 0:
+            curves.add(step, evalLoss=1.1 + 2 * math.exp(-step / 60))
+    return curves
+
+
+def test_a_resumed_run_goes_on_with_the_curve_of_its_checkpoint(tmp_path: Path) -> None:
+    curves = falling(10)
+    curves.save(tmp_path)
+    resumed = Curves.load(tmp_path)
+    assert resumed.series == curves.series
+    resumed.add(8, loss=0.5)
+    assert [step for step, _ in resumed["loss"]] == [*range(1, 8), 8]
+    assert resumed["loss"][-1] == (8, 0.5)
+
+
+def test_a_checkpoint_without_a_curve_begins_one(tmp_path: Path) -> None:
+    assert Curves.load(tmp_path)["loss"] == []
+
+
+def test_equal_curves_make_equal_pictures(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        plot.draw(falling(120), tmp_path / name, title="support")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_of_one_step_has_a_picture_too(tmp_path: Path) -> None:
+    plot.draw(falling(1), tmp_path / "one.png", title="one")
+    plot.draw(Curves(), tmp_path / "none.png", title="none")
+    assert (tmp_path / "none.png").stat().st_size > 0

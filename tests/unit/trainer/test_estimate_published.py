@@ -1,0 +1,75 @@
+"""The formula against what others published, row by row. Published figures are GB, not GiB."""
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.trainer import shapes
+
+from finetune_api.recipe import AdvancedTraining, Lora, Training
+from finetune_trainer.estimate import memory
+from finetune_trainer.estimate.memory import Stack
+from finetune_trainer.estimate.shape import Shape, read
+from finetune_trainer.estimate.stacks import STACKS
+
+GB = 1e9
+TOLERANCE = 0.10
+# https://unsloth.ai/docs/basics/unsloth-benchmarks: longest context of Llama 3.1 8B, QLoRA of rank
+# 32 on all linear layers, one row a batch.
+UNSLOTH = {8: 2972, 12: 21848, 16: 40724, 24: 78475, 40: 153977, 48: 191728, 80: 342733}
+# The same table's row for transformers with FlashAttention 2. That was before TRL left out PEFT's
+# prepare_model_for_kbit_training, which holds embeddings and head in float32.
+TRANSFORMERS = {12: 932, 16: 2551, 24: 5789, 40: 12264, 48: 15502, 80: 28454}
+WITH_KBIT = Stack(
+    name="transformers with kbit preparation",
+    layer=memory.stock_layer,
+    head=memory.full_head,
+    offloads=False,
+    embedding_bytes=4,
+)
+# LLaMA-Factory's wiki, "Performance comparison": Llama 2 7B, QLoRA of rank 8, FlashAttention 2, one
+# row a batch on an A100, before losses were chunked; GB rounded to whole ones.
+PLAIN = replace(WITH_KBIT, name="transformers", embedding_bytes=None)
+LLAMA_FACTORY = {1024: 6, 2048: 7, 4096: 9, 8192: 12, 16384: 19, 32768: 32}
+
+
+def recipe(r: int) -> Training:
+    return Training(lora=Lora(r=r), advanced=AdvancedTraining(micro_batch_size=1))
+
+
+def shape(config: dict[str, object]) -> Shape:
+    found = read(config)
+    assert found is not None
+    return found
+
+
+def estimated(config: dict[str, object], stack: Stack, *, r: int, tokens: int) -> float:
+    found = memory.training(shape(config), recipe(r), stack, micro_batch=1, length=tokens)
+    return found.total / GB
+
+
+ROWS = [
+    *(("unsloth", gb, tokens) for gb, tokens in UNSLOTH.items()),
+    *(("transformers", gb, tokens) for gb, tokens in TRANSFORMERS.items()),
+    *(("llama-factory", gb, tokens) for tokens, gb in LLAMA_FACTORY.items()),
+]
+
+
+@pytest.mark.parametrize(("table", "published", "tokens"), ROWS)
+def test_each_published_row_is_met(table: str, published: int, tokens: int) -> None:
+    found = {
+        "unsloth": lambda: estimated(shapes.LLAMA31_8B, STACKS["unsloth"], r=32, tokens=tokens),
+        "transformers": lambda: estimated(shapes.LLAMA31_8B, WITH_KBIT, r=32, tokens=tokens),
+        "llama-factory": lambda: estimated(shapes.LLAMA2_7B, PLAIN, r=8, tokens=tokens),
+    }[table]()
+    assert found == pytest.approx(published, rel=TOLERANCE)
+
+
+def test_parameters_are_counted_as_they_are() -> None:
+    # The models' own cards: 8,030,261,248 and 6,738,415,616 and 134,515,008.
+    assert shape(shapes.LLAMA3_8B).parameters == 8_030_261_248
+    assert shape(shapes.LLAMA2_7B).parameters == 6_738_415_616
+    assert shape(shapes.SMOLLM2_135M).parameters == 134_515_008
+
+
+def test_the_adapter_of_an_8b_model() -> None:
+    assert memory.adapter_parameters(shape(shapes.LLAMA3_8B), recipe(16)) == 41_943_040

@@ -1,0 +1,128 @@
+"""Axolotl's ``datasets`` → ``spec.dataset``."""
+
+import re
+from typing import Any
+
+from finetune_api.spec import HF_SOURCE
+from finetune_trainer.axolotl.reader import Settings
+from finetune_trainer.errors import InvalidSpec
+
+FORMATS = {
+    "alpaca": ("alpaca", "alpaca"),
+    "chat_template": ("messages", None),
+    "messages": ("messages", None),
+    "completion": ("text", None),
+    "pretrain": ("text", None),
+}
+"""Axolotl's type → format, and the prompt template that renders the same prompt."""
+
+
+def dataset(settings: Settings, warnings: list[str]) -> dict[str, Any]:
+    """Return ``spec.dataset``. Raises InvalidSpec where there is no dataset to train on."""
+    found = settings.take("datasets")
+    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+        raise InvalidSpec("datasets is missing or empty: name one dataset with its path and type")
+    if len(found) > 1:
+        settings.warn(
+            "datasets",
+            f"only the first of {len(found)} is taken: a job trains on one dataset, so join them "
+            "in a repository of their own",
+        )
+    one = Settings(found[0], warnings, at="datasets[0].")
+    result: dict[str, Any] = {"source": _source(one), **_format(one)}
+    for key in ("revision", "split"):
+        if (value := one.take(key)) is not None:
+            result[key] = value
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(result.get("split", "train"))):
+        one.warn("split", "is an expression, of which the name alone is taken")
+        result["split"] = re.split(r"[^A-Za-z0-9_.-]", str(result["split"]))[0] or "train"
+    shards = one.take("shards")
+    one.take("shards_idx", "preprocess_shards")
+    if shards is not None:
+        one.warn(
+            "shards",
+            f"keeps one shard of {shards}, so Axolotl trains on 1/{shards} of the rows "
+            f"({100 / float(shards):.3g} %); this job trains on all of them: set "
+            "dataset.maxSamples to train on fewer",
+        )
+    one.finish()
+    result["validationFraction"] = _validation(settings)
+    settings.drop("is read in no other way than datasets: not taken", "test_datasets")
+    return result
+
+
+def _source(one: Settings) -> str:
+    path = str(one.take("path") or "")
+    if not path:
+        raise InvalidSpec("datasets[0].path is missing")
+    kind = one.take("ds_type", "data_files")
+    source = path if "://" in path else f"hf://{path}"
+    if kind is None and re.fullmatch(HF_SOURCE, source):
+        return source
+    one.warn(
+        "path",
+        "is no repository of a hub: put the rows into a ConfigMap (kubectl create configmap rows "
+        "--from-file=rows.jsonl) or into a dataset repository, and name that in dataset.source",
+    )
+    return "configmap://rows/rows.jsonl"
+
+
+def _format(one: Settings) -> dict[str, Any]:
+    kind = one.take("type")
+    if isinstance(kind, dict):
+        one.warn(
+            "type",
+            "has a prompt of its own, which is not taken: rows are rendered by the base's chat "
+            "template, or by the Alpaca prompt with dataset.promptTemplate: alpaca",
+        )
+        columns = {part: kind.get(f"field_{part}") for part in ("instruction", "input", "output")}
+        return _with_columns("alpaca", columns)
+    name = str(kind or "")
+    base = name.split(".")[0].split(":")[0]
+    if base.startswith("alpaca") and base != "alpaca":
+        one.warn("type", "is taken for alpaca: check the prompt and the names of the columns")
+        base = "alpaca"
+    if base not in FORMATS:
+        one.warn(
+            "type",
+            "is a format that a FineTuneJob does not have: rows are read as messages, which "
+            "they must be turned into",
+        )
+        base = "chat_template"
+    format_, template = FORMATS[base]
+    if template:
+        one.warn(
+            "type",
+            "renders the Alpaca prompt, also for models with a chat template of their own; kept as "
+            "promptTemplate: alpaca (leave it out to train the prompt that the model knows)",
+        )
+        return {"format": format_, "promptTemplate": template}
+    if format_ == "messages":
+        column = one.take("field_messages")
+        mapping = one.take("message_property_mappings")
+        if mapping and dict(mapping) != {"role": "role", "content": "content"}:
+            one.warn(
+                "message_property_mappings", "messages must have role and content: rename them"
+            )
+        one.drop(
+            "the loss is taken on what the assistant says",
+            *("roles_to_train", "train_on_eos", "message_field_training", "train_on_eot"),
+        )
+        return _with_columns(format_, {"messages": column})
+    return _with_columns(format_, {"text": one.take("field")})
+
+
+def _with_columns(format_: str, columns: dict[str, Any]) -> dict[str, Any]:
+    named = {part: name for part, name in columns.items() if name and name != part}
+    return {"format": format_, **({"columns": named} if named else {})}
+
+
+def _validation(settings: Settings) -> float:
+    size = settings.take("val_set_size") or 0
+    if 0 <= size <= 0.5:
+        return float(size)
+    settings.warn(
+        "val_set_size",
+        "is a number of rows; dataset.validationFraction is a share of them: 0.05 is written",
+    )
+    return 0.05

@@ -1,0 +1,173 @@
+"""Axolotl's training keys → ``spec.training``."""
+
+from typing import Any, get_args
+
+from finetune_api.recipe import Optimizer, Scheduler
+from finetune_trainer.axolotl.reader import Settings
+
+OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
+
+
+def training(settings: Settings, *, held_out: bool) -> dict[str, Any]:
+    """Return ``spec.training``. ``held_out`` is True where rows are held out for evaluation."""
+    micro = int(settings.take("micro_batch_size", "batch_size") or 1)
+    accumulation = int(settings.take("gradient_accumulation_steps") or 1)
+    steps = settings.take("max_steps")
+    epochs = settings.take("num_epochs") or 1
+    result: dict[str, Any] = {"maxSteps": steps} if steps else {"epochs": epochs}
+    result |= {
+        "learningRate": float(settings.take("learning_rate") or 2e-4),
+        "effectiveBatchSize": micro * accumulation,
+        "sequenceLength": int(settings.take("sequence_len") or 512),
+        "packing": "always" if settings.take("sample_packing") else "never",
+    }
+    if settings.take("train_on_inputs"):
+        result["trainOn"] = "all"
+    seed = settings.take("seed")
+    result["seed"] = 42 if seed is None else seed
+    result["lora"] = _lora(settings)
+    result["advanced"] = {"microBatchSize": micro, **_advanced(settings, steps, held_out=held_out)}
+    return result
+
+
+def _lora(settings: Settings) -> dict[str, Any]:
+    targets = settings.take("lora_target_modules")
+    everything = settings.take("lora_target_linear")
+    if isinstance(targets, str) and targets != "all-linear":
+        settings.warn("lora_target_modules", "is a pattern: name the layers; all-linear is written")
+        everything = True
+    if isinstance(targets, list):
+        if "lm_head" in targets:
+            settings.warn("lora_target_modules", "an adapter on lm_head is never trained: left out")
+        targets = [name for name in targets if name != "lm_head"]
+    settings.drop(
+        "layers that are trained whole do not carry over",
+        "lora_modules_to_save",
+        "unfrozen_parameters",
+    )
+    settings.drop(
+        "does not carry over: a job starts from the base with a new adapter", "lora_model_dir"
+    )
+    lora: dict[str, Any] = {
+        "r": int(settings.take("lora_r") or 8),
+        "alpha": int(settings.take("lora_alpha") or 16),
+        "dropout": float(settings.take("lora_dropout") or 0),
+        "targetModules": ["all-linear"] if everything or not targets else targets,
+    }
+    for key, name in (("peft_use_rslora", "useRslora"), ("peft_use_dora", "useDora")):
+        if settings.take(key):
+            lora[name] = True
+    if lora["dropout"]:
+        settings.warn("lora_dropout", "costs about two thirds more memory in each layer; kept")
+    return lora
+
+
+def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, Any]:
+    found = {
+        "gradientCheckpointing": _checkpointing(settings),
+        "padToSequenceLength": bool(settings.take("pad_to_sequence_len")),
+        "overlong": "truncate" if settings.take("excess_length_strategy") == "truncate" else None,
+        "optimizer": _optimizer(settings),
+        "lrSchedulerType": _scheduler(settings),
+        "warmupRatio": _warmup(settings, steps),
+        "weightDecay": settings.take("weight_decay"),
+        "maxGradNorm": settings.take("max_grad_norm"),
+        "tf32": settings.take("tf32"),
+        "attnImplementation": _attention(settings),
+        "quantization": _quantization(settings),
+        "evalSteps": _every(settings, "eval_steps", "evals_per_epoch") if held_out else None,
+        "saveSteps": _every(settings, "save_steps", "saves_per_epoch"),
+        "loggingSteps": settings.take("logging_steps"),
+    }
+    settings.take("eval_steps", "evals_per_epoch", "eval_strategy", "save_strategy")
+    settings.take("evaluation_strategy", "save_total_limit")
+    return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+def _checkpointing(settings: Settings) -> bool:
+    value = settings.take("gradient_checkpointing")
+    if value is None:
+        settings.warn(
+            "gradient_checkpointing",
+            "is not written, and in Axolotl that is off: every layer's activations stay on the "
+            "card; kept as gradientCheckpointing: false (leave that line out to switch it on)",
+        )
+    elif isinstance(value, str):
+        settings.warn("gradient_checkpointing", "where activations wait is the backend's choice")
+    return bool(value)
+
+
+def _optimizer(settings: Settings) -> str:
+    name = str(settings.take("optimizer") or "adamw_torch_fused")
+    name = OPTIMIZERS.get(name, name)
+    if name in get_args(Optimizer):
+        return name
+    settings.warn("optimizer", "is not offered: adamw_torch_fused is written")
+    return "adamw_torch_fused"
+
+
+def _scheduler(settings: Settings) -> str:
+    name = str(settings.take("lr_scheduler") or "cosine")
+    if name in get_args(Scheduler):
+        return name
+    settings.warn("lr_scheduler", "is not offered: cosine is written")
+    return "cosine"
+
+
+def _warmup(settings: Settings, steps: Any) -> float | None:
+    ratio, count = settings.take("warmup_ratio"), settings.take("warmup_steps")
+    if ratio is None and count is not None:
+        if not steps:
+            settings.warn(
+                "warmup_steps",
+                "is a number of steps, and how many there are in all is known only once the rows "
+                "are read: the built-in warmupRatio 0.03 is used",
+            )
+            return None
+        ratio = round(float(count) / float(steps), 4)
+    if ratio is not None and ratio > 0.5:
+        settings.warn("warmup_ratio", "more than half of the run: 0.5 is written")
+    return None if ratio is None else min(0.5, float(ratio))
+
+
+def _attention(settings: Settings) -> str | None:
+    written = settings.take("attn_implementation")
+    flags = {
+        "flash_attention": "flash_attention_2",
+        "sdp_attention": "sdpa",
+        "eager_attention": "eager",
+    }
+    for flag, name in flags.items():
+        if settings.take(flag):
+            written = name
+    settings.drop("is not offered: the kernel is chosen by itself", "xformers_attention")
+    if written in (None, "flash_attention_2", "sdpa", "eager"):
+        return None if written is None else str(written)
+    settings.warn("attn_implementation", "is not offered: the kernel is chosen by itself")
+    return None
+
+
+def _quantization(settings: Settings) -> dict[str, Any]:
+    found = settings.take("bnb_config_kwargs")
+    kwargs = dict(found) if isinstance(found, dict) else {}
+    result = {
+        "type": kwargs.get("bnb_4bit_quant_type"),
+        "doubleQuant": kwargs.get("bnb_4bit_use_double_quant"),
+        "computeDtype": "float16" if settings.take("fp16") is True else None,
+    }
+    if settings.take("bf16") is False and result["computeDtype"] is None:
+        result["computeDtype"] = "float32"
+    settings.take("bfloat16", "float16")
+    return {name: value for name, value in result.items() if value is not None}
+
+
+def _every(settings: Settings, steps: str, times: str) -> int | None:
+    value = settings.take(steps)
+    if settings.take(times) is not None and value is None:
+        settings.warn(
+            times, f"counts from the rows: the built-in cadence is used ({steps} sets it)"
+        )
+    if isinstance(value, float) and value < 1:
+        settings.warn(steps, "is a share of the run: the built-in cadence is used")
+        return None
+    return None if not value else int(value)

@@ -1,0 +1,158 @@
+"""GPU memory of a QLoRA training step, part by part.
+
+    peak = weights + adapter + kept activations + max(one layer, the head) + workspace + context
+
+Kept activations are each layer's input (with gradient checkpointing) or everything that its
+backward pass needs (without). One layer is what is alive while its backward pass runs; its
+coefficients are counted from the computation, tensor by tensor, and a test holds them to what
+PyTorch really saves. Bytes throughout; ``tokens`` is the micro-batch times the padded row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from finetune_api.recipe import Training
+from finetune_trainer.estimate.shape import Shape
+
+GIB = 2**30
+CONTEXT = int(0.6 * GIB)
+"""CUDA's context, cuBLAS and kernels: 0.5 to 0.7 GiB on current drivers."""
+FRAGMENTATION = 1.05
+"""What the allocator loses, with expandable segments."""
+STATES = {
+    "adamw": (2, 8),
+    "lion": (1, 4),
+    "ademamix": (3, 12),
+}
+"""Optimizer → bytes of state a weight, in 8 bits and in 32."""
+COMPUTE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes at the peak of a step."""
+
+    weights: int
+    embeddings: int
+    adapter: int
+    optimizer: int
+    activations: int
+    loss: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return sum(getattr(self, each.name) for each in fields(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """How a library trains: what the formula has to know of it.
+
+    ``layer`` and ``head`` give the bytes of one layer's backward pass and of the loss;
+    ``offloads`` is True where the layers' inputs wait in the host's memory.
+    """
+
+    name: str
+    layer: Callable[[Shape, Training, int], int]
+    head: Callable[[Shape, int], int]
+    offloads: bool
+    embedding_bytes: int | None = None
+    """Bytes a weight of embeddings, head and norms; None is the compute type's own."""
+    adapter_bytes: int = 4
+
+
+def adapter_parameters(shape: Shape, recipe: Training) -> int:
+    """Weights of the adapter."""
+    targets = shape.targets(recipe.lora.target_modules).values()
+    return shape.layers * recipe.lora.r * sum(inputs + outputs for inputs, outputs in targets)
+
+
+def state_bytes(recipe: Training) -> float:
+    """Bytes of optimizer state for each adapter weight."""
+    name = recipe.advanced.optimizer
+    eight, full = next(each for key, each in STATES.items() if key in name)
+    # One float32 scale for each block of 256, of each state.
+    return eight * (1 + 4 / 256) if "8bit" in name else full
+
+
+def training(
+    shape: Shape, recipe: Training, stack: Stack, *, micro_batch: int, length: int
+) -> Memory:
+    """Return the peak of a step over ``micro_batch`` rows padded or packed to ``length``."""
+    advanced = recipe.advanced
+    tokens = micro_batch * length
+    compute = COMPUTE_BYTES[advanced.quantization.compute_dtype]
+    constants = 1 / 64 + 4 / 16384 if advanced.quantization.double_quant else 4 / 64
+    adapter = adapter_parameters(shape, recipe)
+    layer = stack.layer(shape, recipe, length) * tokens
+    head = stack.head(shape, tokens)
+    if advanced.gradient_checkpointing:
+        inputs = 0 if stack.offloads else shape.layers * shape.hidden * compute * tokens
+        activations, loss = inputs + layer, max(0, head - layer)
+    else:
+        activations, loss = shape.layers * layer, head
+    parts = {
+        "weights": shape.linear_parameters * (0.5 + constants),
+        "embeddings": shape.other_parameters * (stack.embedding_bytes or compute),
+        "adapter": adapter * (stack.adapter_bytes + stack.adapter_bytes),
+        "optimizer": adapter * state_bytes(recipe),
+        "activations": activations,
+        "loss": loss,
+        "overhead": shape.largest_linear * compute,
+    }
+    sizes = {name: int(size) for name, size in parts.items()}
+    sizes["overhead"] += CONTEXT + int(sum(sizes.values()) * (FRAGMENTATION - 1))
+    return Memory(**sizes)
+
+
+def stock_layer(shape: Shape, recipe: Training, length: int) -> int:
+    """Bytes a token that PyTorch, transformers and PEFT keep of one layer under autocast.
+
+    PEFT gives each adapted projection its own 16-bit copy of its input, since the adapter's weights
+    are float32 and the input is cast there and back.
+    """
+    wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
+    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    norms = shape.norms * (4 * shape.hidden + 4)
+    attention = wide * (query + 2 * key + query) + 4 * shape.heads + 2 * wide * shape.head_dim
+    if recipe.advanced.attn_implementation == "eager":
+        attention += shape.heads * length * (4 + wide)
+    gate = 3 * wide * shape.intermediate
+    targets = shape.targets(recipe.lora.target_modules)
+    inputs = sum(size for size, _ in targets.values())
+    copies = wide * inputs + wide * recipe.lora.r * len(targets)
+    if recipe.lora.dropout:
+        # Dropout keeps its mask, one byte an element on CUDA.
+        copies += inputs
+    if recipe.lora.use_dora:
+        # DoRA scales each projection's base result and its adapter's on their own.
+        copies += 2 * wide * sum(outputs for _, outputs in targets.values())
+    return norms + attention + gate + copies
+
+
+def fused_layer(shape: Shape, recipe: Training, length: int) -> int:
+    """Bytes a token of one layer with Unsloth's fused kernels, and of what their backward adds.
+
+    Its projections share their inputs, its MLP keeps gate and up alone; their gradients and the
+    product's are made in the backward pass.
+    """
+    wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
+    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    kept = (
+        shape.norms * shape.hidden + 2 * shape.hidden + 2 * (query + key) + 2 * shape.intermediate
+    )
+    made = 3 * shape.intermediate + 2 * shape.hidden
+    dropped = 0
+    if recipe.lora.dropout:
+        dropped = sum(size for size, _ in shape.targets(recipe.lora.target_modules).values())
+    return wide * (kept + made) + dropped
+
+
+def full_head(shape: Shape, tokens: int) -> int:
+    """Bytes of a loss over all logits, as most libraries made it before 2026.
+
+    Logits in 16 bits and float32, log-softmax, and both gradients.
+    """
+    return 16 * shape.vocabulary * tokens

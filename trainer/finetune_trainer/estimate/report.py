@@ -1,0 +1,110 @@
+"""An estimate as a table for a person, and as facts for a manifest."""
+
+import math
+from typing import Any
+
+from finetune_trainer.estimate.budget import Estimate
+from finetune_trainer.estimate.memory import GIB
+from finetune_trainer.estimate.verdict import gib
+from finetune_trainer.progress import duration
+
+WIDTH = 46
+
+
+def table(found: Estimate, *, title: str) -> str:
+    """Return the table."""
+    card = found.card
+    where = f"{card.name} ({gib(card.memory)})" if card else "a card that is not known"
+    lines = [f"{title} on {where}", ""]
+    lines += [
+        f"Training  {found.backend}, micro-batch {found.micro_batch} × {found.accumulation} "
+        f"accumulated, {found.length} tokens a row"
+    ]
+    names = {
+        "weights": "base in 4 bits",
+        "embeddings": "embeddings, head and norms",
+        "adapter": "adapter and its gradients",
+        "optimizer": "optimizer state",
+        "activations": "activations",
+        "loss": "loss, beyond the activations",
+        "overhead": "CUDA, workspace, fragmentation",
+    }
+    lines += [_row(words, getattr(found.training, name)) for name, words in names.items()]
+    share = f"{found.training.total / card.memory:.0%} of the card" if card else ""
+    lines += [_sum(found.training.total, share, fits=found.training_fits, known=card is not None)]
+    if found.serving is not None:
+        serving = found.serving
+        lines += ["", f"Serving   vLLM, requests of up to {serving.length} tokens"]
+        lines += [
+            _row("merged weights in 16 bits", serving.weights),
+            _row("key-value cache of one longest request", serving.cache),
+            _row("CUDA, activations, sampling", serving.working),
+        ]
+        share = f"of {gib(serving.limit(card))} that vLLM may take" if card else ""
+        lines += [_sum(serving.total, share, fits=found.serving_fits, known=card is not None)]
+    lines += ["", "Elsewhere", _row("host memory of the train pod", found.host)]
+    lines += [_row("volume", found.volume)]
+    if found.tokens is not None:
+        lines += [f"  {'tokens in all':<{WIDTH}}{found.tokens:>12,}"]
+    if found.seconds is not None:
+        lines += [f"  {'training time, roughly':<{WIDTH}}{duration(found.seconds):>12}"]
+    return "\n".join(lines)
+
+
+def facts(found: Estimate) -> dict[str, Any]:
+    """Return the estimate as it stands in the dataset's manifest."""
+    return {
+        "card": found.card.name if found.card else None,
+        "backend": found.backend,
+        "microBatch": found.micro_batch,
+        "length": found.length,
+        "trainingBytes": found.training.total,
+        "servingBytes": found.serving.total if found.serving else None,
+        "hostBytes": found.host,
+        "volumeBytes": found.volume,
+        "tokens": found.tokens,
+        "seconds": None if found.seconds is None else round(found.seconds),
+    }
+
+
+def status(facts: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what ``facts`` kept, by its names in the job's status; nothing where it is None."""
+    if facts is None:
+        return {}
+    named = {
+        "card": facts["card"],
+        "microBatchSize": facts["microBatch"],
+        "trainingMemory": _quantity(facts["trainingBytes"]),
+        "servingMemory": _quantity(facts["servingBytes"]),
+        "hostMemory": _quantity(facts["hostBytes"]),
+        "volume": _quantity(facts["volumeBytes"]),
+        "trainingSeconds": facts["seconds"],
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def sentence(found: Estimate) -> str:
+    """Return the estimate in one sentence, for a status."""
+    said = f"training takes about {gib(found.training.total)}"
+    if found.card is not None:
+        said += f" of {found.card.name}'s {gib(found.card.memory)}"
+    said += f" at micro-batch {found.micro_batch}"
+    if found.seconds is not None:
+        said += f" and roughly {duration(found.seconds)}"
+    if found.serving is not None:
+        said += f", serving about {gib(found.serving.total)}"
+    return said
+
+
+def _quantity(size: int | None) -> str | None:
+    return None if size is None else f"{math.ceil(size / 2**20)}Mi"
+
+
+def _row(words: str, size: int) -> str:
+    return f"  {words:<{WIDTH}}{size / GIB:>8.2f} GiB"
+
+
+def _sum(size: int, words: str, *, fits: bool, known: bool) -> str:
+    verdict = ("fits" if fits else "DOES NOT FIT") if known else "not compared with a card"
+    line = f"  {'total':<{WIDTH}}{size / GIB:>8.2f} GiB  "
+    return line + ": ".join(part for part in (words, verdict) if part)

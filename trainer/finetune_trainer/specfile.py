@@ -1,0 +1,96 @@
+"""A FineTuneJob in a YAML file, resolved as the operator would resolve it, without a cluster."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune_api import KIND
+from finetune_api.job import JobConfig
+from finetune_api.resolve import InvalidSpec as Unresolvable
+from finetune_api.resolve import Resolved, builtin_defaults, resolve
+from finetune_trainer.errors import InvalidSpec
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as kubectl reads it: PyYAML alone takes ``2e-4`` for text, and ``on`` for true."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecFile:
+    """One job of a file, and the ConfigMaps that lie beside it: name → key → text."""
+
+    name: str
+    namespace: str
+    resolved: Resolved
+    configmaps: dict[str, dict[str, str]]
+
+    @property
+    def merges(self) -> bool:
+        """Whether a merged model is made."""
+        spec = self.resolved.spec
+        return spec.merge.enabled and not (spec.serving.enabled and spec.serving.mode == "adapter")
+
+    def job(self) -> JobConfig:
+        """Return job.json as the operator would freeze it."""
+        spec = self.resolved.spec
+        return JobConfig(
+            namespace=self.namespace,
+            name=self.name,
+            uid="",
+            revision=self.resolved.revision,
+            model=spec.model,
+            dataset=spec.dataset,
+            training=spec.training,
+        )
+
+
+def read(path: Path) -> SpecFile:
+    """Read the only FineTuneJob of a file. Raises InvalidSpec."""
+    documents = load(path)
+    jobs = [each for each in documents if each.get("kind") == KIND]
+    if len(jobs) != 1:
+        raise InvalidSpec(f"{path} holds {len(jobs)} {KIND}s: it must hold one")
+    metadata = jobs[0].get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        raise InvalidSpec(f"{path}: metadata.name is missing")
+    spec = jobs[0].get("spec")
+    try:
+        resolved = resolve(spec if isinstance(spec, dict) else {}, builtin_defaults())
+    except Unresolvable as error:
+        raise InvalidSpec(f"{path}: {error}") from None
+    return SpecFile(
+        name=metadata["name"],
+        namespace=str(metadata.get("namespace", "default")),
+        resolved=resolved,
+        configmaps={
+            str(each.get("metadata", {}).get("name")): dict(each.get("data") or {})
+            for each in documents
+            if each.get("kind") == "ConfigMap"
+        },
+    )
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a YAML file. Raises InvalidSpec."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [each for each in yaml.load_all(text, Loader) if isinstance(each, dict)]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidSpec(f"{path} cannot be read: {' '.join(str(error).split())}") from None
