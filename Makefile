@@ -6,10 +6,11 @@ IMAGE_OPERATOR ?=
 IMAGE_TRAINER ?=
 IMAGE_SERVING ?=
 HUB_ENDPOINT ?=
+VALUES ?=
 
 run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-operator '$(IMAGE_OPERATOR)' --image-trainer '$(IMAGE_TRAINER)' \
-	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)')
+	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)' --values '$(VALUES)')
 
 .DEFAULT_GOAL := help
 .PHONY: help run down status images venv fmt generate check test e2e bench

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from cluster import (
     binaries,
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("operator", "trainer", "serving"):
         run.add_argument(f"--image-{name}", default="", help="with --current: the image")
     run.add_argument("--hub-endpoint", default="", help="with --current: a hub with demo/…")
+    run.add_argument("--values", default="", help="with --current: a file with more chart values")
     return parser
 
 
@@ -103,7 +105,7 @@ def install_here() -> None:
     """The hub and the operator of this repository on the local cluster."""
     binaries.ensure(binaries.HELM)
     hub.ensure()
-    install.install(kubectl.local(), install.local_images())
+    install.install(kubectl.local(), install.local_images(), values=install.VALUES)
 
 
 def _elsewhere(arguments: argparse.Namespace) -> demo.Elsewhere:
@@ -117,4 +119,12 @@ def _elsewhere(arguments: argparse.Namespace) -> demo.Elsewhere:
             hint="build with docker, podman or buildah, push to a registry that the nodes can "
             "pull from, and name the images",
         )
-    return demo.Elsewhere(images=install.Images(**given), hub_endpoint=arguments.hub_endpoint)
+    values = Path(arguments.values) if arguments.values else None
+    if values is not None and not values.is_file():
+        raise ClusterError(
+            f"make run CLUSTER=current: there is no file {values}",
+            hint="VALUES names a YAML file with values of the chart, such as defaults",
+        )
+    return demo.Elsewhere(
+        images=install.Images(**given), hub_endpoint=arguments.hub_endpoint, values=values
+    )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 from cluster import (
@@ -44,6 +45,7 @@ class Elsewhere:
 
     images: install.Images
     hub_endpoint: str
+    values: Path | None
 
 
 def run(elsewhere: Elsewhere | None) -> None:
@@ -56,7 +58,8 @@ def run(elsewhere: Elsewhere | None) -> None:
         say(f"using the current context {_context(client)}")
         packages.ensure_lists()
     endpoint_value = elsewhere.hub_endpoint if elsewhere else ""
-    install.install(client, chosen, hub_endpoint=endpoint_value)
+    values = elsewhere.values if elsewhere else install.VALUES
+    install.install(client, chosen, values=values, hub_endpoint=endpoint_value)
     rows = content.instruction_rows()
     with phase(f"tune: {EXAMPLE.relative_to(paths.REPO)}"):
         _apply(client, rows, public=elsewhere is not None and not endpoint_value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+from pathlib import Path
 
 from cluster import images, kubectl, paths, prepull
 from cluster.errors import ClusterError
@@ -44,19 +45,21 @@ def split_image(image: str) -> dict[str, str]:
     return {"repository": f"{head}{slash}{base}", "tag": tag, "digest": digest}
 
 
-def install(client: kubectl.Client, chosen: Images, *, hub_endpoint: str = "") -> None:
-    """Install or upgrade, and wait until the operator is ready."""
+def install(
+    client: kubectl.Client, chosen: Images, *, values: Path | None, hub_endpoint: str = ""
+) -> None:
+    """Install or upgrade, with a file of chart values, and wait until the operator is ready."""
     if client.kubeconfig is not None:
         prepull.start(client, chosen.trainer, chosen.serving)
-    values = {f"image.{key}": value for key, value in split_image(chosen.operator).items()}
-    values |= {"trainer.image": chosen.trainer, "serving.image": chosen.serving}
+    settings = {f"image.{key}": value for key, value in split_image(chosen.operator).items()}
+    settings |= {"trainer.image": chosen.trainer, "serving.image": chosen.serving}
     if hub_endpoint:
-        values["hub.endpoint"] = hub_endpoint
+        settings["hub.endpoint"] = hub_endpoint
     words = ["upgrade", "--install", OPERATOR_RELEASE, str(CHART)]
     words += ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout=3m"]
-    if client.kubeconfig is not None:
-        words += ["--values", str(VALUES)]
-    for key, value in values.items():
+    if values is not None:
+        words += ["--values", str(values)]
+    for key, value in settings.items():
         words += ["--set-string", f"{key}={value}"]
     hint = f"kubectl -n {OPERATOR_NAMESPACE} describe pods; kubectl -n {OPERATOR_NAMESPACE} logs "
     with (paths.CACHE / "install.lock").open("w") as lock, phase("install the operator"):
