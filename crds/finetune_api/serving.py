@@ -15,7 +15,6 @@ EXTRA_ARGUMENTS = (
     "async-scheduling",
     "no-async-scheduling",
     "block-size",
-    "compilation-config",
     "cpu-offload-gb",
     "disable-access-log-for-endpoints",
     "disable-uvicorn-access-log",

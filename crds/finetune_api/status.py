@@ -156,6 +156,26 @@ class EvaluationStatus(StatusModel):
     message: str = Field(description="The numbers, or why there are none.")
 
 
+class VerificationStatus(StatusModel):
+    """How the build that serves was proved to be the model that was trained."""
+
+    build: str | None = Field(None, description="Build that was verified.")
+    pod: str | None = Field(None, description="Serving pod whose numbers these are.")
+    outcome: str | None = Field(
+        None,
+        description="Verified (the numbers agree with training's own), Inconclusive (tuned and "
+        "base model are too alike for numbers; the digests decided) or Skipped (nothing was "
+        "recorded to compare with; the digests decided).",
+    )
+    distance: str | None = Field(
+        None, description="Distance of the log-probabilities to training's, in nats (rms)."
+    )
+    tolerance: str | None = Field(
+        None, description="What the number formats' rounding may make of it, in nats (rms)."
+    )
+    seconds: str | None = Field(None, description="Time that the comparison took.")
+
+
 class FineTuneJobStatus(StatusModel):
     """What the operator last saw and did."""
 
@@ -180,6 +200,9 @@ class FineTuneJobStatus(StatusModel):
         None, description="The tuned model against its base, once it is trained."
     )
     serving: ServingStatus = Field(ServingStatus(), description="What answers requests.")
+    verification: VerificationStatus = Field(
+        VerificationStatus(), description="What proves the build that serves."
+    )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API, inside the cluster."
     )

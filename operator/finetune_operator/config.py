@@ -14,6 +14,8 @@ class Images(CamelModel):
 
     trainer: str
     serving: str
+    operator: str
+    """Also that of the container that verifies what is served."""
 
 
 class Hub(CamelModel):

@@ -8,10 +8,11 @@ only about what does not run, and metrics only of a pod that does.
 import asyncio
 from collections.abc import Iterable
 
+from finetune_operator import progress, verification
 from finetune_operator.kinds import CORE_EVENT
 from finetune_operator.kube import Kube
 from finetune_operator.scrape import Scrape
-from finetune_operator.state import Object, Observed, Progress
+from finetune_operator.state import Object, Observed, Progress, Verification
 
 JOB_LABEL = "finetune.dev/job"
 STAGE_LABEL = "finetune.dev/stage"
@@ -39,9 +40,10 @@ async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Obse
     if job is None:
         return None
     configmaps, volumes, deployments, services, networkpolicies, budgets = lists
-    events, progress = await asyncio.gather(
+    events, measured, verified = await asyncio.gather(
         _warnings(kube, namespace, doubtful(volumes=volumes, jobs=jobs, pods=pods)),
         _progress(pods, scrape),
+        _verification(job, pods, scrape),
     )
     return Observed(
         job=job,
@@ -54,7 +56,8 @@ async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Obse
         networkpolicies=networkpolicies,
         budgets=budgets,
         events=events,
-        progress=progress,
+        progress=measured,
+        verification=verified,
     )
 
 
@@ -114,7 +117,20 @@ async def _warnings(kube: Kube, namespace: str, about: list[Object]) -> tuple[Ob
 
 async def _progress(pods: Iterable[Object], scrape: Scrape) -> Progress | None:
     pod = talkative(pods)
-    return None if pod is None else await scrape(str(pod["status"]["podIP"]))
+    if pod is None:
+        return None
+    text = await scrape(str(pod["status"]["podIP"]), progress.PORT)
+    return None if text is None else progress.parsed(text)
+
+
+async def _verification(
+    job: Object | None, pods: Iterable[Object], scrape: Scrape
+) -> Verification | None:
+    pod = None if job is None else verification.untold(job, pods)
+    if pod is None:
+        return None
+    text = await scrape(str(pod["status"]["podIP"]), verification.PORT)
+    return None if text is None else verification.parsed(text, pod)
 
 
 def _status(each: Object) -> Object:

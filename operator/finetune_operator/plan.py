@@ -27,6 +27,7 @@ from finetune_operator.rollout import Rollout
 from finetune_operator.stages import Stages
 from finetune_operator.state import Action, Create, Event, Object, Observed, Plan
 from finetune_operator.training import training_status
+from finetune_operator.verification import verification_status
 
 MOST_WARNINGS = 32
 """As many as the CRD takes."""
@@ -156,6 +157,7 @@ def _status(
             "selector": served.selector,
             "model": vllm.names(seen.job, chosen)[0],
         }
+        status["verification"] = verification_status(seen, served.build)
         status["endpoint"] = serving.endpoint(seen.job)
     return status
 

@@ -6,6 +6,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_operator.state import Progress
 
+PORT = 9400
+
 _FLOATS = {
     "finetune_progress_ratio": "ratio",
     "finetune_train_loss": "loss",

@@ -27,6 +27,18 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What a serving pod's verification said; distances in nats (rms), None is "not compared"."""
+
+    pod: str
+    build: str
+    outcome: str
+    distance: float | None = None
+    tolerance: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """A FineTuneJob and everything that carries its label, read live in one look.
 
@@ -46,6 +58,9 @@ class Observed:
     events: tuple[Object, ...] = ()
     progress: Progress | None = None
     """Of the running train pod, where its metrics could be read in this look."""
+
+    verification: Verification | None = None
+    """Of a ready serving pod whose verification the status does not tell yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

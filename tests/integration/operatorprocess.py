@@ -20,7 +20,11 @@ from tests.integration.controlplane import ControlPlane, process, wait_until
 
 ROOT = Path(__file__).parents[2]
 CONFIG: Mapping[str, Any] = {
-    "images": {"trainer": "registry.test/trainer:1", "serving": "registry.test/serving:1"},
+    "images": {
+        "trainer": "registry.test/trainer:1",
+        "serving": "registry.test/serving:1",
+        "operator": "registry.test/operator:1",
+    },
     "logLevel": "debug",
 }
 

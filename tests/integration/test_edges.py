@@ -12,7 +12,7 @@ from finetune_operator.errors import Conflict, NameConflict, NotFound, Terminal
 from finetune_operator.events import Recorder
 from finetune_operator.kube import Kube
 from finetune_operator.observe import observe
-from finetune_operator.state import Apply, Create, Delete, Event, Observed, Plan, Progress
+from finetune_operator.state import Apply, Create, Delete, Event, Observed, Plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ async def job(kube: Kube, namespace: str) -> Any:
     )
 
 
-async def no_scrape(address: str) -> Progress | None:
+async def no_scrape(address: str, port: int) -> str | None:
     return None
 
 

@@ -58,6 +58,7 @@ monitoringNamespace: {{ .Values.metrics.namespace | quote }}
 images:
   trainer: {{ include "finetune-operator.trainerImage" . | quote }}
   serving: {{ .Values.serving.image | quote }}
+  operator: {{ include "finetune-operator.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 imagePullSecrets: {{ .Values.imagePullSecrets | toJson }}
 hub:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from finetune_operator.children import names, pod, vllm
-from finetune_operator.revisions import Chosen
+from finetune_operator.children import names, pod, verify, vllm
+from finetune_operator.revisions import JOB_FILE, Chosen
 from finetune_operator.state import Object
 
 
@@ -95,16 +95,21 @@ def _labels(job: Object, chosen: Chosen) -> dict[str, str]:
 
 
 def _pod(job: Object, chosen: Chosen, model: vllm.Model) -> dict[str, Any]:
+    revision = names.revision_name(job["metadata"]["name"], chosen.revision)
     return {
         **pod.spec(chosen.config, chosen.resolved, gpu=True, serving=True),
         "terminationGracePeriodSeconds": vllm.GRACE_SECONDS,
-        "containers": [vllm.container(job, chosen, model)],
+        "containers": [vllm.container(job, chosen, model), verify.container(job, chosen)],
         "volumes": [
             {
                 "name": "work",
-                "persistentVolumeClaim": {
-                    "claimName": names.revision_name(job["metadata"]["name"], chosen.revision),
-                    "readOnly": True,
+                "persistentVolumeClaim": {"claimName": revision, "readOnly": True},
+            },
+            {
+                "name": "config",
+                "configMap": {
+                    "name": revision,
+                    "items": [{"key": JOB_FILE, "path": JOB_FILE}],
                 },
             },
             {"name": "scratch", "emptyDir": {}},

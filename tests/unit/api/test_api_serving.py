@@ -39,4 +39,4 @@ def test_what_is_not_on_the_list_is_refused(argument: str) -> None:
 
 def test_what_is_on_the_list_is_taken() -> None:
     Serving.model_validate({"extraArgs": [f"--{name}" for name in EXTRA_ARGUMENTS]})
-    Serving.model_validate({"extraArgs": ["--compilation-config=3", "--max-num-seqs=16"]})
+    Serving.model_validate({"extraArgs": ["--block-size=32", "--max-num-seqs=16"]})

@@ -20,14 +20,13 @@ from finetune_operator.state import (
     Event,
     Observed,
     Plan,
-    Progress,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVENT = Event(type="Normal", reason="Staging", message="staging")
 
 
-async def no_scrape(address: str) -> Progress | None:
+async def no_scrape(address: str, port: int) -> str | None:
     return None
 
 

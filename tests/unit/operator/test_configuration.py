@@ -9,7 +9,7 @@ import pytest
 from finetune_operator import logs
 from finetune_operator.process import ConfigurationError, configuration, main
 
-GOOD = "images: {trainer: t, serving: s}\n"
+GOOD = "images: {trainer: t, serving: s, operator: o}\n"
 
 
 def test_the_least_that_is_needed(tmp_path: Path) -> None:

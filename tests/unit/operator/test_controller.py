@@ -15,12 +15,12 @@ from finetune_operator.controller import Controller
 from finetune_operator.errors import Conflict, OperatorError, Terminal, Transient
 from finetune_operator.events import Recorder
 from finetune_operator.server import Health
-from finetune_operator.state import Create, Observed, Plan, Progress
+from finetune_operator.state import Create, Observed, Plan
 from finetune_operator.workqueue import WorkQueue
 
 KEY = ("a", "demo")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-CONFIG = OperatorConfig(images=Images(trainer="t", serving="s"))
+CONFIG = OperatorConfig(images=Images(trainer="t", serving="s", operator="o"))
 
 
 def condition(reason: str) -> dict[str, str]:
@@ -47,7 +47,7 @@ class StubPlanner:
         return Plan(status={**seen.job["status"], "conditions": [condition(reason)]})
 
 
-async def no_scrape(address: str) -> Progress | None:
+async def no_scrape(address: str, port: int) -> str | None:
     return None
 
 

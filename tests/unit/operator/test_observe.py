@@ -15,7 +15,7 @@ def pod(name: str, stage: str, phase: str = "Running", ip: str = "10.0.0.1") -> 
     return found
 
 
-async def nothing(address: str) -> Progress | None:
+async def nothing(address: str, port: int) -> str | None:
     raise AssertionError(f"{address} was asked")
 
 
@@ -48,8 +48,8 @@ async def test_an_idle_look_costs_one_get_and_eight_lists() -> None:
 
 
 async def test_the_running_trainer_is_asked_for_its_progress() -> None:
-    async def scrape(address: str) -> Progress | None:
-        return Progress(global_step=int(address.rpartition(".")[2]))
+    async def scrape(address: str, port: int) -> str | None:
+        return f"finetune_global_step {address.rpartition('.')[2]}" if port == 9400 else None
 
     kube = MemoryKube(job(), pod("s", "stage", ip="10.0.0.3"), pod("t", "train", ip="10.0.0.7"))
     seen = await observe(kube, "a", "demo", scrape)

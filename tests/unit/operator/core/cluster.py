@@ -47,7 +47,13 @@ SPEC: Thing = {
     "dataset": {"source": "hf://demo/rows", "format": "alpaca"},
 }
 CONFIG = OperatorConfig.model_validate(
-    {"images": {"trainer": "registry/trainer:1", "serving": "registry/vllm:1"}}
+    {
+        "images": {
+            "trainer": "registry/trainer:1",
+            "serving": "registry/vllm:1",
+            "operator": "registry/operator:1",
+        }
+    }
 )
 STATUS_SCHEMA = schema_of(FineTuneJobStatus)
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -119,12 +125,8 @@ class Cluster:
         lists = {kind: self.list(kind) for kind in LISTS if kind != "Pod"}
         between()
         lists["Pod"] = self.list("Pod")
-        return Observed(
-            job=job,
-            events=tuple(copied(self.events)),
-            progress=self.progress,
-            **{LISTS[kind]: tuple(found) for kind, found in lists.items()},
-        )
+        found: dict[str, Any] = {LISTS[kind]: tuple(each) for kind, each in lists.items()}
+        return Observed(job=job, events=tuple(copied(self.events)), progress=self.progress, **found)
 
     def plan(self) -> Plan:
         """Return the plan of a look that is not carried out."""

@@ -106,6 +106,7 @@ MAXIMAL_CONFIG = OperatorConfig.model_validate(
         "images": {
             "trainer": "registry/trainer@sha256:" + "a" * 64,
             "serving": "registry/vllm@sha256:" + "b" * 64,
+            "operator": "registry/operator@sha256:" + "e" * 64,
         },
         "imagePullPolicy": "Always",
         "imagePullSecrets": ["registry-login", "mirror-login"],

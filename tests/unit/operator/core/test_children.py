@@ -20,6 +20,7 @@ from finetune_api.exitcodes import FINAL
 from finetune_api.job import JobConfig
 from finetune_operator.children import names, vllm
 from finetune_operator.children.pod import NO_GPU, OFFLINE
+from finetune_verify.__main__ import parser
 
 ALL = {name: children(*given) for name, given in SETS.items()}
 LONG = "a" * NAME_MAX_LENGTH
@@ -59,7 +60,7 @@ def labels_of(thing: Thing) -> Iterator[dict[str, str]]:
 
 
 def env(pod: Thing) -> dict[str, Thing]:
-    (container,) = containers(pod)
+    container, *_ = containers(pod)
     found = {each["name"]: each for each in container["env"]}
     assert len(found) == len(container["env"]), "a name is given once"
     return found
@@ -96,7 +97,7 @@ def test_pods_hold_no_identity_in_the_cluster(stage: str, pod: Thing) -> None:
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
 def test_only_training_and_serving_see_a_gpu(stage: str, pod: Thing) -> None:
-    (container,) = containers(pod)
+    container, *_ = containers(pod)
     needs = stage in ("train", "deployment")
     assert container["resources"]["limits"].get(GPU) == ("1" if needs else None)
     assert GPU not in container["resources"].get("requests", {})
@@ -106,7 +107,7 @@ def test_only_training_and_serving_see_a_gpu(stage: str, pod: Thing) -> None:
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
 def test_only_the_cpu_stages_have_a_read_only_root(stage: str, pod: Thing) -> None:
-    (container,) = containers(pod)
+    container, *_ = containers(pod)
     expected = stage in ("stage", "merge")
     assert container["securityContext"]["readOnlyRootFilesystem"] is expected
 
@@ -151,10 +152,11 @@ def test_whoever_may_not_reach_the_hub_is_told_so(stage: str, pod: Thing) -> Non
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
 def test_all_that_is_written_outside_the_volume_is_scratch(stage: str, pod: Thing) -> None:
-    (container,) = containers(pod)
+    container, *_ = containers(pod)
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
-    assert {mount["name"] for mount in mounts.values()} == volumes.keys()
+    everywhere = [mount for each in containers(pod) for mount in each["volumeMounts"]]
+    assert {mount["name"] for mount in everywhere} == volumes.keys()
     assert "emptyDir" in volumes[mounts["/tmp"]["name"]]
     caches = {name: each["value"] for name, each in env(pod).items() if "CACHE" in name}
     caches |= {name: env(pod)[name]["value"] for name in ("HOME", "HF_HOME", "XDG_CONFIG_HOME")}
@@ -235,7 +237,8 @@ def test_references_between_children_hold(name: str) -> None:
     labels = template(made["deployment"])["metadata"]["labels"].items()
     assert made["deployment"]["spec"]["selector"]["matchLabels"].items() <= labels
     assert made["service"]["spec"]["selector"].items() <= labels
-    (server,) = containers(template(made["deployment"]))
+    server, verifier = containers(template(made["deployment"]))
+    assert verifier["readinessProbe"]["httpGet"]["port"] == verifier["ports"][0]["name"]
     ports = {port["name"] for port in server["ports"]}
     assert {each["targetPort"] for each in made["service"]["spec"]["ports"]} <= ports
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -369,9 +372,32 @@ def test_the_rank_is_the_smallest_that_vllm_takes(r: int, rank: int) -> None:
 
 
 def test_the_api_key_is_the_kubelets_business() -> None:
-    server, *_ = containers(template(ALL["maximal"]["deployment"]))
-    (key,) = [each for each in server["env"] if each["name"] == "VLLM_API_KEY"]
-    assert key["valueFrom"] == {"secretKeyRef": {"name": "support-api", "key": "key"}}
+    for container in containers(template(ALL["maximal"]["deployment"])):
+        (key,) = [each for each in container["env"] if each["name"] == "VLLM_API_KEY"]
+        assert key["valueFrom"] == {"secretKeyRef": {"name": "support-api", "key": "key"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "mode", "dtype"),
+    [
+        ("minimal", "demo", "merged", "auto"),
+        ("maximal", "acme/support", "merged", "bfloat16"),
+        ("adapter", "demo", "adapter", "bfloat16"),
+    ],
+)
+def test_what_is_served_is_verified_beside_it(name: str, model: str, mode: str, dtype: str) -> None:
+    deployment = ALL[name]["deployment"]
+    _, verifier = containers(template(deployment))
+    image = MAXIMAL_CONFIG.images.operator if name == "maximal" else "registry/operator:1"
+    assert (verifier["image"], verifier["command"]) == (image, ["python", "-m", "finetune_verify"])
+    assert argument(verifier, "--build") == deployment["metadata"]["labels"][names.BUILD]
+    assert argument(verifier, "--model") == model
+    assert (argument(verifier, "--mode"), argument(verifier, "--dtype")) == (mode, dtype)
+    assert all(mount["readOnly"] for mount in verifier["volumeMounts"])
+    assert verifier["resources"]["requests"] == {"cpu": "10m", "memory": "64Mi"}
+    assert GPU not in verifier["resources"]["limits"]
+    options = parser().parse_args(verifier["args"])
+    assert (options.endpoint, options.port) == ("http://127.0.0.1:8000", 9401)
 
 
 def test_pods_follow_the_users_placement_all_together() -> None:

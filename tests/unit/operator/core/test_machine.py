@@ -27,7 +27,11 @@ from finetune_operator.state import Apply, Create, Delete, Object, Observed, Pla
 
 UPGRADED = OperatorConfig.model_validate(
     {
-        "images": {"trainer": "registry/trainer:2", "serving": "registry/vllm:2"},
+        "images": {
+            "trainer": "registry/trainer:2",
+            "serving": "registry/vllm:2",
+            "operator": "registry/operator:2",
+        },
         "defaults": {"training": {"seed": 5}, "merge": {"dtype": "bfloat16"}},
     }
 )

@@ -41,7 +41,11 @@ def upgraded(cluster: Cluster) -> None:
     """Give the operator other images, another serving command and other defaults."""
     cluster.config = OperatorConfig.model_validate(
         {
-            "images": {"trainer": "registry/trainer:2", "serving": "registry/vllm:2"},
+            "images": {
+                "trainer": "registry/trainer:2",
+                "serving": "registry/vllm:2",
+                "operator": "registry/operator:2",
+            },
             "serving": {"command": ["serve"], "env": {"A": "b"}},
             "defaults": {
                 "training": {"learningRate": 1e-5, "lora": {"r": 64}},
@@ -341,7 +345,7 @@ def test_an_upgrade_keeps_the_images_of_a_started_revision() -> None:
         workload.run(cluster, stage)
     workload.serve(cluster)
     (deployment,) = cluster.list("Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container, _ = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "registry/vllm:1"
     assert container["command"] == ["vllm", "serve", "/model"]
 
@@ -405,6 +409,6 @@ def test_each_build_is_served_in_its_own_number_format() -> None:
 
 def number_format(deployment: Object) -> str:
     """Return what a Deployment's ``--dtype`` is."""
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container, _ = deployment["spec"]["template"]["spec"]["containers"]
     arguments: list[str] = container["args"]
     return arguments[arguments.index("--dtype") + 1]

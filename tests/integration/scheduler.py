@@ -1,0 +1,117 @@
+"""The real kube-scheduler, on nodes that have GPUs but no kubelet: the tests play that one.
+
+A node's heartbeat is its status, which is written again whenever the kubelet acts.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.integration import kubelet
+from tests.integration.controlplane import ApiError, ControlPlane, free_ports, process, wait_until
+from tests.integration.namespace import Namespace
+
+NODES = "/api/v1/nodes"
+VOLUMES = "/api/v1/persistentvolumes"
+
+
+@contextmanager
+def scheduler(plane: ControlPlane) -> Iterator[None]:
+    """Run kube-scheduler until the end of the block."""
+    (port,) = free_ports(1)
+    command: list[str | Path] = [
+        plane.assets / "kube-scheduler",
+        f"--kubeconfig={plane.kubeconfig}",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+    ]
+    log = plane.folder / "kube-scheduler.log"
+    with process(command, log) as running:
+        wait_until(f"the scheduler runs (log: {log})", lambda: running.poll() is None)
+        yield
+
+
+class Node:
+    """A node with GPUs, and its kubelet."""
+
+    def __init__(self, plane: ControlPlane, name: str, gpus: int) -> None:
+        self.plane, self.name, self.gpus = plane, name, gpus
+        plane.post(NODES, {"metadata": {"name": name, "labels": {"tests/node": name}}})
+        self.beat()
+        wait_until(f"node {name} takes pods", lambda: not self._taints())
+
+    def beat(self) -> None:
+        """Report that the node is well."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        amounts = {"cpu": "64", "memory": "256Gi", "pods": "100", "nvidia.com/gpu": str(self.gpus)}
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
+        ready |= {"lastHeartbeatTime": now, "lastTransitionTime": now}
+        status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
+        self.plane.merge(f"{NODES}/{self.name}/status", {"status": status})
+
+    def gone(self) -> None:
+        """Take the node away."""
+        self.plane.delete(f"{NODES}/{self.name}")
+
+    def _taints(self) -> list[Any]:
+        found = self.plane.get(f"{NODES}/{self.name}")["spec"].get("taints", [])
+        return list(found)
+
+
+class Kubelet:
+    """Does for the pods of a namespace what a kubelet would.
+
+    ``held`` are the stages whose pods start but do not end yet.
+    """
+
+    def __init__(self, place: Namespace, node: Node) -> None:
+        self.place, self.node = place, node
+        self.held: set[str] = set()
+        self._reported: set[str] = set()
+
+    def act(self) -> None:
+        """Bind volumes, let pods that were given the node run or end, remove deleted ones."""
+        self.node.beat()
+        for claim in self.place.items("persistentvolumeclaims"):
+            self._bind(claim)
+        for pod in self.place.items("pods"):
+            stage = kubelet.stage_of(pod)
+            if "nodeName" not in pod["spec"]:
+                continue
+            if "deletionTimestamp" in pod["metadata"]:
+                self._remove(pod)
+            elif pod["metadata"]["uid"] not in self._reported and stage not in self.held:
+                self._reported.add(pod["metadata"]["uid"])
+                fate = kubelet.serving() if stage == "serve" else kubelet.completed(stage)
+                kubelet.report(self.place, pod, fate)
+
+    def _remove(self, pod: dict[str, Any]) -> None:
+        path = self.place.path("pods", pod["metadata"]["name"])
+        try:
+            self.place.plane.request("DELETE", path, {"gracePeriodSeconds": 0})
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def _bind(self, claim: dict[str, Any]) -> None:
+        if claim.get("status", {}).get("phase") != "Pending" or claim["spec"].get("volumeName"):
+            return
+        name = f"{self.place.name}-{claim['metadata']['name']}"
+        reference = {"namespace": self.place.name, "name": claim["metadata"]["name"]}
+        volume = {
+            "metadata": {"name": name},
+            "spec": {
+                "capacity": claim["spec"]["resources"]["requests"],
+                "accessModes": claim["spec"]["accessModes"],
+                "hostPath": {"path": "/nowhere"},
+                "claimRef": reference,
+            },
+        }
+        try:
+            self.place.plane.post(VOLUMES, volume)
+        except ApiError as error:
+            if error.status != 409:
+                raise

@@ -1,0 +1,145 @@
+"""A new build beside one that serves, with the real scheduler and one GPU or two."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.integration import scheduler
+from tests.integration.controlplane import ControlPlane, wait_until
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import OperatorProcess
+from tests.integration.scheduler import Kubelet, Node
+
+pytestmark = pytest.mark.usefixtures("controller_manager")
+
+BUILD = "finetune.dev/build"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kube_scheduler(controller_manager: ControlPlane) -> Iterator[None]:
+    with scheduler.scheduler(controller_manager):
+        yield
+
+
+@pytest.fixture
+def node(controller_manager: ControlPlane, place: Namespace, gpus: int) -> Iterator[Node]:
+    """A node that the namespace's pods have to themselves."""
+    found = Node(controller_manager, place.name, gpus)
+    yield found
+    found.gone()
+
+
+def submit(place: Namespace, **serving: Any) -> None:
+    place.plane.post(
+        place.path("finetunejobs"),
+        {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": "demo"},
+            "spec": {
+                "model": {"source": "hf://acme/base"},
+                "dataset": {"source": "hf://acme/data", "format": "alpaca"},
+                "placement": {"nodeSelector": {"tests/node": place.name}},
+                "serving": serving,
+            },
+        },
+    )
+
+
+def selected(place: Namespace) -> str:
+    (service,) = place.items("services")
+    return str(service["spec"]["selector"][BUILD])
+
+
+def deployments(place: Namespace) -> dict[str, tuple[int, int]]:
+    """Return the wanted and the available replicas of each build."""
+    return {
+        each["metadata"]["labels"][BUILD]: (
+            each["spec"]["replicas"],
+            each.get("status", {}).get("availableReplicas", 0),
+        )
+        for each in place.items("deployments")
+    }
+
+
+def reach(kubelet: Kubelet, reason: str, *, build: str | None = None) -> list[int]:
+    """Let the kubelet act until Ready has the reason (and names another build than ``build``).
+
+    Return what the selected build had available replicas at each step.
+    """
+    place, seen = kubelet.place, [-1]
+
+    def reached() -> bool:
+        kubelet.act()
+        status = place.job().get("status", {})
+        if place.items("services"):
+            available = deployments(place).get(selected(place), (0, 0))[1]
+            if available != seen[-1]:
+                seen.append(available)
+        return place.reason() == reason and status.get("serving", {}).get("build") != build
+
+    wait_until(f"Ready has reason {reason}", reached)
+    return seen[1:]
+
+
+@pytest.mark.parametrize(
+    ("rollout", "gpus"), [("KeepServing", 2), ("FreeGPU", 2), ("FreeGPU", 1)], ids=str
+)
+def test_a_new_revision_takes_over(
+    operator: OperatorProcess, place: Namespace, node: Node, rollout: str, gpus: int
+) -> None:
+    kubelet = Kubelet(place, node)
+    submit(place, rollout=rollout)
+    reach(kubelet, "Serving")
+    old = selected(place)
+    kubelet.held = {"stage", "train"}
+    place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"training": {"seed": 7}}})
+    assert reach(kubelet, "Staging") == [1]
+    operator.settled()
+    assert deployments(place) == {old: (1, 1)}
+    kubelet.held = {"train"}
+    reach(kubelet, "Training")
+
+    def training() -> bool:
+        kubelet.act()
+        return any(
+            pod["metadata"]["labels"]["finetune.dev/stage"] == "train" and "nodeName" in pod["spec"]
+            for pod in place.items("pods")
+        )
+
+    wait_until("the train pod has a GPU", training)
+    assert deployments(place) == {old: (1, 1) if gpus == 2 else (0, 0)}
+    kubelet.held = set()
+    available = reach(kubelet, "Serving", build=old)
+
+    def alone() -> bool:
+        kubelet.act()
+        return list(deployments(place)) == [selected(place)]
+
+    wait_until("the old build is gone", alone)
+    assert selected(place) != old
+    if gpus == 2:
+        assert 0 not in available, "what the Service selects answers at every step"
+    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+
+
+@pytest.mark.parametrize("gpus", [1])
+def test_a_paused_training_gives_the_gpu_back(
+    operator: OperatorProcess, place: Namespace, node: Node, gpus: int
+) -> None:
+    kubelet = Kubelet(place, node)
+    submit(place, rollout="FreeGPU")
+    reach(kubelet, "Serving")
+    kubelet.held = {"train"}
+    path = place.path("finetunejobs", "demo")
+    place.plane.merge(path, {"spec": {"training": {"seed": 7}}})
+    reach(kubelet, "Training")
+
+    def has(*counts: int) -> bool:
+        kubelet.act()
+        return list(deployments(place).values()) == [counts]
+
+    wait_until("the GPU is free", lambda: has(0, 0))
+    place.plane.merge(path, {"spec": {"suspend": True}})
+    wait_until("the old build serves again", lambda: has(1, 1))
+    assert place.reason() == "SuspendedByUser"
