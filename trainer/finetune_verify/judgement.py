@@ -79,10 +79,13 @@ def relative_error(values: Sequence[float]) -> float:
 
     By the delta method: var(rms) / rms² = (m4 / m2² - 1) / 4n.
     """
-    square = _moment(values, 2)
-    if square == 0:
+    largest = max((abs(value) for value in values), default=0.0)
+    if largest == 0:
         return 0.0
-    return math.sqrt(max(0.0, _moment(values, 4) / square**2 - 1) / (4 * len(values)))
+    # In units of the largest, so that no power of a tiny value vanishes.
+    scaled = [value / largest for value in values]
+    kurtosis = _moment(scaled, 4) / _moment(scaled, 2) ** 2
+    return math.sqrt(max(0.0, kurtosis - 1) / (4 * len(values)))
 
 
 def _moment(values: Sequence[float], order: int) -> float:

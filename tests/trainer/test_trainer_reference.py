@@ -1,0 +1,142 @@
+"""The reference's rows and what is counted with them; templates that read the clock."""
+
+import json
+import math
+import random
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trainer import tiny
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.hub import Hub
+
+from finetune_trainer import manifest, templates
+from finetune_trainer.dataset import content_hash
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.evaluation import difference
+from finetune_trainer.rendering import IGNORED, Renderer
+from finetune_trainer.rows import Example
+from finetune_trainer.sample import ENOUGH_ROWS, ENOUGH_TOKENS, LENGTH, MOST_ROWS, Sample, spans_of
+
+CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today }}<|im_end|>\n"
+
+
+def sampled(lengths: list[int], *, held_out: Collection[int] = (), seed: int = 1) -> list[Any]:
+    """Offer rows whose answers have these lengths, and choose."""
+    tokenizer = tiny.tokenizer()
+    renderer = Renderer(tokenizer, template=tiny.CHAT_TEMPLATE, train_on="responses", stops=[0])
+    sample = Sample(seed=seed)
+    for at, length in enumerate(lengths):
+        answer = "x" * (length - 1)
+        messages = [
+            {"role": "user", "content": str(at)},
+            {"role": "assistant", "content": answer},
+        ]
+        example = Example(messages=messages)
+        encoded = renderer.conversation(messages)
+        sample.offer(example, encoded, content_hash(example), held_out=at in held_out)
+    return sample.choose(renderer, held_out=bool(held_out))
+
+
+def tokens(rows: list[Any]) -> int:
+    return sum(end - start for row in rows for start, end in row["spans"])
+
+
+def test_as_many_rows_as_are_enough_and_no_more() -> None:
+    rows = sampled([100] * 100)
+    assert ENOUGH_TOKENS <= tokens(rows) < ENOUGH_TOKENS + 100
+    assert len(sampled([2] * 400)) == MOST_ROWS
+    assert len(sampled([5] * 7)) == 7
+
+
+def test_held_out_rows_alone_and_enough_of_them_for_a_standard_error() -> None:
+    held_out = set(range(0, 200, 4))
+    rows = sampled([300] * 200, held_out=held_out)
+    assert len(rows) == ENOUGH_ROWS
+    assert {int(row["messages"][0]["content"]) for row in rows} <= held_out
+
+
+def test_the_sample_hangs_on_rows_and_seed_alone() -> None:
+    lengths = [50 + at % 7 for at in range(300)]
+    assert sampled(lengths) == sampled(lengths)
+    assert sampled(lengths) != sampled(lengths, seed=2)
+    assert sampled([10, 10]) == sampled([10, 10])
+
+
+def test_rows_are_cut_and_answers_beyond_the_cut_left_out() -> None:
+    (row,) = sampled([LENGTH * 2])
+    assert len(row["ids"]) == LENGTH
+    assert row["spans"][-1][1] == LENGTH
+    assert spans_of([1, IGNORED, 2, 3, IGNORED, 4]) == [(2, 4), (5, 6)]
+
+
+def test_the_paired_difference_is_that_of_a_ratio_of_sums() -> None:
+    drawn = random.Random(1)
+    base = [[drawn.gauss(-2, 1) for _ in range(drawn.randint(5, 60))] for _ in range(40)]
+    tuned = [[score + drawn.gauss(0.3, 0.5) for score in row] for row in base]
+    found = difference(tuned, base)
+    flat = [b - t for x, y in zip(tuned, base, strict=True) for t, b in zip(x, y, strict=True)]
+    assert found.mean == pytest.approx(math.fsum(flat) / len(flat))
+    assert found.mean < -0.2
+
+    def resampled() -> float:
+        rows = [drawn.randrange(len(base)) for _ in base]
+        return difference([tuned[r] for r in rows], [base[r] for r in rows]).mean
+
+    means = [resampled() for _ in range(400)]
+    centre = math.fsum(means) / len(means)
+    spread = math.sqrt(math.fsum((each - centre) ** 2 for each in means) / len(means))
+    assert found.standard_error == pytest.approx(spread, rel=0.25)
+    assert difference(tuned[:1], base[:1]).standard_error == math.inf
+
+
+def test_a_clock_is_frozen_in_whatever_way_it_is_read() -> None:
+    day = datetime(2026, 7, 26, tzinfo=UTC)
+    text = """{{ strftime_now("%d %b %Y") }}|{{ strftime_now( '%Y' ) }}{{ 'strftime_now' }}"""
+    assert templates.frozen(text, day, source="a/b") == (
+        """{{ "26 Jul 2026" }}|{{ "2026" }}{{ 'strftime_now' }}"""
+    )
+    with pytest.raises(InvalidSpec, match="reads the clock in a way that cannot be frozen"):
+        templates.frozen("{{ strftime_now(format) }}", day, source="a/b")
+
+
+def test_the_frozen_template_is_trained_and_shipped(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "base")
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = CLOCK + tiny.CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    workshop = make(
+        model={"source": hub.add("model", "demo/clock", folder)}, training={"maxSteps": 1}
+    )
+    staged = workshop.succeed("stage")
+    assert any("frozen at the date of staging" in each for each in staged.result["warnings"])
+    workshop.succeed("train")
+    workshop.succeed("merge", "--build", "b")
+    shipped = (workshop.work / "merged-b" / "chat_template.jinja").read_text()
+    assert "strftime_now" not in shipped
+    row = json.loads((workshop.work / "reference" / "reference.json").read_text())["rows"][0]
+    text = tokenizer.apply_chat_template(
+        row["messages"], tokenize=False, add_generation_prompt=True, chat_template=shipped
+    )
+    assert tokenizer(text, add_special_tokens=False).input_ids == row["promptIds"]
+    assert str(datetime.now(UTC).year) in text
+
+
+def test_held_out_rows_are_evaluated(make: MakeWorkshop) -> None:
+    workshop = make(dataset={"validationFraction": 0.4}, training={"maxSteps": 6})
+    workshop.succeed("stage")
+    found = workshop.succeed("train").result["artifacts"]["evaluation"]
+    rows = manifest.read(workshop.work / "dataset").facts["validationRows"]
+    assert found["rows"] == rows > 2
+    assert float(found["baseLoss"]) > 3
+    for kind in ("dequantized", "original"):
+        build = found[kind]
+        assert float(build["difference"]) == pytest.approx(
+            float(build["loss"]) - float(found["baseLoss"]), abs=2e-5
+        )
+        assert 0 < float(build["standardError"]) < 1
