@@ -32,7 +32,8 @@ class Cost:
 
 def cost(cluster: Cluster) -> Cost:
     """Read the operator's own metrics."""
-    text = cluster.kubectl.raw(f"{_proxy(cluster)}/metrics")
+    name = cluster.wait_for_operator()["metadata"]["name"]
+    text = cluster.kubectl.raw(f"{_proxy(name)}/metrics")
     requests: dict[str, float] = {}
     for method, count in re.findall(
         r'^rest_client_requests_total\{.*method="(\w+)".*\} (\S+)$', text, re.M
@@ -46,20 +47,21 @@ def cost(cluster: Cluster) -> Cost:
 
 
 def start_seconds(cluster: Cluster) -> float:
-    """Replace the operator's pod; return the seconds from process start to a ready answer."""
+    """Replace the leader's pod; return the seconds from process start to a ready answer."""
     old = cluster.wait_for_operator()
+    known = {pod["metadata"]["uid"] for pod in cluster.record.present("Pod", OPERATOR_NAMESPACE)}
     cluster.kubectl.delete("pod", old["metadata"]["name"], OPERATOR_NAMESPACE)
 
-    def address() -> str | None:
+    def started() -> tuple[str, str] | None:
         for pod in cluster.record.present("Pod", OPERATOR_NAMESPACE):
-            if pod["metadata"]["uid"] != old["metadata"]["uid"] and pod["status"].get("podIP"):
-                return str(pod["status"]["podIP"])
+            if pod["metadata"]["uid"] not in known and pod["status"].get("podIP"):
+                return str(pod["metadata"]["name"]), str(pod["status"]["podIP"])
         return None
 
-    host = cluster.record.wait("a new operator pod has an address", address, seconds=60)
+    name, host = cluster.record.wait("a new operator pod has an address", started, seconds=60)
     ready = _wait_for_answer(host)
     cluster.wait_for_operator(other_than=old["metadata"]["uid"])
-    text = cluster.kubectl.raw(f"{_proxy(cluster)}/metrics")
+    text = cluster.kubectl.raw(f"{_proxy(name)}/metrics")
     return ready - _value(text, "process_start_time_seconds")
 
 
@@ -80,8 +82,7 @@ def _wait_for_answer(host: str) -> float:
     raise TimeoutError(f"the operator did not answer within {START_SECONDS:.0f} s")
 
 
-def _proxy(cluster: Cluster) -> str:
-    name = cluster.wait_for_operator()["metadata"]["name"]
+def _proxy(name: str) -> str:
     return f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{name}:8080/proxy"
 
 

@@ -23,6 +23,7 @@ from finetune_operator.errors import Conflict, NameConflict
 from finetune_operator.events import Recorder
 from finetune_operator.kube import Kube
 from finetune_operator.state import (
+    LISTS,
     Action,
     Apply,
     Create,
@@ -32,17 +33,6 @@ from finetune_operator.state import (
     Plan,
     Scale,
 )
-
-_LISTS = {
-    "ConfigMap": "configmaps",
-    "PersistentVolumeClaim": "volumes",
-    "Job": "jobs",
-    "Pod": "pods",
-    "Deployment": "deployments",
-    "Service": "services",
-    "NetworkPolicy": "networkpolicies",
-    "PodDisruptionBudget": "budgets",
-}
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +139,7 @@ def normal(value: Any) -> Any:
 
 def _observed(seen: Observed, kind: str, name: str) -> Object | None:
     each: Object
-    for each in getattr(seen, _LISTS[kind]):
+    for each in getattr(seen, LISTS[kind]):
         if each["metadata"]["name"] == name:
             return each
     return None

@@ -3,7 +3,7 @@
 What follows from how a look ended:
 
 =============  ===========================================================================
-done           look again after the plan's ``requeue_after``, after ``RESYNC_SECONDS`` at most
+done           look again after the plan's ``requeue_after``, where it names one
 job is gone    forget it
 Conflict       look again at once
 Transient      look again after 5 ms, doubling up to 60 s
@@ -30,17 +30,14 @@ from finetune_operator.errors import Conflict, Terminal, Transient
 from finetune_operator.fleet import FLEET, ready_reason
 from finetune_operator.kube import Kube
 from finetune_operator.observe import observe
+from finetune_operator.resync import fingerprint
 from finetune_operator.scrape import Scrape
-from finetune_operator.state import Observed, Plan
+from finetune_operator.state import Key, Observed, Plan
 from finetune_operator.workqueue import WorkQueue
 
 WORKERS = 4
 LOOK_SECONDS = 30.0
-RESYNC_SECONDS = 300.0
 REFUSED_SECONDS = 30.0
-
-Key = tuple[str, str]
-"""Namespace and name of a FineTuneJob."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +69,16 @@ class Controller:
     queue: WorkQueue[Key] = field(default_factory=lambda: WorkQueue(metrics.CONTROLLER))
     clock: Callable[[], datetime] = utc_now
     workers: int = WORKERS
+    seen: dict[Key, int] = field(default_factory=dict)
+    """Fingerprints of what the last looks saw (``resync``)."""
     _uids: dict[Key, str] = field(default_factory=dict)
     _refused: dict[Key, Terminal] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def wake(self, key: Key) -> None:
+        """Queue a key. While this replica stands by, nothing is: its turn begins with a resync."""
+        if not self.stopping:
+            self.queue.add(key)
 
     async def run(self) -> None:
         """Work until ``stop``. Raises what ends a worker; none ends by itself."""
@@ -99,8 +103,8 @@ class Controller:
 
     @property
     def alive(self) -> bool:
-        """Whether every worker lives."""
-        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+        """Whether no worker that should live is gone; a replica that stands by has none."""
+        return not any(task.done() for task in self._tasks)
 
     async def stop(self) -> None:
         """End the workers; a look in progress is cut off, as a crash would."""
@@ -109,6 +113,7 @@ class Controller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.queue.clear()
+        self.seen.clear()
 
     async def _work(self) -> None:
         while True:
@@ -166,6 +171,7 @@ class Controller:
         if self._uids.get(key, uid) != uid:
             self._forget(key)
         self._uids[key] = uid
+        self.seen[key] = fingerprint(seen)
         now = self.clock()
         plan = self.planner.plan(seen, config=self.config, now=now)
         refused = self._refused.get(key)
@@ -185,7 +191,7 @@ class Controller:
         if writes:
             reason = ready_reason(plan.status)
             logger.info("reconciled", extra={"reason": reason, "writes": writes})
-        return min(plan.requeue_after or RESYNC_SECONDS, RESYNC_SECONDS)
+        return plan.requeue_after
 
     def _reported(self, seen: Observed, plan: Plan, error: Terminal, now: datetime) -> Plan:
         """Return the plan with conditions that say what is refused."""
@@ -208,6 +214,7 @@ class Controller:
         FLEET.saw(key, seen.pods, report.status)
 
     def _forget(self, key: Key) -> None:
+        self.seen.pop(key, None)
         if (uid := self._uids.pop(key, None)) is not None:
             self.applier.forget(uid)
         self._refused.pop(key, None)

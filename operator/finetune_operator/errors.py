@@ -4,7 +4,8 @@
 
     OperatorError
     ├── Transient         the API server or the way to it failed: look again, later and later
-    │   └── NotFound      what was written to is gone
+    │   ├── NotFound      what was written to is gone
+    │   └── NotLeading    another replica may be at work: nothing was sent
     ├── Conflict          somebody wrote in the meantime: look again at once; not an error
     └── Terminal          refused, and would be again: reported in the status, tried again slowly
         └── NameConflict  somebody else's object has the name that a child needs
@@ -33,6 +34,12 @@ class NotFound(Transient):
     """The object, its namespace or its kind is not there."""
 
     reason = "NotFound"
+
+
+class NotLeading(Transient):
+    """A write was asked for after this replica's Lease was over."""
+
+    reason = "NotLeading"
 
 
 class Conflict(OperatorError):

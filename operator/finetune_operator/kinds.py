@@ -33,6 +33,7 @@ KINDS = {
     "Deployment": Kind(api_version="apps/v1", plural="deployments"),
     "PodDisruptionBudget": Kind(api_version="policy/v1", plural="poddisruptionbudgets"),
     "NetworkPolicy": Kind(api_version="networking.k8s.io/v1", plural="networkpolicies"),
+    "Lease": Kind(api_version="coordination.k8s.io/v1", plural="leases"),
     "Event": Kind(api_version="events.k8s.io/v1", plural="events"),
     # The same objects as they are read: roles for reading events commonly name the older group.
     CORE_EVENT: Kind(api_version="v1", plural="events", kind="Event"),

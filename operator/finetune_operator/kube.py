@@ -7,11 +7,17 @@ cost thirty times as much as the JSON.
 
 Every call ends within ``TIMEOUT_SECONDS`` and raises nothing but what ``errors`` names. The client
 never repeats a call; its user knows whether that is right.
+
+``fence`` tells for how many seconds a write may be under way (``lease``): none is sent where that
+is 0, and none is waited for longer.
 """
 
+import asyncio
 import json
+import math
 import os
 import time
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
@@ -21,14 +27,25 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from finetune_operator import metrics
-from finetune_operator.errors import Conflict, NotFound, OperatorError, Terminal, Transient
+from finetune_operator.errors import (
+    Conflict,
+    NotFound,
+    NotLeading,
+    OperatorError,
+    Terminal,
+    Transient,
+)
 from finetune_operator.kinds import KINDS, path_of
 from finetune_operator.state import Object
 
 FIELD_MANAGER = "finetune-operator"
 TIMEOUT_SECONDS = 10.0
 PAGE = 500
+JSON = "application/json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+WATCH_SECONDS = 300
 
+Page = list[Object]
 Propagation = Literal["Foreground", "Background", "Orphan"]
 
 
@@ -38,7 +55,8 @@ class Kube:
     def __init__(self, api: ApiClient, *, timeout: float = TIMEOUT_SECONDS) -> None:
         self._api = api
         self._host = urlsplit(api.configuration.host).netloc
-        self._timeout = aiohttp.ClientTimeout(total=timeout, connect=timeout / 2)
+        self._seconds = timeout
+        self.fence: Callable[[], float] = lambda: math.inf
 
     @classmethod
     async def connect(cls) -> "Kube":
@@ -94,24 +112,66 @@ class Kube:
 
         ``limit`` ends the list early; without it all pages are read.
         """
+        found: list[Object] = []
+        async for page in self.pages(kind, namespace, labels=labels, fields=fields, size=limit):
+            found += page
+            if limit:
+                break
+        return tuple(found)
+
+    async def pages(
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        size: int = 0,
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the pages of a list, each of ``size`` objects or fewer. Raises OperatorError."""
         path = KINDS[kind].path(namespace)
         if not namespace:
             path = path.replace("/namespaces/", "", 1)
-        found: list[Object] = []
-        query = {"limit": str(limit or PAGE)}
+        query = {"limit": str(size or PAGE)}
         query |= {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
+        # Items of a list come without the two fields that every object has.
+        common = {"apiVersion": KINDS[kind].api_version, "kind": KINDS[kind].kind or kind}
         while True:
-            page = await self._call("GET", path, query=query)
-            # Items of a list come without the two fields that every object has.
-            common = {"apiVersion": KINDS[kind].api_version, "kind": KINDS[kind].kind or kind}
-            found += [{**common, **item} for item in page.get("items") or ()]
+            accept = METADATA_ONLY if metadata_only else JSON
+            page = await self._call("GET", path, query=query, accept=accept)
+            yield [{**item, **common} for item in page.get("items") or ()]
             rest = page.get("metadata", {}).get("continue")
-            if limit or not rest:
-                return tuple(found)
+            if not rest:
+                return
             query["continue"] = rest
 
-    async def create(self, body: Object) -> Object:
+    async def watch(
+        self, kind: str, namespace: str, name: str, *, since: str
+    ) -> AsyncGenerator[Object, None]:
+        """Yield what happens to one object, as ``{"type": …, "object": …}``, until the stream ends.
+
+        since: the resourceVersion after which it begins. Raises OperatorError.
+        """
+        path = KINDS[kind].path(namespace)
+        query = {
+            "watch": "1",
+            "fieldSelector": f"metadata.name={name}",
+            "resourceVersion": since,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        limit = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, connect=self._seconds)
+        try:
+            answer = await self._send("GET", path, query, None, JSON, JSON, limit)
+            if answer.status >= 300:
+                raise error_of("WATCH", path, answer.status, _decoded(await answer.read()))
+            async for line in answer.response.content:
+                yield _decoded(line)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise Transient(f"WATCH {path}: {str(error) or type(error).__name__}") from error
+
+    async def create(self, body: Object, *, fenced: bool = True) -> Object:
         """Create an object. Raises Conflict where the name is taken."""
         namespace = body["metadata"]["namespace"]
         return await self._call(
@@ -119,6 +179,21 @@ class Kube:
             KINDS[body["kind"]].path(namespace),
             query={"fieldManager": FIELD_MANAGER},
             body=body,
+            fenced=fenced,
+        )
+
+    async def replace(self, body: Object, *, seconds: float) -> Object:
+        """Replace an object that was observed, unfenced: for the Lease that is the fence.
+
+        Raises Conflict where it is not as observed any more.
+        """
+        return await self._call(
+            "PUT",
+            path_of(body),
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            fenced=False,
+            seconds=seconds,
         )
 
     async def apply(self, body: Object) -> Object:
@@ -193,24 +268,23 @@ class Kube:
         *,
         query: dict[str, str] | None = None,
         body: Object | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
+        fenced: bool = True,
+        seconds: float | None = None,
     ) -> dict[str, Any]:
         code, started = "<error>", time.monotonic()
+        seconds = self._seconds if seconds is None else seconds
+        if fenced and method != "GET":
+            seconds = min(seconds, self.fence())
+            if seconds <= 0:
+                raise NotLeading(f"{method} {path}: not sent, this replica does not lead any more")
         try:
-            request = await self._api.param_serialize(
-                method,
-                path,
-                query_params=None,
-                header_params={"Accept": "application/json", "Content-Type": content_type},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            verb, url, headers, content, _ = request
-            url += f"?{urlencode(query)}" if query else ""
-            answer = await self._api.call_api(
-                verb, url, headers, content, _request_timeout=self._timeout
-            )
-            text = await answer.read()
+            # Not by the client's own timeout: it rounds up to whole seconds.
+            async with asyncio.timeout(seconds):
+                limit = aiohttp.ClientTimeout(total=None, connect=self._seconds / 2)
+                answer = await self._send(method, path, query, body, content_type, accept, limit)
+                text = await answer.read()
             code = str(answer.status)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             cause = str(error) or type(error).__name__
@@ -223,6 +297,28 @@ class Kube:
             after = answer.headers.get("Retry-After", "")
             raise error_of(method, path, answer.status, decoded, after)
         return decoded
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None,
+        body: Object | None,
+        content_type: str,
+        accept: str,
+        limit: aiohttp.ClientTimeout,
+    ) -> Any:
+        request = await self._api.param_serialize(
+            method,
+            path,
+            query_params=None,
+            header_params={"Accept": accept, "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        verb, url, headers, content, _ = request
+        url += f"?{urlencode(query)}" if query else ""
+        return await self._api.call_api(verb, url, headers, content, _request_timeout=limit)
 
 
 def error_of(

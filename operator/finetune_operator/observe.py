@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Iterable
 
 from finetune_operator import progress, verification
+from finetune_operator.children.names import JOB as JOB_LABEL
+from finetune_operator.children.names import STAGE as STAGE_LABEL
 from finetune_operator.kinds import CORE_EVENT
 from finetune_operator.kube import Kube
 from finetune_operator.scrape import Scrape
 from finetune_operator.state import Object, Observed, Progress, Verification
 
-JOB_LABEL = "finetune.dev/job"
-STAGE_LABEL = "finetune.dev/stage"
 MOST_EVENTS = 20
 MOST_QUESTIONS = 6
 _SCRAPED = ("train", "merge", "stage")

@@ -8,7 +8,8 @@ import argparse
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from finetune_operator import logs, plan, server, wakeups
 from finetune_operator.apply import Applier
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller import Controller
-from finetune_operator.errors import OperatorError
+from finetune_operator.errors import OperatorError, Transient
 from finetune_operator.events import Recorder
 from finetune_operator.kube import Kube
+from finetune_operator.leading import lead, until_first_ends
+from finetune_operator.lease import Lease
+from finetune_operator.resync import Resync
 from finetune_operator.scrape import Scraper
 
 logger = logging.getLogger("finetune_operator")
@@ -62,10 +66,17 @@ async def run(config: OperatorConfig, *, port: int) -> None:
     async with AsyncExitStack() as stack:
         kube = await Kube.connect()
         stack.push_async_callback(kube.close)
-        await kube.require_served()
         scraper = Scraper()
         stack.push_async_callback(scraper.close)
-        recorder = Recorder(kube, instance=os.environ.get("POD_NAME", ""))
+        identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
+        lease = Lease(
+            kube=kube,
+            namespace=config.operator_namespace,
+            name=config.lease_name,
+            identity=identity,
+        )
+        kube.fence = lease.remaining
+        recorder = Recorder(kube, instance=identity)
         controller = Controller(
             kube=kube,
             applier=Applier(kube=kube, recorder=recorder),
@@ -73,28 +84,55 @@ async def run(config: OperatorConfig, *, port: int) -> None:
             planner=plan,
             scrape=scraper,
         )
+        resync = Resync(
+            kube=kube,
+            namespaces=tuple(config.namespaces),
+            known=controller.seen,
+            wake=controller.wake,
+        )
         health = server.Health(controller)
         bound = await stack.enter_async_context(server.serving(health, port))
-        logger.info("started", extra={"port": bound})
-        await _until_first_ends(
-            asyncio.create_task(controller.run(), name="controller"),
-            asyncio.create_task(_watch(controller, health), name="watches"),
+        await _until_served(kube)
+        logger.info("started", extra={"port": bound, "identity": identity})
+        leading = asyncio.create_task(lead(lease, controller, resync), name="leading")
+
+        async def give_back() -> None:
+            leading.cancel()
+            await asyncio.wait([leading])
+
+        await until_first_ends(
+            leading,
+            asyncio.create_task(_watch(config, controller, give_back, health), name="watches"),
         )
         logger.info("stopped")
 
 
-async def _watch(controller: Controller, health: server.Health) -> None:
-    """Watch until a signal comes. The first list is our own: kopf does not say when its own end."""
-    for job in await controller.kube.list("FineTuneJob"):
-        controller.queue.add((job["metadata"]["namespace"], job["metadata"]["name"]))
+async def _until_served(kube: Kube) -> None:
+    """Wait for the API server, however long it is away. Raises Terminal without the CRD."""
+    while True:
+        try:
+            return await kube.require_served()
+        except Transient as error:
+            logger.warning("waiting for the API server: %s", error)
+            await asyncio.sleep(2.0)
+
+
+async def _watch(
+    config: OperatorConfig,
+    controller: Controller,
+    stop: Callable[[], Awaitable[None]],
+    health: server.Health,
+) -> None:
+    """Watch until a signal comes; ``stop`` ends all other work before kopf itself ends."""
     watching = asyncio.Event()
     ready = asyncio.create_task(_set_when(watching, lambda: setattr(health, "ready", True)))
     try:
         await kopf.operator(
-            registry=wakeups.registry(controller.queue.add, controller.stop),
+            registry=wakeups.registry(controller.wake, stop),
             settings=wakeups.settings(),
             standalone=True,
-            clusterwide=True,
+            clusterwide=not config.namespaces,
+            namespaces=config.namespaces,
             ready_flag=watching,
         )
     finally:
@@ -105,19 +143,6 @@ async def _watch(controller: Controller, health: server.Health) -> None:
 async def _set_when(flag: asyncio.Event, then: Callable[[], None]) -> None:
     await flag.wait()
     then()
-
-
-async def _until_first_ends(*tasks: asyncio.Task[None]) -> None:
-    """Wait for the first task to end, end the others, raise what any of them raised."""
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -95,7 +95,9 @@ def configmap(job: Object, chosen: Chosen) -> dict[str, Any]:
                     exclude={"model": {"token_secret_ref"}, "dataset": {"token_secret_ref"}},
                 )
             ),
-            OPERATOR_FILE: _text(chosen.config.model_dump(mode="json")),
+            OPERATOR_FILE: _text(
+                chosen.config.model_dump(mode="json", exclude={"lease_name", "namespaces"})
+            ),
         },
     }
 

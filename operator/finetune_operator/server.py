@@ -1,7 +1,7 @@
 """The operator's own HTTP server: ``/metrics``, ``/healthz`` and ``/readyz``.
 
 ``/healthz`` fails when a worker is gone or has been at one job for ``STUCK_SECONDS``: a restart
-helps then, and only then. ``/readyz`` fails until every job that there was at start is known.
+helps then, and only then. ``/readyz`` fails until the watches run; who stands by is ready too.
 """
 
 from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ def _application(health: Health) -> web.Application:
         return web.Response(text=complaint or "ok", status=500 if complaint else 200)
 
     async def readyz(_: web.Request) -> web.Response:
-        text = "ok" if health.ready else "the jobs are being listed"
+        text = "ok" if health.ready else "the watches are being started"
         return web.Response(text=text, status=200 if health.ready else 503)
 
     application = web.Application()

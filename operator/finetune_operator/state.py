@@ -10,6 +10,9 @@ from typing import Any, Literal
 Object = Mapping[str, Any]
 """A Kubernetes object."""
 
+Key = tuple[str, str]
+"""Namespace and name of a FineTuneJob."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -61,6 +64,19 @@ class Observed:
 
     verification: Verification | None = None
     """Of a ready serving pod whose verification the status does not tell yet."""
+
+
+LISTS = {
+    "ConfigMap": "configmaps",
+    "PersistentVolumeClaim": "volumes",
+    "Job": "jobs",
+    "Pod": "pods",
+    "Deployment": "deployments",
+    "Service": "services",
+    "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "budgets",
+}
+"""The kinds of children, and where ``Observed`` has them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,8 @@ from typing import Any
 
 import kopf
 
-from finetune_operator.controller import Key
-from finetune_operator.observe import JOB_LABEL
-from finetune_operator.state import Object
+from finetune_operator.children.names import JOB as JOB_LABEL
+from finetune_operator.state import Key, Object
 
 API_GROUP, API_VERSION, PLURAL = "finetune.dev", "v1alpha1", "finetunejobs"
 CHILDREN = (

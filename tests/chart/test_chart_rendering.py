@@ -146,9 +146,29 @@ def test_a_changed_configuration_rolls_the_operator() -> None:
     assert checksum({}) == checksum({"nodeSelector": {"a": "b"}})
 
 
-def test_one_operator_at_a_time() -> None:
-    spec = render().all("Deployment")[0]["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+def test_one_works_and_one_stands_by() -> None:
+    rendered = render()
+    spec = rendered.all("Deployment")[0]["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    (spread,) = rendered.pod["topologySpreadConstraints"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+    assert rendered.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    # One that may not be evicted would keep its node from ever being drained.
+    assert not render({"replicas": 1}).all("PodDisruptionBudget")
+
+
+def test_the_replicas_of_a_release_share_a_lease_and_no_other_release_has_it() -> None:
+    names = set()
+    for release in ("finetune-operator", "tuning"):
+        rendered = render(release=release)
+        name = rendered.config["leaseName"]
+        role = rendered.one("Role", f"{name}-lease")
+        assert rendered.config["operatorNamespace"] == role["metadata"]["namespace"]
+        assert role["rules"][0]["resourceNames"] == [name]
+        names.add(name)
+    assert len(names) == 2
 
 
 def test_service_and_monitor_find_the_pod() -> None:
@@ -204,6 +224,8 @@ OTHERS: dict[str, Any] = {
     "image.digest": "sha256:" + "0" * 64,
     "image.pullPolicy": "Always",
     "imagePullSecrets": ["registry"],
+    "replicas": 3,
+    "namespaces": ["team-a"],
     "serving.image": "vllm:other",
     "serving.env": {"A": "b"},
     "serving.dtype": "bfloat16",

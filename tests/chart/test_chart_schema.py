@@ -25,7 +25,10 @@ FREE = {
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"replicas": 2}, "additional properties 'replicas' not allowed"),
+        ({"replicaCount": 2}, "additional properties 'replicaCount' not allowed"),
+        ({"replicas": 0}, "minimum: got 0, want 1"),
+        ({"namespaces": "team-a"}, "got string, want array"),
+        ({"namespaces": ["Team_A"]}, "does not match pattern"),
         ({"image": {"name": "x"}}, "additional properties 'name' not allowed"),
         ({"trainer": {"tag": "v1"}}, "additional properties 'tag' not allowed"),
         ({"serving": {"gpus": 2}}, "additional properties 'gpus' not allowed"),

@@ -65,8 +65,38 @@ def test_only_the_operators_account_is_bound() -> None:
         {"kind": "ServiceAccount", "name": "finetune-operator", "namespace": "finetune-system"}
     ]
     assert account["automountServiceAccountToken"] is False
-    assert not rendered.all("Role")
-    assert not rendered.all("RoleBinding")
+    assert [each["metadata"]["name"] for each in rendered.all("Role")] == [
+        "finetune-operator-lease"
+    ]
+    assert [each["subjects"] for each in rendered.all("RoleBinding")] == [binding["subjects"]]
+
+
+def test_the_lease_is_all_that_it_may_write_in_its_own_namespace() -> None:
+    role = render(EVERYTHING).one("Role", "finetune-operator-lease")
+    assert role["metadata"]["namespace"] == "finetune-system"
+    assert set(_rules(role)) == {
+        ("coordination.k8s.io", "leases", verb) for verb in ("get", "watch", "update", "create")
+    }
+    named, creating = role["rules"]
+    assert (named["resourceNames"], creating["verbs"]) == (["finetune-operator"], ["create"])
+
+
+def test_confined_to_namespaces_it_has_the_same_rights_there_and_none_elsewhere() -> None:
+    everywhere = render().one("ClusterRole")
+    rendered = render({"namespaces": ["team-a", "team-b"]})
+    assert not rendered.all("ClusterRole")
+    assert not rendered.all("ClusterRoleBinding")
+    assert rendered.config["namespaces"] == ["team-a", "team-b"]
+    for kind in ("Role", "RoleBinding"):
+        namespaces = [each["metadata"]["namespace"] for each in rendered.all(kind)]
+        assert sorted(namespaces) == ["finetune-system", "team-a", "team-b"]
+    for role in rendered.all("Role"):
+        if role["metadata"]["name"] == "finetune-operator":
+            assert role["rules"] == everywhere["rules"]
+    for binding in rendered.all("RoleBinding"):
+        assert binding["roleRef"]["kind"] == "Role"
+        (subject,) = binding["subjects"]
+        assert subject["namespace"] == "finetune-system"
 
 
 @pytest.mark.parametrize(

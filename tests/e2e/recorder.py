@@ -29,6 +29,7 @@ WATCHED = {
     "Deployment": "/apis/apps/v1/deployments",
     "ReplicaSet": "/apis/apps/v1/replicasets",
     "Service": "/api/v1/services",
+    "Lease": "/apis/coordination.k8s.io/v1/leases",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/networkpolicies",
 }
 WATCH_SECONDS = 600

@@ -39,15 +39,14 @@ class Cluster:
         return str(yaml.safe_load(found["data"]["config.yaml"])["images"]["trainer"])
 
     def operator_pod(self) -> Object | None:
-        """Return the operator's pod if it is ready."""
-        for pod in self.record.present("Pod", OPERATOR_NAMESPACE):
-            labels = pod["metadata"].get("labels", {})
-            if labels.get("app.kubernetes.io/component") == "operator" and is_ready(pod):
-                return pod
-        return None
+        """Return the pod of the replica that leads, if it is ready."""
+        lease = self.record.find("Lease", OPERATOR_NAMESPACE, OPERATOR)
+        leader = lease["spec"].get("holderIdentity") if lease is not None else None
+        pod = self.record.find("Pod", OPERATOR_NAMESPACE, leader) if leader else None
+        return pod if pod is not None and is_ready(pod) else None
 
     def wait_for_operator(self, *, other_than: str = "", seconds: float = 60) -> Object:
-        """Return the operator's pod once it is ready. ``other_than`` is the uid of a dead one."""
+        """Return the leader's pod once it is ready. ``other_than`` is the uid of a dead one."""
 
         def look() -> Object | None:
             pod = self.operator_pod()

@@ -49,7 +49,7 @@ class ControlPlane:
     server: str
     kubeconfig: Path
     assets: Path
-    _tls: ssl.SSLContext = field(repr=False)
+    tls: ssl.SSLContext = field(repr=False)
 
     def request(
         self,
@@ -74,7 +74,7 @@ class ControlPlane:
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=30, context=self._tls) as answer:
+            with urllib.request.urlopen(request, timeout=30, context=self.tls) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise ApiError(error.code, _decoded(error.read())) from None
@@ -221,7 +221,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
             server=server,
             kubeconfig=kubeconfig,
             assets=assets,
-            _tls=ssl.create_default_context(cadata=authority.decode()),
+            tls=ssl.create_default_context(cadata=authority.decode()),
         )
         install_crd(plane)
         yield plane

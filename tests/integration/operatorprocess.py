@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ CONFIG: Mapping[str, Any] = {
     },
     "logLevel": "debug",
 }
+
+
+_MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
 
 
 @dataclass(kw_only=True)
@@ -54,7 +58,7 @@ class OperatorProcess:
             raise RuntimeError(f"the operator ended:\n{self.log.read_text()}")
         return self.get("/readyz")[0] == 200
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """Return the sum of a metric's samples that have the labels."""
         total = 0.0
         for line in self.get("/metrics")[1].splitlines():
@@ -93,10 +97,13 @@ class OperatorProcess:
 
 @contextmanager
 def operator(
-    plane: ControlPlane, folder: Path, config: Mapping[str, Any] = CONFIG
+    plane: ControlPlane, folder: Path, config: Mapping[str, Any] = CONFIG, **how: Any
 ) -> Iterator[OperatorProcess]:
-    """Run the operator until the end of the block; it is ready at its beginning."""
-    with starting(plane, folder, config) as running:
+    """Run the operator until the end of the block; it is ready at its beginning.
+
+    how: as for ``starting``.
+    """
+    with starting(plane, folder, config, **how) as running:
         began = time.monotonic()
         wait_until(f"the operator is ready (log: {running.log})", running.ready)
         running.ready_seconds = time.monotonic() - began
@@ -105,16 +112,28 @@ def operator(
 
 @contextmanager
 def starting(
-    plane: ControlPlane, folder: Path, config: Mapping[str, Any] = CONFIG, port: int = 0
+    plane: ControlPlane,
+    folder: Path,
+    config: Mapping[str, Any] = CONFIG,
+    port: int = 0,
+    *,
+    kubeconfig: Path | None = None,
+    pod: str = "operator-under-test",
+    prelude: str = "",
 ) -> Iterator[OperatorProcess]:
-    """Run the operator until the end of the block, without waiting for it."""
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(dict(config)))
+    """Run the operator until the end of the block, without waiting for it.
+
+    kubeconfig: its way to the API server, the administrator's where none is named. pod: its name,
+    and so its identity as a leader. prelude: Python that runs before it, to shorten a wait.
+    """
+    # A Lease of its own, in a namespace that is always there: whoever holds another is no matter.
+    config = {"operatorNamespace": "default", "leaseName": f"lease-{uuid.uuid4().hex}", **config}
+    file = folder / f"config-{uuid.uuid4().hex}.yaml"
+    file.write_text(yaml.safe_dump(config))
     port = port or _free_port()
     command: list[str | Path] = [
         sys.executable,
-        "-m",
-        "finetune_operator",
+        *(["-c", f"{prelude}\n{_MAIN}"] if prelude else ["-m", "finetune_operator"]),
         "--config",
         file,
         "--port",
@@ -122,9 +141,9 @@ def starting(
     ]
     environment = {
         **os.environ,
-        "KUBECONFIG": str(plane.kubeconfig),
+        "KUBECONFIG": str(kubeconfig or plane.kubeconfig),
         "PYTHONPATH": os.pathsep.join((str(ROOT / "operator"), str(ROOT / "crds"))),
-        "POD_NAME": "operator-under-test",
+        "POD_NAME": pod,
     }
     log = folder / f"operator-{time.monotonic_ns()}.log"
     with process(command, log, environment) as running:

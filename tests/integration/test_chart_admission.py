@@ -29,7 +29,7 @@ def system(control_plane: ControlPlane) -> str:
 @pytest.fixture(scope="module")
 def roles(control_plane: ControlPlane, system: str) -> Iterator[None]:
     """The chart's roles and bindings, in force."""
-    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
     documents = [each for each in render().objects if each["kind"] in kinds]
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
     done = kubectl(control_plane, "apply", "-f", "-", stdin=listed)
@@ -62,7 +62,15 @@ def test_pod_is_let_into_a_restricted_namespace(control_plane: ControlPlane) -> 
         control_plane.post(path, {**pod, "spec": spec})
 
 
-def _may(plane: ControlPlane, user: str, verb: str, group: str, resource: str, space: str) -> bool:
+def _may(
+    plane: ControlPlane,
+    user: str,
+    verb: str,
+    group: str,
+    resource: str,
+    space: str,
+    name: str = "",
+) -> bool:
     resource, _, subresource = resource.partition("/")
     asked = {
         "namespace": space,
@@ -70,6 +78,7 @@ def _may(plane: ControlPlane, user: str, verb: str, group: str, resource: str, s
         "group": group,
         "resource": resource,
         "subresource": subresource,
+        "name": name,
     }
     groups = ["system:authenticated"]
     if user.startswith("system:serviceaccount:"):
@@ -147,6 +156,31 @@ def test_what_people_may_do(
     assert _may(plane, f"a-{role}", verb, "finetune.dev", resource, namespace) is allowed
 
 
+@pytest.mark.parametrize(
+    ("verb", "name", "namespace", "allowed"),
+    [
+        ("get", "finetune-operator", NAMESPACE, True),
+        ("watch", "finetune-operator", NAMESPACE, True),
+        ("update", "finetune-operator", NAMESPACE, True),
+        ("create", "", NAMESPACE, True),
+        ("update", "another", NAMESPACE, False),
+        ("delete", "finetune-operator", NAMESPACE, False),
+        ("get", "finetune-operator", "kube-system", False),
+    ],
+)
+def test_what_the_operator_may_do_with_leases(
+    control_plane: ControlPlane,
+    roles: None,
+    verb: str,
+    name: str,
+    namespace: str,
+    allowed: bool,
+) -> None:
+    group = "coordination.k8s.io"
+    may = _may(control_plane, OPERATOR, verb, group, "leases", namespace, name)
+    assert may is allowed
+
+
 def _helm(plane: ControlPlane, *arguments: str) -> None:
     command = [helm.binary(), f"--kubeconfig={plane.kubeconfig}", f"--namespace={NAMESPACE}"]
     done = subprocess.run([*command, *arguments], text=True, capture_output=True, check=False)
@@ -172,7 +206,7 @@ def test_uninstalling_keeps_the_crd_and_the_jobs(
 
     # The CRD is there already, as it is where kubectl applied it.
     _helm(control_plane, "install", "finetune-operator", str(helm.CHART), "--take-ownership")
-    assert control_plane.get(deployment)["spec"]["replicas"] == 1
+    assert control_plane.get(deployment)["spec"]["replicas"] == 2
     _helm(control_plane, "upgrade", "finetune-operator", str(helm.CHART), "--set=logLevel=debug")
     _helm(control_plane, "uninstall", "finetune-operator")
 

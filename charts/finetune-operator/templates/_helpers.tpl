@@ -55,6 +55,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "finetune-operator.config" -}}
 operatorNamespace: {{ .Release.Namespace }}
 monitoringNamespace: {{ .Values.metrics.namespace | quote }}
+leaseName: {{ include "finetune-operator.fullname" . }}
+namespaces: {{ .Values.namespaces | toJson }}
 images:
   trainer: {{ include "finetune-operator.trainerImage" . | quote }}
   serving: {{ .Values.serving.image | quote }}
@@ -72,4 +74,55 @@ serving:
 defaults:
   {{- .Values.defaults | toYaml | nindent 2 }}
 logLevel: {{ .Values.logLevel }}
+{{- end -}}
+
+{{/* What the operator may do, in the whole cluster or in each namespace that it is confined to. */}}
+{{- define "finetune-operator.rules" -}}
+rules:
+# The jobs: read what is asked for, write what is seen, own the children.
+- apiGroups: [finetune.dev]
+  resources: [finetunejobs]
+  verbs: [get, list, watch]
+- apiGroups: [finetune.dev]
+  resources: [finetunejobs/status]
+  verbs: [update, patch]
+- apiGroups: [finetune.dev]
+  resources: [finetunejobs/finalizers]
+  verbs: [update]
+# The children. What is deleted with its job is deleted by Kubernetes, not by the operator.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, create]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, create, patch]
+# Why something does not run.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [get, list]
+# What people read in `kubectl describe`.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
 {{- end -}}

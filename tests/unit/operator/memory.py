@@ -46,7 +46,7 @@ class MemoryKube(Kube):
             and (not labels or each["metadata"].get("labels", {}).get(key) == value)
         )
 
-    async def create(self, body: Object) -> Object:
+    async def create(self, body: Object, *, fenced: bool = True) -> Object:
         self._write("create", body)
         if self._key(body) in self.objects:
             raise Conflict("409 already exists")

@@ -1,0 +1,186 @@
+"""Two replicas and one Lease: who works, and what becomes of writes when that changes."""
+
+import json
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.controlplane import ControlPlane, wait_until
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
+from tests.integration.relay import HOLD, PASS, Call, Fate, Relay, relay
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+
+
+class Pair:
+    """Two replicas that share a Lease, each behind a relay of its own; the first one leads."""
+
+    def __init__(self, plane: ControlPlane, folder: Path, stack: ExitStack) -> None:
+        self.plane, self.name = plane, f"pair-{uuid.uuid4().hex[:8]}"
+        self.relays: dict[str, Relay] = {}
+        self.operators: dict[str, OperatorProcess] = {}
+        for pod in ("first", "second"):
+            own = folder / pod
+            own.mkdir()
+            self.relays[pod] = stack.enter_context(relay(plane, own))
+            self.operators[pod] = stack.enter_context(
+                operator(
+                    plane,
+                    own,
+                    {**CONFIG, "leaseName": self.name},
+                    kubeconfig=self.relays[pod].kubeconfig,
+                    pod=pod,
+                )
+            )
+            wait_until("the first one leads", lambda: self.holder() == "first")
+
+    def lease(self) -> dict[str, Any]:
+        return self.plane.get(f"{LEASES}/{self.name}")
+
+    def holder(self) -> str:
+        found = self.plane.get(LEASES)["items"]
+        for each in found:
+            if each["metadata"]["name"] == self.name:
+                return str(each["spec"]["holderIdentity"])
+        return ""
+
+    def leads(self, pod: str) -> bool:
+        return self.operators[pod].metric("leader_election_master_status", name=self.name) == 1
+
+    def until_taken_over(self) -> float:
+        """Return the seconds until the second one holds the Lease."""
+        began = time.monotonic()
+        wait_until("the second one leads", lambda: self.holder() == "second", 30)
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def pair(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        yield Pair(control_plane, tmp_path, stack)
+
+
+def test_one_works_and_the_other_is_warm_and_silent(pair: Pair, place: Namespace) -> None:
+    place.submit()
+    place.staged()
+    pair.operators["first"].settled()
+    assert (pair.leads("first"), pair.leads("second")) == (True, False)
+    assert pair.operators["second"].get("/healthz") == (200, "ok")
+    assert pair.operators["second"].get("/readyz") == (200, "ok")
+    assert pair.operators["second"].metric("controller_runtime_reconcile_total") == 0
+    assert pair.operators["second"].metric("workqueue_depth") == 0
+    assert not [call for call in pair.relays["second"].calls if call.writes]
+    assert pair.relays["second"].watches == 6
+
+
+def test_after_sigterm_the_other_works_within_two_seconds(pair: Pair, place: Namespace) -> None:
+    began = time.monotonic()
+    code, _ = pair.operators["first"].stop()
+    place.submit()
+    place.staged()
+    assert (code, pair.holder()) == (0, "second")
+    assert time.monotonic() - began < 2
+
+
+def test_after_sigkill_the_other_works_within_twenty_seconds(pair: Pair, place: Namespace) -> None:
+    pair.operators["first"].process.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    place.submit()
+    place.staged()
+    seconds = time.monotonic() - began
+    assert 10 < seconds < 20, seconds
+    assert pair.lease()["spec"]["leaseTransitions"] == 2
+
+
+def test_a_container_that_is_started_anew_takes_its_own_lease_back(
+    pair: Pair, place: Namespace, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    pair.operators["first"].process.send_signal(signal.SIGKILL)
+    with operator(control_plane, tmp_path, {**CONFIG, "leaseName": pair.name}, pod="first"):
+        place.submit()
+        place.staged()
+        assert pair.holder() == "first"
+
+
+@pytest.mark.parametrize(
+    ("late", "method"), [("status", "PUT"), ("jobs", "POST"), ("jobs/", "DELETE")], ids=str
+)
+def test_a_write_that_a_paused_network_delays_changes_nothing(
+    pair: Pair, place: Namespace, late: str, method: str
+) -> None:
+    """It was sent while its sender led, and arrives when the other one has done the work."""
+    if method != "POST":
+        place.submit()
+        place.staged()
+        pair.operators["first"].settled()
+    pausing: list[Call] = []
+
+    def decide(call: Call) -> Fate:
+        if call.method == method and late in call.path.removesuffix("/demo"):
+            pausing.append(call)
+        if pausing:
+            slow.silence(True)
+            return HOLD
+        return PASS
+
+    slow = pair.relays["first"]
+    slow.decide = decide
+    if method == "POST":
+        place.submit()
+    else:
+        place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"suspend": True}})
+    wait_until("a write is on its way", lambda: bool(pausing))
+    pair.until_taken_over()
+    wait_until("the first one knows", lambda: not pair.leads("first"))
+    expected = "Staging" if method == "POST" else "SuspendedByUser"
+    wait_until("the second one does the work", lambda: place.reason() == expected)
+    pair.operators["second"].settled()
+    versions = place.versions()
+
+    answers: list[int] = []
+    slow.after = lambda call, status: answers.append(status) if call is pausing[0] else None
+    slow.release()
+    wait_until("the write arrives", lambda: bool(answers))
+    assert answers[0] in (404, 409)
+    pair.operators["second"].settled()
+    assert place.versions() == versions
+    # Who stood by goes on as before: no new process, and it is ready to lead again.
+    assert pair.operators["first"].process.poll() is None
+    pair.operators["second"].stop()
+    place.submit("another")
+    place.staged("another")
+    assert pair.holder() == "first"
+
+
+def test_no_write_is_sent_after_the_lease_is_over(pair: Pair, place: Namespace) -> None:
+    """The Lease cannot be renewed, while everything else passes: only the clock ends the work."""
+    sent: list[float] = []
+    stalled = time.monotonic()
+
+    def decide(call: Call) -> Fate:
+        if "/leases/" in call.path:
+            return HOLD
+        if call.writes:
+            sent.append(time.monotonic() - stalled)
+        return PASS
+
+    pair.relays["first"].decide = decide
+    number = 0
+    while pair.holder() == "first" or number < 3:
+        number += 1
+        place.submit(f"job-{number}", suspend=True)
+        time.sleep(0.5)
+        assert time.monotonic() - stalled < 25
+    taken = time.monotonic() - stalled
+    assert sent
+    assert max(sent) < 10.5
+    assert 13 < taken < 20
+    lines = [json.loads(x) for x in pair.operators["first"].log.read_text().splitlines()]
+    assert any(line["message"] == "not leading any more" for line in lines)
+    pair.relays["first"].release()
