@@ -37,11 +37,11 @@ class ServingConfig(CamelModel):
 class OperatorConfig(CamelModel):
     """All settings.
 
-    ``defaults`` is a partial FineTuneJob spec, below the user's values and above
-    the built-in ones. ``operator_namespace`` is where the operator reads metrics from, and where the
-    Lease ``lease_name`` is that all replicas share; ``monitoring_namespace`` is where Prometheus
-    reads them from, empty means that none does. ``namespaces`` are those whose jobs are run; none
-    named means all.
+    ``defaults`` is a partial FineTuneJob spec, below the user's values and above the built-in ones.
+    ``operator_namespace`` is where the operator reads metrics from, and where the Lease
+    ``lease_name`` is that all replicas share; ``monitoring_namespace`` is where Prometheus reads
+    them from, empty means that none does. ``namespaces`` are those whose jobs are run; none named
+    means all.
     """
 
     operator_namespace: str = "finetune-system"
