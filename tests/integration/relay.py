@@ -145,7 +145,7 @@ class Relay:
         connector = aiohttp.TCPConnector(limit=0, ssl=self._plane.tls)
         timeout = aiohttp.ClientTimeout(total=None)
         async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False
+            connector=connector, timeout=timeout, headers={"Accept-Encoding": "identity"}
         ) as self._session:
             application = web.Application(client_max_size=1 << 26)
             application.router.add_route("*", "/{path:.*}", self._relay)
