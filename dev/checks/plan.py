@@ -88,6 +88,7 @@ def _control_plane_and_images() -> None:
         suites.failed_outside("integration", error)
         return
     suites.pytest("chart", ["tests/chart"], KUBEBUILDER_ASSETS=assets)
+    suites.pytest("gitops", ["tests/gitops"], KUBEBUILDER_ASSETS=assets)
     suites.pytest("integration", ["tests/integration"], KUBEBUILDER_ASSETS=assets)
     try:
         binaries.ensure(*binaries.CLUSTER)

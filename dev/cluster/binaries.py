@@ -84,10 +84,17 @@ HELM = Group(
     flags=f"-s -w -X {_HELM}.k8sVersionMajor={_MAJOR} -X {_HELM}.k8sVersionMinor={_MINOR}",
     packages={"helm": "helm.sh/helm/v3/cmd/helm"},
 )
-# Helm last: it shares nothing with the rest, and the cluster starts without it.
-ALL = (CONTROL_PLANE, NODE, VOLUMES, HELM)
+# The Lua that Argo CD runs health checks in.
+GITOPS = Group(
+    name="GitOps",
+    module="gitops",
+    flags="-s -w",
+    packages={"glua": "github.com/yuin/gopher-lua/cmd/glua"},
+)
+# Helm and Lua last: they share nothing with the rest, and the cluster starts without them.
+ALL = (CONTROL_PLANE, NODE, VOLUMES, HELM, GITOPS)
 CLUSTER = (CONTROL_PLANE, NODE, VOLUMES)
-ASSETS = (CONTROL_PLANE, HELM)
+ASSETS = (CONTROL_PLANE, HELM, GITOPS)
 
 
 def key() -> str:

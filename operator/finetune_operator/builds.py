@@ -75,6 +75,23 @@ def gpu_wanted_since(pod: Object) -> datetime | None:
     return None
 
 
+def down_seconds(job: Object, pods: Iterable[Object], now: datetime) -> float:
+    """Return for how long the endpoint of a job has not answered, 0 where it does.
+
+    pods: those that serve. One that was just created, after a scale-up for instance, has yet to
+    begin; what did not answer before it is no matter.
+    """
+    since = [
+        str(condition["lastTransitionTime"])
+        for condition in job.get("status", {}).get("conditions", ())
+        if (condition["type"], condition["status"]) == ("Serving", "False")
+    ]
+    made = [str(pod["metadata"]["creationTimestamp"]) for pod in pods]
+    if not since or not made:
+        return 0.0
+    return (now - datetime.fromisoformat(max(*since, *made))).total_seconds()
+
+
 def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failure | None:
     """Return why a build will not come into service by itself, None while it still may.
 

@@ -301,7 +301,20 @@ class Rollout:
         return Position(**said)
 
     def _starting(self, attempt: Attempt) -> Position:
-        for pod in builds.pods_of(self.seen.pods, self.chosen.build):
+        deployment = self.deployments.get(self.chosen.build)
+        pods = builds.pods_of(self.seen.pods, self.chosen.build)
+        down = self.served == self.chosen.build and not builds.answering(deployment)
+        if down and attempt.outcome == "Completed" and deployment is not None:
+            seconds = int(deployment["spec"]["progressDeadlineSeconds"])
+            if builds.down_seconds(self.job, pods, self.now) > seconds:
+                return Position(
+                    state="stalled",
+                    reason="EndpointDown",
+                    message=f"the endpoint has been down for more than {seconds} s: see kubectl "
+                    f"describe pod -l {names.BUILD}={self.chosen.build}",
+                    requeue_after=POLL_SECONDS,
+                )
+        for pod in pods:
             if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
                 blocker := diagnosis.of_pod(pod, self.seen.events)
             ):
@@ -312,9 +325,6 @@ class Rollout:
                     deadline=self.spec.run_policy.pending_deadline_seconds,
                 )
         reason, message = "Starting", "the endpoint is loading the model"
-        down = self.served == self.chosen.build and not builds.answering(
-            self.deployments.get(self.chosen.build)
-        )
         if attempt.outcome == "Completed" and down:
             reason, message = "Restarting", "the endpoint is down: its pods are starting again"
         return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)

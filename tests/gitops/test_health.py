@@ -1,0 +1,128 @@
+"""Argo CD's health check and kstatus, on the operator's own statuses, in every situation.
+
+The files below testdata/ are in Argo CD's form and made from the situations; ``UPDATE_GOLDEN=1``
+writes them, and health_test.yaml, anew.
+"""
+
+import os
+from typing import Any
+
+import pytest
+import yaml
+from tests.gitops import kstatus, lua
+from tests.gitops.situations import SITUATIONS, job_in
+
+JOBS = {name: job_in(name) for name in SITUATIONS}
+UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
+ROWS = {
+    ("Progressing", "InProgress"): (
+        "unobserved",
+        "edited",
+        "staging",
+        "training",
+        "merging",
+        "starting",
+        "queued",
+        "preempted",
+        "secret-missing",
+        "unschedulable-for-long",
+        "endpoint-lost",
+    ),
+    ("Suspended", "InProgress"): ("suspended", "suspended-before-it-began"),
+    ("Degraded", "Failed"): (
+        "secret-missing-for-long",
+        "invalid-spec",
+        "dataset-invalid",
+        "cuda-out-of-memory",
+        "budget-exceeded",
+        "retries-exhausted",
+        "endpoint-down",
+        "candidate-failed",
+    ),
+    ("Healthy", "Current"): ("completed", "serving", "serving-and-suspended"),
+}
+EXPECTED = {name: both for both, found in ROWS.items() for name in found}
+
+
+@pytest.fixture(scope="module")
+def healths() -> dict[str, dict[str, str]]:
+    """What Argo CD says in each situation."""
+    return dict(zip(JOBS, lua.run("health.lua", *JOBS.values()), strict=True))
+
+
+def test_every_situation_has_its_row() -> None:
+    assert set(EXPECTED) == set(SITUATIONS)
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_argo_cd_and_kstatus(name: str, healths: dict[str, dict[str, str]]) -> None:
+    told = JOBS[name].get("status", {}).get("conditions", [])
+    assert (healths[name]["status"], kstatus.of(JOBS[name])) == EXPECTED[name], told
+
+
+def test_argo_cds_own_tests_hold(healths: dict[str, dict[str, str]]) -> None:
+    """health_test.yaml names each file of testdata/, with the health of the job in it."""
+    if UPDATE:
+        for name, job in JOBS.items():
+            _file(name).write_text(yaml.safe_dump(job, sort_keys=False))
+        listed = [
+            {"healthStatus": health, "inputPath": f"testdata/{name}.yaml"}
+            for name, health in healths.items()
+        ]
+        text = yaml.safe_dump({"tests": listed}, sort_keys=False, width=1000)
+        (lua.SCRIPTS / "health_test.yaml").write_text(text)
+    cases = yaml.safe_load((lua.SCRIPTS / "health_test.yaml").read_text())["tests"]
+    files = {path.name for path in (lua.SCRIPTS / "testdata").iterdir()}
+    assert files == {f"{name}.yaml" for name in SITUATIONS}
+    assert {case["inputPath"] for case in cases} == {f"testdata/{name}" for name in files}
+    found = lua.run("health.lua", *(_load(lua.SCRIPTS / case["inputPath"]) for case in cases))
+    assert found == [case["healthStatus"] for case in cases]
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_files_are_what_the_operator_says(name: str) -> None:
+    assert _load(_file(name)) == JOBS[name], "say: UPDATE_GOLDEN=1 pytest tests/gitops"
+
+
+def test_a_failed_candidate_is_told_from_an_endpoint_that_is_down(
+    healths: dict[str, dict[str, str]],
+) -> None:
+    failed, down = healths["candidate-failed"]["message"], healths["endpoint-down"]["message"]
+    assert "still serves" in failed
+    assert failed.split(": ")[1] != down.split(": ")[0]
+    assert down.startswith("EndpointDown: ")
+
+
+@pytest.mark.parametrize(("situation", "wait"), [("queued", "queue"), ("preempted", "checkpoint")])
+def test_who_waits_in_a_queue_says_so(
+    situation: str, wait: str, healths: dict[str, dict[str, str]]
+) -> None:
+    assert wait in healths[situation]["message"]
+
+
+def test_a_job_without_status_and_one_that_is_deleted() -> None:
+    bare = {key: value for key, value in JOBS["unobserved"].items() if key != "status"}
+    assert lua.run("health.lua", bare)[0]["status"] == "Progressing"
+    job = JOBS["serving"]
+    going = {**job, "metadata": {**job["metadata"], "deletionTimestamp": "2030-01-01T00:00:00Z"}}
+    assert kstatus.of(going) == "Terminating"
+
+
+def test_the_actions_pause_and_resume() -> None:
+    (running,), (paused,) = (
+        lua.run("actions/discovery.lua", JOBS[name]) for name in ("training", "suspended")
+    )
+    assert (running["suspend"]["disabled"], running["resume"]["disabled"]) == (False, True)
+    assert (paused["suspend"]["disabled"], paused["resume"]["disabled"]) == (True, False)
+    (suspended,) = lua.run("actions/suspend/action.lua", JOBS["training"])
+    (resumed,) = lua.run("actions/resume/action.lua", JOBS["suspended"])
+    assert (suspended["spec"]["suspend"], resumed["spec"]["suspend"]) == (True, False)
+
+
+def _file(name: str) -> Any:
+    return lua.SCRIPTS / "testdata" / f"{name}.yaml"
+
+
+def _load(path: Any) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
+    return loaded
