@@ -3,15 +3,15 @@
 from typing import Any
 
 import pytest
-from tests.integration.controlplane import ApiError, ControlPlane
+from tests.integration.controlplane import ApiError
 from tests.integration.manifest_files import kubectl
+from tests.integration.namespace import Namespace
 
 SHARED = {"accessMode": "ReadWriteMany"}
 
 
-def submitted(plane: ControlPlane, namespace: str, **spec: Any) -> str:
+def submitted(place: Namespace, **spec: Any) -> str:
     """Create a job and return its path."""
-    path = f"/apis/finetune.dev/v1alpha1/namespaces/{namespace}/finetunejobs"
     job = {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
@@ -22,49 +22,45 @@ def submitted(plane: ControlPlane, namespace: str, **spec: Any) -> str:
             **spec,
         },
     }
-    plane.post(path, job)
-    return f"{path}/scaled"
+    place.plane.post(place.path("finetunejobs"), job)
+    return place.path("finetunejobs", "scaled")
 
 
-def test_it_reads_and_writes_the_replicas(control_plane: ControlPlane, namespace: str) -> None:
-    path = submitted(control_plane, namespace, serving={"replicas": 1}, storage=SHARED)
+def test_it_reads_and_writes_the_replicas(place: Namespace) -> None:
+    path = submitted(place, serving={"replicas": 1}, storage=SHARED)
     serving = {"replicas": 1, "selector": "finetune.dev/job=scaled"}
-    control_plane.merge(f"{path}/status", {"status": {"serving": serving}})
-    scale = control_plane.get(f"{path}/scale")
+    place.plane.merge(f"{path}/status", {"status": {"serving": serving}})
+    scale = place.plane.get(f"{path}/scale")
     assert (scale["kind"], scale["apiVersion"]) == ("Scale", "autoscaling/v1")
     assert scale["spec"] == {"replicas": 1}
     assert scale["status"] == serving
-    done = kubectl(control_plane, "scale", "-n", namespace, "ftj/scaled", "--replicas=3")
+    done = kubectl(place.plane, "scale", "-n", place.name, "ftj/scaled", "--replicas=3")
     assert done.returncode == 0, done.stderr
-    job = control_plane.get(path)
+    job = place.plane.get(path)
     assert (job["spec"]["serving"]["replicas"], job["metadata"]["generation"]) == (3, 2)
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_the_rules_hold_for_it_too(
-    control_plane: ControlPlane, namespace: str, method: str
-) -> None:
-    path = submitted(control_plane, namespace, serving={"replicas": 1})
+def test_the_rules_hold_for_it_too(place: Namespace, method: str) -> None:
+    path = submitted(place, serving={"replicas": 1})
     body: dict[str, Any] = {"spec": {"replicas": 2}}
     kind = "application/merge-patch+json"
     if method == "PUT":
-        body, kind = control_plane.get(f"{path}/scale") | body, "application/json"
+        body, kind = place.plane.get(f"{path}/scale") | body, "application/json"
     with pytest.raises(ApiError, match="more than one replica needs a volume") as refusal:
-        control_plane.request(method, f"{path}/scale", body, kind)
+        place.plane.request(method, f"{path}/scale", body, kind)
     assert refusal.value.status == 422
     for replicas in (-1, 65):
         body["spec"] = {"replicas": replicas}
         with pytest.raises(ApiError):
-            control_plane.request(method, f"{path}/scale", body, kind)
+            place.plane.request(method, f"{path}/scale", body, kind)
     body["spec"] = {"replicas": 0}
-    control_plane.request(method, f"{path}/scale", body, kind)
-    assert control_plane.get(path)["spec"]["serving"] == {"replicas": 0}
+    place.plane.request(method, f"{path}/scale", body, kind)
+    assert place.plane.get(path)["spec"]["serving"] == {"replicas": 0}
 
 
-def test_replicas_that_nobody_wrote_cannot_be_read(
-    control_plane: ControlPlane, namespace: str
-) -> None:
+def test_replicas_that_nobody_wrote_cannot_be_read(place: Namespace) -> None:
     """The price of a schema without defaults; the field's description says so."""
-    path = submitted(control_plane, namespace)
+    path = submitted(place)
     with pytest.raises(ApiError, match="spec replicas field"):
-        control_plane.get(f"{path}/scale")
+        place.plane.get(f"{path}/scale")
