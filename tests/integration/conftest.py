@@ -26,18 +26,18 @@ def controller_manager(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def namespace(control_plane: ControlPlane) -> str:
-    """A new, empty namespace."""
-    return control_plane.namespace(f"test-{uuid.uuid4().hex[:8]}")
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """A new, empty namespace; its FineTuneJobs are gone after the test."""
+    name = control_plane.namespace(f"test-{uuid.uuid4().hex[:8]}")
+    yield name
+    # What is left would be looked at by the operators of all later tests.
+    control_plane.delete(Namespace(control_plane, name).path("finetunejobs"))
 
 
 @pytest.fixture
-def place(control_plane: ControlPlane, namespace: str) -> Iterator[Namespace]:
-    """The new namespace, with helpers; its FineTuneJobs are gone after the test."""
-    found = Namespace(control_plane, namespace)
-    yield found
-    # What is left would be looked at by the operators of all later tests.
-    control_plane.delete(found.path("finetunejobs"))
+def place(control_plane: ControlPlane, namespace: str) -> Namespace:
+    """The new namespace, with helpers."""
+    return Namespace(control_plane, namespace)
 
 
 @pytest.fixture
