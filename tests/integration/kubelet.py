@@ -76,6 +76,20 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
     return {"phase": "Pending", "startTime": _now(), "containerStatuses": [_container(state)]}
 
 
+def mismatch(message: str) -> dict[str, Any]:
+    """Return the status of a serving pod whose verification has just disagreed."""
+    result = {
+        "stage": "verify",
+        "outcome": "failed",
+        "reason": "VerificationFailed",
+        "message": message,
+    }
+    status = _status("Running", exit_code=83, result=result)
+    (container,) = status["containerStatuses"]
+    container["name"] = "verify"
+    return status
+
+
 def report(place: Namespace, pod: dict[str, Any], status: dict[str, Any]) -> None:
     """Write a pod's status."""
     path = place.path("pods", pod["metadata"]["name"])

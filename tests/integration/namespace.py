@@ -18,6 +18,7 @@ class Namespace:
             "jobs": "/apis/batch/v1",
             "deployments": "/apis/apps/v1",
             "networkpolicies": "/apis/networking.k8s.io/v1",
+            "poddisruptionbudgets": "/apis/policy/v1",
             "events": "/apis/events.k8s.io/v1",
         }.get(kind, "/api/v1")
         return f"{group}/namespaces/{self.name}/{kind}" + (f"/{name}" if name else "")

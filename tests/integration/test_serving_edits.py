@@ -1,0 +1,84 @@
+"""Edits of a job that serves, with the API server's own controllers and a kubelet that is played."""
+
+from typing import Any
+
+import pytest
+from tests.integration.controlplane import wait_until
+from tests.integration.kubelet import mismatch
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import OperatorProcess
+from tests.integration.test_operator_with_controllers import all_well, live
+
+pytestmark = pytest.mark.usefixtures("controller_manager")
+
+BUILD = "finetune.dev/build"
+
+
+def edit(place: Namespace, **changes: Any) -> None:
+    place.plane.merge(place.path("finetunejobs", "demo"), {"spec": changes})
+
+
+def replicas(place: Namespace) -> dict[str, int]:
+    """Return the replicas that each build's Deployment is asked for."""
+    return {
+        each["metadata"]["labels"][BUILD]: each["spec"]["replicas"]
+        for each in place.items("deployments")
+    }
+
+
+def selected(place: Namespace) -> str:
+    (service,) = place.items("services")
+    return str(service["spec"]["selector"][BUILD])
+
+
+def test_a_build_that_does_not_agree_is_stopped_and_an_edit_tries_again(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    place.submit()
+    live(place, "Serving")
+    old = selected(place)
+    edit(place, merge={"dtype": "bfloat16"})
+    numbers = "distance 0.31, tolerance 0.02"
+    live(
+        place,
+        "RolloutFailed",
+        lambda stage: mismatch(numbers) if stage == "serve" else all_well(stage),
+    )
+    new = place.job()["status"]["build"]
+    wait_until("the candidate is stopped", lambda: replicas(place) == {old: 1, new: 0})
+    ready, *_ = place.job()["status"]["conditions"]
+    assert numbers in ready["message"]
+    assert f"build {old} goes on serving" in ready["message"]
+    assert selected(place) == old
+    edit(place, serving={"maxModelLen": 2048})
+    live(place, "Serving")
+    assert selected(place) == new
+    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+
+
+def test_callers_and_budget_follow_the_spec(operator: OperatorProcess, place: Namespace) -> None:
+    def callers() -> Any:
+        policy = place.plane.get(place.path("networkpolicies", "demo-serve"))
+        return policy["spec"]["ingress"][0]["from"]
+
+    place.submit()
+    place.staged()
+    assert callers() == [{"podSelector": {}}]
+    edit(
+        place,
+        storage={"accessMode": "ReadWriteMany"},
+        serving={"replicas": 2, "allowedNamespaces": ["web"]},
+        rerun="a volume of its own",
+    )
+    named = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "web"}}}
+    wait_until("the policy names the callers", lambda: callers() == [named])
+    live(place, "Serving")
+    wait_until(
+        "both replicas are reported", lambda: place.job()["status"]["serving"]["replicas"] == 2
+    )
+    (budget,) = place.items("poddisruptionbudgets")
+    assert budget["spec"]["selector"]["matchLabels"][BUILD] == selected(place)
+    edit(place, serving={"replicas": 0})
+    wait_until("serving is stopped", lambda: place.reason() == "ScaledToZero")
+    wait_until("the budget is gone", lambda: not place.items("poddisruptionbudgets"))
+    assert replicas(place) == {selected(place): 0}
