@@ -37,6 +37,8 @@ class Scores(_Document):
     """Without the adapter."""
     tuned: list[float]
     """With it."""
+    rounded: list[float]
+    """With it too, but computed in bfloat16: how much rounding moves this model."""
 
 
 class Row(_Document):
@@ -56,8 +58,6 @@ class Row(_Document):
     prompt_ids: list[int] | None = None
     dequantized: Scores
     original: Scores
-    rounded: list[float]
-    """``dequantized.tuned``, but computed in bfloat16: how much rounding moves this model."""
 
     def scores(self, base: BaseKind) -> Scores:
         """Return the log-probabilities on one base."""
@@ -79,4 +79,4 @@ class Reference(_Document):
     @property
     def tokens(self) -> int:
         """Scored tokens of all rows."""
-        return sum(len(row.rounded) for row in self.rows)
+        return sum(len(row.original.tuned) for row in self.rows)

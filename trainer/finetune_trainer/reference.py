@@ -93,15 +93,10 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
             reference.Row.model_validate(
                 {
                     **row,
-                    "original": {
-                        "base": scores["original", "base"][at],
-                        "tuned": scores["original", "tuned"][at],
+                    **{
+                        kind: {part: found[at] for (k, part), found in scores.items() if k == kind}
+                        for kind in ("original", "dequantized")
                     },
-                    "dequantized": {
-                        "base": scores["dequantized", "base"][at],
-                        "tuned": scores["dequantized", "tuned"][at],
-                    },
-                    "rounded": scores["dequantized", "rounded"][at],
                 }
             )
             for at, row in enumerate(rows)

@@ -1,7 +1,7 @@
-"""Log-probabilities of a few rows under five models, in one walk through the base's weights.
+"""Log-probabilities of a few rows under six models, in one walk through the base's weights.
 
-The models are base and base + adapter, on the 16-bit base and on the 4-bit one, in float32; and the
-last of these once more in bfloat16. They differ only inside the decoder's layers, so each layer is
+The models are base and base + adapter, on the 16-bit base and on the 4-bit one, in float32, and the
+tuned ones once more in bfloat16. They differ only inside the decoder's layers, so each layer is
 read from disk once, takes all rows of all models one layer further, and is dropped: no more than
 one layer in float32 is in memory, beside embedding and head.
 
@@ -26,6 +26,7 @@ from finetune_trainer.weights import Mapped
 MODELS = (
     ("original", "base"),
     ("original", "tuned"),
+    ("original", "rounded"),
     ("dequantized", "base"),
     ("dequantized", "tuned"),
     ("dequantized", "rounded"),
@@ -143,12 +144,10 @@ class Scorer:
         return forward
 
     def _load(self, layer: torch.nn.Module, kind: str) -> None:
+        _unfold(layer)
         for module, part, name in self._places(layer):
-            tensor = self._header.tensors[name]
-            weight = self._files[tensor.file].read(name)
-            if kind == "dequantized":
-                if not self._rounded.covers(name):
-                    continue
+            weight = self._files[self._header.tensors[name].file].read(name)
+            if kind == "dequantized" and self._rounded.covers(name):
                 weight = self._rounded.weight(name, weight.to(self._device))
             _put(module, part, weight.to(self._device, torch.float32, copy=True))
 
@@ -166,9 +165,7 @@ class Scorer:
             _put(module, part, getattr(module, part).to(torch.bfloat16))
 
     def _drop(self, layer: torch.nn.Module) -> None:
-        for module in layer.modules():
-            if isinstance(module, BaseTunerLayer):
-                module.merged_adapters.clear()
+        _unfold(layer)
         for module, part, _ in self._places(layer):
             _put(module, part, torch.empty_like(getattr(module, part), device="meta"))
 
@@ -208,6 +205,13 @@ class Scorer:
     def _round_all_but_layers(self) -> None:
         for module, part, _ in self._places(self._model):
             _put(module, part, getattr(module, part).to(torch.bfloat16))
+
+
+def _unfold(layer: torch.nn.Module) -> None:
+    """Let adapters be what they were before they were folded into weights that go now."""
+    for module in layer.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.merged_adapters.clear()
 
 
 def _fill_adapter(wrapped: Any, weights: dict[str, torch.Tensor]) -> None:

@@ -50,7 +50,10 @@ def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Bu
             raise Mismatch(f"{FOLDER}/ was made of another adapter than adapter/ holds")
         folders.append(reference)
     weights = served.facts.get("dtype") or _dtype_of(served.path / "config.json")
-    computed = weights if dtype == "auto" else dtype
+    computed = dtype
+    if dtype == "auto":
+        # vLLM's own auto follows the weights, but does not compute in float32 for anyone.
+        computed = "bfloat16" if weights == "float32" else weights
     for each in (weights, computed):
         if each not in UNIT_ROUNDOFF:
             raise Mismatch(

@@ -50,7 +50,7 @@ async def score(endpoint: Endpoint, reference: Reference, build: Build) -> Verdi
         rounding += [
             rounded - exact
             for rounded, exact in zip(
-                row.rounded[: len(kept)], row.dequantized.tuned[: len(kept)], strict=True
+                scores.rounded[: len(kept)], scores.tuned[: len(kept)], strict=True
             )
         ]
     if not served:
