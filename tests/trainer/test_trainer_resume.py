@@ -1,5 +1,6 @@
 """Crashes, stops and budgets: what was trained is kept, and the end is the same to the bit."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from tests.trainer.workshop import Running, Workshop
 
 from finetune_trainer import backends, guards, manifest
 from finetune_trainer.backends import trl
+from finetune_trainer.curves import Curves, Points
 from finetune_trainer.errors import Stopped
 
 STEPS = 18
@@ -72,6 +74,10 @@ def kill(running: Running) -> None:
 
 def adapter(workshop: Workshop) -> bytes:
     return (workshop.work / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def losses(workshop: Workshop) -> Points:
+    return Curves.load(workshop.work / "adapter")["loss"]
 
 
 def newest(workshop: Workshop) -> Path:
@@ -142,6 +148,8 @@ def test_sigterm_saves_and_says_so(make: MakeWorkshop, uninterrupted: Workshop) 
     assert "adapter" not in workshop.published()
     workshop.succeed("train")
     assert adapter(workshop) == adapter(uninterrupted)
+    assert losses(workshop) == losses(uninterrupted)
+    assert json.loads((workshop.work / "usage.json").read_text())["retries"] == {"stopped": 1}
 
 
 @pytest.mark.parametrize("command", ["stage", "train", "merge"])

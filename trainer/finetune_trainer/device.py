@@ -78,3 +78,10 @@ def uses_tf32(recipe: Training, device: Device) -> bool:
 def trains_half(recipe: Training, device: Device) -> bool:
     """Tell whether float16 autocast with loss scaling is used; CPUs have no loss scaling."""
     return device.cuda and recipe.advanced.quantization.compute_dtype == "float16"
+
+
+def memory_peak() -> int | None:
+    """Return the most GPU memory that was allocated at once, in bytes; None without a GPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from finetune_trainer.curves import Curves
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.progress import Progress, duration, log
 from finetune_trainer.signals import StopRequest
@@ -53,8 +54,13 @@ class Monitor:
         budget: float | None,
         learning_rate: float,
         scales_loss: bool,
+        curves: Curves,
+        memory_peak: Callable[[], int | None],
     ) -> None:
-        """``budget`` is in GPU seconds; ``scales_loss`` is True where float16 is trained."""
+        """``budget`` is in GPU seconds; ``scales_loss`` is True where float16 is trained.
+
+        ``memory_peak`` returns the most GPU memory so far in bytes, None where there is no GPU.
+        """
         self._cadence = cadence
         self._progress = progress
         self._usage = usage
@@ -66,15 +72,30 @@ class Monitor:
         self._finite: tuple[int, float] | None = None
         self._tokens = 0.0
         self._since = time.monotonic()
+        self._curves = curves
+        self._memory_peak = memory_peak
+        self._ready = self._step_began = self._since
+        self._waited = 0.0
 
     def begin(self, step: int) -> None:
         """Start at ``step``, 0 or a checkpoint's."""
-        self._since = time.monotonic()
+        self._since = self._ready = time.monotonic()
         self._progress.start_from(step / self._cadence.max_steps)
         self._progress.set(global_step=step, max_steps=self._cadence.max_steps)
 
+    def step_begin(self) -> None:
+        """Record that a step's rows are there: what passed since the last one was the wait."""
+        self._step_began = time.monotonic()
+        self._waited += self._step_began - self._ready
+        self._progress.set(data_wait_seconds=self._waited)
+
+    def step_over(self) -> None:
+        """Record that all that a step's end asked for is done, and the next rows are awaited."""
+        self._ready = time.monotonic()
+
     def step_end(self, step: int) -> StepEnd:
         """Say what a finished step asks for."""
+        self._progress.set(step_seconds=time.monotonic() - self._step_began)
         cadence = self._cadence
         last = step >= cadence.max_steps
         self._progress.set(global_step=step, gpu_seconds=self._usage.gpu_seconds)
@@ -126,9 +147,14 @@ class Monitor:
             self._tokens = tokens
         self._since = now
         self._finite = (step, loss)
+        if grad_norm is not None and not math.isfinite(grad_norm):
+            # Loss scaling skipped the step.
+            grad_norm = None
+        self._curves.add(step, loss=loss, learningRate=rate, gradNorm=grad_norm)
         self._progress.set(
             train_loss=loss,
-            grad_norm=grad_norm if grad_norm is not None and math.isfinite(grad_norm) else None,
+            grad_norm=grad_norm,
+            gpu_memory_peak_bytes=self._memory_peak(),
             learning_rate=rate,
             epoch=epoch,
             tokens_per_second=speed,
@@ -146,12 +172,13 @@ class Monitor:
         """Record an evaluation."""
         if not math.isfinite(loss):
             raise LossDiverged(self._diverged(step, f"the loss on the held-out rows is {loss}"))
+        self._curves.add(step, evalLoss=loss)
         self._progress.set(eval_loss=loss)
         log(f"step {step}/{self._cadence.max_steps}  loss on held-out rows {loss:.4f}")
 
     def saved(self, step: int) -> None:
         """Record a published checkpoint."""
-        self._progress.set(last_checkpoint_step=step)
+        self._progress.checkpoint_published(step)
         self._usage.record()
 
     def weights_not_finite(self, step: int, name: str) -> LossDiverged:

@@ -8,18 +8,22 @@ planned step was done.
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
 from finetune_trainer import (
     backends,
     checkpoints,
+    describe,
+    device,
     manifest,
     reference,
     stage,
     stage_estimate,
     stage_rows,
 )
+from finetune_trainer.curves import Curves
 from finetune_trainer.dataset import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import (
     CudaOutOfMemory,
@@ -30,9 +34,10 @@ from finetune_trainer.errors import (
 )
 from finetune_trainer.guards import Cadence, Monitor, shrink_until_it_fits
 from finetune_trainer.layout import Layout
+from finetune_trainer.model_card import Story
 from finetune_trainer.progress import Progress, log
 from finetune_trainer.signals import StopRequest
-from finetune_trainer.usage import Usage
+from finetune_trainer.usage import Usage, ending
 
 KIND = "adapter"
 DEFAULT_MICRO_BATCH = 2
@@ -60,7 +65,8 @@ def run(
             "again"
         )
     usage = Usage(layout.usage)
-    with full_volume_named(layout.work, "training"):
+    progress.retried(usage.retries)
+    with full_volume_named(layout.work, "training"), ending(usage):
         usage.record()
         return _Run(job, layout, progress, stop, usage, staged, max_gpu_seconds).result()
 
@@ -85,6 +91,7 @@ class _Run:
         self.backend = backends.load(job.training.advanced.backend)
         self.key = f"{job.revision} {self.data.digest}"
         self.micro_batch = 0
+        self.curves = Curves()
 
     def result(self) -> Result:
         written = self.job.training.advanced.micro_batch_size
@@ -115,8 +122,12 @@ class _Run:
         return self._publish(trained)
 
     def _attempt(self, micro_batch: int) -> backends.Trained:
+        if self.micro_batch:
+            self.usage.retry("out_of_memory")
+            self.progress.retried(self.usage.retries)
         self.micro_batch = micro_batch
         checkpoint = self._checkpoint()
+        self.curves = Curves.load(checkpoint.path) if checkpoint else Curves()
         monitor = self._monitor()
         monitor.refuse_over_budget(step=checkpoint.step if checkpoint else 0)
         if checkpoint is not None:
@@ -163,6 +174,8 @@ class _Run:
             budget=self.budget,
             learning_rate=recipe.learning_rate,
             scales_loss=self.backend.scales_loss(recipe),
+            curves=self.curves,
+            memory_peak=device.memory_peak,
         )
 
     def _checkpoint(self) -> checkpoints.Checkpoint | None:
@@ -172,6 +185,7 @@ class _Run:
 
     def _publish_checkpoint(self, scratch: Path, step: int) -> None:
         self.layout.checkpoints.mkdir(exist_ok=True)
+        self.curves.save(scratch)
         checkpoints.save(
             self.layout.checkpoints,
             scratch,
@@ -203,28 +217,34 @@ class _Run:
             shutil.copyfile(template, scratch / template.name)
         if trained.quantized.scales:
             trained.quantized.save(scratch)
+        facts: dict[str, Any] = {
+            "source": self.base.facts["source"],
+            "baseCommit": self.base.facts["baseCommit"],
+            "datasetDigest": self.data.digest,
+            "globalStep": trained.step,
+            "maxSteps": self.max_steps,
+            "loss": self.progress.get("train_loss"),
+            "evalLoss": self.progress.get("eval_loss"),
+            "gpuSeconds": round(self.usage.record(), 1),
+            "microBatch": self.micro_batch,
+            "attention": trained.attention,
+            "device": trained.device,
+            "versions": self.backend.versions(),
+            "quantizedModules": dict(trained.quantized.digests),
+            "quantization": quantization.model_dump(mode="json", by_alias=True),
+            "warnings": self.data.facts["warnings"],
+        }
+        story = Story(
+            job=self.job,
+            base=self.base.facts,
+            data=self.data.facts,
+            trained=facts,
+            curves=self.curves,
+            peak=device.memory_peak(),
+        )
+        facts["warnings"] = [*facts["warnings"], *describe.write(scratch, story)]
         published = manifest.publish(
-            scratch,
-            self.layout.adapter,
-            kind=KIND,
-            key=self.job.revision,
-            facts={
-                "source": self.base.facts["source"],
-                "baseCommit": self.base.facts["baseCommit"],
-                "datasetDigest": self.data.digest,
-                "globalStep": trained.step,
-                "maxSteps": self.max_steps,
-                "loss": self.progress.get("train_loss"),
-                "evalLoss": self.progress.get("eval_loss"),
-                "gpuSeconds": round(self.usage.record(), 1),
-                "microBatch": self.micro_batch,
-                "attention": trained.attention,
-                "device": trained.device,
-                "versions": self.backend.versions(),
-                "quantizedModules": dict(trained.quantized.digests),
-                "quantization": quantization.model_dump(mode="json", by_alias=True),
-                "warnings": self.data.facts["warnings"],
-            },
+            scratch, self.layout.adapter, kind=KIND, key=self.job.revision, facts=facts
         )
         manifest.sweep(self.layout.work)
         return _result(published, self.layout, f"all {self.max_steps} steps are done")

@@ -6,12 +6,16 @@ with the first step. A kill loses at most what passed since the last write.
 
 import json
 import os
+import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.manifest import write_json
 
 KILLED = "killed"
@@ -70,6 +74,22 @@ class Usage:
         """Say how this attempt ends, None for well; another one after it counts by that."""
         self._ended = cause
         self.record()
+
+
+@contextmanager
+def ending(usage: Usage) -> Iterator[None]:
+    """Record how the block ends."""
+    cause: str | None = "internal_error"
+    try:
+        yield
+        cause = None
+    except (TrainerError, Stopped) as ended:
+        cause = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", ended.reason).lower()
+        raise
+    finally:
+        # On a full volume the reason is worth more than the count.
+        with suppress(OSError):
+            usage.ended(cause)
 
 
 def recorded(path: Path) -> float:

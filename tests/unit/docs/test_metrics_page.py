@@ -1,4 +1,4 @@
-"""docs/metrics.md lists every metric of the operator, as it is."""
+"""docs/metrics.md lists every metric of the operator and of the trainer, as it is."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
 from finetune_operator import fleet, metrics
+from finetune_trainer import progress
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+TRAINER = re.compile(r"^## The trainer\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([\w, ]+) \| (.+) \|$", re.MULTILINE)
 
 
@@ -32,8 +34,22 @@ def declared() -> dict[str, tuple[str, str]]:
 
 
 def test_every_metric_has_its_row_and_every_row_its_metric() -> None:
-    rows = {name: (type_, labels) for name, type_, labels, _ in ROW.findall(PAGE.read_text())}
+    page = TRAINER.sub("", PAGE.read_text())
+    rows = {name: (type_, labels) for name, type_, labels, _ in ROW.findall(page)}
     assert rows == declared()
+
+
+def test_every_metric_of_the_trainer_is_in_its_section() -> None:
+    found = TRAINER.search(PAGE.read_text())
+    assert found is not None
+    trainer = progress.Progress("train")
+    trainer.set(**dict.fromkeys(progress.HELP, 0.5))
+    trainer.checkpoint_published(1)
+    trainer.retried({"killed": 1})
+    served = {
+        family.name + ("_total" if family.type == "counter" else "") for family in trainer.collect()
+    }
+    assert set(re.findall(r"`(finetune_\w+)`", found[0])) == served
 
 
 def test_everything_that_is_registered_is_declared() -> None:

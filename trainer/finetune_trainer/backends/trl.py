@@ -162,6 +162,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             self.publish_checkpoint()
         if asked is not None and asked.evaluate:
             self.evaluate_tokens()
+        self.monitor.step_over()
 
     def publish_checkpoint(self) -> None:
         """Save everything a resume needs and publish it."""
@@ -222,6 +223,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         """Watch one trainer."""
         self._trainer = trainer
         self._monitor = monitor
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Report that a step's rows are there."""
+        self._monitor.step_begin()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -1,0 +1,94 @@
+"""``run``: a manifest's whole way on one machine, stopped and gone on with."""
+
+import os
+import signal
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.trainer.workshop import Ended, Running, command
+
+from finetune_api import API_VERSION, KIND
+from finetune_trainer import manifest
+
+TRAINING: dict[str, Any] = {
+    "maxSteps": 40,
+    "effectiveBatchSize": 2,
+    "sequenceLength": 128,
+    "packing": "never",
+    "advanced": {"gradientCheckpointing": False, "saveSteps": 1000},
+}
+
+
+class Station:
+    """One folder with a manifest and what comes of it."""
+
+    def __init__(self, context: ForkServerContext, folder: Path) -> None:
+        self.context, self.folder, self.work = context, folder, folder / "work"
+
+    def write(self, base: str, source: str, *others: Any, **training: Any) -> None:
+        spec = {
+            "model": {"source": base},
+            "dataset": {"source": source, "format": "alpaca"},
+            "training": TRAINING | training,
+        }
+        job = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "own"}, "spec": spec}
+        (self.folder / "finetune.yaml").write_text(yaml.safe_dump_all([*others, job]))
+
+    def start(self) -> Running:
+        arguments = ["run", "-f", f"{self.folder}/finetune.yaml", "--work", str(self.work)]
+        log = self.folder / "log"
+        log.write_text("")
+        process = self.context.Process(target=command, args=(arguments, {}, str(log)))
+        process.start()
+        return Running(process=process, folder=self.folder)
+
+    def run(self) -> Ended:
+        return self.start().wait()
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_running_again_goes_on(
+    context: ForkServerContext, repositories: dict[str, str], tmp_path: Path
+) -> None:
+    station = Station(context, tmp_path)
+    station.write(repositories["chat"], repositories["rows"])
+    running = station.start()
+    running.until(lambda: "step 3/40" in (tmp_path / "log").read_text())
+    assert running.process.pid is not None
+    os.kill(running.process.pid, signal.SIGINT)
+    stopped = running.wait()
+    assert stopped.code == 143, stopped.log
+    assert "its checkpoint is kept" in stopped.log
+    again = station.run()
+    assert again.code == 0, again.log
+    assert "staged already" in again.log
+    assert "going on from the checkpoint of step" in again.log
+    for name in ("base", "dataset", "adapter"):
+        assert manifest.valid(station.work / name, kind=name, key=None)
+    (merged,) = station.work.glob("merged-*")
+    assert f"vllm serve {merged}" in again.log
+    # Another recipe is another revision, which this folder must not be trained over with.
+    station.write(repositories["chat"], repositories["rows"], learningRate=0.5)
+    refused = station.run()
+    assert refused.code == 64
+    assert "belongs to revision" in refused.log
+
+
+def test_rows_of_a_configmap_in_the_same_file(
+    context: ForkServerContext, repositories: dict[str, str], tmp_path: Path
+) -> None:
+    rows = "".join(
+        f'{{"instruction": "Say {at}", "input": "", "output": "{at}"}}\n' for at in range(8)
+    )
+    configmap = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "own-rows"},
+        "data": {"rows.jsonl": rows},
+    }
+    station = Station(context, tmp_path)
+    station.write(repositories["chat"], "configmap://own-rows/rows.jsonl", configmap, maxSteps=2)
+    ended = station.run()
+    assert ended.code == 0, ended.log
+    assert manifest.read(station.work / "dataset").facts["rows"] == 8
