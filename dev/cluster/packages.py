@@ -32,6 +32,8 @@ REQUIRED = {
     "openssl": "openssl",
     # containerd unpacks with it when it is there, in half the time.
     "pigz": "pigz",
+    # For promtool, which the tests ask about the operator's metrics.
+    "prometheus": "promtool",
     "python3-venv": "/usr/share/doc/python3-venv",
     "runc": "runc",
     "socat": "socat",

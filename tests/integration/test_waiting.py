@@ -347,5 +347,10 @@ def test_once_it_is_mended_the_job_goes_on_by_itself(
 ) -> None:
     place = mended[name]
     wait_for(mended, name, CAUSES[name].after, MENDED_SECONDS)
-    assert any(pod["status"]["phase"] == "Running" for pod in place.items("pods"))
+
+    def runs() -> bool:
+        report(place, CAUSES[name])
+        return any(pod["status"]["phase"] == "Running" for pod in place.items("pods"))
+
+    wait_until(f"a pod of {name} runs", runs)
     assert place.condition("Stalled") == {}

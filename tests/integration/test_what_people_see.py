@@ -1,0 +1,136 @@
+"""What people and their tools see of a job, over a whole life against a real API server."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.gitops import kstatus
+from tests.integration import operatorprocess
+from tests.integration.controlplane import ControlPlane, wait_until
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import OperatorProcess
+from tests.integration.test_operator_with_controllers import live
+
+FIELDS_OF_USERS = ("labels", "annotations", "finalizers", "ownerReferences")
+NAMES = re.compile(r"^(controller_runtime|workqueue|rest_client|finetune|leader_election|process)_")
+
+
+@pytest.fixture(scope="module")
+def served(
+    controller_manager: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[OperatorProcess, Namespace, dict[str, Any]]]:
+    """An operator, a job that went all the way to Serving, and the job as it was submitted."""
+    place = Namespace(controller_manager, controller_manager.namespace("seen-by-people"))
+    folder = tmp_path_factory.mktemp("operator")
+    with operatorprocess.operator(controller_manager, folder) as operator:
+        before = place.submit(labels={"team": "a"}, annotations={"note": "mine"})
+        live(place, "Serving")
+        operator.settled()
+        yield operator, place, before
+        controller_manager.delete(place.path("finetunejobs"))
+
+
+Served = tuple[OperatorProcess, Namespace, dict[str, Any]]
+
+
+def kubectl(place: Namespace, *words: str) -> str:
+    """Run kubectl in the namespace; return what it wrote."""
+    command = [place.plane.assets / "kubectl", f"--kubeconfig={place.plane.kubeconfig}"]
+    done = subprocess.run(
+        [*command, f"--namespace={place.name}", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_kubectl_shows_the_job_in_one_line(served: Served) -> None:
+    _, place, _ = served
+    head, line = kubectl(place, "get", "ftj").splitlines()
+    assert head.split() == ["NAME", "READY", "STATE", "PROGRESS", "LOSS", "ETA", "AGE"]
+    assert line.split()[:4] == ["demo", "True", "Serving", "100"]
+
+
+def test_kubectl_waits_by_condition(served: Served) -> None:
+    _, place, _ = served
+    said = kubectl(place, "wait", "--for=condition=Ready", "ftj/demo", "--timeout=30s")
+    assert said.strip() == "finetunejob.finetune.dev/demo condition met"
+
+
+def test_kubectl_describe_tells_the_course(served: Served) -> None:
+    _, place, _ = served
+    text = kubectl(place, "describe", "ftj", "demo")
+    events = text[text.index("Events:") :]
+    for reason in ("Staging", "DataReady", "Training", "Trained", "Merging", "Merged", "Serving"):
+        assert re.search(rf"\s{reason}\s", events), events
+
+
+def test_a_resync_says_nothing_again(served: Served) -> None:
+    operator, place, _ = served
+    before = {each["metadata"]["name"]: each.get("series") for each in place.items("events")}
+    looks = operator.metric("controller_runtime_reconcile_total")
+    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"seen": "1"}}})
+    wait_until(
+        "the operator looked again",
+        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+    )
+    operator.settled()
+    after = {each["metadata"]["name"]: each.get("series") for each in place.items("events")}
+    assert after == before
+    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"seen": None}}})
+
+
+def test_the_operator_wrote_nothing_but_the_status(served: Served) -> None:
+    _, place, before = served
+    after = place.job()
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["generation"] == 1
+    for field in FIELDS_OF_USERS:
+        assert after["metadata"].get(field) == before["metadata"].get(field)
+    ours = [
+        (entry["subresource"], list(entry["fieldsV1"]))
+        for entry in after["metadata"]["managedFields"]
+        if entry["manager"] == "finetune-operator"
+    ]
+    assert ours == [("status", ["f:status"])]
+
+
+def test_kstatus_calls_a_stored_job_current_and_a_new_one_in_progress(served: Served) -> None:
+    _, place, before = served
+    assert before["status"] == {"observedGeneration": -1}
+    assert (kstatus.of(before), kstatus.of(place.job())) == ("InProgress", "Current")
+
+
+def test_promtool_finds_nothing_to_complain_about(served: Served) -> None:
+    operator, _, _ = served
+    promtool = shutil.which("promtool", path=os.defpath + os.pathsep + os.environ["PATH"])
+    assert promtool, "promtool is missing: apt-get install prometheus"
+    done = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=operator.get("/metrics")[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_labels_are_controller_runtimes_and_name_no_job(served: Served) -> None:
+    operator, place, _ = served
+    text = operator.get("/metrics")[1]
+    assert operator.metric("workqueue_adds_total", name="finetunejob", controller="finetunejob") > 0
+    assert operator.metric("rest_client_requests_total", method="GET", code="200") > 0
+    host = place.plane.server.removeprefix("https://")
+    assert f'host="{host}"' in text
+    assert operator.metric("finetune_jobs", namespace=place.name, reason="Serving") == 1
+    assert operator.metric("finetune_stage_outcomes_total", stage="train", outcome="Completed") == 1
+    assert operator.metric("finetune_gpu_seconds_total", purpose="training") == 12
+    assert "demo" not in text
+    assert [line for line in text.splitlines() if line[0] != "#" and not NAMES.match(line)] == []
