@@ -1,4 +1,4 @@
-"""Edits of a job that serves: the API server's own controllers, and a kubelet that is played."""
+"""Edits of a job that serves, with the API server's own controllers and a played kubelet."""
 
 from typing import Any
 

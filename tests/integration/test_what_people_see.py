@@ -39,7 +39,7 @@ Served = tuple[OperatorProcess, Namespace, dict[str, Any]]
 
 def kubectl(place: Namespace, *words: str) -> str:
     """Run kubectl in the namespace; return what it wrote."""
-    command = [place.plane.assets / "kubectl", f"--kubeconfig={place.plane.kubeconfig}"]
+    command = [str(place.plane.assets / "kubectl"), f"--kubeconfig={place.plane.kubeconfig}"]
     done = subprocess.run(
         [*command, f"--namespace={place.name}", *words],
         capture_output=True,
