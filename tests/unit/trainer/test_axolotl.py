@@ -15,6 +15,8 @@ from finetune_trainer.axolotl.command import convert
 from finetune_trainer.errors import InvalidSpec
 
 ARTICLE = Path(__file__).parent / "axolotl-article.yml"
+IMPORTED = Path(__file__).parents[2] / "integration/manifests/valid/imported-from-axolotl.yaml"
+"""What comes out of it; the integration tests show it to a real API server."""
 LEAST: dict[str, Any] = {
     "base_model": "org/model",
     "adapter": "qlora",
@@ -59,6 +61,10 @@ def test_the_article_comes_out_as_it_says() -> None:
     assert recipe.advanced.attn_implementation == "flash_attention_2"
     assert (recipe.advanced.eval_steps, recipe.advanced.save_steps) == (50, 100)
     assert (recipe.advanced.logging_steps, recipe.seed) == (10, 42)
+
+
+def test_what_the_api_server_is_shown_is_what_comes_out() -> None:
+    assert specfile.load(IMPORTED) == [convert(article())[0]]
 
 
 def test_the_article_does_not_mean_what_people_think() -> None:
