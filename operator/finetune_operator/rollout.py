@@ -25,6 +25,7 @@ from finetune_operator.state import Action, Apply, Delete, Object, Observed, Sca
 
 REFUSED = "RolloutFailed"
 SCALED_TO_ZERO = "ScaledToZero"
+HANDOVER_SECONDS = 1.0
 
 
 class Rollout:
@@ -81,6 +82,14 @@ class Rollout:
             if ready < self._replicas():
                 text += f" with {ready} of {self._replicas()} replicas"
             return Position(state="done", reason="Serving", message=text)
+        if attempt.outcome == "Completed" and ready:
+            # Nothing wakes the operator when its own write of the Service is done.
+            return Position(
+                state="active",
+                reason="Starting",
+                message=f"the endpoint is handed over to build {build}",
+                requeue_after=HANDOVER_SECONDS,
+            )
         return self._starting(attempt)
 
     def tidy(self, position: Position) -> None:
