@@ -1,0 +1,121 @@
+"""A whole life of a job, and what it leaves behind, for comparing one life with another."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.integration import kubelet
+from tests.integration.fleet import Fleet, Life
+from tests.integration.namespace import Namespace
+
+KINDS = (
+    "jobs",
+    "deployments",
+    "services",
+    "networkpolicies",
+    "configmaps",
+    "persistentvolumeclaims",
+)
+VOLATILE = {
+    "uid",
+    "clusterIP",
+    "clusterIPs",
+    "controller-uid",
+    "batch.kubernetes.io/controller-uid",
+    "volumeName",
+}
+
+
+class Course:
+    """One life, from its submission to its deletion, and what it left at its height."""
+
+    def __init__(self, fleet: Fleet, place: Namespace) -> None:
+        self.fleet, self.place = fleet, place
+        self.revision = ""
+        self.objects: dict[str, Any] = {}
+
+    def life(self) -> Life:
+        """Train, merge, serve; edit, so that it trains again; pause that, resume; delete."""
+        place, fleet = self.place, self.fleet
+        path = place.path("finetunejobs", "demo")
+        place.submit()
+        yield "the first model is served", lambda: fleet.reason(place.name) == "Serving"
+        self.revision = self.status()["revision"]
+        place.plane.merge(path, {"spec": {"training": {"epochs": 2}}})
+        yield "the next one is trained", lambda: bool(self.training())
+        place.plane.merge(path, {"spec": {"suspend": True}})
+        yield (
+            "training is paused",
+            lambda: not self.training() and fleet.reason(place.name) == "SuspendedByUser",
+        )
+        place.plane.merge(path, {"spec": {"suspend": False}})
+        yield "the second model is served", self.serves_the_second
+        self.objects = snapshot(place)
+        place.plane.delete(path)
+        yield "nothing is left", lambda: not snapshot(place)
+
+    def status(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.fleet.jobs[self.place.name, "demo"].get("status", {})
+        return found
+
+    def training(self) -> list[dict[str, Any]]:
+        """Return the train pods of the second revision's first attempt, which never ends."""
+        return [
+            pod
+            for pod in self.fleet.pods
+            if pod["metadata"]["namespace"] == self.place.name and endless(pod, self.revision)
+        ]
+
+    def serves_the_second(self) -> bool:
+        status = self.status()
+        return (
+            self.fleet.reason(self.place.name) == "Serving"
+            and status["revision"] != self.revision
+            and status["serving"]["revision"] == status["revision"]
+            and len(self.place.items("deployments")) == 1
+        )
+
+
+def endless(pod: Mapping[str, Any], first: str) -> bool:
+    labels = pod["metadata"]["labels"]
+    return (
+        labels["finetune.dev/stage"] == "train"
+        and labels["finetune.dev/attempt"] == "1"
+        and bool(first)
+        and labels["finetune.dev/revision"] != first
+    )
+
+
+def snapshot(place: Namespace) -> dict[str, Any]:
+    """Return everything that the operator made, without what differs from life to life."""
+    return {
+        f"{kind}/{each['metadata']['name']}": plain(
+            {key: each.get(key) for key in ("spec", "data")}
+            | {"labels": each["metadata"]["labels"]},
+            place.name,
+        )
+        for kind in KINDS
+        for each in place.items(kind)
+        if "finetune.dev/job" in each["metadata"].get("labels", {})
+    }
+
+
+def plain(value: Any, namespace: str) -> Any:
+    if isinstance(value, dict):
+        return {k: plain(v, namespace) for k, v in value.items() if k not in VOLATILE}
+    if isinstance(value, list):
+        return [plain(each, namespace) for each in value]
+    if isinstance(value, str):
+        lines = value.replace(namespace, "NAMESPACE").splitlines()
+        return "\n".join(line for line in lines if not line.strip().startswith('"uid"'))
+    return value
+
+
+def fate_in(courses: Mapping[str, Course], pod: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the kubelet says of a pod: every stage completes but the one to be paused."""
+    course = courses.get(pod["metadata"]["namespace"])
+    if course is None:
+        return None
+    stage = kubelet.stage_of(pod)
+    if stage == "serve" or endless(pod, course.revision):
+        return kubelet.serving()
+    return kubelet.completed(stage)
