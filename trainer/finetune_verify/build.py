@@ -8,18 +8,22 @@ from typing import Literal
 from finetune_api.reference import FOLDER, KIND, BaseKind
 from finetune_verify import mounted
 from finetune_verify.errors import Mismatch
-from finetune_verify.judgement import UNIT_ROUNDOFF
+from finetune_verify.judgement import APART, MERGED, UNIT_ROUNDOFF
 
 Mode = Literal["merged", "adapter"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """What must be served. ``dtypes`` are those of its weights and of the server's arithmetic."""
+    """What must be served. ``dtypes`` are those of its weights and of the server's arithmetic.
+
+    ``paths`` is how often the server may round, as ``judgement`` has it.
+    """
 
     folders: tuple[mounted.Folder, ...]
     base: BaseKind
     dtypes: tuple[str, ...]
+    paths: int
 
 
 def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Build:
@@ -59,7 +63,12 @@ def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Bu
             raise Mismatch(
                 f"the number format {each!r} is none of {', '.join(sorted(UNIT_ROUNDOFF))}"
             )
-    return Build(folders=tuple(folders), base=base, dtypes=(weights, computed))
+    return Build(
+        folders=tuple(folders),
+        base=base,
+        dtypes=(weights, computed),
+        paths=MERGED if mode == "merged" else APART,
+    )
 
 
 def _dtype_of(config: Path) -> str:

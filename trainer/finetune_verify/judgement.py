@@ -1,13 +1,14 @@
 """From two lists of log-probabilities to an outcome. Pure; docs/verification.md derives it.
 
     distance   rms over the scored tokens of (served - reference), in nats
-    tolerance  what rounding alone can make of it: sqrt(2) · chance · (u / u_bf16) · rounding
+    tolerance  what rounding alone can make of it: sqrt(paths) · chance · (u / u_bf16) · rounding
 
 ``rounding`` is the distance between this very model computed in bfloat16 and in float32, on the
 same tokens; it is proportional to the unit roundoff u, so that of another number format follows.
-sqrt(2): a server may round twice as often as that computation did, and the roundings are
-independent. ``chance``: both sides are samples, each with the standard error that their own fourth
-moment tells; three of them.
+``paths``: how many times as often as that computation a server may round, independently: twice
+where adapter and weights are merged as there, four times where the adapter is a path of its own.
+``chance``: both sides are samples, each with the standard error that their own fourth moment tells;
+three of them.
 """
 
 import math
@@ -21,6 +22,8 @@ CLEAR = 8.0
 """Tolerances that tuned and base must lie apart for the scores to tell them from each other."""
 
 STANDARD_ERRORS = 3.0
+MERGED, APART = 2, 4
+"""Times that a server may round as often as the reference's computation did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +45,17 @@ def judge(
     base: Sequence[float],
     rounding: Sequence[float],
     dtypes: Sequence[str],
+    paths: int,
 ) -> Judgement:
     """Compare what is served with the reference.
 
     served, tuned, base: log-probabilities of the same tokens; rounding: differences between the
     tuned model in bfloat16 and in float32; dtypes: number formats that the served model goes
-    through (of its weights, of the server's arithmetic).
+    through (of its weights, of the server's arithmetic); paths: ``MERGED`` or ``APART``.
     """
     distance = rms([a - b for a, b in zip(served, tuned, strict=True)])
     effect = rms([a - b for a, b in zip(tuned, base, strict=True)])
-    allowed = tolerance(rounding, dtypes)
+    allowed = tolerance(rounding, dtypes, paths)
     # Not "distance > allowed": a NaN must not pass.
     if not distance <= allowed:
         outcome: Literal["Verified", "Inconclusive", "Mismatch"] = "Mismatch"
@@ -62,11 +66,11 @@ def judge(
     )
 
 
-def tolerance(rounding: Sequence[float], dtypes: Sequence[str]) -> float:
+def tolerance(rounding: Sequence[float], dtypes: Sequence[str], paths: int) -> float:
     """Return the largest distance that rounding explains, in nats."""
     coarsest = max(UNIT_ROUNDOFF[dtype] for dtype in dtypes) + UNIT_ROUNDOFF["float32"]
     chance = 1 + STANDARD_ERRORS * math.sqrt(2) * relative_error(rounding)
-    return math.sqrt(2) * chance * coarsest / UNIT_ROUNDOFF[ROUNDED_IN] * rms(rounding)
+    return math.sqrt(paths) * chance * coarsest / UNIT_ROUNDOFF[ROUNDED_IN] * rms(rounding)
 
 
 def rms(values: Sequence[float]) -> float:

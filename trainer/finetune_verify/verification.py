@@ -55,7 +55,14 @@ async def score(endpoint: Endpoint, reference: Reference, build: Build) -> Verdi
         ]
     if not served:
         raise Mismatch(f"the server takes {longest} tokens at most, too few to score anything")
-    found_out = judge(served=served, tuned=tuned, base=base, rounding=rounding, dtypes=build.dtypes)
+    found_out = judge(
+        served=served,
+        tuned=tuned,
+        base=base,
+        rounding=rounding,
+        dtypes=build.dtypes,
+        paths=build.paths,
+    )
     numbers = (
         f"{found_out.distance:.4g} nats rms over {found_out.tokens} tokens, tolerance "
         f"{found_out.tolerance:.4g}; tuning itself moved them by {found_out.effect:.4g}"

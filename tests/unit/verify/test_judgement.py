@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_verify.judgement import Judgement, judge, relative_error, rms, tolerance
+from finetune_verify.judgement import (
+    APART,
+    MERGED,
+    Judgement,
+    judge,
+    relative_error,
+    rms,
+    tolerance,
+)
 
 TOKENS = 2000
 
@@ -27,6 +35,7 @@ def judged(distance: float, *, seed: int = 1, effect: float = 4.0, dtype: str) -
         base=[each - effect for each in tuned],
         rounding=noise(0.05, 1000),
         dtypes=(dtype, dtype),
+        paths=MERGED,
     )
 
 
@@ -58,14 +67,22 @@ def test_a_score_that_is_none_never_passes(strange: float) -> None:
         base=[-5.0, -5.0],
         rounding=[0.1, -0.1],
         dtypes=("bfloat16",),
+        paths=MERGED,
     )
     assert found.outcome == "Mismatch"
 
 
 def test_the_coarser_number_format_counts() -> None:
     rounding = noise(0.05, 3)
-    assert tolerance(rounding, ("float16", "float32")) == tolerance(rounding, ("float16",))
-    ratio = tolerance(rounding, ("bfloat16", "float16")) / tolerance(rounding, ("float16",))
+    assert tolerance(rounding, ("float16", "float32"), MERGED) == tolerance(
+        rounding, ("float16",), MERGED
+    )
+    assert tolerance(rounding, ("float16",), APART) == pytest.approx(
+        math.sqrt(2) * tolerance(rounding, ("float16",), MERGED)
+    )
+    ratio = tolerance(rounding, ("bfloat16", "float16"), MERGED) / tolerance(
+        rounding, ("float16",), MERGED
+    )
     assert ratio == pytest.approx(8, rel=1e-3)
 
 
@@ -74,8 +91,10 @@ def test_the_coarser_number_format_counts() -> None:
     st.floats(0.01, 100),
 )
 def test_the_tolerance_scales_with_the_rounding(values: list[float], factor: float) -> None:
-    scaled = tolerance([each * factor for each in values], ("float16",))
-    assert scaled == pytest.approx(factor * tolerance(values, ("float16",)), rel=1e-6, abs=1e-12)
+    scaled = tolerance([each * factor for each in values], ("float16",), MERGED)
+    assert scaled == pytest.approx(
+        factor * tolerance(values, ("float16",), MERGED), rel=1e-6, abs=1e-12
+    )
 
 
 def test_the_standard_error_is_that_of_repeated_draws() -> None:
