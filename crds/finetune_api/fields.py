@@ -27,7 +27,7 @@ class Edit(StrEnum):
     REMERGE = "An edit merges again, without training again."
     ROLL = "An edit rolls the serving pods, without training or merging again."
     RETRY = "An edit never trains a finished revision again; it gives a failed stage a new attempt."
-    NOTHING = "An edit applies to what is started after it."
+    NOTHING = "An edit repeats nothing that is finished; it counts from then on."
 
 
 @dataclass(frozen=True, kw_only=True)

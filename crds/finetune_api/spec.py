@@ -308,6 +308,12 @@ class Storage(ApiModel):
         "ReadWriteOnce",
         edit=Edit.RETRY,
     )
+    deletion_policy: Literal["Delete", "Retain"] = field(
+        "What becomes of the volumes when the job is deleted: Delete, or Retain, which keeps them "
+        "for somebody to delete by hand. It takes effect on the volumes that are there at once.",
+        "Delete",
+        edit=Edit.NOTHING,
+    )
 
 
 def _gpu_named(values: dict[str, str] | None) -> bool:
@@ -429,6 +435,15 @@ class RunPolicy(ApiModel):
         ge=0,
         le=20,
     )
+    max_restarts: int = field(
+        "How often a stage may be started again, over all its attempts: after failures, and after "
+        "disruptions of its node, which backoffLimit does not count. Past it the job fails with "
+        "TooManyRestarts. Pauses and preemptions by the queue are free.",
+        20,
+        edit=Edit.RETRY,
+        ge=0,
+        le=1000,
+    )
     max_gpu_seconds: int | None = field(
         "GPU-seconds that training may take over all attempts; past it the job fails with "
         "BudgetExceeded.",
@@ -504,6 +519,15 @@ class FineTuneJobSpec(ApiModel):
         edit=Edit.NOTHING,
     )
     run_policy: RunPolicy = field("Retries, budget and deadlines.", RunPolicy(), edit=Edit.RETRY)
+    revision_history_limit: int = field(
+        "How many revisions that neither serve nor are asked for are kept with their volumes, so "
+        "that an edit back to one of them trains nothing again. Those that were trained to the end "
+        "are kept before others, and newer ones before older ones.",
+        1,
+        edit=Edit.NOTHING,
+        ge=0,
+        le=20,
+    )
     rerun: str | None = field(
         "Any new value trains again with the same recipe, for instance the date.",
         None,

@@ -49,6 +49,24 @@ class Attempt(StatusModel):
         None,
         description="Hash of the fields whose edit gives a failed stage a new attempt.",
     )
+    pod: str | None = Field(None, description="uid of the attempt's newest pod.")
+    pod_created: str | None = Field(None, description="When that pod was created.")
+    failures: int | None = Field(
+        None, description="Restarts after a failure, over all attempts at the stage."
+    )
+    disruptions: int | None = Field(
+        None,
+        description="Restarts after a pod was lost to its node, or its Job to somebody's hand.",
+    )
+    preemptions: int | None = Field(
+        None, description="Restarts after the queue took the admission back."
+    )
+    memory: str | None = Field(
+        None, description="Memory of the container, where a retry was given more than the spec's."
+    )
+    merged_dtype: str | None = Field(
+        None, description="Number format of the model that the attempt merged."
+    )
 
 
 class EvaluatedBuild(StatusModel):
@@ -118,6 +136,15 @@ class Revision(StatusModel):
     artifacts: Artifacts = Field(Artifacts(), description="What went in and came out, by digest.")
     data: Data = Field(Data(), description="What staging found in the dataset.")
     estimate: Estimate | None = Field(None, description="What staging expects the job to take.")
+    volume: str | None = Field(
+        None, description="uid of the volume that holds what its completed stages made."
+    )
+    gpu_seconds: int | None = Field(
+        None, description="GPU-seconds of its training, over all attempts."
+    )
+    gpu_seconds_lost: int | None = Field(
+        None, description="Those of them that were spent on a volume that is gone."
+    )
 
 
 class TrainingProgress(StatusModel):
@@ -125,12 +152,23 @@ class TrainingProgress(StatusModel):
 
     attempt: int | None = Field(None, description="Number of the train Job.")
     restarts: int | None = Field(None, description="Pods that were started again.")
+    failures: int | None = Field(None, description="Restarts after a failure.")
+    disruptions: int | None = Field(
+        None, description="Restarts after a pod was lost to its node, or deleted."
+    )
+    preemptions: int | None = Field(
+        None, description="Restarts after the queue took the admission back."
+    )
     global_step: int | None = Field(None, description="Optimizer steps done.")
     max_steps: int | None = Field(None, description="Optimizer steps in all.")
     progress_percent: int | None = Field(None, description="Steps done, in percent.")
     eta_seconds: int | None = Field(None, description="Seconds left, at the present pace.")
     loss: str | None = Field(None, description="Training loss at the last logged step.")
     eval_loss: str | None = Field(None, description="Loss on the held-out rows.")
+    step_seconds: str | None = Field(
+        None,
+        description="Seconds a step, as measured; the next pod's grace period is made of it.",
+    )
     tokens_per_second: str | None = Field(None, description="Tokens trained on per second.")
     last_checkpoint_step: int | None = Field(None, description="Step of the newest checkpoint.")
     gpu_seconds: int | None = Field(None, description="GPU-seconds over all attempts.")

@@ -30,6 +30,7 @@ from finetune_operator.state import (
     Delete,
     Object,
     Observed,
+    Patch,
     Plan,
     Scale,
 )
@@ -83,6 +84,11 @@ class Applier:
                 if applied:
                     logger.info("applied", extra=extra)
                 return int(applied)
+            case Patch():
+                _refuse_foreign(seen.job, action.object)
+                await self.kube.merge(action.object, _fenced(action))
+                logger.info("patched", extra=extra)
+                return 1
             case Delete():
                 _refuse_foreign(seen.job, action.object)
                 await self.kube.delete(action.object, propagation=action.propagation)
@@ -143,6 +149,13 @@ def _observed(seen: Observed, kind: str, name: str) -> Object | None:
         if each["metadata"]["name"] == name:
             return each
     return None
+
+
+def _fenced(patch: Patch) -> Object:
+    """Return the changes of a patch with what keeps them from any other object or version."""
+    metadata = patch.object["metadata"]
+    fence = {key: metadata[key] for key in ("uid", "resourceVersion")}
+    return {**patch.changes, "metadata": {**patch.changes.get("metadata", {}), **fence}}
 
 
 def _refuse_foreign(job: Object, present: Object) -> None:

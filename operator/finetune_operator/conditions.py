@@ -1,8 +1,9 @@
 """Position of a job → its conditions.
 
 ``Ready`` is always there and its reason is the one word that people read. ``Reconciling`` and
-``Stalled`` are there only while they are true, never both. ``Succeeded`` goes back only where an
-edit asks for a stage that has not completed yet: another revision, or another merge.
+``Stalled`` are there only while they are true, never both. ``Succeeded`` is True once a revision
+has brought forth a model, and stays so: another merge of it, or the loss of its volume, takes
+nothing of that back.
 """
 
 from collections.abc import Iterable, Mapping
@@ -77,11 +78,13 @@ def conditions(
     now: datetime,
     stages: Mapping[Stage, Attempt | None],
     serving: ServingState | None,
+    succeeded: bool,
 ) -> list[dict[str, Any]]:
     """Return all conditions.
 
     stages: the wanted Job stages with their latest attempts; serving: None where it is not wanted
-    and nothing serves. A condition keeps its transition time while its status stays.
+    and nothing serves; succeeded: whether the revision already has. A condition keeps its
+    transition time while its status stays.
     """
     wanted: dict[str, tuple[Status, str, str]] = {
         "Ready": (
@@ -89,7 +92,7 @@ def conditions(
             position.reason,
             position.message,
         ),
-        "Succeeded": _succeeded(position, stages),
+        "Succeeded": _succeeded(position, stages, succeeded),
     }
     if position.state == "active":
         wanted["Reconciling"] = ("True", position.reason, position.message)
@@ -142,10 +145,10 @@ def latest_attempts(
 
 
 def _succeeded(
-    position: Position, stages: Mapping[Stage, Attempt | None]
+    position: Position, stages: Mapping[Stage, Attempt | None], before: bool
 ) -> tuple[Status, str, str]:
     outcomes = [attempt.outcome if attempt else None for attempt in stages.values()]
-    if outcomes and all(outcome == "Completed" for outcome in outcomes):
+    if before or (outcomes and all(outcome == "Completed" for outcome in outcomes)):
         return "True", "Completed", "every stage that produces the model has completed"
     if "Failed" in outcomes and position.state == "stalled":
         return "False", position.reason, position.message

@@ -41,7 +41,63 @@ class Ledger:
             len(stages),
         )
         stages.insert(position, attempt)
-        self._revisions[revision] = present.model_copy(update={"stages": stages})
+        self._change(revision, stages=stages)
+
+    def want(self, revision: str) -> None:
+        """Make a revision that is there the newest of all."""
+        if revision in self._revisions:
+            self._revisions[revision] = self._revisions.pop(revision)
+
+    def names(self) -> list[str]:
+        """Return the revisions, the one that was wanted longest ago first."""
+        return list(self._revisions)
+
+    def forget(self, revision: str) -> None:
+        """Drop the record of a revision, whose children go."""
+        self._revisions.pop(revision, None)
+
+    def completed(self, revision: str, stage: Stage) -> bool:
+        """Tell whether a stage of a revision has completed, for one build at least."""
+        return any(
+            (attempt.stage, attempt.outcome) == (stage, "Completed")
+            for attempt in self.revision(revision).stages
+        )
+
+    def revision_of(self, build: str) -> str | None:
+        """Return the revision that a merged build belongs to, or None."""
+        for revision in self._revisions.values():
+            if any(attempt.build == build for attempt in revision.stages):
+                return revision.revision
+        return None
+
+    def keep_on(self, revision: str, volume: str | None) -> None:
+        """Note the volume (uid) that holds what the revision's stages made."""
+        self._change(revision, volume=volume)
+
+    def lose_volume(self, revision: str, reason: str) -> None:
+        """Note that what the revision's stages made is gone: each has to be done again."""
+        present = self.revision(revision)
+        stages = [
+            attempt.model_copy(update={"outcome": "Stopped", "reason": reason, "message": None})
+            if attempt.outcome in ("Starting", "Running", "Completed")
+            else attempt
+            for attempt in present.stages
+        ]
+        self._change(revision, stages=stages, volume=None, gpu_seconds_lost=present.gpu_seconds)
+
+    def spent(self, revision: str, gpu_seconds: int | None) -> int | None:
+        """Note what the trainer reports of the present volume; return what was spent in all.
+
+        The figure never goes down, whoever reports less.
+        """
+        present = self.revision(revision)
+        if gpu_seconds is not None:
+            total = gpu_seconds + (present.gpu_seconds_lost or 0)
+            self._change(revision, gpu_seconds=max(total, present.gpu_seconds or 0))
+        return self.revision(revision).gpu_seconds
+
+    def _change(self, revision: str, **changes: Any) -> None:
+        self._revisions[revision] = self.revision(revision).model_copy(update=changes)
 
     def note(self, revision: str, findings: Mapping[str, Any]) -> None:
         """Keep what a stage reported: digests, counts, estimates, by their names in ``Result``."""
@@ -50,12 +106,11 @@ class Ledger:
         data = present.data.model_dump(by_alias=True) | _known(Data, findings)
         before = present.estimate.model_dump(by_alias=True) if present.estimate else {}
         estimate = before | _known(Estimate, findings)
-        self._revisions[revision] = present.model_copy(
-            update={
-                "artifacts": Artifacts.model_validate(artifacts),
-                "data": Data.model_validate(data),
-                "estimate": Estimate.model_validate(estimate) if estimate else None,
-            }
+        self._change(
+            revision,
+            artifacts=Artifacts.model_validate(artifacts),
+            data=Data.model_validate(data),
+            estimate=Estimate.model_validate(estimate) if estimate else None,
         )
 
     def to_status(self) -> list[dict[str, Any]]:

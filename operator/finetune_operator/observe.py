@@ -8,9 +8,8 @@ only about what does not run, and metrics only of a pod that does.
 import asyncio
 from collections.abc import Iterable
 
-from finetune_operator import progress, verification
-from finetune_operator.children.names import JOB as JOB_LABEL
-from finetune_operator.children.names import STAGE as STAGE_LABEL
+from finetune_operator import outcome, progress, verification
+from finetune_operator.children import names
 from finetune_operator.kinds import CORE_EVENT
 from finetune_operator.kube import Kube
 from finetune_operator.scrape import Scrape
@@ -23,7 +22,7 @@ _SCRAPED = ("train", "merge", "stage")
 
 async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Observed | None:
     """Return what there is of a job now, None where there is no such job. Raises OperatorError."""
-    selector = f"{JOB_LABEL}={name}"
+    selector = f"{names.JOB}={name}"
     kinds = (
         "ConfigMap",
         "PersistentVolumeClaim",
@@ -79,7 +78,7 @@ def doubtful(
     """Return the objects whose warnings may explain why something does not run, newest first."""
     found = [pod for pod in pods if _status(pod).get("phase") in (None, "Pending")]
     found += [volume for volume in volumes if _status(volume).get("phase") != "Bound"]
-    found += [job for job in jobs if not _status(job).get("ready") and not _finished(job)]
+    found += [job for job in jobs if not _status(job).get("ready") and not outcome.is_over(job)]
     found.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
     return found[:MOST_QUESTIONS]
 
@@ -95,7 +94,7 @@ def talkative(pods: Iterable[Object]) -> Object | None:
     ]
     for stage in _SCRAPED:
         for pod in running:
-            if (pod["metadata"].get("labels") or {}).get(STAGE_LABEL) == stage:
+            if names.label(pod, names.STAGE) == stage:
                 return pod
     return None
 
@@ -136,10 +135,3 @@ async def _verification(
 def _status(each: Object) -> Object:
     status: Object = each.get("status") or {}
     return status
-
-
-def _finished(job: Object) -> bool:
-    return any(
-        condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"
-        for condition in _status(job).get("conditions") or ()
-    )

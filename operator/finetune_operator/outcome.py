@@ -16,6 +16,7 @@ from finetune_operator.state import Object
 
 JOB_OF_POD = "batch.kubernetes.io/job-name"
 OUT_OF_MEMORY = "OutOfMemory"
+OOM_KILLED = "OOMKilled"
 RETRIES_EXHAUSTED = "RetriesExhausted"
 
 
@@ -37,15 +38,20 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
     if _is(job, "Complete"):
         terminated = _last_end(job, pods)
         result = Result.from_message(terminated.get("message", ""))
-        if result is not None and result.outcome == "completed":
+        if result is not None and result.outcome == "completed" and not _cut_short(result):
             return Outcome(
                 kind="Completed", reason="Completed", message=result.message, result=result
             )
         return Outcome(
             kind="Unproved",
             reason="ResultMissing",
-            message=f"Job {job['metadata']['name']} is complete, but left no result that says so: "
-            f"see kubectl logs job/{job['metadata']['name']}",
+            message=f"Job {job['metadata']['name']} is complete, but "
+            + (
+                f"its result says step {result.global_step} of {result.max_steps}: "
+                if result is not None and _cut_short(result)
+                else "left no result that says so: "
+            )
+            + f"see kubectl logs job/{job['metadata']['name']}",
         )
     if _is(job, "Failed"):
         return _failure(job, _last_end(job, pods))
@@ -57,10 +63,25 @@ def is_over(job: Object) -> bool:
     return _is(job, "Complete") or _is(job, "Failed")
 
 
+def out_of_memory(job: Object, pods: Iterable[Object]) -> bool:
+    """Tell whether a pod of a Job was killed because it used more memory than its limit."""
+    return any(
+        container["name"] == CONTAINER
+        and container.get("state", {}).get("terminated", {}).get("reason") == OOM_KILLED
+        for pod in pods_of(job, pods)
+        for container in pod.get("status", {}).get("containerStatuses", ())
+    )
+
+
 def pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:
     """Return the pods of a Job, oldest first."""
     own = [pod for pod in pods if names.label(pod, JOB_OF_POD) == job["metadata"]["name"]]
     return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+
+def _cut_short(result: Result) -> bool:
+    steps = (result.global_step, result.max_steps)
+    return None not in steps and steps[0] < steps[1]  # type: ignore[operator]
 
 
 def _is(job: Object, condition: str) -> bool:
@@ -89,7 +110,7 @@ def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
     if result is not None and result.outcome == "failed":
         return Outcome(kind="Failed", reason=result.reason, message=result.message, result=result)
     name, stage = job["metadata"]["name"], names.label(job, names.STAGE)
-    if end.get("reason") == "OOMKilled":
+    if end.get("reason") == OOM_KILLED:
         return Outcome(
             kind="Failed",
             reason=OUT_OF_MEMORY,

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.resolve import InvalidSpec
-from finetune_operator.children import names, network, serving, vllm
+from finetune_operator import history
+from finetune_operator.children import names, network, serving, vllm, volume
 from finetune_operator.conditions import (
     CONDITION_OF,
     Position,
@@ -46,10 +47,12 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
     except InvalidSpec as error:
         return report(seen, reason="InvalidSpec", message=str(error), now=now)
     ledger = Ledger(seen.job.get("status", {}).get("revisions", ()))
+    ledger.want(chosen.revision)
     stages = Stages(seen, chosen, ledger, now)
     rollout = Rollout(seen, chosen, ledger, now)
     position = stages.position() or rollout.position()
     rollout.tidy(position)
+    outdated = history.tidy(seen, chosen, ledger, serves=rollout.served)
     served = rollout.state()
     previous = seen.job.get("status", {}).get("conditions", [])
     current = conditions(
@@ -59,6 +62,7 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
         now=now,
         stages=latest_attempts(ledger, chosen.revision, chosen.build, stages.wanted),
         serving=served,
+        succeeded=_succeeded_before(seen, chosen.revision),
     )
     return Plan(
         status=_status(
@@ -72,11 +76,13 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
         ),
         actions=(
             *stages.stops,
+            *volume.owners(seen.job, chosen, seen.volumes),
             *_surroundings(seen, chosen, ledger, config),
             *stages.starts,
             *rollout.actions,
+            *outdated,
         ),
-        events=_transitions(previous, current),
+        events=(*_transitions(previous, current), *stages.events),
         requeue_after=position.requeue_after,
     )
 
@@ -93,6 +99,7 @@ def report(seen: Observed, *, reason: str, message: str, now: datetime) -> Plan:
         now=now,
         stages={},
         serving=None,
+        succeeded=False,
     )
     known = {condition["type"] for condition in previous}
     told = [
@@ -102,6 +109,14 @@ def report(seen: Observed, *, reason: str, message: str, now: datetime) -> Plan:
     told += [old for old in previous if old["type"] not in kept]
     status |= {"observedGeneration": generation, "conditions": told}
     return Plan(status=status, events=_transitions(previous, status["conditions"]))
+
+
+def _succeeded_before(seen: Observed, revision: str) -> bool:
+    status = seen.job.get("status", {})
+    return status.get("revision") == revision and any(
+        (condition["type"], condition["status"]) == ("Succeeded", "True")
+        for condition in status.get("conditions", ())
+    )
 
 
 def _surroundings(
@@ -142,6 +157,7 @@ def _status(
         "revision": chosen.revision,
         "build": chosen.build,
         "warnings": list(dict.fromkeys([*known, *warnings]))[:MOST_WARNINGS],
+        # What it learns goes into the ledger, which is therefore read after it.
         "training": training_status(seen, chosen.revision, ledger),
         "revisions": ledger.to_status(),
     }

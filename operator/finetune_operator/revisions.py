@@ -8,7 +8,8 @@ upgrade or a changed chart value never looks like an edit.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from finetune_api.job import JobConfig
@@ -45,27 +46,61 @@ def choose(job: Object, configmaps: Iterable[Object], config: OperatorConfig) ->
 
     Raises InvalidSpec where the spec cannot be run.
     """
-    frozen = {
-        # A setting that this version no longer knows must not keep an old job from being read.
-        revision: OperatorConfig.model_validate_json(
-            configmap["data"][OPERATOR_FILE], extra="ignore"
-        )
-        for configmap in configmaps
-        if names.owned_by(job, configmap) and (revision := names.label(configmap, names.REVISION))
-    }
+    frozen = _frozen(job, configmaps)
+    spec = json.dumps(job["spec"], sort_keys=True)
     current = job.get("status", {}).get("revision")
     for revision in sorted(frozen, key=lambda name: name != current):
+        settings, old = _read(frozen[revision])
         try:
-            resolved = resolve(job["spec"], frozen[revision].defaults)
+            resolved = _resolved(spec, old)
         except InvalidSpec:
             # An old administrator's default may clash with the present spec; the new ones decide.
             continue
         if resolved.revision == revision:
-            return Chosen(resolved=resolved, config=frozen[revision])
+            return Chosen(resolved=resolved, config=settings)
     defaults = effective_defaults(config.defaults)
-    resolved = resolve(job["spec"], defaults)
-    fresh = config.model_copy(update={"defaults": defaults})
-    return Chosen(resolved=resolved, config=frozen.get(resolved.revision, fresh))
+    resolved = _resolved(spec, json.dumps(defaults, sort_keys=True))
+    if resolved.revision in frozen:
+        return Chosen(resolved=resolved, config=_read(frozen[resolved.revision])[0])
+    return Chosen(resolved=resolved, config=config.model_copy(update={"defaults": defaults}))
+
+
+def earlier(
+    job: Object, configmaps: Iterable[Object], chosen: Chosen, revision: str, build: str
+) -> Chosen | None:
+    """Return another present revision of the job, to be served as the present spec has it.
+
+    Only what serving needs of it is right: names, configuration, and all that rolls or retries.
+    """
+    text = _frozen(job, configmaps).get(revision)
+    if text is None:
+        return None
+    resolved = replace(chosen.resolved, revision=revision, build=build)
+    return Chosen(resolved=resolved, config=_read(text)[0])
+
+
+def _frozen(job: Object, configmaps: Iterable[Object]) -> dict[str, str]:
+    return {
+        revision: configmap["data"][OPERATOR_FILE]
+        for configmap in configmaps
+        if names.owned_by(job, configmap) and (revision := names.label(configmap, names.REVISION))
+    }
+
+
+# A look at a job that has not changed asks for the same again, which pydantic takes long to answer.
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> tuple[OperatorConfig, str]:
+    """Return a frozen configuration, and its defaults as JSON."""
+    # A setting that this version no longer knows must not keep an old job from being read.
+    config = OperatorConfig.model_validate_json(text, extra="ignore")
+    return config, json.dumps(config.defaults, sort_keys=True)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(spec: str, defaults: str) -> Resolved:
+    return resolve(json.loads(spec), json.loads(defaults))
 
 
 def configmap(job: Object, chosen: Chosen) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from finetune_operator.conditions import (
     suspended,
 )
 from finetune_operator.ledger import Ledger
-from finetune_operator.revisions import Chosen
+from finetune_operator.revisions import Chosen, earlier
 from finetune_operator.state import Action, Apply, Delete, Object, Observed, Scale
 
 REFUSED = "RolloutFailed"
@@ -269,6 +269,8 @@ class Rollout:
         if self.served is None or self.served == self.chosen.build:
             return
         old = self.deployments.get(self.served)
+        if old is None:
+            self._remake(self.served)
         if old is None or "deletionTimestamp" in old["metadata"]:
             return
         wanted = self._replicas(self.served)
@@ -279,19 +281,35 @@ class Rollout:
         if old["spec"].get("replicas") != wanted:
             self.actions.append(Scale(object=old, replicas=wanted))
 
-    def _model(self) -> vllm.Model:
-        """Return what is known of the chosen build's model.
+    def _remake(self, build: str) -> None:
+        """Make a lost Deployment again, whose build serves while the next one comes."""
+        revision = self.ledger.revision_of(build)
+        if revision is None:
+            return
+        old = earlier(self.job, self.seen.configmaps, self.chosen, revision, build)
+        served = self.ledger.attempt(revision, "serve", build)
+        if old is not None:
+            deployment = serving.deployment(
+                self.job,
+                old,
+                self._model_of(revision, build),
+                replicas=min(1, self.spec.serving.replicas),
+                attempt=served.attempt if served is not None else 1,
+            )
+            self.actions.append(Apply(object=deployment))
 
-        The ledger keeps the number format of the revision's latest merge only.
-        """
-        wanted: str = self.spec.merge.dtype
-        record = self.ledger.revision(self.chosen.revision)
-        if wanted == "auto" and sum(attempt.stage == "merge" for attempt in record.stages) <= 1:
-            wanted = record.artifacts.merged_dtype or "auto"
+    def _model(self) -> vllm.Model:
+        """Return what is known of the chosen build's model."""
+        return self._model_of(self.chosen.revision, self.chosen.build)
+
+    def _model_of(self, revision: str, build: str) -> vllm.Model:
+        artifacts = self.ledger.revision(revision).artifacts
+        merged = self.ledger.attempt(revision, "merge", build)
+        known = merged.merged_dtype if merged is not None else None
         return vllm.Model(
-            dtype=wanted,
-            base_bytes=record.artifacts.base_bytes,
-            own_template=record.artifacts.chat_template is not None,
+            dtype=known or self.spec.merge.dtype,
+            base_bytes=artifacts.base_bytes,
+            own_template=artifacts.chat_template is not None,
         )
 
     def _refused(self, attempt: Attempt) -> Position:

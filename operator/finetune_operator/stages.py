@@ -5,19 +5,18 @@ under way is looked up among the Jobs. Every look starts from the first stage, s
 but what the cluster holds.
 """
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from finetune_api.resolve import digest
 from finetune_api.status import Attempt
-from finetune_operator import diagnosis, outcome
+from finetune_operator import attempts, diagnosis, outcome, restarts
 from finetune_operator.children import jobs, names, volume
 from finetune_operator.children.names import Stage
 from finetune_operator.conditions import POLL_SECONDS, Position, blocked, suspended, wanted_stages
 from finetune_operator.ledger import Ledger
+from finetune_operator.obstacles import in_the_way
 from finetune_operator.revisions import Chosen
-from finetune_operator.state import Action, Create, Delete, Object, Observed
+from finetune_operator.state import Action, Delete, Event, Object, Observed
 
 IN_PROGRESS = {"stage": "Staging", "train": "Training", "merge": "Merging"}
 DOING: dict[str, str] = {
@@ -33,8 +32,8 @@ SLOW_AFTER_SECONDS = 300.0
 class Stages:
     """One look at the Job stages.
 
-    ``position`` fills ``stops`` and ``starts``, the actions that end and begin something, and
-    ``warnings``, and writes into the ledger what it finds.
+    ``position`` fills ``stops`` and ``starts``, the actions that end and begin something,
+    ``warnings`` and ``events``, and writes into the ledger what it finds.
     """
 
     def __init__(self, seen: Observed, chosen: Chosen, ledger: Ledger, now: datetime) -> None:
@@ -45,13 +44,17 @@ class Stages:
         self.jobs = {
             job["metadata"]["name"]: job for job in seen.jobs if names.owned_by(self.job, job)
         }
+        self.volume = volume.present(self.job, chosen.revision, seen.volumes)
         self.stops: list[Action] = []
         self.starts: list[Action] = []
         self.warnings: list[str] = []
+        self.events: list[Event] = []
 
     def position(self) -> Position | None:
         """Return where the job stands in its first unfinished stage, None where all completed."""
         self._abandon_others()
+        if waiting := self._without_volume():
+            return waiting
         for stage in self.wanted:
             position = self._at(stage)
             if position is not None:
@@ -75,27 +78,70 @@ class Stages:
             )
             attempt = self._attempt_of(job, revision, build)
             if not wanted or (attempt is not None and attempt.outcome not in UNDER_WAY):
-                self._stop(job, revision, build)
+                self._stop(job)
 
     def _attempt_of(self, job: Object, revision: str, build: str | None) -> Attempt | None:
         stage: Any = names.label(job, names.STAGE)
         return self.ledger.attempt(revision, stage, build)
 
-    def _stop(self, job: Object, revision: str, build: str | None) -> None:
-        if "deletionTimestamp" not in job["metadata"]:
+    def _stop(self, job: Object, **why: str) -> None:
+        stopped = any(stop.object is job for stop in self.stops)
+        if not stopped and "deletionTimestamp" not in job["metadata"]:
             self.stops.append(Delete(object=job))
-        attempt = self._attempt_of(job, revision, build)
+        revision = str(names.label(job, names.REVISION))
+        attempt = self._attempt_of(job, revision, names.label(job, names.BUILD))
         if attempt is not None and attempt.outcome in UNDER_WAY:
-            self.ledger.record(revision, attempt.model_copy(update={"outcome": "Stopped"}))
+            ended = {"outcome": "Stopped", "reason": None, "message": None, **why}
+            self.ledger.record(revision, attempt.model_copy(update=ended))
+
+    def _without_volume(self) -> Position | None:
+        """See to a volume that somebody deletes, or has deleted, with what was made on it.
+
+        Nothing can stop such a deletion, and what still runs would run for nothing. What has
+        finished stays finished: it is not done again before somebody asks for it.
+        """
+        record = self.ledger.revision(self.chosen.revision)
+        made = any(attempt.outcome == "Completed" for attempt in record.stages)
+        uid = self.volume["metadata"]["uid"] if self.volume is not None else None
+        going = self.volume is not None and "deletionTimestamp" in self.volume["metadata"]
+        if not going and (not made or (uid is not None and record.volume in (None, uid))):
+            return None
+        if all(self._completed(stage) for stage in self.wanted):
+            return self._model_lost() if self.volume is None else None
+        for job in self.jobs.values():
+            if not outcome.is_over(job):
+                self._stop(job)
+        if going:
+            message = f"waiting for volume {self._claim} to be deleted"
+            return None if self.spec.suspend else _active("WaitingForVolume", message)
+        self.ledger.lose_volume(self.chosen.revision, restarts.VOLUME_LOST)
+        self._say(
+            restarts.VOLUME_LOST,
+            f"volume {self._claim} was deleted by somebody: starting again from the stage stage",
+        )
+        return None
+
+    def _model_lost(self) -> Position | None:
+        if not self.spec.serving.enabled:
+            return None
+        return Position(
+            state="stalled",
+            reason=restarts.VOLUME_LOST,
+            message=f"volume {self._claim}, which held the model, was deleted: "
+            "set spec.rerun to a new value to train it again",
+        )
+
+    def _completed(self, stage: Stage) -> bool:
+        attempt = self.ledger.attempt(self.chosen.revision, stage, self._build(stage))
+        return attempt is not None and attempt.outcome == "Completed"
 
     def _at(self, stage: Stage) -> Position | None:
         """Return where the job stands in a stage, or None if it has completed."""
-        build = self.chosen.build if stage == "merge" else None
-        attempt = self.ledger.attempt(self.chosen.revision, stage, build)
+        attempt = self.ledger.attempt(self.chosen.revision, stage, self._build(stage))
         if attempt is not None and attempt.outcome == "Completed":
             return None
         if attempt is not None and attempt.outcome == "Failed":
-            if attempt.retry_key == self._retry_key(stage):
+            if attempt.retry_key == attempts.retry_key(self.chosen, stage):
                 return Position(
                     state="stalled",
                     reason=attempt.reason or "Failed",
@@ -104,26 +150,64 @@ class Stages:
         elif attempt is not None and attempt.outcome in UNDER_WAY:
             job = self.jobs.get(self._name(stage, attempt.attempt))
             # One that ended tells its end even while it is being deleted.
-            if job and (outcome.is_over(job) or "deletionTimestamp" not in job["metadata"]):
+            if job is not None and outcome.is_over(job):
+                return self._ended(stage, attempt, job)
+            if job is not None and "deletionTimestamp" not in job["metadata"]:
                 return self._follow(stage, attempt, job)
-        return self._start(stage, attempt, build)
+            if job is not None or attempt.outcome == "Running":
+                name = self._name(stage, attempt.attempt)
+                attempt = self._record(attempt, outcome="Stopped", reason=restarts.JOB_DELETED)
+                self._say(
+                    restarts.JOB_DELETED, f"Job {name} was deleted by somebody: another follows"
+                )
+        return self._start(stage, attempt)
 
     def _follow(self, stage: Stage, attempt: Attempt, job: Object) -> Position | None:
-        """Return where a Job stands, or None if it has completed; the ledger keeps its end."""
+        """Return where a Job stands that has not ended, and whether it may go on."""
+        attempt = self._record(restarts.counted(attempt, job, self.seen.pods))
+        own = outcome.pods_of(job, self.seen.pods)
+        if self.spec.suspend:
+            self._stop(job)
+            return suspended()
+        if restarts.capped(attempt) > self.spec.run_policy.max_restarts:
+            self._stop(job)
+            return self._too_many(stage, attempt)
+        if outcome.out_of_memory(job, own) and self._may_have_more(stage, attempt):
+            self._stop(job, reason=outcome.OUT_OF_MEMORY)
+            return self._at(stage)
+        idle = all(pod.get("status", {}).get("phase") != "Running" for pod in own)
+        if idle and attempt.retry_key != attempts.retry_key(self.chosen, stage):
+            # It waits for something that an edit may have mended.
+            self._stop(job)
+            return self._at(stage)
+        if self.volume is None:
+            self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
+        return self._under_way(stage, attempt, job)
+
+    def _ended(self, stage: Stage, attempt: Attempt, job: Object) -> Position | None:
+        """Return where a Job's end leaves the stage, None where it has completed."""
         ended = outcome.of(job, self.seen.pods)
-        if ended is None:
-            if self.spec.suspend:
-                self._stop(job, self.chosen.revision, attempt.build)
-                return suspended()
-            return self._under_way(stage, attempt, job)
+        assert ended is not None, "it is over"
+        attempt = self._record(restarts.counted(attempt, job, self.seen.pods))
         if ended.result is not None:
             self.ledger.note(self.chosen.revision, ended.result.artifacts)
             self.warnings += ended.result.warnings
         if ended.kind == "Completed":
-            self._record(attempt, outcome="Completed", reason=None, message=ended.message or None)
+            dtype = ended.result and ended.result.artifacts.get("mergedDtype")
+            self._record(
+                attempt,
+                outcome="Completed",
+                reason=None,
+                message=ended.message or None,
+                merged_dtype=dtype if isinstance(dtype, str) else None,
+            )
+            if self.volume is not None:
+                self.ledger.keep_on(self.chosen.revision, self.volume["metadata"]["uid"])
             return None
-        again = (
-            ended.kind == "Unproved" and self._unproved(job) <= self.spec.run_policy.backoff_limit
+        again = (ended.reason == outcome.OUT_OF_MEMORY and self._may_have_more(stage, attempt)) or (
+            # Bounded as failures are, or a trainer that leaves no result would run for ever.
+            ended.kind == "Unproved"
+            and (attempt.failures or 0) < self.spec.run_policy.backoff_limit
         )
         self._record(
             attempt,
@@ -133,31 +217,29 @@ class Stages:
         )
         return self._at(stage)
 
-    def _unproved(self, job: Object) -> int:
-        """Return how many Jobs like this one ended without a result that says so.
+    def _may_have_more(self, stage: Stage, attempt: Attempt) -> bool:
+        """Tell whether a stage that ran out of memory may have more of it, which it may once."""
+        own = stage == "merge" and attempt.memory is None
+        return own and jobs.more_memory(self.spec.resources.merge) is not None
 
-        They are bounded as failures are, or a trainer that leaves none would hold a GPU for ever.
-        """
-        keys = (names.REVISION, names.BUILD, names.STAGE)
-        alike = [names.label(job, key) for key in keys]
-        return sum(
-            [names.label(other, key) for key in keys] == alike
-            and (end := outcome.of(other, self.seen.pods)) is not None
-            and end.kind == "Unproved"
-            for other in self.jobs.values()
+    def _too_many(self, stage: Stage, attempt: Attempt) -> Position | None:
+        self._record(
+            attempt,
+            outcome="Failed",
+            reason=restarts.TOO_MANY,
+            message=f"the {stage} stage was started again {restarts.capped(attempt)} times, "
+            f"runPolicy.maxRestarts is {self.spec.run_policy.max_restarts}: "
+            "raise it to go on from where it was",
         )
+        return self._at(stage)
 
-    def _retry_key(self, stage: Stage) -> str:
-        """Return the key of what a failed stage is tried again for when it changes.
+    def _record(self, attempt: Attempt, **changes: Any) -> Attempt:
+        changed = attempt.model_copy(update=changes)
+        self.ledger.record(self.chosen.revision, changed)
+        return changed
 
-        Staging is held against how the model will be served as well; a job that was refused for
-        that must not need another field's edit to go on.
-        """
-        key = self.chosen.resolved.retry_key
-        return digest([key, jobs.estimated(self.spec)]) if stage == "stage" else key
-
-    def _record(self, attempt: Attempt, **changes: Any) -> None:
-        self.ledger.record(self.chosen.revision, attempt.model_copy(update=changes))
+    def _say(self, reason: str, message: str) -> None:
+        self.events.append(Event(type="Warning", reason=reason, message=message))
 
     def _under_way(self, stage: Stage, attempt: Attempt, job: Object) -> Position:
         own = outcome.pods_of(job, self.seen.pods)
@@ -172,73 +254,35 @@ class Stages:
         pace = POLL_SECONDS if seconds < SLOW_AFTER_SECONDS else SLOW_POLL_SECONDS
         return _active(IN_PROGRESS[stage], DOING[stage], requeue_after=pace)
 
-    def _start(self, stage: Stage, attempt: Attempt | None, build: str | None) -> Position:
+    def _start(self, stage: Stage, attempt: Attempt | None) -> Position | None:
+        """Start a stage, where nothing is in the way."""
         if self.spec.suspend:
             return suspended()
-        if waiting := self._in_the_way(stage):
-            return waiting
-        number = self._next_number(stage, attempt)
-        # With the key of what it is started with: an edit of that while it runs gives it another
-        # attempt when it fails.
-        started = Attempt(
-            stage=stage,
-            build=build,
-            attempt=number,
-            outcome="Starting",
-            retry_key=self._retry_key(stage),
-        )
-        self.ledger.record(self.chosen.revision, started)
+        obstacle = in_the_way(self.seen, self.chosen, stage)
+        if obstacle is not None:
+            reason, what = obstacle
+            return _active(reason, f"waiting for {what} before the {stage} stage starts")
+        if (misfit := volume.misfit(self.job, self.chosen, self.seen.volumes)) is not None:
+            self.stops.append(Delete(object=misfit, propagation="Background"))
+            return _active("WaitingForVolume", f"making volume {self._claim} anew, as it is asked")
+        new = attempts.following(self.seen, self.chosen, self.ledger, stage, attempt)
+        ended = attempt is not None and attempt.outcome == "Stopped"
+        if ended and restarts.capped(new) > self.spec.run_policy.max_restarts:
+            return self._too_many(stage, new)
+        self._record(new)
         self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
-        self.starts.append(Create(object=jobs.render(self.job, self.chosen, stage, number)))
+        self.starts.append(attempts.creation(self.seen, self.chosen, self.ledger, stage, new))
         return _active(IN_PROGRESS[stage], DOING[stage])
 
-    def _in_the_way(self, stage: Stage) -> Position | None:
-        """Return what must be gone before a stage may start, or None.
-
-        A pod may outlive its Job (a careless delete orphans it), and a Job its owner's name, which
-        a new owner may have by now. So both are counted by label, whoever owns them: two trainers
-        must never write one volume or hold two GPUs. A volume that is being deleted takes no more
-        pods.
-        """
-        for reason, what in self._obstacles(stage):
-            return _active(reason, f"waiting for {what} before the {stage} stage starts")
-        return None
-
-    def _obstacles(self, stage: Stage) -> Iterator[tuple[str, str]]:
-        for pod in self.seen.pods:
-            ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-            if names.label(pod, names.STAGE) == stage and not ended:
-                yield "WaitingForPod", f"pod {pod['metadata']['name']} to end"
-        for job in self.seen.jobs:
-            if names.label(job, names.STAGE) == stage and not outcome.is_over(job):
-                yield "WaitingForPod", f"Job {job['metadata']['name']} to end"
-        claim = names.revision_name(self.job["metadata"]["name"], self.chosen.revision)
-        for present in self.seen.volumes:
-            if present["metadata"]["name"] == claim and "deletionTimestamp" in present["metadata"]:
-                yield "WaitingForVolume", f"volume {claim} to be deleted"
-
-    def _next_number(self, stage: Stage, attempt: Attempt | None) -> int:
-        """Return the number of the next attempt.
-
-        One that is still "Starting" was written down but never seen: its number is used again.
-        """
-        if attempt is not None and attempt.outcome == "Starting":
-            return attempt.attempt
-        seen = [
-            int(names.label(job, names.ATTEMPT) or 0)
-            for job in self.jobs.values()
-            if names.label(job, names.REVISION) == self.chosen.revision
-            and names.label(job, names.STAGE) == stage
-        ]
-        known = [
-            known.attempt
-            for known in self.ledger.revision(self.chosen.revision).stages
-            if known.stage == stage
-        ]
-        return max([*seen, *known], default=0) + 1
+    def _build(self, stage: Stage) -> str | None:
+        return self.chosen.build if stage == "merge" else None
 
     def _name(self, stage: Stage, attempt: int) -> str:
         return names.job_name(self.job["metadata"]["name"], self.chosen.revision, stage, attempt)
+
+    @property
+    def _claim(self) -> str:
+        return names.revision_name(self.job["metadata"]["name"], self.chosen.revision)
 
 
 def _active(reason: str, message: str, *, requeue_after: float = POLL_SECONDS) -> Position:

@@ -97,6 +97,14 @@ class Apply:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Patch:
+    """Merge changes into exactly this object (uid and resourceVersion)."""
+
+    object: Object
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delete:
     """Delete exactly this object (uid and resourceVersion), its dependents by ``propagation``."""
 
@@ -112,7 +120,7 @@ class Scale:
     replicas: int
 
 
-Action = Create | Apply | Delete | Scale
+Action = Create | Apply | Patch | Delete | Scale
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,15 +5,18 @@ from typing import Any
 
 from finetune_api.result import Result
 from finetune_api.status import TrainingProgress
-from finetune_operator import outcome
+from finetune_operator import outcome, restarts
 from finetune_operator.children import names
 from finetune_operator.children.jobs import CONTAINER
 from finetune_operator.ledger import Ledger
-from finetune_operator.state import Object, Observed
+from finetune_operator.state import Object, Observed, Progress
 
 
 def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, Any]:
-    """Return the progress of ``revision``; what is not known now stays as it was known before."""
+    """Return the progress of ``revision``; what is not known now stays as it was known before.
+
+    GPU-seconds are noted in the ledger, which outlives an edit to another revision and back.
+    """
     attempt = ledger.attempt(revision, "train")
     if attempt is None:
         return {}
@@ -32,13 +35,14 @@ def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, 
     )
     now = _measured(seen, revision)
     if job is not None:
-        now["restarts"] = int(job.get("status", {}).get("failed", 0))
         now |= _reported(job, seen)
+    counters = {name: getattr(attempt, name) or 0 for name in restarts.COUNTERS}
+    now |= {name: count for name, count in counters.items() if count or name in before}
+    now["restarts"] = sum(counters.values())
     if attempt.outcome == "Completed":
         now |= {"progressPercent": 100, "etaSeconds": 0}
     progress = {**before, **{key: value for key, value in now.items() if value is not None}}
-    if "gpuSeconds" in before and "gpuSeconds" in progress:
-        progress["gpuSeconds"] = max(before["gpuSeconds"], progress["gpuSeconds"])
+    progress["gpuSeconds"] = ledger.spent(revision, now.get("gpuSeconds"))
     progress["attempt"] = attempt.attempt
     return TrainingProgress.model_validate(progress).model_dump(
         mode="json", by_alias=True, exclude_none=True
@@ -61,6 +65,7 @@ def _measured(seen: Observed, revision: str) -> dict[str, Any]:
         "maxSteps": progress.max_steps,
         "progressPercent": _percent(progress.global_step, progress.max_steps),
         "etaSeconds": _whole(progress.eta_seconds),
+        "stepSeconds": _text(_pace(progress), digits=1),
         "loss": _text(progress.loss),
         "evalLoss": _text(progress.eval_loss),
         "tokensPerSecond": _text(progress.tokens_per_second, digits=1),
@@ -88,6 +93,14 @@ def _reported(job: Object, seen: Observed) -> dict[str, Any]:
                 "gpuSeconds": _whole(result.gpu_seconds),
             }
     return {}
+
+
+def _pace(progress: Progress) -> float | None:
+    """Return the seconds that a step takes: those that are left, by the steps that are left."""
+    left = (progress.max_steps or 0) - (progress.global_step or 0)
+    if left <= 0 or progress.eta_seconds is None or not math.isfinite(progress.eta_seconds):
+        return None
+    return progress.eta_seconds / left
 
 
 def _percent(step: int | None, steps: int | None) -> int | None:

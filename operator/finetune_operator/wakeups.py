@@ -15,7 +15,7 @@ from typing import Any
 
 import kopf
 
-from finetune_operator.children.names import JOB as JOB_LABEL
+from finetune_operator.children.names import JOB
 from finetune_operator.state import Key, Object
 
 API_GROUP, API_VERSION, PLURAL = "finetune.dev", "v1alpha1", "finetunejobs"
@@ -81,14 +81,14 @@ def registry(add: Add, stop: Callable[[], Awaitable[None]]) -> kopf.OperatorRegi
             add((kwargs["namespace"], name))
 
     async def child_seen(*, labels: Any, **kwargs: Any) -> None:
-        add((kwargs["namespace"], labels[JOB_LABEL]))
+        add((kwargs["namespace"], labels[JOB]))
 
     for group, version, plural in CHILDREN:
         kopf.on.event(
             group,
             version,
             plural,
-            labels={JOB_LABEL: kopf.PRESENT},
+            labels={JOB: kopf.PRESENT},
             registry=handlers,
             id=f"{plural}_seen",
         )(child_seen)
@@ -112,5 +112,5 @@ def settings() -> kopf.OperatorSettings:
     chosen.process.ultimate_exiting_timeout = 20
     for group, _, plural in CHILDREN:
         # The only form that kopf matches: 'batch/jobs' is taken without a word and selects nothing.
-        chosen.watching.label_selectors[f"{plural}.{group}" if group else plural] = JOB_LABEL
+        chosen.watching.label_selectors[f"{plural}.{group}" if group else plural] = JOB
     return chosen

@@ -6,10 +6,13 @@ first still holds the volume and the GPU. There is no TTL: a finished Job that v
 would be indistinguishable from one that was never there.
 """
 
+import math
+import string
+from decimal import Decimal
 from typing import Any
 
 from finetune_api.exitcodes import FINAL
-from finetune_api.spec import CONFIGMAP_SOURCE_PREFIX, FineTuneJobSpec
+from finetune_api.spec import CONFIGMAP_SOURCE_PREFIX, FineTuneJobSpec, ResourceRequirements
 from finetune_operator.children import names, pod
 from finetune_operator.children.names import Stage
 from finetune_operator.revisions import JOB_FILE, Chosen
@@ -22,11 +25,36 @@ METRICS_PORT = 9400
 CARD_LABEL = "nvidia.com/gpu.product"
 """Label that NVIDIA's GPU feature discovery puts on nodes."""
 GRACE_SECONDS = 120
-"""Longest time that a checkpoint may take; some clouds give a spot node no more than this."""
+"""Enough for a step and its checkpoint, as a rule; some clouds give a spot node no more."""
+SAVE_SECONDS = 60
+LONGEST_GRACE_SECONDS = 1800
 
 
-def render(job: Object, chosen: Chosen, stage: Stage, attempt: int) -> dict[str, Any]:
-    """Return the Job of one attempt at a stage."""
+def grace(step_seconds: float | None) -> int:
+    """Return how long a trainer that is asked to stop may take, in seconds.
+
+    It ends the step under way, which may have just begun, and saves a checkpoint. The measured
+    step time counts twice, since not every step is like the next.
+    """
+    needed = SAVE_SECONDS + 2 * math.ceil(step_seconds or 0)
+    return min(max(GRACE_SECONDS, needed), LONGEST_GRACE_SECONDS)
+
+
+def render(
+    job: Object,
+    chosen: Chosen,
+    stage: Stage,
+    attempt: int,
+    *,
+    memory: str | None = None,
+    step_seconds: float | None = None,
+    gpu_seconds_lost: int = 0,
+) -> dict[str, Any]:
+    """Return the Job of one attempt at a stage.
+
+    memory: for the container, in place of the spec's; step_seconds: of an earlier attempt at
+    training; gpu_seconds_lost: spent on volumes that are gone, of which the trainer cannot know.
+    """
     spec = chosen.resolved.spec
     extra = spec.pod_metadata.labels
     labels = names.labels(
@@ -69,7 +97,10 @@ def render(job: Object, chosen: Chosen, stage: Stage, attempt: int) -> dict[str,
                     "labels": labels,
                     "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
                 },
-                "spec": _pod(job, chosen, stage),
+                "spec": {
+                    **_pod(job, chosen, stage, memory, gpu_seconds_lost),
+                    "terminationGracePeriodSeconds": grace(step_seconds),
+                },
             },
         },
     }
@@ -90,7 +121,28 @@ def _queue(spec: FineTuneJobSpec, stage: Stage) -> dict[str, str]:
     return {label: value for label, value in wanted.items() if value}
 
 
-def _pod(job: Object, chosen: Chosen, stage: Stage) -> dict[str, Any]:
+def more_memory(wanted: ResourceRequirements) -> str | None:
+    """Return twice the memory that a container has, or None where it has no limit of its own."""
+    limit = (wanted.limits or {}).get("memory")
+    if limit is None:
+        return None
+    digits = limit.rstrip(string.ascii_letters)
+    return f"{2 * Decimal(digits):f}{limit[len(digits) :]}"
+
+
+def _with_memory(wanted: ResourceRequirements, memory: str | None) -> ResourceRequirements:
+    if memory is None:
+        return wanted
+    # A request as high: what is not set aside is what another container may take.
+    return ResourceRequirements(
+        requests={**(wanted.requests or {}), "memory": memory},
+        limits={**(wanted.limits or {}), "memory": memory},
+    )
+
+
+def _pod(
+    job: Object, chosen: Chosen, stage: Stage, memory: str | None, gpu_seconds_lost: int
+) -> dict[str, Any]:
     gpu = stage == "train"
     volumes: list[dict[str, Any]] = [
         {
@@ -110,7 +162,6 @@ def _pod(job: Object, chosen: Chosen, stage: Stage) -> dict[str, Any]:
     return {
         **pod.spec(chosen.config, chosen.resolved, gpu=gpu),
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "containers": [
             {
                 "name": CONTAINER,
@@ -119,11 +170,13 @@ def _pod(job: Object, chosen: Chosen, stage: Stage) -> dict[str, Any]:
                 "args": [
                     stage,
                     *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
-                    *_own_arguments(chosen, stage),
+                    *_own_arguments(chosen, stage, gpu_seconds_lost),
                 ],
                 "env": _environment(chosen, stage),
                 "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
-                "resources": pod.resources(getattr(chosen.resolved.spec.resources, stage), gpu=gpu),
+                "resources": pod.resources(
+                    _with_memory(getattr(chosen.resolved.spec.resources, stage), memory), gpu=gpu
+                ),
                 "securityContext": pod.container_security(read_only_root=not gpu),
                 "terminationMessagePolicy": "File",
                 "volumeMounts": mounts,
@@ -148,12 +201,13 @@ def _file(configmap: str, key: str, path: str) -> dict[str, Any]:
     return {"configMap": {"name": configmap, "items": [{"key": key, "path": path}]}}
 
 
-def _own_arguments(chosen: Chosen, stage: Stage) -> list[str]:
+def _own_arguments(chosen: Chosen, stage: Stage, gpu_seconds_lost: int) -> list[str]:
     spec = chosen.resolved.spec
     if stage == "stage":
         return estimated(spec)
     if stage == "train" and spec.run_policy.max_gpu_seconds is not None:
-        return ["--max-gpu-seconds", str(spec.run_policy.max_gpu_seconds)]
+        left = max(0, spec.run_policy.max_gpu_seconds - gpu_seconds_lost)
+        return ["--max-gpu-seconds", str(left)]
     if stage == "merge":
         return ["--build", chosen.build, "--dtype", spec.merge.dtype, "--base", spec.merge.base]
     return []

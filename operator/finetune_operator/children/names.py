@@ -14,9 +14,12 @@ REVISION = f"{PREFIX}/revision"
 BUILD = f"{PREFIX}/build"
 STAGE = f"{PREFIX}/stage"
 ATTEMPT = f"{PREFIX}/attempt"
+JOB_UID = f"{PREFIX}/job-uid"
+"""On volumes alone: which job's it is, where no owner says so (``deletionPolicy: Retain``)."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 MANAGED_BY = "finetune-operator"
+VOLUME = "PersistentVolumeClaim"
 
 
 def revision_name(job: str, revision: str) -> str:
@@ -52,11 +55,27 @@ def owner_reference(job: Object) -> dict[str, Any]:
 
 
 def owned_by(job: Object, child: Object) -> bool:
-    """Tell whether ``job``, and not an earlier one of its name, controls ``child``."""
-    return any(
-        reference.get("controller") and reference["uid"] == job["metadata"]["uid"]
-        for reference in child["metadata"].get("ownerReferences", ())
+    """Tell whether ``child`` is that of ``job``, and not of an earlier one of its name."""
+    controller = controller_of(child)
+    if controller is None:
+        return bool(child["kind"] == VOLUME and label(child, JOB_UID) == job["metadata"]["uid"])
+    return bool(controller["uid"] == job["metadata"]["uid"])
+
+
+def left_by_an_earlier_job(job: Object, child: Object) -> bool:
+    """Tell whether a job that had this name before owns ``child``: it is about to be collected."""
+    controller = controller_of(child)
+    return (
+        controller is not None
+        and (controller.get("kind"), controller.get("name")) == (KIND, job["metadata"]["name"])
+        and controller["uid"] != job["metadata"]["uid"]
     )
+
+
+def controller_of(child: Object) -> Object | None:
+    """Return the owner reference of what controls an object, or None."""
+    references = child["metadata"].get("ownerReferences") or ()
+    return next((each for each in references if each.get("controller")), None)
 
 
 def label(child: Object, key: str) -> str | None:

@@ -66,6 +66,8 @@ def test_the_walk_finds_the_spec() -> None:
                 "serving.replicas",
                 "serving.allowedNamespaces",
                 "suspend",
+                "storage.deletionPolicy",
+                "revisionHistoryLimit",
             },
         ),
         (Edit.REMERGE, {"merge.dtype", "merge.base", "serving.mode"}),

@@ -25,6 +25,7 @@ from finetune_operator.state import (
     Create,
     Delete,
     Observed,
+    Patch,
     Plan,
     Progress,
     Scale,
@@ -188,7 +189,7 @@ class Cluster:
             raise Refused(f"{kind} {name} exists")
         new: Thing = copied(thing)
         new["metadata"] |= {"generation": 1, **self.identity()}
-        new.setdefault("status", {})
+        new.setdefault("status", {"phase": "Pending"} if kind == names.VOLUME else {})
         self.objects[kind, name] = new
         return new
 
@@ -264,6 +265,12 @@ class Cluster:
                     self.add(action.object)
             case Apply():
                 self._apply(seen, action.object, present)
+            case Patch():
+                if present is None:
+                    raise Refused(f"{kind} {name} is gone")
+                self._same_version(action.object, present)
+                merge(present, action.changes, nulls_remove=True)
+                self.touch(present)
             case Delete():
                 if present is None:
                     return
@@ -355,12 +362,16 @@ def unknown_keys(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[s
 
 
 def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Refuse what an API server would: all of a claim but its size, and that only upwards."""
-    if before["kind"] != "PersistentVolumeClaim":
+    """Refuse what an API server would: all of a claim but its size, once bound, and upwards."""
+    if before["kind"] != names.VOLUME:
         return
     old, new = copied(before["spec"]), copied(after["spec"])
     old_size, new_size = (spec.pop("resources")["requests"]["storage"] for spec in (old, new))
-    if old != new or gibibytes(new_size) < gibibytes(old_size):
+    if (
+        before["status"].get("phase") != "Bound"
+        or old != new
+        or gibibytes(new_size) < gibibytes(old_size)
+    ):
         raise Refused(f"the claim is immutable: {before['spec']} -> {after['spec']}")
 
 

@@ -72,7 +72,7 @@ MAXIMAL_SPEC: Thing = {
         "apiKeySecretRef": {"name": "support-api", "key": "key"},
         "allowedNamespaces": ["web", "batch"],
     },
-    "storage": {"size": "120Gi", "storageClassName": "fast"},
+    "storage": {"size": "120Gi", "storageClassName": "fast", "deletionPolicy": "Delete"},
     "resources": {
         stage: {"requests": {"cpu": "3", "memory": "20Gi"}, "limits": {"memory": "24Gi"}}
         for stage in ("stage", "train", "merge", "serve")
@@ -96,7 +96,13 @@ MAXIMAL_SPEC: Thing = {
     "priorityClassName": "batch-high",
     "podMetadata": {"labels": {"cost-centre": "42", "acme.example/team": "support"}},
     "suspend": False,
-    "runPolicy": {"backoffLimit": 5, "maxGpuSeconds": 86400, "pendingDeadlineSeconds": 900},
+    "runPolicy": {
+        "backoffLimit": 5,
+        "maxRestarts": 50,
+        "maxGpuSeconds": 86400,
+        "pendingDeadlineSeconds": 900,
+    },
+    "revisionHistoryLimit": 2,
     "rerun": "2030-01-01",
 }
 MAXIMAL_CONFIG = OperatorConfig.model_validate(

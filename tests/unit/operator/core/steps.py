@@ -30,11 +30,15 @@ def run_unseen(stage: str) -> Step:
 
 
 def delete(kind: str, name: str, propagation: Any = "Foreground") -> Step:
-    """Delete a child by hand; ``R`` and ``B`` stand for the present revision and build."""
+    """Delete a child by hand.
+
+    ``R`` and ``B`` stand for the present revision and build, ``b1`` for the first build.
+    """
 
     def step(cluster: Cluster) -> None:
         status = cluster.status
         own = name.replace("R", status["revision"]).replace("B", status["build"])
+        own = own.replace("b1", cluster.builds[0])
         workload.delete(cluster, kind, own, propagation)
 
     return step

@@ -11,7 +11,7 @@ from typing import Any
 from tests.unit.operator.core.cluster import Cluster, check_status, stored
 
 from finetune_operator.children import names
-from finetune_operator.state import Action, Apply, Create, Delete, Plan, Scale
+from finetune_operator.state import Action, Apply, Create, Delete, Patch, Plan, Scale
 
 Step = Callable[[Cluster], object]
 SIGNS = {"True": "+", "False": "-", "Unknown": "?"}
@@ -69,6 +69,9 @@ def shown(cluster: Cluster, action: Action) -> str:
             text += f" x{thing['spec']['replicas']}"
         case Scale():
             text += f" x{action.replicas}"
+        case Patch():
+            owned = bool(action.changes["metadata"]["ownerReferences"])
+            text += " with owner" if owned else " without owner"
         case Create():
             pass
     for letter, known in (("r", cluster.revisions), ("b", cluster.builds)):

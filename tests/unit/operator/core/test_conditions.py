@@ -21,6 +21,7 @@ def made(
     now: datetime = EARLY,
     stages: Any = None,
     serving: ServingState | None = None,
+    succeeded: bool = False,
 ) -> dict[str, Thing]:
     position = Position(state=state, reason="Because", message="of something")
     found = conditions(
@@ -30,6 +31,7 @@ def made(
         now=now,
         stages=stages or {},
         serving=serving,
+        succeeded=succeeded,
     )
     assert len({each["type"] for each in found}) == len(found)
     for each in found:
@@ -121,6 +123,12 @@ def test_succeeded(state: str, outcomes: tuple[str | None, ...], status: str) ->
         for stage, outcome in zip(order, outcomes, strict=False)
     }
     assert made(state, stages=stages)["Succeeded"]["status"] == status
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_has_succeeded_stays_so_within_a_revision(state: str) -> None:
+    stages: dict[Stage, Attempt | None] = {"train": attempt("Completed"), "merge": None}
+    assert made(state, stages=stages, succeeded=True)["Succeeded"]["status"] == "True"
 
 
 def test_serving_is_told_only_where_it_is_asked_for() -> None:

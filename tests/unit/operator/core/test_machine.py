@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -173,11 +173,13 @@ class Machine(RuleBasedStateMachine):
         self.cluster = Cluster(spec={**SPEC, "runPolicy": {"backoffLimit": 1}})
         self.held: tuple[Observed, Plan] | None = None
         self.jobs: set[str] = set()
-        self.completed: set[tuple[str, ...]] = set()
+        self.completed: dict[tuple[str, ...], str] = {}
+        """With the uid of the volume that holds what the stage made."""
         self.proved: set[tuple[str, ...]] = set()
         self.attempts: dict[tuple[str, ...], Thing] = {}
         self.wanted: dict[tuple[str, int], str] = {}
         self.lost_configuration = False
+        self.lost_volume = False
         self.before: tuple[str, Thing] = ("", {})
 
     @initialize(past=st.lists(EDITS, max_size=2), rounds=st.integers(0, 12))
@@ -267,8 +269,10 @@ class Machine(RuleBasedStateMachine):
     def delete_a_child(self, index: int, leave_pods: bool, reaction: Any) -> None:
         if leave_pods:
             orphan(self.cluster, index)
-        elif delete_any(self.cluster, index) == "ConfigMap":
-            self.lost_configuration = True
+        else:
+            kind = delete_any(self.cluster, index)
+            self.lost_configuration |= kind == "ConfigMap"
+            self.lost_volume |= kind == names.VOLUME
         self.react(reaction)
 
     @precondition(lambda self: self.cluster.job)
@@ -363,7 +367,7 @@ class Machine(RuleBasedStateMachine):
                 continue
             self.jobs.add(job["metadata"]["uid"])
             owner, revision, *_ = key_of(job)
-            assert key_of(job) not in self.completed, job["metadata"]["name"]
+            assert not self.is_done(key_of(job)), job["metadata"]["name"]
             volume = self.cluster.get("PersistentVolumeClaim", f"demo-{revision}")
             assert volume or late
             if volume and not late:
@@ -418,7 +422,22 @@ class Machine(RuleBasedStateMachine):
             if workload.ended(job) and "completed" in results:
                 self.proved.add(key_of(job))
 
+    def dropped_for_good(self, uid: str, status: Thing) -> None:
+        """What leaves the ledger neither serves nor is asked for, and may be done again."""
+        known = {each["revision"] for each in status.get("revisions", ())}
+        for key in [key for key in self.attempts if key[0] == uid and key[1] not in known]:
+            assert key[1] not in (status["revision"], status.get("serving", {}).get("revision"))
+            del self.attempts[key]
+            self.completed.pop(key, None)
+
+    def is_done(self, key: tuple[str, ...]) -> bool:
+        """Tell whether a stage has completed on a volume that is there and stays."""
+        volume = self.cluster.get(names.VOLUME, f"demo-{key[1]}")
+        here = volume is not None and not deleted(volume)
+        return here and self.completed.get(key) == volume["metadata"]["uid"]  # type: ignore[index]
+
     def ledger_goes_forward(self, uid: str, status: Thing) -> None:
+        self.dropped_for_good(uid, status)
         for revision in status.get("revisions", ()):
             for attempt in revision["stages"]:
                 stage, build = attempt["stage"], str(attempt.get("build"))
@@ -433,11 +452,15 @@ class Machine(RuleBasedStateMachine):
                 if stage == "serve":
                     # What answered once may be asked to show itself again.
                     continue
+                if attempt.get("reason") == "VolumeLost":
+                    assert self.lost_volume, "only a user's hand makes that happen"
+                    self.completed.pop(key, None)
                 if attempt["outcome"] == "Completed":
                     assert key in self.proved, key
-                    self.completed.add(key)
+                    self.completed[key] = revision.get("volume", "")
                 else:
-                    assert key not in self.completed, key
+                    assert not self.is_done(key), key
+                    self.completed.pop(key, None)
                 if attempt.get("reason") in ("ResultMissing", "RetriesExhausted"):
                     name = f"demo-{revision['revision']}-{stage}-{attempt['attempt']}"
                     self.no_result_was_missed(name)
@@ -496,7 +519,8 @@ class Machine(RuleBasedStateMachine):
             raise AssertionError(f"no end: {self.cluster.status['conditions'][0]}")
         if self.cluster.job is None:
             assert all(
-                not each["metadata"]["ownerReferences"] for each in self.cluster.objects.values()
+                not each["metadata"].get("ownerReferences")
+                for each in self.cluster.objects.values()
             )
             return
         found = {each["type"]: each for each in self.cluster.status["conditions"]}
@@ -517,4 +541,6 @@ TestMachine.settings = settings(
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
 )

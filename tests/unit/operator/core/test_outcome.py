@@ -32,6 +32,8 @@ def pod(
 
 
 DONE = message("merge")
+HALF_WAY = message("train", globalStep=9, maxSteps=10)
+ALL_STEPS = message("train", globalStep=10, maxSteps=10)
 STOPPED = message("merge", "stopped")
 BROKEN = message("merge", "failed", reason="NotMergeable", message="no")
 
@@ -81,6 +83,18 @@ def kind_of(ended: outcome.Outcome | None) -> tuple[str, str] | None:
             id="and not an older one",
         ),
         pytest.param(
+            job("Complete"),
+            [pod(HALF_WAY)],
+            ("Unproved", "ResultMissing"),
+            id="completed, but not all steps",
+        ),
+        pytest.param(
+            job("Complete"),
+            [pod(ALL_STEPS)],
+            ("Completed", "Completed"),
+            id="completed, all steps",
+        ),
+        pytest.param(
             job("Failed"),
             [pod(BROKEN, 84, at="1"), pod(None, at="2")],
             ("Failed", "NotMergeable"),
@@ -118,3 +132,18 @@ def test_the_trainers_own_word_comes_before_the_kernels() -> None:
     killed = pod(BROKEN, 84)
     killed["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
     assert kind_of(outcome.of(job("Failed"), [killed])) == ("Failed", "NotMergeable")
+
+
+def test_a_result_that_is_cut_short_names_its_step() -> None:
+    ended = outcome.of(job("Complete"), [pod(HALF_WAY)])
+    assert ended is not None
+    assert "its result says step 9 of 10" in ended.message
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_pods_that_ended_within_a_second_the_newer_one_counts(order: int) -> None:
+    older, newer = pod(STOPPED, 143, at="1"), pod(DONE, at="2")
+    for each in (older, newer):
+        each["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "3"
+    ended = outcome.of(job("Complete"), [older, newer][::order])
+    assert kind_of(ended) == ("Completed", "Completed")

@@ -172,7 +172,7 @@ CASES = {
         given=(run_all, REMERGE),
         actions=("Create Job demo-r1-merge-2",),
         ready="-Merging",
-        conditions=SERVING_OLD.format("+", "+", "?"),
+        conditions=SERVING_OLD.format("+", "+", "?").replace("Succeeded?", "Succeeded+"),
     ),
     "merge edit while merging": Case(
         given=(STAGED, TRAINED, running("merge"), REMERGE),
@@ -258,7 +258,7 @@ CASES = {
         ),
         actions=("Create Job demo-r1-merge-1",),
         ready="-Merging",
-        conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged?",
+        conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged?",
     ),
     "a Service that was deleted comes back": Case(
         given=(run_all, delete("Service", "demo-serve"), sync),
@@ -281,6 +281,16 @@ CASES = {
         actions=("Apply Deployment demo-b1",),
         ready="-Restarting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
+    ),
+    "the Deployment that serves while the next revision trains comes back too": Case(
+        given=(
+            *(run_all, RETRAIN, STAGED, running("train"), delete("Deployment", "demo-b1"), sync),
+            lambda cluster: workload.stop(cluster, workload.pod_of_stage(cluster, "serve")),
+            *(sync, sync),
+        ),
+        actions=("Apply Deployment demo-b1",),
+        ready="-Training",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
     "metadata and the pace of saving change nothing": Case(
         given=(run_all, edit(training={"advanced": {"saveSteps": 7, "loggingSteps": 3}})),
@@ -404,7 +414,7 @@ def test_each_build_is_served_in_its_own_number_format() -> None:
         for action in cluster.plan().actions
         if isinstance(action, Apply) and action.object["kind"] == "Deployment"
     )
-    assert number_format(back) in ("float16", "auto")
+    assert number_format(back) == "float16"
 
 
 def number_format(deployment: Object) -> str:

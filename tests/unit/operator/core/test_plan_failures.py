@@ -217,7 +217,7 @@ CASES = {
     "a volume that is being deleted is waited for": Case(
         given=(STAGED, TRAINED, delete("PersistentVolumeClaim", "demo-R")),
         ready="-WaitingForVolume",
-        conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged? Serving-",
+        conditions=TRAINING,
     ),
     "a spec that cannot be run": Case(
         given=(STAGED, running("train"), edit(training={"epochs": 1, "maxSteps": 2})),

@@ -53,9 +53,10 @@ def told(cluster: Cluster) -> tuple[str, str, str | None]:
     return conditions["Ready"]["reason"], conditions["Ready"]["message"], kind
 
 
-def at(stage: str) -> Cluster:
+def at(stage: str, spec: Thing | None = None) -> Cluster:
     """Return a cluster in which the pod of a stage has just been created."""
     cluster = Cluster()
+    cluster.edit(**(spec or {}))
     for done in ("stage", "train", "merge"):
         if done == stage:
             break
@@ -90,8 +91,7 @@ def said(status: Thing) -> str:
 
 
 def test_the_deadline_is_the_users() -> None:
-    cluster = at("train")
-    cluster.edit(runPolicy={"pendingDeadlineSeconds": 3600})
+    cluster = at("train", {"runPolicy": {"pendingDeadlineSeconds": 3600}})
     workload.pod_of_stage(cluster, "train")["status"] = PODS["SecretMissing"]
     cluster.wait(3600)
     assert told(cluster)[2] == "Reconciling"

@@ -28,6 +28,7 @@ SHOWN = {
     "maxSteps": 100,
     "progressPercent": 40,
     "etaSeconds": 600,
+    "stepSeconds": "10.0",
     "loss": "1.2346",
     "evalLoss": "1.5000",
     "tokensPerSecond": "812.3",
@@ -97,7 +98,12 @@ def test_gpu_seconds_never_go_down() -> None:
     cluster.progress = MEASURED
     training(cluster)
     cluster.progress = dataclasses.replace(MEASURED, global_step=31, gpu_seconds=5.0)
-    assert training(cluster) == {**SHOWN, "globalStep": 31, "progressPercent": 31}
+    assert training(cluster) == {
+        **SHOWN,
+        "globalStep": 31,
+        "progressPercent": 31,
+        "stepSeconds": "8.7",
+    }
 
 
 def test_the_result_has_the_last_word() -> None:
@@ -132,7 +138,7 @@ def test_a_restart_is_measured_afresh_and_counted() -> None:
     workload.start(cluster, workload.pod_of_stage(cluster, "train"))
     cluster.progress = Progress(global_step=50, max_steps=100, gpu_seconds=1200.0)
     shown = training(cluster)
-    assert (shown["globalStep"], shown["gpuSeconds"], shown["restarts"]) == (50, 1200, 1)
+    assert (shown["globalStep"], shown["gpuSeconds"], shown["failures"]) == (50, 1200, 1)
 
 
 def test_another_attempt_goes_on_from_what_is_known() -> None:

@@ -13,6 +13,7 @@ from finetune_operator.children import names
 from finetune_operator.children.jobs import CONTAINER
 from finetune_operator.outcome import JOB_OF_POD
 
+BOUND = {"phase": "Bound"}
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
 
@@ -32,10 +33,23 @@ def alive(pod: Thing) -> bool:
 
 
 def start(cluster: Cluster, pod: Thing) -> None:
-    """Run a pending pod."""
+    """Run a pending pod on its volume, where that is there and stays."""
+    volumes = [cluster.get(names.VOLUME, claim) for claim in claims_of(pod)]
+    if any(each is None or "deletionTimestamp" in each["metadata"] for each in volumes):
+        return
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": cluster.stamp()}
     pod["status"] = {"phase": "Running", "conditions": [scheduled]}
     cluster.touch(pod)
+    for volume in volumes:
+        if volume is not None and volume["status"] != BOUND:
+            volume["status"] = dict(BOUND)
+            cluster.touch(volume)
+
+
+def claims_of(pod: Thing) -> list[str]:
+    """Return the names of the claims that a pod mounts."""
+    volumes = (volume.get("persistentVolumeClaim") for volume in pod["spec"]["volumes"])
+    return [str(claim["claimName"]) for claim in volumes if claim]
 
 
 def finish(
@@ -90,11 +104,28 @@ def sync_job(cluster: Cluster, job: Thing) -> None:
         else:
             _count_failure(job, pod, status)
     active = [pod for pod in pods_of(cluster, job) if alive(pod)]
-    if "conditions" not in status and not active:
+    if "conditions" not in status and not active and not job["spec"].get("suspend"):
         _add_pod(cluster, job, {JOB_OF_POD: job["metadata"]["name"]})
     if status != job["status"]:
         job["status"] = status
         cluster.touch(job)
+
+
+def suspend(cluster: Cluster, job: Thing) -> None:
+    """Take a Job's admission back, as Kueue does: its pods are deleted and counted nowhere."""
+    job["spec"]["suspend"] = True
+    counted = job["status"].setdefault("counted", [])
+    for pod in pods_of(cluster, job):
+        counted.append(pod["metadata"]["uid"])
+        if alive(pod):
+            cluster.mark_deleted(pod)
+    cluster.touch(job)
+
+
+def admit(cluster: Cluster, job: Thing) -> None:
+    """Let a suspended Job run."""
+    job["spec"]["suspend"] = False
+    cluster.touch(job)
 
 
 def _count_failure(job: Thing, pod: Thing, status: Thing) -> None:
@@ -115,12 +146,14 @@ def pods_of(cluster: Cluster, owner: Thing) -> list[Thing]:
 
 
 def _owner(thing: Thing) -> str | None:
-    references = thing["metadata"]["ownerReferences"]
+    references = thing["metadata"].get("ownerReferences", ())
     return next((str(found["uid"]) for found in references if found["controller"]), None)
 
 
 def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
     template = owner["spec"]["template"]
+    # No two pods of an owner are as old: the second comes when the first has had time to end.
+    cluster.wait(1)
     cluster.add(
         {
             "apiVersion": "v1",
@@ -238,11 +271,11 @@ def _held_up(cluster: Cluster, thing: Thing) -> bool:
         )
         return alive(thing) or waits_for_count
     if thing["kind"] == "PersistentVolumeClaim":
-        claim = {"claimName": thing["metadata"]["name"]}
         return any(
-            alive(pod) and claim.items() <= volume.get("persistentVolumeClaim", {}).items()
+            alive(pod)
+            and pod["status"]["phase"] != "Pending"
+            and thing["metadata"]["name"] in claims_of(pod)
             for pod in cluster.each("Pod")
-            for volume in pod["spec"]["volumes"]
         )
     return bool(pods_of(cluster, thing))
 
