@@ -135,9 +135,9 @@ class AdvancedTraining(ApiModel):
         False,
         edit=Edit.RETRAIN,
     )
-    overlong: Literal["drop", "truncate"] = field(
+    overlong: Literal["drop", "truncate", "refuse"] = field(
         "Rows longer than sequenceLength: dropped and counted (refused where they are more than "
-        "5 %), or cut at their end.",
+        "5 %), cut at their end, or refused whatever their number.",
         "drop",
         edit=Edit.RETRAIN,
     )

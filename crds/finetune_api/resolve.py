@@ -19,9 +19,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finetune_api.fields import ApiModel, Edit, extra_of
-from finetune_api.spec import COLUMNS_OF_FORMAT, CONFIGMAP_SOURCE_PREFIX, FineTuneJobSpec
+from finetune_api.sources import unfit
+from finetune_api.spec import COLUMNS_OF_FORMAT, FineTuneJobSpec
 
 Values = dict[str, Any]
+OWN_PROMPTS = ("chatTemplate", "promptFormat")
 
 
 class InvalidSpec(ValueError):
@@ -156,22 +158,27 @@ def _fit_dataset(values: Values, written: Values) -> None:
     description calls the built-in value is written out, or taken away, so that spelling it out
     makes no other revision.
     """
+    for group in ("model", "dataset"):
+        _fit_source(values, written, group)
     dataset = values.get("dataset")
     if not isinstance(dataset, dict):
         return
-    if str(dataset.get("source")).startswith(CONFIGMAP_SOURCE_PREFIX):
-        for name in ("revision", "tokenSecretRef"):
-            if not _has(written, "dataset", name):
-                dataset.pop(name, None)
-    else:
-        dataset.setdefault("revision", "main")
     if dataset.get("format") != "alpaca" and not _has(written, "dataset", "promptTemplate"):
         dataset["promptTemplate"] = "auto"
+    own = [name for name in OWN_PROMPTS if _has(written, "dataset", name)]
+    if own and not _has(written, "dataset", "promptTemplate"):
+        dataset["promptTemplate"] = "auto"
+    if own or dataset.get("format") == "text" or dataset.get("promptTemplate") == "alpaca":
+        for name in OWN_PROMPTS:
+            if name not in own:
+                dataset.pop(name, None)
+    if dataset.get("format") == "messages" and "promptFormat" not in own:
+        dataset.pop("promptFormat", None)
     columns = dataset.get("columns")
     if isinstance(columns, dict):
-        own = COLUMNS_OF_FORMAT.get(str(dataset.get("format")), ())
+        parts = COLUMNS_OF_FORMAT.get(str(dataset.get("format")), ())
         dataset["columns"] = {
-            part: name for part, name in columns.items() if part not in own or name != part
+            part: name for part, name in columns.items() if part not in parts or name != part
         }
     training = values.get("training")
     if isinstance(training, dict):
@@ -181,6 +188,21 @@ def _fit_dataset(values: Values, written: Values) -> None:
             training["trainOn"] = "all"
 
 
+def _fit_source(values: Values, written: Values, group: str) -> None:
+    """Take away what a lower layer says of other kinds of source, in place."""
+    part = values.get(group)
+    if not isinstance(part, dict):
+        return
+    source = str(part.get("source"))
+    for path in unfit(source):
+        if not _has(written, group, *path):
+            place = part if len(path) == 1 else part.get(path[0])
+            if isinstance(place, dict):
+                place.pop(path[-1], None)
+    if source.startswith("hf://"):
+        part.setdefault("revision", "main")
+
+
 def _require_fitting(written: Values) -> None:
     """Make sure that some job could have written these values. Raises InvalidSpec."""
     refusals = []
@@ -188,7 +210,10 @@ def _require_fitting(written: Values) -> None:
         dataset = {"source": "hf://org/name", "format": format_}
         job = {"model": {"source": "hf://org/name"}, "dataset": dataset}
         try:
-            FineTuneJobSpec.model_validate(_layered(FineTuneJobSpec, job, written))
+            values = _layered(FineTuneJobSpec, job, written)
+            for group in ("model", "dataset"):
+                _fit_source(values, {}, group)
+            FineTuneJobSpec.model_validate(values)
         except ValidationError as error:
             refusals.append(error)
         else:

@@ -30,10 +30,9 @@ class Result(StatusModel):
     gpu_seconds: float | None = None
     artifacts: dict[str, Any] = Field(default_factory=dict)
     """``baseCommit``, ``baseBytes``, ``chatTemplate`` (where it is not the base's own),
-    ``datasetDigest``, ``rows``, ``validationRows``, ``droppedRows``, ``trainTokens``,
-    ``plannedSteps`` of staging, and its estimate by the names of ``status.Estimate``; ``adapter``
-    and ``evaluation`` of training; ``merged`` and ``mergedDtype`` of merging. Digests are
-    ``sha256:`` and 64 hex digits."""
+    ``datasetDigest`` and the fields of ``status.Data`` of staging, and its estimate by the names of
+    ``status.Estimate``; ``adapter`` and ``evaluation`` of training; ``merged`` and ``mergedDtype``
+    of merging. Digests are ``sha256:`` and 64 hex digits."""
     warnings: list[str] = Field(default_factory=list)
 
     def to_message(self) -> str:

@@ -7,15 +7,16 @@ The default of each field is its built-in value; ``None`` means that the value i
 
 from typing import ClassVar, Literal
 
+from finetune_api import sources
 from finetune_api.fields import ApiModel, Edit, Rule, between, field, labels, matches
 from finetune_api.pods import NAME, Placement, SecretKeyRef
 from finetune_api.quantity import Quantity, amount, comparable
 from finetune_api.recipe import Training
 from finetune_api.serving import Serving
+from finetune_api.sources import S3, ConfigMapKeyRef
 
-HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
-CONFIGMAP_SOURCE_PREFIX = "configmap://"
-CONFIGMAP_SOURCE = r"^configmap://[a-z0-9][a-z0-9.-]*/[A-Za-z0-9._-]+$"
+PROMPT_PLACE = "{prompt}"
+"""Where a promptFormat takes the prompt."""
 
 COLUMNS_OF_FORMAT = {
     "alpaca": ("instruction", "input", "output"),
@@ -29,29 +30,38 @@ class Model(ApiModel):
     """The base model."""
 
     source: str = field(
-        "Repository of the base model on the hub, as hf://org/name. It must hold safetensors.",
+        "Where the base model is: a repository on the hub as hf://org/name, a folder of a "
+        "PersistentVolumeClaim in the job's namespace as pvc://claim/path, a prefix in S3 as "
+        "s3://bucket/prefix, or a list of files as https://host/path/SHA256SUMS. It must hold "
+        "safetensors.",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(
             matches(
-                HF_SOURCE,
+                f"{sources.HF_SOURCE}|{sources.CLAIM_SOURCE}|{sources.S3_SOURCE}"
+                f"|{sources.HTTPS_SOURCE}",
                 "write the model's repository as hf://org/name, "
-                "for instance hf://meta-llama/Meta-Llama-3-8B-Instruct",
+                "for instance hf://meta-llama/Meta-Llama-3-8B-Instruct, "
+                "or its folder as pvc://claim/path, s3://bucket/prefix or "
+                "https://host/path/SHA256SUMS",
             ),
         ),
     )
-    revision: str = field(
-        "Branch, tag or commit of the model. It is pinned to a commit before the first byte.",
-        "main",
-        edit=Edit.RETRAIN,
-        min_length=1,
-        max_length=128,
-    )
-    token_secret_ref: SecretKeyRef | None = field(
-        "Secret with the hub token for a gated or private model. Only the stage pod gets it.",
-        None,
-        edit=Edit.RETRY,
-        builtin="none, which is enough for public models",
+    revision: str | None = sources.revision("model")
+    sha256: str | None = sources.sha256("model")
+    token_secret_ref: SecretKeyRef | None = sources.token("model")
+    ca_config_map_ref: ConfigMapKeyRef | None = sources.ca("model")
+    s3: S3 = sources.s3("model")
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *sources.rules("model"),
+        Rule(
+            cel="!self.source.startsWith('https://') || self.source.endsWith('/SHA256SUMS')",
+            message="a model is several files: over https://, source is the list of them that "
+            "sha256sum prints, named SHA256SUMS and beside them",
+            fails=lambda m: (
+                m.source.startswith("https://") and not m.source.endswith("/SHA256SUMS")
+            ),
+        ),
     )
 
 
@@ -138,14 +148,18 @@ class Dataset(ApiModel):
     """The rows to train on."""
 
     source: str = field(
-        "Where the rows are: a dataset repository on the hub as hf://org/name, or a small JSONL "
-        "file in a ConfigMap of the job's namespace as configmap://name/key.",
+        "Where the rows are: a dataset repository on the hub as hf://org/name, a file or folder of "
+        "a PersistentVolumeClaim in the job's namespace as pvc://claim/path, a file or prefix in "
+        "S3 as s3://bucket/path, a file or a SHA256SUMS list of files as https://host/path, or a "
+        "small JSONL file in a ConfigMap of the job's namespace as configmap://name/key.",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(
             matches(
-                f"{HF_SOURCE}|{CONFIGMAP_SOURCE}",
-                "write the dataset as hf://org/name or, for a small JSONL file in a ConfigMap, "
+                f"{sources.HF_SOURCE}|{sources.CONFIGMAP_SOURCE}|{sources.CLAIM_SOURCE}"
+                f"|{sources.S3_SOURCE}|{sources.HTTPS_SOURCE}",
+                "write the dataset as hf://org/name, pvc://claim/path, s3://bucket/path, "
+                "https://host/path or, for a small JSONL file in a ConfigMap, "
                 "as configmap://name/key",
             ),
         ),
@@ -155,15 +169,8 @@ class Dataset(ApiModel):
         "prompt-completion, or text (trained as it is).",
         edit=Edit.RETRAIN,
     )
-    revision: str | None = field(
-        "Branch, tag or commit of the dataset repository. It is pinned to a commit before the "
-        "first byte.",
-        None,
-        edit=Edit.RETRAIN,
-        builtin="main",
-        min_length=1,
-        max_length=128,
-    )
+    revision: str | None = sources.revision("dataset")
+    sha256: str | None = sources.sha256("dataset")
     split: str = field(
         "Split of the dataset to train on.",
         "train",
@@ -173,7 +180,7 @@ class Dataset(ApiModel):
     )
     validation_fraction: float | None = field(
         "Share of the rows that is held out for evaluation; 0 holds out none. "
-        "Rows are chosen by a hash of their content.",
+        "Rows are chosen by a hash of their content and the seed.",
         None,
         edit=Edit.RETRAIN,
         builtin="0.05 from 400 rows on, none below",
@@ -197,29 +204,47 @@ class Dataset(ApiModel):
         "auto",
         edit=Edit.RETRAIN,
     )
+    prompt_format: str | None = field(
+        "Own prompt, with {prompt} where the instruction and its input (or the prompt column) go, "
+        "such as 'Question: {prompt}\\nAnswer: '. The endpoint's chat template renders the same.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="none",
+        max_length=4096,
+        rules=(
+            Rule(
+                cel="self.contains('{prompt}') "
+                "&& self.indexOf('{prompt}') == self.lastIndexOf('{prompt}')",
+                message="promptFormat holds {prompt} exactly once, where the prompt goes",
+                fails=lambda text: text.count(PROMPT_PLACE) != 1,
+            ),
+        ),
+    )
+    chat_template: str | None = field(
+        "Own chat template, in Jinja, in place of the base's. The merged model ships it.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="the base's own",
+        min_length=1,
+        max_length=65536,
+    )
+    duplicates: Literal["keep", "drop"] = field(
+        "Rows with the same content: kept, or dropped but for the first. They are counted either "
+        "way.",
+        "keep",
+        edit=Edit.RETRAIN,
+    )
     columns: Columns = field(
         "Names of the columns, where they differ from the format's own.",
         Columns(),
         edit=Edit.RETRAIN,
         builtin="the format's own names",
     )
-    token_secret_ref: SecretKeyRef | None = field(
-        "Secret with the hub token for a gated or private dataset. Only the stage pod gets it.",
-        None,
-        edit=Edit.RETRY,
-        builtin="none, which is enough for public datasets",
-    )
+    token_secret_ref: SecretKeyRef | None = sources.token("dataset")
+    ca_config_map_ref: ConfigMapKeyRef | None = sources.ca("dataset")
+    s3: S3 = sources.s3("dataset")
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!self.source.startsWith('configmap://') || !has(self.revision)",
-            message="a ConfigMap has no revision: remove dataset.revision",
-            fails=lambda d: d.source.startswith("configmap://") and d.revision is not None,
-        ),
-        Rule(
-            cel="!self.source.startsWith('configmap://') || !has(self.tokenSecretRef)",
-            message="a ConfigMap needs no token: remove dataset.tokenSecretRef",
-            fails=lambda d: d.source.startswith("configmap://") and d.token_secret_ref is not None,
-        ),
+        *sources.rules("dataset"),
         Rule(
             cel="!self.source.startsWith('configmap://') || !has(self.split) "
             "|| self.split == 'train'",
@@ -238,6 +263,28 @@ class Dataset(ApiModel):
             "|| self.format != 'text'",
             message="rows of format text are trained as they are: remove promptTemplate",
             fails=lambda d: d.prompt_template == "chat" and d.format == "text",
+        ),
+        Rule(
+            cel="!has(self.chatTemplate) || !has(self.promptFormat)",
+            message="chatTemplate and promptFormat exclude each other: remove one of them",
+            fails=lambda d: d.chat_template is not None and d.prompt_format is not None,
+        ),
+        Rule(
+            cel="!(has(self.chatTemplate) || has(self.promptFormat)) "
+            "|| ((!has(self.promptTemplate) || self.promptTemplate != 'alpaca') "
+            "&& self.format != 'text')",
+            message="chatTemplate and promptFormat take the place of the base's chat template, "
+            "which promptTemplate alpaca and format text do not use: remove one of the two",
+            fails=lambda d: (
+                (d.chat_template is not None or d.prompt_format is not None)
+                and (d.prompt_template == "alpaca" or d.format == "text")
+            ),
+        ),
+        Rule(
+            cel="!has(self.promptFormat) || self.format != 'messages'",
+            message="promptFormat renders one prompt and its answer: write a chatTemplate for "
+            "conversations",
+            fails=lambda d: d.prompt_format is not None and d.format == "messages",
         ),
         *(_columns_rule(name, parts) for name, parts in COLUMNS_OF_FORMAT.items()),
     )
@@ -278,6 +325,31 @@ class Evaluation(ApiModel):
     )
 
 
+class BaseCache(ApiModel):
+    """A folder of models, as the hub's own client keeps it, on a claim that jobs share."""
+
+    atomic: ClassVar[bool] = True
+    claim_name: str = field(
+        "PersistentVolumeClaim in the job's namespace. It is mounted read-only.",
+        edit=Edit.RETRY,
+        max_length=253,
+        rules=(matches(NAME, "a claim's name has lower-case letters, digits, '-' and '.' only"),),
+    )
+    sub_path: str | None = field(
+        "Folder in the claim that holds models--org--name folders.",
+        None,
+        edit=Edit.RETRY,
+        builtin="the claim's root",
+        max_length=253,
+        rules=(
+            matches(
+                r"^[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)*$",
+                "subPath is a relative path without '..', such as hub",
+            ),
+        ),
+    )
+
+
 class Storage(ApiModel):
     """The volume of a revision: base, data, checkpoints, adapter and merged model."""
 
@@ -313,6 +385,26 @@ class Storage(ApiModel):
         "for somebody to delete by hand. It takes effect on the volumes that are there at once.",
         "Delete",
         edit=Edit.NOTHING,
+    )
+    base_cache: BaseCache | None = field(
+        "Shared claim in which the stage pod looks for the base before it downloads it.",
+        None,
+        edit=Edit.RETRY,
+        builtin="none",
+    )
+
+
+class Access(ApiModel):
+    """Who a job is towards the cloud."""
+
+    service_account_name: str | None = field(
+        "ServiceAccount of the stage pod alone, for a cloud identity that reads s3:// sources. The "
+        "pod gets no token for the API server.",
+        None,
+        edit=Edit.RETRY,
+        builtin="none",
+        max_length=253,
+        rules=(matches(NAME, "a ServiceAccount has lower-case letters, digits, '-' and '.' only"),),
     )
 
 
@@ -477,6 +569,7 @@ class FineTuneJobSpec(ApiModel):
     )
     serving: Serving = field("The endpoint.", Serving(), edit=Edit.ROLL)
     storage: Storage = field("The volume.", Storage(), edit=Edit.RETRY)
+    access: Access = field("Who the job is towards the cloud.", Access(), edit=Edit.RETRY)
     resources: Resources = field("CPU and memory of each stage.", Resources(), edit=Edit.RETRY)
     placement: Placement = field("Where the pods may run.", Placement(), edit=Edit.RETRY)
     queue_name: str | None = field(

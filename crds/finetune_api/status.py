@@ -92,7 +92,9 @@ class Evaluation(StatusModel):
 class Artifacts(StatusModel):
     """What a revision was made of and what it made, by digest."""
 
-    base_commit: str | None = Field(None, description="Commit of the base model.")
+    base_commit: str | None = Field(
+        None, description="Commit of the base model, or the digest of its source's list of files."
+    )
     base_bytes: int | None = Field(None, description="Size of the base model's files.")
     chat_template: str | None = Field(
         None, description="Digest of the chat template, where it is not the base's own."
@@ -112,7 +114,15 @@ class Data(StatusModel):
     rows: int | None = Field(None, description="Rows that are trained on.")
     validation_rows: int | None = Field(None, description="Rows that are held out.")
     dropped_rows: int | None = Field(None, description="Rows longer than sequenceLength.")
-    train_tokens: int | None = Field(None, description="Tokens that the loss is taken on.")
+    truncated_rows: int | None = Field(None, description="Rows cut at sequenceLength.")
+    duplicate_rows: int | None = Field(None, description="Rows that repeat an earlier one.")
+    train_tokens: int | None = Field(None, description="Tokens of the rows that are trained on.")
+    trained_tokens: int | None = Field(None, description="Those of them that the loss is taken on.")
+    median_length: int | None = Field(None, description="Tokens of the median row.")
+    p95_length: int | None = Field(None, description="Tokens that 95 of 100 rows have at most.")
+    longest_row: int | None = Field(
+        None, description="Tokens of the longest row, one that was dropped or cut included."
+    )
     planned_steps: int | None = Field(None, description="Optimizer steps that training will take.")
 
 
@@ -145,6 +155,15 @@ class Revision(StatusModel):
     gpu_seconds_lost: int | None = Field(
         None, description="Those of them that were spent on a volume that is gone."
     )
+
+
+class StagingProgress(StatusModel):
+    """How far staging is with what it downloads now, read from the stage pod's metrics."""
+
+    downloaded_bytes: int | None = Field(None, description="Bytes that have arrived.")
+    total_bytes: int | None = Field(None, description="Bytes in all.")
+    progress_percent: int | None = Field(None, description="Bytes that have arrived, in percent.")
+    eta_seconds: int | None = Field(None, description="Seconds left, at the present pace.")
 
 
 class TrainingProgress(StatusModel):
@@ -232,6 +251,9 @@ class FineTuneJobStatus(StatusModel):
     build: str | None = Field(None, description="Build that the spec asks for.")
     warnings: list[str] = Field(
         default_factory=list, description="What works, but is worth a look.", max_length=32
+    )
+    staging: StagingProgress = Field(
+        StagingProgress(), description="Progress of staging, while it runs."
     )
     training: TrainingProgress = Field(TrainingProgress(), description="Progress of training.")
     evaluation: EvaluationStatus | None = Field(

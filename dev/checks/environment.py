@@ -22,6 +22,7 @@ FOLDER = paths.REPO / ".venv"
 CONSTRAINTS = [
     paths.REPO / "constraints" / f"{name}.txt" for name in ("operator", "trainer", "dev")
 ]
+OVERRIDES = paths.REPO / "constraints" / "overrides.txt"
 LOG = paths.CACHE / "tests" / "venv.log"
 IMPORT_PATHS = [str(paths.REPO / name) for name in ("operator", "trainer", "crds", "dev")]
 
@@ -43,7 +44,7 @@ def ensure() -> None:
     """Make the environment unless it is there for exactly these constraints."""
     present = [file for file in CONSTRAINTS if file.exists()]
     digest = hashlib.sha256(sys.version.encode())
-    for file in present:
+    for file in [*present, OVERRIDES]:
         digest.update(file.read_bytes())
     key = digest.hexdigest()
     mark = FOLDER / ".finetune-key"
@@ -58,6 +59,7 @@ def ensure() -> None:
             hint = "the Python package index must be reachable; try again"
             logged([uv, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=hint)
             command = [uv, "pip", "install", "--python", program("python")]
+            command += ["--override", str(OVERRIDES)]
             for file in present:
                 command += ["--requirement", str(file)]
             # The machine's own trust, which a company's proxy may have changed.

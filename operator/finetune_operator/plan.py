@@ -26,6 +26,7 @@ from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen, choose, configmap
 from finetune_operator.rollout import Rollout
 from finetune_operator.stages import Stages
+from finetune_operator.staging import staging_status
 from finetune_operator.state import Action, Create, Event, Object, Observed, Plan
 from finetune_operator.training import training_status
 from finetune_operator.verification import verification_status
@@ -157,6 +158,7 @@ def _status(
         "revision": chosen.revision,
         "build": chosen.build,
         "warnings": list(dict.fromkeys([*known, *warnings]))[:MOST_WARNINGS],
+        "staging": staging_status(seen, chosen.revision, ledger),
         # What it learns goes into the ledger, which is therefore read after it.
         "training": training_status(seen, chosen.revision, ledger),
         "revisions": ledger.to_status(),

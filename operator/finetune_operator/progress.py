@@ -20,6 +20,8 @@ _INTEGERS = {
     "finetune_global_step": "global_step",
     "finetune_max_steps": "max_steps",
     "finetune_last_checkpoint_step": "last_checkpoint_step",
+    "finetune_download_bytes": "downloaded_bytes",
+    "finetune_download_size_bytes": "total_bytes",
 }
 
 
@@ -53,4 +55,6 @@ def parsed(text: str) -> Progress | None:
         eta_seconds=floats.get("eta_seconds"),
         last_checkpoint_step=integers.get("last_checkpoint_step"),
         gpu_seconds=floats.get("gpu_seconds"),
+        downloaded_bytes=integers.get("downloaded_bytes"),
+        total_bytes=integers.get("total_bytes"),
     )

@@ -20,6 +20,12 @@ from finetune_operator.state import Object
 
 JOB_FILE = "job.json"
 OPERATOR_FILE = "operator.json"
+REACHED_BY: Any = {
+    "token_secret_ref": True,
+    "ca_config_map_ref": True,
+    "s3": {"region": True, "secret_ref": True},
+}
+"""How a source is reached may change while a revision stays: each pod is told anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +133,7 @@ def configmap(job: Object, chosen: Chosen) -> dict[str, Any]:
             JOB_FILE: _text(
                 document.model_dump(
                     mode="json",
-                    exclude={"model": {"token_secret_ref"}, "dataset": {"token_secret_ref"}},
+                    exclude={"model": REACHED_BY, "dataset": REACHED_BY},
                 )
             ),
             OPERATOR_FILE: _text(

@@ -27,6 +27,8 @@ class Progress:
     eta_seconds: float | None = None
     last_checkpoint_step: int | None = None
     gpu_seconds: float | None = None
+    downloaded_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,8 @@ from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.hub import Hub
 
-from finetune_trainer import manifest, templates
+from finetune_trainer import manifest
 from finetune_trainer.dataset import content_hash
-from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.evaluation import difference
 from finetune_trainer.rendering import IGNORED, Renderer
 from finetune_trainer.rows import Example
@@ -37,7 +36,7 @@ def sampled(lengths: list[int], *, held_out: Collection[int] = (), seed: int = 1
         ]
         example = Example(messages=messages)
         encoded = renderer.conversation(messages)
-        sample.offer(example, encoded, content_hash(example), held_out=at in held_out)
+        sample.offer(example, encoded, content_hash(example, 1), held_out=at in held_out)
     return sample.choose(renderer, held_out=bool(held_out))
 
 
@@ -91,16 +90,6 @@ def test_the_paired_difference_is_that_of_a_ratio_of_sums() -> None:
     spread = math.sqrt(math.fsum((each - centre) ** 2 for each in means) / len(means))
     assert found.standard_error == pytest.approx(spread, rel=0.25)
     assert difference(tuned[:1], base[:1]).standard_error == math.inf
-
-
-def test_a_clock_is_frozen_in_whatever_way_it_is_read() -> None:
-    day = datetime(2026, 7, 26, tzinfo=UTC)
-    text = """{{ strftime_now("%d %b %Y") }}|{{ strftime_now( '%Y' ) }}{{ 'strftime_now' }}"""
-    assert templates.frozen(text, day, source="a/b") == (
-        """{{ "26 Jul 2026" }}|{{ "2026" }}{{ 'strftime_now' }}"""
-    )
-    with pytest.raises(InvalidSpec, match="reads the clock in a way that cannot be frozen"):
-        templates.frozen("{{ strftime_now(format) }}", day, source="a/b")
 
 
 def test_the_frozen_template_is_trained_and_shipped(

@@ -65,9 +65,13 @@ class Statistics:
     validation_rows: int
     dropped_rows: int
     truncated_rows: int
+    duplicate_rows: int
     train_tokens: int
     trained_tokens: int
+    median_length: int
+    p95_length: int
     longest: int
+    """Tokens of the longest row, one that was dropped or cut included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,7 @@ class Tokeniser:
     """Collects rows; ``add`` validates and tokenises one, ``finish`` splits and packs them all."""
 
     def __init__(self, job: JobConfig, renderer: Renderer, *, template: str | None) -> None:
-        """``template`` is chat, alpaca, or None for format text."""
+        """``template`` is chat, alpaca, own, or None for format text."""
         self._job = job
         self._renderer = renderer
         self._template = template
@@ -114,6 +118,7 @@ class Tokeniser:
         self._broken: list[str] = []
         self._broken_count = 0
         self._truncated = 0
+        self._left_out: list[str] = []
         self._longest = 0
         self._sample = Sample(seed=job.training.seed)
         self.seen = 0
@@ -141,16 +146,17 @@ class Tokeniser:
             if len(self._broken) < SHOWN:
                 self._broken.append(f"{row.place}: {problem}")
             return
-        content = content_hash(example)
-        if kept := self._take(encoded, content):
+        content = content_hash(example, self._job.training.seed)
+        if kept := self._take(encoded, content, row.place):
             may_be_held_out = content < self._threshold(VALIDATION_SHARE)
             self._sample.offer(example, kept, content, held_out=may_be_held_out)
 
-    def _take(self, encoded: list[Encoded], content: int) -> list[Encoded]:
+    def _take(self, encoded: list[Encoded], content: int, place: str) -> list[Encoded]:
         limit = self._job.training.sequence_length
         self._longest = max(self._longest, *(len(each) for each in encoded))
         too_long = any(len(each) > limit for each in encoded)
-        if too_long and self._job.training.advanced.overlong == "drop":
+        if too_long and self._job.training.advanced.overlong != "truncate":
+            self._leave_out(place)
             return []
         kept = [
             Encoded(input_ids=each.input_ids[:limit], labels=each.labels[:limit])
@@ -159,6 +165,7 @@ class Tokeniser:
         # The first label of a sequence is never predicted.
         kept = [each for each in kept if any(label != IGNORED for label in each.labels[1:])]
         if not kept:
+            self._leave_out(place)
             return []
         self._truncated += too_long
         row = len(self._hashes)
@@ -169,6 +176,10 @@ class Tokeniser:
             self._borders.append(len(self._ids))
             self._owner.append(row)
         return kept
+
+    def _leave_out(self, place: str) -> None:
+        if len(self._left_out) < SHOWN:
+            self._left_out.append(place)
 
     def finish(self, *, vocabulary: int) -> Prepared:
         """Return training set, held-out rows, counts and plan, or say what is wrong with the rows.
@@ -185,10 +196,12 @@ class Tokeniser:
                 f"the tokenizer gives token {int(ids.max())}, but the base's embedding has "
                 f"{vocabulary} rows: tokenizer and weights of the model do not belong together"
             )
-        held_out = self._held_out(kept)
+        first = self._first_of_equals()
+        wanted = first if self._job.dataset.duplicates == "drop" else np.ones(kept, dtype=np.bool_)
+        held_out = self._held_out(int(wanted.sum())) & wanted
         owner = np.frombuffer(self._owner, dtype=np.int64)
         evaluation = np.flatnonzero(held_out[owner])
-        training = np.flatnonzero(~held_out[owner])
+        training = np.flatnonzero((wanted & ~held_out)[owner])
         if not training.size:
             raise DatasetInvalid(
                 f"no row is left to train on ({self.seen} read, {dropped} dropped, "
@@ -197,13 +210,17 @@ class Tokeniser:
         groups, plan = self._plan(training)
         train = self._gather(groups)
         evaluated = self._gather([[int(each)] for each in evaluation])
+        lengths = np.diff(np.frombuffer(self._borders, dtype=np.int64))[training]
         counts = Statistics(
-            rows=kept - int(held_out.sum()),
+            rows=int((wanted & ~held_out).sum()),
             validation_rows=int(held_out.sum()),
             dropped_rows=dropped,
             truncated_rows=self._truncated,
+            duplicate_rows=kept - int(first.sum()),
             train_tokens=int(train.input_ids.size),
             trained_tokens=int((train.labels != IGNORED).sum()),
+            median_length=int(np.percentile(lengths, 50, method="higher")),
+            p95_length=int(np.percentile(lengths, 95, method="higher")),
             longest=self._longest,
         )
         sample = self._sample.choose(self._renderer, held_out=bool(held_out.any()))
@@ -221,15 +238,28 @@ class Tokeniser:
         if not self.seen:
             raise DatasetInvalid("the dataset has no rows: check dataset.source and dataset.split")
         training = self._job.training
-        if dropped <= OVERLONG_SHARE * self.seen:
+        policy, limit = training.advanced.overlong, training.sequence_length
+        allowed = 0.0 if policy == "refuse" else OVERLONG_SHARE * self.seen
+        if dropped <= allowed:
             return
-        drops = training.advanced.overlong == "drop"
+        what = "have their answers beyond" if policy == "truncate" else "are longer than"
+        ways = {
+            "drop": ", or set advanced.overlong to truncate",
+            "refuse": ", or set advanced.overlong to drop or truncate",
+        }
         raise DatasetInvalid(
-            f"{dropped} of {self.seen} rows ({100 * dropped / self.seen:.1f} %, at most 5 % are "
-            f"dropped) {'are longer than' if drops else 'have their answers beyond'} "
-            f"training.sequenceLength {training.sequence_length} (the longest has {self._longest} "
-            f"tokens): raise sequenceLength{', or set advanced.overlong to truncate' * drops}"
+            f"{dropped} of {self.seen} rows ({100 * dropped / self.seen:.1f} %"
+            f"{', at most 5 % are dropped' if allowed else ''}) {what} training.sequenceLength "
+            f"{limit} (the longest has {self._longest} tokens), such as "
+            f"{', '.join(self._left_out)}: raise sequenceLength{ways.get(policy, '')}"
         )
+
+    def _first_of_equals(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Tell of each row whether no row before it has the same content."""
+        hashes = np.frombuffer(self._hashes, dtype=np.uint64)
+        first = np.zeros(len(hashes), dtype=np.bool_)
+        first[np.unique(hashes, return_index=True)[1]] = True
+        return first
 
     def _held_out(self, kept: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         hashes = np.frombuffer(self._hashes, dtype=np.uint64)
@@ -282,12 +312,13 @@ class Tokeniser:
         )
 
 
-def content_hash(example: Example) -> int:
-    """64 bits that depend on the content alone, so that equal rows are on the same side."""
+def content_hash(example: Example, seed: int) -> int:
+    """64 bits of the content and the seed alone, so that equal rows are on the same side."""
     content = json.dumps(
         example.text if example.text is not None else example.messages,
         ensure_ascii=False,
         sort_keys=True,
         default=str,
     )
-    return int.from_bytes(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:8])
+    digest = hashlib.sha256(f"{seed}\n".encode() + content.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(digest.digest()[:8])

@@ -18,6 +18,8 @@ DEFAULT_PORT = 9400
 
 HELP = {
     "progress_ratio": "Share of this stage that is done, from 0 to 1.",
+    "download_bytes": "Bytes of base or dataset that have arrived.",
+    "download_size_bytes": "Bytes of base or dataset in all.",
     "global_step": "Optimizer steps done.",
     "max_steps": "Optimizer steps planned.",
     "train_loss": "Training loss of the last logged step.",
@@ -84,6 +86,12 @@ class Progress(Collector):
         self.set(
             progress_ratio=ratio, eta_seconds=elapsed * (1 - ratio) / done if done > 0 else None
         )
+
+    def transferred(self, count: int, size: int) -> None:
+        """Record how many of the bytes to fetch have arrived."""
+        count = min(count, size)
+        self.set(download_bytes=count, download_size_bytes=size)
+        self.ratio(count / size if size else 1.0)
 
     def collect(self) -> Iterator[Metric]:
         """Yield what is known (called by prometheus_client on every scrape)."""

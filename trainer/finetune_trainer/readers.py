@@ -1,21 +1,24 @@
 """The data files of a dataset, row by row, each row with its place for error messages.
 
-JSON lines (also under the name .json), JSON arrays, Parquet and CSV. A repository's split is found
-by its files' names, the way the hub's own viewer does it.
+JSON lines (also under the name .json), JSON arrays and CSV, each also gzipped, and Parquet. A
+repository's split is found by its files' names, the way the hub's own viewer does it.
 """
 
+import codecs
 import csv
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from finetune_trainer import bounded
 from finetune_trainer.errors import DatasetInvalid
 
-SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv")
+PLAIN = (".jsonl", ".ndjson", ".json", ".csv")
+SUFFIXES = (".parquet", *(suffix + packed for suffix in PLAIN for packed in ("", ".gz")))
 """Formats that are read; where a repository holds several, the first of them."""
+READ = "Parquet, JSON lines (.jsonl), JSON arrays (.json) and CSV, the latter also with .gz"
 NOT_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
 SPLIT_WORDS = {
     "train": "train",
@@ -29,6 +32,9 @@ SPLIT_WORDS = {
     "val": "validation",
     "dev": "validation",
 }
+BATCH_ROWS = 1024
+BATCH_BYTES = 32 << 20
+"""How much of a Parquet file is unpacked at once, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +53,19 @@ class Row:
 
 def files_of_split(names: Iterable[str], split: str, *, source: str) -> list[str]:
     """Choose the data files of ``split`` among a repository's files."""
-    data = sorted(
+    everything = sorted(names)
+    data = [
         name
-        for name in names
+        for name in everything
         if name.endswith(SUFFIXES)
         and PurePosixPath(name).name not in NOT_DATA
         and not name.startswith(".")
-    )
+    ]
     if not data:
+        there = f"; it has {_few(everything)}" if everything else ""
         raise DatasetInvalid(
-            f"dataset {source} holds no data file: it needs {', '.join(SUFFIXES)} files"
+            f"dataset {source} holds no data file{there}: {READ} are read; archives have to be "
+            "unpacked first"
         )
     wanted = SPLIT_WORDS.get(split.lower(), split.lower())
     by_split: dict[str, list[str]] = {}
@@ -85,48 +94,33 @@ def files_of_split(names: Iterable[str], split: str, *, source: str) -> list[str
 
 def read(path: Path, name: str) -> Iterator[Row]:
     """Yield the rows of a data file; ``name`` is what messages call it."""
-    try:
-        if name.endswith(".parquet"):
-            yield from _parquet(path, name)
-        elif name.endswith(".csv"):
-            yield from _csv(path, name)
-        else:
-            yield from _json(path, name)
-    except UnicodeDecodeError as error:
-        raise DatasetInvalid(
-            f"{name} is not UTF-8 (byte {error.start}): save it as UTF-8"
-        ) from error
+    plain = name.removesuffix(".gz")
+    if plain != name:
+        bounded.require_intact(path, name)
+    if plain.endswith(".parquet"):
+        return _parquet(path, name)
+    if plain.endswith(".csv"):
+        return _csv(path, name)
+    if plain.endswith(PLAIN):
+        return _json(path, name)
+    raise DatasetInvalid(f"{name} is of no kind that is read: {READ} are")
 
 
 def _json(path: Path, name: str) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.read(1)
-        while first.isspace():
-            first = file.read(1)
-        file.seek(0)
-        if first == "[":
-            yield from _array(file.read(), name)
-            return
-        # Not str.splitlines: it also splits at characters that may stand inside a JSON string.
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise DatasetInvalid(
-                    f"row {number} of {name} is no JSON ({error}): write one JSON object a line"
-                ) from error
+    if _begins_with_array(path, name):
+        for number, values in bounded.elements(path, name):
+            yield Row(file=name, number=number, values=_object(values, number, name))
+        return
+    for number, line in bounded.lines(path, name):
+        if line.strip():
+            values = bounded.parsed(line, number, name)
             yield Row(file=name, number=number, values=_object(values, number, name))
 
 
-def _array(text: str, name: str) -> Iterator[Row]:
-    try:
-        rows = json.loads(text.removeprefix("\ufeff"))
-    except ValueError as error:
-        raise DatasetInvalid(f"{name} is no JSON: {error}") from error
-    for number, values in enumerate(rows, start=1):
-        yield Row(file=name, number=number, values=_object(values, number, name))
+def _begins_with_array(path: Path, name: str) -> bool:
+    """Tell whether a file is one JSON array, whatever its name says."""
+    first = next(bounded.blocks(path, name), b"").removeprefix(codecs.BOM_UTF8).lstrip()
+    return first.startswith(b"[")
 
 
 def _object(values: object, number: int, name: str) -> dict[str, Any]:
@@ -142,32 +136,74 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
+    number = 0
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(file=name, number=number, values=values)
-    except pyarrow.ArrowException as error:
-        raise DatasetInvalid(f"{name} is no readable Parquet file: {error}") from error
+        with pyarrow.parquet.ParquetFile(path) as file:
+            size = _batch_rows(file.metadata, name)
+            for batch in file.iter_batches(batch_size=size):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(file=name, number=number, values=values)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise DatasetInvalid(
+            f"{name} is no readable Parquet file after row {number} ({text}): write it again"
+        ) from error
+
+
+def _batch_rows(metadata: Any, name: str) -> int:
+    """Return how many rows are unpacked at once, from what the file says of its row groups."""
+    largest = 1
+    for at in range(metadata.num_row_groups):
+        group = metadata.row_group(at)
+        columns = [group.column(each) for each in range(group.num_columns)]
+        unpacked = sum(each.total_uncompressed_size for each in columns)
+        packed = sum(each.total_compressed_size for each in columns)
+        if bounded.is_bomb(unpacked, packed):
+            raise DatasetInvalid(
+                f"{name} unpacks to more than {bounded.EXPANSION} times its size, as no data does: "
+                "check how the file was made, or write it without compression"
+            )
+        mean = unpacked // max(1, group.num_rows)
+        if mean > bounded.LONGEST_ROW:
+            raise DatasetInvalid(
+                f"the rows of {name} have {mean >> 20} MiB on average, more than the "
+                f"{bounded.LONGEST_ROW >> 20} MiB that a row may have: remove the columns that "
+                "are not trained on"
+            )
+        largest = max(largest, mean)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // largest))
+
+
+_ABSENT: Any = object()
 
 
 def _csv(path: Path, name: str) -> Iterator[Row]:
     # A field may hold a whole document; the csv module's own limit is 128 KiB.
-    csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for number, values in enumerate(reader, start=1):
-                if None in values:
-                    raise DatasetInvalid(
-                        f"row {number} of {name} has more fields than the header: quote fields "
-                        "that hold commas"
-                    )
-                yield Row(file=name, number=number, values=values)
-        except csv.Error as error:
-            raise DatasetInvalid(f"line {reader.line_num} of {name} is no CSV: {error}") from error
+    csv.field_size_limit(bounded.LONGEST_ROW)
+    text = (line + "\n" for _, line in bounded.lines(path, name))
+    reader: csv.DictReader[str] = csv.DictReader(text, None, None, _ABSENT, strict=True)
+    number = 0
+    try:
+        header = list(reader.fieldnames or ())
+        twice = {column for column in header if header.count(column) > 1}
+        if twice:
+            raise DatasetInvalid(
+                f"the header of {name} names {', '.join(sorted(twice))} twice: rename one of them"
+            )
+        for number, values in enumerate(reader, start=1):
+            fault = "more" if None in values else "fewer" if _ABSENT in values.values() else None
+            if fault:
+                raise DatasetInvalid(
+                    f"row {number} of {name} has {fault} fields than the header "
+                    f"({', '.join(header)}): quote fields that hold commas"
+                )
+            yield Row(file=name, number=number, values=dict(values))
+    except csv.Error as error:
+        raise DatasetInvalid(
+            f"row {number + 1} of {name} is no CSV (after line {reader.line_num}: {error}): double "
+            "the quotes inside a field and close each field's own"
+        ) from error
 
 
 def _few(names: list[str]) -> str:

@@ -73,11 +73,7 @@ class Renderer:
             ids, labels = ids + added, labels + [IGNORED] * len(added)
             text = self._render(messages[: at + 1], prompt=False)
             if not text.startswith(prompt):
-                raise BrokenRow(
-                    f"the base's chat template renders answer {at} differently from the prompt "
-                    "that asks for it, so the answer's tokens cannot be told: set training.trainOn "
-                    "to all, or dataset.promptTemplate to alpaca"
-                )
+                text = prompt + self._answer_alone(messages[: at + 1], prompt, text)
             answer = self._added(prompt, text, ids)
             if at == len(messages) - 1:
                 answer = self._with_end(answer)
@@ -90,6 +86,32 @@ class Renderer:
         if isinstance(asked, str):
             return list(self._tokenizer(asked).input_ids)
         return self._ids(self._render(asked, prompt=True))
+
+    def _answer_alone(self, messages: list[Message], prompt: str, text: str) -> str:
+        """Return what a template makes of the last answer, where it rewrites what is before it.
+
+        Mistral's puts the system message into the last turn, and so nowhere once that is answered.
+        A request shows ``prompt``, so that is what the answer is trained behind. It begins where
+        the same conversation with another answer begins to differ; blanks before it are its own.
+        """
+        at, content = len(messages) - 1, messages[-1].get("content")
+        before = ""
+        if content:
+            probe = "#" if not content.lstrip().startswith("#") else "*"
+            other = self._render([*messages[:-1], {**messages[-1], "content": probe}], prompt=False)
+            before = _shared_start(text, other)
+        opened = before.rstrip()
+        shared = _shared_start(opened[::-1], prompt.rstrip()[::-1])[::-1]
+        asked = str(messages[at - 1].get("content") or "").strip() if at else ""
+        blanks = prompt[len(prompt.rstrip()) :]
+        answer = text[len(opened) :]
+        if not asked or asked not in shared or not answer.startswith(blanks):
+            raise BrokenRow(
+                f"the chat template renders answer {at} differently from the prompt that asks "
+                "for it, so the answer's tokens cannot be told: set training.trainOn to all, "
+                "or write a template in dataset.chatTemplate"
+            )
+        return answer.removeprefix(blanks)
 
     def _added(self, before: str, after: str, ids: list[int]) -> list[int]:
         """Token ids that ``after`` adds to ``before``, whose ids are known."""
@@ -108,10 +130,10 @@ class Renderer:
 
     def _until_stop(self, answer: list[int]) -> list[int]:
         """Learn an answer up to its end token; what the template adds after it is never sampled."""
-        last = max((at for at, each in enumerate(answer) if each in self._stops), default=None)
-        if last is None:
+        end = next((at for at, each in enumerate(answer) if each in self._stops), None)
+        if end is None:
             return list(answer)
-        return answer[: last + 1] + [IGNORED] * (len(answer) - last - 1)
+        return answer[: end + 1] + [IGNORED] * (len(answer) - end - 1)
 
     def _render(self, messages: list[Message], *, prompt: bool) -> str:
         try:
@@ -123,13 +145,17 @@ class Renderer:
                     chat_template=self._template,
                 )
             )
-        except (jinja2.TemplateError, TypeError, KeyError) as error:
-            raise BrokenRow(f"the base's chat template refuses it: {error}") from error
+        except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError) as error:
+            raise BrokenRow(f"the chat template refuses it: {error}") from error
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def reads_the_clock(template: str) -> bool:
-    """Tell whether a template puts today's date into prompts (Llama 3.2's does)."""
-    return "strftime_now" in template
+def _shared_start(one: str, other: str) -> str:
+    """Return the characters that both texts begin with."""
+    length = next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
+    return one[:length]

@@ -54,7 +54,10 @@ def _prompt_completion(values: dict[str, Any], prompt: str, completion: str) -> 
         else [_said("assistant", _text(values, completion))]
     )
     if answered[0]["role"] != "assistant":
-        raise BrokenRow(f"column {completion!r} must begin with a message of role assistant")
+        raise BrokenRow(
+            f"column {completion!r} begins with a message of role {answered[0]['role']}: it must "
+            "begin with one of role assistant"
+        )
     return asked + answered
 
 
@@ -66,21 +69,29 @@ def _messages(values: dict[str, Any], column: str) -> list[Message]:
         # Nothing after the last answer is trained on.
         messages.pop()
     if not messages:
-        raise BrokenRow(f"column {column!r} has no message of role assistant to learn from")
+        raise BrokenRow(
+            f"column {column!r} has no message of role assistant to learn from: remove the row, or "
+            "add the answer"
+        )
     return messages
 
 
 def _conversation(value: object, column: str) -> list[Message]:
     if not isinstance(value, list) or not value:
+        what = "an empty list" if value == [] else _kind(value)
         raise BrokenRow(
-            f'column {column!r} is {_kind(value)} instead of a list of {{"role": …, "content": …}}'
+            f'column {column!r} is {what} instead of a list of {{"role": …, "content": …}}: '
+            "write the conversation as such a list, or name its column in dataset.columns"
         )
     return [_message(each, f"{column}[{at}]") for at, each in enumerate(value)]
 
 
 def _message(value: object, where: str) -> Message:
     if not isinstance(value, dict):
-        raise BrokenRow(f"{where} is {_kind(value)} instead of an object with role and content")
+        raise BrokenRow(
+            f"{where} is {_kind(value)} instead of an object with role and content: write it as "
+            '{"role": …, "content": …}'
+        )
     message = {key: each for key, each in value.items() if each is not None}
     if "from" in message and "value" in message and "role" not in message:
         raise BrokenRow(
@@ -94,9 +105,11 @@ def _message(value: object, where: str) -> Message:
     if role == "assistant" and message.get("tool_calls") and content is None:
         return message
     if not isinstance(content, str):
-        raise BrokenRow(f"{where}.content is {_kind(content)} instead of text")
-    if role == "assistant" and not content.strip():
-        raise BrokenRow(f"{where}.content is empty: remove the row, or give the answer")
+        raise BrokenRow(f"{where}.content is {_kind(content)} instead of text: write it as text")
+    if role in ("user", "assistant") and not content.strip():
+        missing = "answer" if role == "assistant" else "question"
+        raise BrokenRow(f"{where}.content is empty: remove the row, or give the {missing}")
+    _require_text(content, f"{where}.content")
     return message
 
 
@@ -107,10 +120,25 @@ def _text(values: dict[str, Any], column: str, *, optional: bool = False) -> str
     if column not in values:
         raise BrokenRow(_absent(values, column))
     if not isinstance(value, str):
-        raise BrokenRow(f"column {column!r} is {_kind(value)} instead of text")
+        raise BrokenRow(
+            f"column {column!r} is {_kind(value)} instead of text: write it as text, or remove the "
+            "row"
+        )
     if not optional and not value.strip():
         raise BrokenRow(f"column {column!r} is empty: remove the row, or fill it in")
+    _require_text(value, f"column {column!r}")
     return value
+
+
+def _require_text(text: str, where: str) -> None:
+    """Refuse what JSON can spell but no encoding can hold, and so no tokenizer can read."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BrokenRow(
+            f"{where} holds half a character ({text[error.start]!a} at {error.start}): write the "
+            "text again as UTF-8"
+        ) from None
 
 
 def _absent(values: dict[str, Any], column: str) -> str:

@@ -1,8 +1,7 @@
 """``stage``: everything that can be done, and refused, before a GPU is asked for.
 
 Base and dataset are pinned to a commit, checked, fetched and published as ``base/`` and
-``dataset/``. Reads tokens from MODEL_HF_TOKEN and DATASET_HF_TOKEN; only this command uses the
-network.
+``dataset/``. Only this command uses the network.
 """
 
 from finetune_api.job import JobConfig
@@ -27,7 +26,7 @@ def run(
     with full_volume_named(layout.work, "staging"):
         source = stage_rows.pin(job)
         begun = stage_base.begin(job, layout, also_needed=source.size)
-        rows = stage_rows.tokenise(job, layout, source, begun)
+        rows = stage_rows.tokenise(job, layout, source, begun, progress)
         bill = stage_estimate.check(
             job,
             begun.config,
@@ -81,7 +80,13 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
                     "rows",
                     "validationRows",
                     "droppedRows",
+                    "truncatedRows",
+                    "duplicateRows",
                     "trainTokens",
+                    "trainedTokens",
+                    "medianLength",
+                    "p95Length",
+                    "longestRow",
                     "plannedSteps",
                 )
             },

@@ -4,7 +4,6 @@
 the weights and publishes. What can be refused is refused in between, before gigabytes are fetched.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from finetune_trainer import architecture, base, disk, manifest
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
-from finetune_trainer.sources import Hub, Repository, bytes_below
+from finetune_trainer.sources import Repository, Store, bytes_below, cache, open_store
 from finetune_trainer.tensors import Header, read_header
 
 KIND = "base"
@@ -30,7 +29,7 @@ class Begun:
     config: dict[str, Any]
     commit: str
     published: manifest.Manifest | None = None
-    hub: Hub | None = None
+    store: Store | None = None
     repository: Repository | None = None
     shards: tuple[str, ...] = ()
     digests: dict[str, str]
@@ -68,14 +67,9 @@ def begin(job: JobConfig, layout: Layout, *, also_needed: int) -> Begun:
             published=found,
             digests={},
         )
-    hub = Hub(
-        kind="model",
-        source=job.model.source,
-        revision=job.model.revision or "main",
-        token=os.environ.get("MODEL_HF_TOKEN") or None,
-    )
-    repository = hub.pin()
-    log(f"model {name} is commit {repository.commit[:12]}")
+    store = open_store("model", job.model)
+    repository = store.pin()
+    log(f"model {name} is pinned to {repository.commit[:12]}")
     base.check_listing(repository)
     # A broken-off download of this very commit is gone on with; of another, thrown away.
     scratch = layout.scratch(f"base-{repository.commit[:12]}")
@@ -84,7 +78,7 @@ def begin(job: JobConfig, layout: Layout, *, also_needed: int) -> Begun:
     small += [base.INDEX] if base.INDEX in repository.files else []
     disk.require(layout.work, repository.size_of(small), f"model {name}")
     scratch.mkdir(exist_ok=True)
-    digests = hub.download(repository, small, scratch)
+    digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
     config = base.check_config(scratch, source=name)
     shards = base.weight_files(scratch, repository.files)
     size = repository.size_of(shards)
@@ -99,7 +93,7 @@ def begin(job: JobConfig, layout: Layout, *, also_needed: int) -> Begun:
         name=name,
         config=config,
         commit=repository.commit,
-        hub=hub,
+        store=store,
         repository=repository,
         shards=tuple(shards),
         digests=digests,
@@ -110,16 +104,19 @@ def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> 
     """Fetch the weights, check them against the recipe, and publish the base."""
     if begun.published is not None:
         return begun.published
-    assert begun.hub is not None
+    assert begun.store is not None
     assert begun.repository is not None
-    size = max(1, begun.repository.size_of(begun.shards))
+    size = begun.repository.size_of(begun.shards)
     progress.start_from(0.0)
-    digests = begun.digests | begun.hub.download(
-        begun.repository,
-        begun.shards,
-        begun.folder,
-        on_bytes=lambda count: progress.ratio(min(1.0, count / size)),
+
+    def on_bytes(count: int) -> None:
+        progress.transferred(count, size)
+
+    digests = begun.digests | cache.take(
+        begun.repository, begun.shards, begun.folder, on_bytes=on_bytes
     )
+    missing = [name for name in begun.shards if name not in digests]
+    digests |= begun.store.download(begun.repository, missing, begun.folder, on_bytes=on_bytes)
     shutil.rmtree(begun.folder / ".cache", ignore_errors=True)
     header = read_header(begun.folder, begun.shards)
     check_targets(job, header, source=begun.name)

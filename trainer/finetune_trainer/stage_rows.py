@@ -1,55 +1,42 @@
 """The dataset's share of staging: fetched or found mounted, tokenised once, published."""
 
-import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from finetune_api.job import JobConfig
+from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX
 from finetune_trainer import disk, manifest, packing, readers, sample, templates
 from finetune_trainer.dataset import HELD_OUT, TRAIN, Prepared, Tokeniser
-from finetune_trainer.errors import DatasetNotFound
+from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.layout import Layout
-from finetune_trainer.progress import log
-from finetune_trainer.rendering import Renderer, reads_the_clock
-from finetune_trainer.sources import Hub, Repository
+from finetune_trainer.progress import Progress, log
+from finetune_trainer.rendering import Renderer
+from finetune_trainer.sources import Repository, Store, open_store
+from finetune_trainer.sources.repository import digest_of
 from finetune_trainer.stage_base import Begun
 from finetune_trainer.stage_estimate import FACT, Bill
+from finetune_trainer.templates import Template
 from finetune_trainer.tokenizers import load_tokenizer, stop_ids
 
 KIND = "dataset"
-MOUNTED = "/etc/finetune/dataset"
 TEMPLATE = "chat_template.jinja"
 REPORT_EVERY = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the rows come from: a repository at one commit, or a mounted ConfigMap (None)."""
+    """Where the rows come from: a repository at one commit, and the files of it that are read."""
 
-    hub: Hub
-    repository: Repository | None
+    store: Store
+    repository: Repository
     files: tuple[str, ...]
 
     @property
     def size(self) -> int:
-        """Bytes to fetch."""
-        return self.repository.size_of(self.files) if self.repository else 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Template:
-    """How rows are rendered: chat, alpaca or None, and the Jinja text (None with None).
-
-    ``shipped``: it is not the base's own, so that the merged model needs it beside the tokenizer.
-    """
-
-    kind: str | None
-    text: str | None
-    shipped: bool = False
+        """Bytes to fetch: what is mounted is read where it is."""
+        return self.repository.size_of(name for name in self.files if not self.store.here(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,26 +50,33 @@ class Tokenised:
 
 def pin(job: JobConfig) -> Source:
     """Look the dataset up before the base is fetched: what is missing fails in seconds."""
-    hub = Hub(
-        kind="dataset",
-        source=job.dataset.source,
-        revision=job.dataset.revision or "main",
-        token=os.environ.get("DATASET_HF_TOKEN") or None,
-    )
-    if not job.dataset.source.startswith("hf://"):
-        return Source(hub=hub, repository=None, files=())
-    found = hub.pin()
-    files = readers.files_of_split(found.files, job.dataset.split, source=found.name)
-    log(f"dataset {found.name} is commit {found.commit[:12]}: {', '.join(files)}")
-    return Source(hub=hub, repository=found, files=tuple(files))
+    dataset = job.dataset
+    store = open_store("dataset", dataset)
+    found = store.pin()
+    alone = len(found.files) == 1 and dataset.source.endswith("/" + next(iter(found.files)))
+    if alone:
+        if dataset.split != "train":
+            raise InvalidSpec(
+                f"dataset.source names the one file {dataset.source}, which has no split "
+                f"{dataset.split!r}: remove dataset.split"
+            )
+        files = list(found.files)
+    else:
+        files = readers.files_of_split(found.files, dataset.split, source=found.name)
+    log(f"dataset {found.name} is pinned to {found.commit[:12]}: {', '.join(files)}")
+    return Source(store=store, repository=found, files=tuple(files))
 
 
-def tokenise(job: JobConfig, layout: Layout, source: Source, base: Begun) -> Tokenised:
+def tokenise(
+    job: JobConfig, layout: Layout, source: Source, base: Begun, progress: Progress
+) -> Tokenised:
     """Read, validate and tokenise the rows; nothing is published yet."""
     raw = manifest.fresh(layout.scratch("rows"))
-    files, digest = _fetch(job, source, raw, layout)
+    files, digest = _fetch(job, source, raw, layout, progress)
     tokenizer = load_tokenizer(base.folder)
-    template = _template(job, base, tokenizer)
+    template = templates.choose(
+        job.dataset, tokenizer, source=base.name, today=datetime.now(UTC).date()
+    )
     renderer = Renderer(
         tokenizer,
         template=template.text,
@@ -134,10 +128,11 @@ def publish(
         key=job.revision,
         facts={
             "source": job.dataset.source,
-            "commit": source.repository.commit if source.repository else None,
+            "commit": source.repository.commit,
             "sourceDigest": tokenised.source_digest,
             "baseCommit": base.commit,
             "template": template.kind,
+            "templateDate": template.frozen,
             "packed": plan.packed,
             "sequences": plan.sequences,
             "plannedSteps": plan.steps,
@@ -145,31 +140,16 @@ def publish(
             "validationRows": counts.validation_rows,
             "droppedRows": counts.dropped_rows,
             "truncatedRows": counts.truncated_rows,
+            "duplicateRows": counts.duplicate_rows,
             "trainTokens": counts.train_tokens,
             "trainedTokens": counts.trained_tokens,
+            "medianLength": counts.median_length,
+            "p95Length": counts.p95_length,
             "longestRow": counts.longest,
             FACT: bill.facts,
             "warnings": [*_warnings(job, base, tokenised), *bill.warnings],
         },
     )
-
-
-def _template(job: JobConfig, base: Begun, tokenizer: Any) -> Template:
-    own = tokenizer.get_chat_template() if tokenizer.chat_template else None
-    kind = templates.choose(
-        job.dataset.prompt_template,
-        format_=job.dataset.format,
-        base_template=own,
-        source=base.name,
-    )
-    if kind == "alpaca":
-        first = tokenizer("").input_ids[:1]
-        with_bos = first == [tokenizer.bos_token_id]
-        return Template(kind=kind, text=templates.alpaca(with_bos=with_bos), shipped=True)
-    if kind == "chat" and own and reads_the_clock(own):
-        text = templates.frozen(own, datetime.now(UTC), source=base.name)
-        return Template(kind=kind, text=text, shipped=True)
-    return Template(kind=kind, text=own if kind else None)
 
 
 def _vocabulary(base: Begun) -> int:
@@ -196,33 +176,41 @@ def _warnings(job: JobConfig, base: Begun, tokenised: Tokenised) -> list[str]:
             f"rows are up to {counts.longest} tokens long, the base was made for {context}: lower "
             "training.sequenceLength"
         )
-    if tokenised.template.kind == "chat" and tokenised.template.shipped:
+    if counts.duplicate_rows and job.dataset.duplicates == "keep":
         warnings.append(
-            "the base's chat template puts the current date into every prompt: it is frozen at the "
-            "date of staging, for the rows and for the endpoint"
+            f"{counts.duplicate_rows} rows repeat others word for word: set dataset.duplicates to "
+            "drop unless that is meant"
+        )
+    if tokenised.template.frozen:
+        warnings.append(
+            "the chat template puts the current date into every prompt: it says "
+            f"{tokenised.template.frozen}, the day of staging, in training and in serving"
         )
     return warnings
 
 
 def _fetch(
-    job: JobConfig, source: Source, raw: Path, layout: Layout
+    job: JobConfig, source: Source, raw: Path, layout: Layout, progress: Progress
 ) -> tuple[list[tuple[Path, str]], str]:
-    """Bring the rows here (a ConfigMap is mounted already); return files, names and a digest."""
-    repository = source.repository
-    if repository is None:
-        key = job.dataset.source.rsplit("/", 1)[-1]
-        path = Path(os.environ.get("FINETUNE_DATASET_DIR", MOUNTED)) / key
-        if not path.is_file():
-            raise DatasetNotFound(
-                f"dataset {job.dataset.source} is not mounted at {path}: check that the ConfigMap "
-                f"exists and has the key {key!r}"
-            )
-        name = key if key.endswith(readers.SUFFIXES) else f"{key}.jsonl"
-        return [(path, name)], "sha256:" + manifest.sha256_of(path)
-    size = disk.human(source.size)
-    what = f"dataset {repository.name} ({size} in {len(source.files)} files)"
-    disk.require(layout.work, source.size, what)
-    digests = source.hub.download(repository, source.files, raw)
-    lines = "".join(f"{digests[name]}  {name}\n" for name in source.files)
-    digest = "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
-    return [(raw / name, name) for name in source.files], digest
+    """Bring the rows here, where they are not mounted; return files, names and a digest."""
+    repository, here = source.repository, source.store.here
+    remote = [name for name in source.files if not here(name)]
+    what = f"dataset {repository.name} ({disk.human(source.size)} in {len(remote)} files)"
+    if remote:
+        disk.require(layout.work, source.size, what)
+    digests = source.store.download(
+        repository,
+        remote,
+        raw,
+        on_bytes=lambda count: progress.transferred(count, source.size),
+    )
+    files = [(here(name) or raw / name, name) for name in source.files]
+    digests |= {name: manifest.sha256_of(path) for path, name in files if name not in digests}
+    digest = "sha256:" + digest_of(f"{digests[name]}  {name}" for name in source.files)
+    if job.dataset.source.startswith(CONFIGMAP_SOURCE_PREFIX):
+        # The key of a ConfigMap may be named anyhow.
+        files = [
+            (path, name if name.endswith(readers.SUFFIXES) else f"{name}.jsonl")
+            for path, name in files
+        ]
+    return files, digest

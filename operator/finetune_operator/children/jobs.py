@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.exitcodes import FINAL
-from finetune_api.spec import CONFIGMAP_SOURCE_PREFIX, FineTuneJobSpec, ResourceRequirements
-from finetune_operator.children import names, pod
+from finetune_api.spec import FineTuneJobSpec, ResourceRequirements
+from finetune_operator.children import names, pod, sources
 from finetune_operator.children.names import Stage
 from finetune_operator.revisions import JOB_FILE, Chosen
 from finetune_operator.state import Object
@@ -159,8 +159,14 @@ def _pod(
         {"name": "config", "mountPath": CONFIG, "readOnly": True},
         {"name": "scratch", "mountPath": pod.SCRATCH},
     ]
+    identity = {}
+    if stage == "stage":
+        volumes += sources.volumes(chosen.resolved.spec)
+        mounts += sources.mounts(chosen.resolved.spec)
+        identity = sources.identity(chosen.resolved.spec)
     return {
         **pod.spec(chosen.config, chosen.resolved, gpu=gpu),
+        **identity,
         "restartPolicy": "Never",
         "containers": [
             {
@@ -187,18 +193,10 @@ def _pod(
 
 
 def _configuration(job: Object, chosen: Chosen, stage: Stage) -> list[dict[str, Any]]:
-    """Return the sources of the configuration folder: job.json, and a dataset in a ConfigMap."""
+    """Return the sources of the configuration folder: job.json, and what staging reads beside."""
     revision = names.revision_name(job["metadata"]["name"], chosen.revision)
-    sources = [_file(revision, JOB_FILE, JOB_FILE)]
-    dataset = chosen.resolved.spec.dataset.source
-    if stage == "stage" and dataset.startswith(CONFIGMAP_SOURCE_PREFIX):
-        name, key = dataset.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
-        sources.append(_file(name, key, f"dataset/{key}"))
-    return sources
-
-
-def _file(configmap: str, key: str, path: str) -> dict[str, Any]:
-    return {"configMap": {"name": configmap, "items": [{"key": key, "path": path}]}}
+    own = [sources.file(revision, JOB_FILE, JOB_FILE)]
+    return own + sources.files(chosen.resolved.spec) if stage == "stage" else own
 
 
 def _own_arguments(chosen: Chosen, stage: Stage, gpu_seconds_lost: int) -> list[str]:
@@ -239,9 +237,4 @@ def _environment(chosen: Chosen, stage: Stage) -> list[dict[str, Any]]:
         return pod.environment(values | pod.OFFLINE)
     if chosen.config.hub.endpoint:
         values["HF_ENDPOINT"] = chosen.config.hub.endpoint
-    spec = chosen.resolved.spec
-    return (
-        pod.environment(values)
-        + pod.secret("MODEL_HF_TOKEN", spec.model.token_secret_ref)
-        + pod.secret("DATASET_HF_TOKEN", spec.dataset.token_secret_ref)
-    )
+    return pod.environment(values) + sources.environment(chosen.resolved.spec)

@@ -1,10 +1,10 @@
 """NetworkPolicies: who may talk to a job's pods, and whom they may talk to.
 
-Only the stage pod reaches out (to the hub), and not to the cloud's metadata service. Training and
-merging reach nobody, serving reaches the cluster's DNS. The endpoint answers the namespaces that
-the spec names, its own by default; further callers are admitted by a policy of the namespace's
-owner, since policies add up. Prometheus reads vLLM's metrics where requests go too: on that port
-the monitoring namespace may do both.
+Only the stage pod reaches out (to its sources, wherever they are), and not to the cloud's metadata
+service. Training and merging reach nobody, serving reaches the cluster's DNS. The endpoint answers
+the namespaces that the spec names, its own by default; further callers are admitted by a policy of
+the namespace's owner, since policies add up. Prometheus reads vLLM's metrics where requests go too:
+on that port the monitoring namespace may do both.
 """
 
 from collections.abc import Iterable
@@ -28,6 +28,8 @@ METADATA = {
 }
 """Where clouds answer a pod's questions about its node's identity: link-local addresses, and those
 of Alibaba Cloud (IPv4), AWS and Google Cloud (IPv6), which are not."""
+POD_IDENTITY = "169.254.170.23/32"
+"""Where EKS answers a pod about the identity of its own service account, and of no other."""
 
 
 def ensure(
@@ -65,11 +67,16 @@ def render(job: Object, chosen: Chosen, config: OperatorConfig) -> list[dict[str
         {"to": [{"ipBlock": {"cidr": cidr, "except": metadata}}]}
         for cidr, metadata in METADATA.items()
     ]
+    identity = [
+        {"to": [{"ipBlock": {"cidr": POD_IDENTITY}}], "ports": [{"protocol": "TCP", "port": 80}]}
+    ]
+    # Some network plugins match no pod by an address, and a store may run in the cluster itself.
+    inside: list[dict[str, Any]] = [{"to": [{"namespaceSelector": {}}]}]
     dns = [
         {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
     ]
     return [
-        _policy(job, "stage", ["stage"], ingress=scrape, egress=outside + dns),
+        _policy(job, "stage", ["stage"], ingress=scrape, egress=outside + inside + identity + dns),
         _policy(job, "work", ["train", "merge"], ingress=scrape, egress=[]),
         _policy(
             job,

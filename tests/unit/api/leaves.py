@@ -145,6 +145,8 @@ def _dataset(**fields: Any) -> Spec:
 
 
 _SOURCE = {"name": "hf", "key": "token"}
+HTTPS = "https://models.example.com/llama/SHA256SUMS"
+S3 = "s3://bucket/path"
 
 CHANGES: dict[str, Change] = {
     "model.source": Change(before={}, after={"model": {"source": "hf://org/another"}}),
@@ -173,6 +175,40 @@ CHANGES: dict[str, Change] = {
         for group in ("model", "dataset")
         for name in ("name", "key")
     },
+    **{
+        f"{group}.sha256": Change(
+            before={group: {"source": HTTPS, "sha256": "a" * 64}},
+            after={group: {"source": HTTPS, "sha256": "b" * 64}},
+        )
+        for group in ("model", "dataset")
+    },
+    **{
+        f"{group}.caConfigMapRef.{name}": Change(
+            before={group: {"source": S3, "caConfigMapRef": {"name": "ca"}}},
+            after={group: {"source": S3, "caConfigMapRef": {"name": "ca", name: "another"}}},
+        )
+        for group in ("model", "dataset")
+        for name in ("name", "key")
+    },
+    **{
+        f"{group}.s3.{name}": Change(
+            before={group: {"source": S3}}, after={group: {"source": S3, "s3": {name: value}}}
+        )
+        for group in ("model", "dataset")
+        for name, value in (("endpoint", "https://minio:9000"), ("region", "eu-central-1"))
+    },
+    **{
+        f"{group}.s3.secretRef.name": Change(
+            before={group: {"source": S3, "s3": {"secretRef": {"name": "keys"}}}},
+            after={group: {"source": S3, "s3": {"secretRef": {"name": "another"}}}},
+        )
+        for group in ("model", "dataset")
+    },
+    "dataset.promptFormat": Change(before={}, after=_dataset(promptFormat="Question: {prompt}")),
+    "storage.baseCache.subPath": Change(
+        before={"storage": {"baseCache": {"claimName": "models"}}},
+        after={"storage": {"baseCache": {"claimName": "models", "subPath": "hub"}}},
+    ),
     # 2 is what left out means, but the trainer may halve it; written, it is kept.
     "training.advanced.microBatchSize": Change(
         before={}, after={"training": {"advanced": {"microBatchSize": 2}}}

@@ -100,7 +100,8 @@ def test_classes_are_as_decided(edit: Edit, paths: set[str]) -> None:
 
 
 def test_everything_about_the_weights_retrains() -> None:
-    retry = {"model.tokenSecretRef", "dataset.tokenSecretRef"}
+    how = ("tokenSecretRef", "caConfigMapRef", "s3.region", "s3.secretRef")
+    retry = {f"{group}.{name}" for group in ("model", "dataset") for name in how}
     cadence = {f"training.advanced.{name}Steps" for name in ("eval", "save", "logging")}
     for leaf in LEAVES:
         path = str(leaf)

@@ -93,6 +93,10 @@ def test_an_administrators_value_counts_as_if_it_were_written(leaf: Leaf) -> Non
     if leaf.path[:2] == ("dataset", "columns"):
         spec = _dataset(_at(change.after, ("dataset", "format")) or "alpaca")
         change = type(change)(before={}, after={"dataset": {"columns": _columns(change.after)}})
+    elif leaf.path[-1] != "source" and (source := _at(change.after, (leaf.path[0], "source"))):
+        spec = merged(ALPACA, {leaf.path[0]: {"source": source}})
+        own = {name: each for name, each in change.after[leaf.path[0]].items() if name != "source"}
+        change = type(change)(before={}, after={leaf.path[0]: own})
     else:
         spec = ALPACA
     written = resolve(merged(spec, change.after), DEFAULTS)
@@ -248,3 +252,27 @@ def test_inputs_are_left_as_they_are() -> None:
     before = copy.deepcopy((spec, defaults))
     resolve(spec, defaults)
     assert (spec, defaults) == before
+
+
+@pytest.mark.parametrize(
+    "source", ["hf://org/data", "pvc://claim/rows", "configmap://rows/a.jsonl", "s3://bucket/rows"]
+)
+def test_an_administrators_way_to_a_source_is_for_sources_of_that_kind(source: str) -> None:
+    """A cluster's own S3 service and its authority are no reason to refuse what needs neither."""
+    store = {"endpoint": "https://minio:9000", "secretRef": {"name": "keys"}}
+    dataset = {"s3": store, "caConfigMapRef": {"name": "ca"}, "tokenSecretRef": {"name": "hf"}}
+    defaults = effective_defaults({"dataset": dataset})
+    found = resolve(merged(ALPACA, {"dataset": {"source": source}}), defaults).spec.dataset
+    assert (found.s3.endpoint is not None) == source.startswith("s3://")
+    assert (found.ca_config_map_ref is not None) == source.startswith("s3://")
+    assert (found.token_secret_ref is not None) == source.startswith("hf://")
+    assert (found.revision == "main") == source.startswith("hf://")
+
+
+def test_an_own_prompt_goes_before_an_administrators() -> None:
+    defaults = effective_defaults({"dataset": {"chatTemplate": "{{ messages }}"}})
+    spec = merged(ALPACA, {"dataset": {"promptFormat": "Q: {prompt}"}})
+    found = resolve(spec, defaults).spec.dataset
+    assert (found.chat_template, found.prompt_format) == (None, "Q: {prompt}")
+    assert resolve(_dataset("text"), defaults).spec.dataset.chat_template is None
+    assert resolve(_dataset("messages"), defaults).spec.dataset.chat_template is not None

@@ -20,6 +20,8 @@ def test_what_the_trainer_says_is_read() -> None:
         "finetune_tokens_per_second": 812.5,
         "finetune_eta_seconds": 90,
         "finetune_last_checkpoint_step": 50,
+        "finetune_download_bytes": 3 << 30,
+        "finetune_download_size_bytes": 16 << 30,
     }
     for name, value in values.items():
         Gauge(name, "x", registry=registry).set(value)
@@ -35,6 +37,8 @@ def test_what_the_trainer_says_is_read() -> None:
         eta_seconds=90,
         last_checkpoint_step=50,
         gpu_seconds=75.5,
+        downloaded_bytes=3 << 30,
+        total_bytes=16 << 30,
     )
 
 

@@ -92,13 +92,14 @@ def _data(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int 
 def _config(file: SpecFile, given: Path | None) -> dict[str, Any]:
     if given is not None:
         return _read(given / "config.json" if given.is_dir() else given)
-    from finetune_trainer.sources import Hub
+    from finetune_trainer.sources import open_store
 
-    model = file.resolved.spec.model
-    token = os.environ.get("MODEL_HF_TOKEN") or os.environ.get("HF_TOKEN") or None
-    hub = Hub(kind="model", source=model.source, revision=model.revision, token=token)
+    token = os.environ.get("HF_TOKEN")
+    if token:
+        os.environ.setdefault("MODEL_HF_TOKEN", token)
+    store = open_store("model", file.resolved.spec.model)
     with tempfile.TemporaryDirectory() as folder:
-        hub.download(hub.pin(), ["config.json"], Path(folder))
+        store.download(store.pin(), ["config.json"], Path(folder), on_bytes=lambda count: None)
         return _read(Path(folder) / "config.json")
 
 

@@ -92,7 +92,7 @@ def test_pods_meet_the_restricted_standard(stage: str, pod: Thing) -> None:
 def test_pods_hold_no_identity_in_the_cluster(stage: str, pod: Thing) -> None:
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert pod["spec"]["enableServiceLinks"] is False
-    assert "serviceAccountName" not in pod["spec"]
+    assert stage == "stage" or "serviceAccountName" not in pod["spec"]
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
@@ -311,9 +311,12 @@ def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> N
         peer["ipBlock"]
         for rule in made["policy-stage"]["spec"]["egress"]
         for peer in rule.get("to", ())
+        if peer != {"namespaceSelector": {}}
     ]
-    excepted = {net for block in blocks for net in block["except"]}
-    assert {"169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"} <= excepted
+    open_to = {block["cidr"]: set(block.get("except", ())) for block in blocks}
+    assert open_to.keys() == {"0.0.0.0/0", "::/0", "169.254.170.23/32"}, "EKS' pod identity alone"
+    assert {"169.254.0.0/16"} <= open_to["0.0.0.0/0"]
+    assert {"fe80::/10", "fd00:ec2::254/128"} <= open_to["::/0"]
 
 
 @pytest.mark.parametrize(
@@ -460,3 +463,60 @@ def test_only_the_train_job_itself_is_queued() -> None:
 
 def test_nothing_is_queued_that_nobody_asked_to() -> None:
     assert "kueue" not in json.dumps([*ALL["minimal"].values(), *ALL["administrators"].values()])
+
+
+SOURCES: Thing = {
+    "model": {
+        "source": "pvc://models/llama",
+    },
+    "dataset": {
+        "source": "s3://bucket/rows",
+        "format": "alpaca",
+        "s3": {"region": "eu-central-1", "secretRef": {"name": "store"}},
+        "caConfigMapRef": {"name": "internal", "key": "root.pem"},
+    },
+    "storage": {"baseCache": {"claimName": "models", "subPath": "hf/hub"}},
+    "access": {"serviceAccountName": "reads-s3"},
+}
+
+
+def test_only_staging_gets_what_reads_the_sources() -> None:
+    made = children(SOURCES, MAXIMAL_CONFIG)
+    pod = template(made["job-stage"])
+    (container,) = containers(pod)
+    assert pod["spec"]["serviceAccountName"] == "reads-s3"
+    claims = [v for v in pod["spec"]["volumes"] if v["name"].startswith("source-")]
+    assert claims == [
+        {
+            "name": "source-0",
+            "persistentVolumeClaim": {"claimName": "models", "readOnly": True},
+        }
+    ], "one claim is mounted once, however often it is named"
+    mounts = [m for m in container["volumeMounts"] if m["name"] == "source-0"]
+    assert mounts == [{"name": "source-0", "mountPath": "/sources/models", "readOnly": True}]
+    secrets = {
+        name: each["valueFrom"]["secretKeyRef"]
+        for name, each in env(pod).items()
+        if "valueFrom" in each
+    }
+    assert secrets == {
+        f"DATASET_{key}": {"name": "store", "key": key} | ({"optional": True} if spare else {})
+        for key, spare in (
+            ("AWS_ACCESS_KEY_ID", False),
+            ("AWS_SECRET_ACCESS_KEY", False),
+            ("AWS_SESSION_TOKEN", True),
+        )
+    }
+    assert env(pod)["DATASET_AWS_REGION"]["value"] == "eu-central-1"
+    assert env(pod)["FINETUNE_BASE_CACHE"]["value"] == "/sources/models/hf/hub"
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    assert configuration["sources"][1] == {
+        "configMap": {"name": "internal", "items": [{"key": "root.pem", "path": "ca/dataset.crt"}]}
+    }
+    frozen = made["configuration"]["data"]["job.json"]
+    assert "store" not in frozen
+    assert "internal" not in frozen
+    for title in ("job-train", "job-merge", "deployment"):
+        text = json.dumps(template(made[title]))
+        assert "serviceAccountName" not in text
+        assert not any(word in text for word in ("/sources", "store", "internal", "BASE_CACHE"))

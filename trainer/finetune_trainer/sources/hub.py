@@ -4,10 +4,8 @@
 taken from the environment's cache: a repository is read with the token given for it, or with none.
 """
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,42 +23,17 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from finetune_trainer.errors import (
-    AccessDenied,
-    DatasetNotFound,
-    ModelNotFound,
-    NotFound,
-    TrainerError,
-    Transient,
-    is_full_volume,
-)
+from finetune_trainer.errors import AccessDenied, TrainerError, Transient, is_full_volume
 from finetune_trainer.manifest import sha256_of
-
-Kind = Literal["model", "dataset"]
-POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteFile:
-    """A file of a repository: bytes, and SHA-256 where the hub knows it (large files)."""
-
-    name: str
-    size: int
-    sha256: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repository:
-    """A repository at one commit."""
-
-    kind: Kind
-    name: str
-    commit: str
-    files: dict[str, RemoteFile]
-
-    def size_of(self, names: Iterable[str]) -> int:
-        """Bytes of the named files."""
-        return sum(self.files[name].size for name in names)
+from finetune_trainer.sources.repository import (
+    Kind,
+    OnBytes,
+    RemoteFile,
+    Repository,
+    brief,
+    missing,
+    watching,
+)
 
 
 class Hub:
@@ -102,7 +75,7 @@ class Hub:
         names: Iterable[str],
         into: Path,
         *,
-        on_bytes: Callable[[int], None] = lambda count: None,
+        on_bytes: OnBytes = lambda count: None,
     ) -> dict[str, str]:
         """Bring files into a folder; return their SHA-256 by name.
 
@@ -110,7 +83,7 @@ class Hub:
         the folder about once a second.
         """
         digests = {}
-        with self._named(), _watching(into, on_bytes):
+        with self._named(), watching(into, on_bytes):
             for name in names:
                 path = Path(
                     hf_hub_download(
@@ -136,8 +109,9 @@ class Hub:
     def _what(self) -> str:
         return f"{self.kind} {self.name}"
 
-    def _missing(self) -> type[NotFound]:
-        return ModelNotFound if self.kind == "model" else DatasetNotFound
+    def here(self, name: str) -> Path | None:
+        """Return None: what the hub has is elsewhere."""
+        return None
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -152,7 +126,7 @@ class Hub:
             raise self._meaning(error) from error
         except (OfflineModeIsEnabled, httpx.HTTPError, ConnectionError, TimeoutError) as error:
             raise Transient(
-                f"the hub cannot be reached for {self._what()} ({_brief(error)}): it is tried "
+                f"the hub cannot be reached for {self._what()} ({brief(error)}): it is tried "
                 "again; check the network policy and the chart's hub.endpoint if it stays so"
             ) from error
 
@@ -170,18 +144,18 @@ class Hub:
         if isinstance(error, DisabledRepoError):
             return AccessDenied(f"{what} is disabled on the hub: choose another repository")
         if isinstance(error, RevisionNotFoundError):
-            return self._missing()(
+            return missing(self.kind)(
                 f"{what} has no revision {self.revision!r}: correct {self.kind}.revision"
             )
         if isinstance(error, RemoteEntryNotFoundError):
-            return self._missing()(f"{what} lost a file while it was read: {_brief(error)}")
+            return missing(self.kind)(f"{what} lost a file while it was read: {brief(error)}")
         if isinstance(error, RepositoryNotFoundError):
             also = (
                 f"or the token in {secret} may not see it"
                 if self._token
                 else f"or, if it is private, name a Secret with a token in {secret}"
             )
-            return self._missing()(
+            return missing(self.kind)(
                 f"{what} does not exist on the hub: correct {self.kind}.source, {also}"
             )
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
@@ -194,38 +168,7 @@ class Hub:
             )
             return AccessDenied(f"the hub refuses {what} (HTTP {status}): {way_out}")
         if status == 404:
-            return self._missing()(f"{what} does not exist on the hub: correct {self.kind}.source")
-        return Transient(f"the hub failed on {what} ({_brief(error)}): it is tried again")
-
-
-@contextmanager
-def _watching(folder: Path, on_bytes: Callable[[int], None]) -> Iterator[None]:
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(POLL_SECONDS):
-            on_bytes(bytes_below(folder))
-
-    thread = threading.Thread(target=watch, name="download-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder that may change meanwhile."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
-
-
-def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:200]
+            return missing(self.kind)(
+                f"{what} does not exist on the hub: correct {self.kind}.source"
+            )
+        return Transient(f"the hub failed on {what} ({brief(error)}): it is tried again")

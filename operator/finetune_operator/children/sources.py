@@ -1,0 +1,109 @@
+"""What the stage pod gets to read a job's sources: claims, certificates, credentials, identity.
+
+Only this pod gets any of it. Claims are mounted read-only, each once, below ``SOURCES``; what comes
+from ConfigMaps lies in the configuration folder; secrets are environment variables that the kubelet
+resolves.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from finetune_api.sources import CLAIM_SOURCE_PREFIX, CONFIGMAP_SOURCE_PREFIX
+from finetune_api.spec import Dataset, FineTuneJobSpec, Model
+
+SOURCES = "/sources"
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": False,
+    "AWS_SECRET_ACCESS_KEY": False,
+    "AWS_SESSION_TOKEN": True,
+}
+"""Keys of a Secret for S3, and whether they may be absent."""
+
+
+def volumes(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
+    """Return the claims that are read, as volumes: a pod must not name one claim twice."""
+    return [
+        {
+            "name": f"source-{at}",
+            "persistentVolumeClaim": {"claimName": claim, "readOnly": True},
+        }
+        for at, claim in enumerate(_claims(spec))
+    ]
+
+
+def mounts(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
+    """Return where those volumes are mounted."""
+    return [
+        {"name": f"source-{at}", "mountPath": f"{SOURCES}/{claim}", "readOnly": True}
+        for at, claim in enumerate(_claims(spec))
+    ]
+
+
+def files(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
+    """Return the sources of the configuration folder: certificates, a dataset in a ConfigMap."""
+    found = []
+    if spec.dataset.source.startswith(CONFIGMAP_SOURCE_PREFIX):
+        name, key = spec.dataset.source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
+        found.append(file(name, key, f"dataset/{key}"))
+    for kind, part in _parts(spec):
+        if part.ca_config_map_ref is not None:
+            reference = part.ca_config_map_ref
+            found.append(file(reference.name, reference.key, f"ca/{kind}.crt"))
+    return found
+
+
+def file(configmap: str, key: str, path: str) -> dict[str, Any]:
+    """Return a projected volume's source: one key of a ConfigMap under a path of its own."""
+    return {"configMap": {"name": configmap, "items": [{"key": key, "path": path}]}}
+
+
+def environment(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
+    """Return the variables that say how the sources are reached, prefixed by whose they are."""
+    found: list[dict[str, Any]] = []
+    for kind, part in _parts(spec):
+        prefix = kind.upper()
+        if part.token_secret_ref is not None:
+            name = "HF_TOKEN" if part.source.startswith("hf://") else "HTTPS_TOKEN"
+            reference = part.token_secret_ref
+            found.append(_secret(f"{prefix}_{name}", reference.name, reference.key))
+        if part.s3.region is not None:
+            found.append({"name": f"{prefix}_AWS_REGION", "value": part.s3.region})
+        if part.s3.secret_ref is not None:
+            secret = part.s3.secret_ref.name
+            found += [
+                _secret(f"{prefix}_{key}", secret, key, optional=optional)
+                for key, optional in CREDENTIALS.items()
+            ]
+    cache = spec.storage.base_cache
+    if cache is not None:
+        path = "/".join(filter(None, (SOURCES, cache.claim_name, cache.sub_path)))
+        found.append({"name": "FINETUNE_BASE_CACHE", "value": path})
+    return found
+
+
+def identity(spec: FineTuneJobSpec) -> dict[str, Any]:
+    """Return the pod's service account, which brings a cloud identity and no API token."""
+    account = spec.access.service_account_name
+    return {} if account is None else {"serviceAccountName": account}
+
+
+def _parts(spec: FineTuneJobSpec) -> tuple[tuple[str, Model | Dataset], ...]:
+    return ("model", spec.model), ("dataset", spec.dataset)
+
+
+def _claims(spec: FineTuneJobSpec) -> Iterator[str]:
+    found = [
+        part.source.removeprefix(CLAIM_SOURCE_PREFIX).split("/", 1)[0]
+        for _, part in _parts(spec)
+        if part.source.startswith(CLAIM_SOURCE_PREFIX)
+    ]
+    if spec.storage.base_cache is not None:
+        found.append(spec.storage.base_cache.claim_name)
+    yield from dict.fromkeys(found)
+
+
+def _secret(variable: str, name: str, key: str, *, optional: bool = False) -> dict[str, Any]:
+    reference: dict[str, Any] = {"name": name, "key": key}
+    if optional:
+        reference["optional"] = True
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}

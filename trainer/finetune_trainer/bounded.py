@@ -1,0 +1,218 @@
+"""Data files in bounded memory: blocks, lines and JSON arrays that never hold more than one row.
+
+Whatever a file claims to be, at most ``LONGEST_ROW`` bytes of one row are kept: a file that is a
+single line of a gigabyte, or that unpacks to a thousand times its size, is refused as soon as that
+shows.
+"""
+
+import codecs
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from finetune_trainer.errors import DatasetInvalid
+
+BLOCK = 1 << 20
+LONGEST_ROW = 16 << 20
+"""Bytes of one row. The longest sequence that can be asked for has about 4 MiB of text."""
+EXPANSION = 100
+"""How many times its size a packed file may have; text seldom reaches 20."""
+UNPACKED_ANYWAY = 64 << 20
+"""Bytes that any packed file may have, however small it is."""
+OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip file (its name must end in .gz)",
+    b"PAR1": "a Parquet file (its name must end in .parquet)",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"\x80\x04": "a pickle, which is never loaded since it can run code",
+    b"ARROW1": "an Arrow file",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"version https://git-lfs": "a pointer to a file in Git LFS, not the file itself",
+}
+
+
+def is_bomb(unpacked: int, packed: int) -> bool:
+    """Tell whether a file of ``packed`` bytes unpacks to more than data ever does."""
+    return unpacked > UNPACKED_ANYWAY + EXPANSION * packed
+
+
+def blocks(path: Path, name: str) -> Iterator[bytes]:
+    """Yield a file's bytes a block at a time, unpacked where its name ends in .gz."""
+    first = True
+    with path.open("rb") as raw:
+        file: gzip.GzipFile | IO[bytes] = (
+            gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw
+        )
+        while block := _read(file, name):
+            if first:
+                _refuse_other_kinds(block, name)
+            first = False
+            yield block
+
+
+def require_intact(path: Path, name: str) -> None:
+    """Unpack a gzip file once for nothing: it is quicker than finding a fault after an hour."""
+    packed, total = path.stat().st_size, 0
+    for block in blocks(path, name):
+        total += len(block)
+        if is_bomb(total, packed):
+            raise DatasetInvalid(
+                f"{name} unpacks to more than {EXPANSION} times its {packed} bytes, as no data "
+                "does: check how the file was made, or store it unpacked"
+            )
+
+
+def _read(file: gzip.GzipFile | IO[bytes], name: str) -> bytes:
+    try:
+        return file.read(BLOCK)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DatasetInvalid(
+            f"{name} is no intact gzip file ({error}): pack it again, or store it unpacked"
+        ) from error
+
+
+def _refuse_other_kinds(block: bytes, name: str) -> None:
+    for mark, kind in OTHER_KINDS.items():
+        if block.startswith(mark):
+            raise DatasetInvalid(
+                f"{name} is {kind}: store the rows as UTF-8 JSON lines, CSV or Parquet"
+            )
+
+
+def lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
+    """Yield a file's lines with their numbers from 1, without line ends and byte order mark."""
+    number, rest = 0, b""
+    for block in blocks(path, name):
+        whole = (rest + block).split(b"\n")
+        rest = whole.pop()
+        for line in whole:
+            number += 1
+            yield number, _text(line, number, name)
+        _refuse_long(len(rest), number + 1, name)
+    if rest:
+        yield number + 1, _text(rest, number + 1, name)
+
+
+def _text(line: bytes, number: int, name: str) -> str:
+    _refuse_long(len(line), number, name)
+    if number == 1:
+        line = line.removeprefix(codecs.BOM_UTF8)
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DatasetInvalid(
+            f"row {number} of {name} is not UTF-8 (byte {error.start + 1} of the line is "
+            f"{line[error.start]:#04x}): save the file as UTF-8"
+        ) from error
+
+
+def _refuse_long(size: int, number: int, name: str) -> None:
+    if size > LONGEST_ROW:
+        raise DatasetInvalid(
+            f"row {number} of {name} is longer than {LONGEST_ROW >> 20} MiB: write one row a line, "
+            "and split documents that are longer than training.sequenceLength"
+        )
+
+
+def parsed(text: str, number: int, name: str) -> Any:
+    """Return the JSON value that is one row."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError as error:
+        problem = str(error)
+    hint = "write one JSON object a line"
+    if text.lstrip().startswith("{'"):
+        hint += ", with double quotes (json.dumps, not str)"
+    elif text.strip() in ("{", "[") or text.rstrip().endswith(","):
+        hint += ", or one JSON array of objects in a file that ends in .json"
+    raise DatasetInvalid(f"row {number} of {name} is no JSON ({problem}): {hint}")
+
+
+def elements(path: Path, name: str) -> Iterator[tuple[int, Any]]:
+    """Yield the elements of a JSON array with their numbers from 1, one at a time."""
+    text = _Text(path, name)
+    decoder = json.JSONDecoder()
+    text.skip("[")
+    number = 0
+    while text.next() != "]":
+        if number:
+            text.skip(",")
+        number += 1
+        yield number, text.value(decoder, number)
+    text.skip("]")
+    if text.next():
+        raise DatasetInvalid(f"{name} goes on after the end of its array: remove what follows")
+
+
+class _Text:
+    """A window on a file's text that moves forward only."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._name = name
+        self._blocks = blocks(path, name)
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._text, self._at, self._done = "", 0, 0
+
+    def _more(self) -> bool:
+        block = next(self._blocks, None)
+        try:
+            added = self._decoder.decode(block or b"", final=block is None)
+        except UnicodeDecodeError as error:
+            raise DatasetInvalid(
+                f"{self._name} is not UTF-8 after row {self._done} ({error.reason}): save it as "
+                "UTF-8"
+            ) from error
+        self._text = self._text[self._at :] + added
+        self._at = 0
+        return block is not None
+
+    def next(self) -> str:
+        """Return the next character that is no space, without taking it; "" at the end."""
+        while True:
+            while self._at < len(self._text):
+                if not self._text[self._at].isspace():
+                    return self._text[self._at]
+                self._at += 1
+            if not self._more():
+                return ""
+
+    def skip(self, wanted: str) -> None:
+        """Take one character, which must be ``wanted``."""
+        found = self.next()
+        if found != wanted:
+            what = f"{found!r}" if found else "the end of the file"
+            raise DatasetInvalid(
+                f"{self._name} is no JSON: after row {self._done} comes {what} instead of "
+                f"{wanted!r}; write one array of objects"
+            )
+        self._at += 1
+
+    def value(self, decoder: json.JSONDecoder, number: int) -> Any:
+        """Take one JSON value."""
+        self.next()
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._text, self._at)
+            except RecursionError:
+                problem = "it is nested too deeply"
+            except ValueError as error:
+                problem = str(error)
+                # It may only be cut off by the window.
+                size = len(self._text) - self._at
+                if size <= LONGEST_ROW and self._more():
+                    continue
+                _refuse_long(size, number, self._name)
+            else:
+                self._at, self._done = end, number
+                return value
+            raise DatasetInvalid(
+                f"row {number} of {self._name} is no JSON ({problem}): write one array of objects"
+            )

@@ -1,0 +1,79 @@
+"""Where base and dataset come from: the hub, a claim, S3, a web server, a ConfigMap.
+
+Each gives a ``Repository`` at one fixed state, and the files of it. The rest of staging does not
+know which it was.
+"""
+
+import os
+from pathlib import Path
+
+from finetune_api.sources import CLAIM_SOURCE_PREFIX, CONFIGMAP_SOURCE_PREFIX
+from finetune_api.spec import Dataset, Model
+from finetune_trainer.sources.folder import Folder
+from finetune_trainer.sources.hub import Hub
+from finetune_trainer.sources.repository import Kind, RemoteFile, Repository, Store, bytes_below
+
+__all__ = [
+    "Folder",
+    "Hub",
+    "Kind",
+    "RemoteFile",
+    "Repository",
+    "Store",
+    "bytes_below",
+    "open_store",
+]
+
+CONFIG = "/etc/finetune"
+CLAIMS = "/sources"
+
+
+def open_store(kind: Kind, part: Model | Dataset) -> Store:
+    """Return the reader of a model's or dataset's source.
+
+    Mounts are looked for below ``FINETUNE_CONFIG_DIR`` and ``FINETUNE_SOURCES_DIR``; tokens are
+    taken from the variables that the operator sets for this very source, never from others.
+    """
+    source = part.source
+    prefix = kind.upper()
+    config = Path(os.environ.get("FINETUNE_CONFIG_DIR", CONFIG))
+    authority = config / "ca" / f"{kind}.crt"
+    trusted = authority if authority.is_file() else None
+    if source.startswith(CONFIGMAP_SOURCE_PREFIX):
+        key = source.rsplit("/", 1)[-1]
+        return Folder(
+            kind=kind,
+            name=source,
+            root=Path(os.environ.get("FINETUNE_DATASET_DIR", config / "dataset")),
+            path=key,
+            way_out=f"check that the ConfigMap exists and has the key {key!r}",
+        )
+    if source.startswith(CLAIM_SOURCE_PREFIX):
+        claim, _, path = source.removeprefix(CLAIM_SOURCE_PREFIX).partition("/")
+        return Folder(
+            kind=kind,
+            name=source,
+            root=Path(os.environ.get("FINETUNE_SOURCES_DIR", CLAIMS)) / claim,
+            path=path,
+            way_out=f"correct {kind}.source, or put it into the claim {claim}",
+        )
+    if source.startswith("s3://"):
+        from finetune_trainer.sources.s3 import S3
+
+        return S3(kind=kind, source=source, endpoint=part.s3.endpoint, authority=trusted)
+    if source.startswith("https://"):
+        from finetune_trainer.sources.https import Https
+
+        return Https(
+            kind=kind,
+            url=source,
+            sha256=part.sha256 or "",
+            token=os.environ.get(f"{prefix}_HTTPS_TOKEN") or None,
+            authority=trusted,
+        )
+    return Hub(
+        kind=kind,
+        source=source,
+        revision=part.revision or "main",
+        token=os.environ.get(f"{prefix}_HF_TOKEN") or None,
+    )

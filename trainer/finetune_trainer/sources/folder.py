@@ -1,0 +1,116 @@
+"""Files that are mounted already: a claim's folder, or a dataset in a ConfigMap.
+
+A folder has no commits. It is taken as it is when staging looks: by names, sizes and times of
+change; the manifest then records the SHA-256 of every file.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
+from finetune_trainer.manifest import sha256_of
+from finetune_trainer.sources.repository import (
+    Kind,
+    OnBytes,
+    RemoteFile,
+    Repository,
+    digest_of,
+    missing,
+    watching,
+)
+from finetune_trainer.sources.transfer import digest_while_copying
+
+
+class Folder:
+    """Reads one folder, or one file, below ``root``; nothing outside ``root`` is ever read."""
+
+    def __init__(self, *, kind: Kind, name: str, root: Path, path: str, way_out: str) -> None:
+        """``way_out`` ends the message that ``path`` is not there."""
+        self.name = name
+        self._kind: Kind = kind
+        self._root = root
+        self._top = root / path if path else root
+        self._way_out = way_out
+
+    def pin(self) -> Repository:
+        """List the files there are now."""
+        try:
+            files = {name: path.stat() for name, path in sorted(self._walk())}
+        except PermissionError as error:
+            raise AccessDenied(
+                f"{self._kind} {self.name} may not be read ({error}): make it readable for uid "
+                f"{os.getuid()} or gid {os.getgid()}"
+            ) from error
+        if not files:
+            raise missing(self._kind)(f"{self._kind} {self.name} holds no file: {self._way_out}")
+        lines = (f"{each.st_mtime_ns} {each.st_size}  {name}" for name, each in files.items())
+        return Repository(
+            kind=self._kind,
+            name=self.name,
+            commit=digest_of(lines),
+            files={
+                name: RemoteFile(name=name, size=each.st_size, sha256=None)
+                for name, each in files.items()
+            },
+        )
+
+    def _walk(self) -> Iterator[tuple[str, Path]]:
+        top = self._inside(self._top)
+        if not top.exists():
+            raise missing(self._kind)(f"{self._kind} {self.name} does not exist: {self._way_out}")
+        if top.is_file():
+            yield self._top.name, top
+            return
+        for folder, _, names in os.walk(top, onerror=_raise):
+            for name in names:
+                path = self._inside(Path(folder) / name)
+                if path.is_file():
+                    yield (Path(folder) / name).relative_to(top).as_posix(), path
+
+    def _inside(self, path: Path) -> Path:
+        """Follow links, as the hub's own cache is full of, but not out of the claim."""
+        real = path.resolve()
+        if not real.is_relative_to(self._root.resolve()):
+            raise InvalidSpec(
+                f"{path.relative_to(self._root)} of {self._kind} {self.name} is a link that leads "
+                "out of it: put the file itself there"
+            )
+        return real
+
+    def here(self, name: str) -> Path | None:
+        """Return where a file lies."""
+        top = self._inside(self._top)
+        return top if top.is_file() else self._inside(top / name)
+
+    def download(
+        self,
+        repository: Repository,
+        names: Iterable[str],
+        into: Path,
+        *,
+        on_bytes: OnBytes = lambda count: None,
+    ) -> dict[str, str]:
+        """Copy files into a folder; return their SHA-256 by name."""
+        digests = {}
+        with watching(into, on_bytes):
+            for name in names:
+                source, target = self.here(name), into / name
+                assert source is not None
+                if target.is_file() and target.stat().st_size == repository.files[name].size:
+                    digests[name] = sha256_of(target)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part = target.with_name(f".{target.name}.part")
+                digests[name] = digest_while_copying(source, part)
+                if part.stat().st_size != repository.files[name].size:
+                    raise Transient(
+                        f"{name} of {self._kind} {self.name} changed while it was copied: it is "
+                        "copied again at the next attempt"
+                    )
+                part.rename(target)
+        return digests
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,210 @@
+"""Files on a web server, pinned by SHA-256: one file, or those that a SHA256SUMS list names.
+
+The list is what ``sha256sum`` prints; its own digest pins everything that it names. Nothing is ever
+fetched without TLS, and a redirect does not change that.
+"""
+
+import hashlib
+import re
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote, urljoin
+
+import httpx
+
+from finetune_api.sources import LIST_OF_SUMS
+from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
+from finetune_trainer.sources.repository import (
+    Kind,
+    OnBytes,
+    RemoteFile,
+    Repository,
+    brief,
+    missing,
+    watching,
+)
+from finetune_trainer.sources.transfer import Broken, fetch
+
+LONGEST_LIST = 1 << 20
+TIMEOUT = httpx.Timeout(60.0, connect=30.0)
+_LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?:\./)?(?P<name>[^/\0].*)")
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
+
+class Https:
+    """Reads one address. ``sha256`` is what the file there has to have."""
+
+    def __init__(
+        self, *, kind: Kind, url: str, sha256: str, token: str | None, authority: Path | None
+    ) -> None:
+        """``authority`` is a file of certificates that are trusted as well as the system's."""
+        self.name = url
+        self._kind: Kind = kind
+        self._sha256 = sha256
+        self._token = token
+        self._authority = authority
+
+    def pin(self) -> Repository:
+        """Return the file, or the files of the list, with sizes."""
+        own = unquote(self.name.rsplit("/", 1)[-1])
+        with self._named(), self._client() as client:
+            sums = self._list(client) if own == LIST_OF_SUMS else {own: self._sha256}
+            files = {
+                name: RemoteFile(name=name, size=self._size(client, name), sha256=digest)
+                for name, digest in sums.items()
+            }
+        return Repository(kind=self._kind, name=self.name, commit=self._sha256, files=files)
+
+    def here(self, name: str) -> Path | None:
+        """Return None: what a server has is elsewhere."""
+        return None
+
+    def download(
+        self,
+        repository: Repository,
+        names: Iterable[str],
+        into: Path,
+        *,
+        on_bytes: OnBytes = lambda count: None,
+    ) -> dict[str, str]:
+        """Bring files into a folder; return their SHA-256 by name."""
+        digests = {}
+        with self._named(), self._client() as client, watching(into, on_bytes):
+            for name in names:
+
+                @contextmanager
+                def read(offset: int, name: str = name) -> Iterator[tuple[int, Iterator[bytes]]]:
+                    with self._opened(client, name, offset) as answer:
+                        found = _RANGE.match(answer.headers.get("Content-Range", ""))
+                        start = int(found[1]) if answer.status_code == 206 and found else 0
+                        try:
+                            # In pieces as they come: of fixed size, the last one before a
+                            # break would be lost.
+                            yield start, answer.iter_raw()
+                        except httpx.TransportError as error:
+                            raise Broken(brief(error)) from error
+
+                what = f"{self._kind} {self.name}"
+                digests[name] = fetch(repository.files[name], read, into, what=what)
+        return digests
+
+    def _list(self, client: httpx.Client) -> dict[str, str]:
+        with client.stream("GET", self.name) as answer:
+            self._check(answer, self.name)
+            text = b""
+            for chunk in answer.iter_raw():
+                text += chunk
+                if len(text) > LONGEST_LIST:
+                    raise InvalidSpec(
+                        f"{self.name} is longer than 1 MiB, so no {LIST_OF_SUMS} list"
+                    )
+        digest = hashlib.sha256(text).hexdigest()
+        if digest != self._sha256:
+            raise InvalidSpec(
+                f"{self.name} has the SHA-256 {digest}, but {self._kind}.sha256 is {self._sha256}: "
+                "if the change is meant, write the new one"
+            )
+        sums = {}
+        for line in text.decode(errors="replace").splitlines():
+            found = _LINE.fullmatch(line)
+            if found is None or ".." in found["name"].split("/"):
+                raise InvalidSpec(
+                    f"{self.name} has the line {line[:100]!r}, which is none that sha256sum "
+                    "prints for a file beside it: run sha256sum in the folder of the files"
+                )
+            sums[found["name"]] = found["sum"]
+        return sums
+
+    def _size(self, client: httpx.Client, name: str) -> int:
+        """Ask for the first byte: not every server answers HEAD."""
+        with self._opened(client, name, 0, last=0) as answer:
+            if answer.status_code == 416:
+                return 0
+            found = _RANGE.match(answer.headers.get("Content-Range", ""))
+            size = found[2] if found else answer.headers.get("Content-Length")
+            if size is None:
+                raise InvalidSpec(
+                    f"{self._address(name)} is sent without its size, so nobody can tell whether "
+                    "it arrived whole: serve it as a plain file"
+                )
+            return int(size)
+
+    @contextmanager
+    def _opened(
+        self, client: httpx.Client, name: str, offset: int, *, last: int | None = None
+    ) -> Iterator[httpx.Response]:
+        whole = not offset and last is None
+        headers = {} if whole else {"Range": f"bytes={offset}-{'' if last is None else last}"}
+        try:
+            with client.stream("GET", self._address(name), headers=headers) as answer:
+                self._check(answer, name)
+                yield answer
+        except httpx.TransportError as error:
+            if last is None:
+                self._refuse_certificate(error)
+                raise Broken(brief(error)) from error
+            raise
+
+    def _address(self, name: str) -> str:
+        return urljoin(self.name, quote(name))
+
+    def _client(self) -> httpx.Client:
+        context = ssl.create_default_context()
+        if self._authority is not None:
+            try:
+                context.load_verify_locations(self._authority)
+            except (OSError, ssl.SSLError) as error:
+                raise InvalidSpec(
+                    f"{self._kind}.caConfigMapRef holds no certificates in PEM ({error})"
+                ) from error
+        # The bytes as they are: an unpacked answer would have another size and another digest.
+        headers = {"Accept-Encoding": "identity"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return httpx.Client(verify=context, headers=headers, timeout=TIMEOUT, follow_redirects=True)
+
+    def _check(self, answer: httpx.Response, name: str) -> None:
+        """Say what a refusal means for this job."""
+        status, what = answer.status_code, f"{self._kind} {self._address(name)}"
+        if answer.url.scheme != "https":
+            raise InvalidSpec(f"{what} is redirected to {answer.url}, which is not https://")
+        if status in (401, 403):
+            secret = f"{self._kind}.tokenSecretRef"
+            way_out = (
+                f"the token in {secret} is invalid or may not read it: replace it"
+                if self._token
+                else f"name a Secret with a token in {secret}"
+            )
+            raise AccessDenied(f"the server refuses {what} (HTTP {status}): {way_out}")
+        if status in (404, 410):
+            raise missing(self._kind)(
+                f"{what} does not exist (HTTP {status}): correct {self._kind}.source"
+            )
+        empty = status == 416 and answer.headers.get("Content-Range") == "bytes */0"
+        if status not in (200, 206) and not empty:
+            error = f"the server answers HTTP {status} for {what}"
+            if status < 500 and status not in (408, 416, 425, 429):
+                raise InvalidSpec(f"{error}: correct {self._kind}.source")
+            raise Transient(f"{error}: it is tried again")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except TrainerError:
+            raise
+        except httpx.HTTPError as error:
+            self._refuse_certificate(error)
+            raise Transient(
+                f"{self._kind} {self.name} cannot be reached ({brief(error)}): it is tried again; "
+                "check the address and the network policy if it stays so"
+            ) from error
+
+    def _refuse_certificate(self, error: BaseException) -> None:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise InvalidSpec(
+                f"the certificate of {self.name} is not trusted ({brief(error)}): name a ConfigMap "
+                f"with its authority in {self._kind}.caConfigMapRef"
+            ) from error

@@ -1,0 +1,231 @@
+"""Objects in S3 or what speaks its protocol, through fsspec: one object, or all below a prefix.
+
+A bucket has no commits. It is pinned by the digest of the list of its objects (name, size, ETag),
+and every read asks for the ETag of that list, so that no mixture of two states is ever staged.
+"""
+
+import os
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from finetune_trainer.errors import (
+    AccessDenied,
+    InvalidSpec,
+    TrainerError,
+    Transient,
+    is_full_volume,
+)
+from finetune_trainer.sources.repository import (
+    Kind,
+    OnBytes,
+    RemoteFile,
+    Repository,
+    brief,
+    digest_of,
+    missing,
+    watching,
+)
+from finetune_trainer.sources.transfer import Broken, fetch
+
+BLOCK = 16 << 20
+"""Bytes asked for at once."""
+IDENTITIES = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
+"""Variables that a cloud sets in a pod whose service account has an identity."""
+
+
+class S3:
+    """Reads one object or prefix. Credentials are taken from variables that begin with ``kind``."""
+
+    def __init__(
+        self,
+        *,
+        kind: Kind,
+        source: str,
+        endpoint: str | None,
+        authority: Path | None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        """``source`` is ``s3://bucket/path``; ``authority`` a file of certificates to trust."""
+        self.name = source
+        self._kind: Kind = kind
+        self._path = source.removeprefix("s3://").rstrip("/")
+        self._endpoint = endpoint
+        self._authority = authority
+        self._environment = environment
+        self._etags: dict[str, str] = {}
+        self._keys: dict[str, str] = {}
+
+    def pin(self) -> Repository:
+        """List the objects there are now."""
+        with self._named():
+            found = self._files().find(self._path, detail=True)
+        files = {}
+        for path, each in sorted(found.items()):
+            name = PurePosixPath(path).name if path == self._path else path[len(self._path) + 1 :]
+            if each["type"] != "file" or path.endswith("/") or ".." in name.split("/"):
+                continue
+            self._etags[name], self._keys[name] = each["ETag"], path
+            files[name] = RemoteFile(name=name, size=each["size"], sha256=None)
+        if not files:
+            raise missing(self._kind)(
+                f"{self._kind} {self.name} holds no object: correct {self._kind}.source"
+            )
+        lines = (f"{self._etags[name]} {file.size}  {name}" for name, file in files.items())
+        return Repository(kind=self._kind, name=self.name, commit=digest_of(lines), files=files)
+
+    def here(self, name: str) -> Path | None:
+        """Return None: what a bucket has is elsewhere."""
+        return None
+
+    def download(
+        self,
+        repository: Repository,
+        names: Iterable[str],
+        into: Path,
+        *,
+        on_bytes: OnBytes = lambda count: None,
+    ) -> dict[str, str]:
+        """Bring objects into a folder; return their SHA-256 by name."""
+        digests = {}
+        with self._named(), watching(into, on_bytes):
+            files = self._files()
+            for name in names:
+
+                @contextmanager
+                def read(offset: int, name: str = name) -> Iterator[tuple[int, Iterator[bytes]]]:
+                    with self._reading(name):
+                        file = files.open(
+                            self._keys[name], "rb", block_size=BLOCK, cache_type="none"
+                        )
+                    with file:
+                        if file.details["ETag"] != self._etags[name]:
+                            raise self._changed(name)
+                        file.seek(offset)
+                        yield offset, self._chunks(file, name)
+
+                what = f"{self._kind} {self.name}"
+                digests[name] = fetch(repository.files[name], read, into, what=what)
+        return digests
+
+    def _chunks(self, file: Any, name: str) -> Iterator[bytes]:
+        while True:
+            with self._reading(name):
+                chunk = file.read(BLOCK)
+            if not chunk:
+                return
+            yield chunk
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Tell a transfer that broke from a refusal."""
+        import aiohttp
+        import botocore.exceptions
+        from fsspec.exceptions import FSTimeoutError
+        from s3fs.utils import FileExpired
+
+        try:
+            yield
+        except FileExpired as error:
+            raise self._changed(name) from error
+        except (FileNotFoundError, PermissionError):
+            raise
+        except (
+            OSError,
+            aiohttp.ClientError,
+            FSTimeoutError,
+            botocore.exceptions.HTTPClientError,
+        ) as error:
+            if is_full_volume(error):
+                raise
+            raise Broken(brief(error)) from error
+
+    def _changed(self, name: str) -> Transient:
+        return Transient(
+            f"{name} of {self._kind} {self.name} changed while it was read: the next attempt "
+            "begins with what is there then"
+        )
+
+    def _files(self) -> Any:
+        """Return the file system. Without credentials and identity, only public buckets are read.
+
+        The chain that botocore follows by itself would end at the node's own identity.
+        """
+        import s3fs
+
+        key = self._own("AWS_ACCESS_KEY_ID")
+        client: dict[str, Any] = {"region_name": self._own("AWS_REGION") or "us-east-1"}
+        if self._authority is not None:
+            client["verify"] = str(self._authority)
+        return s3fs.S3FileSystem(
+            anon=not key and not self._has_identity(),
+            key=key,
+            secret=self._own("AWS_SECRET_ACCESS_KEY"),
+            token=self._own("AWS_SESSION_TOKEN"),
+            endpoint_url=self._endpoint,
+            client_kwargs=client,
+            config_kwargs={
+                "connect_timeout": 20,
+                "read_timeout": 60,
+                "retries": {"max_attempts": 3, "mode": "standard"},
+            },
+            skip_instance_cache=True,
+            use_listings_cache=False,
+        )
+
+    def _own(self, name: str) -> str | None:
+        return self._environment.get(f"{self._kind.upper()}_{name}") or None
+
+    def _has_identity(self) -> bool:
+        return any(self._environment.get(name) for name in IDENTITIES)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say what the store's refusal means for this job."""
+        import botocore.exceptions
+
+        what, whose = f"{self._kind} {self.name}", self._kind
+        try:
+            yield
+        except TrainerError:
+            raise
+        except (PermissionError, botocore.exceptions.NoCredentialsError) as error:
+            way_out = (
+                f"check that the key in {whose}.s3.secretRef is right and may list and read it"
+                if self._own("AWS_ACCESS_KEY_ID")
+                else "check that the role of access.serviceAccountName may list and read it"
+                if self._has_identity()
+                else f"name a Secret in {whose}.s3.secretRef, or a cloud identity in "
+                "access.serviceAccountName"
+            )
+            raise AccessDenied(
+                f"the store refuses {what} ({_refusal(error)}): {way_out}"
+            ) from error
+        except FileNotFoundError as error:
+            raise missing(self._kind)(
+                f"{what} does not exist: correct {whose}.source, or {whose}.s3.endpoint"
+            ) from error
+        except (botocore.exceptions.SSLError, ssl.SSLError) as error:
+            raise InvalidSpec(
+                f"the certificate of {self._endpoint or 'the store'} is not trusted "
+                f"({brief(error)}): name a ConfigMap with its authority in {whose}.caConfigMapRef"
+            ) from error
+        except (botocore.exceptions.BotoCoreError, OSError) as error:
+            if is_full_volume(error):
+                raise
+            raise Transient(
+                f"the store cannot be reached for {what} ({brief(error)}): it is tried again; "
+                f"check {whose}.s3.endpoint and the network policy if it stays so"
+            ) from error
+
+
+def _refusal(error: BaseException) -> str:
+    """Return the store's own words, which name the right that is missing."""
+    cause = error.__cause__
+    return brief(cause if cause is not None else error)

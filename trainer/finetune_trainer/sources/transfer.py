@@ -1,0 +1,99 @@
+"""One file, byte by byte, going on where it broke off: the same for every kind of source.
+
+What has arrived lies in ``.<name>.part`` and survives the process; the file gets its name when it
+is whole.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from finetune_trainer.errors import Transient, is_full_volume
+from finetune_trainer.manifest import sha256_of
+from finetune_trainer.progress import log
+from finetune_trainer.sources.repository import RemoteFile, brief
+
+CHUNK = 1 << 20
+PAUSES = (0.0, 1.0, 4.0, 15.0)
+"""Seconds before each further try in a row that brought nothing; after them the stage ends."""
+
+Read = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
+"""Opens a file at an offset; gives the offset that it really begins at, and the bytes from there.
+A source that cannot begin in the middle begins at 0."""
+
+
+class Broken(Exception):
+    """A transfer that ended before its file was whole; it may be gone on with."""
+
+
+def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
+    """Bring a file into a folder; return its SHA-256. ``read`` raises Broken where that may help.
+
+    ``what`` is what messages call the repository.
+    """
+    target = into / file.name
+    if target.is_file() and target.stat().st_size == file.size:
+        digest = sha256_of(target)
+        if file.sha256 in (None, digest):
+            return digest
+        target.unlink()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    digest = _complete(part, file, read, what)
+    if file.sha256 not in (None, digest):
+        part.unlink()
+        raise Transient(
+            f"{file.name} of {what} arrived damaged (SHA-256 {digest}, it should be "
+            f"{file.sha256}): it is fetched again at the next attempt"
+        )
+    part.rename(target)
+    return digest
+
+
+def _complete(part: Path, file: RemoteFile, read: Read, what: str) -> str:
+    part.touch()
+    if part.stat().st_size > file.size:
+        part.write_bytes(b"")
+    tries = 0
+    while True:
+        before = part.stat().st_size
+        try:
+            if before < file.size or not file.size:
+                _append(part, read, before, file.size)
+            if part.stat().st_size == file.size:
+                return sha256_of(part)
+            raise Broken(f"{part.stat().st_size} of {file.size} bytes came")
+        except Broken as error:
+            if is_full_volume(error):
+                raise
+            tries = 0 if part.stat().st_size > before else tries + 1
+            if tries == len(PAUSES):
+                raise Transient(
+                    f"{file.name} of {what} broke off at {part.stat().st_size} of {file.size} "
+                    f"bytes ({brief(error.__cause__ or error)}): it is gone on with at the next "
+                    "attempt"
+                ) from error
+            log(f"{file.name} broke off at {part.stat().st_size} bytes: going on")
+            time.sleep(PAUSES[tries])
+
+
+def _append(part: Path, read: Read, offset: int, size: int) -> None:
+    with read(offset) as (start, chunks), part.open("r+b") as out:
+        out.truncate(start)
+        out.seek(start)
+        for chunk in chunks:
+            out.write(chunk)
+            if out.tell() > size:
+                raise Broken(f"more than the promised {size} bytes came")
+
+
+def digest_while_copying(source: Path, target: Path) -> str:
+    """Copy a file; return its SHA-256, which costs no second reading."""
+    digest = hashlib.sha256()
+    with source.open("rb") as file, target.open("wb") as out:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            out.write(chunk)
+    return digest.hexdigest()
