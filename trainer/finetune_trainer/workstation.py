@@ -17,7 +17,8 @@ from typing import Any
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
-from finetune_api.spec import CONFIGMAP_SOURCE_PREFIX, FineTuneJobSpec
+from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX
+from finetune_api.spec import FineTuneJobSpec
 from finetune_trainer import specfile
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import Asked

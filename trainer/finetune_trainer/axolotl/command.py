@@ -12,7 +12,7 @@ from finetune_api import API_VERSION, KIND
 from finetune_api.crd import NAME_MAX_LENGTH
 from finetune_api.resolve import InvalidSpec as Unresolvable
 from finetune_api.resolve import builtin_defaults, resolve
-from finetune_api.spec import HF_SOURCE
+from finetune_api.sources import HF_SOURCE
 from finetune_trainer import specfile
 from finetune_trainer.axolotl import data, recipe
 from finetune_trainer.axolotl.reader import Settings
