@@ -108,7 +108,12 @@ class Quantization(ApiModel):
 class AdvancedTraining(ApiModel):
     """What most jobs leave alone."""
 
-    backend: Literal["trl"] = field("Library that trains.", "trl", edit=Edit.RETRAIN)
+    backend: Literal["unsloth", "trl"] = field(
+        "Library that trains. trl is in every trainer image; unsloth takes less memory and time on "
+        "a GPU, and must be built into the image.",
+        "trl",
+        edit=Edit.RETRAIN,
+    )
     micro_batch_size: int | None = field(
         "Rows in one forward pass; it must divide effectiveBatchSize. A written value is never "
         "changed; where it is left out and does not fit the card it is halved, with the effective "
@@ -171,6 +176,15 @@ class AdvancedTraining(ApiModel):
         edit=Edit.NOTHING,
         builtin="once an epoch, where rows are held out",
         ge=1,
+    )
+    early_stopping_patience: int | None = field(
+        "Evaluations in a row without a lower loss on the held-out rows after which training "
+        "ends. The adapter is then that of the lowest loss; otherwise it is the last step's.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="none: all steps are trained",
+        ge=1,
+        le=1000,
     )
     save_steps: int | None = field(
         "Optimizer steps between checkpoints.",
@@ -246,6 +260,12 @@ class Training(ApiModel):
     lora: Lora = field("The adapter.", Lora(), edit=Edit.RETRAIN)
     seed: int = field(
         "Seed of initialisation and shuffling.", 3407, edit=Edit.RETRAIN, ge=0, le=4294967295
+    )
+    deterministic: bool = field(
+        "Use only algorithms that give the same bits on every run on the same card: slower. A CPU "
+        "always does.",
+        False,
+        edit=Edit.RETRAIN,
     )
     advanced: AdvancedTraining = field(
         "What most jobs leave alone.", AdvancedTraining(), edit=Edit.RETRAIN

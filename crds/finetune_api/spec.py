@@ -672,4 +672,15 @@ class FineTuneJobSpec(ApiModel):
                 s.dataset.validation_fraction == 0 and s.training.advanced.eval_steps is not None
             ),
         ),
+        Rule(
+            cel="!has(self.dataset.validationFraction) || self.dataset.validationFraction != 0.0 "
+            "|| !has(self.training) || !has(self.training.advanced) "
+            "|| !has(self.training.advanced.earlyStoppingPatience)",
+            message="earlyStoppingPatience needs held-out rows, and validationFraction: 0 holds "
+            "out none: remove one of them",
+            fails=lambda s: (
+                s.dataset.validation_fraction == 0
+                and s.training.advanced.early_stopping_patience is not None
+            ),
+        ),
     )

@@ -101,6 +101,9 @@ class Artifacts(StatusModel):
     )
     dataset_digest: str | None = Field(None, description="Commit or digest of the dataset.")
     adapter: str | None = Field(None, description="Digest of the adapter's manifest.")
+    backend: str | None = Field(None, description="Library that trained, with its version.")
+    attention: str | None = Field(None, description="Attention kernel that it was trained with.")
+    device: str | None = Field(None, description="Card that it was trained on, or cpu.")
     merged: str | None = Field(None, description="Digest of the merged model's manifest.")
     merged_dtype: str | None = Field(None, description="Number format of the merged model.")
     evaluation: Evaluation | None = Field(

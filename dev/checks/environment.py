@@ -20,7 +20,7 @@ from cluster.shell import logged
 UV_VERSION = "0.13.9"
 FOLDER = paths.REPO / ".venv"
 CONSTRAINTS = [
-    paths.REPO / "constraints" / f"{name}.txt" for name in ("operator", "trainer", "dev")
+    paths.REPO / "constraints" / f"{name}.txt" for name in ("operator", "trainer", "unsloth", "dev")
 ]
 OVERRIDES = paths.REPO / "constraints" / "overrides.txt"
 LOG = paths.CACHE / "tests" / "venv.log"

@@ -66,7 +66,12 @@ OPERATOR = Image(
 TRAINER = Image(
     name="finetune-trainer",
     dockerfile="Dockerfile.trainer",
-    inputs=("constraints/trainer.txt", "crds/finetune_api", "trainer/finetune_trainer"),
+    inputs=(
+        "constraints/trainer.txt",
+        "constraints/unsloth.txt",
+        "crds/finetune_api",
+        "trainer/finetune_trainer",
+    ),
     below="base",
 )
 # The trainer image without our code: what vLLM lies on, so that a change of our code does not
@@ -74,7 +79,7 @@ TRAINER = Image(
 PACKAGES = Image(
     name="finetune-trainer-packages",
     dockerfile="Dockerfile.trainer",
-    inputs=("constraints/trainer.txt",),
+    inputs=("constraints/trainer.txt", "constraints/unsloth.txt"),
     empty=("crds/finetune_api", "trainer/finetune_trainer"),
     below="base",
 )

@@ -1,13 +1,13 @@
 import socket
 from collections.abc import Callable, Iterator
-from multiprocessing.context import ForkServerContext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.trainer import tiny
 from tests.trainer.hub import Hub, serving
-from tests.trainer.workshop import Workshop, server
+from tests.trainer.workshop import Server, Workshop, server
 
 MakeWorkshop = Callable[..., Workshop]
 
@@ -26,9 +26,27 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def context(hub: Hub) -> Iterator[ForkServerContext]:
-    with server(HF_ENDPOINT=hub.url, OMP_NUM_THREADS="1", HF_HUB_DISABLE_TELEMETRY="1") as found:
-        yield found
+def servers(hub: Hub) -> Iterator["Servers"]:
+    with ExitStack() as stack:
+        yield Servers(hub, stack)
+
+
+class Servers(dict[str, Server]):
+    """The server of each backend, started when a test first needs it."""
+
+    def __init__(self, hub: Hub, stack: ExitStack) -> None:
+        super().__init__()
+        self._hub = hub
+        self._stack = stack
+
+    def __missing__(self, backend: str) -> Server:
+        environment = {
+            "HF_ENDPOINT": self._hub.url,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+        self[backend] = self._stack.enter_context(server(backend, **environment))
+        return self[backend]
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +62,7 @@ def repositories(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.fixture(scope="session")
 def make(
-    context: ForkServerContext,
+    servers: dict[str, Server],
     repositories: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> MakeWorkshop:
@@ -53,7 +71,7 @@ def make(
     def made(*, work: Path | None = None, **changes: Any) -> Workshop:
         job = tiny.job(repositories["chat"], repositories["rows"], **changes)
         folder = tmp_path_factory.mktemp("job")
-        return Workshop(context, folder, work or folder / "work", job)
+        return Workshop(servers, folder, work or folder / "work", job)
 
     return made
 

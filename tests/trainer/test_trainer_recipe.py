@@ -14,6 +14,7 @@ import transformers
 from pydantic import BaseModel
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.faults import without_unsloth
 from tests.trainer.workshop import Workshop
 from trl.trainer.sft_config import SFTConfig
 
@@ -24,13 +25,15 @@ from finetune_trainer.backends import Order, trl, words
 from finetune_trainer.dataset import Tokens
 from finetune_trainer.device import Device
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.ladder import Rung
 
 CPU = Device(name="cpu", cuda=False)
 A10G = Device(name="NVIDIA A10G", cuda=True, capability=(8, 6))
 T4 = Device(name="Tesla T4", cuda=True, capability=(7, 5))
+TWO = Rung(micro_batch=2)
 
 
-def order(recipe: Training, *, micro_batch: int = 2, packed: bool = False) -> Order:
+def order(recipe: Training, *, rung: Rung = TWO, packed: bool = False) -> Order:
     nothing = np.zeros(0, dtype=np.int32)
     borders = np.zeros(1, dtype=np.int64)
     return Order(
@@ -42,10 +45,11 @@ def order(recipe: Training, *, micro_batch: int = 2, packed: bool = False) -> Or
         train=Tokens(input_ids=nothing, labels=nothing, rows=borders, sequences=borders),
         held_out=None,
         max_steps=10,
-        micro_batch=micro_batch,
+        rung=rung,
         scratch=Path("scratch"),
         checkpoint=None,
         publish_checkpoint=lambda scratch, step: None,
+        checkpoint_of=lambda step: Path(),
     )
 
 
@@ -130,6 +134,8 @@ ELSEWHERE = {
     "maxSteps": "test_steps, test_each_stage_reports_what_it_made",
     "packing": "test_packing_is_worth_it_from_200_steps_on",
     "trainOn": "test_what_is_trained_on_reaches_the_labels",
+    "deterministic": "test_deterministic_algorithms_are_chosen",
+    "advanced.earlyStoppingPatience": "test_it_ends_early_with_the_adapter_of_the_lowest_loss",
     "advanced.overlong": "test_overlong_rows_are_cut_where_that_is_asked_for",
     "advanced.backend": "test_the_backend_is_the_one_that_is_named",
     "advanced.microBatchSize": "test_the_micro_batch_reaches_the_trainer",
@@ -176,7 +182,7 @@ def test_every_optimizer_can_take_a_step(name: str) -> None:
 
 
 def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:
-    arguments = words.arguments(order(recipe(), micro_batch=4), CPU)
+    arguments = words.arguments(order(recipe(), rung=Rung(micro_batch=4)), CPU)
     assert arguments["per_device_train_batch_size"] == 4
     assert arguments["gradient_accumulation_steps"] == 1
     workshop = make(training={"maxSteps": 1, "advanced": {"microBatchSize": 4}})
@@ -188,9 +194,49 @@ def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop)
     assert facts == [4, 2]
 
 
-def test_the_backend_is_the_one_that_is_named() -> None:
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+def test_deterministic_algorithms_are_chosen(make: MakeWorkshop, backend: str) -> None:
+    workshop = make(
+        training={"maxSteps": 1, "deterministic": True, "advanced": {"backend": backend}}
+    )
+    assert "deterministic algorithms only" in workshop.stage_and_train().log
+
+
+def test_what_unsloth_would_change_on_a_cpu_stays(make: MakeWorkshop) -> None:
+    workshop = make(
+        training={"maxSteps": 2, "packing": "always", "advanced": {"backend": "unsloth"}}
+    )
+    log = workshop.stage_and_train().log
+    assert "optim stays paged_adamw_8bit" in log
+    assert "packing stays True" in log
+
+
+def test_unsloth_does_not_fall_back_to_the_cpu_where_it_must_not(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 1, "advanced": {"backend": "unsloth"}})
+    workshop.succeed("stage")
+    ended = workshop.run("train", UNSLOTH_DISABLE_CPU_FALLBACK="1")
+    assert (ended.code, ended.result["reason"]) == (75, "Transient")
+    assert "CUDA finds none" in ended.message
+
+
+def test_an_image_without_unsloth_says_so_while_staging(
+    make: MakeWorkshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = make(training={"advanced": {"backend": "unsloth"}})
+    ended = workshop.meeting(without_unsloth).run("stage")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "training.advanced.backend is unsloth, which this trainer image does not" in (
+        ended.message
+    )
+    assert workshop.published() == []
+
+
+def test_the_backend_is_the_one_that_is_named(make: MakeWorkshop) -> None:
     from finetune_trainer import backends
 
+    workshop = make(training={"maxSteps": 2, "advanced": {"backend": "unsloth"}})
+    trained = workshop.stage_and_train()
+    assert trained.result["artifacts"]["backend"].startswith("unsloth 2026.")
     assert type(backends.load("trl")) is trl.TrlBackend
     with pytest.raises(ValueError, match="no such backend: other"):
         backends.load("other")

@@ -15,8 +15,8 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Running, Workshop
 
-from finetune_trainer import backends, guards, manifest
-from finetune_trainer.backends import trl
+from finetune_trainer import backends, manifest
+from finetune_trainer.backends import sft, trl
 from finetune_trainer.curves import Curves, Points
 from finetune_trainer.errors import Stopped
 
@@ -253,47 +253,11 @@ def test_a_base_that_gives_no_number_ends_at_once(
     assert not list((workshop.work / "checkpoints").glob("step-*"))
 
 
-class Ladder:
-    """Runs out of memory, for real as far as Python can tell, above a certain micro-batch."""
-
-    def __init__(self, fits: int) -> None:
-        self.fits = fits
-        self.tried: list[int] = []
-
-    def attempt(self, micro_batch: int) -> int:
-        self.tried.append(micro_batch)
-        if micro_batch > self.fits:
-            raise backends.TooLarge("1.0 GiB were allocated when it ran out")
-        return micro_batch
-
-
-@pytest.mark.parametrize(
-    ("start", "fits", "written", "tried"),
-    [(8, 2, False, [8, 4, 2]), (2, 2, False, [2]), (2, 0, False, [2, 1]), (4, 2, True, [4])],
-)
-def test_the_micro_batch_is_halved_until_it_fits(
-    start: int, fits: int, written: bool, tried: list[int]
-) -> None:
-    ladder = Ladder(fits)
-
-    def climb() -> int:
-        return guards.shrink_until_it_fits(
-            ladder.attempt, micro_batch=start, written=written, too_large=backends.TooLarge
-        )
-
-    if tried[-1] > fits:
-        with pytest.raises(backends.TooLarge):
-            climb()
-    else:
-        assert climb() == tried[-1]
-    assert ladder.tried == tried
-
-
 def test_running_out_of_memory_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trl, "_train", out_of_memory)
+    monkeypatch.setattr(sft, "_train", out_of_memory)
     with pytest.raises(backends.TooLarge, match="GiB were allocated"):
         trl.TrlBackend().train(None, None, Path())  # type: ignore[arg-type]
 

@@ -104,7 +104,7 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
             "effectiveBatchSize": 4,
             "sequenceLength": 128,
             "packing": "never",
-            "advanced": {"gradientCheckpointing": False},
+            "advanced": {"backend": "trl", "gradientCheckpointing": False},
         },
     }
     found = resolve(merged(spec, changes), builtin_defaults())

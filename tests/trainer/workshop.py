@@ -4,19 +4,26 @@ Each command is a real process (it can be killed, it has its own exit code and e
 seconds that importing torch, transformers and TRL takes are paid once for all of them.
 """
 
+import copy
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["finetune_trainer.backends.trl", "finetune_trainer.merge", "finetune_trainer.__main__"]
+PRELOAD = {
+    # Unsloth changes the libraries under it as it is imported: each backend has its own server.
+    "trl": ["finetune_trainer.backends.trl"],
+    "unsloth": ["finetune_trainer.backends.unsloth"],
+}
+COMMON = ["finetune_trainer.merge", "finetune_trainer.__main__"]
 DEADLINE = 120.0
 
 
@@ -63,9 +70,10 @@ class Workshop:
     """One job on one volume."""
 
     def __init__(
-        self, context: ForkServerContext, folder: Path, work: Path, job: dict[str, Any]
+        self, servers: dict[str, "Server"], folder: Path, work: Path, job: dict[str, Any]
     ) -> None:
-        self.context = context
+        self.servers = servers
+        self.fault: Callable[[], None] | None = None
         self.folder = folder
         self.work = work
         self.work.mkdir(parents=True, exist_ok=True)
@@ -74,6 +82,12 @@ class Workshop:
     def write(self, job: dict[str, Any]) -> None:
         self.job = job
         (self.folder / "job.json").write_text(json.dumps(job))
+
+    def meeting(self, fault: Callable[[], None]) -> "Workshop":
+        """Return the same job on the same volume; ``fault`` is called first in its processes."""
+        other = copy.copy(self)
+        other.fault = fault
+        return other
 
     def start(
         self,
@@ -91,11 +105,10 @@ class Workshop:
         } | environment
         log = self.folder / "log"
         log.touch()
-        function, *first = target or (command,)
-        process = self.context.Process(
-            target=function, args=(*first, [*arguments, *options], environment, str(log))
-        )
-        process.start()
+        usual = (command,) if self.fault is None else (broken_command, self.fault)
+        function, *first = target or usual
+        server = self.servers[self.job["training"]["advanced"]["backend"]]
+        process = server.start(function, *first, [*arguments, *options], environment, str(log))
         return Running(process=process, folder=self.folder)
 
     def run(self, command: str, *options: str, **environment: str) -> Ended:
@@ -115,20 +128,38 @@ class Workshop:
         return sorted(path.parent.name for path in self.work.glob("*/manifest.json"))
 
 
+class Server:
+    """A process that has one backend's libraries loaded, and is forked for each command."""
+
+    def __init__(self, backend: str) -> None:
+        # multiprocessing has one such server for the whole process; here are two.
+        self._server = multiprocessing.forkserver.ForkServer()
+        self._server.set_forkserver_preload([*PRELOAD[backend], *COMMON])
+
+    def start(self, target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+        process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
+        module = multiprocessing.forkserver
+        usual = module.connect_to_new_process
+        module.connect_to_new_process = self._server.connect_to_new_process
+        try:
+            process.start()
+        finally:
+            module.connect_to_new_process = usual
+        return process
+
+
 @contextmanager
-def server(**environment: str) -> Iterator[ForkServerContext]:
-    """Start the server that commands are forked from, with its own environment."""
+def server(backend: str, **environment: str) -> Iterator[Server]:
+    """Start the server that a backend's commands are forked from, with its own environment."""
     before = dict(os.environ)
     # The server of Python 3.11 does not get this process's path for what it preloads.
     os.environ.update(environment | {"PYTHONPATH": os.pathsep.join(sys.path)})
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    found = Server(backend)
     try:
-        first = context.Process(target=_nothing)
-        first.start()
+        first = found.start(_nothing)
         first.join()
         assert first.exitcode == 0
-        yield context
+        yield found
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -136,6 +167,14 @@ def server(**environment: str) -> Iterator[ForkServerContext]:
 
 def _nothing() -> None:
     """Make the server start and import what it preloads."""
+
+
+def broken_command(
+    fault: Callable[[], None], arguments: list[str], environment: dict[str, str], log: str
+) -> None:
+    """Break something in this process, then run a command in it."""
+    fault()
+    command(arguments, environment, log)
 
 
 def command(arguments: list[str], environment: dict[str, str], log: str) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
-from finetune_trainer import threads
+from finetune_trainer import lock, threads
 from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate import cards
 from finetune_trainer.estimate.budget import Asked
@@ -126,20 +126,21 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
     job = read_job(options.config)
     layout = Layout(work=options.work)
     progress.serve()
-    if options.command == "stage":
-        from finetune_trainer import stage
+    with lock.held(layout, options.command):
+        if options.command == "stage":
+            from finetune_trainer import stage
 
-        return stage.run(job, layout, progress, asked=_asked(options))
-    os.environ.update(OFFLINE)
-    if options.command == "train":
-        from finetune_trainer import train
+            return stage.run(job, layout, progress, asked=_asked(options))
+        os.environ.update(OFFLINE)
+        if options.command == "train":
+            from finetune_trainer import train
 
-        return train.run(job, layout, progress, stop, max_gpu_seconds=options.max_gpu_seconds)
-    from finetune_trainer import merge
+            return train.run(job, layout, progress, stop, max_gpu_seconds=options.max_gpu_seconds)
+        from finetune_trainer import merge
 
-    return merge.run(
-        job, layout, progress, build=options.build, dtype=options.dtype, base=options.base
-    )
+        return merge.run(
+            job, layout, progress, build=options.build, dtype=options.dtype, base=options.base
+        )
 
 
 def _asked(options: argparse.Namespace) -> Asked:

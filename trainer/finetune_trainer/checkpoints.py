@@ -27,12 +27,24 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-def save(folder: Path, scratch: Path, *, step: int, key: str, facts: dict[str, Any]) -> Path:
-    """Publish ``scratch`` as the checkpoint of ``step`` and drop all but the newest ``KEEP``."""
+def save(
+    folder: Path,
+    scratch: Path,
+    *,
+    step: int,
+    key: str,
+    facts: dict[str, Any],
+    spare: int | None = None,
+) -> Path:
+    """Publish ``scratch`` as the checkpoint of ``step`` and drop all but the newest ``KEEP``.
+
+    The one of step ``spare`` stays in any case.
+    """
     final = folder / f"step-{step}"
     manifest.publish(scratch, final, kind=KIND, key=key, facts=facts)
     for old in _numbered(folder)[KEEP:]:
-        manifest.withdraw(old)
+        if old.name != f"step-{spare}":
+            manifest.withdraw(old)
     for broken in folder.glob(".corrupt-*"):
         shutil.rmtree(broken, ignore_errors=True)
     return final
@@ -71,6 +83,19 @@ def newest(folder: Path, *, key: str, versions: dict[str, str]) -> Checkpoint | 
             )
         return Checkpoint(step=found.facts["step"], path=path, facts=found.facts)
     return None
+
+
+def of_step(folder: Path, step: int, *, key: str) -> Path:
+    """Return the checkpoint of a step; raises ResumeRefused where it is not intact."""
+    path = folder / f"step-{step}"
+    try:
+        manifest.verify(path, kind=KIND, key=key)
+    except manifest.ManifestError as problem:
+        raise ResumeRefused(
+            f"the checkpoint with the lowest loss on the held-out rows is damaged ({problem}): set "
+            "spec.rerun to train anew"
+        ) from None
+    return path
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -207,6 +207,11 @@ class Tokeniser:
                 f"no row is left to train on ({self.seen} read, {dropped} dropped, "
                 f"{int(held_out.sum())} held out): add rows, or lower dataset.validationFraction"
             )
+        if self._job.training.advanced.early_stopping_patience and not evaluation.size:
+            raise DatasetInvalid(
+                "training.advanced.earlyStoppingPatience needs held-out rows, and of these "
+                f"{kept} rows none is held out: set or raise dataset.validationFraction"
+            )
         groups, plan = self._plan(training)
         train = self._gather(groups)
         evaluated = self._gather([[int(each)] for each in evaluation])

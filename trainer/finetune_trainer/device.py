@@ -41,6 +41,20 @@ def detect() -> Device:
     return Device(name="cpu", cuda=False)
 
 
+NO_FALLBACK = "UNSLOTH_DISABLE_CPU_FALLBACK"
+"""Set to 1 in the trainer image: there Unsloth trains on a card or not at all."""
+
+
+def refuse_fallback() -> None:
+    """Raise Transient where Unsloth would fall back to the CPU and must not."""
+    if os.environ.get(NO_FALLBACK) == "1" and not detect().cuda:
+        raise Transient(
+            "training.advanced.backend is unsloth, which trains on a GPU here, but CUDA finds "
+            "none: check the node's driver (nvidia-smi) and device plugin, or set the backend to "
+            "trl to train on the CPU"
+        )
+
+
 def check(recipe: Training, device: Device) -> None:
     """Refuse a recipe that this device cannot compute."""
     compute = recipe.advanced.quantization.compute_dtype

@@ -8,15 +8,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from finetune_trainer.curves import Curves
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
+from finetune_trainer.evaluations import Evaluations
 from finetune_trainer.progress import Progress, duration, log
 from finetune_trainer.signals import StopRequest
 from finetune_trainer.usage import Usage
 
-T = TypeVar("T")
 RECORD_SECONDS = 5.0
 """GPU seconds that a kill may make the record forget."""
 SCALER_PATIENCE = 20
@@ -50,6 +49,7 @@ class Monitor:
         cadence: Cadence,
         progress: Progress,
         usage: Usage,
+        evaluations: Evaluations,
         stop: StopRequest,
         budget: float | None,
         learning_rate: float,
@@ -57,10 +57,12 @@ class Monitor:
         curves: Curves,
         memory_peak: Callable[[], int | None],
     ) -> None:
-        """``budget`` is in GPU seconds; ``scales_loss`` is True where float16 is trained.
+        """``evaluations`` are those of earlier attempts; ``budget`` is in GPU seconds.
 
-        ``memory_peak`` returns the most GPU memory so far in bytes, None where there is no GPU.
+        scales_loss: whether float16 is trained. memory_peak: returns the most GPU memory so far in
+        bytes, None where there is no GPU.
         """
+        self.evaluations = evaluations
         self._cadence = cadence
         self._progress = progress
         self._usage = usage
@@ -78,7 +80,11 @@ class Monitor:
         self._waited = 0.0
 
     def begin(self, step: int) -> None:
-        """Start at ``step``, 0 or a checkpoint's."""
+        """Start at ``step``, 0 or a checkpoint's; from here on a stop waits for a step's end.
+
+        Raises Stopped where the process was asked to stop before.
+        """
+        self._stop.defer()
         self._since = self._ready = time.monotonic()
         self._progress.start_from(step / self._cadence.max_steps)
         self._progress.set(global_step=step, max_steps=self._cadence.max_steps)
@@ -101,12 +107,19 @@ class Monitor:
         self._progress.set(global_step=step, gpu_seconds=self._usage.gpu_seconds)
         self._progress.ratio(step / cadence.max_steps)
         stop = not last and (self._stop.requested or self.over_budget)
-        every = cadence.eval_steps
+        evaluate = not stop and self.evaluation_due(step)
+        # The adapter of an evaluation that turns out to be the best must still be there at the end.
+        keep = evaluate and self.evaluations.keeps_best
         return StepEnd(
-            save=last or stop or step % cadence.save_steps == 0,
-            evaluate=every is not None and not stop and (last or step % every == 0),
+            save=last or stop or keep or step % cadence.save_steps == 0,
+            evaluate=evaluate,
             stop=stop,
         )
+
+    def evaluation_due(self, step: int) -> bool:
+        """Tell whether the held-out rows are to be looked at after ``step``."""
+        every = self._cadence.eval_steps
+        return every is not None and (step >= self._cadence.max_steps or step % every == 0)
 
     @property
     def stop_requested(self) -> bool:
@@ -173,6 +186,7 @@ class Monitor:
         if not math.isfinite(loss):
             raise LossDiverged(self._diverged(step, f"the loss on the held-out rows is {loss}"))
         self._curves.add(step, evalLoss=loss)
+        self.evaluations.add(step, loss)
         self._progress.set(eval_loss=loss)
         log(f"step {step}/{self._cadence.max_steps}  loss on held-out rows {loss:.4f}")
 
@@ -205,20 +219,3 @@ class Monitor:
             f"{what} at step {step}{last}: lower training.learningRate "
             f"({self._learning_rate:g} now) or raise training.advanced.warmupRatio"
         )
-
-
-def shrink_until_it_fits(
-    attempt: Callable[[int], T], *, micro_batch: int, written: bool, too_large: type[Exception]
-) -> T:
-    """Call ``attempt`` with the micro-batch, halved after each ``too_large``, down to 1.
-
-    A micro-batch that the user wrote is not changed. The last ``too_large`` goes on to the caller.
-    """
-    while True:
-        try:
-            return attempt(micro_batch)
-        except too_large:
-            if written or micro_batch == 1:
-                raise
-        log(f"CUDA ran out of memory at micro-batch {micro_batch}; trying {micro_batch // 2}")
-        micro_batch //= 2

@@ -42,6 +42,11 @@ class Layout:
         """What the training has cost so far, over all attempts."""
         return self.work / "usage.json"
 
+    @property
+    def lock(self) -> Path:
+        """What the one process that may write holds; it names the holder."""
+        return self.work / "lock.json"
+
     def merged(self, build: str) -> Path:
         """The merged model of one build."""
         return self.work / f"merged-{build}"

@@ -1,12 +1,11 @@
 """SIGTERM, from the first line of the process on.
 
-Until there is something to save it ends the process at once; while a training step is under way it
-is remembered, and the trainer stops at the next step's end.
+While there is nothing to save, which includes the minutes in which a model is loaded, it ends the
+process at once; from the first training step on it is remembered, and the trainer stops at the next
+step's end.
 """
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 from finetune_trainer.errors import Stopped
@@ -28,16 +27,18 @@ class StopRequest:
         """Let nothing interrupt the writing of the result."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Only remember the signal within this block; whoever runs inside asks ``requested``."""
+    def defer(self) -> None:
+        """Only remember the signal from now on; who trains asks ``requested`` after each step.
+
+        Raises Stopped where the signal came already.
+        """
+        self._deferred = True
         if self.requested:
             raise Stopped("stopped before anything had to be saved")
-        self._deferred = True
-        try:
-            yield
-        finally:
-            self._deferred = False
+
+    def heed(self) -> None:
+        """Let the signal end the process at once again."""
+        self._deferred = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.request()

@@ -6,7 +6,7 @@ Base and dataset are pinned to a commit, checked, fetched and published as ``bas
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
-from finetune_trainer import manifest, stage_base, stage_estimate, stage_rows
+from finetune_trainer import backends, manifest, stage_base, stage_estimate, stage_rows
 from finetune_trainer.errors import full_volume_named
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import Asked
@@ -22,6 +22,7 @@ def run(
     found = staged(layout, job, hashes=True)
     if found is not None:
         return _result(*found, message="staged already")
+    backends.refuse_absent(job.training.advanced.backend)
     layout.work.mkdir(parents=True, exist_ok=True)
     with full_volume_named(layout.work, "staging"):
         source = stage_rows.pin(job)

@@ -5,6 +5,7 @@ and ends with the bytes that an uninterrupted run would have ended with. It succ
 planned step was done.
 """
 
+import gc
 import math
 import shutil
 from pathlib import Path
@@ -25,14 +26,18 @@ from finetune_trainer import (
 )
 from finetune_trainer.curves import Curves
 from finetune_trainer.dataset import HELD_OUT, TRAIN, Tokens
+from finetune_trainer.disk import human
 from finetune_trainer.errors import (
     CudaOutOfMemory,
+    LossDiverged,
     ResumeRefused,
     Stopped,
     Transient,
     full_volume_named,
 )
-from finetune_trainer.guards import Cadence, Monitor, shrink_until_it_fits
+from finetune_trainer.evaluations import Evaluations
+from finetune_trainer.guards import Cadence, Monitor
+from finetune_trainer.ladder import Ladder, Rung
 from finetune_trainer.layout import Layout
 from finetune_trainer.model_card import Story
 from finetune_trainer.progress import Progress, log
@@ -90,52 +95,86 @@ class _Run:
         self.max_steps: int = self.data.facts["plannedSteps"]
         self.backend = backends.load(job.training.advanced.backend)
         self.key = f"{job.revision} {self.data.digest}"
-        self.micro_batch = 0
+        self.ladder = Ladder(
+            effective_batch=job.training.effective_batch_size,
+            written=job.training.advanced.micro_batch_size is not None,
+            can_offload=self.backend.can_offload(job.training),
+        )
+        self.rung = self._first_rung()
+        self.evaluations = self._evaluations(None)
         self.curves = Curves()
 
     def result(self) -> Result:
-        written = self.job.training.advanced.micro_batch_size
-        picked = (self.data.facts.get(stage_estimate.FACT) or {}).get("microBatch")
-        # Without an estimate the family is not known; the smallest batches are the safe ones.
-        cautious = math.gcd(DEFAULT_MICRO_BATCH, self.job.training.effective_batch_size)
-        start = written or picked or cautious
-        checkpoint = self._checkpoint()
-        if checkpoint is not None:
-            start = min(start, checkpoint.facts["microBatch"])
-        try:
-            trained = shrink_until_it_fits(
-                self._attempt,
-                micro_batch=start,
-                written=written is not None,
-                too_large=backends.TooLarge,
-            )
-        except backends.TooLarge as error:
-            advice = "use a card with more memory, or lower training.sequenceLength"
-            if written is not None and written > 1:
-                advice = "lower training.advanced.microBatchSize, or leave it out"
-            raise CudaOutOfMemory(
-                f"CUDA ran out of memory at micro-batch {self.micro_batch} of "
-                f"{self.job.training.sequence_length} tokens ({error}): {advice}"
-            ) from None
-        if trained.step < self.max_steps:
+        trained = self._rolled_back_once()
+        if not trained.complete:
             self._say_why_it_stopped(trained.step)
         return self._publish(trained)
 
-    def _attempt(self, micro_batch: int) -> backends.Trained:
-        if self.micro_batch:
-            self.usage.retry("out_of_memory")
-            self.progress.retried(self.usage.retries)
-        self.micro_batch = micro_batch
+    def _first_rung(self) -> Rung:
+        """Start where the last checkpoint was: a rung that did not fit once is not tried again."""
+        checkpoint = self._checkpoint()
+        if checkpoint is not None:
+            return Rung(
+                micro_batch=checkpoint.facts["microBatch"], offload=checkpoint.facts["offload"]
+            )
+        recipe = self.job.training
+        written = recipe.advanced.micro_batch_size
+        picked = (self.data.facts.get(stage_estimate.FACT) or {}).get("microBatch")
+        # Without an estimate the family is not known; the smallest batches are the safe ones.
+        cautious = math.gcd(DEFAULT_MICRO_BATCH, recipe.effective_batch_size)
+        return Rung(micro_batch=written or picked or cautious)
+
+    def _rolled_back_once(self) -> backends.Trained:
+        """Train; after a figure that is not finite, once more from the last good checkpoint.
+
+        A bit that flipped in the card's memory does not come again; a recipe that diverges does.
+        """
+        try:
+            return self._on_a_rung_that_fits()
+        except LossDiverged as error:
+            log(f"{error}; going back to the last good checkpoint, once")
+            # The traceback holds the model.
+            error.__traceback__ = None
+        gc.collect()
+        self._begun_again("loss_diverged")
+        return self._on_a_rung_that_fits()
+
+    def _begun_again(self, cause: str) -> None:
+        self.usage.retry(cause)
+        self.progress.retried(self.usage.retries)
+
+    def _on_a_rung_that_fits(self) -> backends.Trained:
+        try:
+            return self.ladder.climb_down(self._attempt, self.rung, too_large=backends.TooLarge)
+        except backends.TooLarge as error:
+            advice = "use a card with more memory, or lower training.sequenceLength"
+            if self.ladder.written and self.rung.micro_batch > 1:
+                advice = "lower training.advanced.microBatchSize, or leave it out"
+            raise CudaOutOfMemory(
+                f"CUDA ran out of memory at {self.rung} of "
+                f"{self.job.training.sequence_length} tokens ({error}{self._estimated()}): {advice}"
+            ) from None
+
+    def _estimated(self) -> str:
+        found = self.data.facts.get(stage_estimate.FACT)
+        return f"; {human(found['trainingBytes'])} were estimated" if found else ""
+
+    def _attempt(self, rung: Rung) -> backends.Trained:
+        if rung != self.rung:
+            self._begun_again("out_of_memory")
+        self.rung = rung
         checkpoint = self._checkpoint()
         self.curves = Curves.load(checkpoint.path) if checkpoint else Curves()
+        self.evaluations = self._evaluations(checkpoint)
         monitor = self._monitor()
         monitor.refuse_over_budget(step=checkpoint.step if checkpoint else 0)
         if checkpoint is not None:
             log(f"going on from the checkpoint of step {checkpoint.step}")
+            last = self.evaluations.last
             self.progress.set(
                 last_checkpoint_step=checkpoint.step,
-                train_loss=checkpoint.facts.get("loss"),
-                eval_loss=checkpoint.facts.get("evalLoss"),
+                train_loss=checkpoint.facts["loss"],
+                eval_loss=last.loss if last else None,
             )
         held_out = self.layout.dataset / HELD_OUT
         order = backends.Order(
@@ -147,15 +186,19 @@ class _Run:
             train=Tokens.load(self.layout.dataset / TRAIN),
             held_out=Tokens.load(held_out) if held_out.is_file() else None,
             max_steps=self.max_steps,
-            micro_batch=micro_batch,
+            rung=rung,
             scratch=self.layout.scratch("checkpoint"),
             checkpoint=checkpoint,
             publish_checkpoint=self._publish_checkpoint,
+            checkpoint_of=lambda step: checkpoints.of_step(
+                self.layout.checkpoints, step, key=self.key
+            ),
         )
         scratch = manifest.fresh(self.layout.scratch("adapter"))
-        # Loading is quick to do again; from the first step on there is something to save.
-        with self.stop.deferred():
+        try:
             return self.backend.train(order, monitor, scratch)
+        finally:
+            self.stop.heed()
 
     def _monitor(self) -> Monitor:
         recipe = self.job.training
@@ -170,12 +213,19 @@ class _Run:
             ),
             progress=self.progress,
             usage=self.usage,
+            evaluations=self.evaluations,
             stop=self.stop,
             budget=self.budget,
             learning_rate=recipe.learning_rate,
             scales_loss=self.backend.scales_loss(recipe),
             curves=self.curves,
             memory_peak=device.memory_peak,
+        )
+
+    def _evaluations(self, checkpoint: checkpoints.Checkpoint | None) -> Evaluations:
+        return Evaluations.from_facts(
+            checkpoint.facts["evaluations"] if checkpoint else (),
+            patience=self.job.training.advanced.early_stopping_patience,
         )
 
     def _checkpoint(self) -> checkpoints.Checkpoint | None:
@@ -186,6 +236,7 @@ class _Run:
     def _publish_checkpoint(self, scratch: Path, step: int) -> None:
         self.layout.checkpoints.mkdir(exist_ok=True)
         self.curves.save(scratch)
+        kept = self.evaluations.kept
         checkpoints.save(
             self.layout.checkpoints,
             scratch,
@@ -193,11 +244,13 @@ class _Run:
             key=self.key,
             facts={
                 "step": step,
-                "microBatch": self.micro_batch,
+                "microBatch": self.rung.micro_batch,
+                "offload": self.rung.offload,
                 "versions": self.backend.versions(),
                 "loss": self.progress.get("train_loss"),
-                "evalLoss": self.progress.get("eval_loss"),
+                "evaluations": self.evaluations.as_facts(),
             },
+            spare=kept.step if kept else None,
         )
 
     def _say_why_it_stopped(self, step: int) -> None:
@@ -211,6 +264,7 @@ class _Run:
 
     def _publish(self, trained: backends.Trained) -> Result:
         quantization = self.job.training.advanced.quantization
+        kept = self.evaluations.kept or self.evaluations.last
         template = self.layout.dataset / stage_rows.TEMPLATE
         scratch = self.layout.scratch("adapter")
         if template.is_file():
@@ -224,15 +278,19 @@ class _Run:
             "globalStep": trained.step,
             "maxSteps": self.max_steps,
             "loss": self.progress.get("train_loss"),
-            "evalLoss": self.progress.get("eval_loss"),
+            "evalLoss": kept.loss if kept else None,
+            "evaluations": self.evaluations.as_facts(),
+            "adapterStep": self._adapter_step(trained),
             "gpuSeconds": round(self.usage.record(), 1),
-            "microBatch": self.micro_batch,
+            "microBatch": self.rung.micro_batch,
+            "offload": self.rung.offload,
+            "backend": self.job.training.advanced.backend,
             "attention": trained.attention,
             "device": trained.device,
             "versions": self.backend.versions(),
             "quantizedModules": dict(trained.quantized.digests),
             "quantization": quantization.model_dump(mode="json", by_alias=True),
-            "warnings": self.data.facts["warnings"],
+            "warnings": [*self.data.facts["warnings"], *trained.notes],
         }
         story = Story(
             job=self.job,
@@ -247,7 +305,23 @@ class _Run:
             scratch, self.layout.adapter, kind=KIND, key=self.job.revision, facts=facts
         )
         manifest.sweep(self.layout.work)
-        return _result(published, self.layout, f"all {self.max_steps} steps are done")
+        return _result(published, self.layout, self._how_it_ended(trained))
+
+    def _adapter_step(self, trained: backends.Trained) -> int:
+        lowest = self.evaluations.kept
+        return lowest.step if lowest else trained.step
+
+    def _how_it_ended(self, trained: backends.Trained) -> str:
+        done = f"all {self.max_steps} steps are done"
+        if trained.step < self.max_steps:
+            done = f"ended early, at step {trained.step} of {self.max_steps}"
+        lowest = self.evaluations.kept
+        if lowest is None:
+            return done
+        return (
+            f"{done}; the adapter is that of step {lowest.step}, where the loss on the held-out "
+            f"rows was lowest: {lowest.loss:.4f}"
+        )
 
 
 def _result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
@@ -273,6 +347,9 @@ def _result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             "adapter": adapter.digest,
             "baseCommit": facts["baseCommit"],
             "datasetDigest": facts["datasetDigest"],
+            "backend": f"{facts['backend']} {facts['versions'][facts['backend']]}",
+            "attention": facts["attention"],
+            "device": facts["device"],
             **({"evaluation": recorded.evaluation} if recorded.evaluation else {}),
         },
         warnings=[*facts["warnings"], *recorded.warnings],

@@ -19,7 +19,7 @@ from finetune_api.job import JobConfig
 from finetune_api.result import Result
 from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX
 from finetune_api.spec import FineTuneJobSpec
-from finetune_trainer import specfile
+from finetune_trainer import lock, specfile
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import Asked
 from finetune_trainer.estimate.cards import Card, find
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
         if stage == "merge" and not file.merges:
             break
         progress = Progress(stage)
-        with _bar(progress):
+        with _bar(progress), lock.held(layout, stage):
             result = _stage(stage, file, job, layout, progress, stop)
         log(f"{stage}: {result.message}")
         for warning in result.warnings:

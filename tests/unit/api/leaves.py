@@ -249,8 +249,6 @@ CHANGES: dict[str, Change] = {
         for part in ("requests", "limits")
     },
 }
-# The one value there is cannot be changed.
-UNCHANGEABLE = {"training.advanced.backend"}
 
 
 def change_of(leaf: Leaf) -> Change:
@@ -260,4 +258,3 @@ def change_of(leaf: Leaf) -> Change:
 
 
 LEAVES = list(leaves())
-CHANGEABLE = [leaf for leaf in LEAVES if str(leaf) not in UNCHANGEABLE]

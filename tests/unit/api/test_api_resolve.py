@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.api.leaves import ALPACA, CHANGEABLE, LEAVES, Leaf, Spec, change_of, merged, nested
+from tests.unit.api.leaves import ALPACA, LEAVES, Leaf, Spec, change_of, merged, nested
 
 from finetune_api.job import JobConfig
 from finetune_api.resolve import (
@@ -85,7 +85,7 @@ def test_so_does_the_default_key_of_a_secret() -> None:
 
 @pytest.mark.parametrize(
     "leaf",
-    [leaf for leaf in CHANGEABLE if _at(ALPACA, leaf.path) is None and leaf.path[0] != "placement"],
+    [leaf for leaf in LEAVES if _at(ALPACA, leaf.path) is None and leaf.path[0] != "placement"],
     ids=str,
 )
 def test_an_administrators_value_counts_as_if_it_were_written(leaf: Leaf) -> None:
@@ -110,7 +110,7 @@ def _columns(spec: Spec) -> Any:
 
 
 @pytest.mark.parametrize(
-    "leaf", [leaf for leaf in CHANGEABLE if _at(DEFAULTS, leaf.path) is not None], ids=str
+    "leaf", [leaf for leaf in LEAVES if _at(DEFAULTS, leaf.path) is not None], ids=str
 )
 def test_a_revision_keeps_the_defaults_that_it_started_with(leaf: Leaf) -> None:
     """The stored tree is the truth: what the running code has as its own default counts nothing."""

@@ -71,7 +71,12 @@ def test_an_image_without_a_tag_is_refused() -> None:
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "REPO", tmp_path)
     monkeypatch.setattr(base_image, "reference", lambda: "localhost:5000/base:1")
-    for name in ("Dockerfile.trainer", "constraints/trainer.txt", "crds/finetune_api/a.py"):
+    for name in (
+        "Dockerfile.trainer",
+        "constraints/trainer.txt",
+        "constraints/unsloth.txt",
+        "crds/finetune_api/a.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "trainer/finetune_trainer").mkdir(parents=True)

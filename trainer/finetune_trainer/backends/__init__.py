@@ -5,15 +5,19 @@ it hands back is an adapter in PEFT's format and what the merge has to know. Eve
 (checkpoints that can be trusted, budgets, stops, publishing) is common to all backends.
 """
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from finetune_api.recipe import Training
+from finetune_trainer import device as devices
 from finetune_trainer.checkpoints import Checkpoint
 from finetune_trainer.dataset import Tokens
+from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.guards import Monitor
+from finetune_trainer.ladder import Rung
 from finetune_trainer.quantized import Recorded
 
 
@@ -23,7 +27,7 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What to train. ``checkpoints`` is the folder of scratch and published checkpoints."""
+    """What to train, from where on, and where checkpoints go."""
 
     base: Path
     source: str
@@ -33,22 +37,29 @@ class Order:
     train: Tokens
     held_out: Tokens | None
     max_steps: int
-    micro_batch: int
+    rung: Rung
     scratch: Path
     checkpoint: Checkpoint | None
     publish_checkpoint: Callable[[Path, int], None]
     """Takes a scratch folder and its step, and publishes it as a checkpoint."""
+    checkpoint_of: Callable[[int], Path]
+    """Returns the verified checkpoint of a step whose evaluation is the one to keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What came of it. ``step`` is below the order's ``max_steps`` where it was stopped."""
+    """What came of it. ``complete`` is False where it was stopped before its end.
+
+    notes: what the backend does differently from the recipe on this device, in sentences.
+    """
 
     step: int
+    complete: bool
     quantized: Recorded
     """The 4-bit weights, as they were when the model was loaded."""
     attention: str
     device: str
+    notes: tuple[str, ...] = ()
 
 
 class Backend(Protocol):
@@ -62,6 +73,10 @@ class Backend(Protocol):
         """Tell whether the loss is scaled, so that single steps may be skipped."""
         ...
 
+    def can_offload(self, recipe: Training) -> bool:
+        """Tell whether activations can be moved to RAM that stay on the card otherwise."""
+        ...
+
     def train(self, order: Order, monitor: Monitor, adapter: Path) -> Trained:
         """Train, and save the adapter into ``adapter`` if all steps were done.
 
@@ -70,10 +85,25 @@ class Backend(Protocol):
         ...
 
 
+def refuse_absent(name: str) -> None:
+    """Raise InvalidSpec for a backend that this image does not have. Loads no library."""
+    if name == "unsloth" and importlib.util.find_spec("unsloth") is None:
+        raise InvalidSpec(
+            "training.advanced.backend is unsloth, which this trainer image does not have: set it "
+            "to trl, or use an image that was built with --build-arg UNSLOTH=yes"
+        )
+
+
 def load(name: str) -> Backend:
     """Return a backend by its name in the API."""
+    refuse_absent(name)
     if name == "trl":
         from finetune_trainer.backends.trl import TrlBackend
 
         return TrlBackend()
+    if name == "unsloth":
+        devices.refuse_fallback()
+        from finetune_trainer.backends.unsloth import UnslothBackend
+
+        return UnslothBackend()
     raise ValueError(f"no such backend: {name}")

@@ -47,9 +47,9 @@ def arguments(order: Order, device: Device) -> dict[str, Any]:
     return {
         "output_dir": str(order.scratch),
         "max_steps": order.max_steps,
-        "per_device_train_batch_size": order.micro_batch,
-        "per_device_eval_batch_size": order.micro_batch,
-        "gradient_accumulation_steps": recipe.effective_batch_size // order.micro_batch,
+        "per_device_train_batch_size": order.rung.micro_batch,
+        "per_device_eval_batch_size": order.rung.micro_batch,
+        "gradient_accumulation_steps": recipe.effective_batch_size // order.rung.micro_batch,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": advanced.lr_scheduler_type,
         # A share below 1 is taken as a ratio of all steps.
@@ -65,6 +65,7 @@ def arguments(order: Order, device: Device) -> dict[str, Any]:
         "gradient_checkpointing_kwargs": (
             {"use_reentrant": False} if advanced.gradient_checkpointing else None
         ),
+        "activation_offloading": order.rung.offload and device.cuda,
         "max_length": recipe.sequence_length,
         "packing": order.packed,
         "pad_to_multiple_of": (recipe.sequence_length if advanced.pad_to_sequence_length else None),

@@ -35,6 +35,7 @@ MAXIMAL_SPEC: Thing = {
         "packing": "never",
         "trainOn": "responses",
         "seed": 7,
+        "deterministic": True,
         "lora": {
             "r": 64,
             "alpha": 128,
@@ -58,6 +59,7 @@ MAXIMAL_SPEC: Thing = {
             "tf32": False,
             "quantization": {"type": "fp4", "doubleQuant": False, "computeDtype": "float16"},
             "evalSteps": 50,
+            "earlyStoppingPatience": 3,
             "saveSteps": 25,
             "loggingSteps": 5,
         },

@@ -1,0 +1,173 @@
+"""What a trainer process may meet, brought about inside it before its command begins."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfMemoryAbove:
+    """A card on which no step with more than ``rows`` rows fits, unless activations go to RAM."""
+
+    rows: int
+    unless_offloaded: bool = False
+
+    def __call__(self) -> None:
+        import torch
+
+        from finetune_trainer.backends import sft
+
+        usual = sft.Trainer.training_step
+        rows, unless_offloaded = self.rows, self.unless_offloaded
+
+        def step(trainer: Any, model: Any, inputs: Any, *rest: Any) -> Any:
+            spared = unless_offloaded and trainer.order.rung.offload
+            if len(inputs["input_ids"]) > rows and not spared:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return usual(trainer, model, inputs, *rest)
+
+        sft.Trainer.training_step = step
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotANumberAt:
+    """A card that computes nonsense in one step, ``times`` times in the life of this process."""
+
+    step: int
+    times: int
+    in_gradient: bool = False
+
+    def __call__(self) -> None:
+        from finetune_trainer.backends import sft
+
+        usual = sft.Trainer.compute_loss
+        left = [self.times]
+
+        def compute(trainer: Any, *arguments: Any, **named: Any) -> Any:
+            loss = usual(trainer, *arguments, **named)
+            if trainer.state.global_step + 1 == self.step and left[0]:
+                left[0] -= 1
+                if not self.in_gradient:
+                    return loss * float("nan")
+                loss.register_hook(lambda gradient: gradient * float("inf"))
+            return loss
+
+        sft.Trainer.compute_loss = compute
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtFileOperation:
+    """Something that happens when the process touches the volume for the ``count``-th time.
+
+    Python's audit events see every open, rename, mkdir and remove that Python makes.
+    """
+
+    volume: Path
+    count: int
+    happens: Callable[[], None]
+
+    def __call__(self) -> None:
+        import sys
+
+        volume, left = str(self.volume), [self.count]
+        events = {"open", "os.rename", "os.mkdir", "os.remove", "shutil.rmtree", "os.chmod"}
+
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            if event not in events or not str(arguments[0]).startswith(volume):
+                return
+            left[0] -= 1
+            if left[0] == 0:
+                self.happens()
+
+        sys.addaudithook(watch)
+
+
+def killed() -> None:
+    """The node loses power."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KilledAfterCheckpoint:
+    """A node that loses power right after the checkpoint of a step was published."""
+
+    step: int
+
+    def __call__(self) -> None:
+        from finetune_trainer.guards import Monitor
+
+        usual = Monitor.saved
+
+        def saved(monitor: Monitor, step: int) -> None:
+            usual(monitor, step)
+            if step == self.step:
+                killed()
+
+        Monitor.saved = saved  # type: ignore[assignment, method-assign]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KilledAfterSeconds:
+    """A node that loses power at some moment, whatever is under way."""
+
+    seconds: float
+
+    def __call__(self) -> None:
+        import threading
+
+        timer = threading.Timer(self.seconds, killed)
+        timer.daemon = True
+        timer.start()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritesFail:
+    """From now on every write to a file fails, whichever library makes it, standard error aside.
+
+    A seccomp filter answers in the kernel's place (seccomp(2); system calls of x86-64).
+    """
+
+    error: int
+
+    def __call__(self) -> None:
+        import ctypes
+        import struct
+
+        write, pwrite, writev, fsync, fdatasync, truncate, fallocate = 1, 18, 20, 74, 75, 77, 285
+        failing = (write, pwrite, writev, fsync, fdatasync, truncate, fallocate)
+        load, equal, greater, give = 0x20, 0x15, 0x25, 0x06
+        number, descriptor = 0, 16
+        program = [(load, 0, 0, number)]
+        for at, call in enumerate(failing):
+            program.append((equal, len(failing) - at, 0, call))
+        program += [
+            (give, 0, 0, 0x7FFF0000),
+            (load, 0, 0, descriptor),
+            (greater, 1, 0, 2),
+            (give, 0, 0, 0x7FFF0000),
+            (give, 0, 0, 0x00050000 | self.error),
+        ]
+        code = b"".join(struct.pack("HBBI", *each) for each in program)
+        buffer = ctypes.create_string_buffer(code)
+        filter_ = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
+        libc = ctypes.CDLL(None, use_errno=True)
+        no_new_privileges, seccomp, with_filter, all_threads = 38, 317, 1, 1
+        if libc.prctl(no_new_privileges, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl")
+        if libc.syscall(seccomp, with_filter, all_threads, filter_) != 0:
+            raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def without_unsloth() -> None:
+    """The image was built without it."""
+    import importlib.util
+
+    usual = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> Any:
+        return None if name == "unsloth" else usual(name, package)
+
+    importlib.util.find_spec = find

@@ -1,0 +1,142 @@
+"""Killed, or out of disk, at any moment: an error or an earlier checkpoint, never a torn one."""
+
+import errno
+import os
+import platform
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.faults import AtFileOperation, KilledAfterSeconds, WritesFail, killed
+from tests.trainer.test_trainer_resume import PACKED, RECIPE, adapter, staged
+from tests.trainer.tiny import merged
+from tests.trainer.workshop import Workshop
+
+from finetune_trainer import checkpoints, manifest
+
+VERSIONS = {"torch": "2"}
+FULL, BROKEN = WritesFail(error=errno.ENOSPC), WritesFail(error=errno.EIO)
+needs_seccomp = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the filter names system calls of x86-64"
+)
+
+
+def scratch(folder: Path, step: int) -> Path:
+    """Return what a backend saved for ``step``, ready to be published."""
+    made = manifest.fresh(folder / ".writing-checkpoint")
+    for name in ("adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
+        (made / name).write_bytes(f"{name} {step}".encode() * 50)
+    return made
+
+
+def save(folder: Path, step: int) -> None:
+    facts = {"step": step, "versions": VERSIONS}
+    checkpoints.save(folder, scratch(folder, step), step=step, key="k", facts=facts)
+
+
+def in_child(folder: Path, fault: Callable[[], None] | None, step: int) -> int:
+    """Save a checkpoint in a process of its own; return its exit code, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if fault is not None:
+                fault()
+            save(folder, step)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        pytest.param(killed, id="killed"),
+        pytest.param(FULL, id="full", marks=needs_seccomp),
+        pytest.param(BROKEN, id="broken", marks=needs_seccomp),
+    ],
+)
+def test_every_file_operation_of_a_save(tmp_path: Path, happens: Callable[[], None]) -> None:
+    """Three checkpoints are there, the oldest is about to go, and step 4's save is cut short."""
+    failed = 0
+    for count in range(1, 1000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for step in (1, 2, 3):
+            save(folder, step)
+        code = in_child(folder, AtFileOperation(volume=folder, count=count, happens=happens), 4)
+        found = checkpoints.newest(folder, key="k", versions=VERSIONS)
+        assert found is not None
+        assert found.step == 4 if code == 0 else found.step in (3, 4)
+        text = (found.path / "optimizer.pt").read_bytes()
+        assert text == f"optimizer.pt {found.step}".encode() * 50
+        save(folder, 5)
+        assert [path.name for path in sorted(folder.glob("step-*"))][-1] == "step-5"
+        assert len(list(folder.glob("step-*"))) == checkpoints.KEEP
+        if code == 0 and failed:
+            break
+        failed += code != 0
+    assert failed > 10
+
+
+@needs_seccomp
+@pytest.mark.parametrize("fault", [FULL, BROKEN], ids=["full", "broken"])
+@pytest.mark.parametrize("count", [4, 40, 90])
+def test_a_volume_that_takes_nothing_more(
+    make: MakeWorkshop, packed: Workshop, fault: WritesFail, count: int
+) -> None:
+    workshop = staged(make, packed)
+    at = AtFileOperation(volume=workshop.work, count=count, happens=fault)
+    ended = workshop.meeting(at).run("train")
+    assert ended.code == (73 if fault is FULL else 1), ended.log
+    assert ("raise spec.storage.size" in ended.log) == (fault is FULL)
+    for folder in workshop.work.glob("**/manifest.json"):
+        found = manifest.read(folder.parent)
+        manifest.verify(folder.parent, kind=found.kind, key=None)
+    workshop.succeed("train")
+    assert adapter(workshop) == adapter(packed)
+
+
+@pytest.fixture(scope="module")
+def packed(make: MakeWorkshop) -> Workshop:
+    workshop = make(**PACKED)
+    workshop.stage_and_train()
+    return workshop
+
+
+@pytest.fixture(scope="module")
+def unslothed(make: MakeWorkshop) -> Workshop:
+    workshop = make(**merged(RECIPE, {"training": {"advanced": {"backend": "unsloth"}}}))
+    workshop.stage_and_train()
+    return workshop
+
+
+@pytest.mark.parametrize("like", ["packed", "unslothed"])
+def test_killed_at_twenty_random_moments(
+    make: MakeWorkshop, request: pytest.FixtureRequest, like: str
+) -> None:
+    reference: Workshop = request.getfixturevalue(like)
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    workshop = make()
+    workshop.write(reference.job)
+    for _ in range(4):
+        count = moments.randrange(1, 60)
+        cut = AtFileOperation(volume=workshop.work, count=count, happens=killed)
+        assert workshop.meeting(cut).run("stage").code in (0, -9)
+    workshop.succeed("stage")
+    for number in range(16):
+        fault: Callable[[], None]
+        if number % 2:
+            fault = AtFileOperation(
+                volume=workshop.work, count=moments.randrange(20, 200), happens=killed
+            )
+        else:
+            fault = KilledAfterSeconds(seconds=moments.uniform(0.3, 3.0))
+        assert workshop.meeting(fault).run("train").code in (0, -9)
+    workshop.succeed("train")
+    assert adapter(workshop) == adapter(reference)

@@ -1,0 +1,105 @@
+"""QLoRA with Unsloth, which makes the model and changes the libraries that train it.
+
+It must be imported before them, and it changes them for the whole process; so this module is
+imported only where it is the backend.
+"""
+
+import importlib.metadata
+import os
+
+os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+
+import unsloth
+
+# isort: split
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+
+from finetune_api.recipe import Training
+from finetune_trainer import device as devices
+from finetune_trainer.backends import Order, Trained, sft, trl, words
+from finetune_trainer.device import Device
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.guards import Monitor
+
+VERSIONS = (*trl.VERSIONS, "unsloth", "unsloth_zoo")
+
+
+class UnslothBackend:
+    """The built-in backend."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the libraries that a checkpoint depends on."""
+        return {name: importlib.metadata.version(name) for name in VERSIONS}
+
+    def scales_loss(self, recipe: Training) -> bool:
+        """Tell whether float16 loss scaling is used."""
+        return devices.trains_half(recipe, devices.detect())
+
+    def can_offload(self, recipe: Training) -> bool:
+        """Tell whether activations stay on the card; its checkpointing moves them to RAM anyway."""
+        return not recipe.advanced.gradient_checkpointing
+
+    def train(self, order: Order, monitor: Monitor, adapter: Path) -> Trained:
+        """Train, and save the adapter into ``adapter`` if all steps were done."""
+        return sft.train(order, monitor, adapter, sft.Library(load=_load, adapt=_adapt))
+
+
+def _load(order: Order, device: Device, attention: str) -> Any:
+    """Return the 4-bit base."""
+    recipe = order.recipe
+    quantization = recipe.advanced.quantization
+    if not device.cuda and (quantization.type != "nf4" or not quantization.double_quant):
+        raise InvalidSpec(
+            "on a CPU unsloth quantises to nf4 with double quantisation only: leave "
+            "training.advanced.quantization out, or set the backend to trl"
+        )
+    model, _ = unsloth.FastLanguageModel.from_pretrained(
+        str(order.base),
+        max_seq_length=recipe.sequence_length,
+        dtype=getattr(torch, recipe.advanced.quantization.compute_dtype),
+        load_in_4bit=True,
+        quantization_config=words.quantization_config(recipe),
+        attn_implementation=attention,
+        random_state=recipe.seed,
+        trust_remote_code=False,
+        local_files_only=True,
+        use_gradient_checkpointing=_checkpointing(order),
+    )
+    model.config.use_cache = False
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _adapt(order: Order, model: Any) -> Any:
+    """Return the base with a fresh adapter."""
+    recipe = order.recipe
+    lora = words.lora_config(recipe)
+    return unsloth.FastLanguageModel.get_peft_model(
+        model,
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=_targets(order),
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        bias="none",
+        random_state=recipe.seed,
+        max_seq_length=recipe.sequence_length,
+        use_gradient_checkpointing=_checkpointing(order),
+    )
+
+
+def _targets(order: Order) -> str | list[str]:
+    names = order.recipe.lora.target_modules
+    return "all-linear" if names == ["all-linear"] else list(names)
+
+
+def _checkpointing(order: Order) -> bool | str:
+    on = order.recipe.advanced.gradient_checkpointing or order.rung.offload
+    return "unsloth" if on else False
