@@ -56,8 +56,8 @@ class Model(ApiModel):
         *sources.rules("model"),
         Rule(
             cel="!self.source.startsWith('https://') || self.source.endsWith('/SHA256SUMS')",
-            message="a model is several files: over https://, source is the list of them that "
-            "sha256sum prints, named SHA256SUMS and beside them",
+            message="a model is several files: over https://, write the address of the list of "
+            "them that sha256sum prints, named SHA256SUMS and beside them",
             fails=lambda m: (
                 m.source.startswith("https://") and not m.source.endswith("/SHA256SUMS")
             ),
@@ -215,7 +215,7 @@ class Dataset(ApiModel):
             Rule(
                 cel="self.contains('{prompt}') "
                 "&& self.indexOf('{prompt}') == self.lastIndexOf('{prompt}')",
-                message="promptFormat holds {prompt} exactly once, where the prompt goes",
+                message="write {prompt} exactly once in promptFormat, where the prompt goes",
                 fails=lambda text: text.count(PROMPT_PLACE) != 1,
             ),
         ),

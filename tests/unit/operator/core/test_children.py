@@ -301,7 +301,8 @@ def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> N
         ways_out = [
             port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", ())
         ]
-        assert set(ways_out) == (set() if title == "policy-work" else {53})
+        expected = {"policy-stage": {53, 80}, "policy-work": set(), "policy-serve": {53}}
+        assert set(ways_out) == expected[title]
         anywhere = any("ports" not in rule for rule in policy["spec"]["egress"])
         assert anywhere == (title == "policy-stage")
         for rule in policy["spec"]["ingress"]:
