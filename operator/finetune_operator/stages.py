@@ -261,6 +261,10 @@ class Stages:
         obstacle = in_the_way(self.seen, self.chosen, stage)
         if obstacle is not None:
             reason, what = obstacle
+            named = {each["metadata"]["name"] for each in self.seen.volumes}
+            if attempt is not None and self._claim not in named:
+                # What is in the way may itself wait for the volume, and would never end.
+                self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
             return _active(reason, f"waiting for {what} before the {stage} stage starts")
         if (misfit := volume.misfit(self.job, self.chosen, self.seen.volumes)) is not None:
             self.stops.append(Delete(object=misfit, propagation="Background"))

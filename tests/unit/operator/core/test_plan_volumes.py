@@ -84,6 +84,16 @@ CASES = {
         ready="-Staging",
         conditions=STAGING,
     ),
+    "an orphan that waits for a volume that is gone gets one, or it would never end": Case(
+        given=(
+            waiting("stage"),
+            delete("Job", "demo-R-stage-1", "Orphan"),
+            *(delete(names.VOLUME, "demo-R"), sync, sync),
+        ),
+        actions=("Create PersistentVolumeClaim demo-r1",),
+        ready="-WaitingForPod",
+        conditions=STAGING,
+    ),
     "what runs on a volume that is being deleted is stopped": Case(
         given=(STAGED, running("train"), delete(names.VOLUME, "demo-R")),
         actions=("Delete Job demo-r1-train-1 Foreground",),
