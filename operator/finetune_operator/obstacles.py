@@ -22,9 +22,11 @@ def in_the_way(seen: Observed, chosen: Chosen, stage: Stage) -> tuple[str, str] 
 
 
 def _obstacles(seen: Observed, chosen: Chosen, stage: Stage) -> Iterator[tuple[str, str]]:
-    for pod in seen.pods:
-        ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-        if _competes(pod, chosen, stage) and not ended:
+    for pod in _unended(seen):
+        its = names.label(pod, names.REVISION)
+        # It cannot start, and nobody makes another revision's volume again while it is in the way.
+        stranded = its != chosen.revision and _waits_for_its_volume(seen, pod)
+        if _competes(pod, chosen, stage) and not stranded:
             yield "WaitingForPod", f"pod {pod['metadata']['name']} to end"
     for job in seen.jobs:
         if _competes(job, chosen, stage) and not outcome.is_over(job):
@@ -38,6 +40,34 @@ def _obstacles(seen: Observed, chosen: Chosen, stage: Stage) -> Iterator[tuple[s
             if names.left_by_an_earlier_job(seen.job, child):
                 what = f"{child['kind']} {child['metadata']['name']}"
                 yield "WaitingForCleanup", f"{what} of an earlier job of this name to be deleted"
+
+
+def want_their_volume(seen: Observed, chosen: Chosen) -> bool:
+    """Tell whether an orphan of the revision waits for a volume that is gone, and never ends."""
+    return any(
+        names.label(pod, names.REVISION) == chosen.revision and _waits_for_its_volume(seen, pod)
+        for pod in _unended(seen)
+    )
+
+
+def _unended(seen: Observed) -> Iterator[Object]:
+    for pod in seen.pods:
+        if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            yield pod
+
+
+def _waits_for_its_volume(seen: Observed, pod: Object) -> bool:
+    """Tell whether an orphan waits for a volume that is gone; what has a Job ends with that."""
+    jobs = {job["metadata"]["uid"] for job in seen.jobs}
+    if any(owner["uid"] in jobs for owner in pod["metadata"].get("ownerReferences", ())):
+        return False
+    scheduled = any(
+        condition["type"] == "PodScheduled" and condition["status"] == "True"
+        for condition in pod.get("status", {}).get("conditions", ())
+    )
+    revision = names.label(pod, names.REVISION) or ""
+    claim = names.revision_name(seen.job["metadata"]["name"], revision)
+    return not scheduled and all(each["metadata"]["name"] != claim for each in seen.volumes)
 
 
 def _competes(other: Object, chosen: Chosen, stage: Stage) -> bool:

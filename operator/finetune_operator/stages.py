@@ -14,7 +14,7 @@ from finetune_operator.children import jobs, names, volume
 from finetune_operator.children.names import Stage
 from finetune_operator.conditions import POLL_SECONDS, Position, blocked, suspended, wanted_stages
 from finetune_operator.ledger import Ledger
-from finetune_operator.obstacles import in_the_way
+from finetune_operator.obstacles import in_the_way, want_their_volume
 from finetune_operator.revisions import Chosen
 from finetune_operator.state import Action, Delete, Event, Object, Observed
 
@@ -261,9 +261,7 @@ class Stages:
         obstacle = in_the_way(self.seen, self.chosen, stage)
         if obstacle is not None:
             reason, what = obstacle
-            named = {each["metadata"]["name"] for each in self.seen.volumes}
-            if attempt is not None and self._claim not in named:
-                # What is in the way may itself wait for the volume, and would never end.
+            if want_their_volume(self.seen, self.chosen):
                 self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
             return _active(reason, f"waiting for {what} before the {stage} stage starts")
         if (misfit := volume.misfit(self.job, self.chosen, self.seen.volumes)) is not None:
