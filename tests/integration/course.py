@@ -7,6 +7,8 @@ from tests.integration import kubelet
 from tests.integration.fleet import Fleet, Life
 from tests.integration.namespace import Namespace
 
+from finetune_operator.children import names
+
 KINDS = (
     "jobs",
     "deployments",
@@ -16,6 +18,7 @@ KINDS = (
     "persistentvolumeclaims",
 )
 VOLATILE = {
+    names.JOB_UID,
     "uid",
     "clusterIP",
     "clusterIPs",

@@ -109,7 +109,7 @@ def _may(
         ("create", "", "pods", False),
         ("create", "", "pods/exec", False),
         ("create", "", "serviceaccounts/token", False),
-        ("delete", "", "persistentvolumeclaims", False),
+        ("delete", "", "persistentvolumeclaims", True),
         ("create", "rbac.authorization.k8s.io", "rolebindings", False),
     ],
 )

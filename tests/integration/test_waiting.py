@@ -66,8 +66,10 @@ def add_class(plane: ControlPlane, name: str) -> None:
     )
 
 
-def add_volume(plane: ControlPlane, class_: str, *, zone: str = "") -> None:
-    """Create a volume, of a class or of none ("")."""
+def add_volume(plane: ControlPlane, class_: str, *, zone: str = "", claim: Any = None) -> None:
+    """Create a volume, of a class or of none (""), for whoever asks or for one claim."""
+    metadata = claim["metadata"] if claim else {}
+    owner = {"namespace": metadata["namespace"], "name": metadata["name"]} if claim else None
     where = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [zone]}]}
     plane.post(
         VOLUMES,
@@ -78,6 +80,7 @@ def add_volume(plane: ControlPlane, class_: str, *, zone: str = "") -> None:
                 "accessModes": ["ReadWriteOnce"],
                 "hostPath": {"path": "/nowhere"},
                 **({"storageClassName": class_} if class_ else {}),
+                **({"claimRef": owner} if owner else {}),
                 **({"nodeAffinity": {"required": {"nodeSelectorTerms": [where]}}} if zone else {}),
             },
         },
@@ -88,6 +91,12 @@ def stored(place: Namespace) -> None:
     """Give the namespace a class of its name, and a volume of it."""
     add_volume(place.plane, place.name)
     add_class(place.plane, place.name)
+
+
+def given_to(place: Namespace) -> None:
+    """Give the namespace's claim a volume: without a class, any other's claim might take it."""
+    (claim,) = place.items("persistentvolumeclaims")
+    add_volume(place.plane, "", claim=claim)
 
 
 def in_class(namespace: str) -> dict[str, Any]:
@@ -224,7 +233,7 @@ CAUSES = {
     "no-default-class": Cause(
         reason="VolumePending",
         words=("unbound immediate PersistentVolumeClaims", "spec.storage.storageClassName"),
-        mend=lambda place: add_volume(place.plane, ""),
+        mend=given_to,
     ),
     "quota-of-pods": Cause(
         reason="QuotaExceeded",

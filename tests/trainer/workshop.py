@@ -53,7 +53,8 @@ class Running:
         log = (self.folder / "log").read_text()
         assert code is not None, f"still running after {DEADLINE} s:\n{log}"
         message = self.folder / "result"
-        result = json.loads(message.read_text()) if message.exists() else {}
+        said = message.read_text() if message.exists() else ""
+        result = json.loads(said) if said else {}
         return Ended(code=code, result=result, log=log)
 
     def until(self, happened: Callable[[], bool]) -> None:
