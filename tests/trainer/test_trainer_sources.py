@@ -43,7 +43,7 @@ def test_a_model_that_does_not_exist(make: MakeWorkshop) -> None:
     ended = workshop.run("stage")
     refused(ended, 66, "ModelNotFound", "model demo/missing does not exist", "model.tokenSecretRef")
     assert workshop.published() == []
-    assert list(workshop.work.iterdir()) == []
+    assert [path.name for path in workshop.work.iterdir()] == ["lock.json"]
 
 
 def test_a_dataset_that_does_not_exist_is_told_before_the_base_is_fetched(

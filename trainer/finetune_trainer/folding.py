@@ -4,8 +4,9 @@
     W  = the base's weight, or dequantised(4-bit codes of the weight), which is what the adapter was
          trained against, for exactly the modules that were quantised in training
 
-Pieces keep memory small whatever the model's size; they do not change a bit of the result, since
-neither a sum over ranks nor a block of 64 reaches beyond a piece.
+Pieces keep memory small; they do not change a bit of the result, since a block of 64 does not reach
+beyond a piece. Only B·A is computed whole, as PEFT does: a matrix product is rounded otherwise when
+it has another number of rows.
 """
 
 import math
@@ -73,25 +74,28 @@ class Folder:
     def _pieces(
         self, rows: torch.Tensor, name: str, pair: Pair | None, quantizer: Quantizer | None
     ) -> Iterator[torch.Tensor]:
-        a = None if pair is None else self._weights.read(pair.a).float()
-        b = None if pair is None else self._weights.read(pair.b).float()
+        change = None if pair is None else self._change(pair)
         sampled = zlib.crc32(name.encode()) % rows.shape[0]
         step = rows_at_once(*rows.shape)
         for start in range(0, rows.shape[0], step):
             weight = rows[start : start + step]
             if quantizer is not None:
                 weight = quantizer.round_trip(weight)
-            if pair is not None and a is not None and b is not None:
+            if pair is not None and change is not None:
                 if start <= sampled < start + step:
                     self._samples[name] = (sampled, weight[sampled - start].double())
-                weight = self._add(weight, pair, a, b, start)
+                weight = self._add(weight, pair, change, start)
             yield self._cast(weight.reshape(-1), name)
 
+    def _change(self, pair: Pair) -> torch.Tensor:
+        a, b = self._weights.read(pair.a).float(), self._weights.read(pair.b).float()
+        return (b @ a).mul_(pair.scaling)
+
     def _add(
-        self, weight: torch.Tensor, pair: Pair, a: torch.Tensor, b: torch.Tensor, start: int
+        self, weight: torch.Tensor, pair: Pair, change: torch.Tensor, start: int
     ) -> torch.Tensor:
         rows = slice(start, start + weight.shape[0])
-        summed = (b[rows] @ a).mul_(pair.scaling).add_(weight)
+        summed = change[rows].add_(weight)
         if pair.magnitude is None:
             return summed
         # DoRA: the direction of each row is trained apart from its length.
