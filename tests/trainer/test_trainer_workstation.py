@@ -2,12 +2,11 @@
 
 import os
 import signal
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.trainer.workshop import Ended, Running, command
+from tests.trainer.workshop import Ended, Running, Server, command
 
 from finetune_api import API_VERSION, KIND
 from finetune_trainer import manifest
@@ -24,8 +23,8 @@ TRAINING: dict[str, Any] = {
 class Station:
     """One folder with a manifest and what comes of it."""
 
-    def __init__(self, context: ForkServerContext, folder: Path) -> None:
-        self.context, self.folder, self.work = context, folder, folder / "work"
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server, self.folder, self.work = server, folder, folder / "work"
 
     def write(self, base: str, source: str, *others: Any, **training: Any) -> None:
         spec = {
@@ -40,8 +39,7 @@ class Station:
         arguments = ["run", "-f", f"{self.folder}/finetune.yaml", "--work", str(self.work)]
         log = self.folder / "log"
         log.write_text("")
-        process = self.context.Process(target=command, args=(arguments, {}, str(log)))
-        process.start()
+        process = self.server.start(command, arguments, {}, str(log))
         return Running(process=process, folder=self.folder)
 
     def run(self) -> Ended:
@@ -49,9 +47,9 @@ class Station:
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_running_again_goes_on(
-    context: ForkServerContext, repositories: dict[str, str], tmp_path: Path
+    servers: dict[str, Server], repositories: dict[str, str], tmp_path: Path
 ) -> None:
-    station = Station(context, tmp_path)
+    station = Station(servers["trl"], tmp_path)
     station.write(repositories["chat"], repositories["rows"])
     running = station.start()
     running.until(lambda: "step 3/40" in (tmp_path / "log").read_text())
@@ -76,7 +74,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_running_again_goes_on(
 
 
 def test_rows_of_a_configmap_in_the_same_file(
-    context: ForkServerContext, repositories: dict[str, str], tmp_path: Path
+    servers: dict[str, Server], repositories: dict[str, str], tmp_path: Path
 ) -> None:
     rows = "".join(
         f'{{"instruction": "Say {at}", "input": "", "output": "{at}"}}\n' for at in range(8)
@@ -87,7 +85,7 @@ def test_rows_of_a_configmap_in_the_same_file(
         "metadata": {"name": "own-rows"},
         "data": {"rows.jsonl": rows},
     }
-    station = Station(context, tmp_path)
+    station = Station(servers["trl"], tmp_path)
     station.write(repositories["chat"], "configmap://own-rows/rows.jsonl", configmap, maxSteps=2)
     ended = station.run()
     assert ended.code == 0, ended.log
