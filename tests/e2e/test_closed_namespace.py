@@ -41,6 +41,10 @@ def closed(cluster: Cluster) -> Iterator[Tuning]:
 
 
 def test_a_missing_secret_is_named(closed: Tuning) -> None:
+    # The kubelet looks for the Secret once it has the image, which may take its time.
+    closed.wait(
+        "the kubelet misses the Secret", lambda _: _kubelet_waits(closed), seconds=START_SECONDS
+    )
     closed.wait("SecretMissing", _misses_its_secret, seconds=ANSWER_SECONDS)
 
 
@@ -61,6 +65,17 @@ def test_nobody_else_reaches_the_trainers_metrics(closed: Tuning) -> None:
     address = f"{pod['status']['podIP']}:{METRICS_PORT}"
     task = Task(script="reach.py", image=closed.cluster.operator_image(), given=[address])
     assert pods.run(closed.cluster, OTHER, task)[address] != "connected"
+
+
+def _kubelet_waits(closed: Tuning) -> bool:
+    states = [
+        container["state"]
+        for pod in closed.pods("stage")
+        for container in pod["status"].get("containerStatuses", ())
+    ]
+    return any(
+        state.get("waiting", {}).get("reason") == "CreateContainerConfigError" for state in states
+    )
 
 
 def _misses_its_secret(status: Object) -> bool:
