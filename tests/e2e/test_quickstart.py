@@ -174,7 +174,7 @@ def test_the_status_tells_the_whole_story(quickstart: Quickstart) -> None:
     (revision,) = status["revisions"]
     ended = {each["stage"]: each["outcome"] for each in revision["stages"]}
     assert ended == dict.fromkeys(("stage", "train", "merge", "serve"), "Completed")
-    assert [each["attempt"] for each in revision["stages"]] == [1, 1, 1]
+    assert {each["attempt"] for each in revision["stages"]} == {1}
     digests = {key: str(value) for key, value in revision["artifacts"].items()}
     assert digests["mergedDtype"] == "float16"
     assert digests["adapter"].startswith("sha256:")
