@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_api.exitcodes import ExitCode
 from finetune_api.result import Result
+from finetune_operator import outcome
 from finetune_operator.children import names
 from finetune_operator.children.pod import GPU
 from finetune_operator.state import Object
@@ -58,7 +59,7 @@ def pods_of(pods: Iterable[Object], build: str, attempt: int | None = None) -> l
         and names.label(pod, names.STAGE) == "serve"
         and attempt in (None, int(names.label(pod, names.ATTEMPT) or 0))
         and "deletionTimestamp" not in pod["metadata"]
-        and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        and not outcome.pod_has_ended(pod)
     ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_operator import outcome
 from finetune_operator.children import names
 from finetune_operator.state import Object
 
@@ -44,7 +45,7 @@ def of_job(
     for pod in pods:
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
-    if all(_ended(pod) for pod in pods):
+    if all(outcome.pod_has_ended(pod) for pod in pods):
         note = _note(events, job, "FailedCreate", since=waiting_since(job, pods))
         if note is not None and "exceeded quota" in note:
             return Blocker(
@@ -87,7 +88,7 @@ def waiting_since(job: Object, pods: Iterable[Object]) -> str:
     ends = [
         str(container["state"]["terminated"].get("finishedAt", ""))
         for container in newest.get("status", {}).get("containerStatuses", ())
-        if _ended(newest) and "terminated" in container.get("state", {})
+        if outcome.pod_has_ended(newest) and "terminated" in container.get("state", {})
     ]
     return max(ends, default="") or str(newest["metadata"]["creationTimestamp"])
 
@@ -206,10 +207,6 @@ def _missing(message: str) -> Blocker | None:
         message=f"{message}; create it with the key that dataset.source names, in the job's "
         "namespace",
     )
-
-
-def _ended(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _note(

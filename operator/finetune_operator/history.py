@@ -60,9 +60,7 @@ def _revision(seen: Observed, child: Object) -> str | None:
 
 
 def _alive(pods: Iterable[Object]) -> list[Object]:
-    return [
-        pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
-    ]
+    return [pod for pod in pods if not outcome.pod_has_ended(pod)]
 
 
 def _stays(child: Object) -> bool:

@@ -52,7 +52,7 @@ def want_their_volume(seen: Observed, chosen: Chosen) -> bool:
 
 def _unended(seen: Observed) -> Iterator[Object]:
     for pod in seen.pods:
-        if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+        if not outcome.pod_has_ended(pod):
             yield pod
 
 

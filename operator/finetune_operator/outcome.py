@@ -63,6 +63,11 @@ def is_over(job: Object) -> bool:
     return _is(job, "Complete") or _is(job, "Failed")
 
 
+def pod_has_ended(pod: Object) -> bool:
+    """Tell whether a pod has ended, well or not, and holds nothing any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
 def out_of_memory(job: Object, pods: Iterable[Object]) -> bool:
     """Tell whether a pod of a Job was killed because it used more memory than its limit."""
     return any(

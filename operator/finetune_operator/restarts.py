@@ -36,7 +36,7 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
             known, fresh = pod, []
         elif created > (attempt.pod_created or "") and (
             # One that is on its way out was never this look's newest.
-            "deletionTimestamp" not in pod["metadata"] or _ended(pod)
+            "deletionTimestamp" not in pod["metadata"] or outcome.pod_has_ended(pod)
         ):
             fresh.append(pod)
     if not fresh:
@@ -73,10 +73,6 @@ def capped(counters: Attempt | dict[str, Any]) -> int:
 
 def _more(attempt: Attempt, counter: str) -> Attempt:
     return attempt.model_copy(update={counter: (getattr(attempt, counter) or 0) + 1})
-
-
-def _ended(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _failed(pod: Object) -> bool:

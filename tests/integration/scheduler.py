@@ -1,37 +1,17 @@
-"""The real kube-scheduler, on nodes that have GPUs but no kubelet: the tests play that one.
+"""Nodes for the real kube-scheduler that have GPUs but no kubelet: the tests play that one.
 
 A node's heartbeat is its status, which is written again whenever the kubelet acts.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tests.integration import kubelet
-from tests.integration.controlplane import ApiError, ControlPlane, free_ports, process, wait_until
+from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 
 NODES = "/api/v1/nodes"
 VOLUMES = "/api/v1/persistentvolumes"
-
-
-@contextmanager
-def scheduler(plane: ControlPlane) -> Iterator[None]:
-    """Run kube-scheduler until the end of the block."""
-    (port,) = free_ports(1)
-    command: list[str | Path] = [
-        plane.assets / "kube-scheduler",
-        f"--kubeconfig={plane.kubeconfig}",
-        "--leader-elect=false",
-        "--bind-address=127.0.0.1",
-        f"--secure-port={port}",
-    ]
-    log = plane.folder / "kube-scheduler.log"
-    with process(command, log) as running:
-        wait_until(f"the scheduler runs (log: {log})", lambda: running.poll() is None)
-        yield
 
 
 class Node:

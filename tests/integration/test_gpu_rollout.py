@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.integration import scheduler
+from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
@@ -17,7 +17,7 @@ BUILD = "finetune.dev/build"
 
 @pytest.fixture(scope="module", autouse=True)
 def kube_scheduler(controller_manager: ControlPlane) -> Iterator[None]:
-    with scheduler.scheduler(controller_manager):
+    with controlplane.scheduler(controller_manager):
         yield
 
 
