@@ -1,9 +1,10 @@
 """``job.json``: the frozen resolution of a revision, which every trainer command reads."""
 
 from finetune_api import API_VERSION
+from finetune_api.base_model import Model
+from finetune_api.dataset import Dataset
 from finetune_api.model import CamelModel
 from finetune_api.recipe import Training
-from finetune_api.spec import Dataset, Model
 
 
 class JobConfig(CamelModel):

@@ -1,4 +1,4 @@
-"""What the API says of pods in more than one place: where they run, and the Secrets they use."""
+"""What the API says of pods in more than one place: where they run, and what is written on them."""
 
 import re
 from typing import ClassVar, Literal
@@ -13,32 +13,6 @@ from finetune_api.fields import (
     labels,
     matches,
 )
-
-NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-
-
-class SecretKeyRef(ApiModel):
-    """A key of a Secret in the job's namespace. The operator never reads it; the kubelet does."""
-
-    atomic: ClassVar[bool] = True
-    name: str = field(
-        "Name of the Secret, in the job's namespace.",
-        edit=Edit.RETRY,
-        max_length=253,
-        rules=(matches(NAME, "a Secret's name has lower-case letters, digits, '-' and '.' only"),),
-    )
-    key: str = field(
-        "Key in the Secret that holds the token.",
-        "token",
-        edit=Edit.RETRY,
-        max_length=253,
-        rules=(
-            matches(
-                r"^[-._A-Za-z0-9]+$",
-                "a key of a Secret has letters, digits, '-', '_' and '.' only, such as token",
-            ),
-        ),
-    )
 
 
 class Toleration(ApiModel):
@@ -135,4 +109,29 @@ class Placement(ApiModel):
     )
     tolerations: list[Toleration] | None = field(
         "Taints that the pods bear.", None, edit=Edit.RETRY, builtin="none", max_length=16
+    )
+
+
+class PodMetadata(ApiModel):
+    """What is written on the job's pods."""
+
+    labels: dict[str, str] | None = field(
+        "Labels for the job's pods and other objects, such as a cost centre.",
+        None,
+        edit=Edit.ROLL,
+        builtin="none",
+        max_length=16,
+        rules=(labels("labels takes Kubernetes labels, such as example.com/cost-centre: a-42"),),
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.labels) || !self.labels.exists(k, k.startsWith('finetune.dev/') "
+            "|| k.startsWith('app.kubernetes.io/') || k.startsWith('kueue.x-k8s.io/'))",
+            message="labels under finetune.dev/, app.kubernetes.io/ and kueue.x-k8s.io/ are the "
+            "operator's: use another prefix, or spec.queueName for Kueue",
+            fails=lambda m: any(
+                key.startswith(("finetune.dev/", "app.kubernetes.io/", "kueue.x-k8s.io/"))
+                for key in m.labels or {}
+            ),
+        ),
     )

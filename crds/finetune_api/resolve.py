@@ -18,9 +18,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from finetune_api.dataset import COLUMNS_OF_FORMAT
 from finetune_api.fields import ApiModel, Edit, extra_of
 from finetune_api.sources import unfit
-from finetune_api.spec import COLUMNS_OF_FORMAT, FineTuneJobSpec
+from finetune_api.spec import FineTuneJobSpec
 
 Values = dict[str, Any]
 OWN_PROMPTS = ("chatTemplate", "promptFormat")

@@ -4,7 +4,8 @@ import re
 from typing import ClassVar, Literal
 
 from finetune_api.fields import ApiModel, Edit, Rule, between, field
-from finetune_api.pods import Placement, SecretKeyRef
+from finetune_api.objects import SecretKeyRef
+from finetune_api.pods import Placement
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"
 NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"

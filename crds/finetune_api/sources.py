@@ -4,12 +4,11 @@ A source is one address; the fields beside it say how it is reached and what it 
 belongs to some kinds of source only, which ``rules`` hold users to.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 from finetune_api.fields import ApiModel, Edit, Rule, field, matches
-from finetune_api.pods import NAME
+from finetune_api.objects import SecretRef
 
-KEY = r"^[-._A-Za-z0-9]+$"
 _STEP = r"(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)"
 """One step of a path; none begins with a dot, so none leads upwards."""
 
@@ -31,44 +30,6 @@ ONLY_FOR = {
     ("s3", "secretRef"): ("s3",),
 }
 """The kinds of source that the fields beside ``source`` are for."""
-
-
-class SecretRef(ApiModel):
-    """A Secret in the job's namespace, of which several keys are used."""
-
-    atomic: ClassVar[bool] = True
-    name: str = field(
-        "Name of the Secret, in the job's namespace.",
-        edit=Edit.RETRY,
-        max_length=253,
-        rules=(matches(NAME, "a Secret's name has lower-case letters, digits, '-' and '.' only"),),
-    )
-
-
-class ConfigMapKeyRef(ApiModel):
-    """A key of a ConfigMap in the job's namespace that holds certificates."""
-
-    atomic: ClassVar[bool] = True
-    name: str = field(
-        "Name of the ConfigMap, in the job's namespace.",
-        edit=Edit.RETRY,
-        max_length=253,
-        rules=(
-            matches(NAME, "a ConfigMap's name has lower-case letters, digits, '-' and '.' only"),
-        ),
-    )
-    key: str = field(
-        "Key in the ConfigMap that holds the certificates, in PEM.",
-        "ca.crt",
-        edit=Edit.RETRY,
-        max_length=253,
-        rules=(
-            matches(
-                KEY,
-                "a key of a ConfigMap has letters, digits, '-', '_' and '.' only, such as ca.crt",
-            ),
-        ),
-    )
 
 
 class S3(ApiModel):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.spec import Dataset
+from finetune_api.dataset import Dataset
 from finetune_trainer.templates import ALPACA_INPUT
 
 ROLES = ("system", "developer", "user", "assistant", "tool")

@@ -12,7 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.exitcodes import FINAL
-from finetune_api.spec import FineTuneJobSpec, ResourceRequirements
+from finetune_api.resources import ResourceRequirements
+from finetune_api.spec import FineTuneJobSpec
 from finetune_operator.children import names, pod, sources
 from finetune_operator.children.names import Stage
 from finetune_operator.revisions import JOB_FILE, Chosen

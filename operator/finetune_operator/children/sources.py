@@ -8,8 +8,10 @@ resolves.
 from collections.abc import Iterator
 from typing import Any
 
+from finetune_api.base_model import Model
+from finetune_api.dataset import Dataset
 from finetune_api.sources import CLAIM_SOURCE_PREFIX, CONFIGMAP_SOURCE_PREFIX
-from finetune_api.spec import Dataset, FineTuneJobSpec, Model
+from finetune_api.spec import FineTuneJobSpec
 
 SOURCES = "/sources"
 CREDENTIALS = {

@@ -7,8 +7,9 @@ know which it was.
 import os
 from pathlib import Path
 
+from finetune_api.base_model import Model
+from finetune_api.dataset import Dataset
 from finetune_api.sources import CLAIM_SOURCE_PREFIX, CONFIGMAP_SOURCE_PREFIX
-from finetune_api.spec import Dataset, Model
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.hub import Hub
 from finetune_trainer.sources.repository import Kind, RemoteFile, Repository, Store, bytes_below
