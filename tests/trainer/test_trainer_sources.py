@@ -134,6 +134,10 @@ def test_a_tokenizer_of_another_model_is_told(make: MakeWorkshop, hub: Hub, tmp_
     refused(ended, 65, "DatasetInvalid", "embedding has 50 rows: tokenizer and weights")
 
 
+PROOF = "open({!r}, 'w')"
+"""Python code that leaves a file where it runs."""
+
+
 def change_config(folder: Path, **changes: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -145,7 +149,9 @@ def change_config(folder: Path, **changes: Any) -> None:
         ("pickles", "holds its weights as pickles only, which are never loaded"),
         ("gguf", "holds GGUF files only"),
         ("no config", "has no config.json"),
-        ("own code", "of type 'exotic', which transformers does not know and asks for its own"),
+        ("own code", "config.json asks for the repository's own Python code (auto_map), which is"),
+        ("own tokenizer", "tokenizer_config.json asks for the repository's own Python code (auto_"),
+        ("pickled adapter", "is an adapter, not a base: name the model that it was trained on"),
         ("no language model", "of type 'vit', which is no causal language model"),
         ("quantised", "is quantised already (gptq)"),
         ("shard missing", "names 'model-00002-of-00002.safetensors', which is no safetensors file"),
@@ -171,7 +177,18 @@ def test_bases_that_cannot_be_trained(
         (folder / "config.json").unlink()
     elif change == "own code":
         change_config(folder, model_type="exotic", auto_map={"AutoModel": "x.Y"})
-        (folder / "x.py").write_text("raise SystemExit")
+        (folder / "x.py").write_text(PROOF.format(str(tmp_path / "it ran")))
+    elif change == "own tokenizer":
+        path = folder / "tokenizer_config.json"
+        own = {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["x.X", "x.X"]}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | own))
+        (folder / "tokenizer.json").unlink()
+        (folder / "x.py").write_text(PROOF.format(str(tmp_path / "it ran")))
+    elif change == "pickled adapter":
+        for path in folder.iterdir():
+            path.unlink()
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.bin").touch()
     elif change == "no language model":
         change_config(folder, model_type="vit")
     elif change == "quantised":
@@ -196,6 +213,23 @@ def test_bases_that_cannot_be_trained(
                 path.write_bytes(data)
     ended = make(model={"source": hub.add("model", "demo/bad", folder)}).run("stage")
     refused(ended, 64, "InvalidSpec", said)
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_code_beside_a_model_that_is_known_is_not_run(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    """Many repositories carry code from the time before transformers knew their family."""
+    folder = tmp_path / "known"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    change_config(
+        folder, auto_map={"AutoConfig": "x.Config", "AutoModelForCausalLM": "x.ForCausalLM"}
+    )
+    (folder / "x.py").write_text(PROOF.format(str(tmp_path / "it ran")))
+    workshop = make(model={"source": hub.add("model", "demo/known", folder)})
+    workshop.stage_and_train()
+    assert not (workshop.work / "base" / "x.py").exists()
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_only_the_files_of_the_index_are_fetched(

@@ -51,6 +51,11 @@ def is_tokenizer(name: str) -> bool:
 def check_listing(repository: Repository) -> None:
     """Refuse a repository that can be seen to hold no usable base without fetching anything."""
     names = repository.files
+    if CONFIG not in names and any(name.startswith("adapter_") for name in names):
+        raise InvalidSpec(
+            f"model {repository.name} is an adapter, not a base: name the model that it was "
+            "trained on in model.source"
+        )
     if CONFIG not in names:
         raise InvalidSpec(
             f"model {repository.name} has no {CONFIG}: model.source must be a repository in the "
@@ -106,10 +111,15 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
             "16-bit weights; QLoRA quantises them itself"
         )
     if family not in CONFIG_MAPPING_NAMES:
-        needs = " and asks for its own Python code" if "auto_map" in config else ""
+        needs = (
+            f", and {CONFIG} asks for the repository's own Python code (auto_map), which is never "
+            "run"
+            if "auto_map" in config
+            else ""
+        )
         raise InvalidSpec(
-            f"model {source} is of type {family!r}, which transformers does not know{needs}; code "
-            "from a repository is never run: choose a model that transformers supports"
+            f"model {source} is of type {family!r}, which transformers does not know{needs}: "
+            "choose a model that transformers supports"
         )
     if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise InvalidSpec(

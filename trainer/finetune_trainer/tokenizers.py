@@ -16,7 +16,10 @@ def load_tokenizer(folder: Path) -> Any:
     except (ValueError, OSError, ImportError, KeyError) as error:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:
-            text = "it needs its own Python code, which is never run"
+            text = (
+                "tokenizer_config.json asks for the repository's own Python code (auto_map), which "
+                "is never run"
+            )
         raise InvalidSpec(
             f"the model's tokenizer cannot be loaded: {text[:300]}; choose a repository with a "
             "tokenizer.json"
