@@ -1,9 +1,8 @@
 """The way to the API server: a handful of verbs on plain dicts.
 
-Configuration and credentials come from the official client (``kubernetes.aio``): ``$KUBECONFIG``
-where it is set, else the pod's service account, whose token is read again every minute, else
-``~/.kube/config``. Its generated models are not used: they refuse fields that they do not know and
-cost thirty times as much as the JSON.
+The official client (``kubernetes.aio``) sends the requests, with what ``login`` reads. Its
+generated models are not used: they refuse fields that they do not know and cost thirty times as
+much as the JSON.
 
 Every call ends within ``TIMEOUT_SECONDS`` and raises nothing but what ``errors`` names. The client
 never repeats a call; its user knows whether that is right.
@@ -15,18 +14,16 @@ is 0, and none is waited for longer.
 import asyncio
 import json
 import math
-import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
-from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from finetune_operator import metrics
+from finetune_operator import login, metrics
 from finetune_operator.errors import (
     Conflict,
     NotFound,
@@ -52,8 +49,15 @@ Propagation = Literal["Foreground", "Background", "Orphan"]
 class Kube:
     """A connection to one API server."""
 
-    def __init__(self, api: ApiClient, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        renew: Callable[[Configuration], Awaitable[None]] = login.read,
+    ) -> None:
         self._api = api
+        self._renew = renew
         self._host = urlsplit(api.configuration.host).netloc
         self._seconds = timeout
         self.fence: Callable[[], float] = lambda: math.inf
@@ -62,17 +66,7 @@ class Kube:
     async def connect(cls) -> "Kube":
         """Read configuration and credentials. Raises OperatorError where there are none."""
         configuration = Configuration()
-        try:
-            file = os.environ.get("KUBECONFIG")
-            if not file and os.environ.get("KUBERNETES_SERVICE_HOST"):
-                kube_config.load_incluster_config(client_configuration=configuration)
-            else:
-                await kube_config.load_kube_config(file, client_configuration=configuration)
-        except (kube_config.ConfigException, OSError) as error:
-            raise OperatorError(
-                f"no way to an API server: {error}; run in a pod with a service account, or set "
-                "KUBECONFIG"
-            ) from error
+        await login.read(configuration)
         api = ApiClient(configuration)
         api.user_agent = FIELD_MANAGER
         return cls(api)
@@ -293,6 +287,8 @@ class Kube:
             metrics.REQUESTS.labels(code, method, self._host).inc()
             metrics.REQUEST_SECONDS.labels(method, self._host).observe(time.monotonic() - started)
         decoded = _decoded(text)
+        if answer.status == 401:
+            await self._renew(self._api.configuration)
         if answer.status >= 300:
             after = answer.headers.get("Retry-After", "")
             raise error_of(method, path, answer.status, decoded, after)

@@ -8,27 +8,27 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import kopf
 import yaml
 from pydantic import ValidationError
 
 from finetune_api.resolve import InvalidSpec, effective_defaults
-from finetune_operator import logs, plan, server, wakeups
+from finetune_operator import logs, plan, server
 from finetune_operator.apply import Applier
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller import Controller
-from finetune_operator.errors import OperatorError, Transient
+from finetune_operator.errors import OperatorError, Terminal, Transient
 from finetune_operator.events import Recorder
 from finetune_operator.kube import Kube
 from finetune_operator.leading import lead, until_first_ends
 from finetune_operator.lease import Lease
 from finetune_operator.resync import Resync
 from finetune_operator.scrape import Scraper
+from finetune_operator.watches import keep_watching
 
 logger = logging.getLogger("finetune_operator")
 
@@ -92,57 +92,43 @@ async def run(config: OperatorConfig, *, port: int) -> None:
         )
         health = server.Health(controller)
         bound = await stack.enter_async_context(server.serving(health, port))
-        await _until_served(kube)
+        await _until_served(kube, ending=True)
         logger.info("started", extra={"port": bound, "identity": identity})
-        leading = asyncio.create_task(lead(lease, controller, resync), name="leading")
-
-        async def give_back() -> None:
-            leading.cancel()
-            await asyncio.wait([leading])
-
         await until_first_ends(
-            leading,
-            asyncio.create_task(_watch(config, controller, give_back, health), name="watches"),
+            lead(lease, controller, resync),
+            keep_watching(
+                controller.wake,
+                config.namespaces,
+                served=lambda: _until_served(kube, ending=False),
+                ready=lambda running: setattr(health, "ready", running),
+            ),
+            _until_told_to_end(),
         )
         logger.info("stopped")
 
 
-async def _until_served(kube: Kube) -> None:
-    """Wait for the API server, however long it is away. Raises Terminal without the CRD."""
+async def _until_served(kube: Kube, *, ending: bool) -> None:
+    """Wait for the API server, however long it is away.
+
+    ending: whether a missing CRD is the end. Raises Terminal then.
+    """
     while True:
         try:
             return await kube.require_served()
         except Transient as error:
             logger.warning("waiting for the API server: %s", error)
-            await asyncio.sleep(2.0)
+        except Terminal as error:
+            if ending:
+                raise
+            logger.warning("waiting for the CRD: %s", error)
+        await asyncio.sleep(2.0)
 
 
-async def _watch(
-    config: OperatorConfig,
-    controller: Controller,
-    stop: Callable[[], Awaitable[None]],
-    health: server.Health,
-) -> None:
-    """Watch until a signal comes; ``stop`` ends all other work before kopf itself ends."""
-    watching = asyncio.Event()
-    ready = asyncio.create_task(_set_when(watching, lambda: setattr(health, "ready", True)))
-    try:
-        await kopf.operator(
-            registry=wakeups.registry(controller.wake, stop),
-            settings=wakeups.settings(),
-            standalone=True,
-            clusterwide=not config.namespaces,
-            namespaces=config.namespaces,
-            ready_flag=watching,
-        )
-    finally:
-        health.ready = False
-        ready.cancel()
-
-
-async def _set_when(flag: asyncio.Event, then: Callable[[], None]) -> None:
-    await flag.wait()
-    then()
+async def _until_told_to_end() -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
 
 
 def main(arguments: list[str] | None = None) -> int:

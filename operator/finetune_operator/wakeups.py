@@ -1,7 +1,7 @@
 """What wakes the operator: kopf's watches, whose handlers put keys on the queue, no more.
 
-kopf supplies login, watch streams that reconnect, and signals. It stores nothing: there are only
-``on.event`` handlers, so no object gets a finalizer or an annotation. An event of a child wakes the
+kopf supplies watch streams that reconnect. It stores nothing: there are only ``on.event`` handlers,
+so no object gets a finalizer or an annotation. An event of a child wakes the
 job that its label names. An event of a job in which nothing but its status changed is our own echo
 and wakes nobody.
 
@@ -9,12 +9,14 @@ Events may be lost; they are never trusted to say what there is, only that it is
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import kopf
 
+from finetune_operator import login
 from finetune_operator.children.names import JOB
 from finetune_operator.state import Key, Object
 
@@ -25,6 +27,9 @@ CHILDREN = (
     ("batch", "v1", "jobs"),
     ("apps", "v1", "deployments"),
 )
+
+SILENT_SECONDS = 70.0
+"""How long a watch may be silent. The API server sends a bookmark every 60 s."""
 
 Add = Callable[[Key], None]
 
@@ -61,19 +66,11 @@ def _fingerprint(body: Object) -> bytes:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
 
 
-def registry(add: Add, stop: Callable[[], Awaitable[None]]) -> kopf.OperatorRegistry:
-    """Return the handlers. ``stop`` is awaited before kopf ends."""
+def registry(add: Add) -> kopf.OperatorRegistry:
+    """Return the handlers."""
     handlers = kopf.OperatorRegistry()
     echoes = Echoes()
-
-    @kopf.on.login(registry=handlers)
-    def login(**kwargs: Any) -> Any:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
-
-    @kopf.on.cleanup(registry=handlers)
-    async def drain(**_: Any) -> None:
-        # kopf would wait 5 s for every task that it does not know.
-        await stop()
+    kopf.on.login(registry=handlers, retries=1)(login.for_kopf)
 
     @kopf.on.event(API_GROUP, API_VERSION, PLURAL, registry=handlers)
     async def job_seen(*, type: str | None, body: Any, name: str, **kwargs: Any) -> None:
@@ -95,6 +92,14 @@ def registry(add: Add, stop: Callable[[], Awaitable[None]]) -> kopf.OperatorRegi
     return handlers
 
 
+class Patience:
+    """The delays between the attempts of one request, in seconds: they grow, and never end."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield the delays of one more request."""
+        return itertools.chain((0.5, 1.0, 2.0, 4.0), itertools.repeat(8.0))
+
+
 def settings() -> kopf.OperatorSettings:
     """Return kopf's settings: it watches, and does nothing else."""
     chosen = kopf.OperatorSettings()
@@ -104,9 +109,11 @@ def settings() -> kopf.OperatorSettings:
     chosen.persistence.finalizer = f"{API_GROUP}/unused"
     chosen.watching.server_timeout = 600
     chosen.watching.connect_timeout = 10
+    chosen.watching.inactivity_timeout = SILENT_SECONDS
     chosen.watching.chunk_size = 500
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 5
+    chosen.networking.error_backoffs = Patience()
     chosen.queueing.idle_timeout = 1.0
     chosen.queueing.exit_timeout = 0.5
     chosen.process.ultimate_exiting_timeout = 20

@@ -4,7 +4,8 @@
 * A key is never with two workers: ``add`` during work makes it wait again once the work is done,
   once, however often it was added.
 * Of several delays of a key the one that ends first counts; ``add`` ends them all.
-* ``retry`` delays by min(cap, base · 2ⁿ), n being the number of retries since ``forget``.
+* ``retry`` delays by min(cap, base · 2ⁿ), n being the number of retries since ``forget``. Where it
+  is told that the server wants to be left alone, not even ``add`` ends that.
 
 Not one method awaits but ``get``: nothing can happen between two statements.
 """
@@ -52,6 +53,7 @@ class WorkQueue(Generic[K]):
         self._dirty: set[K] = set()
         self._delayed: dict[K, tuple[float, Timer]] = {}
         self._failures: dict[K, int] = {}
+        self._not_before: dict[K, float] = {}
         self._takers: deque[asyncio.Future[None]] = deque()
         # controller-runtime names a queue after its controller.
         self._labels = (name, name)
@@ -64,7 +66,10 @@ class WorkQueue(Generic[K]):
         self._undelay(key)
         if key in self._active:
             self._dirty.add(key)
+        elif (early := self._not_before.get(key, 0.0) - self._clock()) > 0:
+            self.add_after(key, early)
         elif key not in self._queued_at:
+            self._not_before.pop(key, None)
             self._queued_at[key] = self._clock()
             self._ready.append(key)
             metrics.QUEUE_ADDS.labels(*self._labels).inc()
@@ -84,12 +89,17 @@ class WorkQueue(Generic[K]):
             self._delayed[key] = (due, self._call_later(seconds, lambda: self.add(key)))
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
-        """Add the key after its next, longer delay; return that in seconds."""
+        """Add the key after its next, longer delay; return that in seconds.
+
+        at_least: what the server asked for, in seconds; the key is left alone for so long.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         # 2.0 ** 1024 is not a number any more; the cap is reached long before.
         seconds = max(at_least, min(self._cap, self._base * 2.0 ** min(failures, 64)))
         metrics.QUEUE_RETRIES.labels(*self._labels).inc()
+        if at_least > 0:
+            self._not_before[key] = self._clock() + at_least
         self.add_after(key, seconds)
         return seconds
 
@@ -148,6 +158,7 @@ class WorkQueue(Generic[K]):
         self._ready.clear()
         self._queued_at.clear()
         self._dirty.clear()
+        self._not_before.clear()
 
     def _ages(self) -> list[float]:
         now = self._clock()

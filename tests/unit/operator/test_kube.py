@@ -53,10 +53,24 @@ async def kube(server: Server) -> AsyncIterator[Kube]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
     configuration.api_key["BearerToken"] = "bearer secret"
-    client = Kube(ApiClient(configuration), timeout=1.0)
+
+    async def renew(known: Configuration) -> None:
+        known.api_key["BearerToken"] = "bearer renewed"
+
+    client = Kube(ApiClient(configuration), timeout=1.0, renew=renew)
     yield client
     await client.close()
     await runner.cleanup()
+
+
+async def test_a_token_that_is_refused_is_read_anew(kube: Kube, server: Server) -> None:
+    server.says(401, {"message": "Unauthorized"})
+    with pytest.raises(Transient):
+        await kube.get("Service", "a", "s")
+    server.says(200, {})
+    await kube.get("Service", "a", "s")
+    sent = [request.headers["Authorization"] for request, _ in server.requests]
+    assert sent == ["bearer secret", "bearer renewed"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which events wake the operator, and that kopf selects what it is told to."""
 
+import itertools
 from typing import Any
 
 import kopf
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kopf._cogs.structs.references import Resource
 
-from finetune_operator.wakeups import CHILDREN, Echoes, registry, settings
+from finetune_operator.wakeups import CHILDREN, Echoes, Patience, registry, settings
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -78,16 +79,21 @@ def test_the_server_sends_only_children_that_carry_the_label(child: tuple[str, s
     assert selectors.collect(resource) == ["finetune.dev/job"]
 
 
+def test_a_request_is_repeated_for_ever_and_never_seldom() -> None:
+    delays = settings().networking.error_backoffs
+    assert isinstance(delays, Patience)
+    for _ in range(2):
+        taken = list(itertools.islice(delays, 1000))
+        assert (len(taken), taken[0], max(taken)) == (1000, 0.5, 8.0)
+
+
 def test_the_server_sends_every_job() -> None:
     resource = Resource(group="finetune.dev", version="v1alpha1", plural="finetunejobs")
     assert settings().watching.label_selectors.collect(resource) == []
 
 
 def test_no_handler_makes_kopf_write_to_an_object() -> None:
-    async def stop() -> None:
-        return None
-
-    handlers = registry(lambda key: None, stop)
+    handlers = registry(lambda key: None)
     assert isinstance(handlers, kopf.OperatorRegistry)
     assert len(handlers._watching.get_all_handlers()) == 1 + len(CHILDREN)
     assert not list(handlers._changing.get_all_handlers())

@@ -176,3 +176,25 @@ def test_the_backoff_has_a_cap_however_often_a_key_fails() -> None:
     time = FakeTime()
     queue: WorkQueue[str] = WorkQueue("test", cap=60, call_later=time.call_later)
     assert [queue.retry("a") for _ in range(5000)][-1] == 60
+
+
+def test_a_server_that_wants_to_be_left_alone_is() -> None:
+    time = FakeTime()
+    queue: WorkQueue[str] = WorkQueue("test", clock=lambda: time.now, call_later=time.call_later)
+    queue.add("a")
+    queue.pop()
+    queue.add("a")
+    assert queue.retry("a", 7) == 7
+    queue.done("a")
+    queue.add("a")
+    queue.add_after("a", 1)
+    queue.add("b")
+    assert (queue.pop(), queue.pop()) == ("b", None)
+    time.pass_until(6.9)
+    queue.add("a")
+    assert queue.pop() is None
+    time.pass_until(7.1)
+    assert (queue.pop(), queue.pop()) == ("a", None)
+    queue.done("a")
+    queue.add("a")
+    assert queue.pop() == "a"
