@@ -31,6 +31,10 @@ class InvalidSpec(ValueError):
     """A spec that cannot be run; the message names field, value and way out."""
 
 
+class UnknownField(InvalidSpec):
+    """A field that this version does not have, in a job or in the defaults of its revision."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
     """A complete spec, and the names of what it makes."""
@@ -77,7 +81,9 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     try:
         model = FineTuneJobSpec.model_validate(values)
     except ValidationError as error:
-        raise InvalidSpec(_explained(error, "spec")) from error
+        unknown = any(finding["type"] == "extra_forbidden" for finding in error.errors())
+        refusal = UnknownField if unknown else InvalidSpec
+        raise refusal(_explained(error, "spec")) from error
     training_part = _part(model, Edit.RETRAIN)
     revision = digest(training_part)
     retry_key = digest(_part(model, Edit.RETRY))

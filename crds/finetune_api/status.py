@@ -12,7 +12,7 @@ from finetune_api.model import CamelModel
 
 
 class StatusModel(CamelModel):
-    """A group of status fields; unknown ones (of a newer operator) are carried along unread."""
+    """A group of status fields; unknown ones (of a newer operator) are left out."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -13,7 +13,13 @@ from functools import lru_cache
 from typing import Any
 
 from finetune_api.job import JobConfig
-from finetune_api.resolve import InvalidSpec, Resolved, effective_defaults, resolve
+from finetune_api.resolve import (
+    InvalidSpec,
+    Resolved,
+    UnknownField,
+    effective_defaults,
+    resolve,
+)
 from finetune_operator.children import names
 from finetune_operator.config import OperatorConfig
 from finetune_operator.state import Object
@@ -50,7 +56,8 @@ class Chosen:
 def choose(job: Object, configmaps: Iterable[Object], config: OperatorConfig) -> Chosen:
     """Return the revision that ``job`` asks for, an earlier one where it is still present.
 
-    Raises InvalidSpec where the spec cannot be run.
+    Raises InvalidSpec where the spec cannot be run, and where a newer operator started the present
+    revision: what it froze cannot be resolved here, and would look like an edit.
     """
     frozen = _frozen(job, configmaps)
     spec = json.dumps(job["spec"], sort_keys=True)
@@ -59,6 +66,13 @@ def choose(job: Object, configmaps: Iterable[Object], config: OperatorConfig) ->
         settings, old = _read(frozen[revision])
         try:
             resolved = _resolved(spec, old)
+        except UnknownField as error:
+            if revision == current:
+                raise InvalidSpec(
+                    f"{error}; revision {revision} was started by an operator that knows it: "
+                    "upgrade this one"
+                ) from error
+            continue
         except InvalidSpec:
             # An old administrator's default may clash with the present spec; the new ones decide.
             continue

@@ -120,11 +120,13 @@ def starting(
     kubeconfig: Path | None = None,
     pod: str = "operator-under-test",
     prelude: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[OperatorProcess]:
     """Run the operator until the end of the block, without waiting for it.
 
     kubeconfig: its way to the API server, the administrator's where none is named. pod: its name,
     and so its identity as a leader. prelude: Python that runs before it, to shorten a wait.
+    environment: variables above its own.
     """
     # A Lease of its own, in a namespace that is always there: whoever holds another is no matter.
     config = {"operatorNamespace": "default", "leaseName": f"lease-{uuid.uuid4().hex}", **config}
@@ -139,14 +141,15 @@ def starting(
         "--port",
         str(port),
     ]
-    environment = {
+    variables = {
         **os.environ,
         "KUBECONFIG": str(kubeconfig or plane.kubeconfig),
         "PYTHONPATH": os.pathsep.join((str(ROOT / "operator"), str(ROOT / "crds"))),
         "POD_NAME": pod,
+        **(environment or {}),
     }
     log = folder / f"operator-{time.monotonic_ns()}.log"
-    with process(command, log, environment) as running:
+    with process(command, log, variables) as running:
         yield OperatorProcess(process=running, port=port, log=log)
 
 

@@ -7,6 +7,7 @@ even where its sender has given up. It runs in a thread of its own.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -25,9 +26,13 @@ KEPT = ("Accept", "Content-Type", "Authorization", "User-Agent")
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A request of the operator. ``number`` counts the calls of one relay from 1."""
+    """A request of the operator. ``number`` counts the calls of one relay from 1.
+
+    at: seconds of the monotonic clock.
+    """
 
     number: int
+    at: float
     method: str
     path: str
     query: Mapping[str, str]
@@ -54,7 +59,8 @@ class Call:
 class Fate:
     """What becomes of a call.
 
-    pass: it is answered by the API server. answer: the relay answers with ``status``. cut: the
+    pass: it is answered by the API server. answer: the relay answers with ``status``, and with
+    ``body`` or a Status that holds ``message``. cut: the
     connection is closed, nothing arrives. lose: it arrives, and the connection is closed instead of
     an answer. hold: it waits until the relay is released, then it arrives.
     """
@@ -63,6 +69,7 @@ class Fate:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     message: str = "as the test wants it"
+    body: bytes = b""
 
 
 PASS = Fate()
@@ -172,6 +179,7 @@ class Relay:
         body = await request.read()
         call = Call(
             number=len(self.calls) + 1,
+            at=time.monotonic(),
             method=request.method,
             path=request.path,
             query=dict(request.query),
@@ -181,6 +189,8 @@ class Relay:
         fate = self.decide(call)
         if fate.what == "hold":
             await self._released.wait()
+        if fate.what == "answer" and fate.body:
+            return web.Response(body=fate.body, status=fate.status, content_type="application/json")
         if fate.what == "answer":
             status = {"kind": "Status", "code": fate.status, "message": fate.message}
             return web.json_response(status, status=fate.status, headers=fate.headers)

@@ -1,5 +1,6 @@
 """Edits: what trains again, what merges again, what only rolls, and what changes nothing."""
 
+import json
 from typing import Any
 
 import pytest
@@ -393,6 +394,24 @@ def test_a_frozen_setting_that_a_later_operator_no_longer_knows_is_no_obstacle()
     frozen["data"]["operator.json"] = text.replace("{", '{"retired": {"setting": 1},', 1)
     assert stored(cluster.plan().status) == cluster.status
     assert not any(isinstance(action, Delete) for action in cluster.plan().actions)
+
+
+def test_a_revision_of_a_newer_operator_is_not_trained_again_by_one_that_was_rolled_back() -> None:
+    """Its defaults have a field that this version lacks: no revision of ours could be equal."""
+    cluster = Cluster()
+    workload.run_all(cluster)
+    (frozen,) = cluster.each("ConfigMap")
+    settings = json.loads(frozen["data"]["operator.json"])
+    settings["defaults"]["training"]["fieldToCome"] = 7
+    frozen["data"]["operator.json"] = json.dumps(settings)
+    planned = cluster.plan()
+    assert planned.actions == ()
+    ready = planned.status["conditions"][0]
+    assert (ready["type"], ready["reason"]) == ("Ready", "InvalidSpec")
+    assert "spec.training.fieldToCome: there is no such field" in ready["message"]
+    assert "upgrade this one" in ready["message"]
+    serving = next(each for each in planned.status["conditions"] if each["type"] == "Serving")
+    assert serving["status"] == "True"
 
 
 def test_each_build_is_served_in_its_own_number_format() -> None:

@@ -1,0 +1,288 @@
+"""What else an API server may do to an operator that runs: it must go on, by itself, as it is.
+
+The process is the same at the end of every test. What fails in single requests, and an outage, is
+in ``test_misfortunes``.
+"""
+
+import base64
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.integration import operatorprocess
+from tests.integration.controlplane import (
+    CRD,
+    ApiError,
+    ControlPlane,
+    install_crd,
+    wait_until,
+)
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import OperatorProcess
+from tests.integration.relay import PASS, Call, Fate, Relay, answer, relay
+
+CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
+SILENT_SECONDS = 3
+SILENT = f"from finetune_operator import wakeups; wakeups.SILENT_SECONDS = {SILENT_SECONDS}.0"
+
+
+@pytest.fixture
+def between(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Relay]:
+    with relay(control_plane, tmp_path) as running:
+        yield running
+
+
+def test_a_watch_that_falls_silent_is_noticed(
+    control_plane: ControlPlane, between: Relay, place: Namespace, tmp_path: Path
+) -> None:
+    """It stays open, as when a firewall has forgotten the connection."""
+    with operatorprocess.operator(
+        control_plane, tmp_path, kubeconfig=between.kubeconfig, prelude=SILENT
+    ) as operator:
+        place.submit("before")
+        place.staged("before")
+        operator.settled()
+        between.silence(True)
+        place.submit("unheard")
+        asked = len(_watches(between))
+        wait_until("the jobs are watched anew", lambda: len(_watches(between)) > asked)
+        between.silence(False)
+        began = time.monotonic()
+        place.staged("unheard")
+        assert time.monotonic() - began < SILENT_SECONDS + 2
+        assert operator.ready()
+
+
+def _watches(between: Relay) -> list[Call]:
+    return [call for call in between.calls if call.watches and "finetunejobs" in call.path]
+
+
+def test_a_token_that_ends_is_exchanged(
+    control_plane: ControlPlane, place: Namespace, tmp_path: Path
+) -> None:
+    """As in a pod: in a file, which holds the next one some seconds after the end of the first."""
+    account = Account(control_plane, place.name)
+    token, authority = tmp_path / "token", tmp_path / "ca.crt"
+    kubeconfig = yaml.safe_load(control_plane.kubeconfig.read_text())
+    cluster = kubeconfig["clusters"][0]["cluster"]
+    authority.write_text(base64.b64decode(cluster["certificate-authority-data"]).decode())
+    first = account.token("first")
+    token.write_text(first)
+    host, port = control_plane.server.removeprefix("https://").split(":")
+    prelude = (
+        "from kubernetes.aio.config import incluster_config as pod\n"
+        f"pod.SERVICE_TOKEN_FILENAME, pod.SERVICE_CERT_FILENAME = {str(token)!r}, "
+        f"{str(authority)!r}\n{SILENT}"
+    )
+    variables = {
+        "KUBECONFIG": "",
+        "KUBERNETES_SERVICE_HOST": host,
+        "KUBERNETES_SERVICE_PORT": port,
+    }
+    with operatorprocess.operator(
+        control_plane, tmp_path, prelude=prelude, environment=variables
+    ) as operator:
+        place.submit("before")
+        place.staged("before")
+        second = account.token("second")
+        account.end("first")
+        wait_until("the first token is refused", lambda: not account.is_good(first))
+        refused = {"code": "401"}
+        wait_until(
+            "the operator is refused",
+            lambda: operator.metric("rest_client_requests_total", **refused) > 3,
+        )
+        place.submit("meanwhile")
+        token.write_text(second)
+        place.staged("meanwhile")
+        place.submit("after")
+        place.staged("after")
+        assert operator.ready()
+
+
+class Account:
+    """A service account that may do all, and its tokens; each is good while its Secret exists."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self._plane, self._core = plane, f"/api/v1/namespaces/{namespace}"
+        plane.post(f"{self._core}/serviceaccounts", {"metadata": {"name": "operator"}})
+        subject = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
+        plane.post(
+            "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+            {
+                "metadata": {"name": f"operator-{namespace}"},
+                "roleRef": {
+                    "apiGroup": "rbac.authorization.k8s.io",
+                    "kind": "ClusterRole",
+                    "name": "cluster-admin",
+                },
+                "subjects": [subject],
+            },
+        )
+
+    def token(self, name: str) -> str:
+        secret = self._plane.post(f"{self._core}/secrets", {"metadata": {"name": name}})
+        bound = {"apiVersion": "v1", "kind": "Secret", "name": name}
+        asked = {"boundObjectRef": {**bound, "uid": secret["metadata"]["uid"]}}
+        made = self._plane.post(f"{self._core}/serviceaccounts/operator/token", {"spec": asked})
+        return str(made["status"]["token"])
+
+    def end(self, name: str) -> None:
+        self._plane.delete(f"{self._core}/secrets/{name}")
+
+    def is_good(self, token: str) -> bool:
+        try:
+            self._plane.request("GET", self._core, headers={"Authorization": f"Bearer {token}"})
+        except ApiError as error:
+            if error.status != 401:
+                raise
+            return False
+        return True
+
+
+def test_a_crd_that_is_deleted_and_put_back(
+    operator: OperatorProcess, control_plane: ControlPlane, place: Namespace
+) -> None:
+    place.submit("before")
+    place.staged("before")
+    control_plane.delete(CRD_PATH)
+    try:
+        wait_until("the operator says so", lambda: operator.get("/readyz")[0] == 503)
+        assert operator.get("/healthz") == (200, "ok")
+        wait_until("why, too", lambda: "waiting for the CRD" in operator.log.read_text())
+    finally:
+        wait_until("the CRD can be made again", lambda: _is_gone(control_plane))
+        install_crd(control_plane)
+    wait_until("the operator is ready again", operator.ready)
+    place.submit("after")
+    place.staged("after")
+    operator.settled()
+    assert operator.metric("finetune_jobs") == 1
+
+
+def _is_gone(plane: ControlPlane) -> bool:
+    try:
+        plane.get(CRD_PATH)
+    except ApiError as error:
+        return error.status == 404
+    return False
+
+
+def test_a_status_of_a_megabyte_is_read_and_put_right(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    place.submit()
+    place.staged()
+    operator.settled()
+    path = place.path("finetunejobs", "demo")
+    status = place.job()["status"]
+    (own,) = status["revisions"]
+    strange = [{**own, "revision": f"{number:08x}"} for number in range(1000)]
+    long = [{**each, "message": "x" * 120_000} for each in status["conditions"]]
+    place.plane.merge(
+        f"{path}/status", {"status": {"revisions": [*strange, own], "conditions": long}}
+    )
+    assert len(str(place.job()["status"])) > 1_000_000
+    place.plane.merge(path, {"metadata": {"labels": {"a": "b"}}})
+    wait_until("the status is put right", lambda: len(str(place.job()["status"])) < 10_000)
+    found = place.job()["status"]
+    # Of other revisions as many are kept as its history may hold.
+    assert own in found.pop("revisions")
+    assert found == {key: value for key, value in status.items() if key != "revisions"}
+    assert len(place.items("jobs")) == 1
+    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+
+
+@pytest.fixture
+def newer_crd(control_plane: ControlPlane) -> Iterator[None]:
+    """The CRD of a version to come, with one more field in spec and status."""
+    crd = yaml.safe_load(CRD.read_text(encoding="utf-8"))
+    newer = copy.deepcopy(crd)
+    (version,) = newer["spec"]["versions"]
+    groups = version["schema"]["openAPIV3Schema"]["properties"]
+    groups["spec"]["properties"]["training"]["properties"]["fieldToCome"] = {"type": "string"}
+    groups["status"]["properties"]["fieldToCome"] = {"type": "string"}
+    control_plane.apply(CRD_PATH, newer)
+    yield
+    install_crd(control_plane)
+
+
+def test_what_a_newer_operator_wrote_is_left_alone_until_this_one_is_upgraded(
+    operator: OperatorProcess, place: Namespace, newer_crd: None
+) -> None:
+    def serves_the_field() -> bool:
+        training = {"training": {"fieldToCome": "x"}}
+        made = place.submit("probe", suspend=True, spec=training)
+        place.plane.delete(place.path("finetunejobs", "probe"))
+        return "training" in made["spec"] and made["spec"]["training"] == {"fieldToCome": "x"}
+
+    wait_until("the newer CRD is in force", serves_the_field)
+    place.submit("running")
+    place.staged("running")
+    operator.settled()
+    errors = operator.metric("controller_runtime_reconcile_errors_total")
+    jobs = place.items("jobs")
+    path = place.path("finetunejobs", "running")
+    place.plane.merge(f"{path}/status", {"status": {"fieldToCome": "y"}})
+    place.plane.merge(path, {"spec": {"training": {"fieldToCome": "x"}}})
+    place.submit("new", spec={"training": {"fieldToCome": "x"}})
+    for name in ("running", "new"):
+        wait_until(
+            f"{name} is refused",
+            lambda name=name: place.reason(name) == "InvalidSpec",  # type: ignore[misc]
+        )
+        assert "fieldToCome: there is no such field" in place.condition("Ready", name)["message"]
+    assert place.items("jobs") == jobs
+    place.plane.merge(path, {"spec": {"training": None}})
+    wait_until("it goes on", lambda: place.reason("running") == "Staging")
+    assert place.items("jobs") == jobs
+    assert operator.metric("controller_runtime_reconcile_errors_total") == errors
+
+
+def test_one_bad_object_does_not_slow_the_others(
+    control_plane: ControlPlane,
+    between: Relay,
+    place: Namespace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ten jobs, each by itself: first alone, then beside one whose every request fails or hangs."""
+    bad = Namespace(control_plane, control_plane.namespace(f"{place.name}-bad"))
+
+    def decide(call: Call) -> Fate:
+        if call.namespace != bad.name or call.watches:
+            return PASS
+        # Its lists hang until the client gives up, everything else is an error of the server.
+        return Fate(what="hold") if call.path.endswith("/jobs") else answer(500)
+
+    between.decide = decide
+    with operatorprocess.operator(
+        control_plane, tmp_path, kubeconfig=between.kubeconfig
+    ) as operator:
+        alone = [_seconds_until_staged(place, f"alone-{number}") for number in range(10)]
+        bad.submit("bad")
+        wait_until(
+            "the bad one fails",
+            lambda: operator.metric("controller_runtime_active_workers") > 0,
+        )
+        beside = [_seconds_until_staged(place, f"beside-{number}") for number in range(10)]
+        between.release()
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n    until staged, median: {statistics.median(alone):.2f} s, beside a job that "
+            f"always fails: {statistics.median(beside):.2f} s\n"
+        )
+    assert statistics.median(beside) < 2 * statistics.median(alone) + 0.1
+    assert max(beside) < 2 * max(alone) + 0.5
+
+
+def _seconds_until_staged(place: Namespace, name: str) -> float:
+    began = time.monotonic()
+    place.submit(name)
+    place.staged(name)
+    return time.monotonic() - began
