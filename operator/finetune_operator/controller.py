@@ -107,13 +107,18 @@ class Controller:
         return not any(task.done() for task in self._tasks)
 
     async def stop(self) -> None:
-        """End the workers; a look in progress is cut off, as a crash would."""
+        """End the workers; a look in progress is cut off, as a crash would.
+
+        What is known of the jobs is forgotten: another replica counts them from now on, and what is
+        deleted meanwhile would be counted for ever.
+        """
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.queue.clear()
-        self.seen.clear()
+        for key in list(self._uids):
+            self._forget(key)
 
     async def _work(self) -> None:
         while True:

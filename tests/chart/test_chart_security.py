@@ -40,7 +40,7 @@ def test_the_operator_may_do_this_and_no_more() -> None:
         by_resource.setdefault(f"{resource}.{group}".rstrip("."), []).append(verb)
     assert by_resource == {
         "finetunejobs.finetune.dev": ["get", "list", "watch"],
-        "finetunejobs/status.finetune.dev": ["update", "patch"],
+        "finetunejobs/status.finetune.dev": ["update"],
         "finetunejobs/finalizers.finetune.dev": ["update"],
         "jobs.batch": ["get", "list", "watch", "create", "delete"],
         "deployments.apps": ["get", "list", "watch", "create", "patch", "delete"],
@@ -50,7 +50,7 @@ def test_the_operator_may_do_this_and_no_more() -> None:
         "persistentvolumeclaims": ["get", "list", "watch", "create", "patch", "delete"],
         "configmaps": ["get", "list", "create", "delete"],
         "networkpolicies.networking.k8s.io": ["get", "list", "create", "patch"],
-        "pods": ["get", "list", "watch"],
+        "pods": ["list", "watch"],
         "events": ["get", "list"],
         "events.events.k8s.io": ["create", "patch"],
     }

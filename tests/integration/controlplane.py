@@ -203,6 +203,8 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
         f"--service-account-key-file={signing_key}",
         f"--service-account-signing-key-file={signing_key}",
         "--disable-admission-plugins=ServiceAccount",
+        # Off by default, on in some distributions: it makes owning a child a right of its own.
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         "--endpoint-reconciler-type=none",
     ]
     with (

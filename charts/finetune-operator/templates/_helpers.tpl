@@ -85,7 +85,7 @@ rules:
   verbs: [get, list, watch]
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/status]
-  verbs: [update, patch]
+  verbs: [update]
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/finalizers]
   verbs: [update]
@@ -117,7 +117,7 @@ rules:
 # Why something does not run.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
   verbs: [get, list]

@@ -1,0 +1,360 @@
+"""The operator with the chart's rights and no others, each of which it needs.
+
+A real service account, bound as the chart binds it; RBAC is the API server's own. A whole life asks
+for nothing that is refused, and uses every rule of the chart: one that is taken away makes this
+fail, and so does one too many.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.chart.helm import Rendered, render
+from tests.integration import kubelet
+from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+from tests.integration.course import snapshot
+from tests.integration.manifest_files import kubectl
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import operator
+from tests.integration.relay import Call, Relay, relay
+
+pytestmark = pytest.mark.usefixtures("controller_manager")
+
+SYSTEM = "finetune-system"
+ACCOUNT = "finetune-operator"
+Right = tuple[str, str, str]
+"""Verb, API group, resource with its subresource."""
+
+# It is the admission of what a request says about owners that asks for it.
+IN_NO_REQUEST = {("update", "finetune.dev", "finetunejobs/finalizers")}
+
+
+def bindings(rendered: Rendered) -> list[dict[str, Any]]:
+    """Return the roles that are bound to the operator's account, and their bindings."""
+    bound = [
+        each
+        for kind in ("RoleBinding", "ClusterRoleBinding")
+        for each in rendered.all(kind)
+        if any(subject["name"] == ACCOUNT for subject in each["subjects"])
+    ]
+    roles = {(each["roleRef"]["kind"], each["roleRef"]["name"]) for each in bound}
+    return [
+        *(
+            each
+            for each in (*rendered.all("Role"), *rendered.all("ClusterRole"))
+            if (each["kind"], each["metadata"]["name"]) in roles
+        ),
+        *bound,
+    ]
+
+
+def granted(roles: list[dict[str, Any]]) -> set[Right]:
+    return {
+        (verb, group, resource)
+        for role in roles
+        for rule in role.get("rules", ())
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def right(call: Call) -> Right | None:
+    """Return the right that a request needs, None for one that everybody may send."""
+    words = call.path.strip("/").split("/")
+    group, rest = ("", words[2:]) if words[0] == "api" else (words[1:2] or [""], words[3:])
+    group = group if isinstance(group, str) else group[0]
+    if not rest:
+        return None
+    if rest[0] == "namespaces" and len(rest) > 2:
+        rest = rest[2:]
+    resource, named = "/".join([rest[0], *rest[2:]]), len(rest) > 1
+    verb = {
+        "GET": "watch" if call.watches else "get" if named else "list",
+        "POST": "create",
+        "PUT": "update",
+        "PATCH": "patch",
+        "DELETE": "delete" if named else "deletecollection",
+    }[call.method]
+    return verb, group, resource
+
+
+class Story:
+    """One job that meets everything that the operator has a right for."""
+
+    def __init__(self, place: Namespace) -> None:
+        self.place, self.path = place, place.path("finetunejobs", "demo")
+        self._known: set[str] = set()
+        self._number = 0
+
+    def until(self, reason: str, also: Callable[[], bool] = lambda: True, hold: str = "") -> None:
+        """Play the kubelet until Ready has the reason. hold: the stage whose pods only run."""
+
+        def reached() -> bool:
+            for pod in self.place.items("pods"):
+                if pod["metadata"]["uid"] not in self._known:
+                    self._known.add(pod["metadata"]["uid"])
+                    kubelet.report(self.place, pod, _fate(kubelet.stage_of(pod), hold))
+            return self.place.reason() == reason and also()
+
+        wait_until(f"Ready has reason {reason}", reached)
+
+    def edit(self, **spec: Any) -> None:
+        self.place.plane.merge(self.path, {"spec": spec})
+
+    def nudge(self) -> None:
+        """Wake the operator: what was refused is not tried again for half a minute."""
+        self._number += 1
+        self.place.plane.merge(self.path, {"metadata": {"labels": {"n": str(self._number)}}})
+
+    def meets_foreign_objects(self) -> None:
+        """Under each name that the operator wants to create something as, something is there."""
+        place = self.place
+        spec: dict[str, Any] = {"podSelector": {}}
+        place.plane.post(place.path("networkpolicies"), _named("demo-stage", spec=spec))
+        place.submit(
+            spec={
+                "storage": {"accessMode": "ReadWriteMany"},
+                "serving": {"replicas": 2},
+                "revisionHistoryLimit": 0,
+            }
+        )
+        self.until("NameConflict")
+        revision = place.job()["status"]["revision"]
+        claim = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        container = {"name": "c", "image": "i"}
+        template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+        stage = f"demo-{revision}-stage-1"
+        others = {
+            "configmaps": _named(f"demo-{revision}"),
+            "persistentvolumeclaims": _named(f"demo-{revision}", spec=claim),
+            "jobs": _named(stage, spec={"template": template, "suspend": True}),
+        }
+        for kind, body in others.items():
+            place.plane.post(place.path(kind), body)
+        last = place.path("networkpolicies", "demo-stage")
+        for kind, body in others.items():
+            place.plane.delete(last)
+            self.nudge()
+            name = body["metadata"]["name"]
+            word = {"configmaps": "ConfigMap", "jobs": "Job"}.get(kind, "PersistentVolumeClaim")
+            said = f"{word} {name} exists and is not this job's"
+            wait_until(said, lambda said=said: said in self.place.condition("Ready")["message"])  # type: ignore[misc]
+            last = place.path(kind, name) + "?propagationPolicy=Background"
+        place.plane.delete(last)
+        self.nudge()
+
+    def lives(self) -> None:
+        place = self.place
+        self.until("Serving")
+        first = place.job()["status"]["revision"]
+        self.edit(storage={"deletionPolicy": "Retain"}, serving={"allowedNamespaces": ["web"]})
+        wait_until("the claim has no owner", lambda: not _owners(place))
+        self.edit(training={"epochs": 2})
+        self.until("Training", hold="train")
+        for _ in range(2):
+            # The second time is one more of the same event.
+            self.edit(suspend=True)
+            self.until("SuspendedByUser")
+            self.edit(suspend=False, storage={"deletionPolicy": "Delete"})
+            self.until("Training", hold="train")
+        self.edit(serving={"replicas": 1})
+        wait_until("one replica serves", lambda: _replicas(place) == [1])
+        self.edit(suspend=True)
+        self.until("SuspendedByUser")
+        self.edit(suspend=False)
+        self.until("Serving", lambda: not _of(first, place))
+        self.edit(serving={"enabled": False})
+        wait_until("nothing serves", lambda: not place.items("services"))
+        place.plane.delete(self.path)
+        wait_until("nothing is left", lambda: not snapshot(place))
+
+
+def _named(name: str, **body: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, **body}
+
+
+def _fate(stage: str, hold: str) -> dict[str, Any]:
+    if stage == "serve":
+        return kubelet.serving()
+    return kubelet.running() if stage == hold else kubelet.completed(stage)
+
+
+def _owners(place: Namespace) -> list[Any]:
+    claims = place.items("persistentvolumeclaims")
+    return [each for claim in claims for each in claim["metadata"].get("ownerReferences", ())]
+
+
+def _replicas(place: Namespace) -> list[int]:
+    return [each["spec"]["replicas"] for each in place.items("deployments")]
+
+
+def _of(revision: str, place: Namespace) -> list[Any]:
+    kinds = ("persistentvolumeclaims", "configmaps", "jobs", "deployments")
+    return [
+        each
+        for kind in kinds
+        for each in place.items(kind)
+        if each["metadata"].get("labels", {}).get("finetune.dev/revision") == revision
+    ]
+
+
+@pytest.fixture
+def system(control_plane: ControlPlane) -> Iterator[None]:
+    try:
+        control_plane.namespace(SYSTEM)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+    yield
+    control_plane.delete(f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases")
+
+
+@pytest.fixture
+def in_force(control_plane: ControlPlane, system: None) -> Iterator[Callable[[Rendered], str]]:
+    """Apply an account and its roles; return a token of it. All is gone after the test."""
+    with ExitStack() as stack:
+
+        def apply(rendered: Rendered) -> str:
+            documents = [rendered.one("ServiceAccount"), *bindings(rendered)]
+            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
+            done = kubectl(control_plane, "apply", "-f", "-", stdin=text)
+            assert done.returncode == 0, done.stderr
+            stack.callback(kubectl, control_plane, "delete", "--wait=false", "-f", "-", stdin=text)
+            path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/{ACCOUNT}/token"
+            return str(control_plane.post(path, {"spec": {}})["status"]["token"])
+
+        yield apply
+
+
+class Between:
+    """What went through a relay: the rights that were used, and what was refused."""
+
+    def __init__(self, running: Relay, token: str) -> None:
+        self.used: set[Right] = set()
+        self.namespaces: set[str] = set()
+        self.refused: list[str] = []
+        running.after = self._after
+        way: dict[str, Any] = yaml.safe_load(running.kubeconfig.read_text())
+        way["users"][0]["user"] = {"token": token}
+        running.kubeconfig.write_text(yaml.safe_dump(way))
+        self._relay = running
+
+    def all_used(self) -> set[Right]:
+        """Return the rights that were used, those of watches too, which have not ended."""
+        watched = {right(call) for call in self._relay.calls if call.watches}
+        return self.used | {each for each in watched if each is not None}
+
+    def _after(self, call: Call, status: int) -> None:
+        if status in (401, 403):
+            self.refused.append(f"{call.method} {call.path}: {status}")
+        if (needed := right(call)) is not None:
+            self.namespaces.add(call.namespace)
+            self.used.add(needed)
+            if call.method == "PATCH" and status == 201:
+                # An apply of what was not there, for which a right to create it is asked too.
+                self.used.add(("create", *needed[1:]))
+
+
+def test_confined_to_namespaces_it_uses_every_rule_and_no_other(
+    control_plane: ControlPlane,
+    in_force: Callable[[Rendered], str],
+    namespace: str,
+    tmp_path: Path,
+) -> None:
+    outside, one, two = (
+        Namespace(control_plane, control_plane.namespace(f"{namespace}-{part}"))
+        for part in ("outside", "one", "two")
+    )
+    rendered = render({"namespaces": [one.name, two.name]})
+    assert not rendered.all("ClusterRole")
+    token = in_force(rendered)
+    with ExitStack() as stack:
+        between = stack.enter_context(relay(control_plane, tmp_path))
+        seen = Between(between, token)
+        outside.submit()
+        two.submit()
+        for pod in ("first", "second"):
+            # The second one stands by, and watches the Lease.
+            way = {"kubeconfig": between.kubeconfig, "pod": pod}
+            stack.enter_context(operator(control_plane, tmp_path, rendered.config, **way))
+        story = Story(one)
+        story.meets_foreign_objects()
+        story.lives()
+        two.staged()
+    assert seen.refused == []
+    assert granted(bindings(rendered)) - IN_NO_REQUEST == seen.all_used()
+    assert seen.namespaces == {SYSTEM, one.name, two.name}
+    assert outside.job()["status"] == {"observedGeneration": -1}
+    assert not outside.items("jobs")
+    for place in (outside, two):
+        control_plane.delete(place.path("finetunejobs"))
+
+
+def test_in_the_whole_cluster_the_same_rules_are_enough(
+    control_plane: ControlPlane,
+    in_force: Callable[[Rendered], str],
+    place: Namespace,
+    tmp_path: Path,
+) -> None:
+    rendered = render()
+    (everywhere,) = (each for each in bindings(rendered) if each["kind"] == "ClusterRole")
+    confined = render({"namespaces": ["one"]})
+    assert everywhere["rules"] == confined.one("Role", ACCOUNT)["rules"]
+    token = in_force(rendered)
+    with relay(control_plane, tmp_path) as between:
+        seen = Between(between, token)
+        way = {"kubeconfig": between.kubeconfig}
+        with operator(control_plane, tmp_path, rendered.config, **way):
+            place.submit()
+            Story(place).until("Serving")
+            place.plane.delete(place.path("finetunejobs", "demo"))
+    assert seen.refused == []
+    assert seen.all_used() <= granted(bindings(rendered))
+
+
+def test_the_right_that_is_in_no_request_is_needed_too(
+    control_plane: ControlPlane, in_force: Callable[[Rendered], str], namespace: str
+) -> None:
+    """A child that keeps its owner from being deleted: its finalizers must be ours to set."""
+    place = Namespace(control_plane, namespace)
+    owner = place.submit(suspend=True)
+    child = _named("child")
+    child["metadata"]["ownerReferences"] = [
+        {
+            "apiVersion": owner["apiVersion"],
+            "kind": owner["kind"],
+            "name": "demo",
+            "uid": owner["metadata"]["uid"],
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+    rendered = render()
+    headers = {"Authorization": f"Bearer {in_force(rendered)}"}
+    path = place.path("configmaps") + "?dryRun=All"
+    control_plane.request("POST", path, child, headers=headers)
+    role = rendered.one("ClusterRole")
+    rules = [rule for rule in role["rules"] if rule["resources"] != ["finetunejobs/finalizers"]]
+    lesser = Rendered(
+        objects=tuple(
+            {**each, "rules": rules} if each is role else each for each in rendered.objects
+        )
+    )
+    in_force(lesser)
+
+    def is_refused() -> bool:
+        try:
+            control_plane.request("POST", path, child, headers=headers)
+        except ApiError as error:
+            return "cannot set blockOwnerDeletion" in str(error)
+        return False
+
+    wait_until("it is refused", is_refused)
