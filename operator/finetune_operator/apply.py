@@ -6,7 +6,8 @@ its own fence: a create its deterministic name, an apply and a delete the uid an
 that were observed. An object that is not controlled by the job is never changed.
 
 An apply that would say again what was last applied to an object that nobody changed since is left
-out: a resync makes no writes.
+out: a resync makes no writes. One that says it again and changes something has put right what
+somebody did by hand; an event says so, once.
 """
 
 import hashlib
@@ -21,13 +22,14 @@ from finetune_operator import fleet
 from finetune_operator.children.names import owned_by
 from finetune_operator.errors import Conflict, NameConflict
 from finetune_operator.events import Recorder
-from finetune_operator.kube import Kube
+from finetune_operator.kube import FIELD_MANAGER, Kube
 from finetune_operator.state import (
     LISTS,
     Action,
     Apply,
     Create,
     Delete,
+    Event,
     Object,
     Observed,
     Patch,
@@ -52,25 +54,25 @@ class Applier:
 
         Raises OperatorError; what was done before that stays done.
         """
-        writes = 0
+        writes, events = 0, list(plan.events)
         if normal(plan.status) != normal(seen.job.get("status") or {}):
             await self.kube.replace_status(seen.job, normal(plan.status))
             fleet.wrote(seen, plan)
             writes += 1
         try:
             for action in plan.actions:
-                writes += await self._act(seen, action)
+                writes += await self._act(seen, action, events)
         finally:
             # What the status says by now has happened, whatever became of the rest.
             if writes:
-                await self.recorder.record(seen.job, plan.events, now)
+                await self.recorder.record(seen.job, events, now)
         return writes
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a job that is gone."""
         self._applied.pop(uid, None)
 
-    async def _act(self, seen: Observed, action: Action) -> int:
+    async def _act(self, seen: Observed, action: Action, events: list[Event]) -> int:
         name = action.object["metadata"]["name"]
         extra = {"child": f"{action.object['kind']}/{name}"}
         match action:
@@ -80,7 +82,7 @@ class Applier:
                     logger.info("created", extra=extra)
                 return int(created)
             case Apply():
-                applied = await self._apply(seen, action.object)
+                applied = await self._apply(seen, action.object, events)
                 if applied:
                     logger.info("applied", extra=extra)
                 return int(applied)
@@ -91,11 +93,13 @@ class Applier:
                 return 1
             case Delete():
                 _refuse_foreign(seen.job, action.object)
+                self._known(seen.job).pop(_key(action.object), None)
                 await self.kube.delete(action.object, propagation=action.propagation)
                 logger.info("deleted", extra=extra)
                 return 1
             case Scale():
                 _refuse_foreign(seen.job, action.object)
+                self._known(seen.job).pop(_key(action.object), None)
                 await self.kube.scale(action.object, action.replicas)
                 logger.info("scaled", extra={**extra, "replicas": action.replicas})
                 return 1
@@ -112,21 +116,27 @@ class Applier:
             return False
         return True
 
-    async def _apply(self, seen: Observed, body: Object) -> bool:
-        kind, name = body["kind"], body["metadata"]["name"]
+    async def _apply(self, seen: Observed, body: Object, events: list[Event]) -> bool:
+        key = kind, name = _key(body)
         present = _observed(seen, kind, name) or await self._get(body)
-        applied = self._applied.setdefault(seen.job["metadata"]["uid"], {})
+        known = self._known(seen.job)
         intent = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         fence: dict[str, Any] = {}
         if present is not None:
             _refuse_foreign(seen.job, present)
             version = present["metadata"]["resourceVersion"]
-            if applied.get((kind, name)) == (version, intent):
+            if known.get(key) == (version, intent):
                 return False
             fence = {"uid": present["metadata"]["uid"], "resourceVersion": version}
         written = await self.kube.apply({**body, "metadata": {**body["metadata"], **fence}})
-        applied[kind, name] = (written["metadata"]["resourceVersion"], intent)
-        return bool(written["metadata"]["resourceVersion"] != fence.get("resourceVersion"))
+        changed = bool(written["metadata"]["resourceVersion"] != fence.get("resourceVersion"))
+        if changed and known.get(key, ("", ""))[1] == intent:
+            events.append(_put_right(kind, name, present))
+        known[key] = (written["metadata"]["resourceVersion"], intent)
+        return changed
+
+    def _known(self, job: Object) -> dict[tuple[str, str], tuple[str, str]]:
+        return self._applied.setdefault(job["metadata"]["uid"], {})
 
     async def _get(self, body: Object) -> Object | None:
         metadata = body["metadata"]
@@ -141,6 +151,31 @@ def normal(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [normal(each) for each in value]
     return value
+
+
+def _key(body: Object) -> tuple[str, str]:
+    return body["kind"], body["metadata"]["name"]
+
+
+def _put_right(kind: str, name: str, present: Object | None) -> Event:
+    """Return what to say of a child that was changed or deleted by somebody else."""
+    if present is None:
+        message = f"{kind} {name} was deleted by somebody else; it is made again"
+    else:
+        message = f"{kind} {name} was changed by {_last_writer(present)}; it is put right"
+    return Event(type="Warning", reason="ChildPutRight", message=message)
+
+
+def _last_writer(present: Object) -> str:
+    """Return the name under which somebody else last wrote into the spec."""
+    entries = [
+        each
+        for each in present["metadata"].get("managedFields") or ()
+        if each.get("manager") != FIELD_MANAGER and "f:spec" in (each.get("fieldsV1") or {})
+    ]
+    if not entries:
+        return "somebody else"
+    return str(max(entries, key=lambda each: str(each.get("time", "")))["manager"])
 
 
 def _observed(seen: Observed, kind: str, name: str) -> Object | None:

@@ -84,6 +84,57 @@ def test_a_stage_that_fails_says_why(operator: OperatorProcess, place: Namespace
     assert "row 7 is empty" in ready["message"]
 
 
+def test_what_somebody_changes_is_put_right_and_one_event_says_so(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    def told() -> dict[str, int]:
+        return {
+            event["note"]: event.get("series", {}).get("count", 1)
+            for event in place.items("events")
+            if event["reason"] == "ChildPutRight"
+        }
+
+    def look_again() -> None:
+        looks = operator.metric("controller_runtime_reconcile_total")
+        labels = {"metadata": {"labels": {"looks": str(looks)}}}
+        place.plane.merge(place.path("finetunejobs", "demo"), labels)
+        wait_until(
+            "the operator looks again",
+            lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+        )
+        operator.settled()
+
+    place.submit()
+    live(place, "Serving")
+    look_again()
+    (deployment,), (service,) = place.items("deployments"), place.items("services")
+    by_hand = "?fieldManager=kubectl-edit"
+    path = place.path("deployments", deployment["metadata"]["name"])
+    place.plane.merge(path, {"metadata": {"annotations": {"note": "nobody minds"}}})
+    place.plane.merge(path + by_hand, {"spec": {"progressDeadlineSeconds": 7}})
+    wait_until(
+        "the Deployment is as it was",
+        lambda: place.items("deployments")[0]["spec"] == deployment["spec"],
+    )
+    # Services are not watched: the next look, or a resync, finds what became of one.
+    selector = {"spec": {"selector": {"finetune.dev/build": "another"}}}
+    place.plane.merge(place.path("services", "demo-serve") + by_hand, selector)
+    look_again()
+    assert place.items("services")[0]["spec"] == service["spec"]
+    place.plane.delete(path)
+    live(place, "Serving")
+    expected = {
+        f"Deployment {deployment['metadata']['name']} was changed by kubectl-edit; it is put right",
+        "Service demo-serve was changed by kubectl-edit; it is put right",
+        f"Deployment {deployment['metadata']['name']} was deleted by somebody else; it is made "
+        "again",
+    }
+    wait_until("all is told", lambda: set(told()) == expected)
+    for _ in range(3):
+        look_again()
+    assert told() == dict.fromkeys(expected, 1)
+
+
 def test_a_quota_is_named_and_its_end_is_noticed(
     operator: OperatorProcess, place: Namespace, controller_manager: ControlPlane
 ) -> None:

@@ -159,6 +159,33 @@ async def test_an_apply_is_sent_once_and_again_when_the_object_or_the_intent_cha
     assert kube.objects["Service", "a", "s"]["spec"] == {"port": 2}
 
 
+async def test_what_others_did_to_a_child_is_told_once_and_what_we_did_is_not() -> None:
+    kube = MemoryKube(job())
+    subject = applier(kube)
+
+    async def do(*actions: Any) -> list[str]:
+        await subject.apply(await look(kube), Plan(status={}, actions=actions), NOW)
+        return [
+            each["note"] for (kind, *_), each in sorted(kube.objects.items()) if kind == "Event"
+        ]
+
+    wanted = Apply(object=child("Deployment", "d", spec={"replicas": 1}))
+    other = Apply(object=child("Deployment", "d", spec={"replicas": 2}))
+    assert await do(wanted) == []
+    assert await do(other) == []
+    assert await do(wanted) == []
+    kube.touch("Deployment", "a", "d", spec={"replicas": 7})
+    changed = "Deployment d was changed by somebody else; it is put right"
+    assert await do(wanted) == [changed]
+    assert await do(wanted) == [changed]
+    present = kube.objects["Deployment", "a", "d"]
+    assert await do(Delete(object=present)) == [changed]
+    assert await do(wanted) == [changed]
+    del kube.objects["Deployment", "a", "d"]
+    deleted = "Deployment d was deleted by somebody else; it is made again"
+    assert sorted(await do(wanted)) == [changed, deleted]
+
+
 async def test_an_apply_is_refused_if_the_object_changed_since_the_look() -> None:
     kube = MemoryKube(job(), child("Service", "s"))
     seen = await look(kube)
