@@ -37,14 +37,15 @@ def check() -> int:
     return suites.summary()
 
 
-def _check() -> None:
+def _check(**unit: str) -> None:
+    """Run the checks; ``unit`` are environment variables of the unit tests."""
     python, ruff = environment.program("python"), environment.program("ruff")
     suites.command("format", [ruff, "format", "--check", *_formatted()])
     suites.command("lint", [ruff, "check", *_formatted()])
     suites.command("types", [environment.program("mypy"), *_formatted()])
     suites.command("import rules", [environment.program("lint-imports")])
     suites.command("generated files", [python, "-m", "finetune_api.generate", "--check"])
-    suites.pytest("unit", ["tests/unit"])
+    suites.pytest("unit", ["tests/unit"], **unit)
 
 
 def test() -> int:
@@ -77,7 +78,7 @@ def bench() -> int:
 
 
 def _checks_and_trainer() -> None:
-    _check()
+    _check(PYTEST_ADDOPTS="--hypothesis-profile=thorough")
     suites.pytest("trainer", ["tests/trainer"])
 
 

@@ -92,12 +92,18 @@ def _run(
         outcomes.append(outcome)
         text = log.read_text(errors="replace").rstrip()
         if ok:
-            text = "\n".join(text.splitlines()[-1:]) if tests else ""
+            text = "\n".join(_told(text)) if tests else ""
         elif not show:
             text = "\n".join(text.splitlines()[-TAIL_LINES:])
         word = "ok" if ok else "FAILED"
         say(f"    {name}: {word} in {outcome.seconds:.1f} s" + (f"\n{text}" if text else ""))
     return ok
+
+
+def _told(log: str) -> list[str]:
+    """Return what a suite has to tell: the figures that its tests printed, and its last line."""
+    *lines, last = log.splitlines() or [""]
+    return [*(line for line in lines if line.startswith("    ")), last]
 
 
 def _counts(report: Path) -> tuple[int, int, int]:

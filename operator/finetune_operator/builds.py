@@ -14,6 +14,7 @@ from finetune_api.result import Result
 from finetune_operator import outcome
 from finetune_operator.children import names
 from finetune_operator.children.pod import GPU
+from finetune_operator.pods import has_a_node, refused_by_nodes, scheduled_since
 from finetune_operator.state import Object
 
 VERIFICATION_FAILED = "VerificationFailed"
@@ -65,14 +66,8 @@ def pods_of(pods: Iterable[Object], build: str, attempt: int | None = None) -> l
 
 def gpu_wanted_since(pod: Object) -> datetime | None:
     """Return since when the scheduler finds no GPU for a pod, None where that is not so."""
-    for condition in pod.get("status", {}).get("conditions", ()):
-        if (
-            condition["type"] == "PodScheduled"
-            and condition["status"] == "False"
-            and f"Insufficient {GPU}" in condition.get("message", "")
-        ):
-            since = condition.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
-            return datetime.fromisoformat(str(since))
+    if f"Insufficient {GPU}" in (refused_by_nodes(pod) or ""):
+        return scheduled_since(pod)
     return None
 
 
@@ -110,7 +105,7 @@ def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failur
     ):
         return None
     seconds = int(deployment["spec"]["progressDeadlineSeconds"])
-    scheduled = [since for pod in pods if (since := _scheduled_since(pod))]
+    scheduled = [scheduled_since(pod) for pod in pods if has_a_node(pod)]
     if not scheduled or (now - max(scheduled)).total_seconds() < seconds:
         return None
     return Failure(
@@ -148,10 +143,3 @@ def _ends(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for state in ("state", "lastState"):
         if end := container.get(state, {}).get("terminated"):
             yield end
-
-
-def _scheduled_since(pod: Object) -> datetime | None:
-    for condition in pod.get("status", {}).get("conditions", ()):
-        if condition["type"] == "PodScheduled" and condition["status"] == "True":
-            return datetime.fromisoformat(condition["lastTransitionTime"])
-    return None

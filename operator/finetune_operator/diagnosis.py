@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_operator import outcome
 from finetune_operator.children import names
+from finetune_operator.pods import refused_by_nodes
 from finetune_operator.state import Object
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -115,26 +116,21 @@ def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
 
 
 def _unscheduled(pod: Object, events: list[Object]) -> Blocker | None:
-    for condition in pod.get("status", {}).get("conditions", ()):
-        if condition["type"] != "PodScheduled" or condition["status"] != "False":
-            continue
-        message = str(condition.get("message", ""))
-        if re.search(
-            r"persistentvolumeclaim|persistent volumes? to bind|storageclass", message, re.I
-        ):
-            return _volume(pod, message, events)
-        if re.search(r"volume node affinity conflict|PersistentVolume's node affinity", message):
-            message += (
-                "; the job's volume is bound to another zone or node than the nodes that fit: "
-                "free or add such a node there, or delete the job and set spec.placement.zones"
-            )
-        elif "didn't match Pod's node affinity/selector" in message:
-            message += (
-                "; no node has the labels that are asked for: label a node, or change "
-                "spec.placement"
-            )
-        return Blocker(reason="Unschedulable", message=message, waits=True)
-    return None
+    message = refused_by_nodes(pod)
+    if message is None:
+        return None
+    if re.search(r"persistentvolumeclaim|persistent volumes? to bind|storageclass", message, re.I):
+        return _volume(pod, message, events)
+    if re.search(r"volume node affinity conflict|PersistentVolume's node affinity", message):
+        message += (
+            "; the job's volume is bound to another zone or node than the nodes that fit: "
+            "free or add such a node there, or delete the job and set spec.placement.zones"
+        )
+    elif "didn't match Pod's node affinity/selector" in message:
+        message += (
+            "; no node has the labels that are asked for: label a node, or change spec.placement"
+        )
+    return Blocker(reason="Unschedulable", message=message, waits=True)
 
 
 def _volume(pod: Object, message: str, events: list[Object]) -> Blocker:

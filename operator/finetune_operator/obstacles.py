@@ -6,12 +6,14 @@ write one volume or hold two GPUs.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from finetune_operator import outcome
 from finetune_operator.children import names
 from finetune_operator.children.names import Stage
+from finetune_operator.pods import has_a_node
 from finetune_operator.revisions import Chosen
-from finetune_operator.state import Object, Observed
+from finetune_operator.state import LISTS, Object, Observed
 
 WRITERS = ("stage", "train", "merge")
 
@@ -35,18 +37,30 @@ def _obstacles(seen: Observed, chosen: Chosen, stage: Stage) -> Iterator[tuple[s
     for volume in seen.volumes:
         if volume["metadata"]["name"] == claim and "deletionTimestamp" in volume["metadata"]:
             yield "WaitingForVolume", f"volume {claim} to be deleted"
-    for kind in ("jobs", "volumes", "configmaps", "deployments", "services", "networkpolicies"):
-        for child in getattr(seen, kind):
+    for children in LISTS.values():
+        for child in getattr(seen, children):
             if names.left_by_an_earlier_job(seen.job, child):
                 what = f"{child['kind']} {child['metadata']['name']}"
                 yield "WaitingForCleanup", f"{what} of an earlier job of this name to be deleted"
 
 
 def want_their_volume(seen: Observed, chosen: Chosen) -> bool:
-    """Tell whether an orphan of the revision waits for a volume that is gone, and never ends."""
-    return any(
-        names.label(pod, names.REVISION) == chosen.revision and _waits_for_its_volume(seen, pod)
+    """Tell whether an orphan of the revision waits for a volume that is gone, and never ends.
+
+    It runs as soon as it has one, so it has to wait until nothing else of its stage may.
+    """
+    orphans = [
+        pod
         for pod in _unended(seen)
+        if names.label(pod, names.REVISION) == chosen.revision and _waits_for_its_volume(seen, pod)
+    ]
+    stages: list[Any] = [names.label(pod, names.STAGE) for pod in orphans]
+    others = (
+        *(pod for pod in _unended(seen) if pod not in orphans),
+        *(job for job in seen.jobs if not outcome.is_over(job)),
+    )
+    return bool(orphans) and not any(
+        _competes(other, chosen, stage) for other in others for stage in stages
     )
 
 
@@ -61,13 +75,9 @@ def _waits_for_its_volume(seen: Observed, pod: Object) -> bool:
     jobs = {job["metadata"]["uid"] for job in seen.jobs}
     if any(owner["uid"] in jobs for owner in pod["metadata"].get("ownerReferences", ())):
         return False
-    scheduled = any(
-        condition["type"] == "PodScheduled" and condition["status"] == "True"
-        for condition in pod.get("status", {}).get("conditions", ())
-    )
     revision = names.label(pod, names.REVISION) or ""
     claim = names.revision_name(seen.job["metadata"]["name"], revision)
-    return not scheduled and all(each["metadata"]["name"] != claim for each in seen.volumes)
+    return not has_a_node(pod) and all(each["metadata"]["name"] != claim for each in seen.volumes)
 
 
 def _competes(other: Object, chosen: Chosen, stage: Stage) -> bool:

@@ -96,7 +96,7 @@ def mismatch(cluster: Cluster, pod: Thing) -> None:
     text = workload.message(
         "verify", "failed", reason="VerificationFailed", message="distance 0.31, tolerance 0.02"
     )
-    end = {"exitCode": ExitCode.VERIFICATION_FAILED, "reason": "Error", "message": text}
+    end = {"exitCode": int(ExitCode.VERIFICATION_FAILED), "reason": "Error", "message": text}
     pod["status"]["phase"] = "Pending"
     pod["status"]["containerStatuses"] = [
         {"name": "vllm", "state": {"running": {}}},

@@ -359,3 +359,31 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
     cluster.progress = Progress(global_step=1, max_steps=9, gpu_seconds=50.0)
     cluster.settle()
     assert cluster.status["training"]["gpuSeconds"] == 350
+
+
+def test_an_orphan_gets_its_volume_only_once_nothing_else_trains() -> None:
+    cluster = Cluster()
+    STAGED(cluster)
+    waiting("train")(cluster)
+    first = cluster.status["revision"]
+    orphan = workload.pod_of_stage(cluster, "train")
+    delete("Job", "demo-R-train-1", "Orphan")(cluster)
+    delete(names.VOLUME, "demo-R")(cluster)
+    cluster.edit(training={"seed": 1})
+    settle_all(cluster)
+    workload.run(cluster, "stage")
+    cluster.settle()
+    sync(cluster)
+    (trainer,) = (pod for pod in cluster.each("Pod") if workload.alive(pod) and pod is not orphan)
+    workload.start(cluster, trainer)
+    cluster.edit(training={"seed": None})
+    sync(cluster)
+    cluster.settle()
+    assert cluster.status["revision"] == first
+    assert cluster.get(names.VOLUME, f"demo-{first}") is None, "the orphan would train as well"
+
+    workload.stop(cluster, trainer)
+    sync(cluster)
+    sync(cluster)
+    cluster.settle()
+    assert cluster.get(names.VOLUME, f"demo-{first}") is not None

@@ -57,7 +57,7 @@ def finish(
 ) -> None:
     """End a pod's container."""
     why = reason or ("Completed" if code == 0 else "Error")
-    end = {"exitCode": code, "reason": why, "message": text, "finishedAt": cluster.stamp()}
+    end = {"exitCode": int(code), "reason": why, "message": text, "finishedAt": cluster.stamp()}
     pod["status"] |= {
         "phase": "Succeeded" if code == 0 else "Failed",
         "containerStatuses": [{"name": CONTAINER, "state": {"terminated": end}}],
@@ -116,8 +116,8 @@ def suspend(cluster: Cluster, job: Thing) -> None:
     job["spec"]["suspend"] = True
     counted = job["status"].setdefault("counted", [])
     for pod in pods_of(cluster, job):
-        counted.append(pod["metadata"]["uid"])
         if alive(pod):
+            counted.append(pod["metadata"]["uid"])
             cluster.mark_deleted(pod)
     cluster.touch(job)
 

@@ -1,0 +1,33 @@
+"""What a pod's status says about the node that it has or waits for."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.state import Object
+
+
+def scheduling(pod: Object) -> Mapping[str, Any]:
+    """Return a pod's condition PodScheduled, an empty one while the scheduler has not seen it."""
+    found: Mapping[str, Any]
+    for found in pod.get("status", {}).get("conditions", ()):
+        if found["type"] == "PodScheduled":
+            return found
+    return {}
+
+
+def has_a_node(pod: Object) -> bool:
+    """Tell whether a pod was given a node."""
+    return scheduling(pod).get("status") == "True"
+
+
+def refused_by_nodes(pod: Object) -> str | None:
+    """Return why the scheduler finds no node for a pod, None where it does or has not looked."""
+    condition = scheduling(pod)
+    return str(condition.get("message", "")) if condition.get("status") == "False" else None
+
+
+def scheduled_since(pod: Object) -> datetime:
+    """Return since when a pod has, or lacks, a node; since its creation where nobody said."""
+    since = scheduling(pod).get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
+    return datetime.fromisoformat(str(since))
