@@ -247,7 +247,7 @@ class Machine(RuleBasedStateMachine):
 
 def test_any_history_keeps_the_laws(capsys: pytest.CaptureFixture[str]) -> None:
     many = settings(
-        max_examples=3 * settings.default.max_examples,
+        max_examples=3 * settings().max_examples,
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
