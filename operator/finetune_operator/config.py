@@ -1,10 +1,11 @@
 """The operator's configuration: the file that the chart renders, read once at start."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from finetune_api.model import CamelModel
 
@@ -34,20 +35,67 @@ class ServingConfig(CamelModel):
     shm_size: str = "2Gi"
 
 
+Network = IPv4Network | IPv6Network
+
+INTERNET: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+PRIVATE: tuple[Network, ...] = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),
+    IPv6Network("fc00::/7"),
+)
+METADATA: tuple[Network, ...] = (
+    IPv4Network("169.254.0.0/16"),
+    IPv4Network("100.100.100.200/32"),
+    IPv6Network("fe80::/10"),
+    IPv6Network("fd00:ec2::254/128"),
+    IPv6Network("fd20:ce::254/128"),
+)
+"""Where clouds answer a pod's questions about its node's identity: link-local addresses, and those
+of Alibaba Cloud (IPv4), AWS and Google Cloud (IPv6), which are not."""
+
+
+class Egress(CamelModel):
+    """Whom the pods of a job may reach beside the hub (``children.egress``).
+
+    Built in is the internet's HTTPS, and no private address.
+    """
+
+    dns_namespaces: list[str] = Field(default_factory=lambda: ["kube-system"], min_length=1)
+    cidrs: list[Network] = Field(default_factory=lambda: list(INTERNET))
+    excluded_cidrs: list[Network] = Field(default_factory=lambda: list(PRIVATE))
+    ports: list[int] = Field(default_factory=lambda: [443])
+    namespaces: list[str] = Field(default_factory=list)
+
+    @field_validator("cidrs")
+    @classmethod
+    def _open_no_metadata_service(cls, cidrs: list[Network]) -> list[Network]:
+        for cidr in cidrs:
+            for closed in METADATA:
+                if cidr.version == closed.version and cidr.subnet_of(closed):  # type: ignore[arg-type]
+                    raise ValueError(
+                        f"{cidr} is where clouds tell a pod its node's credentials; it is never "
+                        "opened"
+                    )
+        return cidrs
+
+
 class OperatorConfig(CamelModel):
     """All settings.
 
     ``defaults`` is a partial FineTuneJob spec, below the user's values and above the built-in ones.
     ``operator_namespace`` is where the operator reads metrics from, and where the Lease
-    ``lease_name`` is that all replicas share; ``monitoring_namespace`` is where Prometheus reads
-    them from, empty means that none does. ``namespaces`` are those whose jobs are run; none named
+    ``lease_name`` is that all replicas share; ``monitoring_namespaces`` are where Prometheus
+    and the like read them from. ``namespaces`` are those whose jobs are run; none named
     means all.
     """
 
     operator_namespace: str = "finetune-system"
     lease_name: str = "finetune-operator"
     namespaces: list[str] = Field(default_factory=list)
-    monitoring_namespace: str = ""
+    monitoring_namespaces: list[str] = Field(default_factory=list)
+    egress: Egress = Egress()
     images: Images
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)

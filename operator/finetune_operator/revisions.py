@@ -24,6 +24,8 @@ from finetune_operator.children import names
 from finetune_operator.config import OperatorConfig
 from finetune_operator.state import Object
 
+LIVE = {"lease_name", "namespaces", "monitoring_namespaces", "egress"}
+"""Settings of the operator and of policies, which no revision keeps: the present ones count."""
 JOB_FILE = "job.json"
 OPERATOR_FILE = "operator.json"
 REACHED_BY: Any = {
@@ -150,9 +152,7 @@ def configmap(job: Object, chosen: Chosen) -> dict[str, Any]:
                     exclude={"model": REACHED_BY, "dataset": REACHED_BY},
                 )
             ),
-            OPERATOR_FILE: _text(
-                chosen.config.model_dump(mode="json", exclude={"lease_name", "namespaces"})
-            ),
+            OPERATOR_FILE: _text(chosen.config.model_dump(mode="json", exclude=LIVE)),
         },
     }
 

@@ -11,7 +11,7 @@ from tests.chart import helm
 from tests.chart.helm import CHART, Values, render, template
 
 from finetune_api.resolve import effective_defaults, resolve
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import Egress, OperatorConfig
 
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 GOLDEN = Path(__file__).parent / "golden" / "default.yaml"
@@ -235,6 +235,9 @@ OTHERS: dict[str, Any] = {
     "metrics.serviceMonitor.interval": "5s",
     "networkPolicy.metricsFrom": [{"podSelector": {}}],
     "networkPolicy.apiServerPorts": [1],
+    "egress.cidrs": ["192.0.2.0/24"],
+    "egress.excludedCidrs": ["192.0.2.0/24"],
+    "egress.ports": [8443],
     "resources.requests.cpu": "1",
     "resources.requests.memory": "1Gi",
     "resources.limits.memory": "1Gi",
@@ -281,6 +284,10 @@ def test_every_value_changes_something(path: str, value: Any) -> None:
         if path.startswith(prefix):
             base = values
     assert template(_with(base, path, other)) != template(_with(base, path, value))
+
+
+def test_staging_reaches_by_default_what_is_built_in() -> None:
+    assert OperatorConfig.model_validate(render().config).egress == Egress()
 
 
 def test_every_value_is_explained() -> None:

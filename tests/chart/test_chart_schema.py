@@ -52,6 +52,12 @@ FREE = {
         ({"defaults": ["storage"]}, "got array, want object"),
         ({"logLevel": "loud"}, "value must be one of 'debug'"),
         ({"metrics": {"serviceMonitor": {"interval": "often"}}}, "does not match pattern"),
+        ({"metrics": {"namespace": "monitoring"}}, "additional properties 'namespace' not allowed"),
+        ({"metrics": {"namespaces": ["Monitoring"]}}, "does not match pattern"),
+        ({"egress": {"cidrs": ["10.0.0.1"]}}, "does not match pattern"),
+        ({"egress": {"ports": ["https"]}}, "got string, want integer"),
+        ({"egress": {"dnsNamespaces": []}}, "minItems: got 0, want 1"),
+        ({"egress": {"allow": []}}, "additional properties 'allow' not allowed"),
         ({"networkPolicy": {"apiServerPorts": [0]}}, "minimum: got 0, want 1"),
         (
             {"networkPolicy": {"metricsFrom": [{"selector": {}}]}},

@@ -54,7 +54,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The OperatorConfig, as YAML: what finetune_operator.config reads. */}}
 {{- define "finetune-operator.config" -}}
 operatorNamespace: {{ .Release.Namespace }}
-monitoringNamespace: {{ .Values.metrics.namespace | quote }}
+monitoringNamespaces: {{ .Values.metrics.namespaces | toJson }}
+egress: {{ .Values.egress | toJson }}
 leaseName: {{ include "finetune-operator.fullname" . }}
 namespaces: {{ .Values.namespaces | toJson }}
 images:

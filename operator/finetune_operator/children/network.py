@@ -1,35 +1,22 @@
 """NetworkPolicies: who may talk to a job's pods, and whom they may talk to.
 
-Only the stage pod reaches out (to its sources, wherever they are), and not to the cloud's metadata
-service. Training and merging reach nobody, serving reaches the cluster's DNS. The endpoint answers
-the namespaces that the spec names, its own by default; further callers are admitted by a policy of
-the namespace's owner, since policies add up. Prometheus reads vLLM's metrics where requests go too:
-on that port the monitoring namespace may do both.
+Only the stage pod reaches out, to its sources (``egress``). Training and merging reach nobody,
+serving reaches the cluster's DNS. The endpoint answers the namespaces that the spec names, its own
+by default; further callers are admitted by a policy of the namespace's owner, since policies add
+up. Prometheus reads vLLM's metrics where requests go too: on that port the monitoring namespaces
+may do both.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-from finetune_operator.children import names
+from finetune_operator.children import egress, names
 from finetune_operator.children.jobs import METRICS_PORT
 from finetune_operator.children.verify import PORT as VERIFY_PORT
 from finetune_operator.children.vllm import PORT
 from finetune_operator.config import OperatorConfig
 from finetune_operator.revisions import Chosen
 from finetune_operator.state import Action, Apply, Create, Object
-
-NAMESPACE = "kubernetes.io/metadata.name"
-NODE_LOCAL_DNS = {"ipBlock": {"cidr": "169.254.20.10/32"}}
-"""Where NodeLocal DNSCache answers; clusters without it ask pods in kube-system."""
-
-METADATA = {
-    "0.0.0.0/0": ["169.254.0.0/16", "100.100.100.200/32"],
-    "::/0": ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128"],
-}
-"""Where clouds answer a pod's questions about its node's identity: link-local addresses, and those
-of Alibaba Cloud (IPv4), AWS and Google Cloud (IPv6), which are not."""
-POD_IDENTITY = "169.254.170.23/32"
-"""Where EKS answers a pod about the identity of its own service account, and of no other."""
 
 
 def ensure(
@@ -56,50 +43,35 @@ def _filled(spec: Object) -> dict[str, Any]:
 
 def render(job: Object, chosen: Chosen, config: OperatorConfig) -> list[dict[str, Any]]:
     """Return the three policies of a job."""
-    operator = _namespaces(config.operator_namespace)
-    monitoring = [_namespaces(name) for name in (config.monitoring_namespace,) if name]
-    allowed = chosen.resolved.spec.serving.allowed_namespaces
-    callers = [_namespaces(*allowed)] if allowed else [{"podSelector": {}}]
-    scrape = [
-        {"from": [operator, *monitoring], "ports": [{"protocol": "TCP", "port": METRICS_PORT}]}
-    ]
-    outside = [
-        {"to": [{"ipBlock": {"cidr": cidr, "except": metadata}}]}
-        for cidr, metadata in METADATA.items()
-    ]
-    identity = [
-        {"to": [{"ipBlock": {"cidr": POD_IDENTITY}}], "ports": [{"protocol": "TCP", "port": 80}]}
-    ]
-    # Some network plugins match no pod by an address, and a store may run in the cluster itself.
-    inside: list[dict[str, Any]] = [{"to": [{"namespaceSelector": {}}]}]
-    dns = [
-        {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
-    ]
+    spec = chosen.resolved.spec
+    collectors = sorted({config.operator_namespace, *config.monitoring_namespaces})
+    monitoring = [egress.namespaces(*config.monitoring_namespaces)]
+    callers = (
+        [egress.namespaces(*spec.serving.allowed_namespaces)]
+        if spec.serving.allowed_namespaces
+        else [{"podSelector": {}}]
+    )
+    callers += monitoring if config.monitoring_namespaces else []
+    outwards = egress.rules(config, cloud_identity=spec.access.service_account_name is not None)
+
+    def collected(port: int) -> dict[str, Any]:
+        peers = [egress.namespaces(*collectors)]
+        return {"from": peers, "ports": [{"protocol": "TCP", "port": port}]}
+
     return [
-        _policy(job, "stage", ["stage"], ingress=scrape, egress=outside + inside + identity + dns),
-        _policy(job, "work", ["train", "merge"], ingress=scrape, egress=[]),
+        _policy(job, "stage", ["stage"], ingress=[collected(METRICS_PORT)], egress=outwards),
+        _policy(job, "work", ["train", "merge"], ingress=[collected(METRICS_PORT)], egress=[]),
         _policy(
             job,
             "serve",
             ["serve"],
             ingress=[
-                {"from": callers + monitoring, "ports": [{"protocol": "TCP", "port": PORT}]},
-                {
-                    "from": [operator, *monitoring],
-                    "ports": [{"protocol": "TCP", "port": VERIFY_PORT}],
-                },
+                {"from": callers, "ports": [{"protocol": "TCP", "port": PORT}]},
+                collected(VERIFY_PORT),
             ],
-            egress=[{"to": [_namespaces("kube-system"), NODE_LOCAL_DNS], **dns[0]}],
+            egress=[egress.dns(config)],
         ),
     ]
-
-
-def _namespaces(*wanted: str) -> dict[str, Any]:
-    """Return the peer that stands for every pod of some namespaces."""
-    if len(wanted) == 1:
-        return {"namespaceSelector": {"matchLabels": {NAMESPACE: wanted[0]}}}
-    chosen = {"key": NAMESPACE, "operator": "In", "values": sorted(set(wanted))}
-    return {"namespaceSelector": {"matchExpressions": [chosen]}}
 
 
 def _policy(

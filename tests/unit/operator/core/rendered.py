@@ -110,7 +110,14 @@ MAXIMAL_SPEC: Thing = {
 MAXIMAL_CONFIG = OperatorConfig.model_validate(
     {
         "operatorNamespace": "ml-operators",
-        "monitoringNamespace": "monitoring",
+        "monitoringNamespaces": ["monitoring", "tracing"],
+        "egress": {
+            "dnsNamespaces": ["kube-system", "openshift-dns"],
+            "cidrs": ["0.0.0.0/0", "::/0", "10.20.0.7/32"],
+            "excludedCidrs": ["10.0.0.0/8", "fc00::/7"],
+            "ports": [443, 8443],
+            "namespaces": ["stores"],
+        },
         "images": {
             "trainer": "registry/trainer@sha256:" + "a" * 64,
             "serving": "registry/vllm@sha256:" + "b" * 64,
