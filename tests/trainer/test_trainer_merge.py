@@ -12,7 +12,7 @@ import peft
 import pytest
 import torch
 import transformers
-from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.functional import dequantize_4bit, get_4bit_type, quantize_4bit
 from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file, save_file
 from tests.trainer import tiny
@@ -21,7 +21,7 @@ from tests.trainer.hub import Hub
 from tests.trainer.models import logits_of_all
 from tests.trainer.workshop import Workshop, command
 
-from finetune_trainer import adapter, folding, manifest, merged_config
+from finetune_trainer import adapter, folding, manifest, merged_config, nf4
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.quantized import RoundedBase
 from finetune_trainer.tensors import read_header
@@ -398,6 +398,81 @@ def test_pieces_change_no_bit(trained: Workshop, monkeypatch: pytest.MonkeyPatch
     whole = merged()
     monkeypatch.setattr(folding, "PIECE", 640)
     same(merged(), whole)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(14336, 4096), (4096, 14336), (1000, 8192)], ids=str)
+def test_a_product_in_pieces_is_the_whole_one(
+    tmp_path: Path, shape: tuple[int, int], threads: int
+) -> None:
+    rows, columns = shape
+    torch.manual_seed(7)
+    a, b = torch.randn(16, columns) * 0.02, torch.randn(rows, 16) * 0.02
+    weight = torch.randn(rows, columns, dtype=torch.bfloat16) * 0.02
+    name = "model.layers.0.mlp.up_proj"
+    prefix = f"base_model.model.{name}.lora"
+    save_file({f"{name}.weight": weight}, tmp_path / "model.safetensors")
+    save_file({f"{prefix}_A.weight": a, f"{prefix}_B.weight": b}, tmp_path / adapter.WEIGHTS)
+    peft.LoraConfig(r=16, lora_alpha=24).save_pretrained(tmp_path)
+    header = read_header(tmp_path, ["model.safetensors"])
+    found = adapter.read(tmp_path, header, tied=False)
+    made = folding.Folder(found, dtype=torch.bfloat16, rounded=None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pieces = list(made.fold(weight, header.tensors[f"{name}.weight"]))
+        whole = (weight + (b @ a) * 1.5).to(torch.bfloat16)
+    finally:
+        torch.set_num_threads(before)
+    assert len(pieces) > 1
+    assert torch.equal(torch.cat(pieces).reshape(shape), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_codes_are_those_of_bitsandbytes(dtype: torch.dtype) -> None:
+    torch.manual_seed(8)
+    weight = torch.randn(700, 1024).to(dtype) * 0.02
+    weight[0] = 0
+    # Weights on a border between two codes, and next to it on both sides.
+    table = get_4bit_type("nf4", device="cpu")
+    borders = ((table[:-1] + table[1:]) / 2).repeat(4)[:60]
+    weight[1, :64] = torch.cat([borders, torch.tensor([1.0, -1.0, 0.0, 0.5])]).to(dtype)
+    up, down = (torch.nextafter(borders, torch.full_like(borders, end)) for end in (9.0, -9.0))
+    weight[1, 64:192] = torch.cat([up, torch.ones(4), down, torch.ones(4)]).to(dtype)
+    codes, state = quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    found, largest = nf4.quantize(weight, block=64)
+    assert torch.equal(found, codes)
+    assert torch.equal(largest, state.absmax)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_one_number_that_is_not_finite_is_found(
+    done: Workshop, bad: float, dtype: torch.dtype
+) -> None:
+    folder, name = done.work / "base", "model.layers.1.mlp.up_proj.weight"
+    header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
+    found = adapter.read(done.work / "adapter", header, tied=False)
+    tensor = header.tensors[name]
+    weight = Mapped(folder / tensor.file).read(name).clone()
+    weight[3, 5] = bad
+    made = folding.Folder(found, dtype=dtype, rounded=None)
+    with pytest.raises(NotMergeable, match=f"{name} is not finite"):
+        list(made.fold(weight, tensor))
+
+
+def test_a_base_that_changed_on_the_volume_is_not_merged(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path
+) -> None:
+    workshop = copy_of(done, make, tmp_path)
+    shard = sorted((workshop.work / "base").glob("*.safetensors"))[-1]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    ended = workshop.run("merge", "--build", "b2")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
+    assert f"{shard.name} has changed since it was written" in ended.message
+    assert "merged-b2" not in workshop.published()
 
 
 def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:

@@ -129,9 +129,15 @@ def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> 
             raise ManifestError(
                 f"{folder.name}/{entry.name} has {size} bytes instead of {entry.size}"
             )
-        if hashes and sha256_of(path) != entry.sha256:
-            raise ManifestError(f"{folder.name}/{entry.name} has changed since it was written")
+        if hashes:
+            check_digest(folder, entry)
     return manifest
+
+
+def check_digest(folder: Path, entry: Entry) -> None:
+    """Raise ManifestError where a file of a published folder is not what it was."""
+    if sha256_of(folder / entry.name) != entry.sha256:
+        raise ManifestError(f"{folder.name}/{entry.name} has changed since it was written")
 
 
 def valid(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest | None:

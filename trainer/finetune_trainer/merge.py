@@ -1,12 +1,15 @@
 """``merge``: base and adapter streamed, tensor by tensor, into the 16-bit model that is served.
 
 Shapes do not change, so every byte's place is known from the headers: what cannot succeed (a pair
-without a tensor, a volume too small) fails before the first byte is written. It may be killed at
-any moment: the next attempt keeps the shards that are done (``shards``); the arithmetic is in
-``folding``.
+without a tensor, a volume too small) fails before the first byte is written. Each byte is read once
+and written once: digests are computed as it passes. It may be killed at any moment: the next
+attempt keeps the shards that are done (``shards``); the arithmetic is in ``folding``.
 """
 
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +36,7 @@ from finetune_trainer.tensors import Header, read_header
 from finetune_trainer.weights import Mapped
 
 KIND = "merged"
+SHARD = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,13 @@ def _request(
     job: JobConfig, layout: Layout, *, build: str, dtype: str, base_kind: str, key: str
 ) -> Request:
     try:
-        base_manifest = manifest.verify(layout.base, kind=stage_base.KIND, key=job.revision)
+        # The shards' own digests are computed while they are read to be merged.
+        base_manifest = manifest.verify(
+            layout.base, kind=stage_base.KIND, key=job.revision, hashes=False
+        )
+        for entry in base_manifest.files:
+            if not entry.name.endswith(SHARD):
+                manifest.check_digest(layout.base, entry)
         trained = manifest.verify(layout.adapter, kind=train.KIND, key=job.revision)
     except manifest.ManifestError as problem:
         raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
@@ -113,7 +123,7 @@ def _request(
 def _merge(request: Request, progress: Progress) -> manifest.Manifest:
     layout, facts = request.layout, request.trained.facts
     names = [entry.name for entry in request.base_manifest.files]
-    files = [name for name in names if name.endswith(".safetensors")]
+    files = [name for name in names if name.endswith(SHARD)]
     header = read_header(layout.base, files)
     config = base.read_json(layout.base / base.CONFIG)
     found = adapter.read(layout.adapter, header, tied=bool(config.get("tie_word_embeddings")))
@@ -193,7 +203,7 @@ def _write(
     source = Mapped(request.layout.base / shard.name)
     target = request.scratch / shard.name
     before = set(folder.applied)
-    with shards.writing(target, shard) as writer:
+    with shards.writing(target, shard) as writer, _intact(request, shard.name):
         for tensor in header.of_file(shard.name):
             for piece in folder.fold(source.read(tensor.name), tensor):
                 data = piece.contiguous().view(torch.uint8).numpy()
@@ -203,6 +213,23 @@ def _write(
     for name in sorted(applied & folder.pairs):
         folder.check(name, written.read(name))
     done.finished(shard, writer.digest, applied)
+
+
+@contextmanager
+def _intact(request: Request, name: str) -> Iterator[None]:
+    """Compare a shard of the base with its digest while the block reads it.
+
+    Both together read it from disk once: the digest goes ahead, in whole strides, and what is
+    mapped finds its pages there.
+    """
+    (entry,) = (each for each in request.base_manifest.files if each.name == name)
+    with ThreadPoolExecutor(1, "shard-digest") as pool:
+        checked = pool.submit(manifest.check_digest, request.layout.base, entry)
+        yield
+        try:
+            checked.result()
+        except manifest.ManifestError as problem:
+            raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
 
 
 def _beside_the_weights(request: Request, names: list[str], *, total: int) -> None:

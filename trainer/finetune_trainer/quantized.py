@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from finetune_api.recipe import Quantization
+from finetune_trainer import nf4
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.manifest import Manifest
 from finetune_trainer.weights import Mapped
@@ -84,24 +85,24 @@ class Quantizer:
 
     def round_trip(self, piece: torch.Tensor) -> torch.Tensor:
         """Return the next piece (whole blocks, but for the weight's end) as training saw it."""
-        from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
+        from bitsandbytes.functional import QuantState, dequantize_4bit, get_4bit_type
 
         wanted = self._quantization
-        codes, state = quantize_4bit(
-            piece.to(getattr(torch, wanted.compute_dtype)), blocksize=BLOCK, quant_type=wanted.type
-        )
+        piece = piece.to(getattr(torch, wanted.compute_dtype))
+        codes, absmax = _codes(piece, wanted.type)
         self._sha256.update(_bytes(codes))
         if self._absmax is not None:
-            blocks = state.absmax.numel()
-            state = QuantState(
-                absmax=self._absmax[self._block : self._block + blocks],
-                shape=state.shape,
-                dtype=state.dtype,
-                blocksize=BLOCK,
-                code=state.code,
-                quant_type=wanted.type,
-            )
+            blocks = absmax.numel()
+            absmax = self._absmax[self._block : self._block + blocks]
             self._block += blocks
+        state = QuantState(
+            absmax=absmax,
+            shape=piece.shape,
+            dtype=piece.dtype,
+            blocksize=BLOCK,
+            code=get_4bit_type(wanted.type, device=piece.device),
+            quant_type=wanted.type,
+        )
         return dequantize_4bit(codes, state)
 
     def finish(self) -> None:
@@ -152,6 +153,16 @@ class RoundedBase:
         made = quantizer.round_trip(original)
         quantizer.finish()
         return made
+
+
+def _codes(piece: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return packed codes and the scale of each block, as bitsandbytes makes them."""
+    from bitsandbytes.functional import quantize_4bit
+
+    if kind == "nf4" and piece.device.type == "cpu" and piece.numel() % BLOCK == 0:
+        return nf4.quantize(piece, block=BLOCK)
+    codes, state = quantize_4bit(piece, blocksize=BLOCK, quant_type=kind)
+    return codes, state.absmax
 
 
 def _absmax(module: str, scales: Mapping[str, torch.Tensor]) -> torch.Tensor:
