@@ -1,0 +1,123 @@
+"""A volume that is too small grows in place, where its StorageClass can; the stage is tried again.
+
+Admission and binding are the API server's and the controller manager's own. What a storage driver
+does with a larger request is its own affair, and is not played.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.integration import kubelet
+from tests.integration.controlplane import ControlPlane, wait_until
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import OperatorProcess
+from tests.integration.test_operator_with_controllers import all_well, live
+
+pytestmark = pytest.mark.usefixtures("controller_manager")
+
+Classes = Callable[[bool], str]
+
+
+@pytest.fixture
+def storage(control_plane: ControlPlane, namespace: str) -> Iterator[Classes]:
+    """Make a StorageClass that lets volumes grow or does not, with one large volume of it."""
+    made: list[str] = []
+
+    def make(grows: bool) -> str:
+        name = f"{namespace}-class"
+        classes, volumes = "/apis/storage.k8s.io/v1/storageclasses", "/api/v1/persistentvolumes"
+        control_plane.post(
+            classes,
+            {
+                "metadata": {"name": name},
+                "provisioner": "example.com/nobody",
+                "allowVolumeExpansion": grows,
+            },
+        )
+        control_plane.post(
+            volumes,
+            {
+                "metadata": {"name": name},
+                "spec": {
+                    "storageClassName": name,
+                    "capacity": {"storage": "10Gi"},
+                    "accessModes": ["ReadWriteOnce"],
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "csi": {"driver": "example.com.nobody", "volumeHandle": name},
+                },
+            },
+        )
+        made.extend((f"{classes}/{name}", f"{volumes}/{name}"))
+        return name
+
+    yield make
+    for path in made:
+        control_plane.delete(path)
+
+
+def full(stage: str) -> dict[str, Any]:
+    if stage != "stage":
+        return all_well(stage)
+    message = "12.3 GB are needed, 9.9 GB are there; raise storage.size to 20Gi"
+    return kubelet.failed(stage, code=73, reason="VolumeFull", message=message)
+
+
+def claim(place: Namespace) -> dict[str, Any]:
+    (found,) = place.items("persistentvolumeclaims")
+    return found
+
+
+def begin(place: Namespace, storage_class: str) -> dict[str, Any]:
+    """Let a job fail for want of space on a bound volume; return its claim."""
+    place.submit(spec={"storage": {"size": "10Gi", "storageClassName": storage_class}})
+    assert live(place, "VolumeFull", full) == ["stage"]
+    wait_until("the claim is bound", lambda: claim(place)["status"]["phase"] == "Bound")
+    return claim(place)
+
+
+def enlarge(place: Namespace) -> None:
+    place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"storage": {"size": "20Gi"}}})
+
+
+def test_the_volume_grows_in_place_and_the_stage_is_tried_again(
+    operator: OperatorProcess, place: Namespace, storage: Classes
+) -> None:
+    before = begin(place, storage(True))
+    revision = place.job()["status"]["revision"]
+    enlarge(place)
+    # The pod of the first attempt is still there.
+    assert live(place, "Serving") == ["stage", "stage", "train", "merge", "serve"]
+    after = claim(place)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"] == {**before["spec"], "resources": {"requests": {"storage": "20Gi"}}}
+    status = place.job()["status"]
+    assert status["revision"] == revision
+    (record,) = status["revisions"]
+    assert [(each["stage"], each["attempt"]) for each in record["stages"]] == [
+        ("stage", 2),
+        ("train", 1),
+        ("merge", 1),
+        ("serve", 1),
+    ]
+    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+
+
+def test_a_class_that_cannot_grow_says_so_and_nothing_is_lost(
+    operator: OperatorProcess, place: Namespace, storage: Classes
+) -> None:
+    before = begin(place, storage(False))
+    enlarge(place)
+    said = "must support resize"
+    wait_until("why is said", lambda: said in place.condition("Ready")["message"])
+    assert place.condition("Stalled")["status"] == "True"
+    assert claim(place)["spec"] == before["spec"]
+    assert len(place.items("jobs")) == 1
+    # The class is mended, and the job goes on by itself.
+    name = before["spec"]["storageClassName"]
+    place.plane.merge(
+        f"/apis/storage.k8s.io/v1/storageclasses/{name}", {"allowVolumeExpansion": True}
+    )
+    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"a": "b"}}})
+    live(place, "Serving")
+    assert claim(place)["metadata"]["uid"] == before["metadata"]["uid"]
