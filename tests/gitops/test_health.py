@@ -1,7 +1,7 @@
 """Argo CD's health check and kstatus, on the operator's own statuses, in every situation.
 
-The files below testdata/ are in Argo CD's form and made from the situations; ``UPDATE_GOLDEN=1``
-writes them, and health_test.yaml, anew.
+The files below testdata/ are in Argo CD's form and made from the situations, argocd-cm.yaml is made
+from the scripts; ``UPDATE_GOLDEN=1`` writes them, and health_test.yaml, anew.
 """
 
 import os
@@ -13,6 +13,7 @@ from tests.gitops import kstatus, lua
 from tests.gitops.situations import SITUATIONS, job_in
 
 JOBS = {name: job_in(name) for name in SITUATIONS}
+SETTINGS = lua.SCRIPTS.parents[2] / "argocd-cm.yaml"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 ROWS = {
     ("Progressing", "InProgress"): (
@@ -117,6 +118,54 @@ def test_the_actions_pause_and_resume() -> None:
     (suspended,) = lua.run("actions/suspend/action.lua", JOBS["training"])
     (resumed,) = lua.run("actions/resume/action.lua", JOBS["suspended"])
     assert (suspended["spec"]["suspend"], resumed["spec"]["suspend"]) == (True, False)
+
+
+def test_the_settings_are_made_from_the_scripts() -> None:
+    if UPDATE:
+        SETTINGS.write_text(_settings())
+    assert SETTINGS.read_text() == _settings(), "say: UPDATE_GOLDEN=1 pytest tests/gitops"
+
+
+def _settings() -> str:
+    """Return the scripts as the keys of ``argocd-cm`` that Argo CD reads them from."""
+    folder = lua.SCRIPTS / "actions"
+    actions = {
+        "discovery.lua": (folder / "discovery.lua").read_text(),
+        "definitions": [
+            {"name": path.parent.name, "action.lua": path.read_text()}
+            for path in sorted(folder.glob("*/action.lua"))
+        ],
+    }
+    return _dumped(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "argocd-cm", "namespace": "argocd"},
+            "data": {
+                f"resource.customizations.{what}.finetune.dev_FineTuneJob": text
+                for what, text in (
+                    ("health", (lua.SCRIPTS / "health.lua").read_text()),
+                    ("actions", _dumped(actions)),
+                )
+            },
+        }
+    )
+
+
+class _Readable(yaml.SafeDumper):
+    """Writes text of several lines as such."""
+
+
+_Readable.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
+def _dumped(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Readable, sort_keys=False, width=1000)
 
 
 def _file(name: str) -> Any:

@@ -1,0 +1,133 @@
+"""What docs/gitops.md gives to Argo CD and Flux, carried out on a real API server.
+
+Flux evaluates its expressions with cel-go; so does the API server, which is therefore asked to: a
+ValidatingAdmissionPolicy refuses everything, with what the expressions say as its message.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.gitops import kstatus, lua
+from tests.gitops.situations import SITUATIONS, job_in
+from tests.integration.controlplane import ApiError, ControlPlane, assets_folder, wait_until
+
+ROOT = Path(__file__).parents[2]
+JOBS = {name: job_in(name) for name in SITUATIONS}
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+POLICIES = f"{ADMISSION}/validatingadmissionpolicies"
+BINDINGS = f"{ADMISSION}/validatingadmissionpolicybindings"
+# A kind that holds any object, so that nothing about the job is the server's to set.
+HOLDER = {"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1}
+TELLS = re.compile(r"\[(Failed|Current|InProgress)\]$")
+
+
+def blocks(chapter: str) -> list[str]:
+    """Return the code of a chapter of the page."""
+    page = (ROOT / "docs" / "gitops.md").read_text()
+    (text,) = re.findall(rf"^## {chapter}\n(.*?)(?=^## |\Z)", page, re.M | re.S)
+    return re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def customizations(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The data of ``argocd-cm`` after the page's command, beside what was in it before."""
+    plane = control_plane
+    plane.namespace("argocd")
+    body = {"metadata": {"name": "argocd-cm"}, "data": {"url": "https://argocd.example.com"}}
+    plane.post("/api/v1/namespaces/argocd/configmaps", {"apiVersion": "v1", **body})
+    command = blocks("Argo CD")[0]
+    assert command.startswith("kubectl -n argocd ")
+    path = f"{assets_folder()}:{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path, "KUBECONFIG": str(plane.kubeconfig)},
+        check=True,
+        timeout=60,
+    )
+    found = plane.get("/api/v1/namespaces/argocd/configmaps/argocd-cm")
+    assert found["data"].pop("url") == "https://argocd.example.com"
+    return found["data"]
+
+
+def test_argo_cds_settings_are_the_tested_scripts(customizations: dict[str, str]) -> None:
+    health = customizations.pop("resource.customizations.health.finetune.dev_FineTuneJob")
+    assert health == (lua.SCRIPTS / "health.lua").read_text()
+    actions = yaml.safe_load(
+        customizations.pop("resource.customizations.actions.finetune.dev_FineTuneJob")
+    )
+    folder = lua.SCRIPTS / "actions"
+    assert actions.pop("discovery.lua") == (folder / "discovery.lua").read_text()
+    assert {each["name"]: each["action.lua"] for each in actions.pop("definitions")} == {
+        path.parent.name: path.read_text() for path in folder.glob("*/action.lua")
+    }
+    assert not customizations
+    assert not actions
+
+
+@pytest.fixture(scope="module")
+def flux(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """The API server, answering as Flux would with the page's expressions."""
+    (check,) = yaml.safe_load(blocks("Flux")[0])["healthCheckExprs"]
+    assert (check.pop("apiVersion"), check.pop("kind")) == (
+        "finetune.dev/v1alpha1",
+        "FineTuneJob",
+    )
+    # In Flux's order; what it knows by name are the object's own fields.
+    said = "'InProgress'"
+    for status in ("current", "failed", "inProgress"):
+        if expression := check.pop(status, None):
+            said = f"({expression}) ? '{status[0].upper()}{status[1:]}' : ({said})"
+    assert not check
+    for name in ("status", "metadata"):
+        said = f"[dyn(object.data.{name})].map({name}, {said})[0]"
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["controllerrevisions"]}
+    spec = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{**rule, "operations": ["CREATE"]}]},
+        "validations": [{"expression": "false", "messageExpression": f"'[' + {said} + ']'"}],
+    }
+    kind = "ValidatingAdmissionPolicy"
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "flux"}}
+    control_plane.post(POLICIES, {**head, "kind": kind, "spec": spec})
+    binding = {"policyName": "flux", "validationActions": ["Deny"]}
+    control_plane.post(BINDINGS, {**head, "kind": f"{kind}Binding", "spec": binding})
+    try:
+        wait_until("the policy is in force", lambda: "denied" in answer(control_plane, {}))
+        yield control_plane
+    finally:
+        control_plane.delete(f"{BINDINGS}/flux")
+        control_plane.delete(f"{POLICIES}/flux")
+
+
+def answer(plane: ControlPlane, job: dict[str, Any]) -> str:
+    """Return how the server refuses a job."""
+    body = {**HOLDER, "metadata": {"name": "held"}, "data": job}
+    path = "/apis/apps/v1/namespaces/default/controllerrevisions?dryRun=All"
+    try:
+        plane.post(path, body)
+    except ApiError as error:
+        return str(error)
+    return "admitted"
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_flux_takes_a_paused_job_for_done_and_all_others_as_kstatus_does(
+    name: str, flux: ControlPlane
+) -> None:
+    job = JOBS[name]
+    if job["status"]["observedGeneration"] != job["metadata"]["generation"]:
+        # Flux looks at no expression then (RFC 0009).
+        assert kstatus.of(job) == "InProgress"
+        return
+    told = answer(flux, job)
+    found = TELLS.search(told)
+    assert found is not None, told
+    paused = name in ("suspended", "suspended-before-it-began")
+    assert found[1] == ("Current" if paused else kstatus.of(job))
