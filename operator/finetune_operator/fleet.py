@@ -130,8 +130,10 @@ def ready_reason(status: Object) -> str:
 def wrote(seen: Observed, plan: Plan, fleet: Fleet = FLEET) -> None:
     """Count what a written status says for the first time: attempts that ended, GPU-seconds."""
     old, new = seen.job.get("status") or {}, plan.status
-    spent = _gpu_seconds(new) - _gpu_seconds(old)
-    if spent > 0:
+    before = _gpu_seconds(old)
+    if spent := sum(
+        max(seconds - before.get(revision, 0), 0) for revision, seconds in _gpu_seconds(new).items()
+    ):
         fleet.trained(str(seen.job["metadata"]["namespace"]), spent)
     known = _endings(old)
     for attempt, (outcome, reason) in _endings(new).items():
@@ -152,8 +154,12 @@ def _serves_on_a_gpu(pod: Object) -> bool:
     )
 
 
-def _gpu_seconds(status: Object) -> float:
-    return float((status.get("training") or {}).get("gpuSeconds") or 0)
+def _gpu_seconds(status: Object) -> dict[str, int]:
+    """Return what training took, by revision: an edit back to an earlier one spends nothing."""
+    return {
+        str(revision["revision"]): int(revision.get("gpuSeconds") or 0)
+        for revision in status.get("revisions") or ()
+    }
 
 
 def _endings(status: Object) -> dict[tuple[Any, ...], tuple[str, str]]:

@@ -3,9 +3,12 @@
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from tests.unit.operator.core import workload
+from tests.unit.operator.core.cluster import Cluster
 
 from finetune_operator import fleet
 from finetune_operator.fleet import Fleet
+from finetune_operator.plan import plan
 from finetune_operator.state import Observed, Plan
 
 A, B = ("team-a", "one"), ("team-a", "two")
@@ -83,18 +86,52 @@ def test_training_is_counted_as_reported_and_once() -> None:
     subject = Fleet(Clock())
     spent = ("finetune_gpu_seconds_total", "team-a", "training")
 
-    def write(before: int | None, after: int | None) -> None:
-        statuses = [{"training": {"gpuSeconds": each}} if each else {} for each in (before, after)]
-        job = {"metadata": {"namespace": "team-a"}, "status": statuses[0]}
-        fleet.wrote(Observed(job=job), Plan(status=statuses[1]), subject)
+    def write(before: dict[str, int], after: dict[str, int]) -> None:
+        old, new = (
+            {"revisions": [{"revision": name, "gpuSeconds": each} for name, each in spent.items()]}
+            for spent in (before, after)
+        )
+        job = {"metadata": {"namespace": "team-a"}, "status": old}
+        fleet.wrote(Observed(job=job), Plan(status=new), subject)
 
-    write(None, 10)
-    write(10, 10)
-    write(10, 25)
+    write({}, {"r1": 10})
+    write({"r1": 10}, {"r1": 10})
+    write({"r1": 10}, {"r1": 25})
     assert samples(subject)[spent] == 25
-    write(25, None)
-    write(None, 5)
-    assert samples(subject)[spent] == 30, "another revision starts from zero"
+    write({"r1": 25}, {"r1": 25, "r2": 5})
+    assert samples(subject)[spent] == 30
+    write({"r1": 25, "r2": 5}, {"r2": 7})
+    assert samples(subject)[spent] == 32, "a revision that goes takes nothing back"
+
+
+def test_an_edit_back_to_an_earlier_revision_spends_nothing() -> None:
+    cluster = Cluster()
+    subject, counted = Fleet(Clock()), ("finetune_gpu_seconds_total", "ns", "training")
+
+    def look() -> None:
+        seen = cluster.observe()
+        planned = plan(seen, config=cluster.config, now=cluster.now)
+        fleet.wrote(seen, planned, subject)
+        cluster.carry_out(seen, planned)
+
+    def train(seconds: float) -> None:
+        workload.run(cluster, "stage")
+        look()
+        workload.sync(cluster)
+        trainer = workload.pod_of_stage(cluster, "train")
+        workload.start(cluster, trainer)
+        workload.finish(cluster, trainer, 0, workload.message("train", gpuSeconds=seconds))
+        workload.sync(cluster)
+        look()
+
+    train(1000.0)
+    cluster.edit(training={"seed": 1})
+    look()
+    train(300.0)
+    cluster.edit(training={"seed": None})
+    look()
+    assert cluster.status["training"]["gpuSeconds"] == 1000
+    assert samples(subject)[counted] == 1300
 
 
 def ledger(*attempts: dict[str, Any]) -> dict[str, Any]:
