@@ -7,24 +7,19 @@ lends its GPU. A Deployment that is neither selected nor wanted is deleted.
 """
 
 from datetime import datetime
-from typing import Any
 
 from finetune_api.status import Attempt
-from finetune_operator import builds, diagnosis, evaluation, giving_way
+from finetune_operator import builds, endpoint, evaluation, giving_way
 from finetune_operator.children import names, serving, vllm
 from finetune_operator.conditions import (
-    POLL_SECONDS,
     Position,
     ServingState,
-    blocked,
     suspended,
 )
 from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen, earlier
 from finetune_operator.state import Action, Apply, Delete, Object, Observed, Scale
 
-REFUSED = "RolloutFailed"
-SCALED_TO_ZERO = "ScaledToZero"
 HANDOVER_SECONDS = 1.0
 
 
@@ -69,11 +64,11 @@ class Rollout:
         if self._may_select(deployment):
             self._select(build)
         if failed:
-            return self._refused(attempt)
+            return endpoint.refused(attempt, self.chosen.build, self.served)
         if self._replicas() == 0:
             return Position(
                 state="done",
-                reason=SCALED_TO_ZERO,
+                reason=endpoint.SCALED_TO_ZERO,
                 message="serving is stopped by serving.replicas: 0",
             )
         ready = builds.answering(deployment)
@@ -90,7 +85,13 @@ class Rollout:
                 message=f"the endpoint is handed over to build {build}",
                 requeue_after=HANDOVER_SECONDS,
             )
-        return self._starting(attempt)
+        return endpoint.starting(
+            self.seen,
+            self.chosen,
+            deployment,
+            restarting=self.served == build and not ready and attempt.outcome == "Completed",
+            now=self.now,
+        )
 
     def tidy(self, position: Position) -> None:
         """Plan what does not wait for the model.
@@ -123,32 +124,17 @@ class Rollout:
             if self.service is None and not self.deployments:
                 return None
             return ServingState(available=False, reason="Disabled", message="being switched off")
-        build = self.served
-        if build is None:
+        if self.served is None:
             return ServingState(
                 available=False, reason="Pending", message="nothing has been served yet"
             )
-        deployment = self.deployments.get(build)
-        status = deployment.get("status", {}) if deployment else {}
-        available = self.service is not None and builds.answering(deployment) > 0
-        reason, message = "NotAvailable", f"build {build} does not answer"
-        if available:
-            reason = "Available"
-            message = f"build {build} answers at {serving.endpoint(self.job)}"
-        elif self._replicas() == 0:
-            reason, message = SCALED_TO_ZERO, f"build {build} is stopped by serving.replicas: 0"
-        elif self.gives_way:
-            reason = giving_way.REASON
-            message = f"build {build} has given its GPU up for the next one"
-        return ServingState(
-            available=available,
-            reason=reason,
-            message=message,
-            revision=names.label(deployment, names.REVISION) if deployment else None,
-            build=build,
-            replicas=int(status.get("replicas", 0)),
-            available_replicas=int(status.get("availableReplicas", 0)),
-            selector=serving.selector_text(self.job, build),
+        return endpoint.state(
+            self.job,
+            self.served,
+            self.deployments.get(self.served),
+            reachable=self.service is not None,
+            stopped=self._replicas() == 0,
+            gives_way=self.gives_way,
         )
 
     def _own(self, found: tuple[Object, ...], name: str) -> Object | None:
@@ -311,47 +297,3 @@ class Rollout:
             base_bytes=artifacts.base_bytes,
             own_template=artifacts.chat_template is not None,
         )
-
-    def _refused(self, attempt: Attempt) -> Position:
-        """Return the position of a job whose chosen build was not taken into service."""
-        said: dict[str, Any] = {"state": "stalled", "reason": attempt.reason or "Failed"}
-        said["message"] = (
-            f"nothing is served: {attempt.message}; an edit of spec.serving tries again"
-        )
-        if self.served not in (None, self.chosen.build):
-            said["reason"] = REFUSED
-            said["message"] = (
-                f"build {self.chosen.build} was not taken into service ({attempt.reason}: "
-                f"{attempt.message}); build {self.served} goes on serving; an edit of spec.serving "
-                "tries again"
-            )
-        return Position(**said)
-
-    def _starting(self, attempt: Attempt) -> Position:
-        deployment = self.deployments.get(self.chosen.build)
-        pods = builds.pods_of(self.seen.pods, self.chosen.build)
-        down = self.served == self.chosen.build and not builds.answering(deployment)
-        if down and attempt.outcome == "Completed" and deployment is not None:
-            seconds = int(deployment["spec"]["progressDeadlineSeconds"])
-            if builds.down_seconds(self.job, pods, self.now) > seconds:
-                return Position(
-                    state="stalled",
-                    reason="EndpointDown",
-                    message=f"the endpoint has been down for more than {seconds} s: see kubectl "
-                    f"describe pod -l {names.BUILD}={self.chosen.build}",
-                    requeue_after=POLL_SECONDS,
-                )
-        for pod in pods:
-            if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
-                blocker := diagnosis.of_pod(pod, self.seen.events)
-            ):
-                since = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-                return blocked(
-                    blocker,
-                    seconds=(self.now - since).total_seconds(),
-                    deadline=self.spec.run_policy.pending_deadline_seconds,
-                )
-        reason, message = "Starting", "the endpoint is loading the model"
-        if attempt.outcome == "Completed" and down:
-            reason, message = "Restarting", "the endpoint is down: its pods are starting again"
-        return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)
