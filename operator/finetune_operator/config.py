@@ -37,6 +37,7 @@ class ServingConfig(CamelModel):
 
 Network = IPv4Network | IPv6Network
 
+NODE_LOCAL_DNS: tuple[Network, ...] = (IPv4Network("169.254.20.10/32"),)
 INTERNET: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 PRIVATE: tuple[Network, ...] = (
     IPv4Network("10.0.0.0/8"),
@@ -56,13 +57,25 @@ METADATA: tuple[Network, ...] = (
 of Alibaba Cloud (IPv4), AWS and Google Cloud (IPv6), which are not."""
 
 
+class Dns(CamelModel):
+    """Where the cluster's DNS answers: pods of these namespaces, these addresses, on these ports.
+
+    Built in are pods of kube-system and NodeLocal DNSCache. A policy sees the port of the pod,
+    which is 5353 in some clusters.
+    """
+
+    namespaces: list[str] = Field(default_factory=lambda: ["kube-system"])
+    cidrs: list[Network] = Field(default_factory=lambda: list(NODE_LOCAL_DNS))
+    ports: list[int] = Field(default_factory=lambda: [53, 5353], min_length=1)
+
+
 class Egress(CamelModel):
     """Whom the pods of a job may reach beside the hub (``children.egress``).
 
     Built in is the internet's HTTPS, and no private address.
     """
 
-    dns_namespaces: list[str] = Field(default_factory=lambda: ["kube-system"], min_length=1)
+    dns: Dns = Dns()
     cidrs: list[Network] = Field(default_factory=lambda: list(INTERNET))
     excluded_cidrs: list[Network] = Field(default_factory=lambda: list(PRIVATE))
     ports: list[int] = Field(default_factory=lambda: [443])

@@ -238,6 +238,8 @@ OTHERS: dict[str, Any] = {
     "egress.cidrs": ["192.0.2.0/24"],
     "egress.excludedCidrs": ["192.0.2.0/24"],
     "egress.ports": [8443],
+    "egress.dns.cidrs": ["192.0.2.0/24"],
+    "egress.dns.ports": [10053],
     "resources.requests.cpu": "1",
     "resources.requests.memory": "1Gi",
     "resources.limits.memory": "1Gi",

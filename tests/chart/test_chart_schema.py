@@ -56,7 +56,7 @@ FREE = {
         ({"metrics": {"namespaces": ["Monitoring"]}}, "does not match pattern"),
         ({"egress": {"cidrs": ["10.0.0.1"]}}, "does not match pattern"),
         ({"egress": {"ports": ["https"]}}, "got string, want integer"),
-        ({"egress": {"dnsNamespaces": []}}, "minItems: got 0, want 1"),
+        ({"egress": {"dns": {"ports": []}}}, "minItems: got 0, want 1"),
         ({"egress": {"allow": []}}, "additional properties 'allow' not allowed"),
         ({"networkPolicy": {"apiServerPorts": [0]}}, "minimum: got 0, want 1"),
         (

@@ -13,24 +13,20 @@ from urllib.parse import urlsplit
 from finetune_operator.config import METADATA, Network, OperatorConfig
 
 NAMESPACE = "kubernetes.io/metadata.name"
-NODE_LOCAL_DNS = {"ipBlock": {"cidr": "169.254.20.10/32"}}
-"""Where NodeLocal DNSCache answers; clusters without it ask pods."""
-DNS_PORTS = (53, 5353)
-"""A policy sees the port of the pod, which is 5353 where OpenShift answers."""
 POD_IDENTITY = "169.254.170.23/32"
 """Where EKS answers a pod about the identity of its own service account, and of no other."""
 
 
-def dns(config: OperatorConfig) -> dict[str, Any]:
+def dns(config: OperatorConfig) -> list[dict[str, Any]]:
     """Return the rule that lets a pod ask the cluster's DNS, and nobody else."""
-    return {
-        "to": [namespaces(*config.egress.dns_namespaces), NODE_LOCAL_DNS],
-        "ports": [
-            {"protocol": protocol, "port": port}
-            for port in DNS_PORTS
-            for protocol in ("UDP", "TCP")
-        ],
-    }
+    known = config.egress.dns
+    peers = [namespaces(*known.namespaces)] if known.namespaces else []
+    peers += [{"ipBlock": {"cidr": str(cidr)}} for cidr in known.cidrs]
+    ports = [
+        {"protocol": protocol, "port": port} for port in known.ports for protocol in ("UDP", "TCP")
+    ]
+    # A rule without peers would open the ports of everybody.
+    return [{"to": peers, "ports": ports}] if peers else []
 
 
 def rules(config: OperatorConfig, *, cloud_identity: bool) -> list[dict[str, Any]]:
@@ -42,7 +38,7 @@ def rules(config: OperatorConfig, *, cloud_identity: bool) -> list[dict[str, Any
     ports = sorted({*config.egress.ports, *([port] if host else [])})
     within = [*config.egress.namespaces]
     outside = [_block(cidr, config) for cidr in config.egress.cidrs]
-    wanted = [dns(config)]
+    wanted = dns(config)
     if (namespace := _namespace_of(host)) is not None:
         within.append(namespace)
     elif (address := _address(host)) is not None:

@@ -69,7 +69,7 @@ def render(job: Object, chosen: Chosen, config: OperatorConfig) -> list[dict[str
                 {"from": callers, "ports": [{"protocol": "TCP", "port": PORT}]},
                 collected(VERIFY_PORT),
             ],
-            egress=[egress.dns(config)],
+            egress=egress.dns(config),
         ),
     ]
 

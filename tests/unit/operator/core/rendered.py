@@ -112,7 +112,7 @@ MAXIMAL_CONFIG = OperatorConfig.model_validate(
         "operatorNamespace": "ml-operators",
         "monitoringNamespaces": ["monitoring", "tracing"],
         "egress": {
-            "dnsNamespaces": ["kube-system", "openshift-dns"],
+            "dns": {"namespaces": ["kube-system", "openshift-dns"]},
             "cidrs": ["0.0.0.0/0", "::/0", "10.20.0.7/32"],
             "excludedCidrs": ["10.0.0.0/8", "fc00::/7"],
             "ports": [443, 8443],

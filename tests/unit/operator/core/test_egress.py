@@ -111,6 +111,16 @@ def test_a_range_that_is_listed_by_itself_is_open_though_a_wider_one_is_not() ->
     assert not reaches(found, "169.254.169.254", 443)
 
 
+def test_dns_that_is_no_pod_is_reached_on_its_port_alone() -> None:
+    found = made(dns={"namespaces": [], "cidrs": ["169.254.169.254/32"], "ports": [53]})
+    assert reaches(found, "169.254.169.254", 53)
+    assert not reaches(found, "169.254.169.254", 80)
+    assert not reaches(found, "169.254.20.10", 53)
+    nowhere = made(dns={"namespaces": [], "cidrs": []})
+    assert all(rule["to"] for rule in nowhere)
+    assert not reaches(nowhere, "169.254.20.10", 53)
+
+
 def test_without_ranges_only_dns_and_the_hub_are_reached() -> None:
     found = made("http://hub.models.svc", cidrs=[])
     assert not reaches(found, "93.184.215.14", 443)
