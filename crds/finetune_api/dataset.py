@@ -1,6 +1,6 @@
 """``spec.dataset`` of a FineTuneJob: the rows to train on, and how a prompt is made of one."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from finetune_api import sources
 from finetune_api.fields import ApiModel, Edit, Rule, between, field, matches
@@ -18,65 +18,26 @@ COLUMNS_OF_FORMAT = {
 }
 
 
+def _column(part: str, text: str) -> Any:
+    return field(text, None, edit=Edit.RETRAIN, builtin=part, min_length=1, max_length=128)
+
+
 class Columns(ApiModel):
     """Which column of the dataset plays which part, where its name differs from the part's."""
 
-    instruction: str | None = field(
-        "Column with the instruction (format alpaca).",
-        None,
-        edit=Edit.RETRAIN,
-        builtin="instruction",
-        min_length=1,
-        max_length=128,
+    instruction: str | None = _column("instruction", "Column with the instruction (format alpaca).")
+    input: str | None = _column(
+        "input", "Column with the optional input (format alpaca); it may be absent from the data."
     )
-    input: str | None = field(
-        "Column with the optional input (format alpaca); it may be absent from the data.",
-        None,
-        edit=Edit.RETRAIN,
-        builtin="input",
-        min_length=1,
-        max_length=128,
+    output: str | None = _column("output", "Column with the answer (format alpaca).")
+    messages: str | None = _column(
+        "messages", "Column with the list of {role, content} (format messages)."
     )
-    output: str | None = field(
-        "Column with the answer (format alpaca).",
-        None,
-        edit=Edit.RETRAIN,
-        builtin="output",
-        min_length=1,
-        max_length=128,
+    prompt: str | None = _column("prompt", "Column with the prompt (format prompt-completion).")
+    completion: str | None = _column(
+        "completion", "Column with the completion (format prompt-completion)."
     )
-    messages: str | None = field(
-        "Column with the list of {role, content} (format messages).",
-        None,
-        edit=Edit.RETRAIN,
-        builtin="messages",
-        min_length=1,
-        max_length=128,
-    )
-    prompt: str | None = field(
-        "Column with the prompt (format prompt-completion).",
-        None,
-        edit=Edit.RETRAIN,
-        builtin="prompt",
-        min_length=1,
-        max_length=128,
-    )
-    completion: str | None = field(
-        "Column with the completion (format prompt-completion).",
-        None,
-        edit=Edit.RETRAIN,
-        builtin="completion",
-        min_length=1,
-        max_length=128,
-    )
-    text: str | None = field(
-        "Column with the text (format text).",
-        None,
-        edit=Edit.RETRAIN,
-        builtin="text",
-        min_length=1,
-        max_length=128,
-    )
+    text: str | None = _column("text", "Column with the text (format text).")
 
     def of(self, part: str) -> str:
         """Return the name of the column that plays ``part`` (such as ``instruction``)."""

@@ -1,9 +1,11 @@
-"""What a pod's status says about the node that it has or waits for."""
+"""What the status of pods says: whether they run, and about the node that one has or waits for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from finetune_operator.children import names
+from finetune_operator.children.names import Stage
 from finetune_operator.state import Object
 
 
@@ -31,3 +33,13 @@ def scheduled_since(pod: Object) -> datetime:
     """Return since when a pod has, or lacks, a node; since its creation where nobody said."""
     since = scheduling(pod).get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
     return datetime.fromisoformat(str(since))
+
+
+def runs(pods: Iterable[Object], stage: Stage, revision: str) -> bool:
+    """Tell whether a pod of a revision's stage runs."""
+    return any(
+        names.label(pod, names.STAGE) == stage
+        and names.label(pod, names.REVISION) == revision
+        and pod.get("status", {}).get("phase") == "Running"
+        for pod in pods
+    )

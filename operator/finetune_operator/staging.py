@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from finetune_api.status import StagingProgress
-from finetune_operator.children import names
 from finetune_operator.ledger import Ledger
+from finetune_operator.pods import runs
 from finetune_operator.state import Observed
 
 
@@ -21,12 +21,7 @@ def staging_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, A
     if seen.job.get("status", {}).get("revision") == revision:
         before = dict(seen.job["status"].get("staging", {}))
     progress = seen.progress
-    running = any(
-        names.label(pod, names.STAGE) == "stage"
-        and names.label(pod, names.REVISION) == revision
-        and pod.get("status", {}).get("phase") == "Running"
-        for pod in seen.pods
-    )
+    running = runs(seen.pods, "stage", revision)
     if progress is None or progress.downloaded_bytes is None or not running:
         return before
     done, total, eta = progress.downloaded_bytes, progress.total_bytes, progress.eta_seconds

@@ -9,6 +9,7 @@ from finetune_operator import outcome, restarts
 from finetune_operator.children import names
 from finetune_operator.children.jobs import CONTAINER
 from finetune_operator.ledger import Ledger
+from finetune_operator.pods import runs
 from finetune_operator.state import Object, Observed, Progress
 
 
@@ -52,12 +53,7 @@ def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, 
 def _measured(seen: Observed, revision: str) -> dict[str, Any]:
     """Return what the metrics said, where they are this revision's and not an abandoned one's."""
     progress = seen.progress
-    running = any(
-        names.label(pod, names.STAGE) == "train"
-        and names.label(pod, names.REVISION) == revision
-        and pod.get("status", {}).get("phase") == "Running"
-        for pod in seen.pods
-    )
+    running = runs(seen.pods, "train", revision)
     if progress is None or progress.global_step is None or not running:
         return {}
     return {
