@@ -13,9 +13,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from cluster import paths
+from cluster import packages, paths
 from cluster.phases import phase
-from cluster.shell import logged
+from cluster.shell import INDEX_HINT, logged
 
 UV_VERSION = "0.13.9"
 FOLDER = paths.REPO / ".venv"
@@ -56,14 +56,13 @@ def ensure() -> None:
         with phase("make .venv from the pinned constraints"):
             shutil.rmtree(FOLDER, ignore_errors=True)
             uv = _uv()
-            hint = "the Python package index must be reachable; try again"
-            logged([uv, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=hint)
+            logged([uv, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=INDEX_HINT)
             command = [uv, "pip", "install", "--python", program("python")]
             command += ["--override", str(OVERRIDES)]
             for file in present:
                 command += ["--requirement", str(file)]
             # The machine's own trust, which a company's proxy may have changed.
-            logged(command, LOG, env={"UV_SYSTEM_CERTS": "1"}, hint=hint)
+            logged(command, LOG, env={"UV_SYSTEM_CERTS": "1"}, hint=INDEX_HINT)
             mark.write_text(key)
 
 
@@ -75,10 +74,11 @@ def _uv() -> str:
     home = paths.CACHE / f"uv-{UV_VERSION}"
     if not (home / "bin" / "uv").exists():
         shutil.rmtree(home, ignore_errors=True)
+        packages.ensure_venv()
         partial = home.with_name(home.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        logged([sys.executable, "-m", "venv", str(partial)], LOG, hint="install python3-venv")
+        logged([sys.executable, "-m", "venv", str(partial)], LOG)
         python = str(partial / "bin" / "python")
-        logged([python, "-m", "pip", "install", f"uv=={UV_VERSION}"], LOG)
+        logged([python, "-m", "pip", "install", f"uv=={UV_VERSION}"], LOG, hint=INDEX_HINT)
         partial.rename(home)
     return str(Path(home) / "bin" / "uv")

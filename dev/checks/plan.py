@@ -1,13 +1,16 @@
 """Which checks and suites there are, and what runs beside what.
 
-On two cores the whole is shortest when the Go builds (no tests need them at first) run beside
-the checks and the trainer's tests. The end-to-end tests come last and alone: they measure times.
+What needs no cluster runs in lanes, longest first: one for each core, and one more, because the
+tests against the API server wait half of their time. What is not built yet is built beside it.
+The end-to-end tests come last and alone: they measure times.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
+from collections.abc import Callable
 
 from checks import environment, suites
 from cluster import binaries, cli, images, lifecycle, packages, paths, phases
@@ -33,27 +36,34 @@ def fmt() -> int:
 def check() -> int:
     """What needs no cluster: format, lint, types, import rules, generated files, unit tests."""
     environment.ensure()
-    _check()
+    phases.side_by_side(_unit, _check, lanes=_cores())
     return suites.summary()
 
 
-def _check(**unit: str) -> None:
-    """Run the checks; ``unit`` are environment variables of the unit tests."""
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _check() -> None:
     python, ruff = environment.program("python"), environment.program("ruff")
     suites.command("format", [ruff, "format", "--check", *_formatted()])
     suites.command("lint", [ruff, "check", *_formatted()])
     suites.command("types", [environment.program("mypy"), *_formatted()])
     suites.command("import rules", [environment.program("lint-imports")])
     suites.command("generated files", [python, "-m", "finetune_api.generate", "--check"])
-    suites.pytest("unit", ["tests/unit"], **unit)
+
+
+def _unit(**variables: str) -> None:
+    suites.pytest("unit", ["tests/unit"], **variables)
 
 
 def test() -> int:
     """Everything; the first failure does not stop the rest."""
     packages.ensure()
     environment.ensure()
-    with phase("checks, trainer tests; beside them builds, API server tests"):
-        phases.side_by_side(_checks_and_trainer, _control_plane_and_images)
+    unit = functools.partial(_unit, PYTEST_ADDOPTS="--hypothesis-profile=thorough")
+    with phase("checks, and the tests that need no cluster; beside them all that is not built yet"):
+        phases.side_by_side(_build, _api_server, unit, *_trainer(), _check, lanes=_cores() + 1)
     _end_to_end()
     # Last, because it ends with the cluster taken away.
     suites.pytest("cluster", ["tests/cluster"])
@@ -77,25 +87,36 @@ def bench() -> int:
     return subprocess.run(command, cwd=paths.REPO, env=variables, check=False).returncode
 
 
-def _checks_and_trainer() -> None:
-    _check(PYTEST_ADDOPTS="--hypothesis-profile=thorough")
-    suites.pytest("trainer", ["tests/trainer"])
+def _trainer(parts: int = 2) -> list[Callable[[], object]]:
+    """The trainer's tests in parts, each with libraries of its own loaded."""
+    files = sorted((paths.REPO / "tests" / "trainer").glob("test_*.py"))
+    names = [str(file.relative_to(paths.REPO)) for file in files]
+    return [
+        functools.partial(suites.pytest, f"trainer-{part + 1}", names[part::parts])
+        for part in range(parts)
+    ]
 
 
-def _control_plane_and_images() -> None:
+def _build() -> None:
     try:
-        assets = str(binaries.ensure(*binaries.ASSETS))
-    except ClusterError as error:
-        suites.failed_outside("integration", error)
-        return
-    suites.pytest("chart", ["tests/chart"], KUBEBUILDER_ASSETS=assets)
-    suites.pytest("gitops", ["tests/gitops"], KUBEBUILDER_ASSETS=assets)
-    suites.pytest("integration", ["tests/integration"], KUBEBUILDER_ASSETS=assets)
-    try:
+        # What tests wait for comes first.
+        binaries.ensure(*binaries.ASSETS)
         binaries.ensure(*binaries.CLUSTER)
         images.ensure(*images.ALL.values())
     except ClusterError as error:
         suites.failed_outside("images", error)
+
+
+def _api_server() -> None:
+    """Tests against a control plane of their own."""
+    try:
+        # Where it is being built, this waits for the other lane.
+        assets = str(binaries.ensure(*binaries.ASSETS))
+    except ClusterError as error:
+        suites.failed_outside("integration", error)
+        return
+    for name in ("chart", "gitops", "integration"):
+        suites.pytest(name, [f"tests/{name}"], KUBEBUILDER_ASSETS=assets)
 
 
 def _end_to_end() -> None:

@@ -43,9 +43,9 @@ def command(name: str, words: Sequence[str], *, show: bool = True) -> bool:
     return _run(name, words, tests=None, extra={}, show=show)
 
 
-def pytest(name: str, folders: Sequence[str], **extra: str) -> bool:
-    """Run a test suite; ``extra`` are environment variables. An absent folder is not a suite."""
-    present = [folder for folder in folders if (paths.REPO / folder).is_dir()]
+def pytest(name: str, places: Sequence[str], **extra: str) -> bool:
+    """Run a test suite of these files and folders; ``extra`` are environment variables."""
+    present = [place for place in places if (paths.REPO / place).exists()]
     if not present:
         say(f"    {name}: no tests yet")
         return True

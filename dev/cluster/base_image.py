@@ -44,7 +44,8 @@ def _build(image: str) -> None:
         with tempfile.TemporaryDirectory(dir=paths.IMAGES, prefix=".base-") as folder:
             root = Path(folder) / "root"
             options = ["--variant=minbase", f"--include={INCLUDED}", release, str(root)]
-            logged(["debootstrap", *options, *([mirror] if mirror else [])], log)
+            command = ["debootstrap", *options, *([mirror] if mirror else [])]
+            logged(command, log, hint="Debian's mirror must be reachable; try again")
             for cached in ("var/cache/apt/archives", "var/lib/apt/lists"):
                 shutil.rmtree(root / cached, ignore_errors=True)
                 (root / cached / "partial").mkdir(parents=True)

@@ -14,7 +14,7 @@ import shutil
 import time
 from pathlib import Path
 
-from cluster import containers, files, images, mounts, network, node, paths, processes, registry
+from cluster import cgroups, containers, files, images, mounts, network, paths, processes, registry
 from cluster.errors import ClusterError
 from cluster.phases import say
 from cluster.settings import CNI_NETWORK
@@ -150,7 +150,7 @@ def _shims_and_children(socket: str) -> list[int]:
         if "containerd-shim" in words[0] and socket in words:
             ours.add(pid)
     # A container whose shim was killed belongs to init, but is still in a cgroup of ours.
-    for cgroup in node.cgroup_folders():
+    for cgroup in cgroups.folders():
         for file in cgroup.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
                 ours.update(int(pid) for pid in file.read_text().split())
@@ -206,7 +206,7 @@ def chain_removal(saved: str) -> str:
 
 
 def _remove_cgroups() -> None:
-    for folder in node.cgroup_folders():
+    for folder in cgroups.folders():
         if folder.is_dir():
             below = sorted(path for path in folder.rglob("*") if path.is_dir())
             for path in [*below[::-1], folder]:

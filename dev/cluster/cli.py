@@ -13,7 +13,6 @@ from cluster import (
     hub,
     images,
     install,
-    kubectl,
     lifecycle,
     packages,
     paths,
@@ -85,7 +84,8 @@ def _run(arguments: argparse.Namespace) -> int:
         phases.quiet = True
         print(binaries.ensure(*binaries.ASSETS))
     elif command == "hub":
-        hub.ensure()
+        hub.ensure_content()
+        hub.start()
     elif command == "install":
         install_here()
     elif command == "images":
@@ -104,8 +104,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def install_here() -> None:
     """The hub and the operator of this repository on the local cluster."""
     binaries.ensure(binaries.HELM)
-    hub.ensure()
-    install.install(kubectl.local(), install.local_images(), values=install.VALUES)
+    hub.ensure_content()
+    install.beside_the_hub(install.local_images())
 
 
 def _elsewhere(arguments: argparse.Namespace) -> demo.Elsewhere:

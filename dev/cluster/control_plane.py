@@ -10,28 +10,34 @@ import urllib.request
 from cluster import binaries, kubectl, paths, pki, processes
 from cluster.settings import API_SERVER, CLUSTER_DOMAIN, NODE_ADDRESS, POD_CIDR, SERVICE_CIDR
 
-ETCD = "https://127.0.0.1:12379"
-ETCD_PEER = "http://127.0.0.1:12380"
+ETCD_PORTS = (12379, 12380)
+ETCD = f"https://127.0.0.1:{ETCD_PORTS[0]}"
+ETCD_PEER = f"http://127.0.0.1:{ETCD_PORTS[1]}"
 ISSUER = f"https://kubernetes.default.svc.{CLUSTER_DOMAIN}"
 # Each of these ends by itself when it cannot read this, instead of waiting for it.
 AUTHENTICATION = ("configmap", "-n", "kube-system", "extension-apiserver-authentication")
+# Ports of their health probes, on the loopback address.
+MANAGERS = {"kube-controller-manager": 10257, "kube-scheduler": 10259}
+KUBECONFIG_FLAGS = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
 
 
 def start() -> None:
-    """Start what does not run; returns when all four are healthy."""
+    """Start what does not run; returns when the API server is ready."""
     _start_etcd()
     _start_api_server()
-    for name, port in (("kube-controller-manager", 10257), ("kube-scheduler", 10259)):
+    for name, port in MANAGERS.items():
         extra = _controller_manager_flags() if name == "kube-controller-manager" else []
         own = pki.kubeconfig(name)
-        access = [f"--{flag}={own}" for flag in _KUBECONFIG_FLAGS]
+        access = [f"--{flag}={own}" for flag in KUBECONFIG_FLAGS]
         bind = ["--bind-address=127.0.0.1", "--leader-elect=false"]
-        processes.start(name, [binaries.program(name), *access, *bind, *extra])
+        processes.start(name, [binaries.program(name), *access, *bind, *extra], ports=[port])
+
+
+def wait() -> None:
+    """Wait for the other two; the node needs neither of them to start."""
+    for name, port in MANAGERS.items():
         probe = functools.partial(answers, f"https://127.0.0.1:{port}/healthz")
         processes.wait_until(name, probe, what="healthy answer")
-
-
-_KUBECONFIG_FLAGS = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
 
 
 def _start_etcd() -> None:
@@ -52,6 +58,7 @@ def _start_etcd() -> None:
             "--unsafe-no-fsync",
             "--log-level=warn",
         ],
+        ports=ETCD_PORTS,
     )
 
 

@@ -27,7 +27,6 @@ from cluster import (
 from cluster.errors import ClusterError
 from cluster.phases import phase, say, side_by_side
 from cluster.settings import BASE_ANSWER_TOKENS
-from hub import content
 
 EXAMPLE = paths.REPO / "examples" / "quickstart.yaml"
 NAME, NAMESPACE = "quickstart", "default"
@@ -53,23 +52,24 @@ def run(elsewhere: Elsewhere | None) -> None:
     begin = time.monotonic()
     if elsewhere is None:
         client, chosen = _local()
+        public = False
     else:
         client, chosen = kubectl.current(), elsewhere.images
         say(f"using the current context {_context(client)}")
-        packages.ensure_lists()
-    endpoint_value = elsewhere.hub_endpoint if elsewhere else ""
-    values = elsewhere.values if elsewhere else install.VALUES
-    install.install(client, chosen, values=values, hub_endpoint=endpoint_value)
-    rows = content.instruction_rows()
+        endpoint_value = elsewhere.hub_endpoint
+        install.install(client, chosen, values=elsewhere.values, hub_endpoint=endpoint_value)
+        public = not endpoint_value
+    rows = hub.rows()
     with phase(f"tune: {EXAMPLE.relative_to(paths.REPO)}"):
-        _apply(client, rows, public=elsewhere is not None and not endpoint_value)
+        _apply(client, rows, public=public)
         ready = job.watch(client, NAME, NAMESPACE, timeout=JOB_SECONDS)
     _compare(client, ready, chosen.trainer, rows)
     _farewell(client, ready, time.monotonic() - begin)
 
 
 def _local() -> tuple[kubectl.Client, install.Images]:
-    preflight.check()
+    with phase("look at this machine"):
+        preflight.check()
     packages.ensure()
     built: list[install.Images] = []
 
@@ -82,7 +82,7 @@ def _local() -> tuple[kubectl.Client, install.Images]:
     with phase("build what is not built yet"):
         side_by_side(lambda: binaries.ensure(*binaries.ALL), images_and_content)
     lifecycle.up()
-    hub.ensure()
+    install.beside_the_hub(built[0])
     return kubectl.local(), built[0]
 
 

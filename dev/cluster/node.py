@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cluster import binaries, files, kubectl, paths, pki, processes
+from cluster import binaries, cgroups, files, kubectl, paths, pki, processes
 from cluster.control_plane import answers
 from cluster.settings import (
     CGROUP,
@@ -20,37 +20,17 @@ from cluster.settings import (
     SERVICE_CIDR,
 )
 
-CGROUPS = Path("/sys/fs/cgroup")
+FIREWALL_PORT = 20244
 
 
 def start() -> None:
     """Start what does not run; returns when the node is Ready and offers its GPU."""
-    _make_cgroups()
+    cgroups.make()
     _start_kubelet()
     processes.wait_until("kubelet", _node_ready, what="Ready node", timeout=90)
     _start_kube_proxy()
     _advertise_gpu()
     _start_firewall()
-
-
-def cgroup_folders() -> list[Path]:
-    """Our cgroup in each hierarchy: one on a unified machine, one a controller on others."""
-    if (CGROUPS / "cgroup.controllers").exists():
-        return [CGROUPS / CGROUP]
-    return [parent / CGROUP for parent in CGROUPS.iterdir() if (parent / "cgroup.procs").exists()]
-
-
-def _make_cgroups() -> None:
-    unified = CGROUPS / "cgroup.controllers"
-    if unified.exists():
-        for controller in unified.read_text().split():
-            (CGROUPS / "cgroup.subtree_control").write_text(f"+{controller}")
-    for folder in cgroup_folders():
-        folder.mkdir(exist_ok=True)
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            # A new cpuset is empty, and nothing can run in it.
-            if (folder / name).exists() and not (folder / name).read_text().strip():
-                (folder / name).write_text((folder.parent / name).read_text())
 
 
 def _write(name: str, content: dict[str, Any]) -> Path:
@@ -148,11 +128,12 @@ def _start_firewall() -> None:
             f"--hostname-override={NODE_NAME}",
             f"--service-cluster-ip-range={SERVICE_CIDR}",
             "--enable-ipv6=false",
-            "--health-port=20244",
+            f"--health-port={FIREWALL_PORT}",
             "--metrics-port=0",
         ],
+        ports=[FIREWALL_PORT],
     )
-    url = "http://127.0.0.1:20244/healthz"
+    url = f"http://127.0.0.1:{FIREWALL_PORT}/healthz"
     processes.wait_until("kube-router", lambda: answers(url), what="healthy answer")
 
 

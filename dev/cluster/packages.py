@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
+import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from cluster.errors import Unsupported
 from cluster.phases import phase
 from cluster.shell import capture, logged, run
 
+# Debian keeps this part of Python's own library in the package python3-venv.
+VENV = os.path.join(sysconfig.get_path("stdlib"), "ensurepip")
 # Package and the program (or file) that shows it is there.
 REQUIRED = {
     "buildah": "buildah",
@@ -34,10 +39,14 @@ REQUIRED = {
     "pigz": "pigz",
     # For promtool, which the tests ask about the operator's metrics.
     "prometheus": "promtool",
-    "python3-venv": "/usr/share/doc/python3-venv",
+    "python3-venv": VENV,
     "runc": "runc",
     "socat": "socat",
 }
+HINT = (
+    "the package mirror must be reachable and no other package manager running; on Ubuntu, "
+    "add-apt-repository universe: buildah, netavark and docker-registry are there"
+)
 POLICY = Path("/usr/sbin/policy-rc.d")
 SEARCH = os.pathsep.join(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"])
 
@@ -61,18 +70,36 @@ def ensure() -> None:
             hint="run it as root, or use your own cluster: make run CLUSTER=current",
         )
     os.environ["PATH"] = os.environ.get("PATH", "") + os.pathsep + SEARCH
-    names = missing()
+    _install(missing())
+
+
+def ensure_venv() -> None:
+    """What ``python -m venv`` needs, for whoever brings programs from the package index."""
+    if _present(VENV):
+        return
+    if os.geteuid() != 0:
+        raise Unsupported(
+            f"{sys.executable} makes no virtual environments: it has no ensurepip",
+            hint="install python3-venv, or put uv on the PATH",
+        )
+    _install(["python3-venv"])
+
+
+def _install(names: list[str]) -> None:
     if not names:
         return
     if shutil.which("apt-get") is None:
-        raise Unsupported(f"apt-get is not here to install: {' '.join(names)}")
+        raise Unsupported(
+            f"apt-get is not here to install: {' '.join(names)}",
+            hint="install them by hand, or use your own cluster: make run CLUSTER=current",
+        )
     log = paths.LOGS / "packages.log"
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     with phase(f"install Debian packages: {' '.join(names)}"), _no_service_starts():
         logged(["apt-get", "update"], log, env=env)
         command = ["apt-get", "install", "-y", "--no-install-recommends", *names]
-        logged(command, log, env=env, hint="is another package manager running?")
-    still = missing()
+        logged(command, log, env=env, hint=HINT)
+    still = sorted(set(missing()) & set(names))
     if still:
         raise Unsupported(f"installed, but not found: {' '.join(still)}", log=log)
 
@@ -81,7 +108,7 @@ def ensure_lists() -> None:
     """The package lists that apt-cache reads; a fresh machine may have none."""
     if not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
         with phase("read the package lists"):
-            logged(["apt-get", "update"], paths.LOGS / "packages.log")
+            logged(["apt-get", "update"], paths.LOGS / "packages.log", hint=HINT)
 
 
 @contextlib.contextmanager
@@ -102,6 +129,7 @@ def _no_service_starts() -> Iterator[None]:
             POLICY.unlink()
 
 
+@functools.cache
 def host_release() -> tuple[str, str]:
     """The Debian release and mirror for images built here: the host's own, if it is Debian."""
     fields = dict(

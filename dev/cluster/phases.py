@@ -7,12 +7,15 @@ leaves a phase keeps its name, so that the report at the end can say where it ha
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from cluster.errors import ClusterError
+from cluster.shell import way_out
 
 _lock = threading.Lock()
 finished: list[tuple[str, float]] = []
@@ -35,24 +38,39 @@ def phase(name: str) -> Iterator[None]:
     except ClusterError as error:
         error.phase = error.phase or name
         raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        full = ClusterError(str(error), hint=way_out(str(error)))
+        full.phase = name
+        raise full from error
     seconds = time.monotonic() - begin
     finished.append((name, seconds))
     say(f"    {name}: done in {seconds:.1f} s")
 
 
-def side_by_side(*works: Callable[[], object]) -> None:
-    """Run all to the end in threads; raise the first error after all have ended."""
+def side_by_side(*works: Callable[[], object], lanes: int = 0) -> None:
+    """Run all to the end in threads; raise the first error after all have ended.
+
+    They begin in this order. ``lanes`` bounds how many run at a time; 0 means all of them.
+    """
+    waiting = deque(works)
     errors: list[BaseException] = []
 
-    def guarded(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            # Told at once: the others may go on for minutes.
-            say(f"    failed: {error}")
-            errors.append(error)
+    def lane() -> None:
+        while True:
+            try:
+                work = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                work()
+            except BaseException as error:
+                # Told at once: the others may go on for minutes.
+                say(f"    failed: {error}")
+                errors.append(error)
 
-    threads = [threading.Thread(target=guarded, args=(work,), daemon=True) for work in works]
+    threads = [threading.Thread(target=lane, daemon=True) for _ in works[: lanes or None]]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster import files, paths
-from cluster.errors import NotReady
+from cluster.errors import NotReady, Unsupported
 
 POLL_SECONDS = 0.1
 
@@ -67,11 +68,18 @@ def alive(name: str) -> Record | None:
     return record if start_time(record.pid) == record.started else None
 
 
-def start(name: str, command: Sequence[str], *, configuration: Sequence[Path] = ()) -> None:
+def start(
+    name: str,
+    command: Sequence[str],
+    *,
+    configuration: Sequence[Path] = (),
+    ports: Sequence[int] = (),
+) -> None:
     """Start in a session of its own, unless the very same command runs under that name.
 
     One that runs with other arguments, or with other content of its ``configuration`` files, is
-    replaced.
+    replaced. ``ports`` are those of the loopback address that it needs: another program that has
+    one of them would be taken for ours. Raises Unsupported then.
     """
     digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in configuration)).hexdigest()
     present = alive(name)
@@ -79,6 +87,8 @@ def start(name: str, command: Sequence[str], *, configuration: Sequence[Path] = 
         if (present.command, present.configuration) == (list(command), digest):
             return
         stop(name)
+    for port in ports:
+        _require_free(name, port)
     for folder in (paths.PIDS, paths.LOGS):
         folder.mkdir(parents=True, exist_ok=True)
     with log_file(name).open("ab") as log:
@@ -97,6 +107,20 @@ def start(name: str, command: Sequence[str], *, configuration: Sequence[Path] = 
     files.write(_file(name), json.dumps(dataclasses.asdict(record)))
     # The child is meant to outlive us: nobody waits for it.
     process.returncode = 0
+
+
+def _require_free(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        # Connections that have just ended do not hold a port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise Unsupported(
+                f"{name} needs 127.0.0.1:{port}, where another program listens: {error}",
+                hint=f"`ss -ltnp sport = :{port}` names it; end it, then the same command again "
+                "(`make down` ends what is left of an earlier cluster)",
+            ) from error
 
 
 def end(pid: int, started: int, *, grace: float = 10.0) -> None:

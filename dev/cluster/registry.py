@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from cluster import files, paths, processes
-from cluster.settings import REGISTRY, REGISTRY_ADDRESS
+from cluster.settings import REGISTRY, REGISTRY_ADDRESS, REGISTRY_PORT
 from cluster.shell import logged
 
 CONFIG = paths.IMAGES / "registry.json"
@@ -43,7 +43,7 @@ def start() -> None:
         ),
     )
     command = ["docker-registry", "serve", str(CONFIG)]
-    processes.start("registry", command, configuration=[CONFIG])
+    processes.start("registry", command, configuration=[CONFIG], ports=[REGISTRY_PORT])
     processes.wait_until("registry", lambda: _request("GET", "/v2/") is not None, what="answer")
 
 

@@ -22,8 +22,9 @@ CGROUP = "finetune-operator"
 FIREWALL_TABLE = "finetune_operator"
 CNI_NETWORK = "finetune-operator"
 
-REGISTRY_ADDRESS = "127.0.0.1:5000"
-REGISTRY = "localhost:5000"
+REGISTRY_PORT = 5000
+REGISTRY_ADDRESS = f"127.0.0.1:{REGISTRY_PORT}"
+REGISTRY = f"localhost:{REGISTRY_PORT}"
 
 GPU_COUNT = 1
 GPU_PRODUCT = "NVIDIA-A10G"

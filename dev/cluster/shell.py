@@ -17,6 +17,16 @@ from typing import Any
 from cluster.errors import CommandFailed
 
 TAIL_LINES = 25
+INDEX_HINT = "the Python package index must be reachable (HTTPS_PROXY, pip.conf); try again"
+# What a program says, and the way out, whatever it was busy with.
+WAYS_OUT = (
+    ("No space left on device", "free some disk (`df -h`), then the same command again"),
+    ("Could not resolve", "this machine resolves no names: see /etc/resolv.conf and HTTPS_PROXY"),
+    ("Temporary failure in name resolution", "see /etc/resolv.conf and HTTPS_PROXY"),
+    ("proxyconnect tcp", "the proxy that HTTPS_PROXY names does not answer"),
+    ("tunneling through proxy", "the proxy that HTTPS_PROXY names does not answer"),
+    ("Cannot connect to proxy", "the proxy that HTTPS_PROXY names does not answer"),
+)
 
 
 def describe(command: Sequence[str]) -> str:
@@ -28,6 +38,11 @@ def describe(command: Sequence[str]) -> str:
 def tail(text: str) -> str:
     """The last lines of an output, for an error message."""
     return "\n".join(text.rstrip().splitlines()[-TAIL_LINES:])
+
+
+def way_out(output: str) -> str:
+    """The way out of what an output tells of; empty where it is nothing known."""
+    return next((hint for words, hint in WAYS_OUT if words in output), "")
 
 
 def run(
@@ -59,7 +74,9 @@ def run(
         raise CommandFailed(f"{describe(command)} did not end within {timeout:g} s") from error
     if check and done.returncode != 0:
         output = tail(done.stderr or done.stdout)
-        raise CommandFailed(f"{describe(command)} ended with {done.returncode}:\n{output}")
+        raise CommandFailed(
+            f"{describe(command)} ended with {done.returncode}:\n{output}", hint=way_out(output)
+        )
     return done
 
 
@@ -104,5 +121,7 @@ def logged(
             stream.seek(start)
             output = tail(stream.read().decode(errors="replace"))
         raise CommandFailed(
-            f"{describe(command)} ended with {done.returncode}:\n{output}", log=log, hint=hint
+            f"{describe(command)} ended with {done.returncode}:\n{output}",
+            log=log,
+            hint=way_out(output) or hint,
         )

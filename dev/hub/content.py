@@ -10,6 +10,7 @@ The model ``demo/smollm2-135m-instruct`` is made by :mod:`hub.convert`, in the t
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -43,8 +44,12 @@ def short_descriptions(names: list[str]) -> dict[str, str]:
     return found
 
 
+@functools.cache
 def instruction_rows() -> list[dict[str, str]]:
-    """The first :data:`ROWS` listed packages that apt knows, as Alpaca rows."""
+    """The first :data:`ROWS` listed packages that apt knows, as Alpaca rows.
+
+    Raises ContentError where apt knows too few.
+    """
     names = PACKAGE_NAMES.read_text().split()
     descriptions = short_descriptions(names)
     known = [name for name in names if name in descriptions][:ROWS]
@@ -69,7 +74,7 @@ def _write_lines(file: Path, lines: list[str]) -> None:
 
 
 def write_small_content(root: Path) -> None:
-    """Write everything but the model below ``root``."""
+    """Write everything but the model below ``root``. Raises ContentError."""
     rows = [json.dumps(row) for row in instruction_rows()]
     _write_lines(root / "datasets/demo/debian-packages/train.jsonl", rows)
     broken = rows[:12]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster import paths, processes
-from cluster.errors import NotReady
+from cluster.errors import NotReady, Unsupported
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -102,3 +103,16 @@ def test_a_process_that_ends_is_not_waited_for() -> None:
     with pytest.raises(NotReady, match="short ended while an answer was waited for") as failure:
         processes.wait_until("short", lambda: False, what="an answer", timeout=30)
     assert failure.value.log == processes.log_file("short")
+
+
+def test_a_port_that_somebody_else_has_is_named_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(Unsupported, match=f"one needs 127.0.0.1:{port}") as refused:
+            processes.start("one", SLEEP, ports=[port])
+    assert f"ss -ltnp sport = :{port}" in refused.value.hint
+    assert processes.recorded() == []
+    processes.start("one", SLEEP, ports=[port])
+    first = pid_of("one")
+    processes.start("one", SLEEP, ports=[port])
+    assert pid_of("one") == first
