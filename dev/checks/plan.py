@@ -98,13 +98,20 @@ def _trainer(parts: int = 2) -> list[Callable[[], object]]:
 
 
 def _build() -> None:
+    """All that is not built yet, and the cluster: its node pulls the images meanwhile."""
     try:
         # What tests wait for comes first.
         binaries.ensure(*binaries.ASSETS)
         binaries.ensure(*binaries.CLUSTER)
         images.ensure(*images.ALL.values())
+        _start_cluster()
     except ClusterError as error:
-        suites.failed_outside("images", error)
+        suites.failed_outside("build", error)
+
+
+def _start_cluster() -> None:
+    lifecycle.up()
+    cli.install_here()
 
 
 def _api_server() -> None:
@@ -123,8 +130,7 @@ def _end_to_end() -> None:
     if not (paths.REPO / "tests" / "e2e").is_dir():
         return
     try:
-        lifecycle.up()
-        cli.install_here()
+        _start_cluster()
     except ClusterError as error:
         suites.failed_outside("e2e", error)
         return

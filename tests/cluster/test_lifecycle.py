@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.cluster import traces
 
-from cluster import kubectl, paths, processes
+from cluster import cleanup, kubectl, paths, processes
 
 COPIED = ("dev",)
 POD = {
@@ -87,6 +87,21 @@ def test_a_kill_in_the_middle_is_made_whole_and_pods_live_on() -> None:
     node = client.get("node")["items"][0]
     assert node["status"]["allocatable"]["nvidia.com/gpu"] == "1"
     assert node["metadata"]["labels"]["nvidia.com/gpu.product"] == "NVIDIA-A10G"
+
+
+def test_a_start_that_is_killed_half_way_is_gone_on_with() -> None:
+    cluster("down")
+    for reached in ("etcd", "kubelet"):
+        words = [sys.executable, str(paths.REPO / "dev" / "cluster"), "up"]
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL) as starting:
+            while processes.alive(reached) is None:
+                assert starting.poll() is None, f"it ended before {reached} ran"
+                time.sleep(0.005)
+            starting.kill()
+    cluster("up")
+    assert set(pids()) == set(cleanup.ORDER)
+    node = kubectl.local().get("node")["items"][0]
+    assert node["status"]["allocatable"]["nvidia.com/gpu"] == "1"
 
 
 def test_it_starts_from_a_path_with_blanks(tmp_path: Path) -> None:
