@@ -28,6 +28,7 @@ def main() -> int:
     try:
         return _run(arguments)
     except ClusterError as error:
+        error.phase = error.phase or arguments.command
         report(error)
         return 1
     except BrokenPipeError:
