@@ -67,6 +67,9 @@ class Attempt(StatusModel):
     merged_dtype: str | None = Field(
         None, description="Number format of the model that the attempt merged."
     )
+    base: Literal["dequantized", "original"] | None = Field(
+        None, description="Base that the build which the attempt serves runs on."
+    )
 
 
 class EvaluatedBuild(StatusModel):
@@ -85,6 +88,9 @@ class Evaluation(StatusModel):
     rows: int = Field(description="Held-out rows that were scored.")
     tokens: int = Field(description="Answer tokens in them.")
     base_loss: str = Field(description="Mean loss of a token under the base model, in nats.")
+    rows_digest: str | None = Field(
+        None, description="Digest of the rows' token ids: the same rows can be compared."
+    )
     dequantized: EvaluatedBuild = Field(description="With merge.base dequantized.")
     original: EvaluatedBuild = Field(description="With merge.base original.")
 
@@ -207,6 +213,17 @@ class ServingStatus(StatusModel):
     model: str | None = Field(None, description="Model name to use in requests.")
 
 
+class ServingComparison(StatusModel):
+    """A build against the one that served when it was evaluated, on the same rows."""
+
+    build: str = Field(description="Build that served.")
+    outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
+        description="Better or Worse by more than two standard errors, Undecided within them, or "
+        "NotComparable, where the two were not scored on the same rows against the same base."
+    )
+    message: str = Field(description="The numbers, or why there are none.")
+
+
 class EvaluationStatus(StatusModel):
     """What the evaluation says about the build that the spec asks for."""
 
@@ -214,6 +231,9 @@ class EvaluationStatus(StatusModel):
         description="Whether the build may be served, as far as its held-out loss tells."
     )
     message: str = Field(description="The numbers, or why there are none.")
+    against_serving: ServingComparison | None = Field(
+        None, description="The build against the one that it is to replace. It decides nothing."
+    )
 
 
 class VerificationStatus(StatusModel):

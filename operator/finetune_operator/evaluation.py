@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune_api.reference import BaseKind
-from finetune_api.status import Evaluation, EvaluationStatus
+from finetune_api.status import (
+    Artifacts,
+    EvaluatedBuild,
+    Evaluation,
+    EvaluationStatus,
+    ServingComparison,
+)
 
 REASON = "EvalGateFailed"
 ENOUGH_ROWS = 30
@@ -21,10 +27,22 @@ class Gate:
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"]
     message: str
+    against_serving: ServingComparison | None = None
 
     def to_status(self) -> EvaluationStatus:
         """Return it as it stands in ``status.evaluation``."""
-        return EvaluationStatus(outcome=self.outcome, message=self.message)
+        return EvaluationStatus(
+            outcome=self.outcome, message=self.message, against_serving=self.against_serving
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What the ledger knows of a build: its revision's artifacts, and the base that it runs on."""
+
+    build: str
+    artifacts: Artifacts
+    base: BaseKind | None
 
 
 def judge(found: Evaluation | None, base: BaseKind) -> Gate:
@@ -34,7 +52,7 @@ def judge(found: Evaluation | None, base: BaseKind) -> Gate:
             outcome="NotEvaluated",
             message="no rows were held out: set dataset.validationFraction to evaluate",
         )
-    build = found.dequantized if base == "dequantized" else found.original
+    build = _of(found, base)
     if found.rows < ENOUGH_ROWS or build.standard_error is None:
         return Gate(
             outcome="NotEvaluated",
@@ -54,3 +72,51 @@ def judge(found: Evaluation | None, base: BaseKind) -> Gate:
             "evaluation.onRegression to Serve",
         )
     return Gate(outcome="Passed", message=numbers)
+
+
+def compare(candidate: Build, serving: Build) -> ServingComparison:
+    """Compare a build with the one that it is to replace, by what training recorded of each.
+
+    Both were paired with the same base on the same rows. Row by row the difference of the two is
+    that of their differences from the base, so that its standard error is at most the sum of
+    theirs; the single rows are on two volumes, which are never mounted together.
+    """
+    new, old = candidate.artifacts.evaluation, serving.artifacts.evaluation
+    reason = _not_comparable(candidate, serving)
+    if reason is not None or new is None or old is None:
+        return ServingComparison(
+            build=serving.build, outcome="NotComparable", message=reason or "no evaluation"
+        )
+    ours, theirs = _of(new, candidate.base), _of(old, serving.base)
+    difference = float(ours.loss) - float(theirs.loss)
+    error = float(ours.standard_error or "inf") + float(theirs.standard_error or "inf")
+    outcome: Literal["Better", "Worse", "Undecided"] = "Undecided"
+    if abs(difference) > STANDARD_ERRORS * error and new.rows >= ENOUGH_ROWS:
+        outcome = "Better" if difference < 0 else "Worse"
+    return ServingComparison(
+        build=serving.build,
+        outcome=outcome,
+        message=f"held-out loss {float(ours.loss):.4f} against build {serving.build}'s "
+        f"{float(theirs.loss):.4f} ({difference:+.4f} ± at most {error:.4f} a token over "
+        f"{new.rows} rows, {new.tokens} tokens)",
+    )
+
+
+def _not_comparable(candidate: Build, serving: Build) -> str | None:
+    for each in (candidate, serving):
+        if each.artifacts.evaluation is None:
+            return f"build {each.build} was not evaluated: no rows were held out"
+        if each.base is None or each.artifacts.evaluation.rows_digest is None:
+            return f"build {each.build} was evaluated by an earlier version, which kept too little"
+    new, old = candidate.artifacts, serving.artifacts
+    if new.base_commit != old.base_commit:
+        return f"build {serving.build} was tuned from another base model"
+    if (new.evaluation and new.evaluation.rows_digest) != (
+        old.evaluation and old.evaluation.rows_digest
+    ):
+        return f"build {serving.build} was evaluated on other rows"
+    return None
+
+
+def _of(found: Evaluation, base: BaseKind | None) -> EvaluatedBuild:
+    return found.dequantized if base == "dequantized" else found.original

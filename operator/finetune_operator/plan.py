@@ -165,7 +165,9 @@ def _status(
     }
     trained = ledger.attempt(chosen.revision, "train")
     if trained is not None and trained.outcome == "Completed":
-        status["evaluation"] = gate.to_status().model_dump(mode="json", by_alias=True)
+        status["evaluation"] = gate.to_status().model_dump(
+            mode="json", by_alias=True, exclude_none=True
+        )
     if served is not None:
         status["serving"] = {
             "revision": served.revision,

@@ -6,9 +6,11 @@ it was ever ready is scaled to 0, and the one that serves goes on; ``giving_way`
 lends its GPU. A Deployment that is neither selected nor wanted is deleted.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.status import Attempt
+from finetune_api.reference import BaseKind
+from finetune_api.status import Attempt, ServingComparison
 from finetune_operator import builds, endpoint, evaluation, giving_way
 from finetune_operator.children import names, serving, vllm
 from finetune_operator.conditions import (
@@ -168,9 +170,35 @@ class Rollout:
     def gate(self) -> evaluation.Gate:
         """Return what the evaluation says about the chosen build; an adapter runs on the base."""
         record = self.ledger.revision(self.chosen.revision)
-        adapter = self.spec.serving.mode == "adapter"
-        base = "original" if adapter else self.spec.merge.base
-        return evaluation.judge(record.artifacts.evaluation, base)
+        gate = evaluation.judge(record.artifacts.evaluation, self._base())
+        return replace(gate, against_serving=self._against_serving())
+
+    def _base(self) -> BaseKind:
+        return "original" if self.spec.serving.mode == "adapter" else self.spec.merge.base
+
+    def _against_serving(self) -> ServingComparison | None:
+        """Compare the chosen build with what serves; once it does itself, as it was before."""
+        if self.served is None:
+            return None
+        chosen, status = self.chosen, self.job.get("status", {})
+        if self.served == chosen.build:
+            known = status.get("evaluation", {}).get("againstServing")
+            same = known is not None and status.get("build") == chosen.build
+            return ServingComparison.model_validate(known) if same else None
+        revision = self.ledger.revision_of(self.served)
+        attempt = revision and self.ledger.attempt(revision, "serve", self.served)
+        return evaluation.compare(
+            evaluation.Build(
+                build=chosen.build,
+                artifacts=self.ledger.revision(chosen.revision).artifacts,
+                base=self._base(),
+            ),
+            evaluation.Build(
+                build=self.served,
+                artifacts=self.ledger.revision(revision or "").artifacts,
+                base=attempt.base if attempt else None,
+            ),
+        )
 
     def _withheld(self) -> Position | None:
         """Return where a job stands whose chosen build must not be served now, or None.
@@ -199,7 +227,12 @@ class Rollout:
                 return known
         number = known.attempt + 1 if known else 1
         return Attempt(
-            stage="serve", build=build, attempt=number, outcome="Starting", retry_key=key
+            stage="serve",
+            build=build,
+            attempt=number,
+            outcome="Starting",
+            retry_key=key,
+            base=self._base(),
         )
 
     def _judged(self, deployment: Object | None) -> Attempt:

@@ -13,9 +13,10 @@ from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.hub import Hub
 
+from finetune_api import reference
 from finetune_trainer import manifest
 from finetune_trainer.dataset import content_hash
-from finetune_trainer.evaluation import difference
+from finetune_trainer.evaluation import difference, evaluate
 from finetune_trainer.rendering import IGNORED, Renderer
 from finetune_trainer.rows import Example
 from finetune_trainer.sample import ENOUGH_ROWS, ENOUGH_TOKENS, LENGTH, MOST_ROWS, Sample, spans_of
@@ -114,6 +115,19 @@ def test_the_frozen_template_is_trained_and_shipped(
     )
     assert tokenizer(text, add_special_tokens=False).input_ids == row["promptIds"]
     assert str(datetime.now(UTC).year) in text
+
+
+def test_evaluations_of_the_same_rows_are_known_by_their_digest() -> None:
+    def scored(ids: list[int], score: float) -> reference.Reference:
+        scores = {"base": [-2.0], "tuned": [score], "rounded": [score]}
+        row = {"ids": ids, "spans": [(2, 3)], "original": scores, "dequantized": scores}
+        return reference.Reference.model_validate({"rows": [row], "heldOut": True})
+
+    first, better, other = (
+        evaluate(scored(ids, score)).rows_digest
+        for ids, score in (([1, 2, 3], -1.0), ([1, 2, 3], -0.5), ([1, 2, 4], -1.0))
+    )
+    assert first == better != other
 
 
 def test_held_out_rows_are_evaluated(make: MakeWorkshop) -> None:

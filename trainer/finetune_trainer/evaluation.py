@@ -7,6 +7,8 @@ error is that of the paired difference, with rows as the units that were drawn:
     SE² = R / (R - 1) · Σ (d_r - D·n_r)² / (Σ n_r)²        a ratio estimator's (Cochran, 1977, 6.4)
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ def evaluate(reference: Reference) -> Evaluation:
         rows=len(reference.rows),
         tokens=reference.tokens,
         base_loss=_text(_loss([row.original.base for row in reference.rows])),
+        rows_digest=_digest(reference),
         dequantized=_build(reference, "dequantized"),
         original=_build(reference, "original"),
     )
@@ -58,6 +61,12 @@ def _build(reference: Reference, kind: BaseKind) -> EvaluatedBuild:
         difference=_text(found.mean),
         standard_error=_text(found.standard_error) if finite else None,
     )
+
+
+def _digest(reference: Reference) -> str:
+    """Return what two references have in common that score the same tokens of the same rows."""
+    rows = json.dumps([[row.ids, row.spans] for row in reference.rows])
+    return "sha256:" + hashlib.sha256(rows.encode()).hexdigest()
 
 
 def _loss(rows: Sequence[Sequence[float]]) -> float:
