@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from finetune_operator.children.names import JOB as JOB_LABEL
-from finetune_operator.errors import OperatorError
+from finetune_operator.errors import OperatorError, Transient
 from finetune_operator.kube import Kube
 from finetune_operator.state import LISTS, Key, Object, Observed
 
@@ -56,7 +56,8 @@ class Resync:
                 differing = await self.once()
             except OperatorError as error:
                 logger.warning("resync failed: %s", error)
-                await asyncio.sleep(AGAIN_SECONDS)
+                asked = error.retry_after if isinstance(error, Transient) else None
+                await asyncio.sleep(max(AGAIN_SECONDS, asked or 0.0))
                 continue
             logger.info("resync", extra={"differing": differing})
             await asyncio.sleep(RESYNC_SECONDS)

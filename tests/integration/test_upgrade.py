@@ -1,0 +1,237 @@
+"""An upgrade of everything at once: other images, other defaults, and a CRD with one more field.
+
+A hundred jobs serve and some are in every stage when the operator is exchanged. What is finished is
+left as it is, to the last pod; what is under way goes on with what its revision was started with.
+"""
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.integration import kubelet
+from tests.integration.controlplane import CRD, ControlPlane, install_crd
+from tests.integration.fleet import Fleet
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import CONFIG, operator
+
+pytestmark = pytest.mark.usefixtures("controller_manager")
+
+FINISHED = 100
+# Each with the word of its Ready condition when the upgrade meets it.
+UNDER_WAY = {
+    "staging": "Staging",
+    "training": "Training",
+    "merging": "Merging",
+    "starting": "Starting",
+    "edited": "Training",
+    "suspended": "SuspendedByUser",
+    "failed": "DatasetInvalid",
+    "off": "Completed",
+}
+HELD = {"staging": "stage", "training": "train", "merging": "merge", "starting": "serve"}
+NEWER: Mapping[str, Any] = {
+    "images": {
+        "trainer": "registry.test/trainer:2",
+        "serving": "registry.test/serving:2",
+        "operator": "registry.test/operator:2",
+    },
+    "serving": {
+        "command": ["vllm", "serve", "/model", "--new"],
+        "args": ["--also-new"],
+        "env": {"NEW": "1"},
+        "dtype": "bfloat16",
+        "shmSize": "4Gi",
+    },
+    "defaults": {
+        "training": {"epochs": 7, "seed": 1, "lora": {"r": 8}},
+        "storage": {"size": "120Gi", "storageClassName": "newer"},
+        "resources": {"train": {"requests": {"cpu": "7"}}},
+        "placement": {"nodeSelector": {"newer": "yes"}},
+        "serving": {"gpuMemoryUtilization": 0.5},
+        "merge": {"dtype": "bfloat16"},
+    },
+    "imagePullPolicy": "Always",
+    "imagePullSecrets": ["newer"],
+    "logLevel": "info",
+}
+# A later version's built-in values, too.
+BUILT_IN = """
+from finetune_api import resolve
+older = resolve.builtin_defaults
+def newer():
+    values = older()
+    values["training"]["learningRate"] = 9e-5
+    values["training"]["advanced"]["warmupRatio"] = 0.1
+    values["serving"] |= {"maxModelLen": 1234}
+    return values
+resolve.builtin_defaults = newer
+"""
+
+
+class Cluster:
+    """A fleet of jobs in one namespace, and what a snapshot of it is made of."""
+
+    def __init__(self, place: Namespace) -> None:
+        self.place = place
+        self.fleet = Fleet(plane=place.plane, fate=self.fate)
+        self.holding = True
+        self.first_of_edited = ""
+
+    def fate(self, pod: dict[str, Any]) -> dict[str, Any] | None:
+        labels = pod["metadata"]["labels"]
+        name, stage = labels["finetune.dev/job"], kubelet.stage_of(pod)
+        if name == "failed":
+            return kubelet.failed(stage, code=65, reason="DatasetInvalid", message="row 7")
+        again = name == "edited" and labels["finetune.dev/revision"] != self.first_of_edited
+        held = HELD.get(name) == stage or (
+            again and bool(self.first_of_edited) and stage == "train"
+        )
+        if held and self.holding:
+            # A pod that runs, and whose fate comes later.
+            return kubelet.running() if stage != "serve" else None
+        return kubelet.serving() if stage == "serve" else kubelet.completed(stage)
+
+    def reasons(self) -> dict[str, str]:
+        names = [name for _, name in self.fleet.jobs]
+        return {name: self.fleet.reason(self.place.name, name) for name in names}
+
+    def until(self, reasons: Mapping[str, str], seconds: float = 400) -> None:
+        self.fleet.until(
+            f"{len(reasons)} jobs are as expected",
+            lambda: reasons.items() <= self.reasons().items(),
+            seconds,
+        )
+
+    def ends_what_runs(self) -> None:
+        """Complete the pods that were held."""
+        self.holding = False
+        for pod in self.place.items("pods"):
+            if pod["status"].get("phase") == "Running" and kubelet.stage_of(pod) != "serve":
+                kubelet.report(self.place, pod, kubelet.completed(kubelet.stage_of(pod)))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return Jobs and pods by uid, what Deployments ask for, and each revision's ConfigMap."""
+        kinds = {kind: self.place.items(kind) for kind in ("jobs", "pods", "deployments")}
+        return {
+            "jobs": {each["metadata"]["uid"] for each in kinds["jobs"]},
+            "pods": {
+                each["metadata"]["uid"]: each["metadata"]["labels"]["finetune.dev/job"]
+                for each in kinds["pods"]
+            },
+            "deployments": {
+                each["metadata"]["uid"]: (each["metadata"]["generation"], json.dumps(each["spec"]))
+                for each in kinds["deployments"]
+            },
+            "configmaps": {
+                each["metadata"]["uid"]
+                for each in self.place.items("configmaps")
+                if "finetune.dev/job" in each["metadata"].get("labels", {})
+            },
+            "revisions": {
+                name: (job["status"]["revision"], job["status"]["build"])
+                for (_, name), job in self.fleet.jobs.items()
+                # What has not begun takes the new defaults when it does.
+                if job["status"].get("revisions")
+            },
+        }
+
+
+@pytest.fixture
+def upgraded_crd(control_plane: ControlPlane) -> Iterator[Any]:
+    """Install the CRD with one more field, when called; the present one is back after the test."""
+
+    def install() -> None:
+        newer = copy.deepcopy(yaml.safe_load(CRD.read_text(encoding="utf-8")))
+        spec = newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        spec["properties"]["training"]["properties"]["fieldToCome"] = {"type": "string"}
+        control_plane.apply(
+            f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{newer['metadata']['name']}",
+            newer,
+        )
+
+    yield install
+    install_crd(control_plane)
+
+
+def test_an_upgrade_starts_nothing_anew(
+    control_plane: ControlPlane,
+    place: Namespace,
+    tmp_path: Path,
+    upgraded_crd: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster = Cluster(place)
+    config = {**CONFIG, "logLevel": "info", "namespaces": [place.name]}
+    finished = {f"done-{number}": "Serving" for number in range(FINISHED)}
+    began = time.monotonic()
+    with operator(control_plane, tmp_path, config):
+        for name in (*finished, *UNDER_WAY):
+            off = {"serving": {"enabled": False}} if name == "off" else {}
+            place.submit(name, suspend=name == "suspended", spec=off)
+        cluster.until({**finished, "edited": "Serving"})
+        edited = place.job("edited")
+        cluster.first_of_edited = edited["status"]["revision"]
+        place.plane.merge(
+            place.path("finetunejobs", "edited"), {"spec": {"training": {"epochs": 2}}}
+        )
+        cluster.until({**finished, **UNDER_WAY})
+    lived = time.monotonic() - began
+    before = cluster.snapshot()
+
+    upgraded_crd()
+    newer = {**NEWER, "namespaces": [place.name]}
+    began = time.monotonic()
+    with operator(control_plane, tmp_path, newer, prelude=BUILT_IN) as upgraded:
+        jobs = FINISHED + len(UNDER_WAY)
+        cluster.fleet.until(
+            "every job was looked at",
+            lambda: upgraded.metric("finetune_jobs") == jobs,
+        )
+        upgraded.settled()
+        cluster.fleet.round()
+        after, looked = cluster.snapshot(), time.monotonic() - began
+        assert {**finished, **UNDER_WAY}.items() <= cluster.reasons().items()
+        for what, found in before.items():
+            assert after[what] == found, what
+        assert upgraded.metric("controller_runtime_reconcile_errors_total") == 0
+
+        cluster.ends_what_runs()
+        place.plane.merge(place.path("finetunejobs", "suspended"), {"spec": {"suspend": False}})
+        place.submit("new")
+        ends = dict.fromkeys(UNDER_WAY, "Serving") | {
+            "failed": "DatasetInvalid",
+            "off": "Completed",
+        }
+        cluster.until({**finished, **ends, "new": "Serving"})
+        last = cluster.snapshot()
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n    {len(finished)} jobs serve and {len(UNDER_WAY)} are under way after "
+            f"{lived:.0f} s; all looked at {looked:.1f} s after the upgrade, nothing begun anew\n"
+        )
+    # Of "edited" the second revision serves by now, in place of the first.
+    stay = {uid for uid, name in before["pods"].items() if name != "edited"}
+    assert stay <= last["pods"].keys()
+    assert before["revisions"].items() <= last["revisions"].items()
+    images = _images(place)
+    assert images.pop("new") == {"trainer:2", "serving:2", "operator:2"}
+    assert images.pop("suspended") == {"trainer:2", "serving:2", "operator:2"}
+    assert {"trainer:1"} == images.pop("off") == images.pop("failed")
+    assert set(map(frozenset, images.values())) == {
+        frozenset({"trainer:1", "serving:1", "operator:1"})
+    }
+
+
+def _images(place: Namespace) -> dict[str, set[str]]:
+    """Return the images of every job's pods."""
+    found: dict[str, set[str]] = {}
+    for pod in place.items("pods"):
+        images = found.setdefault(pod["metadata"]["labels"]["finetune.dev/job"], set())
+        images |= {each["image"].rsplit("/", 1)[1] for each in pod["spec"]["containers"]}
+    return found
