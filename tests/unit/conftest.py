@@ -2,5 +2,5 @@
 
 from hypothesis import settings
 
-settings.register_profile("thorough", max_examples=700)
+settings.register_profile("thorough", max_examples=700, deadline=None)
 """Seven times as many examples of everything, and 2,100 random histories of a job."""
