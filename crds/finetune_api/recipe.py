@@ -109,9 +109,9 @@ class AdvancedTraining(ApiModel):
     """What most jobs leave alone."""
 
     backend: Literal["unsloth", "trl"] = field(
-        "Library that trains. trl is in every trainer image; unsloth takes less memory and time on "
-        "a GPU, and must be built into the image.",
-        "trl",
+        "Library that trains. unsloth takes less memory and time on a GPU, and must be built into "
+        "the trainer image; trl is in every image, and trains every family that transformers has.",
+        "unsloth",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(

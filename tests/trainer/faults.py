@@ -124,6 +124,32 @@ class KilledAfterSeconds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KilledIn:
+    """A node that loses power ``seconds`` after the ``count``-th beginning of a part of a training.
+
+    part: the method of the trainer that does it.
+    """
+
+    part: str
+    count: int
+    seconds: float
+
+    def __call__(self) -> None:
+        from finetune_trainer.backends import sft
+
+        usual = getattr(sft.Trainer, self.part)
+        left = [self.count]
+
+        def begun(trainer: Any, *arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                KilledAfterSeconds(seconds=self.seconds)()
+            return usual(trainer, *arguments, **named)
+
+        setattr(sft.Trainer, self.part, begun)
+
+
+@dataclass(frozen=True, kw_only=True)
 class WritesFail:
     """From now on every write to a file fails, whichever library makes it, standard error aside.
 
@@ -171,3 +197,31 @@ def without_unsloth() -> None:
         return None if name == "unsloth" else usual(name, package)
 
     importlib.util.find_spec = find
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsInputs:
+    """No fault: keeps what is put into the model, forward by forward, as a pickle in ``path``."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        import pickle
+
+        import torch
+
+        from finetune_trainer.backends import sft
+
+        usual = sft.Trainer.run
+        seen: list[dict[str, Any]] = []
+
+        def keep(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            assert not arguments
+            seen.append({k: v.clone() for k, v in named.items() if torch.is_tensor(v)})
+
+        def run(trainer: Any) -> None:
+            trainer.model.register_forward_pre_hook(keep, with_kwargs=True)
+            usual(trainer)
+            self.path.write_bytes(pickle.dumps(seen))
+
+        sft.Trainer.run = run  # type: ignore[assignment, method-assign]

@@ -288,8 +288,11 @@ def test_what_only_a_card_has() -> None:
         devices.check(recipe(), T4)
 
 
-def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(make: MakeWorkshop) -> None:
-    workshop = make()
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(
+    make: MakeWorkshop, backend: str
+) -> None:
+    workshop = make(training={"advanced": {"backend": backend}})
     workshop.succeed("stage")
     ended = workshop.run("train", NVIDIA_VISIBLE_DEVICES="GPU-1")
     assert (ended.code, ended.result["reason"]) == (75, "Transient")

@@ -16,7 +16,7 @@ TRAINING: dict[str, Any] = {
     "effectiveBatchSize": 2,
     "sequenceLength": 128,
     "packing": "never",
-    "advanced": {"gradientCheckpointing": False, "saveSteps": 1000},
+    "advanced": {"backend": "trl", "gradientCheckpointing": False, "saveSteps": 1000},
 }
 
 

@@ -5,7 +5,8 @@ from the weight, and a digest says whether they came out the same. The scales of
 do not: they hang on a mean, whose last bits depend on the order in which the device summed, and
 were themselves rounded to 8 bits; so they are kept (1/64 byte a weight).
 
-``record`` reads them off the model that is about to be trained; ``Quantizer`` makes the weights
+``record`` reads them off the model that is about to be trained, ``require`` compares them with the
+recipe; ``Quantizer`` makes the weights
 again, on any device and in pieces of any number of blocks.
 """
 
@@ -18,9 +19,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from finetune_api.recipe import Quantization
+from finetune_api.recipe import Quantization, Training
 from finetune_trainer import nf4
-from finetune_trainer.errors import NotMergeable
+from finetune_trainer.errors import InvalidSpec, NotMergeable
 from finetune_trainer.manifest import Manifest
 from finetune_trainer.weights import Mapped
 
@@ -62,6 +63,38 @@ def record(model: Any) -> Recorded:
             for part, tensor in zip(NESTED, parts, strict=True):
                 scales[f"{name}.{part}"] = tensor.detach().cpu().contiguous().clone()
     return Recorded(digests=digests, scales=scales)
+
+
+def require(model: Any, recipe: Training) -> None:
+    """Refuse a loaded model whose 4-bit weights are not what the recipe asks for.
+
+    A library may choose otherwise on a device that it does not know well: Unsloth on a CPU has nf4
+    with double quantisation alone, computes in no float16, and leaves narrow layers in 16 bits.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    wanted = recipe.advanced.quantization
+    asked = (wanted.type, wanted.double_quant, getattr(torch, wanted.compute_dtype))
+    layers = [each for each in model.modules() if isinstance(each, Linear4bit)]
+    for each in layers:
+        state = each.weight.quant_state
+        found = (state.quant_type, state.nested, each.compute_dtype)
+        if found != asked:
+            raise InvalidSpec(
+                f"here the backend quantises to {_words(*found)}, not to {_words(*asked)}: leave "
+                "training.advanced.quantization out, or set training.advanced.backend to trl"
+            )
+    if not layers:
+        raise InvalidSpec(
+            "the backend quantised no layer of this base: set training.advanced.backend to trl, or "
+            "choose a base with wider layers"
+        )
+
+
+def _words(kind: str, nested: bool, dtype: torch.dtype) -> str:
+    scales = "with" if nested else "without"
+    computing = str(dtype).removeprefix("torch.")
+    return f"{kind} {scales} double quantisation, computing in {computing}"
 
 
 class Quantizer:

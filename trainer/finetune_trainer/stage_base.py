@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.job import JobConfig
-from finetune_trainer import architecture, base, disk, manifest
+from finetune_trainer import architecture, backends, base, disk, manifest
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
@@ -80,6 +80,7 @@ def begin(job: JobConfig, layout: Layout, *, also_needed: int) -> Begun:
     scratch.mkdir(exist_ok=True)
     digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
     config = base.check_config(scratch, source=name)
+    backends.refuse_family(job.training.advanced.backend, config["model_type"], source=name)
     shards = base.weight_files(scratch, repository.files)
     size = repository.size_of(shards)
     there = bytes_below(scratch) - repository.size_of(small)

@@ -94,6 +94,34 @@ def refuse_absent(name: str) -> None:
         )
 
 
+ON_UNSLOTH = frozenset(
+    {
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "llama",
+        "mistral",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+    }
+)
+"""Values of ``model_type`` in config.json that Unsloth is tested with. It rewrites the classes of a
+model as it loads them; what comes of one that was never tried is not known."""
+
+
+def refuse_family(name: str, family: str, *, source: str) -> None:
+    """Raise InvalidSpec for a family that a backend is not known to train."""
+    if name == "unsloth" and family not in ON_UNSLOTH:
+        raise InvalidSpec(
+            f"model {source} is of the family {family}, which training.advanced.backend unsloth is "
+            f"not known to train (it is tested with {', '.join(sorted(ON_UNSLOTH))}): set "
+            "training.advanced.backend to trl"
+        )
+
+
 def load(name: str) -> Backend:
     """Return a backend by its name in the API."""
     refuse_absent(name)

@@ -98,6 +98,7 @@ def _train(
         f"{order.rung}"
     )
     model = library.load(order, device, attention)
+    quantized.require(model, recipe)
     recorded = quantized.record(model)
     model = library.adapt(order, model)
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)

@@ -22,7 +22,6 @@ from finetune_api.recipe import Training
 from finetune_trainer import device as devices
 from finetune_trainer.backends import Order, Trained, sft, trl, words
 from finetune_trainer.device import Device
-from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.guards import Monitor
 
 VERSIONS = (*trl.VERSIONS, "unsloth", "unsloth_zoo")
@@ -51,12 +50,6 @@ class UnslothBackend:
 def _load(order: Order, device: Device, attention: str) -> Any:
     """Return the 4-bit base."""
     recipe = order.recipe
-    quantization = recipe.advanced.quantization
-    if not device.cuda and (quantization.type != "nf4" or not quantization.double_quant):
-        raise InvalidSpec(
-            "on a CPU unsloth quantises to nf4 with double quantisation only: leave "
-            "training.advanced.quantization out, or set the backend to trl"
-        )
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         str(order.base),
         max_seq_length=recipe.sequence_length,

@@ -1,0 +1,63 @@
+"""Each family goes the whole way on each backend, with a kill on the way."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.trainer import architectures
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.faults import KilledAfterCheckpoint
+from tests.trainer.hub import Hub
+from tests.trainer.models import logits_of_all
+
+from finetune_trainer import backends
+
+BACKENDS = ["trl", "unsloth"]
+
+
+def test_unsloth_gets_the_families_that_are_tried_here_and_no_others(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    assert architectures.FAMILIES.keys() == backends.ON_UNSLOTH
+    source = hub.add("model", "demo/olmo2", architectures.model(tmp_path / "olmo2", "olmo2"))
+    workshop = make(model={"source": source}, training={"advanced": {"backend": "unsloth"}})
+    ended = workshop.run("stage")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "demo/olmo2 is of the family olmo2, which training.advanced.backend unsloth is" in (
+        ended.message
+    )
+    assert ended.message.endswith("set training.advanced.backend to trl")
+    make(model={"source": source}).succeed("stage")
+
+
+@pytest.fixture(scope="module")
+def bases(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("families")
+    return {
+        family: hub.add("model", f"demo/{family}", architectures.model(root / family, family))
+        for family in architectures.FAMILIES
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", architectures.FAMILIES)
+def test_from_stage_to_a_model_that_loads(
+    make: MakeWorkshop, bases: dict[str, str], family: str, backend: str
+) -> None:
+    recipe = {
+        "maxSteps": 4,
+        "packing": "always",
+        "lora": {"targetModules": ["all-linear"]},
+        "advanced": {"backend": backend, "saveSteps": 2},
+    }
+    workshop = make(model={"source": bases[family]}, training=recipe)
+    workshop.succeed("stage")
+    assert workshop.meeting(KilledAfterCheckpoint(step=2)).run("train").code == -9
+    resumed = workshop.succeed("train")
+    assert "going on from the checkpoint of step 2" in resumed.log
+    workshop.succeed("merge", "--build", "b")
+    untuned, trained, merged = logits_of_all(workshop, "b")
+    assert torch.isfinite(trained).all()
+    # The rest is the rounding of the weights to 16 bits.
+    assert (merged - trained).abs().max() < 0.05
+    assert (merged - untuned).abs().max() > 0.1
