@@ -14,6 +14,7 @@ from tests.e2e.kubectl import Object
 from tests.e2e.tuning import STAGE, Tuning, condition, label
 
 STAGES = ("stage", "train", "merge")
+VERIFIED = re.compile(r" \w+ in (\S+) s, of which vLLM took (\S+) s to answer: ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,18 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verified:
+    """The comparison beside vLLM, in seconds."""
+
+    own: float
+    """What the verifier took itself, once vLLM answered."""
+    answering: float
+    """What vLLM took to answer it."""
+    noticed: float
+    """From the verifier's agreement to the pod's readiness."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timeline:
     """Moments of one run, in seconds of the system clock."""
 
@@ -41,11 +54,39 @@ class Timeline:
     first_step: float
     last_step: float
     ready: float
+    verified: Verified
 
     def operator_waits(self) -> dict[str, float]:
         """Seconds between what the operator waited for and what it did then, by what it did."""
         waits = {f"start {name}": stage.created - stage.due for name, stage in self.stages.items()}
         return waits | {"report Ready": self.ready - self.stages["serve"].told}
+
+    def own_after_training(self) -> dict[str, float]:
+        """Seconds between last step and Ready that are the operator's and the verifier's own."""
+        waits = self.operator_waits()
+        return {
+            "the operator starts the merge": waits["start merge"],
+            "the operator starts serving": waits["start serve"],
+            "the verifier compares, without vLLM's answers": self.verified.own,
+            "the kubelet sees that it agrees": self.verified.noticed,
+            "the operator reports Ready": waits["report Ready"],
+        }
+
+    def others_after_training(self) -> dict[str, float]:
+        """Seconds between last step and Ready that are anyone else's."""
+        train, merge, serve = (self.stages[name] for name in ("train", "merge", "serve"))
+        loaded = serve.ended - self.verified.noticed - self.verified.own - self.verified.answering
+        return {
+            "training's end: adapter, reference": train.ended - self.last_step,
+            "Kubernetes": (train.told - train.ended)
+            + (merge.running - merge.created)
+            + (merge.told - merge.ended)
+            + (serve.running - serve.created)
+            + (serve.told - serve.ended),
+            "the merge": merge.ended - merge.running,
+            "vLLM loads": loaded - serve.running,
+            "vLLM scores the reference": self.verified.answering,
+        }
 
 
 def read(tuning: Tuning, *, applied: float) -> Timeline:
@@ -69,12 +110,14 @@ def read(tuning: Tuning, *, applied: float) -> Timeline:
         told=_first(tuning, "Deployment", "serve", _available),
     )
     first_step, last_step = _steps(tuning)
+    pod_ready = stages["serve"].ended
     return Timeline(
         applied=applied,
         stages=stages,
         first_step=first_step,
         last_step=last_step,
         ready=_first(tuning, "FineTuneJob", "", lambda job: _is(job, "Ready")),
+        verified=_verified(tuning, pod_ready),
     )
 
 
@@ -105,6 +148,18 @@ def _steps(tuning: Tuning) -> tuple[float, float]:
     log = tuning.cluster.kubectl.logs(pod["metadata"]["name"], tuning.namespace, "--timestamps")
     lines = [line for line in log.splitlines() if re.search(r" step \d+/\d+  loss ", line)]
     return _moment(lines[0]), _moment(lines[-1])
+
+
+def _verified(tuning: Tuning, pod_ready: float) -> Verified:
+    """Return what the verifier logged about its comparison."""
+    (pod,) = tuning.pods("serve")
+    options = ("--container=verify", "--timestamps")
+    log = tuning.cluster.kubectl.logs(pod["metadata"]["name"], tuning.namespace, *options)
+    line, found = next(
+        (line, found) for line in log.splitlines() if (found := VERIFIED.search(line))
+    )
+    seconds, answering = float(found[1]), float(found[2])
+    return Verified(own=seconds - answering, answering=answering, noticed=pod_ready - _moment(line))
 
 
 def _moment(line: str) -> float:

@@ -92,7 +92,10 @@ def read(metrics: str, message: str) -> Verdict:
         if float(values[f'finetune_verify_outcome{{outcome="{outcome}"}}']) == 1
     ]
     assert len(outcomes) == 1
-    assert float(values["finetune_verify_seconds"]) >= 0
+    seconds, answering = (
+        float(values[f"finetune_verify_{which}"]) for which in ("seconds", "server_seconds")
+    )
+    assert 0 <= answering <= seconds
     return Verdict(
         outcome=outcomes[0],  # type: ignore[arg-type]
         message=message,

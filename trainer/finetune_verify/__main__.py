@@ -93,16 +93,19 @@ async def _verify_and_watch(options: argparse.Namespace, endpoint: Endpoint, sta
         state.wait_for("vLLM")
         await endpoint.wait()
         state.wait_for("the comparison with the reference")
-        began = time.monotonic()
+        began, answering = time.monotonic(), endpoint.answering
         try:
             verdict = await _verdict(endpoint, reference, found)
         except Unavailable as error:
             _log(f"vLLM went away while it was compared ({error}); again when it is back")
             await asyncio.sleep(1)
             continue
-        seconds = time.monotonic() - began
-        state.agreed(verdict, seconds)
-        _log(f"{verdict.outcome} in {seconds:.1f} s: {verdict.message}")
+        seconds, answering = time.monotonic() - began, endpoint.answering - answering
+        state.agreed(verdict, seconds, answering=answering)
+        _log(
+            f"{verdict.outcome} in {seconds:.2f} s, of which vLLM took {answering:.2f} s to "
+            f"answer: {verdict.message}"
+        )
         await endpoint.watch(WATCH_SECONDS)
         _log("vLLM went away")
 

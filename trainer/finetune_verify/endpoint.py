@@ -7,6 +7,7 @@ entrypoints/openai/completion).
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import aiohttp
 from finetune_verify.errors import Mismatch, Unavailable
 
 REQUEST_SECONDS = 300.0
-RETRY_SECONDS = 0.5
+RETRY_SECONDS = 0.2
 
 
 class Endpoint:
@@ -26,6 +27,8 @@ class Endpoint:
         self._session = session
         self._url = url.rstrip("/")
         self._model = model
+        self.answering = 0.0
+        """Seconds that the server has taken to answer what it was asked, its health aside."""
 
     async def healthy(self) -> bool:
         """Tell whether the server answers now."""
@@ -78,6 +81,7 @@ class Endpoint:
 
     async def _post(self, route: str, asked: dict[str, Any]) -> Any:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        began = time.monotonic()
         try:
             async with self._session.post(
                 self._url + route, json=asked, timeout=timeout
@@ -90,3 +94,5 @@ class Endpoint:
                 return await response.json()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"{route}: {type(error).__name__}") from error
+        finally:
+            self.answering += time.monotonic() - began

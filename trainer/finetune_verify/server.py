@@ -19,6 +19,7 @@ class State:
         self._distance = gauge("distance", "Distance to the reference, in nats (rms).")
         self._tolerance = gauge("tolerance", "What rounding may make of it, in nats (rms).")
         self._seconds = gauge("seconds", "Time that the comparison took once vLLM answered.")
+        self._answering = gauge("server_seconds", "Of that, what vLLM took to answer.")
         self._outcome = Gauge(
             "finetune_verify_outcome",
             "1 for the outcome, 0 for the others.",
@@ -28,19 +29,20 @@ class State:
         for outcome in OUTCOMES:
             self._outcome.labels(outcome).set(0)
         # Until there are numbers, none must be read.
-        for metric in (self._distance, self._tolerance, self._seconds):
+        for metric in (self._distance, self._tolerance, self._seconds, self._answering):
             metric.set(float("nan"))
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"finetune_verify_{name}", text, registry=self.registry)
 
-    def agreed(self, verdict: Verdict, seconds: float) -> None:
-        """Become ready."""
+    def agreed(self, verdict: Verdict, seconds: float, *, answering: float) -> None:
+        """Become ready after a comparison of ``seconds``, ``answering`` of them vLLM's own."""
         self.verdict = verdict
         nothing = float("nan")
         self._distance.set(nothing if verdict.distance is None else verdict.distance)
         self._tolerance.set(nothing if verdict.tolerance is None else verdict.tolerance)
         self._seconds.set(seconds)
+        self._answering.set(answering)
         for outcome in OUTCOMES:
             self._outcome.labels(outcome).set(outcome == verdict.outcome)
 

@@ -36,7 +36,7 @@ def container(job: Object, chosen: Chosen) -> dict[str, Any]:
         "ports": [{"name": "verify", "containerPort": PORT, "protocol": "TCP"}],
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": "verify"},
-            "periodSeconds": 2,
+            "periodSeconds": 1,
             "timeoutSeconds": 2,
         },
         "resources": RESOURCES,
