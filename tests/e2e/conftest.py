@@ -15,6 +15,7 @@ from tests.e2e.tuning import Tuning
 
 EVIDENCE = REPOSITORY / "build" / "e2e" / time.strftime("%Y%m%d-%H%M%S")
 _cluster = pytest.StashKey[Cluster]()
+_figures = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +44,18 @@ def workspace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
 def tuning(cluster: Cluster, workspace: str) -> Tuning:
     """A job in a namespace of its own; the test applies it."""
     return Tuning(cluster=cluster, namespace=workspace, name="small")
+
+
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that are printed when all tests are done."""
+    return request.config.stash.setdefault(_figures, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured on the way."""
+    for line in terminalreporter.config.stash.get(_figures, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,12 +2,14 @@
 
 import json
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.kubectl import Object
-from tests.e2e.target import Cluster
+from tests.e2e.target import Cluster, is_ready
 
 SCRIPTS = Path(__file__).parent / "scripts"
 RESULT = "RESULT "
@@ -16,20 +18,45 @@ RESULT = "RESULT "
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A script to run. ``claim`` is a volume that it sees read-only at /work."""
+    """A script to run.
+
+    ``claim`` is a volume that it sees read-only at /work, ``writable`` are the claims that it may
+    write to, by the path that each is mounted at. ``ready`` is a file with which the script says
+    that it has begun what the caller waits for.
+    """
 
     script: str
     image: str
     given: Any = None
     claim: str = ""
+    writable: Mapping[str, str] = field(default_factory=dict)
+    ready: str = ""
     memory: str = "256Mi"
     labels: Object | None = None
 
 
 def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 120) -> Any:
     """Run a task to its end and return its result. The pod is gone afterwards."""
+    with started(cluster, namespace, task) as name:
+        return result(cluster, namespace, name, seconds=seconds)
+
+
+@contextmanager
+def started(cluster: Cluster, namespace: str, task: Task) -> Iterator[str]:
+    """Start a task and give its pod's name; one that nothing failed under is gone afterwards."""
     name = f"{task.script.removesuffix('.py').replace('_', '-')}-{uuid.uuid4().hex[:6]}"
     cluster.kubectl.apply(*_objects(name, namespace, task))
+    yield name
+    cluster.kubectl.delete("pod", name, namespace)
+    cluster.record.wait(
+        f"pod {name} is gone",
+        lambda: cluster.record.find("Pod", namespace, name) is None,
+        seconds=60,
+    )
+
+
+def result(cluster: Cluster, namespace: str, name: str, *, seconds: float) -> Any:
+    """Wait until a started task has ended; return its result."""
 
     def ended() -> Object | None:
         pod = cluster.record.find("Pod", namespace, name)
@@ -38,14 +65,30 @@ def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 120) -
 
     pod = cluster.record.wait(f"pod {name} has ended", ended, seconds=seconds)
     log = cluster.kubectl.logs(name, namespace)
-    assert pod["status"]["phase"] == "Succeeded", f"{task.script} failed:\n{log}"
+    assert pod["status"]["phase"] == "Succeeded", f"{name} failed:\n{log}"
+    return _result(log)
+
+
+def wait_until_ready(cluster: Cluster, namespace: str, name: str, *, seconds: float = 60) -> None:
+    """Wait until a started task has written its ``ready`` file."""
+
+    def ready() -> bool:
+        pod = cluster.record.find("Pod", namespace, name)
+        return pod is not None and is_ready(pod)
+
+    cluster.record.wait(f"pod {name} is ready", ready, seconds=seconds)
+
+
+def inside(cluster: Cluster, namespace: str, pod: str, script: str, *given: str) -> Any:
+    """Run a script in a pod that is there, with these arguments; return its result."""
+    text = (SCRIPTS / script).read_text(encoding="utf-8")
+    done = cluster.kubectl.execute(pod, namespace, ["python", "-c", text, *given])
+    assert done.returncode == 0, f"{script} failed in {pod}:\n{done.stdout}\n{done.stderr}"
+    return _result(done.stdout)
+
+
+def _result(log: str) -> Any:
     (line,) = [line for line in log.splitlines() if line.startswith(RESULT)]
-    cluster.kubectl.delete("pod", name, namespace)
-    cluster.record.wait(
-        f"pod {name} is gone",
-        lambda: cluster.record.find("Pod", namespace, name) is None,
-        seconds=60,
-    )
     return json.loads(line.removeprefix(RESULT))
 
 
@@ -67,6 +110,12 @@ def _objects(name: str, namespace: str, task: Task) -> list[Object]:
         claim = {"claimName": task.claim, "readOnly": True}
         volumes.append({"name": "work", "persistentVolumeClaim": claim})
         mounts.append({"name": "work", "mountPath": "/work", "readOnly": True})
+    for number, (path, name_of_claim) in enumerate(task.writable.items()):
+        volumes.append(
+            {"name": f"own-{number}", "persistentVolumeClaim": {"claimName": name_of_claim}}
+        )
+        mounts.append({"name": f"own-{number}", "mountPath": path})
+    probe: Object = {"exec": {"command": ["cat", task.ready]}, "periodSeconds": 1}
     return [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files},
         {
@@ -75,6 +124,7 @@ def _objects(name: str, namespace: str, task: Task) -> list[Object]:
             "metadata": metadata,
             "spec": {
                 "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 1,
                 "automountServiceAccountToken": False,
                 "securityContext": {
                     "runAsNonRoot": True,
@@ -103,6 +153,7 @@ def _objects(name: str, namespace: str, task: Task) -> list[Object]:
                             "readOnlyRootFilesystem": True,
                         },
                         "volumeMounts": mounts,
+                        **({"readinessProbe": probe} if task.ready else {}),
                     }
                 ],
                 "volumes": volumes,

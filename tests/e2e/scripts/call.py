@@ -1,0 +1,36 @@
+"""Inside a pod: makes HTTP requests, one after the other.
+
+Argument: JSON, a list of {url, key, body}; a body is posted as JSON, without one it is a GET.
+Result: [{status, body}], the body parsed where it is JSON.
+"""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+
+def _call(asked: dict[str, Any]) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json"}
+    if asked.get("key"):
+        headers["Authorization"] = f"Bearer {asked['key']}"
+    data = json.dumps(asked["body"]).encode() if "body" in asked else None
+    request = urllib.request.Request(asked["url"], data=data, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=50) as answer:
+            status, text = answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        status, text = error.code, error.read().decode()
+    try:
+        return {"status": status, "body": json.loads(text)}
+    except ValueError:
+        return {"status": status, "body": text}
+
+
+def main() -> None:
+    """Make every request."""
+    print("RESULT " + json.dumps([_call(asked) for asked in json.loads(sys.argv[1])]))
+
+
+main()

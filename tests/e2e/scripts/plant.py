@@ -1,0 +1,166 @@
+"""In a pod of the trainer image: merges a build for real, and makes a faulty copy of it per fault.
+
+Each copy lies at /work/planted/<fault>, with a manifest that its files agree with, so that it looks
+as if that had been merged; only of ``corrupted`` a bit has changed since. The unharmed build lies
+at /work/planted/none.
+
+given.json: job (job.json of the revision), build, dtype, base, before (folder name of the previous
+revision's merged model below /before). Result: faults (names), seconds.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune_trainer import manifest
+
+WORK, PLANTED = Path("/work"), Path("/work/planted")
+ZEROED = "model.layers.20.mlp.down_proj.weight"
+Change = Callable[[Path], None]
+
+
+def _merge(given: dict[str, Any]) -> Path:
+    """Run the real merge; return its folder, moved away from where it would be served."""
+    config = Path("/tmp/job.json")
+    config.write_text(given["job"])
+    words = [sys.executable, "-m", "finetune_trainer", "merge", "--config", str(config)]
+    words += ["--work", str(WORK), "--build", given["build"]]
+    words += ["--dtype", given["dtype"], "--base", given["base"]]
+    quiet = {"FINETUNE_TERMINATION_LOG": "/tmp/result", "FINETUNE_METRICS_PORT": "off"}
+    subprocess.run(words, check=True, env=os.environ | quiet)
+    shutil.rmtree(PLANTED, ignore_errors=True)
+    PLANTED.mkdir()
+    return (WORK / f"merged-{given['build']}").rename(PLANTED / "none")
+
+
+def _tensors(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Change:
+    """Return the fault that changes every tensor of the folder."""
+
+    def fault(folder: Path) -> None:
+        for file in folder.glob("*.safetensors"):
+            before = load_file(file)
+            after = {
+                name: change(name, tensor).to(tensor.dtype).contiguous()
+                for name, tensor in before.items()
+            }
+            file.unlink()
+            save_file(after, file, metadata={"format": "pt"})
+
+    return fault
+
+
+def _instead(source: Path) -> Change:
+    """Return the fault that another folder's weights lie there."""
+    others = {
+        name: each
+        for file in source.glob("*.safetensors")
+        for name, each in load_file(file).items()
+    }
+    return _tensors(lambda name, _: others[name])
+
+
+def _scaled(factor: float) -> Change:
+    """Return the fault that the adapter was merged ``factor`` times."""
+    folder = WORK / "adapter"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    pairs = load_file(folder / "adapter_model.safetensors")
+    more = (factor - 1) * config["lora_alpha"] / config["r"]
+
+    def change(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        down, up = (pairs.get(f"{module}.lora_{side}.weight") for side in "AB")
+        if down is None or up is None:
+            return tensor
+        return tensor.float() + more * (up.float() @ down.float())
+
+    return _tensors(change)
+
+
+def _zeroed(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(tensor) if name == ZEROED else tensor
+
+
+def _tokenizer(folder: Path) -> None:
+    """Give two words each other's ids."""
+    file = folder / "tokenizer.json"
+    document = json.loads(file.read_text())
+    ids = document["model"]["vocab"]
+    ids["Ġis"], ids["Ġthe"] = ids["Ġthe"], ids["Ġis"]
+    file.unlink()
+    file.write_text(json.dumps(document))
+
+
+def _template(folder: Path) -> None:
+    """Call the assistant by another name."""
+    file = folder / "chat_template.jinja"
+    text = file.read_text()
+    assert "assistant" in text
+    file.unlink()
+    file.write_text(text.replace("assistant", "helper"))
+
+
+def _make(name: str, fault: Change, honest: manifest.Manifest) -> None:
+    """Publish the unharmed folder's files, changed by a fault; what stays the same is linked."""
+    scratch = PLANTED / f".{name}"
+    source = PLANTED / "none"
+    scratch.mkdir()
+    for entry in honest.files:
+        os.link(source / entry.name, scratch / entry.name)
+    fault(scratch)
+    same = {
+        entry.name: entry.sha256
+        for entry in honest.files
+        if (scratch / entry.name).samefile(source / entry.name)
+    }
+    manifest.publish(
+        scratch,
+        PLANTED / name,
+        kind=honest.kind,
+        key=honest.key,
+        facts=honest.facts,
+        known=same,
+    )
+
+
+def _corrupt(honest: manifest.Manifest) -> None:
+    """Flip one bit of the largest file, behind the manifest's back."""
+    _make("corrupted", lambda _: None, honest)
+    entry = max(honest.files, key=lambda each: each.size)
+    file = PLANTED / "corrupted" / entry.name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.unlink()
+    file.write_bytes(data)
+
+
+def main() -> None:
+    """Make all of them."""
+    began = time.monotonic()
+    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    honest = manifest.read(_merge(given))
+    faults: dict[str, Change] = {
+        "base": _instead(WORK / "base"),
+        "previous": _instead(Path("/before") / given["before"]),
+        "twice": _scaled(2.0),
+        "half": _scaled(0.5),
+        "zeroed": _tensors(_zeroed),
+        "tokenizer": _tokenizer,
+        "template": _template,
+    }
+    for name, fault in faults.items():
+        _make(name, fault, honest)
+    _corrupt(honest)
+    seconds = round(time.monotonic() - began, 1)
+    print("RESULT " + json.dumps({"faults": [*faults, "corrupted"], "seconds": seconds}))
+
+
+main()

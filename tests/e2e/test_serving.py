@@ -1,0 +1,286 @@
+"""A served job: who may call it, how builds take over from each other, and what is never served.
+
+One job for all tests of this file, in this order, because each build is another edit of it. It is
+trained twice before it is served, so that there is a previous revision.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.e2e import gpus, pods
+from tests.e2e.kubectl import Object
+from tests.e2e.loading import under_load
+from tests.e2e.planting import FOUND_BY, SCORES, Candidate, candidate, refused
+from tests.e2e.pods import Task
+from tests.e2e.target import Cluster, namespaces
+from tests.e2e.tuning import Tuning, condition, small
+
+NAMESPACE, NAMED, OTHER = "e2e-serving", "e2e-serving-named", "e2e-serving-other"
+KEY = "only-for-this-test"
+MADE_SECONDS, READY_SECONDS, ROLLOUT_SECONDS = 300.0, 420.0, 300.0
+SPEC = small(
+    training={"seed": 1},
+    merge={"dtype": "bfloat16"},
+    serving={
+        "apiKeySecretRef": {"name": "endpoint", "key": "key"},
+        "allowedNamespaces": [NAMESPACE, NAMED],
+        "enabled": False,
+    },
+    storage={"size": "4Gi"},
+)
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """The job, once it answers, and a pod in each of three namespaces."""
+
+    tuning: Tuning
+    previous: str
+    """Build of the revision before, which is merged and was never served."""
+    callers: dict[str, str]
+
+    def build(self) -> str:
+        """Return the build that requests reach."""
+        return str(self.tuning.status()["serving"]["build"])
+
+    def serving_pod(self) -> Object:
+        """Return the pod that answers."""
+        build = self.build()
+        (pod,) = [
+            pod
+            for pod in self.tuning.cluster.record.present("Pod", NAMESPACE)
+            if pod["metadata"].get("labels", {}).get("finetune.dev/build") == build
+            and pod["metadata"]["labels"]["finetune.dev/stage"] == "serve"
+        ]
+        return pod
+
+    def reach(self, namespace: str, *addresses: str) -> Any:
+        """Try TCP connections from a namespace."""
+        return pods.inside(
+            self.tuning.cluster, namespace, self.callers[namespace], "reach.py", *addresses
+        )
+
+    def call(self, namespace: str, route: str, *, key: str = "", body: Any = None) -> Any:
+        """Make one request through the Service from a namespace."""
+        url = self.tuning.status()["endpoint"].removesuffix("/v1") + route
+        asked = {"url": url, "key": key} | ({} if body is None else {"body": body})
+        (answer,) = pods.inside(
+            self.tuning.cluster,
+            namespace,
+            self.callers[namespace],
+            "call.py",
+            json.dumps([asked]),
+        )
+        return answer
+
+
+@pytest.fixture(scope="module")
+def served(cluster: Cluster) -> Iterator[Served]:
+    """The job, Ready for the first time."""
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "endpoint", "namespace": NAMESPACE},
+        "stringData": {"key": KEY},
+    }
+    stay = Task(script="stay.py", image=cluster.operator_image())
+    with namespaces(cluster, NAMESPACE, NAMED, OTHER):
+        cluster.kubectl.apply(secret)
+        tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small").apply(SPEC)
+        with (
+            pods.started(cluster, OTHER, stay) as other,
+            pods.started(cluster, NAMED, stay) as named,
+            pods.started(cluster, NAMESPACE, stay) as own,
+        ):
+            tuning.wait_until("Ready", reason="Completed", seconds=MADE_SECONDS)
+            previous = tuning.status()["build"]
+            tuning.change(training={"seed": 2}, serving={"enabled": True})
+            tuning.wait_until("Ready", reason="Serving", seconds=READY_SECONDS)
+            yield Served(
+                tuning=tuning,
+                previous=previous,
+                callers={OTHER: other, NAMED: named, NAMESPACE: own},
+            )
+
+
+@pytest.fixture(scope="module")
+def planted(served: Served) -> Iterator[Candidate]:
+    """A build whose every attempt at serving is another fault."""
+    tuning = served.tuning
+    with (
+        gpus.advertised(tuning.cluster, 4),
+        candidate(tuning, previous=served.previous, dtype="float16", base="dequantized") as found,
+    ):
+        yield found
+
+
+def test_only_the_named_namespaces_are_let_in(served: Served) -> None:
+    pod = f"{served.serving_pod()['status']['podIP']}:8000"
+    service = served.tuning.cluster.kubectl.get("service", "small-serve", NAMESPACE)
+    addresses = (pod, f"{service['spec']['clusterIP']}:8000")
+    for namespace in (NAMESPACE, NAMED):
+        found = served.reach(namespace, *addresses)
+        assert found == dict.fromkeys(addresses, "connected"), namespace
+    # The pod there is older than the ones that are let in, so no rule is still on its way.
+    refused_there = served.reach(OTHER, *addresses)
+    assert "connected" not in refused_there.values(), refused_there
+
+
+def test_another_namespace_is_let_in_once_the_spec_names_it(served: Served) -> None:
+    tuning, pod = served.tuning, served.serving_pod()
+    address = f"{pod['status']['podIP']}:8000"
+    tuning.change(serving={"allowedNamespaces": [NAMESPACE, NAMED, OTHER]})
+    for _ in range(100):
+        if served.reach(OTHER, address)[address] == "connected":
+            break
+    else:
+        raise AssertionError(f"{OTHER} was never let in")
+    tuning.change(serving={"allowedNamespaces": [NAMESPACE, NAMED]})
+    assert served.serving_pod()["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+def test_requests_without_the_key_are_refused(served: Served) -> None:
+    body = _chat("What is the Debian package tmux?") | {"model": "small"}
+    for route, what in (("/v1/models", None), ("/v1/chat/completions", body)):
+        assert served.call(NAMED, route, body=what)["status"] == 401, route
+        assert served.call(NAMED, route, body=what, key="another")["status"] == 401, route
+        assert served.call(NAMED, route, body=what, key=KEY)["status"] == 200, route
+
+
+def test_a_chat_request_sees_exactly_the_prompt_that_was_trained(served: Served) -> None:
+    tuning = served.tuning
+    rows = pods.run(
+        tuning.cluster,
+        NAMESPACE,
+        Task(
+            script="prompts.py",
+            image=tuning.cluster.operator_image(),
+            claim=f"small-{tuning.status()['revision']}",
+        ),
+    )
+    assert len(rows) == 5
+    for row in rows:
+        body = {"model": "small", "messages": row["messages"], "max_tokens": 1}
+        answer = served.call(
+            NAMED, "/v1/chat/completions", key=KEY, body=body | {"return_token_ids": True}
+        )
+        assert answer["status"] == 200, answer
+        assert answer["body"]["prompt_token_ids"] == row["prompt"]
+
+
+def test_a_serving_pod_reaches_nobody(served: Served) -> None:
+    """The same addresses are reachable for a pod that is not the job's."""
+    cluster = served.tuning.cluster
+    api = cluster.kubectl.get("service", "kubernetes", "default")["spec"]["clusterIP"]
+    hub = cluster.kubectl.get("service", "hub", "hub")["spec"]["clusterIP"]
+    addresses = (f"{api}:443", f"{hub}:80")
+    name = served.serving_pod()["metadata"]["name"]
+    found = pods.inside(cluster, NAMESPACE, name, "reach.py", *addresses)
+    assert served.reach(NAMESPACE, *addresses) == dict.fromkeys(addresses, "connected")
+    assert "connected" not in found.values(), found
+
+
+@pytest.mark.parametrize("fault", FOUND_BY)
+def test_what_was_not_trained_is_never_served(
+    served: Served, planted: Candidate, fault: str, figures: list[str]
+) -> None:
+    tuning, serves = served.tuning, served.build()
+    attempt = planted.serve(fault)
+    number = attempt["attempt"]
+    assert (attempt["outcome"], attempt["reason"]) == ("Failed", "VerificationFailed"), attempt
+    message = attempt["message"]
+    figures.append(f"{fault}: {message}")
+    assert FOUND_BY[fault] in message
+    if FOUND_BY[fault] == SCORES:
+        distance, tolerance = _numbers(message)
+        assert distance > tolerance > 0
+    # The kubelet starts the container again before the operator takes the pod away.
+    (code, said), *_ = planted.exits(number)
+    assert code == 83
+    result = json.loads(said)
+    assert (result["reason"], result["message"]) == ("VerificationFailed", message)
+    assert not planted.was_ready(number)
+    # What was served goes on, and the job says so.
+    told = tuning.wait("Ready tells it", lambda _: refused(tuning), seconds=30, stalls=True)
+    assert message in told
+    assert served.build() == serves
+    available = condition(tuning.status(), "Serving")
+    assert available is not None
+    assert available["status"] == "True"
+    assert served.call(NAMED, "/v1/models", key=KEY)["status"] == 200
+
+
+def test_the_unharmed_build_takes_over(
+    served: Served, planted: Candidate, figures: list[str]
+) -> None:
+    """What was refused was the fault, not how it was planted; and no request fails."""
+    tuning = served.tuning
+    with under_load(tuning, key=KEY) as load:
+        attempt = planted.serve("none")
+        assert attempt["outcome"] == "Completed", attempt
+        tuning.wait_until("Ready", seconds=60)
+        outcome = load.end()
+    figures.append(f"KeepServing: {outcome}")
+    assert (outcome.failed, outcome.broken) == ([], [])
+    assert outcome.requests > 10
+    assert outcome.streams > 1
+    assert served.build() == planted.build
+    verified = tuning.wait(
+        "the verification is told",
+        lambda now: (
+            now["verification"]
+            if now.get("verification", {}).get("build") == planted.build
+            else None
+        ),
+        seconds=30,
+    )
+    figures.append(f"unharmed: {verified}")
+    assert verified["outcome"] == "Verified"
+    assert float(verified["distance"]) < float(verified["tolerance"])
+
+
+def test_with_one_gpu_the_endpoint_is_away_while_the_next_build_loads(
+    served: Served, planted: Candidate, figures: list[str]
+) -> None:
+    """Nothing but that: what ran on the old pod ended properly, what came later was answered."""
+    tuning, old = served.tuning, served.build()
+    with gpus.advertised(tuning.cluster, 1), under_load(tuning, key=KEY) as load:
+        tuning.change(serving={"rollout": "FreeGPU"}, merge={"dtype": "bfloat16"})
+        _wait_for_takeover(served, old)
+        outcome = load.end()
+    figures.append(f"FreeGPU, one GPU: {outcome}")
+    assert outcome.broken == []
+    assert outcome.failed
+    assert [at for at, _ in outcome.failed if at > outcome.gap[1]] == []
+
+
+def _wait_for_takeover(served: Served, old: str) -> None:
+    served.tuning.wait(
+        f"another build than {old} answers",
+        lambda now: (
+            now["serving"].get("build") not in (None, old)
+            and (ready := condition(now, "Ready")) is not None
+            and ready["status"] == "True"
+        ),
+        seconds=ROLLOUT_SECONDS,
+    )
+
+
+def _chat(question: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}], "max_tokens": 4}
+
+
+def _numbers(message: str) -> tuple[float, float]:
+    """Return distance and tolerance out of a finding."""
+    found = re.search(r"it is (\S+) nats rms .*, tolerance ([^;]+);", message)
+    assert found is not None, message
+    distance, tolerance = float(found[1]), float(found[2])
+    assert math.isfinite(distance)
+    return distance, tolerance
