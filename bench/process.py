@@ -1,49 +1,20 @@
 """What the operator itself costs: requests, memory, processor time, and how fast it starts."""
 
 import http.client
-import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tests.e2e.target import OPERATOR_NAMESPACE, Cluster
+
+from bench.cost import Cost, parsed, value
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Figures of the operator's process so far."""
-
-    requests: Mapping[str, float]
-    """Requests to the API server by HTTP method; a watch counts as one GET."""
-    resident_bytes: float
-    processor_seconds: float
-
-    def since(self, before: "Cost") -> dict[str, float]:
-        """Requests by method since an earlier look at the same process."""
-        return {
-            method: count - before.requests.get(method, 0)
-            for method, count in sorted(self.requests.items())
-            if count != before.requests.get(method, 0)
-        }
-
-
 def cost(cluster: Cluster) -> Cost:
     """Read the operator's own metrics."""
     name = cluster.wait_for_operator()["metadata"]["name"]
-    text = cluster.kubectl.raw(f"{_proxy(name)}/metrics")
-    requests: dict[str, float] = {}
-    for method, count in re.findall(
-        r'^rest_client_requests_total\{.*method="(\w+)".*\} (\S+)$', text, re.M
-    ):
-        requests[method] = requests.get(method, 0) + float(count)
-    return Cost(
-        requests=requests,
-        resident_bytes=_value(text, "process_resident_memory_bytes"),
-        processor_seconds=_value(text, "process_cpu_seconds_total"),
-    )
+    return parsed(cluster.kubectl.raw(f"{_proxy(name)}/metrics"))
 
 
 def start_seconds(cluster: Cluster) -> float:
@@ -62,7 +33,7 @@ def start_seconds(cluster: Cluster) -> float:
     ready = _wait_for_answer(host)
     cluster.wait_for_operator(other_than=old["metadata"]["uid"])
     text = cluster.kubectl.raw(f"{_proxy(name)}/metrics")
-    return ready - _value(text, "process_start_time_seconds")
+    return ready - value(text, "process_start_time_seconds")
 
 
 def _wait_for_answer(host: str) -> float:
@@ -84,10 +55,3 @@ def _wait_for_answer(host: str) -> float:
 
 def _proxy(name: str) -> str:
     return f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{name}:8080/proxy"
-
-
-def _value(text: str, name: str) -> float:
-    found = re.search(rf"^{name} (\S+)$", text, re.M)
-    if found is None:
-        raise ValueError(f"the operator's metrics have no {name}")
-    return float(found[1])

@@ -1,8 +1,9 @@
 """The figures of one run as Markdown tables, for a terminal as well as for a document."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bench.table import table
 from bench.timeline import Timeline
 
 NAMES = {
@@ -41,7 +42,7 @@ def markdown(run: Run) -> str:
     proved = "met" if sum(after.values()) < OWN_SECONDS else "missed"
     parts = [
         f"Machine: {run.machine}.",
-        _table(
+        table(
             ("from", "to", "seconds"),
             [
                 ("`kubectl apply`", "first training step", _s(time.first_step - time.applied)),
@@ -54,7 +55,7 @@ def markdown(run: Run) -> str:
                 ("`kubectl apply`", "Ready", _s(whole)),
             ],
         ),
-        _table(
+        table(
             (
                 "stage",
                 "operator",
@@ -75,21 +76,21 @@ def markdown(run: Run) -> str:
                 for name, stage in time.stages.items()
             ],
         ),
-        _table(
+        table(
             ("the operator's own waiting", "seconds"),
             [(what, _s(seconds, 2)) for what, seconds in waits.items()]
             + [(f"in all (goal: under {GOAL_SECONDS:.0f} s, {verdict})", _s(own, 2))],
         ),
-        _table(
+        table(
             ("from the last training step to Ready: operator and verifier", "seconds"),
             [(what, _s(seconds, 2)) for what, seconds in after.items()]
             + [(f"in all (goal: under {OWN_SECONDS:.0f} s, {proved})", _s(sum(after.values()), 2))],
         ),
-        _table(
+        table(
             ("from the last training step to Ready: everything else", "seconds"),
             [(what, _s(seconds)) for what, seconds in time.others_after_training().items()],
         ),
-        _table(
+        table(
             ("the operator", "figure"),
             [
                 ("start of the process to ready", f"{run.start_seconds:.2f} s"),
@@ -103,18 +104,6 @@ def markdown(run: Run) -> str:
         ),
     ]
     return "\n" + "\n".join(f"{part}\n" for part in parts)
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-
-    def text(cells: tuple[str, ...]) -> str:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        return f"| {' | '.join(padded)} |"
-
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([text(head), rule, *(text(row) for row in lines[1:])])
 
 
 def _s(seconds: float, digits: int = 1) -> str:

@@ -13,7 +13,7 @@ somebody did by hand; an event says so, once.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -37,7 +37,14 @@ from finetune_operator.state import (
     Scale,
 )
 
+Wrote = Callable[[str, Object | None], None]
+"""Takes the kind of what was written, and what there is now; None where no answer told that."""
+
 logger = logging.getLogger(__name__)
+
+
+def _nobody(kind: str, answer: Object | None) -> None:
+    """Take note of nothing."""
 
 
 @dataclass(kw_only=True)
@@ -49,19 +56,28 @@ class Applier:
     _applied: dict[str, dict[tuple[str, str], tuple[str, str]]] = field(default_factory=dict)
     """By the job's uid: kind and name → resourceVersion and digest of the intent."""
 
-    async def apply(self, seen: Observed, plan: Plan, now: datetime) -> int:
+    def acts(self, seen: Observed, plan: Plan) -> bool:
+        """Tell whether a plan asks for more than what is as it should be, its status aside."""
+        return any(
+            not (isinstance(action, Apply) and self._stands(seen, action.object))
+            for action in plan.actions
+        )
+
+    async def apply(self, seen: Observed, plan: Plan, now: datetime, wrote: Wrote = _nobody) -> int:
         """Carry out a plan; return the number of writes, events not counted.
 
-        Raises OperatorError; what was done before that stays done.
+        ``wrote`` is told of each of them. Raises OperatorError; what was done before that stays
+        done.
         """
         writes, events = 0, list(plan.events)
         if normal(plan.status) != normal(seen.job.get("status") or {}):
-            await self.kube.replace_status(seen.job, normal(plan.status))
+            answer = await self.kube.replace_status(seen.job, normal(plan.status))
+            wrote(seen.job["kind"], answer)
             fleet.wrote(seen, plan)
             writes += 1
         try:
             for action in plan.actions:
-                writes += await self._act(seen, action, events)
+                writes += await self._act(seen, action, wrote, events)
         finally:
             # What the status says by now has happened, whatever became of the rest.
             if writes:
@@ -72,68 +88,78 @@ class Applier:
         """Drop what is remembered of a job that is gone."""
         self._applied.pop(uid, None)
 
-    async def _act(self, seen: Observed, action: Action, events: list[Event]) -> int:
-        name = action.object["metadata"]["name"]
-        extra = {"child": f"{action.object['kind']}/{name}"}
+    async def _act(self, seen: Observed, action: Action, wrote: Wrote, events: list[Event]) -> int:
+        kind, name = action.object["kind"], action.object["metadata"]["name"]
+        extra = {"child": f"{kind}/{name}"}
+        if not isinstance(action, Create | Apply):
+            _refuse_foreign(seen.job, action.object)
+        if isinstance(action, Delete | Scale):
+            self._known(seen.job).pop(_key(action.object), None)
         match action:
             case Create():
-                created = await self._create(seen, action.object)
-                if created:
+                answer, changed = await self._create(seen, action.object)
+                wrote(kind, answer)
+                if changed:
                     logger.info("created", extra=extra)
-                return int(created)
+                return int(changed)
             case Apply():
-                applied = await self._apply(seen, action.object, events)
-                if applied:
+                if self._stands(seen, action.object):
+                    return 0
+                answer, changed = await self._apply(seen, action.object, events)
+                wrote(kind, answer)
+                if changed:
                     logger.info("applied", extra=extra)
-                return int(applied)
+                return int(changed)
             case Patch():
-                _refuse_foreign(seen.job, action.object)
-                await self.kube.merge(action.object, _fenced(action))
+                wrote(kind, await self.kube.merge(action.object, _fenced(action)))
                 logger.info("patched", extra=extra)
-                return 1
             case Delete():
-                _refuse_foreign(seen.job, action.object)
-                self._known(seen.job).pop(_key(action.object), None)
                 await self.kube.delete(action.object, propagation=action.propagation)
+                wrote(kind, None)
                 logger.info("deleted", extra=extra)
-                return 1
             case Scale():
-                _refuse_foreign(seen.job, action.object)
-                self._known(seen.job).pop(_key(action.object), None)
                 await self.kube.scale(action.object, action.replicas)
+                wrote(kind, None)
                 logger.info("scaled", extra={**extra, "replicas": action.replicas})
-                return 1
+        return 1
 
-    async def _create(self, seen: Observed, body: Object) -> bool:
+    async def _create(self, seen: Observed, body: Object) -> tuple[Object, bool]:
+        """Create an object; return what there is now, and whether it was not there before."""
         try:
-            await self.kube.create(body)
+            return await self.kube.create(body), True
         except Conflict:
             present = await self._get(body)
             if present is None:
                 # 409 has other causes than the name, a quota being counted among them.
                 raise
             _refuse_foreign(seen.job, present)
-            return False
-        return True
+            return present, False
 
-    async def _apply(self, seen: Observed, body: Object, events: list[Event]) -> bool:
-        key = kind, name = _key(body)
-        present = _observed(seen, kind, name) or await self._get(body)
-        known = self._known(seen.job)
-        intent = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    async def _apply(
+        self, seen: Observed, body: Object, events: list[Event]
+    ) -> tuple[Object, bool]:
+        """Apply an object; return what there is now, and whether that is another version."""
+        present = _observed(seen, body) or await self._get(body)
         fence: dict[str, Any] = {}
         if present is not None:
             _refuse_foreign(seen.job, present)
-            version = present["metadata"]["resourceVersion"]
-            if known.get(key) == (version, intent):
-                return False
-            fence = {"uid": present["metadata"]["uid"], "resourceVersion": version}
+            fence = {key: present["metadata"][key] for key in ("uid", "resourceVersion")}
         written = await self.kube.apply({**body, "metadata": {**body["metadata"], **fence}})
-        changed = bool(written["metadata"]["resourceVersion"] != fence.get("resourceVersion"))
+        version, intent = written["metadata"]["resourceVersion"], _digest(body)
+        changed = bool(version != fence.get("resourceVersion"))
+        known, key = self._known(seen.job), _key(body)
         if changed and known.get(key, ("", ""))[1] == intent:
-            events.append(_put_right(kind, name, present))
-        known[key] = (written["metadata"]["resourceVersion"], intent)
-        return changed
+            events.append(_put_right(*key, present))
+        known[key] = (version, intent)
+        return written, changed
+
+    def _stands(self, seen: Observed, body: Object) -> bool:
+        """Tell whether an object is in the version that came of applying this same intent."""
+        present = _observed(seen, body)
+        if present is None or not owned_by(seen.job, present):
+            return False
+        stands = (present["metadata"]["resourceVersion"], _digest(body))
+        return self._known(seen.job).get(_key(body)) == stands
 
     def _known(self, job: Object) -> dict[tuple[str, str], tuple[str, str]]:
         return self._applied.setdefault(job["metadata"]["uid"], {})
@@ -178,12 +204,16 @@ def _last_writer(present: Object) -> str:
     return str(max(entries, key=lambda each: str(each.get("time", "")))["manager"])
 
 
-def _observed(seen: Observed, kind: str, name: str) -> Object | None:
+def _observed(seen: Observed, body: Object) -> Object | None:
     each: Object
-    for each in getattr(seen, LISTS[kind]):
-        if each["metadata"]["name"] == name:
+    for each in getattr(seen, LISTS[body["kind"]]):
+        if each["metadata"]["name"] == body["metadata"]["name"]:
             return each
     return None
+
+
+def _digest(body: Object) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _fenced(patch: Patch) -> Object:

@@ -1,5 +1,9 @@
 """The workers: take a key, look, plan, apply.
 
+A look reads what is out of date since the last one (``views``). Where the plan asks for more than a
+status, or a pod that should run does not answer, it reads the rest of what decides as well and
+plans once more: nothing is created, changed or deleted that was not decided on what there is now.
+
 What follows from how a look ended:
 
 =============  ===========================================================================
@@ -18,8 +22,9 @@ status that says so and not the planned one, or the conditions would flap with e
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -29,15 +34,20 @@ from finetune_operator.config import OperatorConfig
 from finetune_operator.errors import Conflict, Terminal, Transient
 from finetune_operator.fleet import FLEET, ready_reason
 from finetune_operator.kube import Kube
-from finetune_operator.observe import observe
+from finetune_operator.observe import observe, reread, silent
 from finetune_operator.resync import fingerprint
 from finetune_operator.scrape import Scrape
 from finetune_operator.state import Key, Observed, Plan
+from finetune_operator.views import DECISIVE, FINETUNEJOB, View, Views
 from finetune_operator.workqueue import WorkQueue
 
 WORKERS = 4
 LOOK_SECONDS = 30.0
 REFUSED_SECONDS = 30.0
+SETTLE_SECONDS = 0.1
+"""From an event of a child to the look: others mostly follow, and one look is enough for them."""
+EARLIEST = 0.95
+"""Of a delay: how much of it passes at least."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,15 +80,25 @@ class Controller:
     clock: Callable[[], datetime] = utc_now
     workers: int = WORKERS
     seen: dict[Key, int] = field(default_factory=dict)
-    """Fingerprints of what the last looks saw (``resync``)."""
+    """Fingerprints of what the last looks saw and wrote (``resync``)."""
+    views: Views = field(default_factory=Views)
     _uids: dict[Key, str] = field(default_factory=dict)
     _refused: dict[Key, Terminal] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def wake(self, key: Key) -> None:
-        """Queue a key. While this replica stands by, nothing is: its turn begins with a resync."""
+        """Queue a key, for a look that trusts nothing that is known of it."""
         if not self.stopping:
+            self.views.forget(key)
             self.queue.add(key)
+
+    def told(self, key: Key, kind: str, version: int | None) -> None:
+        """Queue a key, if an event says what the last look has not seen (``Views.told``).
+
+        While this replica stands by nothing is queued: its turn begins with a resync.
+        """
+        if not self.stopping and self.views.told(key, kind, version):
+            self.queue.add_after(key, 0.0 if kind == FINETUNEJOB else SETTLE_SECONDS)
 
     async def run(self) -> None:
         """Work until ``stop``. Raises what ends a worker; none ends by itself."""
@@ -119,6 +139,7 @@ class Controller:
         self.queue.clear()
         for key in list(self._uids):
             self._forget(key)
+        self.views.clear()
 
     async def _work(self) -> None:
         while True:
@@ -161,15 +182,24 @@ class Controller:
             if after is None:
                 return "success"
             # Spread, so that jobs that were seen together at start are not for ever.
-            self.queue.add_after(key, after * random.uniform(0.95, 1.05))
+            self.queue.add_after(key, after * random.uniform(EARLIEST, 2 - EARLIEST))
             return "requeue_after"
         metrics.RECONCILE_ERRORS.labels(metrics.CONTROLLER).inc()
         return "error"
 
     async def _look(self, key: Key) -> float | None:
         """Look, plan, apply; return the seconds until the next look, None where there is none."""
-        seen = await observe(self.kube, *key, self.scrape)
-        if seen is None:
+        if (left := self.views.left(key, time.monotonic())) > 0:
+            return left
+        now = self.clock()
+        known, outdated = self.views.begin(key)
+        seen = await observe(self.kube, *key, self.scrape, before=known, kinds=outdated)
+        plan = None if seen is None else self._plan(seen, now)
+        missing = DECISIVE - outdated
+        if seen is not None and plan is not None and missing and self._dares(seen, plan):
+            seen = await reread(self.kube, *key, seen, missing)
+            plan = None if seen is None else self._plan(seen, now)
+        if seen is None or plan is None:
             self._forget(key)
             return None
         uid = seen.job["metadata"]["uid"]
@@ -177,26 +207,38 @@ class Controller:
             self._forget(key)
         self._uids[key] = uid
         self.seen[key] = fingerprint(seen)
-        now = self.clock()
-        plan = self.planner.plan(seen, config=self.config, now=now)
+        view = View(seen=seen)
         refused = self._refused.get(key)
         intended = plan
         if refused is not None and plan.actions:
             plan = self._reported(seen, plan, refused, now)
         try:
-            writes = await self.applier.apply(seen, plan, now)
+            writes = await self.applier.apply(seen, plan, now, view.wrote)
         except Terminal as error:
-            known, self._refused[key] = refused, error
-            if known is None or (known.reason, str(known)) != (error.reason, str(error)):
+            self._refused[key] = error
+            if refused is None or (refused.reason, str(refused)) != (error.reason, str(error)):
                 await self._report(key, error)
             raise
         if self._refused.pop(key, None) is not None and plan is not intended:
             self.queue.add(key)
+            plan = replace(plan, requeue_after=None)
+        self.seen[key] = fingerprint(view.seen)
+        if plan.requeue_after is None:
+            self.views.forget(key)
+        else:
+            self.views.keep(key, view, due=time.monotonic() + EARLIEST * plan.requeue_after)
         FLEET.saw(key, seen.pods, plan.status)
         if writes:
             reason = ready_reason(plan.status)
             logger.info("reconciled", extra={"reason": reason, "writes": writes})
         return plan.requeue_after
+
+    def _dares(self, seen: Observed, plan: Plan) -> bool:
+        """Tell whether what is known, and may be old, is not good enough for what was planned."""
+        return self.applier.acts(seen, plan) or silent(seen)
+
+    def _plan(self, seen: Observed, now: datetime) -> Plan:
+        return self.planner.plan(seen, config=self.config, now=now)
 
     def _reported(self, seen: Observed, plan: Plan, error: Terminal, now: datetime) -> Plan:
         """Return the plan with conditions that say what is refused."""
@@ -220,6 +262,7 @@ class Controller:
 
     def _forget(self, key: Key) -> None:
         self.seen.pop(key, None)
+        self.views.forget(key)
         if (uid := self._uids.pop(key, None)) is not None:
             self.applier.forget(uid)
         self._refused.pop(key, None)

@@ -1,75 +1,97 @@
-"""One look at a job: everything that carries its label, read live and at once.
+"""One look at a job: what carries its label, read live and at once.
 
-Nothing is cached. Watches can lose a deletion, and a plan made from a stale list could start a
-second trainer. A look that finds all well costs one GET and eight lists; warnings are asked for
-only about what does not run, and metrics only of a pod that does.
+A look that knows nothing costs one GET and eight lists; one that knows what the last look saw reads
+what is out of date since (``views``). Warnings are asked for only about what does not run, and
+metrics only of a pod that does.
 """
 
 import asyncio
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Set
+from typing import Any
 
 from finetune_operator import outcome, progress, verification
 from finetune_operator.children import names
 from finetune_operator.kinds import CORE_EVENT
 from finetune_operator.kube import Kube
 from finetune_operator.scrape import Scrape
-from finetune_operator.state import Object, Observed, Progress, Verification
+from finetune_operator.state import LISTS, Object, Observed, Progress, Verification
+from finetune_operator.views import EVERYTHING, FINETUNEJOB
 
 MOST_EVENTS = 20
 MOST_QUESTIONS = 6
 _SCRAPED = ("train", "merge", "stage")
 
 
-async def observe(kube: Kube, namespace: str, name: str, scrape: Scrape) -> Observed | None:
-    """Return what there is of a job now, None where there is no such job. Raises OperatorError."""
+async def observe(
+    kube: Kube,
+    namespace: str,
+    name: str,
+    scrape: Scrape,
+    *,
+    before: Observed | None = None,
+    kinds: Set[str] = EVERYTHING,
+) -> Observed | None:
+    """Return what there is of a job now, None where there is no such job. Raises OperatorError.
+
+    before: what is known. kinds: what is read nevertheless; without ``before`` that is everything.
+    """
+    seen = await _read(kube, namespace, name, before, kinds)
+    if seen is None:
+        return None
+    events, measured, verified = await asyncio.gather(
+        _warnings(kube, namespace, seen),
+        _progress(seen.pods, scrape),
+        _verification(seen.job, seen.pods, scrape),
+    )
+    return dataclasses.replace(seen, events=events, progress=measured, verification=verified)
+
+
+async def reread(
+    kube: Kube, namespace: str, name: str, seen: Observed, kinds: Set[str]
+) -> Observed | None:
+    """Return what was seen with ``kinds`` read anew; no pod is asked a second time."""
+    found = await _read(kube, namespace, name, seen, kinds)
+    if found is None:
+        return None
+    return dataclasses.replace(found, events=await _warnings(kube, namespace, found))
+
+
+async def _read(
+    kube: Kube, namespace: str, name: str, before: Observed | None, kinds: Set[str]
+) -> Observed | None:
     selector = f"{names.JOB}={name}"
-    kinds = (
-        "ConfigMap",
-        "PersistentVolumeClaim",
-        "Deployment",
-        "Service",
-        "NetworkPolicy",
-        "PodDisruptionBudget",
-    )
-    job, (jobs, pods), lists = await asyncio.gather(
-        kube.get("FineTuneJob", namespace, name),
-        _jobs_then_pods(kube, namespace, selector),
-        asyncio.gather(*(kube.list(kind, namespace, labels=selector) for kind in kinds)),
-    )
+    if before is None:
+        kinds = EVERYTHING
+    elif "Job" in kinds:
+        kinds |= {"Pod"}
+    changes: dict[str, Any] = {}
+
+    async def get() -> None:
+        changes["job"] = await kube.get(FINETUNEJOB, namespace, name)
+
+    async def list_(kind: str) -> None:
+        changes[LISTS[kind]] = await kube.list(kind, namespace, labels=selector)
+
+    async def jobs_then_pods() -> None:
+        # A pod list that is older than the Job list could show an ended Job beside pods that still
+        # run: its result would be missed, and so would a pod that a Job's deletion left behind.
+        for kind in ("Job", "Pod"):
+            if kind in kinds:
+                await list_(kind)
+
+    others = (kind for kind in LISTS if kind in kinds - {"Job", "Pod"})
+    reads = [jobs_then_pods(), *map(list_, others)]
+    await asyncio.gather(*reads, *([get()] if FINETUNEJOB in kinds else []))
+    if before is None:
+        return None if changes["job"] is None else Observed(**changes)
+    job = changes.get("job", before.job)
     if job is None:
         return None
-    configmaps, volumes, deployments, services, networkpolicies, budgets = lists
-    events, measured, verified = await asyncio.gather(
-        _warnings(kube, namespace, doubtful(volumes=volumes, jobs=jobs, pods=pods)),
-        _progress(pods, scrape),
-        _verification(job, pods, scrape),
-    )
-    return Observed(
-        job=job,
-        configmaps=configmaps,
-        volumes=volumes,
-        jobs=jobs,
-        pods=pods,
-        deployments=deployments,
-        services=services,
-        networkpolicies=networkpolicies,
-        budgets=budgets,
-        events=events,
-        progress=measured,
-        verification=verified,
-    )
-
-
-async def _jobs_then_pods(
-    kube: Kube, namespace: str, selector: str
-) -> tuple[tuple[Object, ...], tuple[Object, ...]]:
-    """List Jobs, and pods after them.
-
-    A pod list that is older than the Job list could show an ended Job beside pods that still run:
-    its result would be missed, and so would a pod that a Job's deletion left behind.
-    """
-    jobs = await kube.list("Job", namespace, labels=selector)
-    return jobs, await kube.list("Pod", namespace, labels=selector)
+    if job["metadata"]["uid"] != before.job["metadata"]["uid"]:
+        # Another of the same name: what is known is of what the first one owned.
+        return await _read(kube, namespace, name, None, EVERYTHING)
+    return dataclasses.replace(before, **changes)
 
 
 def doubtful(
@@ -99,7 +121,13 @@ def talkative(pods: Iterable[Object]) -> Object | None:
     return None
 
 
-async def _warnings(kube: Kube, namespace: str, about: list[Object]) -> tuple[Object, ...]:
+def silent(seen: Observed) -> bool:
+    """Tell whether a pod that should run did not answer: it may have ended."""
+    return seen.progress is None and talkative(seen.pods) is not None
+
+
+async def _warnings(kube: Kube, namespace: str, seen: Observed) -> tuple[Object, ...]:
+    about = doubtful(volumes=seen.volumes, jobs=seen.jobs, pods=seen.pods)
     lists = await asyncio.gather(
         *(
             kube.list(

@@ -97,7 +97,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
         await until_first_ends(
             lead(lease, controller, resync),
             keep_watching(
-                controller.wake,
+                controller.told,
                 config.namespaces,
                 served=lambda: _until_served(kube, ending=False),
                 ready=lambda running: setattr(health, "ready", running),

@@ -19,19 +19,25 @@ import kopf
 from finetune_operator import login
 from finetune_operator.children.names import JOB
 from finetune_operator.state import Key, Object
+from finetune_operator.views import FINETUNEJOB, version_of
 
 API_GROUP, API_VERSION, PLURAL = "finetune.dev", "v1alpha1", "finetunejobs"
-CHILDREN = (
-    ("", "v1", "pods"),
-    ("", "v1", "persistentvolumeclaims"),
-    ("batch", "v1", "jobs"),
-    ("apps", "v1", "deployments"),
-)
+CHILDREN = {
+    "Pod": ("", "v1", "pods"),
+    "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
+    "Job": ("batch", "v1", "jobs"),
+    "Deployment": ("apps", "v1", "deployments"),
+}
 
 SILENT_SECONDS = 70.0
 """How long a watch may be silent. The API server sends a bookmark every 60 s."""
 
-Add = Callable[[Key], None]
+Tell = Callable[[Key, str, int | None], None]
+"""Takes a job's key, and kind and version (``views``) of what an event is about.
+
+There is no version of what is gone, and none of what was listed: others may be gone then of which
+no event tells.
+"""
 
 
 class Echoes:
@@ -66,7 +72,23 @@ def _fingerprint(body: Object) -> bytes:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
 
 
-def registry(add: Add) -> kopf.OperatorRegistry:
+class _NoEssence(kopf.DiffBaseStorage):
+    """What kopf would compare of an object between two events: nothing.
+
+    Its own storages copy each object several times over to find that out, and no handler asks.
+    """
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+def registry(tell: Tell) -> kopf.OperatorRegistry:
     """Return the handlers."""
     handlers = kopf.OperatorRegistry()
     echoes = Echoes()
@@ -75,12 +97,16 @@ def registry(add: Add) -> kopf.OperatorRegistry:
     @kopf.on.event(API_GROUP, API_VERSION, PLURAL, registry=handlers)
     async def job_seen(*, type: str | None, body: Any, name: str, **kwargs: Any) -> None:
         if echoes.is_news(type, body):
-            add((kwargs["namespace"], name))
+            tell((kwargs["namespace"], name), FINETUNEJOB, None)
 
-    async def child_seen(*, labels: Any, **kwargs: Any) -> None:
-        add((kwargs["namespace"], labels[JOB]))
+    def child_seen(kind: str) -> Callable[..., Awaitable[None]]:
+        async def seen(*, type: str | None, body: Any, labels: Any, **kwargs: Any) -> None:
+            version = version_of(body) if type in ("ADDED", "MODIFIED") else None
+            tell((kwargs["namespace"], labels[JOB]), kind, version)
 
-    for group, version, plural in CHILDREN:
+        return seen
+
+    for kind, (group, version, plural) in CHILDREN.items():
         kopf.on.event(
             group,
             version,
@@ -88,7 +114,7 @@ def registry(add: Add) -> kopf.OperatorRegistry:
             labels={JOB: kopf.PRESENT},
             registry=handlers,
             id=f"{plural}_seen",
-        )(child_seen)
+        )(child_seen(kind))
     return handlers
 
 
@@ -106,6 +132,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.posting.enabled = False
     chosen.scanning.disabled = True
     chosen.peering.standalone = True
+    chosen.persistence.diffbase_storage = _NoEssence()
     chosen.persistence.finalizer = f"{API_GROUP}/unused"
     chosen.watching.server_timeout = 600
     chosen.watching.connect_timeout = 10
@@ -117,7 +144,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.queueing.idle_timeout = 1.0
     chosen.queueing.exit_timeout = 0.5
     chosen.process.ultimate_exiting_timeout = 20
-    for group, _, plural in CHILDREN:
+    for group, _, plural in CHILDREN.values():
         # The only form that kopf matches: 'batch/jobs' is taken without a word and selects nothing.
         chosen.watching.label_selectors[f"{plural}.{group}" if group else plural] = JOB
     return chosen

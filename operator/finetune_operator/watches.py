@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 async def keep_watching(
-    add: wakeups.Add,
+    tell: wakeups.Tell,
     namespaces: list[str],
     *,
     served: Callable[[], Awaitable[None]],
@@ -38,8 +38,8 @@ async def keep_watching(
     """
     loop = asyncio.get_running_loop()
 
-    def wake(key: Key) -> None:
-        loop.call_soon_threadsafe(add, key)
+    def told(key: Key, kind: str, version: int | None) -> None:
+        loop.call_soon_threadsafe(tell, key, kind, version)
 
     def watching() -> None:
         loop.call_soon_threadsafe(ready, True)
@@ -47,7 +47,7 @@ async def keep_watching(
     while True:
         stop = threading.Event()
         try:
-            await asyncio.to_thread(_run, wake, namespaces, stop, watching)
+            await asyncio.to_thread(_run, told, namespaces, stop, watching)
         except Exception as error:
             logger.warning("the watches ended, they begin anew: %s", error or type(error).__name__)
         finally:
@@ -58,25 +58,25 @@ async def keep_watching(
 
 
 def _run(
-    wake: wakeups.Add, namespaces: list[str], stop: threading.Event, watching: Callable[[], None]
+    told: wakeups.Tell, namespaces: list[str], stop: threading.Event, watching: Callable[[], None]
 ) -> None:
-    asyncio.run(_watch(wake, namespaces, stop, watching))
+    asyncio.run(_watch(told, namespaces, stop, watching))
 
 
 async def _watch(
-    wake: wakeups.Add, namespaces: list[str], stop: threading.Event, watching: Callable[[], None]
+    told: wakeups.Tell, namespaces: list[str], stop: threading.Event, watching: Callable[[], None]
 ) -> None:
     """Run kopf until ``stop`` is set, in a loop of its own. Raises what ended it before."""
     started = asyncio.Event()
 
-    async def tell() -> None:
+    async def say() -> None:
         await started.wait()
         watching()
 
-    telling = asyncio.create_task(tell())
+    saying = asyncio.create_task(say())
     try:
         await kopf.operator(
-            registry=wakeups.registry(wake),
+            registry=wakeups.registry(told),
             settings=wakeups.settings(),
             standalone=True,
             clusterwide=not namespaces,
@@ -87,4 +87,4 @@ async def _watch(
     finally:
         # A thread of this loop waits for it too, and the loop for that thread.
         stop.set()
-        telling.cancel()
+        saying.cancel()

@@ -230,7 +230,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
 
 
 @contextmanager
-def controller_manager(plane: ControlPlane) -> Iterator[None]:
+def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
     """Run the controller manager: Jobs get pods, owners' dependents are collected."""
     (port,) = free_ports(1)
     command: list[str | Path] = [
@@ -242,6 +242,7 @@ def controller_manager(plane: ControlPlane) -> Iterator[None]:
         f"--secure-port={port}",
         # Nodes of the tests have no kubelet that would say again and again that they are there.
         "--node-monitor-grace-period=1h",
+        *options,
     ]
     log = plane.folder / "kube-controller-manager.log"
     with process(command, log) as manager:

@@ -76,6 +76,12 @@ class Rig:
         """The queue takes back the delay."""
 
     async def look(self) -> str:
+        """Look once, at everything."""
+        self.controller.views.forget(KEY)
+        return await self.look_again()
+
+    async def look_again(self) -> str:
+        """Look once, at what is out of date."""
         self.controller.queue.add(KEY)
         key = self.controller.queue.pop()
         assert key == KEY

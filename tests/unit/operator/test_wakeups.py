@@ -71,7 +71,7 @@ def test_a_deletion_is_news_and_is_forgotten() -> None:
     assert echoes.is_news("MODIFIED", body())
 
 
-@pytest.mark.parametrize("child", CHILDREN, ids=lambda child: str(child[2]))
+@pytest.mark.parametrize("child", CHILDREN.values(), ids=lambda child: str(child[2]))
 def test_the_server_sends_only_children_that_carry_the_label(child: tuple[str, str, str]) -> None:
     group, version, plural = child
     selectors = settings().watching.label_selectors
@@ -93,7 +93,7 @@ def test_the_server_sends_every_job() -> None:
 
 
 def test_no_handler_makes_kopf_write_to_an_object() -> None:
-    handlers = registry(lambda key: None)
+    handlers = registry(lambda key, kind, now: None)
     assert isinstance(handlers, kopf.OperatorRegistry)
     assert len(handlers._watching.get_all_handlers()) == 1 + len(CHILDREN)
     assert not list(handlers._changing.get_all_handlers())

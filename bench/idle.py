@@ -1,0 +1,76 @@
+"""``python bench idle``: what the operator costs while many jobs train and nothing happens.
+
+All jobs are brought to their training. Then requests and processor time are counted for some
+minutes, at the pace that a job has after its first five: these are not waited for. Each look
+scrapes an exporter of this machine, whose numbers differ with each answer.
+"""
+
+import argparse
+import asyncio
+from typing import Any
+
+from tests.integration.operatorprocess import CONFIG, operator
+
+from bench import scale
+from bench.table import table
+from bench.world import Api, World
+
+AT_ONCE = "from finetune_operator import stages; stages.SLOW_AFTER_SECONDS = 0.0"
+"""Run before the operator: jobs are looked at every 60 s from the beginning."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("--jobs", type=int, default=1000, help="how many train")
+    parser.add_argument("--minutes", type=float, default=3.0, help="for how long it is measured")
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Measure and return the table."""
+    with (
+        scale.cluster() as (plane, folder),
+        operator(plane, folder, scale.quiet(CONFIG)) as running,
+    ):
+        return asyncio.run(_rest(Api(plane), running, options.jobs, options.minutes))
+
+
+async def _rest(api: Api, running: Any, size: int, minutes: float) -> str:
+    world = World(api=api, lasts=_stages)
+    try:
+        async with scale.living(world):
+            print(f"==> {size} jobs are brought to their training", flush=True)
+            await scale.create(api, size, scale.NAMESPACE_JOBS)
+            await scale.until(
+                "every job trains",
+                lambda: sum("train" in each.children for each in world.moments.values()) == size,
+            )
+            # One more look at each, at the pace that is measured.
+            await asyncio.sleep(75)
+            print(f"==> measured for {minutes:.1f} minutes", flush=True)
+            before, looks = scale.cost(running), _looks(running)
+            await asyncio.sleep(60 * minutes)
+            after = scale.cost(running)
+    finally:
+        await api.close()
+    requests = after.since(before)
+    share = (after.processor_seconds - before.processor_seconds) / (60 * minutes)
+    each = size * minutes
+    verbs = ", ".join(f"{count / each:.2f} {verb}" for verb, count in requests.items())
+    return table(
+        ("jobs that train", f"{size:,}"),
+        [
+            ("requests a job and minute (goal: 1.5)", f"{sum(requests.values()) / each:.2f}"),
+            ("… by verb", verbs),
+            ("looks a job and minute", f"{(_looks(running) - looks) / each:.2f}"),
+            ("share of a core (goal: 10 %)", f"{100 * share:.1f} %"),
+            ("resident memory, MiB", f"{after.resident_bytes / 2**20:.0f}"),
+        ],
+    )
+
+
+def _stages(stage: str) -> float | None:
+    return None if stage == "train" else 1.0
+
+
+def _looks(running: Any) -> float:
+    return float(running.metric("controller_runtime_reconcile_total"))

@@ -1,0 +1,68 @@
+"""``python bench quickstart``: run the quickstart once on the local cluster, and measure it."""
+
+import argparse
+import os
+import platform
+import re
+import time
+from pathlib import Path
+
+import yaml
+from tests.e2e import recorder
+from tests.e2e.target import Cluster, local_kubectl, namespaces
+from tests.e2e.tuning import Tuning
+
+from bench import process, timeline
+from bench.report import Run, markdown
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
+NAMESPACE = "e2e-bench"
+READY_SECONDS = 1200.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes: nothing."""
+
+
+def measure(_: argparse.Namespace) -> str:
+    """Measure, and return the tables."""
+    print("==> make sure that cluster, images and operator are there", flush=True)
+    kubectl = local_kubectl()
+    with recorder.recording(kubectl) as record:
+        cluster = Cluster(kubectl=kubectl, record=record)
+        cluster.wait_for_operator()
+        cluster.require_free_gpu()
+        return markdown(_measure(cluster))
+
+
+def _measure(cluster: Cluster) -> Run:
+    print("==> start the operator anew", flush=True)
+    started = process.start_seconds(cluster)
+    job = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    with namespaces(cluster, NAMESPACE):
+        tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name=job["metadata"]["name"])
+        before = process.cost(cluster)
+        print("==> run the quickstart (a few minutes)", flush=True)
+        applied = time.time()
+        cluster.kubectl.run("apply", "-f", str(EXAMPLE), f"--namespace={NAMESPACE}")
+        tuning.wait_until("Ready", seconds=READY_SECONDS)
+        after = process.cost(cluster)
+        return Run(
+            timeline=timeline.read(tuning, applied=applied),
+            steps=int(tuning.status()["training"]["maxSteps"]),
+            start_seconds=started,
+            requests=after.since(before),
+            processor_seconds=after.processor_seconds - before.processor_seconds,
+            resident_bytes=after.resident_bytes,
+            machine=machine(),
+        )
+
+
+def machine() -> str:
+    """Return what the figures were measured on."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} cores ({model[1] if model else platform.machine()}), "
+        f"{memory:.0f} GiB of memory, Linux {platform.release().split('-')[0]}, no GPU"
+    )

@@ -1,0 +1,257 @@
+"""``python bench scale``: many FineTuneJobs created at once, through the whole life.
+
+kube-apiserver, etcd, controller manager and the operator are real processes of this machine; the
+nodes are played by ``world``. Each size begins with an empty cluster and a new operator.
+"""
+
+import argparse
+import asyncio
+import itertools
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from time import monotonic
+from typing import Any
+
+from tests.integration import controlplane
+from tests.integration.controlplane import ControlPlane
+from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
+
+from bench.cost import Cost, parsed
+from bench.table import table
+from bench.world import JOBS, Api, Moments, World
+
+CONTROLLERS = (
+    "deployment-controller",
+    "garbage-collector-controller",
+    "job-controller",
+    "namespace-controller",
+    "replicaset-controller",
+    "serviceaccount-controller",
+)
+"""Those that have a part in a job's life. Volumes are bound by the nodes that are played."""
+NAMESPACE_JOBS = 100
+STAGE_SECONDS = 3.0
+CREATORS = 16
+PATIENCE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """One size, measured."""
+
+    jobs: int
+    first_child: float
+    ready: float
+    looks: float
+    cost: Cost
+    peak_bytes: float
+    waits: Sequence[float]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("--jobs", default="1000,5000", help="how many at once: 1000,5000")
+    parser.add_argument(
+        "--per-namespace", type=int, default=NAMESPACE_JOBS, help="jobs that share a namespace"
+    )
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Measure each size and return the tables."""
+    sizes = [int(size) for size in options.jobs.split(",")]
+    figures = []
+    for size in sizes:
+        print(f"==> {size} jobs at once", flush=True)
+        with cluster() as (plane, folder), operator(plane, folder, quiet(CONFIG)) as running:
+            figures.append(asyncio.run(_life(plane, running, size, options.per_namespace)))
+        print(markdown(figures), flush=True)
+    return markdown(figures)
+
+
+@contextmanager
+def cluster() -> Iterator[tuple[ControlPlane, Path]]:
+    """Start a control plane with a controller manager that no limit slows down."""
+    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
+        folder = Path(name)
+        with (
+            controlplane.control_plane(folder) as plane,
+            controlplane.controller_manager(
+                plane,
+                f"--controllers={','.join(CONTROLLERS)}",
+                "--kube-api-qps=5000",
+                "--kube-api-burst=5000",
+                "--concurrent-job-syncs=20",
+                "--concurrent-deployment-syncs=20",
+                "--concurrent-replicaset-syncs=20",
+            ),
+        ):
+            yield plane, folder
+
+
+def quiet(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration of the operator with the log level of an installation."""
+    return {**config, "logLevel": "info"}
+
+
+@asynccontextmanager
+async def living(world: World) -> AsyncIterator[None]:
+    """Let a world run for the time of the block; what ends it otherwise is raised."""
+    task = asyncio.create_task(world.run())
+    try:
+        yield
+    finally:
+        failed = task.done()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert not failed, "the played nodes ended by themselves"
+
+
+async def create(api: Api, count: int, per_namespace: int) -> None:
+    """Create jobs, many at once, ``per_namespace`` in each namespace."""
+    namespaces = [f"team-{number}" for number in range(-(-count // per_namespace))]
+    for name in namespaces:
+        await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    numbers = iter(range(count))
+
+    async def creator() -> None:
+        for number in numbers:
+            namespace = namespaces[number % len(namespaces)]
+            body = job(f"job-{number}")
+            await api.send("POST", f"{JOBS}/namespaces/{namespace}/finetunejobs", body)
+
+    await asyncio.gather(*(creator() for _ in range(CREATORS)))
+
+
+def job(name: str, **spec: Any) -> dict[str, Any]:
+    """Return a FineTuneJob."""
+    return {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"source": "hf://acme/base"},
+            "dataset": {"source": "hf://acme/data", "format": "alpaca"},
+            **spec,
+        },
+    }
+
+
+async def until(what: str, ready: Any, every: float = 0.25) -> float:
+    """Wait until it is so; return when that was. Raises TimeoutError."""
+    deadline, told = monotonic() + PATIENCE_SECONDS, monotonic()
+    while not ready():
+        if monotonic() > deadline:
+            raise TimeoutError(f"{what}: not so within {PATIENCE_SECONDS:.0f} s")
+        await asyncio.sleep(every)
+        if monotonic() - told > 30:
+            told = monotonic()
+            print(f"    waiting: {what}", flush=True)
+    return monotonic()
+
+
+async def _life(
+    plane: ControlPlane, running: OperatorProcess, size: int, per_namespace: int
+) -> Figures:
+    api = Api(plane)
+    world = World(api=api, lasts=lambda stage: STAGE_SECONDS)
+    before, looks = cost(running), running.metric("controller_runtime_reconcile_total")
+    try:
+        async with living(world):
+            began = monotonic()
+            await create(api, size, per_namespace)
+            print(f"    created after {monotonic() - began:.1f} s", flush=True)
+            moments: Mapping[Any, Moments] = world.moments
+            first = await until(
+                "every job has a child",
+                lambda: sum(bool(each.children) for each in moments.values()) == size,
+            )
+            print(f"    every job has a child after {first - began:.1f} s", flush=True)
+            ready = await until(
+                "every job is Ready",
+                lambda: sum(each.ready is not None for each in moments.values()) == size,
+            )
+            after = cost(running)
+    finally:
+        await api.close()
+    return Figures(
+        jobs=size,
+        first_child=first - began,
+        ready=ready - began,
+        looks=running.metric("controller_runtime_reconcile_total") - looks,
+        cost=Cost(
+            requests=after.since(before),
+            processor_seconds=after.processor_seconds - before.processor_seconds,
+            resident_bytes=after.resident_bytes,
+        ),
+        peak_bytes=peak(running),
+        waits=sorted(itertools.chain.from_iterable(each.waits for each in moments.values())),
+    )
+
+
+def cost(running: OperatorProcess) -> Cost:
+    """Return what the operator has cost so far."""
+    return parsed(running.get("/metrics")[1])
+
+
+def peak(running: OperatorProcess) -> float:
+    """Return the most memory that the process has had resident, in bytes."""
+    status = Path(f"/proc/{running.process.pid}/status").read_text(encoding="ascii")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M)
+    assert found is not None
+    return float(found[1]) * 1024
+
+
+def markdown(figures: Sequence[Figures]) -> str:
+    """Return the table of all sizes, and how the cost has grown."""
+    percentiles = [quantiles(each.waits, n=100) for each in figures]
+    rows = [
+        ("until each job has its first child, s", [f"{each.first_child:.1f}" for each in figures]),
+        ("until all are Ready, s", [f"{each.ready:.1f}" for each in figures]),
+        ("looks a second", [f"{each.looks / each.ready:.0f}" for each in figures]),
+        ("looks a job", [f"{each.looks / each.jobs:.1f}" for each in figures]),
+        ("reads a job (goal: 50)", [f"{_reads(each):.1f}" for each in figures]),
+        ("writes a job (goal: 30)", [f"{_writes(each):.1f}" for each in figures]),
+        ("… by verb", [_verbs(each) for each in figures]),
+        ("processor time, s", [f"{each.cost.processor_seconds:.1f}" for each in figures]),
+        (
+            "processor time a job, ms",
+            [f"{1000 * each.cost.processor_seconds / each.jobs:.0f}" for each in figures],
+        ),
+        (
+            "peak resident memory, MiB (goal: 200)",
+            [f"{each.peak_bytes / 2**20:.0f}" for each in figures],
+        ),
+        ("watch to write, median, s", [f"{found[49]:.2f}" for found in percentiles]),
+        ("watch to write, 99th percentile, s", [f"{found[98]:.2f}" for found in percentiles]),
+    ]
+    text = table(
+        ("jobs created at once", *(f"{each.jobs:,}" for each in figures)),
+        [(name, *cells) for name, cells in rows],
+    )
+    for small, large in itertools.pairwise(figures):
+        text += (
+            f"\n\n{small.jobs:,} → {large.jobs:,} jobs: {large.ready / small.ready:.1f} times the "
+            f"time, {large.cost.processor_seconds / small.cost.processor_seconds:.1f} times the "
+            "processor time (goal: at most 1.1 times the growth in jobs)."
+        )
+    return text
+
+
+def _reads(figures: Figures) -> float:
+    return figures.cost.requests.get("GET", 0) / figures.jobs
+
+
+def _writes(figures: Figures) -> float:
+    return sum(figures.cost.requests.values()) / figures.jobs - _reads(figures)
+
+
+def _verbs(figures: Figures) -> str:
+    return ", ".join(
+        f"{count / figures.jobs:.1f} {verb}" for verb, count in figures.cost.requests.items()
+    )

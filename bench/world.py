@@ -1,0 +1,300 @@
+"""What the scale measurements need beside the operator: nodes, and somebody who watches.
+
+A control plane of real processes has no nodes here. This part plays them through the API: it binds
+volumes, runs pods for some seconds, ends them with the message that the trainer would leave, and
+lets serving pods become ready. It writes to the same API server as the operator does, from a
+process of its own. It also takes the clock when something is seen: all moments are arrivals of
+watch events over one connection each, so that they may be compared.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from tests.integration import kubelet
+from tests.integration.controlplane import TOKEN, ControlPlane
+
+ADDRESS = "127.77.0.1"
+"""Of every pod: one of the loopback interface's that nobody else listens on."""
+CONNECTIONS = 48
+LABEL = "finetune.dev/job"
+STAGES = ("stage", "train", "merge", "serve")
+MERGE = "application/merge-patch+json"
+JOBS = "/apis/finetune.dev/v1alpha1"
+WATCHED = {
+    "FineTuneJob": f"{JOBS}/finetunejobs",
+    "Pod": "/api/v1/pods",
+    "PersistentVolumeClaim": "/api/v1/persistentvolumeclaims",
+    "Job": "/apis/batch/v1/jobs",
+    "Deployment": "/apis/apps/v1/deployments",
+}
+VERIFIED = """finetune_verify_outcome{outcome="Verified"} 1
+finetune_verify_distance 0.001
+finetune_verify_tolerance 0.01
+finetune_verify_seconds 3
+"""
+
+Key = tuple[str, str]
+Object = dict[str, Any]
+
+
+class Api:
+    """The API server, asked by many at once."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._server = plane.server
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=plane.tls, limit=CONNECTIONS),
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def send(
+        self, method: str, path: str, body: Any = None, kind: str = "application/json"
+    ) -> Object:
+        """Send a request; 404 and 409 are answered with an empty object, other errors raised."""
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": kind}
+        async with self._session.request(
+            method, self._server + path, data=data, headers=headers
+        ) as answer:
+            if answer.status in (404, 409):
+                return {}
+            text = await answer.text()
+            if answer.status >= 300:
+                raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]}")
+            found: Object = json.loads(text)
+            return found
+
+    async def watch(self, path: str, query: str) -> AsyncGenerator[tuple[str, Object], None]:
+        """Yield what is there as ADDED, and then what happens, for ever."""
+        found = await self.send("GET", f"{path}?{query}")
+        for each in found["items"]:
+            yield "ADDED", each
+        since = found["metadata"]["resourceVersion"]
+        while True:
+            url = f"{self._server}{path}?watch=1&resourceVersion={since}&{query}"
+            async with self._session.get(url, timeout=None, read_bufsize=1 << 20) as answer:
+                async for line in answer.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise RuntimeError(f"watch of {path}: {event['object']}")
+                    since = event["object"]["metadata"]["resourceVersion"]
+                    yield event["type"], event["object"]
+
+
+@dataclass(kw_only=True)
+class Moments:
+    """When what of one FineTuneJob was seen first, in seconds of one clock."""
+
+    created: float
+    due: float
+    """Since when the operator could have made the next child."""
+    children: dict[str, float] = field(default_factory=dict)
+    """By stage: when its first Job, or the Deployment, was there."""
+    waits: list[float] = field(default_factory=list)
+    """Seconds from each event that let the operator go on to what it wrote then."""
+    ready: float | None = None
+
+
+@dataclass(kw_only=True)
+class World:
+    """See the module. ``lasts`` says for how many seconds a pod of a stage runs, None: for ever."""
+
+    api: Api
+    lasts: Callable[[str], float | None]
+    moments: dict[Key, Moments] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _known: set[str] = field(default_factory=set)
+
+    async def run(self) -> None:
+        """Play the nodes, and watch, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._serve())
+            for kind, path in WATCHED.items():
+                group.create_task(self._watch(kind, path))
+
+    async def _watch(self, kind: str, path: str) -> None:
+        see = {
+            "FineTuneJob": self._job,
+            "Pod": self._pod,
+            "PersistentVolumeClaim": self._claim,
+            "Job": self._child,
+            "Deployment": self._deployment,
+        }[kind]
+        query = "" if kind == "FineTuneJob" else f"labelSelector={LABEL}"
+        async for what, each in self.api.watch(path, query):
+            see(what, each)
+
+    def _job(self, what: str, job: Object) -> None:
+        key = job["metadata"]["namespace"], job["metadata"]["name"]
+        if what == "DELETED":
+            self.moments.pop(key, None)
+            return
+        now = monotonic()
+        known = self.moments.setdefault(key, Moments(created=now, due=now))
+        if known.ready is None and _is(job, "Ready"):
+            known.ready = now
+            if "serve" in known.children:
+                known.waits.append(now - known.due)
+
+    def _child(self, what: str, job: Object) -> None:
+        known = self.moments.get(_owner(job))
+        if known is None or what == "DELETED":
+            return
+        if _is(job, "Complete"):
+            known.due = monotonic()
+        else:
+            self._made(known, kubelet.stage_of(job))
+
+    def _deployment(self, what: str, deployment: Object) -> None:
+        known = self.moments.get(_owner(deployment))
+        if known is None or what == "DELETED":
+            return
+        self._made(known, "serve")
+        if known.ready is None and deployment.get("status", {}).get("availableReplicas"):
+            known.due = monotonic()
+
+    def _made(self, known: Moments, stage: str) -> None:
+        if stage not in known.children:
+            known.children[stage] = monotonic()
+            known.waits.append(known.children[stage] - known.due)
+
+    def _claim(self, what: str, claim: Object) -> None:
+        if what != "DELETED" and claim.get("status", {}).get("phase") != "Bound":
+            self._once(claim, self._bind(claim))
+
+    def _pod(self, what: str, pod: Object) -> None:
+        if what == "DELETED":
+            self._known.discard(pod["metadata"]["uid"])
+        elif "deletionTimestamp" in pod["metadata"]:
+            if pod.get("status", {}).get("phase") in ("Pending", "Running"):
+                self._once(pod, self._end(pod), "end")
+        else:
+            self._once(pod, self._live(pod))
+
+    def _once(self, each: Object, doing: Any, what: str = "") -> None:
+        """Begin something about an object, if it was not begun before."""
+        key = each["metadata"]["uid"] + what
+        if key in self._known:
+            doing.close()
+            return
+        self._known.add(key)
+        task = asyncio.create_task(doing)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    async def _bind(self, claim: Object) -> None:
+        path = _path("/api/v1", claim, "persistentvolumeclaims")
+        volume = {"spec": {"volumeName": f"pv-{claim['metadata']['uid']}"}}
+        await self.api.send("PATCH", path, volume, MERGE)
+        storage = claim["spec"]["resources"]["requests"]["storage"]
+        bound = {
+            "phase": "Bound",
+            "accessModes": claim["spec"]["accessModes"],
+            "capacity": {"storage": storage},
+        }
+        await self.api.send("PATCH", f"{path}/status", {"status": bound}, MERGE)
+
+    async def _live(self, pod: Object) -> None:
+        """Run a pod, and end it where it is one that ends."""
+        stage = kubelet.stage_of(pod)
+        if stage == "serve":
+            await self._report(pod, kubelet.serving())
+            return
+        # A container without a readiness probe is ready as soon as it runs.
+        ready = kubelet.serving()["conditions"]
+        await self._report(pod, {**kubelet.running(), "conditions": ready})
+        seconds = self.lasts(stage)
+        if seconds is not None:
+            await asyncio.sleep(seconds)
+            await self._report(pod, kubelet.completed(stage))
+
+    async def _end(self, pod: Object) -> None:
+        """Stop a pod that is being deleted, as a kubelet does: say so, and let it go."""
+        ended = {"phase": "Failed", "reason": "Terminated"}
+        path = _path("/api/v1", pod, "pods")
+        await self.api.send("PATCH", f"{path}/status", {"status": ended}, MERGE)
+        await self.api.send("DELETE", path, {"gracePeriodSeconds": 0})
+
+    async def _report(self, pod: Object, status: Mapping[str, Any]) -> None:
+        path = _path("/api/v1", pod, "pods")
+        body = {"status": {**status, "podIP": ADDRESS}}
+        await self.api.send("PATCH", f"{path}/status", body, MERGE)
+
+    async def _serve(self) -> None:
+        """Answer who asks a pod for its metrics; training goes on from one answer to the next."""
+        asked = 0
+
+        async def training(_: web.Request) -> web.Response:
+            nonlocal asked
+            asked += 1
+            return web.Response(text=exposition(asked))
+
+        async def verified(_: web.Request) -> web.Response:
+            return web.Response(text=VERIFIED)
+
+        runners = []
+        try:
+            for port, answer in ((9400, training), (9401, verified)):
+                application = web.Application()
+                application.router.add_get("/metrics", answer)
+                runner = web.AppRunner(application, access_log=None)
+                runners.append(runner)
+                await runner.setup()
+                await web.TCPSite(runner, host=ADDRESS, port=port).start()
+            await asyncio.Event().wait()
+        finally:
+            for runner in runners:
+                with suppress(Exception):
+                    await runner.cleanup()
+
+
+def exposition(step: int) -> str:
+    """Return what a trainer in the middle of its work tells."""
+    values = {
+        "finetune_progress_ratio": step % 1000 / 1000,
+        "finetune_global_step": step,
+        "finetune_max_steps": 10_000_000,
+        "finetune_train_loss": 1 + 1 / step,
+        "finetune_eval_loss": 1.25,
+        "finetune_tokens_per_second": 1234.5,
+        "finetune_eta_seconds": 10_000_000 - step,
+        "finetune_gpu_seconds_total": step,
+        "finetune_last_checkpoint_step": step // 100 * 100,
+    }
+    return "".join(
+        f"# HELP {name} As a trainer tells it.\n# TYPE {name} gauge\n{name} {value}\n"
+        for name, value in values.items()
+    )
+
+
+def _owner(each: Object) -> Key:
+    return each["metadata"]["namespace"], each["metadata"]["labels"][LABEL]
+
+
+def _path(root: str, each: Object, plural: str) -> str:
+    metadata = each["metadata"]
+    return f"{root}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+
+
+def _is(each: Object, type_: str) -> bool:
+    return any(
+        condition["type"] == type_ and condition["status"] == "True"
+        for condition in each.get("status", {}).get("conditions") or ()
+    )
