@@ -11,7 +11,7 @@ Events may be lost; they are never trusted to say what there is, only that it is
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import kopf
