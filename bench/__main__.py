@@ -17,6 +17,7 @@ COMMANDS = {
     "quickstart": "the quickstart, once, on the local cluster",
     "scale": "many jobs at once, through the whole life",
     "idle": "many jobs that train, and nothing happens",
+    "soak": "users that never rest, and a replica killed every 20 seconds",
 }
 
 

@@ -1,0 +1,207 @@
+"""``python bench soak``: users that never rest, and a replica of two killed every 20 seconds.
+
+Users create, edit, pause, resume and delete jobs at random. In the first half of the time the
+replica that leads is killed, in the second the one that stands by, so that one grows old while it
+works. A killed one comes back a second later, as the same pod or as another. In the end every job
+is deleted, and what is left is counted.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+
+from tests.integration.controlplane import ControlPlane
+from tests.integration.operatorprocess import CONFIG, OperatorProcess, starting
+
+from bench import scale
+from bench.table import table
+from bench.world import JOBS, LABEL, MERGE, Api, World
+
+KILL_SECONDS = 20.0
+BACK_SECONDS = 1.0
+ACTION_SECONDS = 0.5
+MOST_JOBS = 30
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/soak"
+LEFT = {
+    "/api/v1": ("pods", "services", "configmaps", "persistentvolumeclaims"),
+    "/apis/apps/v1": ("deployments", "replicasets"),
+    "/apis/batch/v1": ("jobs",),
+    "/apis/networking.k8s.io/v1": ("networkpolicies",),
+    "/apis/policy/v1": ("poddisruptionbudgets",),
+}
+EDITS = (
+    {"training": {"epochs": 2}},
+    {"training": {"epochs": 4}},
+    {"merge": {"dtype": "bfloat16"}},
+    {"serving": {"maxModelLen": 1024}},
+    {"suspend": True},
+    {"suspend": False},
+)
+TASKS = """
+import asyncio, gc
+from prometheus_client import Gauge
+from finetune_operator.metrics import REGISTRY
+def tasks():
+    return sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
+Gauge("soak_tasks", "Tasks of all loops.", registry=REGISTRY).set_function(tasks)
+"""
+"""Run before the operator: its tasks are counted."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("--minutes", type=float, default=30.0, help="for how long")
+    parser.add_argument("--seed", type=int, default=1, help="of all that is random")
+
+
+@dataclass(kw_only=True)
+class Replicas:
+    """Two operators, which are killed and come back."""
+
+    plane: ControlPlane
+    folder: Path
+    stack: ExitStack
+    chance: random.Random
+    running: dict[str, OperatorProcess] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: iter(range(1_000_000)))
+    kills: int = 0
+
+    def start(self, pod: str = "") -> None:
+        """Start a replica, as a new pod where none is named."""
+        pod = pod or f"replica-{next(self.numbers)}"
+        config = {**scale.quiet(CONFIG), "leaseName": "soak"}
+        how = starting(self.plane, self.folder, config, pod=pod, prelude=TASKS)
+        self.running[pod] = self.stack.enter_context(how)
+
+    async def kill(self, api: Api, *, leader: bool) -> None:
+        """Kill the replica that leads, or the other one, and bring it back."""
+        holder = (await api.send("GET", LEASE)).get("spec", {}).get("holderIdentity", "")
+        victims = [pod for pod in self.running if (pod == holder) == leader] or list(self.running)
+        pod = victims[0]
+        killed = self.running.pop(pod)
+        killed.process.send_signal(signal.SIGKILL)
+        killed.process.wait()
+        self.kills += 1
+        await asyncio.sleep(BACK_SECONDS)
+        self.start(pod if self.chance.random() < 0.5 else "")
+
+    def oldest(self) -> OperatorProcess:
+        """Return the replica that has been running for longest."""
+        return next(iter(self.running.values()))
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Run it and return the table."""
+    with scale.cluster() as (plane, folder), ExitStack() as stack:
+        chance = random.Random(options.seed)
+        replicas = Replicas(plane=plane, folder=folder, stack=stack, chance=chance)
+        return asyncio.run(_soak(Api(plane), replicas, 60 * options.minutes, chance))
+
+
+async def _soak(api: Api, replicas: Replicas, seconds: float, chance: random.Random) -> str:
+    world = World(api=api, lasts=lambda stage: chance.uniform(0.5, 3.0))
+    done: Counter[str] = Counter()
+    memory: list[tuple[int, float]] = []
+    replicas.start()
+    try:
+        async with scale.living(world):
+            await scale.until("a replica leads", lambda: _tasks(replicas.oldest()) > 0)
+            await asyncio.sleep(5)
+            tasks = _tasks(replicas.oldest())
+            replicas.start()
+            users = asyncio.create_task(_users(api, world, done, chance))
+            began, kill_at = time.monotonic(), KILL_SECONDS
+            while (passed := time.monotonic() - began) < seconds:
+                if passed > kill_at:
+                    kill_at += KILL_SECONDS
+                    await replicas.kill(api, leader=passed < seconds / 2)
+                memory.append((int(8 * passed / seconds), _resident(replicas.oldest())))
+                await asyncio.sleep(1)
+            users.cancel()
+            there = len(world.moments)
+            ready = sum(each.ready is not None for each in world.moments.values())
+            print("==> every job is deleted", flush=True)
+            for namespace, name in list(world.moments):
+                await _change(api, "DELETE", namespace, name)
+            left = await _left(api)
+            await asyncio.sleep(5)
+            after = _tasks(replicas.oldest())
+    finally:
+        await api.close()
+    middle, last = (
+        mean([each for eighth, each in memory if eighth in eighths]) for eighths in ((5,), (7,))
+    )
+    return table(
+        ("soak", f"{seconds / 60:.0f} minutes"),
+        [
+            ("what users did", ", ".join(f"{n} {what}" for what, n in sorted(done.items()))),
+            ("replicas killed", str(replicas.kills)),
+            (
+                "jobs there at the end, Ready among them",
+                f"{there}, {ready}",
+            ),
+            (
+                "resident memory of the oldest, 6th and last eighth of the time, MiB",
+                f"{middle / 2**20:.0f}, {last / 2**20:.0f}",
+            ),
+            ("tasks at rest, before and after", f"{tasks:.0f}, {after:.0f}"),
+            ("objects left, all jobs deleted (goal: 0)", str(left)),
+        ],
+    )
+
+
+async def _users(api: Api, world: World, done: Counter[str], chance: random.Random) -> None:
+    await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": "soak"}})
+    number = 0
+    while True:
+        await asyncio.sleep(chance.expovariate(1 / ACTION_SECONDS))
+        names = [name for _, name in world.moments]
+        if not names or (len(names) < MOST_JOBS and chance.random() < 0.3):
+            number += 1
+            body = scale.job(f"job-{number}")
+            await api.send("POST", f"{JOBS}/namespaces/soak/finetunejobs", body)
+            done["created"] += 1
+        elif chance.random() < 0.2:
+            await _change(api, "DELETE", "soak", chance.choice(names))
+            done["deleted"] += 1
+        else:
+            edit = chance.choice(EDITS)
+            await _change(api, "PATCH", "soak", chance.choice(names), {"spec": edit})
+            done["paused or resumed" if "suspend" in edit else "edited"] += 1
+
+
+async def _change(api: Api, method: str, namespace: str, name: str, body: object = None) -> None:
+    path = f"{JOBS}/namespaces/{namespace}/finetunejobs/{name}"
+    await api.send(method, path, body, MERGE if method == "PATCH" else "application/json")
+
+
+async def _left(api: Api, seconds: float = 120) -> int:
+    """Return how many objects of jobs are there once there are none, or after some time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = 0
+        for group, kinds in LEFT.items():
+            for kind in kinds:
+                found = await api.send("GET", f"{group}/{kind}?labelSelector={LABEL}")
+                left += len(found["items"])
+        if not left or time.monotonic() > deadline:
+            return left
+        await asyncio.sleep(1)
+
+
+def _tasks(running: OperatorProcess) -> float:
+    return running.metric("soak_tasks")
+
+
+def _resident(running: OperatorProcess) -> float:
+    pages = int(Path(f"/proc/{running.process.pid}/statm").read_text(encoding="ascii").split()[1])
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
