@@ -76,6 +76,8 @@ def test_callers_and_budget_follow_the_spec(operator: OperatorProcess, place: Na
     wait_until(
         "both replicas are reported", lambda: place.job()["status"]["serving"]["replicas"] == 2
     )
+    # The status is written first, and then what it tells of.
+    wait_until("there is a budget", lambda: bool(place.items("poddisruptionbudgets")))
     (budget,) = place.items("poddisruptionbudgets")
     assert budget["spec"]["selector"]["matchLabels"][BUILD] == selected(place)
     edit(place, serving={"replicas": 0})
