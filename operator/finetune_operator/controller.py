@@ -222,11 +222,16 @@ class Controller:
         if self._refused.pop(key, None) is not None and plan is not intended:
             self.queue.add(key)
             plan = replace(plan, requeue_after=None)
-        self.seen[key] = fingerprint(view.seen)
+        before, self.seen[key] = self.seen[key], fingerprint(view.seen)
         if plan.requeue_after is None:
             self.views.forget(key)
         else:
-            self.views.keep(key, view, due=time.monotonic() + EARLIEST * plan.requeue_after)
+            # What was done is seen at once, and so the ledger says it.
+            acted = bool(view.outdated) or before != self.seen[key]
+            wait = 0.0 if acted else EARLIEST * plan.requeue_after
+            self.views.keep(key, view, due=time.monotonic() + wait)
+            if acted:
+                self.queue.add_after(key, SETTLE_SECONDS)
         FLEET.saw(key, seen.pods, plan.status)
         if writes:
             reason = ready_reason(plan.status)

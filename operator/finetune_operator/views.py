@@ -98,7 +98,12 @@ class Views:
         return (None if kept is None else _unpacked(kept.packed)), outdated
 
     def keep(self, key: Key, view: View, *, due: float) -> None:
-        """End a look that went well. due: when the next one is to follow, whatever happens."""
+        """End a look that went well. due: when the next one is to follow, whatever happens.
+
+        Nothing is kept if the job was forgotten meanwhile: that was to say that it be read anew.
+        """
+        if key not in self._told:
+            return
         watched = (getattr(view.seen, LISTS[kind]) for kind in DECISIVE & LISTS.keys())
         self._kept[key] = _Kept(
             packed=_packed(view.seen),

@@ -30,6 +30,9 @@ CONFIG: Mapping[str, Any] = {
 }
 
 
+SETTLED_SECONDS = 0.3
+"""More than the operator waits after an event for others to follow."""
+
 _MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
 
 
@@ -77,15 +80,19 @@ class OperatorProcess:
         return code, time.monotonic() - started
 
     def settled(self) -> None:
-        """Wait until nothing waits to be looked at and nobody looks."""
-        wait_until(
-            "the operator is idle",
-            lambda: (
-                self.metric("workqueue_depth") == 0
-                and self.metric("controller_runtime_active_workers") == 0
-                and self.metric("controller_runtime_reconcile_total") > 0
-            ),
-        )
+        """Wait until nothing waits to be looked at, nobody looks, and no event is about to."""
+        last, since = -1.0, 0.0
+
+        def idle() -> bool:
+            nonlocal last, since
+            looks = self.metric("controller_runtime_reconcile_total")
+            waiting = self.metric("workqueue_depth")
+            waiting += self.metric("controller_runtime_active_workers")
+            if waiting or looks != last:
+                last, since = looks, time.monotonic()
+            return looks > 0 and time.monotonic() - since > SETTLED_SECONDS
+
+        wait_until("the operator is idle", idle)
 
     def writes(self) -> float:
         """Return how many requests it sent that change something."""

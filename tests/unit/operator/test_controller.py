@@ -108,8 +108,32 @@ def rig() -> Rig:
 
 async def test_a_job_is_looked_at_again_when_the_plan_says(rig: Rig) -> None:
     assert await rig.look() == "requeue_after"
-    assert rig.delays == [pytest.approx(15, rel=0.05)]
     assert ("ConfigMap", "a", "c") in rig.kube.objects
+    assert rig.delays == [module.SETTLE_SECONDS]
+    rig.delays.clear()
+    assert await rig.look() == "requeue_after"
+    assert rig.delays == [pytest.approx(15, rel=0.05)]
+
+
+async def test_what_a_look_did_is_seen_at_once_and_without_a_read(rig: Rig) -> None:
+    await rig.look()
+    reads = rig.kube.reads
+    await rig.look_again()
+    assert rig.kube.reads == reads
+    await rig.look_again()
+    assert rig.kube.calls.count(("create", "ConfigMap", "c")) == 1
+
+
+async def test_what_is_known_is_not_acted_upon_before_it_is_read_again(rig: Rig) -> None:
+    """Somebody deleted the ConfigMap, and no event told: a job that is gone is not helped."""
+    await rig.look()
+    await rig.look_again()
+    rig.controller.views.told(KEY, "ConfigMap", None)
+    del rig.kube.objects["ConfigMap", "a", "c"]
+    del rig.kube.objects["FineTuneJob", "a", "demo"]
+    before = list(rig.kube.calls)
+    assert await rig.look_again() == "success"
+    assert rig.kube.calls == before
 
 
 async def test_a_job_at_rest_is_left_to_events_and_the_resync(rig: Rig) -> None:

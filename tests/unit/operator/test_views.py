@@ -41,6 +41,7 @@ def test_the_first_look_reads_everything() -> None:
 def test_what_was_seen_is_known_but_for_who_wrote_which_field() -> None:
     views, seen = Views(), Observed(job=job(a=1), pods=(pod(),), services=(child("Service", "s"),))
     managed = {**pod(), "metadata": {**pod()["metadata"], "managedFields": [{"manager": "m"}]}}
+    views.begin(KEY)
     views.keep(KEY, View(seen=Observed(**{**vars(seen), "pods": (managed,)})), due=0)
     assert views.begin(KEY)[0] == seen
 
@@ -95,6 +96,17 @@ def test_of_a_job_that_is_forgotten_events_are_news_and_are_not_kept() -> None:
     assert views.begin(KEY) == (None, EVERYTHING)
 
 
+def test_a_look_during_which_the_job_was_forgotten_leaves_nothing() -> None:
+    """Or nobody would note the events that follow it."""
+    views = Views()
+    views.begin(KEY)
+    views.forget(KEY)
+    views.keep(KEY, View(seen=Observed(job=job(), pods=(pod(),))), due=10)
+    assert views.told(KEY, "Pod", version_of(pod("2")))
+    assert views.left(KEY, 4) == 0
+    assert views.begin(KEY) == (None, EVERYTHING)
+
+
 def test_what_a_look_wrote_is_known_as_the_server_answered() -> None:
     view = View(seen=Observed(job=job(), pods=(pod("1"), pod("1", uid="q"))))
     view.wrote("Pod", pod("2"))
@@ -103,6 +115,7 @@ def test_what_a_look_wrote_is_known_as_the_server_answered() -> None:
     assert view.seen.pods == (pod("1", uid="q"), pod("2"))
     assert view.seen.job == job(a=1)
     views = Views()
+    views.begin(KEY)
     views.keep(KEY, view, due=0)
     assert outdated(views) == {"Job"}
 
