@@ -9,6 +9,7 @@ import argparse
 import asyncio
 from typing import Any
 
+from tests.integration.controlplane import ControlPlane
 from tests.integration.operatorprocess import CONFIG, operator
 
 from bench import scale
@@ -31,10 +32,11 @@ def measure(options: argparse.Namespace) -> str:
         scale.cluster() as (plane, folder),
         operator(plane, folder, scale.quiet(CONFIG)) as running,
     ):
-        return asyncio.run(_rest(Api(plane), running, options.jobs, options.minutes))
+        return asyncio.run(_rest(plane, running, options.jobs, options.minutes))
 
 
-async def _rest(api: Api, running: Any, size: int, minutes: float) -> str:
+async def _rest(plane: ControlPlane, running: Any, size: int, minutes: float) -> str:
+    api = Api(plane)
     world = World(api=api, lasts=_stages)
     try:
         async with scale.living(world):

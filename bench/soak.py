@@ -104,10 +104,13 @@ def measure(options: argparse.Namespace) -> str:
     with scale.cluster() as (plane, folder), ExitStack() as stack:
         chance = random.Random(options.seed)
         replicas = Replicas(plane=plane, folder=folder, stack=stack, chance=chance)
-        return asyncio.run(_soak(Api(plane), replicas, 60 * options.minutes, chance))
+        return asyncio.run(_soak(plane, replicas, 60 * options.minutes, chance))
 
 
-async def _soak(api: Api, replicas: Replicas, seconds: float, chance: random.Random) -> str:
+async def _soak(
+    plane: ControlPlane, replicas: Replicas, seconds: float, chance: random.Random
+) -> str:
+    api = Api(plane)
     world = World(api=api, lasts=lambda stage: chance.uniform(0.5, 3.0))
     done: Counter[str] = Counter()
     memory: list[tuple[int, float]] = []
