@@ -45,7 +45,7 @@ def said(outcome: str, distance: float | None, tolerance: float | None) -> str:
     """Return the metrics of a container that came to a verdict."""
     state = State()
     verdict = Verdict(outcome=outcome, message="", distance=distance, tolerance=tolerance)  # type: ignore[arg-type]
-    state.agreed(verdict, 3.25)
+    state.agreed(verdict, 3.25, answering=1.0)
     return generate_latest(state.registry).decode()
 
 
