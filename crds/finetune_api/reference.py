@@ -3,8 +3,9 @@
 The trainer writes it at the end of training; the verify container compares what is served with it.
 Row texts are in it, so it never leaves the volume.
 
-Log-probabilities are natural logarithms, one for each scored token, computed in float32. They are
-kept for both bases that a merge can choose (``merge.base``), since those are different models.
+Log-probabilities are natural logarithms, one for each scored token, computed in float32 unless a
+field says otherwise. They are kept for both bases that a merge can choose (``merge.base``), since
+those are different models.
 """
 
 from typing import Any, Literal
@@ -34,7 +35,8 @@ class Scores(_Document):
     """Log-probabilities of one row's scored tokens on one base."""
 
     base: list[float]
-    """Without the adapter."""
+    """Without the adapter. Computed in bfloat16, but for the rows that were held out, on the
+    original base."""
     tuned: list[float]
     """With it."""
     rounded: list[float]

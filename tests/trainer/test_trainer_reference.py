@@ -9,18 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.hub import Hub
+from tests.trainer.models import load
+from tests.trainer.workshop import Workshop
 
 from finetune_api import reference
 from finetune_trainer import manifest
 from finetune_trainer.dataset import content_hash
 from finetune_trainer.evaluation import difference, evaluate
+from finetune_trainer.quantized import RoundedBase
 from finetune_trainer.rendering import IGNORED, Renderer
 from finetune_trainer.rows import Example
 from finetune_trainer.sample import ENOUGH_ROWS, ENOUGH_TOKENS, LENGTH, MOST_ROWS, Sample, spans_of
+from finetune_trainer.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models
+from finetune_trainer.skeleton import Skeleton
 
+BASE = ("original", "base")
 CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today }}<|im_end|>\n"
 
 
@@ -128,6 +135,39 @@ def test_evaluations_of_the_same_rows_are_known_by_their_digest() -> None:
         for ids, score in (([1, 2, 3], -1.0), ([1, 2, 3], -0.5), ([1, 2, 4], -1.0))
     )
     assert first == better != other
+
+
+def test_rows_of_like_length_go_together_and_each_goes_once() -> None:
+    drawn = random.Random(3)
+    lengths = [drawn.randint(1, 512) for _ in range(200)] + [TOKENS_AT_ONCE + 1]
+    batches = in_batches([[0] * length for length in lengths])
+    assert sorted(number for batch in batches for number in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[at] for at in batch) <= TOKENS_AT_ONCE
+    padded = sum(len(batch) * max(lengths[at] for at in batch) for batch in batches)
+    assert padded < 1.2 * sum(lengths), "all in one batch would be twice as many"
+
+
+def test_a_base_that_is_evaluated_is_computed_in_float32(done: Workshop) -> None:
+    trained = manifest.read(done.work / "adapter")
+    rows = json.loads((done.work / "reference" / "reference.json").read_text())["rows"][:4]
+    skeleton = Skeleton(
+        done.work / "base",
+        done.work / "adapter",
+        RoundedBase(trained, done.work / "adapter"),
+        device=torch.device("cpu"),
+    )
+    positions = [[at for span in row["spans"] for at in range(*span)] for row in rows]
+    wanted = models(evaluated=True)
+    found = Scorer(skeleton).score(wanted, [row["ids"] for row in rows], positions)
+    (own,) = (scores for model, scores in found.items() if (model.kind, model.part) == BASE)
+    base = load(done.work / "base", dtype=torch.float32)
+    for at, row in enumerate(rows):
+        with torch.no_grad():
+            logits = base(torch.tensor([row["ids"]])).logits[0].log_softmax(-1)
+        expected = [float(logits[p - 1, row["ids"][p]]) for p in positions[at]]
+        assert own[at] == pytest.approx(expected, abs=1e-4)
+        assert row["original"]["base"] != pytest.approx(expected, abs=1e-4), "not evaluated: coarse"
 
 
 def test_held_out_rows_are_evaluated(make: MakeWorkshop) -> None:

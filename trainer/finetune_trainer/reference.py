@@ -64,7 +64,8 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
 
     from finetune_trainer import device as devices
     from finetune_trainer.quantized import RoundedBase
-    from finetune_trainer.scoring import Scorer
+    from finetune_trainer.scoring import KINDS, Scorer, models
+    from finetune_trainer.skeleton import Skeleton
 
     rows: list[dict[str, Any]] = json.loads((layout.dataset / sample.FILE).read_text())
     device = devices.detect()
@@ -75,7 +76,7 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
     tf32 = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        scorer = Scorer(
+        skeleton = Skeleton(
             layout.base,
             layout.adapter,
             RoundedBase(adapter, layout.adapter),
@@ -84,7 +85,9 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
         positions = [
             [at for start, end in row["spans"] for at in range(start, end)] for row in rows
         ]
-        scores = scorer.score([row["ids"] for row in rows], positions)
+        scores = Scorer(skeleton).score(
+            models(evaluated=held_out), [row["ids"] for row in rows], positions
+        )
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32
     return reference.Reference(
@@ -94,8 +97,12 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
                 {
                     **row,
                     **{
-                        kind: {part: found[at] for (k, part), found in scores.items() if k == kind}
-                        for kind in ("original", "dequantized")
+                        kind: {
+                            model.part: found[at]
+                            for model, found in scores.items()
+                            if model.kind == kind
+                        }
+                        for kind in KINDS
                     },
                 }
             )
