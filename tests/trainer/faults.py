@@ -18,9 +18,9 @@ class OutOfMemoryAbove:
     def __call__(self) -> None:
         import torch
 
-        from finetune_trainer.backends import sft
+        from finetune_trainer.backends.trainer import Trainer
 
-        usual = sft.Trainer.training_step
+        usual = Trainer.training_step
         rows, unless_offloaded = self.rows, self.unless_offloaded
 
         def step(trainer: Any, model: Any, inputs: Any, *rest: Any) -> Any:
@@ -29,7 +29,7 @@ class OutOfMemoryAbove:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return usual(trainer, model, inputs, *rest)
 
-        sft.Trainer.training_step = step
+        Trainer.training_step = step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ class NotANumberAt:
     in_gradient: bool = False
 
     def __call__(self) -> None:
-        from finetune_trainer.backends import sft
+        from finetune_trainer.backends.trainer import Trainer
 
-        usual = sft.Trainer.compute_loss
+        usual = Trainer.compute_loss
         left = [self.times]
 
         def compute(trainer: Any, *arguments: Any, **named: Any) -> Any:
@@ -55,7 +55,7 @@ class NotANumberAt:
                 loss.register_hook(lambda gradient: gradient * float("inf"))
             return loss
 
-        sft.Trainer.compute_loss = compute
+        Trainer.compute_loss = compute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +135,9 @@ class KilledIn:
     seconds: float
 
     def __call__(self) -> None:
-        from finetune_trainer.backends import sft
+        from finetune_trainer.backends.trainer import Trainer
 
-        usual = getattr(sft.Trainer, self.part)
+        usual = getattr(Trainer, self.part)
         left = [self.count]
 
         def begun(trainer: Any, *arguments: Any, **named: Any) -> Any:
@@ -146,7 +146,7 @@ class KilledIn:
                 KilledAfterSeconds(seconds=self.seconds)()
             return usual(trainer, *arguments, **named)
 
-        setattr(sft.Trainer, self.part, begun)
+        setattr(Trainer, self.part, begun)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,9 +210,9 @@ class RecordsInputs:
 
         import torch
 
-        from finetune_trainer.backends import sft
+        from finetune_trainer.backends.trainer import Trainer
 
-        usual = sft.Trainer.run
+        usual = Trainer.run
         seen: list[dict[str, Any]] = []
 
         def keep(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -224,4 +224,4 @@ class RecordsInputs:
             usual(trainer)
             self.path.write_bytes(pickle.dumps(seen))
 
-        sft.Trainer.run = run  # type: ignore[assignment, method-assign]
+        Trainer.run = run  # type: ignore[assignment, method-assign]

@@ -48,7 +48,8 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     import numpy as np
 
     from finetune_trainer import backends
-    from finetune_trainer.backends import Order, sft
+    from finetune_trainer.backends import Order
+    from finetune_trainer.backends.trainer import Trainer
     from finetune_trainer.dataset import Tokens
     from finetune_trainer.ladder import Rung
 
@@ -74,14 +75,14 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     def run(made: Any) -> None:
         raise _Ready(made)
 
-    usual = sft.Trainer.run
-    sft.Trainer.run = run  # type: ignore[assignment, method-assign]
+    usual = Trainer.run
+    Trainer.run = run  # type: ignore[assignment, method-assign]
     try:
         backends.load(recipe.advanced.backend).train(order, None, Path())  # type: ignore[arg-type]
     except _Ready as ready:
         return ready.args[0]
     finally:
-        sft.Trainer.run = usual  # type: ignore[method-assign]
+        Trainer.run = usual  # type: ignore[method-assign]
     raise AssertionError("the backend did not run its trainer")
 
 

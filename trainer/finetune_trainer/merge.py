@@ -24,9 +24,9 @@ from finetune_trainer import (
     folding,
     manifest,
     merged_config,
+    outcome,
     shards,
     stage_base,
-    train,
 )
 from finetune_trainer.errors import NotMergeable, ResumeRefused, full_volume_named
 from finetune_trainer.layout import Layout
@@ -101,7 +101,7 @@ def _request(
         for entry in base_manifest.files:
             if not entry.name.endswith(SHARD):
                 manifest.check_digest(layout.base, entry)
-        trained = manifest.verify(layout.adapter, kind=train.KIND, key=job.revision)
+        trained = manifest.verify(layout.adapter, kind=outcome.KIND, key=job.revision)
     except manifest.ManifestError as problem:
         raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
     if trained.facts["baseCommit"] != base_manifest.facts["baseCommit"]:

@@ -7,22 +7,18 @@ planned step was done.
 
 import gc
 import math
-import shutil
 from pathlib import Path
-from typing import Any
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
 from finetune_trainer import (
     backends,
     checkpoints,
-    describe,
     device,
     manifest,
-    reference,
+    outcome,
     stage,
     stage_estimate,
-    stage_rows,
 )
 from finetune_trainer.curves import Curves
 from finetune_trainer.dataset import HELD_OUT, TRAIN, Tokens
@@ -39,12 +35,11 @@ from finetune_trainer.evaluations import Evaluations
 from finetune_trainer.guards import Cadence, Monitor
 from finetune_trainer.ladder import Ladder, Rung
 from finetune_trainer.layout import Layout
-from finetune_trainer.model_card import Story
+from finetune_trainer.outcome import KIND, Finished
 from finetune_trainer.progress import Progress, log
 from finetune_trainer.signals import StopRequest
 from finetune_trainer.usage import Usage, ending
 
-KIND = "adapter"
 DEFAULT_MICRO_BATCH = 2
 SAVE_AT_LEAST_EVERY = 100
 
@@ -62,7 +57,7 @@ def run(
     if found is not None:
         progress.ratio(1.0)
         with full_volume_named(layout.work, "recording the reference"):
-            return _result(found, layout, "trained already")
+            return outcome.result(found, layout, "trained already")
     staged = stage.staged(layout, job, hashes=False)
     if staged is None:
         raise ResumeRefused(
@@ -108,7 +103,22 @@ class _Run:
         trained = self._rolled_back_once()
         if not trained.complete:
             self._say_why_it_stopped(trained.step)
-        return self._publish(trained)
+        finished = Finished(
+            job=self.job,
+            layout=self.layout,
+            base=self.base,
+            data=self.data,
+            max_steps=self.max_steps,
+            rung=self.rung,
+            versions=self.backend.versions(),
+            evaluations=self.evaluations,
+            curves=self.curves,
+            loss=self.progress.get("train_loss"),
+            gpu_seconds=self.usage.record(),
+            trained=trained,
+        )
+        published = outcome.publish(finished)
+        return outcome.result(published, self.layout, finished.message)
 
     def _first_rung(self) -> Rung:
         """Start where the last checkpoint was: a rung that did not fit once is not tried again."""
@@ -261,96 +271,3 @@ class _Run:
             f"the training ended at step {step} of {self.max_steps} for no known reason: it goes "
             "on from its checkpoint"
         )
-
-    def _publish(self, trained: backends.Trained) -> Result:
-        quantization = self.job.training.advanced.quantization
-        kept = self.evaluations.kept or self.evaluations.last
-        template = self.layout.dataset / stage_rows.TEMPLATE
-        scratch = self.layout.scratch("adapter")
-        if template.is_file():
-            shutil.copyfile(template, scratch / template.name)
-        if trained.quantized.scales:
-            trained.quantized.save(scratch)
-        facts: dict[str, Any] = {
-            "source": self.base.facts["source"],
-            "baseCommit": self.base.facts["baseCommit"],
-            "datasetDigest": self.data.digest,
-            "globalStep": trained.step,
-            "maxSteps": self.max_steps,
-            "loss": self.progress.get("train_loss"),
-            "evalLoss": kept.loss if kept else None,
-            "evaluations": self.evaluations.as_facts(),
-            "adapterStep": self._adapter_step(trained),
-            "gpuSeconds": round(self.usage.record(), 1),
-            "microBatch": self.rung.micro_batch,
-            "offload": self.rung.offload,
-            "backend": self.job.training.advanced.backend,
-            "attention": trained.attention,
-            "device": trained.device,
-            "versions": self.backend.versions(),
-            "quantizedModules": dict(trained.quantized.digests),
-            "quantization": quantization.model_dump(mode="json", by_alias=True),
-            "warnings": [*self.data.facts["warnings"], *trained.notes],
-        }
-        story = Story(
-            job=self.job,
-            base=self.base.facts,
-            data=self.data.facts,
-            trained=facts,
-            curves=self.curves,
-            peak=device.memory_peak(),
-        )
-        facts["warnings"] = [*facts["warnings"], *describe.write(scratch, story)]
-        published = manifest.publish(
-            scratch, self.layout.adapter, kind=KIND, key=self.job.revision, facts=facts
-        )
-        manifest.sweep(self.layout.work)
-        return _result(published, self.layout, self._how_it_ended(trained))
-
-    def _adapter_step(self, trained: backends.Trained) -> int:
-        lowest = self.evaluations.kept
-        return lowest.step if lowest else trained.step
-
-    def _how_it_ended(self, trained: backends.Trained) -> str:
-        done = f"all {self.max_steps} steps are done"
-        if trained.step < self.max_steps:
-            done = f"ended early, at step {trained.step} of {self.max_steps}"
-        lowest = self.evaluations.kept
-        if lowest is None:
-            return done
-        return (
-            f"{done}; the adapter is that of step {lowest.step}, where the loss on the held-out "
-            f"rows was lowest: {lowest.loss:.4f}"
-        )
-
-
-def _result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
-    """Record the reference, which a kill may have cut off, and say what was trained."""
-    facts = adapter.facts
-    recorded = reference.ensure(layout, adapter)
-    total = max(facts["gpuSeconds"], recorded.seconds)
-    log(
-        f"the reference took {recorded.seconds:.1f} s, "
-        f"{100 * recorded.seconds / total:.1f} % of the GPU's {total:.0f} s"
-    )
-    return Result(
-        stage="train",
-        outcome="completed",
-        reason="Completed",
-        message=message,
-        global_step=facts["globalStep"],
-        max_steps=facts["maxSteps"],
-        loss=facts["loss"],
-        eval_loss=facts["evalLoss"],
-        gpu_seconds=facts["gpuSeconds"],
-        artifacts={
-            "adapter": adapter.digest,
-            "baseCommit": facts["baseCommit"],
-            "datasetDigest": facts["datasetDigest"],
-            "backend": f"{facts['backend']} {facts['versions'][facts['backend']]}",
-            "attention": facts["attention"],
-            "device": facts["device"],
-            **({"evaluation": recorded.evaluation} if recorded.evaluation else {}),
-        },
-        warnings=[*facts["warnings"], *recorded.warnings],
-    )
