@@ -10,13 +10,17 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The interpreter puts this folder itself on the path; packages are found from these.
-sys.path[0:1] = [str(REPOSITORY), *(str(REPOSITORY / name) for name in ("crds", "dev", "operator"))]
+sys.path[0:1] = [
+    str(REPOSITORY),
+    *(str(REPOSITORY / name) for name in ("crds", "dev", "operator", "trainer")),
+]
 
 DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
 COMMANDS = {
     "quickstart": "the quickstart, once, on the local cluster",
     "scale": "many jobs at once, through the whole life",
     "idle": "many jobs that train, and nothing happens",
+    "merge": "the merge against a copy of the same bytes, and against PEFT's",
     "soak": "users that never rest, and a replica killed every 20 seconds",
 }
 

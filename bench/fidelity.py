@@ -1,0 +1,96 @@
+"""How close a merged model is to the one that was trained: 4-bit base and adapter."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import timed
+from finetune_trainer.layout import Layout
+
+ROWS, LENGTH = 4, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergences:
+    """Mean Kullback-Leibler divergences of the next token from the trained model's, in nats."""
+
+    original: float
+    dequantized: float
+
+
+def same(ours: Path, theirs: Path) -> bool:
+    """Tell whether two models hold the same tensors; names, types and every bit."""
+    import torch
+    from safetensors import safe_open
+
+    def where(folder: Path) -> dict[str, Any]:
+        files: list[Any] = [safe_open(path, "pt") for path in folder.glob("*.safetensors")]
+        return {name: file for file in files for name in file.keys()}  # noqa: SIM118
+
+    left, right = where(ours), where(theirs)
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name].get_tensor(name), right[name].get_tensor(name)) for name in left
+    )
+
+
+def divergences(layout: Layout) -> Divergences:
+    """Compare the builds ``original`` and ``dequantized`` of a volume, on random tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        # One after the other, so that only one model in float32 is in memory.
+        timed.run(_trained, layout, Path(folder, "trained"))
+        found = {}
+        for base in ("original", "dequantized"):
+            timed.run(_merged, layout.merged(base), Path(folder, base))
+            found[base] = _divergence(Path(folder, "trained"), Path(folder, base))
+    return Divergences(**found)
+
+
+def _trained(layout: Layout, target: Path) -> None:
+    import peft
+    import torch
+    import transformers
+
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        layout.base,
+        dtype=torch.bfloat16,
+        quantization_config=transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        ),
+    )
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # Repacked for AVX512-BF16, the weights would be computed with in bfloat16.
+            module.support_avx512bf16_for_cpu = False
+        else:
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
+    _save_scores(peft.PeftModel.from_pretrained(base, layout.adapter), target)
+
+
+def _merged(folder: Path, target: Path) -> None:
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    _save_scores(model, target)
+
+
+def _save_scores(model: Any, target: Path) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(0, model.config.vocab_size, (ROWS, LENGTH), generator=generator)
+    with torch.no_grad():
+        scores = model.eval()(input_ids=ids).logits.float().log_softmax(-1)
+    torch.save(scores, target)
+
+
+def _divergence(reference: Path, found: Path) -> float:
+    import torch
+
+    p, q = torch.load(reference).double(), torch.load(found).double()
+    return float((p.exp() * (p - q)).sum(-1).mean())

@@ -1,0 +1,186 @@
+"""The merge against a copy of the same bytes, which it cannot beat, and against PEFT's own.
+
+One run: for each base, rounds of copy and both merges, each from a cold page cache; then PEFT's
+load, merge and save. The copy is cp and a sync of what it wrote. PEFT's files are not synced, and
+nothing of it is hashed or checked, while our merge does all of that in its time.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import fidelity, models, timed
+from bench.table import table
+from finetune_trainer.layout import Layout
+
+DTYPE = "bfloat16"
+"""The bases' own, so that PEFT loads, adds and saves without a conversion."""
+IMPORTS = {
+    "cp + sync": (),
+    "PEFT": ("torch", "transformers", "peft"),
+    "original": ("finetune_trainer.merge",),
+    "dequantized": ("finetune_trainer.merge", "bitsandbytes.functional"),
+}
+"""What is imported before the clock starts."""
+TIMES_COPY = {"original": 1.5, "dequantized": 4.0}
+TIMES_PEFT = 2.5
+MEMORY = 512 * 2**20
+CLOSER = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One base: what each way took, and the widths it was measured on."""
+
+    shape: models.Shape
+    bytes: int
+    costs: Mapping[str, timed.Cost]
+    same_as_peft: bool
+    kl: fidelity.Divergences | None
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add what this measurement can be told."""
+    command.add_argument("--rounds", type=int, default=3, help="of copy and merges; medians count")
+    command.add_argument("--work", type=Path, help="keep the volumes here, and use those there")
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Measure; return the tables."""
+    work = options.work or Path(tempfile.mkdtemp(prefix="bench-merge-"))
+    found = []
+    try:
+        for name, shape in (("small", models.SMALL), ("wide", models.WIDE)):
+            print(f"==> {shape.name}", flush=True)
+            found.append(_measure(work / name, shape, rounds=options.rounds))
+    finally:
+        if options.work is None:
+            shutil.rmtree(work)
+    return "\n".join(_markdown(each) for each in found)
+
+
+def stream(work: Path, base: str) -> None:
+    """Run the trainer's merge stage; the build is named after the base."""
+    from finetune_trainer import merge
+    from finetune_trainer.progress import Progress
+
+    progress = Progress("merge")
+    merge.run(models.job(), Layout(work=work), progress, build=base, dtype=DTYPE, base=base)
+
+
+def peft(work: Path) -> None:
+    """Load the base, merge the adapter into it, save it: PEFT's documented way."""
+    import torch
+    import transformers
+    from peft import PeftModel
+
+    layout = Layout(work=work)
+    dtype = getattr(torch, DTYPE)
+    base = transformers.AutoModelForCausalLM.from_pretrained(layout.base, dtype=dtype)
+    merged = PeftModel.from_pretrained(base, layout.adapter).merge_and_unload()
+    merged.save_pretrained(work / "peft", max_shard_size="1GB")
+
+
+def copy(work: Path) -> None:
+    """Copy the base with cp, and bring the copy to disk."""
+    target = work / "copy"
+    subprocess.run(["cp", "-r", str(Layout(work=work).base), str(target)], check=True)
+    subprocess.run(["sync", *map(str, target.iterdir())], check=True)
+
+
+def _measure(work: Path, shape: models.Shape, *, rounds: int) -> Measured:
+    layout = Layout(work=work)
+    if not layout.adapter.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        timed.run(models.make, layout, shape)
+    ways: dict[str, tuple[Callable[..., None], tuple[Any, ...], Path]] = {}
+    ways["cp + sync"] = copy, (work,), work / "copy"
+    for base in TIMES_COPY:
+        ways[base] = stream, (work, base), layout.merged(base)
+    order = [*list(ways) * rounds, "PEFT"]
+    ways["PEFT"] = peft, (work,), work / "peft"
+    cold = [path for folder in (layout.base, layout.adapter) for path in folder.iterdir()]
+    costs: dict[str, list[timed.Cost]] = {name: [] for name in ways}
+    for name in order:
+        function, arguments, written = ways[name]
+        shutil.rmtree(written, ignore_errors=True)
+        os.sync()
+        cost = timed.run(function, *arguments, imports=IMPORTS[name], cold=cold)
+        costs[name].append(cost)
+        print(f"    {name}: {cost.seconds:.2f} s, {_mib(cost)}", flush=True)
+    weights = list(layout.base.glob("*.safetensors"))
+    return Measured(
+        shape=shape,
+        bytes=sum(path.stat().st_size for path in weights),
+        costs={name: _median(each) for name, each in costs.items()},
+        same_as_peft=fidelity.same(layout.merged("original"), work / "peft"),
+        kl=fidelity.divergences(layout) if shape is models.SMALL else None,
+    )
+
+
+def _median(costs: list[timed.Cost]) -> timed.Cost:
+    return timed.Cost(
+        seconds=statistics.median(each.seconds for each in costs),
+        anonymous=max(each.anonymous for each in costs),
+    )
+
+
+def _markdown(found: Measured) -> str:
+    copied, theirs = found.costs["cp + sync"].seconds, found.costs["PEFT"]
+    rows = [
+        ("`cp` + `sync`", f"{copied:.2f}", "1", "", ""),
+        (
+            "PEFT: load, merge, save",
+            f"{theirs.seconds:.2f}",
+            f"{theirs.seconds / copied:.2f}",
+            "1",
+            _mib(theirs),
+        ),
+    ]
+    for base, goal in TIMES_COPY.items():
+        cost = found.costs[base]
+        times, faster = cost.seconds / copied, theirs.seconds / cost.seconds
+        against = f"{faster:.2f}"
+        if base == "original":
+            against += f" (goal {TIMES_PEFT}, {_verdict(faster >= TIMES_PEFT)})"
+        rows.append(
+            (
+                f"merge, `{base}`",
+                f"{cost.seconds:.2f}",
+                f"{times:.2f} (goal {goal}, {_verdict(times <= goal)})",
+                against,
+                f"{_mib(cost)} (goal {MEMORY >> 20} MiB, {_verdict(cost.anonymous < MEMORY)})",
+            )
+        )
+    parts = [
+        f"{found.shape.name}: {found.bytes / 1e9:.2f} GB in {DTYPE}, LoRA r = {models.RANK} on all "
+        "linear layers.",
+        "",
+        table(("", "seconds", "times the copy", "times faster than PEFT", "own memory"), rows),
+        "",
+        "`original` is what PEFT wrote, bit for bit: " + ("yes." if found.same_as_peft else "NO."),
+    ]
+    if found.kl is not None:
+        closer = found.kl.original / found.kl.dequantized
+        parts += [
+            "",
+            "Kullback-Leibler divergence from the 4-bit model with its adapter, in nats a token: "
+            f"`original` {found.kl.original:.3g}, `dequantized` {found.kl.dequantized:.3g}, "
+            f"{closer:.0f} times closer (goal {CLOSER:.0f}, {_verdict(closer >= CLOSER)}).",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _mib(cost: timed.Cost) -> str:
+    return f"{cost.anonymous / 2**20:.0f} MiB"
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "missed"

@@ -1,0 +1,113 @@
+"""Volumes with something to merge: bases of real widths with random weights, adapters likewise.
+
+What a merge costs does not depend on what the weights say. How close its result is to the model
+that was trained does, a little: random weights have no outliers, which 4 bits hold badly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.trainer import tiny
+
+from finetune_api.job import JobConfig
+from finetune_trainer import manifest, stage_base, train
+from finetune_trainer.layout import Layout
+
+VOCABULARY = 128256
+RANK, ALPHA = 16, 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A Llama: ``config`` are settings of transformers' LlamaConfig."""
+
+    name: str
+    config: Mapping[str, Any]
+
+
+SMALL = Shape(
+    name="1.2 B parameters (widths of Llama 3.2 1B, tied)",
+    config={
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+)
+WIDE = Shape(
+    name="3.6 GiB (widths of Llama 3 8B, 4 layers)",
+    config={
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+    },
+)
+
+
+def job() -> JobConfig:
+    """Return the job that both stages before the merge would have run for."""
+    return JobConfig.model_validate(tiny.job("hf://bench/base", "hf://bench/rows"))
+
+
+def make(layout: Layout, shape: Shape) -> None:
+    """Publish a base and an adapter for it, as staging and training leave them on a volume."""
+    import peft
+    import torch
+    import transformers
+
+    from finetune_trainer import quantized
+
+    torch.manual_seed(1)
+    facts: dict[str, Any] = {"source": "hf://bench/base", "baseCommit": "0" * 40}
+    scratch = manifest.fresh(layout.scratch("base"))
+    _random_model(shape).save_pretrained(scratch, max_shard_size="1GB")
+    manifest.publish(scratch, layout.base, kind=stage_base.KIND, key=job().revision, facts=facts)
+
+    wanted = job().training.advanced.quantization
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        layout.base,
+        dtype=torch.bfloat16,
+        quantization_config=transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=wanted.type,
+            bnb_4bit_use_double_quant=wanted.double_quant,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        ),
+    )
+    recorded = quantized.record(model)
+    scratch = manifest.fresh(layout.scratch("adapter"))
+    recorded.save(scratch)
+    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear")
+    adapted = peft.get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.01)
+    adapted.save_pretrained(scratch)
+    facts |= {
+        "datasetDigest": "",
+        "versions": {},
+        "quantizedModules": dict(recorded.digests),
+        "quantization": wanted.model_dump(mode="json", by_alias=True),
+    }
+    manifest.publish(scratch, layout.adapter, kind=train.KIND, key=job().revision, facts=facts)
+
+
+def _random_model(shape: Shape) -> Any:
+    import torch
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=2048, **shape.config
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        return transformers.LlamaForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,85 @@
+"""One function in a process of its own: its wall time without the interpreter's start, its memory.
+
+The process imports first and then waits; while the function runs, the memory that is the process's
+own (RssAnon: neither mapped files nor the page cache) is looked at every few milliseconds.
+"""
+
+import importlib
+import multiprocessing
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+LOOK_SECONDS = 0.003
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Wall seconds, and the highest anonymous memory in bytes, the interpreter's included."""
+
+    seconds: float
+    anonymous: int
+
+
+def run(
+    function: Callable[..., None],
+    *arguments: Any,
+    imports: Sequence[str] = (),
+    cold: Iterable[Path] = (),
+) -> Cost:
+    """Run a module's function in a new process.
+
+    imports: modules that are there before the clock starts. cold: files that are not in the page
+    cache then.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_child, args=(theirs, imports, function, arguments))
+    process.start()
+    theirs.close()
+    ours.recv()
+    for path in cold:
+        drop(path)
+    os.sync()
+    peak = _anonymous(process.pid)
+    ours.send(None)
+    while not ours.poll(LOOK_SECONDS):
+        peak = max(peak, _anonymous(process.pid))
+    seconds: float = ours.recv()
+    process.join()
+    return Cost(seconds=seconds, anonymous=peak)
+
+
+def drop(path: Path) -> None:
+    """Let the kernel forget a file's pages, so that it is read from disk again."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _child(
+    pipe: Connection,
+    imports: Sequence[str],
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    for name in imports:
+        importlib.import_module(name)
+    pipe.send(None)
+    pipe.recv()
+    began = time.monotonic()
+    function(*arguments)
+    pipe.send(time.monotonic() - began)
+
+
+def _anonymous(process: int | None) -> int:
+    found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.M)
+    return int(found[1]) * 1024 if found else 0
