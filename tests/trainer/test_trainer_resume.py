@@ -51,6 +51,13 @@ def uninterrupted_packed(make: MakeWorkshop) -> Workshop:
     return workshop
 
 
+@pytest.fixture(scope="module")
+def uninterrupted_on_unsloth(make: MakeWorkshop) -> Workshop:
+    workshop = make(**tiny.merged(RECIPE, {"training": {"advanced": {"backend": "unsloth"}}}))
+    workshop.stage_and_train()
+    return workshop
+
+
 def staged(make: MakeWorkshop, like: Workshop) -> Workshop:
     """Return a job that is staged but not trained, without staging it again."""
     workshop = make()
@@ -128,7 +135,11 @@ def test_a_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Works
     assert adapter(workshop) == adapter(uninterrupted)
 
 
-def test_sigterm_saves_and_says_so(make: MakeWorkshop, uninterrupted: Workshop) -> None:
+@pytest.mark.parametrize("like", ["uninterrupted", "uninterrupted_on_unsloth"])
+def test_sigterm_saves_and_says_so(
+    make: MakeWorkshop, request: pytest.FixtureRequest, like: str
+) -> None:
+    uninterrupted: Workshop = request.getfixturevalue(like)
     workshop = staged(make, uninterrupted)
     workshop.write(tiny.merged(uninterrupted.job, {"training": {"advanced": {"saveSteps": 1000}}}))
     running = workshop.start("train")
