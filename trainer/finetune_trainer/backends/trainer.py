@@ -36,12 +36,6 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                 return
         self.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log without TRL's metrics of a pass through the head that is not made (``head``)."""
-        for name in ("entropy", "mean_token_accuracy"):
-            self._metrics["train"].pop(name, None)
-        super().log(logs, start_time)
-
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         # The stock method logs, and the report refuses a loss that is not finite: nothing is saved
         # after one. The checkpoint comes before the evaluation, which may take long.

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune_api.recipe import Training
 from finetune_trainer import device as devices
-from finetune_trainer.backends import Order, Trained, head, sft, words
+from finetune_trainer.backends import Order, Trained, sft, words
 from finetune_trainer.device import Device
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.guards import Monitor
@@ -36,7 +36,6 @@ class TrlBackend:
 
     def train(self, order: Order, monitor: Monitor, adapter: Path) -> Trained:
         """Train, and save the adapter into ``adapter`` if all steps were done."""
-        head.install()
         return sft.train(order, monitor, adapter, sft.Library(load=_load, adapt=_adapt))
 
 
