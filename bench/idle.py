@@ -30,7 +30,7 @@ def measure(options: argparse.Namespace) -> str:
     """Measure and return the table."""
     with (
         scale.cluster() as (plane, folder),
-        operator(plane, folder, scale.quiet(CONFIG)) as running,
+        operator(plane, folder, scale.quiet(CONFIG), prelude=AT_ONCE) as running,
     ):
         return asyncio.run(_rest(plane, running, options.jobs, options.minutes))
 

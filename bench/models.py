@@ -11,7 +11,7 @@ from typing import Any
 from tests.trainer import tiny
 
 from finetune_api.job import JobConfig
-from finetune_trainer import manifest, stage_base, train
+from finetune_trainer import manifest, outcome, stage_base
 from finetune_trainer.layout import Layout
 
 VOCABULARY = 128256
@@ -95,7 +95,7 @@ def make(layout: Layout, shape: Shape) -> None:
         "quantizedModules": dict(recorded.digests),
         "quantization": wanted.model_dump(mode="json", by_alias=True),
     }
-    manifest.publish(scratch, layout.adapter, kind=train.KIND, key=job().revision, facts=facts)
+    manifest.publish(scratch, layout.adapter, kind=outcome.KIND, key=job().revision, facts=facts)
 
 
 def _random_model(shape: Shape) -> Any:

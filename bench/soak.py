@@ -124,12 +124,16 @@ async def _soak(
             users = asyncio.create_task(_users(api, world, done, chance))
             began, kill_at = time.monotonic(), KILL_SECONDS
             while (passed := time.monotonic() - began) < seconds:
+                if users.done():
+                    users.result()
                 if passed > kill_at:
                     kill_at += KILL_SECONDS
                     await replicas.kill(api, leader=passed < seconds / 2)
                 memory.append((int(8 * passed / seconds), _resident(replicas.oldest())))
                 await asyncio.sleep(1)
             users.cancel()
+            await asyncio.wait([users])
+            await asyncio.sleep(1)  # The event of the last creation arrives.
             there = len(world.moments)
             ready = sum(each.ready is not None for each in world.moments.values())
             print("==> every job is deleted", flush=True)

@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer import threads
+
 LOOK_SECONDS = 0.003
 
 
@@ -37,6 +39,8 @@ def run(
     imports: modules that are there before the clock starts. cold: files that are not in the page
     cache then.
     """
+    # As in the trainer; the new process loads OpenMP before anything of its own runs.
+    threads.configure(os.environ)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_child, args=(theirs, imports, function, arguments))

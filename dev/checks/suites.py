@@ -17,7 +17,6 @@ from cluster.phases import say
 from cluster.shell import TAIL_LINES
 
 RESULTS = paths.CACHE / "tests"
-NO_TESTS_COLLECTED = 5
 _lock = threading.Lock()
 
 

@@ -18,7 +18,6 @@ from cluster.shell import run
 CNI_BINARIES = "/usr/lib/cni"
 CNI_CONFIG = paths.ETC / "cni"
 REGISTRY_HOSTS = paths.ETC / "registries"
-NETWORK_NAMESPACES = paths.CONTAINERD_STATE / "io.containerd.grpc.v1.cri" / "netns"
 
 
 def write_config(pause_image: str) -> Path:

@@ -6,7 +6,6 @@ the output to a file and names it in the error; :func:`capture` returns standard
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -83,11 +82,6 @@ def run(
 def capture(command: Sequence[str], **options: Any) -> str:
     """Standard output of a command that must succeed, stripped."""
     return run(command, **options).stdout.strip()
-
-
-def capture_json(command: Sequence[str], **options: Any) -> Any:
-    """Standard output of a command that must succeed, parsed as JSON."""
-    return json.loads(capture(command, **options))
 
 
 def logged(

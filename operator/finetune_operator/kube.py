@@ -80,7 +80,7 @@ class Kube:
         kind = KINDS["FineTuneJob"]
         try:
             found = await self._call("GET", f"/apis/{kind.api_version}")
-            served = {resource["name"] for resource in found["resources"]}
+            served = {resource["name"] for resource in found.get("resources") or ()}
         except NotFound:
             served = set()
         missing = {kind.plural, f"{kind.plural}/status"} - served
@@ -279,7 +279,9 @@ class Kube:
                 limit = aiohttp.ClientTimeout(total=None, connect=self._seconds / 2)
                 answer = await self._send(method, path, query, body, content_type, accept, limit)
                 text = await answer.read()
-            code = str(answer.status)
+                code = str(answer.status)
+                if answer.status == 401:
+                    await self._renew(self._api.configuration)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             cause = str(error) or type(error).__name__
             raise Transient(f"{method} {path}: {cause}") from error
@@ -287,8 +289,6 @@ class Kube:
             metrics.REQUESTS.labels(code, method, self._host).inc()
             metrics.REQUEST_SECONDS.labels(method, self._host).observe(time.monotonic() - started)
         decoded = _decoded(text)
-        if answer.status == 401:
-            await self._renew(self._api.configuration)
         if answer.status >= 300:
             after = answer.headers.get("Retry-After", "")
             raise error_of(method, path, answer.status, decoded, after)

@@ -7,14 +7,23 @@ know no token file and no ``exec`` of a kubeconfig, and want the cluster's DNS t
 Credentials that were refused are read anew: a token in a file is exchanged long before it ends.
 """
 
+import asyncio
 import os
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import kopf
+import yaml
 from kubernetes.aio import config as kube_config
+from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from finetune_operator.errors import Transient
+
+AGAIN_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
+FOREVER = timedelta(days=3650)
 
 
 async def read(configuration: Configuration) -> None:
@@ -25,7 +34,7 @@ async def read(configuration: Configuration) -> None:
             kube_config.load_incluster_config(client_configuration=configuration)
         else:
             await kube_config.load_kube_config(file, client_configuration=configuration)
-    except (kube_config.ConfigException, OSError) as error:
+    except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
         raise Transient(
             f"no way to an API server: {error}; run in a pod with a service account, or set "
             "KUBECONFIG"
@@ -33,9 +42,17 @@ async def read(configuration: Configuration) -> None:
 
 
 async def for_kopf(**_: Any) -> kopf.ConnectionInfo:
-    """Return the same for kopf, which asks anew once it is refused. Raises Transient."""
-    configuration = Configuration()
-    await read(configuration)
+    """Return the same for kopf, once it is of use. Raises Transient.
+
+    kopf asks anew when it is refused, and ends where it gets nothing that it has not tried before:
+    so it gets what is accepted, and with a mark by which it is never the same.
+    """
+    while True:
+        configuration = Configuration()
+        await read(configuration)
+        if not await _refused(configuration):
+            break
+        await asyncio.sleep(AGAIN_SECONDS)
     scheme, _space, token = configuration.api_key.get("BearerToken", "").partition(" ")
     return kopf.ConnectionInfo(
         server=configuration.host,
@@ -46,4 +63,19 @@ async def for_kopf(**_: Any) -> kopf.ConnectionInfo:
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
         proxy_url=configuration.proxy,
+        expiration=datetime.now(UTC) + FOREVER,
     )
+
+
+async def _refused(configuration: Configuration) -> bool:
+    """Tell whether the API server does not know these credentials; one that is away may do so."""
+    async with ApiClient(configuration) as api:
+        limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        verb, url, headers, body, _form = await api.param_serialize(
+            "GET", "/version", auth_settings=["BearerToken"]
+        )
+        try:
+            answer = await api.call_api(verb, url, headers, body, _request_timeout=limit)
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return False
+        return bool(answer.status == 401)

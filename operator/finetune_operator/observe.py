@@ -122,8 +122,18 @@ def talkative(pods: Iterable[Object]) -> Object | None:
 
 
 def silent(seen: Observed) -> bool:
-    """Tell whether a pod that should run did not answer: it may have ended."""
-    return seen.progress is None and talkative(seen.pods) is not None
+    """Tell whether a look without reads may have missed an end.
+
+    A pod that should run did not answer; or one has ended whose Job is not known to have.
+    """
+    if seen.progress is None and talkative(seen.pods) is not None:
+        return True
+    return any(
+        outcome.pod_has_ended(pod)
+        for job in seen.jobs
+        if not outcome.is_over(job)
+        for pod in outcome.pods_of(job, seen.pods)[-1:]
+    )
 
 
 async def _warnings(kube: Kube, namespace: str, seen: Observed) -> tuple[Object, ...]:

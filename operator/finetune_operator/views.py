@@ -20,6 +20,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_operator.children.names import left_by_an_earlier_job
 from finetune_operator.state import LISTS, Key, Object, Observed
 
 FINETUNEJOB = "FineTuneJob"
@@ -105,10 +106,16 @@ class Views:
         if key not in self._told:
             return
         watched = (getattr(view.seen, LISTS[kind]) for kind in DECISIVE & LISTS.keys())
+        # No event tells when the last of these has gone.
+        unwatched = {
+            kind
+            for kind in LISTS.keys() - DECISIVE
+            if any(_goes(view.seen.job, each) for each in getattr(view.seen, LISTS[kind]))
+        }
         self._kept[key] = _Kept(
             packed=_packed(view.seen),
             versions=frozenset(version_of(each) for children in watched for each in children),
-            outdated=frozenset(view.outdated),
+            outdated=frozenset(view.outdated | unwatched),
             due=due,
         )
 
@@ -130,6 +137,10 @@ class Views:
 def version_of(each: Object) -> int:
     """Return a number that stands for an object in its present version."""
     return hash((each["metadata"]["uid"], each["metadata"]["resourceVersion"]))
+
+
+def _goes(job: Object, child: Object) -> bool:
+    return "deletionTimestamp" in child["metadata"] or left_by_an_earlier_job(job, child)
 
 
 def _packed(seen: Observed) -> bytes:

@@ -143,6 +143,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.error_backoffs = Patience()
     chosen.queueing.idle_timeout = 1.0
     chosen.queueing.exit_timeout = 0.5
+    # Where kopf's own end hangs, it kills the process: better a new one than one without watches.
     chosen.process.ultimate_exiting_timeout = 20
     for group, _, plural in CHILDREN.values():
         # The only form that kopf matches: 'batch/jobs' is taken without a word and selects nothing.

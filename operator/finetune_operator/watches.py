@@ -1,9 +1,9 @@
 """kopf's watches, kept up: where kopf gives up, it begins anew.
 
 kopf waits for an API server that is away, busy or broken (``wakeups.settings``), and ends at
-anything else: the CRD is gone, a list took too long, credentials were refused and there are no
-others yet, a stream was garbage. Then all is listed and watched anew, as soon as FineTuneJobs are
-served. The work goes on meanwhile, by resyncs and by the jobs' own delays.
+anything else: the CRD is gone, a list took too long, a stream was garbage. Then all is listed and
+watched anew, as soon as FineTuneJobs are served. The work goes on meanwhile, by resyncs and by the
+jobs' own delays.
 
 kopf takes the event loop that it runs in for its own, and cancels every task of it when it ends.
 So it gets one of its own, in a thread.

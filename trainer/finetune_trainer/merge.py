@@ -225,11 +225,14 @@ def _intact(request: Request, name: str) -> Iterator[None]:
     (entry,) = (each for each in request.base_manifest.files if each.name == name)
     with ThreadPoolExecutor(1, "shard-digest") as pool:
         checked = pool.submit(manifest.check_digest, request.layout.base, entry)
-        yield
         try:
-            checked.result()
-        except manifest.ManifestError as problem:
-            raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
+            yield
+        finally:
+            # First: whatever else is wrong may come from a shard that is not what it was.
+            try:
+                checked.result()
+            except manifest.ManifestError as problem:
+                raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
 
 
 def _beside_the_weights(request: Request, names: list[str], *, total: int) -> None:

@@ -158,13 +158,13 @@ class Writer:
             try:
                 self._file.write(piece)
                 self._sha256.update(piece)
+                at += len(piece)
+                if at - begun >= WRITE_BEHIND:
+                    self._file.flush()
+                    begin_writing(self._file.fileno(), begun, at - begun)
+                    begun = at
             except BaseException as error:
                 self._error = error
-            at += len(piece)
-            if at - begun >= WRITE_BEHIND:
-                self._file.flush()
-                begin_writing(self._file.fileno(), begun, at - begun)
-                begun = at
 
 
 def begin_writing(descriptor: int, start: int, size: int) -> None:

@@ -167,3 +167,17 @@ async def test_a_job_that_is_gone_is_gone() -> None:
     before = await observe(kube, *KEY, nothing)
     del kube.objects["FineTuneJob", *KEY]
     assert await observe(kube, *KEY, nothing, before=before, kinds={"FineTuneJob"}) is None
+
+
+@pytest.mark.parametrize("kind", sorted(LISTS))
+@pytest.mark.parametrize("goes", ["deleted", "of an earlier job", "stays"])
+def test_of_what_is_not_watched_nothing_else_tells_that_it_has_gone(kind: str, goes: str) -> None:
+    each = child(kind, "c", owner="before" if goes == "of an earlier job" else "uid-of-demo")
+    each["metadata"] |= {"uid": "c", "resourceVersion": "1"}
+    if goes == "deleted":
+        each["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    views = Views()
+    views.begin(KEY)
+    lists: dict[str, Any] = {LISTS[kind]: (each,)}
+    views.keep(KEY, View(seen=Observed(job=job(), **lists)), due=10)
+    assert outdated(views) == (set() if goes == "stays" or kind in DECISIVE else {kind})
