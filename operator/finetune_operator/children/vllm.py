@@ -25,9 +25,9 @@ STARTUP_PERIOD = 2
 LEAVE_SECONDS = 5
 """Time for every node to hear that a pod takes no more requests."""
 
-DRAIN_SECONDS = 45
+DRAIN_SECONDS = 30
 """Time for running requests to end. While vLLM still imports it hears no signal, so a pod that is
-deleted then holds its GPU and its volume for all of ``GRACE_SECONDS``."""
+deleted then holds its GPU and its volume for all of ``GRACE_SECONDS``, less than a minute."""
 
 GRACE_SECONDS = LEAVE_SECONDS + DRAIN_SECONDS + 10
 STARTUP_SECONDS = 300
