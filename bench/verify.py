@@ -1,0 +1,247 @@
+"""``python bench verify``: honest rollouts that must pass, and faults that must not, on real vLLM.
+
+Two jobs of the same rows: one is computed in float32, as the local cluster is set up, the other in
+the 16-bit format of what is served, as on a card; for that the operator is installed with another
+value, and with its own again at the end. Every rollout is an edit of a job that serves.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.e2e import gpus, recorder
+from tests.e2e.loading import under_load
+from tests.e2e.planting import FOUND_BY, candidate
+from tests.e2e.target import Cluster, local_kubectl, namespaces
+from tests.e2e.tuning import Tuning, condition, small
+
+from bench.table import table
+from cluster import install, kubectl
+
+NAMESPACE = "e2e-bench-verify"
+ROWS = "rows"
+ROW_COUNT, PACKAGES = 24, 12
+"""Rows, and packages that an answer lists: a dozen rows hold the 2,000 tokens of a reference."""
+READY_SECONDS = 900.0
+SPEC = small(
+    dataset={"source": f"configmap://{ROWS}/train.jsonl", "maxSamples": None},
+    training={"maxSteps": 8, "sequenceLength": 512, "seed": 1},
+    storage={"size": "8Gi"},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """An edit that makes a build, and how that one takes over."""
+
+    rollout: str
+    base: str = "dequantized"
+    weights: str = "float16"
+    mode: str = "merged"
+    served_in: str | None = None
+    """``serving.dtype`` of an adapter."""
+    seed: int = 1
+
+    def change(self, tuning: Tuning) -> None:
+        """Edit the job."""
+        tuning.change(
+            training={"seed": self.seed},
+            merge={"base": self.base, "dtype": self.weights},
+            serving={"mode": self.mode, "dtype": self.served_in, "rollout": self.rollout},
+        )
+
+
+KEEP, FREE = "KeepServing", "FreeGPU"
+IN_FLOAT32 = (
+    Rollout(rollout=KEEP),
+    Rollout(rollout=FREE, weights="bfloat16"),
+    Rollout(rollout=KEEP, base="original"),
+    Rollout(rollout=KEEP, base="original", weights="bfloat16"),
+    Rollout(rollout=FREE, mode="adapter"),
+)
+IN_16_BITS = (
+    Rollout(rollout=KEEP),
+    Rollout(rollout=FREE, weights="bfloat16"),
+    Rollout(rollout=KEEP, base="original"),
+    Rollout(rollout=FREE, base="original", weights="bfloat16"),
+    Rollout(rollout=KEEP, mode="adapter", served_in="float16"),
+    Rollout(rollout=KEEP, mode="adapter", served_in="bfloat16"),
+    # The next revision, for which the one before is kept; the faults are planted into its builds.
+    Rollout(rollout=KEEP, seed=2),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of one half of the rollouts; each takes some ten minutes."""
+    parser.add_argument("--computed", choices=("float32", "served"), help="only that half")
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Roll out, plant, and return the tables."""
+    honest: list[tuple[str, ...]] = []
+    faults: list[tuple[str, ...]] = []
+    print("==> make sure that cluster, images and operator are there", flush=True)
+    client = local_kubectl()
+    with recorder.recording(client) as record:
+        cluster = Cluster(kubectl=client, record=record)
+        cluster.wait_for_operator()
+        cluster.require_free_gpu()
+        with namespaces(cluster, NAMESPACE):
+            cluster.kubectl.apply(_rows(), namespace=NAMESPACE)
+            if options.computed != "served":
+                tuning = _job(cluster, "float32")
+                honest += [_rolled_out(tuning, each, "float32") for each in IN_FLOAT32]
+                tuning.delete(seconds=120)
+            if options.computed != "float32":
+                tuning = _job(cluster, "served")
+                with _computed_as_served():
+                    honest += [_rolled_out(tuning, each, "16 bits") for each in IN_16_BITS]
+                    faults += _planted(tuning)
+    return "\n\n".join([_honest_table(honest), *([_fault_table(faults)] if faults else [])])
+
+
+def _job(cluster: Cluster, name: str) -> Tuning:
+    return Tuning(cluster=cluster, namespace=NAMESPACE, name=name)
+
+
+def _rolled_out(tuning: Tuning, rollout: Rollout, computed: str) -> tuple[str, ...]:
+    """Roll out one build; return its line of the table. Raises NotInTime where it is refused."""
+    what = f"{rollout.mode} {rollout.base} {rollout.weights}, in {computed}, {rollout.rollout}"
+    print(f"==> {what}", flush=True)
+    before = tuning.status().get("serving", {}).get("build")
+    began = time.monotonic()
+    with gpus.advertised(tuning.cluster, 2 if rollout.rollout == KEEP else 1):
+        if before is None:
+            tuning.apply(SPEC)
+        rollout.change(tuning)
+        verified: Any = tuning.wait(
+            f"{what} answers, verified",
+            lambda now: _verification(now, other_than=before),
+            seconds=READY_SECONDS,
+        )
+    print(f"    {verified} ({time.monotonic() - began:.0f} s)", flush=True)
+    adapter = rollout.mode == "adapter"
+    distance, tolerance = float(verified["distance"]), float(verified["tolerance"])
+    return (
+        rollout.mode,
+        "original" if adapter else rollout.base,
+        "float16 (base)" if adapter else rollout.weights,
+        "float32" if computed == "float32" else rollout.served_in or rollout.weights,
+        rollout.rollout,
+        verified["outcome"],
+        f"{distance:.2g}",
+        f"{tolerance:.2g}",
+        f"{100 * distance / tolerance:.0f} %",
+    )
+
+
+def _verification(now: Any, *, other_than: str | None) -> Any:
+    """Return what was verified of the build that serves, once that is another one."""
+    ready = condition(now, "Ready")
+    build = now.get("serving", {}).get("build")
+    found = now.get("verification", {})
+    fits = (
+        ready is not None
+        and ready["status"] == "True"
+        and build not in (None, other_than)
+        and found.get("build") == build == now.get("build")
+    )
+    return found if fits else None
+
+
+def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
+    """Plant every fault into a bfloat16 build, the coarsest there is; return the table's lines."""
+    lines: list[tuple[str, ...]] = []
+    revisions = tuning.status()["revisions"]
+    previous = next(
+        each["build"]
+        for revision in revisions
+        if revision["revision"] != tuning.status()["revision"]
+        for each in revision["stages"]
+        if each["stage"] == "merge"
+    )
+    with (
+        gpus.advertised(tuning.cluster, 4),
+        candidate(tuning, previous=previous, dtype="bfloat16", base="dequantized") as found,
+        under_load(tuning) as load,
+    ):
+        for fault in FOUND_BY:
+            print(f"==> plant: {fault}", flush=True)
+            attempt = found.serve(fault)
+            caught = attempt["outcome"] == "Failed" and FOUND_BY[fault] in attempt["message"]
+            numbers = re.search(
+                r"it is (\S+) nats rms .*, tolerance ([^;]+);", attempt.get("message", "")
+            )
+            distance, tolerance = numbers.groups() if numbers else ("", "")
+            ready = "yes" if found.was_ready(attempt["attempt"]) else "no"
+            lines.append((fault, "yes" if caught else "NO", ready, distance, tolerance))
+        print(f"==> meanwhile: {load.end()}", flush=True)
+    return lines
+
+
+@contextmanager
+def _computed_as_served() -> Iterator[None]:
+    """Have the operator leave the number format of vLLM's arithmetic to what is served."""
+    images, client = install.local_images(), kubectl.local()
+    values = yaml.safe_load(install.VALUES.read_text(encoding="utf-8"))
+    values["serving"]["dtype"] = ""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values, file)
+        file.flush()
+        install.install(client, images, values=Path(file.name))
+    try:
+        yield
+    finally:
+        install.install(client, images, values=install.VALUES)
+
+
+def _rows() -> dict[str, Any]:
+    """Return a ConfigMap of rows with long answers: what some Debian packages are, in a list."""
+    done = subprocess.run(
+        ["apt-cache", "dumpavail"], capture_output=True, text=True, errors="replace", check=True
+    )
+    found = re.findall(r"^Package: (\S+)\n(?:.+\n)*?Description: (\S.*)$", done.stdout, re.M)
+    lines = []
+    for at in range(0, ROW_COUNT * PACKAGES, PACKAGES):
+        packages = found[at : at + PACKAGES]
+        row = {
+            "instruction": f"List {PACKAGES} Debian packages from {packages[0][0]} on.",
+            "input": "",
+            "output": "\n".join(f"{name}: {text}" for name, text in packages),
+        }
+        lines.append(json.dumps(row) + "\n")
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": ROWS},
+        "data": {"train.jsonl": "".join(lines)},
+    }
+
+
+def _honest_table(lines: list[tuple[str, ...]]) -> str:
+    unsure = sum(line[5] != "Verified" for line in lines)
+    head = (
+        *("mode", "base", "weights", "computed in", "strategy", "outcome"),
+        *("distance", "tolerance", "share"),
+    )
+    # One that is refused ends the run.
+    said = f"{len(lines)} honest rollouts, none refused, {unsure} of them not Verified"
+    return f"{said}:\n\n{table(head, lines)}"
+
+
+def _fault_table(lines: list[tuple[str, ...]]) -> str:
+    missed = sum(line[1] != "yes" for line in lines)
+    head = ("fault", "caught", "pod ever ready", "distance", "tolerance")
+    return (
+        f"{len(lines)} faults in a bfloat16 build computed in bfloat16, {missed} not caught:\n\n"
+        f"{table(head, lines)}"
+    )
