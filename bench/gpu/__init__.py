@@ -1,0 +1,1 @@
+"""What only a card can tell: memory, speed, and which bits are the same."""

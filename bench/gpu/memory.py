@@ -1,0 +1,91 @@
+"""Peak memory against the estimate, and tokens a second against plain scripts."""
+
+from pathlib import Path
+from typing import Any
+
+from bench.table import table
+from bench.training import runs, workload
+from bench.training.runs import Run
+from bench.training.workload import Staged
+
+STEPS, LENGTH = 12, 4096
+DRY_STEPS, DRY_LENGTH = 4, 256
+"""Without a card, where nothing is measured that counts."""
+NOT_MEASURED = "not measured"
+GOAL = 0.05
+
+
+def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
+    """Train the built-in recipe, rows of full length, with ours and with a plain script."""
+    rows = []
+    for backend in backends:
+        print(f"==> {backend}: memory and speed", flush=True)
+        steps = STEPS if cap else DRY_STEPS
+        staged = stage(folder, f"memory-{backend}", backend=backend, steps=steps, cap=cap)
+        ours = runs.run("ours", staged, cap=cap)
+        plain = runs.run(backend, staged, cap=cap)
+        rows.append(
+            (
+                f"`{backend}`",
+                _gib(staged.estimated),
+                *_peak(ours, staged),
+                _gib(plain.peak),
+                f"{_speed(ours, staged):.0f}",
+                f"{_speed(plain, staged):.0f}",
+            )
+        )
+        staged.remove()
+    return table(
+        (
+            "backend",
+            "estimated",
+            "peak",
+            "off by (goal: 5 %)",
+            "peak of a plain script",
+            "tokens/s",
+            "tokens/s of a plain script",
+        ),
+        rows,
+    )
+
+
+def stage(
+    folder: Path,
+    name: str,
+    *,
+    backend: str,
+    steps: int,
+    cap: int | None,
+    deterministic: bool = False,
+    **advanced: Any,
+) -> Staged:
+    """Stage the built-in recipe, packed, with the micro-batch that an A10G is given."""
+    training: dict[str, Any] = {
+        "maxSteps": steps,
+        "packing": "always",
+        "sequenceLength": LENGTH if cap else DRY_LENGTH,
+        "deterministic": deterministic,
+        "advanced": {"backend": backend, "overlong": "truncate", "saveSteps": steps} | advanced,
+    }
+    first = workload.stage(folder, f"{name}-picked", training=training, card="NVIDIA-A10G")
+    # A plain script has to be told what ours picks.
+    picked = (first.facts.get("estimate") or {}).get("microBatch", 1)
+    training["advanced"]["microBatchSize"] = picked
+    first.remove()
+    return workload.stage(folder, name, training=training, card="NVIDIA-A10G")
+
+
+def _peak(run: Run, staged: Staged) -> tuple[str, str]:
+    if run.peak is None or staged.estimated is None:
+        return NOT_MEASURED, NOT_MEASURED
+    return _gib(run.peak), f"{100 * (staged.estimated / run.peak - 1):+.1f} %"
+
+
+def _speed(run: Run, staged: Staged) -> float:
+    facts = staged.facts
+    tokens = 8 * facts["trainTokens"] / facts["sequences"]
+    return float(tokens / runs.median([run]))
+
+
+def _gib(bytes_: int | None) -> str:
+    return NOT_MEASURED if bytes_ is None else f"{bytes_ / 2**30:.2f} GiB"

@@ -1,0 +1,58 @@
+"""Settings that a backend may change in silence, on a CPU above all: each trained for a moment."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.table import table
+from bench.training import runs, workload
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "paged 8-bit optimizer": {"advanced": {"optimizer": "paged_adamw_8bit"}},
+    "8-bit optimizer": {"advanced": {"optimizer": "adamw_8bit"}},
+    "packing": {"packing": "always"},
+    "FlashAttention-2": {"advanced": {"attnImplementation": "flash_attention_2"}},
+    "float16 with loss scaling": {
+        "advanced": {"quantization": {"computeDtype": "float16"}},
+    },
+    "TensorFloat-32 off": {"advanced": {"tf32": False}},
+}
+SAYS = ("stays", "not supported", "falling back", "instead")
+"""Words of a log's line about a setting that was changed, or put back."""
+
+
+def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
+    """Train a tiny model with each setting; say what the log, or the refusal, says."""
+    workload.write_model(folder / "model", "tiny")
+    workload.write_rows(folder / "rows", 200)
+    rows = []
+    for backend in backends:
+        for at, (what, setting) in enumerate(SETTINGS.items()):
+            print(f"==> {backend}: {what}", flush=True)
+            advanced = {
+                "backend": backend,
+                "microBatchSize": 1,
+                "overlong": "truncate",
+                **setting.get("advanced", {}),
+            }
+            training = {
+                "maxSteps": 3,
+                "effectiveBatchSize": 2,
+                "sequenceLength": 1024,
+                "packing": "never",
+                **setting,
+                "advanced": advanced,
+            }
+            staged = workload.stage(folder, f"setting-{backend}-{at}", training=training)
+            rows.append((f"`{backend}`", what, _outcome(staged, cap)))
+    return table(("backend", "setting", "what came of it"), rows)
+
+
+def _outcome(staged: workload.Staged, cap: int | None) -> str:
+    try:
+        ended = runs.run("ours", staged, cap=cap)
+    except runs.Failed as failed:
+        return f"refused: {failed.reason}"
+    facts = json.loads((staged.work / "adapter" / "manifest.json").read_text())["facts"]
+    said = [line for line in ended.log if any(word in line.lower() for word in SAYS)]
+    return "; ".join([f"trained, attention {facts['attention']}", *said])

@@ -1,0 +1,116 @@
+"""Trainings in processes, timed by the moments at which their lines arrive.
+
+Nothing is measured inside a process, so that all are measured alike: the trainer's own command and
+a plain script of a library.
+"""
+
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from bench.training.workload import Staged
+
+CHILD = Path(__file__).with_name("child.py")
+WARM_UP = 2
+"""Steps that are left out: caches fill, kernels are chosen."""
+MADE = ("adapter", "checkpoints", "reference", "plain")
+ENVIRONMENT = {
+    # The trainer's own choice (finetune_trainer.threads), for both sides.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "FINETUNE_METRICS_PORT": "off",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+class Failed(Exception):
+    """A training ended with an error. ``reason``: what it said last."""
+
+    def __init__(self, command: str, log: Sequence[str]) -> None:
+        """``log``: its lines."""
+        said = [line for line in log if " failed: " in line]
+        self.reason = (said or list(log[-1:]) or ["nothing"])[-1].partition(" failed: ")[2]
+        super().__init__("\n".join([f"{command} failed:", *log[-40:]]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Moments of one process, in seconds since its start."""
+
+    imported: float
+    """The libraries are there; the base is loaded next."""
+    loaded: float
+    """The model is there."""
+    steps: tuple[float, ...]
+    """The ends of the steps, each before its checkpoint."""
+    peak: int | None
+    """Bytes of GPU memory that were taken at most."""
+    log: tuple[str, ...]
+
+    def intervals(self) -> list[float]:
+        """Seconds from step to step; the first ones are left out."""
+        return [after - before for before, after in pairwise(self.steps[WARM_UP - 1 :])]
+
+
+def run(
+    who: str,
+    staged: Staged,
+    *,
+    cap: int | None = None,
+    fresh: bool = True,
+    kill_at: int | None = None,
+) -> Run:
+    """Train in a process, from the beginning or (not fresh) from the last checkpoint.
+
+    who: ours, trl or unsloth. kill_at: the step after which the process is killed. Raises Failed.
+    """
+    if fresh:
+        for name in MADE:
+            shutil.rmtree(staged.work / name, ignore_errors=True)
+    command = [sys.executable, str(CHILD), who, str(staged.config), str(staged.work)]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [*command, *([str(cap)] if cap else [])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | ENVIRONMENT | {"FINETUNE_TERMINATION_LOG": str(staged.work / "result")},
+    )
+    moments: dict[str, float] = {}
+    steps: list[float] = []
+    peak: int | None = None
+    log: list[str] = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        now = time.monotonic() - began
+        log.append(line.rstrip())
+        if found := re.search(r"step (\d+)/\d+  loss \S+", line):
+            steps.append(now)
+            if int(found[1]) == kill_at:
+                process.kill()
+        for moment in ("loading the base", "adapter weights"):
+            if moment in line:
+                moments.setdefault(moment, now)
+        if found := re.match(r"peak (\d+)$", line):
+            peak = int(found[1])
+    if (process.wait() and kill_at is None) or not steps:
+        raise Failed(" ".join(command), log)
+    return Run(
+        imported=moments["loading the base"],
+        loaded=moments["adapter weights"],
+        steps=tuple(steps),
+        peak=peak,
+        log=tuple(log),
+    )
+
+
+def median(runs: Sequence[Run]) -> float:
+    """Return the median of the seconds from step to step over several runs."""
+    return statistics.median(interval for each in runs for interval in each.intervals())

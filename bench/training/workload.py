@@ -1,0 +1,206 @@
+"""What is trained: a random model of a known shape, and the docstrings of the standard library.
+
+Both are made on the spot, so that a machine without network can measure. The docstrings are real
+text with a real distribution of lengths (many short, a long tail); speed and memory depend on
+shapes and lengths alone, not on what the weights are. The trainer's own ``stage`` takes the rows.
+"""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_api.resolve import builtin_defaults, resolve
+
+VOCABULARY = 8192
+"""Tokens that the rows' own tokenizer makes; a shape may have more, which then never occur."""
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SHAPES: dict[str, dict[str, int]] = {
+    "tiny": {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+    "smollm2-135m": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+    "llama3-8b": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+TIED = ("smollm2-135m",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """A volume that is ready to be trained: ``work``, and the job.json that it was staged for."""
+
+    work: Path
+    config: Path
+
+    def remove(self) -> None:
+        """Delete the volume: a base of 8 billion weights takes 16 GB."""
+        shutil.rmtree(self.work)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The dataset's manifest: steps, tokens, whether rows are packed."""
+        document = json.loads((self.work / "dataset" / "manifest.json").read_text())
+        return dict(document["facts"])
+
+    @property
+    def estimated(self) -> int | None:
+        """Bytes of GPU memory that staging estimated."""
+        found = self.facts.get("estimate")
+        return int(found["trainingBytes"]) if found else None
+
+
+def write_model(folder: Path, shape: str) -> None:
+    """Write random weights in bfloat16 with a tokenizer that was trained on the rows."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        **SHAPES[shape],
+        max_position_embeddings=8192,
+        rope_theta=500000.0,
+        tie_word_embeddings=shape in TIED,
+        eos_token_id=0,
+        dtype="bfloat16",
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        LlamaForCausalLM(config).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(before)
+    _tokenizer([row["output"] for row in docstrings()]).save_pretrained(folder)
+
+
+def write_rows(folder: Path, count: int) -> None:
+    """Write docstrings as instruction rows: every n-th of all there are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = list(docstrings())
+    chosen = found[:: max(1, len(found) // count)][:count]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
+
+
+def docstrings() -> Iterator[dict[str, str]]:
+    """Yield every function of the standard library with the text that documents it."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.glob("*.py")) + sorted(root.glob("*/*.py")):
+        if "site-packages" in path.parts or "test" in path.parts:
+            continue
+        module = ".".join(path.relative_to(root).with_suffix("").parts)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (
+                text := ast.get_docstring(node)
+            ):
+                yield {
+                    "instruction": f"What is {module}.{node.name}, line {node.lineno}?",
+                    "input": "",
+                    "output": text,
+                }
+
+
+def machine() -> str:
+    """Return what the figures are measured on."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB of memory, {card}, torch {torch.__version__}"
+
+
+def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None = None) -> Staged:
+    """Stage a job on ``folder/model`` and ``folder/rows``. training: the spec's part of it."""
+    spec = {
+        "model": {"source": "pvc://bench/model"},
+        "dataset": {"source": "pvc://bench/rows", "format": "alpaca", "validationFraction": 0},
+        "training": training,
+        "serving": {"enabled": False},
+    }
+    found = resolve(spec, builtin_defaults())
+    document = found.spec.model_dump(mode="json", by_alias=True)
+    staged = Staged(work=folder / name, config=folder / f"{name}.json")
+    staged.config.write_text(
+        json.dumps(
+            {
+                "apiVersion": "finetune.dev/v1alpha1",
+                "namespace": "bench",
+                "name": name,
+                "uid": "",
+                "revision": found.revision,
+                **{part: document[part] for part in ("model", "dataset", "training")},
+            }
+        )
+    )
+    staged.work.mkdir(exist_ok=True)
+    sources = folder / "sources"
+    sources.mkdir(exist_ok=True)
+    if not (sources / "bench").exists():
+        (sources / "bench").symlink_to(folder)
+    command = [sys.executable, "-m", "finetune_trainer", "stage"]
+    command += ["--config", str(staged.config), "--work", str(staged.work), "--no-merge"]
+    ended = subprocess.run(
+        [*command, *(["--card", card] if card else [])],
+        env=os.environ | {"FINETUNE_SOURCES_DIR": str(sources), "FINETUNE_METRICS_PORT": "off"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode:
+        raise RuntimeError(f"{name} was not staged:\n{ended.stderr}{ended.stdout}")
+    return staged
+
+
+def _tokenizer(texts: list[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|im_end|>", "<|im_start|>"]
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=special[0], pad_token=special[0]
+    )
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
