@@ -80,7 +80,7 @@ class Rollout:
                 text += f" with {ready} of {self._replicas()} replicas"
             return Position(state="done", reason="Serving", message=text)
         if attempt.outcome == "Completed" and ready:
-            # Nothing wakes the operator when its own write of the Service is done.
+            # A Service is not watched: where no write of this look brings the next, this does.
             return Position(
                 state="active",
                 reason="Starting",
