@@ -52,13 +52,16 @@ def test_a_job_goes_all_the_way_and_then_rests(operator: OperatorProcess, place:
 
     writes = operator.writes()
     looks = operator.metric("controller_runtime_reconcile_total")
-    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"a": "b"}}})
+    labels = {"metadata": {"labels": {"a": "b"}}}
+    labelled = place.plane.merge(place.path("finetunejobs", "demo"), labels)
     wait_until(
         "the operator looked again",
         lambda: operator.metric("controller_runtime_reconcile_total") > looks,
     )
     operator.settled()
     assert operator.writes() == writes
+    version = place.job()["metadata"]["resourceVersion"]
+    assert version == labelled["metadata"]["resourceVersion"]
 
 
 def test_what_a_job_made_goes_with_it(operator: OperatorProcess, place: Namespace) -> None:
