@@ -50,8 +50,8 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     from finetune_trainer import backends
     from finetune_trainer.backends import Order
     from finetune_trainer.backends.trainer import Trainer
-    from finetune_trainer.dataset import Tokens
     from finetune_trainer.ladder import Rung
+    from finetune_trainer.tokens import Tokens
 
     ids = np.random.default_rng(5).integers(3, 259, sum(lengths), dtype=np.int32)
     rows = np.cumsum([0, *lengths], dtype=np.int64)

@@ -14,9 +14,10 @@ from tests.trainer import tiny
 
 from finetune_api.job import JobConfig
 from finetune_trainer import packing, readers
-from finetune_trainer.dataset import Plan, Statistics, Tokeniser, Tokens
+from finetune_trainer.dataset import Plan, Statistics, Tokeniser
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.rendering import Renderer
+from finetune_trainer.tokens import Tokens
 
 Finished = tuple[Tokens, Tokens, Statistics, Plan]
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]

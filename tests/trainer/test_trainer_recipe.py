@@ -22,10 +22,10 @@ from finetune_api.job import JobConfig
 from finetune_api.recipe import Optimizer, Training
 from finetune_trainer import device as devices
 from finetune_trainer.backends import Order, trl, words
-from finetune_trainer.dataset import Tokens
 from finetune_trainer.device import Device
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.ladder import Rung
+from finetune_trainer.tokens import Tokens
 
 CPU = Device(name="cpu", cuda=False)
 A10G = Device(name="NVIDIA A10G", cuda=True, capability=(8, 6))

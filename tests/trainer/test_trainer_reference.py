@@ -18,7 +18,7 @@ from tests.trainer.workshop import Workshop
 
 from finetune_api import reference
 from finetune_trainer import manifest
-from finetune_trainer.dataset import content_hash
+from finetune_trainer.contents import content_hash
 from finetune_trainer.evaluation import difference, evaluate
 from finetune_trainer.quantized import RoundedBase
 from finetune_trainer.rendering import IGNORED, Renderer

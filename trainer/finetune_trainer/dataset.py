@@ -1,60 +1,24 @@
-"""From data files to the tokenised training set: validated, masked, split and packed once.
+"""From rows to the tokenised training set: validated, masked, split and packed once."""
 
-Both the training set and the held-out rows are safetensors files of flat int32 arrays:
-``input_ids`` and ``labels`` of all rows one after the other, ``rows`` (row borders) and
-``sequences`` (borders of training sequences, counted in rows). Nothing later sees a text again, so
-every backend trains on the same tokens and the same mask.
-"""
-
-import hashlib
-import json
 from array import array
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from finetune_api.job import JobConfig
 from finetune_trainer import packing
+from finetune_trainer.contents import Contents, content_hash
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.readers import Row
 from finetune_trainer.rendering import IGNORED, Encoded, Renderer
-from finetune_trainer.rows import BrokenRow, Example, example_of
+from finetune_trainer.rows import BrokenRow, example_of
 from finetune_trainer.sample import Sample
+from finetune_trainer.tokens import Collected, Integers, Tokens
 
-TRAIN = "train.safetensors"
-HELD_OUT = "eval.safetensors"
-VALIDATION_FROM = 400
-VALIDATION_SHARE = 0.05
 OVERLONG_SHARE = 0.05
 SHOWN = 3
 """Broken rows that a message names before it only counts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tokens:
-    """Rows as flat arrays. ``rows`` and ``sequences`` are borders, one more than there are."""
-
-    input_ids: np.ndarray[Any, np.dtype[np.int32]]
-    labels: np.ndarray[Any, np.dtype[np.int32]]
-    rows: np.ndarray[Any, np.dtype[np.int64]]
-    sequences: np.ndarray[Any, np.dtype[np.int64]]
-
-    @property
-    def count(self) -> int:
-        """Training sequences."""
-        return len(self.sequences) - 1
-
-    def save(self, path: Path) -> None:
-        """Write as safetensors; equal tokens make equal bytes."""
-        save_file(dict(vars(self)), path)
-
-    @classmethod
-    def load(cls, path: Path) -> "Tokens":
-        """Read what ``save`` wrote."""
-        return cls(**load_file(path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +61,7 @@ class Prepared:
     @property
     def bytes(self) -> int:
         """Bytes that both sets take on disk, headers aside."""
-        return sum(
-            each.nbytes for part in (self.train, self.held_out) for each in vars(part).values()
-        )
+        return self.train.bytes + self.held_out.bytes
 
 
 class Tokeniser:
@@ -110,10 +72,8 @@ class Tokeniser:
         self._job = job
         self._renderer = renderer
         self._template = template
-        self._ids = array("i")
-        self._labels = array("i")
-        self._borders = array("q", [0])
-        self._hashes = array("Q")
+        self._pieces = Collected()
+        self._contents = Contents(validation_fraction=job.dataset.validation_fraction)
         self._owner = array("q")
         self._broken: list[str] = []
         self._broken_count = 0
@@ -148,8 +108,8 @@ class Tokeniser:
             return
         content = content_hash(example, self._job.training.seed)
         if kept := self._take(encoded, content, row.place):
-            may_be_held_out = content < self._threshold(VALIDATION_SHARE)
-            self._sample.offer(example, kept, content, held_out=may_be_held_out)
+            held_out = self._contents.may_be_held_out(content)
+            self._sample.offer(example, kept, content, held_out=held_out)
 
     def _take(self, encoded: list[Encoded], content: int, place: str) -> list[Encoded]:
         limit = self._job.training.sequence_length
@@ -168,12 +128,10 @@ class Tokeniser:
             self._leave_out(place)
             return []
         self._truncated += too_long
-        row = len(self._hashes)
-        self._hashes.append(content)
+        row = len(self._contents)
+        self._contents.append(content)
         for each in kept:
-            self._ids.extend(each.input_ids)
-            self._labels.extend(each.labels)
-            self._borders.append(len(self._ids))
+            self._pieces.append(each)
             self._owner.append(row)
         return kept
 
@@ -187,19 +145,18 @@ class Tokeniser:
         ``vocabulary`` is the number of rows of the base's embedding.
         """
         self._refuse_broken()
-        kept = len(self._hashes)
+        kept = len(self._contents)
         dropped = self.seen - kept
         self._refuse_overlong(dropped)
-        ids = np.frombuffer(self._ids, dtype=np.int32)
-        if ids.size and int(ids.max()) >= vocabulary:
+        if (largest := self._pieces.largest) >= vocabulary:
             raise DatasetInvalid(
-                f"the tokenizer gives token {int(ids.max())}, but the base's embedding has "
+                f"the tokenizer gives token {largest}, but the base's embedding has "
                 f"{vocabulary} rows: tokenizer and weights of the model do not belong together"
             )
-        first = self._first_of_equals()
+        first = self._contents.first_of_equals()
         wanted = first if self._job.dataset.duplicates == "drop" else np.ones(kept, dtype=np.bool_)
-        held_out = self._held_out(int(wanted.sum())) & wanted
-        owner = np.frombuffer(self._owner, dtype=np.int64)
+        held_out = self._contents.held_out(int(wanted.sum())) & wanted
+        owner = np.asarray(self._owner, dtype=np.int64)
         evaluation = np.flatnonzero(held_out[owner])
         training = np.flatnonzero((wanted & ~held_out)[owner])
         if not training.size:
@@ -212,10 +169,10 @@ class Tokeniser:
                 "training.advanced.earlyStoppingPatience needs held-out rows, and of these "
                 f"{kept} rows none is held out: set or raise dataset.validationFraction"
             )
-        groups, plan = self._plan(training)
-        train = self._gather(groups)
-        evaluated = self._gather([[int(each)] for each in evaluation])
-        lengths = np.diff(np.frombuffer(self._borders, dtype=np.int64))[training]
+        lengths = self._pieces.lengths[training]
+        groups, plan = self._plan(training, lengths)
+        train = self._pieces.gather(groups)
+        evaluated = self._pieces.gather([[int(each)] for each in evaluation])
         counts = Statistics(
             rows=int((wanted & ~held_out).sum()),
             validation_rows=int(held_out.sum()),
@@ -259,27 +216,8 @@ class Tokeniser:
             f"{', '.join(self._left_out)}: raise sequenceLength{ways.get(policy, '')}"
         )
 
-    def _first_of_equals(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Tell of each row whether no row before it has the same content."""
-        hashes = np.frombuffer(self._hashes, dtype=np.uint64)
-        first = np.zeros(len(hashes), dtype=np.bool_)
-        first[np.unique(hashes, return_index=True)[1]] = True
-        return first
-
-    def _held_out(self, kept: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        hashes = np.frombuffer(self._hashes, dtype=np.uint64)
-        share = VALIDATION_SHARE if kept >= VALIDATION_FROM else 0.0
-        return np.asarray(hashes < np.uint64(self._threshold(share)), dtype=np.bool_)
-
-    def _threshold(self, builtin: float) -> int:
-        """Return the content hash below which rows are held out."""
-        written = self._job.dataset.validation_fraction
-        return int((builtin if written is None else written) * 2**63) * 2
-
-    def _plan(self, training: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[list[list[int]], Plan]:
+    def _plan(self, training: Integers, lengths: Integers) -> tuple[list[list[int]], Plan]:
         recipe = self._job.training
-        borders = np.frombuffer(self._borders, dtype=np.int64)
-        lengths = (borders[1:] - borders[:-1])[training].tolist()
 
         def steps(sequences: int) -> int:
             return packing.steps_of(
@@ -291,39 +229,10 @@ class Tokeniser:
 
         single = [[int(row)] for row in training]
         if recipe.packing != "never":
-            groups = packing.pack(lengths, recipe.sequence_length)
+            groups = packing.pack(lengths.tolist(), recipe.sequence_length)
             enough = steps(len(groups)) >= packing.STEPS_WORTH_PACKING
             if recipe.packing == "always" or enough:
                 packed = [[int(training[each]) for each in group] for group in groups]
                 plan = Plan(packed=True, sequences=len(packed), steps=steps(len(packed)))
                 return packed, plan
         return single, Plan(packed=False, sequences=len(single), steps=steps(len(single)))
-
-    def _gather(self, groups: list[list[int]]) -> Tokens:
-        borders = self._borders
-        ids, labels = array("i"), array("i")
-        rows, sequences = array("q", [0]), array("q", [0])
-        for group in groups:
-            for row in group:
-                ids.extend(self._ids[borders[row] : borders[row + 1]])
-                labels.extend(self._labels[borders[row] : borders[row + 1]])
-                rows.append(len(ids))
-            sequences.append(len(rows) - 1)
-        return Tokens(
-            input_ids=np.array(ids, dtype=np.int32),
-            labels=np.array(labels, dtype=np.int32),
-            rows=np.array(rows, dtype=np.int64),
-            sequences=np.array(sequences, dtype=np.int64),
-        )
-
-
-def content_hash(example: Example, seed: int) -> int:
-    """64 bits of the content and the seed alone, so that equal rows are on the same side."""
-    content = json.dumps(
-        example.text if example.text is not None else example.messages,
-        ensure_ascii=False,
-        sort_keys=True,
-        default=str,
-    )
-    digest = hashlib.sha256(f"{seed}\n".encode() + content.encode("utf-8", "surrogatepass"))
-    return int.from_bytes(digest.digest()[:8])

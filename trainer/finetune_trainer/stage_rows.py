@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune_api.job import JobConfig
 from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX
 from finetune_trainer import disk, manifest, packing, readers, sample, templates
-from finetune_trainer.dataset import HELD_OUT, TRAIN, Prepared, Tokeniser
+from finetune_trainer.dataset import Prepared, Tokeniser
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
@@ -19,6 +19,7 @@ from finetune_trainer.stage_base import Begun
 from finetune_trainer.stage_estimate import FACT, Bill
 from finetune_trainer.templates import Template
 from finetune_trainer.tokenizers import load_tokenizer, stop_ids
+from finetune_trainer.tokens import HELD_OUT, TRAIN
 
 KIND = "dataset"
 TEMPLATE = "chat_template.jinja"

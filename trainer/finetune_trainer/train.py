@@ -21,7 +21,6 @@ from finetune_trainer import (
     stage_estimate,
 )
 from finetune_trainer.curves import Curves
-from finetune_trainer.dataset import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.disk import human
 from finetune_trainer.errors import (
     CudaOutOfMemory,
@@ -38,6 +37,7 @@ from finetune_trainer.layout import Layout
 from finetune_trainer.outcome import KIND, Finished
 from finetune_trainer.progress import Progress, log
 from finetune_trainer.signals import StopRequest
+from finetune_trainer.tokens import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.usage import Usage, ending
 
 DEFAULT_MICRO_BATCH = 2

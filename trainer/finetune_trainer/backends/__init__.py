@@ -14,11 +14,11 @@ from typing import Protocol
 from finetune_api.recipe import Training
 from finetune_trainer import device as devices
 from finetune_trainer.checkpoints import Checkpoint
-from finetune_trainer.dataset import Tokens
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.guards import Monitor
 from finetune_trainer.ladder import Rung
 from finetune_trainer.quantized import Recorded
+from finetune_trainer.tokens import Tokens
 
 
 class TooLarge(Exception):

@@ -9,8 +9,8 @@ from transformers import BitsAndBytesConfig
 from finetune_api.recipe import Training
 from finetune_trainer import device as devices
 from finetune_trainer.backends import Order
-from finetune_trainer.dataset import Tokens
 from finetune_trainer.device import Device
+from finetune_trainer.tokens import Tokens
 
 
 def quantization_config(recipe: Training) -> BitsAndBytesConfig:
