@@ -36,8 +36,12 @@ class Hub:
     url: str
     repos: dict[str, Repo] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    ranges: list[tuple[str, str | None]] = field(default_factory=list)
+    """Files that were asked for, and the Range that was."""
     corrupt: set[str] = field(default_factory=set)
     """Names of files whose bytes arrive changed."""
+    cuts: dict[str, list[int]] = field(default_factory=dict)
+    """After how many bytes each next transfer of a file breaks off."""
     failing: bool = False
     """Whether every request is answered with 503."""
 
@@ -101,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif (data := repo.files().get("/".join(rest))) is None:
             self._refuse(404, "EntryNotFound", "Entry not found")
         else:
-            self._file(repo, data, damaged="/".join(rest) in hub.corrupt)
+            self._file(hub, repo, "/".join(rest), data)
 
     def _info(self, repo: Repo, name: str) -> None:
         siblings = []
@@ -114,27 +118,34 @@ class _Handler(BaseHTTPRequestHandler):
         body = {"id": name, "sha": repo.commit(), "siblings": siblings, "private": False}
         self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
-    def _file(self, repo: Repo, data: bytes, *, damaged: bool) -> None:
+    def _file(self, hub: Hub, repo: Repo, name: str, data: bytes) -> None:
         etag = hashlib.sha256(data).hexdigest()
-        if damaged:
+        if name in hub.corrupt:
             data = data[:-1] + bytes([data[-1] ^ 1])
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.commit(), "Accept-Ranges": "bytes"}
         asked = self.headers.get("Range")
+        cut = None
+        if self.command == "GET":
+            hub.ranges.append((name, asked))
+            cut = hub.cuts[name].pop(0) if hub.cuts.get(name) else None
         if asked:
             start = int(asked.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self._answer(206, data[start:], headers)
+            self._answer(206, data[start:], headers, cut)
         else:
-            self._answer(200, data, headers)
+            self._answer(200, data, headers, cut)
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._answer(status, b"", {"X-Error-Code": code, "X-Error-Message": message})
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _answer(
+        self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            self.wfile.write(body[:cut])
+            self.close_connection |= cut is not None

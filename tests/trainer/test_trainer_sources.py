@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,59 @@ def test_a_damaged_download_is_fetched_again(make: MakeWorkshop, hub: Hub) -> No
     fetched = {request.split("/")[-1] for request in hub.requests if "GET demo/tiny" in request}
     assert shard in fetched
     assert "model-00001-of-00002.safetensors" not in fetched
+
+
+WIDE = 16384
+"""The intermediate size of a base of more than 10 MB."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "cut"),
+    [("model", "model.safetensors", 7_000_001), ("dataset", "train.jsonl", 1_000)],
+)
+def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path, kind: str, name: str, cut: int
+) -> None:
+    if kind == "model":
+        folder = tiny.model(tmp_path / "large", shard="1GB", intermediate_size=WIDE)
+    else:
+        folder = tiny.dataset(tmp_path / "large", tiny.rows(60))
+    workshop = make(**{kind: {"source": hub.add(kind, "demo/large", folder)}})
+    size = (folder / name).stat().st_size
+    hub.cuts[name] = [cut, 0, 0, 0, 0]
+    try:
+        running = workshop.start("stage")
+        parts = f".writing-*/.{name}.part"
+        running.until(lambda: any(path.stat().st_size == cut for path in workshop.work.glob(parts)))
+        running.process.kill()
+        assert running.wait().code == -signal.SIGKILL
+    finally:
+        del hub.cuts[name]
+    hub.ranges.clear()
+    workshop.succeed("stage")
+    # A set: the server may get to the last request of the process that was killed only now.
+    assert {asked for file, asked in hub.ranges if file == name} == {f"bytes={cut}-"}
+    assert size > cut
+    if kind == "model":
+        assert size > 10_000_000
+        published = manifest.verify(workshop.work / "base", kind="base", key=None)
+        digests = {entry.name: entry.sha256 for entry in published.files}
+        assert digests[name] == manifest.sha256_of(folder / name)
+
+
+def test_a_download_that_breaks_off_is_gone_on_with(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "cut", shard="1GB", intermediate_size=WIDE)
+    workshop = make(model={"source": hub.add("model", "demo/cut", folder)})
+    name = "model.safetensors"
+    hub.cuts[name] = [3_000_000, 4_000_000]
+    hub.ranges.clear()
+    workshop.succeed("stage")
+    asked = [asked for file, asked in hub.ranges if file == name]
+    assert asked == [None, "bytes=3000000-", "bytes=7000000-"]
+    assert (workshop.work / "base" / name).read_bytes() == (folder / name).read_bytes()
+    assert list(workshop.work.glob(".writing-*")) == []
 
 
 def test_a_base_that_is_here_stays_at_its_commit(

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,11 +155,11 @@ def fresh(scratch: Path) -> Path:
     return scratch
 
 
-def sweep(work: Path, *, but: Path | None = None) -> None:
+def sweep(work: Path, *, but: Collection[Path] = ()) -> None:
     """Remove what earlier, broken-off attempts left on the volume."""
     for pattern in (".writing-*", ".old-*"):
         for leftover in work.glob(pattern):
-            if leftover != but:
+            if leftover not in but:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 

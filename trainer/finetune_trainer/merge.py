@@ -130,7 +130,7 @@ def _merge(request: Request, progress: Progress) -> manifest.Manifest:
     rounded = _rounded(request, header)
     planned = [shards.layout(header, name, request.dtype) for name in files]
     side = [entry for entry in request.base_manifest.files if entry.name not in files]
-    manifest.sweep(layout.work, but=request.scratch)
+    manifest.sweep(layout.work, but=[request.scratch])
     done = shards.Progress(
         layout.work / f".merging-{request.build}.json", request.scratch, request.identity
     )

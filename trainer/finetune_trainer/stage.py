@@ -26,7 +26,8 @@ def run(
     layout.work.mkdir(parents=True, exist_ok=True)
     with full_volume_named(layout.work, "staging"):
         source = stage_rows.pin(job)
-        begun = stage_base.begin(job, layout, also_needed=source.size)
+        raw = source.folder(layout)
+        begun = stage_base.begin(job, layout, rows=raw, also_needed=source.left(raw))
         rows = stage_rows.tokenise(job, layout, source, begun, progress)
         bill = stage_estimate.check(
             job,

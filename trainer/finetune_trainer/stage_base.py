@@ -4,7 +4,6 @@
 the weights and publishes. What can be refused is refused in between, before gigabytes are fetched.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +46,11 @@ class Begun:
         return 0 if self.published else max(0, self.size - bytes_below(self.folder))
 
 
-def begin(job: JobConfig, layout: Layout, *, also_needed: int) -> Begun:
+def begin(job: JobConfig, layout: Layout, *, rows: Path, also_needed: int) -> Begun:
     """Pin the base, check what can be checked, and make sure that its weights will fit.
 
-    ``also_needed`` is how many more bytes are going to be fetched.
+    ``rows`` is where the dataset's files may be already, ``also_needed`` how many more bytes of
+    them are going to be fetched.
     """
     name = job.model.source.removeprefix("hf://")
     found = manifest.valid(layout.base, kind=KIND, key=job.revision)
@@ -73,7 +73,7 @@ def begin(job: JobConfig, layout: Layout, *, also_needed: int) -> Begun:
     base.check_listing(repository)
     # A broken-off download of this very commit is gone on with; of another, thrown away.
     scratch = layout.scratch(f"base-{repository.commit[:12]}")
-    manifest.sweep(layout.work, but=scratch)
+    manifest.sweep(layout.work, but=[scratch, rows])
     small = base.side_files(repository.files)
     small += [base.INDEX] if base.INDEX in repository.files else []
     disk.require(layout.work, repository.size_of(small), f"model {name}")
@@ -118,7 +118,6 @@ def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> 
     )
     missing = [name for name in begun.shards if name not in digests]
     digests |= begun.store.download(begun.repository, missing, begun.folder, on_bytes=on_bytes)
-    shutil.rmtree(begun.folder / ".cache", ignore_errors=True)
     header = read_header(begun.folder, begun.shards)
     check_targets(job, header, source=begun.name)
     architecture.check(begun.folder, header, source=begun.name)

@@ -13,7 +13,7 @@ from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
 from finetune_trainer.rendering import Renderer
-from finetune_trainer.sources import Repository, Store, open_store
+from finetune_trainer.sources import Repository, Store, bytes_below, open_store
 from finetune_trainer.sources.repository import digest_of
 from finetune_trainer.stage_base import Begun
 from finetune_trainer.stage_estimate import FACT, Bill
@@ -38,6 +38,14 @@ class Source:
     def size(self) -> int:
         """Bytes to fetch: what is mounted is read where it is."""
         return self.repository.size_of(name for name in self.files if not self.store.here(name))
+
+    def folder(self, layout: Layout) -> Path:
+        """Where they are brought: what arrived of this very commit is gone on with."""
+        return layout.scratch(f"rows-{self.repository.commit[:12]}")
+
+    def left(self, folder: Path) -> int:
+        """Bytes that are still to be fetched into a folder."""
+        return max(0, self.size - bytes_below(folder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +80,8 @@ def tokenise(
     job: JobConfig, layout: Layout, source: Source, base: Begun, progress: Progress
 ) -> Tokenised:
     """Read, validate and tokenise the rows; nothing is published yet."""
-    raw = manifest.fresh(layout.scratch("rows"))
+    raw = source.folder(layout)
+    raw.mkdir(exist_ok=True)
     files, digest = _fetch(job, source, raw, layout, progress)
     tokenizer = load_tokenizer(base.folder)
     template = templates.choose(
@@ -198,7 +207,7 @@ def _fetch(
     remote = [name for name in source.files if not here(name)]
     what = f"dataset {repository.name} ({disk.human(source.size)} in {len(remote)} files)"
     if remote:
-        disk.require(layout.work, source.size, what)
+        disk.require(layout.work, source.left(raw), what)
     digests = source.store.download(
         repository,
         remote,

@@ -25,12 +25,11 @@ from finetune_trainer.sources.repository import (
     missing,
     watching,
 )
-from finetune_trainer.sources.transfer import Broken, fetch
+from finetune_trainer.sources.transfer import CONTENT_RANGE, Broken, fetch, streamed
 
 LONGEST_LIST = 1 << 20
 TIMEOUT = httpx.Timeout(60.0, connect=30.0)
 _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?:\./)?(?P<name>[^/\0].*)")
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class Https:
@@ -77,14 +76,7 @@ class Https:
                 @contextmanager
                 def read(offset: int, name: str = name) -> Iterator[tuple[int, Iterator[bytes]]]:
                     with self._opened(client, name, offset) as answer:
-                        found = _RANGE.match(answer.headers.get("Content-Range", ""))
-                        start = int(found[1]) if answer.status_code == 206 and found else 0
-                        try:
-                            # In pieces as they come: of fixed size, the last one before a
-                            # break would be lost.
-                            yield start, answer.iter_raw()
-                        except httpx.TransportError as error:
-                            raise Broken(brief(error)) from error
+                        yield streamed(answer)
 
                 what = f"{self._kind} {self.name}"
                 digests[name] = fetch(repository.files[name], read, into, what=what)
@@ -122,7 +114,7 @@ class Https:
         with self._opened(client, name, 0, last=0) as answer:
             if answer.status_code == 416:
                 return 0
-            found = _RANGE.match(answer.headers.get("Content-Range", ""))
+            found = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
             size = found[2] if found else answer.headers.get("Content-Length")
             if size is None:
                 raise InvalidSpec(

@@ -2,6 +2,10 @@
 
 ``HF_ENDPOINT`` is honoured, so a mirror or an air-gapped hub works the same way. No token is ever
 taken from the environment's cache: a repository is read with the token given for it, or with none.
+
+The client's session sends the requests, but its ``hf_hub_download`` is not used: a process that was
+killed could not go on with what an earlier one had brought, which would stay on the volume beside
+it (huggingface_hub issue 4196).
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,21 +14,19 @@ from pathlib import Path
 from typing import Literal
 
 import httpx
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import (
     DisabledRepoError,
-    FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
-from finetune_trainer.errors import AccessDenied, TrainerError, Transient, is_full_volume
-from finetune_trainer.manifest import sha256_of
+from finetune_trainer.errors import AccessDenied, TrainerError, Transient
 from finetune_trainer.sources.repository import (
     Kind,
     OnBytes,
@@ -34,6 +36,9 @@ from finetune_trainer.sources.repository import (
     missing,
     watching,
 )
+from finetune_trainer.sources.transfer import Broken, fetch, streamed
+
+TIMEOUT = httpx.Timeout(30.0)
 
 
 class Hub:
@@ -85,26 +90,35 @@ class Hub:
         digests = {}
         with self._named(), watching(into, on_bytes):
             for name in names:
-                path = Path(
-                    hf_hub_download(
-                        self.name,
-                        name,
-                        repo_type=self.kind,
-                        revision=repository.commit,
-                        local_dir=into,
-                        token=self._token,
-                        etag_timeout=30,
-                    )
-                )
-                digests[name] = sha256_of(path)
-                expected = repository.files[name].sha256
-                if expected and digests[name] != expected:
-                    path.unlink()
-                    raise Transient(
-                        f"{name} of {self._what()} arrived damaged (SHA-256 {digests[name]}, the "
-                        f"hub says {expected}): it is fetched again at the next attempt"
-                    )
+
+                @contextmanager
+                def read(offset: int, name: str = name) -> Iterator[tuple[int, Iterator[bytes]]]:
+                    with self._opened(repository.commit, name, offset) as answer:
+                        yield streamed(answer)
+
+                digests[name] = fetch(repository.files[name], read, into, what=self._what())
         return digests
+
+    @contextmanager
+    def _opened(self, commit: str, name: str, offset: int) -> Iterator[httpx.Response]:
+        url = hf_hub_url(self.name, name, repo_type=self.kind, revision=commit)
+        # The bytes as they are: an unpacked answer would have another size and another digest.
+        headers = {**build_hf_headers(token=self._token), "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        try:
+            with http_stream_backoff(
+                "GET",
+                url,
+                headers=headers,
+                timeout=TIMEOUT,
+                retry_on_exceptions=(),
+                retry_on_status_codes=(408, 429),
+            ) as answer:
+                hf_raise_for_status(answer)
+                yield answer
+        except httpx.TransportError as error:
+            raise Broken(brief(error)) from error
 
     def _what(self) -> str:
         return f"{self.kind} {self.name}"
@@ -120,9 +134,7 @@ class Hub:
             yield
         except TrainerError:
             raise
-        except (HfHubHTTPError, FileMetadataError, LocalEntryNotFoundError) as error:
-            if is_full_volume(error):
-                raise
+        except HfHubHTTPError as error:
             raise self._meaning(error) from error
         except (OfflineModeIsEnabled, httpx.HTTPError, ConnectionError, TimeoutError) as error:
             raise Transient(
@@ -130,7 +142,7 @@ class Hub:
                 "again; check the network policy and the chart's hub.endpoint if it stays so"
             ) from error
 
-    def _meaning(self, error: Exception) -> TrainerError:
+    def _meaning(self, error: HfHubHTTPError) -> TrainerError:
         """Name the outcome of a hub error. The hub answers 401, not 404, for what is missing."""
         what, secret = self._what(), f"{self.kind}.tokenSecretRef"
         if isinstance(error, GatedRepoError):
@@ -158,7 +170,7 @@ class Hub:
             return missing(self.kind)(
                 f"{what} does not exist on the hub: correct {self.kind}.source, {also}"
             )
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        status = error.response.status_code
         if status in (401, 403):
             way_out = (
                 f"the token in {secret} is invalid, expired or lacks the right to read it: "

@@ -5,10 +5,13 @@ is whole.
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+
+import httpx
 
 from finetune_trainer.errors import Transient, is_full_volume
 from finetune_trainer.manifest import sha256_of
@@ -22,6 +25,7 @@ PAUSES = (0.0, 1.0, 4.0, 15.0)
 Read = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
 """Opens a file at an offset; gives the offset that it really begins at, and the bytes from there.
 A source that cannot begin in the middle begins at 0."""
+CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class Broken(Exception):
@@ -87,6 +91,16 @@ def _append(part: Path, read: Read, offset: int, size: int) -> None:
             out.write(chunk)
             if out.tell() > size:
                 raise Broken(f"more than the promised {size} bytes came")
+
+
+def streamed(answer: httpx.Response) -> tuple[int, Iterator[bytes]]:
+    """Return the offset that an answer over HTTP begins at, and its bytes: what a ``Read`` gives.
+
+    In pieces as they come: of fixed size, the last one before a break would be lost.
+    """
+    found = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+    start = int(found[1]) if answer.status_code == 206 and found else 0
+    return start, answer.iter_raw()
 
 
 def digest_while_copying(source: Path, target: Path) -> str:
