@@ -35,6 +35,10 @@ Scheduler = Literal[
 ]
 
 
+SavedModule = Literal["embed_tokens", "lm_head"]
+"""Modules that can be trained in full: what no linear layer's adapter can take the place of."""
+
+
 class Lora(ApiModel):
     """The adapter, in PEFT's words."""
 
@@ -76,10 +80,26 @@ class Lora(ApiModel):
             Rule(
                 cel="!('lm_head' in self)",
                 message="an adapter on lm_head would never be trained: remove it from "
-                "targetModules",
+                "targetModules; modulesToSave trains the head itself",
                 fails=lambda names: "lm_head" in names,
             ),
+            Rule(
+                cel="!('embed_tokens' in self)",
+                message="an adapter on embed_tokens cannot be merged: remove it from "
+                "targetModules; modulesToSave trains the embedding itself",
+                fails=lambda names: "embed_tokens" in names,
+            ),
         ),
+    )
+    modules_to_save: list[SavedModule] | None = field(
+        "Token embedding and head that are trained in full, beside the adapter, for words that the "
+        "base hardly knows. Each takes as much memory as a base of its size in float32 with "
+        "gradients and optimizer states. Not for bases whose head is their embedding.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="none",
+        min_length=1,
+        max_length=2,
     )
     use_rslora: bool = field("Rank-stabilised LoRA.", False, edit=Edit.RETRAIN)
     use_dora: bool = field(

@@ -129,6 +129,16 @@ class FineTuneJobSpec(ApiModel):
             fails=lambda s: s.serving.mode == "adapter" and s.training.lora.use_dora,
         ),
         Rule(
+            cel="!has(self.serving) || !has(self.serving.mode) || self.serving.mode != 'adapter' "
+            "|| !has(self.training) || !has(self.training.lora) "
+            "|| !has(self.training.lora.modulesToSave)",
+            message="vLLM cannot load modules that were trained in full beside an adapter: "
+            "set serving.mode: merged, or remove training.lora.modulesToSave",
+            fails=lambda s: (
+                s.serving.mode == "adapter" and s.training.lora.modules_to_save is not None
+            ),
+        ),
+        Rule(
             cel="!has(self.serving) || !has(self.serving.replicas) || self.serving.replicas <= 1 "
             "|| (has(self.storage) && has(self.storage.accessMode) "
             "&& self.storage.accessMode == 'ReadWriteMany')",

@@ -88,16 +88,41 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
 
 def arrived(base: Path, recipes: dict[str, Training]) -> dict[str, dict[str, Any] | str]:
     """Return what each recipe has become in the libraries' hands, or the text that refuses it."""
+    from bitsandbytes.optim import GlobalOptimManager
+
     from finetune_trainer.errors import InvalidSpec
 
     found: dict[str, dict[str, Any] | str] = {}
     for name, recipe in recipes.items():
+        # It remembers by its number which parameter has states of 32 bits.
+        GlobalOptimManager.get_instance().initialize()
         try:
             made = trainer(base, recipe, lengths=[30, 20, 40, 9] * 6, packed=False)
             found[name] = _facts(made)
         except InvalidSpec as error:
             found[name] = str(error)
     return found
+
+
+def moved(base: Path) -> tuple[set[str], list[str]]:
+    """Return what is beside a base once Unsloth has moved its embedding off the card, and where to.
+
+    It does so on a card alone; what it would call is called here.
+    """
+    import transformers
+    from unsloth.models._utils import offload_input_embeddings
+
+    from finetune_trainer.backends.unsloth import _moving_what_is_copied
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    before = model.get_input_embeddings().weight.detach().clone()
+    with _moving_what_is_copied(model) as folder:
+        offload_input_embeddings(model, folder)
+        places = [str(path.relative_to(folder)) for path in Path(folder).rglob("*.pt")]
+    assert not Path(folder).exists()
+    assert model.config._name_or_path == str(base)
+    assert bool((model.get_input_embeddings().weight == before).all()), "no longer mapped"
+    return {path.name for path in base.iterdir()}, places
 
 
 def _facts(made: Any) -> dict[str, Any]:
@@ -155,6 +180,17 @@ def _facts(made: Any) -> dict[str, Any]:
                 if torch.is_tensor(value)
             }
         ),
+        "held": {
+            "weights": sum(each.nbytes for each in trained.values()),
+            "gradients": sum(each.grad.nbytes for each in trained.values()),
+            # The map of 8-bit codes is one for all.
+            "states": sum(
+                value.nbytes
+                for each in state.values()
+                for name, value in each.items()
+                if torch.is_tensor(value) and not name.startswith(("qmap", "step"))
+            ),
+        },
         "rates": rates,
         "batch": {name: tuple(value.shape) for name, value in batch.items()},
     }

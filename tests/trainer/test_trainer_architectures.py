@@ -1,6 +1,8 @@
 """Each family goes the whole way on each backend, with a kill on the way."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,38 @@ from tests.trainer.models import logits_of_all
 from finetune_trainer import backends
 
 BACKENDS = ["trl", "unsloth"]
+IN_FULL = ["mistral", "qwen3", "phi", "phi3"]
+"""Families with a head of their own that train it and the embedding in full; the others do not."""
+
+
+@pytest.mark.parametrize(
+    ("family", "saved", "said"),
+    [
+        ("qwen2", ["lm_head"], "embedding and head of model demo/qwen2 are one tensor"),
+        # Its config.json does not say so: the family's own default does.
+        ("gemma", ["embed_tokens"], "embedding and head of model demo/gemma are one tensor"),
+        (
+            "gpt_neox",
+            ["embed_tokens", "lm_head"],
+            "names embed_tokens, which model demo/gpt_neox does not have (its embedding is "
+            "embed_in, its head is lm_head)",
+        ),
+    ],
+)
+def test_ends_that_cannot_be_trained_in_full_are_refused_before_the_weights_are_fetched(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path, family: str, saved: list[str], said: str
+) -> None:
+    folder = architectures.model(tmp_path / family, family)
+    config = json.loads((folder / "config.json").read_text())
+    if family == "gemma":
+        del config["tie_word_embeddings"]
+        (folder / "config.json").write_text(json.dumps(config))
+    source = hub.add("model", f"demo/{family}", folder)
+    workshop = make(model={"source": source}, training={"lora": {"modulesToSave": saved}})
+    ended = workshop.run("stage")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert said in ended.message
+    assert not list(workshop.work.rglob("*.safetensors"))
 
 
 def test_unsloth_gets_the_families_that_are_tried_here_and_no_others(
@@ -44,10 +78,13 @@ def bases(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_from_stage_to_a_model_that_loads(
     make: MakeWorkshop, bases: dict[str, str], family: str, backend: str
 ) -> None:
+    lora: dict[str, Any] = {"targetModules": ["all-linear"]}
+    if family in IN_FULL:
+        lora["modulesToSave"] = ["embed_tokens", "lm_head"]
     recipe = {
         "maxSteps": 4,
         "packing": "always",
-        "lora": {"targetModules": ["all-linear"]},
+        "lora": lora,
         "advanced": {"backend": backend, "saveSteps": 2},
     }
     workshop = make(model={"source": bases[family]}, training=recipe)

@@ -21,6 +21,8 @@ from tests.trainer.workshop import Server
 
 from finetune_api.job import JobConfig
 from finetune_api.recipe import Optimizer, Training
+from finetune_trainer.base import read_json
+from finetune_trainer.estimate import memory, shape
 
 BACKENDS = ["trl", "unsloth"]
 BUILT_IN = "nothing"
@@ -102,6 +104,30 @@ def test_a_field_arrives_on_unsloth_as_on_trl(arrived: dict[str, Any], name: str
     assert on_unsloth == on_trl
     if name != BUILT_IN and name not in AS_BUILT_IN:
         assert on_trl != arrived["trl"][BUILT_IN], "it changes nothing"
+
+
+@pytest.mark.parametrize("saved", ["lm_head", "embed_tokens"])
+def test_the_estimate_counts_what_is_held_more(
+    arrived: dict[str, Any], tmp_path: Path, saved: str
+) -> None:
+    known = shape.read(read_json(tiny.model(tmp_path / "base") / "config.json"))
+    assert known is not None
+    name = f"lora.modulesToSave {[saved]}"
+    plain, full = (recipe("trl", changes) for changes in ({}, nested(*CHANGES[name])))
+    before, after = arrived["trl"][BUILT_IN]["held"], arrived["trl"][name]["held"]
+    more = {part: after[part] - before[part] for part in before}
+    trained = [memory.trained_parameters(known, each) for each in (plain, full)]
+    assert more["weights"] == more["gradients"] == 4 * (trained[1] - trained[0])
+    states = [memory.optimizer_bytes(known, each) for each in (plain, full)]
+    assert more["states"] == states[1] - states[0]
+
+
+def test_unsloth_writes_nothing_beside_the_base(servers: dict[str, Server], tmp_path: Path) -> None:
+    base = tiny.model(tmp_path / "base")
+    before = {path.name for path in base.iterdir()}
+    after, places = inside.ask(servers["unsloth"], inside.moved, base)
+    assert after == before
+    assert places == ["base/input_embeddings.pt"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -31,6 +31,7 @@ KINDS = {
     "lora": {},
     "rslora": {"useRslora": True, "r": 4, "alpha": 6},
     "dora": {"useDora": True},
+    "in full": {"modulesToSave": ["lm_head", "embed_tokens"]},
 }
 
 

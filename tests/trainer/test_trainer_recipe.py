@@ -98,6 +98,8 @@ IN_LORA_CONFIG = [
     ("lora.dropout", 0.5, "lora_dropout", 0.5),
     ("lora.targetModules", ["q_proj"], "target_modules", {"q_proj"}),
     ("lora.targetModules", ["all-linear"], "target_modules", "all-linear"),
+    ("lora.modulesToSave", ["lm_head"], "modules_to_save", ["lm_head"]),
+    ("lora.modulesToSave", ["embed_tokens"], "modules_to_save", ["embed_tokens"]),
     ("lora.useRslora", True, "use_rslora", True),
     ("lora.useDora", True, "use_dora", True),
 ]

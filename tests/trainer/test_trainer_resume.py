@@ -33,7 +33,14 @@ RECIPE: dict[str, Any] = {
     },
 }
 PACKED: dict[str, Any] = tiny.merged(
-    RECIPE, {"training": {"packing": "always", "advanced": {"gradientCheckpointing": True}}}
+    RECIPE,
+    {
+        "training": {
+            "packing": "always",
+            "lora": {"modulesToSave": ["embed_tokens", "lm_head"]},
+            "advanced": {"gradientCheckpointing": True},
+        }
+    },
 )
 
 
@@ -53,7 +60,8 @@ def uninterrupted_packed(make: MakeWorkshop) -> Workshop:
 
 @pytest.fixture(scope="module")
 def uninterrupted_on_unsloth(make: MakeWorkshop) -> Workshop:
-    workshop = make(**tiny.merged(RECIPE, {"training": {"advanced": {"backend": "unsloth"}}}))
+    own = {"lora": {"modulesToSave": ["embed_tokens"]}, "advanced": {"backend": "unsloth"}}
+    workshop = make(**tiny.merged(RECIPE, {"training": own}))
     workshop.stage_and_train()
     return workshop
 

@@ -311,10 +311,16 @@ async def test_the_process(done: Workshop, unused_port: int, tmp_path: Path) -> 
     assert process.returncode == 0, log.decode()
 
 
-def test_the_reference_is_what_the_trained_model_says(done: Workshop) -> None:
+@pytest.mark.parametrize("saved", [None, ["embed_tokens", "lm_head"]], ids=str)
+def test_the_reference_is_what_the_trained_model_says(
+    done: Workshop, make: MakeWorkshop, saved: list[str] | None
+) -> None:
     """Against the libraries: base and tuned on the 4-bit base and on the published one."""
     from tests.trainer.models import quantized_base
 
+    if saved is not None:
+        done = make(training={"lora": {"modulesToSave": saved}})
+        done.stage_and_train()
     found = Reference.model_validate_json((done.work / FOLDER / FILE).read_bytes())
     assert not found.held_out
     assert found.tokens >= 150

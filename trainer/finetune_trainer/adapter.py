@@ -96,6 +96,7 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     }
     for pair in pairs.values():
         _refuse_misfit(pair, header, base)
+    tied = tied or not any(EMBEDDINGS[1] in name.split(".") for name in base.tensors)
     for target, name in replacements.items():
         _refuse_misplaced(target, header.tensors[name].shape, base, pairs, tied=tied)
     return Adapter(path=folder / WEIGHTS, pairs=pairs, replacements=replacements, header=header)

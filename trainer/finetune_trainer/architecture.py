@@ -5,7 +5,9 @@ its parameters are compared with the tensors that the files hold. Without this, 
 weights is initialised at random and trained on a GPU before anyone notices.
 """
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.tensors import Header
@@ -34,8 +36,44 @@ def check(folder: Path, header: Header, *, source: str) -> None:
         )
 
 
+def require_apart(folder: Path, names: Collection[str], *, source: str) -> None:
+    """Refuse to train in full an embedding or head that the model does not have for itself.
+
+    names: of ``training.lora.modulesToSave``. Where both are one tensor, PEFT trains a copy of
+    each, and no merged model could be both.
+    """
+    model = _built(folder)
+    ends = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
+    found = {
+        name.rpartition(".")[2]: end
+        for name, module in model.named_modules()
+        for end, its in ends.items()
+        if module is its
+    }
+    missing = sorted(set(names) - set(found))
+    if missing:
+        has = ", ".join(f"its {end} is {name}" for name, end in found.items())
+        raise InvalidSpec(
+            f"training.lora.modulesToSave names {', '.join(missing)}, which model {source} does "
+            f"not have ({has}): leave it out"
+        )
+    embedding, head = (ends[end] for end in ("embedding", "head"))
+    if head is not None and head.weight is embedding.weight:
+        raise InvalidSpec(
+            f"training.lora.modulesToSave names {', '.join(names)}, but embedding and head of "
+            f"model {source} are one tensor (tie_word_embeddings), and trained they would be two: "
+            "leave modulesToSave out, or choose a base with a head of its own"
+        )
+
+
 def parameters(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all parameters that the configuration asks for, tied ones once."""
+    # named_parameters names a tied parameter by its first place only, which is where files keep it.
+    return {name: tuple(each.shape) for name, each in _built(folder).named_parameters()}
+
+
+def _built(folder: Path) -> Any:
+    """Return the model that the configuration asks for, with weights that take no memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -47,8 +85,7 @@ def parameters(folder: Path) -> dict[str, tuple[int, ...]]:
         text = " ".join(str(error).split())[:300]
         raise InvalidSpec(f"the model cannot be built from its config.json: {text}") from error
     model.tie_weights()
-    # named_parameters names a tied parameter by its first place only, which is where files keep it.
-    return {name: tuple(each.shape) for name, each in model.named_parameters()}
+    return model
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,8 +1,9 @@
 """Log-probabilities of a few rows under six models, in one walk through the base's weights.
 
 The models are base and base + adapter, on the 16-bit base and on the 4-bit one, and the tuned ones
-once more in bfloat16. They differ only inside the decoder's layers, so each layer's weights are
-there once for each base, and take all rows of all models one layer further.
+once more in bfloat16. Outside the decoder's layers they differ at most by an embedding and a head
+that were trained in full, so each layer's weights are there once for each base, and take all rows
+of all models one layer further.
 
 Tuned models are computed in float32: they are what a server is measured against. A base that only
 has to be told apart from them is computed in bfloat16, at a fraction of the cost.
@@ -29,6 +30,11 @@ class Model:
     kind: BaseKind
     part: str
     dtype: torch.dtype
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the adapter takes part."""
+        return self.part != "base"
 
 
 def models(*, evaluated: bool) -> list[Model]:
@@ -85,6 +91,7 @@ class Scorer:
             self._instead_of_layers(self._replay)
             for model in sorted(wanted, key=lambda model: model.dtype == torch.bfloat16):
                 self._skeleton.cast_all_but_layers(model.dtype)
+                self._skeleton.switch_all_but_layers(on=model.tuned)
                 for batch in batches:
                     for at, row in enumerate(batch.rows):
                         hidden = batch.states[model][at, [each - 1 for each in positions[row]]]
@@ -100,9 +107,13 @@ class Scorer:
         ids = torch.zeros(len(numbers), longest, dtype=torch.long)
         for at, number in enumerate(numbers):
             ids[at, : len(rows[number])] = torch.tensor(rows[number])
-        self._inputs = []
-        self._skeleton.decoder(input_ids=ids.to(self._skeleton.device))
-        states = {model: self._begun.to(model.dtype) for model in wanted}
+        begun = {}
+        for tuned in (False, True):
+            self._inputs = []
+            self._skeleton.switch_all_but_layers(on=tuned)
+            self._skeleton.decoder(input_ids=ids.to(self._skeleton.device))
+            begun[tuned] = self._begun
+        states = {model: begun[model.tuned].to(model.dtype) for model in wanted}
         return _Batch(rows=numbers, inputs=self._inputs, states=states)
 
     def _one_layer_further(
@@ -117,7 +128,7 @@ class Scorer:
                 if model.part == "rounded":
                     fold(layer)
                 else:
-                    switch(layer, on=model.part == "tuned")
+                    switch(layer, on=model.tuned)
                 with self._skeleton.cast(layer, model.dtype):
                     for batch in batches:
                         args, kwargs = _cast(batch.inputs[at], model.dtype)

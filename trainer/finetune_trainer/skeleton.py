@@ -14,6 +14,7 @@ import peft
 import torch
 from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.quantized import RoundedBase
@@ -53,7 +54,7 @@ class Skeleton:
         _fill_adapter(wrapped, peft.load_peft_weights(adapter, device="cpu"))
         self.model = model.eval()
         self._names = {
-            id(parameter): name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+            id(parameter): _of_base(name)
             for name, parameter in wrapped.named_parameters()
             if parameter.is_meta
         }
@@ -67,6 +68,7 @@ class Skeleton:
         self._places = {layer: list(self._found(layer)) for layer in self.layers}
         inside = {name for places in self._places.values() for _, _, name in places}
         self._outside = [place for place in self._found(model) if place[2] not in inside]
+        self._in_full = [each for each in model.modules() if isinstance(each, ModulesToSaveWrapper)]
         self._lay_in_all_but_layers()
 
     def lay_in(self, layer: torch.nn.Module, kind: BaseKind) -> None:
@@ -98,12 +100,18 @@ class Skeleton:
         """Have what lies outside the layers in a number format from now on."""
         for module, part, _ in self._outside:
             _put(module, part, getattr(module, part).to(dtype))
+        for wrapper in self._in_full:
+            wrapper.modules_to_save.to(dtype)
+
+    def switch_all_but_layers(self, *, on: bool) -> None:
+        """Let embedding and head be those that were trained, where they were, or the base's."""
+        for wrapper in self._in_full:
+            wrapper.enable_adapters(on)
 
     def _lay_in_all_but_layers(self) -> None:
-        for layer in self.layers:
-            for parameter in layer.parameters():
-                if not parameter.is_meta:
-                    parameter.data = parameter.data.to(self.device, torch.float32)
+        for parameter in self.model.parameters():
+            if not parameter.is_meta:
+                parameter.data = parameter.data.to(self.device, torch.float32)
         loaded: dict[str, torch.Tensor] = {}
         for module, part, name in self._outside:
             if name not in loaded:
@@ -153,10 +161,16 @@ def _fill_adapter(wrapped: Any, weights: dict[str, torch.Tensor]) -> None:
     """
     for name, module in wrapped.named_modules():
         for part, parameter in list(module.named_parameters(recurse=False)):
-            key = f"{name}.{part}".replace(".default", "")
+            key = f"{name}.{part}".replace(".modules_to_save.default", "").replace(".default", "")
             tensor = weights.get(key, weights.get(key.removesuffix(".weight")))
             if parameter.is_meta and tensor is not None:
                 _put(module, part, tensor.to(torch.float32))
+
+
+def _of_base(name: str) -> str:
+    """Return what a parameter of the base is called where no adapter lies over it."""
+    name = name.removeprefix("base_model.model.")
+    return name.replace(".base_layer.", ".").replace(".original_module.", ".")
 
 
 def _put(module: torch.nn.Module, part: str, tensor: torch.Tensor) -> None:

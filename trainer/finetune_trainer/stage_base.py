@@ -81,6 +81,8 @@ def begin(job: JobConfig, layout: Layout, *, rows: Path, also_needed: int) -> Be
     digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
     config = base.check_config(scratch, source=name)
     backends.refuse_family(job.training.advanced.backend, config["model_type"], source=name)
+    if job.training.lora.modules_to_save:
+        architecture.require_apart(scratch, job.training.lora.modules_to_save, source=name)
     shards = base.weight_files(scratch, repository.files)
     size = repository.size_of(shards)
     there = bytes_below(scratch) - repository.size_of(small)
@@ -120,6 +122,7 @@ def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> 
     digests |= begun.store.download(begun.repository, missing, begun.folder, on_bytes=on_bytes)
     header = read_header(begun.folder, begun.shards)
     check_targets(job, header, source=begun.name)
+    check_saved(job, header, source=begun.name)
     architecture.check(begun.folder, header, source=begun.name)
     log(f"base {begun.name}: {disk.human(size)}, {begun.config['model_type']}")
     return manifest.publish(
@@ -130,6 +133,20 @@ def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> 
         facts={"source": job.model.source, "baseCommit": begun.commit},
         known=digests,
     )
+
+
+def check_saved(job: JobConfig, header: Header, *, source: str) -> None:
+    """Refuse modules to be trained in full that the base's files call otherwise: no merge could."""
+    missing = [
+        name
+        for name in job.training.lora.modules_to_save or ()
+        if not any(name in tensor.split(".") for tensor in header.tensors)
+    ]
+    if missing:
+        raise InvalidSpec(
+            f"training.lora.modulesToSave names {', '.join(missing)}, which the files of model "
+            f"{source} do not have under that name: leave it out"
+        )
 
 
 def check_targets(job: JobConfig, header: Header, *, source: str) -> None:

@@ -70,6 +70,8 @@ def other_value(leaf: Leaf) -> Any:
     default = leaf.info.default
     if get_origin(kind) is Literal:
         return next(choice for choice in get_args(kind) if choice != default)
+    if get_origin(kind) is list and get_origin(*get_args(kind)) is Literal:
+        return list(get_args(*get_args(kind))[:1])
     if kind is bool:
         return not default
     if kind in (int, float):

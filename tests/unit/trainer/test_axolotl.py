@@ -107,7 +107,8 @@ def test_the_article_is_refused_for_an_a10g(
         ({"val_set_size": 200}, "validationFraction"),
         ({"neftune_noise_alpha": 5}, "neftune_noise_alpha: 5: does not carry over"),
         ({"optimizer": "muon"}, "adamw_torch_fused is written"),
-        ({"lora_modules_to_save": ["embed_tokens"]}, "trained whole"),
+        ({"lora_modules_to_save": ["norm", "lm_head"]}, "are trained in full here: norm left out"),
+        ({"unfrozen_parameters": ["^lm_head.weight$"]}, "trained whole"),
         (
             {"datasets": [{"path": "org/rows", "type": "chat_template", "name": "main"}]},
             "datasets[0].name: main: does not carry over",
@@ -142,6 +143,12 @@ def test_what_is_no_qlora_is_refused(changes: dict[str, Any], words: str) -> Non
         ({"max_steps": 60, "num_epochs": 3}, "training.max_steps", 60),
         ({"max_steps": 60, "warmup_steps": 6}, "training.advanced.warmup_ratio", 0.1),
         ({"lora_target_linear": True}, "training.lora.target_modules", ["all-linear"]),
+        (
+            {"lora_modules_to_save": ["lm_head", "embed_tokens"]},
+            "training.lora.modules_to_save",
+            ["embed_tokens", "lm_head"],
+        ),
+        ({"lora_modules_to_save": ["norm"]}, "training.lora.modules_to_save", None),
         ({"peft_use_rslora": True}, "training.lora.use_rslora", True),
         ({"peft_use_dora": True}, "training.lora.use_dora", True),
         ({"train_on_inputs": True}, "training.train_on", "all"),

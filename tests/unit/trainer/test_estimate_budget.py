@@ -103,6 +103,29 @@ def test_rows_that_are_all_short_take_no_more_than_they_need() -> None:
     assert bill(Training(sequence_length=4096), longest=300, packed=True).length == 4096
 
 
+def test_embedding_and_head_in_full_are_counted_on_the_card_and_on_the_volume() -> None:
+    plain, full = (
+        bill(Training(lora=Lora(modules_to_save=saved), advanced=micro(1)))
+        for saved in (None, ["embed_tokens", "lm_head"])
+    )
+    table = 128256 * 4096
+    assert full.training.adapter - plain.training.adapter == 2 * table * 8
+    # Adam's two states, of the head in 8 bits, of the embedding in 32.
+    states = full.training.optimizer - plain.training.optimizer
+    assert states == table * 2 + table * 2 // 64 + table * 8
+    # Plain, the loss needs less than a layer does.
+    assert full.training.loss > memory.HEAD_GRADIENT * table - full.training.activations > 0
+    assert plain.training.loss == 0
+    assert full.volume - plain.volume == 4 * 2 * table * 4 + 3 * states
+
+
+def test_without_them_is_a_way_out() -> None:
+    recipe = Training(lora=Lora(modules_to_save=["embed_tokens", "lm_head"]), advanced=micro(1))
+    assert not bill(recipe).training_fits
+    assert "set (1) no training.lora.modulesToSave, or (2) " in refused(recipe)
+    assert bill(Training(advanced=micro(1))).training_fits
+
+
 def refused(recipe: Training) -> str:
     found = bill(recipe)
     said = verdict.refusal(found, LLAMA3, recipe, Data(), None)

@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from finetune_api.recipe import Optimizer, Scheduler
+from finetune_api.recipe import Optimizer, SavedModule, Scheduler
 from finetune_trainer.axolotl.reader import Settings
 
 OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
@@ -40,11 +40,7 @@ def _lora(settings: Settings) -> dict[str, Any]:
         if "lm_head" in targets:
             settings.warn("lora_target_modules", "an adapter on lm_head is never trained: left out")
         targets = [name for name in targets if name != "lm_head"]
-    settings.drop(
-        "layers that are trained whole do not carry over",
-        "lora_modules_to_save",
-        "unfrozen_parameters",
-    )
+    settings.drop("layers that are trained whole do not carry over", "unfrozen_parameters")
     settings.drop(
         "does not carry over: a job starts from the base with a new adapter", "lora_model_dir"
     )
@@ -54,12 +50,26 @@ def _lora(settings: Settings) -> dict[str, Any]:
         "dropout": float(settings.take("lora_dropout") or 0),
         "targetModules": ["all-linear"] if everything or not targets else targets,
     }
+    if saved := _saved(settings):
+        lora["modulesToSave"] = saved
     for key, name in (("peft_use_rslora", "useRslora"), ("peft_use_dora", "useDora")):
         if settings.take(key):
             lora[name] = True
     if lora["dropout"]:
         settings.warn("lora_dropout", "costs about two thirds more memory in each layer; kept")
     return lora
+
+
+def _saved(settings: Settings) -> list[str]:
+    names = settings.take("lora_modules_to_save") or []
+    offered = get_args(SavedModule)
+    kept = [name for name in offered if name in names]
+    if others := [name for name in names if name not in offered]:
+        settings.warn(
+            "lora_modules_to_save",
+            f"only {' and '.join(offered)} are trained in full here: {', '.join(others)} left out",
+        )
+    return kept
 
 
 def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from peft.utils import ModulesToSaveWrapper
 from trl.trainer.sft_config import SFTConfig
 
 from finetune_api.recipe import Training
@@ -98,6 +99,7 @@ def _train(
     quantized.require(model, recipe)
     recorded = quantized.record(model)
     model = library.adapt(order, model)
+    _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
     log(f"{trainable / 1e6:.2f} M adapter weights on {len(recorded.digests)} quantised layers")
     trainer = _trainer(order, monitor, model, device)
@@ -112,6 +114,20 @@ def _train(
         attention=attention,
         device=device.name,
     )
+
+
+def _train_in_float32(model: Any, compute: torch.dtype) -> None:
+    """Have all that is trained in float32: in 16 bits, small updates would round to nothing.
+
+    Copies of modules that are trained in full come in the base's type. What an embedding returns is
+    rounded, as the base's own is: every layer's input would be twice as large otherwise.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    embedding = model.get_input_embeddings()
+    if isinstance(embedding, ModulesToSaveWrapper):
+        embedding.register_forward_hook(lambda module, given, found: found.to(compute))
 
 
 def _choose_algorithms(recipe: Training) -> None:
@@ -163,6 +179,9 @@ def _save_adapter(order: Order, trainer: Trainer, folder: Path) -> None:
     # PEFT writes the path that the base was loaded from; whoever loads the adapter has another.
     for each in model.peft_config.values():
         each.base_model_name_or_path, each.revision = order.source, order.commit
+        if each.modules_to_save:
+            # Unsloth made a set of it, whose order differs from process to process.
+            each.modules_to_save = sorted(each.modules_to_save)
     model.save_pretrained(folder, save_embedding_layers=False)
     # PEFT's model card would name a path of this volume.
     (folder / "README.md").unlink(missing_ok=True)

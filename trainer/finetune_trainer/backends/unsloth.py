@@ -6,6 +6,9 @@ imported only where it is the backend.
 
 import importlib.metadata
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
 
@@ -73,19 +76,38 @@ def _adapt(order: Order, model: Any) -> Any:
     """Return the base with a fresh adapter."""
     recipe = order.recipe
     lora = words.lora_config(recipe)
-    return unsloth.FastLanguageModel.get_peft_model(
-        model,
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=_targets(order),
-        use_rslora=lora.use_rslora,
-        use_dora=lora.use_dora,
-        bias="none",
-        random_state=recipe.seed,
-        max_seq_length=recipe.sequence_length,
-        use_gradient_checkpointing=_checkpointing(order),
-    )
+    with _moving_what_is_copied(model) as folder:
+        return unsloth.FastLanguageModel.get_peft_model(
+            model,
+            r=lora.r,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=_targets(order),
+            modules_to_save=lora.modules_to_save,
+            use_rslora=lora.use_rslora,
+            use_dora=lora.use_dora,
+            bias="none",
+            random_state=recipe.seed,
+            max_seq_length=recipe.sequence_length,
+            use_gradient_checkpointing=_checkpointing(order),
+            temporary_location=folder,
+        )
+
+
+@contextmanager
+def _moving_what_is_copied(model: Any) -> Iterator[str]:
+    """Give Unsloth a folder for the frozen originals of modules that are trained in full.
+
+    It takes them off the card, into a file that stays mapped, below this folder and the model's
+    name; as that is an absolute path, it would be the base's own folder on the volume.
+    """
+    name = model.config._name_or_path
+    with tempfile.TemporaryDirectory() as folder:
+        model.config._name_or_path = "base"
+        try:
+            yield folder
+        finally:
+            model.config._name_or_path = name
 
 
 def _targets(order: Order) -> str | list[str]:

@@ -34,6 +34,7 @@ def lora_config(recipe: Training) -> peft.LoraConfig:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules="all-linear" if everything else list(lora.target_modules),
+        modules_to_save=None if lora.modules_to_save is None else list(lora.modules_to_save),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         bias="none",

@@ -141,13 +141,15 @@ def pick(shape: Shape, recipe: Training, *, length: int, card: Card | None) -> i
 def flops_of_a_token(shape: Shape, recipe: Training, *, length: int) -> float:
     """Operations that a token costs: forward, gradients of the inputs, and the recomputation.
 
-    The base's weights are frozen, so their own gradients are not computed.
+    The base's weights are frozen, so their own gradients are not computed; a trained head's are.
     """
     weights = shape.linear_parameters + shape.vocabulary * shape.hidden
     attention = 2 * shape.layers * shape.heads * shape.head_dim * length
     forward = 2 * weights + attention
     again = 1 if recipe.advanced.gradient_checkpointing else 0
-    return forward * (2 + again) + attention
+    head = 2 * shape.vocabulary * shape.hidden
+    own = head if "lm_head" in (recipe.lora.modules_to_save or ()) else 0
+    return forward * (2 + again) + attention + own
 
 
 def host_bytes(shape: Shape, recipe: Training, *, tokens: int, data: Data) -> int:
@@ -163,8 +165,8 @@ def volume_bytes(
     shape: Shape, recipe: Training, *, data: Data, merges: bool, base_bytes: int | None
 ) -> int:
     """Disk of a job: base, tokens, checkpoints, adapter and merged model."""
-    adapter = memory.adapter_parameters(shape, recipe) * 4
-    states = memory.adapter_parameters(shape, recipe) * memory.state_bytes(recipe)
+    adapter = memory.trained_parameters(shape, recipe) * 4
+    states = memory.optimizer_bytes(shape, recipe)
     base = 2 * shape.parameters if base_bytes is None else base_bytes
     merged = 2 * shape.parameters if merges else 0
     checkpoints = CHECKPOINTS * (adapter + states)

@@ -94,6 +94,17 @@ def _knobs(recipe: Training, data: Data) -> Iterator[list[Option]]:
     backends = get_args(AdvancedTraining.model_fields["backend"].annotation)
     others = [name for name in backends if name != advanced.backend and name in STACKS]
     yield [_option("backend", name, 2, advanced="backend") for name in others]
+    if recipe.lora.modules_to_save:
+        yield [
+            Option(
+                field="modulesToSave",
+                words="no training.lora.modulesToSave",
+                cost=3,
+                top={},
+                advanced={},
+                lora={"modules_to_save": None},
+            )
+        ]
     if recipe.lora.dropout:
         yield [_option("dropout", 0, 2, lora="dropout")]
     lengths, length = [], recipe.sequence_length // 2

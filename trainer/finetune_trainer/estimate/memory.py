@@ -25,6 +25,11 @@ STATES = {
     "ademamix": (3, 12),
 }
 """Optimizer → bytes of state a weight, in 8 bits and in 32."""
+HEAD_GRADIENT = 12
+"""Bytes a weight of a trained head while a chunk's gradient is added: the weight and its gradient
+in 16 bits, the gradient in float32, and the sum over the chunks so far."""
+EMBEDDING_GRADIENT = 4
+"""Bytes a weight of a trained embedding while a micro-batch's gradient is added to the others'."""
 COMPUTE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -69,12 +74,28 @@ def adapter_parameters(shape: Shape, recipe: Training) -> int:
     return shape.layers * recipe.lora.r * sum(inputs + outputs for inputs, outputs in targets)
 
 
-def state_bytes(recipe: Training) -> float:
-    """Bytes of optimizer state for each adapter weight."""
+def saved_parameters(shape: Shape, recipe: Training) -> int:
+    """Weights of the modules that are trained in full."""
+    return len(set(recipe.lora.modules_to_save or ())) * shape.vocabulary * shape.hidden
+
+
+def trained_parameters(shape: Shape, recipe: Training) -> int:
+    """Weights that are trained, all of them in float32."""
+    return adapter_parameters(shape, recipe) + saved_parameters(shape, recipe)
+
+
+def optimizer_bytes(shape: Shape, recipe: Training) -> float:
+    """Bytes of optimizer state.
+
+    transformers gives the states of an embedding 32 bits with an 8-bit optimizer too.
+    """
     name = recipe.advanced.optimizer
     eight, full = next(each for key, each in STATES.items() if key in name)
     # One float32 scale for each block of 256, of each state.
-    return eight * (1 + 4 / 256) if "8bit" in name else full
+    each = eight * (1 + 4 / 256) if "8bit" in name else full
+    more = (full - each) * shape.vocabulary * shape.hidden
+    embedding = "embed_tokens" in (recipe.lora.modules_to_save or ())
+    return each * trained_parameters(shape, recipe) + (more if embedding else 0)
 
 
 def training(
@@ -85,9 +106,14 @@ def training(
     tokens = micro_batch * length
     compute = COMPUTE_BYTES[advanced.quantization.compute_dtype]
     constants = 1 / 64 + 4 / 16384 if advanced.quantization.double_quant else 4 / 64
-    adapter = adapter_parameters(shape, recipe)
+    trained = trained_parameters(shape, recipe)
     layer = stack.layer(shape, recipe, length) * tokens
     head = stack.head(shape, tokens)
+    saved, table = recipe.lora.modules_to_save or (), shape.vocabulary * shape.hidden
+    if "lm_head" in saved:
+        head += HEAD_GRADIENT * table
+    elif "embed_tokens" in saved:
+        head = max(head, EMBEDDING_GRADIENT * table)
     if advanced.gradient_checkpointing:
         inputs = 0 if stack.offloads else shape.layers * shape.hidden * compute * tokens
         activations, loss = inputs + layer, max(0, head - layer)
@@ -96,8 +122,8 @@ def training(
     parts = {
         "weights": shape.linear_parameters * (0.5 + constants),
         "embeddings": shape.other_parameters * (stack.embedding_bytes or compute),
-        "adapter": adapter * (stack.adapter_bytes + stack.adapter_bytes),
-        "optimizer": adapter * state_bytes(recipe),
+        "adapter": trained * (stack.adapter_bytes + stack.adapter_bytes),
+        "optimizer": optimizer_bytes(shape, recipe),
         "activations": activations,
         "loss": loss,
         "overhead": shape.largest_linear * compute,

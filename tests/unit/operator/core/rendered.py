@@ -41,6 +41,7 @@ MAXIMAL_SPEC: Thing = {
             "alpha": 128,
             "dropout": 0.05,
             "targetModules": ["q_proj", "v_proj"],
+            "modulesToSave": ["embed_tokens", "lm_head"],
             "useRslora": True,
             "useDora": True,
         },
