@@ -42,7 +42,7 @@ def detect() -> Device:
 
 
 NO_FALLBACK = "UNSLOTH_DISABLE_CPU_FALLBACK"
-"""Set to 1 in the trainer image: there Unsloth trains on a card or not at all."""
+"""Set to 1 by the operator in pods that asked for a GPU: Unsloth trains on it or not at all."""
 
 
 def refuse_fallback() -> None:

@@ -232,8 +232,7 @@ def estimated(spec: FineTuneJobSpec) -> list[str]:
 
 def _environment(chosen: Chosen, stage: Stage) -> list[dict[str, Any]]:
     values = dict(pod.WRITABLE_CACHES)
-    if stage != "train":
-        values |= pod.NO_GPU
+    values |= pod.ON_GPU if stage == "train" else pod.NO_GPU
     if stage != "stage":
         return pod.environment(values | pod.OFFLINE)
     if chosen.config.hub.endpoint:

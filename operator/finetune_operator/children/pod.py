@@ -24,6 +24,8 @@ WRITABLE_CACHES = {
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 # An image may see every GPU of a node without asking for one; a CPU stage must not.
 NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}
+# Unsloth trains on the CPU where CUDA finds no card; a pod that holds a GPU must not, unnoticed.
+ON_GPU = {"UNSLOTH_DISABLE_CPU_FALLBACK": "1"}
 
 
 def environment(values: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from finetune_api.exitcodes import FINAL
 from finetune_api.job import JobConfig
 from finetune_operator.children import names, vllm
 from finetune_operator.children.pod import NO_GPU, OFFLINE
+from finetune_trainer.device import NO_FALLBACK
 from finetune_verify.__main__ import parser
 
 ALL = {name: children(*given) for name, given in SETS.items()}
@@ -103,6 +104,9 @@ def test_only_training_and_serving_see_a_gpu(stage: str, pod: Thing) -> None:
     assert GPU not in container["resources"].get("requests", {})
     hidden = {name: env(pod).get(name, {}).get("value") for name in NO_GPU}
     assert hidden == (dict.fromkeys(NO_GPU) if needs else NO_GPU)
+    # Unsloth is in the train pods alone; there it trains on the card or not at all.
+    alone = env(pod).get(NO_FALLBACK, {}).get("value")
+    assert alone == ("1" if stage == "train" else None)
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
