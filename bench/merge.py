@@ -26,7 +26,7 @@ IMPORTS = {
     "cp + sync": (),
     "PEFT": ("torch", "transformers", "peft"),
     "original": ("finetune_trainer.merge",),
-    "dequantized": ("finetune_trainer.merge", "bitsandbytes.functional"),
+    "dequantized": ("finetune_trainer.merge",),
 }
 """What is imported before the clock starts."""
 TIMES_COPY = {"original": 1.5, "dequantized": 4.0}

@@ -6,6 +6,7 @@ and written once: digests are computed as it passes. It may be killed at any mom
 attempt keeps the shards that are done (``shards``); the arithmetic is in ``folding``.
 """
 
+import functools
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,13 @@ from finetune_api.job import JobConfig
 from finetune_api.result import Result
 from finetune_trainer import (
     adapter,
+    allocator,
     base,
     disk,
     folding,
     manifest,
     merged_config,
+    ordered,
     outcome,
     shards,
     stage_base,
@@ -37,6 +40,8 @@ from finetune_trainer.weights import Mapped
 
 KIND = "merged"
 SHARD = ".safetensors"
+FOLDING = 2
+"""Threads that compute. What a third could add, the digest of the result would hold up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,14 +151,16 @@ def _merge(request: Request, progress: Progress) -> manifest.Manifest:
         f"merging {len(found.targets)} adapter pairs into {len(header.tensors)} tensors, "
         f"{disk.human(needed)} in {request.dtype}{kept}"
     )
-    folder = folding.Folder(found, dtype=getattr(torch, request.dtype), rounded=rounded)
     total = sum(shard.size for shard in planned)
     progress.start_from(1 - needed / total)
     written = total - needed
-    for shard in missing:
-        _write(request, shard, header, folder, done)
-        written += shard.size
-        progress.ratio(written / total)
+    with _spread() as spread:
+        dtype = getattr(torch, request.dtype)
+        folder = folding.Folder(found, dtype=dtype, rounded=rounded, spread=spread)
+        for shard in missing:
+            _write(request, shard, header, folder, done)
+            written += shard.size
+            progress.ratio(written / total)
     applied = [name for entry in done.done.values() for name in entry["applied"]]
     if sorted(applied) != sorted(found.targets):
         missed = sorted(found.targets - set(applied))
@@ -178,6 +185,19 @@ def _merge(request: Request, progress: Progress) -> manifest.Manifest:
     )
     done.forget()
     return published
+
+
+@contextmanager
+def _spread() -> Iterator[folding.Spread]:
+    """Compute pieces side by side, each by one thread: none waits for a part of a piece."""
+    allocator.keep()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(FOLDING, "folding") as pool:
+            yield functools.partial(ordered.in_order, pool, ahead=FOLDING)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _rounded(request: Request, header: Header) -> RoundedBase | None:

@@ -1,9 +1,11 @@
-"""NF4 codes on a CPU, bit for bit those of bitsandbytes 0.50, several times faster.
+"""NF4 codes on a CPU and back, bit for bit as bitsandbytes 0.50 makes them, several times faster.
 
 A code says between which two of 15 borders a weight lies, relative to its block's largest.
 bitsandbytes searches them for each weight (16 ns). Here a table of 256 cells names the one border
 that is near, and one comparison with it decides (2 ns): cells are far narrower than the distance of
 two borders, so that it never matters into which of two cells rounding puts a number.
+
+bitsandbytes itself is not imported: with what it loads it takes 120 MiB and some seconds.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,25 @@ from functools import cache
 
 import torch
 
+LEVELS = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+"""What each code stands for, relative to the largest of its block (QLoRA, appendix E)."""
 CELLS = 256
 CHUNK = 1 << 18
 """Weights at a time: what is computed from them stays in a core's cache."""
@@ -24,34 +45,60 @@ class Table:
     below: torch.Tensor
 
 
+def round_trip(
+    weight: torch.Tensor, scales: torch.Tensor | None, *, block: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a weight is once it was quantised, in its own type and shape, and its codes.
+
+    weight: on the CPU, of any floating type and shape, a whole number of blocks. scales: one for
+    each block (float32), where they are not to be the blocks' own largest magnitudes.
+    """
+    flat = weight.reshape(-1)
+    packed = torch.empty(flat.numel() // 2, 1, dtype=torch.uint8)
+    made = torch.empty_like(flat)
+    for start in range(0, flat.numel(), CHUNK):
+        codes, largest = quantize(flat[start : start + CHUNK], block=block)
+        if scales is not None:
+            largest = scales[start // block :][: largest.numel()]
+        packed[start // 2 :][: codes.numel()] = codes
+        made[start : start + CHUNK] = dequantize(codes, largest, block=block)
+    return made.view(weight.shape), packed
+
+
 def quantize(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the packed codes (uint8, two a byte) and each block's largest magnitude (float32).
 
-    weight: on the CPU, of any floating type and shape, a whole number of blocks.
+    weight: as for ``round_trip``, but all at once.
     """
-    flat = weight.reshape(-1)
-    packed = torch.empty(flat.numel() // 2, dtype=torch.uint8)
-    largest = torch.empty(flat.numel() // block)
     table = _table()
-    for start in range(0, flat.numel(), CHUNK):
-        blocks = flat[start : start + CHUNK].float().view(-1, block)
-        absmax = blocks.abs().amax(1)
-        largest[start // block :][: absmax.numel()] = absmax
-        relative = (blocks * (1.0 / absmax.clamp(min=1e-38)).view(-1, 1)).view(-1)
-        # A weight that is not finite lands anywhere; it is found when it is written.
-        cell = ((relative + 1) * (CELLS / 2)).int().clamp_(0, CELLS - 1)
-        codes = table.below.index_select(0, cell)
-        codes += relative > table.border.index_select(0, cell)
-        torch.add(codes[1::2], codes[::2], alpha=16, out=packed[start // 2 :][: codes.numel() // 2])
-    return packed.unsqueeze(1), largest
+    blocks = weight.float().view(-1, block)
+    largest = blocks.abs().amax(1)
+    relative = (blocks * (1.0 / largest.clamp(min=1e-38)).view(-1, 1)).view(-1)
+    # A weight that is not finite lands anywhere; it is found when it is written.
+    cell = ((relative + 1) * (CELLS / 2)).int().clamp_(0, CELLS - 1)
+    codes = table.below.index_select(0, cell)
+    codes += relative > table.border.index_select(0, cell)
+    return torch.add(codes[1::2], codes[::2], alpha=16).unsqueeze(1), largest
+
+
+def dequantize(packed: torch.Tensor, scales: torch.Tensor, *, block: int) -> torch.Tensor:
+    """Return the weights (float32, flat) that codes stand for, with a scale for each block."""
+    # Two weights at a time: a byte is the place of a pair in the table.
+    pairs = _pairs().index_select(0, packed.view(-1).int())
+    return (pairs.view(torch.float32).view(-1, block) * scales.view(-1, 1)).view(-1)
 
 
 @cache
 def _table() -> Table:
-    from bitsandbytes.functional import get_4bit_type
-
-    code = get_4bit_type("nf4", device="cpu")
+    code = torch.tensor(LEVELS)
     borders = (code[:-1] + code[1:]) / 2
     centres = (torch.arange(CELLS) + 0.5) / (CELLS / 2) - 1
     near = (centres.view(-1, 1) - borders).abs().argmin(1)
     return Table(border=borders[near], below=near.to(torch.uint8))
+
+
+@cache
+def _pairs() -> torch.Tensor:
+    """Return what each byte of packed codes stands for: two float32 seen as one int64."""
+    code, byte = torch.tensor(LEVELS), torch.arange(256)
+    return torch.stack([code[byte >> 4], code[byte & 15]], 1).view(torch.int64).view(-1)

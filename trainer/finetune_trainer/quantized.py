@@ -11,6 +11,7 @@ again, on any device and in pieces of any number of blocks.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def _words(kind: str, nested: bool, dtype: torch.dtype) -> str:
 
 
 class Quantizer:
-    """Makes one recorded weight again, piece by piece from its start to its end."""
+    """Makes one recorded weight again, in pieces, and proves that it is the same."""
 
     def __init__(
         self,
@@ -113,30 +114,26 @@ class Quantizer:
         self._digest = digest
         self._quantization = quantization
         self._sha256 = hashlib.sha256()
-        self._block = 0
         self._absmax = _absmax(module, scales) if quantization.double_quant else None
 
-    def round_trip(self, piece: torch.Tensor) -> torch.Tensor:
-        """Return the next piece (whole blocks, but for the weight's end) as training saw it."""
-        from bitsandbytes.functional import QuantState, dequantize_4bit, get_4bit_type
+    def round_trip(
+        self, piece: torch.Tensor, *, block: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a piece as training saw it, and its packed codes (uint8), which ``count`` takes.
 
+        piece: whole blocks, but for the weight's end. block: the weight's blocks before it.
+        """
         wanted = self._quantization
         piece = piece.to(getattr(torch, wanted.compute_dtype))
-        codes, absmax = _codes(piece, wanted.type)
+        blocks = math.ceil(piece.numel() / BLOCK)
+        absmax = None if self._absmax is None else self._absmax[block : block + blocks]
+        if wanted.type == "nf4" and piece.device.type == "cpu" and piece.numel() % BLOCK == 0:
+            return nf4.round_trip(piece, absmax, block=BLOCK)
+        return _round_trip(piece, absmax, wanted.type)
+
+    def count(self, codes: torch.Tensor) -> None:
+        """Take the codes of the next piece, from the weight's start to its end."""
         self._sha256.update(_bytes(codes))
-        if self._absmax is not None:
-            blocks = absmax.numel()
-            absmax = self._absmax[self._block : self._block + blocks]
-            self._block += blocks
-        state = QuantState(
-            absmax=absmax,
-            shape=piece.shape,
-            dtype=piece.dtype,
-            blocksize=BLOCK,
-            code=get_4bit_type(wanted.type, device=piece.device),
-            quant_type=wanted.type,
-        )
-        return dequantize_4bit(codes, state)
 
     def finish(self) -> None:
         """Make sure that the codes of all pieces were those of the training."""
@@ -167,7 +164,7 @@ class RoundedBase:
         return tensor.removesuffix(".weight") in self._digests
 
     def quantizer(self, tensor: str, device: torch.device | str = "cpu") -> Quantizer:
-        """Return what makes a tensor again, piece by piece, on a device."""
+        """Return what makes a tensor again, in pieces, on a device."""
         module = tensor.removesuffix(".weight")
         scales = {}
         if self._scales is not None:
@@ -183,28 +180,35 @@ class RoundedBase:
     def weight(self, tensor: str, original: torch.Tensor) -> torch.Tensor:
         """Return a whole weight as training saw it, on the original's device."""
         quantizer = self.quantizer(tensor, original.device)
-        made = quantizer.round_trip(original)
+        made, codes = quantizer.round_trip(original)
+        quantizer.count(codes)
         quantizer.finish()
         return made
 
 
-def _codes(piece: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return packed codes and the scale of each block, as bitsandbytes makes them."""
-    from bitsandbytes.functional import quantize_4bit
+def _round_trip(
+    piece: torch.Tensor, absmax: torch.Tensor | None, kind: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Let bitsandbytes quantise a piece and make it again, with the scales that were kept."""
+    from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
 
-    if kind == "nf4" and piece.device.type == "cpu" and piece.numel() % BLOCK == 0:
-        return nf4.quantize(piece, block=BLOCK)
-    codes, state = quantize_4bit(piece, blocksize=BLOCK, quant_type=kind)
-    return codes, state.absmax
+    codes, found = quantize_4bit(piece, blocksize=BLOCK, quant_type=kind)
+    state = QuantState(
+        absmax=found.absmax if absmax is None else absmax,
+        shape=piece.shape,
+        dtype=piece.dtype,
+        blocksize=BLOCK,
+        code=found.code,
+        quant_type=kind,
+    )
+    return dequantize_4bit(codes, state), codes
 
 
 def _absmax(module: str, scales: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return the scale of each block, in float32."""
-    from bitsandbytes.functional import QuantState, dequantize_blockwise
-
     codes, nested, quant_map, offset = (scales[f"{module}.{part}"] for part in NESTED)
-    state = QuantState(absmax=nested, code=quant_map, blocksize=NESTED_BLOCK, dtype=torch.float32)
-    return dequantize_blockwise(codes, state) + offset
+    relative = quant_map[codes.view(-1).int()]
+    return relative * nested.repeat_interleave(NESTED_BLOCK)[: relative.numel()] + offset
 
 
 def _digest(codes: torch.Tensor) -> str:
