@@ -1,13 +1,29 @@
 """``spec.evaluation`` of a FineTuneJob: the gate between a trained model and the endpoint."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from finetune_api.fields import ApiModel, Edit, field
+from finetune_api import rows
+from finetune_api.fields import ApiModel, Edit, Rule, field
+from finetune_api.rows import Rows
+
+
+class EvaluationDataset(Rows):
+    """Rows that are evaluated on and never trained on."""
+
+    rules: ClassVar[tuple[Rule, ...]] = rows.rules("evaluation.dataset")
 
 
 class Evaluation(ApiModel):
-    """What becomes of a model that held-out rows show to be worse than its base."""
+    """What a tuned model is evaluated on, and what becomes of one that is worse than its base."""
 
+    dataset: EvaluationDataset | None = field(
+        "Rows to evaluate on, in place of rows held out of the training dataset: for the held-out "
+        "loss in training and for the comparison with the base model at its end. They are "
+        "rendered as those that are trained on.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="none: rows held out of dataset, as its validationFraction says",
+    )
     on_regression: Literal["Stall", "Serve"] = field(
         "What to do with a model whose held-out loss is above its base model's by more than two "
         "standard errors, on at least 30 rows: Stall does not serve it, and what served before "

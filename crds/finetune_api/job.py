@@ -3,6 +3,7 @@
 from finetune_api import API_VERSION
 from finetune_api.base_model import Model
 from finetune_api.dataset import Dataset
+from finetune_api.evaluation import EvaluationDataset
 from finetune_api.model import CamelModel
 from finetune_api.recipe import Training
 
@@ -22,3 +23,5 @@ class JobConfig(CamelModel):
     model: Model
     dataset: Dataset
     training: Training
+    evaluation_dataset: EvaluationDataset | None = None
+    """Rows to evaluate on in place of held-out ones."""

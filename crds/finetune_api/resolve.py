@@ -14,17 +14,20 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from finetune_api.dataset import COLUMNS_OF_FORMAT
 from finetune_api.fields import ApiModel, Edit, extra_of
+from finetune_api.rows import COLUMNS_OF_FORMAT
 from finetune_api.sources import unfit
 from finetune_api.spec import FineTuneJobSpec
 
 Values = dict[str, Any]
 OWN_PROMPTS = ("chatTemplate", "promptFormat")
+ROWS = (("dataset",), ("evaluation", "dataset"))
+SOURCES = (("model",), *ROWS)
+"""Where a spec has rows, and where it has a source."""
 
 
 class InvalidSpec(ValueError):
@@ -75,6 +78,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     written = _written(spec)
     values = _layered(FineTuneJobSpec, _written(defaults), written)
     _fit_length(values, written)
+    _fit_evaluation(values, written)
     _fit_dataset(values, written)
     if "queueName" in written and not _has(written, "placement", "nodeSelector"):
         _drop(values, "placement", "nodeSelector")
@@ -107,9 +111,10 @@ def digest(value: Any) -> str:
 def _groups(model: type[BaseModel]) -> Iterator[tuple[str, type[ApiModel]]]:
     """Yield alias and model of the fields that are layered field by field."""
     for name, info in model.model_fields.items():
-        kind = info.annotation
-        if isinstance(kind, type) and issubclass(kind, ApiModel) and not kind.atomic:
-            yield info.alias or name, kind
+        # One that may be left out is an option of its model and None.
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and issubclass(kind, ApiModel) and not kind.atomic:
+                yield info.alias or name, kind
 
 
 def _defaults_of(model: type[ApiModel]) -> Values:
@@ -165,8 +170,10 @@ def _fit_dataset(values: Values, written: Values) -> None:
     description calls the built-in value is written out, or taken away, so that spelling it out
     makes no other revision.
     """
-    for group in ("model", "dataset"):
-        _fit_source(values, written, group)
+    for path in SOURCES:
+        _fit_source(values, written, path)
+    for path in ROWS:
+        _fit_columns(values, path)
     dataset = values.get("dataset")
     if not isinstance(dataset, dict):
         return
@@ -181,12 +188,6 @@ def _fit_dataset(values: Values, written: Values) -> None:
                 dataset.pop(name, None)
     if dataset.get("format") == "messages" and "promptFormat" not in own:
         dataset.pop("promptFormat", None)
-    columns = dataset.get("columns")
-    if isinstance(columns, dict):
-        parts = COLUMNS_OF_FORMAT.get(str(dataset.get("format")), ())
-        dataset["columns"] = {
-            part: name for part, name in columns.items() if part not in parts or name != part
-        }
     training = values.get("training")
     if isinstance(training, dict):
         if dataset.get("format") != "text":
@@ -195,14 +196,44 @@ def _fit_dataset(values: Values, written: Values) -> None:
             training["trainOn"] = "all"
 
 
-def _fit_source(values: Values, written: Values, group: str) -> None:
+def _fit_evaluation(values: Values, written: Values) -> None:
+    """Evaluate on rows of their own or on held-out ones, as the user says, in place.
+
+    A lower layer may complete a dataset that the user names, or name one for all jobs that it
+    suits. What is evaluated on rows of its own holds out none.
+    """
+    evaluation, dataset = values.get("evaluation"), values.get("dataset")
+    own = evaluation.get("dataset") if isinstance(evaluation, dict) else None
+    if not isinstance(own, dict) or not isinstance(dataset, dict):
+        return
+    if not _has(written, "evaluation", "dataset"):
+        suits = (own.get("format") == "text") == (dataset.get("format") == "text")
+        if "source" not in own or not suits or _has(written, "dataset", "validationFraction"):
+            _drop(values, "evaluation", "dataset")
+            return
+    if not _has(written, "dataset", "validationFraction"):
+        dataset["validationFraction"] = 0.0
+
+
+def _fit_columns(values: Values, path: tuple[str, ...]) -> None:
+    """Take away the names of columns that are the format's own, in place."""
+    rows = _at(values, path)
+    columns = rows.get("columns") if isinstance(rows, dict) else None
+    if isinstance(rows, dict) and isinstance(columns, dict):
+        parts = COLUMNS_OF_FORMAT.get(str(rows.get("format")), ())
+        rows["columns"] = {
+            part: name for part, name in columns.items() if part not in parts or name != part
+        }
+
+
+def _fit_source(values: Values, written: Values, group: tuple[str, ...]) -> None:
     """Take away what a lower layer says of other kinds of source, in place."""
-    part = values.get(group)
+    part = _at(values, group)
     if not isinstance(part, dict):
         return
     source = str(part.get("source"))
     for path in unfit(source):
-        if not _has(written, group, *path):
+        if not _has(written, *group, *path):
             place = part if len(path) == 1 else part.get(path[0])
             if isinstance(place, dict):
                 place.pop(path[-1], None)
@@ -214,12 +245,15 @@ def _require_fitting(written: Values) -> None:
     """Make sure that some job could have written these values. Raises InvalidSpec."""
     refusals = []
     for format_ in COLUMNS_OF_FORMAT:
-        dataset = {"source": "hf://org/name", "format": format_}
-        job = {"model": {"source": "hf://org/name"}, "dataset": dataset}
+        rows = {"source": "hf://org/name", "format": format_}
+        job: Values = {"model": {"source": "hf://org/name"}, "dataset": rows}
+        if _has(written, "evaluation", "dataset"):
+            job["evaluation"] = {"dataset": {**rows, "split": "test"}}
         try:
             values = _layered(FineTuneJobSpec, job, written)
-            for group in ("model", "dataset"):
-                _fit_source(values, {}, group)
+            _fit_evaluation(values, {})
+            for path in SOURCES:
+                _fit_source(values, {}, path)
             FineTuneJobSpec.model_validate(values)
         except ValidationError as error:
             refusals.append(error)
@@ -255,12 +289,15 @@ def _plain(value: Any) -> Any:
 
 
 def _has(values: Mapping[str, Any], *path: str) -> bool:
+    return _at(values, path) is not None
+
+
+def _at(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """Return what is written at a path, None where nothing is."""
     value: Any = values
     for key in path:
-        if not isinstance(value, Mapping) or key not in value:
-            return False
-        value = value[key]
-    return True
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _drop(values: Values, group: str, name: str) -> None:

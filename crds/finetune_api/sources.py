@@ -4,10 +4,13 @@ A source is one address; the fields beside it say how it is reached and what it 
 belongs to some kinds of source only, which ``rules`` hold users to.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from finetune_api.fields import ApiModel, Edit, Rule, field, matches
 from finetune_api.objects import SecretRef
+
+Kind = Literal["model", "dataset", "evaluation.dataset"]
+"""What is read, by its place in the spec."""
 
 _STEP = r"(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)"
 """One step of a path; none begins with a dot, so none leads upwards."""
@@ -121,8 +124,13 @@ def s3(what: str) -> Any:
     return field(f"How an s3:// source of the {what} is reached.", S3(), edit=Edit.RETRAIN)
 
 
-def rules(what: str) -> tuple[Rule, ...]:
-    """Return the rules that tie the fields of ``what`` (model, dataset) to its source."""
+def prefix_of(kind: Kind) -> str:
+    """Return what the variables begin with that say how a source is reached."""
+    return kind.upper().replace(".", "_")
+
+
+def rules(what: Kind) -> tuple[Rule, ...]:
+    """Return the rules that tie the fields of a model or of rows to its source."""
     return (
         Rule(
             cel="!self.source.startsWith('https://') || has(self.sha256)",
@@ -140,7 +148,7 @@ def unfit(source: str) -> list[tuple[str, ...]]:
     return [path for path, schemes in ONLY_FOR.items() if scheme not in schemes]
 
 
-def _only_for(what: str, path: tuple[str, ...], schemes: tuple[str, ...]) -> Rule:
+def _only_for(what: Kind, path: tuple[str, ...], schemes: tuple[str, ...]) -> Rule:
     kinds = tuple(f"{scheme}://" for scheme in schemes)
     begins = " || ".join(f"self.source.startsWith('{kind}')" for kind in kinds)
     written = " && ".join(f"has(self.{'.'.join(path[: depth + 1])})" for depth in range(len(path)))

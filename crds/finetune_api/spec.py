@@ -18,6 +18,7 @@ from finetune_api.objects import named
 from finetune_api.pods import Placement, PodMetadata
 from finetune_api.recipe import Training
 from finetune_api.resources import Resources
+from finetune_api.rows import Rows
 from finetune_api.run_policy import RunPolicy
 from finetune_api.serving import Serving
 from finetune_api.storage import Storage
@@ -35,6 +36,25 @@ class Access(ApiModel):
     )
 
 
+NAMES_ROWS = "(has(self.evaluation) && has(self.evaluation.dataset))"
+HOLDS_OUT_SOME = (
+    "!has(self.dataset.validationFraction) || self.dataset.validationFraction != 0.0 "
+    f"|| {NAMES_ROWS}"
+)
+
+
+def _evaluates_nothing(spec: "FineTuneJobSpec") -> bool:
+    return spec.dataset.validation_fraction == 0 and spec.evaluation.dataset is None
+
+
+def _or_else(group: str, name: str, builtin: str) -> str:
+    return f"(has({group}.{name}) ? {group}.{name} : '{builtin}')"
+
+
+def _place(rows: Rows) -> tuple[str, str, str]:
+    return rows.source, rows.revision or "main", rows.split
+
+
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, how, and what to do with the result."""
 
@@ -47,7 +67,9 @@ class FineTuneJobSpec(ApiModel):
     )
     merge: Merge = field("The merged 16-bit model.", Merge(), edit=Edit.REMERGE)
     evaluation: Evaluation = field(
-        "The gate between a trained model and the endpoint.", Evaluation(), edit=Edit.NOTHING
+        "The gate between a trained model and the endpoint, and its own rows.",
+        Evaluation(),
+        edit=Edit.NOTHING,
     )
     serving: Serving = field("The endpoint.", Serving(), edit=Edit.ROLL)
     storage: Storage = field("The volume.", Storage(), edit=Edit.RETRY)
@@ -147,24 +169,52 @@ class FineTuneJobSpec(ApiModel):
             fails=lambda s: s.serving.replicas > 1 and s.storage.access_mode != "ReadWriteMany",
         ),
         Rule(
-            cel="!has(self.dataset.validationFraction) || self.dataset.validationFraction != 0.0 "
-            "|| !has(self.training) || !has(self.training.advanced) "
+            cel=f"{HOLDS_OUT_SOME} || !has(self.training) || !has(self.training.advanced) "
             "|| !has(self.training.advanced.evalSteps)",
             message="evalSteps evaluates held-out rows, and validationFraction: 0 holds out none: "
-            "remove one of them",
+            "remove one of them, or name an evaluation.dataset",
+            fails=lambda s: _evaluates_nothing(s) and s.training.advanced.eval_steps is not None,
+        ),
+        Rule(
+            cel=f"{HOLDS_OUT_SOME} || !has(self.training) || !has(self.training.advanced) "
+            "|| !has(self.training.advanced.earlyStoppingPatience)",
+            message="earlyStoppingPatience needs held-out rows, and validationFraction: 0 holds "
+            "out none: remove one of them, or name an evaluation.dataset",
             fails=lambda s: (
-                s.dataset.validation_fraction == 0 and s.training.advanced.eval_steps is not None
+                _evaluates_nothing(s) and s.training.advanced.early_stopping_patience is not None
             ),
         ),
         Rule(
-            cel="!has(self.dataset.validationFraction) || self.dataset.validationFraction != 0.0 "
-            "|| !has(self.training) || !has(self.training.advanced) "
-            "|| !has(self.training.advanced.earlyStoppingPatience)",
-            message="earlyStoppingPatience needs held-out rows, and validationFraction: 0 holds "
-            "out none: remove one of them",
+            cel=f"!{NAMES_ROWS} || !has(self.dataset.validationFraction) "
+            "|| self.dataset.validationFraction == 0.0",
+            message="evaluation.dataset takes the place of rows held out by "
+            "dataset.validationFraction: remove one of them",
             fails=lambda s: (
-                s.dataset.validation_fraction == 0
-                and s.training.advanced.early_stopping_patience is not None
+                s.evaluation.dataset is not None and bool(s.dataset.validation_fraction)
+            ),
+        ),
+        Rule(
+            cel=f"!{NAMES_ROWS} "
+            "|| (self.evaluation.dataset.format == 'text') == (self.dataset.format == 'text')",
+            message="evaluation.dataset is rendered as the dataset is, and rows of format text are "
+            "not rendered at all: set format: text for both, or for none",
+            fails=lambda s: (
+                s.evaluation.dataset is not None
+                and (s.evaluation.dataset.format == "text") != (s.dataset.format == "text")
+            ),
+        ),
+        Rule(
+            cel=f"!{NAMES_ROWS} || self.evaluation.dataset.source != self.dataset.source || "
+            + " || ".join(
+                f"{_or_else('self.evaluation.dataset', name, builtin)} "
+                f"!= {_or_else('self.dataset', name, builtin)}"
+                for name, builtin in (("revision", "main"), ("split", "train"))
+            ),
+            message="evaluation.dataset names the very rows that are trained on: set its split or "
+            "source to others, or remove it to have rows held out",
+            fails=lambda s: (
+                s.evaluation.dataset is not None
+                and _place(s.evaluation.dataset) == _place(s.dataset)
             ),
         ),
     )

@@ -117,11 +117,32 @@ class Artifacts(StatusModel):
     )
 
 
+class EvaluationData(StatusModel):
+    """What staging found in ``evaluation.dataset``."""
+
+    rows: int | None = Field(None, description="Rows that are evaluated on.")
+    dropped_rows: int | None = Field(None, description="Rows longer than sequenceLength.")
+    truncated_rows: int | None = Field(None, description="Rows cut at sequenceLength.")
+    duplicate_rows: int | None = Field(None, description="Rows that repeat an earlier one.")
+    trained_rows: int | None = Field(None, description="Rows that are trained on, too.")
+    tokens: int | None = Field(None, description="Tokens of the rows.")
+    evaluated_tokens: int | None = Field(
+        None, description="Those of them that the loss is taken on."
+    )
+    median_length: int | None = Field(None, description="Tokens of the median row.")
+    p95_length: int | None = Field(None, description="Tokens that 95 of 100 rows have at most.")
+    longest_row: int | None = Field(
+        None, description="Tokens of the longest row, one that was dropped or cut included."
+    )
+
+
 class Data(StatusModel):
     """What staging found in the dataset."""
 
     rows: int | None = Field(None, description="Rows that are trained on.")
-    validation_rows: int | None = Field(None, description="Rows that are held out.")
+    validation_rows: int | None = Field(
+        None, description="Rows that are held out, or those of evaluation.dataset."
+    )
     dropped_rows: int | None = Field(None, description="Rows longer than sequenceLength.")
     truncated_rows: int | None = Field(None, description="Rows cut at sequenceLength.")
     duplicate_rows: int | None = Field(None, description="Rows that repeat an earlier one.")
@@ -133,6 +154,9 @@ class Data(StatusModel):
         None, description="Tokens of the longest row, one that was dropped or cut included."
     )
     planned_steps: int | None = Field(None, description="Optimizer steps that training will take.")
+    evaluation_dataset: EvaluationData | None = Field(
+        None, description="What staging found in evaluation.dataset, where one is named."
+    )
 
 
 class Estimate(StatusModel):

@@ -200,8 +200,8 @@ def _missing(message: str) -> Blocker | None:
         )
     return Blocker(
         reason="ConfigMapMissing",
-        message=f"{message}; create it with the key that dataset.source names, in the job's "
-        "namespace",
+        message=f"{message}; create it with the key that dataset.source (or that of "
+        "evaluation.dataset) names, in the job's namespace",
     )
 
 

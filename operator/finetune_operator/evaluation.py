@@ -50,14 +50,15 @@ def judge(found: Evaluation | None, base: BaseKind) -> Gate:
     if found is None:
         return Gate(
             outcome="NotEvaluated",
-            message="no rows were held out: set dataset.validationFraction to evaluate",
+            message="no rows were held out: set dataset.validationFraction, or name an "
+            "evaluation.dataset, to evaluate",
         )
     build = _of(found, base)
     if found.rows < ENOUGH_ROWS or build.standard_error is None:
         return Gate(
             outcome="NotEvaluated",
             message=f"{found.rows} held-out rows are too few to decide anything (at least "
-            f"{ENOUGH_ROWS}): raise dataset.validationFraction",
+            f"{ENOUGH_ROWS}): raise dataset.validationFraction, or give evaluation.dataset more",
         )
     difference, error = float(build.difference), float(build.standard_error)
     numbers = (

@@ -135,6 +135,7 @@ def configmap(job: Object, chosen: Chosen) -> dict[str, Any]:
         model=chosen.resolved.spec.model,
         dataset=chosen.resolved.spec.dataset,
         training=chosen.resolved.spec.training,
+        evaluation_dataset=chosen.resolved.spec.evaluation.dataset,
     )
     return {
         "apiVersion": "v1",
@@ -149,7 +150,7 @@ def configmap(job: Object, chosen: Chosen) -> dict[str, Any]:
             JOB_FILE: _text(
                 document.model_dump(
                     mode="json",
-                    exclude={"model": REACHED_BY, "dataset": REACHED_BY},
+                    exclude=dict.fromkeys(("model", "dataset", "evaluation_dataset"), REACHED_BY),
                 )
             ),
             OPERATOR_FILE: _text(chosen.config.model_dump(mode="json", exclude=LIVE)),

@@ -1,5 +1,6 @@
 """What the API server refuses and accepts, and that Python refuses and accepts the same."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,10 @@ def test_python_refuses_it_too(file: Path) -> None:
     with pytest.raises(ValidationError) as refusal:
         # Strict, since JSON has its types; an administrator's YAML is read more kindly.
         FineTuneJobSpec.model_validate(job.get("spec"), strict=True)
+    # "dataset.s3" is another field than "evaluation.dataset.s3".
+    said = re.compile(rf"(?<![\w.]){re.escape(expected(file))}")
     for message in MESSAGES:
-        if expected(file) in message:
+        if said.search(message):
             assert message in str(refusal.value)
 
 

@@ -21,9 +21,10 @@ from tests.trainer import tiny
 
 from finetune_api.job import JobConfig
 from finetune_trainer import bounded, readers
-from finetune_trainer.dataset import Tokeniser
+from finetune_trainer.dataset import prepare
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.rendering import Renderer
+from finetune_trainer.tokeniser import Tokeniser
 
 GIGABYTE = 1 << 30
 MOST_MEMORY = 200 << 20
@@ -376,7 +377,8 @@ def refused(folder: Path, format_: str, **training: Any) -> str:
         for name in readers.files_of_split(names, "train", source="c/d"):
             for row in readers.read(folder / name, name):
                 tokeniser.add(row)
-        tokeniser.finish(vocabulary=320)
+        tokeniser.check(vocabulary=320)
+        prepare(job, tokeniser, None)
     except DatasetInvalid as error:
         return str(error)
     raise AssertionError("it was not refused")

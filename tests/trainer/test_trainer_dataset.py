@@ -14,9 +14,10 @@ from tests.trainer import tiny
 
 from finetune_api.job import JobConfig
 from finetune_trainer import packing, readers
-from finetune_trainer.dataset import Plan, Statistics, Tokeniser
+from finetune_trainer.dataset import Plan, Statistics, prepare
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.rendering import Renderer
+from finetune_trainer.tokeniser import Tokeniser
 from finetune_trainer.tokens import Tokens
 
 Finished = tuple[Tokens, Tokens, Statistics, Plan]
@@ -38,7 +39,8 @@ def finish(rows: list[Any], **changes: Any) -> Finished:
     for at, row in enumerate(rows, 1):
         if not tokeniser.full:
             tokeniser.add(readers.Row(file="train.jsonl", number=at, values=row))
-    found = tokeniser.finish(vocabulary=320)
+    tokeniser.check(vocabulary=320)
+    found = prepare(job, tokeniser, None)
     return found.train, found.held_out, found.counts, found.plan
 
 

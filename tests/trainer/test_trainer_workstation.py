@@ -26,11 +26,14 @@ class Station:
     def __init__(self, server: Server, folder: Path) -> None:
         self.server, self.folder, self.work = server, folder, folder / "work"
 
-    def write(self, base: str, source: str, *others: Any, **training: Any) -> None:
+    def write(
+        self, base: str, source: str, *others: Any, evaluation: Any = None, **training: Any
+    ) -> None:
         spec = {
             "model": {"source": base},
             "dataset": {"source": source, "format": "alpaca"},
             "training": TRAINING | training,
+            "evaluation": evaluation,
         }
         job = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "own"}, "spec": spec}
         (self.folder / "finetune.yaml").write_text(yaml.safe_dump_all([*others, job]))
@@ -83,10 +86,22 @@ def test_rows_of_a_configmap_in_the_same_file(
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "own-rows"},
-        "data": {"rows.jsonl": rows},
+        "data": {"rows.jsonl": rows, "questions.jsonl": rows.replace("Say", "Tell me")},
     }
     station = Station(servers["trl"], tmp_path)
-    station.write(repositories["chat"], "configmap://own-rows/rows.jsonl", configmap, maxSteps=2)
+    station.write(
+        repositories["chat"],
+        "configmap://own-rows/rows.jsonl",
+        configmap,
+        evaluation={
+            "dataset": {"source": "configmap://own-rows/questions.jsonl", "format": "alpaca"}
+        },
+        maxSteps=2,
+    )
     ended = station.run()
     assert ended.code == 0, ended.log
-    assert manifest.read(station.work / "dataset").facts["rows"] == 8
+    facts = manifest.read(station.work / "dataset").facts
+    assert (facts["rows"], facts["validationRows"]) == (8, 8)
+    assert "8 of evaluation.dataset to evaluate on" in ended.log
+    reference = manifest.read(station.work / "reference").facts
+    assert reference["evaluation"]["rows"] == 8

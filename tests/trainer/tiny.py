@@ -91,7 +91,7 @@ def dataset(folder: Path, rows: list[Any], name: str = "train.jsonl") -> Path:
 def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
     """Return a job.json as the operator resolves it: a short run on few tokens.
 
-    ``changes`` (of the spec's model, dataset and training) are merged in deep.
+    ``changes`` (of the spec's model, dataset, training and evaluation) are merged in deep.
     """
     from finetune_api.resolve import builtin_defaults, resolve
 
@@ -116,6 +116,7 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
         "uid": "0",
         "revision": found.revision,
         **{part: document[part] for part in ("model", "dataset", "training")},
+        "evaluationDataset": document["evaluation"]["dataset"],
     }
 
 

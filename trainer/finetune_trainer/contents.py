@@ -61,6 +61,10 @@ class Contents:
         first[np.unique(self._array(), return_index=True)[1]] = True
         return first
 
+    def also_in(self, others: "Contents") -> int:
+        """Count the rows whose content is among others."""
+        return int(np.isin(self._array(), others._array()).sum())
+
     def _threshold(self, builtin: float) -> int:
         return int((builtin if self._written is None else self._written) * 2**63) * 2
 

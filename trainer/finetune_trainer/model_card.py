@@ -100,7 +100,8 @@ def _outcome(story: Story) -> Iterable[tuple[str, str]]:
     yield "training loss, last step", _number(trained["loss"])
     yield "loss on held-out rows", _number(trained["evalLoss"])
     yield "rows trained on", f"{data['rows']:,}"
-    yield "rows held out", f"{data['validationRows']:,}"
+    own = data.get("evaluationDataset")
+    yield "rows evaluated on" if own else "rows held out", f"{data['validationRows']:,}"
     yield "rows dropped as too long", f"{data['droppedRows']:,}"
     yield "tokens of one epoch", f"{data['trainTokens']:,}"
     yield "of which learned", f"{data['trainedTokens']:,}"
@@ -140,17 +141,23 @@ def _provenance(story: Story) -> Iterable[tuple[str, str]]:
     if data.get("commit"):
         yield "dataset commit", f"`{data['commit']}`"
     yield "dataset as published", f"`{data['sourceDigest']}`"
+    if own := data.get("evaluationDataset"):
+        yield "evaluation dataset", f"`{own['source']}`"
+        yield "evaluation dataset commit", f"`{own['commit']}`"
+        yield "evaluation dataset as published", f"`{own['sourceDigest']}`"
     yield "dataset as tokenised", f"`{trained['datasetDigest']}`"
     yield "prompt", str(data["template"] or "text as it is")
     yield "attention kernel", str(trained["attention"])
 
 
 def _recipe(job: JobConfig) -> dict[str, Any]:
-    """Return model, dataset and training without what is not set and what is a secret's name."""
-    document = job.model_dump(
-        mode="json", exclude={"model": {"token_secret_ref"}, "dataset": {"token_secret_ref"}}
-    )
-    return {name: _without_nulls(document[name]) for name in ("model", "dataset", "training")}
+    """Return what was trained without what is not set and what is a secret's name."""
+    parts = ("model", "dataset", "evaluation_dataset")
+    document = job.model_dump(mode="json", exclude={name: {"token_secret_ref"} for name in parts})
+    recipe = {name: document[name] for name in ("model", "dataset", "training")}
+    if own := document["evaluationDataset"]:
+        recipe["evaluation"] = {"dataset": own}
+    return {name: _without_nulls(part) for name, part in recipe.items()}
 
 
 def _without_nulls(value: Any) -> Any:

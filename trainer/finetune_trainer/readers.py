@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from finetune_api.sources import Kind
 from finetune_trainer import bounded
 from finetune_trainer.errors import DatasetInvalid
 
@@ -51,7 +52,9 @@ class Row:
         return f"row {self.number} of {self.file}"
 
 
-def files_of_split(names: Iterable[str], split: str, *, source: str) -> list[str]:
+def files_of_split(
+    names: Iterable[str], split: str, *, source: str, kind: Kind = "dataset"
+) -> list[str]:
     """Choose the data files of ``split`` among a repository's files."""
     everything = sorted(names)
     data = [
@@ -64,7 +67,7 @@ def files_of_split(names: Iterable[str], split: str, *, source: str) -> list[str
     if not data:
         there = f"; it has {_few(everything)}" if everything else ""
         raise DatasetInvalid(
-            f"dataset {source} holds no data file{there}: {READ} are read; archives have to be "
+            f"{kind} {source} holds no data file{there}: {READ} are read; archives have to be "
             "unpacked first"
         )
     wanted = SPLIT_WORDS.get(split.lower(), split.lower())
@@ -82,8 +85,8 @@ def files_of_split(names: Iterable[str], split: str, *, source: str) -> list[str
         chosen = by_split[""]
     if not chosen:
         raise DatasetInvalid(
-            f"dataset {source} has no files for split {split!r}; it has {_few(data)}: "
-            "correct dataset.split"
+            f"{kind} {source} has no files for split {split!r}; it has {_few(data)}: "
+            f"correct {kind}.split"
         )
     for suffix in SUFFIXES:
         same = [name for name in chosen if name.endswith(suffix)]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.dataset import Dataset
+from finetune_api.rows import Rows
+from finetune_api.sources import Kind
 from finetune_trainer.templates import ALPACA_INPUT
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -14,6 +15,10 @@ class BrokenRow(ValueError):
     """Why a row cannot be trained on: column and way out. The caller knows the row's place."""
 
 
+class _WrongColumn(BrokenRow):
+    """A row whose columns may have to be named, which only the caller knows where."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """A row's content, freed from its format. Exactly one of the two is set."""
@@ -22,14 +27,23 @@ class Example:
     text: str | None = None
 
 
-def example_of(values: dict[str, Any], dataset: Dataset, *, template: str | None) -> Example:
+def example_of(
+    values: dict[str, Any], rows: Rows, *, template: str | None, kind: Kind = "dataset"
+) -> Example:
     """Read a row. ``template`` is ``chat`` or ``alpaca``; None for format text."""
-    columns = dataset.columns
-    if dataset.format == "text":
+    try:
+        return _example(values, rows, template)
+    except _WrongColumn as problem:
+        raise BrokenRow(f"{problem} in {kind}.columns") from None
+
+
+def _example(values: dict[str, Any], rows: Rows, template: str | None) -> Example:
+    columns = rows.columns
+    if rows.format == "text":
         return Example(text=_text(values, columns.of("text")))
-    if dataset.format == "messages":
+    if rows.format == "messages":
         return Example(messages=_messages(values, columns.of("messages")))
-    if dataset.format == "prompt-completion":
+    if rows.format == "prompt-completion":
         prompt, completion = columns.of("prompt"), columns.of("completion")
         return Example(messages=_prompt_completion(values, prompt, completion))
     prompt = _text(values, columns.of("instruction"))
@@ -63,7 +77,7 @@ def _prompt_completion(values: dict[str, Any], prompt: str, completion: str) -> 
 
 def _messages(values: dict[str, Any], column: str) -> list[Message]:
     if column not in values:
-        raise BrokenRow(_absent(values, column))
+        raise _WrongColumn(_absent(values, column))
     messages = _conversation(values[column], column)
     while messages and messages[-1]["role"] != "assistant":
         # Nothing after the last answer is trained on.
@@ -79,9 +93,9 @@ def _messages(values: dict[str, Any], column: str) -> list[Message]:
 def _conversation(value: object, column: str) -> list[Message]:
     if not isinstance(value, list) or not value:
         what = "an empty list" if value == [] else _kind(value)
-        raise BrokenRow(
+        raise _WrongColumn(
             f'column {column!r} is {what} instead of a list of {{"role": …, "content": …}}: '
-            "write the conversation as such a list, or name its column in dataset.columns"
+            "write the conversation as such a list, or name its column"
         )
     return [_message(each, f"{column}[{at}]") for at, each in enumerate(value)]
 
@@ -118,7 +132,7 @@ def _text(values: dict[str, Any], column: str, *, optional: bool = False) -> str
     if optional and value is None:
         return ""
     if column not in values:
-        raise BrokenRow(_absent(values, column))
+        raise _WrongColumn(_absent(values, column))
     if not isinstance(value, str):
         raise BrokenRow(
             f"column {column!r} is {_kind(value)} instead of text: write it as text, or remove the "
@@ -143,7 +157,7 @@ def _require_text(text: str, where: str) -> None:
 
 def _absent(values: dict[str, Any], column: str) -> str:
     there = ", ".join(sorted(map(str, values))[:8]) or "none"
-    return f"has no column {column!r} (it has {there}): name the columns in dataset.columns"
+    return f"has no column {column!r} (it has {there}): name the columns"
 
 
 def _said(role: str, content: str) -> Message:

@@ -58,6 +58,7 @@ class SpecFile:
             model=spec.model,
             dataset=spec.dataset,
             training=spec.training,
+            evaluation_dataset=spec.evaluation.dataset,
         )
 
 

@@ -4,8 +4,11 @@ Base and dataset are pinned to a commit, checked, fetched and published as ``bas
 ``dataset/``. Only this command uses the network.
 """
 
+from typing import Any
+
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
+from finetune_api.status import EvaluationData
 from finetune_trainer import backends, manifest, stage_base, stage_estimate, stage_rows
 from finetune_trainer.errors import full_volume_named
 from finetune_trainer.estimate import report
@@ -25,10 +28,14 @@ def run(
     backends.refuse_absent(job.training.advanced.backend)
     layout.work.mkdir(parents=True, exist_ok=True)
     with full_volume_named(layout.work, "staging"):
-        source = stage_rows.pin(job)
-        raw = source.folder(layout)
-        begun = stage_base.begin(job, layout, rows=raw, also_needed=source.left(raw))
-        rows = stage_rows.tokenise(job, layout, source, begun, progress)
+        sources = stage_rows.pin(job)
+        begun = stage_base.begin(
+            job,
+            layout,
+            rows=[source.folder(layout) for source in sources.all],
+            also_needed=sum(source.left(layout) for source in sources.all),
+        )
+        rows = stage_rows.tokenise(job, layout, sources, begun, progress)
         bill = stage_estimate.check(
             job,
             begun.config,
@@ -39,7 +46,7 @@ def run(
             work=layout.work,
         )
         base = stage_base.finish(begun, job, layout, progress)
-        dataset = stage_rows.publish(job, layout, source, begun, rows, bill)
+        dataset = stage_rows.publish(job, layout, sources, begun, rows, bill)
     manifest.sweep(layout.work)
     progress.ratio(1.0)
     return _result(base, dataset, message=f"base and dataset are staged{said(bill)}")
@@ -92,7 +99,16 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
                     "plannedSteps",
                 )
             },
+            **_evaluation(facts.get(stage_rows.EVALUATION)),
             **report.status(facts.get(stage_estimate.FACT)),
         },
         warnings=facts["warnings"],
     )
+
+
+def _evaluation(fact: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what status says of the evaluation's own rows."""
+    if fact is None:
+        return {}
+    counted = EvaluationData.model_validate(fact)
+    return {stage_rows.EVALUATION: counted.model_dump(exclude_none=True)}

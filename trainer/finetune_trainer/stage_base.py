@@ -4,6 +4,7 @@
 the weights and publishes. What can be refused is refused in between, before gigabytes are fetched.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,11 @@ class Begun:
         return 0 if self.published else max(0, self.size - bytes_below(self.folder))
 
 
-def begin(job: JobConfig, layout: Layout, *, rows: Path, also_needed: int) -> Begun:
+def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: int) -> Begun:
     """Pin the base, check what can be checked, and make sure that its weights will fit.
 
-    ``rows`` is where the dataset's files may be already, ``also_needed`` how many more bytes of
-    them are going to be fetched.
+    ``rows`` are the folders where files of the datasets may be already, ``also_needed`` how many
+    more bytes of them are going to be fetched.
     """
     name = job.model.source.removeprefix("hf://")
     found = manifest.valid(layout.base, kind=KIND, key=job.revision)
@@ -73,7 +74,7 @@ def begin(job: JobConfig, layout: Layout, *, rows: Path, also_needed: int) -> Be
     base.check_listing(repository)
     # A broken-off download of this very commit is gone on with; of another, thrown away.
     scratch = layout.scratch(f"base-{repository.commit[:12]}")
-    manifest.sweep(layout.work, but=[scratch, rows])
+    manifest.sweep(layout.work, but=[scratch, *rows])
     small = base.side_files(repository.files)
     small += [base.INDEX] if base.INDEX in repository.files else []
     disk.require(layout.work, repository.size_of(small), f"model {name}")

@@ -48,10 +48,11 @@ def check(
         return Bill(facts=None, sentence="")
     counts, plan = rows.counts, rows.plan
     data = Data(
-        longest=counts.longest,
+        longest=rows.longest,
         packed=plan.packed,
         sequences=plan.sequences,
         tokens=counts.train_tokens,
+        held_out_tokens=int(rows.held_out.input_ids.size),
         steps=plan.steps,
     )
     found = estimate(

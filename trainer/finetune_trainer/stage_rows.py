@@ -1,88 +1,86 @@
-"""The dataset's share of staging: fetched or found mounted, tokenised once, published."""
+"""The datasets' share of staging: fetched or found mounted, tokenised once, published.
+
+What is evaluated on, where a dataset of its own is named for that, is read first: it is small, and
+what is wrong with it is said before the large one is tokenised.
+"""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 from finetune_api.job import JobConfig
-from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX
-from finetune_trainer import disk, manifest, packing, readers, sample, templates
-from finetune_trainer.dataset import Prepared, Tokeniser
-from finetune_trainer.errors import InvalidSpec
+from finetune_api.sources import Kind
+from finetune_trainer import dataset, disk, manifest, packing, row_source, sample, templates
+from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
 from finetune_trainer.rendering import Renderer
-from finetune_trainer.sources import Repository, Store, bytes_below, open_store
-from finetune_trainer.sources.repository import digest_of
+from finetune_trainer.row_source import Fetched, RowSource
+from finetune_trainer.sources.repository import OnBytes
 from finetune_trainer.stage_base import Begun
 from finetune_trainer.stage_estimate import FACT, Bill
 from finetune_trainer.templates import Template
+from finetune_trainer.tokeniser import Tokeniser
 from finetune_trainer.tokenizers import load_tokenizer, stop_ids
 from finetune_trainer.tokens import HELD_OUT, TRAIN
 
 KIND = "dataset"
 TEMPLATE = "chat_template.jinja"
+EVALUATION = "evaluationDataset"
+"""Fact of the manifest: where the evaluation's own rows are from, and what was counted of them."""
 REPORT_EVERY = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where the rows come from: a repository at one commit, and the files of it that are read."""
+class Sources:
+    """Where the rows come from; ``evaluation`` is None where they are held out of the others."""
 
-    store: Store
-    repository: Repository
-    files: tuple[str, ...]
+    dataset: RowSource
+    evaluation: RowSource | None
+
+    @property
+    def all(self) -> list[RowSource]:
+        """Those that there are, in the order in which they are read."""
+        return [self.dataset] if self.evaluation is None else [self.evaluation, self.dataset]
 
     @property
     def size(self) -> int:
-        """Bytes to fetch: what is mounted is read where it is."""
-        return self.repository.size_of(name for name in self.files if not self.store.here(name))
-
-    def folder(self, layout: Layout) -> Path:
-        """Where they are brought: what arrived of this very commit is gone on with."""
-        return layout.scratch(f"rows-{self.repository.commit[:12]}")
-
-    def left(self, folder: Path) -> int:
-        """Bytes that are still to be fetched into a folder."""
-        return max(0, self.size - bytes_below(folder))
+        """Bytes to fetch."""
+        return sum(source.size for source in self.all)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenised:
-    """Rows that are ready to be published."""
+    """Rows that are ready to be published, with the digests of the files that they are from."""
 
-    rows: Prepared
+    rows: dataset.Prepared
     template: Template
     source_digest: str
+    evaluation_digest: str | None
 
 
-def pin(job: JobConfig) -> Source:
-    """Look the dataset up before the base is fetched: what is missing fails in seconds."""
-    dataset = job.dataset
-    store = open_store("dataset", dataset)
-    found = store.pin()
-    alone = len(found.files) == 1 and dataset.source.endswith("/" + next(iter(found.files)))
-    if alone:
-        if dataset.split != "train":
-            raise InvalidSpec(
-                f"dataset.source names the one file {dataset.source}, which has no split "
-                f"{dataset.split!r}: remove dataset.split"
-            )
-        files = list(found.files)
-    else:
-        files = readers.files_of_split(found.files, dataset.split, source=found.name)
-    log(f"dataset {found.name} is pinned to {found.commit[:12]}: {', '.join(files)}")
-    return Source(store=store, repository=found, files=tuple(files))
+def pin(job: JobConfig) -> Sources:
+    """Look the datasets up before the base is fetched: what is missing fails in seconds."""
+    own = job.evaluation_dataset
+    return Sources(
+        dataset=row_source.pin("dataset", job.dataset),
+        evaluation=None if own is None else row_source.pin("evaluation.dataset", own),
+    )
 
 
 def tokenise(
-    job: JobConfig, layout: Layout, source: Source, base: Begun, progress: Progress
+    job: JobConfig, layout: Layout, sources: Sources, base: Begun, progress: Progress
 ) -> Tokenised:
     """Read, validate and tokenise the rows; nothing is published yet."""
-    raw = source.folder(layout)
-    raw.mkdir(exist_ok=True)
-    files, digest = _fetch(job, source, raw, layout, progress)
+    fetched: dict[Kind, Fetched] = {}
+    before = 0
+    for source in sources.all:
+        on_bytes = _reporting(progress, before, sources.size)
+        fetched[source.kind] = row_source.fetch(source, layout, on_bytes=on_bytes)
+        before += source.size
     tokenizer = load_tokenizer(base.folder)
     template = templates.choose(
         job.dataset, tokenizer, source=base.name, today=datetime.now(UTC).date()
@@ -93,29 +91,59 @@ def tokenise(
         train_on=job.training.train_on or ("responses" if template.kind else "all"),
         stops=stop_ids(tokenizer, base.folder),
     )
-    tokeniser = Tokeniser(job, renderer, template=template.kind)
-    for path, name in files:
-        for row in readers.read(path, name):
+    vocabulary = _vocabulary(base)
+
+    def read(kind: Kind) -> Tokeniser:
+        tokeniser = Tokeniser(job, renderer, template=template.kind, kind=kind)
+        for row in fetched[kind].rows():
             if tokeniser.full:
                 break
             tokeniser.add(row)
             if tokeniser.seen % REPORT_EVERY == 0:
                 log(f"{tokeniser.seen} rows tokenised")
-    prepared = tokeniser.finish(vocabulary=_vocabulary(base))
-    shutil.rmtree(raw, ignore_errors=True)
+        tokeniser.check(vocabulary=vocabulary)
+        return tokeniser
+
+    evaluation = None
+    if sources.evaluation is not None:
+        with _named("evaluation.dataset"):
+            evaluation = read("evaluation.dataset")
+    prepared = dataset.prepare(job, read("dataset"), evaluation)
+    for source in sources.all:
+        shutil.rmtree(source.folder(layout), ignore_errors=True)
     counts, plan = prepared.counts, prepared.plan
     log(
-        f"dataset: {counts.rows} rows to train on, {counts.validation_rows} held out, "
+        f"dataset: {counts.rows} rows to train on, {counts.validation_rows} "
+        f"{'held out' if evaluation is None else 'of evaluation.dataset to evaluate on'}, "
         f"{counts.dropped_rows} dropped; {counts.train_tokens} tokens, {counts.trained_tokens} "
         f"of them learned; {plan.steps} steps{', packed' if plan.packed else ''}"
     )
-    return Tokenised(rows=prepared, template=template, source_digest=digest)
+    return Tokenised(
+        rows=prepared,
+        template=template,
+        source_digest=fetched["dataset"].digest,
+        evaluation_digest=None if evaluation is None else fetched["evaluation.dataset"].digest,
+    )
+
+
+def _reporting(progress: Progress, before: int, size: int) -> OnBytes:
+    """Return what reports the bytes of one source, ``before`` them those of others."""
+    return lambda count: progress.transferred(before + count, size)
+
+
+@contextmanager
+def _named(kind: Kind) -> Iterator[None]:
+    """Say whose rows are refused: files of the two datasets may have the same names."""
+    try:
+        yield
+    except DatasetInvalid as error:
+        raise DatasetInvalid(f"{kind}: {error}") from error
 
 
 def publish(
     job: JobConfig,
     layout: Layout,
-    source: Source,
+    sources: Sources,
     base: Begun,
     tokenised: Tokenised,
     bill: Bill,
@@ -138,7 +166,7 @@ def publish(
         key=job.revision,
         facts={
             "source": job.dataset.source,
-            "commit": source.repository.commit,
+            "commit": sources.dataset.repository.commit,
             "sourceDigest": tokenised.source_digest,
             "baseCommit": base.commit,
             "template": template.kind,
@@ -156,10 +184,23 @@ def publish(
             "medianLength": counts.median_length,
             "p95Length": counts.p95_length,
             "longestRow": counts.longest,
+            EVALUATION: _evaluation(sources.evaluation, tokenised),
             FACT: bill.facts,
             "warnings": [*_warnings(job, base, tokenised), *bill.warnings],
         },
     )
+
+
+def _evaluation(source: RowSource | None, tokenised: Tokenised) -> dict[str, Any] | None:
+    """Return what the manifest says of the evaluation's own rows."""
+    if source is None or tokenised.rows.evaluation is None:
+        return None
+    return {
+        "source": source.asked.source,
+        "commit": source.repository.commit,
+        "sourceDigest": tokenised.evaluation_digest,
+        **tokenised.rows.evaluation.model_dump(),
+    }
 
 
 def _vocabulary(base: Begun) -> int:
@@ -170,6 +211,7 @@ def _vocabulary(base: Begun) -> int:
 
 def _warnings(job: JobConfig, base: Begun, tokenised: Tokenised) -> list[str]:
     counts, steps = tokenised.rows.counts, tokenised.rows.plan.steps
+    longest = tokenised.rows.longest
     warnings = []
     if steps < packing.FEW_STEPS:
         warnings.append(
@@ -180,10 +222,21 @@ def _warnings(job: JobConfig, base: Begun, tokenised: Tokenised) -> list[str]:
         warnings.append(
             f"{counts.dropped_rows} rows longer than training.sequenceLength were dropped"
         )
-    context = base.config.get("max_position_embeddings")
-    if isinstance(context, int) and min(counts.longest, job.training.sequence_length) > context:
+    own = tokenised.rows.evaluation
+    if own is not None and own.dropped_rows:
         warnings.append(
-            f"rows are up to {counts.longest} tokens long, the base was made for {context}: lower "
+            f"{own.dropped_rows} rows of evaluation.dataset longer than training.sequenceLength "
+            "were dropped"
+        )
+    if own is not None and own.trained_rows:
+        warnings.append(
+            f"{own.trained_rows} of {own.rows} rows of evaluation.dataset are trained on too, so "
+            "that the held-out loss flatters the model: remove them from one of the two datasets"
+        )
+    context = base.config.get("max_position_embeddings")
+    if isinstance(context, int) and min(longest, job.training.sequence_length) > context:
+        warnings.append(
+            f"rows are up to {longest} tokens long, the base was made for {context}: lower "
             "training.sequenceLength"
         )
     if counts.duplicate_rows and job.dataset.duplicates == "keep":
@@ -197,30 +250,3 @@ def _warnings(job: JobConfig, base: Begun, tokenised: Tokenised) -> list[str]:
             f"{tokenised.template.frozen}, the day of staging, in training and in serving"
         )
     return warnings
-
-
-def _fetch(
-    job: JobConfig, source: Source, raw: Path, layout: Layout, progress: Progress
-) -> tuple[list[tuple[Path, str]], str]:
-    """Bring the rows here, where they are not mounted; return files, names and a digest."""
-    repository, here = source.repository, source.store.here
-    remote = [name for name in source.files if not here(name)]
-    what = f"dataset {repository.name} ({disk.human(source.size)} in {len(remote)} files)"
-    if remote:
-        disk.require(layout.work, source.left(raw), what)
-    digests = source.store.download(
-        repository,
-        remote,
-        raw,
-        on_bytes=lambda count: progress.transferred(count, source.size),
-    )
-    files = [(here(name) or raw / name, name) for name in source.files]
-    digests |= {name: manifest.sha256_of(path) for path, name in files if name not in digests}
-    digest = "sha256:" + digest_of(f"{digests[name]}  {name}" for name in source.files)
-    if job.dataset.source.startswith(CONFIGMAP_SOURCE_PREFIX):
-        # The key of a ConfigMap may be named anyhow.
-        files = [
-            (path, name if name.endswith(readers.SUFFIXES) else f"{name}.jsonl")
-            for path, name in files
-        ]
-    return files, digest

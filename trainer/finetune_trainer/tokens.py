@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from finetune_trainer.rendering import Encoded
+from finetune_trainer.rendering import IGNORED, Encoded
 
 TRAIN = "train.safetensors"
 HELD_OUT = "eval.safetensors"
@@ -71,6 +71,11 @@ class Collected:
         """Tokens of each row."""
         borders: Integers = np.asarray(self._borders, dtype=np.int64)
         return borders[1:] - borders[:-1]
+
+    @property
+    def learned(self) -> int:
+        """Tokens that the loss is taken on."""
+        return int((np.asarray(self._labels, dtype=np.int32) != IGNORED).sum())
 
     @property
     def largest(self) -> int:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
-from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX
+from finetune_api.rows import Rows
+from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
 from finetune_api.spec import FineTuneJobSpec
 from finetune_trainer import lock, specfile
 from finetune_trainer.errors import InvalidSpec
@@ -47,9 +48,11 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     file = specfile.read(options.file)
     job, layout = file.job(), Layout(work=options.work)
     _claim(layout.work, job)
-    os.environ.setdefault("MODEL_HF_TOKEN", os.environ.get("HF_TOKEN", ""))
-    os.environ.setdefault("DATASET_HF_TOKEN", os.environ.get("HF_TOKEN", ""))
-    _lay_out_configmap(file, layout.work)
+    for kind in get_args(Kind):
+        os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", os.environ.get("HF_TOKEN", ""))
+    _lay_out_configmap(file, layout.work, "dataset", job.dataset)
+    if job.evaluation_dataset is not None:
+        _lay_out_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)
     for stage in ("stage", "train", "merge"):
         if stage == "merge" and not file.merges:
             break
@@ -133,23 +136,23 @@ def _claim(work: Path, job: JobConfig) -> None:
     write_json(path, job.model_dump(mode="json"))
 
 
-def _lay_out_configmap(file: SpecFile, work: Path) -> None:
+def _lay_out_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> None:
     """Put the rows of a ConfigMap where a pod would find them mounted."""
-    source = file.resolved.spec.dataset.source
-    if not source.startswith(CONFIGMAP_SOURCE_PREFIX) or "FINETUNE_DATASET_DIR" in os.environ:
+    variable = f"FINETUNE_{prefix_of(kind)}_DIR"
+    if not rows.source.startswith(CONFIGMAP_SOURCE_PREFIX) or variable in os.environ:
         return
-    name, key = source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
+    name, key = rows.source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
     try:
         text = file.configmaps[name][key]
     except KeyError:
         raise InvalidSpec(
-            f"dataset {source}: write the ConfigMap into the manifest's file too, or name the "
-            "folder that holds its keys in FINETUNE_DATASET_DIR"
+            f"{kind} {rows.source}: write the ConfigMap into the manifest's file too, or name the "
+            f"folder that holds its keys in {variable}"
         ) from None
-    folder = work / "configmap"
-    folder.mkdir(exist_ok=True)
+    folder = work / "configmap" / kind
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / key).write_text(text, encoding="utf-8")
-    os.environ["FINETUNE_DATASET_DIR"] = str(folder)
+    os.environ[variable] = str(folder)
 
 
 def _card() -> Card | None:

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_api.base_model import Model
-from finetune_api.dataset import Dataset
-from finetune_api.sources import CLAIM_SOURCE_PREFIX, CONFIGMAP_SOURCE_PREFIX
+from finetune_api.rows import Rows
+from finetune_api.sources import (
+    CLAIM_SOURCE_PREFIX,
+    CONFIGMAP_SOURCE_PREFIX,
+    Kind,
+    prefix_of,
+)
 from finetune_api.spec import FineTuneJobSpec
 
 SOURCES = "/sources"
@@ -42,12 +47,12 @@ def mounts(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
 
 
 def files(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
-    """Return the sources of the configuration folder: certificates, a dataset in a ConfigMap."""
+    """Return the sources of the configuration folder: certificates, rows in ConfigMaps."""
     found = []
-    if spec.dataset.source.startswith(CONFIGMAP_SOURCE_PREFIX):
-        name, key = spec.dataset.source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
-        found.append(file(name, key, f"dataset/{key}"))
     for kind, part in _parts(spec):
+        if part.source.startswith(CONFIGMAP_SOURCE_PREFIX):
+            name, key = part.source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
+            found.append(file(name, key, f"{kind}/{key}"))
         if part.ca_config_map_ref is not None:
             reference = part.ca_config_map_ref
             found.append(file(reference.name, reference.key, f"ca/{kind}.crt"))
@@ -63,7 +68,7 @@ def environment(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
     """Return the variables that say how the sources are reached, prefixed by whose they are."""
     found: list[dict[str, Any]] = []
     for kind, part in _parts(spec):
-        prefix = kind.upper()
+        prefix = prefix_of(kind)
         if part.token_secret_ref is not None:
             name = "HF_TOKEN" if part.source.startswith("hf://") else "HTTPS_TOKEN"
             reference = part.token_secret_ref
@@ -89,8 +94,11 @@ def identity(spec: FineTuneJobSpec) -> dict[str, Any]:
     return {} if account is None else {"serviceAccountName": account}
 
 
-def _parts(spec: FineTuneJobSpec) -> tuple[tuple[str, Model | Dataset], ...]:
-    return ("model", spec.model), ("dataset", spec.dataset)
+def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows]]:
+    yield "model", spec.model
+    yield "dataset", spec.dataset
+    if spec.evaluation.dataset is not None:
+        yield "evaluation.dataset", spec.evaluation.dataset
 
 
 def _claims(spec: FineTuneJobSpec) -> Iterator[str]:

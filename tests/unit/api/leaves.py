@@ -21,6 +21,10 @@ ALPACA: Spec = {
     "model": {"source": "hf://org/model"},
     "dataset": {"source": "hf://org/data", "format": "alpaca"},
 }
+EVALUATED: Spec = {
+    **ALPACA,
+    "evaluation": {"dataset": {"source": "hf://org/test", "format": "alpaca"}},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,8 +259,20 @@ CHANGES: dict[str, Change] = {
 
 def change_of(leaf: Leaf) -> Change:
     """Return an edit of this field alone."""
+    if leaf.path[:2] == ("evaluation", "dataset"):
+        same = change_of(Leaf(path=leaf.path[1:], edit=leaf.edit, info=leaf.info))
+        return Change(before=_evaluated(same.before), after=_evaluated(same.after))
     found = CHANGES.get(str(leaf))
     return found or Change(before={}, after=nested(leaf.path, other_value(leaf)))
+
+
+def _evaluated(spec: Spec) -> Spec:
+    """Return ``evaluation.dataset`` where a spec has ``dataset``, and what the latter then is."""
+    rows = spec.get("dataset", {})
+    both = {"dataset": {"format": "text"}} if rows.get("format") == "text" else {}
+    return merged(
+        merged({"evaluation": EVALUATED["evaluation"]}, {"evaluation": {"dataset": rows}}), both
+    )
 
 
 LEAVES = list(leaves())

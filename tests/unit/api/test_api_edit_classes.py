@@ -98,10 +98,12 @@ def test_classes_are_as_decided(edit: Edit, paths: set[str]) -> None:
 
 def test_everything_about_the_weights_retrains() -> None:
     how = ("tokenSecretRef", "caConfigMapRef", "s3.region", "s3.secretRef")
-    retry = {f"{group}.{name}" for group in ("model", "dataset") for name in how}
+    sources = ("model", "dataset", "evaluation.dataset")
+    retry = {f"{group}.{name}" for group in sources for name in how}
     cadence = {f"training.advanced.{name}Steps" for name in ("eval", "save", "logging")}
     for leaf in LEAVES:
         path = str(leaf)
-        if path.startswith(("model.", "dataset.", "training.")) and path not in cadence:
+        weights = (*(f"{group}." for group in sources), "training.")
+        if path.startswith(weights) and path not in cadence:
             secret = any(path.startswith(prefix) for prefix in retry)
             assert leaf.edit is (Edit.RETRY if secret else Edit.RETRAIN), path

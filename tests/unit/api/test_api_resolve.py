@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.api.leaves import ALPACA, LEAVES, Leaf, Spec, change_of, merged, nested
+from tests.unit.api.leaves import (
+    ALPACA,
+    EVALUATED,
+    LEAVES,
+    Leaf,
+    Spec,
+    change_of,
+    merged,
+    nested,
+)
 
 from finetune_api.job import JobConfig
 from finetune_api.resolve import (
@@ -48,12 +57,19 @@ def _dataset(format_: str, **fields: Any) -> Spec:
     return {"model": {"source": "hf://org/model"}, "dataset": dataset}
 
 
+def _evaluated(format_: str, **fields: Any) -> Spec:
+    """Return a spec with a dataset of its own for the evaluation."""
+    dataset = {"source": "hf://org/test", "format": format_, **fields}
+    return {**_dataset(format_), "evaluation": {"dataset": dataset}}
+
+
 @settings(deadline=None)
 @given(paths=st.sets(st.sampled_from(sorted(WRITTEN_OUT))), format_=st.sampled_from(FORMATS))
 def test_spelling_out_a_built_in_value_changes_nothing(
     paths: set[tuple[str, ...]], format_: str
 ) -> None:
-    spec = _dataset(format_)
+    evaluated = any(path[:2] == ("evaluation", "dataset") for path in paths)
+    spec = _evaluated(format_) if evaluated else _dataset(format_)
     written = spec
     for path in paths:
         written = merged(written, nested(path, WRITTEN_OUT[path]))
@@ -70,6 +86,7 @@ def test_spelling_out_a_built_in_value_changes_nothing(
         ("text", {"training": {"trainOn": "all"}}),
         ("alpaca", {"model": {"revision": None}, "training": None}),
         ("alpaca", {"podMetadata": {}, "placement": {}}),
+        ("alpaca", {"evaluation": {"dataset": None}}),
     ],
 )
 def test_so_does_spelling_out_what_a_description_says(format_: str, written: Spec) -> None:
@@ -98,7 +115,8 @@ def test_an_administrators_value_counts_as_if_it_were_written(leaf: Leaf) -> Non
         own = {name: each for name, each in change.after[leaf.path[0]].items() if name != "source"}
         change = type(change)(before={}, after={leaf.path[0]: own})
     else:
-        spec = ALPACA
+        # Rows of an evaluation are text where those of the training are.
+        spec = merged(ALPACA, {"dataset": change.after.get("dataset", {})})
     written = resolve(merged(spec, change.after), DEFAULTS)
     default = resolve(spec, effective_defaults(change.after))
     assert _names(written) == _names(default)
@@ -127,7 +145,8 @@ def test_a_field_that_an_upgrade_adds_changes_no_revision(path: tuple[str, ...])
     """Defaults that were stored before the field existed say nothing of it."""
     stored = copy.deepcopy(DEFAULTS)
     del _at(stored, path[:-1])[path[-1]]
-    then, now = resolve(ALPACA, stored), resolve(ALPACA, DEFAULTS)
+    spec = EVALUATED if path[:2] == ("evaluation", "dataset") else ALPACA
+    then, now = resolve(spec, stored), resolve(spec, DEFAULTS)
     expected = copy.deepcopy(now.training_part)
     inner = _at(expected, path[:-1])
     if isinstance(inner, dict):
@@ -156,6 +175,7 @@ def test_the_trainer_gets_exactly_one_of_epochs_and_steps() -> None:
             model=resolved.spec.model,
             dataset=resolved.spec.dataset,
             training=resolved.spec.training,
+            evaluation_dataset=resolved.spec.evaluation.dataset,
         )
         read = JobConfig.model_validate_json(job.model_dump_json())
         assert (read.training.epochs is None) != (read.training.max_steps is None)
@@ -190,9 +210,48 @@ def test_an_administrators_value_for_another_kind_of_dataset_is_left_out() -> No
     assert hub.dataset.token_secret_ref is not None
 
 
+def test_what_is_evaluated_on_rows_of_its_own_holds_out_none() -> None:
+    found = resolve(EVALUATED, effective_defaults({"dataset": {"validationFraction": 0.1}})).spec
+    assert found.dataset.validation_fraction == 0
+    assert found.evaluation.dataset is not None
+    assert (found.evaluation.dataset.split, found.evaluation.dataset.revision) == ("train", "main")
+
+
+def test_another_evaluation_dataset_is_another_revision() -> None:
+    """The reference is computed on it, with the GPU, at the end of training."""
+    first, second = (resolve(spec, DEFAULTS) for spec in (ALPACA, EVALUATED))
+    third = resolve(_evaluated("alpaca", split="test"), DEFAULTS)
+    assert len({first.revision, second.revision, third.revision}) == 3
+    text = merged(EVALUATED, {"dataset": {"format": "text"}})
+    with pytest.raises(InvalidSpec, match=r"set format: text for both, or for none"):
+        resolve(text, DEFAULTS)
+
+
+def test_an_administrators_evaluation_dataset_is_for_jobs_that_it_suits() -> None:
+    company = {"source": "hf://acme/questions", "format": "alpaca", "split": "test"}
+    everybodys = effective_defaults({"evaluation": {"dataset": company}})
+    own = merged(ALPACA, {"dataset": {"validationFraction": 0.1}})
+    asked = {
+        name: resolve(spec, everybodys).spec
+        for name, spec in (("any", ALPACA), ("text", _dataset("text")), ("own", own))
+    }
+    assert {name: spec.evaluation.dataset is not None for name, spec in asked.items()} == {
+        "any": True,
+        "text": False,
+        "own": False,
+    }
+    assert asked["own"].dataset.validation_fraction == 0.1
+    token = effective_defaults({"evaluation": {"dataset": {"tokenSecretRef": {"name": "hf"}}}})
+    assert resolve(ALPACA, token).spec.evaluation.dataset is None
+    found = resolve(EVALUATED, token).spec.evaluation.dataset
+    assert found is not None
+    assert found.token_secret_ref is not None
+
+
 @pytest.mark.parametrize(
     ("administrators", "said"),
     [
+        ({"evaluation": {"dataset": {"split": "a b"}}}, "defaults.evaluation.dataset.*one name"),
         (
             {"training": {"lora": {"rank": 16}}},
             "defaults.training.lora.rank: there is no such field",

@@ -186,5 +186,29 @@ def test_each_setting_arrives(changes: dict[str, Any], path: str, value: Any) ->
     assert found == value
 
 
+def test_its_test_datasets_are_evaluated_on() -> None:
+    rows = {"path": "org/test", "type": "alpaca", "revision": "v1"}
+    resolved, warnings = imported(test_datasets=[rows], eval_steps=50)
+    found = resolved.spec.evaluation.dataset
+    assert found is not None
+    assert (found.source, found.revision, found.format) == ("hf://org/test", "v1", "alpaca")
+    assert found.split == "test", "which Axolotl takes where none is written"
+    assert resolved.spec.dataset.validation_fraction == 0
+    assert resolved.spec.training.advanced.eval_steps == 50
+    assert warnings == []
+
+
+def test_a_file_of_test_rows_goes_into_a_configmap_and_one_list_is_one_dataset() -> None:
+    rows = {"path": "eval.jsonl", "ds_type": "json", "split": "train", "type": "chat_template"}
+    resolved, warnings = imported(test_datasets=[rows, rows])
+    found = resolved.spec.evaluation.dataset
+    assert found is not None
+    assert found.source == "configmap://evaluation-rows/rows.jsonl"
+    assert "only the first of 2" in only(warnings, "test_datasets:")
+    assert "create configmap evaluation-rows" in only(warnings, "test_datasets[0].path")
+    with pytest.raises(InvalidSpec, match="takes the place of rows held out"):
+        imported(test_datasets=[rows], val_set_size=0.1)
+
+
 def test_the_least_configuration_has_nothing_to_be_warned_of() -> None:
     assert imported()[1] == []

@@ -225,3 +225,10 @@ def test_the_command_needs_neither_torch_nor_the_network(tmp_path: Path) -> None
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_rows_to_evaluate_on_take_disk_and_host_memory_but_no_time() -> None:
+    few, many = (bill(Training(), tokens=1000, held_out_tokens=each) for each in (0, 10**9))
+    assert many.volume - few.volume == 8 * 10**9
+    assert many.host - few.host == 16 * 10**9
+    assert many.tokens == few.tokens

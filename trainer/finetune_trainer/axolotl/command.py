@@ -46,10 +46,12 @@ def convert(config: dict[str, Any], *, name: str | None = None) -> tuple[dict[st
     _name_what_is_out_of_scope(settings)
     model = _model(settings)
     rows = data.dataset(settings, warnings)
-    held_out = rows["validationFraction"] > 0
+    own = data.evaluation_dataset(settings, warnings)
+    held_out = own is not None or rows["validationFraction"] > 0
     spec = {
         "model": model,
         "dataset": rows,
+        **({"evaluation": {"dataset": own}} if own else {}),
         "training": recipe.training(settings, held_out=held_out),
     }
     settings.finish()

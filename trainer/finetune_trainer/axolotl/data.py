@@ -1,4 +1,4 @@
-"""Axolotl's ``datasets`` → ``spec.dataset``."""
+"""Axolotl's ``datasets`` → ``spec.dataset``, ``test_datasets`` → ``spec.evaluation.dataset``."""
 
 import re
 from typing import Any
@@ -8,34 +8,63 @@ from finetune_trainer.axolotl.reader import Settings
 from finetune_trainer.errors import InvalidSpec
 
 FORMATS = {
-    "alpaca": ("alpaca", "alpaca"),
-    "chat_template": ("messages", None),
-    "messages": ("messages", None),
-    "completion": ("text", None),
-    "pretrain": ("text", None),
+    "alpaca": "alpaca",
+    "chat_template": "messages",
+    "messages": "messages",
+    "completion": "text",
+    "pretrain": "text",
 }
-"""Axolotl's type → format, and the prompt template that renders the same prompt."""
+"""Axolotl's type → format."""
 
 
 def dataset(settings: Settings, warnings: list[str]) -> dict[str, Any]:
     """Return ``spec.dataset``. Raises InvalidSpec where there is no dataset to train on."""
-    found = settings.take("datasets")
+    one, result = _first(settings, warnings, "datasets", configmap="rows")
+    if result["format"] == "alpaca" and not isinstance(one.take("type"), dict):
+        one.warn(
+            "type",
+            "renders the Alpaca prompt, also for models with a chat template of their own; kept as "
+            "promptTemplate: alpaca (leave it out to train the prompt that the model knows)",
+        )
+        result["promptTemplate"] = "alpaca"
+    result["validationFraction"] = _validation(settings)
+    return result
+
+
+def evaluation_dataset(settings: Settings, warnings: list[str]) -> dict[str, Any] | None:
+    """Return ``spec.evaluation.dataset``, None where there are no ``test_datasets``."""
+    if not settings.take("test_datasets"):
+        return None
+    _, result = _first(settings, warnings, "test_datasets", configmap="evaluation-rows")
+    if result["source"].startswith("hf://"):
+        # Where no split is written, Axolotl evaluates on the one of this name.
+        result.setdefault("split", "test")
+    return result
+
+
+def _first(
+    settings: Settings, warnings: list[str], group: str, *, configmap: str
+) -> tuple[Settings, dict[str, Any]]:
+    """Return the first dataset of a list; ``configmap`` is named where no hub has its rows."""
+    found = settings.take(group)
     if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-        raise InvalidSpec("datasets is missing or empty: name one dataset with its path and type")
+        raise InvalidSpec(f"{group} is missing or empty: name one dataset with its path and type")
     if len(found) > 1:
         settings.warn(
-            "datasets",
-            f"only the first of {len(found)} is taken: a job trains on one dataset, so join them "
-            "in a repository of their own",
+            group,
+            f"only the first of {len(found)} is taken: a job reads one dataset of a kind, so join "
+            "them in a repository of their own",
         )
-    one = Settings(found[0], warnings, at="datasets[0].")
-    result: dict[str, Any] = {"source": _source(one), **_format(one)}
+    one = Settings(found[0], warnings, at=f"{group}[0].")
+    result: dict[str, Any] = {"source": _source(one, configmap), **_format(one)}
     for key in ("revision", "split"):
         if (value := one.take(key)) is not None:
             result[key] = value
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(result.get("split", "train"))):
         one.warn("split", "is an expression, of which the name alone is taken")
         result["split"] = re.split(r"[^A-Za-z0-9_.-]", str(result["split"]))[0] or "train"
+    if result["source"].startswith("configmap://"):
+        result.pop("split", None)
     shards = one.take("shards")
     one.take("shards_idx", "preprocess_shards")
     if shards is not None:
@@ -46,25 +75,24 @@ def dataset(settings: Settings, warnings: list[str]) -> dict[str, Any]:
             "dataset.maxSamples to train on fewer",
         )
     one.finish()
-    result["validationFraction"] = _validation(settings)
-    settings.drop("is read in no other way than datasets: not taken", "test_datasets")
-    return result
+    return one, result
 
 
-def _source(one: Settings) -> str:
+def _source(one: Settings, configmap: str) -> str:
     path = str(one.take("path") or "")
     if not path:
-        raise InvalidSpec("datasets[0].path is missing")
+        raise InvalidSpec(f"{one.at}path is missing")
     kind = one.take("ds_type", "data_files")
     source = path if "://" in path else f"hf://{path}"
     if kind is None and re.fullmatch(HF_SOURCE, source):
         return source
     one.warn(
         "path",
-        "is no repository of a hub: put the rows into a ConfigMap (kubectl create configmap rows "
-        "--from-file=rows.jsonl) or into a dataset repository, and name that in dataset.source",
+        "is no repository of a hub: put the rows into a ConfigMap (kubectl create configmap "
+        f"{configmap} --from-file=rows.jsonl) or into a dataset repository, and name that in "
+        "the source",
     )
-    return "configmap://rows/rows.jsonl"
+    return f"configmap://{configmap}/rows.jsonl"
 
 
 def _format(one: Settings) -> dict[str, Any]:
@@ -89,14 +117,9 @@ def _format(one: Settings) -> dict[str, Any]:
             "they must be turned into",
         )
         base = "chat_template"
-    format_, template = FORMATS[base]
-    if template:
-        one.warn(
-            "type",
-            "renders the Alpaca prompt, also for models with a chat template of their own; kept as "
-            "promptTemplate: alpaca (leave it out to train the prompt that the model knows)",
-        )
-        return {"format": format_, "promptTemplate": template}
+    format_ = FORMATS[base]
+    if format_ == "alpaca":
+        return {"format": format_}
     if format_ == "messages":
         column = one.take("field_messages")
         mapping = one.take("message_property_mappings")

@@ -43,7 +43,7 @@ class Settings:
         """``at`` comes before a key's name in a warning."""
         self._values = {key: value for key, value in values.items() if value is not None}
         self._warnings = warnings
-        self._at = at
+        self.at = at
         self._taken: set[str] = set()
 
     def take(self, *keys: str) -> Any:
@@ -55,7 +55,7 @@ class Settings:
         """Say something about a key."""
         value = self._values.get(key)
         shown = key if value is None or isinstance(value, dict | list) else f"{key}: {_text(value)}"
-        self._warnings.append(f"{self._at}{shown}: {text}")
+        self._warnings.append(f"{self.at}{shown}: {text}")
 
     def drop(self, text: str, *keys: str) -> None:
         """Read keys that have no place in a FineTuneJob, and say so where one is switched on."""

@@ -36,14 +36,21 @@ class Asked:
 class Data:
     """What is known of the rows. ``longest`` in tokens; ``tokens`` of one epoch, None if unknown.
 
-    ``steps`` is None where neither rows nor ``maxSteps`` say how many there are.
+    ``steps`` is None where neither rows nor ``maxSteps`` say how many there are. Tokens that are
+    evaluated on take disk and host memory, but none of the time.
     """
 
     longest: int | None = None
     packed: bool | None = None
     sequences: int | None = None
     tokens: int | None = None
+    held_out_tokens: int = 0
     steps: int | None = None
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens that lie on the volume; 0 if unknown."""
+        return (self.tokens or 0) + self.held_out_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +165,7 @@ def host_bytes(shape: Shape, recipe: Training, *, tokens: int, data: Data) -> in
     kept = 0
     if offloads and recipe.advanced.gradient_checkpointing:
         kept = 2 * shape.layers * shape.hidden * tokens
-    return HOST_BASE + kept + 16 * (data.tokens or 0)
+    return HOST_BASE + kept + 16 * data.all_tokens
 
 
 def volume_bytes(
@@ -170,7 +177,7 @@ def volume_bytes(
     base = 2 * shape.parameters if base_bytes is None else base_bytes
     merged = 2 * shape.parameters if merges else 0
     checkpoints = CHECKPOINTS * (adapter + states)
-    return int(base + 8 * (data.tokens or 0) + checkpoints + adapter + merged)
+    return int(base + 8 * data.all_tokens + checkpoints + adapter + merged)
 
 
 def _tokens(recipe: Training, data: Data) -> int | None:

@@ -8,16 +8,20 @@ import os
 from pathlib import Path
 
 from finetune_api.base_model import Model
-from finetune_api.dataset import Dataset
-from finetune_api.sources import CLAIM_SOURCE_PREFIX, CONFIGMAP_SOURCE_PREFIX
+from finetune_api.rows import Rows
+from finetune_api.sources import (
+    CLAIM_SOURCE_PREFIX,
+    CONFIGMAP_SOURCE_PREFIX,
+    Kind,
+    prefix_of,
+)
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.hub import Hub
-from finetune_trainer.sources.repository import Kind, RemoteFile, Repository, Store, bytes_below
+from finetune_trainer.sources.repository import RemoteFile, Repository, Store, bytes_below
 
 __all__ = [
     "Folder",
     "Hub",
-    "Kind",
     "RemoteFile",
     "Repository",
     "Store",
@@ -29,14 +33,14 @@ CONFIG = "/etc/finetune"
 CLAIMS = "/sources"
 
 
-def open_store(kind: Kind, part: Model | Dataset) -> Store:
-    """Return the reader of a model's or dataset's source.
+def open_store(kind: Kind, part: Model | Rows) -> Store:
+    """Return the reader of a source.
 
     Mounts are looked for below ``FINETUNE_CONFIG_DIR`` and ``FINETUNE_SOURCES_DIR``; tokens are
     taken from the variables that the operator sets for this very source, never from others.
     """
     source = part.source
-    prefix = kind.upper()
+    prefix = prefix_of(kind)
     config = Path(os.environ.get("FINETUNE_CONFIG_DIR", CONFIG))
     authority = config / "ca" / f"{kind}.crt"
     trusted = authority if authority.is_file() else None
@@ -45,7 +49,7 @@ def open_store(kind: Kind, part: Model | Dataset) -> Store:
         return Folder(
             kind=kind,
             name=source,
-            root=Path(os.environ.get("FINETUNE_DATASET_DIR", config / "dataset")),
+            root=Path(os.environ.get(f"FINETUNE_{prefix}_DIR", config / kind)),
             path=key,
             way_out=f"check that the ConfigMap exists and has the key {key!r}",
         )

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from finetune_api.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
 from finetune_trainer.manifest import sha256_of
 from finetune_trainer.sources.repository import (
-    Kind,
     OnBytes,
     RemoteFile,
     Repository,

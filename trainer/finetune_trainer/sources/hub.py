@@ -26,14 +26,15 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
+from finetune_api.sources import Kind
 from finetune_trainer.errors import AccessDenied, TrainerError, Transient
 from finetune_trainer.sources.repository import (
-    Kind,
     OnBytes,
     RemoteFile,
     Repository,
     brief,
     missing,
+    repo_type,
     watching,
 )
 from finetune_trainer.sources.transfer import Broken, fetch, streamed
@@ -56,7 +57,7 @@ class Hub:
         with self._named():
             info = HfApi().repo_info(
                 self.name,
-                repo_type=self.kind,
+                repo_type=repo_type(self.kind),
                 revision=self.revision,
                 files_metadata=True,
                 token=self._token,
@@ -101,7 +102,7 @@ class Hub:
 
     @contextmanager
     def _opened(self, commit: str, name: str, offset: int) -> Iterator[httpx.Response]:
-        url = hf_hub_url(self.name, name, repo_type=self.kind, revision=commit)
+        url = hf_hub_url(self.name, name, repo_type=repo_type(self.kind), revision=commit)
         # The bytes as they are: an unpacked answer would have another size and another digest.
         headers = {**build_hf_headers(token=self._token), "Accept-Encoding": "identity"}
         if offset:

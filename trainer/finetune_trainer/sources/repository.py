@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from finetune_api.sources import Kind
 from finetune_trainer.errors import DatasetNotFound, ModelNotFound, NotFound
 
-Kind = Literal["model", "dataset"]
 OnBytes = Callable[[int], None]
 POLL_SECONDS = 1.0
 
@@ -60,6 +60,11 @@ class Store(Protocol):
     def here(self, name: str) -> Path | None:
         """Return where a file lies on this machine already, or None."""
         ...
+
+
+def repo_type(kind: Kind) -> Literal["model", "dataset"]:
+    """Return what the hub calls a repository of this kind."""
+    return "model" if kind == "model" else "dataset"
 
 
 def missing(kind: Kind) -> type[NotFound]:

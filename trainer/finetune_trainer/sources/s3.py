@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from finetune_api.sources import Kind, prefix_of
 from finetune_trainer.errors import (
     AccessDenied,
     InvalidSpec,
@@ -19,7 +20,6 @@ from finetune_trainer.errors import (
     is_full_volume,
 )
 from finetune_trainer.sources.repository import (
-    Kind,
     OnBytes,
     RemoteFile,
     Repository,
@@ -180,7 +180,7 @@ class S3:
         )
 
     def _own(self, name: str) -> str | None:
-        return self._environment.get(f"{self._kind.upper()}_{name}") or None
+        return self._environment.get(f"{prefix_of(self._kind)}_{name}") or None
 
     def _has_identity(self) -> bool:
         return any(self._environment.get(name) for name in IDENTITIES)

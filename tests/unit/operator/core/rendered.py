@@ -23,7 +23,7 @@ MAXIMAL_SPEC: Thing = {
         "columns": {"instruction": "question", "input": "context", "output": "answer"},
         "promptTemplate": "alpaca",
         "split": "train_sft",
-        "validationFraction": 0.1,
+        "validationFraction": 0,
         "maxSamples": 5000,
         "tokenSecretRef": {"name": "hf-dataset"},
     },
@@ -64,6 +64,18 @@ MAXIMAL_SPEC: Thing = {
             "saveSteps": 25,
             "loggingSteps": 5,
         },
+    },
+    "evaluation": {
+        "dataset": {
+            "source": "hf://acme/support",
+            "revision": "v1",
+            "format": "messages",
+            "columns": {"messages": "chat"},
+            "split": "test_sft",
+            "maxSamples": 200,
+            "tokenSecretRef": {"name": "hf-test"},
+        },
+        "onRegression": "Serve",
     },
     "merge": {"enabled": True, "dtype": "bfloat16", "base": "original"},
     "serving": {

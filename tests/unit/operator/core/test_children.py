@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.unit.operator.core.cluster import NAME, SPEC, Thing
+from tests.unit.operator.core.cluster import CONFIG, NAME, SPEC, Thing
 from tests.unit.operator.core.rendered import (
     MAXIMAL_CONFIG,
     MAXIMAL_SPEC,
@@ -129,6 +129,7 @@ def test_only_staging_gets_tokens_and_only_by_reference(stage: str, pod: Thing) 
     assert references == {
         "MODEL_HF_TOKEN": {"secretKeyRef": {"name": "hf-model", "key": "model-token"}},
         "DATASET_HF_TOKEN": {"secretKeyRef": {"name": "hf-dataset", "key": "token"}},
+        "EVALUATION_DATASET_HF_TOKEN": {"secretKeyRef": {"name": "hf-test", "key": "token"}},
     }
 
 
@@ -471,6 +472,69 @@ SOURCES: Thing = {
     "storage": {"baseCache": {"claimName": "models", "subPath": "hf/hub"}},
     "access": {"serviceAccountName": "reads-s3"},
 }
+
+
+OWN_QUESTIONS: Thing = {
+    **SPEC,
+    "evaluation": {
+        "dataset": {
+            "source": "s3://bucket/questions",
+            "format": "alpaca",
+            "s3": {"region": "eu-north-1", "secretRef": {"name": "hidden"}},
+            "caConfigMapRef": {"name": "private", "key": "root.pem"},
+        }
+    },
+}
+
+
+def test_the_evaluations_own_rows_are_reached_by_staging_alone() -> None:
+    made = children(OWN_QUESTIONS, CONFIG)
+    pod = template(made["job-stage"])
+    found = env(pod)
+    assert found["EVALUATION_DATASET_AWS_REGION"]["value"] == "eu-north-1"
+    assert found["EVALUATION_DATASET_AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"] == {
+        "name": "hidden",
+        "key": "AWS_ACCESS_KEY_ID",
+    }
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    item = {"key": "root.pem", "path": "ca/evaluation.dataset.crt"}
+    assert {"configMap": {"name": "private", "items": [item]}} in configuration["sources"]
+    frozen = json.loads(made["configuration"]["data"]["job.json"])
+    assert frozen["evaluationDataset"]["source"] == "s3://bucket/questions"
+    assert "hidden" not in json.dumps(frozen)
+    assert "private" not in json.dumps(frozen)
+    for title in ("job-train", "job-merge", "deployment"):
+        text = json.dumps(template(made[title]))
+        assert "EVALUATION_DATASET" not in text
+        assert "private" not in text
+
+
+@pytest.mark.parametrize(
+    ("source", "mounted"),
+    [
+        (
+            "pvc://questions/test.jsonl",
+            {"name": "source-0", "mountPath": "/sources/questions", "readOnly": True},
+        ),
+        (
+            "configmap://questions/test.jsonl",
+            {
+                "configMap": {
+                    "name": "questions",
+                    "items": [{"key": "test.jsonl", "path": "evaluation.dataset/test.jsonl"}],
+                }
+            },
+        ),
+    ],
+)
+def test_they_are_mounted_where_they_are_a_claims_or_a_configmaps(
+    source: str, mounted: Thing
+) -> None:
+    spec = {**SPEC, "evaluation": {"dataset": {"source": source, "format": "alpaca"}}}
+    pod = template(children(spec, CONFIG)["job-stage"])
+    (container,) = containers(pod)
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    assert mounted in [*container["volumeMounts"], *configuration["sources"]]
 
 
 def test_only_staging_gets_what_reads_the_sources() -> None:
