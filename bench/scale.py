@@ -10,7 +10,7 @@ import itertools
 import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -101,16 +101,11 @@ def quiet(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def living(world: World) -> AsyncIterator[None]:
-    """Let a world run for the time of the block; what ends it otherwise is raised."""
-    task = asyncio.create_task(world.run())
-    try:
+    """Let a world run for the time of the block; what goes wrong in it ends the block at once."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(world.run())
         yield
-    finally:
-        failed = task.done()
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        assert not failed, "the played nodes ended by themselves"
 
 
 async def create(api: Api, count: int, per_namespace: int) -> None:

@@ -8,10 +8,14 @@ watch events over one connection each, so that they may be compared.
 """
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+import socket
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from time import monotonic
 from typing import Any
 
@@ -20,8 +24,8 @@ from aiohttp import web
 from tests.integration import kubelet
 from tests.integration.controlplane import TOKEN, ControlPlane
 
-ADDRESS = "127.77.0.1"
-"""Of every pod: one of the loopback interface's that nobody else listens on."""
+FIRST_ADDRESS = IPv4Address("127.77.0.1")
+"""Pods have addresses of their own from here on; all of 127/8 is the loopback interface's."""
 CONNECTIONS = 48
 LABEL = "finetune.dev/job"
 STAGES = ("stage", "train", "merge", "serve")
@@ -114,12 +118,15 @@ class World:
     api: Api
     lasts: Callable[[str], float | None]
     moments: dict[Key, Moments] = field(default_factory=dict)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
     _known: set[str] = field(default_factory=set)
+    _hosts: Iterator[int] = field(default_factory=itertools.count)
+    _uids: dict[str, str] = field(default_factory=dict)
+    """Of the pods that have run, by address."""
 
     async def run(self) -> None:
-        """Play the nodes, and watch, for ever."""
-        async with asyncio.TaskGroup() as group:
+        """Play the nodes, and watch, for ever. Raises what one of these things ends with."""
+        async with self._tasks as group:
             group.create_task(self._serve())
             for kind, path in WATCHED.items():
                 group.create_task(self._watch(kind, path))
@@ -190,14 +197,7 @@ class World:
             doing.close()
             return
         self._known.add(key)
-        task = asyncio.create_task(doing)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        self._tasks.create_task(doing)
 
     async def _bind(self, claim: Object) -> None:
         path = _path("/api/v1", claim, "persistentvolumeclaims")
@@ -214,12 +214,14 @@ class World:
     async def _live(self, pod: Object) -> None:
         """Run a pod, and end it where it is one that ends."""
         stage = kubelet.stage_of(pod)
+        address = str(FIRST_ADDRESS + next(self._hosts))
+        self._uids[address] = pod["metadata"]["uid"]
         if stage == "serve":
-            await self._report(pod, kubelet.serving())
+            await self._report(pod, {**kubelet.serving(), "podIP": address})
             return
         # A container without a readiness probe is ready as soon as it runs.
         ready = kubelet.serving()["conditions"]
-        await self._report(pod, {**kubelet.running(), "conditions": ready})
+        await self._report(pod, {**kubelet.running(), "podIP": address, "conditions": ready})
         seconds = self.lasts(stage)
         if seconds is not None:
             await asyncio.sleep(seconds)
@@ -234,17 +236,17 @@ class World:
 
     async def _report(self, pod: Object, status: Mapping[str, Any]) -> None:
         path = _path("/api/v1", pod, "pods")
-        body = {"status": {**status, "podIP": ADDRESS}}
-        await self.api.send("PATCH", f"{path}/status", body, MERGE)
+        await self.api.send("PATCH", f"{path}/status", {"status": status}, MERGE)
 
     async def _serve(self) -> None:
         """Answer who asks a pod for its metrics; training goes on from one answer to the next."""
-        asked = 0
+        asked: Counter[str] = Counter()
 
-        async def training(_: web.Request) -> web.Response:
-            nonlocal asked
-            asked += 1
-            return web.Response(text=exposition(asked))
+        async def training(request: web.Request) -> web.Response:
+            assert request.transport is not None
+            address, _ = request.transport.get_extra_info("sockname")
+            asked[address] += 1
+            return web.Response(text=exposition(asked[address], self._uids.get(address, "")))
 
         async def verified(_: web.Request) -> web.Response:
             return web.Response(text=VERIFIED)
@@ -257,7 +259,7 @@ class World:
                 runner = web.AppRunner(application, access_log=None)
                 runners.append(runner)
                 await runner.setup()
-                await web.TCPSite(runner, host=ADDRESS, port=port).start()
+                await web.SockSite(runner, _listening(port)).start()
             await asyncio.Event().wait()
         finally:
             for runner in runners:
@@ -265,7 +267,16 @@ class World:
                     await runner.cleanup()
 
 
-def exposition(step: int) -> str:
+def _listening(port: int) -> socket.socket:
+    """Return a socket for every address of the loopback interface, and for no other."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    listening.bind(("", port))
+    return listening
+
+
+def exposition(step: int, pod_uid: str) -> str:
     """Return what a trainer in the middle of its work tells."""
     values = {
         "finetune_progress_ratio": step % 1000 / 1000,
@@ -278,10 +289,12 @@ def exposition(step: int) -> str:
         "finetune_gpu_seconds_total": step,
         "finetune_last_checkpoint_step": step // 100 * 100,
     }
-    return "".join(
+    figures = "".join(
         f"# HELP {name} As a trainer tells it.\n# TYPE {name} gauge\n{name} {value}\n"
         for name, value in values.items()
     )
+    pod = f'finetune_pod_info{{uid="{pod_uid}"}} 1\n'
+    return f"# HELP finetune_pod_info Whose.\n# TYPE finetune_pod_info gauge\n{pod}{figures}"
 
 
 def _owner(each: Object) -> Key:

@@ -157,7 +157,7 @@ async def _progress(pods: Iterable[Object], scrape: Scrape) -> Progress | None:
     if pod is None:
         return None
     text = await scrape(str(pod["status"]["podIP"]), progress.PORT)
-    return None if text is None else progress.parsed(text)
+    return None if text is None else progress.parsed(text, str(pod["metadata"]["uid"]))
 
 
 async def _verification(

@@ -1,4 +1,9 @@
-"""The trainer's metrics, in the text format of Prometheus → ``Progress``. Pure."""
+"""The trainer's metrics, in the text format of Prometheus → ``Progress``. Pure.
+
+An address is given to another pod once its own has gone, which a watch may tell late. So a trainer
+says the uid of its pod, and figures of another pod are none. An image from before it did says no
+uid; its figures are taken, since a revision keeps the image that it was started with.
+"""
 
 import math
 
@@ -7,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from finetune_operator.state import Progress
 
 PORT = 9400
+_IDENTITY = "finetune_pod_info"
 
 _FLOATS = {
     "finetune_progress_ratio": "ratio",
@@ -25,8 +31,10 @@ _INTEGERS = {
 }
 
 
-def parsed(text: str) -> Progress | None:
-    """Return what the metrics say; None where they say nothing of ours or cannot be read.
+def parsed(text: str, pod_uid: str) -> Progress | None:
+    """Return what the metrics say of the pod with this uid.
+
+    None where they are another pod's, say nothing of ours or cannot be read.
 
     A value that is not finite is one that is not known.
     """
@@ -35,6 +43,8 @@ def parsed(text: str) -> Progress | None:
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
+                if sample.name == _IDENTITY and sample.labels.get("uid") != pod_uid:
+                    return None
                 if not math.isfinite(sample.value):
                     continue
                 if sample.name in _FLOATS:

@@ -340,7 +340,9 @@ def test_metrics_while_it_trains(make: MakeWorkshop, unused_port: int) -> None:
         training={"maxSteps": 400, "advanced": {"saveSteps": 2, "evalSteps": 2}},
     )
     workshop.succeed("stage")
-    running = workshop.start("train", FINETUNE_METRICS_PORT=str(unused_port))
+    running = workshop.start(
+        "train", FINETUNE_METRICS_PORT=str(unused_port), FINETUNE_POD_UID="uid-1"
+    )
     seen: list[dict[str, float]] = []
 
     def scraped() -> bool:
@@ -361,6 +363,7 @@ def test_metrics_while_it_trains(make: MakeWorkshop, unused_port: int) -> None:
     assert time.monotonic() - before < 10
     first, last = seen[0], seen[-1]
     assert first['finetune_stage_info{stage="train"}'] == 1
+    assert first['finetune_pod_info{uid="uid-1"}'] == 1
     assert "finetune_train_loss" not in first, "a figure must be absent until it is known"
     assert last["finetune_max_steps"] == 400
     assert 0 < last["finetune_progress_ratio"] == last["finetune_global_step"] / 400 < 1

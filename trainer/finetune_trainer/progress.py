@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 PORT_VARIABLE = "FINETUNE_METRICS_PORT"
 DEFAULT_PORT = 9400
+POD_UID_VARIABLE = "FINETUNE_POD_UID"
 
 HELP = {
     "progress_ratio": "Share of this stage that is done, from 0 to 1.",
@@ -98,6 +99,11 @@ class Progress(Collector):
         info = GaugeMetricFamily("finetune_stage_info", "The stage that runs.", labels=["stage"])
         info.add_metric([self.stage], 1.0)
         yield info
+        # Whoever asks by address learns whom it has reached: addresses are used again.
+        if uid := os.environ.get(POD_UID_VARIABLE):
+            pod = GaugeMetricFamily("finetune_pod_info", "The pod that runs it.", labels=["uid"])
+            pod.add_metric([uid], 1.0)
+            yield pod
         for name, value in list(self._values.items()):
             family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
             yield family(f"finetune_{name}", HELP[name], value=value)

@@ -23,6 +23,11 @@ CONTAINER = "trainer"
 WORK = "/work"
 CONFIG = "/etc/finetune"
 METRICS_PORT = 9400
+POD_UID = {
+    "name": "FINETUNE_POD_UID",
+    "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
+}
+"""What the trainer says in its metrics, so that nobody takes it for another (``progress``)."""
 CARD_LABEL = "nvidia.com/gpu.product"
 """Label that NVIDIA's GPU feature discovery puts on nodes."""
 GRACE_SECONDS = 120
@@ -179,7 +184,7 @@ def _pod(
                     *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
                     *_own_arguments(chosen, stage, gpu_seconds_lost),
                 ],
-                "env": _environment(chosen, stage),
+                "env": [*_environment(chosen, stage), POD_UID],
                 "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
                 "resources": pod.resources(
                     _with_memory(getattr(chosen.resolved.spec.resources, stage), memory), gpu=gpu

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -39,7 +40,8 @@ def test_every_metric_has_its_row_and_every_row_its_metric() -> None:
     assert rows == declared()
 
 
-def test_every_metric_of_the_trainer_is_in_its_section() -> None:
+def test_every_metric_of_the_trainer_is_in_its_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
     found = TRAINER.search(PAGE.read_text())
     assert found is not None
     trainer = progress.Progress("train")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.operator.memory import MemoryKube, child, job
 
-from finetune_operator.observe import doubtful, observe, talkative
+from finetune_operator.observe import doubtful, observe, silent, talkative
 from finetune_operator.state import Progress
 
 
@@ -57,8 +57,25 @@ async def test_the_running_trainer_is_asked_for_its_progress() -> None:
     assert seen.progress == Progress(global_step=7)
 
 
+@pytest.mark.parametrize(("uid", "expected"), [("own", Progress(global_step=7)), ("other", None)])
+async def test_the_steps_of_whoever_has_the_pods_address_now_are_not_its_own(
+    uid: str, expected: Progress | None
+) -> None:
+    """An address is used again; the look counts as one that got no answer, and reads all."""
+
+    async def scrape(address: str, port: int) -> str | None:
+        return f'finetune_pod_info{{uid="{uid}"}} 1\nfinetune_global_step 7\n'
+
+    trains = pod("t", "train")
+    trains["metadata"]["uid"] = "own"
+    seen = await observe(MemoryKube(job(), trains), "a", "demo", scrape)
+    assert seen is not None
+    assert seen.progress == expected
+    assert silent(seen) is (expected is None)
+
+
 @pytest.mark.parametrize(
-    "silent",
+    "silent_pod",
     [
         pod("p", "train", phase="Pending"),
         pod("p", "train", phase="Succeeded"),
@@ -67,8 +84,8 @@ async def test_the_running_trainer_is_asked_for_its_progress() -> None:
     ],
     ids=["pending", "ended", "without an address", "vLLM"],
 )
-def test_no_other_pod_is_asked(silent: dict[str, Any]) -> None:
-    assert talkative([silent]) is None
+def test_no_other_pod_is_asked(silent_pod: dict[str, Any]) -> None:
+    assert talkative([silent_pod]) is None
 
 
 def test_a_pod_that_is_being_deleted_is_not_asked() -> None:

@@ -41,6 +41,12 @@ def test_what_is_not_known_is_not_exported() -> None:
     assert scraped(Progress("train")).count("\nfinetune_") == 1
 
 
+def test_it_says_which_pod_it_is_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "uid" not in scraped(everything())
+    monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
+    assert '\nfinetune_pod_info{uid="uid-1"} 1.0\n' in scraped(everything())
+
+
 def test_every_figure_is_exported() -> None:
     text = scraped(everything())
     for name in progress.HELP:
@@ -50,7 +56,8 @@ def test_every_figure_is_exported() -> None:
     assert 'finetune_retries_total{cause="out_of_memory"} 1.0' in text
 
 
-def test_promtool_has_nothing_to_say() -> None:
+def test_promtool_has_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed: apt-get install prometheus")

@@ -21,6 +21,7 @@ from finetune_api.job import JobConfig
 from finetune_operator.children import names, vllm
 from finetune_operator.children.pod import NO_GPU, OFFLINE
 from finetune_trainer.device import NO_FALLBACK
+from finetune_trainer.progress import POD_UID_VARIABLE
 from finetune_verify.__main__ import parser
 
 ALL = {name: children(*given) for name, given in SETS.items()}
@@ -51,6 +52,14 @@ GPU = "nvidia.com/gpu"
 def containers(pod: Thing) -> Iterator[Thing]:
     for kind in ("initContainers", "containers", "ephemeralContainers"):
         yield from pod["spec"].get(kind, ())
+
+
+def references(pod: Thing) -> dict[str, Thing]:
+    """Return the Secrets that the environment names."""
+    values = {name: each.get("valueFrom", {}) for name, each in env(pod).items()}
+    return {
+        name: value["secretKeyRef"] for name, value in values.items() if "secretKeyRef" in value
+    }
 
 
 def labels_of(thing: Thing) -> Iterator[dict[str, str]]:
@@ -118,19 +127,25 @@ def test_only_the_cpu_stages_have_a_read_only_root(stage: str, pod: Thing) -> No
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
 def test_only_staging_gets_tokens_and_only_by_reference(stage: str, pod: Thing) -> None:
-    references = {name: each["valueFrom"] for name, each in env(pod).items() if "valueFrom" in each}
+    found = references(pod)
     if stage == "deployment":
-        assert references.keys() <= {"VLLM_API_KEY"}
+        assert found.keys() <= {"VLLM_API_KEY"}
         return
-    if stage != "stage" or not references:
-        assert references == {}
+    if stage != "stage" or not found:
+        assert found == {}
         assert "hf-" not in json.dumps(pod)
         return
-    assert references == {
-        "MODEL_HF_TOKEN": {"secretKeyRef": {"name": "hf-model", "key": "model-token"}},
-        "DATASET_HF_TOKEN": {"secretKeyRef": {"name": "hf-dataset", "key": "token"}},
-        "EVALUATION_DATASET_HF_TOKEN": {"secretKeyRef": {"name": "hf-test", "key": "token"}},
+    assert found == {
+        "MODEL_HF_TOKEN": {"name": "hf-model", "key": "model-token"},
+        "DATASET_HF_TOKEN": {"name": "hf-dataset", "key": "token"},
+        "EVALUATION_DATASET_HF_TOKEN": {"name": "hf-test", "key": "token"},
     }
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_trainer_is_told_the_uid_of_its_pod(job: Thing) -> None:
+    told = env(template(job))[POD_UID_VARIABLE]
+    assert told["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
 
 
 def test_the_maximal_stage_pod_gets_both_tokens() -> None:
@@ -551,12 +566,7 @@ def test_only_staging_gets_what_reads_the_sources() -> None:
     ], "one claim is mounted once, however often it is named"
     mounts = [m for m in container["volumeMounts"] if m["name"] == "source-0"]
     assert mounts == [{"name": "source-0", "mountPath": "/sources/models", "readOnly": True}]
-    secrets = {
-        name: each["valueFrom"]["secretKeyRef"]
-        for name, each in env(pod).items()
-        if "valueFrom" in each
-    }
-    assert secrets == {
+    assert references(pod) == {
         f"DATASET_{key}": {"name": "store", "key": key} | ({"optional": True} if spare else {})
         for key, spare in (
             ("AWS_ACCESS_KEY_ID", False),
