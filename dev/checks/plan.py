@@ -107,6 +107,7 @@ def _build() -> None:
     try:
         # What tests wait for comes first.
         binaries.ensure(*binaries.ASSETS)
+        binaries.ensure(binaries.KUEUE)
         binaries.ensure(*binaries.CLUSTER)
         images.ensure(*images.ALL.values())
         _start_cluster()
@@ -121,14 +122,14 @@ def _start_cluster() -> None:
 
 def _api_server() -> None:
     """Tests against a control plane of their own."""
-    try:
-        # Where it is being built, this waits for the other lane.
-        assets = str(binaries.ensure(*binaries.ASSETS))
-    except ClusterError as error:
-        for name in API_SERVER:
-            suites.failed_outside(name, error)
-        return
     for name in API_SERVER:
+        # Where it is being built, this waits for the other lane.
+        needed = [*binaries.ASSETS, *([binaries.KUEUE] if name == "integration" else [])]
+        try:
+            assets = str(binaries.ensure(*needed))
+        except ClusterError as error:
+            suites.failed_outside(name, error)
+            continue
         suites.pytest(name, [f"tests/{name}"], KUBEBUILDER_ASSETS=assets)
 
 

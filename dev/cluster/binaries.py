@@ -10,16 +10,18 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from cluster import golang, paths
 from cluster.phases import phase
 from cluster.settings import KUBERNETES_VERSION
-from cluster.shell import logged
+from cluster.shell import logged, run
 
 _VERSION = "k8s.io/component-base/version"
 _HELM = "helm.sh/helm/v3/pkg/chartutil"
@@ -43,6 +45,14 @@ class Group:
     module: str
     flags: str
     packages: dict[str, str]
+    manifests: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    """What the programs are installed with, beside them: file name to module and the folder of a
+    kustomization in it. Rendering them takes the control plane's kubectl."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all that it makes."""
+        return (*self.packages, *self.manifests)
 
 
 def _kubernetes(*names: str) -> dict[str, str]:
@@ -91,8 +101,16 @@ GITOPS = Group(
     flags="-s -w",
     packages={"glua": "github.com/yuin/gopher-lua/cmd/glua"},
 )
-# Helm and Lua last: they share nothing with the rest, and the cluster starts without them.
-ALL = (CONTROL_PLANE, NODE, VOLUMES, HELM, GITOPS)
+# For one test: that of a queue which somebody else runs.
+KUEUE = Group(
+    name="Kueue",
+    module="kueue",
+    flags="-s -w",
+    packages={"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
+    manifests={"kueue.yaml": ("sigs.k8s.io/kueue", "config/default")},
+)
+# Helm, Lua and Kueue last: they share nothing with the rest, and the cluster starts without them.
+ALL = (CONTROL_PLANE, NODE, VOLUMES, HELM, GITOPS, KUEUE)
 CLUSTER = (CONTROL_PLANE, NODE, VOLUMES)
 ASSETS = (CONTROL_PLANE, HELM, GITOPS)
 
@@ -138,26 +156,33 @@ def ensure(*groups: Group) -> Path:
 
 
 def _missing(groups: tuple[Group, ...], target: Path) -> list[str]:
-    return [name for group in groups for name in group.packages if not (target / name).exists()]
+    return [name for group in groups for name in group.files if not (target / name).exists()]
 
 
 def _build(group: Group, names: list[str], target: Path) -> None:
     go = golang.find()
     log = paths.LOGS / "build-binaries.log"
     env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
-    with tempfile.TemporaryDirectory(dir=target, prefix=".partial-") as partial:
-        packages = [group.packages[name] for name in names]
-        command = [go, "build", "-trimpath", "-ldflags", group.flags]
-        logged(
-            [*command, "-o", partial + os.sep, *packages],
-            log,
-            env=env,
-            cwd=golang.MODULES / group.module,
-            hint="the Go module proxy must be reachable; try again",
-        )
+    module = golang.MODULES / group.module
+    with tempfile.TemporaryDirectory(dir=target, prefix=".partial-") as folder:
+        partial = Path(folder)
+        if packages := [package for name, package in group.packages.items() if name in names]:
+            command = [go, "build", "-trimpath", "-ldflags", group.flags, "-o", folder + os.sep]
+            hint = "the Go module proxy must be reachable; try again"
+            logged([*command, *packages], log, env=env, cwd=module, hint=hint)
         for name in names:
-            built = Path(partial) / _output_name(group.packages[name])
+            if name in group.packages:
+                built = partial / _output_name(group.packages[name])
+            else:
+                built = partial / name
+                built.write_text(_rendered(go, module, *group.manifests[name], env=env))
             built.replace(target / name)
+
+
+def _rendered(go: str, module: Path, of: str, folder: str, *, env: Mapping[str, str]) -> str:
+    """Render a kustomization of a module that was built: the version is that of its programs."""
+    downloaded = json.loads(run([go, "mod", "download", "-json", of], env=env, cwd=module).stdout)
+    return run([program("kubectl"), "kustomize", str(Path(downloaded["Dir"], folder))]).stdout
 
 
 def _output_name(package: str) -> str:

@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(paths.KUBECONFIG)
     elif command == "assets":
         phases.quiet = True
-        print(binaries.ensure(*binaries.ASSETS))
+        print(binaries.ensure(*binaries.ASSETS, binaries.KUEUE))
     elif command == "hub":
         hub.ensure_content()
         hub.start()

@@ -80,7 +80,7 @@ def _local() -> tuple[kubectl.Client, install.Images]:
 
     # Compiling keeps the cores busy, images mostly the disk and the network.
     with phase("build what is not built yet"):
-        side_by_side(lambda: binaries.ensure(*binaries.ALL), images_and_content)
+        side_by_side(lambda: binaries.ensure(*binaries.CLUSTER, binaries.HELM), images_and_content)
     lifecycle.up()
     install.beside_the_hub(built[0])
     return kubectl.local(), built[0]

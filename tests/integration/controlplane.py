@@ -213,7 +213,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
     ):
         wait_until(
             f"kube-apiserver answers (log: {folder / 'kube-apiserver.log'})",
-            lambda: _answers(server, store, api),
+            lambda: answers(f"{server}/readyz", store, api),
         )
         authority = (folder / "certificates" / "apiserver.crt").read_bytes()
         kubeconfig = folder / "kubeconfig"
@@ -305,12 +305,11 @@ def _runs(running: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _answers(server: str, *needed: subprocess.Popen[bytes]) -> bool:
+def answers(url: str, *needed: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a server is ready. Raises RuntimeError if a process that it needs has ended."""
     for running in needed:
         _runs(running)
-    request = urllib.request.Request(
-        f"{server}/readyz", headers={"Authorization": f"Bearer {TOKEN}"}
-    )
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
     # The certificate is being written by the process that is asked.
     unverified = ssl.create_default_context()
     unverified.check_hostname = False

@@ -1,7 +1,8 @@
 """A train Job in a queue: suspended, admitted, preempted and admitted again by somebody else.
 
 Kueue's part is played with the writes that it makes to a Job (``suspend``, and the node selector of
-a flavor in the pod template); what follows from them is the real Job controller's doing.
+a flavor in the pod template); what follows from them is the real Job controller's doing. Kueue
+itself is in ``test_kueue``.
 """
 
 from typing import Any
