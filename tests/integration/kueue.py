@@ -83,7 +83,7 @@ def manager(plane: ControlPlane, folder: Path) -> Iterator[None]:
     for each in manifests:
         if each["kind"] in COLLECTIONS:
             plane.post(COLLECTIONS[each["kind"]], _reached_at(each, webhooks))
-    command = [plane.assets / "kueue", "--config", settings]
+    command: list[str | Path] = [plane.assets / "kueue", "--config", settings]
     with process(command, log, {"KUBECONFIG": str(plane.kubeconfig)}) as running:
         wait_until(f"Kueue has a certificate (log: {log})", lambda: _mounted(plane, certificates))
         wait_until(
