@@ -48,5 +48,5 @@ test: ## Every check and test, the end-to-end ones on the local cluster included
 e2e: ## The end-to-end tests alone
 	@$(PYTHON) dev/checks e2e
 
-bench: ## Measure the quickstart, 5,000 jobs, and half an hour's soak; write docs/benchmarks.md
+bench: ## Measure the quickstart, the trainer, 5,000 jobs and a soak; write docs/benchmarks.md
 	@$(PYTHON) dev/checks bench

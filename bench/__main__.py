@@ -21,6 +21,7 @@ COMMANDS = {
     "scale": "many jobs at once, through the whole life",
     "idle": "many jobs that train, and nothing happens",
     "merge": "the merge against a copy of the same bytes, and against PEFT's",
+    "trainer": "the trainer against plain scripts, packing against padding, start, checkpoints",
     "verify": "honest rollouts that must pass, and faults that must not, on the local cluster",
     "soak": "users that never rest, and a replica killed every 20 seconds",
 }

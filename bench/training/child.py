@@ -41,12 +41,7 @@ def _plain(library: str, config: Path, work: Path) -> int:
     print("loading the base", flush=True)
     model = _unsloth(work, recipe) if library == "unsloth" else _transformers(work, recipe)
     print("adapter weights", flush=True)
-    tokens = load_file(work / "dataset" / "train.safetensors")
-    borders = tokens["rows"]
-    rows = {
-        part: [tokens[part][a:b].tolist() for a, b in pairwise(borders)]
-        for part in ("input_ids", "labels")
-    }
+    columns = _columns(load_file(work / "dataset" / "train.safetensors"))
 
     class Steps(transformers.TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -57,36 +52,53 @@ def _plain(library: str, config: Path, work: Path) -> int:
 
     advanced = recipe["advanced"]
     micro = advanced["microBatchSize"]
+    # On a CPU Unsloth changes these.
+    kept = {"optim": advanced["optimizer"], "bf16": True, "packing": "seq_lengths" in columns}
+    arguments = SFTConfig(
+        **kept,
+        output_dir=str(work / "plain"),
+        max_steps=recipe["maxSteps"],
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=recipe["effectiveBatchSize"] // micro,
+        learning_rate=recipe["learningRate"],
+        lr_scheduler_type=advanced["lrSchedulerType"],
+        warmup_steps=advanced["warmupRatio"],
+        weight_decay=advanced["weightDecay"],
+        max_grad_norm=advanced["maxGradNorm"],
+        seed=recipe["seed"],
+        gradient_checkpointing=advanced["gradientCheckpointing"],
+        max_length=recipe["sequenceLength"],
+        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not _cuda(),
+    )
+    for name, value in kept.items():
+        setattr(arguments, name, value)
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(
-            output_dir=str(work / "plain"),
-            max_steps=recipe["maxSteps"],
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=recipe["effectiveBatchSize"] // micro,
-            learning_rate=recipe["learningRate"],
-            lr_scheduler_type=advanced["lrSchedulerType"],
-            warmup_steps=advanced["warmupRatio"],
-            weight_decay=advanced["weightDecay"],
-            max_grad_norm=advanced["maxGradNorm"],
-            optim=advanced["optimizer"],
-            seed=recipe["seed"],
-            bf16=True,
-            gradient_checkpointing=advanced["gradientCheckpointing"],
-            max_length=recipe["sequenceLength"],
-            dataset_kwargs={"skip_prepare_dataset": True},
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=not _cuda(),
-        ),
-        train_dataset=datasets.Dataset.from_dict(rows),
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict(columns),
         processing_class=transformers.AutoTokenizer.from_pretrained(work / "base"),
         callbacks=[Steps()],
     )
     trainer.train()
     return 0
+
+
+def _columns(tokens: dict[str, Any]) -> dict[str, Any]:
+    """Return the sequences that were staged; packed ones with the lengths of their rows."""
+    rows, sequences = tokens["rows"], tokens["sequences"]
+    columns = {
+        part: [tokens[part][a:b].tolist() for a, b in pairwise(rows[sequences])]
+        for part in ("input_ids", "labels")
+    }
+    if len(sequences) < len(rows):
+        lengths = rows[1:] - rows[:-1]
+        columns["seq_lengths"] = [lengths[a:b].tolist() for a, b in pairwise(sequences)]
+    return columns
 
 
 def _transformers(work: Path, recipe: dict[str, Any]) -> Any:

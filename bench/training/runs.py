@@ -50,6 +50,8 @@ class Run:
     """The model is there."""
     steps: tuple[float, ...]
     """The ends of the steps, each before its checkpoint."""
+    losses: tuple[float, ...]
+    """What they say, as far as it is printed."""
     peak: int | None
     """Bytes of GPU memory that were taken at most."""
     log: tuple[str, ...]
@@ -85,27 +87,32 @@ def run(
     )
     moments: dict[str, float] = {}
     steps: list[float] = []
+    losses: list[float] = []
     peak: int | None = None
+    killed = False
     log: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
         now = time.monotonic() - began
         log.append(line.rstrip())
-        if found := re.search(r"step (\d+)/\d+  loss \S+", line):
+        if found := re.search(r"step (\d+)/\d+  loss (\S+)", line):
             steps.append(now)
+            losses.append(float(found[2]))
             if int(found[1]) == kill_at:
                 process.kill()
+                killed = True
         for moment in ("loading the base", "adapter weights"):
             if moment in line:
                 moments.setdefault(moment, now)
         if found := re.match(r"peak (\d+)$", line):
             peak = int(found[1])
-    if (process.wait() and kill_at is None) or not steps:
+    if (process.wait() and not killed) or not steps:
         raise Failed(" ".join(command), log)
     return Run(
         imported=moments["loading the base"],
         loaded=moments["adapter weights"],
         steps=tuple(steps),
+        losses=tuple(losses),
         peak=peak,
         log=tuple(log),
     )

@@ -86,7 +86,7 @@ def bench() -> int:
     assets = str(binaries.ensure(*binaries.ASSETS))
     variables = {**os.environ, **environment.variables(), "KUBEBUILDER_ASSETS": assets}
     codes = []
-    for name in ("quickstart", "scale", "idle", "soak"):
+    for name in ("quickstart", "trainer", "scale", "idle", "soak"):
         command = [environment.program("python"), "bench", name, "--write"]
         codes.append(subprocess.run(command, cwd=paths.REPO, env=variables, check=False).returncode)
     return int(any(codes))

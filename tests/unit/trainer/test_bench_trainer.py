@@ -1,0 +1,69 @@
+"""What `bench trainer` makes of the moments that it sees."""
+
+from collections.abc import Callable
+from itertools import accumulate
+
+import pytest
+from bench.trainer import SAVE_STEPS, Pair, checkpoints, overhead
+from bench.training.runs import Run
+
+STEPS = range(1, 12)
+ROWS = {step: 1.0 + step % 3 for step in STEPS}
+"""Seconds of the steps: some have longer rows than others."""
+
+
+def run(seconds: Callable[[int], float], *, losses: float = 9.0) -> Run:
+    return Run(
+        imported=5.0,
+        loaded=6.0,
+        steps=tuple(accumulate((seconds(step) for step in STEPS), initial=6.0))[1:],
+        losses=tuple(losses for _ in STEPS),
+        peak=None,
+        log=(),
+    )
+
+
+def plain(step: int) -> float:
+    return ROWS[step]
+
+
+def ours(step: int) -> float:
+    """One in a hundred slower, and a checkpoint takes 3 s."""
+    saved = step > 1 and (step - 1) % SAVE_STEPS == 0
+    return 1.01 * ROWS[step] + (3.0 if saved else 0.0)
+
+
+def test_steps_are_compared_without_their_checkpoints() -> None:
+    pair = Pair(ours=[run(ours)], plain=[run(plain)])
+    measured = pair.seconds()
+    assert measured[0] / measured[1] == pytest.approx(1.01)
+    assert pair.stall() == pytest.approx(3.0)
+    assert pair.rounds() == [pytest.approx(0.01)]
+
+
+def test_a_busy_minute_does_not_count() -> None:
+    busy = run(lambda step: 5 * plain(step) if step in (3, 4, 5) else plain(step))
+    pair = Pair(ours=[run(ours)] * 3, plain=[run(plain), busy, run(plain)])
+    measured = pair.seconds()
+    assert measured[0] / measured[1] == pytest.approx(1.01)
+
+
+def test_the_goal_is_missed_where_it_is() -> None:
+    slow = run(lambda step: 1.05 * plain(step))
+    assert "+5.0% (goal 2%, missed)" in overhead({"trl": Pair(ours=[slow], plain=[run(plain)])})
+    assert "+1.0% (goal 2%, met)" in overhead({"trl": Pair(ours=[run(ours)], plain=[run(plain)])})
+
+
+def test_the_share_of_checkpoints() -> None:
+    """Every tenth step of a short training, every hundredth of a long one."""
+    steady = run(lambda step: 1.0 + (3.0 if step in (6, 11) else 0.0))
+    pair = Pair(ours=[steady], plain=[run(lambda step: 1.0)], checkpoint_bytes=5_000_000)
+    assert f"| 5 MB       | 3.00    | {3 / 13:.1%} " in checkpoints({"trl": pair})
+    assert f"| {3 / 103:.1%} " in checkpoints({"trl": pair})
+
+
+def test_other_work_is_refused() -> None:
+    pair = Pair(ours=[run(plain, losses=9.0)], plain=[run(plain, losses=9.1)])
+    with pytest.raises(RuntimeError, match=r"at step 1 their losses are 9\.0 and 9\.1"):
+        pair.refuse_other_work()
+    Pair(ours=[run(plain, losses=9.0)], plain=[run(plain, losses=9.001)]).refuse_other_work()
