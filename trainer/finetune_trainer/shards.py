@@ -71,7 +71,11 @@ class Progress:
     """Which shards of one merge are done: a small file beside the scratch folder."""
 
     def __init__(self, path: Path, scratch: Path, key: str) -> None:
-        """Find out what an earlier attempt at the merge of this ``key`` has left."""
+        """Find out what an earlier attempt at the merge of this ``key`` has left.
+
+        Of what lies in ``scratch``, only shards that are done stay: the rest would be written once
+        more beside itself, and there may be no room for both.
+        """
         self._path = path
         self._key = key
         self.done: dict[str, dict[str, Any]] = {}
@@ -87,6 +91,9 @@ class Progress:
             pass
         if not self.done:
             manifest.fresh(scratch)
+        for path in sorted(scratch.rglob("*")):
+            if path.is_file() and path.name not in self.done:
+                path.unlink()
 
     def finished(self, shard: Shard, digest: str, applied: Iterable[str]) -> None:
         """Remember a shard that is in its place."""
@@ -171,9 +178,11 @@ class Writer:
 def reserve(descriptor: int, size: int) -> None:
     """Let the file system find the place for a file at once, which halves the cost of writing it.
 
-    Where that is refused it finds it piece by piece. Not posix_fallocate(3), which would write.
+    Where that is refused it finds it piece by piece. Not posix_fallocate(3), which would write. The
+    file stays as long as what was written to it, so that one that is too short shows.
     """
-    LIBC.fallocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size))
+    keep_size = 1
+    LIBC.fallocate(descriptor, keep_size, ctypes.c_int64(0), ctypes.c_int64(size))
 
 
 def begin_writing(descriptor: int, start: int, size: int) -> None:

@@ -1,0 +1,51 @@
+"""Shards of a merged model on disk: whole or refused, and what a kill leaves of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer.shards import Progress, Shard, reserve, writing
+
+SIZE = 4096
+SHARD = Shard(name="a.safetensors", header=b"#" * 8, entries={}, data=SIZE)
+
+
+def test_a_shard_of_which_a_piece_is_missing_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="has 4103 bytes instead of 4104"),
+        writing(tmp_path / SHARD.name, SHARD) as writer,
+    ):
+        writer.write(bytes(SIZE - 1))
+    assert not (tmp_path / SHARD.name).exists()
+    with writing(tmp_path / SHARD.name, SHARD) as writer:
+        writer.write(bytes(SIZE))
+    assert (tmp_path / SHARD.name).stat().st_size == SHARD.size
+
+
+def test_room_is_found_for_all_of_a_file_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        reserve(file.fileno(), 1 << 20)
+        found = os.fstat(file.fileno())
+    assert found.st_size == 0
+    if found.st_blocks == 0:
+        pytest.skip("the file system reserves nothing")
+    assert found.st_blocks * 512 >= 1 << 20
+
+
+def test_only_what_is_done_stays_of_a_merge_that_was_killed(tmp_path: Path) -> None:
+    """The rest takes room that the next attempt needs."""
+    scratch, plan = tmp_path / "scratch", tmp_path / "plan.json"
+    first = Progress(plan, scratch, "k")
+    with writing(scratch / SHARD.name, SHARD) as writer:
+        writer.write(bytes(SIZE))
+    first.finished(SHARD, writer.digest, [])
+    (scratch / ".b.safetensors.part").write_bytes(bytes(SIZE))
+    (scratch / "b.safetensors").write_bytes(bytes(SIZE))
+    (scratch / "templates").mkdir()
+    (scratch / "templates" / "a.jinja").write_text("x")
+    again = Progress(plan, scratch, "k")
+    assert again.done == first.done
+    assert [path.name for path in scratch.rglob("*") if path.is_file()] == [SHARD.name]
+    Progress(plan, scratch, "another key")
+    assert list(scratch.iterdir()) == []
