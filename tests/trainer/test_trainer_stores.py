@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.trainer import tiny, web
 from tests.trainer.conftest import MakeWorkshop
@@ -26,6 +28,7 @@ from finetune_trainer.errors import (
 from finetune_trainer.sources import transfer
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.https import Https
+from finetune_trainer.sources.repository import RemoteFile
 from finetune_trainer.sources.s3 import S3
 
 DATA = os.urandom(300_000)
@@ -170,6 +173,31 @@ def test_it_is_gone_on_with_by_the_next_attempt(
 
 
 @pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("bytes 1000-2999/*", "whose place is not told"),
+        (None, "whose place is not told"),
+        ("bytes 1500-2999/3000", "went on at byte 1500 instead of 1000"),
+    ],
+)
+def test_a_part_is_put_only_where_it_belongs(tmp_path: Path, place: str | None, said: str) -> None:
+    """Nothing but its size would tell of one elsewhere, where no SHA-256 is known."""
+    (tmp_path / ".a.part").write_bytes(DATA[:1000])
+
+    @contextmanager
+    def read(offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        headers = {} if place is None else {"Content-Range": place}
+        yield transfer.streamed(
+            httpx.Response(206, headers=headers, content=iter([DATA[1000:3000]]))
+        )
+
+    file = RemoteFile(name="a", size=3000, sha256=None)
+    with pytest.raises(Transient, match=said):
+        transfer.fetch(file, read, tmp_path, what="it")
+    assert (tmp_path / ".a.part").read_bytes() == DATA[:1000]
+
+
+@pytest.mark.parametrize(
     ("status", "error", "said"),
     [
         (401, AccessDenied, "name a Secret with a token in dataset.tokenSecretRef"),
@@ -254,6 +282,18 @@ def test_an_object_is_gone_on_with(bucket: Bucket, own: Certificate, tmp_path: P
     # Only if it goes on behind these bytes do they stay as they are.
     (tmp_path / ".a.part").write_bytes(b"#" * 1000)
     assert store.download(found, ["a"], tmp_path) == {"a": sha256(b"#" * 1000 + DATA[1000:])}
+
+
+def test_no_name_leads_out_of_the_folder(bucket: Bucket, own: Certificate, tmp_path: Path) -> None:
+    """A key may hold what is an absolute path once the prefix is taken away."""
+    elsewhere = tmp_path / "elsewhere"
+    bucket.put(f"strange/{elsewhere}", DATA)
+    store = s3(bucket, own, "tuning/strange", bucket.allowed)
+    found = store.pin()
+    (tmp_path / "into").mkdir()
+    with pytest.raises(InvalidSpec, match=f"the name '{elsewhere}', which leads out of"):
+        store.download(found, list(found.files), tmp_path / "into")
+    assert not elsewhere.exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from finetune_trainer.errors import Transient, is_full_volume
+from finetune_trainer.errors import InvalidSpec, Transient, is_full_volume
 from finetune_trainer.manifest import sha256_of
 from finetune_trainer.progress import log
 from finetune_trainer.sources.repository import RemoteFile, brief
@@ -35,9 +35,15 @@ class Broken(Exception):
 def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
     """Bring a file into a folder; return its SHA-256. ``read`` raises Broken where that may help.
 
-    ``what`` is what messages call the repository.
+    ``what`` is what messages call the repository. Raises InvalidSpec for a name that leads out of
+    the folder, and Transient.
     """
     target = into / file.name
+    if not target.resolve().is_relative_to(into.resolve()):
+        raise InvalidSpec(
+            f"{what} has a file of the name {file.name!r}, which leads out of the folder that it "
+            "is brought to: give it another name there"
+        )
     if target.is_file() and target.stat().st_size == file.size:
         digest = sha256_of(target)
         if file.sha256 in (None, digest):
@@ -85,6 +91,8 @@ def _complete(part: Path, file: RemoteFile, read: Read, what: str) -> str:
 
 def _append(part: Path, read: Read, offset: int, size: int) -> None:
     with read(offset) as (start, chunks), part.open("r+b") as out:
+        if start > offset:
+            raise Broken(f"it went on at byte {start} instead of {offset}")
         out.truncate(start)
         out.seek(start)
         for chunk in chunks:
@@ -96,11 +104,16 @@ def _append(part: Path, read: Read, offset: int, size: int) -> None:
 def streamed(answer: httpx.Response) -> tuple[int, Iterator[bytes]]:
     """Return the offset that an answer over HTTP begins at, and its bytes: what a ``Read`` gives.
 
-    In pieces as they come: of fixed size, the last one before a break would be lost.
+    In pieces as they come: of fixed size, the last one before a break would be lost. Raises Broken
+    for a part that does not say where it begins.
     """
-    found = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-    start = int(found[1]) if answer.status_code == 206 and found else 0
-    return start, answer.iter_raw()
+    if answer.status_code != 206:
+        return 0, answer.iter_raw()
+    told = answer.headers.get("Content-Range", "")
+    found = CONTENT_RANGE.match(told)
+    if found is None:
+        raise Broken(f"a part came whose place is not told (Content-Range: {told!r})")
+    return int(found[1]), answer.iter_raw()
 
 
 def digest_while_copying(source: Path, target: Path) -> str:
