@@ -76,7 +76,8 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     the revision started. Raises InvalidSpec.
     """
     written = _written(spec)
-    values = _layered(FineTuneJobSpec, _written(defaults), written)
+    lower = _without_others_rows(_written(defaults), written)
+    values = _layered(FineTuneJobSpec, lower, written)
     _fit_length(values, written)
     _fit_evaluation(values, written)
     _fit_dataset(values, written)
@@ -200,7 +201,8 @@ def _fit_evaluation(values: Values, written: Values) -> None:
     """Evaluate on rows of their own or on held-out ones, as the user says, in place.
 
     A lower layer may complete a dataset that the user names, or name one for all jobs that it
-    suits. What is evaluated on rows of its own holds out none.
+    suits: those that render rows as it does, and train on others. What is evaluated on rows of its
+    own holds out none.
     """
     evaluation, dataset = values.get("evaluation"), values.get("dataset")
     own = evaluation.get("dataset") if isinstance(evaluation, dict) else None
@@ -208,11 +210,31 @@ def _fit_evaluation(values: Values, written: Values) -> None:
         return
     if not _has(written, "evaluation", "dataset"):
         suits = (own.get("format") == "text") == (dataset.get("format") == "text")
+        suits = suits and _place(own) != _place(dataset)
         if "source" not in own or not suits or _has(written, "dataset", "validationFraction"):
             _drop(values, "evaluation", "dataset")
             return
     if not _has(written, "dataset", "validationFraction"):
         dataset["validationFraction"] = 0.0
+
+
+def _place(rows: Values) -> tuple[Any, Any, Any]:
+    return rows.get("source"), rows.get("revision") or "main", rows.get("split") or "train"
+
+
+def _without_others_rows(defaults: Values, written: Values) -> Values:
+    """Return a lower layer of which an evaluation dataset is left that may complete the user's.
+
+    One with a source of its own is another dataset: what it says of its rows is not said of the
+    user's, so that the built-in values take its place.
+    """
+    path = ("evaluation", "dataset")
+    lower, own = _at(defaults, path), _at(written, path)
+    if not own or not lower or lower.get("source") in (None, own.get("source")):
+        return defaults
+    builtin = _at(builtin_defaults(), path)
+    kept = {name: builtin[name] for name in lower if name in builtin}
+    return {**defaults, "evaluation": {**defaults["evaluation"], "dataset": kept}}
 
 
 def _fit_columns(values: Values, path: tuple[str, ...]) -> None:

@@ -241,11 +241,40 @@ def test_an_administrators_evaluation_dataset_is_for_jobs_that_it_suits() -> Non
         "own": False,
     }
     assert asked["own"].dataset.validation_fraction == 0.1
+    same = resolve(merged(ALPACA, {"dataset": company}), everybodys).spec
+    assert same.evaluation.dataset is None, "it is trained on"
     token = effective_defaults({"evaluation": {"dataset": {"tokenSecretRef": {"name": "hf"}}}})
     assert resolve(ALPACA, token).spec.evaluation.dataset is None
     found = resolve(EVALUATED, token).spec.evaluation.dataset
     assert found is not None
     assert found.token_secret_ref is not None
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"source": "hf://org/test", "format": "alpaca"},
+        {"source": "hf://org/test", "format": "messages"},
+        {"source": "configmap://rows/test.jsonl", "format": "alpaca"},
+    ],
+    ids=lambda own: f"{own['source']} {own['format']}",
+)
+def test_what_an_administrator_says_of_one_dataset_is_not_said_of_a_users(own: Spec) -> None:
+    company = {
+        "source": "hf://acme/questions",
+        "format": "alpaca",
+        "split": "test",
+        "revision": "v1",
+        "columns": {"instruction": "question"},
+        "maxSamples": 100,
+        "tokenSecretRef": {"name": "acme"},
+    }
+    everybodys = effective_defaults({"evaluation": {"dataset": company}})
+    spec = merged(ALPACA, {"evaluation": {"dataset": own}})
+    assert _names(resolve(spec, everybodys)) == _names(resolve(spec, DEFAULTS))
+    named = {name: company[name] for name in ("source", "format")}
+    same = resolve(merged(ALPACA, {"evaluation": {"dataset": named}}), everybodys)
+    assert _names(same) == _names(resolve(ALPACA, everybodys))
 
 
 @pytest.mark.parametrize(
