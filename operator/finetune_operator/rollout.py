@@ -13,16 +13,10 @@ from finetune_api.reference import BaseKind
 from finetune_api.status import Attempt, ServingComparison
 from finetune_operator import builds, endpoint, evaluation, giving_way
 from finetune_operator.children import names, serving, vllm
-from finetune_operator.conditions import (
-    Position,
-    ServingState,
-    suspended,
-)
+from finetune_operator.conditions import POLL_SECONDS, Position, ServingState, suspended
 from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen, earlier
 from finetune_operator.state import Action, Apply, Delete, Object, Observed, Scale
-
-HANDOVER_SECONDS = 1.0
 
 
 class Rollout:
@@ -80,12 +74,11 @@ class Rollout:
                 text += f" with {ready} of {self._replicas()} replicas"
             return Position(state="done", reason="Serving", message=text)
         if attempt.outcome == "Completed" and ready:
-            # A Service is not watched: where no write of this look brings the next, this does.
             return Position(
                 state="active",
                 reason="Starting",
                 message=f"the endpoint is handed over to build {build}",
-                requeue_after=HANDOVER_SECONDS,
+                requeue_after=POLL_SECONDS,
             )
         return endpoint.starting(
             self.seen,
