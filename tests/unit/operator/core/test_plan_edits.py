@@ -371,6 +371,30 @@ def test_a_new_revision_takes_the_upgraded_operators_defaults() -> None:
     assert volume["spec"]["resources"]["requests"]["storage"] == "2Ti"
 
 
+def test_a_revision_that_is_gone_begins_anew_with_the_defaults_of_that_moment() -> None:
+    """Asked for again while it is being collected, it has its old ConfigMap until that is gone."""
+    cluster = Cluster()
+    cluster.edit(revisionHistoryLimit=0)
+    workload.run_all(cluster)
+    (going,) = cluster.each("ConfigMap")
+    (server,) = (pod for pod in cluster.each("Pod") if workload.alive(pod))
+    RETRAIN(cluster)
+    workload.run_all(cluster)
+    sync(cluster)
+    workload.stop(cluster, server)
+    while "deletionTimestamp" not in going["metadata"]:
+        all_of(sync, settle)(cluster)
+    all_of(BACK, settle)(cluster)
+    assert cluster.status["conditions"][0]["reason"] == "WaitingForVolume"
+    upgraded(cluster)
+    sync(cluster)
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "Staging"
+    (begun,) = (each for each in cluster.each("ConfigMap") if '"r": 64' in each["data"]["job.json"])
+    assert begun["metadata"]["name"] == f"demo-{cluster.status['revision']}"
+    assert cluster.get("ConfigMap", going["metadata"]["name"]) is None
+
+
 def test_new_built_in_defaults_change_nothing_for_a_revision_that_has_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
