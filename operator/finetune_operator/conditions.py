@@ -61,7 +61,7 @@ def suspended() -> Position:
 
 def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
     """Return the position of a job whose pod has been kept from starting for ``seconds``."""
-    overdue = not blocker.waits and seconds > deadline
+    overdue = blocker.lasts or (not blocker.waits and seconds > deadline)
     return Position(
         state="stalled" if overdue else "active",
         reason=blocker.reason,

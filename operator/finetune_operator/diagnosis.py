@@ -18,31 +18,42 @@ IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrIma
 CONTAINER_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 """What the kubelet says of a container that it cannot start; passed on as it is."""
 
+GIVEN_UP = "FailedToStart"
+"""What Kueue says of a Workload whose Job it could not start, and never tries to again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blocker:
     """What keeps a stage from starting.
 
     ``waits`` is True for what mends itself when a resource becomes free: such a job is never
-    called stalled, however long it takes.
+    called stalled, however long it takes. ``lasts`` is True for what no time mends: that is stalled
+    at once.
     """
 
     reason: str
     message: str
     waits: bool = False
+    lasts: bool = False
 
 
 def of_job(
-    job: Object, pods: Iterable[Object], events: Iterable[Object], *, has_run: bool = False
+    job: Object,
+    pods: Iterable[Object],
+    events: Iterable[Object],
+    *,
+    has_run: bool = False,
+    gave_up: bool = False,
 ) -> Blocker | None:
     """Return what keeps a Job from running, or None.
 
-    pods: the Job's own; events: warnings about the Job, its pods and its volume; has_run: whether
-    a pod of the Job has run before, which a Job that is suspended again does not tell.
+    pods: the Job's own; events: those about the Job, its pods and its volume; has_run: whether
+    a pod of the Job has run before, which a Job that is suspended again does not tell; gave_up:
+    whether its queue has given it up (``given_up``).
     """
     pods, events = list(pods), list(events)
     if job["spec"].get("suspend"):
-        return _suspended(job, events, has_run=has_run)
+        return _given_up(job) if gave_up else _suspended(job, events, has_run=has_run)
     for pod in pods:
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
@@ -76,6 +87,15 @@ def started(job: Object, pods: Iterable[Object]) -> bool:
     )
 
 
+def given_up(job: Object, events: Iterable[Object], *, before: bool) -> bool:
+    """Tell whether Kueue will not start a Job that it suspended: the Job's Workload is finished.
+
+    before: whether that was known already, for an event is forgotten within the hour.
+    """
+    told = before or _note(events, job, "FinishedWorkload") is not None
+    return told and bool(job["spec"].get("suspend"))
+
+
 def waiting_since(job: Object, pods: Iterable[Object]) -> str:
     """Return since when a Job waits for its newest pod to run, or for one to be created.
 
@@ -101,7 +121,7 @@ def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
     """
     name, queue = job["metadata"]["name"], names.label(job, names.QUEUE)
     whom = f"queue {queue}" if queue else "the queue that suspended it"
-    note = _note(events, job)
+    note = _note((each for each in events if each.get("type") != "Normal"), job)
     said = f": {note}" if note else ""
     if has_run:
         return Blocker(
@@ -112,6 +132,17 @@ def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
         )
     return Blocker(
         reason="Queued", message=f"Job {name} waits for {whom} to admit it{said}", waits=True
+    )
+
+
+def _given_up(job: Object) -> Blocker:
+    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    return Blocker(
+        reason=GIVEN_UP,
+        message=f"Kueue could not start Job {name} and has given it up: kubectl get workloads "
+        f"-l kueue.x-k8s.io/job-uid={uid} -o yaml tells with what the pod is in conflict; an edit "
+        "of spec.placement or spec.queueName tries again",
+        lasts=True,
     )
 
 

@@ -1,7 +1,7 @@
 """One look at a job: what carries its label, read live and at once.
 
 A look that knows nothing costs one GET and eight lists; one that knows what the last look saw reads
-what is out of date since (``views``). Warnings are asked for only about what does not run, and
+what is out of date since (``views``). Events are asked for only about what does not run, and
 metrics only of a pod that does.
 """
 
@@ -18,7 +18,7 @@ from finetune_operator.scrape import Scrape
 from finetune_operator.state import LISTS, Object, Observed, Progress, Verification
 from finetune_operator.views import EVERYTHING, FINETUNEJOB
 
-MOST_EVENTS = 20
+MOST_EVENTS = 100
 MOST_QUESTIONS = 6
 _SCRAPED = ("train", "merge", "stage")
 
@@ -40,7 +40,7 @@ async def observe(
     if seen is None:
         return None
     events, measured, verified = await asyncio.gather(
-        _warnings(kube, namespace, seen),
+        _events(kube, namespace, seen),
         _progress(seen.pods, scrape),
         _verification(seen.job, seen.pods, scrape),
     )
@@ -54,7 +54,7 @@ async def reread(
     found = await _read(kube, namespace, name, seen, kinds)
     if found is None:
         return None
-    return dataclasses.replace(found, events=await _warnings(kube, namespace, found))
+    return dataclasses.replace(found, events=await _events(kube, namespace, found))
 
 
 async def _read(
@@ -136,20 +136,25 @@ def silent(seen: Observed) -> bool:
     )
 
 
-async def _warnings(kube: Kube, namespace: str, seen: Observed) -> tuple[Object, ...]:
+async def _events(kube: Kube, namespace: str, seen: Observed) -> tuple[Object, ...]:
     about = doubtful(volumes=seen.volumes, jobs=seen.jobs, pods=seen.pods)
     lists = await asyncio.gather(
         *(
-            kube.list(
-                CORE_EVENT,
-                namespace,
-                fields=f"type=Warning,involvedObject.uid={each['metadata']['uid']}",
-                limit=MOST_EVENTS,
-            )
+            kube.list(CORE_EVENT, namespace, fields=_question(each), limit=MOST_EVENTS)
             for each in about
         )
     )
     return tuple(event for events in lists for event in events)
+
+
+def _question(about: Object) -> str:
+    """Return the fields of the events that are asked for: warnings.
+
+    Of a suspended Job it is all: that its queue has given it up is no warning to Kueue.
+    """
+    events = f"involvedObject.uid={about['metadata']['uid']}"
+    suspended = about["kind"] == "Job" and about["spec"].get("suspend")
+    return events if suspended else f"type=Warning,{events}"
 
 
 async def _progress(pods: Iterable[Object], scrape: Scrape) -> Progress | None:

@@ -244,10 +244,18 @@ class Stages:
     def _under_way(self, stage: Stage, attempt: Attempt, job: Object) -> Position:
         own = outcome.pods_of(job, self.seen.pods)
         has_run = bool(attempt.has_run) or diagnosis.started(job, own)
-        self._record(attempt, outcome="Running", has_run=has_run or None)
+        gave_up = diagnosis.given_up(
+            job, self.seen.events, before=attempt.reason == diagnosis.GIVEN_UP
+        )
+        self._record(
+            attempt,
+            outcome="Running",
+            has_run=has_run or None,
+            reason=diagnosis.GIVEN_UP if gave_up else None,
+        )
         since = datetime.fromisoformat(diagnosis.waiting_since(job, own))
         seconds = (self.now - since).total_seconds()
-        blocker = diagnosis.of_job(job, own, self.seen.events, has_run=has_run)
+        blocker = diagnosis.of_job(job, own, self.seen.events, has_run=has_run, gave_up=gave_up)
         if blocker is not None:
             deadline = self.spec.run_policy.pending_deadline_seconds
             return blocked(blocker, seconds=seconds, deadline=deadline)

@@ -48,7 +48,8 @@ class Observed:
     """A FineTuneJob and everything that carries its label, read live in one look.
 
     The lists hold what is labelled ``finetune.dev/job=<name>`` in the job's namespace, whoever
-    owns it. ``events`` are the newest warning events of the PVCs, Jobs and pods among it.
+    owns it. ``events`` are the warnings about the PVCs, Jobs and pods among it, and all about a
+    Job that is suspended.
     """
 
     job: Object

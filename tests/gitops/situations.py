@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.unit.operator.core import gpus, steps, workload
 from tests.unit.operator.core.cluster import Cluster, copied
-from tests.unit.operator.core.test_plan_pending import PODS
+from tests.unit.operator.core.test_plan_pending import PODS, event
 from tests.unit.operator.core.test_rollout_failures import candidate, mismatch
 from tests.unit.operator.core.test_rollout_gpus import serving
 
@@ -56,6 +56,14 @@ def hold(cluster: Cluster) -> None:
         cluster.remove(pod)
 
 
+def give_up(cluster: Cluster) -> None:
+    """Suspend the train Job, and finish its Workload, as Kueue does with what cannot start."""
+    hold(cluster)
+    note = "Workload 'team/job-demo' is declared finished"
+    told = event(train_job(cluster), "FinishedWorkload", note, cluster.stamp())
+    cluster.events.append({**told, "type": "Normal"})
+
+
 def wait(seconds: float) -> Callable[[Cluster], None]:
     return lambda cluster: cluster.wait(seconds)
 
@@ -100,6 +108,7 @@ SITUATIONS: Mapping[str, Situation] = {
     "starting": after(steps.STAGED, steps.TRAINED, steps.MERGED),
     "queued": after(steps.STAGED, hold, wait(7 * DAY)),
     "preempted": after(steps.STAGED, steps.running("train"), hold, wait(DAY)),
+    "failed-to-start": after(steps.STAGED, give_up),
     "suspended": after(steps.STAGED, steps.running("train"), steps.SUSPEND),
     "suspended-before-it-began": after(steps.SUSPEND),
     "secret-missing": after(stuck("SecretMissing")),

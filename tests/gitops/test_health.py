@@ -33,6 +33,7 @@ ROWS = {
     ("Degraded", "Failed"): (
         "secret-missing-for-long",
         "invalid-spec",
+        "failed-to-start",
         "dataset-invalid",
         "cuda-out-of-memory",
         "budget-exceeded",

@@ -1,9 +1,10 @@
-"""A job in the queue of a real Kueue: held back, admitted, preempted, and admitted again.
+"""A job in the queue of a real Kueue: held back, admitted, preempted, admitted again, given up.
 
 What Kueue writes to a Job is played elsewhere (``test_queueing``); here it decides by itself, with
 its webhooks in the way of every Job. The pods are played.
 """
 
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,18 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         controlplane.controller_manager(running),
         kueue.manager(running, folder),
     ):
+        kueue.create(running, "ResourceFlavor", "on-demand", spec={"nodeLabels": FLAVOR})
+        for name, value in PRIORITIES.items():
+            kueue.create(running, "WorkloadPriorityClass", name, value=value)
         yield running
 
 
 @pytest.fixture
 def place(plane: ControlPlane) -> Namespace:
     """A namespace with a queue for one GPU."""
-    place = Namespace(plane, plane.namespace("team"))
-    kueue.create(plane, "ResourceFlavor", "on-demand", spec={"nodeLabels": FLAVOR})
-    kueue.create(plane, "ClusterQueue", "gpus", spec=_quota(gpus=0))
-    kueue.create(plane, "LocalQueue", "gpu", place.name, spec={"clusterQueue": "gpus"})
-    for name, value in PRIORITIES.items():
-        kueue.create(plane, "WorkloadPriorityClass", name, value=value)
+    place = Namespace(plane, plane.namespace(f"team-{uuid.uuid4().hex[:8]}"))
+    kueue.create(plane, "ClusterQueue", place.name, spec=_quota(gpus=0))
+    kueue.create(plane, "LocalQueue", "gpu", place.name, spec={"clusterQueue": place.name})
     return place
 
 
@@ -62,6 +63,11 @@ def _quota(*, gpus: int) -> dict[str, Any]:
         "preemption": PREEMPTION,
         "resourceGroups": [{"coveredResources": list(RESOURCES), "flavors": flavors}],
     }
+
+
+def _change(place: Namespace, spec: dict[str, Any]) -> None:
+    """Change the queue of the cluster that is behind a namespace's own."""
+    place.plane.merge(f"{kueue.API}/clusterqueues/{place.name}", {"spec": spec})
 
 
 def pod_of(place: Namespace, label: str, value: str, *, other_than: str = "") -> dict[str, Any]:
@@ -119,7 +125,7 @@ def test_a_job_in_the_queue_of_kueue(running: OperatorProcess, place: Namespace)
     assert suspended(place, "Queued") == "Queued"
     assert not [pod for pod in place.items("pods") if kubelet.stage_of(pod) == "train"]
 
-    place.plane.merge(f"{kueue.API}/clusterqueues/gpus", {"spec": _quota(gpus=1)})
+    _change(place, _quota(gpus=1))
     first = train(place)
     assert place.condition("Suspended")["status"] == "False"
 
@@ -146,4 +152,67 @@ def test_a_job_in_the_queue_of_kueue(running: OperatorProcess, place: Namespace)
     assert len(jobs) == 4, "one Job a stage, and the other's"
     for name in jobs.keys() - queued:
         assert jobs[name]["spec"]["suspend"] is False
+    assert running.metric("controller_runtime_reconcile_errors_total") == 0
+
+
+def check(place: Namespace, job: str, pool: str) -> None:
+    """Wait for the Workload of a Job; let its admission check add a node pool to the pod."""
+
+    def waiting() -> list[str]:
+        return [
+            str(each["metadata"]["name"])
+            for each in kueue.workloads(place)
+            if each["metadata"]["ownerReferences"][0]["name"] == job
+            and each.get("status", {}).get("admissionChecks")
+        ]
+
+    wait_until(f"{job} is before its admission check", lambda: bool(waiting()))
+    (name,) = waiting()
+    passed = {
+        "name": "pools",
+        "state": "Ready",
+        "message": "",
+        "lastTransitionTime": "2030-01-01T00:00:00Z",
+        "podSetUpdates": [{"name": "main", "nodeSelector": {"pool": pool}}],
+    }
+    path = f"{kueue.API}/namespaces/{place.name}/workloads/{name}/status"
+    place.plane.merge(path, {"status": {"admissionChecks": [passed]}})
+
+
+def test_a_job_that_kueue_cannot_start_is_stalled_until_an_edit(
+    running: OperatorProcess, place: Namespace
+) -> None:
+    kueue.create(place.plane, "AdmissionCheck", "pools", spec={"controllerName": "a.test/pools"})
+    active = {
+        "type": "Active",
+        "status": "True",
+        "reason": "Active",
+        "message": "",
+        "lastTransitionTime": "2030-01-01T00:00:00Z",
+    }
+    path = f"{kueue.API}/admissionchecks/pools/status"
+    place.plane.merge(path, {"status": {"conditions": [active]}})
+    strategy = {"admissionChecksStrategy": {"admissionChecks": [{"name": "pools"}]}}
+    _change(place, _quota(gpus=1) | strategy)
+    place.submit(spec={**SPEC, "placement": {"nodeSelector": {"pool": "a"}}})
+    kubelet.report(place, pod_of(place, STAGE, "stage"), kubelet.completed("stage"))
+    revision = str(place.job()["status"]["revision"])
+    check(place, f"demo-{revision}-train-1", "b")
+
+    wait_until("it is given up", lambda: place.reason() == "FailedToStart")
+    assert place.condition("Stalled")["reason"] == "FailedToStart"
+    (given_up,) = [job for job in place.items("jobs") if "train" in job["metadata"]["name"]]
+    assert given_up["spec"]["suspend"] is True
+    (workload,) = kueue.workloads(place)
+    label = f"kueue.x-k8s.io/job-uid={workload['metadata']['labels']['kueue.x-k8s.io/job-uid']} "
+    assert label in place.condition("Ready")["message"], "that is where the conflict is told"
+
+    job = place.path("finetunejobs", "demo")
+    place.plane.merge(job, {"spec": {"placement": {"nodeSelector": {"pool": "b"}}}})
+    check(place, f"demo-{revision}-train-2", "b")
+    pod = pod_of(place, STAGE, "train")
+    assert pod["spec"]["nodeSelector"] == FLAVOR | {"pool": "b"}
+    kubelet.report(place, pod, kubelet.running())
+    wait_until("it trains", lambda: place.reason() == "Training")
+    assert place.job()["status"]["training"]["attempt"] == 2
     assert running.metric("controller_runtime_reconcile_errors_total") == 0

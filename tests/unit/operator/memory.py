@@ -143,5 +143,6 @@ def child(kind: str, name: str, *, owner: str | None = "uid-of-demo", **more: An
             "labels": {"finetune.dev/job": "demo"},
             **({"ownerReferences": references} if owner else {}),
         },
+        "spec": {},
         **more,
     }

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.operator.memory import MemoryKube, child, job
 
 from finetune_operator.observe import doubtful, observe, silent, talkative
-from finetune_operator.state import Progress
+from finetune_operator.state import Object, Progress
 
 
 def pod(name: str, stage: str, phase: str = "Running", ip: str = "10.0.0.1") -> dict[str, Any]:
@@ -108,6 +108,22 @@ def test_warnings_are_asked_for_about_what_does_not_run() -> None:
         pods=[pending, pod("runs", "stage")],
     )
     assert {each["metadata"]["name"] for each in found} == {"pending", "unbound", "stuck"}
+
+
+async def test_of_a_suspended_job_all_is_asked_for() -> None:
+    """That Kueue has given a Job up is no warning to it."""
+    asked: list[str] = []
+
+    class Asked(MemoryKube):
+        async def list(self, kind: str, namespace: str = "", **how: Any) -> tuple[Object, ...]:
+            asked.append(how.get("fields", ""))
+            return await super().list(kind, namespace, **how)
+
+    jobs = {name: child("Job", name, spec={"suspend": name == "held"}) for name in ("held", "free")}
+    for name, each in jobs.items():
+        each["metadata"]["uid"] = name
+    await observe(Asked(job(), *jobs.values()), "a", "demo", nothing)
+    assert {"involvedObject.uid=held", "type=Warning,involvedObject.uid=free"} == {*asked} - {""}
 
 
 def test_the_number_of_questions_has_an_end() -> None:

@@ -241,6 +241,43 @@ def test_queued() -> None:
     assert told(cluster)[1].endswith(f": {note}")
 
 
+def test_a_job_that_kueue_has_given_up_is_stalled_until_an_edit() -> None:
+    cluster, job = queued()
+    note = "Workload 'team/job-demo' is declared finished"
+    given_up = event(job, "FinishedWorkload", note, cluster.stamp())
+    cluster.events = [{**given_up, "type": "Normal"}]
+    cluster.settle()
+    cluster.events = []
+    cluster.wait(7 * 86_400)
+    assert told(cluster)[::2] == ("FailedToStart", "Stalled"), "it is known when the event is gone"
+    assert f"kueue.x-k8s.io/job-uid={job['metadata']['uid']} " in told(cluster)[1]
+
+    cluster.edit(placement={"nodeSelector": {"pool": "b"}})
+    cluster.settle()
+    workload.sync(cluster)
+    cluster.settle()
+    assert told(cluster)[::2] == ("Training", "Reconciling")
+    (attempt,) = (s for s in cluster.status["revisions"][0]["stages"] if s["stage"] == "train")
+    assert (attempt["attempt"], attempt.get("reason")) == (2, None)
+    assert cluster.get("Job", job["metadata"]["name"]) is None
+
+
+def test_a_job_that_was_given_up_and_is_admitted_after_all_trains() -> None:
+    cluster, job = queued()
+    cluster.events = [event(job, "FinishedWorkload", "declared finished", cluster.stamp())]
+    cluster.settle()
+    job["spec"]["suspend"] = False
+    workload.sync(cluster)
+    assert told(cluster)[::2] == ("Training", "Reconciling")
+
+
+def test_what_its_queue_does_as_a_rule_is_not_told_as_the_cause_of_its_waiting() -> None:
+    cluster, job = queued()
+    created = event(job, "CreatedWorkload", "Created Workload: team/job-demo", cluster.stamp())
+    cluster.events = [{**created, "type": "Normal"}]
+    assert told(cluster)[1].endswith(" waits for queue gpu to admit it")
+
+
 def test_admitted_and_sent_back_before_a_pod_ran_is_queued_again() -> None:
     cluster, job = queued()
     job["spec"]["suspend"] = False
