@@ -230,7 +230,9 @@ def _without_others_rows(defaults: Values, written: Values) -> Values:
     """
     path = ("evaluation", "dataset")
     lower, own = _at(defaults, path), _at(written, path)
-    if not own or not lower or lower.get("source") in (None, own.get("source")):
+    if not isinstance(own, Mapping) or not isinstance(lower, Mapping):
+        return defaults
+    if lower.get("source") in (None, own.get("source")):
         return defaults
     builtin = _at(builtin_defaults(), path)
     kept = {name: builtin[name] for name in lower if name in builtin}

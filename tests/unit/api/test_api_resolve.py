@@ -324,6 +324,7 @@ def _refusal(call: Callable[[], object]) -> str | None:
 @example(path=("dataset", "source"), value={}, queue=False)
 @example(path=("dataset", "columns"), value={"input": {}}, queue=False)
 @example(path=("dataset", "format"), value=[], queue=False)
+@example(path=("evaluation", "dataset"), value=5, queue=False)
 def test_whatever_slips_past_the_schema_is_an_invalid_spec(
     path: tuple[str, ...], value: object, queue: bool
 ) -> None:
