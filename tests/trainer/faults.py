@@ -187,6 +187,47 @@ class WritesFail:
             raise OSError(ctypes.get_errno(), "seccomp")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SlowDigests:
+    """A base so large that it takes ``seconds`` to compute a shard's digest."""
+
+    seconds: float
+
+    def __call__(self) -> None:
+        import time
+
+        from finetune_trainer import manifest
+
+        usual = manifest.sha256_of
+
+        def slow(path: Path) -> str:
+            if path.parent.name == "base" and path.suffix == ".safetensors":
+                time.sleep(self.seconds)
+            return usual(path)
+
+        manifest.sha256_of = slow
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowPieces:
+    """A processor that takes ``seconds`` for a piece of a tensor."""
+
+    seconds: float
+
+    def __call__(self) -> None:
+        import time
+
+        from finetune_trainer.folding import Folder
+
+        usual = Folder._piece
+
+        def slow(folder: Any, *arguments: Any) -> Any:
+            time.sleep(self.seconds)
+            return usual(folder, *arguments)
+
+        Folder._piece = slow  # type: ignore[assignment, method-assign]
+
+
 def without_unsloth() -> None:
     """The image was built without it."""
     import importlib.util

@@ -319,16 +319,6 @@ def test_a_dataset_from_a_configmap(make: MakeWorkshop, tmp_path: Path) -> None:
     refused(ended, 66, "DatasetNotFound", "has the key 'other.jsonl'")
 
 
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 17 MiB."""
-    folder = tmp_path / "volume"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=17m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
 def resize(volume: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", volume], check=True)
 

@@ -94,11 +94,12 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     pairs = {
         target: _pair(target, parts, config, header) for target, parts in sorted(found.items())
     }
+    if tied or not any(EMBEDDINGS[1] in name.split(".") for name in base.tensors):
+        _refuse_tied([*pairs, *replacements])
     for pair in pairs.values():
         _refuse_misfit(pair, header, base)
-    tied = tied or not any(EMBEDDINGS[1] in name.split(".") for name in base.tensors)
     for target, name in replacements.items():
-        _refuse_misplaced(target, header.tensors[name].shape, base, pairs, tied=tied)
+        _refuse_misplaced(target, header.tensors[name].shape, base, pairs)
     return Adapter(path=folder / WEIGHTS, pairs=pairs, replacements=replacements, header=header)
 
 
@@ -150,6 +151,15 @@ def _of_pattern(pattern: dict[str, Any] | None, module: str, otherwise: Any) -> 
     return otherwise
 
 
+def _refuse_tied(targets: Iterable[str]) -> None:
+    for target in targets:
+        if any(name in target.split(".") for name in EMBEDDINGS):
+            raise NotMergeable(
+                f"the adapter changes {target}, but embedding and head of this base are one "
+                "tensor: merge.enabled must be false for it"
+            )
+
+
 def _refuse_misfit(pair: Pair, header: Header, base: Header) -> None:
     tensor = base.tensors.get(pair.target)
     if tensor is None:
@@ -170,15 +180,8 @@ def _refuse_misplaced(
     shape: tuple[int, ...],
     base: Header,
     pairs: dict[str, Pair],
-    *,
-    tied: bool,
 ) -> None:
     tensor = base.tensors.get(target)
-    if tied and any(name in target.split(".") for name in EMBEDDINGS):
-        raise NotMergeable(
-            f"the adapter replaces {target}, but embedding and head of this base are one tensor: "
-            "merge.enabled must be false for it"
-        )
     if tensor is None or target in pairs:
         why = "it also changes" if target in pairs else "the base's files do not have"
         raise NotMergeable(f"the adapter replaces {target}, which {why}")

@@ -16,6 +16,7 @@ from finetune_trainer.sources import Repository
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 TOKENIZER = (
     "tokenizer.json",
@@ -63,7 +64,7 @@ def check_listing(repository: Repository) -> None:
         )
     if INDEX in names or SINGLE in names:
         return
-    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+    if any(name.endswith(PICKLES) for name in names):
         raise InvalidSpec(
             f"model {repository.name} holds its weights as pickles only, which are never loaded "
             "since they can run code: choose a repository or revision with safetensors"

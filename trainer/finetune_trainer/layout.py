@@ -51,6 +51,10 @@ class Layout:
         """The merged model of one build."""
         return self.work / f"merged-{build}"
 
+    def merging(self, build: str) -> Path:
+        """What says, until it is published, how far the merge of one build has come."""
+        return self.work / f".merging-{build}.json"
+
     def scratch(self, name: str) -> Path:
         """A folder on the same file system that is renamed into place, or thrown away."""
         return self.work / f".writing-{name}"

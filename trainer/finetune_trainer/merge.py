@@ -8,7 +8,8 @@ attempt keeps the shards that are done (``shards``); the arithmetic is in ``fold
 
 import functools
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from finetune_api.result import Result
 from finetune_trainer import (
     adapter,
     allocator,
+    background,
     base,
     disk,
     folding,
@@ -80,6 +82,7 @@ def run(
         message = f"{found.facts['pairs']} adapter pairs are merged"
     else:
         message = "merged already"
+    layout.merging(build).unlink(missing_ok=True)
     progress.ratio(1.0)
     return Result(
         stage="merge",
@@ -109,6 +112,8 @@ def _request(
         trained = manifest.verify(layout.adapter, kind=outcome.KIND, key=job.revision)
     except manifest.ManifestError as problem:
         raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
+    _refuse_pickles(layout.base, base_manifest)
+    _refuse_pickles(layout.adapter, trained)
     if trained.facts["baseCommit"] != base_manifest.facts["baseCommit"]:
         raise NotMergeable(
             f"the adapter was trained on commit {trained.facts['baseCommit']}, the base on the "
@@ -125,20 +130,28 @@ def _request(
     )
 
 
+def _refuse_pickles(folder: Path, listed: manifest.Manifest) -> None:
+    pickles = [entry.name for entry in listed.files if entry.name.endswith(base.PICKLES)]
+    if pickles:
+        raise NotMergeable(
+            f"{folder.name}/{pickles[0]} is a pickle, which is never loaded since it can run code: "
+            "set spec.rerun to stage and train with safetensors"
+        )
+
+
 def _merge(request: Request, progress: Progress) -> manifest.Manifest:
     layout, facts = request.layout, request.trained.facts
     names = [entry.name for entry in request.base_manifest.files]
     files = [name for name in names if name.endswith(SHARD)]
-    header = read_header(layout.base, files)
     config = base.read_json(layout.base / base.CONFIG)
-    found = adapter.read(layout.adapter, header, tied=bool(config.get("tie_word_embeddings")))
-    rounded = _rounded(request, header)
-    planned = [shards.layout(header, name, request.dtype) for name in files]
+    with _blaming(lambda: _check(request, files)):
+        header = read_header(layout.base, files)
+        found = adapter.read(layout.adapter, header, tied=bool(config.get("tie_word_embeddings")))
+        rounded = _rounded(request, header)
+        planned = [shards.layout(header, name, request.dtype) for name in files]
     side = [entry for entry in request.base_manifest.files if entry.name not in files]
     manifest.sweep(layout.work, but=[request.scratch])
-    done = shards.Progress(
-        layout.work / f".merging-{request.build}.json", request.scratch, request.identity
-    )
+    done = shards.Progress(layout.merging(request.build), request.scratch, request.identity)
     missing = [shard for shard in planned if shard.name not in done.done]
     needed = sum(shard.size for shard in missing)
     disk.require(
@@ -161,12 +174,15 @@ def _merge(request: Request, progress: Progress) -> manifest.Manifest:
             _write(request, shard, header, folder, done)
             written += shard.size
             progress.ratio(written / total)
-    applied = [name for entry in done.done.values() for name in entry["applied"]]
-    if sorted(applied) != sorted(found.targets):
-        missed = sorted(found.targets - set(applied))
-        raise NotMergeable(f"{len(missed)} adapter pairs were not applied, {missed[:1]} first")
+    applied = Counter(name for entry in done.done.values() for name in entry["applied"])
+    wrong = {
+        name for name in {*applied, *found.targets} if applied[name] != (name in found.targets)
+    }
+    if wrong:
+        name = min(wrong)
+        raise NotMergeable(f"{name} got its adapter pair {applied[name]} times instead of once")
     _beside_the_weights(request, [entry.name for entry in side], total=sum(s.data for s in planned))
-    published = manifest.publish(
+    return manifest.publish(
         request.scratch,
         layout.merged(request.build),
         kind=KIND,
@@ -179,12 +195,10 @@ def _merge(request: Request, progress: Progress) -> manifest.Manifest:
             "adapter": request.trained.digest,
             "dtype": request.dtype,
             "base": request.base,
-            "pairs": len(applied),
+            "pairs": len(found.targets),
             "versions": facts["versions"],
         },
     )
-    done.forget()
-    return published
 
 
 @contextmanager
@@ -220,10 +234,10 @@ def _write(
     folder: folding.Folder,
     done: shards.Progress,
 ) -> None:
-    source = Mapped(request.layout.base / shard.name)
     target = request.scratch / shard.name
     before = set(folder.applied)
     with shards.writing(target, shard) as writer, _intact(request, shard.name):
+        source = Mapped(request.layout.base / shard.name)
         for tensor in header.of_file(shard.name):
             for piece in folder.fold(source.read(tensor.name), tensor):
                 data = piece.contiguous().view(torch.uint8).numpy()
@@ -240,19 +254,32 @@ def _intact(request: Request, name: str) -> Iterator[None]:
     """Compare a shard of the base with its digest while the block reads it.
 
     Both together read it from disk once: the digest goes ahead, in whole strides, and what is
-    mapped finds its pages there.
+    mapped finds its pages there. A stop (no Exception) does not wait for its end.
     """
-    (entry,) = (each for each in request.base_manifest.files if each.name == name)
-    with ThreadPoolExecutor(1, "shard-digest") as pool:
-        checked = pool.submit(manifest.check_digest, request.layout.base, entry)
-        try:
-            yield
-        finally:
-            # First: whatever else is wrong may come from a shard that is not what it was.
-            try:
-                checked.result()
-            except manifest.ManifestError as problem:
-                raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
+    checked = background.start(_check, request, [name])
+    with _blaming(checked.result):
+        yield
+    checked.result()
+
+
+@contextmanager
+def _blaming(check: Callable[[], None]) -> Iterator[None]:
+    """Where the block fails, check the base first: what is wrong may come from what it read."""
+    try:
+        yield
+    except Exception:
+        check()
+        raise
+
+
+def _check(request: Request, names: Collection[str]) -> None:
+    """Raise ResumeRefused where one of these files of the base is not what it was."""
+    try:
+        for entry in request.base_manifest.files:
+            if entry.name in names:
+                manifest.check_digest(request.layout.base, entry)
+    except manifest.ManifestError as problem:
+        raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
 
 
 def _beside_the_weights(request: Request, names: list[str], *, total: int) -> None:

@@ -101,10 +101,6 @@ class Progress:
         self.done[shard.name] = entry
         manifest.write_json(self._path, {"key": self._key, "shards": self.done})
 
-    def forget(self) -> None:
-        """Remove the file, once the merge is published."""
-        self._path.unlink(missing_ok=True)
-
 
 @contextmanager
 def writing(path: Path, shard: Shard) -> Iterator["Writer"]:
@@ -136,7 +132,8 @@ class Writer:
         self._sha256 = hashlib.sha256()
         self._pieces: queue.Queue[bytes | memoryview | None] = queue.Queue(WAITING)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="shard-writer")
+        # A daemon: a stop may come before anybody is there to close it.
+        self._thread = threading.Thread(target=self._run, name="shard-writer", daemon=True)
         self._thread.start()
 
     @property

@@ -5,6 +5,7 @@ model will have, before the first one is written.
 """
 
 import json
+import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,10 +36,7 @@ class TensorInfo:
     @property
     def elements(self) -> int:
         """Numbers in it."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +84,24 @@ def header_of(path: Path) -> tuple[dict[str, Any], int]:
                 raise ValueError(f"a header of {length} bytes in a file of {size}")
             document = json.loads(file.read(length))
             data = size - 8 - length
-            ends = [e["data_offsets"][1] for n, e in document.items() if n != "__metadata__"]
-            if max(ends, default=0) > data:
-                raise ValueError(f"{max(ends)} bytes of tensors, of which {data} are there")
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+            for name, entry in document.items():
+                if name != "__metadata__":
+                    _require_sound(name, entry, data)
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise InvalidSpec(
             f"{path.name} of the model is no intact safetensors file: {error}"
         ) from None
     return document, 8 + length
+
+
+def _require_sound(name: str, entry: dict[str, Any], data: int) -> None:
+    kind, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if kind not in BYTES:
+        raise ValueError(f"{name} is of the type {kind}, which nothing here can read")
+    if not 0 <= start <= end <= data:
+        raise ValueError(f"{name} is at {start} to {end} of {data} bytes")
+    if math.prod(shape) * BYTES[kind] != end - start:
+        raise ValueError(f"{name} has {end - start} bytes, which are no {kind} of shape {shape}")
 
 
 def encode_header(entries: dict[str, Any]) -> bytes:
