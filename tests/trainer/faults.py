@@ -228,6 +228,34 @@ class SlowPieces:
         Folder._piece = slow  # type: ignore[assignment, method-assign]
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldWhileLoading:
+    """A base that takes minutes to load, by a library that may swallow what would break it off.
+
+    ``marker`` appears once it loads.
+    """
+
+    marker: Path
+    swallows: bool
+
+    def __call__(self) -> None:
+        import contextlib
+        import time
+
+        from finetune_trainer import quantized
+
+        usual = quantized.record
+
+        def record(model: Any) -> Any:
+            self.marker.touch()
+            with contextlib.suppress(*([BaseException] if self.swallows else [])):
+                time.sleep(60)
+            time.sleep(60)
+            return usual(model)
+
+        quantized.record = record
+
+
 def without_unsloth() -> None:
     """The image was built without it."""
     import importlib.util

@@ -74,15 +74,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Run one command; return its exit code."""
-    stop = StopRequest()
+    command = next((each for each in arguments if each in ("stage", "train", "merge")), "stage")
+    progress = Progress(command)
+    tool = bool(arguments) and arguments[0] in TOOLS
+    stop = StopRequest() if tool else StopRequest(lambda: _end(_stopped(progress, Stopped())))
     stop.install()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     threads.configure(os.environ)
-    if arguments and arguments[0] in TOOLS:
+    if tool:
         return _tool(arguments, stop)
-    command = next((each for each in arguments if each in ("stage", "train", "merge")), "stage")
-    progress = Progress(command)
     try:
         result = _run(parser().parse_args(arguments), progress, stop)
         code = 0
@@ -93,7 +94,7 @@ def main(arguments: list[str]) -> int:
             traceback.print_exception(error)
     except Stopped as stopped:
         code = int(stopped.code)
-        result = _failure(progress, stopped.reason, str(stopped), outcome="stopped")
+        result = _stopped(progress, stopped)
     except Exception as error:
         code = 1
         traceback.print_exception(error)
@@ -104,10 +105,7 @@ def main(arguments: list[str]) -> int:
             f"{type(error).__name__}: {text}; the pod's log has the traceback",
         )
     stop.ignore()
-    log(f"{command} {result.outcome}: {result.reason}: {result.message}")
-    for warning in result.warnings:
-        log(f"warning: {warning}")
-    _leave(result)
+    _end(result)
     return code
 
 
@@ -185,8 +183,15 @@ def _failure(progress: Progress, reason: str, message: str, *, outcome: str = "f
     )
 
 
-def _leave(result: Result) -> None:
-    """Write the termination message; outside a pod there may be nowhere to put it."""
+def _stopped(progress: Progress, stopped: Stopped) -> Result:
+    return _failure(progress, stopped.reason, str(stopped), outcome="stopped")
+
+
+def _end(result: Result) -> None:
+    """Write log and termination message; outside a pod there may be nowhere to put the latter."""
+    log(f"{result.stage} {result.outcome}: {result.reason}: {result.message}")
+    for warning in result.warnings:
+        log(f"warning: {warning}")
     path = Path(os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_LOG))
     try:
         path.write_text(result.to_message())

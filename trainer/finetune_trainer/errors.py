@@ -137,6 +137,10 @@ class Stopped(BaseException):
     code = ExitCode.STOPPED
     reason = "Stopped"
 
+    def __init__(self, message: str = "stopped before anything had to be saved") -> None:
+        """``message``: for the user."""
+        super().__init__(message)
+
 
 @contextmanager
 def full_volume_named(folder: Path, doing: str) -> Iterator[None]:
