@@ -272,7 +272,7 @@ def _require_fitting(written: Values) -> None:
         rows = {"source": "hf://org/name", "format": format_}
         job: Values = {"model": {"source": "hf://org/name"}, "dataset": rows}
         if _has(written, "evaluation", "dataset"):
-            job["evaluation"] = {"dataset": {**rows, "split": "test"}}
+            job["evaluation"] = {"dataset": {**rows, "source": "hf://org/test"}}
         try:
             values = _layered(FineTuneJobSpec, job, written)
             _fit_evaluation(values, {})

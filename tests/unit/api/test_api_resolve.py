@@ -282,6 +282,10 @@ def test_what_an_administrator_says_of_one_dataset_is_not_said_of_a_users(own: S
     [
         ({"evaluation": {"dataset": {"split": "a b"}}}, "defaults.evaluation.dataset.*one name"),
         (
+            {"evaluation": {"dataset": {"split": "train", "columns": {"answer": "a"}}}},
+            "defaults.evaluation.dataset.columns.answer: there is no such field",
+        ),
+        (
             {"training": {"lora": {"rank": 16}}},
             "defaults.training.lora.rank: there is no such field",
         ),
