@@ -49,6 +49,20 @@ WIDE = Shape(
     },
 )
 
+TINY = Shape(
+    name="a tiny one, whose figures mean nothing",
+    config={
+        "vocab_size": 4096,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+)
+SHAPES = {"small": SMALL, "wide": WIDE, "tiny": TINY}
+
 
 def job() -> JobConfig:
     """Return the job that both stages before the merge would have run for."""
@@ -102,9 +116,8 @@ def _random_model(shape: Shape) -> Any:
     import torch
     import transformers
 
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=2048, **shape.config
-    )
+    usual = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048}
+    config = transformers.LlamaConfig(**usual | dict(shape.config))
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:

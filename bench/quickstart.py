@@ -1,9 +1,6 @@
 """``python bench quickstart``: run the quickstart once on the local cluster, and measure it."""
 
 import argparse
-import os
-import platform
-import re
 import time
 from pathlib import Path
 
@@ -12,7 +9,7 @@ from tests.e2e import recorder
 from tests.e2e.target import Cluster, local_kubectl, namespaces
 from tests.e2e.tuning import Tuning
 
-from bench import process, timeline
+from bench import machine, process, timeline
 from bench.report import Run, markdown
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
@@ -54,15 +51,5 @@ def _measure(cluster: Cluster) -> Run:
             requests=after.since(before),
             processor_seconds=after.processor_seconds - before.processor_seconds,
             resident_bytes=after.resident_bytes,
-            machine=machine(),
+            machine=machine.words(),
         )
-
-
-def machine() -> str:
-    """Return what the figures were measured on."""
-    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{os.cpu_count()} cores ({model[1] if model else platform.machine()}), "
-        f"{memory:.0f} GiB of memory, Linux {platform.release().split('-')[0]}, no GPU"
-    )

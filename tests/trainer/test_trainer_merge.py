@@ -450,10 +450,18 @@ def test_codes_are_those_of_bitsandbytes(dtype: torch.dtype) -> None:
     assert torch.equal(largest, state.absmax)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_one_number_that_is_not_finite_is_found(
-    done: Workshop, bad: float, dtype: torch.dtype
+@pytest.mark.parametrize(
+    ("dtype", "bad", "said"),
+    [
+        (dtype, float(bad), "is not finite: base or adapter is damaged")
+        for dtype in (torch.bfloat16, torch.float16)
+        for bad in ("nan", "inf", "-inf")
+    ]
+    + [(torch.float16, sign * 7e4, "reaches 7.014e.04, which torch.float16") for sign in (1, -1)],
+    ids=str,
+)
+def test_one_number_that_the_result_cannot_hold_is_found(
+    done: Workshop, dtype: torch.dtype, bad: float, said: str
 ) -> None:
     folder, name = done.work / "base", "model.layers.1.mlp.up_proj.weight"
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
@@ -462,7 +470,7 @@ def test_one_number_that_is_not_finite_is_found(
     weight = Mapped(folder / tensor.file).read(name).clone()
     weight[3, 5] = bad
     made = folding.Folder(found, dtype=dtype, rounded=None)
-    with pytest.raises(NotMergeable, match=f"{name} is not finite"):
+    with pytest.raises(NotMergeable, match=f"{name} {said}"):
         list(made.fold(weight, tensor))
 
 
@@ -489,13 +497,19 @@ def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
         list(made.fold(Mapped(folder / tensor.file).read(name), tensor))
 
 
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("model.layers.0.mlp.up_proj", "{} quantises to other 4-bit codes"),
+        ("model.layers.9.mlp.up_proj", "training quantised {}.weight, which the base's files do"),
+    ],
+)
 def test_other_codes_than_in_training_are_refused(
-    done: Workshop, make: MakeWorkshop, tmp_path: Path
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, module: str, said: str
 ) -> None:
     workshop = copy_of(done, make, tmp_path)
     found = manifest.read(workshop.work / "adapter")
-    digests = dict(found.facts["quantizedModules"])
-    digests["model.layers.0.mlp.up_proj"] = "0" * 64
+    digests = found.facts["quantizedModules"] | {module: "0" * 64}
     facts = found.facts | {"quantizedModules": digests}
     scratch = workshop.work / "changed"
     shutil.copytree(workshop.work / "adapter", scratch)
@@ -504,7 +518,7 @@ def test_other_codes_than_in_training_are_refused(
     )
     ended = workshop.run("merge", "--build", "b2")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
-    assert "model.layers.0.mlp.up_proj quantises to other 4-bit codes" in ended.message
+    assert said.format(module) in ended.message
     assert "set merge.base to original" in ended.message
     assert workshop.succeed("merge", "--build", "b2", "--base", "original")
 

@@ -2,12 +2,15 @@
 
 import json
 import stat
+from pathlib import Path
 
 import peft
 import pytest
 import torch
 import transformers
+from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.hub import Hub
 from tests.trainer.models import ids, load, logits_of_all
 from tests.trainer.workshop import Workshop
 
@@ -87,6 +90,31 @@ def test_tokenizer_and_configuration_stay_the_bases_own(done: Workshop) -> None:
     assert before.pop("dtype") == "bfloat16"
     assert after.pop("dtype") == "float16"
     assert after == before
+
+
+def test_a_prompt_of_ones_own_is_served_in_place_of_the_bases_template(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "base")
+    # Where bases of before transformers 4.51 keep it.
+    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    document = json.loads(config.read_text()) | {"chat_template": file.read_text()}
+    config.write_text(json.dumps(document))
+    file.unlink()
+    workshop = make(
+        model={"source": hub.add("model", "demo/older", folder)},
+        dataset={"promptFormat": "Q: {prompt} A:"},
+        training={"maxSteps": 1},
+    )
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b1")
+    merged = workshop.work / "merged-b1"
+    assert (merged / config.name).read_bytes() == config.read_bytes()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(merged)
+    asked = [{"role": "user", "content": "Capital of France (0)?"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    assert tokenizer.decode(prompt) == "Q: Capital of France (0)? A:"
+    assert prompt == ids(workshop)[0, : len(prompt)].tolist()
 
 
 def test_alpaca_is_served_with_the_prompt_that_was_trained(
