@@ -3,6 +3,7 @@
 What must hold, at every moment and in the end, is in ``laws``; what moves by chance in ``world``.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import hypothesis.strategies as st
@@ -53,6 +54,7 @@ class Machine(RuleBasedStateMachine):
         self.cluster = Cluster(spec={**SPEC, "runPolicy": {"backoffLimit": 1}})
         self.laws = Laws(self.cluster)
         self.held: tuple[Observed, Plan] | None = None
+        self.skew = timedelta()
 
     @initialize(past=st.lists(EDITS, max_size=2), rounds=st.integers(0, 12))
     def begin(self, past: list[Thing], rounds: int) -> None:
@@ -116,6 +118,11 @@ class Machine(RuleBasedStateMachine):
             raise AssertionError(f"no rest: {intended}")
         self.laws.of_rest(seen, intended)
 
+    @rule(days=st.sampled_from([-3650, -1, 0, 1, 3650]))
+    def clock_jumps(self, days: int) -> None:
+        """Set the clock of the operator's machine, which is not that of the API server's."""
+        self.skew = timedelta(days=days)
+
     def react(self, reaction: Any) -> None:
         if reaction is None or not self.cluster.job:
             return
@@ -125,7 +132,8 @@ class Machine(RuleBasedStateMachine):
             self.carry_out(*self.planned(self.cluster.observe()), die_before=reaction)
 
     def planned(self, seen: Observed) -> tuple[Observed, Plan]:
-        intended = plan(seen, config=self.cluster.config, now=self.cluster.now)
+        now = self.cluster.now + self.skew
+        intended = plan(seen, config=self.cluster.config, now=now)
         self.laws.of_plan(seen, intended)
         return seen, intended
 
