@@ -75,6 +75,57 @@ def test_what_a_job_made_goes_with_it(operator: OperatorProcess, place: Namespac
     assert operator.metric("finetune_jobs") == 0
 
 
+def test_a_volume_outlives_its_job_where_that_is_asked_for(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    def claim() -> dict[str, Any]:
+        (found,) = place.items("persistentvolumeclaims")
+        return found
+
+    place.submit()
+    live(place, "Serving")
+    path = place.path("finetunejobs", "demo")
+    place.plane.merge(path, {"spec": {"storage": {"deletionPolicy": "Retain"}}})
+    wait_until("it is its own", lambda: not claim()["metadata"].get("ownerReferences"))
+    operator.settled()
+    kept = claim()
+    place.plane.delete(path)
+    kinds = ("pods", "jobs", "deployments", "services", "networkpolicies")
+    wait_until("the rest is collected", lambda: not any(place.items(kind) for kind in kinds))
+    assert (claim()["metadata"], claim()["spec"]) == (kept["metadata"], kept["spec"])
+
+
+def test_a_pod_orphaned_by_a_careless_delete_keeps_a_second_trainer_away(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    def trainer() -> dict[str, Any]:
+        (found,) = (pod for pod in place.items("pods") if kubelet.stage_of(pod) == "train")
+        return found
+
+    def fate(stage: str) -> dict[str, Any]:
+        return all_well(stage) if stage == "stage" else kubelet.running()
+
+    place.submit()
+    live(place, "Training", fate)
+    wait_until("there is a trainer", lambda: "train" in map(kubelet.stage_of, place.items("pods")))
+    kubelet.report(place, trainer(), kubelet.running())
+    operator.settled()
+    (job,) = (each for each in place.items("jobs") if kubelet.stage_of(each) == "train")
+    path = place.path("jobs", job["metadata"]["name"])
+    place.plane.delete(f"{path}?propagationPolicy=Orphan")
+    wait_until("the pod is waited for", lambda: place.reason() == "WaitingForPod")
+    assert trainer()["metadata"]["name"] in place.condition("Ready")["message"]
+    wait_until("it has no owner", lambda: not trainer()["metadata"].get("ownerReferences"))
+    operator.settled()
+    assert trainer()["status"]["phase"] == "Running"
+    assert not [each for each in place.items("jobs") if kubelet.stage_of(each) == "train"]
+
+    kubelet.report(place, trainer(), kubelet.completed("train"))
+    wait_until("another trains", lambda: place.reason() == "Training")
+    (after,) = (each for each in place.items("jobs") if kubelet.stage_of(each) == "train")
+    assert after["metadata"]["labels"]["finetune.dev/attempt"] == "2"
+
+
 def test_a_stage_that_fails_says_why(operator: OperatorProcess, place: Namespace) -> None:
     def fate(stage: str) -> dict[str, Any]:
         return kubelet.failed(stage, code=65, reason="DatasetInvalid", message="row 7 is empty")
