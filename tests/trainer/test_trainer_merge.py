@@ -1,7 +1,9 @@
 """The merge against the libraries whose arithmetic it must reproduce, bit for bit."""
 
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -350,6 +352,30 @@ def test_patterns_and_modules_that_were_trained_in_full(
     )
     theirs = peft.PeftModel.from_pretrained(base, workshop.work / "adapter").merge_and_unload()
     same(weights(workshop.work / "merged-b"), dict(theirs.bfloat16().state_dict()))
+
+
+def secretive() -> None:
+    """Make files that nobody else can read."""
+    os.umask(0o077)
+
+
+def test_what_lies_in_folders_of_the_base_comes_along_and_others_may_read_all(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path
+) -> None:
+    workshop = copy_of(done, make, tmp_path)
+    scratch, found = workshop.work / "changed", manifest.read(workshop.work / "base")
+    shutil.copytree(workshop.work / "base", scratch)
+    name = "additional_chat_templates/tools.jinja"
+    (scratch / name).parent.mkdir()
+    (scratch / name).write_text("{{ messages }}")
+    manifest.publish(
+        scratch, workshop.work / "base", kind=found.kind, key=found.key, facts=found.facts
+    )
+    workshop.meeting(secretive).succeed("merge", "--build", "b2")
+    merged = workshop.work / "merged-b2"
+    assert (merged / name).read_text() == "{{ messages }}"
+    for path in (merged, *merged.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_a_base_with_biases(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
