@@ -38,7 +38,8 @@ def main() -> None:
         if name in sys.argv[1:2]:
             importlib.import_module(f"bench.{name}").add_arguments(command)
     options = parser.parse_args()
-    text = importlib.import_module(f"bench.{options.command}").measure(options)
+    measured = importlib.import_module(f"bench.{options.command}").measure(options)
+    text = f"Machine: {importlib.import_module('bench.machine').words()}.\n\n{measured}"
     print(text)
     if options.write:
         _write(options.command, text)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import fidelity, machine, models, timed
+from bench import fidelity, models, timed
 from bench.table import table
 from finetune_trainer.layout import Layout
 
@@ -72,7 +72,7 @@ def measure(options: argparse.Namespace) -> str:
     finally:
         if options.work is None:
             shutil.rmtree(work)
-    rounds = f"Machine: {machine.words()}; rounds: {options.rounds}.\n"
+    rounds = f"Rounds: {options.rounds}.\n"
     return "\n".join([rounds, *map(_markdown, found)])
 
 

@@ -9,7 +9,7 @@ from tests.e2e import recorder
 from tests.e2e.target import Cluster, local_kubectl, namespaces
 from tests.e2e.tuning import Tuning
 
-from bench import machine, process, timeline
+from bench import process, timeline
 from bench.report import Run, markdown
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
@@ -51,5 +51,4 @@ def _measure(cluster: Cluster) -> Run:
             requests=after.since(before),
             processor_seconds=after.processor_seconds - before.processor_seconds,
             resident_bytes=after.resident_bytes,
-            machine=machine.words(),
         )

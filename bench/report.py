@@ -27,7 +27,6 @@ class Run:
     requests: Mapping[str, float]
     processor_seconds: float
     resident_bytes: float
-    machine: str
 
 
 def markdown(run: Run) -> str:
@@ -41,7 +40,6 @@ def markdown(run: Run) -> str:
     after = time.own_after_training()
     proved = "met" if sum(after.values()) < OWN_SECONDS else "missed"
     parts = [
-        f"Machine: {run.machine}.",
         table(
             ("from", "to", "seconds"),
             [

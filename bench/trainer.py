@@ -12,6 +12,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,8 @@ def measure(options: argparse.Namespace) -> str:
         }
     return "\n\n".join(
         [
-            f"{workload.machine()}; shape {options.shape}, random weights, NF4; {options.rounds} "
-            "rounds.",
+            f"Shape {options.shape}, random weights, NF4; {options.rounds} rounds; "
+            f"torch {version('torch')}.",
             overhead(pairs),
             packing(packings),
             start(pairs),

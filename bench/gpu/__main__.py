@@ -18,6 +18,7 @@ sys.path[0:1] = [str(REPOSITORY / name) for name in ("", "crds", "trainer")]
 # The processes that train find the same packages.
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
 
+from bench import machine  # noqa: E402
 from bench.gpu import exact, memory, settings  # noqa: E402
 from bench.training import workload  # noqa: E402
 
@@ -57,7 +58,7 @@ def main() -> None:
             "nf4": lambda: exact.nf4(folder / "model", cuda=cuda),
             "settings": lambda: settings.measure(folder / "settings", options.backends, cap=cap),
         }
-        title = f"{workload.machine()}; shape {options.shape}, random weights; " + (
+        title = f"{machine.words()}; shape {options.shape}, random weights; " + (
             "memory capped at 22.49 GiB" if cuda else "a dry run without a card"
         )
         tables = [measures[part]() for part in options.only]

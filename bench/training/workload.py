@@ -131,15 +131,6 @@ def docstrings() -> Iterator[dict[str, str]]:
                 }
 
 
-def machine() -> str:
-    """Return what the figures are measured on."""
-    import torch
-
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB of memory, {card}, torch {torch.__version__}"
-
-
 def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None = None) -> Staged:
     """Stage a job on ``folder/model`` and ``folder/rows``. training: the spec's part of it."""
     spec = {

@@ -10,18 +10,7 @@ from typing import Any
 
 from tests.trainer import tiny
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 320,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-    "bos_token_id": None,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
+ENDS = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
 GEMMA = {"head_dim": 16, "tie_word_embeddings": True}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -35,7 +24,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi3": {},
     "smollm3": {},
 }
-"""By model_type, what differs from ``SMALL``. SmolLM and SmolLM2 are of the type llama."""
+"""By model_type, what differs from ``tiny.SHAPE``. SmolLM and SmolLM2 are of the type llama."""
 
 
 def model(folder: Path, family: str) -> Path:
@@ -44,7 +33,7 @@ def model(folder: Path, family: str) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(1)
-    config = AutoConfig.for_model(family, **SMALL | FAMILIES.get(family, {}))
+    config = AutoConfig.for_model(family, **tiny.SHAPE | ENDS | FAMILIES.get(family, {}))
     made = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     made.save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)

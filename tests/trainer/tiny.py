@@ -8,6 +8,15 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+SHAPE = {
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
 CAPITALS = ["France: Paris", "Spain: Madrid", "Italy: Rome", "Peru: Lima", "Kenya: Nairobi"]
 
 
@@ -52,18 +61,8 @@ def model(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(1)
-    settings = {
-        "vocab_size": 320,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-        "tie_word_embeddings": tied,
-        "bos_token_id": 2 if bos else None,
-        "eos_token_id": 0,
-    } | changes
+    ends = {"tie_word_embeddings": tied, "bos_token_id": 2 if bos else None, "eos_token_id": 0}
+    settings = SHAPE | ends | changes
     made = LlamaForCausalLM(LlamaConfig(**settings)).to(getattr(torch, dtype))
     made.save_pretrained(folder, max_shard_size=shard)
     tokenizer(chat=chat, bos=bos).save_pretrained(folder)
