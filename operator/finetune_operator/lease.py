@@ -6,9 +6,9 @@ successful renewal was *sent*. Whoever stands by watches the Lease and takes it 
 after it *saw* the last renewal, or at once where it is given back. Nobody compares clocks of two
 machines. Between the two there are five seconds, in which what the old holder sent last arrives.
 
-``remaining`` is the fence of every other write (``kube.Kube.fence``): none is sent where it is 0,
-and none is waited for longer. A write that arrives later still finds that the resourceVersion, the
-uid or the name that it depends on is another's by then.
+``remaining`` is the fence of every other write (``transport.Transport.fence``): none is sent where
+it is 0, and none is waited for longer. A write that arrives later still finds that the
+resourceVersion, the uid or the name that it depends on is another's by then.
 
 ``identity`` is the name of the pod: a container that the kubelet starts anew takes its own Lease
 back without waiting, since the kubelet starts no second one beside it.

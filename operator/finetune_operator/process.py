@@ -75,7 +75,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
             name=config.lease_name,
             identity=identity,
         )
-        kube.fence = lease.remaining
+        kube.transport.fence = lease.remaining
         recorder = Recorder(kube, instance=identity)
         controller = Controller(
             kube=kube,

@@ -1,139 +1,18 @@
-"""The client against an HTTP server: what it sends, and what it makes of the answers."""
-
-import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+"""The verbs against an HTTP server: what they send, and what they make of the answers."""
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
+from tests.unit.operator.conftest import Server
 from tests.unit.operator.memory import child, job
 
-from finetune_operator.errors import Conflict, NotFound, OperatorError, Terminal, Transient
+from finetune_operator.errors import Terminal
 from finetune_operator.kube import Kube
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Server:
-    """Answers with ``handler``; keeps the requests and their bodies."""
-
-    def __init__(self) -> None:
-        self.handler: Handler = self.echo
-        self.requests: list[tuple[web.Request, Any]] = []
-
-    async def echo(self, request: web.Request) -> web.Response:
-        return web.json_response({"metadata": {}})
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        text = await request.text()
-        self.requests.append((request, json.loads(text) if text else None))
-        return await self.handler(request)
-
-    def says(self, status: int, body: Any, **headers: str) -> None:
-        async def handler(request: web.Request) -> web.Response:
-            return web.json_response(body, status=status, headers=headers)
-
-        self.handler = handler
+from finetune_operator.transport import Transport
 
 
 @pytest.fixture
-async def server() -> Server:
-    return Server()
-
-
-@pytest.fixture
-async def kube(server: Server) -> AsyncIterator[Kube]:
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", server.answer)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
-    configuration.api_key["BearerToken"] = "bearer secret"
-
-    async def renew(known: Configuration) -> None:
-        known.api_key["BearerToken"] = "bearer renewed"
-
-    client = Kube(ApiClient(configuration), timeout=1.0, renew=renew)
-    yield client
-    await client.close()
-    await runner.cleanup()
-
-
-async def test_a_token_that_is_refused_is_read_anew(kube: Kube, server: Server) -> None:
-    server.says(401, {"message": "Unauthorized"})
-    with pytest.raises(Transient):
-        await kube.get("Service", "a", "s")
-    server.says(200, {})
-    await kube.get("Service", "a", "s")
-    sent = [request.headers["Authorization"] for request, _ in server.requests]
-    assert sent == ["bearer secret", "bearer renewed"]
-
-
-@pytest.mark.parametrize(
-    ("status", "message", "expected", "reason"),
-    [
-        (400, "bad", Terminal, "FailedCreate"),
-        (401, "expired", Transient, "ApiUnavailable"),
-        (403, "may not", Terminal, "FailedCreate"),
-        (403, "pods x is forbidden: exceeded quota: gpu", Terminal, "QuotaExceeded"),
-        (404, "gone", NotFound, "NotFound"),
-        (409, "already exists", Conflict, "Conflict"),
-        (410, "expired list", Transient, "ApiUnavailable"),
-        (422, "spec: invalid", Terminal, "FailedCreate"),
-        (429, "slow down", Transient, "ApiUnavailable"),
-        (500, "oops", Transient, "ApiUnavailable"),
-        (503, "starting", Transient, "ApiUnavailable"),
-    ],
-)
-async def test_a_refusal_becomes_what_is_to_be_done_about_it(
-    kube: Kube,
-    server: Server,
-    status: int,
-    message: str,
-    expected: type[OperatorError],
-    reason: str,
-) -> None:
-    server.says(status, {"kind": "Status", "message": message})
-    with pytest.raises(expected) as caught:
-        await kube.create(child("ConfigMap", "x"))
-    assert type(caught.value) is expected
-    assert caught.value.reason == reason
-    assert message in str(caught.value)
-
-
-async def test_a_server_that_asks_for_time_is_given_it(kube: Kube, server: Server) -> None:
-    server.says(429, {"message": "slow down"}, **{"Retry-After": "7"})
-    with pytest.raises(Transient) as caught:
-        await kube.create(child("ConfigMap", "x"))
-    assert caught.value.retry_after == 7
-
-
-async def test_an_answer_that_is_no_json_is_an_error_like_any_other(
-    kube: Kube, server: Server
-) -> None:
-    async def handler(request: web.Request) -> web.Response:
-        return web.Response(status=502, text="<html>bad gateway</html>")
-
-    server.handler = handler
-    with pytest.raises(Transient, match="bad gateway"):
-        await kube.get("Pod", "a", "x")
-
-
-async def test_a_server_that_does_not_answer_is_given_up(kube: Kube, server: Server) -> None:
-    never = asyncio.Event()
-
-    async def handler(request: web.Request) -> web.Response:
-        await never.wait()
-        return web.Response()
-
-    server.handler = handler
-    with pytest.raises(Transient):
-        await asyncio.wait_for(kube.get("Pod", "a", "x"), 5)
-    never.set()
+def kube(transport: Transport) -> Kube:
+    return Kube(transport)
 
 
 async def test_what_is_not_there_is_none(kube: Kube, server: Server) -> None:

@@ -1,0 +1,60 @@
+"""An HTTP server in the API server's place, and a connection to it."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from finetune_operator.transport import Transport
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Server:
+    """Answers with ``handler``; keeps the requests and their bodies."""
+
+    def __init__(self) -> None:
+        self.handler: Handler = self.echo
+        self.requests: list[tuple[web.Request, Any]] = []
+
+    async def echo(self, request: web.Request) -> web.Response:
+        return web.json_response({"metadata": {}})
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        self.requests.append((request, json.loads(text) if text else None))
+        return await self.handler(request)
+
+    def says(self, status: int, body: Any, **headers: str) -> None:
+        async def handler(request: web.Request) -> web.Response:
+            return web.json_response(body, status=status, headers=headers)
+
+        self.handler = handler
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def transport(server: Server) -> AsyncIterator[Transport]:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", server.answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    configuration.api_key["BearerToken"] = "bearer secret"
+
+    async def renew(known: Configuration) -> None:
+        known.api_key["BearerToken"] = "bearer renewed"
+
+    connection = Transport(ApiClient(configuration), timeout=1.0, renew=renew)
+    yield connection
+    await connection.close()
+    await runner.cleanup()
