@@ -1,6 +1,6 @@
 """How the endpoint stands, for people: what answers, what is on its way, and what was refused.
 
-Nothing is decided here; ``rollout`` has decided.
+Nothing is decided here; ``rollout`` and ``upkeep`` have decided.
 """
 
 from datetime import datetime

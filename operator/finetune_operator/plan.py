@@ -1,6 +1,7 @@
 """Observed → Plan. Pure: no I/O, no clock, no environment.
 
-A job goes through its Job stages in order (``stages``), then its model is served (``rollout``).
+A job goes through its Job stages in order (``stages``), then its model comes into service
+(``rollout``); what serves meanwhile is kept (``upkeep``).
 What was attempted and how it ended is in the ledger in ``status``; everything else is looked up
 among the children. So an operator that restarts, or misses an event, does the same as one that
 does not.
@@ -11,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.resolve import InvalidSpec
-from finetune_operator import history
+from finetune_operator import gating, history
 from finetune_operator.children import names, network, serving, vllm, volume
 from finetune_operator.conditions import (
     CONDITION_OF,
@@ -25,10 +26,12 @@ from finetune_operator.evaluation import Gate
 from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen, choose, configmap
 from finetune_operator.rollout import Rollout
+from finetune_operator.served import Served
 from finetune_operator.stages import Stages
 from finetune_operator.staging import staging_status
 from finetune_operator.state import Action, Create, Event, Object, Observed, Plan
 from finetune_operator.training import training_status
+from finetune_operator.upkeep import Upkeep
 from finetune_operator.verification import verification_status
 
 MOST_WARNINGS = 32
@@ -50,11 +53,12 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
     ledger = Ledger(seen.job.get("status", {}).get("revisions", ()))
     ledger.want(chosen.revision)
     stages = Stages(seen, chosen, ledger, now)
-    rollout = Rollout(seen, chosen, ledger, now)
+    there = Served(seen, chosen, ledger)
+    rollout, upkeep = Rollout(there, now), Upkeep(there, now)
     position = stages.position() or rollout.position()
-    rollout.tidy(position)
-    outdated = history.tidy(seen, chosen, ledger, serves=rollout.served)
-    served = rollout.state()
+    upkeep.tidy(position, rollout.actions)
+    outdated = history.tidy(seen, chosen, ledger, serves=there.build)
+    served = upkeep.state()
     previous = seen.job.get("status", {}).get("conditions", [])
     current = conditions(
         position,
@@ -72,8 +76,8 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
             ledger,
             current,
             served,
-            rollout.gate(),
-            [*stages.warnings, *rollout.warnings],
+            gating.gate(seen.job, chosen, ledger, there.build),
+            [*stages.warnings, *there.warnings],
         ),
         actions=(
             *stages.stops,
@@ -81,6 +85,7 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
             *_surroundings(seen, chosen, ledger, config),
             *stages.starts,
             *rollout.actions,
+            *upkeep.actions,
             *outdated,
         ),
         events=(*_transitions(previous, current), *stages.events),
