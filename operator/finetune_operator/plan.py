@@ -80,7 +80,7 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
             [*stages.warnings, *there.warnings],
         ),
         actions=(
-            *stages.stops,
+            *stages.stopping.actions,
             *volume.owners(seen.job, chosen, seen.volumes),
             *_surroundings(seen, chosen, ledger, config),
             *stages.starts,

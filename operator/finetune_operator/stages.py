@@ -1,4 +1,4 @@
-"""The Job stages: which of them is under way, what to start, and what to stop.
+"""The Job stages: which of them is under way, what to start, and what must not go on.
 
 Of each stage the ledger says whether it has completed, failed for good, or is under way; what is
 under way is looked up among the Jobs. Every look starts from the first stage, so there is no state
@@ -17,6 +17,7 @@ from finetune_operator.ledger import Ledger
 from finetune_operator.obstacles import in_the_way, want_their_volume
 from finetune_operator.revisions import Chosen
 from finetune_operator.state import Action, Delete, Event, Object, Observed
+from finetune_operator.stopping import UNDER_WAY, Stopping
 
 IN_PROGRESS = {"stage": "Staging", "train": "Training", "merge": "Merging"}
 DOING: dict[str, str] = {
@@ -24,7 +25,6 @@ DOING: dict[str, str] = {
     "train": "training the adapter",
     "merge": "merging base and adapter",
 }
-UNDER_WAY = ("Starting", "Running")
 SLOW_POLL_SECONDS = 60.0
 SLOW_AFTER_SECONDS = 300.0
 
@@ -32,8 +32,8 @@ SLOW_AFTER_SECONDS = 300.0
 class Stages:
     """One look at the Job stages.
 
-    ``position`` fills ``stops`` and ``starts``, the actions that end and begin something,
-    ``warnings`` and ``events``, and writes into the ledger what it finds.
+    ``position`` fills ``starts``, the actions that begin something, ``warnings`` and ``events``,
+    and writes into the ledger what it finds; what it ends is in ``stopping``.
     """
 
     def __init__(self, seen: Observed, chosen: Chosen, ledger: Ledger, now: datetime) -> None:
@@ -45,14 +45,14 @@ class Stages:
             job["metadata"]["name"]: job for job in seen.jobs if names.owned_by(self.job, job)
         }
         self.volume = volume.present(self.job, chosen.revision, seen.volumes)
-        self.stops: list[Action] = []
+        self.stopping = Stopping(self.jobs.values(), chosen, self.wanted, ledger)
         self.starts: list[Action] = []
         self.warnings: list[str] = []
         self.events: list[Event] = []
 
     def position(self) -> Position | None:
         """Return where the job stands in its first unfinished stage, None where all completed."""
-        self._abandon_others()
+        self.stopping.abandon_others()
         if waiting := self._without_volume():
             return waiting
         for stage in self.wanted:
@@ -60,39 +60,6 @@ class Stages:
             if position is not None:
                 return position
         return None
-
-    def _abandon_others(self) -> None:
-        """Stop what runs for a revision, a build or a stage that is no longer asked for.
-
-        Also what was to be stopped before: the operator may have died between the ledger's word
-        and the deed.
-        """
-        for job in self.jobs.values():
-            revision, build = names.label(job, names.REVISION), names.label(job, names.BUILD)
-            if revision is None or outcome.is_over(job):
-                continue
-            wanted = (
-                revision == self.chosen.revision
-                and build in (None, self.chosen.build)
-                and names.label(job, names.STAGE) in self.wanted
-            )
-            attempt = self._attempt_of(job, revision, build)
-            if not wanted or (attempt is not None and attempt.outcome not in UNDER_WAY):
-                self._stop(job)
-
-    def _attempt_of(self, job: Object, revision: str, build: str | None) -> Attempt | None:
-        stage: Any = names.label(job, names.STAGE)
-        return self.ledger.attempt(revision, stage, build)
-
-    def _stop(self, job: Object, **why: str) -> None:
-        stopped = any(stop.object is job for stop in self.stops)
-        if not stopped and "deletionTimestamp" not in job["metadata"]:
-            self.stops.append(Delete(object=job))
-        revision = str(names.label(job, names.REVISION))
-        attempt = self._attempt_of(job, revision, names.label(job, names.BUILD))
-        if attempt is not None and attempt.outcome in UNDER_WAY:
-            ended = {"outcome": "Stopped", "reason": None, "message": None, **why}
-            self.ledger.record(revision, attempt.model_copy(update=ended))
 
     def _without_volume(self) -> Position | None:
         """See to a volume that somebody deletes, or has deleted, with what was made on it.
@@ -110,7 +77,7 @@ class Stages:
             return self._model_lost() if self.volume is None else None
         for job in self.jobs.values():
             if not outcome.is_over(job):
-                self._stop(job)
+                self.stopping.stop(job)
         if going:
             message = f"waiting for volume {self._claim} to be deleted"
             return None if self.spec.suspend else _active("WaitingForVolume", message)
@@ -167,18 +134,18 @@ class Stages:
         attempt = self._record(restarts.counted(attempt, job, self.seen.pods))
         own = outcome.pods_of(job, self.seen.pods)
         if self.spec.suspend:
-            self._stop(job)
+            self.stopping.stop(job)
             return suspended()
         if restarts.capped(attempt) > self.spec.run_policy.max_restarts:
-            self._stop(job)
+            self.stopping.stop(job)
             return self._too_many(stage, attempt)
         if outcome.out_of_memory(job, own) and self._may_have_more(stage, attempt):
-            self._stop(job, reason=outcome.OUT_OF_MEMORY)
+            self.stopping.stop(job, reason=outcome.OUT_OF_MEMORY)
             return self._at(stage)
         idle = all(pod.get("status", {}).get("phase") != "Running" for pod in own)
         if idle and attempt.retry_key != attempts.retry_key(self.chosen, stage):
             # It waits for something that an edit may have mended.
-            self._stop(job)
+            self.stopping.stop(job)
             return self._at(stage)
         if self.volume is None:
             self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
@@ -273,7 +240,7 @@ class Stages:
                 self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
             return _active(reason, f"waiting for {what} before the {stage} stage starts")
         if (misfit := volume.misfit(self.job, self.chosen, self.seen.volumes)) is not None:
-            self.stops.append(Delete(object=misfit, propagation="Background"))
+            self.stopping.actions.append(Delete(object=misfit, propagation="Background"))
             return _active("WaitingForVolume", f"making volume {self._claim} anew, as it is asked")
         new = attempts.following(self.seen, self.chosen, self.ledger, stage, attempt)
         ended = attempt is not None and attempt.outcome == "Stopped"
