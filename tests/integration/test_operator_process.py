@@ -13,6 +13,8 @@ from tests.integration.controlplane import ApiError, ControlPlane, install_crd, 
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess
 
+IMPATIENT = "from finetune_operator import controller; controller.REFUSED_SECONDS = 2.0"
+"""What was refused is tried again sooner."""
 FIELDS_OF_USERS = ("spec", "labels", "annotations", "finalizers", "ownerReferences")
 
 
@@ -119,8 +121,8 @@ def test_two_writers_of_one_job_meet_in_a_conflict_that_is_no_error(
     assert len(place.items("jobs")) == 1
 
 
-def test_a_foreign_object_under_our_name_is_reported_and_left_alone(
-    operator: OperatorProcess, place: Namespace
+def test_a_foreign_object_under_our_name_is_reported_left_alone_and_its_end_noticed(
+    control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
     foreign = place.plane.post(
         place.path("networkpolicies"),
@@ -131,15 +133,23 @@ def test_a_foreign_object_under_our_name_is_reported_and_left_alone(
             "spec": {"podSelector": {}},
         },
     )
-    place.submit()
-    wait_until("the conflict is reported", lambda: place.reason() == "NameConflict")
-    operator.settled()
-    present = place.plane.get(place.path("networkpolicies", "demo-stage"))
-    assert present["metadata"]["resourceVersion"] == foreign["metadata"]["resourceVersion"]
-    message = next(c for c in place.job()["status"]["conditions"] if c["type"] == "Ready")[
-        "message"
-    ]
-    assert message.startswith("NetworkPolicy demo-stage exists and is not this job's")
+    with operatorprocess.operator(control_plane, tmp_path, prelude=IMPATIENT) as operator:
+        place.submit()
+        wait_until("the conflict is reported", lambda: place.reason() == "NameConflict")
+        assert place.condition("Stalled")["reason"] == "NameConflict"
+        operator.settled()
+        path = place.path("networkpolicies", "demo-stage")
+        present = place.plane.get(path)
+        assert present["metadata"]["resourceVersion"] == foreign["metadata"]["resourceVersion"]
+        message = place.condition("Ready")["message"]
+        assert message.startswith("NetworkPolicy demo-stage exists and is not this job's")
+        assert place.items("jobs") == []
+
+        place.plane.delete(path)
+        place.staged()
+        assert place.condition("Stalled") == {}
+        (owner,) = place.plane.get(path)["metadata"]["ownerReferences"]
+        assert owner["uid"] == place.job()["metadata"]["uid"]
 
 
 def test_a_job_in_the_same_name_by_somebody_else_is_not_ours(

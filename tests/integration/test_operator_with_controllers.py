@@ -75,6 +75,27 @@ def test_what_a_job_made_goes_with_it(operator: OperatorProcess, place: Namespac
     assert operator.metric("finetune_jobs") == 0
 
 
+def test_a_job_that_is_replaced_waits_for_what_the_first_one_left(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    """As with ``kubectl replace --force``: the same manifest is a new job, which trains."""
+    first = place.submit()
+    live(place, "Serving")
+    place.plane.delete(place.path("finetunejobs", "demo"))
+    second = place.submit()
+    assert live(place, "Serving")[-3:] == ["train", "merge", "serve"]
+    operator.settled()
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    for kind in ("jobs", "deployments", "services", "configmaps", "persistentvolumeclaims"):
+        for each in place.items(kind):
+            if each["metadata"]["name"] != "kube-root-ca.crt":
+                (owner,) = each["metadata"]["ownerReferences"]
+                assert owner["uid"] == second["metadata"]["uid"], each["metadata"]["name"]
+    stages = place.job()["status"]["revisions"][0]["stages"]
+    assert [each["attempt"] for each in stages] == [1, 1, 1, 1]
+    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+
+
 def test_a_volume_outlives_its_job_where_that_is_asked_for(
     operator: OperatorProcess, place: Namespace
 ) -> None:
