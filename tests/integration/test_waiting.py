@@ -221,6 +221,7 @@ CAUSES = {
         spec=lambda ns: {
             **in_class(ns),
             "model": {"source": "hf://acme/base", "tokenSecretRef": {"name": "hf-token"}},
+            "runPolicy": {"pendingDeadlineSeconds": 30},
         },
         mend=create_secret,
     ),
@@ -338,6 +339,17 @@ def test_the_cause_is_told_within_30_seconds(places: dict[str, Namespace], name:
     for word in cause.words:
         assert word in message
     assert seconds_to_the_answer(place, cause.reason) < ANSWER_SECONDS
+
+
+def test_what_nobody_mends_within_the_deadline_is_stalled(places: dict[str, Namespace]) -> None:
+    place = places["secret"]
+    wait_for(places, "secret", "SecretMissing", ANSWER_SECONDS)
+    wait_until("it is stalled", lambda: bool(place.condition("Stalled")), 60.0)
+    since = datetime.fromisoformat(place.items("pods")[0]["metadata"]["creationTimestamp"])
+    stalled = datetime.fromisoformat(place.condition("Stalled")["lastTransitionTime"])
+    assert 30 <= (stalled - since).total_seconds() < 60
+    assert place.condition("Stalled")["reason"] == place.reason() == "SecretMissing"
+    assert place.condition("Reconciling") == {}
 
 
 @pytest.fixture(scope="module")
