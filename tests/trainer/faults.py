@@ -269,6 +269,30 @@ def without_unsloth() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ampere:
+    """No fault: a card that has TensorFloat-32. ``path``: how float32 is multiplied in a step."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        import dataclasses
+
+        import torch
+
+        from finetune_trainer import device
+        from finetune_trainer.backends.trainer import Trainer
+
+        detected, usual = device.detect(), Trainer.training_step
+
+        def step(*arguments: Any) -> Any:
+            self.path.write_text(torch.backends.cuda.matmul.fp32_precision)
+            return usual(*arguments)
+
+        device.detect = lambda: dataclasses.replace(detected, capability=(8, 6))
+        Trainer.training_step = step
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordsInputs:
     """No fault: keeps what is put into the model, forward by forward, as a pickle in ``path``."""
 

@@ -44,22 +44,32 @@ def test_an_evaluation_that_is_made_again_counts_once() -> None:
     assert found.as_facts() == [[1, 1.0], [2, 2.0]]
 
 
-@pytest.fixture(scope="module")
-def early(make: MakeWorkshop) -> Workshop:
-    """A rate that is far too high: after a few steps the held-out rows only get worse."""
+def trained(make: MakeWorkshop, backend: str) -> Workshop:
+    """Train at a rate that is far too high: after a few steps the held-out rows only get worse."""
+    advanced = {"evalSteps": 1, "saveSteps": 100, "earlyStoppingPatience": 3, "backend": backend}
     workshop = make(
         dataset={"validationFraction": 0.3},
-        training={
-            "maxSteps": STEPS,
-            "learningRate": 0.1,
-            "advanced": {"evalSteps": 1, "saveSteps": 100, "earlyStoppingPatience": 3},
-        },
+        training={"maxSteps": STEPS, "learningRate": 0.1, "advanced": advanced},
     )
     workshop.stage_and_train()
     return workshop
 
 
-def test_it_ends_early_with_the_adapter_of_the_lowest_loss(early: Workshop) -> None:
+@pytest.fixture(scope="module")
+def early(make: MakeWorkshop) -> Workshop:
+    return trained(make, "trl")
+
+
+@pytest.fixture(scope="module")
+def early_on_unsloth(make: MakeWorkshop) -> Workshop:
+    return trained(make, "unsloth")
+
+
+@pytest.mark.parametrize("like", ["early", "early_on_unsloth"])
+def test_it_ends_early_with_the_adapter_of_the_lowest_loss(
+    request: pytest.FixtureRequest, like: str
+) -> None:
+    early: Workshop = request.getfixturevalue(like)
     facts = manifest.read(early.work / "adapter").facts
     losses = dict(facts["evaluations"])
     best = min(losses, key=lambda step: (losses[step], step))

@@ -14,7 +14,7 @@ import transformers
 from pydantic import BaseModel
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.faults import without_unsloth
+from tests.trainer.faults import Ampere, without_unsloth
 from tests.trainer.workshop import Workshop
 from trl.trainer.sft_config import SFTConfig
 
@@ -142,7 +142,7 @@ ELSEWHERE = {
     "advanced.backend": "test_the_backend_is_the_one_that_is_named",
     "advanced.microBatchSize": "test_the_micro_batch_reaches_the_trainer",
     "advanced.attnImplementation": "test_attention",
-    "advanced.tf32": "test_what_only_a_card_has",
+    "advanced.tf32": "test_what_only_a_card_has, test_tf32_is_used_in_training_alone",
     "advanced.evalSteps": "test_cadence_reaches_the_run",
     "advanced.saveSteps": "test_cadence_reaches_the_run",
 }
@@ -282,9 +282,9 @@ def test_what_only_a_card_has() -> None:
     half = recipe(advanced={"quantization": {"computeDtype": "float16"}})
     assert words.arguments(order(half), T4)["fp16"] is True
     assert words.arguments(order(half), CPU)["fp16"] is False
-    assert words.arguments(order(recipe()), A10G)["tf32"] is True
-    assert words.arguments(order(recipe(advanced={"tf32": False})), A10G)["tf32"] is None
-    assert words.arguments(order(recipe()), T4)["tf32"] is None
+    assert devices.uses_tf32(recipe(), A10G)
+    assert not devices.uses_tf32(recipe(advanced={"tf32": False}), A10G)
+    assert not devices.uses_tf32(recipe(), T4)
     assert words.arguments(order(recipe()), A10G)["use_cpu"] is False
     with pytest.raises(InvalidSpec, match=r"Tesla T4 has no bfloat16: set training\.advanced"):
         devices.check(recipe(), T4)
@@ -301,10 +301,27 @@ def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(
     assert "was given the GPU GPU-1, but CUDA cannot use it" in ended.message
 
 
-def test_cadence_reaches_the_run(make: MakeWorkshop) -> None:
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+@pytest.mark.parametrize(("on", "multiplied"), [(True, "tf32"), (False, "ieee")])
+def test_tf32_is_used_in_training_alone(
+    make: MakeWorkshop, backend: str, on: bool, multiplied: str
+) -> None:
+    workshop = make(training={"maxSteps": 1, "advanced": {"backend": backend, "tf32": on}})
+    workshop.succeed("stage")
+    path = workshop.folder / "precision"
+    ended = workshop.meeting(Ampere(path=path)).run("train")
+    assert ended.code == 0, ended.log
+    assert path.read_text() == multiplied
+    assert "no reference" not in ended.log
+    assert "reference" in workshop.published()
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+def test_cadence_reaches_the_run(make: MakeWorkshop, backend: str) -> None:
+    cadence = {"evalSteps": 2, "saveSteps": 3, "loggingSteps": 4}
     workshop = make(
         dataset={"validationFraction": 0.25},
-        training={"maxSteps": 7, "advanced": {"evalSteps": 2, "saveSteps": 3, "loggingSteps": 4}},
+        training={"maxSteps": 7, "advanced": {"backend": backend, **cadence}},
     )
     log = workshop.stage_and_train().log
     evaluated = [step for step in range(1, 8) if f"step {step}/7  loss on held-out" in log]

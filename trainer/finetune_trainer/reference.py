@@ -73,8 +73,9 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
     gc.collect()
     if device.cuda:
         torch.cuda.empty_cache()
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    # The older allow_tf32 cannot be read any more where a library has set the newer one.
+    precision = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     try:
         skeleton = Skeleton(
             layout.base,
@@ -89,7 +90,7 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
             models(evaluated=held_out), [row["ids"] for row in rows], positions
         )
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cuda.matmul.fp32_precision = precision
     return reference.Reference(
         held_out=held_out,
         rows=[

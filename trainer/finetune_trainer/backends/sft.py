@@ -89,7 +89,7 @@ def _train(
     devices.check(recipe, device)
     transformers.utils.logging.set_verbosity_error()
     transformers.set_seed(recipe.seed)
-    _choose_algorithms(recipe)
+    _choose_algorithms(recipe, device)
     attention = devices.attention(recipe, device)
     log(
         f"loading the base in {recipe.advanced.quantization.type} on {device.name}, {attention}, "
@@ -130,7 +130,9 @@ def _train_in_float32(model: Any, compute: torch.dtype) -> None:
         embedding.register_forward_hook(lambda module, given, found: found.to(compute))
 
 
-def _choose_algorithms(recipe: Training) -> None:
+def _choose_algorithms(recipe: Training, device: Device) -> None:
+    # Not by SFTConfig: Unsloth's drops it on a CPU, and transformers sets it once in a process.
+    torch.backends.cuda.matmul.allow_tf32 = devices.uses_tf32(recipe, device)
     torch.use_deterministic_algorithms(recipe.deterministic)
     if recipe.deterministic:
         os.environ.update(DETERMINISTIC)

@@ -61,7 +61,6 @@ def arguments(order: Order, device: Device) -> dict[str, Any]:
         "seed": recipe.seed,
         "bf16": compute == "bfloat16",
         "fp16": devices.trains_half(recipe, device),
-        "tf32": True if devices.uses_tf32(recipe, device) else None,
         "gradient_checkpointing": advanced.gradient_checkpointing,
         "gradient_checkpointing_kwargs": (
             {"use_reentrant": False} if advanced.gradient_checkpointing else None
