@@ -146,7 +146,7 @@ def _goes(job: Object, child: Object) -> bool:
 def _packed(seen: Observed) -> bytes:
     lists = {name: [_without_managers(e) for e in getattr(seen, name)] for name in LISTS.values()}
     text = json.dumps({"job": _without_managers(seen.job), **lists}, separators=(",", ":"))
-    return zlib.compress(text.encode(), level=1)
+    return zlib.compress(text.encode(), level=5)
 
 
 def _unpacked(packed: bytes) -> Observed:

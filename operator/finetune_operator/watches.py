@@ -78,6 +78,7 @@ async def _watch(
         await kopf.operator(
             registry=wakeups.registry(told),
             settings=wakeups.settings(),
+            memories=wakeups.Forgetful(),
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kopf._cogs.structs.references import Resource
 
-from finetune_operator.wakeups import CHILDREN, Echoes, Patience, registry, settings
+from finetune_operator.wakeups import CHILDREN, Echoes, Forgetful, Patience, registry, settings
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -99,3 +99,12 @@ def test_no_handler_makes_kopf_write_to_an_object() -> None:
     assert not list(handlers._changing.get_all_handlers())
     assert not list(handlers._spawning.get_all_handlers())
     assert not list(handlers._indexing.get_all_handlers())
+
+
+async def test_kopf_remembers_no_object() -> None:
+    memories = Forgetful()
+    first = await memories.recall(body(), noticed_by_listing=True)
+    assert first.noticed_by_listing
+    assert await memories.recall(body()) is not first
+    await memories.forget(body())
+    assert not list(memories.iter_all_memories())
