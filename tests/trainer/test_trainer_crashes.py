@@ -100,7 +100,7 @@ def test_a_volume_that_takes_nothing_more(
     workshop = staged(make, packed)
     at = AtFileOperation(volume=workshop.work, count=count, happens=fault)
     ended = workshop.meeting(at).run("train")
-    assert ended.code == (73 if fault is FULL else 1), ended.log
+    assert ended.code == (73 if fault is FULL else 75), ended.log
     assert ("raise spec.storage.size" in ended.log) == (fault is FULL)
     for folder in workshop.work.glob("**/manifest.json"):
         found = manifest.read(folder.parent)

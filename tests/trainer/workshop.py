@@ -180,10 +180,15 @@ def broken_command(
 
 def command(arguments: list[str], environment: dict[str, str], log: str) -> None:
     """Run a command in this process, with its output in a file."""
-    os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    sys.exit(command_code(arguments, environment))
+
+
+def command_code(arguments: list[str], environment: dict[str, str]) -> int:
+    """Run a command in this process; return its exit code."""
+    os.environ.update(environment)
     from finetune_trainer.__main__ import main
 
-    sys.exit(main(arguments))
+    return main(arguments)

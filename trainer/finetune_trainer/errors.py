@@ -143,8 +143,11 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def full_volume_named(folder: Path, doing: str) -> Iterator[None]:
-    """Turn ENOSPC and EDQUOT, whatever library they come through, into VolumeFull."""
+def volume_errors_named(folder: Path, doing: str) -> Iterator[None]:
+    """Turn what a volume refuses, whatever library it comes through, into an outcome.
+
+    ENOSPC and EDQUOT are VolumeFull, EIO is Transient: what is whole is still there.
+    """
     try:
         yield
     except Exception as error:
@@ -155,18 +158,34 @@ def full_volume_named(folder: Path, doing: str) -> Iterator[None]:
                 f"the volume filled up while {doing}: {human(free_bytes(folder))} are left; "
                 "raise spec.storage.size"
             ) from error
+        if is_broken_volume(error):
+            raise Transient(
+                f"the volume failed while {doing} ({' '.join(str(error).split())[:200]}): what is "
+                "whole is kept and gone on from; if it fails again, have the disk behind "
+                "spec.storage.storageClassName looked at"
+            ) from error
         raise
 
 
-def is_full_volume(error: BaseException | None) -> bool:
+def is_full_volume(error: BaseException) -> bool:
     """Tell whether an error, or one that it was raised from, is a full disk."""
+    # safetensors and pyarrow wrap the operating system's error into a text of their own.
+    return _is(error, (errno.ENOSPC, errno.EDQUOT), ("No space left on device", "os error 28"))
+
+
+def is_broken_volume(error: BaseException) -> bool:
+    """Tell whether an error, or one that it was raised from, is a disk's that failed."""
+    return _is(error, (errno.EIO,), ("Input/output error", "(os error 5)"))
+
+
+def _is(error: BaseException, numbers: tuple[int, ...], texts: tuple[str, ...]) -> bool:
+    at: BaseException | None = error
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        if isinstance(at, OSError) and at.errno in numbers:
             return True
-        # safetensors and pyarrow wrap the operating system's error into a text of their own.
-        if "No space left on device" in str(error) or "os error 28" in str(error):
+        if any(text in str(at) for text in texts):
             return True
-        error = error.__cause__ or error.__context__
+        at = at.__cause__ or at.__context__
     return False

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from io import TextIOWrapper
 
-from finetune_trainer.errors import Transient
+from finetune_trainer.errors import Transient, volume_errors_named
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import log
 
@@ -30,10 +30,12 @@ def held(layout: Layout, command: str, *, wait: float = WAIT_SECONDS) -> Iterato
     """Hold the volume within this block.
 
     Raises Transient, naming the holder, where another process still holds it after ``wait``
-    seconds.
+    seconds; VolumeFull where not even the lock's file can be made.
     """
-    layout.work.mkdir(parents=True, exist_ok=True)
-    with open(layout.lock, "a+", encoding="utf-8") as file:
+    with volume_errors_named(layout.work, "it was locked"):
+        layout.work.mkdir(parents=True, exist_ok=True)
+        file = open(layout.lock, "a+", encoding="utf-8")  # noqa: SIM115
+    with file:
         if _acquire(file, wait=wait):
             stale = _owner(file)
             if stale:
@@ -80,12 +82,11 @@ def _own_name(command: str) -> str:
 
 
 def _name(file: TextIOWrapper, text: str) -> None:
-    # It is for people: a full volume must not fail whoever holds the lock.
+    # It is for people: a full volume must not fail whoever holds the lock, nor when what could not
+    # be written would be tried again as the file is closed; so nothing is left in a buffer.
     with contextlib.suppress(OSError):
-        file.seek(0)
-        file.truncate()
-        file.write(text)
-        file.flush()
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), text.encode())
 
 
 def _owner(file: TextIOWrapper) -> str | None:

@@ -33,7 +33,7 @@ from finetune_trainer import (
     shards,
     stage_base,
 )
-from finetune_trainer.errors import NotMergeable, ResumeRefused, full_volume_named
+from finetune_trainer.errors import NotMergeable, ResumeRefused, volume_errors_named
 from finetune_trainer.layout import Layout
 from finetune_trainer.progress import Progress, log
 from finetune_trainer.quantized import RoundedBase
@@ -76,7 +76,7 @@ def run(
     key = f"{job.revision} {build} {dtype} {base}"
     found = manifest.valid(layout.merged(build), kind=KIND, key=key)
     if found is None:
-        with full_volume_named(layout.work, "merging"):
+        with volume_errors_named(layout.work, "merging"):
             request = _request(job, layout, build=build, dtype=dtype, base_kind=base, key=key)
             found = _merge(request, progress)
         message = f"{found.facts['pairs']} adapter pairs are merged"

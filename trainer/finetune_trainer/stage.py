@@ -10,7 +10,7 @@ from finetune_api.job import JobConfig
 from finetune_api.result import Result
 from finetune_api.status import EvaluationData
 from finetune_trainer import backends, manifest, stage_base, stage_estimate, stage_rows
-from finetune_trainer.errors import full_volume_named
+from finetune_trainer.errors import volume_errors_named
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import Asked
 from finetune_trainer.layout import Layout
@@ -27,7 +27,7 @@ def run(
         return _result(*found, message="staged already")
     backends.refuse_absent(job.training.advanced.backend)
     layout.work.mkdir(parents=True, exist_ok=True)
-    with full_volume_named(layout.work, "staging"):
+    with volume_errors_named(layout.work, "staging"):
         sources = stage_rows.pin(job)
         begun = stage_base.begin(
             job,

@@ -28,7 +28,7 @@ from finetune_trainer.errors import (
     ResumeRefused,
     Stopped,
     Transient,
-    full_volume_named,
+    volume_errors_named,
 )
 from finetune_trainer.evaluations import Evaluations
 from finetune_trainer.guards import Cadence, Monitor
@@ -56,7 +56,7 @@ def run(
     found = manifest.valid(layout.adapter, kind=KIND, key=job.revision)
     if found is not None:
         progress.ratio(1.0)
-        with full_volume_named(layout.work, "recording the reference"):
+        with volume_errors_named(layout.work, "recording the reference"):
             return outcome.result(found, layout, "trained already")
     staged = stage.staged(layout, job, hashes=False)
     if staged is None:
@@ -66,7 +66,7 @@ def run(
         )
     usage = Usage(layout.usage)
     progress.retried(usage.retries)
-    with full_volume_named(layout.work, "training"), ending(usage):
+    with volume_errors_named(layout.work, "training"), ending(usage):
         usage.record()
         return _Run(job, layout, progress, stop, usage, staged, max_gpu_seconds).result()
 

@@ -1,5 +1,7 @@
 """TRL's trainer with checkpoints that are published, and a resume that is bit-exact."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,7 +75,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         step = self.state.global_step
         fresh(self.order.scratch)
         # Past TRL's own override, which writes a model card beside each checkpoint.
-        super(SFTTrainer, self)._save_checkpoint(self.model, trial=None)
+        with _saving_through_python():
+            super(SFTTrainer, self)._save_checkpoint(self.model, trial=None)
         saved = self.order.scratch / f"checkpoint-{step}"
         for unwanted in ("training_args.bin", "README.md"):
             (saved / unwanted).unlink(missing_ok=True)
@@ -122,6 +125,22 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         if count:
             self.monitor.evaluated(self.state.global_step, total / count)
         return True
+
+
+@contextmanager
+def _saving_through_python() -> Iterator[None]:
+    """Have torch write into Python's files: of a full disk its own say "unexpected pos 64 vs 0"."""
+    usual = torch.save
+
+    def save(what: Any, path: str) -> None:
+        with open(path, "wb") as file:
+            usual(what, file)
+
+    torch.save = save
+    try:
+        yield
+    finally:
+        torch.save = usual
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
