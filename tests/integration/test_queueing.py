@@ -2,7 +2,7 @@
 
 Kueue's part is played with the writes that it makes to a Job (``suspend``, and the node selector of
 a flavor in the pod template); what follows from them is the real Job controller's doing. Kueue
-itself is in ``test_kueue``.
+itself is in ``tests/kueue``.
 """
 
 from typing import Any

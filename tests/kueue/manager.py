@@ -21,6 +21,7 @@ from tests.integration.controlplane import (
 )
 from tests.integration.namespace import Namespace
 
+START_SECONDS = 240.0
 NAMESPACE = "kueue-system"
 API = "/apis/kueue.x-k8s.io/v1beta2"
 SECRET = f"/api/v1/namespaces/{NAMESPACE}/secrets/kueue-webhook-server-cert"
@@ -48,7 +49,7 @@ PLURALS = {
 
 
 @contextmanager
-def manager(plane: ControlPlane, folder: Path) -> Iterator[None]:
+def running(plane: ControlPlane, folder: Path) -> Iterator[None]:
     """Install Kueue and run it until the end of the block. Raises RuntimeError, TimeoutError."""
     missing = [name for name in ("kueue", "kueue.yaml") if not (plane.assets / name).exists()]
     if missing:
@@ -85,11 +86,16 @@ def manager(plane: ControlPlane, folder: Path) -> Iterator[None]:
         if each["kind"] in COLLECTIONS:
             plane.post(COLLECTIONS[each["kind"]], _reached_at(each, webhooks))
     command: list[str | Path] = [plane.assets / "kueue", "--config", settings]
-    with process(command, log, {"KUBECONFIG": str(plane.kubeconfig)}) as running:
-        wait_until(f"Kueue has a certificate (log: {log})", lambda: _mounted(plane, certificates))
+    with process(command, log, {"KUBECONFIG": str(plane.kubeconfig)}) as started:
+        wait_until(
+            f"Kueue has a certificate (log: {log})",
+            lambda: _mounted(plane, certificates),
+            START_SECONDS,
+        )
         wait_until(
             f"Kueue is ready (log: {log})",
-            lambda: answers(f"http://127.0.0.1:{health}/readyz", running),
+            lambda: answers(f"http://127.0.0.1:{health}/readyz", started),
+            START_SECONDS,
         )
         yield
 
