@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
+SIGNATURE = "c2lnbmVk"
+"""What nobody may read of an address."""
+
 
 @dataclass
 class Repo:
@@ -42,8 +45,12 @@ class Hub:
     """Names of files whose bytes arrive changed."""
     cuts: dict[str, list[int]] = field(default_factory=dict)
     """After how many bytes each next transfer of a file breaks off."""
-    failing: bool = False
-    """Whether every request is answered with 503."""
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    """With which status each next transfer of a file is answered; 200 brings its bytes."""
+    cdn: str = ""
+    """Where transfers are sent on to, under addresses that are signed; empty for nowhere."""
+    refusing: int = 0
+    """The status that every request is answered with, if any."""
 
     def add(self, kind: str, name: str, folder: Path, *, gated_with: str | None = None) -> str:
         self.repos[f"{kind}s/{name}"] = Repo(folder, gated_with)
@@ -79,8 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
         hub: Hub = self.server.hub  # type: ignore[attr-defined]
         path = unquote(self.path.split("?")[0]).strip("/")
         hub.requests.append(f"{self.command} {path}")
-        if hub.failing:
-            self._refuse(503, "", "try again later")
+        if hub.refusing:
+            self._refuse(hub.refusing, "", "try again later")
             return
         if path.startswith("api/"):
             kind, org, name, *rest = path[4:].split("/")
@@ -127,6 +134,13 @@ class _Handler(BaseHTTPRequestHandler):
         cut = None
         if self.command == "GET":
             hub.ranges.append((name, asked))
+            status = hub.answers[name].pop(0) if hub.answers.get(name) else 200
+            if status != 200:
+                self._answer(status, b"", {})
+                return
+            if hub.cdn and name.endswith(repo.lfs):
+                self._answer(302, b"", {"Location": f"{hub.cdn}/{name}?Signature={SIGNATURE}"})
+                return
             cut = hub.cuts[name].pop(0) if hub.cuts.get(name) else None
         if asked:
             start = int(asked.removeprefix("bytes=").split("-")[0])

@@ -76,11 +76,11 @@ def test_gated_repositories(make: MakeWorkshop, kind: str) -> None:
 
 
 def test_a_hub_that_is_down_is_tried_again(make: MakeWorkshop, hub: Hub) -> None:
-    hub.failing = True
+    hub.refusing = 503
     try:
         ended = make().run("stage")
     finally:
-        hub.failing = False
+        hub.refusing = 0
     refused(ended, 75, "Transient", "the hub failed on dataset demo/rows", "503")
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from huggingface_hub import constants
 from tests.trainer import tiny, web
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.hub import Hub
+from tests.trainer.hub import SIGNATURE, Hub, serving
 from tests.trainer.web import Bucket, Certificate, Web
 from tests.trainer.workshop import Ended
 
@@ -28,7 +29,8 @@ from finetune_trainer.errors import (
 from finetune_trainer.sources import transfer
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.https import Https
-from finetune_trainer.sources.repository import RemoteFile
+from finetune_trainer.sources.hub import Hub as HubStore
+from finetune_trainer.sources.repository import RemoteFile, brief
 from finetune_trainer.sources.s3 import S3
 
 DATA = os.urandom(300_000)
@@ -172,6 +174,99 @@ def test_it_is_gone_on_with_by_the_next_attempt(
     assert site.requests == []
 
 
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
+def test_a_server_that_is_busy_is_asked_again_at_that_byte(
+    site: Web, own: Certificate, tmp_path: Path, status: int
+) -> None:
+    site.files["a"] = DATA
+    store = https(site, own, "a")
+    found = store.pin()
+    site.cuts, site.busy = [100_000], [status, 200, status]
+    site.requests.clear()
+    store.download(found, ["a"], tmp_path)
+    asked = [each for _, each in site.requests]
+    assert asked == [None, None, "bytes=100000-", "bytes=100000-"]
+    assert (tmp_path / "a").read_bytes() == DATA
+    (tmp_path / "a").unlink()
+    site.answers["a"] = status
+    with pytest.raises(Transient, match=rf"broke off at 0 of 300000 .*HTTP {status}\): it is gone"):
+        store.download(found, ["a"], tmp_path)
+
+
+def test_a_server_that_begins_anew_each_time_is_not_asked_for_ever(
+    site: Web, own: Certificate, tmp_path: Path
+) -> None:
+    site.files["a"], site.ranges = DATA, False
+    store = https(site, own, "a")
+    found = store.pin()
+    site.cuts = [20_000, 10_000] * 50
+    site.requests.clear()
+    with pytest.raises(Transient, match="broke off at 20000 of 300000 bytes"):
+        store.download(found, ["a"], tmp_path)
+    assert len(site.requests) == 1 + len(transfer.PAUSES)
+
+
+@pytest.fixture
+def weights(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Hub, HubStore]]:
+    """A repository of one file, and what reads it."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "a.safetensors").write_bytes(DATA)
+    source = hub.add("model", "demo/weights", tmp_path / "repository")
+    yield hub, HubStore(kind="model", source=source, revision="main", token="secret")
+    hub.answers.clear()
+    hub.cuts.clear()
+    hub.cdn = ""
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_hub_that_is_busy_is_asked_again_at_that_byte(
+    weights: tuple[Hub, HubStore], tmp_path: Path, status: int
+) -> None:
+    hub, store = weights
+    found, name = store.pin(), "a.safetensors"
+    hub.answers[name], hub.cuts[name] = [status, 200, status], [100_000]
+    hub.ranges.clear()
+    store.download(found, [name], tmp_path)
+    asked = [each for _, each in hub.ranges]
+    assert asked == [None, None, "bytes=100000-", "bytes=100000-"]
+    assert (tmp_path / name).read_bytes() == DATA
+    (tmp_path / name).unlink()
+    hub.answers[name] = [status] * 10
+    with pytest.raises(Transient, match=rf"broke off at 0 of 300000 bytes \(HTTP {status} from"):
+        store.download(found, [name], tmp_path)
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_what_the_hub_sends_on_to_refuses_no_token(
+    weights: tuple[Hub, HubStore], tmp_path: Path, status: int
+) -> None:
+    hub, store = weights
+    found, name = store.pin(), "a.safetensors"
+    with serving() as cdn:
+        hub.cdn, cdn.refusing = cdn.url, status
+        with pytest.raises(Transient, match=r"where the hub sends for it: no matter of the token"):
+            store.download(found, [name], tmp_path)
+    assert len(cdn.requests) == len(transfer.PAUSES)
+    hub.answers[name] = [403]
+    with pytest.raises(AccessDenied, match=r"the token in model\.tokenSecretRef is invalid"):
+        store.download(found, [name], tmp_path)
+
+
+def test_no_message_holds_what_an_address_is_signed_with() -> None:
+    for address in ("http://c.test/a", "https://c.test/a"):
+        said = (
+            f"Client error '403' for url '{address}?X-Sig={SIGNATURE}&Key=b'\nFor more: {address}"
+        )
+        assert brief(ValueError(said)) == (
+            f"ValueError: Client error '403' for url '{address}' For more: {address}"
+        )
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [
@@ -225,9 +320,9 @@ def test_a_token_for_a_web_server(site: Web, own: Certificate, tmp_path: Path) -
 
 
 def test_nothing_comes_without_tls(site: Web, own: Certificate, hub: Hub) -> None:
-    site.redirects["a"] = f"{hub.url}/demo/tiny/resolve/main/config.json"
+    site.redirects["a"] = f"{hub.url}/demo/tiny/resolve/main/config.json?Signature={SIGNATURE}"
     hub.requests.clear()
-    with pytest.raises(InvalidSpec, match=r"is redirected to http://.* which is not https://"):
+    with pytest.raises(InvalidSpec, match=r"redirected to http://.*json, which is not https://"):
         https(site, own, "a").pin()
     with pytest.raises(InvalidSpec, match=r"name a ConfigMap with its authority in dataset\.caC"):
         https(site, own, "a", authority=None).pin()

@@ -50,6 +50,8 @@ class Web:
     """After how many bytes each next transfer breaks off."""
     answers: dict[str, int] = field(default_factory=dict)
     """Status codes that some paths are answered with."""
+    busy: list[int] = field(default_factory=list)
+    """With which status each next request is answered; 200 brings what was asked for."""
     redirects: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -77,6 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         web.requests.append((path, asked))
         if path in web.redirects:
             self._answer(302, b"", {"Location": web.redirects[path]})
+        elif web.busy and (status := web.busy.pop(0)) != 200:
+            self._answer(status, b"", {})
         elif path in web.answers:
             self._answer(web.answers[path], b"", {})
         elif web.token and self.headers.get("Authorization") != f"Bearer {web.token}":

@@ -24,7 +24,7 @@ from finetune_trainer.sources.repository import (
     missing,
     watching,
 )
-from finetune_trainer.sources.transfer import CONTENT_RANGE, Broken, fetch, streamed
+from finetune_trainer.sources.transfer import CONTENT_RANGE, Broken, fetch, passes, streamed
 
 LONGEST_LIST = 1 << 20
 TIMEOUT = httpx.Timeout(60.0, connect=30.0)
@@ -130,6 +130,8 @@ class Https:
         headers = {} if whole else {"Range": f"bytes={offset}-{'' if last is None else last}"}
         try:
             with client.stream("GET", self._address(name), headers=headers) as answer:
+                if last is None and passes(answer.status_code):
+                    raise Broken(f"the server answers HTTP {answer.status_code}")
                 self._check(answer, name)
                 yield answer
         except httpx.TransportError as error:
@@ -160,7 +162,8 @@ class Https:
         """Say what a refusal means for this job."""
         status, what = answer.status_code, f"{self._kind} {self._address(name)}"
         if answer.url.scheme != "https":
-            raise InvalidSpec(f"{what} is redirected to {answer.url}, which is not https://")
+            where = answer.url.copy_with(query=None)
+            raise InvalidSpec(f"{what} is redirected to {where}, which is not https://")
         if status in (401, 403):
             secret = f"{self._kind}.tokenSecretRef"
             way_out = (
@@ -176,7 +179,7 @@ class Https:
         empty = status == 416 and answer.headers.get("Content-Range") == "bytes */0"
         if status not in (200, 206) and not empty:
             error = f"the server answers HTTP {status} for {what}"
-            if status < 500 and status not in (408, 416, 425, 429):
+            if not passes(status) and status != 416:
                 raise InvalidSpec(f"{error}: correct {self._kind}.source")
             raise Transient(f"{error}: it is tried again")
 

@@ -37,7 +37,7 @@ from finetune_trainer.sources.repository import (
     repo_type,
     watching,
 )
-from finetune_trainer.sources.transfer import Broken, fetch, streamed
+from finetune_trainer.sources.transfer import Broken, fetch, passes, streamed
 
 TIMEOUT = httpx.Timeout(30.0)
 
@@ -120,6 +120,10 @@ class Hub:
                 yield answer
         except httpx.TransportError as error:
             raise Broken(brief(error)) from error
+        except HfHubHTTPError as error:
+            if said := _broken(error.response, url):
+                raise Broken(said) from error
+            raise
 
     def _what(self) -> str:
         return f"{self.kind} {self.name}"
@@ -185,3 +189,18 @@ class Hub:
                 f"{what} does not exist on the hub: correct {self.kind}.source"
             )
         return Transient(f"the hub failed on {what} ({brief(error)}): it is tried again")
+
+
+def _broken(answer: httpx.Response, asked: str) -> str | None:
+    """Say what of a refusal is no word of the hub's on the repository, so that a try may help.
+
+    asked: the hub's address of the file. Where the hub sends on to, a refusal is about an address
+    that was signed a moment ago, and that the next try has anew.
+    """
+    said = f"HTTP {answer.status_code} from {answer.url.netloc.decode()}"
+    if answer.url.netloc != httpx.URL(asked).netloc and not answer.headers.get("X-Error-Code"):
+        return (
+            f"{said}, where the hub sends for it: no matter of the token; check proxies and the "
+            "node's clock if it stays so"
+        )
+    return said if passes(answer.status_code) else None

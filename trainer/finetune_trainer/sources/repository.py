@@ -1,6 +1,7 @@
 """What every source gives: a list of files at one fixed state, and the bytes of them."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from finetune_trainer.errors import DatasetNotFound, ModelNotFound, NotFound
 
 OnBytes = Callable[[int], None]
 POLL_SECONDS = 1.0
+_QUERY = re.compile(r"(https?://[^\s?#'\"]*)[?#][^\s'\"]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,6 @@ def bytes_below(folder: Path) -> int:
 
 
 def brief(error: BaseException) -> str:
-    """Return an error in one line."""
-    text = " ".join(str(error).split())
+    """Return an error in one line, with no query of an address: that may be a signature."""
+    text = _QUERY.sub(r"\1", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:200]

@@ -16,11 +16,11 @@ import httpx
 from finetune_trainer.errors import InvalidSpec, Transient, is_full_volume
 from finetune_trainer.manifest import sha256_of
 from finetune_trainer.progress import log
-from finetune_trainer.sources.repository import RemoteFile, brief
+from finetune_trainer.sources.repository import RemoteFile
 
 CHUNK = 1 << 20
 PAUSES = (0.0, 1.0, 4.0, 15.0)
-"""Seconds before each further try in a row that brought nothing; after them the stage ends."""
+"""Seconds before each further try in a row that got no further; after them the stage ends."""
 
 Read = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
 """Opens a file at an offset; gives the offset that it really begins at, and the bytes from there.
@@ -29,7 +29,12 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class Broken(Exception):
-    """A transfer that ended before its file was whole; it may be gone on with."""
+    """A transfer that ended before its file was whole, as the text says; it may be gone on with."""
+
+
+def passes(status: int) -> bool:
+    """Tell whether a server that answers with this status may answer otherwise in a moment."""
+    return status in (408, 425, 429) or status >= 500
 
 
 def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
@@ -66,7 +71,7 @@ def _complete(part: Path, file: RemoteFile, read: Read, what: str) -> str:
     part.touch()
     if part.stat().st_size > file.size:
         part.write_bytes(b"")
-    tries = 0
+    tries, furthest = 0, part.stat().st_size
     while True:
         before = part.stat().st_size
         try:
@@ -78,14 +83,16 @@ def _complete(part: Path, file: RemoteFile, read: Read, what: str) -> str:
         except Broken as error:
             if is_full_volume(error):
                 raise
-            tries = 0 if part.stat().st_size > before else tries + 1
+            size = part.stat().st_size
+            # Further than ever: a source that begins at 0 each time may get further than the last.
+            tries = 0 if size > furthest else tries + 1
+            furthest = max(furthest, size)
             if tries == len(PAUSES):
                 raise Transient(
-                    f"{file.name} of {what} broke off at {part.stat().st_size} of {file.size} "
-                    f"bytes ({brief(error.__cause__ or error)}): it is gone on with at the next "
-                    "attempt"
+                    f"{file.name} of {what} broke off at {size} of {file.size} bytes ({error}): "
+                    "it is gone on with at the next attempt"
                 ) from error
-            log(f"{file.name} broke off at {part.stat().st_size} bytes: going on")
+            log(f"{file.name} broke off at {size} bytes ({error}): going on")
             time.sleep(PAUSES[tries])
 
 
