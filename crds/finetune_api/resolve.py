@@ -19,13 +19,15 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from finetune_api.fields import ApiModel, Edit, extra_of
-from finetune_api.rows import COLUMNS_OF_FORMAT
-from finetune_api.sources import unfit
+from finetune_api.rows import COLUMNS_OF_FORMAT, Rows
+from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX, unfit
 from finetune_api.spec import FineTuneJobSpec
 
 Values = dict[str, Any]
 OWN_PROMPTS = ("chatTemplate", "promptFormat")
+NEED_EVALUATION = ("evalSteps", "earlyStoppingPatience")
 ROWS = (("dataset",), ("evaluation", "dataset"))
+OF_ROWS = frozenset(str(info.alias) for info in Rows.model_fields.values())
 SOURCES = (("model",), *ROWS)
 """Where a spec has rows, and where it has a source."""
 
@@ -80,6 +82,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     values = _layered(FineTuneJobSpec, lower, written)
     _fit_length(values, written)
     _fit_evaluation(values, written)
+    _fit_held_out(values, written)
     _fit_dataset(values, written)
     if "queueName" in written and not _has(written, "placement", "nodeSelector"):
         _drop(values, "placement", "nodeSelector")
@@ -174,7 +177,7 @@ def _fit_dataset(values: Values, written: Values) -> None:
     for path in SOURCES:
         _fit_source(values, written, path)
     for path in ROWS:
-        _fit_columns(values, path)
+        _fit_columns(values, written, path)
     dataset = values.get("dataset")
     if not isinstance(dataset, dict):
         return
@@ -223,30 +226,58 @@ def _place(rows: Values) -> tuple[Any, Any, Any]:
 
 
 def _without_others_rows(defaults: Values, written: Values) -> Values:
-    """Return a lower layer of which an evaluation dataset is left that may complete the user's.
+    """Return a lower layer of which datasets are left that may complete the user's.
 
     One with a source of its own is another dataset: what it says of its rows is not said of the
     user's, so that the built-in values take its place.
     """
-    path = ("evaluation", "dataset")
-    lower, own = _at(defaults, path), _at(written, path)
-    if not isinstance(own, Mapping) or not isinstance(lower, Mapping):
-        return defaults
-    if lower.get("source") in (None, own.get("source")):
-        return defaults
-    builtin = _at(builtin_defaults(), path)
-    kept = {name: builtin[name] for name in lower if name in builtin}
-    return {**defaults, "evaluation": {**defaults["evaluation"], "dataset": kept}}
+    for path in ROWS:
+        lower, own = _at(defaults, path), _at(written, path)
+        if not isinstance(own, Mapping) or not isinstance(lower, Mapping):
+            continue
+        if lower.get("source") in (None, own.get("source")):
+            continue
+        builtin = _at(builtin_defaults(), path)
+        kept = {name: value for name, value in lower.items() if name not in OF_ROWS}
+        kept |= {name: builtin[name] for name in lower if name in OF_ROWS and name in builtin}
+        defaults = _replaced(defaults, path, kept)
+    return defaults
 
 
-def _fit_columns(values: Values, path: tuple[str, ...]) -> None:
-    """Take away the names of columns that are the format's own, in place."""
+def _replaced(values: Mapping[str, Any], path: tuple[str, ...], value: Values) -> Values:
+    """Return values with another one at a path."""
+    inner = _replaced(values[path[0]], path[1:], value) if path[1:] else value
+    return {**values, path[0]: inner}
+
+
+def _fit_held_out(values: Values, written: Values) -> None:
+    """Suit what needs held-out rows, or that there are none, to what the user wrote, in place.
+
+    Where he wrote of neither, none are held out.
+    """
+    if _has(values, "evaluation", "dataset") or _at(values, ("dataset", "validationFraction")) != 0:
+        return
+    path = ("training", "advanced")
+    asked = [name for name in NEED_EVALUATION if _has(written, *path, name)]
+    if asked and not _has(written, "dataset", "validationFraction"):
+        _drop(values, "dataset", "validationFraction")
+        return
+    advanced = _at(values, path)
+    for name in NEED_EVALUATION:
+        if name not in asked and isinstance(advanced, dict):
+            advanced.pop(name, None)
+
+
+def _fit_columns(values: Values, written: Values, path: tuple[str, ...]) -> None:
+    """Take away names that are the format's own, or a lower layer's of another format, in place."""
     rows = _at(values, path)
     columns = rows.get("columns") if isinstance(rows, dict) else None
     if isinstance(rows, dict) and isinstance(columns, dict):
         parts = COLUMNS_OF_FORMAT.get(str(rows.get("format")), ())
         rows["columns"] = {
-            part: name for part, name in columns.items() if part not in parts or name != part
+            part: name
+            for part, name in columns.items()
+            if (name != part if part in parts else _has(written, *path, "columns", part))
         }
 
 
@@ -263,6 +294,8 @@ def _fit_source(values: Values, written: Values, group: tuple[str, ...]) -> None
                 place.pop(path[-1], None)
     if source.startswith("hf://"):
         part.setdefault("revision", "main")
+    if source.startswith(CONFIGMAP_SOURCE_PREFIX) and not _has(written, *group, "split"):
+        part["split"] = "train"
 
 
 def _require_fitting(written: Values) -> None:

@@ -210,6 +210,40 @@ def test_an_administrators_value_for_another_kind_of_dataset_is_left_out() -> No
     assert hub.dataset.token_secret_ref is not None
 
 
+@pytest.mark.parametrize("name", ["evalSteps", "earlyStoppingPatience"])
+def test_held_out_rows_and_what_needs_them_are_as_the_user_wrote(name: str) -> None:
+    asks = {"training": {"advanced": {name: 3}}}
+    none = {"dataset": {"validationFraction": 0}}
+    found = resolve(merged(ALPACA, none), effective_defaults(asks))
+    assert _names(found) == _names(resolve(merged(ALPACA, none), DEFAULTS))
+    found = resolve(merged(ALPACA, asks), effective_defaults(none))
+    assert _names(found) == _names(resolve(merged(ALPACA, asks), DEFAULTS))
+    with pytest.raises(InvalidSpec, match=f"{name} .*validationFraction: 0 holds out none"):
+        resolve(merged(ALPACA, merged(asks, none)), DEFAULTS)
+    kept = resolve(EVALUATED, effective_defaults(asks)).spec
+    assert kept.training.advanced.model_dump(by_alias=True)[name] == 3
+
+
+def test_an_administrators_columns_and_split_are_for_rows_that_have_them() -> None:
+    rows = {"split": "tuning", "columns": {"instruction": "question"}}
+    everybodys = effective_defaults({"dataset": rows})
+    found = resolve(ALPACA, everybodys).spec.dataset
+    assert (found.split, found.columns.instruction) == ("tuning", "question")
+    for spec in (
+        _dataset("messages", split="train"),
+        _dataset("messages", source="configmap://rows/rows.jsonl"),
+    ):
+        assert _names(resolve(spec, everybodys)) == _names(resolve(spec, DEFAULTS))
+    with pytest.raises(InvalidSpec, match="format messages reads the columns messages only"):
+        resolve(_dataset("messages", columns={"instruction": "question"}), everybodys)
+    with pytest.raises(InvalidSpec, match="a ConfigMap has no splits"):
+        resolve(_dataset("text", source="configmap://rows/a.jsonl", split="test"), everybodys)
+    other = effective_defaults(
+        {"dataset": {"source": "hf://acme/rows", "format": "alpaca", **rows}}
+    )
+    assert _names(resolve(ALPACA, other)) == _names(resolve(ALPACA, DEFAULTS))
+
+
 def test_what_is_evaluated_on_rows_of_its_own_holds_out_none() -> None:
     found = resolve(EVALUATED, effective_defaults({"dataset": {"validationFraction": 0.1}})).spec
     assert found.dataset.validation_fraction == 0
