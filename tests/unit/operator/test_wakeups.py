@@ -102,7 +102,7 @@ def test_no_handler_makes_kopf_write_to_an_object() -> None:
 
 
 async def test_kopf_remembers_no_object() -> None:
-    memories = Forgetful()
+    memories: Any = Forgetful()
     first = await memories.recall(body(), noticed_by_listing=True)
     assert first.noticed_by_listing
     assert await memories.recall(body()) is not first
