@@ -87,6 +87,15 @@ def labels(message: str) -> Rule:
     )
 
 
+def no_twice(what: str) -> Rule:
+    """Return the rule that a list of strings holds none twice; ``what`` is the field."""
+    return Rule(
+        cel="self.all(one, self.exists_one(other, other == one))",
+        message=f"{what} holds a name twice: remove one of them",
+        fails=lambda names: len(set(names)) < len(names),
+    )
+
+
 def between(low: float, high: float, message: str) -> Rule:
     """Return the rule that a number lies between two bounds, of which one is a fraction.
 

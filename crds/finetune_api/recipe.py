@@ -3,7 +3,9 @@
 import re
 from typing import ClassVar, Literal
 
-from finetune_api.fields import ApiModel, Edit, Rule, between, field
+from pydantic import field_validator
+
+from finetune_api.fields import ApiModel, Edit, Rule, between, field, no_twice
 
 LAYER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -39,6 +41,10 @@ SavedModule = Literal["embed_tokens", "lm_head"]
 """Modules that can be trained in full: what no linear layer's adapter can take the place of."""
 
 
+def _place(name: str) -> tuple[int, str]:
+    return (ALL_LINEAR.index(name) if name in ALL_LINEAR else len(ALL_LINEAR), name)
+
+
 class Lora(ApiModel):
     """The adapter, in PEFT's words."""
 
@@ -67,6 +73,7 @@ class Lora(ApiModel):
         min_length=1,
         max_length=32,
         rules=(
+            no_twice("targetModules"),
             Rule(
                 cel="!('all-linear' in self) || size(self) == 1",
                 message="all-linear stands alone in targetModules: remove the other names",
@@ -100,6 +107,7 @@ class Lora(ApiModel):
         builtin="none",
         min_length=1,
         max_length=2,
+        rules=(no_twice("modulesToSave"),),
     )
     use_rslora: bool = field("Rank-stabilised LoRA.", False, edit=Edit.RETRAIN)
     use_dora: bool = field(
@@ -107,6 +115,15 @@ class Lora(ApiModel):
         False,
         edit=Edit.RETRAIN,
     )
+
+    @field_validator("target_modules", "modules_to_save")
+    @classmethod
+    def _in_one_order(cls, names: list[str] | None) -> list[str] | None:
+        """Put names into the built-in list's order, others behind: the order trains nothing else.
+
+        So the built-in list's place in the hash of a revision stays as it was.
+        """
+        return None if names is None else sorted(names, key=_place)
 
 
 class Quantization(ApiModel):

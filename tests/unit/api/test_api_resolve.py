@@ -224,6 +224,26 @@ def test_held_out_rows_and_what_needs_them_are_as_the_user_wrote(name: str) -> N
     assert kept.training.advanced.model_dump(by_alias=True)[name] == 3
 
 
+@pytest.mark.parametrize(
+    ("field", "names"),
+    [
+        ("targetModules", ["q_proj", "v_proj", "fc1", "fc2"]),
+        ("targetModules", DEFAULTS["training"]["lora"]["targetModules"]),
+        ("modulesToSave", ["embed_tokens", "lm_head"]),
+    ],
+)
+def test_modules_are_a_set(field: str, names: list[str]) -> None:
+    def of(written: list[str]) -> tuple[str, str, str]:
+        spec = merged(ALPACA, {"training": {"lora": {field: written}}})
+        return _names(resolve(spec, DEFAULTS))
+
+    assert of(names) == of(names[::-1])
+    assert of(names) != of(names[:1])
+    assert (of(names) == _names(resolve(ALPACA, DEFAULTS))) == (len(names) == 7)
+    with pytest.raises(InvalidSpec, match=f"{field} holds a name twice: remove one of them"):
+        of([*names[:1], *names[:1]])
+
+
 def test_an_administrators_columns_and_split_are_for_rows_that_have_them() -> None:
     rows = {"split": "tuning", "columns": {"instruction": "question"}}
     everybodys = effective_defaults({"dataset": rows})
