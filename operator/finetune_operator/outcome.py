@@ -14,7 +14,6 @@ from finetune_operator.children import names
 from finetune_operator.children.jobs import CONTAINER
 from finetune_operator.state import Object
 
-JOB_OF_POD = "batch.kubernetes.io/job-name"
 OUT_OF_MEMORY = "OutOfMemory"
 OOM_KILLED = "OOMKilled"
 RETRIES_EXHAUSTED = "RetriesExhausted"
@@ -79,8 +78,11 @@ def out_of_memory(job: Object, pods: Iterable[Object]) -> bool:
 
 
 def pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:
-    """Return the pods of a Job, oldest first."""
-    own = [pod for pod in pods if names.label(pod, JOB_OF_POD) == job["metadata"]["name"]]
+    """Return the pods that a Job controls, oldest first.
+
+    Its name would not do: one that an earlier Job of the name left behind is nobody's.
+    """
+    own = [pod for pod in pods if names.owned_by(job, pod)]
     return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 

@@ -13,7 +13,7 @@ from finetune_operator.children import names
 def job(condition: str | None = None, status: str = "True", reason: str = "") -> Thing:
     conditions = [{"type": condition, "status": status, "reason": reason}] if condition else []
     return {
-        "metadata": {"name": "j", "labels": {names.STAGE: "merge"}},
+        "metadata": {"name": "j", "uid": "uid-of-j", "labels": {names.STAGE: "merge"}},
         "spec": {},
         "status": {"conditions": conditions},
     }
@@ -26,7 +26,12 @@ def pod(
     if text is not None:
         state = {"terminated": {"exitCode": code, "message": text, "finishedAt": at}}
     return {
-        "metadata": {"name": f"p{at}", "labels": {outcome.JOB_OF_POD: of}, "creationTimestamp": at},
+        "kind": "Pod",
+        "metadata": {
+            "name": f"p{at}",
+            "ownerReferences": [{"uid": f"uid-of-{of}", "controller": True}],
+            "creationTimestamp": at,
+        },
         "status": {"containerStatuses": [{"name": container, "state": state}]},
     }
 

@@ -11,7 +11,6 @@ from finetune_api.exitcodes import ExitCode
 from finetune_api.result import Result
 from finetune_operator.children import names
 from finetune_operator.children.jobs import CONTAINER
-from finetune_operator.outcome import JOB_OF_POD
 
 BOUND = {"phase": "Bound"}
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
@@ -105,7 +104,7 @@ def sync_job(cluster: Cluster, job: Thing) -> None:
             _count_failure(job, pod, status)
     active = [pod for pod in pods_of(cluster, job) if alive(pod)]
     if "conditions" not in status and not active and not job["spec"].get("suspend"):
-        _add_pod(cluster, job, {JOB_OF_POD: job["metadata"]["name"]})
+        _add_pod(cluster, job, {"batch.kubernetes.io/job-name": job["metadata"]["name"]})
     if status != job["status"]:
         job["status"] = status
         cluster.touch(job)
