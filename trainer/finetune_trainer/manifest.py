@@ -64,11 +64,12 @@ def publish(
     known: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Turn ``scratch`` into ``final``. ``known`` has digests that need not be computed again."""
+    # A kill right here left them in a folder that is gone on with.
+    for leftover in (scratch / FILE, _part(scratch / FILE)):
+        leftover.unlink(missing_ok=True)
     files = []
     for path in sorted(path for path in scratch.rglob("*") if path.is_file()):
         name = path.relative_to(scratch).as_posix()
-        if name == FILE:
-            continue
         # safetensors creates files that only their owner can read; vLLM may run as another user.
         path.chmod(0o644)
         digest = (known or {}).get(name) or sha256_of(path)
@@ -171,7 +172,7 @@ def sha256_of(path: Path) -> str:
 
 def write_json(path: Path, document: Any) -> None:
     """Write JSON so that a reader sees the old content or the new, even after a power cut."""
-    part = path.with_name(f".{path.name}.part")
+    part = _part(path)
     with part.open("w") as file:
         json.dump(document, file, indent=1, sort_keys=True)
         file.write("\n")
@@ -180,6 +181,10 @@ def write_json(path: Path, document: Any) -> None:
     part.chmod(0o644)
     part.rename(path)
     flush(path.parent)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _as_json(manifest: Manifest) -> dict[str, Any]:
