@@ -30,6 +30,7 @@ import yaml
 TOKEN = "administrator"
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 START_SECONDS = 60.0
+BUSY_SECONDS = 30.0
 
 
 class ApiError(Exception):
@@ -61,7 +62,8 @@ class ControlPlane:
     ) -> dict[str, Any]:
         """Send one request as the administrator and return the decoded answer.
 
-        path: with its query, as ``/api/v1/namespaces``. Raises ApiError.
+        path: with its query, as ``/api/v1/namespaces``. A server that is busy, as it is while a
+        CRD changes, is asked again when it says so. Raises ApiError.
         """
         request = urllib.request.Request(
             self.server + path,
@@ -73,12 +75,16 @@ class ControlPlane:
                 **(headers or {}),
             },
         )
-        try:
-            with urllib.request.urlopen(request, timeout=30, context=self.tls) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            raise ApiError(error.code, _decoded(error.read())) from None
-        return _decoded(text)
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30, context=self.tls) as answer:
+                    return _decoded(answer.read())
+            except urllib.error.HTTPError as error:
+                later = error.headers.get("Retry-After")
+                if error.code != 429 or later is None or time.monotonic() > deadline:
+                    raise ApiError(error.code, _decoded(error.read())) from None
+                time.sleep(float(later))
 
     def get(self, path: str) -> dict[str, Any]:
         """Return what GET answers. Raises ApiError."""
