@@ -22,6 +22,7 @@ from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.trainer import seccomp
 from tests.trainer.workshop import DEADLINE, Server, command_code
 
 ON_A_FILE = {
@@ -189,17 +190,8 @@ def _listen() -> int:
     program = [(load, 0, 0, 0)]
     program += [(equal, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
     program += [(give, 0, 0, allow), (give, 0, 0, ask)]
-    code = b"".join(struct.pack("HBBI", *each) for each in program)
-    buffer = ctypes.create_string_buffer(code)
-    filter_ = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
-    libc = ctypes.CDLL(None, use_errno=True)
-    no_new_privileges, seccomp, with_filter, new_listener = 38, 317, 1, 8
-    if libc.prctl(no_new_privileges, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-    listener: int = libc.syscall(seccomp, with_filter, new_listener, filter_)
-    if listener < 0:
-        raise OSError(ctypes.get_errno(), "seccomp")
-    return listener
+    new_listener = 8
+    return seccomp.install(program, flags=new_listener)
 
 
 def _target(process: int, descriptor: int) -> str:

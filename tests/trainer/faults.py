@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.trainer import seccomp
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfMemoryAbove:
@@ -159,9 +161,6 @@ class WritesFail:
     error: int
 
     def __call__(self) -> None:
-        import ctypes
-        import struct
-
         write, pwrite, writev, fsync, fdatasync, truncate, fallocate = 1, 18, 20, 74, 75, 77, 285
         failing = (write, pwrite, writev, fsync, fdatasync, truncate, fallocate)
         load, equal, greater, give = 0x20, 0x15, 0x25, 0x06
@@ -176,15 +175,8 @@ class WritesFail:
             (give, 0, 0, 0x7FFF0000),
             (give, 0, 0, 0x00050000 | self.error),
         ]
-        code = b"".join(struct.pack("HBBI", *each) for each in program)
-        buffer = ctypes.create_string_buffer(code)
-        filter_ = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
-        libc = ctypes.CDLL(None, use_errno=True)
-        no_new_privileges, seccomp, with_filter, all_threads = 38, 317, 1, 1
-        if libc.prctl(no_new_privileges, 1, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl")
-        if libc.syscall(seccomp, with_filter, all_threads, filter_) != 0:
-            raise OSError(ctypes.get_errno(), "seccomp")
+        all_threads = 1
+        seccomp.install(program, flags=all_threads)
 
 
 @dataclass(frozen=True, kw_only=True)

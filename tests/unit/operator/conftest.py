@@ -1,7 +1,9 @@
 """An HTTP server in the API server's place, and a connection to it."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -34,6 +36,19 @@ class Server:
             return web.json_response(body, status=status, headers=headers)
 
         self.handler = handler
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Answer nobody until the end of the block."""
+        over = asyncio.Event()
+
+        async def handler(request: web.Request) -> web.Response:
+            await over.wait()
+            return web.Response()
+
+        self.handler = handler
+        yield
+        over.set()
 
 
 @pytest.fixture

@@ -85,16 +85,8 @@ async def test_an_answer_that_is_no_json_is_an_error_like_any_other(
 async def test_a_server_that_does_not_answer_is_given_up(
     transport: Transport, server: Server
 ) -> None:
-    never = asyncio.Event()
-
-    async def handler(request: web.Request) -> web.Response:
-        await never.wait()
-        return web.Response()
-
-    server.handler = handler
-    with pytest.raises(Transient):
+    with server.silent(), pytest.raises(Transient):
         await asyncio.wait_for(transport.call("GET", PATH), 5)
-    never.set()
 
 
 async def test_after_the_lease_reads_are_sent_and_writes_are_not(
@@ -113,16 +105,8 @@ async def test_after_the_lease_reads_are_sent_and_writes_are_not(
 async def test_a_write_is_waited_for_no_longer_than_the_lease_lasts(
     transport: Transport, server: Server
 ) -> None:
-    never = asyncio.Event()
-
-    async def handler(request: web.Request) -> web.Response:
-        await never.wait()
-        return web.Response()
-
-    server.handler = handler
     transport.fence = lambda: 0.1
     began = time.monotonic()
-    with pytest.raises(Transient):
+    with server.silent(), pytest.raises(Transient):
         await transport.call("POST", PATH, body={})
     assert time.monotonic() - began < 0.9, "less than the patience of a read"
-    never.set()
