@@ -9,8 +9,8 @@ import time
 from collections.abc import Generator, Iterator
 
 import pytest
-from tests.e2e import evidence, recorder
-from tests.e2e.target import REPOSITORY, Cluster, local_kubectl, namespaces
+from tests.e2e import evidence, gpus, recorder
+from tests.e2e.target import REPOSITORY, Cluster, local_kubectl, namespaces, remove_leftovers
 from tests.e2e.tuning import Tuning
 
 EVIDENCE = REPOSITORY / "build" / "e2e" / time.strftime("%Y%m%d-%H%M%S")
@@ -26,6 +26,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         found = Cluster(kubectl=kubectl, record=record)
         request.session.config.stash[_cluster] = found
         found.wait_for_operator()
+        remove_leftovers(found)
+        gpus.advertise(found)
         found.require_free_gpu()
         yield found
         del request.session.config.stash[_cluster]

@@ -12,14 +12,15 @@ from cluster.settings import GPU_COUNT, NODE_NAME
 @contextmanager
 def advertised(cluster: Cluster, count: int) -> Iterator[None]:
     """Let the node advertise ``count`` GPUs for the length of a block."""
-    _advertise(cluster, count)
+    advertise(cluster, count)
     try:
         yield
     finally:
-        _advertise(cluster, GPU_COUNT)
+        advertise(cluster)
 
 
-def _advertise(cluster: Cluster, count: int) -> None:
+def advertise(cluster: Cluster, count: int = GPU_COUNT) -> None:
+    """Let the node advertise ``count`` GPUs from now on, without one the cluster's usual number."""
     amounts = {GPU: str(count)}
     patch = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
     cluster.kubectl.run(

@@ -16,7 +16,9 @@ REPOSITORY = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "finetune-system"
 OPERATOR = "finetune-operator"
 GPU = "nvidia.com/gpu"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+OURS = "finetune.dev/end-to-end-test"
+"""Label of the tests' own namespaces."""
+LABELS = {"pod-security.kubernetes.io/enforce": "restricted", OURS: ""}
 GONE_SECONDS = 180.0
 """Longest that a namespace takes to be empty: a train pod may use its whole grace period."""
 
@@ -72,6 +74,12 @@ class Cluster:
                 )
 
 
+def remove_leftovers(cluster: Cluster) -> None:
+    """Remove the namespaces that tests which were killed have left, and wait until they are."""
+    options = (f"--selector={OURS}", f"--timeout={GONE_SECONDS:.0f}s")
+    cluster.kubectl.run("delete", "namespaces", *options, seconds=GONE_SECONDS + 10)
+
+
 @contextmanager
 def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
     """Make namespaces that enforce the restricted Pod Security Standard; empty them at the end."""
@@ -80,7 +88,7 @@ def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
     kubectl.run("delete", "namespace", *names, *options, seconds=GONE_SECONDS + 10)
     kubectl.apply(
         *(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n, "labels": RESTRICTED}}
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n, "labels": LABELS}}
             for n in names
         )
     )

@@ -30,8 +30,9 @@ CONFIG: Mapping[str, Any] = {
 }
 
 
-SETTLED_SECONDS = 0.3
-"""More than the operator waits after an event for others to follow."""
+SETTLED_SECONDS, SETTLED_ANSWERS = 0.3, 6
+"""More than the operator waits after an event for others to follow; and, for a machine that is too
+busy for that to mean anything, how often it says meanwhile that it is idle."""
 
 _MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
 
@@ -81,16 +82,18 @@ class OperatorProcess:
 
     def settled(self) -> None:
         """Wait until nothing waits to be looked at, nobody looks, and no event is about to."""
-        last, since = -1.0, 0.0
+        last, since, answers = -1.0, 0.0, 0
 
         def idle() -> bool:
-            nonlocal last, since
+            nonlocal last, since, answers
             looks = self.metric("controller_runtime_reconcile_total")
             waiting = self.metric("workqueue_depth")
             waiting += self.metric("controller_runtime_active_workers")
             if waiting or looks != last:
-                last, since = looks, time.monotonic()
-            return looks > 0 and time.monotonic() - since > SETTLED_SECONDS
+                last, since, answers = looks, time.monotonic(), 0
+            answers += 1
+            long = answers > SETTLED_ANSWERS and time.monotonic() - since > SETTLED_SECONDS
+            return looks > 0 and long
 
         wait_until("the operator is idle", idle)
 
