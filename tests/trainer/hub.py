@@ -102,10 +102,13 @@ class _Handler(BaseHTTPRequestHandler):
         kind = "models"
         if path.startswith("datasets/"):
             kind, path = "datasets", path.removeprefix("datasets/")
-        org, name, resolve, _, *rest = path.split("/")
+        org, name, resolve, revision, *rest = path.split("/")
         repo = hub.repos.get(f"{kind}/{org}/{name}")
         if repo is None or resolve != "resolve":
             self._refuse(404, "RepoNotFound", "Repository not found")
+        elif revision != repo.commit():
+            # Also a branch: what staging reads has to be pinned.
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif repo.gated_with and self.headers.get("Authorization") != f"Bearer {repo.gated_with}":
             code = 403 if self.headers.get("Authorization") else 401
             self._refuse(code, "GatedRepo", "Access to this repository is restricted")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.faults import RecordsStarts
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Running, Workshop
 
@@ -109,8 +111,11 @@ def test_killed_twice_and_still_the_same_to_the_bit(
         running = workshop.start("train")
         running.until(step_reached(workshop, step))
         kill(running)
-    ended = workshop.succeed("train")
-    assert "going on from the checkpoint of step" in ended.log
+    starts = RecordsStarts(path=workshop.folder / "starts")
+    ended = workshop.meeting(starts).succeed("train")
+    step = re.findall(r"going on from the checkpoint of step (\d+)", ended.log)[-1]
+    # The time that is left is told from this attempt's own steps.
+    assert starts.shares == [int(step) / STEPS] != [0.0]
     assert adapter(workshop) == adapter(uninterrupted)
     theirs = uninterrupted.succeed("train").result
     for name in ("loss", "evalLoss", "globalStep"):
@@ -224,6 +229,25 @@ def test_a_foreign_checkpoint_is_refused(
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
     said = "belongs to another job" if change == "key" else "torch 1.0 → 2."
     assert said in ended.message
+
+
+@pytest.mark.parametrize("another", ["recipe", "dataset"])
+def test_another_recipe_or_other_rows_do_not_go_on_from_it(
+    make: MakeWorkshop, uninterrupted: Workshop, another: str
+) -> None:
+    own: dict[str, dict[str, Any]] = {
+        "recipe": {"training": {"learningRate": 0.5}},
+        "dataset": {"dataset": {"maxSamples": 20}},
+    }
+    workshop = make(**tiny.merged(RECIPE, own[another]))
+    if another == "dataset":
+        # As if a source had given other rows for the same words of the spec.
+        workshop.write(workshop.job | {"revision": uninterrupted.job["revision"]})
+    workshop.succeed("stage")
+    shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
+    assert "belongs to another job or dataset" in ended.message
 
 
 def test_training_without_staging_is_refused(make: MakeWorkshop) -> None:

@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.faults import RecordsStarts
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Ended
 
 from finetune_trainer import manifest
+
+HERE = {"model": "tiny", "dataset": "rows"}
+"""The repositories of the hub that most jobs name."""
 
 
 def refused(ended: Ended, code: int, reason: str, *said: str) -> None:
@@ -59,6 +63,19 @@ def test_a_dataset_that_does_not_exist_is_told_before_the_base_is_fetched(
 def test_a_revision_that_does_not_exist(make: MakeWorkshop) -> None:
     ended = make(model={"revision": "v9"}).run("stage")
     refused(ended, 66, "ModelNotFound", "model demo/tiny has no revision 'v9'", "model.revision")
+
+
+def test_the_revision_that_is_written_is_what_is_staged(make: MakeWorkshop, hub: Hub) -> None:
+    commits = {kind: hub.repos[f"{kind}s/demo/{name}"].commit() for kind, name in HERE.items()}
+    workshop = make(**{kind: {"revision": commit} for kind, commit in commits.items()})
+    hub.requests.clear()
+    workshop.succeed("stage")
+    assert {each for each in hub.requests if "/revision/" in each} == {
+        f"GET api/{kind}s/demo/{name}/revision/{commits[kind]}" for kind, name in HERE.items()
+    }
+    # The hub of the tests gives no file of a branch, so these were pinned before the first byte.
+    assert manifest.read(workshop.work / "base").facts["baseCommit"] == commits["model"]
+    assert manifest.read(workshop.work / "dataset").facts["commit"] == commits["dataset"]
 
 
 @pytest.mark.usefixtures("gated")
@@ -128,7 +145,11 @@ def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
     finally:
         del hub.cuts[name]
     hub.ranges.clear()
-    workshop.succeed("stage")
+    starts = RecordsStarts(path=workshop.folder / "starts")
+    workshop.meeting(starts).succeed("stage")
+    # The rest is told from this attempt's own bytes. Small files are counted with the weights.
+    of_rows, of_weights = starts.shares
+    assert (of_weights if kind == "model" else of_rows) == pytest.approx(cut / size, abs=0.01)
     # A set: the server may get to the last request of the process that was killed only now.
     assert {asked for file, asked in hub.ranges if file == name} == {f"bytes={cut}-"}
     assert size > cut
@@ -344,6 +365,16 @@ def test_a_volume_that_is_too_small_is_told_with_figures(
     assert workshop.published() == []
     resize(small_volume, "40m")
     workshop.succeed("stage")
+
+
+def test_a_volume_that_checkpoints_would_fill_is_told_before_the_weights_are_fetched(
+    make: MakeWorkshop, small_volume: Path
+) -> None:
+    workshop = make(work=small_volume, training={"lora": {"r": 512}})
+    ended = workshop.run("stage")
+    refused(ended, 73, "VolumeFull", "base, checkpoints and merged model need about")
+    assert "raise spec.storage.size by at least" in ended.message
+    assert not list(small_volume.rglob("*.safetensors"))
 
 
 def test_a_volume_that_fills_up_while_it_is_written_to(

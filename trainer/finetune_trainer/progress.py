@@ -79,6 +79,10 @@ class Progress(Collector):
         self._started = time.monotonic()
         self._ratio_at_start = ratio
 
+    def fetching(self, left: int, size: int) -> None:
+        """Say that ``left`` of ``size`` bytes have to come: the others came in earlier attempts."""
+        self.start_from(1 - left / size if size else 0.0)
+
     def ratio(self, ratio: float) -> None:
         """Record the share that is done, and the time left at the pace of this attempt."""
         ratio = min(1.0, max(0.0, ratio))

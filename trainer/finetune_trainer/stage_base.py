@@ -111,7 +111,7 @@ def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> 
     assert begun.store is not None
     assert begun.repository is not None
     size = begun.repository.size_of(begun.shards)
-    progress.start_from(0.0)
+    progress.fetching(begun.left, size)
 
     def on_bytes(count: int) -> None:
         progress.transferred(count, size)

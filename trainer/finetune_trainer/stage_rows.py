@@ -77,6 +77,7 @@ def tokenise(
     """Read, validate and tokenise the rows; nothing is published yet."""
     fetched: dict[Kind, Fetched] = {}
     before = 0
+    progress.fetching(sum(source.left(layout) for source in sources.all), sources.size)
     for source in sources.all:
         on_bytes = _reporting(progress, before, sources.size)
         fetched[source.kind] = row_source.fetch(source, layout, on_bytes=on_bytes)
