@@ -129,11 +129,12 @@ def test_a_split_that_is_not_there_lists_what_is() -> None:
     ("format_", "row", "columns"),
     [
         ("alpaca", {"instruction": "Hi", "input": "", "output": "Yo"}, {}),
-        ("alpaca", {"q": "Hi", "output": "Yo"}, {"instruction": "q"}),
+        ("alpaca", {"q": "Hi", "a": "Yo"}, {"instruction": "q", "output": "a"}),
         ("messages", {"messages": CHAT}, {}),
         ("messages", {"chat": [*CHAT, {"role": "user", "content": "?"}]}, {"messages": "chat"}),
         ("prompt-completion", {"prompt": "Hi", "completion": "Yo"}, {}),
         ("prompt-completion", {"prompt": CHAT[:1], "completion": CHAT[1:]}, {}),
+        ("prompt-completion", {"q": "Hi", "a": "Yo"}, {"prompt": "q", "completion": "a"}),
     ],
 )
 def test_formats_and_columns(format_: str, row: Any, columns: dict[str, str]) -> None:
@@ -143,13 +144,17 @@ def test_formats_and_columns(format_: str, row: Any, columns: dict[str, str]) ->
     assert counts.trained_tokens == 3
 
 
-def test_an_input_follows_its_instruction() -> None:
-    train, *_ = finish([{"instruction": "Add", "input": "1 2", "output": "3"}])
+@pytest.mark.parametrize(("column", "columns"), [("input", {}), ("given", {"input": "given"})])
+def test_an_input_follows_its_instruction(column: str, columns: dict[str, str]) -> None:
+    row = {"instruction": "Add", column: "1 2", "output": "3"}
+    train, *_ = finish([row], dataset={"columns": columns})
     assert "user\nAdd\n\n1 2<|im_end|>" in text_of(train, 0)
 
 
-def test_a_text_is_trained_as_it_is() -> None:
-    train, _, counts, _ = finish([{"text": "abc"}], dataset={"format": "text"})
+@pytest.mark.parametrize(("column", "columns"), [("text", {}), ("body", {"text": "body"})])
+def test_a_text_is_trained_as_it_is(column: str, columns: dict[str, str]) -> None:
+    own = {"format": "text", "columns": columns}
+    train, _, counts, _ = finish([{column: "abc"}], dataset=own)
     assert text_of(train, 0) == "abc<|im_end|>"
     assert counts.trained_tokens == 4
 
@@ -228,6 +233,18 @@ def test_held_out_rows_are_chosen_by_content() -> None:
     assert train < more_train
     assert held_out < more_held_out
     assert finish(tiny.rows(500), dataset={"validationFraction": 0})[2].validation_rows == 0
+
+
+@pytest.mark.parametrize(("duplicates", "kept"), [("keep", 7), ("drop", 5)])
+def test_equal_rows_are_counted_and_dropped_where_that_is_asked_for(
+    duplicates: str, kept: int
+) -> None:
+    rows = [*tiny.rows(5), *tiny.rows(2)]
+    train, _, counts, _ = finish(rows, dataset={"duplicates": duplicates})
+    assert (train.count, counts.rows, counts.duplicate_rows) == (kept, kept, 2)
+    texts = [text_of(train, row) for row in range(kept)]
+    assert len(set(texts)) == 5
+    assert texts[:5] == list(dict.fromkeys(texts)), "the first of equals stays, in its place"
 
 
 def test_max_samples_takes_the_first() -> None:

@@ -1,6 +1,8 @@
 """Which tokens are trained, token by token, through the templates of well-known families."""
 
+from dataclasses import replace
 from datetime import date
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -237,6 +239,52 @@ def tokens(family: Family, parts: Parts) -> tuple[list[int], list[int]]:
 )
 def test_golden_masks(family: Family, messages: list[Message], expected: list[Parts]) -> None:
     found = encode(family, messages)
+    assert [(each.input_ids, each.labels) for each in found] == [
+        tokens(family, parts) for parts in expected
+    ]
+
+
+PUBLISHED: dict[str, tuple[str, dict[str, str]]] = {
+    "Llama-3": ("llama3", {}),
+    "Llama-3.1": (
+        "llama3_1",
+        {
+            "Today Date: 26 Jul 2030": (
+                "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024"
+            )
+        },
+    ),
+    "Qwen": (
+        "qwen2_5",
+        {
+            "Answer in plain words.": (
+                "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+            )
+        },
+    ),
+    "Qwen-3": ("qwen3", {}),
+    "Gemma": ("gemma", {}),
+    "Phi": ("phi3", {}),
+}
+"""Families whose own template comes with TRL: its file, and the words in which it differs."""
+
+
+@pytest.mark.parametrize(
+    ("family", "messages", "expected"),
+    [
+        pytest.param(*case, id=f"{case[0].name}, {len(case[1])} messages")
+        for case in GOLDEN
+        if case[0].name in PUBLISHED
+    ],
+)
+def test_golden_masks_of_the_templates_as_they_are_published(
+    family: Family, messages: list[Message], expected: list[Parts]
+) -> None:
+    file, words = PUBLISHED[family.name]
+    template = files("trl").joinpath("chat_templates", f"{file}.jinja").read_text()
+    for ours, theirs in words.items():
+        expected = [[(text.replace(ours, theirs), on) for text, on in each] for each in expected]
+    found = encode(replace(family, template=template), messages)
     assert [(each.input_ids, each.labels) for each in found] == [
         tokens(family, parts) for parts in expected
     ]

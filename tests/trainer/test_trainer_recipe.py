@@ -16,11 +16,14 @@ from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.faults import Ampere, without_unsloth
 from tests.trainer.workshop import Workshop
+from tests.unit.api.leaves import LEAVES
 from trl.trainer.sft_config import SFTConfig
 
+from finetune_api.fields import Edit
 from finetune_api.job import JobConfig
 from finetune_api.recipe import Optimizer, Training
 from finetune_trainer import device as devices
+from finetune_trainer import progress
 from finetune_trainer.backends import Order, trl, words
 from finetune_trainer.device import Device
 from finetune_trainer.errors import InvalidSpec
@@ -164,10 +167,47 @@ def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
 def test_no_field_of_the_recipe_is_left_out() -> None:
     arguments = {row[0] for row in [*IN_SFT_CONFIG, *IN_LORA_CONFIG, *IN_QUANTIZATION]}
     assert leaves(Training) == arguments | ELSEWHERE.keys()
+    require_tests(ELSEWHERE)
+
+
+def require_tests(of_fields: dict[str, str]) -> None:
     here = {path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
-    for tests in ELSEWHERE.values():
+    for tests in of_fields.values():
         for test in tests.split(", "):
             assert any(f"def {test}(" in text for text in here), test
+
+
+OF_MODEL_AND_ROWS = {
+    "source": "test_base_and_rows_from_a_claim, test_base_and_rows_from_s3",
+    "revision": "test_the_revision_that_is_written_is_what_is_staged",
+    "sha256": "test_base_and_rows_from_a_web_server",
+    "s3.endpoint": "test_base_and_rows_from_s3",
+    "format": "test_formats_and_columns",
+    "split": "test_the_files_of_a_split, test_its_rows_are_tokenised_and_all_others_trained_on",
+    "maxSamples": "test_max_samples_takes_the_first",
+    **{
+        f"columns.{name}": "test_formats_and_columns"
+        for name in ("instruction", "output", "messages", "prompt", "completion")
+    },
+    "columns.input": "test_an_input_follows_its_instruction",
+    "columns.text": "test_a_text_is_trained_as_it_is",
+    "validationFraction": "test_held_out_rows_are_chosen_by_content",
+    "promptTemplate": "test_which_template_renders",
+    "promptFormat": "test_an_own_prompt_is_rendered_word_for_word",
+    "chatTemplate": "test_which_template_renders",
+    "duplicates": "test_equal_rows_are_counted_and_dropped_where_that_is_asked_for",
+}
+"""Fields of model, dataset and evaluation.dataset, and the tests that show what they do."""
+
+
+def test_no_field_of_model_and_rows_is_left_out() -> None:
+    groups = ("model.", "dataset.", "evaluation.dataset.")
+    trained = [str(leaf) for leaf in LEAVES if leaf.edit is Edit.RETRAIN]
+    found = {
+        path.removeprefix(group) for path in trained for group in groups if path.startswith(group)
+    }
+    assert found == OF_MODEL_AND_ROWS.keys()
+    require_tests(OF_MODEL_AND_ROWS)
 
 
 @pytest.mark.parametrize("name", Optimizer.__args__)  # type: ignore[attr-defined]
@@ -272,9 +312,22 @@ def test_attention(wanted: str, device: Device, expected: str) -> None:
                 devices.check(chosen, without)
 
 
+@pytest.mark.parametrize(("installed", "kernel"), [(True, "flash_attention_2"), (False, "sdpa")])
+def test_flash_attention_is_taken_where_it_is_installed_and_the_card_has_it(
+    monkeypatch: pytest.MonkeyPatch, installed: bool, kernel: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    assert devices.attention(recipe(), A10G) == kernel
+    assert {devices.attention(recipe(), without) for without in (CPU, T4)} == {"sdpa"}
+    float32 = recipe(advanced={"quantization": {"computeDtype": "float32"}})
+    assert devices.attention(float32, A10G) == "sdpa"
+
+
 def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 1, "advanced": {"attnImplementation": "eager"}})
-    assert "on cpu, eager" in workshop.stage_and_train().log
+    ended = workshop.stage_and_train()
+    assert "on cpu, eager" in ended.log
+    assert ended.result["artifacts"]["attention"] == "eager"
     assert '"attention": "eager"' in (workshop.work / "adapter/manifest.json").read_text()
 
 
@@ -388,3 +441,9 @@ def test_metrics_while_it_trains(make: MakeWorkshop, unused_port: int) -> None:
         assert last[f"finetune_{name}"] > 0
     assert last["finetune_tokens_per_second"] > 0
     assert last["finetune_gpu_seconds_total"] > 0
+    names = {f"{name}{'_total' * (name in progress.COUNTERS)}" for name in progress.HELP}
+    unknown = {name for name in names if f"finetune_{name}" not in last}
+    assert unknown == {"download_bytes", "download_size_bytes", "gpu_memory_peak_bytes"}
+    assert last["finetune_step_seconds"] > 0
+    assert last["finetune_data_wait_seconds_total"] > 0
+    assert 0 <= last["finetune_checkpoint_age_seconds"] < 60
