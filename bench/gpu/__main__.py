@@ -7,6 +7,7 @@ same code without a card, so that it is known to run; what only a card can tell 
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from bench.training import workload  # noqa: E402
 
 A10G_BYTES = int(22.49 * 2**30)
 ROWS = 4000
+BACKENDS = ("trl", "unsloth")
 PARTS = ("memory", "resume", "nf4", "settings")
 
 
@@ -32,7 +34,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/gpu", description=__doc__)
     parser.add_argument("--shape", choices=tuple(workload.SHAPES), default="llama3-8b")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--backends", nargs="+", choices=("trl", "unsloth"), default=["trl"])
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=BACKENDS,
+        default=[each for each in BACKENDS if importlib.util.find_spec(each)],
+        help="those that are installed",
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--folder", type=Path, help="where the model is made, and kept")
     options = parser.parse_args()

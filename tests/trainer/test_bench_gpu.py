@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def test_the_dry_run_without_a_card(tmp_path: Path) -> None:
     command = [sys.executable, "bench/gpu", "--shape", "tiny", "--device", "cpu"]
+    command += ["--backends", "trl"]
     ended = subprocess.run(
         [*command, "--only", "memory", "nf4", "--folder", str(tmp_path)],
         cwd=REPOSITORY,

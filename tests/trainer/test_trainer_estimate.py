@@ -10,11 +10,12 @@ import transformers
 from bitsandbytes.nn import Linear4bit
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
+from trl.trainer import sft_trainer
 
 from finetune_api.recipe import ALL_LINEAR, Lora, Training
 from finetune_trainer import manifest
 from finetune_trainer.base import read_json
-from finetune_trainer.estimate import memory, shape
+from finetune_trainer.estimate import memory, shape, stacks
 
 SIZES: dict[str, Any] = {
     "hidden_size": 256,
@@ -80,6 +81,10 @@ def test_a_layer_keeps_what_the_formula_says(
         # On a CPU dropout's mask is float32, on CUDA a byte.
         expected += 3 * sum(inputs for inputs, _ in found.targets(targets).values())
     assert measured == pytest.approx(expected, rel=0.01)
+
+
+def test_the_formula_holds_as_many_logits_as_the_trl_that_is_installed() -> None:
+    assert stacks.TRL_CHUNK == sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE
 
 
 def test_staging_estimates_and_training_takes_the_micro_batch(make: MakeWorkshop) -> None:

@@ -12,6 +12,7 @@ from finetune_trainer import progress
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 TRAINER = re.compile(r"^## The trainer\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
+TRAINER_ROW = re.compile(r"^\| (`finetune_.+?) \| (\w+) \| ?([\w, ]*?) ?\| .+ \|$", re.MULTILINE)
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([\w, ]+) \| (.+) \|$", re.MULTILINE)
 
 
@@ -49,9 +50,18 @@ def test_every_metric_of_the_trainer_is_in_its_section(monkeypatch: pytest.Monke
     trainer.checkpoint_published(1)
     trainer.retried({"killed": 1})
     served = {
-        family.name + ("_total" if family.type == "counter" else "") for family in trainer.collect()
+        family.name + ("_total" if family.type == "counter" else ""): (
+            family.type,
+            ", ".join(family.samples[0].labels),
+        )
+        for family in trainer.collect()
     }
-    assert set(re.findall(r"`(finetune_\w+)`", found[0])) == served
+    rows = {
+        name: (type_, labels)
+        for names, type_, labels in TRAINER_ROW.findall(found[0])
+        for name in re.findall(r"`(finetune_\w+)`", names)
+    }
+    assert rows == served
 
 
 def test_everything_that_is_registered_is_declared() -> None:

@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+from matplotlib.image import imread
+
 from finetune_trainer import plot
 from finetune_trainer.curves import Curves
 
@@ -37,6 +39,17 @@ def test_equal_curves_make_equal_pictures(tmp_path: Path) -> None:
         plot.draw(falling(120), tmp_path / name, title="support")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_shows_what_was_held_out_where_rows_were(tmp_path: Path) -> None:
+    accent = [int(plot.ACCENT[at : at + 2], 16) for at in (1, 3, 5)]
+    shown = {}
+    for steps in (24, 25):
+        plot.draw(falling(steps), tmp_path / "a.png", title="support")
+        pixels = (imread(tmp_path / "a.png")[..., :3] * 255).round().astype(int)
+        shown[steps] = bool((pixels == accent).all(axis=-1).any())
+    # The first evaluation is that of step 25.
+    assert shown == {24: False, 25: True}
 
 
 def test_a_run_of_one_step_has_a_picture_too(tmp_path: Path) -> None:
