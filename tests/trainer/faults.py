@@ -61,6 +61,28 @@ class NotANumberAt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightNotANumberAfter:
+    """A bit that flips in an adapter weight once, when a step is done and its loss was computed."""
+
+    step: int
+
+    def __call__(self) -> None:
+        from finetune_trainer.backends.trainer import Trainer
+
+        usual = Trainer._maybe_log_save_evaluate
+        left = [1]
+
+        def flip(trainer: Any, *arguments: Any, **named: Any) -> None:
+            if trainer.state.global_step == self.step and left[0]:
+                left[0] = 0
+                weight = next(each for each in trainer.model.parameters() if each.requires_grad)
+                weight.data.view(-1)[0] = float("nan")
+            usual(trainer, *arguments, **named)
+
+        Trainer._maybe_log_save_evaluate = flip  # type: ignore[assignment, method-assign]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AtFileOperation:
     """Something that happens when the process touches the volume for the ``count``-th time.
 

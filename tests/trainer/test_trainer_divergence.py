@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.faults import NotANumberAt
+from tests.trainer.faults import NotANumberAt, WeightNotANumberAfter
 from tests.trainer.test_trainer_resume import adapter
 from tests.trainer.workshop import Workshop
 
@@ -32,6 +32,21 @@ def test_a_flipped_bit_costs_a_few_steps_only(
     assert f"at step {step}" in ended.log
     assert ended.log.count("going back to the last good checkpoint, once") == 1
     assert ("going on from the checkpoint of step 3" in ended.log) == (step == 5)
+    assert adapter(workshop) == adapter(healthy)
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_a_weight_that_is_no_number_is_in_no_checkpoint_and_no_adapter(
+    make: MakeWorkshop, healthy: Workshop, step: int
+) -> None:
+    """The loss of its step was finite, and a checkpoint is due; after the last one none follows."""
+    workshop = make(training=RECIPE)
+    workshop.succeed("stage")
+    ended = workshop.meeting(WeightNotANumberAfter(step=step)).run("train")
+    assert ended.code == 0, ended.log
+    assert "is not finite at step" in ended.log
+    assert ended.log.count("going back to the last good checkpoint, once") == 1
+    assert ("going on from the checkpoint of step 6" in ended.log) == (step == 8)
     assert adapter(workshop) == adapter(healthy)
 
 
