@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.faults import RecordsStarts
+from tests.trainer.faults import KilledAfterCheckpoint, RecordsStarts
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Running, Workshop
 
@@ -143,8 +143,34 @@ def test_a_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Works
     state = torn / "optimizer.pt"
     state.write_bytes(state.read_bytes()[:-100])
     ended = workshop.succeed("train")
-    assert f"checkpoint {torn.name} is damaged and set aside" in ended.log
+    said = f"checkpoint {torn.name} is damaged and set aside"
+    assert said in ended.log
+    assert any(said in each for each in ended.result["warnings"])
     assert f"going on from the checkpoint of step {int(torn.name[5:]) - 2}" in ended.log
+    assert adapter(workshop) == adapter(uninterrupted)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_said(
+    make: MakeWorkshop, uninterrupted: Workshop
+) -> None:
+    workshop = staged(make, uninterrupted)
+    workshop.meeting(KilledAfterCheckpoint(step=6)).run("train")
+    for step in (4, 6):
+        path = workshop.work / "checkpoints" / f"step-{step}" / manifest.FILE
+        path.rename(path.with_name("kept"))
+        # Its first byte cannot be read: EIO.
+        path.symlink_to("/proc/self/mem")
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
+    assert "Input/output error, at each checkpoint: step-6, step-4" in ended.message
+    kept = workshop.work / "checkpoints" / "step-4" / "kept"
+    kept.rename(kept.with_name(manifest.FILE))
+    ended = workshop.meeting(KilledAfterCheckpoint(step=8)).run("train")
+    assert "going on from the checkpoint of step 4" in ended.log
+    ended = workshop.succeed("train")
+    assert "going on from the checkpoint of step 8" in ended.log
+    (said,) = (each for each in ended.result["warnings"] if "checkpoint" in each)
+    assert said.startswith("checkpoint step-6 cannot be read ([Errno 5]")
     assert adapter(workshop) == adapter(uninterrupted)
 
 

@@ -1,17 +1,20 @@
 """Checkpoints that can be trusted: published by rename, verified before use, newest valid first.
 
-A checkpoint that a kill or a full disk left damaged is set aside under ``.corrupt-…`` (the next
-good one replaces it), and the one before it is used: a run never starts over because its last save
-broke.
+A checkpoint that a kill or a full disk left damaged, or that a failing disk does not give back, is
+set aside under ``.corrupt-…`` (the next good one replaces it), and the one before it is used: a run
+never starts over because its last save broke. Nor does it where none can be read: the next attempt
+may read them.
 """
 
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_trainer import manifest
-from finetune_trainer.errors import ResumeRefused
+from finetune_trainer.errors import ResumeRefused, is_broken_volume
 from finetune_trainer.progress import log
 
 KIND = "checkpoint"
@@ -50,20 +53,28 @@ def save(
     return final
 
 
-def newest(folder: Path, *, key: str, versions: dict[str, str]) -> Checkpoint | None:
-    """Return the newest intact checkpoint, or None; set damaged ones aside.
+def newest(
+    folder: Path, *, key: str, versions: dict[str, str], told: Callable[[str], None] = log
+) -> Checkpoint | None:
+    """Return the newest intact checkpoint, or None; set others aside, and have that ``told``.
 
     Raises ResumeRefused for one of another revision or made with other library versions: going on
-    from it would train something that nobody asked for.
+    from it would train something that nobody asked for. Raises OSError where the disk fails and no
+    intact one is left; then those that could not be read stay where they are.
     """
+    unreadable: dict[Path, OSError] = {}
     for path in _numbered(folder):
         try:
             found = manifest.verify(path, kind=KIND, key=None)
         except manifest.ManifestError as problem:
-            log(f"checkpoint {path.name} is damaged and set aside: {problem}")
-            aside = path.with_name(f".corrupt-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            told(f"checkpoint {path.name} is damaged and set aside: {problem}")
+            _set_aside(path)
+            continue
+        except OSError as error:
+            if not is_broken_volume(error):
+                raise
+            log(f"checkpoint {path.name} cannot be read ({error}): trying the one before it")
+            unreadable[path] = error
             continue
         if found.key != key:
             raise ResumeRefused(
@@ -81,7 +92,16 @@ def newest(folder: Path, *, key: str, versions: dict[str, str]) -> Checkpoint | 
                 f"({', '.join(changed)}): resume with the image that began the training, or set "
                 "spec.rerun to train anew"
             )
+        for lost, why in unreadable.items():
+            told(
+                f"checkpoint {lost.name} cannot be read ({why}) and is set aside: have the disk "
+                "behind spec.storage.storageClassName looked at"
+            )
+            _set_aside(lost)
         return Checkpoint(step=found.facts["step"], path=path, facts=found.facts)
+    for first in unreadable.values():
+        names = ", ".join(path.name for path in unreadable)
+        raise OSError(first.errno, f"{first.strerror}, at each checkpoint: {names}") from first
     return None
 
 
@@ -98,6 +118,16 @@ def of_step(folder: Path, step: int, *, key: str) -> Path:
     return path
 
 
+def _set_aside(path: Path) -> None:
+    aside = path.with_name(f".corrupt-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+
+
 def _numbered(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
+    try:
+        # Not by glob(), for which a folder that cannot be read may be an empty one.
+        found = [path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name)]
+    except FileNotFoundError:
+        return []
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)

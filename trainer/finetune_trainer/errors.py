@@ -28,6 +28,10 @@ from pathlib import Path
 
 from finetune_api.exitcodes import ExitCode
 
+BROKEN = (errno.EIO, errno.EREMOTEIO, errno.EUCLEAN, errno.EBADMSG, errno.ESTALE)
+"""What is answered by a disk that fails, a file system that is damaged (EUCLEAN, EBADMSG), and a
+share whose server has lost the file (ESTALE)."""
+
 
 class TrainerError(Exception):
     """An outcome that the operator acts on."""
@@ -146,7 +150,7 @@ class Stopped(BaseException):
 def volume_errors_named(folder: Path, doing: str) -> Iterator[None]:
     """Turn what a volume refuses, whatever library it comes through, into an outcome.
 
-    ENOSPC and EDQUOT are VolumeFull, EIO is Transient: what is whole is still there.
+    ENOSPC and EDQUOT are VolumeFull, EIO and its like are Transient: what is whole is still there.
     """
     try:
         yield
@@ -175,7 +179,7 @@ def is_full_volume(error: BaseException) -> bool:
 
 def is_broken_volume(error: BaseException) -> bool:
     """Tell whether an error, or one that it was raised from, is a disk's that failed."""
-    return _is(error, (errno.EIO,), ("Input/output error", "(os error 5)"))
+    return _is(error, BROKEN, ("Input/output error", "(os error 5)"))
 
 
 def _is(error: BaseException, numbers: tuple[int, ...], texts: tuple[str, ...]) -> bool:

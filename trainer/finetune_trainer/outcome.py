@@ -1,7 +1,7 @@
 """What a finished training leaves: the adapter's folder with its facts, and the stage's result."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ class Finished:
     """A training of which all steps are done, its adapter still in the scratch folder.
 
     base, data: manifests of what was staged. loss: of the last logged step. gpu_seconds: of all
-    attempts.
+    attempts. warnings: what all attempts have met, in sentences.
     """
 
     job: JobConfig
@@ -39,6 +39,7 @@ class Finished:
     loss: float | None
     gpu_seconds: float
     trained: Trained
+    warnings: Sequence[str]
 
     @property
     def message(self) -> str:
@@ -104,7 +105,7 @@ def _facts(finished: Finished) -> dict[str, Any]:
         "versions": dict(finished.versions),
         "quantizedModules": dict(trained.quantized.digests),
         "quantization": recipe.advanced.quantization.model_dump(mode="json", by_alias=True),
-        "warnings": [*finished.data.facts["warnings"], *trained.notes],
+        "warnings": [*finished.data.facts["warnings"], *trained.notes, *finished.warnings],
     }
 
 

@@ -90,6 +90,7 @@ class _Run:
         self.max_steps: int = self.data.facts["plannedSteps"]
         self.backend = backends.load(job.training.advanced.backend)
         self.key = f"{job.revision} {self.data.digest}"
+        self.warnings: list[str] = []
         self.ladder = Ladder(
             effective_batch=job.training.effective_batch_size,
             written=job.training.advanced.micro_batch_size is not None,
@@ -116,6 +117,7 @@ class _Run:
             loss=self.progress.get("train_loss"),
             gpu_seconds=self.usage.record(),
             trained=trained,
+            warnings=self.warnings,
         )
         published = outcome.publish(finished)
         return outcome.result(published, self.layout, finished.message)
@@ -239,9 +241,21 @@ class _Run:
         )
 
     def _checkpoint(self) -> checkpoints.Checkpoint | None:
-        return checkpoints.newest(
-            self.layout.checkpoints, key=self.key, versions=self.backend.versions()
+        found = checkpoints.newest(
+            self.layout.checkpoints,
+            key=self.key,
+            versions=self.backend.versions(),
+            told=self._warn,
         )
+        if found is not None:
+            # Earlier attempts' come first; a checkpoint of an older image has none.
+            known = [*found.facts.get("warnings", ()), *self.warnings]
+            self.warnings = list(dict.fromkeys(known))
+        return found
+
+    def _warn(self, text: str) -> None:
+        log(text)
+        self.warnings.append(text)
 
     def _publish_checkpoint(self, scratch: Path, step: int) -> None:
         self.layout.checkpoints.mkdir(exist_ok=True)
@@ -259,6 +273,7 @@ class _Run:
                 "versions": self.backend.versions(),
                 "loss": self.progress.get("train_loss"),
                 "evaluations": self.evaluations.as_facts(),
+                "warnings": self.warnings,
             },
             spare=kept.step if kept else None,
         )

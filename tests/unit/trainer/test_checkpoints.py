@@ -1,0 +1,90 @@
+"""Which checkpoint is gone on from where the disk does not give all of them back."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer import checkpoints, manifest
+from finetune_trainer.errors import Transient, volume_errors_named
+
+UNREADABLE = Path("/proc/self/mem")
+"""A file of 0 bytes, as far as stat(2) knows, whose first byte cannot be read: EIO."""
+EMPTY = "empty"
+
+
+def saved(folder: Path, *steps: int) -> None:
+    for step in steps:
+        scratch = manifest.fresh(folder / ".writing-checkpoint")
+        (scratch / EMPTY).touch()
+        facts = {"step": step, "versions": {}}
+        checkpoints.save(folder, scratch, step=step, key="k", facts=facts)
+
+
+def break_file(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(UNREADABLE)
+
+
+def newest(folder: Path) -> tuple[int | None, list[str]]:
+    told: list[str] = []
+    found = checkpoints.newest(folder, key="k", versions={}, told=told.append)
+    return (None if found is None else found.step), told
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("file", [manifest.FILE, EMPTY])
+def test_one_that_cannot_be_read_gives_way_to_the_one_before(tmp_path: Path, file: str) -> None:
+    saved(tmp_path, 1, 2)
+    break_file(tmp_path / "step-2" / file)
+    step, told = newest(tmp_path)
+    assert step == 1
+    assert len(told) == 1
+    assert "checkpoint step-2 cannot be read ([Errno 5] Input/output error" in told[0]
+    assert "spec.storage.storageClassName" in told[0]
+    assert names(tmp_path) == [".corrupt-step-2", "step-1"]
+    assert newest(tmp_path) == (1, [])
+    saved(tmp_path, 2)
+    assert names(tmp_path) == ["step-1", "step-2"]
+
+
+@pytest.mark.parametrize("other", ["unreadable", "damaged"])
+def test_a_run_does_not_start_over_because_none_can_be_read(tmp_path: Path, other: str) -> None:
+    """What one attempt cannot read the next one may."""
+    saved(tmp_path, 1, 2)
+    break_file(tmp_path / "step-2" / EMPTY)
+    if other == "unreadable":
+        break_file(tmp_path / "step-1" / EMPTY)
+    else:
+        (tmp_path / "step-1" / EMPTY).write_text("x")
+    for _ in range(2):
+        with (
+            pytest.raises(Transient, match=r"at each checkpoint: step-2.*have the disk behind"),
+            volume_errors_named(tmp_path, "training"),
+        ):
+            newest(tmp_path)
+        assert (tmp_path / "step-2" / manifest.FILE).is_file()
+    (tmp_path / "step-2" / EMPTY).unlink()
+    (tmp_path / "step-2" / EMPTY).touch()
+    assert newest(tmp_path) == (2, [])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path) -> None:
+    assert newest(tmp_path / "checkpoints") == (None, [])
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(NotADirectoryError):
+        newest(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EIO, errno.EREMOTEIO, errno.EUCLEAN, errno.EBADMSG, errno.ESTALE]
+)
+def test_what_a_failing_disk_answers_is_tried_again(tmp_path: Path, number: int) -> None:
+    with (
+        pytest.raises(Transient, match="the volume failed while training"),
+        volume_errors_named(tmp_path, "training"),
+    ):
+        raise OSError(number, "told by the kernel")
