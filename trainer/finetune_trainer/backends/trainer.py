@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune_trainer.backends import Order, words
@@ -34,9 +36,18 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             # A checkpoint is written before the evaluation of its step, which may be missing.
             self._load_from_checkpoint(str(checkpoint.path))
             self.state.global_step = step
+            self._count_on(checkpoint.path)
             if not self._evaluated(step) or self._finished(step):
                 return
         self.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+
+    def _count_on(self, checkpoint: Path) -> None:
+        """Take over the count of tokens, which TRL begins anew; a step that is saved has logged it.
+
+        Otherwise the history of a resumed run would not equal an uninterrupted one's.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self._total_train_tokens = int(state.log_history[-1].get("num_tokens", 0))
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         # The stock method logs, and the report refuses a loss that is not finite: nothing is saved
