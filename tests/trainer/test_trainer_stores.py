@@ -26,11 +26,11 @@ from finetune_trainer.errors import (
     ModelNotFound,
     Transient,
 )
-from finetune_trainer.sources import transfer
+from finetune_trainer.sources import cache, transfer
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.https import Https
 from finetune_trainer.sources.hub import Hub as HubStore
-from finetune_trainer.sources.repository import RemoteFile, brief
+from finetune_trainer.sources.repository import RemoteFile, Repository, brief
 from finetune_trainer.sources.s3 import S3
 
 DATA = os.urandom(300_000)
@@ -586,6 +586,30 @@ def test_a_base_in_the_cache_is_not_downloaded(
     assert f"{second} in the base cache has another SHA-256" in ended.log
     assert weights_asked_for(hub) == [second]
     assert (workshop.work / "base" / second).read_bytes() == (base / second).read_bytes()
+
+
+def test_what_a_copy_from_the_cache_has_left_is_no_file_of_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk behind the cache fails, and the next attempt has no cache."""
+    snapshot = tmp_path / "cache" / "models--demo--a" / "snapshots" / "c"
+    snapshot.mkdir(parents=True)
+    # Its first byte cannot be read: EIO.
+    (snapshot / "a").symlink_to("/proc/self/mem")
+    file = RemoteFile(name="a", size=len(DATA), sha256=sha256(DATA))
+    repository = Repository(kind="model", name="demo/a", commit="c", files={"a": file})
+    into = tmp_path / "base"
+    into.mkdir()
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    with pytest.raises(OSError, match="Input/output error"):
+        cache.take(repository, ["a"], into, on_bytes=lambda count: None)
+
+    @contextmanager
+    def read(offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        yield offset, iter([DATA[offset:]])
+
+    transfer.fetch(file, read, into, what="it")
+    assert {path.name: path.read_bytes() for path in into.iterdir()} == {"a": DATA}
 
 
 def test_a_cache_without_the_base_changes_nothing(

@@ -58,3 +58,11 @@ class Layout:
     def scratch(self, name: str) -> Path:
         """A folder on the same file system that is renamed into place, or thrown away."""
         return self.work / f".writing-{name}"
+
+
+def unfinished(path: Path) -> Path:
+    """Where a file is written until it is whole, and then renamed to ``path``.
+
+    What a kill leaves there is gone on with (a download), written anew, or thrown away.
+    """
+    return path.with_name(f".{path.name}.part")

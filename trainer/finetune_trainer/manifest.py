@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.layout import unfinished
+
 FILE = "manifest.json"
 DESCRIPTIONS = ("README.md", "loss.png", "curves.json")
 """Files that tell how a folder came about. They are checked like all others, but are no part of its
@@ -65,7 +67,7 @@ def publish(
 ) -> Manifest:
     """Turn ``scratch`` into ``final``. ``known`` has digests that need not be computed again."""
     # A kill right here left them in a folder that is gone on with.
-    for leftover in (scratch / FILE, _part(scratch / FILE)):
+    for leftover in (scratch / FILE, unfinished(scratch / FILE)):
         leftover.unlink(missing_ok=True)
     files = []
     for path in sorted(path for path in scratch.rglob("*") if path.is_file()):
@@ -172,7 +174,7 @@ def sha256_of(path: Path) -> str:
 
 def write_json(path: Path, document: Any) -> None:
     """Write JSON so that a reader sees the old content or the new, even after a power cut."""
-    part = _part(path)
+    part = unfinished(path)
     with part.open("w") as file:
         json.dump(document, file, indent=1, sort_keys=True)
         file.write("\n")
@@ -181,10 +183,6 @@ def write_json(path: Path, document: Any) -> None:
     part.chmod(0o644)
     part.rename(path)
     flush(path.parent)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
 
 
 def _as_json(manifest: Manifest) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from finetune_trainer import manifest
+from finetune_trainer.layout import unfinished
 from finetune_trainer.tensors import FLOATS, Header, encode_header
 
 DTYPES = {"float16": "F16", "bfloat16": "BF16"}
@@ -105,7 +106,7 @@ class Progress:
 @contextmanager
 def writing(path: Path, shard: Shard) -> Iterator["Writer"]:
     """Write a shard; it is in its place, flushed, when the block ends well."""
-    part = path.with_name(f".{path.name}.part")
+    part = unfinished(path)
     with part.open("wb") as file:
         reserve(file.fileno(), shard.size)
         writer = Writer(file)

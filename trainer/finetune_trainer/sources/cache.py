@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from finetune_trainer.layout import unfinished
 from finetune_trainer.progress import log
 from finetune_trainer.sources.repository import OnBytes, Repository, watching
 from finetune_trainer.sources.transfer import digest_while_copying
@@ -40,7 +41,7 @@ def take(
 def _copied(source: Path, target: Path, expected: str | None) -> str | None:
     if expected is None or target.exists():
         return None
-    part = target.with_name(f".{target.name}.cached")
+    part = unfinished(target)
     try:
         if not source.is_file():
             return None

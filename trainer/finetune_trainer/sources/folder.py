@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finetune_api.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
+from finetune_trainer.layout import unfinished
 from finetune_trainer.manifest import sha256_of
 from finetune_trainer.sources.repository import (
     OnBytes,
@@ -101,7 +102,7 @@ class Folder:
                     digests[name] = sha256_of(target)
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                part = target.with_name(f".{target.name}.part")
+                part = unfinished(target)
                 digests[name] = digest_while_copying(source, part)
                 if part.stat().st_size != repository.files[name].size:
                     raise Transient(

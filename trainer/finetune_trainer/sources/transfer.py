@@ -1,7 +1,7 @@
 """One file, byte by byte, going on where it broke off: the same for every kind of source.
 
-What has arrived lies in ``.<name>.part`` and survives the process; the file gets its name when it
-is whole.
+What has arrived lies where unfinished files do (``layout``) and survives the process; the file gets
+its name when it is whole.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from finetune_trainer.errors import InvalidSpec, Transient, is_full_volume
+from finetune_trainer.layout import unfinished
 from finetune_trainer.manifest import sha256_of
 from finetune_trainer.progress import log
 from finetune_trainer.sources.repository import RemoteFile
@@ -55,7 +56,7 @@ def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
             return digest
         target.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
+    part = unfinished(target)
     digest = _complete(part, file, read, what)
     if file.sha256 not in (None, digest):
         part.unlink()
