@@ -18,7 +18,7 @@ from tests.trainer.faults import RecordsStarts
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Ended
 
-from finetune_trainer import manifest
+from finetune_trainer import disk, manifest
 
 HERE = {"model": "tiny", "dataset": "rows"}
 """The repositories of the hub that most jobs name."""
@@ -173,6 +173,21 @@ def test_a_download_that_breaks_off_is_gone_on_with(
     assert asked == [None, "bytes=3000000-", "bytes=7000000-"]
     assert (workshop.work / "base" / name).read_bytes() == (folder / name).read_bytes()
     assert list(workshop.work.glob(".writing-*")) == []
+
+
+def test_what_lies_beside_a_base_that_is_here_takes_no_room(
+    make: MakeWorkshop, small_volume: Path
+) -> None:
+    workshop = make(work=small_volume)
+    workshop.succeed("stage")
+    shutil.rmtree(small_volume / "dataset")
+    for name in (".writing-base-of-another-commit", ".old-dataset"):
+        (small_volume / name).mkdir()
+        (small_volume / name / "left").write_bytes(bytes(500_000))
+    assert disk.free_bytes(small_volume) < disk.RESERVE
+    ended = workshop.succeed("stage")
+    assert "is here already" in ended.log
+    assert workshop.published() == ["base", "dataset"]
 
 
 def test_a_base_that_is_here_stays_at_its_commit(

@@ -48,6 +48,7 @@ def save(
     for old in _numbered(folder)[KEEP:]:
         if old.name != f"step-{spare}":
             manifest.withdraw(old)
+    manifest.sweep(folder)
     for broken in folder.glob(".corrupt-*"):
         shutil.rmtree(broken, ignore_errors=True)
     return final

@@ -56,6 +56,7 @@ def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: 
     name = job.model.source.removeprefix("hf://")
     found = manifest.valid(layout.base, kind=KIND, key=job.revision)
     if found is not None:
+        manifest.sweep(layout.work, but=rows)
         # It stays at its commit, even if the branch moved on meanwhile.
         commit = found.facts["baseCommit"]
         log(f"base {name} is here already, at {commit[:12]}")
