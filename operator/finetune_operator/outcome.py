@@ -77,6 +77,14 @@ def out_of_memory(job: Object, pods: Iterable[Object]) -> bool:
     )
 
 
+def killed_for_memory(job: Object) -> str:
+    """Return what is said of a Job that used more memory than its limit, and what to do."""
+    return (
+        f"Job {job['metadata']['name']} used more memory than its limit and was killed: "
+        f"raise spec.resources.{names.label(job, names.STAGE)}.limits.memory"
+    )
+
+
 def pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:
     """Return the pods that a Job controls, oldest first.
 
@@ -116,13 +124,12 @@ def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
     result = Result.from_message(end.get("message", ""))
     if result is not None and result.outcome == "failed":
         return Outcome(kind="Failed", reason=result.reason, message=result.message, result=result)
-    name, stage = job["metadata"]["name"], names.label(job, names.STAGE)
+    name = job["metadata"]["name"]
     if end.get("reason") == OOM_KILLED:
         return Outcome(
             kind="Failed",
             reason=OUT_OF_MEMORY,
-            message=f"Job {name} used more memory than its limit and was killed: "
-            f"raise spec.resources.{stage}.limits.memory",
+            message=killed_for_memory(job),
             result=result,
         )
     code = end.get("exitCode")

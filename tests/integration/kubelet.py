@@ -32,10 +32,26 @@ def completed(stage: str, *, gpu_seconds: float = 0.0) -> dict[str, Any]:
     return _status("Succeeded", exit_code=0, result=result)
 
 
-def failed(stage: str, *, code: int, reason: str, message: str) -> dict[str, Any]:
+def failed(
+    stage: str, *, code: int, reason: str, message: str, gpu_seconds: float = 0.0
+) -> dict[str, Any]:
     """Return the status of a pod whose stage has failed."""
-    result = {"stage": stage, "outcome": "failed", "reason": reason, "message": message}
+    result = {
+        "stage": stage,
+        "outcome": "failed",
+        "reason": reason,
+        "message": message,
+        "gpuSeconds": gpu_seconds,
+    }
     return _status("Failed", exit_code=code, result=result)
+
+
+def ended(code: int, reason: str = "Error") -> dict[str, Any]:
+    """Return the status of a pod that has ended without a result."""
+    status = _status("Failed", exit_code=code, result={})
+    (container,) = status["containerStatuses"]
+    container["state"]["terminated"] |= {"reason": reason, "message": ""}
+    return status
 
 
 def serving() -> dict[str, Any]:

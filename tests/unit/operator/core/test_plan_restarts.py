@@ -202,6 +202,16 @@ CASES = {
         conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
         says="raise spec.resources.merge.limits.memory",
     ),
+    "whatever its Job would still try": Case(
+        given=(
+            *(STAGED, TRAINED, run("merge", **OUT_OF_MEMORY), settle, stop("merge")),
+            run("merge", **OUT_OF_MEMORY),
+        ),
+        actions=("Delete Job demo-r1-merge-2 Foreground",),
+        ready="-OutOfMemory",
+        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
+        says="raise spec.resources.merge.limits.memory",
+    ),
     "training out of memory is a failure like any other": Case(
         given=(
             edit(runPolicy={"backoffLimit": 0}),
