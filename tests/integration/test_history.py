@@ -1,0 +1,106 @@
+"""Which revisions are kept and which go with all that they have, through edits on a real server."""
+
+from typing import Any
+
+import pytest
+from tests.integration import kubelet
+from tests.integration.controlplane import ControlPlane
+from tests.integration.fleet import Fate, Fleet, all_well
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import OperatorProcess
+
+from finetune_operator.children import names
+
+pytestmark = pytest.mark.usefixtures("controller_manager")
+
+KINDS = ("jobs", "pods", "deployments", "configmaps", "persistentvolumeclaims")
+
+
+class History:
+    """A job that is edited again and again, and its revisions."""
+
+    def __init__(self, plane: ControlPlane, place: Namespace) -> None:
+        self.place, self.fleet = place, Fleet(plane=plane)
+
+    def edit(self, reason: str, fate: Fate = all_well, **spec: Any) -> str:
+        """Edit the job; return its revision once Ready has the reason, and says it of the edit."""
+        path = self.place.path("finetunejobs", "demo")
+        generation = self.place.plane.merge(path, {"spec": spec})["metadata"]["generation"]
+        self.fleet.fate = fate
+
+        def told() -> bool:
+            job = self.fleet.jobs.get((self.place.name, "demo"), {})
+            seen = job.get("status", {}).get("observedGeneration")
+            return seen == generation and self.fleet.reason(self.place.name) == reason
+
+        self.fleet.until(f"Ready has reason {reason}", told)
+        return str(self.place.job()["status"]["revision"])
+
+    def wait_for(self, *revisions: str) -> None:
+        """Wait until there is something of these revisions, and of no other."""
+        self.fleet.until(f"there is {revisions}", lambda: set(self.present()) == set(revisions))
+        assert [each["revision"] for each in self.place.job()["status"]["revisions"]] == [
+            *revisions
+        ]
+
+    def present(self) -> dict[str, set[str]]:
+        """Return the kinds that there are of each revision."""
+        found: dict[str, set[str]] = {}
+        for kind in KINDS:
+            for each in self.place.items(kind):
+                if revision := each["metadata"].get("labels", {}).get(names.REVISION):
+                    found.setdefault(revision, set()).add(kind)
+        return found
+
+    def jobs(self) -> set[str]:
+        return {job["metadata"]["uid"] for job in self.place.items("jobs")}
+
+
+def training(pod: dict[str, Any]) -> dict[str, Any]:
+    """Let training begin and not end."""
+    return kubelet.running() if kubelet.stage_of(pod) == "train" else all_well(pod)
+
+
+def broken(pod: dict[str, Any]) -> dict[str, Any]:
+    """Let staging fail for good, and what serves serve."""
+    if kubelet.stage_of(pod) == "stage":
+        return kubelet.failed("stage", code=65, reason="DatasetInvalid", message="row 7 is empty")
+    return all_well(pod)
+
+
+def test_what_neither_serves_nor_is_wanted_goes_and_an_edit_back_trains_nothing(
+    operator: OperatorProcess, control_plane: ControlPlane, place: Namespace
+) -> None:
+    history = History(control_plane, place)
+    place.submit()
+    first = history.edit("Serving", revisionHistoryLimit=2)
+    abandoned = history.edit("Training", training, rerun="abandoned")
+    history.fleet.until(
+        "it trains",
+        lambda: any(
+            (pod["metadata"]["labels"][names.REVISION], kubelet.stage_of(pod))
+            == (abandoned, "train")
+            for pod in history.fleet.pods
+        ),
+    )
+    failed = history.edit("DatasetInvalid", broken, rerun="failed")
+    # One serves, one is wanted, and one other is within the limit.
+    history.wait_for(first, abandoned, failed)
+    assert {"jobs", "configmaps", "persistentvolumeclaims"} <= history.present()[abandoned]
+    assert {"jobs", "configmaps", "persistentvolumeclaims"} <= history.present()[failed]
+
+    second = history.edit("Serving", rerun="second", revisionHistoryLimit=1)
+    history.wait_for(first, second)
+    assert "deployments" not in history.present()[first]
+
+    jobs = history.jobs()
+    assert history.edit("Serving", rerun=None) == first
+    history.wait_for(second, first)
+    assert history.present()[first] >= {"deployments", "jobs"}
+    assert history.jobs() == jobs, "nothing was trained, staged or merged again"
+
+    assert history.edit("Serving", revisionHistoryLimit=0) == first
+    history.wait_for(first)
+    operator.settled()
+    assert history.jobs() < jobs
+    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
