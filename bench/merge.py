@@ -175,9 +175,7 @@ def _markdown(found: Measured) -> str:
         f"{found.shape.name}: {found.bytes / 1e9:.2f} GB in {DTYPE}, LoRA r = {models.RANK} on all "
         "linear layers.",
         "",
-        table(
-            ("", "seconds", "times the copy", "times faster than PEFT", "anonymous memory"), rows
-        ),
+        table(HEAD, rows),
         "",
         "`original` is what PEFT wrote, bit for bit: " + ("yes." if found.same_as_peft else "NO."),
     ]

@@ -28,6 +28,8 @@ class _Document(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         serialize_by_alias=True,
+        # An error's text reaches the status, which row texts must not.
+        hide_input_in_errors=True,
     )
 
 

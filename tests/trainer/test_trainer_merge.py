@@ -16,6 +16,7 @@ from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file, save_file
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.faults import WrongSums
 from tests.trainer.hub import Hub
 from tests.trainer.models import logits_of_all
 from tests.trainer.workshop import Workshop
@@ -51,8 +52,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype, name
-        assert torch.equal(found[name], tensor), name
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
+        # Numbers would not do: -0.0 equals 0.0.
+        assert torch.equal(bits(found[name]), bits(tensor)), name
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().view(-1).view(torch.uint8)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -216,6 +222,13 @@ def change_adapter(workshop: Workshop, change: str) -> None:
         tensors[f"base_model.model.{target}"] = torch.zeros(size)
     elif change == "no LoRA":
         tensors["base_model.model.lm_head.weight"] = tensors[name].clone()
+    elif change == "another magnitude":
+        publish_adapter(workshop, peft.LoraConfig(target_modules="all-linear", use_dora=True))
+        shutil.copytree(workshop.work / "adapter", scratch, dirs_exist_ok=True)
+        tensors = load_file(scratch / "adapter_model.safetensors")
+        start = name.replace("lora_A.weight", "lora_magnitude_vector")
+        own = next(each for each in tensors if each.startswith(start))
+        tensors[own] = tensors[own][:-1].contiguous()
     elif change == "not finite":
         tensors[name][0, 0] = float("nan")
     save_file(tensors, scratch / "adapter_model.safetensors")
@@ -237,6 +250,10 @@ def change_adapter(workshop: Workshop, change: str) -> None:
         ("in full, not there", "replaces other.weight, which the base's files do not have"),
         ("in full, and a pair", "replaces model.layers.1.mlp.up_proj.weight, which it also chang"),
         ("no LoRA", "holds base_model.model.lm_head.weight, which is no part of a LoRA pair"),
+        (
+            "another magnitude",
+            "magnitudes for model.layers.1.mlp.up_proj.weight have the shape (127",
+        ),
         ("not finite", "model.layers.1.mlp.up_proj.weight is not finite"),
     ],
 )
@@ -252,6 +269,19 @@ def test_an_adapter_that_does_not_fit_is_refused(
     assert "merged-b2" not in workshop.published()
     if change != "not finite":
         assert not list(workshop.work.glob(".writing-*"))
+
+
+@pytest.mark.parametrize("part", ["pairs", "replacements"])
+def test_integers_of_a_base_are_refused_from_its_header(tmp_path: Path, part: str) -> None:
+    name = "model.layers.0.mlp.up_proj"
+    save_file({f"{name}.weight": torch.zeros(8, 4, dtype=torch.int8)}, tmp_path / "m.safetensors")
+    a, b = (f"base_model.model.{name}.lora_{side}.weight" for side in "AB")
+    pair = {a: torch.zeros(2, 4), b: torch.zeros(8, 2)}
+    whole = {f"base_model.model.{name}.weight": torch.zeros(8, 4)}
+    save_file(pair if part == "pairs" else whole, tmp_path / adapter.WEIGHTS)
+    peft.LoraConfig(r=2, modules_to_save=["up_proj"]).save_pretrained(tmp_path)
+    with pytest.raises(NotMergeable, match=rf"^{name}.weight is I8, which nothing can be added to"):
+        adapter.read(tmp_path, read_header(tmp_path, ["m.safetensors"]), tied=False)
 
 
 @pytest.mark.parametrize("name", ["lm_head", "embed_tokens"])
@@ -521,6 +551,17 @@ def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
         made.check(name, torch.zeros_like(right))
     with pytest.raises(NotMergeable, match="would get its adapter pair twice"):
         list(made.fold(Mapped(folder / tensor.file).read(name), tensor))
+
+
+def test_a_merge_recomputes_what_it_wrote(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path
+) -> None:
+    workshop = copy_of(done, make, tmp_path)
+    name = "model.layers.0.self_attn.k_proj.weight"
+    ended = workshop.meeting(WrongSums(name=name)).run("merge", "--build", "b2")
+    assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
+    assert f"{name} was merged wrongly: row" in ended.message
+    assert "merged-b2" not in workshop.published()
 
 
 @pytest.mark.parametrize(

@@ -117,11 +117,17 @@ def test_a_prompt_of_ones_own_is_served_in_place_of_the_bases_template(
     assert prompt == ids(workshop)[0, : len(prompt)].tolist()
 
 
+@pytest.mark.parametrize(
+    ("base", "prompt_template", "start"),
+    [("plain", "auto", "<s>Below"), ("chat", "alpaca", "Below")],
+)
 def test_alpaca_is_served_with_the_prompt_that_was_trained(
-    make: MakeWorkshop, repositories: dict[str, str]
+    make: MakeWorkshop, repositories: dict[str, str], base: str, prompt_template: str, start: str
 ) -> None:
     workshop = make(
-        model={"source": repositories["plain"]}, training={"maxSteps": 1, "sequenceLength": 256}
+        model={"source": repositories[base]},
+        dataset={"promptTemplate": prompt_template},
+        training={"maxSteps": 1, "sequenceLength": 256},
     )
     workshop.stage_and_train()
     workshop.succeed("merge", "--build", "b1")
@@ -130,7 +136,7 @@ def test_alpaca_is_served_with_the_prompt_that_was_trained(
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
     assert prompt == ids(workshop)[0, : len(prompt)].tolist()
     text = tokenizer.decode(prompt)
-    assert text.startswith("<s>Below is an instruction that describes a task. Write")
+    assert text.startswith(f"{start} is an instruction that describes a task. Write")
     assert text.endswith("### Instruction:\nCapital of France (0)?\n\n### Response:\n")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_trainer.base import read_json
 from finetune_trainer.errors import NotMergeable
-from finetune_trainer.tensors import Header, read_header
+from finetune_trainer.tensors import FLOATS, Header, TensorInfo, read_header
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -67,8 +67,8 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
     """Read an adapter and check, before anything is written, that all of it fits this base.
 
     tied: whether the base's head is its embedding. Raises NotMergeable, with the tensor's name, for
-    a pair that has no base tensor, is half, has another shape, or is of a kind that does not fold
-    into a weight.
+    a pair that has no base tensor or one of integers, is half, has another shape, or is of a kind
+    that does not fold into a weight.
     """
     config = read_json(folder / CONFIG)
     _refuse_other_kinds(config)
@@ -173,6 +173,20 @@ def _refuse_misfit(pair: Pair, header: Header, base: Header) -> None:
             f"the adapter's pair for {pair.target} has the shapes {a} and {b}, the base tensor "
             f"{tensor.shape}"
         )
+    if pair.magnitude is not None and header.tensors[pair.magnitude].shape != tensor.shape[:1]:
+        raise NotMergeable(
+            f"the adapter's magnitudes for {pair.target} have the shape "
+            f"{header.tensors[pair.magnitude].shape}, the base tensor {tensor.shape}"
+        )
+    _refuse_integers(tensor)
+
+
+def _refuse_integers(tensor: TensorInfo) -> None:
+    if tensor.dtype not in FLOATS:
+        raise NotMergeable(
+            f"{tensor.name} is {tensor.dtype}, which nothing can be added to: choose a base with "
+            "16-bit weights"
+        )
 
 
 def _refuse_misplaced(
@@ -189,3 +203,4 @@ def _refuse_misplaced(
         raise NotMergeable(
             f"the adapter replaces {target} by one of shape {shape}, the base's is {tensor.shape}"
         )
+    _refuse_integers(tensor)

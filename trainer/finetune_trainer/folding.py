@@ -82,8 +82,6 @@ class Folder:
         pair = self._adapter.pairs.get(name)
         replacement = self._adapter.replacements.get(name)
         if pair is not None or replacement is not None:
-            if tensor.dtype not in FLOATS:
-                raise NotMergeable(f"{name} is {tensor.dtype}: nothing can be added to it")
             if name in self.applied:
                 raise NotMergeable(f"{name} would get its adapter pair twice")
             self.applied.add(name)
