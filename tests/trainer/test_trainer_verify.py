@@ -1,5 +1,6 @@
 """The verification against a small real server: what is honest passes, each fault is caught."""
 
+import argparse
 import asyncio
 import json
 import os
@@ -45,23 +46,29 @@ def served(
     return Served(model=model.to(dtype).eval(), tokenizer=tiny.tokenizer())
 
 
+def command_line(
+    workshop: Workshop, url: str, port: int, *, build: str = "b1", **options: str
+) -> argparse.Namespace:
+    arguments = {
+        "--config": f"{workshop.folder}/job.json",
+        "--work": str(workshop.work),
+        "--build": build,
+        "--model": "tiny",
+        "--endpoint": url,
+        "--port": str(port),
+        **{f"--{name}": value for name, value in options.items()},
+    }
+    return verify.parser().parse_args([word for each in arguments.items() for word in each])
+
+
 async def verified(
     workshop: Workshop, server: Served, port: int, *, build: str = "b1", **options: str
 ) -> Verdict:
     """Run the verification until it is ready; raises Mismatch."""
     async with serving(server) as url:
-        arguments = {
-            "--config": f"{workshop.folder}/job.json",
-            "--work": str(workshop.work),
-            "--build": build,
-            "--model": "tiny",
-            "--endpoint": url,
-            "--port": str(port),
-            **{f"--{name}": value for name, value in options.items()},
-        }
-        parsed = verify.parser().parse_args([word for each in arguments.items() for word in each])
         stop = asyncio.Event()
-        running = asyncio.create_task(verify.run(parsed, stop))
+        told = command_line(workshop, url, port, build=build, **options)
+        running = asyncio.create_task(verify.run(told, stop))
         try:
             async with aiohttp.ClientSession() as session:
                 while not running.done():
@@ -140,6 +147,13 @@ async def test_the_base_with_its_adapter_passes(builds: Workshop, unused_port: i
     server = Served(model=model, tokenizer=tiny.tokenizer())
     verdict = await verified(builds, server, unused_port, mode="adapter", dtype="float32")
     assert verdict.outcome == "Verified", verdict
+    layers = [each for each in model.modules() if isinstance(each, peft.tuners.lora.LoraLayer)]
+    usual = layers[0].scaling["default"]
+    for factor in (0.0, 0.5, 2.0):
+        for layer in layers:
+            layer.scaling["default"] = factor * usual
+        with pytest.raises(Mismatch, match="not the tuned model"):
+            await verified(builds, server, unused_port, mode="adapter", dtype="float32")
 
 
 def zero(name: str) -> Change:
@@ -225,6 +239,26 @@ async def test_another_chat_template_is_caught(done: Workshop, unused_port: int)
         await verified(done, server, unused_port)
 
 
+async def test_rows_that_cannot_be_asked_for_are_scored_all_the_same(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int
+) -> None:
+    """Rows with tool calls, say; where there are no others, the verdict tells that."""
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    final, scratch = copy.work / FOLDER, copy.work / "changed"
+    found = manifest.read(final)
+    final.rename(scratch)
+    document = json.loads((scratch / FILE).read_text())
+    for row in document["rows"]:
+        row |= {"messages": None, "text": None, "promptIds": None}
+    (scratch / FILE).write_text(json.dumps(document))
+    manifest.publish(scratch, final, kind=found.kind, key=found.key, facts=found.facts)
+    verdict = await verified(copy, served(done), unused_port)
+    assert verdict.outcome == "Verified"
+    assert "no row could be sent as a request" in verdict.message
+    assert "no row" not in (await verified(done, served(done), unused_port)).message
+
+
 async def test_a_model_that_learned_nothing_is_inconclusive(
     make: MakeWorkshop, unused_port: int
 ) -> None:
@@ -255,6 +289,24 @@ async def test_a_server_that_starts_slowly_and_stumbles(done: Workshop, unused_p
     server.starting, server.broken = 2, 1
     verdict = await verified(done, server, unused_port)
     assert verdict.outcome == "Verified"
+
+
+async def test_a_server_that_was_restarted_is_compared_again(
+    done: Workshop, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "WATCH_SECONDS", 0.02)
+    server = served(done)
+    async with serving(server) as url, aiohttp.ClientSession() as session:
+        told = command_line(done, url, unused_port)
+        running = asyncio.create_task(verify.run(told, asyncio.Event()))
+        status = 0
+        while status != 200:
+            assert not running.done()
+            status, _ = await get(session, f"http://127.0.0.1:{unused_port}/readyz")
+            await asyncio.sleep(0.02)
+        server.model, server.starting = load(done.work / "base", dtype=torch.float32), 2
+        with pytest.raises(Mismatch, match="not the tuned model"):
+            await asyncio.wait_for(running, 60)
 
 
 async def test_a_server_that_takes_short_sequences_only(done: Workshop, unused_port: int) -> None:

@@ -76,6 +76,8 @@ async def score(endpoint: Endpoint, reference: Reference, build: Build) -> Verdi
         )
     else:
         message = f"the tuned model is served ({numbers})"
+    if all(row.prompt_ids is None for row in reference.rows):
+        message += "; no row could be sent as a request, so that tokens were not compared"
     return Verdict(
         outcome=found_out.outcome,
         message=message,

@@ -1,0 +1,82 @@
+"""Which build is served: what its folders' manifests say, and what does not belong together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_verify import mounted
+from finetune_verify.build import Build, find
+from finetune_verify.errors import Mismatch
+from finetune_verify.judgement import APART, MERGED
+
+
+def publish(folder: Path, kind: str, *, key: str = "r1", digest: str = "", **facts: Any) -> None:
+    folder.mkdir(exist_ok=True)
+    document = {"kind": kind, "key": key, "digest": digest, "facts": facts, "files": []}
+    (folder / mounted.MANIFEST).write_text(json.dumps(document))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A volume with one build and the base, whose weights are in float32."""
+    publish(tmp_path / "base", "base")
+    (tmp_path / "base" / "config.json").write_text('{"torch_dtype": "float32"}')
+    publish(tmp_path / "adapter", "adapter", digest="a1")
+    publish(tmp_path / "merged-b1", "merged", adapter="a1", base="dequantized", dtype="float16")
+    publish(tmp_path / "reference", "reference", key="r1 a1", adapter="a1")
+    return tmp_path
+
+
+def found(work: Path, *, dtype: str = "auto", mode: Any = "merged") -> Build:
+    return find(work, revision="r1", build="b1", mode=mode, dtype=dtype)
+
+
+def test_number_formats_of_weights_and_arithmetic(work: Path) -> None:
+    merged = found(work)
+    assert (merged.base, merged.dtypes, merged.paths) == (
+        "dequantized",
+        ("float16", "float16"),
+        MERGED,
+    )
+    assert found(work, dtype="float32").dtypes == ("float16", "float32")
+    assert {each.path.name for each in merged.folders} == {"merged-b1", "reference"}
+    beside = found(work, mode="adapter")
+    # vLLM computes in 16 bits with a base of 32.
+    assert (beside.base, beside.dtypes, beside.paths) == (
+        "original",
+        ("float32", "bfloat16"),
+        APART,
+    )
+    assert {each.path.name for each in beside.folders} == {"base", "adapter", "reference"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind", "changes", "said"),
+    [
+        ("merged-b1", "merged", {"adapter": "a2"}, "merged-b1/ was made of another adapter"),
+        ("reference", "reference", {"adapter": "a2"}, "reference/ was made of another adapter"),
+        ("adapter", "adapter", {"digest": "a1", "key": "r2"}, "belongs to revision r2, not to r1"),
+        ("merged-b1", "base", {}, "merged-b1/ holds base, not merged"),
+        ("merged-b1", "merged", {"adapter": "a1", "dtype": "float8"}, "'float8' is none of"),
+    ],
+)
+def test_what_does_not_belong_together(
+    work: Path, folder: str, kind: str, changes: dict[str, Any], said: str
+) -> None:
+    publish(work / folder, kind, **{"base": "original", **changes})
+    with pytest.raises(Mismatch, match=said):
+        found(work)
+
+
+def test_an_unreadable_reference_is_told_without_its_rows(work: Path) -> None:
+    scores = {"base": [-2.0], "tuned": [-1.0], "rounded": [-1.0]}
+    row = {"ids": [1, 2], "spans": [[1, 2]], "dequantized": scores, "original": scores}
+    document = {"rows": [row | {"later": "a secret"}], "heldOut": False}
+    (work / "reference" / "reference.json").write_text(json.dumps(document))
+    with pytest.raises(
+        Mismatch, match=r"reference\.json cannot be read: .*rows\.0\.later"
+    ) as refused:
+        mounted.read_reference(work)
+    assert "secret" not in str(refused.value)
