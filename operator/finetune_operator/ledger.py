@@ -75,12 +75,19 @@ class Ledger:
         self._change(revision, volume=volume)
 
     def lose_volume(self, revision: str, reason: str) -> None:
-        """Note that what the revision's stages made is gone: each has to be done again."""
+        """Note that what the revision's stages made is gone: each has to be done again.
+
+        What their pods still report is of that volume, too, so they are forgotten.
+        """
         present = self.revision(revision)
+        over = {"outcome": "Stopped", "reason": reason, "message": None}
         stages = [
-            attempt.model_copy(update={"outcome": "Stopped", "reason": reason, "message": None})
-            if attempt.outcome in ("Starting", "Running", "Completed")
-            else attempt
+            attempt.model_copy(
+                update={
+                    "pod": None,
+                    **(over if attempt.outcome in ("Starting", "Running", "Completed") else {}),
+                }
+            )
             for attempt in present.stages
         ]
         self._change(revision, stages=stages, volume=None, gpu_seconds_lost=present.gpu_seconds)

@@ -37,6 +37,9 @@ def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, 
     now = _measured(seen, revision)
     if job is not None:
         now |= _reported(job, seen)
+    if attempt.pod is None and attempt.outcome in ("Stopped", "Failed"):
+        # What it spent was on a volume that is gone, and is counted as such.
+        now.pop("gpuSeconds", None)
     counters = {name: getattr(attempt, name) or 0 for name in restarts.COUNTERS}
     now |= {name: count for name, count in counters.items() if count or name in before}
     now["restarts"] = sum(counters.values())

@@ -1,15 +1,88 @@
 """What the attempts at a stage have from each other, with the real Job controller between them."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration import kubelet
-from tests.integration.controlplane import wait_until
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from tests.integration import kubelet, operatorprocess
+from tests.integration.controlplane import ControlPlane, free_ports, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_operator_with_controllers import all_well, live
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
+
+BUDGET = "--max-gpu-seconds"
+
+
+class Trainer:
+    """The train pods of a job, and where each is asked how far it is.
+
+    What they have spent is on their volume, as the real one's ``usage.json`` is; one that has spent
+    what it was given ends. ``prelude`` tells an operator at which port they answer.
+    """
+
+    def __init__(self, place: Namespace) -> None:
+        self.place = place
+        self.budgets: list[int] = []
+        """What each pod was given, in GPU-seconds."""
+        self._spent: Counter[str] = Counter()
+        self._known: set[str] = set()
+        registry = CollectorRegistry()
+        Gauge("finetune_global_step", "", registry=registry).set(3)
+        self._told = Gauge("finetune_gpu_seconds_total", "", registry=registry)
+        (port,) = free_ports(1)
+        self._server, _ = start_http_server(port, "127.0.0.1", registry)
+        self.prelude = f"from finetune_operator import progress; progress.PORT = {port}"
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def spend(self, seconds: int) -> None:
+        """Wait for another train pod, with what is before it, and let it spend GPU-seconds."""
+        new: list[dict[str, Any]] = []
+
+        def begins() -> bool:
+            for pod in self.place.items("pods"):
+                if pod["metadata"]["uid"] not in self._known:
+                    self._known.add(pod["metadata"]["uid"])
+                    if kubelet.stage_of(pod) == "train":
+                        new.append(pod)
+                    else:
+                        kubelet.report(self.place, pod, all_well(kubelet.stage_of(pod)))
+            return bool(new)
+
+        wait_until("another pod trains", begins)
+        (pod,), (claim,) = new, self.place.items("persistentvolumeclaims")
+        arguments = pod["spec"]["containers"][0]["args"]
+        self.budgets.append(int(arguments[arguments.index(BUDGET) + 1]))
+        volume = claim["metadata"]["uid"]
+        self._spent[volume] += seconds
+        self._told.set(self._spent[volume])
+        status = kubelet.running() | {"podIP": "127.0.0.1"}
+        if self._spent[volume] >= self.budgets[-1]:
+            status = kubelet.failed(
+                "train",
+                code=85,
+                reason="BudgetExceeded",
+                message=f"{self._spent[volume]} GPU seconds are spent",
+                gpu_seconds=self._spent[volume],
+            )
+        kubelet.report(self.place, pod, status)
+
+
+@pytest.fixture
+def trainer(place: Namespace) -> Iterator[Trainer]:
+    """What trains in the namespace."""
+    found = Trainer(place)
+    yield found
+    found.close()
 
 
 def edit(place: Namespace, **changes: Any) -> None:
@@ -50,3 +123,65 @@ def test_a_merge_out_of_memory_gets_more_of_it_once(
     attempts = {each["stage"]: each["attempt"] for each in record["stages"]}
     assert attempts == {"stage": 1, "train": 1, "merge": 3, "serve": 1}
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+
+
+def test_gpu_seconds_are_counted_over_all_attempts(
+    control_plane: ControlPlane, place: Namespace, trainer: Trainer, tmp_path: Path
+) -> None:
+    """A pod without a node goes at once and takes along what it would have said at its end."""
+
+    def starts() -> AbstractContextManager[OperatorProcess]:
+        return operatorprocess.operator(control_plane, tmp_path, prelude=trainer.prelude)
+
+    def is_spent(seconds: int) -> None:
+        wait_until(
+            f"{seconds} s are spent",
+            lambda: place.job()["status"].get("training", {}).get("gpuSeconds") == seconds,
+        )
+
+    def delete_the_job() -> None:
+        """As ``kubectl delete job`` does, which takes the pod along."""
+        (job,) = of_stage(place, "jobs", "train")
+        path = place.path("jobs", job["metadata"]["name"])
+        place.plane.delete(f"{path}?propagationPolicy=Background")
+
+    def made() -> dict[str, set[str]]:
+        kinds = ("jobs", "pods", "deployments")
+        return {kind: {each["metadata"]["uid"] for each in place.items(kind)} for kind in kinds}
+
+    place.submit(spec={"runPolicy": {"maxGpuSeconds": 600}})
+    with starts() as first:
+        trainer.spend(100)
+        is_spent(100)
+        delete_the_job()
+        trainer.spend(80)
+        is_spent(180)
+        edit(place, suspend=True)
+        wait_until("nothing trains", lambda: not of_stage(place, "pods", "train"))
+        first.process.kill()
+    edit(place, suspend=False)
+    with starts() as second:
+        trainer.spend(70)
+        is_spent(250)
+        (claim,) = place.items("persistentvolumeclaims")
+        place.plane.delete(place.path("persistentvolumeclaims", claim["metadata"]["name"]))
+        trainer.spend(20)
+        is_spent(270)
+        delete_the_job()
+        trainer.spend(340)
+        wait_until("it is stalled", lambda: bool(place.condition("Stalled")))
+        assert place.condition("Stalled")["reason"] == place.reason() == "BudgetExceeded"
+        is_spent(610)
+        # What the volume that is gone had seen, no trainer can know.
+        assert trainer.budgets == [600, 600, 600, 350, 350]
+        second.settled()
+        before = made()
+        assert before["deployments"] == set()
+    with starts() as third:
+        third.settled()
+        assert third.metric("controller_runtime_reconcile_total") >= 1
+        assert (made(), place.reason()) == (before, "BudgetExceeded")
+        edit(place, runPolicy={"maxGpuSeconds": 1200})
+        trainer.spend(30)
+        is_spent(640)
+        assert trainer.budgets[-1] == 950

@@ -11,6 +11,7 @@ from tests.unit.operator.core.steps import (
     TRAINED,
     delete,
     edit,
+    run,
     run_all,
     running,
     serve,
@@ -20,6 +21,7 @@ from tests.unit.operator.core.steps import (
 )
 from tests.unit.operator.core.story import Case, Step, expected, tell
 
+from finetune_api.exitcodes import ExitCode
 from finetune_operator.children import names
 
 STAGING = "Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-"
@@ -359,6 +361,21 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
     cluster.progress = Progress(global_step=1, max_steps=9, gpu_seconds=50.0)
     cluster.settle()
     assert cluster.status["training"]["gpuSeconds"] == 350
+
+
+@pytest.mark.parametrize("code", [0, ExitCode.BUDGET_EXCEEDED], ids=["trained", "failed"])
+def test_what_a_pod_still_says_of_a_lost_volume_is_not_counted_twice(code: int) -> None:
+    cluster = Cluster()
+    STAGED(cluster)
+    outcome = "failed" if code else "completed"
+    run("train", code, workload.message("train", outcome, gpuSeconds=300.0))(cluster)
+    cluster.settle()
+    assert cluster.status["training"]["gpuSeconds"] == 300
+    delete(names.VOLUME, "demo-R")(cluster)
+    settle_all(cluster)
+    STAGED(cluster)
+    settle_all(cluster)
+    assert cluster.status["training"]["gpuSeconds"] == 300
 
 
 def test_an_orphan_gets_its_volume_only_once_nothing_else_trains() -> None:
