@@ -321,8 +321,9 @@ async def test_the_api_key(
 ) -> None:
     server = served(done)
     server.key = "secret"
-    with pytest.raises(Mismatch, match="refused with 401"):
+    with pytest.raises(Mismatch, match="refused with 401") as refused:
         await verified(done, server, unused_port)
+    assert "Refused" not in str(refused.value), "no word of a row leaves the volume"
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     assert (await verified(done, server, unused_port)).outcome == "Verified"
 

@@ -49,7 +49,8 @@ class Served:
             self.starting -= 1
             return web.Response(status=503 if self.starting >= 0 else 200)
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
-            return web.json_response({"error": "Unauthorized"}, status=401)
+            # Validation repeats what it refuses; so does this.
+            return web.json_response({"error": f"Refused: {await request.text()}"}, status=401)
         body = await request.json()
         if request.path == "/tokenize":
             tokens = self.tokens(body)

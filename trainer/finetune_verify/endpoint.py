@@ -89,8 +89,8 @@ class Endpoint:
                 if response.status >= 500:
                     raise Unavailable(f"{route} answered {response.status}")
                 if response.status >= 400:
-                    text = " ".join((await response.text()).split())[:300]
-                    raise Mismatch(f"{route} refused with {response.status}: {text}")
+                    # Not what it says: that may repeat the row, which no status may hold.
+                    raise Mismatch(f"{route} refused with {response.status}")
                 return await response.json()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"{route}: {type(error).__name__}") from error
