@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_trainer import shards
 from finetune_trainer.shards import Progress, Shard, reserve, writing
 
 SIZE = 4096
@@ -21,6 +22,26 @@ def test_a_shard_of_which_a_piece_is_missing_is_refused(tmp_path: Path) -> None:
     with writing(tmp_path / SHARD.name, SHARD) as writer:
         writer.write(bytes(SIZE))
     assert (tmp_path / SHARD.name).stat().st_size == SHARD.size
+
+
+def test_a_large_shard_is_brought_to_disk_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No signal is heeded while a file is flushed: what is left for its end must be little."""
+    monkeypatch.setattr(shards, "SYNC_EVERY", 2 * SIZE)
+    synced: list[int] = []
+    flush = os.fdatasync
+
+    def recorded(descriptor: int) -> None:
+        flush(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fdatasync", recorded)
+    large = Shard(name=SHARD.name, header=SHARD.header, entries={}, data=5 * SIZE)
+    with writing(tmp_path / SHARD.name, large) as writer:
+        for _ in range(5):
+            writer.write(bytes(SIZE))
+    assert synced == [8 + 2 * SIZE, 8 + 4 * SIZE]
 
 
 def test_room_is_found_for_all_of_a_file_at_once(tmp_path: Path) -> None:
