@@ -193,7 +193,8 @@ class Controller:
             return left
         now = self.clock()
         known, outdated = self.views.begin(key)
-        seen = await observe(self.kube, *key, self.scrape, before=known, kinds=outdated)
+        before = known.seen if known else None
+        seen = await observe(self.kube, *key, self.scrape, before=before, kinds=outdated)
         plan = None if seen is None else self._plan(seen, now)
         missing = DECISIVE - outdated
         if seen is not None and plan is not None and missing and self._dares(seen, plan):
@@ -207,7 +208,7 @@ class Controller:
             self._forget(key)
         self._uids[key] = uid
         self.seen[key] = fingerprint(seen)
-        view = View(seen=seen)
+        view = View(seen=seen, known=known)
         refused = self._refused.get(key)
         intended = plan
         if refused is not None and plan.actions:
@@ -222,12 +223,12 @@ class Controller:
         if self._refused.pop(key, None) is not None and plan is not intended:
             self.queue.add(key)
             plan = replace(plan, requeue_after=None)
-        before, self.seen[key] = self.seen[key], fingerprint(view.seen)
+        begun, self.seen[key] = self.seen[key], fingerprint(view.seen)
         if plan.requeue_after is None:
             self.views.forget(key)
         else:
             # What was done is seen at once, and so the ledger says it.
-            acted = bool(view.outdated) or before != self.seen[key]
+            acted = bool(view.outdated) or begun != self.seen[key]
             wait = 0.0 if acted else EARLIEST * plan.requeue_after
             self.views.keep(key, view, due=time.monotonic() + wait)
             if acted:

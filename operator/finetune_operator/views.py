@@ -10,13 +10,14 @@ A view may be too old to act on. What depends on that is with the ``controller``
 to do more than write a status reads ``DECISIVE`` first.
 
 Views are kept packed, and only of jobs that are looked at again without an event: one at rest is
-forgotten, and so is one whose look did not end well.
+forgotten, and so is one whose look did not end well. A look at a job that trains changes the job
+alone; what it owns, nine tenths of a view, is packed again only where something of it has changed.
 """
 
 import dataclasses
 import json
 import zlib
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,11 +33,21 @@ What else a job owns has one fixed name: to create it twice, or to apply an old 
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a look begins with."""
+
+    seen: Observed
+    children: bytes
+    """All of it but the job, as it was kept."""
+
+
 @dataclass(kw_only=True)
 class View:
     """What a look sees, kept up with what it writes."""
 
     seen: Observed
+    known: Known | None = None
     outdated: set[str] = field(default_factory=set)
     """Kinds of which more has changed than the answers tell."""
 
@@ -57,7 +68,8 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kept:
-    packed: bytes
+    job: bytes
+    children: bytes
     versions: frozenset[int]
     outdated: frozenset[str]
     due: float
@@ -88,7 +100,7 @@ class Views:
         kept = self._kept.get(key)
         return 0.0 if kept is None or self._outdated(key, kept) else max(0.0, kept.due - now)
 
-    def begin(self, key: Key) -> tuple[Observed | None, Set[str]]:
+    def begin(self, key: Key) -> tuple[Known | None, Set[str]]:
         """Begin a look: return what is known, and the kinds that have to be read.
 
         It is known no longer, then, until ``keep``.
@@ -96,7 +108,12 @@ class Views:
         kept = self._kept.pop(key, None)
         outdated = EVERYTHING if kept is None else self._outdated(key, kept)
         self._told[key] = set()
-        return (None if kept is None else _unpacked(kept.packed)), outdated
+        if kept is None:
+            return None, outdated
+        children = _unpacked(kept.children).items()
+        lists: dict[str, Any] = {name: tuple(found) for name, found in children}
+        seen = Observed(job=_unpacked(kept.job), **lists)
+        return Known(seen=seen, children=kept.children), outdated
 
     def keep(self, key: Key, view: View, *, due: float) -> None:
         """End a look that went well. due: when the next one is to follow, whatever happens.
@@ -113,7 +130,8 @@ class Views:
             if any(_goes(view.seen.job, each) for each in getattr(view.seen, LISTS[kind]))
         }
         self._kept[key] = _Kept(
-            packed=_packed(view.seen),
+            job=_packed(_without_managers(view.seen.job)),
+            children=_children(view),
             versions=frozenset(version_of(each) for children in watched for each in children),
             outdated=frozenset(view.outdated | unwatched),
             due=due,
@@ -143,16 +161,21 @@ def _goes(job: Object, child: Object) -> bool:
     return "deletionTimestamp" in child["metadata"] or left_by_an_earlier_job(job, child)
 
 
-def _packed(seen: Observed) -> bytes:
-    lists = {name: [_without_managers(e) for e in getattr(seen, name)] for name in LISTS.values()}
-    text = json.dumps({"job": _without_managers(seen.job), **lists}, separators=(",", ":"))
-    return zlib.compress(text.encode(), level=5)
+def _children(view: View) -> bytes:
+    known = view.known
+    lists = {name: getattr(view.seen, name) for name in LISTS.values()}
+    if known is not None and all(getattr(known.seen, name) is lists[name] for name in lists):
+        return known.children
+    return _packed({name: [*map(_without_managers, lists[name])] for name in lists})
 
 
-def _unpacked(packed: bytes) -> Observed:
-    parts: dict[str, Any] = json.loads(zlib.decompress(packed))
-    lists: dict[str, Any] = {name: tuple(parts[name]) for name in LISTS.values()}
-    return Observed(job=parts["job"], **lists)
+def _packed(what: Mapping[str, Any]) -> bytes:
+    return zlib.compress(json.dumps(what, separators=(",", ":")).encode(), level=5)
+
+
+def _unpacked(packed: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(zlib.decompress(packed))
+    return found
 
 
 def _without_managers(each: Object) -> Object:

@@ -1,6 +1,7 @@
 """Every field of the recipe reaches the library that it is meant for."""
 
 import json
+import re
 import time
 import urllib.request
 from pathlib import Path
@@ -14,7 +15,7 @@ import transformers
 from pydantic import BaseModel
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.faults import Ampere, without_unsloth
+from tests.trainer.faults import Ampere, adapters_tell_their_inputs, without_unsloth
 from tests.trainer.workshop import Workshop
 from tests.unit.api.leaves import LEAVES
 from trl.trainer.sft_config import SFTConfig
@@ -242,6 +243,19 @@ def test_deterministic_algorithms_are_chosen(make: MakeWorkshop, backend: str) -
         training={"maxSteps": 1, "deterministic": True, "advanced": {"backend": backend}}
     )
     assert "deterministic algorithms only" in workshop.stage_and_train().log
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+@pytest.mark.parametrize("compute", ["bfloat16", "float32"])
+def test_the_adapter_computes_in_the_type_that_is_named(
+    make: MakeWorkshop, backend: str, compute: str
+) -> None:
+    """On a CPU, PEFT would copy each layer's input to float32, and autocast round it back."""
+    advanced = {"backend": backend, "quantization": {"computeDtype": compute}}
+    workshop = make(training={"maxSteps": 1, "advanced": advanced})
+    workshop.succeed("stage")
+    log = workshop.meeting(adapters_tell_their_inputs).succeed("train").log
+    assert set(re.findall(r"an adapter is given torch\.(\w+)", log)) == {compute}
 
 
 def test_what_unsloth_would_change_on_a_cpu_stays(make: MakeWorkshop) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.operator.memory import MemoryKube, child, job
 
+import finetune_operator.views
 from finetune_operator.observe import observe, reread
 from finetune_operator.state import LISTS, Observed
 from finetune_operator.views import DECISIVE, EVERYTHING, View, Views, version_of
@@ -30,6 +31,11 @@ def outdated(views: Views) -> set[str]:
     return set(views.begin(KEY)[1])
 
 
+def known(views: Views) -> Observed | None:
+    begun, _ = views.begin(KEY)
+    return None if begun is None else begun.seen
+
+
 async def nothing(address: str, port: int) -> str | None:
     raise AssertionError(f"{address} was asked")
 
@@ -43,7 +49,57 @@ def test_what_was_seen_is_known_but_for_who_wrote_which_field() -> None:
     managed = {**pod(), "metadata": {**pod()["metadata"], "managedFields": [{"manager": "m"}]}}
     views.begin(KEY)
     views.keep(KEY, View(seen=Observed(**{**vars(seen), "pods": (managed,)})), due=0)
-    assert views.begin(KEY)[0] == seen
+    assert known(views) == seen
+
+
+@given(
+    looks=st.lists(
+        st.lists(st.tuples(st.sampled_from(["FineTuneJob", *LISTS]), VERSIONS), max_size=2)
+    )
+)
+def test_a_look_knows_what_the_one_before_it_saw_and_wrote(
+    looks: list[list[tuple[str, str]]],
+) -> None:
+    """Whether all of it is packed again, or only the job."""
+    views, seen = Views(), Observed(job=job())
+    views.begin(KEY)
+    views.keep(KEY, View(seen=seen), due=0)
+    for writes in looks:
+        begun, _ = views.begin(KEY)
+        assert begun is not None
+        assert begun.seen == seen
+        view = View(seen=begun.seen, known=begun)
+        for kind, version in writes:
+            answer = job(version=version) if kind == "FineTuneJob" else child(kind, "c")
+            answer["metadata"] |= {"uid": f"uid-{kind}", "resourceVersion": version}
+            view.wrote(kind, answer)
+        views.keep(KEY, view, due=0)
+        seen = view.seen
+    assert known(views) == seen
+
+
+def test_what_a_job_owns_is_packed_again_only_where_it_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed: list[set[str]] = []
+    usual = finetune_operator.views._packed
+
+    def recorded(what: dict[str, Any]) -> bytes:
+        packed.append(set(what))
+        return usual(what)
+
+    monkeypatch.setattr(finetune_operator.views, "_packed", recorded)
+    views = Views()
+    looked(views, pod())
+    for answer in (job(a=1), pod("2")):
+        begun, _ = views.begin(KEY)
+        assert begun is not None
+        view = View(seen=begun.seen, known=begun)
+        packed.clear()
+        view.wrote(answer["kind"], answer)
+        views.keep(KEY, view, due=0)
+        assert (set(LISTS.values()) in packed) == (answer["kind"] == "Pod")
+        assert set(job()) in packed
 
 
 def test_a_look_that_did_not_end_well_leaves_nothing() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_trainer import SFTTrainer
@@ -29,6 +30,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 
     def run(self) -> None:
         """Train from the order's checkpoint, or from the beginning, to the end."""
+        # Autocast chooses the types. PEFT asks for CUDA's alone, and on a CPU would make a float32
+        # copy of every layer's input, which autocast then rounds back.
+        with disable_input_dtype_casting(self.model, active=self.args.bf16 or self.args.fp16):
+            self._run()
+
+    def _run(self) -> None:
         checkpoint = self.order.checkpoint
         step = checkpoint.step if checkpoint else 0
         self.monitor.begin(step)
