@@ -117,7 +117,7 @@ def _rolled_out(tuning: Tuning, rollout: Rollout, computed: str) -> tuple[str, .
     """Roll out one build; return its line of the table. Raises NotInTime where it is refused."""
     what = f"{rollout.mode} {rollout.base} {rollout.weights}, in {computed}, {rollout.rollout}"
     print(f"==> {what}", flush=True)
-    before = tuning.status().get("serving", {}).get("build")
+    before = tuning.status().get("verification", {}).get("pod")
     began = time.monotonic()
     with gpus.advertised(tuning.cluster, 2 if rollout.rollout == KEEP else 1):
         if before is None:
@@ -145,14 +145,17 @@ def _rolled_out(tuning: Tuning, rollout: Rollout, computed: str) -> tuple[str, .
 
 
 def _verification(now: Any, *, other_than: str | None) -> Any:
-    """Return what was verified of the build that serves, once that is another one."""
+    """Return what was verified of the pod that serves, once that is another one.
+
+    Not every edit makes a build: an adapter that is computed in another type keeps its own.
+    """
     ready = condition(now, "Ready")
     build = now.get("serving", {}).get("build")
     found = now.get("verification", {})
     fits = (
         ready is not None
         and ready["status"] == "True"
-        and build not in (None, other_than)
+        and found.get("pod") not in (None, other_than)
         and found.get("build") == build == now.get("build")
     )
     return found if fits else None
