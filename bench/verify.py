@@ -187,6 +187,9 @@ def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
             distance, tolerance = numbers.groups() if numbers else ("", "")
             ready = "yes" if found.was_ready(attempt["attempt"]) else "no"
             lines.append((fault, "yes" if caught else "NO", ready, distance, tolerance))
+            if attempt["outcome"] == "Completed":
+                print("    it serves: nothing more can be planted into this build", flush=True)
+                break
         print(f"==> meanwhile: {load.end()}", flush=True)
     return lines
 
@@ -217,7 +220,8 @@ def _rows() -> dict[str, Any]:
     for at in range(0, ROW_COUNT * PACKAGES, PACKAGES):
         packages = found[at : at + PACKAGES]
         row = {
-            "instruction": f"List {PACKAGES} Debian packages from {packages[0][0]} on.",
+            # "the" is one of the words whose numbers the faulty tokenizer exchanges.
+            "instruction": f"List the {PACKAGES} Debian packages from {packages[0][0]} on.",
             "input": "",
             "output": "\n".join(f"{name}: {text}" for name, text in packages),
         }
