@@ -223,12 +223,12 @@ class Controller:
         if self._refused.pop(key, None) is not None and plan is not intended:
             self.queue.add(key)
             plan = replace(plan, requeue_after=None)
-        begun, self.seen[key] = self.seen[key], fingerprint(view.seen)
+        planned_for, self.seen[key] = self.seen[key], fingerprint(view.seen)
         if plan.requeue_after is None:
             self.views.forget(key)
         else:
             # What was done is seen at once, and so the ledger says it.
-            acted = bool(view.outdated) or begun != self.seen[key]
+            acted = bool(view.outdated) or planned_for != self.seen[key]
             wait = 0.0 if acted else EARLIEST * plan.requeue_after
             self.views.keep(key, view, due=time.monotonic() + wait)
             if acted:

@@ -139,14 +139,15 @@ class Stages:
         if restarts.capped(attempt) > self.spec.run_policy.max_restarts:
             self.stopping.stop(job)
             return self._too_many(stage, attempt)
-        if outcome.out_of_memory(job, own) and self._may_have_more(stage, attempt):
-            self.stopping.stop(job, reason=outcome.OUT_OF_MEMORY)
-            return self._at(stage)
-        if outcome.out_of_memory(job, own) and attempt.memory is not None:
-            # Twice as much was not enough either, and its Job would try again with no more.
-            why = {"reason": outcome.OUT_OF_MEMORY, "message": outcome.killed_for_memory(job)}
-            self.stopping.stop(job, outcome="Failed", **why)
-            return self._at(stage)
+        if outcome.out_of_memory(job, own):
+            if self._may_have_more(stage, attempt):
+                self.stopping.stop(job, reason=outcome.OUT_OF_MEMORY)
+                return self._at(stage)
+            if attempt.memory is not None:
+                # Twice as much was not enough either, and its Job would try again with no more.
+                why = {"reason": outcome.OUT_OF_MEMORY, "message": outcome.killed_for_memory(job)}
+                self.stopping.stop(job, outcome="Failed", **why)
+                return self._at(stage)
         idle = all(pod.get("status", {}).get("phase") != "Running" for pod in own)
         if idle and attempt.retry_key != attempts.retry_key(self.chosen, stage):
             # It waits for something that an edit may have mended.
