@@ -5,6 +5,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def main() -> None:
         if name in sys.argv[1:2]:
             importlib.import_module(f"bench.{name}").add_arguments(command)
     options = parser.parse_args()
+    # Told to end, it takes down what it has started: operators, etcd, `kubectl proxy`.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     measured = importlib.import_module(f"bench.{options.command}").measure(options)
     text = f"Machine: {importlib.import_module('bench.machine').words()}.\n\n{measured}"
     print(text)

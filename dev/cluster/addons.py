@@ -32,6 +32,12 @@ def start(helper_image: str) -> None:
     _start_provisioner(helper_image)
 
 
+def wait_for_account() -> None:
+    """Wait for the account that pods run as; none is taken before a controller has made it."""
+    client = kubectl.local()
+    client.kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=50s")
+
+
 def apply_roles() -> None:
     """The roles alone: the firewall must read policies before anything else runs."""
     kubectl.local().apply(*_roles())

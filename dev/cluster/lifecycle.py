@@ -79,6 +79,7 @@ def _start(helper: str) -> None:
     with phase("start DNS and volumes"):
         addons.start(helper)
         control_plane.wait()
+        addons.wait_for_account()
     for name in cleanup.ORDER:
         if processes.alive(name) is None:
             raise NotReady(f"{name} ended", log=processes.log_file(name))

@@ -224,18 +224,18 @@ class Controller:
             self.queue.add(key)
             plan = replace(plan, requeue_after=None)
         planned_for, self.seen[key] = self.seen[key], fingerprint(view.seen)
+        acted = bool(view.outdated) or planned_for != self.seen[key]
         if plan.requeue_after is None:
             self.views.forget(key)
         else:
             # What was done is seen at once, and so the ledger says it.
-            acted = bool(view.outdated) or planned_for != self.seen[key]
             wait = 0.0 if acted else EARLIEST * plan.requeue_after
             self.views.keep(key, view, due=time.monotonic() + wait)
             if acted:
                 self.queue.add_after(key, SETTLE_SECONDS)
         FLEET.saw(key, seen.pods, plan.status)
-        if writes:
-            reason = ready_reason(plan.status)
+        reason = ready_reason(plan.status)
+        if acted or reason != ready_reason(seen.job.get("status", {})):
             logger.info("reconciled", extra={"reason": reason, "writes": writes})
         return plan.requeue_after
 

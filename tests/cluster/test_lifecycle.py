@@ -59,8 +59,6 @@ def echo_in_pod(client: kubectl.Client, *, seconds: float) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def running() -> None:
     cluster("up")
-    # A cluster that has just begun refuses pods until its controllers have made this account.
-    kubectl.local().kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=60s")
 
 
 def test_up_reuses_what_runs() -> None:

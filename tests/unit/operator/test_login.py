@@ -1,0 +1,106 @@
+"""Where the API server is, and through which proxy it is reached."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import web
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from finetune_operator import login
+from finetune_operator.transport import Transport
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def kubeconfig(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, server: str, **more: str
+) -> Configuration:
+    """Return what is read of a kubeconfig with this server."""
+    named = {"name": "a", "cluster": {"server": server, **more}}
+    context = {"name": "a", "context": {"cluster": "a", "user": "a"}}
+    users = [{"name": "a", "user": {"token": "t"}}]
+    file = folder / "kubeconfig"
+    parts = {"clusters": [named], "contexts": [context], "users": users, "current-context": "a"}
+    file.write_text(yaml.safe_dump(parts))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    configuration = Configuration()
+    asyncio.run(login.read(configuration))
+    return configuration
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxy"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, "http://proxy.example:3128"),
+        ({"HTTP_PROXY": "http://proxy.example:3128"}, None),
+        ({"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "api.example"}, None),
+        ({"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": ".example,10.0.0.1"}, None),
+        (
+            {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "other.example"},
+            "http://proxy.example:3128",
+        ),
+    ],
+)
+def test_the_environment_names_the_proxy(
+    environment: dict[str, str],
+    proxy: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert kubeconfig(tmp_path, monkeypatch, "https://api.example:6443").proxy == proxy
+
+
+def test_the_proxy_of_a_kubeconfig_comes_before_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    own = {"proxy-url": "http://own.example:3128"}
+    found = kubeconfig(tmp_path, monkeypatch, "https://api.example:6443", **own)
+    assert found.proxy == "http://own.example:3128"
+
+
+def test_requests_go_through_the_proxy_with_its_password_and_without_netrc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("machine api.example login someone password other\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked: list[tuple[str, str | None, str | None]] = []
+
+    async def proxied(request: web.BaseRequest) -> web.Response:
+        headers = request.headers
+        asked.append(
+            (str(request.url), headers.get("Authorization"), headers.get("Proxy-Authorization"))
+        )
+        return web.json_response({"kind": "Status"})
+
+    async def run() -> None:
+        runner = web.ServerRunner(web.Server(proxied))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:secret@127.0.0.1:{port}")
+        await login.read(configuration := Configuration())
+        transport = Transport(ApiClient(configuration))
+        try:
+            await transport.call("GET", "/version")
+        finally:
+            await transport.close()
+            await runner.cleanup()
+
+    kubeconfig(tmp_path, monkeypatch, "http://api.example")
+    asyncio.run(run())
+    assert asked == [("http://api.example/version", "Bearer t", "Basic dXNlcjpzZWNyZXQ=")]
