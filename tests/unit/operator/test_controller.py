@@ -32,13 +32,14 @@ class StubPlanner:
 
     failure: Exception | None = None
     requeue_after: float | None = 15.0
+    step = 1
 
     def plan(self, seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
         if self.failure is not None:
             raise self.failure
         wanted = child("ConfigMap", "c")
         return Plan(
-            status={"ledger": 1, "conditions": [condition("Staging")]},
+            status={"step": self.step, "conditions": [condition("Staging")]},
             actions=() if seen.configmaps else (Create(object=wanted),),
             requeue_after=self.requeue_after,
         )
@@ -113,6 +114,18 @@ async def test_a_job_is_looked_at_again_when_the_plan_says(rig: Rig) -> None:
     rig.delays.clear()
     assert await rig.look() == "requeue_after"
     assert rig.delays == [pytest.approx(15, rel=0.05)]
+
+
+async def test_progress_is_no_line_of_the_log_but_what_was_done_is(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "finetune_operator.controller")
+    await rig.look()
+    assert [record.message for record in caplog.records] == ["reconciled"]
+    caplog.clear()
+    rig.planner.step = 2
+    await rig.look()
+    assert (rig.status_writes(), caplog.records) == (2, [])
 
 
 async def test_what_a_look_did_is_seen_at_once_and_without_a_read(rig: Rig) -> None:
@@ -203,7 +216,7 @@ async def test_a_refusal_is_reported_once_and_tried_again_slowly(rig: Rig) -> No
     rig.refuse(Terminal("exceeded quota: gpu", reason="QuotaExceeded"))
     assert await rig.look() == "error"
     assert rig.reason() == "QuotaExceeded"
-    assert rig.kube.objects["FineTuneJob", "a", "demo"]["status"]["ledger"] == 1
+    assert rig.kube.objects["FineTuneJob", "a", "demo"]["status"]["step"] == 1
     assert rig.delays == [30]
     before = rig.status_writes()
     await rig.look()
