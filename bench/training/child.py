@@ -1,8 +1,9 @@
-"""One training in a process of its own: ``child.py (ours|trl|unsloth) JOB WORK [CAP]``.
+"""One training in a process of its own: ``child.py (ours|trl|unsloth)[-float32] JOB WORK [CAP]``.
 
 ``ours`` is the trainer's own command. ``trl`` and ``unsloth`` are what their documentation shows,
-with the same settings on the same tokens. All print a line a step, which is what is timed, and at
-the end the most GPU memory that was taken. CAP: bytes of GPU memory that may be used.
+with the same settings on the same tokens; ``-float32`` has them keep the adapter in float32, as
+ours is, which TRL makes bfloat16. All print a line a step, which is what is timed, and at the end
+the most GPU memory that was taken. CAP: bytes of GPU memory that may be used.
 """
 
 import json
@@ -28,7 +29,8 @@ def _ours(config: str, work: str) -> int:
     return trainer(["train", "--config", config, "--work", work])
 
 
-def _plain(library: str, config: Path, work: Path) -> int:
+def _plain(who: str, config: Path, work: Path) -> int:
+    library, _, kept_in = who.partition("-")
     recipe = json.loads(config.read_text())["training"]
     print("importing", flush=True)
     if library == "unsloth":
@@ -84,6 +86,10 @@ def _plain(library: str, config: Path, work: Path) -> int:
         processing_class=transformers.AutoTokenizer.from_pretrained(work / "base"),
         callbacks=[Steps()],
     )
+    if kept_in == "float32":
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     trainer.train()
     return 0
 

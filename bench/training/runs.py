@@ -19,6 +19,8 @@ from pathlib import Path
 from bench.training.workload import Staged
 
 CHILD = Path(__file__).with_name("child.py")
+IN_FLOAT32 = "-float32"
+"""After the name of a plain script: its adapter is in float32, as ours is."""
 WARM_UP = 2
 """Steps that are left out: caches fill, kernels are chosen."""
 MADE = ("adapter", "checkpoints", "reference", "plain")
@@ -71,7 +73,8 @@ def run(
 ) -> Run:
     """Train in a process, from the beginning or (not fresh) from the last checkpoint.
 
-    who: ours, trl or unsloth. kill_at: the step after which the process is killed. Raises Failed.
+    who: ours, trl or unsloth, the latter two also with ``IN_FLOAT32``. kill_at: the step after
+    which the process is killed. Raises Failed.
     """
     if fresh:
         for name in MADE:

@@ -4,8 +4,8 @@ Read by the official client (``kubernetes.aio``): ``$KUBECONFIG`` where it is se
 service account, whose token is read again every minute, else ``~/.kube/config``. kopf's own logins
 know no token file and no ``exec`` of a kubeconfig, and want the cluster's DNS to find the server.
 
-A proxy is the kubeconfig's, else the one that ``HTTPS_PROXY`` and ``NO_PROXY`` name. It is looked up
-once, here: aiohttp would ask the environment, and ``~/.netrc``, again before every request.
+A proxy is the kubeconfig's, else the one that ``HTTPS_PROXY`` and ``NO_PROXY`` name. It is looked
+up once, here: aiohttp would ask the environment, and ``~/.netrc``, again before every request.
 
 Credentials that were refused are read anew: a token in a file is exchanged long before it ends.
 """

@@ -17,7 +17,7 @@ alone; what it owns, nine tenths of a view, is packed again only where something
 import dataclasses
 import marshal
 import zlib
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,7 +169,7 @@ def _children(view: View) -> bytes:
     return _packed({name: [*map(_without_managers, lists[name])] for name in lists})
 
 
-def _packed(what: Mapping[str, Any]) -> bytes:
+def _packed(what: dict[str, Any]) -> bytes:
     # Not JSON: it takes eight times as long to write and twice as long to read.
     return zlib.compress(marshal.dumps(what), level=5)
 
@@ -179,7 +179,7 @@ def _unpacked(packed: bytes) -> dict[str, Any]:
     return found
 
 
-def _without_managers(each: Object) -> Object:
+def _without_managers(each: Object) -> dict[str, Any]:
     """Return an object without the record of who wrote which field, half of it and never read."""
     metadata = {key: value for key, value in each["metadata"].items() if key != "managedFields"}
     return {**each, "metadata": metadata}

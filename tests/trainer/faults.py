@@ -1,5 +1,6 @@
 """What a trainer process may meet, brought about inside it before its command begins."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -107,6 +108,11 @@ class AtFileOperation:
                 self.happens()
 
         sys.addaudithook(watch)
+
+
+def unreadable() -> None:
+    """A disk fails as a file is opened."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def killed() -> None:

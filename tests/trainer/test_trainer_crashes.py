@@ -18,6 +18,7 @@ from tests.trainer.faults import (
     KilledIn,
     WritesFail,
     killed,
+    unreadable,
 )
 from tests.trainer.test_trainer_resume import PACKED, RECIPE, adapter, staged
 from tests.trainer.tiny import merged
@@ -107,6 +108,19 @@ def test_a_volume_that_takes_nothing_more(
         manifest.verify(folder.parent, kind=found.kind, key=None)
     workshop.succeed("train")
     assert adapter(workshop) == adapter(packed)
+
+
+@pytest.mark.parametrize("command", ["stage", "train"])
+@pytest.mark.parametrize("file", ["base/manifest.json", "dataset/manifest.json"])
+def test_what_was_staged_cannot_be_read_for_once(
+    make: MakeWorkshop, packed: Workshop, command: str, file: str
+) -> None:
+    workshop = staged(make, packed)
+    at = AtFileOperation(volume=workshop.work / file, count=1, happens=unreadable)
+    ended = workshop.meeting(at).run(command)
+    assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
+    assert "spec.storage.storageClassName" in ended.result["message"]
+    assert {"base", "dataset"} <= set(workshop.published())
 
 
 @pytest.fixture(scope="module")

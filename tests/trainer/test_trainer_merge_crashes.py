@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.faults import SlowDigests, SlowPieces
+from tests.trainer.faults import AtFileOperation, SlowDigests, SlowPieces, unreadable
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Workshop, command
 
@@ -44,6 +44,15 @@ def content(folder: Path) -> dict[str, bytes]:
 def written(workshop: Workshop) -> list[str]:
     """What a merge that did not end well has left."""
     return [path.name for path in workshop.work.glob(".writing-*/*")]
+
+
+@pytest.mark.parametrize("file", ["base/config.json", "adapter/adapter_model.safetensors"])
+def test_what_is_merged_cannot_be_read_for_once(trained: Workshop, file: str) -> None:
+    at = AtFileOperation(volume=trained.work / file, count=1, happens=unreadable)
+    ended = trained.meeting(at).run("merge", "--build", "b1")
+    assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
+    assert "spec.storage.storageClassName" in ended.result["message"]
+    assert written(trained) == []
 
 
 @pytest.mark.parametrize(

@@ -74,15 +74,15 @@ def run(
 ) -> Result:
     """Merge a trained job, or find that this build is merged already."""
     key = f"{job.revision} {build} {dtype} {base}"
-    found = manifest.valid(layout.merged(build), kind=KIND, key=key)
-    if found is None:
-        with volume_errors_named(layout.work, "merging"):
+    with volume_errors_named(layout.work, "merging"):
+        found = manifest.valid(layout.merged(build), kind=KIND, key=key)
+        if found is None:
             request = _request(job, layout, build=build, dtype=dtype, base_kind=base, key=key)
             found = _merge(request, progress)
-        message = f"{found.facts['pairs']} adapter pairs are merged"
-    else:
-        message = "merged already"
-    layout.merging(build).unlink(missing_ok=True)
+            message = f"{found.facts['pairs']} adapter pairs are merged"
+        else:
+            message = "merged already"
+        layout.merging(build).unlink(missing_ok=True)
     progress.ratio(1.0)
     return Result(
         stage="merge",

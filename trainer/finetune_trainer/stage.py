@@ -22,12 +22,12 @@ def run(
 ) -> Result:
     """Stage a job, or find that it is staged already."""
     asked = asked or Asked()
-    found = staged(layout, job, hashes=True)
-    if found is not None:
-        return _result(*found, message="staged already")
-    backends.refuse_absent(job.training.advanced.backend)
     layout.work.mkdir(parents=True, exist_ok=True)
     with volume_errors_named(layout.work, "staging"):
+        found = staged(layout, job, hashes=True)
+        if found is not None:
+            return _result(*found, message="staged already")
+        backends.refuse_absent(job.training.advanced.backend)
         sources = stage_rows.pin(job)
         begun = stage_base.begin(
             job,
@@ -47,7 +47,7 @@ def run(
         )
         base = stage_base.finish(begun, job, layout, progress)
         dataset = stage_rows.publish(job, layout, sources, begun, rows, bill)
-    manifest.sweep(layout.work)
+        manifest.sweep(layout.work)
     progress.ratio(1.0)
     return _result(base, dataset, message=f"base and dataset are staged{said(bill)}")
 

@@ -53,22 +53,22 @@ def run(
     max_gpu_seconds: float | None = None,
 ) -> Result:
     """Train a job, or find that it is trained already."""
-    found = manifest.valid(layout.adapter, kind=KIND, key=job.revision)
-    if found is not None:
-        progress.ratio(1.0)
-        with volume_errors_named(layout.work, "recording the reference"):
+    with volume_errors_named(layout.work, "training"):
+        found = manifest.valid(layout.adapter, kind=KIND, key=job.revision)
+        if found is not None:
+            progress.ratio(1.0)
             return outcome.result(found, layout, "trained already")
-    staged = stage.staged(layout, job, hashes=False)
-    if staged is None:
-        raise ResumeRefused(
-            "the volume holds no intact base and dataset of this revision: run the stage command "
-            "again"
-        )
-    usage = Usage(layout.usage)
-    progress.retried(usage.retries)
-    with volume_errors_named(layout.work, "training"), ending(usage):
-        usage.record()
-        return _Run(job, layout, progress, stop, usage, staged, max_gpu_seconds).result()
+        staged = stage.staged(layout, job, hashes=False)
+        if staged is None:
+            raise ResumeRefused(
+                "the volume holds no intact base and dataset of this revision: run the stage "
+                "command again"
+            )
+        usage = Usage(layout.usage)
+        progress.retried(usage.retries)
+        with ending(usage):
+            usage.record()
+            return _Run(job, layout, progress, stop, usage, staged, max_gpu_seconds).result()
 
 
 class _Run:
