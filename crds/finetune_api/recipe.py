@@ -157,7 +157,8 @@ class AdvancedTraining(ApiModel):
         "batch kept.",
         None,
         edit=Edit.RETRAIN,
-        builtin="2, or 1 where the effective batch is odd",
+        builtin="the largest that is estimated to fit the card; 2 on an unknown one, or 1 where "
+        "the effective batch is odd",
         ge=1,
         le=1024,
     )

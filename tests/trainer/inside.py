@@ -252,3 +252,41 @@ def packed_against_separate(
             float((mixed - separate).abs().max()),
         )
     return found
+
+
+def unsloth_kernel(module: str, chosen: str) -> str:
+    """Return the kernel of a model whose attention is of a module, where Unsloth chooses one."""
+    import sys
+    from types import SimpleNamespace
+
+    import torch
+
+    from finetune_trainer.backends.unsloth import attention
+
+    def forward(self: Any) -> None:
+        """Attend."""
+
+    forward.__module__ = module
+    layer = type("LlamaAttention", (torch.nn.Module,), {"forward": forward})
+    model = torch.nn.Sequential(layer())
+    model.config = SimpleNamespace(_attn_implementation="eager")
+    choice = SimpleNamespace(select_attention_backend=lambda packed: chosen)
+    sys.modules["unsloth.utils.attention_dispatch"] = choice  # type: ignore[assignment]
+    return attention(SimpleNamespace(packed=True), model)  # type: ignore[arg-type]
+
+
+def kernel_refusal(wanted: str, kernel: str) -> str:
+    """Return what is said where a library trains with a kernel; nothing where that is fine."""
+    from types import SimpleNamespace
+
+    from finetune_trainer.backends import sft
+    from finetune_trainer.errors import InvalidSpec
+
+    advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")
+    order: Any = SimpleNamespace(recipe=SimpleNamespace(advanced=advanced))
+    library = sft.Library(load=lambda *_: None, adapt=lambda *_: None, attention=lambda *_: kernel)
+    try:
+        sft._kernel(order, library, None)
+    except InvalidSpec as refused:
+        return str(refused)
+    return ""

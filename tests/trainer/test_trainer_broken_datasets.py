@@ -406,6 +406,30 @@ def measured() -> Iterator[list[int]]:
     risen.append(memory("VmHWM") - before)
 
 
+def same(text: str, count: int) -> pa.DictionaryArray:
+    """The same text ``count`` times, stored once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), [text])
+
+
+def test_a_text_that_many_rows_share_is_unpacked_by_turns(tmp_path: Path) -> None:
+    write(tmp_path, "a.parquet", parquet({"text": same("a" * 500_000, 4000)}, store_schema=False))
+    with measured() as risen:
+        rows = [
+            len(row.values["text"]) for row in readers.read(tmp_path / "a.parquet", "a.parquet")
+        ]
+    assert rows == [500_000] * 4000
+    assert risen[0] < MOST_MEMORY
+
+
+def test_a_row_of_parquet_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    texts = pa.ListArray.from_arrays([0, 1, 4001], same("a" * 500_000, 4001))
+    write(tmp_path, "a.parquet", parquet({"text": texts}, store_schema=False))
+    said = "row 2 of a.parquet is longer than the 16 MiB that a row may have"
+    with measured() as risen, pytest.raises(DatasetInvalid, match=said):
+        list(readers.read(tmp_path / "a.parquet", "a.parquet"))
+    assert risen[0] < MOST_MEMORY
+
+
 @pytest.mark.parametrize(
     ("file", "content", "said", "way_out"),
     [pytest.param(*case[1:], id=case[0]) for case in FILES],

@@ -13,10 +13,10 @@ import pytest
 import torch
 import transformers
 from pydantic import BaseModel
-from tests.trainer import tiny
+from tests.trainer import inside, tiny
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.faults import Ampere, adapters_tell_their_inputs, without_unsloth
-from tests.trainer.workshop import Workshop
+from tests.trainer.workshop import Server, Workshop
 from tests.unit.api.leaves import LEAVES
 from trl.trainer.sft_config import SFTConfig
 
@@ -26,8 +26,10 @@ from finetune_api.recipe import Optimizer, Training
 from finetune_trainer import device as devices
 from finetune_trainer import progress
 from finetune_trainer.backends import Order, trl, words
+from finetune_trainer.backends.sft import is_out_of_memory
 from finetune_trainer.device import Device
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.estimate import cards
 from finetune_trainer.ladder import Rung
 from finetune_trainer.tokens import Tokens
 
@@ -324,6 +326,87 @@ def test_attention(wanted: str, device: Device, expected: str) -> None:
         for without in (CPU, T4):
             with pytest.raises(InvalidSpec, match="set it to auto or sdpa"):
                 devices.check(chosen, without)
+
+
+@pytest.mark.parametrize(
+    ("advanced", "card", "installed", "said"),
+    [
+        ({}, "NVIDIA-A10G", False, None),
+        ({}, None, False, None),
+        ({}, "Tesla-T4", True, "Tesla-T4 has no bfloat16"),
+        ({"quantization": {"computeDtype": "float16"}}, "Tesla-T4", True, None),
+        ({"attnImplementation": "flash_attention_2"}, "NVIDIA-A10G", True, None),
+        ({"attnImplementation": "flash_attention_2"}, None, True, None),
+        ({"attnImplementation": "flash_attention_2"}, None, False, "set it to auto or sdpa"),
+        (
+            {
+                "attnImplementation": "flash_attention_2",
+                "quantization": {"computeDtype": "float16"},
+            },
+            "Tesla-T4",
+            True,
+            "Tesla-T4 or this image",
+        ),
+    ],
+)
+def test_what_the_card_that_will_train_cannot_do_is_refused_before_it_is_asked_for(
+    advanced: dict[str, Any],
+    card: str | None,
+    installed: bool,
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    found = cards.find(card) if card else None
+    assert card is None or found is not None
+    if said is None:
+        devices.check_ahead(recipe(advanced=advanced), found)
+        return
+    with pytest.raises(InvalidSpec, match=said):
+        devices.check_ahead(recipe(advanced=advanced), found)
+
+
+def test_a_kernel_that_is_not_there_is_refused_in_staging(make: MakeWorkshop) -> None:
+    workshop = make(training={"advanced": {"attnImplementation": "flash_attention_2"}})
+    ended = workshop.run("stage")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "or use an image that has flash-attn" in ended.message
+    assert workshop.published() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "chosen", "kernel"),
+    [
+        ("unsloth.models.llama", "xformers", "xformers"),
+        ("unsloth.models.llama", "sdpa", "sdpa"),
+        ("unsloth.models.llama", "flash_varlen", "flash_attention_2"),
+        ("transformers.models.llama", "xformers", "eager"),
+    ],
+)
+def test_unsloths_own_attention_is_what_it_chooses(
+    servers: dict[str, Server], module: str, chosen: str, kernel: str
+) -> None:
+    assert inside.ask(servers["unsloth"], inside.unsloth_kernel, module, chosen) == kernel
+
+
+def test_a_kernel_that_would_not_train_is_refused(servers: dict[str, Server]) -> None:
+    said = inside.ask(servers["trl"], inside.kernel_refusal, "sdpa", "xformers")
+    assert "attnImplementation is sdpa, but unsloth would train with xformers" in said
+    assert inside.ask(servers["trl"], inside.kernel_refusal, "auto", "xformers") == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", False),
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_a_card_without_memory_by_any_name(error: str, full: bool) -> None:
+    assert is_out_of_memory(RuntimeError(error)) is full
+    assert is_out_of_memory(torch.OutOfMemoryError(error))
 
 
 @pytest.mark.parametrize(("installed", "kernel"), [(True, "flash_attention_2"), (False, "sdpa")])

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.trainer.hub import Hub
 from tests.trainer.workshop import Ended, Running, Server, command
 
 from finetune_api import API_VERSION, KIND
@@ -23,7 +26,7 @@ TRAINING: dict[str, Any] = {
 class Station:
     """One folder with a manifest and what comes of it."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Server | None, folder: Path) -> None:
         self.server, self.folder, self.work = server, folder, folder / "work"
 
     def write(
@@ -38,11 +41,15 @@ class Station:
         job = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "own"}, "spec": spec}
         (self.folder / "finetune.yaml").write_text(yaml.safe_dump_all([*others, job]))
 
+    @property
+    def arguments(self) -> list[str]:
+        return ["run", "-f", f"{self.folder}/finetune.yaml", "--work", str(self.work)]
+
     def start(self) -> Running:
-        arguments = ["run", "-f", f"{self.folder}/finetune.yaml", "--work", str(self.work)]
         log = self.folder / "log"
         log.write_text("")
-        process = self.server.start(command, arguments, {}, str(log))
+        assert self.server is not None
+        process = self.server.start(command, self.arguments, {}, str(log))
         return Running(process=process, folder=self.folder)
 
     def run(self) -> Ended:
@@ -105,3 +112,39 @@ def test_rows_of_a_configmap_in_the_same_file(
     assert "8 of evaluation.dataset to evaluate on" in ended.log
     reference = manifest.read(station.work / "reference").facts
     assert reference["evaluation"]["rows"] == 8
+
+
+LOADED_FIRST = """
+import sys
+from finetune_trainer import backends
+
+usual = backends.load
+
+def load(name):
+    backends.load = usual
+    early = {"transformers", "peft", "trl"} & set(sys.modules)
+    return sys.exit(f"{early} came before {name}") if early else usual(name)
+
+backends.load = load
+from finetune_trainer.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_unsloth_comes_before_the_libraries_that_it_changes(
+    hub: Hub, repositories: dict[str, str], tmp_path: Path
+) -> None:
+    station = Station(None, tmp_path)
+    advanced = TRAINING["advanced"] | {"backend": "unsloth"}
+    station.write(repositories["chat"], repositories["rows"], maxSteps=2, advanced=advanced)
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADED_FIRST, *station.arguments],
+        env=os.environ | {"HF_ENDPOINT": hub.url} | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    facts = manifest.read(station.work / "adapter").facts
+    assert facts["backend"] == "unsloth"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from finetune_api.recipe import Training
 from finetune_trainer.errors import InvalidSpec, Transient
+from finetune_trainer.estimate.cards import Card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +58,49 @@ def refuse_fallback() -> None:
 
 def check(recipe: Training, device: Device) -> None:
     """Refuse a recipe that this device cannot compute."""
-    compute = recipe.advanced.quantization.compute_dtype
-    if compute == "bfloat16" and not device.has_bfloat16:
-        raise InvalidSpec(
-            f"{device.name} has no bfloat16: set training.advanced.quantization.computeDtype to "
-            "float16, or place the job on an Ampere or later card"
-        )
-    if attention(recipe, device) == "flash_attention_2" and not flash_attention_usable(device):
-        raise InvalidSpec(
-            f"training.advanced.attnImplementation is flash_attention_2, but {device.name} or this "
-            "image does not have it: set it to auto or sdpa"
-        )
+    if _computes_bfloat16(recipe) and not device.has_bfloat16:
+        raise _no_bfloat16(device.name)
+    if _wants_flash_attention(recipe) and not flash_attention_usable(device):
+        raise _no_flash_attention(device.name)
+
+
+def check_ahead(recipe: Training, card: Card | None) -> None:
+    """Refuse, in staging, what neither this image nor the card that will train can compute.
+
+    card: None for one that no label names.
+    """
+    old = card is not None and not card.is_ampere
+    name = "the card" if card is None else card.name
+    if _computes_bfloat16(recipe) and old:
+        raise _no_bfloat16(name)
+    if _wants_flash_attention(recipe) and (old or not _flash_attention_installed()):
+        raise _no_flash_attention(name)
+
+
+def _computes_bfloat16(recipe: Training) -> bool:
+    return recipe.advanced.quantization.compute_dtype == "bfloat16"
+
+
+def _no_bfloat16(name: str) -> InvalidSpec:
+    return InvalidSpec(
+        f"{name} has no bfloat16: set training.advanced.quantization.computeDtype to float16, or "
+        "place the job on an Ampere or later card"
+    )
+
+
+def _wants_flash_attention(recipe: Training) -> bool:
+    return recipe.advanced.attn_implementation == "flash_attention_2"
+
+
+def _no_flash_attention(name: str) -> InvalidSpec:
+    return InvalidSpec(
+        f"training.advanced.attnImplementation is flash_attention_2, but {name} or this image does "
+        "not have it: set it to auto or sdpa, or use an image that has flash-attn"
+    )
 
 
 def attention(recipe: Training, device: Device) -> str:
-    """Return the attention kernel for transformers."""
+    """Return the attention kernel to ask the libraries for."""
     wanted = recipe.advanced.attn_implementation
     if wanted != "auto":
         return wanted
@@ -81,7 +110,11 @@ def attention(recipe: Training, device: Device) -> str:
 
 def flash_attention_usable(device: Device) -> bool:
     """Tell whether FlashAttention-2 is installed and runs on this card."""
-    return device.capability >= (8, 0) and importlib.util.find_spec("flash_attn") is not None
+    return device.capability >= (8, 0) and _flash_attention_installed()
+
+
+def _flash_attention_installed() -> bool:
+    return importlib.util.find_spec("flash_attn") is not None
 
 
 def uses_tf32(recipe: Training, device: Device) -> bool:

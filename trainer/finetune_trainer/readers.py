@@ -142,11 +142,20 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            size = _batch_rows(file.metadata, name)
+            size, texts = _batch_rows(file.metadata, name), _texts(file.metadata)
+        # As dictionaries: a text that is stored once for many rows stays one until its row's turn.
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
             for batch in file.iter_batches(batch_size=size):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(file=name, number=number, values=values)
+                for piece in _pieces(batch):
+                    if _unpacked(piece) > bounded.LONGEST_ROW:
+                        raise DatasetInvalid(
+                            f"row {number + 1} of {name} is longer than the "
+                            f"{bounded.LONGEST_ROW >> 20} MiB that a row may have: remove it, or "
+                            "the columns that are not trained on"
+                        )
+                    for values in piece.to_pylist():
+                        number += 1
+                        yield Row(file=name, number=number, values=values)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())[:200]
         raise DatasetInvalid(
@@ -176,6 +185,42 @@ def _batch_rows(metadata: Any, name: str) -> int:
             )
         largest = max(largest, mean)
     return max(1, min(BATCH_ROWS, BATCH_BYTES // largest))
+
+
+def _texts(metadata: Any) -> list[str]:
+    """Return the paths of the columns that hold text."""
+    columns = (metadata.schema.column(at) for at in range(len(metadata.schema)))
+    return [each.path for each in columns if each.physical_type == "BYTE_ARRAY"]
+
+
+def _pieces(batch: Any) -> Iterator[Any]:
+    """Yield a batch in parts that unpack to ``bounded.LONGEST_ROW`` bytes, or are one row."""
+    if batch.num_rows <= 1 or _unpacked(batch) <= bounded.LONGEST_ROW:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _pieces(batch.slice(0, half))
+    yield from _pieces(batch.slice(half))
+
+
+def _unpacked(found: Any) -> int:
+    """Return the bytes of a batch's or an array's values, each text counted as often as it is."""
+    import pyarrow
+    import pyarrow.compute  # type: ignore[import-untyped]
+
+    if isinstance(found, pyarrow.RecordBatch | pyarrow.StructArray):
+        parts = found.columns if isinstance(found, pyarrow.RecordBatch) else found.flatten()
+        return sum(map(_unpacked, parts))
+    if isinstance(found, pyarrow.DictionaryArray):
+        lengths = pyarrow.compute.binary_length(found.dictionary).take(found.indices)
+        return int(pyarrow.compute.sum(lengths).as_py() or 0)
+    if isinstance(found, pyarrow.ListArray | pyarrow.LargeListArray | pyarrow.MapArray):
+        # Not by `flatten`: it writes each text of a dictionary out.
+        begin, end = found.offsets[0].as_py(), found.offsets[len(found)].as_py()
+        of_map = isinstance(found, pyarrow.MapArray)
+        parts = (found.keys, found.items) if of_map else (found.values,)
+        return sum(_unpacked(part[begin:end]) for part in parts)
+    return int(found.nbytes)
 
 
 _ABSENT: Any = object()

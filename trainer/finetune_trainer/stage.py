@@ -9,7 +9,7 @@ from typing import Any
 from finetune_api.job import JobConfig
 from finetune_api.result import Result
 from finetune_api.status import EvaluationData
-from finetune_trainer import backends, manifest, stage_base, stage_estimate, stage_rows
+from finetune_trainer import backends, device, manifest, stage_base, stage_estimate, stage_rows
 from finetune_trainer.errors import volume_errors_named
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import Asked
@@ -28,6 +28,7 @@ def run(
         if found is not None:
             return _result(*found, message="staged already")
         backends.refuse_absent(job.training.advanced.backend)
+        device.check_ahead(job.training, asked.card)
         sources = stage_rows.pin(job)
         begun = stage_base.begin(
             job,

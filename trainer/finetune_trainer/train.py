@@ -51,8 +51,12 @@ def run(
     stop: StopRequest,
     *,
     max_gpu_seconds: float | None = None,
+    begun: float = 0.0,
 ) -> Result:
-    """Train a job, or find that it is trained already."""
+    """Train a job, or find that it is trained already.
+
+    begun: the age of this process, in seconds, from which on its GPU is counted.
+    """
     with volume_errors_named(layout.work, "training"):
         found = manifest.valid(layout.adapter, kind=KIND, key=job.revision)
         if found is not None:
@@ -64,7 +68,7 @@ def run(
                 "the volume holds no intact base and dataset of this revision: run the stage "
                 "command again"
             )
-        usage = Usage(layout.usage)
+        usage = Usage(layout.usage, begun=begun)
         progress.retried(usage.retries)
         with ending(usage):
             usage.record()

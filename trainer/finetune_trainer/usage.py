@@ -1,7 +1,8 @@
 """What a job's training has cost and how often it was begun again: a small file on its volume.
 
 A GPU is held from the moment the pod's process starts, so the clock starts with the process and not
-with the first step. A kill loses at most what passed since the last write.
+with the first step; less what a process did before, that stages as well (``workstation``). A kill
+loses at most what passed since the last write.
 """
 
 import json
@@ -30,12 +31,16 @@ def process_age() -> float:
 
 
 class Usage:
-    """GPU seconds so far. ``gpus`` is how many this process holds."""
+    """GPU seconds so far. ``gpus`` is how many this process holds.
 
-    def __init__(self, path: Path, *, gpus: int = 1) -> None:
+    begun: the age of the process, in seconds, at which it began to hold them.
+    """
+
+    def __init__(self, path: Path, *, gpus: int = 1, begun: float = 0.0) -> None:
         """Read what earlier attempts have spent; the last one's end is this one's cause."""
         self._path = path
         self._gpus = gpus
+        self._begun = begun
         before = _read(path)
         self._before = _number(before.get("gpuSeconds"))
         found = before.get("retries")
@@ -49,7 +54,7 @@ class Usage:
     @property
     def gpu_seconds(self) -> float:
         """Seconds of this and all earlier attempts, times the GPUs held."""
-        return self._before + process_age() * self._gpus
+        return self._before + (process_age() - self._begun) * self._gpus
 
     def record(self, *, at_most_every: float = 0.0) -> float:
         """Write the present figure, unless it was written ``at_most_every`` s ago; return it."""

@@ -48,6 +48,10 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     file = specfile.read(options.file)
     job, layout = file.job(), Layout(work=options.work)
     _claim(layout.work, job)
+    from finetune_trainer import backends
+
+    # Unsloth changes the libraries that staging imports, and must come before them.
+    backends.load(job.training.advanced.backend)
     for kind in get_args(Kind):
         os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", os.environ.get("HF_TOKEN", ""))
     _lay_out_configmap(file, layout.work, "dataset", job.dataset)
@@ -85,10 +89,10 @@ def _stage(
             asked=Asked(card=_card(), serving=_served(spec), merges=file.merges),
         )
     if name == "train":
-        from finetune_trainer import train
+        from finetune_trainer import train, usage
 
-        budget = spec.run_policy.max_gpu_seconds
-        return train.run(job, layout, progress, stop, max_gpu_seconds=budget)
+        budget, begun = spec.run_policy.max_gpu_seconds, usage.process_age()
+        return train.run(job, layout, progress, stop, max_gpu_seconds=budget, begun=begun)
     from finetune_trainer import merge
 
     return merge.run(

@@ -58,7 +58,7 @@ def test_the_article_comes_out_as_it_says() -> None:
     assert recipe.advanced.gradient_checkpointing is False
     assert recipe.advanced.pad_to_sequence_length is True
     assert recipe.advanced.optimizer == "paged_adamw_32bit"
-    assert recipe.advanced.attn_implementation == "flash_attention_2"
+    assert recipe.advanced.attn_implementation == "auto"
     assert (recipe.advanced.eval_steps, recipe.advanced.save_steps) == (50, 100)
     assert (recipe.advanced.logging_steps, recipe.seed) == (10, 42)
 
@@ -73,7 +73,8 @@ def test_the_article_does_not_mean_what_people_think() -> None:
     assert "in Axolotl that is off" in only(warnings, "gradient_checkpointing")
     assert "Alpaca prompt" in only(warnings, "datasets[0].type: alpaca")
     assert "two thirds more memory" in only(warnings, "lora_dropout: 0.05")
-    assert len(warnings) == 4
+    assert "as attnImplementation: auto does" in only(warnings, "flash_attention: true")
+    assert len(warnings) == 5
 
 
 def test_the_article_is_refused_for_an_a10g(
@@ -81,7 +82,7 @@ def test_the_article_is_refused_for_an_a10g(
 ) -> None:
     assert main(["import-axolotl", str(ARTICLE)]) == 0
     said = capsys.readouterr()
-    assert said.err.count("warning: ") == 4
+    assert said.err.count("warning: ") == 5
     (tmp_path / "finetune.yaml").write_text(said.out)
     (tmp_path / "config.json").write_text(json.dumps(shapes.LLAMA3_8B))
     file = str(tmp_path / "finetune.yaml")
@@ -115,6 +116,10 @@ def test_the_article_is_refused_for_an_a10g(
         ),
         ({"datasets": [{"path": "./rows.jsonl", "type": "completion"}]}, "ConfigMap"),
         ({"datasets": [{"path": "org/a", "type": "alpaca"}] * 2}, "only the first of 2"),
+        ({"attn_implementation": "flex_attention"}, "attn_implementation: flex_attention"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end: true: does not carry over"),
+        ({"overrides_of_model_config": {"rope_theta": 1}}, "overrides_of_model_config: does not"),
+        ({"early_stopping_patience": 3, "val_set_size": 0}, "needs rows that are held out"),
     ],
 )
 def test_what_does_not_carry_over_is_named(changes: dict[str, Any], words: str) -> None:
@@ -156,6 +161,18 @@ def test_what_is_no_qlora_is_refused(changes: dict[str, Any], words: str) -> Non
         ({"sdp_attention": True}, "training.advanced.attn_implementation", "sdpa"),
         ({"fp16": True}, "training.advanced.quantization.compute_dtype", "float16"),
         ({"excess_length_strategy": "truncate"}, "training.advanced.overlong", "truncate"),
+        ({"excess_length_strategy": "raise"}, "training.advanced.overlong", "refuse"),
+        (
+            {"early_stopping_patience": 3, "val_set_size": 0.1},
+            "training.advanced.early_stopping_patience",
+            3,
+        ),
+        ({"dataset_exact_deduplication": True}, "dataset.duplicates", "drop"),
+        (
+            {"chat_template": "jinja", "chat_template_jinja": "{{ messages }}"},
+            "dataset.chat_template",
+            "{{ messages }}",
+        ),
         ({"revision_of_model": "abc"}, "model.revision", "abc"),
         ({"learning_rate": "1e-5"}, "training.learning_rate", 1e-5),
         ({"eval_steps": 50}, "training.advanced.eval_steps", None),

@@ -72,16 +72,24 @@ def test_a_card_is_found_by_its_label(label: str, name: str | None) -> None:
 def test_the_largest_micro_batch_that_fits_is_picked(effective: int, length: int) -> None:
     recipe = Training(effective_batch_size=effective, sequence_length=length)
     found = bill(recipe)
-    powers = [2**at for at in range(8) if effective % 2**at == 0]
-    assert found.micro_batch in powers
+    divisors = [each for each in range(1, effective + 1) if effective % each == 0]
+    assert found.micro_batch in divisors
     assert found.micro_batch * found.accumulation == effective
     stack = STACKS[recipe.advanced.backend]
     sizes = {
         each: memory.training(LLAMA3, recipe, stack, micro_batch=each, length=length).total
-        for each in powers
+        for each in divisors
     }
     fitting = [each for each, size in sizes.items() if size <= 0.9 * A10G.memory]
     assert found.micro_batch == max(fitting, default=1)
+
+
+def test_early_stopping_keeps_one_checkpoint_more() -> None:
+    stopping = AdvancedTraining(early_stopping_patience=2)
+    adapter = memory.trained_parameters(LLAMA3, Training()) * 4
+    states = memory.optimizer_bytes(LLAMA3, Training())
+    more = bill(Training(advanced=stopping)).volume - bill(Training()).volume
+    assert more == adapter + states
 
 
 def test_a_written_micro_batch_is_never_changed() -> None:

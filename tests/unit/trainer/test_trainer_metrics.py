@@ -107,6 +107,12 @@ def test_how_an_attempt_ended_is_the_next_ones_cause(tmp_path: Path) -> None:
     assert usage.recorded(path) > 0
 
 
+def test_what_a_process_did_before_it_trained_is_not_counted(tmp_path: Path) -> None:
+    age = usage.process_age()
+    assert Usage(tmp_path / "usage.json").gpu_seconds >= age
+    assert Usage(tmp_path / "usage.json", begun=age).gpu_seconds < 1
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"gpuSeconds": "x", "retries": 3}'])
 def test_a_broken_record_begins_at_nothing(tmp_path: Path, content: str) -> None:
     path = tmp_path / "usage.json"

@@ -109,7 +109,7 @@ def _name_what_is_out_of_scope(settings: Settings) -> None:
     settings.drop("publishing does not carry over", "hub_model_id", "hub_strategy")
     settings.drop("the tokenizer stays as the model ships it", "special_tokens", "tokens")
     template = settings.take("chat_template")
-    if template not in (None, "tokenizer_default"):
+    if template not in (None, "tokenizer_default", "jinja"):
         settings.warn("chat_template", "the base's own chat template is used")
 
 

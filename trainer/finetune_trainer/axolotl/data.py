@@ -28,6 +28,11 @@ def dataset(settings: Settings, warnings: list[str]) -> dict[str, Any]:
         )
         result["promptTemplate"] = "alpaca"
     result["validationFraction"] = _validation(settings)
+    if settings.take("dataset_exact_deduplication"):
+        result["duplicates"] = "drop"
+    template = settings.take("chat_template_jinja")
+    if template and result["format"] == "messages":
+        result["chatTemplate"] = str(template)
     return result
 
 

@@ -10,7 +10,6 @@ MEANINGLESS = frozenset(
         "base_model_config",
         "model_type",
         "tokenizer_type",
-        "tokenizer_config",
         "tokenizer_use_fast",
         "is_llama_derived_model",
         "is_mistral_derived_model",
@@ -24,14 +23,12 @@ MEANINGLESS = frozenset(
         "gradient_checkpointing_kwargs",
         "auto_resume_from_checkpoints",
         "resume_from_checkpoint",
-        "load_best_model_at_end",
         "eval_batch_size",
         "eval_sample_packing",
         "eval_table_size",
         "eval_max_new_tokens",
         "shuffle_merged_datasets",
         "logging_dir",
-        "overrides_of_model_config",
     }
 )
 

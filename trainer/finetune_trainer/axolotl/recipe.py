@@ -5,6 +5,7 @@ from typing import Any, get_args
 from finetune_api.recipe import Optimizer, SavedModule, Scheduler
 from finetune_trainer.axolotl.reader import Settings
 
+OVERLONG = {"truncate": "truncate", "raise": "refuse"}
 OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
 
 
@@ -76,7 +77,8 @@ def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, An
     found = {
         "gradientCheckpointing": _checkpointing(settings),
         "padToSequenceLength": bool(settings.take("pad_to_sequence_len")),
-        "overlong": "truncate" if settings.take("excess_length_strategy") == "truncate" else None,
+        "overlong": OVERLONG.get(str(settings.take("excess_length_strategy"))),
+        "earlyStoppingPatience": _patience(settings, held_out=held_out),
         "optimizer": _optimizer(settings),
         "lrSchedulerType": _scheduler(settings),
         "warmupRatio": _warmup(settings, steps),
@@ -92,6 +94,13 @@ def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, An
     settings.take("eval_steps", "evals_per_epoch", "eval_strategy", "save_strategy")
     settings.take("evaluation_strategy", "save_total_limit")
     return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+def _patience(settings: Settings, *, held_out: bool) -> int | None:
+    patience = settings.take("early_stopping_patience")
+    if patience and not held_out:
+        settings.warn("early_stopping_patience", "needs rows that are held out: left out")
+    return int(patience) if patience and held_out else None
 
 
 def _checkpointing(settings: Settings) -> bool:
@@ -142,18 +151,22 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
 
 def _attention(settings: Settings) -> str | None:
     written = settings.take("attn_implementation")
-    flags = {
-        "flash_attention": "flash_attention_2",
-        "sdp_attention": "sdpa",
-        "eager_attention": "eager",
-    }
-    for flag, name in flags.items():
+    for flag, name in {"sdp_attention": "sdpa", "eager_attention": "eager"}.items():
         if settings.take(flag):
             written = name
     settings.drop("is not offered: the kernel is chosen by itself", "xformers_attention")
-    if written in (None, "flash_attention_2", "sdpa", "eager"):
-        return None if written is None else str(written)
-    settings.warn("attn_implementation", "is not offered: the kernel is chosen by itself")
+    settings.drop(
+        "is taken where the trainer image and the card have it, as attnImplementation: auto does",
+        "flash_attention",
+    )
+    if written in ("sdpa", "eager"):
+        return str(written)
+    if written is not None:
+        settings.warn(
+            "attn_implementation",
+            "is not written: auto takes FlashAttention-2 where the trainer image and the card have "
+            "it, PyTorch's own otherwise",
+        )
     return None
 
 

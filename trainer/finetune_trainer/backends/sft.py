@@ -57,6 +57,8 @@ class Library:
     load: Callable[[Order, Device, str], Any]
     adapt: Callable[[Order, Any], Any]
     """Gives that base a fresh adapter."""
+    attention: Callable[[Order, Any], str]
+    """Tells the kernel that computes the attention of a model."""
 
 
 def train(order: Order, monitor: Monitor, adapter: Path, library: Library) -> Trained:
@@ -66,13 +68,21 @@ def train(order: Order, monitor: Monitor, adapter: Path, library: Library) -> Tr
     """
     try:
         return _train(order, monitor, adapter, devices.detect(), library)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
         text = f"{peak / 2**30:.1f} GiB were allocated when it ran out"
         error.__traceback__ = None
     # Only now are the model and its activations unreachable.
     release_memory()
     raise TooLarge(text)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether the card had no memory left; not all libraries say it in PyTorch's class."""
+    said = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in said)
 
 
 def release_memory() -> None:
@@ -99,6 +109,7 @@ def _train(
     quantized.require(model, recipe)
     recorded = quantized.record(model)
     model = library.adapt(order, model)
+    kernel = _kernel(order, library, model)
     _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
     log(f"{trainable / 1e6:.2f} M adapter weights on {len(recorded.digests)} quantised layers")
@@ -111,9 +122,23 @@ def _train(
         step=trainer.state.global_step,
         complete=trainer.complete,
         quantized=recorded,
-        attention=attention,
+        attention=kernel,
         device=device.name,
     )
+
+
+def _kernel(order: Order, library: Library, model: Any) -> str:
+    """Return the attention kernel that trains. Raises InvalidSpec where another was written."""
+    kernel = library.attention(order, model)
+    log(f"attention is computed by {kernel}")
+    advanced = order.recipe.advanced
+    if advanced.attn_implementation not in ("auto", kernel):
+        raise InvalidSpec(
+            f"training.advanced.attnImplementation is {advanced.attn_implementation}, but "
+            f"{advanced.backend} would train with {kernel}: set it to auto, or "
+            "training.advanced.backend to trl"
+        )
+    return kernel
 
 
 def _train_in_float32(model: Any, compute: torch.dtype) -> None:

@@ -36,7 +36,7 @@ class TrlBackend:
 
     def train(self, order: Order, monitor: Monitor, adapter: Path) -> Trained:
         """Train, and save the adapter into ``adapter`` if all steps were done."""
-        return sft.train(order, monitor, adapter, sft.Library(load=_load, adapt=_adapt))
+        return sft.train(order, monitor, adapter, LIBRARY)
 
 
 def _load(order: Order, device: Device, attention: str) -> Any:
@@ -75,3 +75,10 @@ def _load(order: Order, device: Device, attention: str) -> Any:
 def _adapt(order: Order, model: Any) -> Any:
     """Return the base with a fresh adapter."""
     return peft.get_peft_model(model, words.lora_config(order.recipe))
+
+
+def _attention(order: Order, model: Any) -> str:
+    return str(model.config._attn_implementation)
+
+
+LIBRARY = sft.Library(load=_load, adapt=_adapt, attention=_attention)

@@ -6,6 +6,7 @@ imported only where it is the backend.
 
 import importlib.metadata
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class UnslothBackend:
 
     def train(self, order: Order, monitor: Monitor, adapter: Path) -> Trained:
         """Train, and save the adapter into ``adapter`` if all steps were done."""
-        return sft.train(order, monitor, adapter, sft.Library(load=_load, adapt=_adapt))
+        return sft.train(order, monitor, adapter, LIBRARY)
 
 
 def _load(order: Order, device: Device, attention: str) -> Any:
@@ -118,3 +119,24 @@ def _targets(order: Order) -> str | list[str]:
 def _checkpointing(order: Order) -> bool | str:
     on = order.recipe.advanced.gradient_checkpointing or order.rung.offload
     return "unsloth" if on else False
+
+
+def attention(order: Order, model: Any) -> str:
+    """Return the kernel that trains.
+
+    The attention that Unsloth writes itself, on a card, chooses among what is installed, whatever
+    the model was loaded with.
+    """
+    chooses = sys.modules.get("unsloth.utils.attention_dispatch")
+    own = any(
+        each.forward.__module__.startswith("unsloth.models.")
+        for each in model.modules()
+        if type(each).__name__.endswith("Attention")
+    )
+    if chooses is None or not own:
+        return str(model.config._attn_implementation)
+    chosen = str(chooses.select_attention_backend(order.packed))
+    return "flash_attention_2" if chosen.startswith("flash") else chosen
+
+
+LIBRARY = sft.Library(load=_load, adapt=_adapt, attention=attention)

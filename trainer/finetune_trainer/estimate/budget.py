@@ -15,7 +15,7 @@ USABLE = 0.9
 """Share of the card that a micro-batch may be chosen to fill: the estimate has an error."""
 UNKNOWN_CARD_MICRO_BATCH = 2
 CHECKPOINTS = 3
-"""Two that are kept and one that is being written."""
+"""Two that are kept and one that is being written; early stopping keeps the best one as well."""
 HOST_BASE = 3 * GIB
 """Python, PyTorch and CUDA's libraries in the train pod."""
 
@@ -127,22 +127,21 @@ def batch_length(recipe: Training, data: Data) -> int:
 def pick(shape: Shape, recipe: Training, *, length: int, card: Card | None) -> int:
     """Return the written micro-batch, or the largest that fits ``USABLE`` of the card.
 
-    It is a power of two that divides the effective batch, so that it can be halved later.
+    It divides the effective batch.
     """
     written = recipe.advanced.micro_batch_size
     if written is not None:
         return written
-    largest = recipe.effective_batch_size & -recipe.effective_batch_size
+    effective = recipe.effective_batch_size
+    divisors = [size for size in range(effective, 1, -1) if effective % size == 0]
     if card is None:
-        return min(UNKNOWN_CARD_MICRO_BATCH, largest)
+        return UNKNOWN_CARD_MICRO_BATCH if UNKNOWN_CARD_MICRO_BATCH in divisors else 1
     stack = STACKS[recipe.advanced.backend]
-    micro = largest
-    while micro > 1:
+    for micro in divisors:
         found = memory.training(shape, recipe, stack, micro_batch=micro, length=length)
         if found.total <= USABLE * card.memory:
-            break
-        micro //= 2
-    return micro
+            return micro
+    return 1
 
 
 def flops_of_a_token(shape: Shape, recipe: Training, *, length: int) -> float:
@@ -176,7 +175,8 @@ def volume_bytes(
     states = memory.optimizer_bytes(shape, recipe)
     base = 2 * shape.parameters if base_bytes is None else base_bytes
     merged = 2 * shape.parameters if merges else 0
-    checkpoints = CHECKPOINTS * (adapter + states)
+    best = recipe.advanced.early_stopping_patience is not None
+    checkpoints = (CHECKPOINTS + best) * (adapter + states)
     return int(base + 8 * data.all_tokens + checkpoints + adapter + merged)
 
 

@@ -20,6 +20,11 @@ class Card:
     tflops: float | None = None
 
     @property
+    def is_ampere(self) -> bool:
+        """Whether it has bfloat16 and runs FlashAttention-2: Ampere and later, no Tesla."""
+        return not self.name.startswith("Tesla-")
+
+    @property
     def gib(self) -> float:
         """Memory in GiB."""
         return self.memory / 2**30
