@@ -71,18 +71,35 @@ def gpu_wanted_since(pod: Object) -> datetime | None:
     return None
 
 
-def down_seconds(job: Object, pods: Iterable[Object], now: datetime) -> float:
+def replica_failure(deployment: Object) -> Object | None:
+    """Return a Deployment's condition that a pod of it was refused, None where none was."""
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        is_failure = (condition["type"], condition["status"]) == ("ReplicaFailure", "True")
+        if is_failure and condition.get("reason") == "FailedCreate" and observed(deployment):
+            return dict(condition)
+    return None
+
+
+def down_seconds(job: Object, deployment: Object, pods: Iterable[Object], now: datetime) -> float:
     """Return for how long the endpoint of a job has not answered, 0 where it does.
 
     pods: those that serve. One that was just created, after a scale-up for instance, has yet to
-    begin; what did not answer before it is no matter.
+    begin; what did not answer before it is no matter. Where there is none it counts from when
+    Kubernetes says that one was refused or that too few are available. (Of a single replica that
+    may be unavailable it never says the latter.)
     """
     since = [
         str(condition["lastTransitionTime"])
         for condition in job.get("status", {}).get("conditions", ())
         if (condition["type"], condition["status"]) == ("Serving", "False")
     ]
-    made = [str(pod["metadata"]["creationTimestamp"]) for pod in pods]
+    made = [str(pod["metadata"]["creationTimestamp"]) for pod in pods] or [
+        str(condition["lastTransitionTime"])
+        for condition in deployment.get("status", {}).get("conditions", ())
+        if (condition["type"], condition["status"])
+        in (("ReplicaFailure", "True"), ("Available", "False"))
+        and observed(deployment)
+    ]
     if not since or not made:
         return 0.0
     return (now - datetime.fromisoformat(max(*since, *made))).total_seconds()

@@ -44,12 +44,14 @@ def of_job(
     *,
     has_run: bool = False,
     gave_up: bool = False,
+    last_pod: str | None = None,
 ) -> Blocker | None:
     """Return what keeps a Job from running, or None.
 
     pods: the Job's own; events: those about the Job, its pods and its volume; has_run: whether
     a pod of the Job has run before, which a Job that is suspended again does not tell; gave_up:
-    whether its queue has given it up (``given_up``).
+    whether its queue has given it up (``given_up``); last_pod: when its newest known pod was
+    created, be it gone or not.
     """
     pods, events = list(pods), list(events)
     if job["spec"].get("suspend"):
@@ -58,18 +60,23 @@ def of_job(
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
     if all(outcome.pod_has_ended(pod) for pod in pods):
-        note = _note(events, job, "FailedCreate", since=waiting_since(job, pods))
-        if note is not None and "exceeded quota" in note:
-            return Blocker(
-                reason="QuotaExceeded",
-                message=f"{note}; raise the ResourceQuota, or lower spec.resources",
-            )
-        if note is not None:
-            return Blocker(
-                reason="FailedCreate",
-                message=f"{note}; it goes on once the policy, webhook or account lets the pod in",
-            )
+        since = waiting_since(job, pods, events, last_pod=last_pod)
+        note = _note(events, job, "FailedCreate", since=since)
+        return None if note is None else refused(note)
     return None
+
+
+def refused(note: str) -> Blocker:
+    """Return what keeps a pod from being created, by the API server's answer."""
+    if "exceeded quota" in note:
+        return Blocker(
+            reason="QuotaExceeded",
+            message=f"{note}; raise the ResourceQuota, or lower spec.resources",
+        )
+    return Blocker(
+        reason="FailedCreate",
+        message=f"{note}; it goes on once the policy, webhook or account lets the pod in",
+    )
 
 
 def of_pod(pod: Object, events: Iterable[Object]) -> Blocker | None:
@@ -96,22 +103,43 @@ def given_up(job: Object, events: Iterable[Object], *, before: bool) -> bool:
     return told and bool(job["spec"].get("suspend"))
 
 
-def waiting_since(job: Object, pods: Iterable[Object]) -> str:
+def waiting_since(
+    job: Object, pods: Iterable[Object], events: Iterable[Object], *, last_pod: str | None = None
+) -> str:
     """Return since when a Job waits for its newest pod to run, or for one to be created.
 
-    pods: the Job's own, oldest first. What came before is no matter: a pod that is replaced after
-    a day of training has only just begun to wait.
+    pods: the Job's own, oldest first; last_pod: when the newest that is known was created. What
+    came before is no matter: a pod that is replaced after a day of training has only just begun to
+    wait. One that is gone tells no end; its replacement waits since that was first refused.
     """
     newest = next(reversed(list(pods)), None)
     if newest is None:
-        begin = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
-        return str(begin)
-    ends = [
-        str(container["state"]["terminated"].get("finishedAt", ""))
-        for container in newest.get("status", {}).get("containerStatuses", ())
-        if outcome.pod_has_ended(newest) and "terminated" in container.get("state", {})
+        created = ""
+        ends = [str(job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"])]
+    else:
+        created = str(newest["metadata"]["creationTimestamp"])
+        if not outcome.pod_has_ended(newest):
+            return created
+        ends = [
+            str(container["state"]["terminated"].get("finishedAt", ""))
+            for container in newest.get("status", {}).get("containerStatuses", ())
+            if "terminated" in container.get("state", {})
+        ]
+    end, known = max(ends, default=""), max(created, last_pod or "")
+    return end if end > known else _first_refused(job, events, since=known)
+
+
+def _first_refused(job: Object, events: Iterable[Object], *, since: str) -> str:
+    """Return when a Job's pod was first refused after ``since``, that time where none was."""
+    times = [
+        # One that began before and goes on: when it was first seen says nothing about this pod.
+        began if (began := str(event["metadata"].get("creationTimestamp", ""))) >= since else last
+        for event in events
+        if event.get("reason") == "FailedCreate"
+        and _regarding(event).get("uid") == job["metadata"]["uid"]
+        and (last := _last_seen(event)) >= since
     ]
-    return max(ends, default="") or str(newest["metadata"]["creationTimestamp"])
+    return min(times, default=since)
 
 
 def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:

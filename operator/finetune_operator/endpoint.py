@@ -81,16 +81,29 @@ def starting(
     deployment: the build's own; restarting: whether it has answered before, at the endpoint.
     """
     pods = builds.pods_of(seen.pods, chosen.build)
+    no_pod = builds.replica_failure(deployment) if deployment is not None and not pods else None
     if restarting and deployment is not None:
         seconds = int(deployment["spec"]["progressDeadlineSeconds"])
-        if builds.down_seconds(seen.job, pods, now) > seconds:
+        if builds.down_seconds(seen.job, deployment, pods, now) > seconds:
+            see = f"see kubectl describe pod -l {names.BUILD}={chosen.build}"
+            if not pods:
+                see = f"it has no pod: see kubectl describe rs -l {names.BUILD}={chosen.build}"
+            if no_pod is not None:
+                see = diagnosis.refused(str(no_pod["message"])).message
             return Position(
                 state="stalled",
                 reason="EndpointDown",
-                message=f"the endpoint has been down for more than {seconds} s: see kubectl "
-                f"describe pod -l {names.BUILD}={chosen.build}",
+                message=f"the endpoint has been down for more than {seconds} s: {see}",
                 requeue_after=POLL_SECONDS,
             )
+    deadline = chosen.resolved.spec.run_policy.pending_deadline_seconds
+    if no_pod is not None:
+        since = datetime.fromisoformat(str(no_pod["lastTransitionTime"]))
+        return blocked(
+            diagnosis.refused(str(no_pod["message"])),
+            seconds=(now - since).total_seconds(),
+            deadline=deadline,
+        )
     for pod in pods:
         if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
             blocker := diagnosis.of_pod(pod, seen.events)
@@ -99,7 +112,7 @@ def starting(
             return blocked(
                 blocker,
                 seconds=(now - since).total_seconds(),
-                deadline=chosen.resolved.spec.run_policy.pending_deadline_seconds,
+                deadline=deadline,
             )
     reason, message = "Starting", "the endpoint is loading the model"
     if restarting:

@@ -226,9 +226,12 @@ class Stages:
             has_run=has_run or None,
             reason=diagnosis.GIVEN_UP if gave_up else None,
         )
-        since = datetime.fromisoformat(diagnosis.waiting_since(job, own))
+        events, last_pod = self.seen.events, attempt.pod_created
+        since = datetime.fromisoformat(diagnosis.waiting_since(job, own, events, last_pod=last_pod))
         seconds = (self.now - since).total_seconds()
-        blocker = diagnosis.of_job(job, own, self.seen.events, has_run=has_run, gave_up=gave_up)
+        blocker = diagnosis.of_job(
+            job, own, events, has_run=has_run, gave_up=gave_up, last_pod=last_pod
+        )
         if blocker is not None:
             deadline = self.spec.run_policy.pending_deadline_seconds
             return blocked(blocker, seconds=seconds, deadline=deadline)

@@ -197,6 +197,7 @@ def test_network_policy_lets_through_what_the_operator_does() -> None:
         53,
         53,
         9400,
+        9401,
     ]
     assert not render().all("NetworkPolicy")
 

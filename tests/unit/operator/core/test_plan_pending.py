@@ -169,6 +169,49 @@ def test_a_job_that_can_create_no_further_pod() -> None:
     assert told(cluster)[::2] == ("QuotaExceeded", "Reconciling")
 
 
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_what_a_disrupted_pod_waits_for_counts_from_its_first_refusal(failed_before: bool) -> None:
+    """The pod that was disrupted is gone; one that failed before it is kept by its Job."""
+    cluster = at("train")
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    before = event(job, "FailedCreate", "exceeded quota: before", "2029-12-31T23:59:59Z")
+    if failed_before:
+        workload.start(cluster, workload.pod_of_stage(cluster, "train"))
+        cluster.settle()
+        cluster.wait(60)
+        workload.finish(cluster, workload.pod_of_stage(cluster, "train"), 1)
+        workload.sync(cluster)
+    workload.start(cluster, workload.pod_of_stage(cluster, "train"))
+    cluster.settle()
+    cluster.wait(86_400)
+    cluster.remove(workload.pod_of_stage(cluster, "train"))
+    cluster.events = [before]
+    assert told(cluster)[::2] == ("Training", "Reconciling"), "what is older is no matter"
+    first = event(job, "FailedCreate", "exceeded quota: first", cluster.stamp())
+    cluster.events = [before, first]
+    cluster.wait(DEADLINE)
+    cluster.events += [event(job, "FailedCreate", "exceeded quota: last", cluster.stamp())]
+    reason, message, kind = told(cluster)
+    assert (reason, kind) == ("QuotaExceeded", "Reconciling")
+    assert message.startswith("exceeded quota: last; ")
+    cluster.wait(1)
+    assert told(cluster)[::2] == ("QuotaExceeded", "Stalled")
+    cluster.events = []
+    assert told(cluster)[::2] == ("Training", "Reconciling"), "nothing tells of it any more"
+
+
+def test_a_refusal_that_began_before_the_disrupted_pod_and_goes_on() -> None:
+    cluster = at("train")
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    cluster.events = [event(job, "FailedCreate", "exceeded quota", "2029-01-01T00:00:00Z")]
+    workload.start(cluster, workload.pod_of_stage(cluster, "train"))
+    cluster.settle()
+    cluster.wait(86_400)
+    cluster.remove(workload.pod_of_stage(cluster, "train"))
+    cluster.events[0]["series"] = {"lastObservedTime": cluster.stamp()}
+    assert told(cluster)[::2] == ("QuotaExceeded", "Reconciling")
+
+
 @pytest.mark.parametrize(
     ("message", "cause", "advice"),
     [

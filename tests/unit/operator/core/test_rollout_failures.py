@@ -160,6 +160,75 @@ def test_what_has_served_is_not_stopped_when_it_is_down() -> None:
     assert serves(cluster) == "False/NotAvailable"
 
 
+QUOTA = 'pods "demo-x" is forbidden: exceeded quota: gpu, requested: 1'
+POLICY = 'pods "demo-x" is forbidden: violates PodSecurity "restricted:latest"'
+
+
+def refuse_pods(cluster: Cluster, deployment: Thing, note: str) -> None:
+    """Take the pods of a Deployment away and say, as its controller does, that it gets no other."""
+    for pod in workload.pods_of(cluster, deployment):
+        cluster.remove(pod)
+    deployment["status"] = {
+        "observedGeneration": deployment["metadata"]["generation"],
+        "conditions": [
+            {
+                "type": "ReplicaFailure",
+                "status": "True",
+                "reason": "FailedCreate",
+                "message": note,
+                "lastTransitionTime": cluster.stamp(),
+            }
+        ],
+    }
+    cluster.touch(deployment)
+
+
+def ready(cluster: Cluster) -> tuple[str, str, str]:
+    """Return reason and message of Ready, and which of Reconciling and Stalled is there."""
+    conditions = {each["type"]: each for each in cluster.status["conditions"]}
+    kind = "Stalled" if "Stalled" in conditions else "Reconciling"
+    assert kind in conditions
+    return conditions["Ready"]["reason"], conditions["Ready"]["message"], kind
+
+
+@pytest.mark.parametrize(("note", "cause"), [(QUOTA, "QuotaExceeded"), (POLICY, "FailedCreate")])
+def test_a_starting_build_that_can_create_no_pod(note: str, cause: str) -> None:
+    cluster = Cluster()
+    finish_stages(cluster, 1, "stage", "train", "merge")
+    cluster.settle()
+    (deployment,) = cluster.each("Deployment")
+    refuse_pods(cluster, deployment, note)
+    cluster.wait(600)
+    cluster.settle()
+    assert ready(cluster)[::2] == (cause, "Reconciling")
+    assert ready(cluster)[1].startswith(f"{note}; ")
+    cluster.wait(1)
+    cluster.settle()
+    assert ready(cluster)[::2] == (cause, "Stalled")
+    gpus.settle(cluster, 1)
+    assert reason(cluster) == "Serving", "it recovers by itself"
+
+
+def test_a_build_that_served_and_can_create_no_pod_is_down() -> None:
+    cluster = serving(1)
+    cluster.wait(86_400)
+    (deployment,) = cluster.each("Deployment")
+    refuse_pods(cluster, deployment, QUOTA)
+    cluster.settle()
+    assert ready(cluster)[::2] == ("QuotaExceeded", "Reconciling")
+    seconds = deployment["spec"]["progressDeadlineSeconds"]
+    cluster.wait(seconds)
+    cluster.settle()
+    assert ready(cluster)[::2] == ("QuotaExceeded", "Stalled")
+    cluster.wait(1)
+    cluster.settle()
+    assert ready(cluster)[::2] == ("EndpointDown", "Stalled")
+    assert f"down for more than {seconds} s: {QUOTA}; " in ready(cluster)[1]
+    assert serves(cluster) == "False/NotAvailable"
+    gpus.settle(cluster, 1)
+    assert reason(cluster) == "Serving", "it recovers by itself"
+
+
 def test_a_build_that_is_gone_back_to_has_to_show_itself_again() -> None:
     cluster = serving(2)
     candidate(cluster)
