@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from checks import environment, plan  # noqa: E402
-from cluster import cli, surroundings  # noqa: E402
+from cluster import cli  # noqa: E402
 from cluster.errors import ClusterError  # noqa: E402
 
 COMMANDS = {
@@ -36,5 +36,4 @@ def main() -> int:
         return 130
 
 
-surroundings.prepare()
 sys.exit(main())

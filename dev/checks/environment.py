@@ -43,8 +43,7 @@ def variables() -> dict[str, str]:
 def ensure() -> None:
     """Make the environment unless it is there for exactly these constraints."""
     present = [file for file in CONSTRAINTS if file.exists()]
-    # Its programs name the folder's path, which goes with the checkout.
-    digest = hashlib.sha256(f"{sys.version} {FOLDER}".encode())
+    digest = hashlib.sha256(sys.version.encode())
     for file in [*present, OVERRIDES]:
         digest.update(file.read_bytes())
     key = digest.hexdigest()

@@ -6,8 +6,6 @@ from pathlib import Path
 # The interpreter puts this folder itself on the path; its parent makes `cluster` a package.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from cluster import surroundings  # noqa: E402
 from cluster.cli import main  # noqa: E402
 
-surroundings.prepare()
 sys.exit(main())

@@ -26,7 +26,7 @@ from cluster import (
 )
 from cluster.errors import ClusterError
 from cluster.phases import phase, say, side_by_side
-from cluster.settings import BASE_ANSWER_TOKENS, OPERATOR_NAMESPACE, OPERATOR_RELEASE
+from cluster.settings import BASE_ANSWER_TOKENS
 
 EXAMPLE = paths.REPO / "examples" / "quickstart.yaml"
 NAME, NAMESPACE = "quickstart", "default"
@@ -143,10 +143,6 @@ def _compare(
 
 def _farewell(client: kubectl.Client, ready: dict[str, Any], seconds: float) -> None:
     exports = ""
-    down = "make down"
-    if client.kubeconfig is None:
-        down = f"kubectl -n {NAMESPACE} delete ftj {NAME}; helm uninstall {OPERATOR_RELEASE}"
-        down += f" -n {OPERATOR_NAMESPACE}"
     if client.kubeconfig is not None:
         exports = (
             f"\n      export KUBECONFIG='{client.kubeconfig}'"
@@ -158,17 +154,19 @@ Done in {seconds / 60:.1f} minutes.
 
   The endpoint, inside the cluster: {ready["status"]["endpoint"]}
   From this machine:{exports}
-      kubectl -n {NAMESPACE} port-forward service/{NAME}-serve 8000 &
+      kubectl port-forward service/{NAME}-serve 8000 &
       curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{{"model": "{NAME}", "messages": [{{"role": "user", "content": "What is tmux?"}}]}}'
 
   The next job: copy examples/quickstart.yaml, give it another name, kubectl apply it, and watch:
-      kubectl -n {NAMESPACE} get ftj -w
-  (This cluster has one GPU to offer, and {NAME} serves on it: kubectl -n {NAMESPACE} delete ftj {
-            NAME
-        } first.)
+      kubectl get ftj -w
+  (This cluster has one GPU to offer, and {NAME} serves on it: kubectl delete ftj {NAME} first.)
 
-  Take it all down: {down}
+  Take it all down: {
+            "make down"
+            if client.kubeconfig
+            else f"kubectl delete ftj {NAME}; helm uninstall finetune-operator -n finetune-system"
+        }
 """
     )
     longest = sorted(phases.finished, key=lambda item: -item[1])[:12]

@@ -9,14 +9,12 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 from cluster import paths
 from cluster.errors import Unsupported
 from cluster.phases import phase
 from cluster.shell import capture, logged, run
-from cluster.surroundings import SEARCH
 
 # Debian keeps this part of Python's own library in the package python3-venv.
 VENV = os.path.join(sysconfig.get_path("stdlib"), "ensurepip")
@@ -50,8 +48,7 @@ HINT = (
     "add-apt-repository universe: buildah, netavark and docker-registry are there"
 )
 POLICY = Path("/usr/sbin/policy-rc.d")
-SERVICES = {"containerd", "docker-registry", "prometheus"}
-"""Those that come with a service of their own."""
+SEARCH = os.pathsep.join(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"])
 
 
 def _present(evidence: str) -> bool:
@@ -72,6 +69,7 @@ def ensure() -> None:
             "the local cluster needs root (containers, network, mounts)",
             hint="run it as root, or use your own cluster: make run CLUSTER=current",
         )
+    os.environ["PATH"] = os.environ.get("PATH", "") + os.pathsep + SEARCH
     _install(missing())
 
 
@@ -98,10 +96,9 @@ def _install(names: list[str]) -> None:
     log = paths.LOGS / "packages.log"
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     with phase(f"install Debian packages: {' '.join(names)}"), _no_service_starts():
-        logged(["apt-get", "update"], log, env=env, hint=HINT)
+        logged(["apt-get", "update"], log, env=env)
         command = ["apt-get", "install", "-y", "--no-install-recommends", *names]
         logged(command, log, env=env, hint=HINT)
-        _disable_services(names)
     still = sorted(set(missing()) & set(names))
     if still:
         raise Unsupported(f"installed, but not found: {' '.join(still)}", log=log)
@@ -132,13 +129,6 @@ def _no_service_starts() -> Iterator[None]:
             POLICY.unlink()
 
 
-def _disable_services(names: list[str]) -> None:
-    """Keep what came with the packages from starting with the machine, on ports that are ours."""
-    if shutil.which("systemctl"):
-        for name in SERVICES.intersection(names):
-            run(["systemctl", "disable", f"{name}.service"], check=False)
-
-
 @functools.cache
 def host_release() -> tuple[str, str]:
     """The Debian release and mirror for images built here: the host's own, if it is Debian."""
@@ -150,23 +140,9 @@ def host_release() -> tuple[str, str]:
     codename = fields.get("VERSION_CODENAME", "").strip('"')
     if fields.get("ID", "").strip('"') != "debian" or not codename:
         return "bookworm", ""
-    return codename, mirror_of(codename, capture(["apt-cache", "policy"]))
-
-
-def mirror_of(codename: str, policy: str) -> str:
-    """Return the mirror that a machine has a release of Debian from; empty for debootstrap's own.
-
-    policy: what ``apt-cache policy`` says. Cloud images name a file of mirrors, which debootstrap
-    cannot read, and other repositories may have a release of the same name.
-    """
-    lines = policy.splitlines()
-    for line, release in pairwise(lines):
+    policy = capture(["apt-cache", "policy"])
+    for line in policy.splitlines():
         words = line.split()
-        if (
-            len(words) >= 3
-            and words[1].startswith(("http://", "https://"))
-            and words[2] == f"{codename}/main"
-            and "o=Debian," in release
-        ):
-            return words[1]
-    return ""
+        if len(words) >= 3 and words[2] == f"{codename}/main":
+            return codename, words[1]
+    return codename, ""

@@ -26,35 +26,3 @@ def test_without_apt_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(Unsupported, match="buildah netavark") as refused:
         packages._install(["buildah", "netavark"])
     assert "by hand" in refused.value.hint
-
-
-POLICY = """Package files:
- 100 /var/lib/dpkg/status
-     release a=now
-{first}
-     release v=12.9,o=Debian,a=stable,n=bookworm,l=Debian,c=main,b=amd64
-     origin deb.example
- 500 https://deb.example/debian bookworm-updates/main amd64 Packages
-     release v=12-updates,o=Debian,a=stable-updates,n=bookworm-updates,c=main,b=amd64
-Pinned packages:
-"""
-
-
-@pytest.mark.parametrize(
-    ("first", "mirror"),
-    [
-        (
-            " 500 https://deb.example/debian bookworm/main amd64 Packages",
-            "https://deb.example/debian",
-        ),
-        (" 500 mirror+file:/etc/apt/mirrors/debian.list bookworm/main amd64 Packages", ""),
-        (
-            " 500 https://other.example/apt bookworm/main amd64 Packages\n"
-            "     release o=Other,n=bookworm,c=main,b=amd64\n"
-            " 500 http://deb.example/debian bookworm/main amd64 Packages",
-            "http://deb.example/debian",
-        ),
-    ],
-)
-def test_the_mirror_is_debians_and_one_that_debootstrap_reads(first: str, mirror: str) -> None:
-    assert packages.mirror_of("bookworm", POLICY.format(first=first)) == mirror
