@@ -11,7 +11,6 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from checks import environment, plan  # noqa: E402
 from cluster import cli  # noqa: E402
-from cluster.errors import ClusterError  # noqa: E402
 
 COMMANDS = {
     "venv": environment.ensure,
@@ -27,13 +26,8 @@ def main() -> int:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="dev/checks", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
-    try:
-        return COMMANDS[parser.parse_args().command]() or 0
-    except ClusterError as error:
-        cli.report(error)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    command = parser.parse_args().command
+    return cli.guarded(command, COMMANDS[command])
 
 
 sys.exit(main())

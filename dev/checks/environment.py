@@ -1,7 +1,7 @@
 """The development environment ``.venv``: made by uv from the pinned constraints files.
 
-It is made anew when the constraints change, and published by rename, so an interrupted
-installation is never mistaken for a finished one.
+It is made anew when the constraints change or its folder has moved. Its key is written last, so
+an interrupted installation is never mistaken for a finished one.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def variables() -> dict[str, str]:
 
 
 def ensure() -> None:
-    """Make the environment unless it is there for exactly these constraints."""
+    """Make the environment unless it is there for exactly these constraints, in this folder."""
     present = [file for file in CONSTRAINTS if file.exists()]
-    digest = hashlib.sha256(sys.version.encode())
+    # The programs of an environment name its folder in their first line.
+    digest = hashlib.sha256(f"{sys.version}\0{FOLDER}".encode())
     for file in [*present, OVERRIDES]:
         digest.update(file.read_bytes())
     key = digest.hexdigest()

@@ -47,7 +47,13 @@ def exists(image: str) -> bool:
 
 
 def build(
-    image: str, dockerfile: Path, context: Path, log: Path, *, arguments: Mapping[str, str]
+    image: str,
+    dockerfile: Path,
+    context: Path,
+    log: Path,
+    *,
+    arguments: Mapping[str, str],
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Build and tag; layers that did not change come from the storage."""
     options = ["--isolation", "chroot", "--network", "host", "--layers", "--pull-never"]
@@ -55,6 +61,8 @@ def build(
     indexes = {name: os.environ[name] for name in INDEX_VARIABLES if os.environ.get(name)}
     for name, value in {**indexes, **arguments}.items():
         options += ["--build-arg", f"{name}={value}"]
+    for name, value in (labels or {}).items():
+        options += ["--label", f"{name}={value}"]
     logged(
         command("bud", *options, str(context)),
         log,

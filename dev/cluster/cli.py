@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster import (
@@ -17,23 +18,33 @@ from cluster import (
     packages,
     paths,
     phases,
+    shell,
 )
 from cluster.errors import ClusterError
 from cluster.phases import say
 
 
 def main() -> int:
-    """Run one command; an error names what failed, the log and the way out."""
+    """Run one command."""
     arguments = _parser().parse_args()
+    return guarded(arguments.command, lambda: _run(arguments))
+
+
+def guarded(command: str, work: Callable[[], int | None]) -> int:
+    """Do the work of a command; an error names what failed, the log and the way out."""
+    shell.prepare()
     try:
-        return _run(arguments)
+        return work() or 0
     except ClusterError as error:
-        error.phase = error.phase or arguments.command
+        error.phase = error.phase or command
         report(error)
         return 1
     except BrokenPipeError:
         # Whoever reads has seen enough (`make status | head`); nothing may be printed any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        report(phases.of_the_system(error, command))
         return 1
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it stopped")

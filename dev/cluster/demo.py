@@ -64,7 +64,7 @@ def run(elsewhere: Elsewhere | None) -> None:
         _apply(client, rows, public=public)
         ready = job.watch(client, NAME, NAMESPACE, timeout=JOB_SECONDS)
     _compare(client, ready, chosen.trainer, rows)
-    _farewell(client, ready, time.monotonic() - begin)
+    _farewell(client, ready, time.monotonic() - begin, public=public)
 
 
 def _local() -> tuple[kubectl.Client, install.Images]:
@@ -94,7 +94,7 @@ def _apply(client: kubectl.Client, rows: list[dict[str, str]], *, public: bool) 
     there = client.get("finetunejob", NAME, "-n", NAMESPACE)
     if there is not None and job.condition(there, "Ready").true:
         say(f"    {NAME} is there and ready: nothing that is finished is done again")
-        say(f"    (to see it all: kubectl delete ftj {NAME}, then make run again)")
+        say(f"    (to see it all: kubectl delete ftj {NAME} -n {NAMESPACE}, then make run again)")
     if not public:
         client.kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLE))
         return
@@ -141,32 +141,31 @@ def _compare(
         )
 
 
-def _farewell(client: kubectl.Client, ready: dict[str, Any], seconds: float) -> None:
-    exports = ""
-    if client.kubeconfig is not None:
-        exports = (
-            f"\n      export KUBECONFIG='{client.kubeconfig}'"
-            f"\n      export PATH='{binaries.folder()}':\"$PATH\""
-        )
+def _farewell(
+    client: kubectl.Client, ready: dict[str, Any], seconds: float, *, public: bool
+) -> None:
+    local = client.kubeconfig is not None
+    exports = "".join(f"\n      {line}" for line in lifecycle.exports()) if local else ""
+    delete = f"kubectl delete ftj {NAME} -n {NAMESPACE}"
+    away = [delete, "helm uninstall finetune-operator -n finetune-system"]
+    if public:
+        away.append(f"kubectl delete configmap {ROWS_CONFIGMAP} -n {NAMESPACE}")
     say(
         f"""
 Done in {seconds / 60:.1f} minutes.
 
   The endpoint, inside the cluster: {ready["status"]["endpoint"]}
   From this machine:{exports}
-      kubectl port-forward service/{NAME}-serve 8000 &
+      kubectl port-forward -n {NAMESPACE} service/{NAME}-serve 8000 &
       curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{{"model": "{NAME}", "messages": [{{"role": "user", "content": "What is tmux?"}}]}}'
 
-  The next job: copy examples/quickstart.yaml, give it another name, kubectl apply it, and watch:
-      kubectl get ftj -w
-  (This cluster has one GPU to offer, and {NAME} serves on it: kubectl delete ftj {NAME} first.)
+  The next job: copy examples/quickstart.yaml, give it another name, and apply and watch it:
+      kubectl apply -n {NAMESPACE} -f the-copy.yaml
+      kubectl get ftj -n {NAMESPACE} -w
+  (This cluster has one GPU to offer, and {NAME} serves on it: {delete} first.)
 
-  Take it all down: {
-            "make down"
-            if client.kubeconfig
-            else f"kubectl delete ftj {NAME}; helm uninstall finetune-operator -n finetune-system"
-        }
+  Take it all down: {"make down" if local else "; ".join(away)}
 """
     )
     longest = sorted(phases.finished, key=lambda item: -item[1])[:12]

@@ -1,7 +1,7 @@
 """The container images: what they are made of, and building them only when that changed.
 
-An image's tag is a hash of its inputs (Dockerfile, sources, build arguments, the tag of the image
-below it). The build's context holds exactly those inputs, so nothing undeclared can get in.
+An image's tag is a hash of its inputs (Dockerfile, sources, version, the tag of the image below
+it). The build's context holds exactly those inputs, so nothing undeclared can get in.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cluster.phases import phase
 from cluster.settings import REGISTRY
 
 KEPT_BUILDS = 3
+VERSION_LABEL = "org.opencontainers.image.version"
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache")
 
 
@@ -28,6 +30,8 @@ class Image:
     """One image: its Dockerfile and inputs, relative to the repository, and the image below.
 
     ``empty`` names folders that the Dockerfile copies and that are empty for this image.
+    ``versioned`` ones bear the repository's version as a label; never the commit, which would
+    make every image anew.
     """
 
     name: str
@@ -35,6 +39,15 @@ class Image:
     inputs: tuple[str, ...]
     below: str
     empty: tuple[str, ...] = ()
+    versioned: bool = False
+
+    def labels(self) -> dict[str, str]:
+        """Labels beside those of the Dockerfile.
+
+        Not by way of its argument VERSION: buildah takes a LABEL line from its storage whatever
+        the argument's value was.
+        """
+        return {VERSION_LABEL: _version()} if self.versioned else {}
 
     def files(self) -> Iterator[Path]:
         """All input files, sorted; a named input that is missing is an error."""
@@ -62,6 +75,7 @@ OPERATOR = Image(
         "trainer/finetune_verify",
     ),
     below="base",
+    versioned=True,
 )
 TRAINER = Image(
     name="finetune-trainer",
@@ -73,6 +87,7 @@ TRAINER = Image(
         "trainer/finetune_trainer",
     ),
     below="base",
+    versioned=True,
 )
 # The trainer image without our code: what vLLM lies on, so that a change of our code does not
 # build it anew. Its layers are the trainer image's own.
@@ -92,9 +107,16 @@ VLLM_CPU = Image(
 ALL = {image.name: image for image in (OPERATOR, TRAINER, VLLM_CPU)}
 
 
+def _version() -> str:
+    with (paths.REPO / "pyproject.toml").open("rb") as file:
+        return str(tomllib.load(file)["project"]["version"])
+
+
 def reference(image: Image) -> str:
     """``localhost:5000/<name>:<hash of the inputs>``."""
     digest = hashlib.sha256(_below(image).encode())
+    for label in image.labels().items():
+        digest.update("=".join(label).encode() + b"\0")
     for file in image.files():
         digest.update(str(file.relative_to(paths.REPO)).encode() + b"\0")
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -149,6 +171,7 @@ def _build(image: Image) -> str:
                         Path(context),
                         _log(image),
                         arguments={"BASE_IMAGE": _below(image)},
+                        labels=image.labels(),
                     )
         return target
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 
 from cluster import (
@@ -27,6 +28,7 @@ from cluster import (
 from cluster.errors import ClusterError, NotReady
 from cluster.phases import phase, say
 from cluster.settings import API_SERVER
+from cluster.shell import behind_proxy
 
 
 @contextlib.contextmanager
@@ -82,13 +84,26 @@ def _start(helper: str) -> None:
         addons.wait_for_account()
     for name in cleanup.ORDER:
         if processes.alive(name) is None:
-            raise NotReady(f"{name} ended", log=processes.log_file(name))
+            log = processes.log_file(name)
+            raise NotReady(f"{name} ended", log=log, hint=processes.AFRESH)
 
 
 def down() -> None:
     """Stop and remove the cluster."""
     with locked(), phase("stop and remove the cluster"):
         cleanup.remove_all()
+
+
+def exports() -> list[str]:
+    """Lines for a shell that is to use the cluster."""
+    lines = [
+        f"export KUBECONFIG='{paths.KUBECONFIG}'",
+        f"export PATH='{binaries.folder()}':\"$PATH\"",
+    ]
+    if behind_proxy():
+        value = os.environ.get("NO_PROXY") or os.environ.get("no_proxy", "")
+        lines.append(f"export NO_PROXY='{value}' no_proxy='{value}'")
+    return lines
 
 
 def status() -> int:
@@ -99,6 +114,5 @@ def status() -> int:
     ready = control_plane.answers(f"{API_SERVER}/readyz")
     say(f"{'API server':26} {'ready' if ready else 'not ready'}")
     if ready:
-        say(f"\nexport KUBECONFIG='{paths.KUBECONFIG}'")
-        say(f"export PATH='{binaries.folder()}':\"$PATH\"")
+        say("\n" + "\n".join(exports()))
     return 0 if ready else 1

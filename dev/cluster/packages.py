@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import sys
@@ -12,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster import paths
-from cluster.errors import Unsupported
+from cluster.errors import ClusterError, Unsupported
 from cluster.phases import phase
-from cluster.shell import capture, logged, run
+from cluster.shell import SEARCH, capture, logged, prepare, run
 
 # Debian keeps this part of Python's own library in the package python3-venv.
 VENV = os.path.join(sysconfig.get_path("stdlib"), "ensurepip")
@@ -48,13 +49,13 @@ HINT = (
     "add-apt-repository universe: buildah, netavark and docker-registry are there"
 )
 POLICY = Path("/usr/sbin/policy-rc.d")
-SEARCH = os.pathsep.join(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"])
+UNITS = (".path", ".service", ".socket", ".timer")
 
 
 def _present(evidence: str) -> bool:
     if evidence.startswith("/"):
         return os.path.exists(evidence)
-    return shutil.which(evidence, path=SEARCH) is not None
+    return shutil.which(evidence, path=os.pathsep.join(SEARCH)) is not None
 
 
 def missing() -> list[str]:
@@ -69,7 +70,7 @@ def ensure() -> None:
             "the local cluster needs root (containers, network, mounts)",
             hint="run it as root, or use your own cluster: make run CLUSTER=current",
         )
-    os.environ["PATH"] = os.environ.get("PATH", "") + os.pathsep + SEARCH
+    prepare()
     _install(missing())
 
 
@@ -95,8 +96,12 @@ def _install(names: list[str]) -> None:
         )
     log = paths.LOGS / "packages.log"
     env = {"DEBIAN_FRONTEND": "noninteractive"}
-    with phase(f"install Debian packages: {' '.join(names)}"), _no_service_starts():
-        logged(["apt-get", "update"], log, env=env)
+    with (
+        phase(f"install Debian packages: {' '.join(names)}"),
+        _no_service_starts(),
+        _no_service_at_boot(),
+    ):
+        logged(["apt-get", "update"], log, env=env, hint=HINT)
         command = ["apt-get", "install", "-y", "--no-install-recommends", *names]
         logged(command, log, env=env, hint=HINT)
     still = sorted(set(missing()) & set(names))
@@ -129,9 +134,54 @@ def _no_service_starts() -> Iterator[None]:
             POLICY.unlink()
 
 
+@contextlib.contextmanager
+def _no_service_at_boot() -> Iterator[None]:
+    """Keep the services of the packages that come meanwhile from being started at the next boot.
+
+    docker-registry would have the port of ours then. Those that were there before are the user's.
+    """
+    before = _installed()
+    try:
+        yield
+    finally:
+        for unit in _units(_installed() - before):
+            # One that cannot be disabled is none that was enabled, or systemd is not at home.
+            with contextlib.suppress(ClusterError):
+                run(["systemctl", "disable", unit], check=False, timeout=60)
+
+
+def _installed() -> set[str]:
+    """Packages whose files are here; empty where there is no systemd to start any of them."""
+    if shutil.which("systemctl") is None or shutil.which("dpkg-query") is None:
+        return set()
+    listed = run(["dpkg-query", "-W", "-f", "${binary:Package} ${db:Status-Status}\n"], check=False)
+    lines = [line.split() for line in listed.stdout.splitlines()]
+    return {name for name, status in lines if status not in ("not-installed", "config-files")}
+
+
+def _units(names: set[str]) -> list[str]:
+    """The systemd units that these packages brought."""
+    if not names:
+        return []
+    files = map(Path, run(["dpkg-query", "-L", *sorted(names)], check=False).stdout.splitlines())
+    return sorted(
+        {
+            file.name
+            for file in files
+            if str(file.parent).endswith("/lib/systemd/system")
+            and file.suffix in UNITS
+            # A link can be another name of somebody else's unit.
+            and not file.is_symlink()
+        }
+    )
+
+
 @functools.cache
 def host_release() -> tuple[str, str]:
-    """The Debian release and mirror for images built here: the host's own, if it is Debian."""
+    """The Debian release and mirror for images built here: the host's own, if it is Debian.
+
+    The mirror is empty where debootstrap's own is to be used.
+    """
     fields = dict(
         line.split("=", 1)
         for line in run(["cat", "/etc/os-release"]).stdout.splitlines()
@@ -140,9 +190,21 @@ def host_release() -> tuple[str, str]:
     codename = fields.get("VERSION_CODENAME", "").strip('"')
     if fields.get("ID", "").strip('"') != "debian" or not codename:
         return "bookworm", ""
-    policy = capture(["apt-cache", "policy"])
-    for line in policy.splitlines():
+    return codename, mirror(capture(["apt-cache", "policy"]), codename)
+
+
+def mirror(policy: str, codename: str) -> str:
+    """Debian's mirror that ``apt-cache policy`` names, if debootstrap can read it; else empty.
+
+    Cloud images have ``mirror+file:``, and others than Debian name a release like Debian's.
+    """
+    for line, release in itertools.pairwise(policy.splitlines()):
         words = line.split()
-        if len(words) >= 3 and words[2] == f"{codename}/main":
-            return codename, words[1]
-    return codename, ""
+        if (
+            len(words) >= 3
+            and words[1].startswith(("http://", "https://"))
+            and words[2] == f"{codename}/main"
+            and "o=Debian" in release.strip().removeprefix("release ").split(",")
+        ):
+            return words[1]
+    return ""

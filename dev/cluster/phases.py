@@ -7,7 +7,6 @@ leaves a phase keeps its name, so that the report at the end can say where it ha
 from __future__ import annotations
 
 import contextlib
-import errno
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from cluster.shell import way_out
 _lock = threading.Lock()
 finished: list[tuple[str, float]] = []
 quiet = False
+HINT = "put right what the system says there; the same command then goes on where it stopped"
 
 
 def say(text: str) -> None:
@@ -38,15 +38,21 @@ def phase(name: str) -> Iterator[None]:
     except ClusterError as error:
         error.phase = error.phase or name
         raise
+    except BrokenPipeError:
+        # Nobody reads what is said here; that is no failure of the phase.
+        raise
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        full = ClusterError(str(error), hint=way_out(str(error)))
-        full.phase = name
-        raise full from error
+        raise of_the_system(error, name) from error
     seconds = time.monotonic() - begin
     finished.append((name, seconds))
     say(f"    {name}: done in {seconds:.1f} s")
+
+
+def of_the_system(error: OSError, name: str) -> ClusterError:
+    """What the system refused, as a person needs it: it is this machine that must be looked at."""
+    refused = ClusterError(f"{type(error).__name__}: {error}", hint=way_out(str(error)) or HINT)
+    refused.phase = name
+    return refused
 
 
 def side_by_side(*works: Callable[[], object], lanes: int = 0) -> None:

@@ -22,6 +22,7 @@ from cluster import files, paths
 from cluster.errors import NotReady, Unsupported
 
 POLL_SECONDS = 0.1
+AFRESH = "the end of the log tells why; `make down`, then the same command again"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def start(
         )
     started = start_time(process.pid)
     if started is None:
-        raise NotReady(f"{name} ended at once", log=log_file(name))
+        raise NotReady(f"{name} ended at once", log=log_file(name), hint=AFRESH)
     record = Record(pid=process.pid, started=started, command=list(command), configuration=digest)
     files.write(_file(name), json.dumps(dataclasses.asdict(record)))
     # The child is meant to outlive us: nobody waits for it.
@@ -150,7 +151,9 @@ def wait_until(name: str, ready: Callable[[], bool], *, what: str, timeout: floa
     deadline = time.monotonic() + timeout
     while not ready():
         if alive(name) is None:
-            raise NotReady(f"{name} ended while {what} was waited for", log=log_file(name))
+            ended = f"{name} ended while {what} was waited for"
+            raise NotReady(ended, log=log_file(name), hint=AFRESH)
         if time.monotonic() > deadline:
-            raise NotReady(f"{name}: no {what} after {timeout:g} s", log=log_file(name))
+            late = f"{name}: no {what} after {timeout:g} s"
+            raise NotReady(late, log=log_file(name), hint=AFRESH)
         time.sleep(POLL_SECONDS)

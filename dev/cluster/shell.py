@@ -9,13 +9,27 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import CommandFailed
+from cluster.settings import CLUSTER_DOMAIN, NODE_ADDRESS, POD_CIDR, SERVICE_CIDR
 
 TAIL_LINES = 25
+# Where Debian keeps programs; `su` without `-` and cron leave part of it out.
+SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+# What no proxy of the environment can reach: client-go spares it loopback addresses alone.
+DIRECT = (
+    "localhost",
+    "127.0.0.1",
+    NODE_ADDRESS,
+    POD_CIDR,
+    SERVICE_CIDR,
+    ".svc",
+    f".{CLUSTER_DOMAIN}",
+)
 INDEX_HINT = "the Python package index must be reachable (HTTPS_PROXY, pip.conf); try again"
 # What a program says, and the way out, whatever it was busy with.
 WAYS_OUT = (
@@ -26,6 +40,30 @@ WAYS_OUT = (
     ("tunneling through proxy", "the proxy that HTTPS_PROXY names does not answer"),
     ("Cannot connect to proxy", "the proxy that HTTPS_PROXY names does not answer"),
 )
+
+
+def prepare() -> None:
+    """Make this environment, which all that is started inherits, fit for the cluster.
+
+    Every command begins with it. The folders of :data:`SEARCH` are on the PATH, and behind a proxy
+    the cluster's addresses are reached without it; what is there already is kept.
+    """
+    present = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    present += [folder for folder in SEARCH if folder not in present]
+    os.environ["PATH"] = os.pathsep.join(present)
+    if not behind_proxy():
+        return
+    # Some programs read one of the two, some the other.
+    given = [os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")]
+    exempt = [entry.strip() for entry in ",".join(given).split(",") if entry.strip()]
+    if "*" not in exempt:
+        value = ",".join(dict.fromkeys([*exempt, *DIRECT]))
+        os.environ.update({"NO_PROXY": value, "no_proxy": value})
+
+
+def behind_proxy() -> bool:
+    """Whether the environment names a proxy."""
+    return bool(urllib.request.getproxies_environment().keys() - {"no"})
 
 
 def describe(command: Sequence[str]) -> str:

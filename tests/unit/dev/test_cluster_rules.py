@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster import base_image, binaries, cleanup, images, install, job, mounts, paths
+from cluster import base_image, binaries, buildah, cleanup, images, install, job, mounts, paths
 from cluster.errors import ClusterError
 
 SAVED = """\
@@ -80,6 +80,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "trainer/finetune_trainer").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
     return tmp_path
 
 
@@ -95,6 +96,32 @@ def test_an_image_is_named_by_its_inputs(sources: Path) -> None:
     assert images.reference(images.PACKAGES) == packages
     (sources / "constraints/trainer.txt").write_text("torch==9")
     assert images.reference(images.PACKAGES) != packages
+
+
+def test_the_version_is_a_label_of_what_is_ours_alone(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: list[str] = []
+
+    def logged(command: list[str], *_: object, **__: object) -> None:
+        options[:] = command
+
+    monkeypatch.setattr(buildah, "logged", logged)
+    monkeypatch.setattr(buildah, "exists", lambda _: False)
+    monkeypatch.setattr(paths, "IMAGES", sources)
+    label = "org.opencontainers.image.version=1.2.3"
+    images._build(images.PACKAGES)
+    assert label not in options
+    images._build(images.TRAINER)
+    assert options[options.index(label) - 1] == "--label"
+
+    trainer, packages = map(images.reference, (images.TRAINER, images.PACKAGES))
+    project = sources / "pyproject.toml"
+    project.write_text('[project]\nversion = "1.2.3"\nreadme = "README.md"\n')
+    assert images.reference(images.TRAINER) == trainer
+    project.write_text('[project]\nversion = "1.2.4"\n')
+    assert images.reference(images.TRAINER) != trainer
+    assert images.reference(images.PACKAGES) == packages
 
 
 def test_a_missing_input_is_named(sources: Path) -> None:

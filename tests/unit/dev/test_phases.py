@@ -60,6 +60,32 @@ def test_a_full_disk_is_no_traceback() -> None:
     assert "free some disk" in failed.value.hint
 
 
-def test_any_other_error_of_the_system_stays_what_it_is() -> None:
-    with pytest.raises(PermissionError), phases.phase("write it"):
-        raise PermissionError(errno.EACCES, "denied")
+def test_any_other_error_of_the_system_is_no_traceback_either() -> None:
+    with pytest.raises(ClusterError) as failed, phases.phase("write it"):
+        raise PermissionError(errno.EACCES, "denied", "/somewhere")
+    assert str(failed.value) == "PermissionError: [Errno 13] denied: '/somewhere'"
+    assert failed.value.phase == "write it"
+    assert "the same command" in failed.value.hint
+    assert isinstance(failed.value.__cause__, PermissionError)
+
+
+def test_a_reader_who_has_gone_is_no_failure_of_the_phase() -> None:
+    with pytest.raises(BrokenPipeError), phases.phase("tell it"):
+        raise BrokenPipeError
+
+
+def test_outside_of_a_phase_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/gone/mypy")
+
+    assert cli.guarded("check", work) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("FAILED: check\n  FileNotFoundError: ")
+    assert "/gone/mypy" in said
+    assert "way out: " in said
+    assert "Traceback" not in said
+
+
+def test_a_command_that_returns_nothing_has_done_its_work() -> None:
+    assert cli.guarded("venv", lambda: None) == 0
+    assert cli.guarded("check", lambda: 3) == 3

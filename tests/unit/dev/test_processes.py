@@ -103,6 +103,15 @@ def test_a_process_that_ends_is_not_waited_for() -> None:
     with pytest.raises(NotReady, match="short ended while an answer was waited for") as failure:
         processes.wait_until("short", lambda: False, what="an answer", timeout=30)
     assert failure.value.log == processes.log_file("short")
+    assert "make down" in failure.value.hint
+
+
+def test_a_process_that_is_never_ready_is_told_with_the_way_out() -> None:
+    processes.start("one", SLEEP)
+    with pytest.raises(NotReady, match=r"one: no answer after 0\.1 s") as failure:
+        processes.wait_until("one", lambda: False, what="answer", timeout=0.1)
+    assert failure.value.log == processes.log_file("one")
+    assert "make down" in failure.value.hint
 
 
 def test_a_port_that_somebody_else_has_is_named_before_anything_starts() -> None:
