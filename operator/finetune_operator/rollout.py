@@ -9,7 +9,7 @@ from datetime import datetime
 
 from finetune_api.status import Attempt
 from finetune_operator import builds, endpoint, evaluation, gating
-from finetune_operator.children import names, serving
+from finetune_operator.children import serving
 from finetune_operator.conditions import POLL_SECONDS, Position, suspended
 from finetune_operator.served import Served
 from finetune_operator.state import Action, Object
@@ -33,7 +33,7 @@ class Rollout:
             return Position(state="done", reason="Completed", message="the model is ready")
         there, build = self.there, self.chosen.build
         deployment = there.deployments.get(build)
-        if withheld := self._withheld():
+        if withheld := self._withheld(deployment):
             if deployment is not None and "deletionTimestamp" not in deployment["metadata"]:
                 self._apply(replicas=0, attempt=self._attempt().attempt)
             return withheld
@@ -43,7 +43,8 @@ class Rollout:
         if self._may_select(deployment):
             self.actions.append(there.selection(build))
         if failed:
-            return endpoint.refused(attempt, build, there.build)
+            serves = there.build is not None and not there.failed(there.build)
+            return endpoint.refused(attempt, build, there.build if serves else None)
         if there.replicas() == 0:
             return Position(
                 state="done",
@@ -75,13 +76,15 @@ class Rollout:
         build = self.chosen.build
         self.actions.append(self.there.deployment(build, replicas=replicas, attempt=attempt))
 
-    def _withheld(self) -> Position | None:
+    def _withheld(self, deployment: Object | None) -> Position | None:
         """Return where a job stands whose chosen build must not be served now, or None.
 
-        What serves goes on serving, even where its Deployment has to be made again.
+        What serves goes on serving, even where its Deployment has to be made again. The first build
+        is selected before it was ever ready: until then a pause stops it, as it does any stage.
         """
         if self.there.build == self.chosen.build:
-            return None
+            loading = self._attempt().outcome == "Starting" and not builds.answering(deployment)
+            return suspended() if self.spec.suspend and loading and self.there.replicas() else None
         if self.spec.suspend:
             return suspended()
         gate = gating.gate(self.job, self.chosen, self.ledger, self.there.build)
@@ -112,17 +115,9 @@ class Rollout:
 
     def _judged(self, deployment: Object | None) -> Attempt:
         """Return the attempt at serving the chosen build, with what its pods say of it."""
-        attempt = self._attempt()
-        if deployment is not None and attempt.outcome == "Starting":
-            pods = builds.pods_of(self.seen.pods, self.chosen.build, attempt.attempt)
-            if names.label(deployment, names.ATTEMPT) == str(attempt.attempt):
-                if builds.answering(deployment) and (
-                    self.there.build == self.chosen.build or self._may_select(deployment)
-                ):
-                    attempt = attempt.model_copy(update={"outcome": "Completed"})
-                elif found := builds.failure(deployment, pods, self.now):
-                    end = {"outcome": "Failed", "reason": found.reason, "message": found.message}
-                    attempt = attempt.model_copy(update=end)
+        build = self.chosen.build
+        selectable = self.there.build == build or self._may_select(deployment)
+        attempt = self.there.judged(self._attempt(), build, selectable=selectable, now=self.now)
         self.ledger.record(self.chosen.revision, attempt)
         return attempt
 

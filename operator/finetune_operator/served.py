@@ -1,5 +1,9 @@
 """The serving side of a job: its builds' Deployments, and the Service that selects one of them."""
 
+from datetime import datetime
+
+from finetune_api.status import Attempt
+from finetune_operator import builds
 from finetune_operator.children import names, serving, vllm
 from finetune_operator.ledger import Ledger
 from finetune_operator.revisions import Chosen
@@ -9,8 +13,8 @@ from finetune_operator.state import Apply, Object, Observed
 class Served:
     """What there is to serve with, and what it is made of.
 
-    ``build`` is the one that the Service selects, or did before it was lost; None where nothing has
-    been served yet. ``warnings`` are filled by ``replicas``.
+    ``build`` is the one that the Service selects, or did before it was lost or changed by hand;
+    None where nothing has been served yet. ``warnings`` are filled by ``replicas``.
     """
 
     def __init__(self, seen: Observed, chosen: Chosen, ledger: Ledger) -> None:
@@ -40,6 +44,43 @@ class Served:
         model = self._model(chosen.revision, build)
         return Apply(
             object=serving.deployment(self.job, chosen, model, replicas=replicas, attempt=attempt)
+        )
+
+    def attempt(self, build: str) -> Attempt | None:
+        """Return the latest attempt at serving a build, or None."""
+        revision = self.ledger.revision_of(build)
+        return None if revision is None else self.ledger.attempt(revision, "serve", build)
+
+    def failed(self, build: str) -> bool:
+        """Tell whether a build failed before it was ever ready."""
+        attempt = self.attempt(build)
+        return attempt is not None and attempt.outcome == "Failed"
+
+    def judged(self, attempt: Attempt, build: str, *, selectable: bool, now: datetime) -> Attempt:
+        """Return an attempt at serving a build, with what the build's pods say of it.
+
+        selectable: whether the Service selects the build, or may.
+        """
+        deployment = self.deployments.get(build)
+        if (
+            deployment is None
+            or attempt.outcome != "Starting"
+            or names.label(deployment, names.ATTEMPT) != str(attempt.attempt)
+        ):
+            return attempt
+        if builds.answering(deployment) and selectable:
+            return attempt.model_copy(update={"outcome": "Completed"})
+        pods = builds.pods_of(self.seen.pods, build, attempt.attempt)
+        if found := builds.failure(deployment, pods, now):
+            end = {"outcome": "Failed", "reason": found.reason, "message": found.message}
+            return attempt.model_copy(update=end)
+        return attempt
+
+    def misdirected(self) -> bool:
+        """Tell whether the Service is lost, or was made to select other pods than ``build``'s."""
+        return self.build is not None and (
+            self.service is None
+            or self.service["spec"].get("selector") != serving.selector(self.job, self.build)
         )
 
     def replicas(self, build: str | None = None) -> int:
@@ -72,12 +113,22 @@ class Served:
         )
 
     def _selected(self) -> str | None:
-        if self.service is not None:
-            build = self.service["spec"].get("selector", {}).get(names.BUILD)
-        else:
-            build = self.job.get("status", {}).get("serving", {}).get("build")
-            build = build if build in self.deployments else None
-        return None if build is None else str(build)
+        """Return the build that serves.
+
+        The Service is ahead of the status where the operator has just moved it, to a build that
+        can only be one of the job's that has not failed. Any other was put there by hand.
+        """
+        told: str | None = self.job.get("status", {}).get("serving", {}).get("build")
+        if self.service is None:
+            return told if told in self.deployments else None
+        live: str | None = (self.service["spec"].get("selector") or {}).get(names.BUILD)
+        if live is None or live == told:
+            return told
+        if live in self.deployments and not self.failed(live):
+            return live
+        if told in self.deployments or self.ledger.revision_of(live) is None:
+            return told
+        return live
 
     def _model(self, revision: str, build: str) -> vllm.Model:
         """Return what is known of a build's model."""

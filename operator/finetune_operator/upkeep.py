@@ -1,7 +1,8 @@
 """What serves is kept, whatever becomes of the next model, and what nobody asks for goes.
 
 A Service or Deployment that was lost comes back; the build that serves beside the chosen one has
-the replicas that are asked for, unless it lends its GPU (``giving_way``). A Deployment that is
+the replicas that are asked for, unless it lends its GPU (``giving_way``). One that is selected but
+was never ready has none once it has failed, nor while the job is paused. A Deployment that is
 neither selected nor wanted is deleted.
 """
 
@@ -37,7 +38,7 @@ class Upkeep:
             kept = (there.build, there.chosen.build)
             gone += [each for build, each in there.deployments.items() if build not in kept]
             applied = any(action.object["kind"] == "Service" for action in planned)
-            if there.service is None and there.build is not None and not applied:
+            if there.build is not None and there.misdirected() and not applied:
                 self.actions.append(there.selection(there.build))
             self._keep_old(position)
         else:
@@ -76,18 +77,32 @@ class Upkeep:
         there = self.there
         if there.build is None or there.build == there.chosen.build:
             return
-        old = there.deployments.get(there.build)
-        if old is None:
+        old, stopped = there.deployments.get(there.build), self._stopped(there.build)
+        if old is None and not stopped:
             self._remake(there.build)
         if old is None or "deletionTimestamp" in old["metadata"]:
             return
-        wanted = there.replicas(there.build)
+        wanted = 0 if stopped else there.replicas(there.build)
         self.gives_way = wanted > 0 and giving_way.due(
             there.seen, there.chosen, there.ledger, position=position, old=old, now=self.now
         )
         wanted = 0 if self.gives_way else wanted
         if old["spec"].get("replicas") != wanted:
             self.actions.append(Scale(object=old, replicas=wanted))
+
+    def _stopped(self, build: str) -> bool:
+        """Tell whether the build beside the chosen one is to have no pods.
+
+        It may have been the first, and passed over before its pods were ready: they are judged.
+        """
+        there = self.there
+        revision, attempt = there.ledger.revision_of(build), there.attempt(build)
+        if revision is None or attempt is None:
+            return False
+        attempt = there.judged(attempt, build, selectable=True, now=self.now)
+        there.ledger.record(revision, attempt)
+        paused = there.spec.suspend and attempt.outcome == "Starting"
+        return paused or attempt.outcome == "Failed"
 
     def _remake(self, build: str) -> None:
         """Make a lost Deployment again, whose build serves while the next one comes."""

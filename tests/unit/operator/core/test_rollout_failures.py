@@ -110,6 +110,82 @@ def test_without_an_old_build_the_cause_is_the_reason(cause: str) -> None:
     assert "False" in serves(cluster)
 
 
+@pytest.mark.parametrize("cause", FATES)
+def test_a_first_build_that_failed_takes_no_gpu_from_the_next(cause: str) -> None:
+    cluster = Cluster()
+    finish_stages(cluster, 1, "stage", "train", "merge")
+    cluster.settle()
+    workload.sync(cluster)
+    FATES[cause][0](cluster, gpus.pod_of(cluster, "serve"))
+    gpus.settle(cluster, 1)
+    cluster.edit(**REMERGE)
+    cluster.settle()
+    assert replicas(cluster) == [0]
+    finish_stages(cluster, 1, "merge")
+    gpus.settle(cluster, 1)
+    assert (reason(cluster), selected(cluster)) == ("Serving", cluster.builds[1])
+
+
+def loading() -> Cluster:
+    """A job whose first endpoint loads the model."""
+    cluster = Cluster()
+    finish_stages(cluster, 1, "stage", "train", "merge")
+    cluster.settle()
+    workload.sync(cluster)
+    assert (reason(cluster), replicas(cluster)) == ("Starting", [1])
+    return cluster
+
+
+def test_a_pause_stops_the_first_endpoint_while_it_loads() -> None:
+    cluster = loading()
+    cluster.edit(suspend=True)
+    gpus.settle(cluster, 1)
+    assert (reason(cluster), replicas(cluster)) == ("SuspendedByUser", [0])
+    cluster.edit(suspend=False)
+    gpus.settle(cluster, 1)
+    assert (reason(cluster), replicas(cluster)) == ("Serving", [1])
+    cluster.edit(suspend=True)
+    gpus.settle(cluster, 1)
+    state = (reason(cluster), replicas(cluster))
+    assert state == ("Serving", [1]), "it serves by now"
+
+
+SELECTORS = [{"app": "other"}, {names.JOB: "demo", names.BUILD: "0badbeef"}, None]
+
+
+def changed_by_hand(cluster: Cluster, selector: Thing | None) -> None:
+    service = cluster.get("Service", "demo-serve")
+    assert service
+    service["spec"].pop("selector")
+    service["spec"] |= {} if selector is None else {"selector": selector}
+    cluster.touch(service)
+    cluster.settle()
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_a_selector_changed_by_hand_is_put_right_while_the_next_build_comes(
+    selector: Thing | None,
+) -> None:
+    cluster = serving(1)
+    first = selected(cluster)
+    cluster.edit(**REMERGE)
+    cluster.settle()
+    changed_by_hand(cluster, selector)
+    assert (selected(cluster), replicas(cluster)) == (first, [1])
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_a_selector_changed_by_hand_stops_no_endpoint_of_a_paused_job(
+    selector: Thing | None,
+) -> None:
+    cluster = serving(1)
+    first = selected(cluster)
+    cluster.edit(suspend=True)
+    cluster.settle()
+    changed_by_hand(cluster, selector)
+    assert (selected(cluster), replicas(cluster)) == (first, [1])
+
+
 def test_scaling_does_not_try_a_failed_build_again() -> None:
     """An autoscaler that moves the old build's replicas must not start the failed one each time."""
     cluster = serving(2)
