@@ -99,12 +99,16 @@ def test_staging_estimates_and_training_takes_the_micro_batch(make: MakeWorkshop
     assert manifest.read(workshop.work / "adapter").facts["microBatch"] == 4
 
 
+HALF = {"quantization": {"computeDtype": "float16"}}
+"""What a T4 computes: it has no bfloat16."""
+
+
 def test_what_cannot_fit_is_refused_before_the_weights_are_fetched(make: MakeWorkshop) -> None:
     workshop = make(
         training={
             "sequenceLength": 1_048_576,
             "packing": "always",
-            "advanced": {"microBatchSize": 4},
+            "advanced": {"microBatchSize": 4, **HALF},
         }
     )
     ended = workshop.run("stage", "--card", "Tesla-T4")
@@ -117,7 +121,7 @@ def test_what_cannot_fit_is_refused_before_the_weights_are_fetched(make: MakeWor
 
 
 def test_serving_that_cannot_fit_is_refused_before_training(make: MakeWorkshop) -> None:
-    workshop = make()
+    workshop = make(training={"advanced": HALF})
     length = ["--serving-length", "1048576"]
     options = ["--card", "Tesla-T4", "--serving-share", "0.001", *length]
     ended = workshop.run("stage", *options)
