@@ -55,11 +55,11 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
 def carried(attempt: Attempt | None) -> dict[str, Any]:
     """Return the counters that another attempt at the stage begins with.
 
-    A stop without a reason was asked for: a pause, or an edit.
+    A stop without a reason was asked for: a pause, or an edit. What came to be too many is counted.
     """
     if attempt is None:
         return {}
-    if attempt.outcome in ("Failed", "Stopped") and attempt.reason is not None:
+    if attempt.outcome in ("Failed", "Stopped") and attempt.reason not in (None, TOO_MANY):
         lost = attempt.reason in (JOB_DELETED, VOLUME_LOST)
         attempt = _more(attempt, "disruptions" if lost else "failures")
     return {name: getattr(attempt, name) for name in COUNTERS}

@@ -202,7 +202,7 @@ class Stages:
             reason=restarts.TOO_MANY,
             message=f"the {stage} stage was started again {restarts.capped(attempt)} times, "
             f"runPolicy.maxRestarts is {self.spec.run_policy.max_restarts}: "
-            "raise it to go on from where it was",
+            "raise it to at least that to go on from where it was",
         )
         return self._at(stage)
 
@@ -252,8 +252,7 @@ class Stages:
             self.stopping.actions.append(Delete(object=misfit, propagation="Background"))
             return _active("WaitingForVolume", f"making volume {self._claim} anew, as it is asked")
         new = attempts.following(self.seen, self.chosen, self.ledger, stage, attempt)
-        ended = attempt is not None and attempt.outcome == "Stopped"
-        if ended and restarts.capped(new) > self.spec.run_policy.max_restarts:
+        if restarts.capped(new) > self.spec.run_policy.max_restarts:
             return self._too_many(stage, new)
         self._record(new)
         self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)

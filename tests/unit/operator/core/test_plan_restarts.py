@@ -163,6 +163,26 @@ CASES = {
         ready="-Training",
         conditions=TRAINING,
     ),
+    "also where it is raised to what was counted": Case(
+        given=(
+            edit(runPolicy={"maxRestarts": 1}),
+            *(STAGED, running("train"), evict, lambda cluster: lose(cluster)),
+            *(settle, stop("train"), edit(runPolicy={"maxRestarts": 2})),
+            *(settle, running("train")),
+        ),
+        ready="-Training",
+        conditions=TRAINING,
+    ),
+    "another edit begins nothing that would be ended at once": Case(
+        given=(
+            edit(runPolicy={"maxRestarts": 1}),
+            *(STAGED, running("train"), evict, lambda cluster: lose(cluster)),
+            *(settle, stop("train"), edit(placement={"nodeSelector": {"zone": "b"}})),
+        ),
+        ready="-TooManyRestarts",
+        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
+        says="started again 2 times, runPolicy.maxRestarts is 1: raise it to at least that",
+    ),
     "a Job that somebody deletes over and over": Case(
         given=(
             edit(runPolicy={"maxRestarts": 1}),
