@@ -14,14 +14,15 @@ from cluster.settings import REGISTRY
 from cluster.shell import logged
 
 NAME = "finetune-base"
+RELEASE = "bookworm"
+"""Of Debian, on whatever machine: our pins are tested with its Python."""
 INCLUDED = "python3,ca-certificates"
 
 
 def reference() -> str:
     """The base image; a new one only when the release or the package list changes."""
-    release, _ = packages.host_release()
-    digest = hashlib.sha256(f"{release} {INCLUDED} 1".encode()).hexdigest()[:8]
-    return f"{REGISTRY}/{NAME}:{release}-{digest}"
+    digest = hashlib.sha256(f"{RELEASE} {INCLUDED} 1".encode()).hexdigest()[:8]
+    return f"{REGISTRY}/{NAME}:{RELEASE}-{digest}"
 
 
 def ensure() -> str:
@@ -39,11 +40,11 @@ def ensure() -> str:
 
 def _build(image: str) -> None:
     log = paths.LOGS / "image-base.log"
-    release, mirror = packages.host_release()
+    mirror = packages.host_mirror()
     if not buildah.exists(image):
         with tempfile.TemporaryDirectory(dir=paths.IMAGES, prefix=".base-") as folder:
             root = Path(folder) / "root"
-            options = ["--variant=minbase", f"--include={INCLUDED}", release, str(root)]
+            options = ["--variant=minbase", f"--include={INCLUDED}", RELEASE, str(root)]
             command = ["debootstrap", *options, *([mirror] if mirror else [])]
             logged(command, log, hint="Debian's mirror must be reachable; try again")
             for cached in ("var/cache/apt/archives", "var/lib/apt/lists"):

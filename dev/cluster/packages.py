@@ -177,11 +177,8 @@ def _units(names: set[str]) -> list[str]:
 
 
 @functools.cache
-def host_release() -> tuple[str, str]:
-    """The Debian release and mirror for images built here: the host's own, if it is Debian.
-
-    The mirror is empty where debootstrap's own is to be used.
-    """
+def host_mirror() -> str:
+    """The Debian mirror that this machine has its own packages from; empty if there is none."""
     fields = dict(
         line.split("=", 1)
         for line in run(["cat", "/etc/os-release"]).stdout.splitlines()
@@ -189,8 +186,8 @@ def host_release() -> tuple[str, str]:
     )
     codename = fields.get("VERSION_CODENAME", "").strip('"')
     if fields.get("ID", "").strip('"') != "debian" or not codename:
-        return "bookworm", ""
-    return codename, mirror(capture(["apt-cache", "policy"]), codename)
+        return ""
+    return mirror(capture(["apt-cache", "policy"]), codename)
 
 
 def mirror(policy: str, codename: str) -> str:
