@@ -62,7 +62,10 @@ class Laws:
     def goes_on_serving(self, seen: Observed, intended: Plan) -> None:
         """The Service leaves a build only for one that answers; what it selects is not deleted."""
         services = [each for each in seen.services if names.owned_by(seen.job, each)]
-        for selected in (each["spec"]["selector"][names.BUILD] for each in services):
+        # Where somebody has taken the build out of the selector, it is the one that was told.
+        told = seen.job["status"].get("serving", {}).get("build")
+        builds = {each["spec"]["selector"].get(names.BUILD, told) for each in services}
+        for selected in builds - {None}:
             answering = [
                 names.label(each, names.BUILD)
                 for each in seen.deployments

@@ -7,6 +7,7 @@ from tests.unit.operator.core import gpus, workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 from tests.unit.operator.core.test_rollout_gpus import (
     REMERGE,
+    RETRAIN,
     finish_stages,
     reason,
     replicas,
@@ -184,6 +185,38 @@ def test_a_selector_changed_by_hand_stops_no_endpoint_of_a_paused_job(
     cluster.settle()
     changed_by_hand(cluster, selector)
     assert (selected(cluster), replicas(cluster)) == (first, [1])
+
+
+@pytest.mark.parametrize("cause", FATES)
+def test_a_first_build_that_fails_after_an_edit_leaves_its_gpu_to_the_training(cause: str) -> None:
+    cluster = loading()
+    pod = gpus.pod_of(cluster, "serve")
+    cluster.edit(**RETRAIN)
+    cluster.settle()
+    FATES[cause][0](cluster, pod)
+    finish_stages(cluster, 1, "stage")
+    gpus.settle(cluster, 1)
+    assert (reason(cluster), replicas(cluster)) == ("Training", [0])
+
+
+def test_a_candidate_that_failed_is_not_believed_when_it_is_selected_by_hand() -> None:
+    cluster = serving(2)
+    mismatch(cluster, candidate(cluster))
+    gpus.settle(cluster, 2)
+    old, new = cluster.builds
+    changed_by_hand(cluster, {names.JOB: "demo", names.STAGE: "serve", names.BUILD: new})
+    gpus.settle(cluster, 2)
+    assert (selected(cluster), replicas(cluster)) == (old, [1, 0])
+
+
+def test_a_pause_stops_a_first_endpoint_that_an_edit_has_passed_over() -> None:
+    cluster = loading()
+    cluster.edit(suspend=True, **RETRAIN)
+    gpus.settle(cluster, 1)
+    assert (reason(cluster), replicas(cluster)) == ("SuspendedByUser", [0])
+    cluster.edit(suspend=False)
+    gpus.settle(cluster, 1)
+    assert (replicas(cluster), serves(cluster)) == ([1], "True/Available")
 
 
 def test_scaling_does_not_try_a_failed_build_again() -> None:

@@ -125,7 +125,9 @@ def meddle(cluster: Cluster, index: int) -> None:
     """Change a child by hand that the operator owns the fields of."""
     kinds = ("Deployment", "Service")
     if thing := chosen([each for kind in kinds for each in cluster.each(kind)], index):
-        if thing["kind"] == "Service":
+        if thing["kind"] == "Service" and index > 15:
+            thing["spec"]["selector"].pop(names.BUILD, None)
+        elif thing["kind"] == "Service":
             thing["spec"]["ports"] = []
         else:
             thing["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/other:1"
