@@ -44,14 +44,13 @@ def of_job(
     *,
     has_run: bool = False,
     gave_up: bool = False,
-    last_pod: str | None = None,
+    since: str,
 ) -> Blocker | None:
     """Return what keeps a Job from running, or None.
 
     pods: the Job's own; events: those about the Job, its pods and its volume; has_run: whether
     a pod of the Job has run before, which a Job that is suspended again does not tell; gave_up:
-    whether its queue has given it up (``given_up``); last_pod: when its newest known pod was
-    created, be it gone or not.
+    whether its queue has given it up (``given_up``); since: ``waiting_since``.
     """
     pods, events = list(pods), list(events)
     if job["spec"].get("suspend"):
@@ -60,7 +59,6 @@ def of_job(
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
     if all(outcome.pod_has_ended(pod) for pod in pods):
-        since = waiting_since(job, pods, events, last_pod=last_pod)
         note = _note(events, job, "FailedCreate", since=since)
         return None if note is None else refused(note)
     return None

@@ -55,7 +55,8 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
 def carried(attempt: Attempt | None) -> dict[str, Any]:
     """Return the counters that another attempt at the stage begins with.
 
-    A stop without a reason was asked for: a pause, or an edit. What came to be too many is counted.
+    A stop without a reason was asked for: a pause, or an edit. What
+    came to be too many is counted already.
     """
     if attempt is None:
         return {}

@@ -76,12 +76,10 @@ class Served:
             return attempt.model_copy(update=end)
         return attempt
 
-    def misdirected(self) -> bool:
-        """Tell whether the Service is lost, or was made to select other pods than ``build``'s."""
-        return self.build is not None and (
-            self.service is None
-            or self.service["spec"].get("selector") != serving.selector(self.job, self.build)
-        )
+    def misdirected(self, build: str) -> bool:
+        """Tell whether the Service is lost, or selects other pods than a build's."""
+        selector = serving.selector(self.job, build)
+        return self.service is None or self.service["spec"].get("selector") != selector
 
     def replicas(self, build: str | None = None) -> int:
         """Return how many pods a build is to have: one at most on a volume that only one node uses.

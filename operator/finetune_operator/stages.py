@@ -227,11 +227,9 @@ class Stages:
             reason=diagnosis.GIVEN_UP if gave_up else None,
         )
         events, last_pod = self.seen.events, attempt.pod_created
-        since = datetime.fromisoformat(diagnosis.waiting_since(job, own, events, last_pod=last_pod))
-        seconds = (self.now - since).total_seconds()
-        blocker = diagnosis.of_job(
-            job, own, events, has_run=has_run, gave_up=gave_up, last_pod=last_pod
-        )
+        since = diagnosis.waiting_since(job, own, events, last_pod=last_pod)
+        seconds = (self.now - datetime.fromisoformat(since)).total_seconds()
+        blocker = diagnosis.of_job(job, own, events, has_run=has_run, gave_up=gave_up, since=since)
         if blocker is not None:
             deadline = self.spec.run_policy.pending_deadline_seconds
             return blocked(blocker, seconds=seconds, deadline=deadline)

@@ -38,7 +38,7 @@ class Upkeep:
             kept = (there.build, there.chosen.build)
             gone += [each for build, each in there.deployments.items() if build not in kept]
             applied = any(action.object["kind"] == "Service" for action in planned)
-            if there.build is not None and there.misdirected() and not applied:
+            if there.build is not None and not applied and there.misdirected(there.build):
                 self.actions.append(there.selection(there.build))
             self._keep_old(position)
         else:

@@ -58,45 +58,32 @@ def refuse_fallback() -> None:
 
 def check(recipe: Training, device: Device) -> None:
     """Refuse a recipe that this device cannot compute."""
-    if _computes_bfloat16(recipe) and not device.has_bfloat16:
-        raise _no_bfloat16(device.name)
-    if _wants_flash_attention(recipe) and not flash_attention_usable(device):
-        raise _no_flash_attention(device.name)
+    flash = flash_attention_usable(device)
+    _refuse(recipe, device.name, bfloat16=device.has_bfloat16, flash=flash)
 
 
 def check_ahead(recipe: Training, card: Card | None) -> None:
-    """Refuse, in staging, what neither this image nor the card that will train can compute.
+    """Refuse, in staging, what this image or the card that will train cannot compute.
 
     card: None for one that no label names.
     """
-    old = card is not None and not card.is_ampere
+    ampere = card is None or card.is_ampere
     name = "the card" if card is None else card.name
-    if _computes_bfloat16(recipe) and old:
-        raise _no_bfloat16(name)
-    if _wants_flash_attention(recipe) and (old or not _flash_attention_installed()):
-        raise _no_flash_attention(name)
+    _refuse(recipe, name, bfloat16=ampere, flash=ampere and _flash_attention_installed())
 
 
-def _computes_bfloat16(recipe: Training) -> bool:
-    return recipe.advanced.quantization.compute_dtype == "bfloat16"
-
-
-def _no_bfloat16(name: str) -> InvalidSpec:
-    return InvalidSpec(
-        f"{name} has no bfloat16: set training.advanced.quantization.computeDtype to float16, or "
-        "place the job on an Ampere or later card"
-    )
-
-
-def _wants_flash_attention(recipe: Training) -> bool:
-    return recipe.advanced.attn_implementation == "flash_attention_2"
-
-
-def _no_flash_attention(name: str) -> InvalidSpec:
-    return InvalidSpec(
-        f"training.advanced.attnImplementation is flash_attention_2, but {name} or this image does "
-        "not have it: set it to auto or sdpa, or use an image that has flash-attn"
-    )
+def _refuse(recipe: Training, name: str, *, bfloat16: bool, flash: bool) -> None:
+    advanced = recipe.advanced
+    if advanced.quantization.compute_dtype == "bfloat16" and not bfloat16:
+        raise InvalidSpec(
+            f"{name} has no bfloat16: set training.advanced.quantization.computeDtype to float16, "
+            "or place the job on an Ampere or later card"
+        )
+    if advanced.attn_implementation == "flash_attention_2" and not flash:
+        raise InvalidSpec(
+            f"training.advanced.attnImplementation is flash_attention_2, but {name} or this image "
+            "does not have it: set it to auto or sdpa, or use an image that has flash-attn"
+        )
 
 
 def attention(recipe: Training, device: Device) -> str:

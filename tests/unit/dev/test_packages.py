@@ -35,18 +35,18 @@ DEBIAN = """\
 Package files:
  100 /var/lib/dpkg/status
      release a=now
- 500 https://download.docker.com/linux/debian bookworm/main amd64 Packages
+ 500 https://docker.example/linux/debian bookworm/main amd64 Packages
      release o=Docker,a=bookworm,l=Docker CE,c=main,b=amd64
-     origin download.docker.com
+     origin docker.example
  500 {mirror}-security bookworm-security/main amd64 Packages
      release v=12,o=Debian,a=oldstable-security,n=bookworm-security,l=Debian-Security,c=main,b=amd64
-     origin deb.debian.org
+     origin mirror.example
  500 {mirror} bookworm-updates/main amd64 Packages
      release v=12-updates,o=Debian,a=oldstable-updates,n=bookworm-updates,l=Debian,c=main,b=amd64
-     origin deb.debian.org
+     origin mirror.example
  500 {mirror} bookworm/main amd64 Packages
      release v=12.15,o=Debian,a=oldstable,n=bookworm,l=Debian,c=main,b=amd64
-     origin deb.debian.org
+     origin mirror.example
 Pinned packages:
 """
 
@@ -54,7 +54,7 @@ Pinned packages:
 @pytest.mark.parametrize(
     ("given", "used"),
     [
-        ("http://deb.debian.org/debian", "http://deb.debian.org/debian"),
+        ("http://mirror.example/debian", "http://mirror.example/debian"),
         ("https://mirror.example/debian", "https://mirror.example/debian"),
         # What Debian's cloud images say.
         ("mirror+file:/etc/apt/mirrors/debian.list", ""),

@@ -68,6 +68,16 @@ def candidate(cluster: Cluster) -> Thing:
     return gpus.pod_of(cluster, "serve", cluster.builds[1])
 
 
+def loading() -> Cluster:
+    """A job whose first endpoint loads the model."""
+    cluster = Cluster()
+    finish_stages(cluster, 1, "stage", "train", "merge")
+    cluster.settle()
+    workload.sync(cluster)
+    assert (reason(cluster), replicas(cluster)) == ("Starting", [1])
+    return cluster
+
+
 @pytest.mark.parametrize("cause", FATES)
 def test_a_failed_candidate_is_stopped_and_the_old_build_goes_on(cause: str) -> None:
     fate, said = FATES[cause]
@@ -98,10 +108,7 @@ def test_an_edit_tries_again(cause: str) -> None:
 
 @pytest.mark.parametrize("cause", FATES)
 def test_without_an_old_build_the_cause_is_the_reason(cause: str) -> None:
-    cluster = Cluster()
-    finish_stages(cluster, 1, "stage", "train", "merge")
-    cluster.settle()
-    workload.sync(cluster)
+    cluster = loading()
     FATES[cause][0](cluster, gpus.pod_of(cluster, "serve"))
     gpus.settle(cluster, 1)
     ready = cluster.status["conditions"][0]
@@ -113,10 +120,7 @@ def test_without_an_old_build_the_cause_is_the_reason(cause: str) -> None:
 
 @pytest.mark.parametrize("cause", FATES)
 def test_a_first_build_that_failed_takes_no_gpu_from_the_next(cause: str) -> None:
-    cluster = Cluster()
-    finish_stages(cluster, 1, "stage", "train", "merge")
-    cluster.settle()
-    workload.sync(cluster)
+    cluster = loading()
     FATES[cause][0](cluster, gpus.pod_of(cluster, "serve"))
     gpus.settle(cluster, 1)
     cluster.edit(**REMERGE)
@@ -125,16 +129,6 @@ def test_a_first_build_that_failed_takes_no_gpu_from_the_next(cause: str) -> Non
     finish_stages(cluster, 1, "merge")
     gpus.settle(cluster, 1)
     assert (reason(cluster), selected(cluster)) == ("Serving", cluster.builds[1])
-
-
-def loading() -> Cluster:
-    """A job whose first endpoint loads the model."""
-    cluster = Cluster()
-    finish_stages(cluster, 1, "stage", "train", "merge")
-    cluster.settle()
-    workload.sync(cluster)
-    assert (reason(cluster), replicas(cluster)) == ("Starting", [1])
-    return cluster
 
 
 def test_a_pause_stops_the_first_endpoint_while_it_loads() -> None:
