@@ -15,6 +15,7 @@ from finetune_operator.children.names import Stage
 from finetune_operator.conditions import POLL_SECONDS, Position, blocked, suspended, wanted_stages
 from finetune_operator.ledger import Ledger
 from finetune_operator.obstacles import in_the_way, want_their_volume
+from finetune_operator.pods import runs
 from finetune_operator.revisions import Chosen
 from finetune_operator.state import Action, Delete, Event, Object, Observed
 from finetune_operator.stopping import UNDER_WAY, Stopping
@@ -73,11 +74,19 @@ class Stages:
         going = self.volume is not None and "deletionTimestamp" in self.volume["metadata"]
         if not going and (not made or (uid is not None and record.volume in (None, uid))):
             return None
-        if all(self._completed(stage) for stage in self.wanted):
+        held = going and self._old_build_keeps_it() and not self.spec.suspend
+        if not held and all(self._completed(stage) for stage in self.wanted):
             return self._model_lost() if self.volume is None else None
         for job in self.jobs.values():
             if not outcome.is_over(job):
                 self.stopping.stop(job)
+        if held:
+            return Position(
+                state="stalled",
+                reason=restarts.VOLUME_LOST,
+                message=f"volume {self._claim} is being deleted, and what serves holds it: set "
+                "spec.rerun to a new value to train again beside it, or spec.serving.replicas to 0",
+            )
         if going:
             message = f"waiting for volume {self._claim} to be deleted"
             return None if self.spec.suspend else _active("WaitingForVolume", message)
@@ -87,6 +96,16 @@ class Stages:
             f"volume {self._claim} was deleted by somebody: starting again from the stage stage",
         )
         return None
+
+    def _old_build_keeps_it(self) -> bool:
+        """Tell whether another build of this revision serves from its volume, and so keeps it."""
+        others = [
+            pod
+            for pod in self.seen.pods
+            if names.label(pod, names.BUILD) != self.chosen.build
+            and "deletionTimestamp" not in pod["metadata"]
+        ]
+        return runs(others, "serve", self.chosen.revision)
 
     def _model_lost(self) -> Position | None:
         if not self.spec.serving.enabled:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from tests.unit.operator.core import gpus, workload
+from tests.unit.operator.core import gpus, steps, workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 from tests.unit.operator.core.test_rollout_gpus import (
     REMERGE,
@@ -343,3 +343,16 @@ def test_a_build_that_is_gone_back_to_has_to_show_itself_again() -> None:
     mismatch(cluster, gpus.pod_of(cluster, "serve", cluster.builds[0]))
     gpus.settle(cluster, 2)
     assert (reason(cluster), selected(cluster)) == ("RolloutFailed", cluster.builds[1])
+
+
+def test_a_volume_that_goes_and_is_held_by_what_serves_is_waited_for_by_nobody() -> None:
+    cluster = serving(1)
+    steps.delete(names.VOLUME, "demo-R")(cluster)
+    cluster.edit(**REMERGE)
+    gpus.settle(cluster, 1)
+    assert ready(cluster)[::2] == ("VolumeLost", "Stalled")
+    assert "spec.serving.replicas to 0" in ready(cluster)[1]
+    assert (serves(cluster), replicas(cluster)) == ("True/Available", [1])
+    cluster.edit(serving={"replicas": 0}, rerun="again")
+    gpus.settle(cluster, 1)
+    assert reason(cluster) == "Staging"
