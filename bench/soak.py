@@ -49,7 +49,7 @@ EDITS = (
 TASKS = """
 import asyncio, gc
 from prometheus_client import Gauge
-from finetune_operator.metrics import REGISTRY
+from finetune_operator.telemetry.metrics import REGISTRY
 def tasks():
     return sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
 Gauge("soak_tasks", "Tasks of all loops.", registry=REGISTRY).set_function(tasks)

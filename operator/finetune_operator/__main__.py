@@ -10,9 +10,9 @@ def main() -> int:
     # operator's own is there only after all imports and the first requests.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
-    from finetune_operator import process
+    from finetune_operator import manager
 
-    return process.main()
+    return manager.main()
 
 
 if __name__ == "__main__":

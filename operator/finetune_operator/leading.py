@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from finetune_operator.controller import Controller
-from finetune_operator.lease import Lease
-from finetune_operator.resync import Resync
+from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.resync import Resync
+from finetune_operator.leader_election import Lease
 
 
 async def lead(lease: Lease, controller: Controller, resync: Resync) -> None:

@@ -7,7 +7,7 @@ from tests.integration import kubelet
 from tests.integration.fleet import Fleet, Life
 from tests.integration.namespace import Namespace
 
-from finetune_operator.children import names
+from finetune_operator.objects import naming
 
 KINDS = (
     "jobs",
@@ -18,7 +18,7 @@ KINDS = (
     "persistentvolumeclaims",
 )
 VOLATILE = {
-    names.JOB_UID,
+    naming.JOB_UID,
     "uid",
     "clusterIP",
     "clusterIPs",

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from tests.integration.controlplane import ControlPlane
 
-from finetune_operator.apply import Applier
-from finetune_operator.errors import Conflict, NameConflict, NotFound, Terminal
-from finetune_operator.events import Recorder
-from finetune_operator.kube import Kube
-from finetune_operator.observe import observe
-from finetune_operator.state import Apply, Create, Delete, Event, Observed, Plan
+from finetune_operator.controller.apply import Applier
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import Conflict, NameConflict, NotFound, Terminal
+from finetune_operator.kube.recorder import Recorder
+from finetune_operator.snapshot.reader import observe
+from finetune_operator.types import Apply, Create, Delete, Event, Observed, Plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -215,7 +215,7 @@ async def test_a_quota_is_told_from_other_refusals(
 async def test_a_list_of_several_pages_is_complete(
     kube: Kube, job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_operator.kube.PAGE", 2)
+    monkeypatch.setattr("finetune_operator.kube.client.PAGE", 2)
     namespace = job["metadata"]["namespace"]
     for number in range(5):
         await kube.create(

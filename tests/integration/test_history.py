@@ -9,7 +9,7 @@ from tests.integration.fleet import Fate, Fleet, all_well
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
 
-from finetune_operator.children import names
+from finetune_operator.objects import naming
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
@@ -48,7 +48,7 @@ class History:
         found: dict[str, set[str]] = {}
         for kind in KINDS:
             for each in self.place.items(kind):
-                if revision := each["metadata"].get("labels", {}).get(names.REVISION):
+                if revision := each["metadata"].get("labels", {}).get(naming.REVISION):
                     found.setdefault(revision, set()).add(kind)
         return found
 
@@ -78,7 +78,7 @@ def test_what_neither_serves_nor_is_wanted_goes_and_an_edit_back_trains_nothing(
     history.fleet.until(
         "it trains",
         lambda: any(
-            (pod["metadata"]["labels"][names.REVISION], kubelet.stage_of(pod))
+            (pod["metadata"]["labels"][naming.REVISION], kubelet.stage_of(pod))
             == (abandoned, "train")
             for pod in history.fleet.pods
         ),

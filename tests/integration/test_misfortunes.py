@@ -265,5 +265,5 @@ def _in_outage(outage: Outage, pod: dict[str, Any]) -> dict[str, Any] | None:
     return outage.fate(pod) if pod["metadata"]["namespace"].startswith("outage-") else None
 
 
-PRELUDE = "import finetune_operator.resync as resync; resync.RESYNC_SECONDS = 10.0"
+PRELUDE = "import finetune_operator.controller.resync as resync; resync.RESYNC_SECONDS = 10.0"
 """What only a resync finds is found sooner."""

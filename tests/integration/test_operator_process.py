@@ -13,7 +13,7 @@ from tests.integration.controlplane import ApiError, ControlPlane, install_crd, 
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess
 
-IMPATIENT = "from finetune_operator import controller; controller.REFUSED_SECONDS = 2.0"
+IMPATIENT = "from finetune_operator.controller import controller; controller.REFUSED_SECONDS = 2.0"
 """What was refused is tried again sooner."""
 FIELDS_OF_USERS = ("spec", "labels", "annotations", "finalizers", "ownerReferences")
 

@@ -13,7 +13,7 @@ from tests.trainer.workshop import Ended, Workshop
 from finetune_api.job import JobConfig
 from finetune_api.reference import Reference
 from finetune_api.status import Data, Evaluation
-from finetune_operator.evaluation import judge
+from finetune_operator.reconcile.serving.evaluation_gate import judge
 from finetune_trainer import manifest, readers
 from finetune_trainer.dataset import Prepared, prepare
 from finetune_trainer.evaluation import evaluate

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
-from finetune_operator import fleet, metrics
+from finetune_operator.telemetry import job_metrics, metrics
 from finetune_trainer import progress
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -20,13 +20,13 @@ def declared() -> dict[str, tuple[str, str]]:
     """Return type and labels of the operator's metrics, by the name that Prometheus sees."""
     found = [
         (each._name, str(each._type), each._labelnames)
-        for module in (metrics, fleet)
+        for module in (metrics, job_metrics)
         for each in vars(module).values()
         if isinstance(each, MetricWrapperBase)
     ]
     found += [
         (each.name, each.type, each._labelnames)
-        for each in fleet.FLEET.collect()
+        for each in job_metrics.FLEET.collect()
         if isinstance(each, GaugeMetricFamily | CounterMetricFamily)
     ]
     return {

@@ -2,7 +2,7 @@
 
 from tests.unit.docs.vocabulary import PAGE, documented, in_code
 
-from finetune_operator.diagnosis import CONTAINER_REASONS
+from finetune_operator.reconcile.diagnosis import CONTAINER_REASONS
 
 UNSEEN = {"WaitingForPod", "WaitingForVolume", "WaitingForCleanup", *CONTAINER_REASONS}
 """Given by way of a variable; the tests of the plan meet each of them."""

@@ -8,10 +8,10 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from finetune_operator.errors import Conflict, NotFound, OperatorError
-from finetune_operator.kinds import KINDS
-from finetune_operator.kube import Kube, Propagation
-from finetune_operator.state import Object
+from finetune_operator.kube.client import Kube, Propagation
+from finetune_operator.kube.errors import Conflict, NotFound, OperatorError
+from finetune_operator.kube.kinds import KINDS
+from finetune_operator.types import Object
 
 Fault = Callable[[str, str, str], OperatorError | None]
 """Takes verb, kind and name of a write; returns what to raise instead of doing it."""

@@ -9,18 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.operator.memory import MemoryKube, child, job
 
-from finetune_operator.apply import Applier, normal
-from finetune_operator.errors import Conflict, NameConflict, OperatorError, Transient
-from finetune_operator.events import Recorder
-from finetune_operator.observe import observe
-from finetune_operator.state import (
-    Apply,
-    Create,
-    Delete,
-    Event,
-    Observed,
-    Plan,
-)
+from finetune_operator.controller.apply import Applier, normal
+from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
+from finetune_operator.kube.recorder import Recorder
+from finetune_operator.snapshot.reader import observe
+from finetune_operator.types import Apply, Create, Delete, Event, Observed, Plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVENT = Event(type="Normal", reason="Staging", message="staging")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_operator import logs
-from finetune_operator.process import ConfigurationError, configuration, main
+from finetune_operator.manager import ConfigurationError, configuration, main
+from finetune_operator.telemetry import logs
 
 GOOD = "images: {trainer: t, serving: s, operator: o}\n"
 

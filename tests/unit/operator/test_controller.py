@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from tests.unit.operator.memory import MemoryKube, child, job
 
-from finetune_operator import controller as module
-from finetune_operator.apply import Applier
 from finetune_operator.config import Images, OperatorConfig
-from finetune_operator.controller import Controller
-from finetune_operator.errors import Conflict, OperatorError, Terminal, Transient
-from finetune_operator.events import Recorder
-from finetune_operator.server import Health
-from finetune_operator.state import Create, Observed, Plan
-from finetune_operator.workqueue import WorkQueue
+from finetune_operator.controller import controller as module
+from finetune_operator.controller.apply import Applier
+from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.workqueue import WorkQueue
+from finetune_operator.health import Health
+from finetune_operator.kube.errors import Conflict, OperatorError, Terminal, Transient
+from finetune_operator.kube.recorder import Recorder
+from finetune_operator.types import Create, Observed, Plan
 
 KEY = ("a", "demo")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,7 +119,7 @@ async def test_a_job_is_looked_at_again_when_the_plan_says(rig: Rig) -> None:
 async def test_progress_is_no_line_of_the_log_but_what_was_done_is(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "finetune_operator.controller")
+    caplog.set_level("INFO", "finetune_operator.controller.controller")
     await rig.look()
     assert [record.message for record in caplog.records] == ["reconciled"]
     caplog.clear()

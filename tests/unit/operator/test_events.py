@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.operator.memory import MemoryKube, job
 
-from finetune_operator.errors import OperatorError, Terminal
-from finetune_operator.events import Recorder, name_of, rendered
-from finetune_operator.state import Event
+from finetune_operator.kube.errors import OperatorError, Terminal
+from finetune_operator.kube.recorder import Recorder, name_of, rendered
+from finetune_operator.types import Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVENT = Event(type="Normal", reason="Trained", message="the adapter is trained")

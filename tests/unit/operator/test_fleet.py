@@ -6,10 +6,10 @@ from prometheus_client import CollectorRegistry
 from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import Cluster
 
-from finetune_operator import fleet
-from finetune_operator.fleet import Fleet
-from finetune_operator.plan import plan
-from finetune_operator.state import Observed, Plan
+from finetune_operator.reconcile.plan import plan
+from finetune_operator.telemetry import job_metrics
+from finetune_operator.telemetry.job_metrics import Fleet
+from finetune_operator.types import Observed, Plan
 
 A, B = ("team-a", "one"), ("team-a", "two")
 
@@ -92,7 +92,7 @@ def test_training_is_counted_as_reported_and_once() -> None:
             for spent in (before, after)
         )
         job = {"metadata": {"namespace": "team-a"}, "status": old}
-        fleet.wrote(Observed(job=job), Plan(status=new), subject)
+        job_metrics.wrote(Observed(job=job), Plan(status=new), subject)
 
     write({}, {"r1": 10})
     write({"r1": 10}, {"r1": 10})
@@ -111,7 +111,7 @@ def test_an_edit_back_to_an_earlier_revision_spends_nothing() -> None:
     def look() -> None:
         seen = cluster.observe()
         planned = plan(seen, config=cluster.config, now=cluster.now)
-        fleet.wrote(seen, planned, subject)
+        job_metrics.wrote(seen, planned, subject)
         cluster.carry_out(seen, planned)
 
     def train(seconds: float) -> None:
@@ -139,7 +139,7 @@ def ledger(*attempts: dict[str, Any]) -> dict[str, Any]:
 
 
 def outcomes(outcome: str, reason: str, stage: str = "train") -> float:
-    return float(fleet.STAGE_OUTCOMES.labels(stage, outcome, reason)._value.get())
+    return float(job_metrics.STAGE_OUTCOMES.labels(stage, outcome, reason)._value.get())
 
 
 def test_each_attempt_is_counted_once_by_how_it_ended() -> None:
@@ -150,7 +150,7 @@ def test_each_attempt_is_counted_once_by_how_it_ended() -> None:
     course = [ledger(running), ledger(stopped), ledger(stopped), ledger(failed), ledger(failed)]
     before = (outcomes("Stopped", "Preempted"), outcomes("Failed", "LossDiverged"))
     for old, new in zip([{}, *course], course, strict=False):
-        fleet.wrote(Observed(job={**job, "status": old}), Plan(status=new), Fleet(Clock()))
+        job_metrics.wrote(Observed(job={**job, "status": old}), Plan(status=new), Fleet(Clock()))
     assert outcomes("Stopped", "Preempted") == before[0] + 1
     assert outcomes("Failed", "LossDiverged") == before[1] + 1
 
@@ -159,5 +159,5 @@ def test_a_reason_that_is_no_word_does_not_become_a_label() -> None:
     failed = {"stage": "stage", "attempt": 1, "outcome": "Failed", "reason": "row 7 of x"}
     before = outcomes("Failed", "Other", "stage")
     job = {"metadata": {"namespace": "team-a"}}
-    fleet.wrote(Observed(job=job), Plan(status=ledger(failed)), Fleet(Clock()))
+    job_metrics.wrote(Observed(job=job), Plan(status=ledger(failed)), Fleet(Clock()))
     assert outcomes("Failed", "Other", "stage") == before + 1

@@ -5,9 +5,9 @@ from aiohttp import web
 from tests.unit.operator.conftest import Server
 from tests.unit.operator.memory import child, job
 
-from finetune_operator.errors import Terminal
-from finetune_operator.kube import Kube
-from finetune_operator.transport import Transport
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import Terminal
+from finetune_operator.kube.transport import Transport
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from finetune_operator import login
-from finetune_operator.transport import Transport
+from finetune_operator.kube import auth
+from finetune_operator.kube.transport import Transport
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -34,7 +34,7 @@ def kubeconfig(
     file.write_text(yaml.safe_dump(parts))
     monkeypatch.setenv("KUBECONFIG", str(file))
     configuration = Configuration()
-    asyncio.run(login.read(configuration))
+    asyncio.run(auth.read(configuration))
     return configuration
 
 
@@ -93,7 +93,7 @@ def test_requests_go_through_the_proxy_with_its_password_and_without_netrc(
         await site.start()
         port = runner.addresses[0][1]
         monkeypatch.setenv("HTTP_PROXY", f"http://user:secret@127.0.0.1:{port}")
-        await login.read(configuration := Configuration())
+        await auth.read(configuration := Configuration())
         transport = Transport(ApiClient(configuration))
         try:
             await transport.call("GET", "/version")

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tests.unit.operator.memory import MemoryKube, child, job
 
-from finetune_operator.observe import doubtful, observe, silent, talkative
-from finetune_operator.state import Object, Progress
+from finetune_operator.snapshot.reader import doubtful, observe, silent, talkative
+from finetune_operator.types import Object, Progress
 
 
 def pod(name: str, stage: str, phase: str = "Running", ip: str = "10.0.0.1") -> dict[str, Any]:

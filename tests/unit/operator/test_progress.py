@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from finetune_operator.progress import parsed
-from finetune_operator.state import Progress
+from finetune_operator.snapshot.trainer_metrics import parsed
+from finetune_operator.types import Progress
 
 
 def test_what_the_trainer_says_is_read() -> None:

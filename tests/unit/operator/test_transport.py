@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from tests.unit.operator.conftest import Server
 
-from finetune_operator.errors import (
+from finetune_operator.kube.errors import (
     Conflict,
     NotFound,
     NotLeading,
@@ -15,7 +15,7 @@ from finetune_operator.errors import (
     Terminal,
     Transient,
 )
-from finetune_operator.transport import Transport
+from finetune_operator.kube.transport import Transport
 
 PATH = "/api/v1/namespaces/a/services"
 

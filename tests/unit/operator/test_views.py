@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.operator.memory import MemoryKube, child, job
 
-import finetune_operator.views
-from finetune_operator.observe import observe, reread
-from finetune_operator.state import LISTS, Observed
-from finetune_operator.views import DECISIVE, EVERYTHING, View, Views, version_of
+import finetune_operator.snapshot.cache
+from finetune_operator.snapshot.cache import DECISIVE, EVERYTHING, View, Views, version_of
+from finetune_operator.snapshot.reader import observe, reread
+from finetune_operator.types import LISTS, Observed
 
 KEY = ("a", "demo")
 VERSIONS = st.sampled_from(["1", "2", "3"])
@@ -82,13 +82,13 @@ def test_what_a_job_owns_is_packed_again_only_where_it_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     packed: list[set[str]] = []
-    usual = finetune_operator.views._packed
+    usual = finetune_operator.snapshot.cache._packed
 
     def recorded(what: dict[str, Any]) -> bytes:
         packed.append(set(what))
         return usual(what)
 
-    monkeypatch.setattr(finetune_operator.views, "_packed", recorded)
+    monkeypatch.setattr(finetune_operator.snapshot.cache, "_packed", recorded)
     views = Views()
     looked(views, pod())
     for answer in (job(a=1), pod("2")):

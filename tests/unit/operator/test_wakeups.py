@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kopf._cogs.structs.references import Resource
 
-from finetune_operator.wakeups import CHILDREN, Echoes, Forgetful, Patience, registry, settings
+from finetune_operator.controller.handlers import (
+    CHILDREN,
+    Echoes,
+    Forgetful,
+    Patience,
+    registry,
+    settings,
+)
 
 
 def body(**changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from finetune_operator.workqueue import WorkQueue
+from finetune_operator.controller.workqueue import WorkQueue
 
 KEYS = st.sampled_from("abc")
 BASE, CAP = 0.005, 60.0

@@ -17,10 +17,10 @@ from tests.unit.docs.vocabulary import documented
 
 from finetune_api.schema import schema_of
 from finetune_api.status import FineTuneJobStatus
-from finetune_operator.children import names
 from finetune_operator.config import OperatorConfig
-from finetune_operator.plan import plan
-from finetune_operator.state import (
+from finetune_operator.objects import naming
+from finetune_operator.reconcile.plan import plan
+from finetune_operator.types import (
     Action,
     Apply,
     Create,
@@ -180,7 +180,7 @@ class Cluster:
         return [
             copied(found)
             for found in self.each(kind)
-            if found["metadata"]["labels"].get(names.JOB) == self.name
+            if found["metadata"]["labels"].get(naming.JOB) == self.name
         ]
 
     def each(self, kind: str) -> Iterator[Thing]:
@@ -201,7 +201,7 @@ class Cluster:
             raise Refused(f"{kind} {name} exists")
         new: Thing = copied(thing)
         new["metadata"] |= {"generation": 1, **self.identity()}
-        new.setdefault("status", {"phase": "Pending"} if kind == names.VOLUME else {})
+        new.setdefault("status", {"phase": "Pending"} if kind == naming.VOLUME else {})
         self.objects[kind, name] = new
         return new
 
@@ -269,7 +269,7 @@ class Cluster:
     def _act(self, seen: Observed, action: Action) -> None:
         kind, name = action.object["kind"], action.object["metadata"]["name"]
         present = self.get(kind, name)
-        if present is not None and not names.owned_by(seen.job, present):
+        if present is not None and not naming.owned_by(seen.job, present):
             raise Refused(f"{kind} {name} is somebody else's")
         match action:
             case Create():
@@ -378,7 +378,7 @@ def unknown_keys(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[s
 
 def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Refuse what an API server would: all of a claim but its size, once bound, and upwards."""
-    if before["kind"] != names.VOLUME:
+    if before["kind"] != naming.VOLUME:
         return
     old, new = copied(before["spec"]), copied(after["spec"])
     old_size, new_size = (spec.pop("resources")["requests"]["storage"] for spec in (old, new))

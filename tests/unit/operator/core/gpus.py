@@ -4,7 +4,7 @@ from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 
 from finetune_api.exitcodes import ExitCode
-from finetune_operator.children import names
+from finetune_operator.objects import naming
 
 NO_GPU = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 
@@ -73,8 +73,8 @@ def pod_of(cluster: Cluster, stage: str, build: str | None = None) -> Thing:
     (found,) = [
         pod
         for pod in cluster.each("Pod")
-        if pod["metadata"]["labels"][names.STAGE] == stage
-        and build in (None, pod["metadata"]["labels"].get(names.BUILD))
+        if pod["metadata"]["labels"][naming.STAGE] == stage
+        and build in (None, pod["metadata"]["labels"].get(naming.BUILD))
         and workload.alive(pod)
         and "deletionTimestamp" not in pod["metadata"]
     ]
@@ -83,11 +83,11 @@ def pod_of(cluster: Cluster, stage: str, build: str | None = None) -> Thing:
 
 def running(cluster: Cluster, stage: str) -> list[str]:
     """Return the builds (revisions of a train pod) whose pods of a stage run."""
-    label = names.REVISION if stage == "train" else names.BUILD
+    label = naming.REVISION if stage == "train" else naming.BUILD
     return [
         pod["metadata"]["labels"][label]
         for pod in cluster.each("Pod")
-        if pod["metadata"]["labels"][names.STAGE] == stage and pod["status"]["phase"] == "Running"
+        if pod["metadata"]["labels"][naming.STAGE] == stage and pod["status"]["phase"] == "Running"
     ]
 
 

@@ -11,8 +11,8 @@ from tests.unit.operator.core.cluster import Cluster, Thing, stored
 from tests.unit.operator.core.world import deleted, stage_of
 
 from finetune_api.result import Result
-from finetune_operator.children import names
-from finetune_operator.state import Apply, Create, Delete, Object, Observed, Plan
+from finetune_operator.objects import naming
+from finetune_operator.types import Apply, Create, Delete, Object, Observed, Plan
 
 
 def refused(status: Any) -> bool:
@@ -32,7 +32,7 @@ def key_of(job: Thing) -> tuple[str, ...]:
     """Return owner, revision, stage and build of a Job."""
     labels = job["metadata"]["labels"]
     owner = job["metadata"]["ownerReferences"][0]["uid"]
-    return (owner, labels[names.REVISION], labels[names.STAGE], str(labels.get(names.BUILD)))
+    return (owner, labels[naming.REVISION], labels[naming.STAGE], str(labels.get(naming.BUILD)))
 
 
 class Laws:
@@ -61,23 +61,23 @@ class Laws:
 
     def goes_on_serving(self, seen: Observed, intended: Plan) -> None:
         """The Service leaves a build only for one that answers; what it selects is not deleted."""
-        services = [each for each in seen.services if names.owned_by(seen.job, each)]
+        services = [each for each in seen.services if naming.owned_by(seen.job, each)]
         # Where somebody has taken the build out of the selector, it is the one that was told.
         told = seen.job["status"].get("serving", {}).get("build")
-        builds = {each["spec"]["selector"].get(names.BUILD, told) for each in services}
+        builds = {each["spec"]["selector"].get(naming.BUILD, told) for each in services}
         for selected in builds - {None}:
             answering = [
-                names.label(each, names.BUILD)
+                naming.label(each, naming.BUILD)
                 for each in seen.deployments
                 if each["status"].get("availableReplicas")
                 and each["status"]["observedGeneration"] == each["metadata"]["generation"]
             ]
             for action in intended.actions:
-                build = names.label(action.object, names.BUILD)
+                build = naming.label(action.object, naming.BUILD)
                 if isinstance(action, Delete) and action.object["kind"] == "Deployment":
                     assert build != selected
                 if isinstance(action, Apply) and action.object["kind"] == "Service":
-                    assert action.object["spec"]["selector"][names.BUILD] in (selected, *answering)
+                    assert action.object["spec"]["selector"][naming.BUILD] in (selected, *answering)
 
     def of_rest(self, seen: Observed, intended: Plan) -> None:
         """A look at what the looks before it have put right changes nothing."""
@@ -90,11 +90,11 @@ class Laws:
         """What runs is what is asked for, and what it needs is there."""
         paused = job["spec"].get("suspend", False)
         for each in self.cluster.each("Job"):
-            if names.owned_by(job, each) and not workload.ended(each) and not deleted(each):
+            if naming.owned_by(job, each) and not workload.ended(each) and not deleted(each):
                 labels = each["metadata"]["labels"]
                 assert not paused, each["metadata"]["name"]
-                assert labels[names.REVISION] == status["revision"]
-                assert labels.get(names.BUILD, status["build"]) == status["build"]
+                assert labels[naming.REVISION] == status["revision"]
+                assert labels.get(naming.BUILD, status["build"]) == status["build"]
         if any(each["revision"] == status["revision"] for each in status["revisions"]):
             assert self.cluster.get("ConfigMap", f"demo-{status['revision']}")
             assert len(list(self.cluster.each("NetworkPolicy"))) == 3
@@ -128,11 +128,11 @@ class Laws:
         labels = job["metadata"]["labels"]
         return any(
             (attempt["stage"], attempt.get("build"))
-            == (labels[names.STAGE], labels.get(names.BUILD))
-            and str(attempt["attempt"]) == labels[names.ATTEMPT]
+            == (labels[naming.STAGE], labels.get(naming.BUILD))
+            and str(attempt["attempt"]) == labels[naming.ATTEMPT]
             and attempt["outcome"] == "Starting"
             for revision in self.cluster.status["revisions"]
-            if revision["revision"] == labels[names.REVISION]
+            if revision["revision"] == labels[naming.REVISION]
             for attempt in revision["stages"]
         )
 
@@ -157,7 +157,7 @@ class Laws:
 
     def is_done(self, key: tuple[str, ...]) -> bool:
         """Tell whether a stage has completed on a volume that is there and stays."""
-        volume = self.cluster.get(names.VOLUME, f"demo-{key[1]}")
+        volume = self.cluster.get(naming.VOLUME, f"demo-{key[1]}")
         here = volume is not None and not deleted(volume)
         return here and self.completed.get(key) == volume["metadata"]["uid"]  # type: ignore[index]
 
@@ -204,7 +204,7 @@ class Laws:
         generation = self.cluster.status["observedGeneration"]
         key = (job["metadata"]["uid"], generation)
         # One that is being collected belongs to a past of the revision, which begins anew after it.
-        if frozen and names.owned_by(job, frozen) and not deleted(frozen):
+        if frozen and naming.owned_by(job, frozen) and not deleted(frozen):
             assert self.wanted.setdefault(key, str(revision)) == revision
 
     def well_formed(self, status: Thing) -> None:
@@ -252,7 +252,7 @@ class Laws:
         """Tell whether a pod runs, or has all that it waits for but a node."""
         if pod["status"]["phase"] != "Pending":
             return workload.alive(pod)
-        volumes = [self.cluster.get(names.VOLUME, claim) for claim in workload.claims_of(pod)]
+        volumes = [self.cluster.get(naming.VOLUME, claim) for claim in workload.claims_of(pod)]
         return all(each is not None and not deleted(each) for each in volumes)
 
     def note_proofs(self) -> None:
@@ -284,5 +284,7 @@ class Laws:
             (service,) = self.cluster.each("Service")
             if serving.get("replicas", 1):
                 (deployment,) = self.cluster.each("Deployment")
-                build = service["spec"]["selector"][names.BUILD]
-                assert build == names.label(deployment, names.BUILD) == self.cluster.status["build"]
+                build = service["spec"]["selector"][naming.BUILD]
+                assert (
+                    build == naming.label(deployment, naming.BUILD) == self.cluster.status["build"]
+                )

@@ -6,9 +6,9 @@ from typing import Any
 from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import CONFIG, SPEC, Cluster, Thing, copied
 
-from finetune_operator.children import names
 from finetune_operator.config import OperatorConfig
-from finetune_operator.state import Apply, Create
+from finetune_operator.objects import naming
+from finetune_operator.types import Apply, Create
 
 MAXIMAL_SPEC: Thing = {
     "model": {
@@ -219,7 +219,7 @@ def written(cluster: Cluster) -> Iterator[Thing]:
 def title(thing: Thing) -> str:
     """Return what a child is called in the name of its golden file."""
     if thing["kind"] == "Job":
-        return f"job-{thing['metadata']['labels'][names.STAGE]}"
+        return f"job-{thing['metadata']['labels'][naming.STAGE]}"
     if thing["kind"] == "NetworkPolicy":
         return f"policy-{thing['metadata']['name'].rsplit('-', 1)[1]}"
     return TITLES[thing["kind"]]

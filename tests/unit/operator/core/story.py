@@ -10,8 +10,8 @@ from typing import Any
 
 from tests.unit.operator.core.cluster import Cluster, check_status, stored
 
-from finetune_operator.children import names
-from finetune_operator.state import Action, Apply, Create, Delete, Patch, Plan, Scale
+from finetune_operator.objects import naming
+from finetune_operator.types import Action, Apply, Create, Delete, Patch, Plan, Scale
 
 Step = Callable[[Cluster], object]
 SIGNS = {"True": "+", "False": "-", "Unknown": "?"}
@@ -60,7 +60,7 @@ def shown(cluster: Cluster, action: Action) -> str:
     text = f"{type(action).__name__} {thing['kind']} {thing['metadata']['name']}"
     match action:
         case Apply() if thing["kind"] == "Service":
-            text += f" -> {thing['spec']['selector'][names.BUILD]}"
+            text += f" -> {thing['spec']['selector'][naming.BUILD]}"
         case Apply() if thing["kind"] == "PersistentVolumeClaim":
             text += f" {thing['spec']['resources']['requests']['storage']}"
         case Delete():

@@ -18,8 +18,9 @@ from tests.unit.operator.core.rendered import (
 from finetune_api.crd import NAME_MAX_LENGTH
 from finetune_api.exitcodes import FINAL
 from finetune_api.job import JobConfig
-from finetune_operator.children import names, vllm
-from finetune_operator.children.pod import NO_GPU, OFFLINE
+from finetune_operator.manifests import vllm
+from finetune_operator.manifests.pod import NO_GPU, OFFLINE
+from finetune_operator.objects import naming
 from finetune_trainer.device import NO_FALLBACK
 from finetune_trainer.progress import POD_UID_VARIABLE
 from finetune_verify.__main__ import parser
@@ -190,7 +191,7 @@ def test_children_are_owned_named_and_labelled(thing: Thing) -> None:
     assert owner == {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
-        "name": meta["labels"][names.JOB],
+        "name": meta["labels"][naming.JOB],
         "uid": "uid-1",
         "controller": True,
         "blockOwnerDeletion": True,
@@ -207,7 +208,7 @@ def test_children_are_owned_named_and_labelled(thing: Thing) -> None:
 @pytest.mark.parametrize("attempt", [1, 10, 999_999])
 def test_the_longest_names_fit(attempt: int) -> None:
     for stage in ("stage", "train", "merge"):
-        name = names.job_name(LONG, "0" * 8, stage, attempt)
+        name = naming.job_name(LONG, "0" * 8, stage, attempt)
         assert NAME.fullmatch(name), f"{len(name)} characters"
 
 
@@ -263,7 +264,7 @@ def test_references_between_children_hold(name: str) -> None:
     assert {each["targetPort"] for each in made["service"]["spec"]["ports"]} <= ports
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert server[probe]["httpGet"]["port"] in ports
-    build = made["deployment"]["metadata"]["labels"][names.BUILD]
+    build = made["deployment"]["metadata"]["labels"][naming.BUILD]
     merged = {"/model": f"merged-{build}"} if "job-merge" in made else None
     mounts = [mount for mount in server["volumeMounts"] if mount["name"] == "work"]
     assert all(mount["readOnly"] for mount in mounts)
@@ -280,7 +281,7 @@ def pods_among(made: dict[str, Thing]) -> list[str]:
 @pytest.mark.parametrize("name", ALL)
 def test_the_trainer_reads_what_was_frozen(name: str) -> None:
     document = JobConfig.model_validate_json(ALL[name]["configuration"]["data"]["job.json"])
-    assert document.revision == ALL[name]["configuration"]["metadata"]["labels"][names.REVISION]
+    assert document.revision == ALL[name]["configuration"]["metadata"]["labels"][naming.REVISION]
     assert document.uid == "uid-1"
     assert (document.training.epochs is None) != (document.training.max_steps is None)
     assert ALL[name]["configuration"]["immutable"] is True
@@ -402,7 +403,7 @@ def test_what_is_served_is_verified_beside_it(name: str, model: str, mode: str, 
     _, verifier = containers(template(deployment))
     image = MAXIMAL_CONFIG.images.operator if name == "maximal" else "registry/operator:1"
     assert (verifier["image"], verifier["command"]) == (image, ["python", "-m", "finetune_verify"])
-    assert argument(verifier, "--build") == deployment["metadata"]["labels"][names.BUILD]
+    assert argument(verifier, "--build") == deployment["metadata"]["labels"][naming.BUILD]
     assert argument(verifier, "--model") == model
     assert (argument(verifier, "--mode"), argument(verifier, "--dtype")) == (mode, dtype)
     assert all(mount["readOnly"] for mount in verifier["volumeMounts"])

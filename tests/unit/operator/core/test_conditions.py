@@ -7,8 +7,8 @@ import pytest
 from tests.unit.operator.core.cluster import Thing
 
 from finetune_api.status import Attempt, Condition
-from finetune_operator.children.names import Stage
-from finetune_operator.conditions import Position, ServingState, conditions
+from finetune_operator.objects.naming import Stage
+from finetune_operator.reconcile.conditions import Position, ServingState, conditions
 
 EARLY, LATE = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
 STATES = ("done", "active", "stalled", "suspended")

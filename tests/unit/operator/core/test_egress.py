@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from finetune_operator.children.egress import NAMESPACE, rules
 from finetune_operator.config import OperatorConfig
+from finetune_operator.manifests.egress import NAMESPACE, rules
 
 IMAGES = {"trainer": "t", "serving": "s", "operator": "o"}
 

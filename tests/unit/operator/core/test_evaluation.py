@@ -9,7 +9,7 @@ from tests.unit.operator.core import steps, workload
 from tests.unit.operator.core.cluster import Cluster
 
 from finetune_api.status import Artifacts, EvaluatedBuild, Evaluation
-from finetune_operator.evaluation import Build, compare, judge
+from finetune_operator.reconcile.serving.evaluation_gate import Build, compare, judge
 from finetune_trainer.evaluation import difference
 
 

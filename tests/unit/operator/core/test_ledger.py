@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.status import Attempt
-from finetune_operator.ledger import Ledger
+from finetune_operator.revisions.ledger import Ledger
 
 
 def attempt(

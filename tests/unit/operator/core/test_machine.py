@@ -22,10 +22,10 @@ from tests.unit.operator.core.cluster import CONFIG, SPEC, Cluster, Crash, Refus
 from tests.unit.operator.core.laws import Laws
 from tests.unit.operator.core.world import EDITS, ENDS, STEPS, deleted, stage_of
 
-from finetune_operator.children import names
 from finetune_operator.config import OperatorConfig
-from finetune_operator.plan import plan
-from finetune_operator.state import Observed, Plan, Progress
+from finetune_operator.objects import naming
+from finetune_operator.reconcile.plan import plan
+from finetune_operator.types import Observed, Plan, Progress
 
 UPGRADED = OperatorConfig.model_validate(
     {
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         else:
             kind = world.delete_any(self.cluster, index)
             self.laws.lost_configuration |= kind == "ConfigMap"
-            self.laws.lost_volume |= kind == names.VOLUME
+            self.laws.lost_volume |= kind == naming.VOLUME
         self.react(reaction)
 
     @precondition(lambda self: self.cluster.job)

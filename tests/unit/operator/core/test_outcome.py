@@ -6,14 +6,14 @@ import pytest
 from tests.unit.operator.core.cluster import Thing
 from tests.unit.operator.core.workload import message
 
-from finetune_operator import outcome
-from finetune_operator.children import names
+from finetune_operator.objects import naming
+from finetune_operator.reconcile.stages import outcome
 
 
 def job(condition: str | None = None, status: str = "True", reason: str = "") -> Thing:
     conditions = [{"type": condition, "status": status, "reason": reason}] if condition else []
     return {
-        "metadata": {"name": "j", "uid": "uid-of-j", "labels": {names.STAGE: "merge"}},
+        "metadata": {"name": "j", "uid": "uid-of-j", "labels": {naming.STAGE: "merge"}},
         "spec": {},
         "status": {"conditions": conditions},
     }

@@ -25,7 +25,7 @@ from tests.unit.operator.core.test_plan_stages import FIRST
 
 from finetune_api.resolve import builtin_defaults
 from finetune_operator.config import OperatorConfig
-from finetune_operator.state import Apply, Delete, Object
+from finetune_operator.types import Apply, Delete, Object
 
 RETRAIN = edit(training={"seed": 1})
 BACK = edit(training=None)

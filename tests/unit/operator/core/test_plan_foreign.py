@@ -6,7 +6,7 @@ import pytest
 from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import LISTS, Cluster, Refused, Thing, stored
 
-from finetune_operator.state import Create
+from finetune_operator.types import Create
 
 
 def served() -> Cluster:

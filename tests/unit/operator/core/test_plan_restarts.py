@@ -21,9 +21,9 @@ from tests.unit.operator.core.steps import (
 from tests.unit.operator.core.story import Case, expected, tell
 
 from finetune_api.exitcodes import ExitCode
-from finetune_operator.children.jobs import grace, more_memory
-from finetune_operator.children.names import ATTEMPT
-from finetune_operator.state import Progress
+from finetune_operator.manifests.jobs import grace, more_memory
+from finetune_operator.objects.naming import ATTEMPT
+from finetune_operator.types import Progress
 
 TRAINING = "Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-"
 MERGING = "Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged? Serving-"
@@ -310,7 +310,7 @@ def test_twice_the_memory(limit: str, doubled: str) -> None:
 
 
 def wanted(cluster: Cluster) -> Any:
-    from finetune_operator.revisions import choose
+    from finetune_operator.revisions.target import choose
 
     return choose(cluster.present_job(), (), cluster.config).resolved.spec.resources.merge
 

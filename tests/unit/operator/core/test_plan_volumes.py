@@ -22,7 +22,7 @@ from tests.unit.operator.core.steps import (
 from tests.unit.operator.core.story import Case, Step, expected, tell
 
 from finetune_api.exitcodes import ExitCode
-from finetune_operator.children import names
+from finetune_operator.objects import naming
 
 STAGING = "Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-"
 DONE = "Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+"
@@ -32,7 +32,7 @@ RETAIN = edit(storage={"deletionPolicy": "Retain"})
 
 def lost(cluster: Cluster) -> None:
     """Delete the present revision's volume by hand, and let it go."""
-    delete(names.VOLUME, "demo-R")(cluster)
+    delete(naming.VOLUME, "demo-R")(cluster)
     for _ in range(2):
         sync(cluster)
         settle(cluster)
@@ -81,7 +81,7 @@ CASES = {
         conditions=STAGING,
     ),
     "a volume that goes before it was used is made again": Case(
-        given=(waiting("stage"), delete(names.VOLUME, "demo-R"), sync),
+        given=(waiting("stage"), delete(naming.VOLUME, "demo-R"), sync),
         actions=("Create PersistentVolumeClaim demo-r1",),
         ready="-Staging",
         conditions=STAGING,
@@ -90,21 +90,21 @@ CASES = {
         given=(
             waiting("stage"),
             delete("Job", "demo-R-stage-1", "Orphan"),
-            *(delete(names.VOLUME, "demo-R"), sync, sync),
+            *(delete(naming.VOLUME, "demo-R"), sync, sync),
         ),
         actions=("Create PersistentVolumeClaim demo-r1",),
         ready="-WaitingForPod",
         conditions=STAGING,
     ),
     "what runs on a volume that is being deleted is stopped": Case(
-        given=(STAGED, running("train"), delete(names.VOLUME, "demo-R")),
+        given=(STAGED, running("train"), delete(naming.VOLUME, "demo-R")),
         actions=("Delete Job demo-r1-train-1 Foreground",),
         ready="-WaitingForVolume",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
     "and begins again with its data": Case(
         given=(
-            *(STAGED, running("train"), delete(names.VOLUME, "demo-R"), settle, sync),
+            *(STAGED, running("train"), delete(naming.VOLUME, "demo-R"), settle, sync),
             *(lambda cluster: workload.stop(cluster, workload.pod_of_stage(cluster, "train")),),
             *(sync, sync),
         ),
@@ -125,7 +125,7 @@ CASES = {
     ),
     "one that is to serve says what it lost": Case(
         given=(
-            *(run_all, delete(names.VOLUME, "demo-R"), delete("Deployment", "demo-B"), sync),
+            *(run_all, delete(naming.VOLUME, "demo-R"), delete("Deployment", "demo-B"), sync),
             *(lambda cluster: workload.stop(cluster, workload.pod_of_stage(cluster, "serve")),),
             *(sync, sync, sync),
         ),
@@ -134,7 +134,7 @@ CASES = {
         says="set spec.rerun to a new value",
     ),
     "it serves on while the volume waits for it": Case(
-        given=(run_all, delete(names.VOLUME, "demo-R"), sync),
+        given=(run_all, delete(naming.VOLUME, "demo-R"), sync),
         actions=KEEP,
         ready="+Serving",
         conditions=DONE,
@@ -168,7 +168,7 @@ def revisions(cluster: Cluster) -> dict[str, list[str]]:
     cluster.settle()
     found: dict[str, set[str]] = {}
     for each in cluster.objects.values():
-        if revision := names.label(each, names.REVISION):
+        if revision := naming.label(each, naming.REVISION):
             found.setdefault(revision, set()).add(each["kind"])
     return {revision: sorted(kinds) for revision, kinds in found.items()}
 
@@ -279,7 +279,7 @@ def test_a_volume_that_outlives_its_job() -> None:
     cluster = Cluster()
     for step in (RETAIN, NO_SERVING, STAGED, TRAINED, MERGED, settle):
         step(cluster)
-    (volume,) = cluster.each(names.VOLUME)
+    (volume,) = cluster.each(naming.VOLUME)
     assert "ownerReferences" not in volume["metadata"]
     cluster.job = None
     workload.sync(cluster)
@@ -290,7 +290,7 @@ def test_a_volume_that_outlives_its_job() -> None:
         cluster.look()
     cluster.remove(volume)
     cluster.settle()
-    (made,) = cluster.each(names.VOLUME)
+    (made,) = cluster.each(naming.VOLUME)
     assert made["metadata"]["uid"] != volume["metadata"]["uid"]
 
 
@@ -332,7 +332,7 @@ def test_an_event_says_what_somebody_deleted() -> None:
     cluster = Cluster()
     for step in (STAGED, settle, sync):
         step(cluster)
-    (volume,) = cluster.each(names.VOLUME)
+    (volume,) = cluster.each(naming.VOLUME)
     cluster.remove(volume)
     first = told(cluster)
     assert ("Warning", "VolumeLost") in first
@@ -340,14 +340,14 @@ def test_an_event_says_what_somebody_deleted() -> None:
 
 
 def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
-    from finetune_operator.state import Progress
+    from finetune_operator.types import Progress
 
     cluster = Cluster()
     cluster.edit(runPolicy={"maxGpuSeconds": 1000})
     for step in (STAGED, running("train")):
         step(cluster)
     cluster.progress = Progress(global_step=3, max_steps=9, gpu_seconds=300.0)
-    for step in (settle, delete(names.VOLUME, "demo-R"), settle, sync):
+    for step in (settle, delete(naming.VOLUME, "demo-R"), settle, sync):
         step(cluster)
     cluster.progress = None
     workload.stop(cluster, workload.pod_of_stage(cluster, "train"))
@@ -371,7 +371,7 @@ def test_what_a_pod_still_says_of_a_lost_volume_is_not_counted_twice(code: int) 
     run("train", code, workload.message("train", outcome, gpuSeconds=300.0))(cluster)
     cluster.settle()
     assert cluster.status["training"]["gpuSeconds"] == 300
-    delete(names.VOLUME, "demo-R")(cluster)
+    delete(naming.VOLUME, "demo-R")(cluster)
     settle_all(cluster)
     STAGED(cluster)
     settle_all(cluster)
@@ -385,7 +385,7 @@ def test_an_orphan_gets_its_volume_only_once_nothing_else_trains() -> None:
     first = cluster.status["revision"]
     orphan = workload.pod_of_stage(cluster, "train")
     delete("Job", "demo-R-train-1", "Orphan")(cluster)
-    delete(names.VOLUME, "demo-R")(cluster)
+    delete(naming.VOLUME, "demo-R")(cluster)
     cluster.edit(training={"seed": 1})
     settle_all(cluster)
     workload.run(cluster, "stage")
@@ -397,10 +397,10 @@ def test_an_orphan_gets_its_volume_only_once_nothing_else_trains() -> None:
     sync(cluster)
     cluster.settle()
     assert cluster.status["revision"] == first
-    assert cluster.get(names.VOLUME, f"demo-{first}") is None, "the orphan would train as well"
+    assert cluster.get(naming.VOLUME, f"demo-{first}") is None, "the orphan would train as well"
 
     workload.stop(cluster, trainer)
     sync(cluster)
     sync(cluster)
     cluster.settle()
-    assert cluster.get(names.VOLUME, f"demo-{first}") is not None
+    assert cluster.get(naming.VOLUME, f"demo-{first}") is not None

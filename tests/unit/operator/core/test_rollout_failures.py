@@ -16,7 +16,7 @@ from tests.unit.operator.core.test_rollout_gpus import (
     serving,
 )
 
-from finetune_operator.children import names
+from finetune_operator.objects import naming
 
 Fate = Callable[[Cluster, Thing], None]
 
@@ -42,7 +42,7 @@ def overdue(cluster: Cluster, pod: Thing) -> None:
         ],
     }
     cluster.touch(pod)
-    build = pod["metadata"]["labels"][names.BUILD]
+    build = pod["metadata"]["labels"][naming.BUILD]
     deployment = cluster.get("Deployment", f"demo-{build}")
     assert deployment
     cluster.wait(deployment["spec"]["progressDeadlineSeconds"] + 1)
@@ -145,7 +145,7 @@ def test_a_pause_stops_the_first_endpoint_while_it_loads() -> None:
     assert state == ("Serving", [1]), "it serves by now"
 
 
-SELECTORS = [{"app": "other"}, {names.JOB: "demo", names.BUILD: "0badbeef"}, None]
+SELECTORS = [{"app": "other"}, {naming.JOB: "demo", naming.BUILD: "0badbeef"}, None]
 
 
 def changed_by_hand(cluster: Cluster, selector: Thing | None) -> None:
@@ -198,7 +198,7 @@ def test_a_candidate_that_failed_is_not_believed_when_it_is_selected_by_hand() -
     mismatch(cluster, candidate(cluster))
     gpus.settle(cluster, 2)
     old, new = cluster.builds
-    changed_by_hand(cluster, {names.JOB: "demo", names.STAGE: "serve", names.BUILD: new})
+    changed_by_hand(cluster, {naming.JOB: "demo", naming.STAGE: "serve", naming.BUILD: new})
     gpus.settle(cluster, 2)
     assert (selected(cluster), replicas(cluster)) == (old, [1, 0])
 
@@ -347,7 +347,7 @@ def test_a_build_that_is_gone_back_to_has_to_show_itself_again() -> None:
 
 def test_a_volume_that_goes_and_is_held_by_what_serves_is_waited_for_by_nobody() -> None:
     cluster = serving(1)
-    steps.delete(names.VOLUME, "demo-R")(cluster)
+    steps.delete(naming.VOLUME, "demo-R")(cluster)
     cluster.edit(**REMERGE)
     gpus.settle(cluster, 1)
     assert ready(cluster)[::2] == ("VolumeLost", "Stalled")

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.operator.core import gpus, workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 
-from finetune_operator.children import names
+from finetune_operator.objects import naming
 
 RETRAIN: Thing = {"training": {"seed": 1}}
 REMERGE: Thing = {"merge": {"dtype": "bfloat16"}}
@@ -47,7 +47,7 @@ def replicas(cluster: Cluster) -> list[int]:
 
 def selected(cluster: Cluster) -> str:
     (service,) = cluster.each("Service")
-    return str(service["spec"]["selector"][names.BUILD])
+    return str(service["spec"]["selector"][naming.BUILD])
 
 
 @pytest.mark.parametrize("rollout", ["KeepServing", "FreeGPU"])
@@ -234,8 +234,8 @@ def test_the_service_waits_for_every_replica_that_can_have_a_gpu() -> None:
     first, second = (
         pod
         for pod in cluster.each("Pod")
-        if pod["metadata"]["labels"].get(names.BUILD) == cluster.builds[1]
-        and pod["metadata"]["labels"][names.STAGE] == "serve"
+        if pod["metadata"]["labels"].get(naming.BUILD) == cluster.builds[1]
+        and pod["metadata"]["labels"][naming.STAGE] == "serve"
     )
     workload.start(cluster, first)
     workload.sync(cluster)
@@ -252,7 +252,7 @@ def test_replicas_follow_the_spec_on_both_sides_of_a_rollout() -> None:
     finish_stages(cluster, 9, "stage", "train", "merge")
     gpus.settle(cluster, 9)
     (budget,) = cluster.each("PodDisruptionBudget")
-    assert budget["spec"]["selector"]["matchLabels"][names.BUILD] == cluster.builds[0]
+    assert budget["spec"]["selector"]["matchLabels"][naming.BUILD] == cluster.builds[0]
     cluster.edit(**RETRAIN)
     gpus.settle(cluster, 9)
     cluster.edit(serving={"replicas": 3})

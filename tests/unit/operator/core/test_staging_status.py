@@ -3,7 +3,7 @@
 from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 
-from finetune_operator.state import Progress
+from finetune_operator.types import Progress
 
 MEASURED = Progress(ratio=0.25, eta_seconds=61.7, downloaded_bytes=4 << 30, total_bytes=16 << 30)
 SHOWN = {

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 
-from finetune_operator.state import Progress
+from finetune_operator.types import Progress
 
 MEASURED = Progress(
     ratio=0.4,

@@ -3,9 +3,9 @@
 import pytest
 from tests.unit.operator.core.cluster import CONFIG, SPEC, Cluster, Thing, merge
 
-from finetune_operator.children import volume
-from finetune_operator.revisions import choose
-from finetune_operator.state import Apply, Create
+from finetune_operator.manifests import volume
+from finetune_operator.revisions.target import choose
+from finetune_operator.types import Apply, Create
 
 
 def ensured(size: str, present: str | None, storage_class: str | None = None) -> list[str]:

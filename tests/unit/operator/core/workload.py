@@ -9,8 +9,8 @@ from tests.unit.operator.core.cluster import Cluster, Thing, copied
 
 from finetune_api.exitcodes import ExitCode
 from finetune_api.result import Result
-from finetune_operator.children import names
-from finetune_operator.children.jobs import CONTAINER
+from finetune_operator.manifests.jobs import CONTAINER
+from finetune_operator.objects import naming
 
 BOUND = {"phase": "Bound"}
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
@@ -33,7 +33,7 @@ def alive(pod: Thing) -> bool:
 
 def start(cluster: Cluster, pod: Thing) -> None:
     """Run a pending pod on its volume, where that is there and stays."""
-    volumes = [cluster.get(names.VOLUME, claim) for claim in claims_of(pod)]
+    volumes = [cluster.get(naming.VOLUME, claim) for claim in claims_of(pod)]
     if any(each is None or "deletionTimestamp" in each["metadata"] for each in volumes):
         return
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": cluster.stamp()}
@@ -72,7 +72,7 @@ def evict(cluster: Cluster, pod: Thing) -> None:
 
 def stop(cluster: Cluster, pod: Thing) -> None:
     """End a pod that was asked to end, as a trainer does that has saved its checkpoint."""
-    stage = pod["metadata"]["labels"][names.STAGE]
+    stage = pod["metadata"]["labels"][naming.STAGE]
     if stage == "serve":
         pod["status"]["phase"] = "Succeeded"
         cluster.touch(pod)
@@ -232,7 +232,7 @@ def collect(cluster: Cluster) -> None:
     if job is not None:
         if "deletionTimestamp" in job["metadata"]:
             for child in list(cluster.objects.values()):
-                if names.owned_by(job, child):
+                if naming.owned_by(job, child):
                     cluster.mark_deleted(child)
         owners.add(job["metadata"]["uid"])
     for thing in list(cluster.objects.values()):
@@ -246,7 +246,7 @@ def collect(cluster: Cluster) -> None:
     if (
         job is not None
         and "deletionTimestamp" in job["metadata"]
-        and not any(names.owned_by(job, child) for child in cluster.objects.values())
+        and not any(naming.owned_by(job, child) for child in cluster.objects.values())
     ):
         cluster.job = None
 
@@ -287,7 +287,7 @@ def pod_of_stage(cluster: Cluster, stage: str) -> Thing:
     (found,) = [
         pod
         for pod in cluster.each("Pod")
-        if pod["metadata"]["labels"][names.STAGE] == stage and alive(pod)
+        if pod["metadata"]["labels"][naming.STAGE] == stage and alive(pod)
     ]
     return found
 
@@ -318,7 +318,7 @@ def serve(cluster: Cluster) -> None:
     cluster.settle()
     sync(cluster)
     for pod in cluster.each("Pod"):
-        if pod["metadata"]["labels"][names.STAGE] == "serve" and alive(pod):
+        if pod["metadata"]["labels"][naming.STAGE] == "serve" and alive(pod):
             start(cluster, pod)
     sync(cluster)
     cluster.settle()

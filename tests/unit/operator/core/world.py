@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 
-from finetune_operator.children import names
+from finetune_operator.objects import naming
 
 ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "completed": lambda stage: (0, workload.message(stage, gpuSeconds=50.0)),
@@ -126,7 +126,7 @@ def meddle(cluster: Cluster, index: int) -> None:
     kinds = ("Deployment", "Service")
     if thing := chosen([each for kind in kinds for each in cluster.each(kind)], index):
         if thing["kind"] == "Service" and index > 15:
-            thing["spec"]["selector"].pop(names.BUILD, None)
+            thing["spec"]["selector"].pop(naming.BUILD, None)
         elif thing["kind"] == "Service":
             thing["spec"]["ports"] = []
         else:
@@ -176,7 +176,7 @@ STEPS = st.tuples(
 
 def stage_of(thing: Thing) -> str:
     """Return the stage that a child is for."""
-    return str(thing["metadata"]["labels"].get(names.STAGE))
+    return str(thing["metadata"]["labels"].get(naming.STAGE))
 
 
 def deleted(thing: Thing) -> bool:

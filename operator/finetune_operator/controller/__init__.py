@@ -1,0 +1,1 @@
+"""The control loop: watches, work queue, reconcile, apply. I/O."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API: credentials, transport, verbs, kinds, errors and events. I/O."""

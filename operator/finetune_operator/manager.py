@@ -1,0 +1,153 @@
+"""The process: wires the parts together and watches over them.
+
+Whatever part ends ends the process: with 0 after SIGTERM or SIGINT, with 1 and a reason in the log
+in any other case, so that the kubelet starts it anew.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from finetune_api.resolve import InvalidSpec, effective_defaults
+from finetune_operator import health as server
+from finetune_operator.config import OperatorConfig
+from finetune_operator.controller.apply import Applier
+from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.resync import Resync
+from finetune_operator.controller.watch import keep_watching
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import OperatorError, Terminal, Transient
+from finetune_operator.kube.recorder import Recorder
+from finetune_operator.leader_election import Lease
+from finetune_operator.leading import lead, until_first_ends
+from finetune_operator.reconcile import plan
+from finetune_operator.snapshot.scraper import Scraper
+from finetune_operator.telemetry import logs
+
+logger = logging.getLogger("finetune_operator")
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; the message says what to change."""
+
+
+def configuration(path: Path) -> OperatorConfig:
+    """Read and check the configuration. Raises ConfigurationError."""
+    try:
+        config = OperatorConfig.load(path)
+        effective_defaults(config.defaults)
+    except OSError as error:
+        raise ConfigurationError(f"--config {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--config {path}: not YAML: {error}") from error
+    except InvalidSpec as error:
+        raise ConfigurationError(f"--config {path}: {error}") from error
+    except ValidationError as error:
+        findings = "; ".join(
+            f"{'.'.join(map(str, finding['loc'])) or 'the file'}: {finding['msg']}"
+            for finding in error.errors()
+        )
+        raise ConfigurationError(f"--config {path}: {findings}") from error
+    if config.log_level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigurationError(
+            f"--config {path}: logLevel: {config.log_level!r} is not debug, info, warning or error"
+        )
+    return config
+
+
+async def run(config: OperatorConfig, *, port: int) -> None:
+    """Run the operator until a signal ends it. Raises what ended it otherwise."""
+    async with AsyncExitStack() as stack:
+        kube = await Kube.connect()
+        stack.push_async_callback(kube.close)
+        scraper = Scraper()
+        stack.push_async_callback(scraper.close)
+        identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
+        lease = Lease(
+            kube=kube,
+            namespace=config.operator_namespace,
+            name=config.lease_name,
+            identity=identity,
+        )
+        kube.transport.fence = lease.remaining
+        recorder = Recorder(kube, instance=identity)
+        controller = Controller(
+            kube=kube,
+            applier=Applier(kube=kube, recorder=recorder),
+            config=config,
+            planner=plan,
+            scrape=scraper,
+        )
+        resync = Resync(
+            kube=kube,
+            namespaces=tuple(config.namespaces),
+            known=controller.seen,
+            wake=controller.wake,
+        )
+        health = server.Health(controller)
+        bound = await stack.enter_async_context(server.serving(health, port))
+        await _until_served(kube, ending=True)
+        logger.info("started", extra={"port": bound, "identity": identity})
+        await until_first_ends(
+            lead(lease, controller, resync),
+            keep_watching(
+                controller.told,
+                config.namespaces,
+                served=lambda: _until_served(kube, ending=False),
+                ready=lambda running: setattr(health, "ready", running),
+            ),
+            _until_told_to_end(),
+        )
+        logger.info("stopped")
+
+
+async def _until_served(kube: Kube, *, ending: bool) -> None:
+    """Wait for the API server, however long it is away.
+
+    ending: whether a missing CRD is the end. Raises Terminal then.
+    """
+    while True:
+        try:
+            return await kube.require_served()
+        except Transient as error:
+            logger.warning("waiting for the API server: %s", error)
+        except Terminal as error:
+            if ending:
+                raise
+            logger.warning("waiting for the CRD: %s", error)
+        await asyncio.sleep(2.0)
+
+
+async def _until_told_to_end() -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="finetune-operator", description="Runs FineTuneJobs.")
+    parser.add_argument("--config", type=Path, required=True, help="the operator's YAML file")
+    parser.add_argument("--port", type=int, default=server.PORT, help="of metrics and probes")
+    options = parser.parse_args(arguments)
+    logs.configure("info")
+    try:
+        config = configuration(options.config)
+        logs.configure(config.log_level)
+        asyncio.run(run(config, port=options.port))
+    except (ConfigurationError, OperatorError) as error:
+        logger.error("%s", error)
+        return 1
+    except Exception:
+        logger.exception("ended by a defect")
+        return 1
+    return 0

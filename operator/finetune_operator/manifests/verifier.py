@@ -1,0 +1,49 @@
+"""The container beside vLLM that verifies what is served; the pod is ready when it agrees.
+
+It reads the files that vLLM reads, and asks vLLM on the pod's own loopback interface. It needs next
+to nothing of a GPU node: reading and comparing take a fraction of a core for some seconds.
+"""
+
+from typing import Any
+
+from finetune_operator.manifests import pod, vllm
+from finetune_operator.revisions.target import JOB_FILE, Chosen
+from finetune_operator.types import Object
+
+CONTAINER = "verify"
+PORT = 9401
+WORK = "/work"
+CONFIG = "/etc/finetune"
+RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+
+
+def container(job: Object, chosen: Chosen) -> dict[str, Any]:
+    """Return the container; its volumes are ``work`` and ``config``."""
+    config, serving = chosen.config, chosen.resolved.spec.serving
+    computed_in = config.serving.dtype or ("auto" if serving.mode == "merged" else serving.dtype)
+    return {
+        "name": CONTAINER,
+        "image": config.images.operator,
+        "imagePullPolicy": config.image_pull_policy,
+        "command": ["python", "-m", "finetune_verify"],
+        "args": [
+            *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
+            *("--build", chosen.build, "--model", vllm.names(job, chosen)[0]),
+            *("--mode", serving.mode, "--dtype", computed_in),
+            *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(PORT)),
+        ],
+        "env": pod.environment(pod.NO_GPU) + pod.secret("VLLM_API_KEY", serving.api_key_secret_ref),
+        "ports": [{"name": "verify", "containerPort": PORT, "protocol": "TCP"}],
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": "verify"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+        },
+        "resources": RESOURCES,
+        "securityContext": pod.container_security(read_only_root=True),
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [
+            {"name": "work", "mountPath": WORK, "readOnly": True},
+            {"name": "config", "mountPath": CONFIG, "readOnly": True},
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Facts about Kubernetes objects, which are dicts. Pure."""

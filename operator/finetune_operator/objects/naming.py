@@ -1,0 +1,118 @@
+"""Names, labels and ownership of a job's children: the contract of docs/architecture.md."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from finetune_api import API_VERSION, KIND
+from finetune_operator.types import Object
+
+Stage = Literal["stage", "train", "merge", "serve"]
+
+PREFIX = "finetune.dev"
+JOB = f"{PREFIX}/job"
+REVISION = f"{PREFIX}/revision"
+BUILD = f"{PREFIX}/build"
+STAGE = f"{PREFIX}/stage"
+ATTEMPT = f"{PREFIX}/attempt"
+JOB_UID = f"{PREFIX}/job-uid"
+"""On volumes alone: which job's it is, where no owner says so (``deletionPolicy: Retain``)."""
+QUEUE = "kueue.x-k8s.io/queue-name"
+QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
+MANAGED_BY = "finetune-operator"
+VOLUME = "PersistentVolumeClaim"
+
+
+def revision_name(job: str, revision: str) -> str:
+    """Return the name of a revision's ConfigMap and volume."""
+    return f"{job}-{revision}"
+
+
+def job_name(job: str, revision: str, stage: Stage, attempt: int) -> str:
+    """Return the name of the Job that is one attempt at a stage."""
+    return f"{job}-{revision}-{stage}-{attempt}"
+
+
+def deployment_name(job: str, build: str) -> str:
+    """Return the name of a build's Deployment."""
+    return f"{job}-{build}"
+
+
+def service_name(job: str) -> str:
+    """Return the name of the Service that users talk to."""
+    return f"{job}-serve"
+
+
+def owner_reference(job: Object) -> dict[str, Any]:
+    """Return the reference that makes a child the job's own."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def owned_by(job: Object, child: Object) -> bool:
+    """Tell whether ``child`` is that of ``job``, and not of an earlier one of its name."""
+    controller = controller_of(child)
+    if controller is None:
+        return bool(child["kind"] == VOLUME and label(child, JOB_UID) == job["metadata"]["uid"])
+    return bool(controller["uid"] == job["metadata"]["uid"])
+
+
+def left_by_an_earlier_job(job: Object, child: Object) -> bool:
+    """Tell whether a job that had this name before owns ``child``: it is about to be collected."""
+    controller = controller_of(child)
+    return (
+        controller is not None
+        and (controller.get("kind"), controller.get("name")) == (KIND, job["metadata"]["name"])
+        and controller["uid"] != job["metadata"]["uid"]
+    )
+
+
+def controller_of(child: Object) -> Object | None:
+    """Return the owner reference of what controls an object, or None."""
+    references = child["metadata"].get("ownerReferences") or ()
+    return next((each for each in references if each.get("controller")), None)
+
+
+def label(child: Object, key: str) -> str | None:
+    """Return a label of an object, or None."""
+    value = child["metadata"].get("labels", {}).get(key)
+    return None if value is None else str(value)
+
+
+def labels(
+    job: Object,
+    *,
+    component: str,
+    extra: Mapping[str, str] | None = None,
+    **own: str | int | None,
+) -> dict[str, str]:
+    """Return a child's labels: the user's, the recommended ones and the job's own.
+
+    ``own`` are ``revision``, ``build``, ``stage`` and ``attempt``; those that are None are left
+    out. Labels of the job itself are never copied: one of them may select a queue.
+    """
+    name = job["metadata"]["name"]
+    return {
+        **(extra or {}),
+        "app.kubernetes.io/name": "finetune",
+        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        JOB: name,
+        **{f"{PREFIX}/{key}": str(value) for key, value in own.items() if value is not None},
+    }
+
+
+def metadata(job: Object, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return the metadata of a child of ``job``."""
+    return {
+        "name": name,
+        "namespace": job["metadata"]["namespace"],
+        "labels": dict(labels),
+        "ownerReferences": [owner_reference(job)],
+    }

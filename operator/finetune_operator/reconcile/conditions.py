@@ -1,0 +1,173 @@
+"""Position of a job → its conditions.
+
+``Ready`` is always there and its reason is the one word that people read. ``Reconciling`` and
+``Stalled`` are there only while they are true, never both. ``Succeeded`` is True once a revision
+has brought forth a model, and stays so: another merge of it, or the loss of its volume, takes
+nothing of that back.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import Attempt, Condition
+from finetune_operator.objects.naming import Stage
+from finetune_operator.reconcile.diagnosis import Blocker
+from finetune_operator.revisions.ledger import Ledger
+
+CONDITION_OF: dict[Stage, str] = {"stage": "DataReady", "train": "Trained", "merge": "Merged"}
+SUSPENDED = "SuspendedByUser"
+QUEUED = ("Queued", "Preempted")
+POLL_SECONDS = 15.0
+"""Pace of looks while something moves that sends no event: progress, a pod that cannot start."""
+
+Status = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a job stands. ``state`` decides the conditions; reason and message are for people."""
+
+    state: Literal["done", "active", "stalled", "suspended"]
+    reason: str
+    message: str
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingState:
+    """What answers requests: the build that the Service selects, and how its rollout stands."""
+
+    available: bool
+    reason: str
+    message: str
+    revision: str | None = None
+    build: str | None = None
+    replicas: int = 0
+    available_replicas: int = 0
+    selector: str | None = None
+
+
+def suspended() -> Position:
+    """Return the position of a job that its user paused."""
+    return Position(
+        state="suspended",
+        reason=SUSPENDED,
+        message="paused by spec.suspend; set it to false to go on from the last checkpoint",
+    )
+
+
+def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
+    """Return the position of a job whose pod has been kept from starting for ``seconds``."""
+    overdue = blocker.lasts or (not blocker.waits and seconds > deadline)
+    return Position(
+        state="stalled" if overdue else "active",
+        reason=blocker.reason,
+        message=blocker.message,
+        requeue_after=POLL_SECONDS,
+    )
+
+
+def conditions(
+    position: Position,
+    *,
+    previous: Iterable[Mapping[str, Any]],
+    generation: int,
+    now: datetime,
+    stages: Mapping[Stage, Attempt | None],
+    serving: ServingState | None,
+    succeeded: bool,
+) -> list[dict[str, Any]]:
+    """Return all conditions.
+
+    stages: the wanted Job stages with their latest attempts; serving: None where it is not wanted
+    and nothing serves; succeeded: whether the revision already has. A condition keeps its
+    transition time while its status stays.
+    """
+    wanted: dict[str, tuple[Status, str, str]] = {
+        "Ready": (
+            "True" if position.state == "done" else "False",
+            position.reason,
+            position.message,
+        ),
+        "Succeeded": _succeeded(position, stages, succeeded),
+    }
+    if position.state == "active":
+        wanted["Reconciling"] = ("True", position.reason, position.message)
+    if position.state == "stalled":
+        wanted["Stalled"] = ("True", position.reason, position.message)
+    wanted["Suspended"] = _suspended(position)
+    for stage, attempt in stages.items():
+        wanted[CONDITION_OF[stage]] = _stage(attempt)
+    if serving is not None:
+        wanted["Serving"] = (
+            "True" if serving.available else "False",
+            serving.reason,
+            serving.message,
+        )
+    known = {condition["type"]: condition for condition in previous}
+    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return [
+        Condition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message,
+            observed_generation=generation,
+            last_transition_time=(
+                known[type_]["lastTransitionTime"]
+                if type_ in known and known[type_]["status"] == status
+                else stamp
+            ),
+        ).model_dump(mode="json", by_alias=True)
+        for type_, (status, reason, message) in wanted.items()
+    ]
+
+
+def wanted_stages(spec: FineTuneJobSpec) -> tuple[Stage, ...]:
+    """Return the Job stages that a spec asks for, in order."""
+    from_adapter = spec.serving.enabled and spec.serving.mode == "adapter"
+    if spec.merge.enabled and not from_adapter:
+        return ("stage", "train", "merge")
+    return ("stage", "train")
+
+
+def latest_attempts(
+    ledger: Ledger, revision: str, build: str, stages: Iterable[Stage]
+) -> dict[Stage, Attempt | None]:
+    """Return the latest attempt at each stage; that at merging is the build's."""
+    return {
+        stage: ledger.attempt(revision, stage, build if stage == "merge" else None)
+        for stage in stages
+    }
+
+
+def _succeeded(
+    position: Position, stages: Mapping[Stage, Attempt | None], before: bool
+) -> tuple[Status, str, str]:
+    outcomes = [attempt.outcome if attempt else None for attempt in stages.values()]
+    if before or (outcomes and all(outcome == "Completed" for outcome in outcomes)):
+        return "True", "Completed", "every stage that produces the model has completed"
+    if "Failed" in outcomes and position.state == "stalled":
+        return "False", position.reason, position.message
+    return "Unknown", position.reason, "not finished yet"
+
+
+def _suspended(position: Position) -> tuple[Status, str, str]:
+    if position.state == "suspended" or position.reason in QUEUED:
+        return "True", position.reason, position.message
+    if position.state == "done":
+        return "False", "Finished", "nothing is left to run"
+    return "False", "Running", "the job may run"
+
+
+def _stage(attempt: Attempt | None) -> tuple[Status, str, str]:
+    if attempt is None:
+        return "Unknown", "Pending", "its turn has not come yet"
+    if attempt.outcome == "Completed":
+        return "True", "Completed", attempt.message or f"attempt {attempt.attempt} completed"
+    if attempt.outcome == "Failed":
+        return "False", attempt.reason or "Failed", attempt.message or ""
+    return "Unknown", attempt.outcome, f"attempt {attempt.attempt}"

@@ -1,0 +1,122 @@
+"""How the endpoint stands, for people: what answers, what is on its way, and what was refused.
+
+Nothing is decided here; ``rollout`` and ``upkeep`` have decided.
+"""
+
+from datetime import datetime
+
+from finetune_api.status import Attempt
+from finetune_operator.manifests import serving
+from finetune_operator.objects import naming
+from finetune_operator.reconcile import diagnosis
+from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, ServingState, blocked
+from finetune_operator.reconcile.serving import gpu_handover, readiness
+from finetune_operator.revisions.target import Chosen
+from finetune_operator.types import Object, Observed
+
+REFUSED = "RolloutFailed"
+SCALED_TO_ZERO = "ScaledToZero"
+
+
+def state(
+    job: Object,
+    build: str,
+    deployment: Object | None,
+    *,
+    reachable: bool,
+    stopped: bool,
+    gives_way: bool,
+) -> ServingState:
+    """Return how the build stands that the Service selects.
+
+    reachable: whether the Service is there; stopped: whether it is to have no replica; gives_way:
+    whether it has lent its GPU.
+    """
+    status = deployment.get("status", {}) if deployment else {}
+    available = reachable and readiness.answering(deployment) > 0
+    reason, message = "NotAvailable", f"build {build} does not answer"
+    if available:
+        reason, message = "Available", f"build {build} answers at {serving.endpoint(job)}"
+    elif stopped:
+        reason, message = SCALED_TO_ZERO, f"build {build} is stopped by serving.replicas: 0"
+    elif gives_way:
+        reason = gpu_handover.REASON
+        message = f"build {build} has given its GPU up for the next one"
+    return ServingState(
+        available=available,
+        reason=reason,
+        message=message,
+        revision=naming.label(deployment, naming.REVISION) if deployment else None,
+        build=build,
+        replicas=int(status.get("replicas", 0)),
+        available_replicas=int(status.get("availableReplicas", 0)),
+        selector=serving.selector_text(job, build),
+    )
+
+
+def refused(attempt: Attempt, build: str, served: str | None) -> Position:
+    """Return the position of a job whose chosen build was not taken into service."""
+    if served in (None, build):
+        return Position(
+            state="stalled",
+            reason=attempt.reason or "Failed",
+            message=f"nothing is served: {attempt.message}; an edit of spec.serving tries again",
+        )
+    return Position(
+        state="stalled",
+        reason=REFUSED,
+        message=f"build {build} was not taken into service ({attempt.reason}: {attempt.message}); "
+        f"build {served} goes on serving; an edit of spec.serving tries again",
+    )
+
+
+def starting(
+    seen: Observed,
+    chosen: Chosen,
+    deployment: Object | None,
+    *,
+    restarting: bool,
+    now: datetime,
+) -> Position:
+    """Return the position of a job whose chosen build does not answer yet.
+
+    deployment: the build's own; restarting: whether it has answered before, at the endpoint.
+    """
+    pods = readiness.pods_of(seen.pods, chosen.build)
+    no_pod = readiness.replica_failure(deployment) if deployment is not None and not pods else None
+    if restarting and deployment is not None:
+        seconds = int(deployment["spec"]["progressDeadlineSeconds"])
+        if readiness.down_seconds(seen.job, deployment, pods, now) > seconds:
+            see = f"see kubectl describe pod -l {naming.BUILD}={chosen.build}"
+            if not pods:
+                see = f"it has no pod: see kubectl describe rs -l {naming.BUILD}={chosen.build}"
+            if no_pod is not None:
+                see = diagnosis.refused(str(no_pod["message"])).message
+            return Position(
+                state="stalled",
+                reason="EndpointDown",
+                message=f"the endpoint has been down for more than {seconds} s: {see}",
+                requeue_after=POLL_SECONDS,
+            )
+    deadline = chosen.resolved.spec.run_policy.pending_deadline_seconds
+    if no_pod is not None:
+        since = datetime.fromisoformat(str(no_pod["lastTransitionTime"]))
+        return blocked(
+            diagnosis.refused(str(no_pod["message"])),
+            seconds=(now - since).total_seconds(),
+            deadline=deadline,
+        )
+    for pod in pods:
+        if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
+            blocker := diagnosis.of_pod(pod, seen.events)
+        ):
+            since = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+            return blocked(
+                blocker,
+                seconds=(now - since).total_seconds(),
+                deadline=deadline,
+            )
+    reason, message = "Starting", "the endpoint is loading the model"
+    if restarting:
+        reason, message = "Restarting", "the endpoint is down: its pods are starting again"
+    return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)

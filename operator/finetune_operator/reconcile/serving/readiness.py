@@ -1,0 +1,162 @@
+"""What a build's Deployment and pods say: whether they answer, wait for a GPU, or have failed.
+
+Kubernetes' own word ``Available`` is no help: of a Deployment whose only replica may be unavailable
+it is always True. So the pods of the newest template are counted.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from finetune_api.exitcodes import ExitCode
+from finetune_api.result import Result
+from finetune_operator.manifests.pod import GPU
+from finetune_operator.objects import naming
+from finetune_operator.objects.pods import has_a_node, refused_by_nodes, scheduled_since
+from finetune_operator.reconcile.stages import outcome
+from finetune_operator.types import Object
+
+VERIFICATION_FAILED = "VerificationFailed"
+CRASH_LOOP = "CrashLoopBackOff"
+DEADLINE = "ProgressDeadlineExceeded"
+CRASHES = 3
+"""Ends of a container after which it is given up; each takes a GPU for as long as loading does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a build is not taken into service."""
+
+    reason: str
+    message: str
+
+
+def answering(deployment: Object | None) -> int:
+    """Return how many pods of a Deployment's newest template are ready, 0 while that is not known.
+
+    Ready is a pod whose model was verified: its containers' readiness says so.
+    """
+    if deployment is None or "deletionTimestamp" in deployment["metadata"]:
+        return 0
+    if not observed(deployment):
+        return 0
+    status = deployment.get("status", {})
+    return min(int(status.get(f"{which}Replicas", 0)) for which in ("updated", "available"))
+
+
+def observed(deployment: Object) -> bool:
+    """Tell whether a Deployment's status is about its present spec."""
+    generation = int(deployment["metadata"]["generation"])
+    return int(deployment.get("status", {}).get("observedGeneration", 0)) >= generation
+
+
+def pods_of(pods: Iterable[Object], build: str, attempt: int | None = None) -> list[Object]:
+    """Return the serving pods of a build that are not being deleted, those of an attempt only."""
+    return [
+        pod
+        for pod in pods
+        if naming.label(pod, naming.BUILD) == build
+        and naming.label(pod, naming.STAGE) == "serve"
+        and attempt in (None, int(naming.label(pod, naming.ATTEMPT) or 0))
+        and "deletionTimestamp" not in pod["metadata"]
+        and not outcome.pod_has_ended(pod)
+    ]
+
+
+def gpu_wanted_since(pod: Object) -> datetime | None:
+    """Return since when the scheduler finds no GPU for a pod, None where that is not so."""
+    if f"Insufficient {GPU}" in (refused_by_nodes(pod) or ""):
+        return scheduled_since(pod)
+    return None
+
+
+def replica_failure(deployment: Object) -> Object | None:
+    """Return a Deployment's condition that a pod of it was refused, None where none was."""
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        is_failure = (condition["type"], condition["status"]) == ("ReplicaFailure", "True")
+        if is_failure and condition.get("reason") == "FailedCreate" and observed(deployment):
+            return dict(condition)
+    return None
+
+
+def down_seconds(job: Object, deployment: Object, pods: Iterable[Object], now: datetime) -> float:
+    """Return for how long the endpoint of a job has not answered, 0 where it does.
+
+    pods: those that serve. One that was just created, after a scale-up for instance, has yet to
+    begin; what did not answer before it is no matter. Where there is none it counts from when
+    Kubernetes says that one was refused or that too few are available. (Of a single replica that
+    may be unavailable it never says the latter.)
+    """
+    since = [
+        str(condition["lastTransitionTime"])
+        for condition in job.get("status", {}).get("conditions", ())
+        if (condition["type"], condition["status"]) == ("Serving", "False")
+    ]
+    made = [str(pod["metadata"]["creationTimestamp"]) for pod in pods] or [
+        str(condition["lastTransitionTime"])
+        for condition in deployment.get("status", {}).get("conditions", ())
+        if (condition["type"], condition["status"])
+        in (("ReplicaFailure", "True"), ("Available", "False"))
+        and observed(deployment)
+    ]
+    if not since or not made:
+        return 0.0
+    return (now - datetime.fromisoformat(max(*since, *made))).total_seconds()
+
+
+def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failure | None:
+    """Return why a build will not come into service by itself, None while it still may.
+
+    pods: those of the attempt under way. A pod that waits for a node has not failed, however long
+    that takes: what counts is the time since it was given one.
+    """
+    pods = list(pods)
+    for pod in pods:
+        for container in pod.get("status", {}).get("containerStatuses", ()):
+            if found := _refused(container) or _crashing(pod, container):
+                return found
+    if not observed(deployment) or not any(
+        condition["type"] == "Progressing" and condition.get("reason") == DEADLINE
+        for condition in deployment.get("status", {}).get("conditions", ())
+    ):
+        return None
+    seconds = int(deployment["spec"]["progressDeadlineSeconds"])
+    scheduled = [scheduled_since(pod) for pod in pods if has_a_node(pod)]
+    if not scheduled or (now - max(scheduled)).total_seconds() < seconds:
+        return None
+    return Failure(
+        reason=DEADLINE,
+        message=f"no pod was ready {seconds} s after it was given a node: see kubectl logs "
+        f"deployment/{deployment['metadata']['name']} --all-containers",
+    )
+
+
+def _refused(container: Mapping[str, Any]) -> Failure | None:
+    """Return the finding of a verification that did not agree, now or before a restart."""
+    for end in _ends(container):
+        if end.get("exitCode") == ExitCode.VERIFICATION_FAILED:
+            result = Result.from_message(end.get("message", ""))
+            said = result.message if result else "the served model is not the one that was trained"
+            return Failure(reason=VERIFICATION_FAILED, message=said)
+    return None
+
+
+def _crashing(pod: Object, container: Mapping[str, Any]) -> Failure | None:
+    restarts = int(container.get("restartCount", 0))
+    waiting = container.get("state", {}).get("waiting", {})
+    if waiting.get("reason") != CRASH_LOOP or restarts + 1 < CRASHES:
+        return None
+    end = next(_ends(container), {})
+    why = end.get("reason") or f"exit code {end.get('exitCode')}"
+    return Failure(
+        reason=CRASH_LOOP,
+        message=f"container {container['name']} of pod {pod['metadata']['name']} ended "
+        f"{restarts + 1} times, last with {why}",
+    )
+
+
+def _ends(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for state in ("state", "lastState"):
+        if end := container.get(state, {}).get("terminated"):
+            yield end

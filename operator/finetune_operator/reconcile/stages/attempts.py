@@ -1,0 +1,88 @@
+"""The next attempt at a stage: its number, what it inherits, and the Job that it is."""
+
+from finetune_api.resolve import digest
+from finetune_api.status import Attempt
+from finetune_operator.manifests import jobs
+from finetune_operator.objects import naming
+from finetune_operator.objects.naming import Stage
+from finetune_operator.reconcile.stages import outcome, restarts
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import Chosen
+from finetune_operator.types import Create, Observed
+
+
+def following(
+    seen: Observed, chosen: Chosen, ledger: Ledger, stage: Stage, previous: Attempt | None
+) -> Attempt:
+    """Return the attempt that comes after ``previous``, the latest at the stage."""
+    key = retry_key(chosen, stage)
+    memory = None
+    if previous is not None and previous.retry_key == key:
+        memory = previous.memory
+        if (previous.outcome, previous.reason) == ("Stopped", outcome.OUT_OF_MEMORY):
+            memory = jobs.more_memory(chosen.resolved.spec.resources.merge)
+    return Attempt(
+        stage=stage,
+        build=chosen.build if stage == "merge" else None,
+        attempt=_number(seen, chosen, ledger, stage, previous),
+        outcome="Starting",
+        # That of what it is started with: an edit of that while it runs gives it another attempt
+        # when it fails.
+        retry_key=key,
+        memory=memory,
+        **restarts.carried(previous),
+    )
+
+
+def retry_key(chosen: Chosen, stage: Stage) -> str:
+    """Return the key of what a failed stage is tried again for when it changes.
+
+    Staging is held against how the model will be served as well; a job that was refused for that
+    must not need another field's edit to go on.
+    """
+    key = chosen.resolved.retry_key
+    return digest([key, jobs.estimated(chosen.resolved.spec)]) if stage == "stage" else key
+
+
+def creation(
+    seen: Observed, chosen: Chosen, ledger: Ledger, stage: Stage, attempt: Attempt
+) -> Create:
+    """Return the creation of an attempt's Job."""
+    status = seen.job.get("status", {})
+    measured = None
+    if stage == "train" and status.get("revision") == chosen.revision:
+        measured = status.get("training", {}).get("stepSeconds")
+    body = jobs.render(
+        seen.job,
+        chosen,
+        stage,
+        attempt.attempt,
+        memory=attempt.memory,
+        step_seconds=None if measured is None else float(measured),
+        gpu_seconds_lost=ledger.revision(chosen.revision).gpu_seconds_lost or 0,
+    )
+    return Create(object=body)
+
+
+def _number(
+    seen: Observed, chosen: Chosen, ledger: Ledger, stage: Stage, previous: Attempt | None
+) -> int:
+    """Return the number of the next attempt.
+
+    One that is still "Starting" was written down but never seen: its number is used again.
+    """
+    if previous is not None and previous.outcome == "Starting":
+        return previous.attempt
+    present = [
+        int(naming.label(job, naming.ATTEMPT) or 0)
+        for job in seen.jobs
+        if naming.owned_by(seen.job, job)
+        and naming.label(job, naming.REVISION) == chosen.revision
+        and naming.label(job, naming.STAGE) == stage
+    ]
+    known = [
+        attempt.attempt
+        for attempt in ledger.revision(chosen.revision).stages
+        if attempt.stage == stage
+    ]
+    return max([*present, *known], default=0) + 1

@@ -1,0 +1,146 @@
+"""How a Job ended, read from its conditions and from what its pod left behind.
+
+A Job that is Complete proves only that a process exited with 0: one that was told to stop may do
+that too. A stage has ended well if its Job is Complete *and* its result says so.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from finetune_api.exitcodes import ExitCode
+from finetune_api.result import Result
+from finetune_operator.manifests.jobs import CONTAINER
+from finetune_operator.objects import naming
+from finetune_operator.types import Object
+
+OUT_OF_MEMORY = "OutOfMemory"
+OOM_KILLED = "OOMKilled"
+RETRIES_EXHAUSTED = "RetriesExhausted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of a Job. ``Unproved`` is a Job that is Complete without a result that says so."""
+
+    kind: Literal["Completed", "Failed", "Unproved"]
+    reason: str
+    message: str
+    result: Result | None = None
+
+
+def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
+    """Return how a Job ended, or None while it has not.
+
+    pods: those of the job's namespace; the Job's own are found among them.
+    """
+    if _is(job, "Complete"):
+        terminated = _last_end(job, pods)
+        result = Result.from_message(terminated.get("message", ""))
+        if result is not None and result.outcome == "completed" and not _cut_short(result):
+            return Outcome(
+                kind="Completed", reason="Completed", message=result.message, result=result
+            )
+        return Outcome(
+            kind="Unproved",
+            reason="ResultMissing",
+            message=f"Job {job['metadata']['name']} is complete, but "
+            + (
+                f"its result says step {result.global_step} of {result.max_steps}: "
+                if result is not None and _cut_short(result)
+                else "left no result that says so: "
+            )
+            + f"see kubectl logs job/{job['metadata']['name']}",
+        )
+    if _is(job, "Failed"):
+        return _failure(job, _last_end(job, pods))
+    return None
+
+
+def is_over(job: Object) -> bool:
+    """Tell whether a Job has ended, well or not."""
+    return _is(job, "Complete") or _is(job, "Failed")
+
+
+def pod_has_ended(pod: Object) -> bool:
+    """Tell whether a pod has ended, well or not, and holds nothing any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def out_of_memory(job: Object, pods: Iterable[Object]) -> bool:
+    """Tell whether a pod of a Job was killed because it used more memory than its limit."""
+    return any(
+        container["name"] == CONTAINER
+        and container.get("state", {}).get("terminated", {}).get("reason") == OOM_KILLED
+        for pod in pods_of(job, pods)
+        for container in pod.get("status", {}).get("containerStatuses", ())
+    )
+
+
+def killed_for_memory(job: Object) -> str:
+    """Return what is said of a Job that used more memory than its limit, and what to do."""
+    return (
+        f"Job {job['metadata']['name']} used more memory than its limit and was killed: "
+        f"raise spec.resources.{naming.label(job, naming.STAGE)}.limits.memory"
+    )
+
+
+def pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:
+    """Return the pods that a Job controls, oldest first.
+
+    Its name would not do: one that an earlier Job of the name left behind is nobody's.
+    """
+    own = [pod for pod in pods if naming.owned_by(job, pod)]
+    return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+
+def _cut_short(result: Result) -> bool:
+    steps = (result.global_step, result.max_steps)
+    return None not in steps and steps[0] < steps[1]  # type: ignore[operator]
+
+
+def _is(job: Object, condition: str) -> bool:
+    return any(
+        found["type"] == condition and found["status"] == "True"
+        for found in job.get("status", {}).get("conditions", ())
+    )
+
+
+def _last_end(job: Object, pods: Iterable[Object]) -> Mapping[str, Any]:
+    """Return the newest ``terminated`` state of the Job's trainer container, or an empty one.
+
+    Of two that ended within a second that of the newer pod.
+    """
+    ends: list[Mapping[str, Any]] = [
+        container["state"]["terminated"]
+        for pod in reversed(pods_of(job, pods))
+        for container in pod.get("status", {}).get("containerStatuses", ())
+        if container["name"] == CONTAINER and "terminated" in container.get("state", {})
+    ]
+    return max(ends, key=lambda end: str(end.get("finishedAt", "")), default={})
+
+
+def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
+    result = Result.from_message(end.get("message", ""))
+    if result is not None and result.outcome == "failed":
+        return Outcome(kind="Failed", reason=result.reason, message=result.message, result=result)
+    name = job["metadata"]["name"]
+    if end.get("reason") == OOM_KILLED:
+        return Outcome(
+            kind="Failed",
+            reason=OUT_OF_MEMORY,
+            message=killed_for_memory(job),
+            result=result,
+        )
+    code = end.get("exitCode")
+    what = "no pod left a trace" if code is None else f"the last pod ended with exit code {code}"
+    if code == ExitCode.STOPPED:
+        what = "the last pod was stopped from outside before it had finished"
+    condition = next(found for found in job["status"]["conditions"] if found["type"] == "Failed")
+    return Outcome(
+        kind="Failed",
+        reason=RETRIES_EXHAUSTED,
+        message=f"Job {name} failed ({condition.get('reason', 'Failed')}), {what}: "
+        f"see kubectl logs job/{name}",
+        result=result,
+    )

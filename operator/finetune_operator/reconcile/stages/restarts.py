@@ -1,0 +1,84 @@
+"""How often a stage was started again, and why: counted once, over all attempts at it.
+
+A Job never has two pods that may run at once. So it is enough to remember its newest pod: once
+another has taken its place, what became of the first is counted. A pod that failed is still there
+to tell; one that its node or a person took away is not, and neither is one that its queue
+suspended, but of that the Job itself tells.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from finetune_api.status import Attempt
+from finetune_operator.reconcile.stages import outcome
+from finetune_operator.types import Object
+
+JOB_DELETED = "JobDeleted"
+VOLUME_LOST = "VolumeLost"
+TOO_MANY = "TooManyRestarts"
+COUNTERS = ("failures", "disruptions", "preemptions")
+
+
+def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
+    """Return the attempt with what has happened to its pods since the last look.
+
+    job: the attempt's own, over or not; pods: those of the namespace.
+    """
+    if job["spec"].get("suspend"):
+        if attempt.pod is None:
+            return attempt
+        return _more(attempt, "preemptions").model_copy(update={"pod": None})
+    known: Object | None = None
+    fresh: list[Object] = []
+    for pod in outcome.pods_of(job, pods):
+        created = str(pod["metadata"]["creationTimestamp"])
+        if pod["metadata"]["uid"] == attempt.pod:
+            known, fresh = pod, []
+        elif created > (attempt.pod_created or "") and (
+            # One that is on its way out was never this look's newest.
+            "deletionTimestamp" not in pod["metadata"] or outcome.pod_has_ended(pod)
+        ):
+            fresh.append(pod)
+    if not fresh:
+        return attempt
+    replaced: list[Object | None] = [*fresh[:-1]]
+    if attempt.pod is not None:
+        replaced.insert(0, known)
+    for pod_ in replaced:
+        attempt = _more(attempt, "failures" if pod_ and _failed(pod_) else "disruptions")
+    newest = fresh[-1]["metadata"]
+    return attempt.model_copy(
+        update={"pod": newest["uid"], "pod_created": str(newest["creationTimestamp"])}
+    )
+
+
+def carried(attempt: Attempt | None) -> dict[str, Any]:
+    """Return the counters that another attempt at the stage begins with.
+
+    A stop without a reason was asked for: a pause, or an edit. What
+    came to be too many is counted already.
+    """
+    if attempt is None:
+        return {}
+    if attempt.outcome in ("Failed", "Stopped") and attempt.reason not in (None, TOO_MANY):
+        lost = attempt.reason in (JOB_DELETED, VOLUME_LOST)
+        attempt = _more(attempt, "disruptions" if lost else "failures")
+    return {name: getattr(attempt, name) for name in COUNTERS}
+
+
+def capped(counters: Attempt | dict[str, Any]) -> int:
+    """Return how many restarts count against ``runPolicy.maxRestarts``."""
+    values = counters if isinstance(counters, dict) else counters.model_dump()
+    return sum(values.get(name) or 0 for name in ("failures", "disruptions"))
+
+
+def _more(attempt: Attempt, counter: str) -> Attempt:
+    return attempt.model_copy(update={counter: (getattr(attempt, counter) or 0) + 1})
+
+
+def _failed(pod: Object) -> bool:
+    status = pod.get("status", {})
+    return status.get("phase") == "Failed" and not any(
+        condition["type"] == "DisruptionTarget" and condition["status"] == "True"
+        for condition in status.get("conditions", ())
+    )

@@ -1,0 +1,70 @@
+"""The trainer's metrics, in the text format of Prometheus → ``Progress``. Pure.
+
+An address is given to another pod once its own has gone, which a watch may tell late. So a trainer
+says the uid of its pod, and figures of another pod are none. An image from before it did says no
+uid; its figures are taken, since a revision keeps the image that it was started with.
+"""
+
+import math
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from finetune_operator.types import Progress
+
+PORT = 9400
+_IDENTITY = "finetune_pod_info"
+
+_FLOATS = {
+    "finetune_progress_ratio": "ratio",
+    "finetune_train_loss": "loss",
+    "finetune_eval_loss": "eval_loss",
+    "finetune_tokens_per_second": "tokens_per_second",
+    "finetune_eta_seconds": "eta_seconds",
+    "finetune_gpu_seconds_total": "gpu_seconds",
+}
+_INTEGERS = {
+    "finetune_global_step": "global_step",
+    "finetune_max_steps": "max_steps",
+    "finetune_last_checkpoint_step": "last_checkpoint_step",
+    "finetune_download_bytes": "downloaded_bytes",
+    "finetune_download_size_bytes": "total_bytes",
+}
+
+
+def parsed(text: str, pod_uid: str) -> Progress | None:
+    """Return what the metrics say of the pod with this uid.
+
+    None where they are another pod's, say nothing of ours or cannot be read.
+
+    A value that is not finite is one that is not known.
+    """
+    floats: dict[str, float] = {}
+    integers: dict[str, int] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == _IDENTITY and sample.labels.get("uid") != pod_uid:
+                    return None
+                if not math.isfinite(sample.value):
+                    continue
+                if sample.name in _FLOATS:
+                    floats[_FLOATS[sample.name]] = sample.value
+                elif sample.name in _INTEGERS:
+                    integers[_INTEGERS[sample.name]] = int(sample.value)
+    except ValueError:
+        return None
+    if not floats and not integers:
+        return None
+    return Progress(
+        ratio=floats.get("ratio"),
+        global_step=integers.get("global_step"),
+        max_steps=integers.get("max_steps"),
+        loss=floats.get("loss"),
+        eval_loss=floats.get("eval_loss"),
+        tokens_per_second=floats.get("tokens_per_second"),
+        eta_seconds=floats.get("eta_seconds"),
+        last_checkpoint_step=integers.get("last_checkpoint_step"),
+        gpu_seconds=floats.get("gpu_seconds"),
+        downloaded_bytes=integers.get("downloaded_bytes"),
+        total_bytes=integers.get("total_bytes"),
+    )
