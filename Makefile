@@ -37,7 +37,7 @@ fmt: ## Format, and fix what the linter can
 	@$(PYTHON) dev/checks fmt
 
 generate: venv ## Write the generated files anew
-	@PYTHONPATH=crds .venv/bin/python -m finetune_api.generate
+	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
 
 check: ## Format, lint, types, import rules, generated files, unit tests
 	@$(PYTHON) dev/checks check

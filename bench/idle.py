@@ -16,7 +16,9 @@ from bench import scale
 from bench.table import table
 from bench.world import Api, World
 
-AT_ONCE = "from finetune_operator.reconcile.stages import pipeline; pipeline.SLOW_AFTER_SECONDS = 0.0"
+AT_ONCE = (
+    "from finetune_operator.reconcile.stages import pipeline; pipeline.SLOW_AFTER_SECONDS = 0.0"
+)
 """Run before the operator: jobs are looked at every 60 s from the beginning."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.trainer import tiny
 
-from finetune_api.job import JobConfig
+from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer import manifest, outcome, stage_base
 from finetune_trainer.layout import Layout
 

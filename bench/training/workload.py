@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.resolve import builtin_defaults, resolve
+from finetune_api.defaulting import builtin_defaults, resolve
 
 VOCABULARY = 8192
 """Tokens that the rows' own tokenizer makes; a shape may have more, which then never occur."""

@@ -57,7 +57,7 @@ def _check() -> None:
     suites.command("lint", [ruff, "check", *_formatted()])
     suites.command("types", [environment.program("mypy"), *_formatted()])
     suites.command("import rules", [environment.program("lint-imports")])
-    suites.command("generated files", [python, "-m", "finetune_api.generate", "--check"])
+    suites.command("generated files", [python, "-m", "finetune_api.crd.generate", "--check"])
 
 
 def _unit(**variables: str) -> None:

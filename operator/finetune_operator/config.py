@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import Field, field_validator
 
-from finetune_api.model import CamelModel
+from finetune_api.base import CamelModel
 
 
 class Images(CamelModel):

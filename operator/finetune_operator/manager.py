@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from finetune_api.resolve import InvalidSpec, effective_defaults
+from finetune_api.defaulting import InvalidSpec, effective_defaults
 from finetune_operator import health as server
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller.apply import Applier

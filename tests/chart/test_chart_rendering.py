@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from tests.chart import helm
 from tests.chart.helm import CHART, Values, render, template
 
-from finetune_api.resolve import effective_defaults, resolve
+from finetune_api.defaulting import effective_defaults, resolve
 from finetune_operator.config import Egress, OperatorConfig
 
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"

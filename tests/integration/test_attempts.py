@@ -37,7 +37,9 @@ class Trainer:
         self._told = Gauge("finetune_gpu_seconds_total", "", registry=registry)
         (port,) = free_ports(1)
         self._server, _ = start_http_server(port, "127.0.0.1", registry)
-        self.prelude = f"from finetune_operator.snapshot import trainer_metrics; trainer_metrics.PORT = {port}"
+        self.prelude = (
+            f"from finetune_operator.snapshot import trainer_metrics; trainer_metrics.PORT = {port}"
+        )
 
     def close(self) -> None:
         """Answer nobody any more."""

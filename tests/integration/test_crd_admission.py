@@ -17,9 +17,9 @@ from tests.integration.manifest_files import (
     kubectl,
 )
 
-from finetune_api.crd import custom_resource_definition
-from finetune_api.resolve import InvalidSpec, builtin_defaults, resolve
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.crd.definition import custom_resource_definition
+from finetune_api.defaulting import InvalidSpec, builtin_defaults, resolve
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 
 def _name(file: Path) -> str:

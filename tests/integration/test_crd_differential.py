@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.integration.controlplane import ApiError, ControlPlane
 
-from finetune_api.crd import custom_resource_definition
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.crd.definition import custom_resource_definition
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 Path = tuple[str, ...]
 DRY_RUN = (

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.trainer.workshop import DEADLINE, Server
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 
 
 def ask(server: Server, function: Callable[..., Any], *arguments: Any) -> Any:

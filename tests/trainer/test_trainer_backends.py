@@ -18,8 +18,8 @@ from tests.trainer.test_trainer_recipe import (
 )
 from tests.trainer.workshop import Server
 
-from finetune_api.job import JobConfig
-from finetune_api.recipe import Optimizer, Training
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer import manifest
 from finetune_trainer.base import read_json
 from finetune_trainer.estimate import memory, shape

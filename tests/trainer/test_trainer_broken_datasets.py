@@ -19,7 +19,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from tests.trainer import tiny
 
-from finetune_api.job import JobConfig
+from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer import bounded, readers
 from finetune_trainer.dataset import prepare
 from finetune_trainer.errors import DatasetInvalid

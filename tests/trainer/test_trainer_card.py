@@ -6,7 +6,7 @@ import yaml
 from huggingface_hub import ModelCard
 from tests.trainer.workshop import Workshop
 
-from finetune_api.job import JobConfig
+from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer import manifest, model_card
 from finetune_trainer.curves import Curves
 from finetune_trainer.model_card import Story

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.trainer import tiny
 
-from finetune_api.job import JobConfig
+from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer import packing, readers
 from finetune_trainer.dataset import Plan, Statistics, prepare
 from finetune_trainer.errors import DatasetInvalid

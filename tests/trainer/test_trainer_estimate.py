@@ -12,7 +12,7 @@ from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
 from trl.trainer import sft_trainer
 
-from finetune_api.recipe import ALL_LINEAR, Lora, Training
+from finetune_api.v1alpha1.training import ALL_LINEAR, Lora, Training
 from finetune_trainer import manifest
 from finetune_trainer.base import read_json
 from finetune_trainer.estimate import memory, shape, stacks

@@ -10,9 +10,9 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Ended, Workshop
 
-from finetune_api.job import JobConfig
-from finetune_api.reference import Reference
-from finetune_api.status import Data, Evaluation
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.reference import Reference
+from finetune_api.v1alpha1.status import Data, Evaluation
 from finetune_operator.reconcile.serving.evaluation_gate import judge
 from finetune_trainer import manifest, readers
 from finetune_trainer.dataset import Prepared, prepare

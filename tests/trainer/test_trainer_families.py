@@ -9,7 +9,7 @@ import pytest
 from tests.trainer import families, tiny
 from tests.trainer.families import Family
 
-from finetune_api.dataset import Dataset
+from finetune_api.v1alpha1.dataset import Dataset
 from finetune_trainer import templates
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.rendering import IGNORED, Encoded, Renderer

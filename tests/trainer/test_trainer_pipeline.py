@@ -14,7 +14,7 @@ from tests.trainer.hub import Hub
 from tests.trainer.models import ids, load, logits_of_all
 from tests.trainer.workshop import Workshop
 
-from finetune_api.result import Result
+from finetune_api.contracts.result import Result
 from finetune_trainer import manifest
 
 

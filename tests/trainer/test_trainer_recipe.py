@@ -20,9 +20,9 @@ from tests.trainer.workshop import Server, Workshop
 from tests.unit.api.leaves import LEAVES
 from trl.trainer.sft_config import SFTConfig
 
-from finetune_api.fields import Edit
-from finetune_api.job import JobConfig
-from finetune_api.recipe import Optimizer, Training
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.markers import Edit
+from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer import device as devices
 from finetune_trainer import progress
 from finetune_trainer.backends import Order, trl, words

@@ -16,7 +16,7 @@ from tests.trainer.hub import Hub
 from tests.trainer.models import load
 from tests.trainer.workshop import Workshop
 
-from finetune_api import reference
+from finetune_api.contracts import reference
 from finetune_trainer import manifest
 from finetune_trainer.contents import content_hash
 from finetune_trainer.evaluation import difference, evaluate

@@ -21,7 +21,7 @@ from tests.trainer.models import load
 from tests.trainer.vllm import Served, serving
 from tests.trainer.workshop import Workshop
 
-from finetune_api.reference import FILE, FOLDER, Reference
+from finetune_api.contracts.reference import FILE, FOLDER, Reference
 from finetune_trainer import manifest
 from finetune_verify import __main__ as verify
 from finetune_verify.errors import Mismatch

@@ -92,7 +92,7 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
 
     ``changes`` (of the spec's model, dataset, training and evaluation) are merged in deep.
     """
-    from finetune_api.resolve import builtin_defaults, resolve
+    from finetune_api.defaulting import builtin_defaults, resolve
 
     spec: dict[str, Any] = {
         "model": {"source": base},

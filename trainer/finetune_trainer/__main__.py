@@ -16,8 +16,8 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from finetune_api.job import JobConfig
-from finetune_api.result import Result
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import Result
 from finetune_trainer import lock, threads
 from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate import cards

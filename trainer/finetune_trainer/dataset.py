@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from finetune_api.job import JobConfig
-from finetune_api.recipe import Training
-from finetune_api.status import EvaluationData
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.status import EvaluationData
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer import packing
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.rendering import IGNORED

@@ -4,7 +4,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec, Transient
 from finetune_trainer.estimate.cards import Card
 

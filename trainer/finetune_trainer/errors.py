@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune_api.exitcodes import ExitCode
+from finetune_api.contracts.exitcodes import ExitCode
 
 BROKEN = (errno.EIO, errno.EREMOTEIO, errno.EUCLEAN, errno.EBADMSG, errno.ESTALE)
 """What is answered by a disk that fails, a file system that is damaged (EUCLEAN, EBADMSG), and a

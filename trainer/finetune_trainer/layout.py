@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_api import reference
+from finetune_api.contracts import reference
 
 
 @dataclass(frozen=True, kw_only=True)

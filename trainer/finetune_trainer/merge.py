@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from finetune_api.job import JobConfig
-from finetune_api.result import Result
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import Result
 from finetune_trainer import (
     adapter,
     allocator,

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from finetune_api.job import JobConfig
+from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.curves import Curves
 from finetune_trainer.progress import duration
 

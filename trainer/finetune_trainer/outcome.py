@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.job import JobConfig
-from finetune_api.result import Result
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import Result
 from finetune_trainer import describe, device, manifest, reference, stage_rows
 from finetune_trainer.backends import Trained
 from finetune_trainer.curves import Curves

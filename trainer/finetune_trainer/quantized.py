@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from finetune_api.recipe import Quantization, Training
+from finetune_api.v1alpha1.training import Quantization, Training
 from finetune_trainer import nf4
 from finetune_trainer.errors import InvalidSpec, NotMergeable
 from finetune_trainer.manifest import Manifest

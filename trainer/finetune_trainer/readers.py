@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetune_api.sources import Kind
+from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer import bounded
 from finetune_trainer.errors import DatasetInvalid
 

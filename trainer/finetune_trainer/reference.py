@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api import reference
+from finetune_api.contracts import reference
 from finetune_trainer import manifest, sample
 from finetune_trainer.errors import is_full_volume
 from finetune_trainer.evaluation import evaluate
@@ -23,7 +23,7 @@ KIND = reference.KIND
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What came of it. ``evaluation`` (``finetune_api.status.Evaluation``) needs held-out rows."""
+    """What came of it. ``evaluation`` (``finetune_api.v1alpha1.status.Evaluation``) needs held-out rows."""
 
     seconds: float
     evaluation: dict[str, Any] | None

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_api.rows import Rows
-from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX, Kind
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind
 from finetune_trainer import disk, manifest, readers
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.layout import Layout

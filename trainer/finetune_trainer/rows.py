@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.rows import Rows
-from finetune_api.sources import Kind
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.templates import ALPACA_INPUT
 
 ROLES = ("system", "developer", "user", "assistant", "tool")

@@ -61,7 +61,7 @@ class Sample:
             del self._kept[gone]
 
     def choose(self, renderer: Renderer, *, held_out: bool) -> list[dict[str, Any]]:
-        """Return the rows as ``finetune_api.reference.Row`` has them, without scores.
+        """Return the rows as ``finetune_api.contracts.reference.Row`` has them, without scores.
 
         held_out: whether rows were held out; then only those are chosen.
         """

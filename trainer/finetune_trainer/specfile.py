@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from finetune_api import KIND
-from finetune_api.job import JobConfig
-from finetune_api.resolve import InvalidSpec as Unresolvable
-from finetune_api.resolve import Resolved, builtin_defaults, resolve
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.defaulting import InvalidSpec as Unresolvable
+from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_trainer.errors import InvalidSpec
 
 

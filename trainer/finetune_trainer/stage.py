@@ -6,9 +6,9 @@ Base and dataset are pinned to a commit, checked, fetched and published as ``bas
 
 from typing import Any
 
-from finetune_api.job import JobConfig
-from finetune_api.result import Result
-from finetune_api.status import EvaluationData
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.status import EvaluationData
 from finetune_trainer import backends, device, manifest, stage_base, stage_estimate, stage_rows
 from finetune_trainer.errors import volume_errors_named
 from finetune_trainer.estimate import report

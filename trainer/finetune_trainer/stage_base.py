@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.job import JobConfig
+from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer import architecture, backends, base, disk, manifest
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.layout import Layout

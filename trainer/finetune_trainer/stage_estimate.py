@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_api.job import JobConfig
+from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer import disk
 from finetune_trainer.dataset import Prepared
 from finetune_trainer.errors import VolumeFull

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune_api.job import JobConfig
-from finetune_api.sources import Kind
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer import dataset, disk, manifest, packing, row_source, sample, templates
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.layout import Layout

@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from finetune_api.dataset import PROMPT_PLACE, Dataset
+from finetune_api.v1alpha1.dataset import PROMPT_PLACE, Dataset
 from finetune_trainer.errors import InvalidSpec
 
 ALPACA_INPUT = "\n\n### Input:\n"

@@ -7,9 +7,9 @@ from array import array
 
 import numpy as np
 
-from finetune_api.job import JobConfig
-from finetune_api.rows import Rows
-from finetune_api.sources import Kind
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.contents import Contents, content_hash
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.readers import Row

@@ -9,8 +9,8 @@ import gc
 import math
 from pathlib import Path
 
-from finetune_api.job import JobConfig
-from finetune_api.result import Result
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import Result
 from finetune_trainer import (
     backends,
     checkpoints,

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
 
-from finetune_api.job import JobConfig
-from finetune_api.result import Result
-from finetune_api.rows import Rows
-from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_trainer import lock, specfile
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import Asked

@@ -17,10 +17,10 @@ import aiohttp
 from aiohttp import web
 from pydantic import ValidationError
 
-from finetune_api.exitcodes import ExitCode
-from finetune_api.job import JobConfig
-from finetune_api.reference import Reference
-from finetune_api.result import Result
+from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.reference import Reference
+from finetune_api.contracts.result import Result
 from finetune_verify import build, mounted
 from finetune_verify.endpoint import Endpoint
 from finetune_verify.errors import Mismatch, Unavailable

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune_api.reference import FOLDER, KIND, BaseKind
+from finetune_api.contracts.reference import FOLDER, KIND, BaseKind
 from finetune_verify import mounted
 from finetune_verify.errors import Mismatch
 from finetune_verify.judgement import APART, MERGED, UNIT_ROUNDOFF

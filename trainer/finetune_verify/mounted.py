@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api import reference
+from finetune_api.contracts import reference
 from finetune_verify.errors import Mismatch
 
 MANIFEST = "manifest.json"

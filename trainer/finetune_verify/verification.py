@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from finetune_api.reference import Reference, Row
+from finetune_api.contracts.reference import Reference, Row
 from finetune_verify.build import Build
 from finetune_verify.endpoint import Endpoint
 from finetune_verify.errors import Mismatch

@@ -11,9 +11,9 @@ import string
 from decimal import Decimal
 from typing import Any
 
-from finetune_api.exitcodes import FINAL
-from finetune_api.resources import ResourceRequirements
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.contracts.exitcodes import FINAL
+from finetune_api.v1alpha1.resources import ResourceRequirements
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.manifests import pod, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage

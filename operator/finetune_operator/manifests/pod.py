@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_api.objects import SecretKeyRef
-from finetune_api.resolve import Resolved
-from finetune_api.resources import ResourceRequirements
+from finetune_api.defaulting import Resolved
+from finetune_api.v1alpha1.references import SecretKeyRef
+from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_operator.config import OperatorConfig
 
 USER = 1000

@@ -8,15 +8,15 @@ resolves.
 from collections.abc import Iterator
 from typing import Any
 
-from finetune_api.base_model import Model
-from finetune_api.rows import Rows
-from finetune_api.sources import (
+from finetune_api.v1alpha1.model import Model
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import (
     CLAIM_SOURCE_PREFIX,
     CONFIGMAP_SOURCE_PREFIX,
     Kind,
     prefix_of,
 )
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 SOURCES = "/sources"
 CREDENTIALS = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.serving import BASE_SUFFIX
+from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_operator.manifests import pod
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import Object

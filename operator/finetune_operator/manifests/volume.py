@@ -9,7 +9,7 @@ replaced.
 from collections.abc import Iterable
 from typing import Any
 
-from finetune_api.quantity import amount
+from finetune_api.v1alpha1.quantity import amount
 from finetune_operator.objects import naming
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import Action, Apply, Create, Object, Patch

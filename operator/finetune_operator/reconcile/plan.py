@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from finetune_api.resolve import InvalidSpec
+from finetune_api.defaulting import InvalidSpec
 from finetune_operator.config import OperatorConfig
 from finetune_operator.manifests import network_policies, serving, vllm, volume
 from finetune_operator.objects import naming

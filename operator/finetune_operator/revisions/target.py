@@ -12,14 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from finetune_api.job import JobConfig
-from finetune_api.resolve import (
-    InvalidSpec,
-    Resolved,
-    UnknownField,
-    effective_defaults,
-    resolve,
-)
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, effective_defaults, resolve
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
 from finetune_operator.types import Object

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from finetune_api.status import VerificationStatus
+from finetune_api.v1alpha1.status import VerificationStatus
 from finetune_operator.types import Object, Observed, Verification
 
 PORT = 9401

@@ -12,8 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from finetune_api.fields import ApiModel, Edit, extra_of
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.markers import ApiModel, Edit, extra_of
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 Spec = dict[str, Any]
 

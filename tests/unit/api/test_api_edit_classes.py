@@ -10,8 +10,8 @@ from tests.unit.api.leaves import (
     merged,
 )
 
-from finetune_api.fields import Edit
-from finetune_api.resolve import Resolved, builtin_defaults, resolve
+from finetune_api.defaulting import Resolved, builtin_defaults, resolve
+from finetune_api.markers import Edit
 
 EFFECTS = {
     Edit.RETRAIN: {"revision", "build"},

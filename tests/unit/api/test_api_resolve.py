@@ -18,8 +18,8 @@ from tests.unit.api.leaves import (
     nested,
 )
 
-from finetune_api.job import JobConfig
-from finetune_api.resolve import (
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.defaulting import (
     InvalidSpec,
     Resolved,
     builtin_defaults,

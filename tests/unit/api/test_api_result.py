@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from finetune_api.exitcodes import FINAL, ExitCode
-from finetune_api.result import LIMIT, Result
+from finetune_api.contracts.exitcodes import FINAL, ExitCode
+from finetune_api.contracts.result import LIMIT, Result
 
 TEXT = st.text(max_size=20_000) | st.text(alphabet='\x00\x1f"\\😀é', max_size=20_000)
 NUMBER = st.none() | st.floats()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.unit.api.leaves import LEAVES, Leaf
 
-from finetune_api import generate
-from finetune_api.crd import custom_resource_definition
-from finetune_api.fields import Edit
+from finetune_api.crd import generate
+from finetune_api.crd.definition import custom_resource_definition
+from finetune_api.markers import Edit
 
 Schema = dict[str, Any]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from finetune_api.serving import EXTRA_ARGUMENTS, Serving
+from finetune_api.v1alpha1.serving import EXTRA_ARGUMENTS, Serving
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "serving.md"
 

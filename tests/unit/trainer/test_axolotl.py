@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.unit.trainer import shapes
 
-from finetune_api.recipe import ALL_LINEAR
-from finetune_api.resolve import Resolved, builtin_defaults, resolve
+from finetune_api.defaulting import Resolved, builtin_defaults, resolve
+from finetune_api.v1alpha1.training import ALL_LINEAR
 from finetune_trainer import specfile
 from finetune_trainer.__main__ import main
 from finetune_trainer.axolotl.command import convert

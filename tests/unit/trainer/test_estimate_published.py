@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.trainer import shapes
 
-from finetune_api.recipe import AdvancedTraining, Lora, Training
+from finetune_api.v1alpha1.training import AdvancedTraining, Lora, Training
 from finetune_trainer.estimate import budget, cards, memory
 from finetune_trainer.estimate.budget import Asked, Data
 from finetune_trainer.estimate.memory import Stack

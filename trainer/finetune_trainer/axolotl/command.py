@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from finetune_api import API_VERSION, KIND
-from finetune_api.crd import NAME_MAX_LENGTH
-from finetune_api.resolve import InvalidSpec as Unresolvable
-from finetune_api.resolve import builtin_defaults, resolve
-from finetune_api.sources import HF_SOURCE
+from finetune_api.crd.definition import NAME_MAX_LENGTH
+from finetune_api.defaulting import InvalidSpec as Unresolvable
+from finetune_api.defaulting import builtin_defaults, resolve
+from finetune_api.v1alpha1.sources import HF_SOURCE
 from finetune_trainer import specfile
 from finetune_trainer.axolotl import data, recipe
 from finetune_trainer.axolotl.reader import Settings

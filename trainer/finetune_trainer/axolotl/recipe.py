@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from finetune_api.recipe import Optimizer, SavedModule, Scheduler
+from finetune_api.v1alpha1.training import Optimizer, SavedModule, Scheduler
 from finetune_trainer.axolotl.reader import Settings
 
 OVERLONG = {"truncate": "truncate", "raise": "refuse"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer import device as devices
 from finetune_trainer.checkpoints import Checkpoint
 from finetune_trainer.errors import InvalidSpec

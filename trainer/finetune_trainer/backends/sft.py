@@ -13,7 +13,7 @@ import transformers
 from peft.utils import ModulesToSaveWrapper
 from trl.trainer.sft_config import SFTConfig
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer import device as devices
 from finetune_trainer import quantized
 from finetune_trainer.adapter import WEIGHTS

@@ -9,7 +9,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer import device as devices
 from finetune_trainer.backends import Order, Trained, sft, words
 from finetune_trainer.device import Device

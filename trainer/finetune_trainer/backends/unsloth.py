@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer import device as devices
 from finetune_trainer.backends import Order, Trained, sft, trl, words
 from finetune_trainer.device import Device

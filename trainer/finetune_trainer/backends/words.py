@@ -6,7 +6,7 @@ import peft
 import torch
 from transformers import BitsAndBytesConfig
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer import device as devices
 from finetune_trainer.backends import Order
 from finetune_trainer.device import Device

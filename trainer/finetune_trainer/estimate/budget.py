@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate import memory
 from finetune_trainer.estimate.cards import Card
 from finetune_trainer.estimate.memory import GIB, Memory

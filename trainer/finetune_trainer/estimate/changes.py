@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import get_args
 
-from finetune_api.recipe import AdvancedTraining, Training
+from finetune_api.v1alpha1.training import AdvancedTraining, Training
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.budget import Asked, Data, Estimate
 from finetune_trainer.estimate.cards import Card, next_larger

@@ -11,7 +11,7 @@ PyTorch really saves. Bytes throughout; ``tokens`` is the micro-batch times the 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate.shape import Shape
 
 GIB = 2**30

@@ -1,6 +1,6 @@
 """Does it fit? A refusal has the numbers and the ways out."""
 
-from finetune_api.recipe import Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import DoesNotFit
 from finetune_trainer.estimate import changes
 from finetune_trainer.estimate.budget import USABLE, Data, Estimate

@@ -7,9 +7,9 @@ know which it was.
 import os
 from pathlib import Path
 
-from finetune_api.base_model import Model
-from finetune_api.rows import Rows
-from finetune_api.sources import (
+from finetune_api.v1alpha1.model import Model
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import (
     CLAIM_SOURCE_PREFIX,
     CONFIGMAP_SOURCE_PREFIX,
     Kind,

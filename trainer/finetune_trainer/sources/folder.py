@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune_api.sources import Kind
+from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
 from finetune_trainer.layout import unfinished
 from finetune_trainer.manifest import sha256_of

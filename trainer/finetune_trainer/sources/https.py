@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urljoin
 
 import httpx
 
-from finetune_api.sources import LIST_OF_SUMS, Kind
+from finetune_api.v1alpha1.sources import LIST_OF_SUMS, Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.sources.repository import (
     OnBytes,

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
-from finetune_api.sources import Kind
+from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, TrainerError, Transient
 from finetune_trainer.sources.repository import (
     OnBytes,

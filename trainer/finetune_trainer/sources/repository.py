@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from finetune_api.sources import Kind
+from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import DatasetNotFound, ModelNotFound, NotFound
 
 OnBytes = Callable[[int], None]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetune_api.sources import Kind, prefix_of
+from finetune_api.v1alpha1.sources import Kind, prefix_of
 from finetune_trainer.errors import (
     AccessDenied,
     InvalidSpec,

@@ -6,8 +6,8 @@ The trainer measured; here it is decided, so that changing the rule costs no tra
 from dataclasses import dataclass
 from typing import Literal
 
-from finetune_api.reference import BaseKind
-from finetune_api.status import (
+from finetune_api.contracts.reference import BaseKind
+from finetune_api.v1alpha1.status import (
     Artifacts,
     EvaluatedBuild,
     Evaluation,

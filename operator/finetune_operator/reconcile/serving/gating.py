@@ -5,8 +5,8 @@ The rule is in ``evaluation``; here is found what it is about.
 
 from dataclasses import replace
 
-from finetune_api.reference import BaseKind
-from finetune_api.status import ServingComparison
+from finetune_api.contracts.reference import BaseKind
+from finetune_api.v1alpha1.status import ServingComparison
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import Chosen

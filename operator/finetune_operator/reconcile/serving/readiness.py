@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from finetune_api.exitcodes import ExitCode
-from finetune_api.result import Result
+from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.contracts.result import Result
 from finetune_operator.manifests.pod import GPU
 from finetune_operator.objects import naming
 from finetune_operator.objects.pods import has_a_node, refused_by_nodes, scheduled_since

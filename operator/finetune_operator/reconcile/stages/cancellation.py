@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from finetune_api.status import Attempt
+from finetune_api.v1alpha1.status import Attempt
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.stages import outcome

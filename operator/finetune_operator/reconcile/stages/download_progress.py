@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from finetune_api.status import StagingProgress
+from finetune_api.v1alpha1.status import StagingProgress
 from finetune_operator.objects.pods import runs
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.types import Observed

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from finetune_api.exitcodes import ExitCode
-from finetune_api.result import Result
+from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.contracts.result import Result
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 from finetune_operator.types import Object

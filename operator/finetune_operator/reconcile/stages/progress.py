@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from finetune_api.result import Result
-from finetune_api.status import TrainingProgress
+from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.status import TrainingProgress
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 from finetune_operator.objects.pods import runs

@@ -15,8 +15,8 @@ from typing import Any
 
 from tests.unit.docs.vocabulary import documented
 
-from finetune_api.schema import schema_of
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.crd.openapi import schema_of
+from finetune_api.v1alpha1.status import FineTuneJobStatus
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
 from finetune_operator.reconcile.plan import plan

@@ -3,7 +3,7 @@
 from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import Cluster, Thing
 
-from finetune_api.exitcodes import ExitCode
+from finetune_api.contracts.exitcodes import ExitCode
 from finetune_operator.objects import naming
 
 NO_GPU = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."

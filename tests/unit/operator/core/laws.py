@@ -10,7 +10,7 @@ from tests.unit.operator.core import workload
 from tests.unit.operator.core.cluster import Cluster, Thing, stored
 from tests.unit.operator.core.world import deleted, stage_of
 
-from finetune_api.result import Result
+from finetune_api.contracts.result import Result
 from finetune_operator.objects import naming
 from finetune_operator.types import Apply, Create, Delete, Object, Observed, Plan
 

@@ -15,9 +15,9 @@ from tests.unit.operator.core.rendered import (
     template,
 )
 
-from finetune_api.crd import NAME_MAX_LENGTH
-from finetune_api.exitcodes import FINAL
-from finetune_api.job import JobConfig
+from finetune_api.contracts.exitcodes import FINAL
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.crd.definition import NAME_MAX_LENGTH
 from finetune_operator.manifests import vllm
 from finetune_operator.manifests.pod import NO_GPU, OFFLINE
 from finetune_operator.objects import naming

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.operator.core.cluster import Thing
 
-from finetune_api.status import Attempt, Condition
+from finetune_api.v1alpha1.status import Attempt, Condition
 from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.conditions import Position, ServingState, conditions
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.unit.operator.core import steps, workload
 from tests.unit.operator.core.cluster import Cluster
 
-from finetune_api.status import Artifacts, EvaluatedBuild, Evaluation
+from finetune_api.v1alpha1.status import Artifacts, EvaluatedBuild, Evaluation
 from finetune_operator.reconcile.serving.evaluation_gate import Build, compare, judge
 from finetune_trainer.evaluation import difference
 

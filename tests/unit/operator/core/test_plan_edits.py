@@ -23,7 +23,7 @@ from tests.unit.operator.core.steps import (
 from tests.unit.operator.core.story import Case, Step, expected, tell
 from tests.unit.operator.core.test_plan_stages import FIRST
 
-from finetune_api.resolve import builtin_defaults
+from finetune_api.defaulting import builtin_defaults
 from finetune_operator.config import OperatorConfig
 from finetune_operator.types import Apply, Delete, Object
 
@@ -402,7 +402,7 @@ def test_new_built_in_defaults_change_nothing_for_a_revision_that_has_started(
     workload.run_all(cluster)
     before = cluster.plan()
     monkeypatch.setattr(
-        "finetune_api.resolve.builtin_defaults",
+        "finetune_api.defaulting.builtin_defaults",
         lambda: {**BUILT_IN, "training": {**BUILT_IN["training"], "seed": 1, "epochs": 9.0}},
     )
     assert cluster.plan() == before

@@ -18,7 +18,7 @@ from tests.unit.operator.core.steps import (
 )
 from tests.unit.operator.core.story import Case, Step, expected, tell
 
-from finetune_api.exitcodes import FINAL, ExitCode
+from finetune_api.contracts.exitcodes import FINAL, ExitCode
 
 FAILED_TRAINING = "Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-"
 TRAINING = "Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-"

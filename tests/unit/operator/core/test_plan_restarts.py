@@ -20,7 +20,7 @@ from tests.unit.operator.core.steps import (
 )
 from tests.unit.operator.core.story import Case, expected, tell
 
-from finetune_api.exitcodes import ExitCode
+from finetune_api.contracts.exitcodes import ExitCode
 from finetune_operator.manifests.jobs import grace, more_memory
 from finetune_operator.objects.naming import ATTEMPT
 from finetune_operator.types import Progress

@@ -21,7 +21,7 @@ from tests.unit.operator.core.steps import (
 )
 from tests.unit.operator.core.story import Case, Step, expected, tell
 
-from finetune_api.exitcodes import ExitCode
+from finetune_api.contracts.exitcodes import ExitCode
 from finetune_operator.objects import naming
 
 STAGING = "Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-"

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from tests.unit.operator.core.cluster import Cluster, Thing, copied
 
-from finetune_api.exitcodes import ExitCode
-from finetune_api.result import Result
+from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.contracts.result import Result
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL, VERSION
-from finetune_api.quantity import comparable
-from finetune_api.schema import schema_of
-from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.crd.openapi import schema_of
+from finetune_api.v1alpha1.quantity import comparable
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.status import FineTuneJobStatus
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH = 40

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import field_validator
 
-from finetune_api.fields import ApiModel, Edit, Rule, between, field, no_twice
+from finetune_api.markers import ApiModel, Edit, Rule, between, field, no_twice
 
 LAYER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from finetune_api.fields import ApiModel, Edit, field, matches
+from finetune_api.markers import ApiModel, Edit, field, matches
 
 NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 KEY = r"^[-._A-Za-z0-9]+$"

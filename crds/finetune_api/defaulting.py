@@ -18,10 +18,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from finetune_api.fields import ApiModel, Edit, extra_of
-from finetune_api.rows import COLUMNS_OF_FORMAT, Rows
-from finetune_api.sources import CONFIGMAP_SOURCE_PREFIX, unfit
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.markers import ApiModel, Edit, extra_of
+from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT, Rows
+from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, unfit
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 Values = dict[str, Any]
 OWN_PROMPTS = ("chatTemplate", "promptFormat")

@@ -3,9 +3,9 @@
 import re
 from typing import ClassVar, Literal
 
-from finetune_api.fields import ApiModel, Edit, Rule, between, field
-from finetune_api.objects import SecretKeyRef
-from finetune_api.pods import Placement
+from finetune_api.markers import ApiModel, Edit, Rule, between, field
+from finetune_api.v1alpha1.placement import Placement
+from finetune_api.v1alpha1.references import SecretKeyRef
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"
 NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"

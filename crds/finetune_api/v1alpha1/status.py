@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.model import CamelModel
+from finetune_api.base import CamelModel
 
 
 class StatusModel(CamelModel):

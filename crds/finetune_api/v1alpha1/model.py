@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from finetune_api import sources
-from finetune_api.fields import ApiModel, Edit, Rule, field, matches
-from finetune_api.objects import ConfigMapKeyRef, SecretKeyRef
-from finetune_api.sources import S3
+from finetune_api.markers import ApiModel, Edit, Rule, field, matches
+from finetune_api.v1alpha1 import sources
+from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef
+from finetune_api.v1alpha1.sources import S3
 
 
 class Model(ApiModel):

@@ -6,8 +6,8 @@ belongs to some kinds of source only, which ``rules`` hold users to.
 
 from typing import Any, Literal
 
-from finetune_api.fields import ApiModel, Edit, Rule, field, matches
-from finetune_api.objects import SecretRef
+from finetune_api.markers import ApiModel, Edit, Rule, field, matches
+from finetune_api.v1alpha1.references import SecretRef
 
 Kind = Literal["model", "dataset", "evaluation.dataset"]
 """What is read, by its place in the spec."""

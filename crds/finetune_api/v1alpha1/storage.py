@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from finetune_api.fields import ApiModel, Edit, Rule, field, matches
-from finetune_api.objects import named
-from finetune_api.quantity import Quantity, amount, comparable
+from finetune_api.markers import ApiModel, Edit, Rule, field, matches
+from finetune_api.v1alpha1.quantity import Quantity, amount, comparable
+from finetune_api.v1alpha1.references import named
 
 
 class BaseCache(ApiModel):

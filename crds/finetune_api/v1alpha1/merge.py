@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from finetune_api.fields import ApiModel, Edit, field
+from finetune_api.markers import ApiModel, Edit, field
 
 
 class Merge(ApiModel):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
-from finetune_api.model import CamelModel
+from finetune_api.base import CamelModel
 
 
 class Edit(StrEnum):

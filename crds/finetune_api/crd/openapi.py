@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from finetune_api.fields import ApiModel, Edit, Extra, Rule, extra_of
+from finetune_api.markers import ApiModel, Edit, Extra, Rule, extra_of
 
 Schema = dict[str, Any]
 

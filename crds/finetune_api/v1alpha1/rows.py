@@ -5,10 +5,10 @@ Shared by what is trained on (``dataset``) and what is evaluated on (``evaluatio
 
 from typing import Any, Literal
 
-from finetune_api import sources
-from finetune_api.fields import ApiModel, Edit, Rule, field, matches
-from finetune_api.objects import ConfigMapKeyRef, SecretKeyRef
-from finetune_api.sources import S3
+from finetune_api.markers import ApiModel, Edit, Rule, field, matches
+from finetune_api.v1alpha1 import sources
+from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef
+from finetune_api.v1alpha1.sources import S3
 
 COLUMNS_OF_FORMAT = {
     "alpaca": ("instruction", "input", "output"),

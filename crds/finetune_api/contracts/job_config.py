@@ -1,11 +1,11 @@
 """``job.json``: the frozen resolution of a revision, which every trainer command reads."""
 
 from finetune_api import API_VERSION
-from finetune_api.base_model import Model
-from finetune_api.dataset import Dataset
-from finetune_api.evaluation import EvaluationDataset
-from finetune_api.model import CamelModel
-from finetune_api.recipe import Training
+from finetune_api.base import CamelModel
+from finetune_api.v1alpha1.dataset import Dataset
+from finetune_api.v1alpha1.evaluation import EvaluationDataset
+from finetune_api.v1alpha1.model import Model
+from finetune_api.v1alpha1.training import Training
 
 
 class JobConfig(CamelModel):

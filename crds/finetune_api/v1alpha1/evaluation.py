@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from finetune_api import rows
-from finetune_api.fields import ApiModel, Edit, Rule, field
-from finetune_api.rows import Rows
+from finetune_api.markers import ApiModel, Edit, Rule, field
+from finetune_api.v1alpha1 import rows
+from finetune_api.v1alpha1.rows import Rows
 
 
 class EvaluationDataset(Rows):

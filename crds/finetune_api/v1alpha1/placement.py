@@ -3,7 +3,7 @@
 import re
 from typing import ClassVar, Literal
 
-from finetune_api.fields import (
+from finetune_api.markers import (
     LABEL_KEY,
     LABEL_VALUE,
     ApiModel,

@@ -1,4 +1,4 @@
-"""``python -m finetune_api.generate [--check]``: write the CRD to ``crds/`` and to the chart.
+"""``python -m finetune_api.crd.generate [--check]``: write the CRD to ``crds/`` and to the chart.
 
 With ``--check`` nothing is written; files that are not up to date are named, with exit code 1.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from finetune_api.crd import custom_resource_definition
+from finetune_api.crd.definition import custom_resource_definition
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (
@@ -29,7 +29,7 @@ def rendered() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the generated files, or check them; return the exit code."""
-    parser = argparse.ArgumentParser(prog="finetune_api.generate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="finetune_api.crd.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, compare only")
     check = parser.parse_args(arguments).check
     text = rendered()

@@ -1,6 +1,6 @@
 """``spec.runPolicy`` of a FineTuneJob: retries, budget and deadlines."""
 
-from finetune_api.fields import ApiModel, Edit, field
+from finetune_api.markers import ApiModel, Edit, field
 
 
 class RunPolicy(ApiModel):

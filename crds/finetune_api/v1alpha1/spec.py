@@ -9,19 +9,19 @@ says.
 
 from typing import ClassVar
 
-from finetune_api.base_model import Model
-from finetune_api.dataset import Dataset
-from finetune_api.evaluation import Evaluation
-from finetune_api.fields import ApiModel, Edit, Rule, field
-from finetune_api.merge import Merge
-from finetune_api.objects import named
-from finetune_api.pods import Placement, PodMetadata
-from finetune_api.recipe import Training
-from finetune_api.resources import Resources
-from finetune_api.rows import Rows
-from finetune_api.run_policy import RunPolicy
-from finetune_api.serving import Serving
-from finetune_api.storage import Storage
+from finetune_api.markers import ApiModel, Edit, Rule, field
+from finetune_api.v1alpha1.dataset import Dataset
+from finetune_api.v1alpha1.evaluation import Evaluation
+from finetune_api.v1alpha1.merge import Merge
+from finetune_api.v1alpha1.model import Model
+from finetune_api.v1alpha1.placement import Placement, PodMetadata
+from finetune_api.v1alpha1.references import named
+from finetune_api.v1alpha1.resources import Resources
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.run_policy import RunPolicy
+from finetune_api.v1alpha1.serving import Serving
+from finetune_api.v1alpha1.storage import Storage
+from finetune_api.v1alpha1.training import Training
 
 
 class Access(ApiModel):

@@ -1,0 +1,1 @@
+"""Documents that the operator, the trainer and the verifier exchange."""
