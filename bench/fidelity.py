@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import timed
-from finetune_trainer.layout import Layout
+from finetune_trainer.volume_layout import Layout
 
 ROWS, LENGTH = 4, 64
 

@@ -18,15 +18,15 @@ from typing import Any
 
 from bench import fidelity, models, timed
 from bench.table import table
-from finetune_trainer.layout import Layout
+from finetune_trainer.volume_layout import Layout
 
 DTYPE = "bfloat16"
 """The bases' own, so that PEFT loads, adds and saves without a conversion."""
 IMPORTS = {
     "cp + sync": (),
     "PEFT": ("torch", "transformers", "peft"),
-    "original": ("finetune_trainer.merge",),
-    "dequantized": ("finetune_trainer.merge",),
+    "original": ("finetune_trainer.merging.merge",),
+    "dequantized": ("finetune_trainer.merging.merge",),
 }
 """What is imported before the clock starts."""
 HEAD = ("", "seconds", "times the copy", "times faster than PEFT", "anonymous memory")
@@ -78,8 +78,8 @@ def measure(options: argparse.Namespace) -> str:
 
 def stream(work: Path, base: str) -> None:
     """Run the trainer's merge stage; the build is named after the base."""
-    from finetune_trainer import merge
-    from finetune_trainer.progress import Progress
+    from finetune_trainer.merging import merge
+    from finetune_trainer.runtime.progress import Progress
 
     progress = Progress("merge")
     merge.run(models.job(), Layout(work=work), progress, build=base, dtype=DTYPE, base=base)

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer import threads
+from finetune_trainer.runtime import threads
 
 LOOK_SECONDS = 0.003
 

@@ -22,7 +22,7 @@ from bench.table import table
 from bench.training import runs, workload
 from bench.training.runs import Run
 from bench.training.workload import Staged
-from finetune_trainer.train import SAVE_AT_LEAST_EVERY
+from finetune_trainer.training.train import SAVE_AT_LEAST_EVERY
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROWS = 48

@@ -25,7 +25,7 @@ WARM_UP = 2
 """Steps that are left out: caches fill, kernels are chosen."""
 MADE = ("adapter", "checkpoints", "reference", "plain")
 ENVIRONMENT = {
-    # The trainer's own choice (finetune_trainer.threads), for both sides.
+    # The trainer's own choice (finetune_trainer.runtime.threads), for both sides.
     "OMP_WAIT_POLICY": "PASSIVE",
     "FINETUNE_METRICS_PORT": "off",
     "HF_HUB_OFFLINE": "1",

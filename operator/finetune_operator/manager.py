@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from finetune_api.defaulting import InvalidSpec, effective_defaults
-from finetune_operator import health as server
+from finetune_operator import health
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller.apply import Applier
 from finetune_operator.controller.controller import Controller
@@ -92,8 +92,8 @@ async def run(config: OperatorConfig, *, port: int) -> None:
             known=controller.seen,
             wake=controller.wake,
         )
-        health = server.Health(controller)
-        bound = await stack.enter_async_context(server.serving(health, port))
+        probes = health.Health(controller)
+        bound = await stack.enter_async_context(health.serving(probes, port))
         await _until_served(kube, ending=True)
         logger.info("started", extra={"port": bound, "identity": identity})
         await until_first_ends(
@@ -102,7 +102,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
                 controller.told,
                 config.namespaces,
                 served=lambda: _until_served(kube, ending=False),
-                ready=lambda running: setattr(health, "ready", running),
+                ready=lambda running: setattr(probes, "ready", running),
             ),
             _until_told_to_end(),
         )
@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(prog="finetune-operator", description="Runs FineTuneJobs.")
     parser.add_argument("--config", type=Path, required=True, help="the operator's YAML file")
-    parser.add_argument("--port", type=int, default=server.PORT, help="of metrics and probes")
+    parser.add_argument("--port", type=int, default=health.PORT, help="of metrics and probes")
     options = parser.parse_args(arguments)
     logs.configure("info")
     try:

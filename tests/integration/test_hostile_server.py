@@ -28,7 +28,10 @@ from tests.integration.relay import PASS, Call, Fate, Relay, answer, relay
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
 SILENT_SECONDS = 3
-SILENT = f"from finetune_operator.controller import handlers; handlers.SILENT_SECONDS = {SILENT_SECONDS}.0"
+SILENT = (
+    "from finetune_operator.controller import handlers; "
+    f"handlers.SILENT_SECONDS = {SILENT_SECONDS}.0"
+)
 
 
 @pytest.fixture

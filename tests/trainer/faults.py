@@ -21,7 +21,7 @@ class OutOfMemoryAbove:
     def __call__(self) -> None:
         import torch
 
-        from finetune_trainer.backends.trainer import Trainer
+        from finetune_trainer.training.backends.trainer import Trainer
 
         usual = Trainer.training_step
         rows, unless_offloaded = self.rows, self.unless_offloaded
@@ -44,7 +44,7 @@ class NotANumberAt:
     in_gradient: bool = False
 
     def __call__(self) -> None:
-        from finetune_trainer.backends.trainer import Trainer
+        from finetune_trainer.training.backends.trainer import Trainer
 
         usual = Trainer.compute_loss
         left = [self.times]
@@ -68,7 +68,7 @@ class WeightNotANumberAfter:
     step: int
 
     def __call__(self) -> None:
-        from finetune_trainer.backends.trainer import Trainer
+        from finetune_trainer.training.backends.trainer import Trainer
 
         usual = Trainer._maybe_log_save_evaluate
         left = [1]
@@ -127,7 +127,7 @@ class KilledAfterCheckpoint:
     step: int
 
     def __call__(self) -> None:
-        from finetune_trainer.guards import Monitor
+        from finetune_trainer.training.monitor import Monitor
 
         usual = Monitor.saved
 
@@ -165,7 +165,7 @@ class KilledIn:
     seconds: float
 
     def __call__(self) -> None:
-        from finetune_trainer.backends.trainer import Trainer
+        from finetune_trainer.training.backends.trainer import Trainer
 
         usual = getattr(Trainer, self.part)
         left = [self.count]
@@ -216,7 +216,7 @@ class SlowDigests:
     def __call__(self) -> None:
         import time
 
-        from finetune_trainer import manifest
+        from finetune_trainer.checkpointing import manifest
 
         usual = manifest.sha256_of
 
@@ -237,7 +237,7 @@ class SlowPieces:
     def __call__(self) -> None:
         import time
 
-        from finetune_trainer.folding import Folder
+        from finetune_trainer.merging.lora_delta import Folder
 
         usual = Folder._piece
 
@@ -255,7 +255,7 @@ class WrongSums:
     name: str
 
     def __call__(self) -> None:
-        from finetune_trainer.folding import Folder
+        from finetune_trainer.merging.lora_delta import Folder
 
         usual = Folder._cast
 
@@ -279,7 +279,7 @@ class HeldWhileLoading:
         import contextlib
         import time
 
-        from finetune_trainer import quantized
+        from finetune_trainer.quantization import record as quantized
 
         usual = quantized.record
 
@@ -316,8 +316,8 @@ class Ampere:
 
         import torch
 
-        from finetune_trainer import device
-        from finetune_trainer.backends.trainer import Trainer
+        from finetune_trainer.runtime import device
+        from finetune_trainer.training.backends.trainer import Trainer
 
         detected, usual = device.detect(), Trainer.training_step
 
@@ -336,7 +336,7 @@ class RecordsStarts:
     path: Path
 
     def __call__(self) -> None:
-        from finetune_trainer.progress import Progress
+        from finetune_trainer.runtime.progress import Progress
 
         usual = Progress.start_from
 
@@ -363,7 +363,7 @@ class RecordsInputs:
 
         import torch
 
-        from finetune_trainer.backends.trainer import Trainer
+        from finetune_trainer.training.backends.trainer import Trainer
 
         usual = Trainer.run
         seen: list[dict[str, Any]] = []
@@ -382,8 +382,8 @@ class RecordsInputs:
 
 def adapters_tell_their_inputs() -> None:
     """No fault: each adapter says in the log what type of numbers it is given."""
-    from finetune_trainer.backends.trainer import Trainer
-    from finetune_trainer.progress import log
+    from finetune_trainer.runtime.progress import log
+    from finetune_trainer.training.backends.trainer import Trainer
 
     usual = Trainer.run
 

@@ -47,11 +47,11 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     """
     import numpy as np
 
-    from finetune_trainer import backends
-    from finetune_trainer.backends import Order
-    from finetune_trainer.backends.trainer import Trainer
-    from finetune_trainer.ladder import Rung
-    from finetune_trainer.tokens import Tokens
+    from finetune_trainer.data.token_store import Tokens
+    from finetune_trainer.training import backends
+    from finetune_trainer.training.backends import Order
+    from finetune_trainer.training.backends.trainer import Trainer
+    from finetune_trainer.training.oom_fallback import Rung
 
     ids = np.random.default_rng(5).integers(3, 259, sum(lengths), dtype=np.int32)
     rows = np.cumsum([0, *lengths], dtype=np.int64)
@@ -112,7 +112,7 @@ def moved(base: Path) -> tuple[set[str], list[str]]:
     import transformers
     from unsloth.models._utils import offload_input_embeddings
 
-    from finetune_trainer.backends.unsloth import _moving_what_is_copied
+    from finetune_trainer.training.backends.unsloth import _moving_what_is_copied
 
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
     before = model.get_input_embeddings().weight.detach().clone()
@@ -130,13 +130,13 @@ def _facts(made: Any) -> dict[str, Any]:
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora import LoraLayer
 
-    from finetune_trainer.backends import words
-    from finetune_trainer.device import detect
+    from finetune_trainer.runtime.device import detect
+    from finetune_trainer.training.backends import library_arguments
 
     model = made.model
     layers = [each for each in model.modules() if isinstance(each, LoraLayer)]
     quantised = [each for each in model.modules() if isinstance(each, Linear4bit)]
-    arguments = words.arguments(made.order, detect())
+    arguments = library_arguments.arguments(made.order, detect())
     made.create_optimizer_and_scheduler(10)
     rates = []
     for _ in range(10):
@@ -261,7 +261,7 @@ def unsloth_kernel(module: str, chosen: str) -> str:
 
     import torch
 
-    from finetune_trainer.backends.unsloth import attention
+    from finetune_trainer.training.backends.unsloth import attention
 
     def forward(self: Any) -> None:
         """Attend."""
@@ -279,8 +279,8 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
     """Return what is said where a library trains with a kernel; nothing where that is fine."""
     from types import SimpleNamespace
 
-    from finetune_trainer.backends import sft
     from finetune_trainer.errors import InvalidSpec
+    from finetune_trainer.training.backends import sft
 
     advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")
     order: Any = SimpleNamespace(recipe=SimpleNamespace(advanced=advanced))

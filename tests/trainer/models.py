@@ -9,7 +9,7 @@ import transformers
 from bitsandbytes.nn import Linear4bit
 from tests.trainer.workshop import Workshop
 
-from finetune_trainer.tokens import TRAIN, Tokens
+from finetune_trainer.data.token_store import TRAIN, Tokens
 
 
 def load(folder: Path, **options: Any) -> Any:

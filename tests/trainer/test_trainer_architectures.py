@@ -12,7 +12,7 @@ from tests.trainer.faults import KilledAfterCheckpoint
 from tests.trainer.hub import Hub
 from tests.trainer.models import logits_of_all
 
-from finetune_trainer import backends
+from finetune_trainer.training import backends
 
 BACKENDS = ["trl", "unsloth"]
 IN_FULL = ["mistral", "qwen3", "phi", "phi3"]

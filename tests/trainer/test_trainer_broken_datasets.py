@@ -20,11 +20,11 @@ import pytest
 from tests.trainer import tiny
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_trainer import bounded, readers
-from finetune_trainer.dataset import prepare
+from finetune_trainer.data import bounded_reader, readers
+from finetune_trainer.data.chat_rendering import Renderer
+from finetune_trainer.data.dataset import prepare
+from finetune_trainer.data.tokenize_rows import Tokeniser
 from finetune_trainer.errors import DatasetInvalid
-from finetune_trainer.rendering import Renderer
-from finetune_trainer.tokeniser import Tokeniser
 
 GIGABYTE = 1 << 30
 MOST_MEMORY = 200 << 20
@@ -489,7 +489,7 @@ def test_mixed_formats_name_each_row_and_count_the_rest(tmp_path: Path) -> None:
 
 
 def test_a_row_of_the_largest_size_is_still_read(tmp_path: Path) -> None:
-    text = "a" * (bounded.LONGEST_ROW - 100)
+    text = "a" * (bounded_reader.LONGEST_ROW - 100)
     for name, data in (("a.jsonl", jsonl({"text": text})), ("a.json", b'[{"text": "%s"}]')):
         write(tmp_path, name, data if name == "a.jsonl" else data % text.encode())
         (row,) = readers.read(tmp_path / name, name)

@@ -24,7 +24,7 @@ from tests.trainer.test_trainer_resume import PACKED, RECIPE, adapter, staged
 from tests.trainer.tiny import merged
 from tests.trainer.workshop import Workshop
 
-from finetune_trainer import checkpoints, manifest
+from finetune_trainer.checkpointing import checkpoints, manifest
 
 VERSIONS = {"torch": "2"}
 FULL, BROKEN = WritesFail(error=errno.ENOSPC), WritesFail(error=errno.EIO)

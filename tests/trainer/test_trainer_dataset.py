@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tests.trainer import tiny
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_trainer import packing, readers
-from finetune_trainer.dataset import Plan, Statistics, prepare
+from finetune_trainer.data import packing, readers
+from finetune_trainer.data.chat_rendering import Renderer
+from finetune_trainer.data.dataset import Plan, Statistics, prepare
+from finetune_trainer.data.token_store import Tokens
+from finetune_trainer.data.tokenize_rows import Tokeniser
 from finetune_trainer.errors import DatasetInvalid
-from finetune_trainer.rendering import Renderer
-from finetune_trainer.tokeniser import Tokeniser
-from finetune_trainer.tokens import Tokens
 
 Finished = tuple[Tokens, Tokens, Statistics, Plan]
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]

@@ -8,8 +8,8 @@ from tests.trainer.faults import KilledAfterCheckpoint
 from tests.trainer.test_trainer_resume import adapter, staged
 from tests.trainer.workshop import Workshop
 
-from finetune_trainer import manifest
-from finetune_trainer.evaluations import Evaluation, Evaluations
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.training.early_stopping import Evaluation, Evaluations
 
 STEPS = 40
 

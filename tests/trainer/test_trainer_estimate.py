@@ -13,9 +13,9 @@ from tests.trainer.conftest import MakeWorkshop
 from trl.trainer import sft_trainer
 
 from finetune_api.v1alpha1.training import ALL_LINEAR, Lora, Training
-from finetune_trainer import manifest
-from finetune_trainer.base import read_json
-from finetune_trainer.estimate import memory, shape, stacks
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.estimate import backends, memory, shape
+from finetune_trainer.models.base_files import read_json
 
 SIZES: dict[str, Any] = {
     "hidden_size": 256,
@@ -84,7 +84,7 @@ def test_a_layer_keeps_what_the_formula_says(
 
 
 def test_the_formula_holds_as_many_logits_as_the_trl_that_is_installed() -> None:
-    assert stacks.TRL_CHUNK == sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE
+    assert backends.TRL_CHUNK == sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE
 
 
 def test_staging_estimates_and_training_takes_the_micro_batch(make: MakeWorkshop) -> None:

@@ -14,13 +14,14 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.reference import Reference
 from finetune_api.v1alpha1.status import Data, Evaluation
 from finetune_operator.reconcile.serving.evaluation_gate import judge
-from finetune_trainer import manifest, readers
-from finetune_trainer.dataset import Prepared, prepare
-from finetune_trainer.evaluation import evaluate
-from finetune_trainer.rendering import Renderer
-from finetune_trainer.sample import LENGTH
-from finetune_trainer.tokeniser import Tokeniser
-from finetune_trainer.tokens import HELD_OUT, TRAIN, Tokens
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.data import readers
+from finetune_trainer.data.chat_rendering import Renderer
+from finetune_trainer.data.dataset import Prepared, prepare
+from finetune_trainer.data.reference_sample import LENGTH
+from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
+from finetune_trainer.data.tokenize_rows import Tokeniser
+from finetune_trainer.evaluation.loss_comparison import evaluate
 
 QUESTIONS = 40
 SHARED = 3

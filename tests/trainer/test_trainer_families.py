@@ -10,10 +10,10 @@ from tests.trainer import families, tiny
 from tests.trainer.families import Family
 
 from finetune_api.v1alpha1.dataset import Dataset
-from finetune_trainer import templates
+from finetune_trainer.data import prompt_templates
+from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
+from finetune_trainer.data.schema import BrokenRow, Message, example_of
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.rendering import IGNORED, Encoded, Renderer
-from finetune_trainer.rows import BrokenRow, Message, example_of
 
 TODAY = date(2030, 7, 26)
 SYSTEM = {"role": "system", "content": "Answer briefly."}
@@ -216,7 +216,7 @@ def encode(
 ) -> list[Encoded]:
     """Encode a conversation as staging does, with the clock frozen."""
     dataset = Dataset(source="hf://a/b", format="messages")
-    template = templates.choose(dataset, family.tokenizer(), source="a/b", today=TODAY)
+    template = prompt_templates.choose(dataset, family.tokenizer(), source="a/b", today=TODAY)
     renderer = Renderer(
         family.tokenizer(), template=template.text, train_on=train_on, stops=family.stop_ids()
     )
@@ -297,7 +297,7 @@ def test_golden_masks_of_the_templates_as_they_are_published(
 def test_every_answer_stands_behind_the_prompt_that_a_server_makes(
     family: Family, messages: list[Message]
 ) -> None:
-    template = templates.freeze(family.template, TODAY)[0]
+    template = prompt_templates.freeze(family.template, TODAY)[0]
     found = encode(family, messages)
     for at, message in enumerate(messages):
         if message["role"] == "assistant":
@@ -344,7 +344,7 @@ def test_the_answer_is_found_whatever_it_begins_with(first: str) -> None:
 def test_a_template_that_reads_the_clock_is_frozen() -> None:
     family = families.LLAMA_3_1
     dataset = Dataset(source="hf://a/b", format="messages")
-    template = templates.choose(dataset, family.tokenizer(), source="a/b", today=TODAY)
+    template = prompt_templates.choose(dataset, family.tokenizer(), source="a/b", today=TODAY)
     assert (template.frozen, template.shipped) == ("2030-07-26", True)
     moving = family.tokenizer().apply_chat_template(ONE, tokenize=False)
     frozen = family.tokenizer().apply_chat_template(
@@ -352,7 +352,7 @@ def test_a_template_that_reads_the_clock_is_frozen() -> None:
     )
     today = moving.split("Today Date: ")[1].split("\n")[0]
     assert frozen == moving.replace(today, "26 Jul 2030")
-    tomorrow = templates.freeze(family.template, date(2031, 1, 2))[0]
+    tomorrow = prompt_templates.freeze(family.template, date(2031, 1, 2))[0]
     assert "02 Jan 2031" in family.tokenizer().apply_chat_template(
         ONE, tokenize=False, chat_template=tomorrow
     )
@@ -364,7 +364,7 @@ def test_a_template_that_reads_the_clock_is_frozen() -> None:
 )
 def test_freezing_changes_nothing_but_the_date(start: str) -> None:
     text = start + "{{ strftime_now('%Y') }}|{{ strftime_now( \"%d/%m\" ) }}\n"
-    frozen, day = templates.freeze(text, TODAY)
+    frozen, day = prompt_templates.freeze(text, TODAY)
     assert day == "2030-07-26"
     render = families.QWEN.tokenizer().apply_chat_template
     plain = text.replace("strftime_now('%Y')", "'2030'").replace(
@@ -377,12 +377,12 @@ def test_freezing_changes_nothing_but_the_date(start: str) -> None:
 
 def test_a_date_that_cannot_be_frozen_is_refused() -> None:
     with pytest.raises(InvalidSpec, match=r"dataset\.chatTemplate, with the date as text"):
-        templates.freeze("{{ strftime_now(format) }}", TODAY)
-    assert templates.freeze("{{ strftime_now is defined }}", TODAY)[1] is None
+        prompt_templates.freeze("{{ strftime_now(format) }}", TODAY)
+    assert prompt_templates.freeze("{{ strftime_now is defined }}", TODAY)[1] is None
 
 
-def chosen(tokenizer: Any, **dataset: Any) -> templates.Template:
-    return templates.choose(
+def chosen(tokenizer: Any, **dataset: Any) -> prompt_templates.Template:
+    return prompt_templates.choose(
         Dataset(source="hf://a/b", **dataset), tokenizer, source="a/b", today=TODAY
     )
 

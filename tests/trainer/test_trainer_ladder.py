@@ -8,8 +8,9 @@ from tests.trainer.faults import OutOfMemoryAbove
 from tests.trainer.test_trainer_resume import kill, newest, step_reached
 from tests.trainer.workshop import Workshop
 
-from finetune_trainer import backends, manifest
-from finetune_trainer.ladder import Ladder, Rung
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.training import backends
+from finetune_trainer.training.oom_fallback import Ladder, Rung
 
 FLOAT32 = {"quantization": {"computeDtype": "float32"}}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tests.trainer.conftest import MakeWorkshop
 
-from finetune_trainer import lock
 from finetune_trainer.errors import Transient
-from finetune_trainer.layout import Layout
+from finetune_trainer.runtime import lock
+from finetune_trainer.volume_layout import Layout
 
 
 def test_a_held_volume_is_refused_with_its_holder(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from tests.trainer import tiny
 
-from finetune_trainer import templates
-from finetune_trainer.rendering import IGNORED, Encoded, Renderer
-from finetune_trainer.rows import BrokenRow, Message
+from finetune_trainer.data import prompt_templates
+from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
+from finetune_trainer.data.schema import BrokenRow, Message
 
 QUESTION = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Yo"}
@@ -70,14 +70,14 @@ def test_a_text_is_trained_whole_and_ended_once() -> None:
 
 def test_alpaca_with_and_without_input() -> None:
     tokenizer = tiny.tokenizer(bos=True)
-    template = templates.alpaca(with_bos=True)
+    template = prompt_templates.alpaca(with_bos=True)
     alpaca = renderer(template=template, tokenizer=tokenizer)
     (encoded,) = alpaca.conversation([QUESTION, ANSWER])
     assert shown(encoded, tokenizer) == (
         "<s>Below is an instruction that describes a task. Write a response that appropriately "
         "completes the request.\n\n### Instruction:\nHi\n\n### Response:\n[Yo<|im_end|>]"
     )
-    asked = {"role": "user", "content": "Hi" + templates.ALPACA_INPUT + "there"}
+    asked = {"role": "user", "content": "Hi" + prompt_templates.ALPACA_INPUT + "there"}
     (encoded,) = alpaca.conversation([asked, ANSWER])
     assert shown(encoded, tokenizer) == (
         "<s>Below is an instruction that describes a task, paired with an input that provides "

@@ -21,11 +21,14 @@ from tests.trainer.hub import Hub
 from tests.trainer.models import logits_of_all
 from tests.trainer.workshop import Workshop
 
-from finetune_trainer import adapter, folding, manifest, merged_config, nf4
+from finetune_trainer.checkpointing import adapter_files, manifest
+from finetune_trainer.checkpointing.safetensors_header import read_header
+from finetune_trainer.checkpointing.safetensors_mmap import Mapped
 from finetune_trainer.errors import NotMergeable
-from finetune_trainer.quantized import RoundedBase
-from finetune_trainer.tensors import read_header
-from finetune_trainer.weights import Mapped
+from finetune_trainer.merging import lora_delta
+from finetune_trainer.models import merged_config
+from finetune_trainer.quantization import nf4
+from finetune_trainer.quantization.record import RoundedBase
 
 KINDS = {
     "lora": {},
@@ -278,10 +281,10 @@ def test_integers_of_a_base_are_refused_from_its_header(tmp_path: Path, part: st
     a, b = (f"base_model.model.{name}.lora_{side}.weight" for side in "AB")
     pair = {a: torch.zeros(2, 4), b: torch.zeros(8, 2)}
     whole = {f"base_model.model.{name}.weight": torch.zeros(8, 4)}
-    save_file(pair if part == "pairs" else whole, tmp_path / adapter.WEIGHTS)
+    save_file(pair if part == "pairs" else whole, tmp_path / adapter_files.WEIGHTS)
     peft.LoraConfig(r=2, modules_to_save=["up_proj"]).save_pretrained(tmp_path)
     with pytest.raises(NotMergeable, match=rf"^{name}.weight is I8, which nothing can be added to"):
-        adapter.read(tmp_path, read_header(tmp_path, ["m.safetensors"]), tied=False)
+        adapter_files.read(tmp_path, read_header(tmp_path, ["m.safetensors"]), tied=False)
 
 
 @pytest.mark.parametrize("name", ["lm_head", "embed_tokens"])
@@ -444,11 +447,11 @@ def test_what_does_not_fold_is_refused_before_the_first_byte(
 def test_pieces_change_no_bit(trained: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = trained.work / "base"
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
-    found = adapter.read(trained.work / "adapter", header, tied=False)
+    found = adapter_files.read(trained.work / "adapter", header, tied=False)
     rounded = RoundedBase(manifest.read(trained.work / "adapter"), trained.work / "adapter")
 
     def merged() -> dict[str, torch.Tensor]:
-        made = folding.Folder(found, dtype=torch.float16, rounded=rounded)
+        made = lora_delta.Folder(found, dtype=torch.float16, rounded=rounded)
         return {
             name: torch.cat(
                 [p.clone() for p in made.fold(Mapped(folder / tensor.file).read(name), tensor)]
@@ -457,7 +460,7 @@ def test_pieces_change_no_bit(trained: Workshop, monkeypatch: pytest.MonkeyPatch
         }
 
     whole = merged()
-    monkeypatch.setattr(folding, "PIECE", 640)
+    monkeypatch.setattr(lora_delta, "PIECE", 640)
     same(merged(), whole)
 
 
@@ -473,11 +476,11 @@ def test_a_product_in_pieces_is_the_whole_one(
     name = "model.layers.0.mlp.up_proj"
     prefix = f"base_model.model.{name}.lora"
     save_file({f"{name}.weight": weight}, tmp_path / "model.safetensors")
-    save_file({f"{prefix}_A.weight": a, f"{prefix}_B.weight": b}, tmp_path / adapter.WEIGHTS)
+    save_file({f"{prefix}_A.weight": a, f"{prefix}_B.weight": b}, tmp_path / adapter_files.WEIGHTS)
     peft.LoraConfig(r=16, lora_alpha=24).save_pretrained(tmp_path)
     header = read_header(tmp_path, ["model.safetensors"])
-    found = adapter.read(tmp_path, header, tied=False)
-    made = folding.Folder(found, dtype=torch.bfloat16, rounded=None)
+    found = adapter_files.read(tmp_path, header, tied=False)
+    made = lora_delta.Folder(found, dtype=torch.bfloat16, rounded=None)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -521,11 +524,11 @@ def test_one_number_that_the_result_cannot_hold_is_found(
 ) -> None:
     folder, name = done.work / "base", "model.layers.1.mlp.up_proj.weight"
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
-    found = adapter.read(done.work / "adapter", header, tied=False)
+    found = adapter_files.read(done.work / "adapter", header, tied=False)
     tensor = header.tensors[name]
     weight = Mapped(folder / tensor.file).read(name).clone()
     weight[3, 5] = bad
-    made = folding.Folder(found, dtype=dtype, rounded=None)
+    made = lora_delta.Folder(found, dtype=dtype, rounded=None)
     with pytest.raises(NotMergeable, match=f"{name} {said}"):
         list(made.fold(weight, tensor))
 
@@ -533,9 +536,9 @@ def test_one_number_that_the_result_cannot_hold_is_found(
 def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
     folder, name = done.work / "base", "model.layers.1.mlp.up_proj.weight"
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
-    found = adapter.read(done.work / "adapter", header, tied=False)
+    found = adapter_files.read(done.work / "adapter", header, tied=False)
     tensor = header.tensors[name]
-    made = folding.Folder(found, dtype=torch.float16, rounded=None)
+    made = lora_delta.Folder(found, dtype=torch.float16, rounded=None)
 
     def fold() -> torch.Tensor:
         made.applied.clear()

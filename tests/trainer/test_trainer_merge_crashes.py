@@ -19,7 +19,8 @@ from tests.trainer.faults import AtFileOperation, SlowDigests, SlowPieces, unrea
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Workshop, command
 
-from finetune_trainer import disk, manifest
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.runtime import disk
 
 PAGE = 4096
 

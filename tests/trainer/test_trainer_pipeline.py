@@ -15,7 +15,7 @@ from tests.trainer.models import ids, load, logits_of_all
 from tests.trainer.workshop import Workshop
 
 from finetune_api.contracts.result import Result
-from finetune_trainer import manifest
+from finetune_trainer.checkpointing import manifest
 
 
 def test_each_stage_reports_what_it_made(done: Workshop) -> None:

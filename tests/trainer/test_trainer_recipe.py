@@ -23,15 +23,15 @@ from trl.trainer.sft_config import SFTConfig
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.markers import Edit
 from finetune_api.v1alpha1.training import Optimizer, Training
-from finetune_trainer import device as devices
-from finetune_trainer import progress
-from finetune_trainer.backends import Order, trl, words
-from finetune_trainer.backends.sft import is_out_of_memory
-from finetune_trainer.device import Device
+from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate import cards
-from finetune_trainer.ladder import Rung
-from finetune_trainer.tokens import Tokens
+from finetune_trainer.runtime import device as devices
+from finetune_trainer.runtime import progress
+from finetune_trainer.runtime.device import Device
+from finetune_trainer.training.backends import Order, library_arguments, trl
+from finetune_trainer.training.backends.sft import is_out_of_memory
+from finetune_trainer.training.oom_fallback import Rung
 
 CPU = Device(name="cpu", cuda=False)
 A10G = Device(name="NVIDIA A10G", cuda=True, capability=(8, 6))
@@ -66,7 +66,7 @@ def recipe(**changes: Any) -> Training:
 
 def sft(field: str, value: Any, *, device: Device = CPU) -> SFTConfig:
     wanted = recipe(**nested(field, value))
-    return SFTConfig(**words.arguments(order(wanted), device))
+    return SFTConfig(**library_arguments.arguments(order(wanted), device))
 
 
 def nested(field: str, value: Any) -> dict[str, Any]:
@@ -113,7 +113,7 @@ IN_LORA_CONFIG = [
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_LORA_CONFIG)
 def test_in_pefts_words(field: str, value: Any, name: str, expected: Any) -> None:
-    found = words.lora_config(recipe(**nested(field, value)))
+    found = library_arguments.lora_config(recipe(**nested(field, value)))
     assert isinstance(found, peft.LoraConfig)
     assert getattr(found, name) == expected
 
@@ -132,7 +132,7 @@ IN_QUANTIZATION = [
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_QUANTIZATION)
 def test_in_bitsandbytes_words(field: str, value: Any, name: str, expected: Any) -> None:
-    found = words.quantization_config(recipe(**nested(field, value)))
+    found = library_arguments.quantization_config(recipe(**nested(field, value)))
     assert getattr(found, name) == expected
     assert found.load_in_4bit
 
@@ -227,7 +227,7 @@ def test_every_optimizer_can_take_a_step(name: str) -> None:
 
 
 def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:
-    arguments = words.arguments(order(recipe(), rung=Rung(micro_batch=4)), CPU)
+    arguments = library_arguments.arguments(order(recipe(), rung=Rung(micro_batch=4)), CPU)
     assert arguments["per_device_train_batch_size"] == 4
     assert arguments["gradient_accumulation_steps"] == 1
     workshop = make(training={"maxSteps": 1, "advanced": {"microBatchSize": 4}})
@@ -290,7 +290,7 @@ def test_an_image_without_unsloth_says_so_while_staging(
 
 
 def test_the_backend_is_the_one_that_is_named(make: MakeWorkshop) -> None:
-    from finetune_trainer import backends
+    from finetune_trainer.training import backends
 
     workshop = make(training={"maxSteps": 2, "advanced": {"backend": "unsloth"}})
     trained = workshop.stage_and_train()
@@ -430,12 +430,12 @@ def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) 
 
 def test_what_only_a_card_has() -> None:
     half = recipe(advanced={"quantization": {"computeDtype": "float16"}})
-    assert words.arguments(order(half), T4)["fp16"] is True
-    assert words.arguments(order(half), CPU)["fp16"] is False
+    assert library_arguments.arguments(order(half), T4)["fp16"] is True
+    assert library_arguments.arguments(order(half), CPU)["fp16"] is False
     assert devices.uses_tf32(recipe(), A10G)
     assert not devices.uses_tf32(recipe(advanced={"tf32": False}), A10G)
     assert not devices.uses_tf32(recipe(), T4)
-    assert words.arguments(order(recipe()), A10G)["use_cpu"] is False
+    assert library_arguments.arguments(order(recipe()), A10G)["use_cpu"] is False
     with pytest.raises(InvalidSpec, match=r"Tesla T4 has no bfloat16: set training\.advanced"):
         devices.check(recipe(), T4)
 

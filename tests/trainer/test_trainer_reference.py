@@ -17,15 +17,22 @@ from tests.trainer.models import load
 from tests.trainer.workshop import Workshop
 
 from finetune_api.contracts import reference
-from finetune_trainer import manifest
-from finetune_trainer.contents import content_hash
-from finetune_trainer.evaluation import difference, evaluate
-from finetune_trainer.quantized import RoundedBase
-from finetune_trainer.rendering import IGNORED, Renderer
-from finetune_trainer.rows import Example
-from finetune_trainer.sample import ENOUGH_ROWS, ENOUGH_TOKENS, LENGTH, MOST_ROWS, Sample, spans_of
-from finetune_trainer.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models
-from finetune_trainer.skeleton import Skeleton
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.data.chat_rendering import IGNORED, Renderer
+from finetune_trainer.data.reference_sample import (
+    ENOUGH_ROWS,
+    ENOUGH_TOKENS,
+    LENGTH,
+    MOST_ROWS,
+    Sample,
+    spans_of,
+)
+from finetune_trainer.data.schema import Example
+from finetune_trainer.data.split import content_hash
+from finetune_trainer.evaluation.loss_comparison import difference, evaluate
+from finetune_trainer.evaluation.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models
+from finetune_trainer.models.layerwise_model import Skeleton
+from finetune_trainer.quantization.record import RoundedBase
 
 BASE = ("original", "base")
 CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today }}<|im_end|>\n"

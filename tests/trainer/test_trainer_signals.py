@@ -12,14 +12,14 @@ import pytest
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.faults import HeldWhileLoading, KilledAfterCheckpoint
 
-from finetune_trainer import signals
-from finetune_trainer.curves import Curves
 from finetune_trainer.errors import Stopped
-from finetune_trainer.evaluations import Evaluations
-from finetune_trainer.guards import Cadence, Monitor
-from finetune_trainer.progress import Progress
-from finetune_trainer.signals import StopRequest
-from finetune_trainer.usage import Usage
+from finetune_trainer.runtime import signals
+from finetune_trainer.runtime.gpu_usage import Usage
+from finetune_trainer.runtime.progress import Progress
+from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.training.early_stopping import Evaluations
+from finetune_trainer.training.loss_history import Curves
+from finetune_trainer.training.monitor import Cadence, Monitor
 
 
 @pytest.fixture

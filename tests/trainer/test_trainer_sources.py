@@ -18,7 +18,8 @@ from tests.trainer.faults import RecordsStarts
 from tests.trainer.hub import Hub
 from tests.trainer.workshop import Ended
 
-from finetune_trainer import disk, manifest
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.runtime import disk
 
 HERE = {"model": "tiny", "dataset": "rows"}
 """The repositories of the hub that most jobs name."""

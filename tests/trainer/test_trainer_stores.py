@@ -18,7 +18,7 @@ from tests.trainer.hub import SIGNATURE, Hub, serving
 from tests.trainer.web import Bucket, Certificate, Web
 from tests.trainer.workshop import Ended
 
-from finetune_trainer import manifest
+from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import (
     AccessDenied,
     DatasetNotFound,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import threads
+from finetune_trainer.runtime import threads
 
 
 @pytest.mark.parametrize(

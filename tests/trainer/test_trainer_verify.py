@@ -22,7 +22,7 @@ from tests.trainer.vllm import Served, serving
 from tests.trainer.workshop import Workshop
 
 from finetune_api.contracts.reference import FILE, FOLDER, Reference
-from finetune_trainer import manifest
+from finetune_trainer.checkpointing import manifest
 from finetune_verify import __main__ as verify
 from finetune_verify.errors import Mismatch
 from finetune_verify.judgement import rms

@@ -12,7 +12,7 @@ from tests.trainer.hub import Hub
 from tests.trainer.workshop import Ended, Running, Server, command
 
 from finetune_api import API_VERSION, KIND
-from finetune_trainer import manifest
+from finetune_trainer.checkpointing import manifest
 
 TRAINING: dict[str, Any] = {
     "maxSteps": 40,

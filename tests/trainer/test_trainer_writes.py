@@ -15,7 +15,7 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.failing import Commands, Fault, Site, commands
 from tests.trainer.workshop import Workshop
 
-from finetune_trainer import manifest
+from finetune_trainer.checkpointing import manifest
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the filter names system calls of x86-64"

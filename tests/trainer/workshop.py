@@ -20,10 +20,10 @@ from typing import Any
 
 PRELOAD = {
     # Unsloth changes the libraries under it as it is imported: each backend has its own server.
-    "trl": ["finetune_trainer.backends.trl"],
-    "unsloth": ["finetune_trainer.backends.unsloth"],
+    "trl": ["finetune_trainer.training.backends.trl"],
+    "unsloth": ["finetune_trainer.training.backends.unsloth"],
 }
-COMMON = ["finetune_trainer.merge", "finetune_trainer.__main__"]
+COMMON = ["finetune_trainer.merging.merge", "finetune_trainer.__main__"]
 DEADLINE = 120.0
 
 

@@ -18,14 +18,14 @@ from pydantic import ValidationError
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_trainer import lock, threads
 from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate import cards
 from finetune_trainer.estimate.budget import Asked
 from finetune_trainer.estimate.serving import Wanted
-from finetune_trainer.layout import Layout
-from finetune_trainer.progress import Progress, log
-from finetune_trainer.signals import StopRequest
+from finetune_trainer.runtime import lock, threads
+from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.volume_layout import Layout
 
 TERMINATION_LOG = "/dev/termination-log"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -37,9 +37,9 @@ QUIET = {
 }
 
 TOOLS = {
-    "estimate": ("finetune_trainer.estimate.command", "what a manifest will take"),
-    "import-axolotl": ("finetune_trainer.axolotl.command", "an Axolotl YAML as a manifest"),
-    "run": ("finetune_trainer.workstation", "stage, train and merge on this machine"),
+    "estimate": ("finetune_trainer.cli.estimate", "what a manifest will take"),
+    "import-axolotl": ("finetune_trainer.cli.import_axolotl", "an Axolotl YAML as a manifest"),
+    "run": ("finetune_trainer.cli.local_run", "stage, train and merge on this machine"),
 }
 
 
@@ -126,15 +126,15 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
     progress.serve()
     with lock.held(layout, options.command):
         if options.command == "stage":
-            from finetune_trainer import stage
+            from finetune_trainer.preparation import prepare
 
-            return stage.run(job, layout, progress, asked=_asked(options))
+            return prepare.run(job, layout, progress, asked=_asked(options))
         os.environ.update(OFFLINE)
         if options.command == "train":
-            from finetune_trainer import train
+            from finetune_trainer.training import train
 
             return train.run(job, layout, progress, stop, max_gpu_seconds=options.max_gpu_seconds)
-        from finetune_trainer import merge
+        from finetune_trainer.merging import merge
 
         return merge.run(
             job, layout, progress, build=options.build, dtype=options.dtype, base=options.base

@@ -156,7 +156,7 @@ def volume_errors_named(folder: Path, doing: str) -> Iterator[None]:
         yield
     except Exception as error:
         if is_full_volume(error):
-            from finetune_trainer.disk import free_bytes, human
+            from finetune_trainer.runtime.disk import free_bytes, human
 
             raise VolumeFull(
                 f"the volume filled up while {doing}: {human(free_bytes(folder))} are left; "

@@ -11,7 +11,7 @@ import yaml
 
 from finetune_api.crd.definition import custom_resource_definition
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TARGETS = (
     ROOT / "crds" / "finetune.dev_finetunejobs.yaml",
     ROOT / "charts" / "finetune-operator" / "files" / "finetune.dev_finetunejobs.yaml",

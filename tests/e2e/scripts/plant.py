@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune_trainer import manifest
+from finetune_trainer.checkpointing import manifest
 
 WORK, PLANTED = Path("/work"), Path("/work/planted")
 ZEROED = "model.layers.20.mlp.down_proj.weight"

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
 from finetune_operator.telemetry import job_metrics, metrics
-from finetune_trainer import progress
+from finetune_trainer.runtime import progress
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 TRAINER = re.compile(r"^## The trainer\n.*?(?=^## )", re.MULTILINE | re.DOTALL)

@@ -9,9 +9,9 @@ from tests.unit.trainer import shapes
 
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.v1alpha1.training import ALL_LINEAR
-from finetune_trainer import specfile
 from finetune_trainer.__main__ import main
-from finetune_trainer.axolotl.command import convert
+from finetune_trainer.cli import job_file
+from finetune_trainer.cli.import_axolotl import convert
 from finetune_trainer.errors import InvalidSpec
 
 ARTICLE = Path(__file__).parent / "axolotl-article.yml"
@@ -27,7 +27,7 @@ LEAST: dict[str, Any] = {
 
 
 def article() -> dict[str, Any]:
-    return specfile.load(ARTICLE)[0]
+    return job_file.load(ARTICLE)[0]
 
 
 def imported(**changes: Any) -> tuple[Resolved, list[str]]:
@@ -64,7 +64,7 @@ def test_the_article_comes_out_as_it_says() -> None:
 
 
 def test_what_the_api_server_is_shown_is_what_comes_out() -> None:
-    assert specfile.load(IMPORTED) == [convert(article())[0]]
+    assert job_file.load(IMPORTED) == [convert(article())[0]]
 
 
 def test_the_article_does_not_mean_what_people_think() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import checkpoints, manifest
+from finetune_trainer.checkpointing import checkpoints, manifest
 from finetune_trainer.errors import Transient, volume_errors_named
 
 UNREADABLE = Path("/proc/self/mem")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from matplotlib.image import imread
 
-from finetune_trainer import plot
-from finetune_trainer.curves import Curves
+from finetune_trainer.reporting import plot
+from finetune_trainer.training.loss_history import Curves
 
 
 def falling(steps: int) -> Curves:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from finetune_trainer import manifest
+from finetune_trainer.checkpointing import manifest
 
 
 def test_what_a_kill_left_of_the_manifest_is_no_part_of_the_folder(tmp_path: Path) -> None:

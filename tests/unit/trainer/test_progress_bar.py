@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from finetune_trainer import workstation
-from finetune_trainer.progress import Progress
+from finetune_trainer.cli import local_run
+from finetune_trainer.runtime.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -25,7 +25,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
     stderr = Terminal(is_one=terminal)
     monkeypatch.setattr(sys, "stderr", stderr)
     progress = Progress("train")
-    with workstation._bar(progress):
+    with local_run._bar(progress):
         progress.set(global_step=3, max_steps=4, train_loss=0.5, tokens_per_second=1234)
         progress.ratio(0.75)
     return stderr.getvalue()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import shards
-from finetune_trainer.shards import Progress, Shard, reserve, writing
+from finetune_trainer.checkpointing import safetensors_writer
+from finetune_trainer.checkpointing.safetensors_writer import Progress, Shard, reserve, writing
 
 SIZE = 4096
 SHARD = Shard(name="a.safetensors", header=b"#" * 8, entries={}, data=SIZE)
@@ -28,7 +28,7 @@ def test_a_large_shard_is_brought_to_disk_as_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No signal is heeded while a file is flushed: what is left for its end must be little."""
-    monkeypatch.setattr(shards, "SYNC_EVERY", 2 * SIZE)
+    monkeypatch.setattr(safetensors_writer, "SYNC_EVERY", 2 * SIZE)
     synced: list[int] = []
     flush = os.fdatasync
 

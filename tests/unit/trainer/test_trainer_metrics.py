@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from finetune_trainer import progress, usage
-from finetune_trainer.progress import Progress
-from finetune_trainer.usage import KILLED, Usage
+from finetune_trainer.runtime import gpu_usage, progress
+from finetune_trainer.runtime.gpu_usage import KILLED, Usage
+from finetune_trainer.runtime.progress import Progress
 
 
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("finetune_trainer.progress.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("finetune_trainer.runtime.progress.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -104,11 +104,11 @@ def test_how_an_attempt_ended_is_the_next_ones_cause(tmp_path: Path) -> None:
     third.retry("out_of_memory")
     third.ended(None)
     assert Usage(path).retries == {KILLED: 1, "stopped": 1, "out_of_memory": 1}
-    assert usage.recorded(path) > 0
+    assert gpu_usage.recorded(path) > 0
 
 
 def test_what_a_process_did_before_it_trained_is_not_counted(tmp_path: Path) -> None:
-    age = usage.process_age()
+    age = gpu_usage.process_age()
     assert Usage(tmp_path / "usage.json").gpu_seconds >= age
     assert Usage(tmp_path / "usage.json", begun=age).gpu_seconds < 1
 
@@ -117,5 +117,5 @@ def test_what_a_process_did_before_it_trained_is_not_counted(tmp_path: Path) -> 
 def test_a_broken_record_begins_at_nothing(tmp_path: Path, content: str) -> None:
     path = tmp_path / "usage.json"
     path.write_text(content)
-    assert usage.recorded(path) == 0
+    assert gpu_usage.recorded(path) == 0
     assert Usage(path).retries == {}

@@ -2,7 +2,7 @@
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import DoesNotFit
-from finetune_trainer.estimate import changes
+from finetune_trainer.estimate import suggestions
 from finetune_trainer.estimate.budget import USABLE, Data, Estimate
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.serving import Wanted
@@ -20,7 +20,7 @@ def refusal(
         return None
     if not found.training_fits:
         parts = found.training
-        ways = changes.for_training(shape, recipe, data, card, WAYS_OUT)
+        ways = suggestions.for_training(shape, recipe, data, card, WAYS_OUT)
         return DoesNotFit(
             f"training needs about {gib(parts.total)} of GPU memory (weights "
             f"{gib(parts.weights + parts.embeddings)}, adapter and optimizer "
@@ -33,7 +33,7 @@ def refusal(
         assert found.serving is not None
         assert wanted is not None
         parts_ = found.serving
-        ways = changes.for_serving(shape, wanted, found, WAYS_OUT)
+        ways = suggestions.for_serving(shape, wanted, found, WAYS_OUT)
         return DoesNotFit(
             f"serving needs about {gib(parts_.total)} of GPU memory (weights "
             f"{gib(parts_.weights)}, key-value cache of one request of {parts_.length} tokens "

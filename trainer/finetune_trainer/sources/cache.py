@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from finetune_trainer.layout import unfinished
-from finetune_trainer.progress import log
+from finetune_trainer.runtime.progress import log
 from finetune_trainer.sources.repository import OnBytes, Repository, watching
 from finetune_trainer.sources.transfer import digest_while_copying
+from finetune_trainer.volume_layout import unfinished
 
 VARIABLE = "FINETUNE_BASE_CACHE"
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from finetune_api.v1alpha1.sources import Kind
+from finetune_trainer.checkpointing.manifest import sha256_of
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
-from finetune_trainer.layout import unfinished
-from finetune_trainer.manifest import sha256_of
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,
@@ -21,6 +20,7 @@ from finetune_trainer.sources.repository import (
     watching,
 )
 from finetune_trainer.sources.transfer import digest_while_copying
+from finetune_trainer.volume_layout import unfinished
 
 
 class Folder:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx
 
+from finetune_trainer.checkpointing.manifest import sha256_of
 from finetune_trainer.errors import InvalidSpec, Transient, is_full_volume
-from finetune_trainer.layout import unfinished
-from finetune_trainer.manifest import sha256_of
-from finetune_trainer.progress import log
+from finetune_trainer.runtime.progress import log
 from finetune_trainer.sources.repository import RemoteFile
+from finetune_trainer.volume_layout import unfinished
 
 CHUNK = 1 << 20
 PAUSES = (0.0, 1.0, 4.0, 15.0)

@@ -10,7 +10,7 @@ from tests.unit.operator.core.cluster import Cluster
 
 from finetune_api.v1alpha1.status import Artifacts, EvaluatedBuild, Evaluation
 from finetune_operator.reconcile.serving.evaluation_gate import Build, compare, judge
-from finetune_trainer.evaluation import difference
+from finetune_trainer.evaluation.loss_comparison import difference
 
 
 def found(difference: float, error: float | None = 0.1, rows: int = 45) -> Evaluation:

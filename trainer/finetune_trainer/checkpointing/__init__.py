@@ -1,0 +1,1 @@
+"""Folders published by rename with digests, and the safetensors files in them."""

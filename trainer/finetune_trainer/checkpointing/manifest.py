@@ -1,0 +1,204 @@
+"""A folder is published whole or not at all, and can prove later that it is still whole.
+
+Files are written into a scratch folder; then every file gets its final mode, is hashed and flushed;
+``manifest.json`` is written last, and the folder is renamed into place. A folder without a valid
+manifest does not exist as far as the trainer is concerned.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.volume_layout import unfinished
+
+FILE = "manifest.json"
+DESCRIPTIONS = ("README.md", "loss.png", "curves.json")
+"""Files that tell how a folder came about. They are checked like all others, but are no part of its
+digest: equal results of two runs are equal, however long each took."""
+
+
+class ManifestError(Exception):
+    """A published folder is not what its manifest says; the text says how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One file: path relative to the folder, bytes, and SHA-256 in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a published folder holds, and what it was made from."""
+
+    kind: str
+    key: str
+    files: tuple[Entry, ...]
+    facts: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """One digest for the folder's content, independent of when it was made."""
+        content = [entry for entry in self.files if entry.name not in DESCRIPTIONS]
+        lines = "".join(f"{entry.sha256}  {entry.name}\n" for entry in content)
+        return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
+
+
+def publish(
+    scratch: Path,
+    final: Path,
+    *,
+    kind: str,
+    key: str,
+    facts: Mapping[str, Any],
+    known: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Turn ``scratch`` into ``final``. ``known`` has digests that need not be computed again."""
+    # A kill right here left them in a folder that is gone on with.
+    for leftover in (scratch / FILE, unfinished(scratch / FILE)):
+        leftover.unlink(missing_ok=True)
+    files = []
+    for path in sorted(path for path in scratch.rglob("*") if path.is_file()):
+        name = path.relative_to(scratch).as_posix()
+        # safetensors creates files that only their owner can read; vLLM may run as another user.
+        path.chmod(0o644)
+        digest = (known or {}).get(name) or sha256_of(path)
+        flush(path)
+        files.append(Entry(name=name, size=path.stat().st_size, sha256=digest))
+    for folder in (path for path in (scratch, *scratch.rglob("*")) if path.is_dir()):
+        folder.chmod(0o755)
+        flush(folder)
+    manifest = Manifest(kind=kind, key=key, files=tuple(files), facts=dict(facts))
+    write_json(scratch / FILE, _as_json(manifest))
+    if final.exists():
+        withdraw(final)
+    scratch.rename(final)
+    flush(final.parent)
+    return manifest
+
+
+def withdraw(folder: Path) -> None:
+    """Unpublish a folder; a kill half-way leaves rubbish under another name, no half folder."""
+    rubbish = folder.with_name(f".old-{folder.name}")
+    shutil.rmtree(rubbish, ignore_errors=True)
+    folder.rename(rubbish)
+    shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def read(folder: Path) -> Manifest:
+    """Read a manifest without looking at the files that it lists."""
+    try:
+        document = json.loads((folder / FILE).read_text())
+        return Manifest(
+            kind=document["kind"],
+            key=document["key"],
+            files=tuple(Entry(**entry) for entry in document["files"]),
+            facts=document["facts"],
+        )
+    except FileNotFoundError:
+        raise ManifestError(f"{folder.name}/ has no manifest") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{folder.name}/{FILE} cannot be read: {error!r}") from error
+
+
+def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest:
+    """Return the manifest of ``folder`` if it is of this kind and key and every file is intact.
+
+    Without ``hashes`` only names and sizes are compared.
+    """
+    manifest = read(folder)
+    if manifest.kind != kind:
+        raise ManifestError(f"{folder.name}/ holds {manifest.kind}, not {kind}")
+    if key is not None and manifest.key != key:
+        raise ManifestError(f"{folder.name}/ belongs to {manifest.key}, not to {key}")
+    for entry in manifest.files:
+        path = folder / entry.name
+        size = path.stat().st_size if path.is_file() else -1
+        if size < 0:
+            raise ManifestError(f"{folder.name}/{entry.name} is missing")
+        if size != entry.size:
+            raise ManifestError(
+                f"{folder.name}/{entry.name} has {size} bytes instead of {entry.size}"
+            )
+        if hashes:
+            check_digest(folder, entry)
+    return manifest
+
+
+def check_digest(folder: Path, entry: Entry) -> None:
+    """Raise ManifestError where a file of a published folder is not what it was."""
+    if sha256_of(folder / entry.name) != entry.sha256:
+        raise ManifestError(f"{folder.name}/{entry.name} has changed since it was written")
+
+
+def valid(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest | None:
+    """Like ``verify``, with None for a folder that is missing, foreign or damaged."""
+    try:
+        return verify(folder, kind=kind, key=key, hashes=hashes)
+    except ManifestError:
+        return None
+
+
+def fresh(scratch: Path) -> Path:
+    """Return ``scratch`` as an empty folder, whatever an earlier attempt left there."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    return scratch
+
+
+def sweep(work: Path, *, but: Collection[Path] = ()) -> None:
+    """Remove what earlier, broken-off attempts left on the volume."""
+    for pattern in (".writing-*", ".old-*"):
+        for leftover in work.glob(pattern):
+            if leftover not in but:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON so that a reader sees the old content or the new, even after a power cut."""
+    part = unfinished(path)
+    with part.open("w") as file:
+        json.dump(document, file, indent=1, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.chmod(0o644)
+    part.rename(path)
+    flush(path.parent)
+
+
+def _as_json(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "kind": manifest.kind,
+        "key": manifest.key,
+        "digest": manifest.digest,
+        "files": [vars(entry) for entry in manifest.files],
+        "facts": manifest.facts,
+    }
+
+
+def flush(path: Path) -> None:
+    """Bring a file or folder to disk, so that it outlives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,114 @@
+"""``estimate``: the bill of a manifest, before anything is applied.
+
+With ``--model`` naming a folder or a config.json nothing is fetched; otherwise config.json alone is
+read from the hub. Exit code 82, as in the cluster, where it does not fit.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.cli import job_file
+from finetune_trainer.cli.job_file import SpecFile
+from finetune_trainer.data import packing
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.estimate import cards, report, shape, verdict
+from finetune_trainer.estimate.budget import Asked, Data, estimate
+from finetune_trainer.estimate.serving import Wanted
+from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
+from finetune_trainer.runtime.signals import StopRequest
+
+CHART_CARD = "NVIDIA-A10G"
+"""What the chart's own node selector names."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("-f", "--file", type=Path, required=True, help="the FineTuneJob's YAML")
+    parser.add_argument(
+        "--model", type=Path, help="folder or config.json of the base, instead of asking the hub"
+    )
+    parser.add_argument(
+        "--card",
+        help=f"{PRODUCT_LABEL} of the node; otherwise the manifest's placement, then {CHART_CARD}",
+    )
+    parser.add_argument("--rows", type=int, help="rows to train on, for steps and time")
+    parser.add_argument("--tokens", type=int, help="tokens of all rows together, for the time")
+    parser.add_argument("--longest", type=int, help="tokens of the longest row")
+    parser.add_argument("--json", action="store_true", help="figures in bytes and seconds")
+
+
+def run(options: argparse.Namespace, _: StopRequest) -> int:
+    """Print the bill of a manifest. Raises InvalidSpec, DoesNotFit, or what the hub says."""
+    file = job_file.read(options.file)
+    spec = file.resolved.spec
+    found_shape = shape.read(_config(file, options.model))
+    if found_shape is None:
+        raise InvalidSpec(
+            f"model {spec.model.source} is of a family whose sizes are not known here, so nothing "
+            "is estimated; the stage command does not refuse it for that"
+        )
+    name = options.card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
+    card = cards.find(name)
+    data = _data(file, rows=options.rows, tokens=options.tokens, longest=options.longest)
+    wanted = Wanted(
+        max_model_len=spec.serving.max_model_len, share=spec.serving.gpu_memory_utilization
+    )
+    asked = Asked(card=card, serving=wanted if spec.serving.enabled else None, merges=file.merges)
+    found = estimate(found_shape, spec.training, data=data, asked=asked)
+    if options.json:
+        print(json.dumps(report.facts(found), indent=1))
+    else:
+        print(report.table(found, title=f"{file.name}: {spec.model.source.removeprefix('hf://')}"))
+    if card is None:
+        known = ", ".join(cards.CARDS)
+        print(f"\n{name} is no card of the table, so nothing is refused ({known})", file=sys.stderr)
+    for warning in verdict.warnings(found):
+        print(f"\nwarning: {warning}", file=sys.stderr)
+    refused = verdict.refusal(found, found_shape, spec.training, data, wanted)
+    if refused is not None:
+        raise refused
+    return 0
+
+
+def _data(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int | None) -> Data:
+    """Return what is known of the rows without having read them."""
+    recipe = file.resolved.spec.training
+    sequences = rows
+    packed = {"always": True, "never": False}.get(recipe.packing)
+    if packed and tokens is not None:
+        sequences = max(1, -(-tokens // recipe.sequence_length))
+    steps = recipe.max_steps
+    if steps is None and sequences is not None:
+        steps = packing.steps_of(
+            sequences, batch=recipe.effective_batch_size, epochs=recipe.epochs, max_steps=None
+        )
+    return Data(longest=longest, packed=packed, sequences=sequences, tokens=tokens, steps=steps)
+
+
+def _config(file: SpecFile, given: Path | None) -> dict[str, Any]:
+    if given is not None:
+        return _read(given / "config.json" if given.is_dir() else given)
+    from finetune_trainer.sources import open_store
+
+    token = os.environ.get("HF_TOKEN")
+    if token:
+        os.environ.setdefault("MODEL_HF_TOKEN", token)
+    store = open_store("model", file.resolved.spec.model)
+    with tempfile.TemporaryDirectory() as folder:
+        store.download(store.pin(), ["config.json"], Path(folder), on_bytes=lambda count: None)
+        return _read(Path(folder) / "config.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidSpec(f"{path} cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidSpec(f"{path} is no JSON object")
+    return document

@@ -1,0 +1,240 @@
+"""``run``: a manifest from its rows to its merged model on one machine, without a cluster.
+
+The same stages, one after the other, on a folder in the place of the volume: whatever is published
+there is what a cluster would have published. Ctrl-C leaves a checkpoint; running again goes on.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_args
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_trainer.checkpointing.manifest import write_json
+from finetune_trainer.cli import job_file
+from finetune_trainer.cli.job_file import SpecFile
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.estimate.budget import Asked
+from finetune_trainer.estimate.cards import Card, find
+from finetune_trainer.estimate.serving import Wanted
+from finetune_trainer.runtime import lock
+from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.volume_layout import Layout
+
+JOB_FILE = "job.json"
+REFRESH_SECONDS = 0.25
+BARS = {"stage": "fetching and tokenising", "train": "training", "merge": "merging"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("-f", "--file", type=Path, required=True, help="the FineTuneJob's YAML")
+    parser.add_argument("--work", type=Path, required=True, help="folder in place of the volume")
+
+
+def run(options: argparse.Namespace, stop: StopRequest) -> int:
+    """Run a manifest's stages. Raises what they raise."""
+    _handle_ctrl_c(stop)
+    file = job_file.read(options.file)
+    job, layout = file.job(), Layout(work=options.work)
+    _claim(layout.work, job)
+    from finetune_trainer.training import backends
+
+    # Unsloth changes the libraries that staging imports, and must come before them.
+    backends.load(job.training.advanced.backend)
+    for kind in get_args(Kind):
+        os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", os.environ.get("HF_TOKEN", ""))
+    _lay_out_configmap(file, layout.work, "dataset", job.dataset)
+    if job.evaluation_dataset is not None:
+        _lay_out_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)
+    for stage in ("stage", "train", "merge"):
+        if stage == "merge" and not file.merges:
+            break
+        progress = Progress(stage)
+        with _bar(progress), lock.held(layout, stage):
+            result = _stage(stage, file, job, layout, progress, stop)
+        log(f"{stage}: {result.message}")
+        for warning in result.warnings:
+            log(f"warning: {warning}")
+    _say_what_there_is(file, layout)
+    return 0
+
+
+def _stage(
+    name: str,
+    file: SpecFile,
+    job: JobConfig,
+    layout: Layout,
+    progress: Progress,
+    stop: StopRequest,
+) -> Result:
+    spec = file.resolved.spec
+    if name == "stage":
+        from finetune_trainer.preparation import prepare
+
+        return prepare.run(
+            job,
+            layout,
+            progress,
+            asked=Asked(card=_card(), serving=_served(spec), merges=file.merges),
+        )
+    if name == "train":
+        from finetune_trainer.runtime import gpu_usage
+        from finetune_trainer.training import train
+
+        budget, begun = spec.run_policy.max_gpu_seconds, gpu_usage.process_age()
+        return train.run(job, layout, progress, stop, max_gpu_seconds=budget, begun=begun)
+    from finetune_trainer.merging import merge
+
+    return merge.run(
+        job,
+        layout,
+        progress,
+        build=file.resolved.build,
+        dtype=spec.merge.dtype,
+        base=spec.merge.base,
+    )
+
+
+def _served(spec: FineTuneJobSpec) -> Wanted | None:
+    if not spec.serving.enabled:
+        return None
+    share, length = spec.serving.gpu_memory_utilization, spec.serving.max_model_len
+    return Wanted(max_model_len=length, share=share)
+
+
+def _handle_ctrl_c(stop: StopRequest) -> None:
+    """Stop at the first Ctrl-C as on SIGTERM, at the second at once; neither loses a checkpoint."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        log("stopping; the checkpoint is kept (Ctrl-C again: at once, from the checkpoint before)")
+        stop.request()
+
+    signal.signal(signal.SIGINT, interrupted)
+
+
+def _claim(work: Path, job: JobConfig) -> None:
+    """Make the folder this job's, as a volume belongs to one revision."""
+    path = work / JOB_FILE
+    if path.exists():
+        try:
+            before = JobConfig.model_validate_json(path.read_text()).revision
+        except ValueError:
+            before = "another version"
+        if before != job.revision:
+            raise InvalidSpec(
+                f"{work} belongs to revision {before}, the manifest is {job.revision} (an edit of "
+                "what changes the weights makes another): name another --work, or remove this one"
+            )
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(path, job.model_dump(mode="json"))
+
+
+def _lay_out_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> None:
+    """Put the rows of a ConfigMap where a pod would find them mounted."""
+    variable = f"FINETUNE_{prefix_of(kind)}_DIR"
+    if not rows.source.startswith(CONFIGMAP_SOURCE_PREFIX) or variable in os.environ:
+        return
+    name, key = rows.source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
+    try:
+        text = file.configmaps[name][key]
+    except KeyError:
+        raise InvalidSpec(
+            f"{kind} {rows.source}: write the ConfigMap into the manifest's file too, or name the "
+            f"folder that holds its keys in {variable}"
+        ) from None
+    folder = work / "configmap" / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / key).write_text(text, encoding="utf-8")
+    os.environ[variable] = str(folder)
+
+
+def _card() -> Card | None:
+    """Return the card of this machine, None where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name().replace(" ", "-")
+    known = find(name)
+    memory = torch.cuda.get_device_properties(0).total_memory
+    return Card(name=name, memory=memory, tflops=known.tflops if known else None)
+
+
+@contextmanager
+def _bar(progress: Progress) -> Iterator[None]:
+    """Draw a bar below the log on a terminal; elsewhere the log alone is enough."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        expand=True,
+    )
+    task = bar.add_task(BARS[progress.stage], total=1.0, figures="")
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.wait(REFRESH_SECONDS):
+            bar.update(
+                task, completed=progress.get("progress_ratio") or 0, figures=figures(progress)
+            )
+
+    with bar:
+        thread = threading.Thread(target=follow, name="progress-bar", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            bar.update(
+                task, completed=progress.get("progress_ratio") or 0, figures=figures(progress)
+            )
+
+
+def figures(progress: Progress) -> str:
+    """Return what a bar says beside its length."""
+    from finetune_trainer.runtime.progress import duration
+
+    def known(name: str, pattern: str) -> Any:
+        value = progress.get(name)
+        return None if value is None else pattern.format(value)
+
+    step, steps = known("global_step", "{:.0f}"), known("max_steps", "{:.0f}")
+    left = progress.get("eta_seconds")
+    parts = [
+        f"step {step}/{steps}" if step and steps else None,
+        known("train_loss", "loss {:.4f}"),
+        known("tokens_per_second", "{:,.0f} tok/s"),
+        f"{duration(left)} left" if left is not None else None,
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _say_what_there_is(file: SpecFile, layout: Layout) -> None:
+    log(f"adapter, loss curve and model card: {layout.adapter}")
+    merged = layout.merged(file.resolved.build)
+    if merged.is_dir():
+        log(f"merged model: {merged}")
+        log(f"serve it: vllm serve {merged} --served-model-name {file.name}")

@@ -1,0 +1,162 @@
+"""From tokenised rows to the training set: split, packed and counted once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.status import EvaluationData
+from finetune_api.v1alpha1.training import Training
+from finetune_trainer.data import packing
+from finetune_trainer.data.chat_rendering import IGNORED
+from finetune_trainer.data.token_store import Integers, Tokens
+from finetune_trainer.data.tokenize_rows import Tokeniser
+from finetune_trainer.errors import DatasetInvalid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What was counted while tokenising."""
+
+    rows: int
+    validation_rows: int
+    """Rows that are held out, or those of an evaluation dataset."""
+    dropped_rows: int
+    truncated_rows: int
+    duplicate_rows: int
+    train_tokens: int
+    trained_tokens: int
+    median_length: int
+    p95_length: int
+    longest: int
+    """Tokens of the longest row, one that was dropped or cut included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How many sequences and optimizer steps the training will be."""
+
+    packed: bool
+    sequences: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Training set, held-out rows (maybe none), and what there is to say about them."""
+
+    train: Tokens
+    held_out: Tokens
+    counts: Statistics
+    plan: Plan
+    sample: list[dict[str, Any]]
+    """Rows that builds are later held against, as ``sample.Sample.choose`` returns them."""
+    evaluation: EvaluationData | None
+    """What was counted of an evaluation dataset, None where rows were held out, if any."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row of both datasets, one that was dropped or cut included."""
+        own = self.evaluation.longest_row if self.evaluation else None
+        return max(self.counts.longest, own or 0)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that both sets take on disk, headers aside."""
+        return self.train.bytes + self.held_out.bytes
+
+
+def prepare(job: JobConfig, rows: Tokeniser, evaluation: Tokeniser | None) -> Prepared:
+    """Return what is trained on and what is evaluated on. Raises DatasetInvalid.
+
+    rows: of ``dataset``; evaluation: of ``evaluation.dataset``, None where rows are held out.
+    Both have been checked.
+    """
+    kept = len(rows.contents)
+    first = rows.contents.first_of_equals()
+    wanted = first if job.dataset.duplicates == "drop" else np.ones(kept, dtype=np.bool_)
+    held_out = rows.contents.held_out(int(wanted.sum())) & wanted
+    training = np.flatnonzero((wanted & ~held_out)[rows.owner])
+    if not training.size:
+        raise DatasetInvalid(
+            f"no row is left to train on ({rows.seen} read, {rows.dropped} dropped, "
+            f"{int(held_out.sum())} held out): add rows, or lower dataset.validationFraction"
+        )
+    lengths = rows.pieces.lengths[training]
+    groups, plan = _plan(job.training, training, lengths)
+    train = rows.pieces.gather(groups)
+    source, own = rows, None
+    evaluated = np.flatnonzero(held_out[rows.owner])
+    validation_rows = int(held_out.sum())
+    if evaluation is not None:
+        source, own = evaluation, _counted(evaluation, rows)
+        evaluated = np.arange(len(evaluation.owner))
+        validation_rows = len(evaluation.contents)
+    if job.training.advanced.early_stopping_patience and not validation_rows:
+        raise DatasetInvalid(
+            "training.advanced.earlyStoppingPatience needs held-out rows, and of these "
+            f"{kept} rows none is held out: set or raise dataset.validationFraction, or name an "
+            "evaluation.dataset"
+        )
+    counts = Statistics(
+        rows=int((wanted & ~held_out).sum()),
+        validation_rows=validation_rows,
+        dropped_rows=rows.dropped,
+        truncated_rows=rows.truncated,
+        duplicate_rows=kept - int(first.sum()),
+        train_tokens=int(train.input_ids.size),
+        trained_tokens=int((train.labels != IGNORED).sum()),
+        median_length=_quantile(lengths, 50),
+        p95_length=_quantile(lengths, 95),
+        longest=rows.longest,
+    )
+    return Prepared(
+        train=train,
+        held_out=source.pieces.gather([[int(each)] for each in evaluated]),
+        counts=counts,
+        plan=plan,
+        sample=source.sample.choose(source.renderer, held_out=validation_rows > 0),
+        evaluation=own,
+    )
+
+
+def _counted(evaluation: Tokeniser, training: Tokeniser) -> EvaluationData:
+    """Count an evaluation dataset as it will be evaluated on, repeated rows included."""
+    lengths, contents = evaluation.pieces.lengths, evaluation.contents
+    return EvaluationData(
+        rows=len(contents),
+        dropped_rows=evaluation.dropped,
+        truncated_rows=evaluation.truncated,
+        duplicate_rows=len(contents) - int(contents.first_of_equals().sum()),
+        trained_rows=contents.also_in(training.contents),
+        tokens=int(lengths.sum()),
+        evaluated_tokens=evaluation.pieces.learned,
+        median_length=_quantile(lengths, 50),
+        p95_length=_quantile(lengths, 95),
+        longest_row=evaluation.longest,
+    )
+
+
+def _quantile(lengths: Integers, percent: int) -> int:
+    return int(np.percentile(lengths, percent, method="higher"))
+
+
+def _plan(recipe: Training, training: Integers, lengths: Integers) -> tuple[list[list[int]], Plan]:
+    def steps(sequences: int) -> int:
+        return packing.steps_of(
+            sequences,
+            batch=recipe.effective_batch_size,
+            epochs=recipe.epochs,
+            max_steps=recipe.max_steps,
+        )
+
+    single = [[int(row)] for row in training]
+    if recipe.packing != "never":
+        groups = packing.pack(lengths.tolist(), recipe.sequence_length)
+        enough = steps(len(groups)) >= packing.STEPS_WORTH_PACKING
+        if recipe.packing == "always" or enough:
+            packed = [[int(training[each]) for each in group] for group in groups]
+            plan = Plan(packed=True, sequences=len(packed), steps=steps(len(packed)))
+            return packed, plan
+    return single, Plan(packed=False, sequences=len(single), steps=steps(len(single)))

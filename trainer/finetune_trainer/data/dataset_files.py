@@ -1,0 +1,93 @@
+"""The files of a dataset: pinned before anything is fetched, then found mounted or brought here."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.data import readers
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.progress import log
+from finetune_trainer.sources import Repository, Store, bytes_below, open_store
+from finetune_trainer.sources.repository import OnBytes, digest_of
+from finetune_trainer.volume_layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSource:
+    """Where rows come from: a repository at one commit, and the files of it that are read."""
+
+    kind: Kind
+    asked: Rows
+    store: Store
+    repository: Repository
+    files: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch: what is mounted is read where it is."""
+        return self.repository.size_of(name for name in self.files if not self.store.here(name))
+
+    def folder(self, layout: Layout) -> Path:
+        """Where they are brought: what arrived of this very commit is gone on with."""
+        return layout.scratch(f"rows-of-{self.kind}-{self.repository.commit[:12]}")
+
+    def left(self, layout: Layout) -> int:
+        """Bytes that are still to be fetched."""
+        return max(0, self.size - bytes_below(self.folder(layout)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """Files that are here, each with the name that messages call it; one digest for all."""
+
+    files: tuple[tuple[Path, str], ...]
+    digest: str
+
+    def rows(self) -> Iterator[readers.Row]:
+        """Yield the rows of all files. Raises DatasetInvalid."""
+        for path, name in self.files:
+            yield from readers.read(path, name)
+
+
+def pin(kind: Kind, rows: Rows) -> RowSource:
+    """Look a dataset up and choose the files of its split."""
+    store = open_store(kind, rows)
+    found = store.pin()
+    alone = len(found.files) == 1 and rows.source.endswith("/" + next(iter(found.files)))
+    if alone:
+        if rows.split != "train":
+            raise InvalidSpec(
+                f"{kind}.source names the one file {rows.source}, which has no split "
+                f"{rows.split!r}: remove {kind}.split"
+            )
+        files = list(found.files)
+    else:
+        files = readers.files_of_split(found.files, rows.split, source=found.name, kind=kind)
+    log(f"{kind} {found.name} is pinned to {found.commit[:12]}: {', '.join(files)}")
+    return RowSource(kind=kind, asked=rows, store=store, repository=found, files=tuple(files))
+
+
+def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes) -> Fetched:
+    """Bring the files here that are not mounted. ``on_bytes``: as stores take it."""
+    repository, here = source.repository, source.store.here
+    remote = [name for name in source.files if not here(name)]
+    folder = source.folder(layout)
+    folder.mkdir(exist_ok=True)
+    if remote:
+        what = f"{source.kind} {repository.name} ({disk.human(source.size)} in {len(remote)} files)"
+        disk.require(layout.work, source.left(layout), what)
+    digests = source.store.download(repository, remote, folder, on_bytes=on_bytes)
+    files = [(here(name) or folder / name, name) for name in source.files]
+    digests |= {name: manifest.sha256_of(path) for path, name in files if name not in digests}
+    digest = "sha256:" + digest_of(f"{digests[name]}  {name}" for name in source.files)
+    if source.asked.source.startswith(CONFIGMAP_SOURCE_PREFIX):
+        # The key of a ConfigMap may be named anyhow.
+        files = [
+            (path, name if name.endswith(readers.SUFFIXES) else f"{name}.jsonl")
+            for path, name in files
+        ]
+    return Fetched(files=tuple(files), digest=digest)

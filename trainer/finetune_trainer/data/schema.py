@@ -1,0 +1,169 @@
+"""What a row means: a conversation, or a text, from its columns; or the reason it is broken."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import Kind
+from finetune_trainer.data.prompt_templates import ALPACA_INPUT
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+Message = dict[str, Any]
+
+
+class BrokenRow(ValueError):
+    """Why a row cannot be trained on: column and way out. The caller knows the row's place."""
+
+
+class _WrongColumn(BrokenRow):
+    """A row whose columns may have to be named, which only the caller knows where."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A row's content, freed from its format. Exactly one of the two is set."""
+
+    messages: list[Message] | None = None
+    text: str | None = None
+
+
+def example_of(
+    values: dict[str, Any], rows: Rows, *, template: str | None, kind: Kind = "dataset"
+) -> Example:
+    """Read a row. ``template`` is ``chat`` or ``alpaca``; None for format text."""
+    try:
+        return _example(values, rows, template)
+    except _WrongColumn as problem:
+        raise BrokenRow(f"{problem} in {kind}.columns") from None
+
+
+def _example(values: dict[str, Any], rows: Rows, template: str | None) -> Example:
+    columns = rows.columns
+    if rows.format == "text":
+        return Example(text=_text(values, columns.of("text")))
+    if rows.format == "messages":
+        return Example(messages=_messages(values, columns.of("messages")))
+    if rows.format == "prompt-completion":
+        prompt, completion = columns.of("prompt"), columns.of("completion")
+        return Example(messages=_prompt_completion(values, prompt, completion))
+    prompt = _text(values, columns.of("instruction"))
+    further = _text(values, columns.of("input"), optional=True)
+    if further:
+        prompt += (ALPACA_INPUT if template == "alpaca" else "\n\n") + further
+    answer = _text(values, columns.of("output"))
+    return Example(messages=[_said("user", prompt), _said("assistant", answer)])
+
+
+def _prompt_completion(values: dict[str, Any], prompt: str, completion: str) -> list[Message]:
+    before = values.get(prompt)
+    after = values.get(completion)
+    asked = (
+        _conversation(before, prompt)
+        if isinstance(before, list)
+        else [_said("user", _text(values, prompt))]
+    )
+    answered = (
+        _conversation(after, completion)
+        if isinstance(after, list)
+        else [_said("assistant", _text(values, completion))]
+    )
+    if answered[0]["role"] != "assistant":
+        raise BrokenRow(
+            f"column {completion!r} begins with a message of role {answered[0]['role']}: it must "
+            "begin with one of role assistant"
+        )
+    return asked + answered
+
+
+def _messages(values: dict[str, Any], column: str) -> list[Message]:
+    if column not in values:
+        raise _WrongColumn(_absent(values, column))
+    messages = _conversation(values[column], column)
+    while messages and messages[-1]["role"] != "assistant":
+        # Nothing after the last answer is trained on.
+        messages.pop()
+    if not messages:
+        raise BrokenRow(
+            f"column {column!r} has no message of role assistant to learn from: remove the row, or "
+            "add the answer"
+        )
+    return messages
+
+
+def _conversation(value: object, column: str) -> list[Message]:
+    if not isinstance(value, list) or not value:
+        what = "an empty list" if value == [] else _kind(value)
+        raise _WrongColumn(
+            f'column {column!r} is {what} instead of a list of {{"role": …, "content": …}}: '
+            "write the conversation as such a list, or name its column"
+        )
+    return [_message(each, f"{column}[{at}]") for at, each in enumerate(value)]
+
+
+def _message(value: object, where: str) -> Message:
+    if not isinstance(value, dict):
+        raise BrokenRow(
+            f"{where} is {_kind(value)} instead of an object with role and content: write it as "
+            '{"role": …, "content": …}'
+        )
+    message = {key: each for key, each in value.items() if each is not None}
+    if "from" in message and "value" in message and "role" not in message:
+        raise BrokenRow(
+            f"{where} has the keys from and value (ShareGPT): rename them to role and content, "
+            "with the roles system, user and assistant"
+        )
+    role = message.get("role")
+    if role not in ROLES:
+        raise BrokenRow(f"{where}.role is {role!r}: use one of {', '.join(ROLES)}")
+    content = message.get("content")
+    if role == "assistant" and message.get("tool_calls") and content is None:
+        return message
+    if not isinstance(content, str):
+        raise BrokenRow(f"{where}.content is {_kind(content)} instead of text: write it as text")
+    if role in ("user", "assistant") and not content.strip():
+        missing = "answer" if role == "assistant" else "question"
+        raise BrokenRow(f"{where}.content is empty: remove the row, or give the {missing}")
+    _require_text(content, f"{where}.content")
+    return message
+
+
+def _text(values: dict[str, Any], column: str, *, optional: bool = False) -> str:
+    value = values.get(column)
+    if optional and value is None:
+        return ""
+    if column not in values:
+        raise _WrongColumn(_absent(values, column))
+    if not isinstance(value, str):
+        raise BrokenRow(
+            f"column {column!r} is {_kind(value)} instead of text: write it as text, or remove the "
+            "row"
+        )
+    if not optional and not value.strip():
+        raise BrokenRow(f"column {column!r} is empty: remove the row, or fill it in")
+    _require_text(value, f"column {column!r}")
+    return value
+
+
+def _require_text(text: str, where: str) -> None:
+    """Refuse what JSON can spell but no encoding can hold, and so no tokenizer can read."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BrokenRow(
+            f"{where} holds half a character ({text[error.start]!a} at {error.start}): write the "
+            "text again as UTF-8"
+        ) from None
+
+
+def _absent(values: dict[str, Any], column: str) -> str:
+    there = ", ".join(sorted(map(str, values))[:8]) or "none"
+    return f"has no column {column!r} (it has {there}): name the columns"
+
+
+def _said(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else "no text")

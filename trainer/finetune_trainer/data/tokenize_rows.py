@@ -1,0 +1,168 @@
+"""From rows to token ids and labels, one by one: what is trained on, or what is evaluated on.
+
+What is wrong with rows is collected, so that a refusal names several at once.
+"""
+
+from array import array
+
+import numpy as np
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import Kind
+from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
+from finetune_trainer.data.readers import Row
+from finetune_trainer.data.reference_sample import Sample
+from finetune_trainer.data.schema import BrokenRow, example_of
+from finetune_trainer.data.split import Contents, content_hash
+from finetune_trainer.data.token_store import Collected, Integers
+from finetune_trainer.errors import DatasetInvalid
+
+OVERLONG_SHARE = 0.05
+SHOWN = 3
+"""Broken rows that a message names before it only counts."""
+EVALUATION_SEED = 0
+"""Draws the sample of an evaluation dataset: the same rows, whatever recipe is evaluated."""
+
+
+class Tokeniser:
+    """Collects the rows of one dataset; ``add`` validates and tokenises one.
+
+    ``pieces`` are their sequences, ``owner`` says which row each belongs to, ``contents`` has the
+    rows themselves; ``seen`` counts those that were left out, too.
+    """
+
+    def __init__(
+        self, job: JobConfig, renderer: Renderer, *, template: str | None, kind: Kind = "dataset"
+    ) -> None:
+        """``template`` is chat, alpaca, own, or None for format text; ``kind`` says whose rows."""
+        self.renderer = renderer
+        self.pieces = Collected()
+        self.contents = Contents(validation_fraction=job.dataset.validation_fraction)
+        self.truncated = 0
+        self.longest = 0
+        self.seen = 0
+        self._kind = kind
+        self._rows: Rows = job.dataset
+        self._draw = job.training.seed
+        if kind == "evaluation.dataset":
+            assert job.evaluation_dataset is not None
+            self._rows, self._draw = job.evaluation_dataset, EVALUATION_SEED
+        self.sample = Sample(seed=self._draw)
+        self._recipe = job.training
+        self._template = template
+        self._owner = array("q")
+        self._broken: list[str] = []
+        self._broken_count = 0
+        self._left_out: list[str] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether ``maxSamples`` rows were taken."""
+        limit = self._rows.max_samples
+        return limit is not None and self.seen >= limit
+
+    @property
+    def owner(self) -> Integers:
+        """The row of each sequence."""
+        return np.asarray(self._owner, dtype=np.int64)
+
+    @property
+    def dropped(self) -> int:
+        """Rows that were left out, for their length."""
+        return self.seen - len(self.contents)
+
+    def add(self, row: Row) -> None:
+        """Take a row; a broken one is remembered and named in ``check``."""
+        self.seen += 1
+        try:
+            example = example_of(row.values, self._rows, template=self._template, kind=self._kind)
+            if self._broken_count:
+                return
+            encoded = (
+                self.renderer.text(example.text)
+                if example.text is not None
+                else self.renderer.conversation(example.messages or [])
+            )
+        except BrokenRow as problem:
+            self._broken_count += 1
+            if len(self._broken) < SHOWN:
+                self._broken.append(f"{row.place}: {problem}")
+            return
+        seed = self._recipe.seed
+        content = content_hash(example, seed)
+        if kept := self._take(encoded, content, row.place):
+            drawn = content if seed == self._draw else content_hash(example, self._draw)
+            held_out = self._kind != "dataset" or self.contents.may_be_held_out(content)
+            self.sample.offer(example, kept, drawn, held_out=held_out)
+
+    def _take(self, encoded: list[Encoded], content: int, place: str) -> list[Encoded]:
+        limit = self._recipe.sequence_length
+        self.longest = max(self.longest, *(len(each) for each in encoded))
+        too_long = any(len(each) > limit for each in encoded)
+        if too_long and self._recipe.advanced.overlong != "truncate":
+            self._leave_out(place)
+            return []
+        kept = [
+            Encoded(input_ids=each.input_ids[:limit], labels=each.labels[:limit])
+            for each in encoded
+        ]
+        # The first label of a sequence is never predicted.
+        kept = [each for each in kept if any(label != IGNORED for label in each.labels[1:])]
+        if not kept:
+            self._leave_out(place)
+            return []
+        self.truncated += too_long
+        row = len(self.contents)
+        self.contents.append(content)
+        for each in kept:
+            self.pieces.append(each)
+            self._owner.append(row)
+        return kept
+
+    def _leave_out(self, place: str) -> None:
+        if len(self._left_out) < SHOWN:
+            self._left_out.append(place)
+
+    def check(self, *, vocabulary: int) -> None:
+        """Refuse the rows with what is wrong with them.
+
+        ``vocabulary`` is the number of rows of the base's embedding. Raises DatasetInvalid.
+        """
+        self._refuse_broken()
+        self._refuse_overlong()
+        if (largest := self.pieces.largest) >= vocabulary:
+            raise DatasetInvalid(
+                f"the tokenizer gives token {largest}, but the base's embedding has "
+                f"{vocabulary} rows: tokenizer and weights of the model do not belong together"
+            )
+
+    def _refuse_broken(self) -> None:
+        if not self._broken_count:
+            return
+        more = self._broken_count - len(self._broken)
+        raise DatasetInvalid(
+            "; ".join(self._broken) + (f"; and {more} more broken rows" if more else "")
+        )
+
+    def _refuse_overlong(self) -> None:
+        if not self.seen:
+            raise DatasetInvalid(
+                f"the dataset has no rows: check {self._kind}.source and {self._kind}.split"
+            )
+        policy, limit = self._recipe.advanced.overlong, self._recipe.sequence_length
+        dropped = self.dropped
+        allowed = 0.0 if policy == "refuse" else OVERLONG_SHARE * self.seen
+        if dropped <= allowed:
+            return
+        what = "have their answers beyond" if policy == "truncate" else "are longer than"
+        ways = {
+            "drop": ", or set advanced.overlong to truncate",
+            "refuse": ", or set advanced.overlong to drop or truncate",
+        }
+        raise DatasetInvalid(
+            f"{dropped} of {self.seen} rows ({100 * dropped / self.seen:.1f} %"
+            f"{', at most 5 % are dropped' if allowed else ''}) {what} training.sequenceLength "
+            f"{limit} (the longest has {self.longest} tokens), such as "
+            f"{', '.join(self._left_out)}: raise sequenceLength{ways.get(policy, '')}"
+        )

@@ -1,0 +1,176 @@
+"""The smallest changes that make a job fit a card.
+
+A change is one field or a few together. What leaves learning alone (checkpointing, the micro-batch)
+counts less than what changes it (dropout, shorter rows) or costs money (another card).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import get_args
+
+from finetune_api.v1alpha1.training import AdvancedTraining, Training
+from finetune_trainer.estimate import budget, memory
+from finetune_trainer.estimate.backends import STACKS
+from finetune_trainer.estimate.budget import Asked, Data, Estimate
+from finetune_trainer.estimate.cards import Card, next_larger
+from finetune_trainer.estimate.serving import Wanted, longest_that_fits
+from finetune_trainer.estimate.shape import Shape
+
+MOST_FIELDS = 3
+SHORTEST = 512
+OTHER_CARD = 4.0
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One value of one field: how far it is from what was asked, and its words."""
+
+    field: str
+    words: str
+    cost: float
+    top: dict[str, object]
+    advanced: dict[str, object]
+    lora: dict[str, object]
+
+
+def for_training(shape: Shape, recipe: Training, data: Data, card: Card, count: int) -> list[str]:
+    """Return up to ``count`` alternatives, smallest first, none of them containing another."""
+    knobs = [options for options in _knobs(recipe, data) if options]
+    found: list[tuple[Option, ...]] = []
+    for size in range(1, MOST_FIELDS + 1):
+        for chosen in combinations(knobs, size):
+            fitting = [each for each in product(*chosen) if _fits(shape, recipe, data, card, each)]
+            if fitting:
+                found.append(min(fitting, key=_cost))
+    kept = [one for one in found if not any(_goes_less_far(other, one) for other in found)]
+    ways = [(_cost(one), " and ".join(option.words for option in one)) for one in kept]
+    ways += _other_card(budget.estimate(shape, recipe, data=data, asked=Asked(card=card)))
+    return [words for _, words in sorted(ways)[:count]]
+
+
+def _cost(options: tuple[Option, ...]) -> float:
+    return sum(option.cost for option in options)
+
+
+def _goes_less_far(one: tuple[Option, ...], other: tuple[Option, ...]) -> bool:
+    """Tell whether ``one`` changes fewer fields than ``other``, and none of them further."""
+    costs = {option.field: option.cost for option in other}
+    return len(one) < len(other) and all(
+        option.field in costs and option.cost <= costs[option.field] for option in one
+    )
+
+
+def for_serving(shape: Shape, wanted: Wanted, found: Estimate, count: int) -> list[str]:
+    """Return up to ``count`` alternatives, smallest first."""
+    assert found.card is not None
+    assert found.serving is not None
+    words = []
+    length = longest_that_fits(shape, wanted, found.card)
+    if length >= SHORTEST:
+        words.append(f"serving.maxModelLen: {length}")
+    larger = next_larger(found.serving.total / wanted.share)
+    if larger is not None:
+        words.append(_on(larger))
+    return [*words, "serving.enabled: false"][:count]
+
+
+def _knobs(recipe: Training, data: Data) -> Iterator[list[Option]]:
+    advanced, effective = recipe.advanced, recipe.effective_batch_size
+    if not advanced.gradient_checkpointing:
+        yield [_option("gradientCheckpointing", True, 1, advanced="gradient_checkpointing")]
+    written = advanced.micro_batch_size
+    if written is not None:
+        yield [
+            _option(
+                "microBatchSize", size, 1 + (written - size) / 1024, advanced="micro_batch_size"
+            )
+            for size in range(written - 1, 0, -1)
+            if effective % size == 0
+        ]
+    if advanced.pad_to_sequence_length and not recipe_packs(recipe, data):
+        yield [_option("padToSequenceLength", False, 1, advanced="pad_to_sequence_length")]
+    backends = get_args(AdvancedTraining.model_fields["backend"].annotation)
+    others = [name for name in backends if name != advanced.backend and name in STACKS]
+    yield [_option("backend", name, 2, advanced="backend") for name in others]
+    if recipe.lora.modules_to_save:
+        yield [
+            Option(
+                field="modulesToSave",
+                words="no training.lora.modulesToSave",
+                cost=3,
+                top={},
+                advanced={},
+                lora={"modules_to_save": None},
+            )
+        ]
+    if recipe.lora.dropout:
+        yield [_option("dropout", 0, 2, lora="dropout")]
+    lengths, length = [], recipe.sequence_length // 2
+    while length >= SHORTEST:
+        lengths.append(length)
+        length //= 2
+    yield [
+        _option("sequenceLength", each, 2 + recipe.sequence_length / each, top="sequence_length")
+        for each in lengths
+    ]
+
+
+def recipe_packs(recipe: Training, data: Data) -> bool:
+    """Tell whether rows are packed, as far as is known."""
+    return recipe.packing != "never" if data.packed is None else data.packed
+
+
+def _option(
+    field: str,
+    value: object,
+    cost: float,
+    *,
+    top: str | None = None,
+    advanced: str | None = None,
+    lora: str | None = None,
+) -> Option:
+    group = "training.lora" if lora else "training.advanced" if advanced else "training"
+    shown = str(value).lower() if isinstance(value, bool) else value
+    return Option(
+        field=field,
+        words=f"{group}.{field}: {shown}",
+        cost=cost,
+        top={top: value} if top else {},
+        advanced={advanced: value} if advanced else {},
+        lora={lora: value} if lora else {},
+    )
+
+
+def _fits(
+    shape: Shape, recipe: Training, data: Data, card: Card, options: tuple[Option, ...]
+) -> bool:
+    top: dict[str, object] = {}
+    advanced: dict[str, object] = {}
+    lora: dict[str, object] = {}
+    for option in options:
+        top |= option.top
+        advanced |= option.advanced
+        lora |= option.lora
+    changed = recipe.model_copy(
+        update={
+            **top,
+            "advanced": recipe.advanced.model_copy(update=advanced),
+            "lora": recipe.lora.model_copy(update=lora),
+        }
+    )
+    length = budget.batch_length(changed, data)
+    micro = budget.pick(shape, changed, length=length, card=card)
+    stack = STACKS[changed.advanced.backend]
+    found = memory.training(shape, changed, stack, micro_batch=micro, length=length)
+    return found.total <= budget.USABLE * card.memory
+
+
+def _other_card(found: Estimate) -> list[tuple[float, str]]:
+    larger = next_larger(found.training.total / budget.USABLE)
+    return [] if larger is None else [(OTHER_CARD, _on(larger))]
+
+
+def _on(card: Card) -> str:
+    return f"placement.nodeSelector {PRODUCT_LABEL}: {card.name} ({card.gib:.2f} GiB)"

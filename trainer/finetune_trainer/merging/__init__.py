@@ -1,0 +1,1 @@
+"""The merge command: base and adapter into one 16-bit model."""

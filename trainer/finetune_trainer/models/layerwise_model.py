@@ -1,0 +1,177 @@
+"""A model with its adapter but without the base's weights, which are laid in layer by layer.
+
+No more than one decoder layer in float32 is in memory, beside embedding and head. The model is
+transformers' own class, and the adapter is computed by PEFT's own layers: nothing here is shared
+with the merge, which is what the scores of this model are to be compared with.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import peft
+import torch
+from accelerate import init_empty_weights
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from finetune_trainer.checkpointing.safetensors_header import read_header
+from finetune_trainer.checkpointing.safetensors_mmap import Mapped
+from finetune_trainer.quantization.record import RoundedBase
+
+BaseKind = Literal["original", "dequantized"]
+Place = tuple[torch.nn.Module, str, str]
+"""Module, parameter, and the name of its tensor in the base's files."""
+
+
+class Unsupported(Exception):
+    """This model family cannot be walked through layer by layer; the text says why."""
+
+
+class Skeleton:
+    """One base and one adapter. ``rounded`` makes the 4-bit weights of the training again."""
+
+    def __init__(
+        self, base: Path, adapter: Path, rounded: RoundedBase, *, device: torch.device
+    ) -> None:
+        """Read headers, build the model without weights, lay the adapter over it."""
+        shards = sorted(path.name for path in base.glob("*.safetensors"))
+        self._header = read_header(base, shards)
+        self._files = {shard: Mapped(base / shard) for shard in shards}
+        self._rounded = rounded
+        self.device = device
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
+        config.use_cache = False
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
+            )
+        # What is tied was taken apart when its parameters were made without weights.
+        model.tie_weights()
+        wrapped = peft.PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True)
+        _fill_adapter(wrapped, peft.load_peft_weights(adapter, device="cpu"))
+        self.model = model.eval()
+        self._names = {
+            id(parameter): _of_base(name)
+            for name, parameter in wrapped.named_parameters()
+            if parameter.is_meta
+        }
+        strange = sorted(set(self._names.values()) - set(self._header.tensors))
+        if strange:
+            raise Unsupported(f"the base's files have no {strange[0]}")
+        self.decoder = model.get_decoder()
+        if not isinstance(getattr(self.decoder, "layers", None), torch.nn.ModuleList):
+            raise Unsupported(f"{type(model).__name__} has no list of decoder layers")
+        self.layers = list(self.decoder.layers)
+        self._places = {layer: list(self._found(layer)) for layer in self.layers}
+        inside = {name for places in self._places.values() for _, _, name in places}
+        self._outside = [place for place in self._found(model) if place[2] not in inside]
+        self._in_full = [each for each in model.modules() if isinstance(each, ModulesToSaveWrapper)]
+        self._lay_in_all_but_layers()
+
+    def lay_in(self, layer: torch.nn.Module, kind: BaseKind) -> None:
+        """Give a layer its weights on one base, in float32, with an adapter that is not folded."""
+        _unfold(layer)
+        for module, part, name in self._places[layer]:
+            weight = self._read(name)
+            if kind == "dequantized" and self._rounded.covers(name):
+                weight = self._rounded.weight(name, weight.to(self.device))
+            _put(module, part, weight.to(self.device, torch.float32, copy=True))
+
+    def take_out(self, layer: torch.nn.Module) -> None:
+        """Forget a layer's weights."""
+        _unfold(layer)
+        for module, part, _ in self._places[layer]:
+            _put(module, part, torch.empty_like(getattr(module, part), device="meta"))
+
+    @contextmanager
+    def cast(self, layer: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+        """Have a layer's base weights in a number format for a while."""
+        before = [(module, part, getattr(module, part)) for module, part, _ in self._places[layer]]
+        for module, part, weight in before:
+            _put(module, part, weight.to(dtype))
+        yield
+        for module, part, weight in before:
+            _put(module, part, weight)
+
+    def cast_all_but_layers(self, dtype: torch.dtype) -> None:
+        """Have what lies outside the layers in a number format from now on."""
+        for module, part, _ in self._outside:
+            _put(module, part, getattr(module, part).to(dtype))
+        for wrapper in self._in_full:
+            wrapper.modules_to_save.to(dtype)
+
+    def switch_all_but_layers(self, *, on: bool) -> None:
+        """Let embedding and head be those that were trained, where they were, or the base's."""
+        for wrapper in self._in_full:
+            wrapper.enable_adapters(on)
+
+    def _lay_in_all_but_layers(self) -> None:
+        for parameter in self.model.parameters():
+            if not parameter.is_meta:
+                parameter.data = parameter.data.to(self.device, torch.float32)
+        loaded: dict[str, torch.Tensor] = {}
+        for module, part, name in self._outside:
+            if name not in loaded:
+                loaded[name] = self._read(name).to(self.device, torch.float32, copy=True)
+            _put(module, part, loaded[name])
+        for module in self.model.modules():
+            for part, buffer in module.named_buffers(recurse=False):
+                module._buffers[part] = buffer.to(self.device)
+
+    def _read(self, name: str) -> torch.Tensor:
+        return self._files[self._header.tensors[name].file].read(name)
+
+    def _found(self, within: torch.nn.Module) -> Iterator[Place]:
+        for module in within.modules():
+            for part, parameter in module.named_parameters(recurse=False):
+                if id(parameter) in self._names:
+                    yield module, part, self._names[id(parameter)]
+
+
+def switch(layer: torch.nn.Module, *, on: bool) -> None:
+    """Let a layer's adapter take part, or not."""
+    for module in _adapted(layer):
+        module.enable_adapters(on)
+
+
+def fold(layer: torch.nn.Module) -> None:
+    """Add a layer's adapter to its weights."""
+    switch(layer, on=True)
+    for module in _adapted(layer):
+        module.merge()
+
+
+def _unfold(layer: torch.nn.Module) -> None:
+    """Let adapters be what they were before they were folded into weights that go now."""
+    for module in _adapted(layer):
+        module.merged_adapters.clear()
+
+
+def _adapted(layer: torch.nn.Module) -> list[Any]:
+    return [module for module in layer.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _fill_adapter(wrapped: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Put the adapter's weights in; PEFT took them to where the base's are, which is nowhere.
+
+    In the file the names lack the adapter's own, and DoRA's vector is no module.
+    """
+    for name, module in wrapped.named_modules():
+        for part, parameter in list(module.named_parameters(recurse=False)):
+            key = f"{name}.{part}".replace(".modules_to_save.default", "").replace(".default", "")
+            tensor = weights.get(key, weights.get(key.removesuffix(".weight")))
+            if parameter.is_meta and tensor is not None:
+                _put(module, part, tensor.to(torch.float32))
+
+
+def _of_base(name: str) -> str:
+    """Return what a parameter of the base is called where no adapter lies over it."""
+    name = name.removeprefix("base_model.model.")
+    return name.replace(".base_layer.", ".").replace(".original_module.", ".")
+
+
+def _put(module: torch.nn.Module, part: str, tensor: torch.Tensor) -> None:
+    module._parameters[part] = torch.nn.Parameter(tensor, requires_grad=False)

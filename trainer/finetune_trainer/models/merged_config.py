@@ -1,0 +1,48 @@
+"""The merged model's config.json: the base's own, with its number format changed alone."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.errors import NotMergeable
+from finetune_trainer.models.base_files import read_json
+
+BFLOAT16_FAMILIES = {"gemma2", "gemma3", "gemma3_text", "glm4"}
+"""Families that vLLM refuses in float16, since their activations overflow it."""
+
+
+def resolve_dtype(wanted: str, config: dict[str, Any]) -> str:
+    """Return the merged model's number format."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if config.get("model_type") in BFLOAT16_FAMILIES else "float16"
+
+
+def write(source: Path, target: Path, dtype: str) -> None:
+    """Write config.json with the merged model's number format and nothing else changed."""
+    config = read_json(source)
+    text = source.read_text(encoding="utf-8")
+    keys = [key for key in ("dtype", "torch_dtype") if key in config]
+    nested = [name for name, value in config.items() if isinstance(value, dict)]
+    if keys and all(isinstance(config[key], str) for key in keys) and not nested:
+        for key in keys:
+            pattern = rf'("{key}"\s*:\s*)"{re.escape(config[key])}"'
+            text = re.sub(pattern, rf'\g<1>"{dtype}"', text)
+    else:
+        text = json.dumps(with_dtype(config, dtype), indent=2, ensure_ascii=False) + "\n"
+    if json.loads(text) != with_dtype(config, dtype):
+        raise NotMergeable("config.json of the base could not be given the merged dtype")
+    target.write_text(text, encoding="utf-8")
+
+
+def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Return a configuration with its number format set under the key that it uses itself."""
+    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
+    changed = dict(config)
+    for key in keys:
+        changed[key] = dtype
+    for name, value in config.items():
+        if isinstance(value, dict) and ("dtype" in value or "torch_dtype" in value):
+            changed[name] = with_dtype(value, dtype)
+    return changed

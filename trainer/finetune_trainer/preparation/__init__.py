@@ -1,0 +1,1 @@
+"""The prepare command: base and data checked, estimated, downloaded and tokenized on a CPU."""

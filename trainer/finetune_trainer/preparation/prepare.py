@@ -1,0 +1,118 @@
+"""``stage``: everything that can be done, and refused, before a GPU is asked for.
+
+Base and dataset are pinned to a commit, checked, fetched and published as ``base/`` and
+``dataset/``. Only this command uses the network.
+"""
+
+from typing import Any
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.status import EvaluationData
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.errors import volume_errors_named
+from finetune_trainer.estimate import report
+from finetune_trainer.estimate.budget import Asked
+from finetune_trainer.preparation import prepare_base, prepare_estimate, prepare_rows
+from finetune_trainer.runtime import device
+from finetune_trainer.runtime.progress import Progress
+from finetune_trainer.training import backends
+from finetune_trainer.volume_layout import Layout
+
+
+def run(
+    job: JobConfig, layout: Layout, progress: Progress, *, asked: Asked | None = None
+) -> Result:
+    """Stage a job, or find that it is staged already."""
+    asked = asked or Asked()
+    layout.work.mkdir(parents=True, exist_ok=True)
+    with volume_errors_named(layout.work, "staging"):
+        found = staged(layout, job, hashes=True)
+        if found is not None:
+            return _result(*found, message="staged already")
+        backends.refuse_absent(job.training.advanced.backend)
+        device.check_ahead(job.training, asked.card)
+        sources = prepare_rows.pin(job)
+        begun = prepare_base.begin(
+            job,
+            layout,
+            rows=[source.folder(layout) for source in sources.all],
+            also_needed=sum(source.left(layout) for source in sources.all),
+        )
+        rows = prepare_rows.tokenise(job, layout, sources, begun, progress)
+        bill = prepare_estimate.check(
+            job,
+            begun.config,
+            rows.rows,
+            asked,
+            base_bytes=begun.size,
+            base_left=begun.left,
+            work=layout.work,
+        )
+        base = prepare_base.finish(begun, job, layout, progress)
+        dataset = prepare_rows.publish(job, layout, sources, begun, rows, bill)
+        manifest.sweep(layout.work)
+    progress.ratio(1.0)
+    return _result(base, dataset, message=f"base and dataset are staged{said(bill)}")
+
+
+def staged(
+    layout: Layout, job: JobConfig, *, hashes: bool
+) -> tuple[manifest.Manifest, manifest.Manifest] | None:
+    """Return the manifests of base and dataset if both are there and whole.
+
+    Without ``hashes`` only names and sizes of the base's files are compared.
+    """
+    base = manifest.valid(layout.base, kind=prepare_base.KIND, key=job.revision, hashes=hashes)
+    dataset = manifest.valid(layout.dataset, kind=prepare_rows.KIND, key=job.revision)
+    return None if base is None or dataset is None else (base, dataset)
+
+
+def said(bill: prepare_estimate.Bill) -> str:
+    """Return the bill as the end of a sentence."""
+    return f"; {bill.sentence}" if bill.sentence else ""
+
+
+def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, message: str) -> Result:
+    facts = data.facts
+    template = next((file for file in data.files if file.name == prepare_rows.TEMPLATE), None)
+    return Result(
+        stage="stage",
+        outcome="completed",
+        reason="Completed",
+        message=message,
+        max_steps=facts["plannedSteps"],
+        artifacts={
+            "baseCommit": base_manifest.facts["baseCommit"],
+            "baseBytes": base_manifest.size(),
+            "datasetDigest": data.digest,
+            **({"chatTemplate": f"sha256:{template.sha256}"} if template else {}),
+            **{
+                name: facts[name]
+                for name in (
+                    "rows",
+                    "validationRows",
+                    "droppedRows",
+                    "truncatedRows",
+                    "duplicateRows",
+                    "trainTokens",
+                    "trainedTokens",
+                    "medianLength",
+                    "p95Length",
+                    "longestRow",
+                    "plannedSteps",
+                )
+            },
+            **_evaluation(facts.get(prepare_rows.EVALUATION)),
+            **report.status(facts.get(prepare_estimate.FACT)),
+        },
+        warnings=facts["warnings"],
+    )
+
+
+def _evaluation(fact: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what status says of the evaluation's own rows."""
+    if fact is None:
+        return {}
+    counted = EvaluationData.model_validate(fact)
+    return {prepare_rows.EVALUATION: counted.model_dump(exclude_none=True)}

@@ -1,0 +1,178 @@
+"""The base's share of staging: pinned, checked, and fetched last, since it is the largest part.
+
+``begin`` brings the small files, which are all that rows need to be tokenised; ``finish`` brings
+the weights and publishes. What can be refused is refused in between, before gigabytes are fetched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.checkpointing.safetensors_header import Header, read_header
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.models import architecture, base_files
+from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.sources import Repository, Store, bytes_below, cache, open_store
+from finetune_trainer.training import backends
+from finetune_trainer.volume_layout import Layout
+
+KIND = "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A base whose small files are in ``folder``. ``published`` is set where all of it is here."""
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    commit: str
+    published: manifest.Manifest | None = None
+    store: Store | None = None
+    repository: Repository | None = None
+    shards: tuple[str, ...] = ()
+    digests: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        if self.repository is None:
+            return self.published.size() if self.published else 0
+        return self.repository.size_of(self.shards)
+
+    @property
+    def left(self) -> int:
+        """Bytes of the weights that are still to be fetched, at most."""
+        return 0 if self.published else max(0, self.size - bytes_below(self.folder))
+
+
+def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: int) -> Begun:
+    """Pin the base, check what can be checked, and make sure that its weights will fit.
+
+    ``rows`` are the folders where files of the datasets may be already, ``also_needed`` how many
+    more bytes of them are going to be fetched.
+    """
+    name = job.model.source.removeprefix("hf://")
+    found = manifest.valid(layout.base, kind=KIND, key=job.revision)
+    if found is not None:
+        manifest.sweep(layout.work, but=rows)
+        # It stays at its commit, even if the branch moved on meanwhile.
+        commit = found.facts["baseCommit"]
+        log(f"base {name} is here already, at {commit[:12]}")
+        config = base_files.read_json(layout.base / base_files.CONFIG)
+        return Begun(
+            folder=layout.base,
+            name=name,
+            config=config,
+            commit=commit,
+            published=found,
+            digests={},
+        )
+    store = open_store("model", job.model)
+    repository = store.pin()
+    log(f"model {name} is pinned to {repository.commit[:12]}")
+    base_files.check_listing(repository)
+    # A broken-off download of this very commit is gone on with; of another, thrown away.
+    scratch = layout.scratch(f"base-{repository.commit[:12]}")
+    manifest.sweep(layout.work, but=[scratch, *rows])
+    small = base_files.side_files(repository.files)
+    small += [base_files.INDEX] if base_files.INDEX in repository.files else []
+    disk.require(layout.work, repository.size_of(small), f"model {name}")
+    scratch.mkdir(exist_ok=True)
+    digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
+    config = base_files.check_config(scratch, source=name)
+    backends.refuse_family(job.training.advanced.backend, config["model_type"], source=name)
+    if job.training.lora.modules_to_save:
+        architecture.require_apart(scratch, job.training.lora.modules_to_save, source=name)
+    shards = base_files.weight_files(scratch, repository.files)
+    size = repository.size_of(shards)
+    there = bytes_below(scratch) - repository.size_of(small)
+    disk.require(
+        layout.work,
+        size - max(0, there) + also_needed,
+        f"model {name} ({disk.human(size)} in {len(shards)} safetensors files)",
+    )
+    return Begun(
+        folder=scratch,
+        name=name,
+        config=config,
+        commit=repository.commit,
+        store=store,
+        repository=repository,
+        shards=tuple(shards),
+        digests=digests,
+    )
+
+
+def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> manifest.Manifest:
+    """Fetch the weights, check them against the recipe, and publish the base."""
+    if begun.published is not None:
+        return begun.published
+    assert begun.store is not None
+    assert begun.repository is not None
+    size = begun.repository.size_of(begun.shards)
+    progress.fetching(begun.left, size)
+
+    def on_bytes(count: int) -> None:
+        progress.transferred(count, size)
+
+    digests = begun.digests | cache.take(
+        begun.repository, begun.shards, begun.folder, on_bytes=on_bytes
+    )
+    missing = [name for name in begun.shards if name not in digests]
+    digests |= begun.store.download(begun.repository, missing, begun.folder, on_bytes=on_bytes)
+    header = read_header(begun.folder, begun.shards)
+    check_targets(job, header, source=begun.name)
+    check_saved(job, header, source=begun.name)
+    architecture.check(begun.folder, header, source=begun.name)
+    log(f"base {begun.name}: {disk.human(size)}, {begun.config['model_type']}")
+    return manifest.publish(
+        begun.folder,
+        layout.base,
+        kind=KIND,
+        key=job.revision,
+        facts={"source": job.model.source, "baseCommit": begun.commit},
+        known=digests,
+    )
+
+
+def check_saved(job: JobConfig, header: Header, *, source: str) -> None:
+    """Refuse modules to be trained in full that the base's files call otherwise: no merge could."""
+    missing = [
+        name
+        for name in job.training.lora.modules_to_save or ()
+        if not any(name in tensor.split(".") for tensor in header.tensors)
+    ]
+    if missing:
+        raise InvalidSpec(
+            f"training.lora.modulesToSave names {', '.join(missing)}, which the files of model "
+            f"{source} do not have under that name: leave it out"
+        )
+
+
+def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
+    """Refuse target modules that the base does not have, with the ones that it has."""
+    wanted = job.training.lora.target_modules
+    if wanted == ["all-linear"]:
+        return
+    linear = {
+        tuple(name.removesuffix(".weight").split("."))
+        for name, tensor in header.tensors.items()
+        if name.endswith(".weight") and len(tensor.shape) == 2
+    }
+    missing = [
+        name
+        for name in wanted
+        if not any(layer[-name.count(".") - 1 :] == tuple(name.split(".")) for layer in linear)
+    ]
+    if missing:
+        repeated = {layer[-1] for layer in linear if any(part.isdigit() for part in layer)}
+        raise InvalidSpec(
+            f"training.lora.targetModules names {', '.join(missing)}, which model {source} does "
+            f"not have; its layers have {', '.join(sorted(repeated))}: name some of these, or "
+            "all-linear"
+        )

@@ -1,0 +1,81 @@
+"""The estimate's share of staging: a job that cannot fit is refused before its weights are fetched.
+
+What was estimated goes into the dataset's manifest: training takes the micro-batch from there, and
+the model card puts what was measured beside it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_trainer.data.dataset import Prepared
+from finetune_trainer.errors import VolumeFull
+from finetune_trainer.estimate import report, shape, verdict
+from finetune_trainer.estimate.budget import Asked, Data, estimate
+from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.progress import log
+
+FACT = "estimate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What was estimated: facts for the manifest (None: nothing could be), and what to say."""
+
+    facts: dict[str, Any] | None
+    sentence: str
+    warnings: tuple[str, ...] = ()
+
+
+def check(
+    job: JobConfig,
+    config: dict[str, Any],
+    rows: Prepared,
+    asked: Asked,
+    *,
+    base_bytes: int,
+    base_left: int,
+    work: Path,
+) -> Bill:
+    """Return the job's bill. ``base_left`` of ``base_bytes`` are still to be fetched.
+
+    Raises DoesNotFit where the card, VolumeFull where the volume is too small for the whole job.
+    """
+    found_shape = shape.read(config)
+    if found_shape is None:
+        log(f"nothing is estimated for the family {config.get('model_type')}")
+        return Bill(facts=None, sentence="")
+    counts, plan = rows.counts, rows.plan
+    data = Data(
+        longest=rows.longest,
+        packed=plan.packed,
+        sequences=plan.sequences,
+        tokens=counts.train_tokens,
+        held_out_tokens=int(rows.held_out.input_ids.size),
+        steps=plan.steps,
+    )
+    found = estimate(
+        found_shape,
+        job.training,
+        data=data,
+        asked=asked,
+        base_bytes=base_bytes,
+    )
+    for line in report.table(found, title=job.model.source).splitlines():
+        log(line)
+    refused = verdict.refusal(found, found_shape, job.training, data, asked.serving)
+    if refused is not None:
+        raise refused
+    free, needed = disk.free_bytes(work), found.volume - base_bytes + base_left
+    if free < needed:
+        raise VolumeFull(
+            f"base, checkpoints and merged model need about {disk.human(found.volume)}, the volume "
+            f"has {disk.human(free)} free and {disk.human(needed)} are still to be written: raise "
+            f"spec.storage.size by at least {disk.human(needed - free)}"
+        )
+    return Bill(
+        facts=report.facts(found),
+        sentence=report.sentence(found),
+        warnings=tuple(verdict.warnings(found)),
+    )

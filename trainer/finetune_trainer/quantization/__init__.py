@@ -1,0 +1,1 @@
+"""NF4 weights, and the record from which they are reproduced bit for bit."""

@@ -1,0 +1,62 @@
+"""The loss curve as a PNG. The same curves make the same bytes."""
+
+from pathlib import Path
+
+from finetune_trainer.training.loss_history import Curves, Points
+
+FILE = "loss.png"
+SMOOTHING = 0.9
+INK, PALE, ACCENT = "#1f3a5f", "#b9c7d9", "#d1495b"
+
+
+def draw(curves: Curves, path: Path, *, title: str) -> None:
+    """Draw training and held-out loss over the steps, and learning rate and gradients below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 5.4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, middle, below = figure.subplots(
+        3, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1, 1]}
+    )
+    losses = curves["loss"]
+    many = len(losses) > 20
+    if losses:
+        style = {"color": PALE if many else INK, "linewidth": 1.0 if many else 1.5}
+        above.plot(*zip(*losses, strict=True), label="training", **style)
+    if many:
+        smooth = _smoothed(losses)
+        above.plot(*zip(*smooth, strict=True), color=INK, linewidth=1.8, label="training, smoothed")
+    if curves["evalLoss"]:
+        points = zip(*curves["evalLoss"], strict=True)
+        above.plot(*points, "o-", color=ACCENT, markersize=4, linewidth=1.2, label="held-out rows")
+    above.set_ylabel("loss")
+    above.set_title(title, loc="left", fontsize=11)
+    if losses:
+        above.legend(frameon=False, fontsize=9)
+    for axis, name, words in (
+        (middle, "learningRate", "learning\nrate"),
+        (below, "gradNorm", "gradient\nnorm"),
+    ):
+        if curves[name]:
+            axis.plot(*zip(*curves[name], strict=True), color=INK, linewidth=1.0)
+        axis.set_ylabel(words, fontsize=9)
+        axis.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+    below.set_xlabel("step")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (above, middle, below):
+        axis.grid(visible=True, color="#e6e6e6", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    # Without its version, matplotlib writes the same file for the same figure.
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _smoothed(points: Points) -> Points:
+    """Return the exponential mean, unbiased at its start."""
+    mean, weight, result = 0.0, 0.0, []
+    for step, value in points:
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        weight = SMOOTHING * weight + (1 - SMOOTHING)
+        result.append((step, mean / weight))
+    return result

@@ -1,0 +1,1 @@
+"""The train command: the loop, its monitor, its fallback and its results."""
