@@ -11,9 +11,8 @@ from typing import Any
 from tests.trainer import tiny
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_trainer.checkpointing import manifest
-from finetune_trainer.preparation import prepare_base
-from finetune_trainer.training import results
+from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.runtime.files import fresh
 from finetune_trainer.volume_layout import Layout
 
 VOCABULARY = 128256
@@ -81,9 +80,9 @@ def make(layout: Layout, shape: Shape) -> None:
 
     torch.manual_seed(1)
     facts: dict[str, Any] = {"source": "hf://bench/base", "baseCommit": "0" * 40}
-    scratch = manifest.fresh(layout.scratch("base"))
+    scratch = fresh(layout.scratch("base"))
     _random_model(shape).save_pretrained(scratch, max_shard_size="1GB")
-    manifest.publish(scratch, layout.base, kind=prepare_base.KIND, key=job().revision, facts=facts)
+    manifest.publish(scratch, layout.base, kind=published.BASE, key=job().revision, facts=facts)
 
     wanted = job().training.advanced.quantization
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -97,7 +96,7 @@ def make(layout: Layout, shape: Shape) -> None:
         ),
     )
     recorded = record.record(model)
-    scratch = manifest.fresh(layout.scratch("adapter"))
+    scratch = fresh(layout.scratch("adapter"))
     recorded.save(scratch)
     config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear")
     adapted = peft.get_peft_model(model, config)
@@ -111,7 +110,9 @@ def make(layout: Layout, shape: Shape) -> None:
         "quantizedModules": dict(recorded.digests),
         "quantization": wanted.model_dump(mode="json", by_alias=True),
     }
-    manifest.publish(scratch, layout.adapter, kind=results.KIND, key=job().revision, facts=facts)
+    manifest.publish(
+        scratch, layout.adapter, kind=published.ADAPTER, key=job().revision, facts=facts
+    )
 
 
 def _random_model(shape: Shape) -> Any:

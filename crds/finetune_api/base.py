@@ -1,5 +1,7 @@
 """The base of every model in a file or object of Kubernetes: camelCase outside, snake_case here."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -15,3 +17,6 @@ class CamelModel(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+
+Values = dict[str, Any]

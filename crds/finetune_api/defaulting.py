@@ -10,20 +10,19 @@ The fields themselves say (``fields.Edit``) which part of a resolution they belo
 the training part names the revision, that of revision and merge part names the build.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from finetune_api.markers import ApiModel, Edit, extra_of
+from finetune_api.base import Values
+from finetune_api.markers import ApiModel, Edit
+from finetune_api.revision_hash import _part, digest
 from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT, Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, unfit
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
-Values = dict[str, Any]
 OWN_PROMPTS = ("chatTemplate", "promptFormat")
 NEED_EVALUATION = ("evalSteps", "earlyStoppingPatience")
 ROWS = (("dataset",), ("evaluation", "dataset"))
@@ -104,12 +103,6 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         training_part=training_part,
         placed_by_user=bool(written.get("placement")),
     )
-
-
-def digest(value: Any) -> str:
-    """Return the first 8 hex digits of the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _groups(model: type[BaseModel]) -> Iterator[tuple[str, type[ApiModel]]]:
@@ -317,32 +310,6 @@ def _require_fitting(written: Values) -> None:
         else:
             return
     raise InvalidSpec(_explained(refusals[0], "defaults")) from refusals[0]
-
-
-def _part(model: ApiModel, edit: Edit) -> Values:
-    """Return the fields of one edit class, in their groups; nulls and empty groups left out.
-
-    Only what is set: a field that an upgrade added is no part of a revision that was resolved
-    before it.
-    """
-    part: Values = {}
-    for name, info in type(model).model_fields.items():
-        value = getattr(model, name)
-        if name not in model.model_fields_set or value is None:
-            continue
-        alias = info.alias or name
-        if isinstance(value, ApiModel) and not value.atomic:
-            if inner := _part(value, edit):
-                part[alias] = inner
-        elif extra_of(info).edit is edit:
-            part[alias] = _plain(value)
-    return part
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, ApiModel):
-        return value.model_dump(mode="json", exclude_defaults=True)
-    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _has(values: Mapping[str, Any], *path: str) -> bool:

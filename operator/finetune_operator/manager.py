@@ -10,8 +10,10 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -27,7 +29,6 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import Lease
-from finetune_operator.leading import lead, until_first_ends
 from finetune_operator.reconcile import plan
 from finetune_operator.snapshot.scraper import Scraper
 from finetune_operator.telemetry import logs
@@ -151,3 +152,33 @@ def main(arguments: list[str] | None = None) -> int:
         logger.exception("ended by a defect")
         return 1
     return 0
+
+
+async def lead(lease: Lease, controller: Controller, resync: Resync) -> None:
+    """Take turns until cancelled; then end the work and give the Lease back.
+
+    Raises what a worker raised.
+    """
+    try:
+        while True:
+            await lease.acquire()
+            await until_first_ends(controller.run(), resync.run(), lease.hold())
+    finally:
+        await controller.stop()
+        await lease.release()
+
+
+async def until_first_ends(*parts: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
+    """Wait for the first part to end, end the others, raise what any of them raised."""
+    tasks = [
+        part if isinstance(part, asyncio.Task) else asyncio.create_task(part) for part in parts
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result

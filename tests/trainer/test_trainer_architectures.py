@@ -12,7 +12,7 @@ from tests.trainer.faults import KilledAfterCheckpoint
 from tests.trainer.hub import Hub
 from tests.trainer.models import logits_of_all
 
-from finetune_trainer.training import backends
+from finetune_trainer.models import backend_support
 
 BACKENDS = ["trl", "unsloth"]
 IN_FULL = ["mistral", "qwen3", "phi", "phi3"]
@@ -52,7 +52,7 @@ def test_ends_that_cannot_be_trained_in_full_are_refused_before_the_weights_are_
 def test_unsloth_gets_the_families_that_are_tried_here_and_no_others(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
-    assert architectures.FAMILIES.keys() == backends.ON_UNSLOTH
+    assert architectures.FAMILIES.keys() == backend_support.ON_UNSLOTH
     source = hub.add("model", "demo/olmo2", architectures.model(tmp_path / "olmo2", "olmo2"))
     workshop = make(model={"source": source}, training={"advanced": {"backend": "unsloth"}})
     ended = workshop.run("stage")

@@ -25,6 +25,7 @@ from tests.trainer.tiny import merged
 from tests.trainer.workshop import Workshop
 
 from finetune_trainer.checkpointing import checkpoints, manifest
+from finetune_trainer.runtime.files import fresh
 
 VERSIONS = {"torch": "2"}
 FULL, BROKEN = WritesFail(error=errno.ENOSPC), WritesFail(error=errno.EIO)
@@ -35,7 +36,7 @@ needs_seccomp = pytest.mark.skipif(
 
 def scratch(folder: Path, step: int) -> Path:
     """Return what a backend saved for ``step``, ready to be published."""
-    made = manifest.fresh(folder / ".writing-checkpoint")
+    made = fresh(folder / ".writing-checkpoint")
     for name in ("adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
         (made / name).write_bytes(f"{name} {step}".encode() * 50)
     return made

@@ -15,7 +15,7 @@ from trl.trainer import sft_trainer
 from finetune_api.v1alpha1.training import ALL_LINEAR, Lora, Training
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.estimate import backends, memory, shape
-from finetune_trainer.models.base_files import read_json
+from finetune_trainer.runtime.files import read_json
 
 SIZES: dict[str, Any] = {
     "hidden_size": 256,

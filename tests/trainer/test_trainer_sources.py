@@ -20,6 +20,7 @@ from tests.trainer.workshop import Ended
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.files import sha256_of
 
 HERE = {"model": "tiny", "dataset": "rows"}
 """The repositories of the hub that most jobs name."""
@@ -158,7 +159,7 @@ def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
         assert size > 10_000_000
         published = manifest.verify(workshop.work / "base", kind="base", key=None)
         digests = {entry.name: entry.sha256 for entry in published.files}
-        assert digests[name] == manifest.sha256_of(folder / name)
+        assert digests[name] == sha256_of(folder / name)
 
 
 def test_a_download_that_breaks_off_is_gone_on_with(

@@ -7,7 +7,6 @@ up. Prometheus reads vLLM's metrics where requests go too: on that port the moni
 may do both.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from finetune_operator.config import OperatorConfig
@@ -17,29 +16,7 @@ from finetune_operator.manifests.verifier import PORT as VERIFY_PORT
 from finetune_operator.manifests.vllm import PORT
 from finetune_operator.objects import naming
 from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Action, Apply, Create, Object
-
-
-def ensure(
-    job: Object, chosen: Chosen, config: OperatorConfig, present: Iterable[Object]
-) -> list[Action]:
-    """Return what makes the policies be there, and say what the spec says now."""
-    known = {
-        policy["metadata"]["name"]: policy for policy in present if naming.owned_by(job, policy)
-    }
-    actions: list[Action] = []
-    for wanted in render(job, chosen, config):
-        found = known.get(wanted["metadata"]["name"])
-        if found is None:
-            actions.append(Create(object=wanted))
-        elif _filled(found["spec"]) != _filled(wanted["spec"]):
-            actions.append(Apply(object=wanted))
-    return actions
-
-
-def _filled(spec: Object) -> dict[str, Any]:
-    """Return a spec without its empty lists, which the API server does not keep."""
-    return {key: value for key, value in spec.items() if value != []}
+from finetune_operator.types import Object
 
 
 def render(job: Object, chosen: Chosen, config: OperatorConfig) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import refused_by_nodes
-from finetune_operator.reconcile.stages import outcome
 from finetune_operator.types import Object
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -58,7 +58,7 @@ def of_job(
     for pod in pods:
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
-    if all(outcome.pod_has_ended(pod) for pod in pods):
+    if all(pod_has_ended(pod) for pod in pods):
         note = _note(events, job, "FailedCreate", since=since)
         return None if note is None else refused(note)
     return None
@@ -116,7 +116,7 @@ def waiting_since(
         ends = [str(job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"])]
     else:
         created = str(newest["metadata"]["creationTimestamp"])
-        if not outcome.pod_has_ended(newest):
+        if not pod_has_ended(newest):
             return created
         ends = [
             str(container["state"]["terminated"].get("finishedAt", ""))

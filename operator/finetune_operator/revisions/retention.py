@@ -9,7 +9,7 @@ operator that dies half-way finishes the work.
 from collections.abc import Iterable
 
 from finetune_operator.objects import naming
-from finetune_operator.reconcile.stages import outcome
+from finetune_operator.objects.jobs import is_over, pod_has_ended
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import Action, Delete, Object, Observed
@@ -50,7 +50,7 @@ def tidy(seen: Observed, chosen: Chosen, ledger: Ledger, *, serves: str | None) 
     ]
     return [
         # One that has not ended is stopped with those of other revisions (``stages``).
-        *(Delete(object=job) for job in jobs if _stays(job) and outcome.is_over(job)),
+        *(Delete(object=job) for job in jobs if _stays(job) and is_over(job)),
         *(Delete(object=each, propagation="Background") for each in rest if _stays(each)),
     ]
 
@@ -60,7 +60,7 @@ def _revision(seen: Observed, child: Object) -> str | None:
 
 
 def _alive(pods: Iterable[Object]) -> list[Object]:
-    return [pod for pod in pods if not outcome.pod_has_ended(pod)]
+    return [pod for pod in pods if not pod_has_ended(pod)]
 
 
 def _stays(child: Object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT
 from finetune_operator.objects import naming
-from finetune_operator.reconcile.stages import outcome
+from finetune_operator.objects.jobs import is_over, pod_has_ended, pods_of
 from finetune_operator.snapshot import trainer_metrics, verifier_metrics
 from finetune_operator.snapshot.cache import EVERYTHING, FINETUNEJOB
 from finetune_operator.snapshot.scraper import Scrape
@@ -101,7 +101,7 @@ def doubtful(
     """Return the objects whose warnings may explain why something does not run, newest first."""
     found = [pod for pod in pods if _status(pod).get("phase") in (None, "Pending")]
     found += [volume for volume in volumes if _status(volume).get("phase") != "Bound"]
-    found += [job for job in jobs if not _status(job).get("ready") and not outcome.is_over(job)]
+    found += [job for job in jobs if not _status(job).get("ready") and not is_over(job)]
     found.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
     return found[:MOST_QUESTIONS]
 
@@ -130,10 +130,10 @@ def silent(seen: Observed) -> bool:
     if seen.progress is None and talkative(seen.pods) is not None:
         return True
     return any(
-        outcome.pod_has_ended(pod)
+        pod_has_ended(pod)
         for job in seen.jobs
-        if not outcome.is_over(job)
-        for pod in outcome.pods_of(job, seen.pods)[-1:]
+        if not is_over(job)
+        for pod in pods_of(job, seen.pods)[-1:]
     )
 
 

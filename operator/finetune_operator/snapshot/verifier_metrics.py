@@ -6,12 +6,10 @@ is compared with the same files again.
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from finetune_api.v1alpha1.status import VerificationStatus
-from finetune_operator.types import Object, Observed, Verification
+from finetune_operator.types import Object, Verification
 
 PORT = 9401
 _PREFIX = "finetune_verify_"
@@ -59,22 +57,6 @@ def parsed(text: str, pod: Object) -> Verification | None:
     )
 
 
-def verification_status(seen: Observed, build: str | None) -> dict[str, Any]:
-    """Return what is known of ``build``, which serves; what was known before stays."""
-    found = seen.verification
-    if found is None or found.build != build:
-        before: dict[str, Any] = dict(seen.job.get("status", {}).get("verification", {}))
-        return before if before.get("build") == build else {}
-    return VerificationStatus(
-        pod=found.pod,
-        build=found.build,
-        outcome=found.outcome,
-        distance=_text(found.distance),
-        tolerance=_text(found.tolerance),
-        seconds=_text(found.seconds),
-    ).model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
 def _is_ready(pod: Object) -> bool:
     status = pod.get("status") or {}
     return (
@@ -91,7 +73,3 @@ def _is_ready(pod: Object) -> bool:
 def _label(pod: Object, key: str) -> str | None:
     value = (pod["metadata"].get("labels") or {}).get(key)
     return None if value is None else str(value)
-
-
-def _text(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4g}"

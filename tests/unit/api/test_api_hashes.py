@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from tests.unit.api.leaves import ALPACA, merged
 
-from finetune_api.defaulting import Resolved, builtin_defaults, digest, resolve
+from finetune_api.defaulting import Resolved, builtin_defaults, resolve
+from finetune_api.revision_hash import digest
 
 GOLDEN = Path(__file__).parent / "golden"
 JOBS: dict[str, dict[str, Any]] = {

@@ -6,8 +6,9 @@ import pytest
 from prometheus_client import generate_latest
 from tests.unit.operator.memory import MemoryKube
 
+from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.snapshot.reader import observe
-from finetune_operator.snapshot.verifier_metrics import parsed, untold, verification_status
+from finetune_operator.snapshot.verifier_metrics import parsed, untold
 from finetune_operator.types import Observed, Verification
 from finetune_verify.server import State
 from finetune_verify.verification import Verdict

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.checkpointing import checkpoints, manifest
-from finetune_trainer.errors import Transient, volume_errors_named
+from finetune_trainer.errors import Transient
+from finetune_trainer.runtime.files import fresh
+from finetune_trainer.runtime.volume_errors import volume_errors_named
 
 UNREADABLE = Path("/proc/self/mem")
 """A file of 0 bytes, as far as stat(2) knows, whose first byte cannot be read: EIO."""
@@ -15,7 +17,7 @@ EMPTY = "empty"
 
 def saved(folder: Path, *steps: int) -> None:
     for step in steps:
-        scratch = manifest.fresh(folder / ".writing-checkpoint")
+        scratch = fresh(folder / ".writing-checkpoint")
         (scratch / EMPTY).touch()
         facts = {"step": step, "versions": {}}
         checkpoints.save(folder, scratch, step=step, key="k", facts=facts)

@@ -7,13 +7,13 @@ manifest does not exist as far as the trainer is concerned.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.runtime.files import flush, sha256_of, write_json
 from finetune_trainer.volume_layout import unfinished
 
 FILE = "manifest.json"
@@ -151,38 +151,12 @@ def valid(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> M
         return None
 
 
-def fresh(scratch: Path) -> Path:
-    """Return ``scratch`` as an empty folder, whatever an earlier attempt left there."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    return scratch
-
-
 def sweep(work: Path, *, but: Collection[Path] = ()) -> None:
     """Remove what earlier, broken-off attempts left on the volume."""
     for pattern in (".writing-*", ".old-*"):
         for leftover in work.glob(pattern):
             if leftover not in but:
                 shutil.rmtree(leftover, ignore_errors=True)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write JSON so that a reader sees the old content or the new, even after a power cut."""
-    part = unfinished(path)
-    with part.open("w") as file:
-        json.dump(document, file, indent=1, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.chmod(0o644)
-    part.rename(path)
-    flush(path.parent)
 
 
 def _as_json(manifest: Manifest) -> dict[str, Any]:
@@ -193,12 +167,3 @@ def _as_json(manifest: Manifest) -> dict[str, Any]:
         "files": [vars(entry) for entry in manifest.files],
         "facts": manifest.facts,
     }
-
-
-def flush(path: Path) -> None:
-    """Bring a file or folder to disk, so that it outlives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

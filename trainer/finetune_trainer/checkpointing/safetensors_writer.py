@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from finetune_trainer.checkpointing import manifest
 from finetune_trainer.checkpointing.safetensors_header import FLOATS, Header, encode_header
+from finetune_trainer.runtime.files import flush, fresh, write_json
 from finetune_trainer.volume_layout import unfinished
 
 DTYPES = {"float16": "F16", "bfloat16": "BF16"}
@@ -94,7 +94,7 @@ class Progress:
         except (OSError, ValueError, KeyError, TypeError):
             pass
         if not self.done:
-            manifest.fresh(scratch)
+            fresh(scratch)
         for path in sorted(scratch.rglob("*")):
             if path.is_file() and path.name not in self.done:
                 path.unlink()
@@ -103,7 +103,7 @@ class Progress:
         """Remember a shard that is in its place."""
         entry = {"size": shard.size, "sha256": digest, "applied": sorted(applied)}
         self.done[shard.name] = entry
-        manifest.write_json(self._path, {"key": self._key, "shards": self.done})
+        write_json(self._path, {"key": self._key, "shards": self.done})
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def writing(path: Path, shard: Shard) -> Iterator["Writer"]:
     if size != shard.size:
         raise RuntimeError(f"{path.name} has {size} bytes instead of {shard.size}")
     part.rename(path)
-    manifest.flush(path.parent)
+    flush(path.parent)
 
 
 class Writer:

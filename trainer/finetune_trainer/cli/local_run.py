@@ -20,7 +20,6 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_trainer.checkpointing.manifest import write_json
 from finetune_trainer.cli import job_file
 from finetune_trainer.cli.job_file import SpecFile
 from finetune_trainer.errors import InvalidSpec
@@ -28,6 +27,7 @@ from finetune_trainer.estimate.budget import Asked
 from finetune_trainer.estimate.cards import Card, find
 from finetune_trainer.estimate.serving import Wanted
 from finetune_trainer.runtime import lock
+from finetune_trainer.runtime.files import write_json
 from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume_layout import Layout

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind
-from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import readers
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.runtime.progress import log
 from finetune_trainer.sources import Repository, Store, bytes_below, open_store
 from finetune_trainer.sources.repository import OnBytes, digest_of
@@ -82,7 +82,7 @@ def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes) -> Fetched:
         disk.require(layout.work, source.left(layout), what)
     digests = source.store.download(repository, remote, folder, on_bytes=on_bytes)
     files = [(here(name) or folder / name, name) for name in source.files]
-    digests |= {name: manifest.sha256_of(path) for path, name in files if name not in digests}
+    digests |= {name: sha256_of(path) for path, name in files if name not in digests}
     digest = "sha256:" + digest_of(f"{digests[name]}  {name}" for name in source.files)
     if source.asked.source.startswith(CONFIGMAP_SOURCE_PREFIX):
         # The key of a ConfigMap may be named anyhow.

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models.base_files import read_json
+from finetune_trainer.runtime.files import read_json
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -14,9 +14,10 @@ from typing import Any
 from finetune_api.contracts import reference
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
-from finetune_trainer.errors import is_full_volume
 from finetune_trainer.evaluation.loss_comparison import evaluate
+from finetune_trainer.runtime.files import fresh
 from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.volume_errors import is_full_volume
 from finetune_trainer.volume_layout import Layout
 
 KIND = reference.KIND
@@ -121,7 +122,7 @@ def _publish(
     key: str,
     seconds: float,
 ) -> manifest.Manifest:
-    scratch = manifest.fresh(layout.scratch("reference"))
+    scratch = fresh(layout.scratch("reference"))
     (scratch / reference.FILE).write_text(scored.model_dump_json(by_alias=True))
     evaluation = None
     if scored.held_out:

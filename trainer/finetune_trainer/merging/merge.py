@@ -19,17 +19,17 @@ import torch
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_trainer.checkpointing import adapter_files, manifest, safetensors_writer
+from finetune_trainer.checkpointing import adapter_files, manifest, published, safetensors_writer
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.checkpointing.safetensors_mmap import Mapped
-from finetune_trainer.errors import NotMergeable, ResumeRefused, volume_errors_named
+from finetune_trainer.errors import NotMergeable, ResumeRefused
 from finetune_trainer.merging import lora_delta
 from finetune_trainer.models import base_files, merged_config
-from finetune_trainer.preparation import prepare_base
 from finetune_trainer.quantization.record import RoundedBase
 from finetune_trainer.runtime import daemon_thread, disk, malloc, ordered_map
+from finetune_trainer.runtime.files import read_json, write_json
 from finetune_trainer.runtime.progress import Progress, log
-from finetune_trainer.training import results
+from finetune_trainer.runtime.volume_errors import volume_errors_named
 from finetune_trainer.volume_layout import Layout
 
 KIND = "merged"
@@ -96,12 +96,12 @@ def _request(
     try:
         # The shards' own digests are computed while they are read to be merged.
         base_manifest = manifest.verify(
-            layout.base, kind=prepare_base.KIND, key=job.revision, hashes=False
+            layout.base, kind=published.BASE, key=job.revision, hashes=False
         )
         for entry in base_manifest.files:
             if not entry.name.endswith(SHARD):
                 manifest.check_digest(layout.base, entry)
-        trained = manifest.verify(layout.adapter, kind=results.KIND, key=job.revision)
+        trained = manifest.verify(layout.adapter, kind=published.ADAPTER, key=job.revision)
     except manifest.ManifestError as problem:
         raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
     _refuse_pickles(layout.base, base_manifest)
@@ -114,9 +114,7 @@ def _request(
     return Request(
         layout=layout,
         build=build,
-        dtype=merged_config.resolve_dtype(
-            dtype, base_files.read_json(layout.base / base_files.CONFIG)
-        ),
+        dtype=merged_config.resolve_dtype(dtype, read_json(layout.base / base_files.CONFIG)),
         base=base_kind,
         key=key,
         base_manifest=base_manifest,
@@ -137,7 +135,7 @@ def _merge(request: Request, progress: Progress) -> manifest.Manifest:
     layout, facts = request.layout, request.trained.facts
     names = [entry.name for entry in request.base_manifest.files]
     files = [name for name in names if name.endswith(SHARD)]
-    config = base_files.read_json(layout.base / base_files.CONFIG)
+    config = read_json(layout.base / base_files.CONFIG)
     with _blaming(lambda: _check(request, files)):
         header = read_header(layout.base, files)
         found = adapter_files.read(
@@ -293,9 +291,9 @@ def _beside_the_weights(request: Request, names: list[str], *, total: int) -> No
             shutil.copyfile(source / name, scratch / name)
     merged_config.write(source / base_files.CONFIG, scratch / base_files.CONFIG, request.dtype)
     if base_files.INDEX in names:
-        index = base_files.read_json(source / base_files.INDEX)
+        index = read_json(source / base_files.INDEX)
         index["metadata"] = index.get("metadata", {}) | {"total_size": total}
-        manifest.write_json(scratch / base_files.INDEX, index)
+        write_json(scratch / base_files.INDEX, index)
     template = request.layout.adapter / "chat_template.jinja"
     if template.is_file():
         shutil.copyfile(template, scratch / template.name)

@@ -4,13 +4,13 @@ Weights are safetensors, exactly those that the index names; code and pickles of
 never fetched, let alone run.
 """
 
-import json
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.runtime.files import read_json
 from finetune_trainer.sources import Repository
 
 CONFIG = "config.json"
@@ -128,14 +128,3 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
             "that generates text"
         )
     return config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a base, or say which file is broken."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidSpec(f"{path.name} of the model cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidSpec(f"{path.name} of the model is no JSON object")
-    return document

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import NotMergeable
-from finetune_trainer.models.base_files import read_json
+from finetune_trainer.runtime.files import read_json
 
 BFLOAT16_FAMILIES = {"gemma2", "gemma3", "gemma3_text", "glm4"}
 """Families that vLLM refuses in float16, since their activations overflow it."""

@@ -9,14 +9,14 @@ from typing import Any
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.status import EvaluationData
-from finetune_trainer.checkpointing import manifest
-from finetune_trainer.errors import volume_errors_named
+from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import Asked
+from finetune_trainer.models import backend_support
 from finetune_trainer.preparation import prepare_base, prepare_estimate, prepare_rows
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.progress import Progress
-from finetune_trainer.training import backends
+from finetune_trainer.runtime.volume_errors import volume_errors_named
 from finetune_trainer.volume_layout import Layout
 
 
@@ -27,10 +27,10 @@ def run(
     asked = asked or Asked()
     layout.work.mkdir(parents=True, exist_ok=True)
     with volume_errors_named(layout.work, "staging"):
-        found = staged(layout, job, hashes=True)
+        found = published.prepared(layout, job, hashes=True)
         if found is not None:
             return _result(*found, message="staged already")
-        backends.refuse_absent(job.training.advanced.backend)
+        backend_support.refuse_absent(job.training.advanced.backend)
         device.check_ahead(job.training, asked.card)
         sources = prepare_rows.pin(job)
         begun = prepare_base.begin(
@@ -56,18 +56,6 @@ def run(
     return _result(base, dataset, message=f"base and dataset are staged{said(bill)}")
 
 
-def staged(
-    layout: Layout, job: JobConfig, *, hashes: bool
-) -> tuple[manifest.Manifest, manifest.Manifest] | None:
-    """Return the manifests of base and dataset if both are there and whole.
-
-    Without ``hashes`` only names and sizes of the base's files are compared.
-    """
-    base = manifest.valid(layout.base, kind=prepare_base.KIND, key=job.revision, hashes=hashes)
-    dataset = manifest.valid(layout.dataset, kind=prepare_rows.KIND, key=job.revision)
-    return None if base is None or dataset is None else (base, dataset)
-
-
 def said(bill: prepare_estimate.Bill) -> str:
     """Return the bill as the end of a sentence."""
     return f"; {bill.sentence}" if bill.sentence else ""
@@ -75,7 +63,7 @@ def said(bill: prepare_estimate.Bill) -> str:
 
 def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, message: str) -> Result:
     facts = data.facts
-    template = next((file for file in data.files if file.name == prepare_rows.TEMPLATE), None)
+    template = next((file for file in data.files if file.name == published.CHAT_TEMPLATE), None)
     return Result(
         stage="stage",
         outcome="completed",
@@ -103,8 +91,8 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
                     "plannedSteps",
                 )
             },
-            **_evaluation(facts.get(prepare_rows.EVALUATION)),
-            **report.status(facts.get(prepare_estimate.FACT)),
+            **_evaluation(facts.get(published.EVALUATION_FACT)),
+            **report.status(facts.get(published.ESTIMATE_FACT)),
         },
         warnings=facts["warnings"],
     )
@@ -115,4 +103,4 @@ def _evaluation(fact: dict[str, Any] | None) -> dict[str, Any]:
     if fact is None:
         return {}
     counted = EvaluationData.model_validate(fact)
-    return {prepare_rows.EVALUATION: counted.model_dump(exclude_none=True)}
+    return {published.EVALUATION_FACT: counted.model_dump(exclude_none=True)}

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_trainer.checkpointing import manifest
+from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import architecture, base_files
+from finetune_trainer.models import architecture, backend_support, base_files
 from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.files import read_json
 from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.sources import Repository, Store, bytes_below, cache, open_store
-from finetune_trainer.training import backends
 from finetune_trainer.volume_layout import Layout
-
-KIND = "base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +55,13 @@ def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: 
     more bytes of them are going to be fetched.
     """
     name = job.model.source.removeprefix("hf://")
-    found = manifest.valid(layout.base, kind=KIND, key=job.revision)
+    found = manifest.valid(layout.base, kind=published.BASE, key=job.revision)
     if found is not None:
         manifest.sweep(layout.work, but=rows)
         # It stays at its commit, even if the branch moved on meanwhile.
         commit = found.facts["baseCommit"]
         log(f"base {name} is here already, at {commit[:12]}")
-        config = base_files.read_json(layout.base / base_files.CONFIG)
+        config = read_json(layout.base / base_files.CONFIG)
         return Begun(
             folder=layout.base,
             name=name,
@@ -85,7 +83,7 @@ def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: 
     scratch.mkdir(exist_ok=True)
     digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
     config = base_files.check_config(scratch, source=name)
-    backends.refuse_family(job.training.advanced.backend, config["model_type"], source=name)
+    backend_support.refuse_family(job.training.advanced.backend, config["model_type"], source=name)
     if job.training.lora.modules_to_save:
         architecture.require_apart(scratch, job.training.lora.modules_to_save, source=name)
     shards = base_files.weight_files(scratch, repository.files)
@@ -133,7 +131,7 @@ def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> 
     return manifest.publish(
         begun.folder,
         layout.base,
-        kind=KIND,
+        kind=published.BASE,
         key=job.revision,
         facts={"source": job.model.source, "baseCommit": begun.commit},
         known=digests,

@@ -16,8 +16,6 @@ from finetune_trainer.estimate.budget import Asked, Data, estimate
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.progress import log
 
-FACT = "estimate"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Bill:

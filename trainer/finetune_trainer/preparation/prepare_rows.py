@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.sources import Kind
-from finetune_trainer.checkpointing import manifest
+from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.data import (
     dataset,
     dataset_files,
@@ -29,15 +29,13 @@ from finetune_trainer.data.token_store import HELD_OUT, TRAIN
 from finetune_trainer.data.tokenize_rows import Tokeniser
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.preparation.prepare_base import Begun
-from finetune_trainer.preparation.prepare_estimate import FACT, Bill
+from finetune_trainer.preparation.prepare_estimate import Bill
 from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.files import fresh, write_json
 from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.sources.repository import OnBytes
 from finetune_trainer.volume_layout import Layout
 
-KIND = "dataset"
-TEMPLATE = "chat_template.jinja"
-EVALUATION = "evaluationDataset"
 """Fact of the manifest: where the evaluation's own rows are from, and what was counted of them."""
 REPORT_EVERY = 10_000
 
@@ -160,18 +158,18 @@ def publish(
     """Publish the tokenised rows."""
     rows, template = tokenised.rows, tokenised.template
     disk.require(layout.work, rows.bytes, "the tokenised dataset")
-    scratch = manifest.fresh(layout.scratch("dataset"))
+    scratch = fresh(layout.scratch("dataset"))
     rows.train.save(scratch / TRAIN)
     if rows.held_out.count:
         rows.held_out.save(scratch / HELD_OUT)
-    manifest.write_json(scratch / reference_sample.FILE, rows.sample)
+    write_json(scratch / reference_sample.FILE, rows.sample)
     if template.shipped and template.text is not None:
-        (scratch / TEMPLATE).write_text(template.text, encoding="utf-8")
+        (scratch / published.CHAT_TEMPLATE).write_text(template.text, encoding="utf-8")
     counts, plan = rows.counts, rows.plan
     return manifest.publish(
         scratch,
         layout.dataset,
-        kind=KIND,
+        kind=published.DATASET,
         key=job.revision,
         facts={
             "source": job.dataset.source,
@@ -193,8 +191,8 @@ def publish(
             "medianLength": counts.median_length,
             "p95Length": counts.p95_length,
             "longestRow": counts.longest,
-            EVALUATION: _evaluation(sources.evaluation, tokenised),
-            FACT: bill.facts,
+            published.EVALUATION_FACT: _evaluation(sources.evaluation, tokenised),
+            published.ESTIMATE_FACT: bill.facts,
             "warnings": [*_warnings(job, base, tokenised), *bill.warnings],
         },
     )

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from finetune_trainer.errors import is_full_volume
 from finetune_trainer.reporting import model_card, plot
 from finetune_trainer.reporting.model_card import Story
+from finetune_trainer.runtime.volume_errors import is_full_volume
 
 
 def write(folder: Path, story: Story) -> list[str]:

@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.checkpointing.manifest import write_json
 from finetune_trainer.errors import Stopped, TrainerError
+from finetune_trainer.runtime.files import write_json
 
 KILLED = "killed"
 """How an attempt ended that did not say how: out of host memory, or its node went away."""

@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from io import TextIOWrapper
 
-from finetune_trainer.errors import Transient, volume_errors_named
+from finetune_trainer.errors import Transient
 from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.volume_errors import volume_errors_named
 from finetune_trainer.volume_layout import Layout
 
 WAIT_SECONDS = 600.0

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from finetune_api.v1alpha1.sources import Kind
-from finetune_trainer.checkpointing.manifest import sha256_of
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
+from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,

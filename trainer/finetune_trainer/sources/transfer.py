@@ -13,9 +13,10 @@ from pathlib import Path
 
 import httpx
 
-from finetune_trainer.checkpointing.manifest import sha256_of
-from finetune_trainer.errors import InvalidSpec, Transient, is_full_volume
+from finetune_trainer.errors import InvalidSpec, Transient
+from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.volume_errors import is_full_volume
 from finetune_trainer.sources.repository import RemoteFile
 from finetune_trainer.volume_layout import unfinished
 

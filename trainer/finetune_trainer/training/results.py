@@ -7,9 +7,8 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_trainer.checkpointing import manifest
+from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.evaluation import reference
-from finetune_trainer.preparation import prepare_rows
 from finetune_trainer.reporting import describe
 from finetune_trainer.reporting.model_card import Story
 from finetune_trainer.runtime import device
@@ -19,8 +18,6 @@ from finetune_trainer.training.early_stopping import Evaluation, Evaluations
 from finetune_trainer.training.loss_history import Curves
 from finetune_trainer.training.oom_fallback import Rung
 from finetune_trainer.volume_layout import Layout
-
-KIND = "adapter"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +60,7 @@ class Finished:
 def publish(finished: Finished) -> manifest.Manifest:
     """Complete the adapter's folder and publish it."""
     trained, layout = finished.trained, finished.layout
-    template = layout.dataset / prepare_rows.TEMPLATE
+    template = layout.dataset / published.CHAT_TEMPLATE
     scratch = layout.scratch("adapter")
     if template.is_file():
         shutil.copyfile(template, scratch / template.name)
@@ -79,11 +76,11 @@ def publish(finished: Finished) -> manifest.Manifest:
         peak=device.memory_peak(),
     )
     facts["warnings"] = [*facts["warnings"], *describe.write(scratch, story)]
-    published = manifest.publish(
-        scratch, layout.adapter, kind=KIND, key=finished.job.revision, facts=facts
+    adapter = manifest.publish(
+        scratch, layout.adapter, kind=published.ADAPTER, key=finished.job.revision, facts=facts
     )
     manifest.sweep(layout.work)
-    return published
+    return adapter
 
 
 def _facts(finished: Finished) -> dict[str, Any]:

@@ -11,28 +11,22 @@ from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_trainer.checkpointing import checkpoints, manifest
+from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
-from finetune_trainer.errors import (
-    CudaOutOfMemory,
-    LossDiverged,
-    ResumeRefused,
-    Stopped,
-    Transient,
-    volume_errors_named,
-)
-from finetune_trainer.preparation import prepare, prepare_estimate
+from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, ResumeRefused, Stopped, Transient
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.disk import human
+from finetune_trainer.runtime.files import fresh
 from finetune_trainer.runtime.gpu_usage import Usage, ending
 from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.runtime.volume_errors import volume_errors_named
 from finetune_trainer.training import backends, results
 from finetune_trainer.training.early_stopping import Evaluations
 from finetune_trainer.training.loss_history import Curves
 from finetune_trainer.training.monitor import Cadence, Monitor
 from finetune_trainer.training.oom_fallback import Ladder, Rung
-from finetune_trainer.training.results import KIND, Finished
+from finetune_trainer.training.results import Finished
 from finetune_trainer.volume_layout import Layout
 
 DEFAULT_MICRO_BATCH = 2
@@ -53,11 +47,11 @@ def run(
     begun: the age of this process, in seconds, from which on its GPU is counted.
     """
     with volume_errors_named(layout.work, "training"):
-        found = manifest.valid(layout.adapter, kind=KIND, key=job.revision)
+        found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.revision)
         if found is not None:
             progress.ratio(1.0)
             return results.result(found, layout, "trained already")
-        staged = prepare.staged(layout, job, hashes=False)
+        staged = published.prepared(layout, job, hashes=False)
         if staged is None:
             raise ResumeRefused(
                 "the volume holds no intact base and dataset of this revision: run the stage "
@@ -130,7 +124,7 @@ class _Run:
             )
         recipe = self.job.training
         written = recipe.advanced.micro_batch_size
-        picked = (self.data.facts.get(prepare_estimate.FACT) or {}).get("microBatch")
+        picked = (self.data.facts.get(published.ESTIMATE_FACT) or {}).get("microBatch")
         # Without an estimate the family is not known; the smallest batches are the safe ones.
         cautious = math.gcd(DEFAULT_MICRO_BATCH, recipe.effective_batch_size)
         return Rung(micro_batch=written or picked or cautious)
@@ -167,7 +161,7 @@ class _Run:
             ) from None
 
     def _estimated(self) -> str:
-        found = self.data.facts.get(prepare_estimate.FACT)
+        found = self.data.facts.get(published.ESTIMATE_FACT)
         return f"; {human(found['trainingBytes'])} were estimated" if found else ""
 
     def _attempt(self, rung: Rung) -> backends.Trained:
@@ -205,7 +199,7 @@ class _Run:
                 self.layout.checkpoints, step, key=self.key
             ),
         )
-        scratch = manifest.fresh(self.layout.scratch("adapter"))
+        scratch = fresh(self.layout.scratch("adapter"))
         try:
             return self.backend.train(order, monitor, scratch)
         finally:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.status import Attempt
 from finetune_operator.manifests import serving
-from finetune_operator.objects import naming
+from finetune_operator.objects import deployments, naming
 from finetune_operator.reconcile import diagnosis
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, ServingState, blocked
 from finetune_operator.reconcile.serving import gpu_handover, readiness
@@ -33,7 +33,7 @@ def state(
     whether it has lent its GPU.
     """
     status = deployment.get("status", {}) if deployment else {}
-    available = reachable and readiness.answering(deployment) > 0
+    available = reachable and deployments.answering(deployment) > 0
     reason, message = "NotAvailable", f"build {build} does not answer"
     if available:
         reason, message = "Available", f"build {build} answers at {serving.endpoint(job)}"
@@ -83,7 +83,9 @@ def starting(
     deployment: the build's own; restarting: whether it has answered before, at the endpoint.
     """
     pods = readiness.pods_of(seen.pods, chosen.build)
-    no_pod = readiness.replica_failure(deployment) if deployment is not None and not pods else None
+    no_pod = (
+        deployments.replica_failure(deployment) if deployment is not None and not pods else None
+    )
     if restarting and deployment is not None:
         seconds = int(deployment["spec"]["progressDeadlineSeconds"])
         if readiness.down_seconds(seen.job, deployment, pods, now) > seconds:

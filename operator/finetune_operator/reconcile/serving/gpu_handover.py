@@ -13,9 +13,9 @@ would have brought another one.
 from datetime import datetime
 
 from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import is_over, pods_of
 from finetune_operator.reconcile.conditions import Position, latest_attempts, wanted_stages
 from finetune_operator.reconcile.serving import readiness
-from finetune_operator.reconcile.stages import outcome
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import Object, Observed
@@ -72,7 +72,7 @@ def _train_jobs(seen: Observed, chosen: Chosen) -> list[Object]:
         if naming.owned_by(seen.job, job)
         and naming.label(job, naming.STAGE) == "train"
         and naming.label(job, naming.REVISION) == chosen.revision
-        and not outcome.is_over(job)
+        and not is_over(job)
         and "deletionTimestamp" not in job["metadata"]
     ]
 
@@ -86,5 +86,5 @@ def _starved(seen: Observed, chosen: Chosen) -> bool:
     return any(
         readiness.gpu_wanted_since(pod) is not None
         for job in _train_jobs(seen, chosen)
-        for pod in outcome.pods_of(job, seen.pods)
+        for pod in pods_of(job, seen.pods)
     )

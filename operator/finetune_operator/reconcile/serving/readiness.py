@@ -13,8 +13,9 @@ from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import Result
 from finetune_operator.manifests.pod import GPU
 from finetune_operator.objects import naming
+from finetune_operator.objects.deployments import observed
+from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import has_a_node, refused_by_nodes, scheduled_since
-from finetune_operator.reconcile.stages import outcome
 from finetune_operator.types import Object
 
 VERIFICATION_FAILED = "VerificationFailed"
@@ -32,25 +33,6 @@ class Failure:
     message: str
 
 
-def answering(deployment: Object | None) -> int:
-    """Return how many pods of a Deployment's newest template are ready, 0 while that is not known.
-
-    Ready is a pod whose model was verified: its containers' readiness says so.
-    """
-    if deployment is None or "deletionTimestamp" in deployment["metadata"]:
-        return 0
-    if not observed(deployment):
-        return 0
-    status = deployment.get("status", {})
-    return min(int(status.get(f"{which}Replicas", 0)) for which in ("updated", "available"))
-
-
-def observed(deployment: Object) -> bool:
-    """Tell whether a Deployment's status is about its present spec."""
-    generation = int(deployment["metadata"]["generation"])
-    return int(deployment.get("status", {}).get("observedGeneration", 0)) >= generation
-
-
 def pods_of(pods: Iterable[Object], build: str, attempt: int | None = None) -> list[Object]:
     """Return the serving pods of a build that are not being deleted, those of an attempt only."""
     return [
@@ -60,7 +42,7 @@ def pods_of(pods: Iterable[Object], build: str, attempt: int | None = None) -> l
         and naming.label(pod, naming.STAGE) == "serve"
         and attempt in (None, int(naming.label(pod, naming.ATTEMPT) or 0))
         and "deletionTimestamp" not in pod["metadata"]
-        and not outcome.pod_has_ended(pod)
+        and not pod_has_ended(pod)
     ]
 
 
@@ -68,15 +50,6 @@ def gpu_wanted_since(pod: Object) -> datetime | None:
     """Return since when the scheduler finds no GPU for a pod, None where that is not so."""
     if f"Insufficient {GPU}" in (refused_by_nodes(pod) or ""):
         return scheduled_since(pod)
-    return None
-
-
-def replica_failure(deployment: Object) -> Object | None:
-    """Return a Deployment's condition that a pod of it was refused, None where none was."""
-    for condition in deployment.get("status", {}).get("conditions", ()):
-        is_failure = (condition["type"], condition["status"]) == ("ReplicaFailure", "True")
-        if is_failure and condition.get("reason") == "FailedCreate" and observed(deployment):
-            return dict(condition)
     return None
 
 

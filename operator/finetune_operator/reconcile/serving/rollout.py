@@ -9,8 +9,9 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.status import Attempt
 from finetune_operator.manifests import serving
+from finetune_operator.objects import deployments
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, suspended
-from finetune_operator.reconcile.serving import endpoint, evaluation_gate, gating, readiness
+from finetune_operator.reconcile.serving import endpoint, evaluation_gate, readiness
 from finetune_operator.reconcile.serving.state import Served
 from finetune_operator.types import Action, Object
 
@@ -51,7 +52,7 @@ class Rollout:
                 reason=endpoint.SCALED_TO_ZERO,
                 message="serving is stopped by serving.replicas: 0",
             )
-        ready = readiness.answering(deployment)
+        ready = deployments.answering(deployment)
         if ready and there.service is not None and there.build == build:
             text = f"serving at {serving.endpoint(self.job)}"
             if ready < there.replicas():
@@ -83,11 +84,13 @@ class Rollout:
         is selected before it was ever ready: until then a pause stops it, as it does any stage.
         """
         if self.there.build == self.chosen.build:
-            loading = self._attempt().outcome == "Starting" and not readiness.answering(deployment)
+            loading = self._attempt().outcome == "Starting" and not deployments.answering(
+                deployment
+            )
             return suspended() if self.spec.suspend and loading and self.there.replicas() else None
         if self.spec.suspend:
             return suspended()
-        gate = gating.gate(self.job, self.chosen, self.ledger, self.there.build)
+        gate = evaluation_gate.gate(self.job, self.chosen, self.ledger, self.there.build)
         if gate.outcome == "Failed" and self.spec.evaluation.on_regression == "Stall":
             return Position(state="stalled", reason=evaluation_gate.REASON, message=gate.message)
         return None
@@ -110,7 +113,7 @@ class Rollout:
             attempt=number,
             outcome="Starting",
             retry_key=key,
-            base=gating.base_of(self.chosen),
+            base=evaluation_gate.base_of(self.chosen),
         )
 
     def _judged(self, deployment: Object | None) -> Attempt:
@@ -129,7 +132,7 @@ class Rollout:
         """
         if self.there.service is None and self.there.build in (None, self.chosen.build):
             return True
-        ready = readiness.answering(deployment)
+        ready = deployments.answering(deployment)
         pods = readiness.pods_of(self.seen.pods, self.chosen.build)
         waiting = sum(readiness.gpu_wanted_since(pod) is not None for pod in pods)
         return ready > 0 and self.there.replicas() <= ready + waiting

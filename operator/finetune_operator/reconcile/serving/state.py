@@ -4,7 +4,7 @@ from datetime import datetime
 
 from finetune_api.v1alpha1.status import Attempt
 from finetune_operator.manifests import serving, vllm
-from finetune_operator.objects import naming
+from finetune_operator.objects import deployments, naming
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import Chosen
@@ -69,7 +69,7 @@ class Served:
             or naming.label(deployment, naming.ATTEMPT) != str(attempt.attempt)
         ):
             return attempt
-        if readiness.answering(deployment) and selectable:
+        if deployments.answering(deployment) and selectable:
             return attempt.model_copy(update={"outcome": "Completed"})
         pods = readiness.pods_of(self.seen.pods, build, attempt.attempt)
         if found := readiness.failure(deployment, pods, now):

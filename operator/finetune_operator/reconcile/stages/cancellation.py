@@ -5,8 +5,8 @@ from typing import Any
 
 from finetune_api.v1alpha1.status import Attempt
 from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import is_over
 from finetune_operator.objects.naming import Stage
-from finetune_operator.reconcile.stages import outcome
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import Action, Delete, Object
@@ -34,7 +34,7 @@ class Stopping:
         """
         for job in self.jobs:
             revision, build = naming.label(job, naming.REVISION), naming.label(job, naming.BUILD)
-            if revision is None or outcome.is_over(job):
+            if revision is None or is_over(job):
                 continue
             wanted = (
                 revision == self.chosen.revision

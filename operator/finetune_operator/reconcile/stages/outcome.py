@@ -12,6 +12,7 @@ from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import Result
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import _is, pods_of
 from finetune_operator.types import Object
 
 OUT_OF_MEMORY = "OutOfMemory"
@@ -57,16 +58,6 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
     return None
 
 
-def is_over(job: Object) -> bool:
-    """Tell whether a Job has ended, well or not."""
-    return _is(job, "Complete") or _is(job, "Failed")
-
-
-def pod_has_ended(pod: Object) -> bool:
-    """Tell whether a pod has ended, well or not, and holds nothing any more."""
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-
-
 def out_of_memory(job: Object, pods: Iterable[Object]) -> bool:
     """Tell whether a pod of a Job was killed because it used more memory than its limit."""
     return any(
@@ -85,25 +76,9 @@ def killed_for_memory(job: Object) -> str:
     )
 
 
-def pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:
-    """Return the pods that a Job controls, oldest first.
-
-    Its name would not do: one that an earlier Job of the name left behind is nobody's.
-    """
-    own = [pod for pod in pods if naming.owned_by(job, pod)]
-    return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-
-
 def _cut_short(result: Result) -> bool:
     steps = (result.global_step, result.max_steps)
     return None not in steps and steps[0] < steps[1]  # type: ignore[operator]
-
-
-def _is(job: Object, condition: str) -> bool:
-    return any(
-        found["type"] == condition and found["status"] == "True"
-        for found in job.get("status", {}).get("conditions", ())
-    )
 
 
 def _last_end(job: Object, pods: Iterable[Object]) -> Mapping[str, Any]:

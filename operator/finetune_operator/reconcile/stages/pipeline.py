@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.status import Attempt
-from finetune_operator.manifests import jobs, volume
+from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import is_over, pods_of
 from finetune_operator.objects.naming import Stage
 from finetune_operator.objects.pods import runs
-from finetune_operator.reconcile import diagnosis
+from finetune_operator.reconcile import diagnosis, storage
 from finetune_operator.reconcile.conditions import (
     POLL_SECONDS,
     Position,
@@ -53,7 +54,7 @@ class Stages:
         self.jobs = {
             job["metadata"]["name"]: job for job in seen.jobs if naming.owned_by(self.job, job)
         }
-        self.volume = volume.present(self.job, chosen.revision, seen.volumes)
+        self.volume = storage.present(self.job, chosen.revision, seen.volumes)
         self.stopping = Stopping(self.jobs.values(), chosen, self.wanted, ledger)
         self.starts: list[Action] = []
         self.warnings: list[str] = []
@@ -86,7 +87,7 @@ class Stages:
         if not held and all(self._completed(stage) for stage in self.wanted):
             return self._model_lost() if self.volume is None else None
         for job in self.jobs.values():
-            if not outcome.is_over(job):
+            if not is_over(job):
                 self.stopping.stop(job)
         if held:
             return Position(
@@ -144,7 +145,7 @@ class Stages:
         elif attempt is not None and attempt.outcome in UNDER_WAY:
             job = self.jobs.get(self._name(stage, attempt.attempt))
             # One that ended tells its end even while it is being deleted.
-            if job is not None and outcome.is_over(job):
+            if job is not None and is_over(job):
                 return self._ended(stage, attempt, job)
             if job is not None and "deletionTimestamp" not in job["metadata"]:
                 return self._follow(stage, attempt, job)
@@ -159,7 +160,7 @@ class Stages:
     def _follow(self, stage: Stage, attempt: Attempt, job: Object) -> Position | None:
         """Return where a Job stands that has not ended, and whether it may go on."""
         attempt = self._record(restarts.counted(attempt, job, self.seen.pods))
-        own = outcome.pods_of(job, self.seen.pods)
+        own = pods_of(job, self.seen.pods)
         if self.spec.suspend:
             self.stopping.stop(job)
             return suspended()
@@ -181,7 +182,7 @@ class Stages:
             self.stopping.stop(job)
             return self._at(stage)
         if self.volume is None:
-            self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
+            self.starts += storage.ensure(self.job, self.chosen, self.seen.volumes)
         return self._under_way(stage, attempt, job)
 
     def _ended(self, stage: Stage, attempt: Attempt, job: Object) -> Position | None:
@@ -242,7 +243,7 @@ class Stages:
         self.events.append(Event(type="Warning", reason=reason, message=message))
 
     def _under_way(self, stage: Stage, attempt: Attempt, job: Object) -> Position:
-        own = outcome.pods_of(job, self.seen.pods)
+        own = pods_of(job, self.seen.pods)
         has_run = bool(attempt.has_run) or diagnosis.started(job, own)
         gave_up = diagnosis.given_up(
             job, self.seen.events, before=attempt.reason == diagnosis.GIVEN_UP
@@ -271,16 +272,16 @@ class Stages:
         if obstacle is not None:
             reason, what = obstacle
             if want_their_volume(self.seen, self.chosen):
-                self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
+                self.starts += storage.ensure(self.job, self.chosen, self.seen.volumes)
             return _active(reason, f"waiting for {what} before the {stage} stage starts")
-        if (misfit := volume.misfit(self.job, self.chosen, self.seen.volumes)) is not None:
+        if (misfit := storage.misfit(self.job, self.chosen, self.seen.volumes)) is not None:
             self.stopping.actions.append(Delete(object=misfit, propagation="Background"))
             return _active("WaitingForVolume", f"making volume {self._claim} anew, as it is asked")
         new = attempts.following(self.seen, self.chosen, self.ledger, stage, attempt)
         if restarts.capped(new) > self.spec.run_policy.max_restarts:
             return self._too_many(stage, new)
         self._record(new)
-        self.starts += volume.ensure(self.job, self.chosen, self.seen.volumes)
+        self.starts += storage.ensure(self.job, self.chosen, self.seen.volumes)
         self.starts.append(attempts.creation(self.seen, self.chosen, self.ledger, stage, new))
         return _active(IN_PROGRESS[stage], DOING[stage])
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import is_over, pod_has_ended
 from finetune_operator.objects.naming import Stage
 from finetune_operator.objects.pods import has_a_node
-from finetune_operator.reconcile.stages import outcome
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import LISTS, Object, Observed
 
@@ -31,7 +31,7 @@ def _obstacles(seen: Observed, chosen: Chosen, stage: Stage) -> Iterator[tuple[s
         if _competes(pod, chosen, stage) and not stranded:
             yield "WaitingForPod", f"pod {pod['metadata']['name']} to end"
     for job in seen.jobs:
-        if _competes(job, chosen, stage) and not outcome.is_over(job):
+        if _competes(job, chosen, stage) and not is_over(job):
             yield "WaitingForPod", f"Job {job['metadata']['name']} to end"
     claim = naming.revision_name(seen.job["metadata"]["name"], chosen.revision)
     for volume in seen.volumes:
@@ -58,7 +58,7 @@ def want_their_volume(seen: Observed, chosen: Chosen) -> bool:
     stages: list[Any] = [naming.label(pod, naming.STAGE) for pod in orphans]
     others = (
         *(pod for pod in _unended(seen) if pod not in orphans),
-        *(job for job in seen.jobs if not outcome.is_over(job)),
+        *(job for job in seen.jobs if not is_over(job)),
     )
     return bool(orphans) and not any(
         _competes(other, chosen, stage) for other in others for stage in stages
@@ -67,7 +67,7 @@ def want_their_volume(seen: Observed, chosen: Chosen) -> bool:
 
 def _unended(seen: Observed) -> Iterator[Object]:
     for pod in seen.pods:
-        if not outcome.pod_has_ended(pod):
+        if not pod_has_ended(pod):
             yield pod
 
 

@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.status import TrainingProgress
+from finetune_api.v1alpha1.status import StagingProgress, TrainingProgress
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import pods_of
 from finetune_operator.objects.pods import runs
-from finetune_operator.reconcile.stages import outcome, restarts
+from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.types import Object, Observed, Progress
 
@@ -75,7 +76,7 @@ def _measured(seen: Observed, revision: str) -> dict[str, Any]:
 
 def _reported(job: Object, seen: Observed) -> dict[str, Any]:
     """Return what the newest pod of a train Job left in its termination message."""
-    for pod in outcome.pods_of(job, seen.pods)[-1:]:
+    for pod in pods_of(job, seen.pods)[-1:]:
         for container in pod.get("status", {}).get("containerStatuses", ()):
             end = container.get("state", {}).get("terminated")
             if container["name"] != CONTAINER or end is None:
@@ -112,3 +113,28 @@ def _whole(value: float | None) -> int | None:
 
 def _text(value: float | None, *, digits: int = 4) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
+
+
+def staging_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, Any]:
+    """Return the progress of staging ``revision``; nothing once it is over.
+
+    What is not known now stays as it was known before.
+    """
+    attempt = ledger.attempt(revision, "stage")
+    if attempt is None or attempt.outcome not in ("Starting", "Running"):
+        return {}
+    before: dict[str, Any] = {}
+    if seen.job.get("status", {}).get("revision") == revision:
+        before = dict(seen.job["status"].get("staging", {}))
+    progress = seen.progress
+    running = runs(seen.pods, "stage", revision)
+    if progress is None or progress.downloaded_bytes is None or not running:
+        return before
+    done, total, eta = progress.downloaded_bytes, progress.total_bytes, progress.eta_seconds
+    now = StagingProgress(
+        downloaded_bytes=done,
+        total_bytes=total,
+        progress_percent=min(100, 100 * done // total) if total else None,
+        eta_seconds=None if eta is None or not math.isfinite(eta) else round(eta),
+    )
+    return now.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune_api.v1alpha1.status import Attempt
-from finetune_operator.reconcile.stages import outcome
+from finetune_operator.objects.jobs import pod_has_ended, pods_of
 from finetune_operator.types import Object
 
 JOB_DELETED = "JobDeleted"
@@ -30,13 +30,13 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
         return _more(attempt, "preemptions").model_copy(update={"pod": None})
     known: Object | None = None
     fresh: list[Object] = []
-    for pod in outcome.pods_of(job, pods):
+    for pod in pods_of(job, pods):
         created = str(pod["metadata"]["creationTimestamp"])
         if pod["metadata"]["uid"] == attempt.pod:
             known, fresh = pod, []
         elif created > (attempt.pod_created or "") and (
             # One that is on its way out was never this look's newest.
-            "deletionTimestamp" not in pod["metadata"] or outcome.pod_has_ended(pod)
+            "deletionTimestamp" not in pod["metadata"] or pod_has_ended(pod)
         ):
             fresh.append(pod)
     if not fresh:

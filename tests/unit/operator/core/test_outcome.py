@@ -7,6 +7,7 @@ from tests.unit.operator.core.cluster import Thing
 from tests.unit.operator.core.workload import message
 
 from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import is_over
 from finetune_operator.reconcile.stages import outcome
 
 
@@ -113,7 +114,7 @@ def kind_of(ended: outcome.Outcome | None) -> tuple[str, str] | None:
 def test_the_end_of_a_job(given: Thing, pods: list[Thing], expected: Any) -> None:
     ended = outcome.of(given, pods)
     assert kind_of(ended) == expected
-    assert outcome.is_over(given) == (expected is not None)
+    assert is_over(given) == (expected is not None)
 
 
 def test_a_failure_without_a_trace_names_the_jobs_reason() -> None:

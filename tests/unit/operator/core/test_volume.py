@@ -4,6 +4,7 @@ import pytest
 from tests.unit.operator.core.cluster import CONFIG, SPEC, Cluster, Thing, merge
 
 from finetune_operator.manifests import volume
+from finetune_operator.reconcile import storage
 from finetune_operator.revisions.target import choose
 from finetune_operator.types import Apply, Create
 
@@ -17,7 +18,7 @@ def ensured(size: str, present: str | None, storage_class: str | None = None) ->
     if present is not None:
         volumes = [volume.render(job, chosen)]
         merge(volumes[0], {"spec": {"resources": {"requests": {"storage": present}}}})
-    actions = volume.ensure(job, chosen, volumes)
+    actions = storage.ensure(job, chosen, volumes)
     for action in actions:
         if isinstance(action, Apply):
             assert "storageClassName" not in action.object["spec"]

@@ -11,8 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_trainer import SFTTrainer
 
-from finetune_trainer.checkpointing.manifest import fresh
 from finetune_trainer.data.chat_rendering import IGNORED
+from finetune_trainer.runtime.files import fresh
 from finetune_trainer.training.backends import Order, library_arguments
 from finetune_trainer.training.monitor import Monitor, StepEnd
 

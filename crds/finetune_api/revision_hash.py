@@ -1,0 +1,40 @@
+"""Digests that name a revision and a build."""
+
+import hashlib
+import json
+from typing import Any
+
+from finetune_api.base import Values
+from finetune_api.markers import ApiModel, Edit, extra_of
+
+
+def digest(value: Any) -> str:
+    """Return the first 8 hex digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _part(model: ApiModel, edit: Edit) -> Values:
+    """Return the fields of one edit class, in their groups; nulls and empty groups left out.
+
+    Only what is set: a field that an upgrade added is no part of a revision that was resolved
+    before it.
+    """
+    part: Values = {}
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name not in model.model_fields_set or value is None:
+            continue
+        alias = info.alias or name
+        if isinstance(value, ApiModel) and not value.atomic:
+            if inner := _part(value, edit):
+                part[alias] = inner
+        elif extra_of(info).edit is edit:
+            part[alias] = _plain(value)
+    return part
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ApiModel):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    return [_plain(item) for item in value] if isinstance(value, list) else value

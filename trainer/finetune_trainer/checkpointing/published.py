@@ -1,0 +1,31 @@
+"""The folders that one stage publishes for the next: their kinds, and the names of their facts.
+
+A kind is written into a folder's manifest, so that one folder is never taken for another.
+"""
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.volume_layout import Layout
+
+BASE = "base"
+DATASET = "dataset"
+ADAPTER = "adapter"
+
+CHAT_TEMPLATE = "chat_template.jinja"
+"""A file of the dataset's folder, where the training renders rows with another than the base's."""
+
+EVALUATION_FACT = "evaluationDataset"
+ESTIMATE_FACT = "estimate"
+"""Facts in the dataset's manifest."""
+
+
+def prepared(
+    layout: Layout, job: JobConfig, *, hashes: bool
+) -> tuple[manifest.Manifest, manifest.Manifest] | None:
+    """Return the manifests of base and dataset if both are there and whole.
+
+    Without ``hashes`` only names and sizes of the base's files are compared.
+    """
+    base = manifest.valid(layout.base, kind=BASE, key=job.revision, hashes=hashes)
+    dataset = manifest.valid(layout.dataset, kind=DATASET, key=job.revision)
+    return None if base is None or dataset is None else (base, dataset)
