@@ -1,10 +1,8 @@
-"""The operator's configuration: the file that the chart renders, read once at start."""
+"""The operator's configuration, as the chart renders it."""
 
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, field_validator
 
 from finetune_api.base import CamelModel
@@ -116,8 +114,3 @@ class OperatorConfig(CamelModel):
     serving: ServingConfig = ServingConfig()
     defaults: dict[str, Any] = Field(default_factory=dict)
     log_level: str = "info"
-
-    @classmethod
-    def load(cls, path: Path) -> "OperatorConfig":
-        """Read the file. Raises OSError, yaml.YAMLError or pydantic.ValidationError."""
-        return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

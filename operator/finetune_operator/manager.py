@@ -43,7 +43,7 @@ class ConfigurationError(Exception):
 def configuration(path: Path) -> OperatorConfig:
     """Read and check the configuration. Raises ConfigurationError."""
     try:
-        config = OperatorConfig.load(path)
+        config = OperatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         effective_defaults(config.defaults)
     except OSError as error:
         raise ConfigurationError(f"--config {path}: {error.strerror}") from error

@@ -9,9 +9,9 @@ from tests.trainer.workshop import Workshop
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting import model_card
+from finetune_trainer.reporting.loss_history import Curves
 from finetune_trainer.reporting.model_card import Story
 from finetune_trainer.runtime.progress import duration
-from finetune_trainer.training.loss_history import Curves
 
 
 def test_a_hub_can_read_the_card(done: Workshop) -> None:

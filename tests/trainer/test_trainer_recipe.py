@@ -25,9 +25,8 @@ from finetune_api.markers import Edit
 from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.estimate import cards
+from finetune_trainer.runtime import cards, progress
 from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime import progress
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import Order, library_arguments, trl
 from finetune_trainer.training.backends.sft import is_out_of_memory

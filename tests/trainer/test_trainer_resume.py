@@ -19,9 +19,9 @@ from tests.trainer.workshop import Running, Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import Stopped
+from finetune_trainer.reporting.loss_history import Curves, Points
 from finetune_trainer.training import backends
 from finetune_trainer.training.backends import sft, trl
-from finetune_trainer.training.loss_history import Curves, Points
 
 STEPS = 18
 # Dropout draws random numbers, epochs of 7 steps end in the middle of the run, an evaluation falls

@@ -13,12 +13,12 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.faults import HeldWhileLoading, KilledAfterCheckpoint
 
 from finetune_trainer.errors import Stopped
+from finetune_trainer.reporting.loss_history import Curves
 from finetune_trainer.runtime import signals
 from finetune_trainer.runtime.gpu_usage import Usage
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.training.early_stopping import Evaluations
-from finetune_trainer.training.loss_history import Curves
 from finetune_trainer.training.monitor import Cadence, Monitor
 
 

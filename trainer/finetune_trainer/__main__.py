@@ -19,10 +19,9 @@ from pydantic import ValidationError
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
-from finetune_trainer.estimate import cards
 from finetune_trainer.estimate.budget import Asked
 from finetune_trainer.estimate.serving import Wanted
-from finetune_trainer.runtime import lock, threads
+from finetune_trainer.runtime import cards, lock, threads
 from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume_layout import Layout

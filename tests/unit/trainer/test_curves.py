@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.image import imread
 
 from finetune_trainer.reporting import plot
-from finetune_trainer.training.loss_history import Curves
+from finetune_trainer.reporting.loss_history import Curves
 
 
 def falling(steps: int) -> Curves:

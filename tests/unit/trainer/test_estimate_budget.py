@@ -12,11 +12,12 @@ from tests.unit.trainer import shapes
 
 from finetune_api.v1alpha1.training import AdvancedTraining, Lora, Training
 from finetune_trainer.__main__ import main
-from finetune_trainer.estimate import budget, cards, memory, serving, shape, verdict
+from finetune_trainer.estimate import budget, memory, serving, shape, verdict
 from finetune_trainer.estimate.backends import STACKS
 from finetune_trainer.estimate.budget import Asked, Data, Estimate
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.serving import Wanted
+from finetune_trainer.runtime import cards
 
 A10G = cards.CARDS["NVIDIA-A10G"]
 

@@ -7,11 +7,12 @@ import pytest
 from tests.unit.trainer import shapes
 
 from finetune_api.v1alpha1.training import AdvancedTraining, Lora, Training
-from finetune_trainer.estimate import budget, cards, memory
+from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import STACKS
 from finetune_trainer.estimate.budget import Asked, Data
 from finetune_trainer.estimate.memory import Stack
 from finetune_trainer.estimate.shape import Shape, read
+from finetune_trainer.runtime import cards
 
 GB = 1e9
 TOLERANCE = 0.10

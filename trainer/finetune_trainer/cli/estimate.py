@@ -16,10 +16,11 @@ from finetune_trainer.cli import job_file
 from finetune_trainer.cli.job_file import SpecFile
 from finetune_trainer.data import packing
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.estimate import cards, report, shape, verdict
+from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Asked, Data, estimate
 from finetune_trainer.estimate.serving import Wanted
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
+from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
 
 CHART_CARD = "NVIDIA-A10G"

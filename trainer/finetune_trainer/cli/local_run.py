@@ -24,9 +24,9 @@ from finetune_trainer.cli import job_file
 from finetune_trainer.cli.job_file import SpecFile
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import Asked
-from finetune_trainer.estimate.cards import Card, find
 from finetune_trainer.estimate.serving import Wanted
 from finetune_trainer.runtime import lock
+from finetune_trainer.runtime.cards import Card, find
 from finetune_trainer.runtime.files import write_json
 from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.signals import StopRequest

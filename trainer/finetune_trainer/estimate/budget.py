@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate import memory
 from finetune_trainer.estimate.backends import EFFICIENCY, STACKS
-from finetune_trainer.estimate.cards import Card
 from finetune_trainer.estimate.memory import GIB, Memory
 from finetune_trainer.estimate.serving import ServingMemory, Wanted, serving
 from finetune_trainer.estimate.shape import Shape
+from finetune_trainer.runtime.cards import Card
 
 USABLE = 0.9
 """Share of the card that a micro-batch may be chosen to fill: the estimate has an error."""

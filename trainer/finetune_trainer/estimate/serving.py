@@ -6,9 +6,9 @@ of the card. That is found out here, before anything is trained.
 
 from dataclasses import dataclass
 
-from finetune_trainer.estimate.cards import Card
 from finetune_trainer.estimate.memory import CONTEXT
 from finetune_trainer.estimate.shape import Shape
+from finetune_trainer.runtime.cards import Card
 
 MERGED_BYTES = 2
 """Bytes a merged weight: float16 and bfloat16 alike."""

@@ -13,9 +13,9 @@ from finetune_api.v1alpha1.training import AdvancedTraining, Training
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import STACKS
 from finetune_trainer.estimate.budget import Asked, Data, Estimate
-from finetune_trainer.estimate.cards import Card, next_larger
 from finetune_trainer.estimate.serving import Wanted, longest_that_fits
 from finetune_trainer.estimate.shape import Shape
+from finetune_trainer.runtime.cards import Card, next_larger
 
 MOST_FIELDS = 3
 SHORTEST = 512

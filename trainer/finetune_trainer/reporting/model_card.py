@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_trainer.reporting.loss_history import Curves
 from finetune_trainer.runtime.progress import duration
-from finetune_trainer.training.loss_history import Curves
 
 FILE = "README.md"
 GIB = 2**30

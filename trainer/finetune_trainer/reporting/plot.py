@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from finetune_trainer.training.loss_history import Curves, Points
+from finetune_trainer.reporting.loss_history import Curves, Points
 
 FILE = "loss.png"
 SMOOTHING = 0.9

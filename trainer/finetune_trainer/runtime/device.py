@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec, Transient
-from finetune_trainer.estimate.cards import Card
+from finetune_trainer.runtime.cards import Card
 
 
 @dataclass(frozen=True, kw_only=True)

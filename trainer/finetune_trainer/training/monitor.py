@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
+from finetune_trainer.reporting.loss_history import Curves
 from finetune_trainer.runtime.gpu_usage import Usage
 from finetune_trainer.runtime.progress import Progress, duration, log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.training.early_stopping import Evaluations
-from finetune_trainer.training.loss_history import Curves
 
 RECORD_SECONDS = 5.0
 """GPU seconds that a kill may make the record forget."""

@@ -10,12 +10,12 @@ from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.evaluation import reference
 from finetune_trainer.reporting import describe
+from finetune_trainer.reporting.loss_history import Curves
 from finetune_trainer.reporting.model_card import Story
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.progress import log
 from finetune_trainer.training.backends import Trained
 from finetune_trainer.training.early_stopping import Evaluation, Evaluations
-from finetune_trainer.training.loss_history import Curves
 from finetune_trainer.training.oom_fallback import Rung
 from finetune_trainer.volume_layout import Layout
 

@@ -14,6 +14,7 @@ from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, ResumeRefused, Stopped, Transient
+from finetune_trainer.reporting.loss_history import Curves
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.disk import human
 from finetune_trainer.runtime.files import fresh
@@ -23,7 +24,6 @@ from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.runtime.volume_errors import volume_errors_named
 from finetune_trainer.training import backends, results
 from finetune_trainer.training.early_stopping import Evaluations
-from finetune_trainer.training.loss_history import Curves
 from finetune_trainer.training.monitor import Cadence, Monitor
 from finetune_trainer.training.oom_fallback import Ladder, Rung
 from finetune_trainer.training.results import Finished
@@ -112,8 +112,8 @@ class _Run:
             trained=trained,
             warnings=self.warnings,
         )
-        published = results.publish(finished)
-        return results.result(published, self.layout, finished.message)
+        adapter = results.publish(finished)
+        return results.result(adapter, self.layout, finished.message)
 
     def _first_rung(self) -> Rung:
         """Start where the last checkpoint was: a rung that did not fit once is not tried again."""
