@@ -21,7 +21,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.controlplane import TOKEN, ControlPlane
 
 FIRST_ADDRESS = IPv4Address("127.77.0.1")

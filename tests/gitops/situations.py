@@ -7,11 +7,12 @@ status is written by hand.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.unit.operator.core import gpus, steps, workload
-from tests.unit.operator.core.cluster import Cluster, copied
-from tests.unit.operator.core.test_plan_pending import PODS, event
-from tests.unit.operator.core.test_rollout_failures import candidate, mismatch
-from tests.unit.operator.core.test_rollout_gpus import serving
+from tests.fakes import controllers, scheduler
+from tests.fakes.apiserver import Cluster, copied
+from tests.unit.operator.reconcile import plan_steps
+from tests.unit.operator.reconcile.serving.test_gpu_handover import serving
+from tests.unit.operator.reconcile.serving.test_rollout_failures import candidate, mismatch
+from tests.unit.operator.reconcile.test_plan_pending import PODS, event
 
 Situation = Callable[[], Cluster]
 DAY = 86_400.0
@@ -52,7 +53,7 @@ def hold(cluster: Cluster) -> None:
     """Suspend the train Job as Kueue does, which takes its pods away."""
     job = train_job(cluster)
     job["spec"]["suspend"] = True
-    for pod in workload.pods_of(cluster, job):
+    for pod in controllers.pods_of(cluster, job):
         cluster.remove(pod)
 
 
@@ -73,8 +74,8 @@ def stuck(cause: str) -> Callable[[Cluster], None]:
 
     def step(cluster: Cluster) -> None:
         cluster.settle()
-        workload.sync(cluster)
-        workload.pod_of_stage(cluster, "stage")["status"] = copied(PODS[cause])
+        controllers.sync(cluster)
+        controllers.pod_of_stage(cluster, "stage")["status"] = copied(PODS[cause])
         cluster.settle()
 
     return step
@@ -82,10 +83,10 @@ def stuck(cause: str) -> Callable[[Cluster], None]:
 
 def lose_endpoint(cluster: Cluster) -> None:
     """Let the serving pod's container die and be started again."""
-    pod = workload.pod_of_stage(cluster, "serve")
+    pod = controllers.pod_of_stage(cluster, "serve")
     pod["status"] = {"phase": "Pending"}
     cluster.touch(pod)
-    workload.sync(cluster)
+    controllers.sync(cluster)
     cluster.settle()
 
 
@@ -93,45 +94,51 @@ def failed_candidate() -> Cluster:
     """Merge again, beside a build that serves, and let what comes out not agree."""
     cluster = serving(2)
     mismatch(cluster, candidate(cluster))
-    gpus.settle(cluster, 2)
+    scheduler.settle(cluster, 2)
     return cluster
 
 
-BACKOFF = steps.edit(runPolicy={"backoffLimit": 0})
+BACKOFF = plan_steps.edit(runPolicy={"backoffLimit": 0})
 
 SITUATIONS: Mapping[str, Situation] = {
     "unobserved": Cluster,
     "edited": edited,
     "staging": after(),
-    "training": after(steps.STAGED, steps.running("train")),
-    "merging": after(steps.STAGED, steps.TRAINED),
-    "starting": after(steps.STAGED, steps.TRAINED, steps.MERGED),
-    "queued": after(steps.STAGED, hold, wait(7 * DAY)),
-    "preempted": after(steps.STAGED, steps.running("train"), hold, wait(DAY)),
-    "failed-to-start": after(steps.STAGED, give_up),
-    "suspended": after(steps.STAGED, steps.running("train"), steps.SUSPEND),
-    "suspended-before-it-began": after(steps.SUSPEND),
+    "training": after(plan_steps.STAGED, plan_steps.running("train")),
+    "merging": after(plan_steps.STAGED, plan_steps.TRAINED),
+    "starting": after(plan_steps.STAGED, plan_steps.TRAINED, plan_steps.MERGED),
+    "queued": after(plan_steps.STAGED, hold, wait(7 * DAY)),
+    "preempted": after(plan_steps.STAGED, plan_steps.running("train"), hold, wait(DAY)),
+    "failed-to-start": after(plan_steps.STAGED, give_up),
+    "suspended": after(plan_steps.STAGED, plan_steps.running("train"), plan_steps.SUSPEND),
+    "suspended-before-it-began": after(plan_steps.SUSPEND),
     "secret-missing": after(stuck("SecretMissing")),
     "secret-missing-for-long": after(stuck("SecretMissing"), wait(601)),
     "unschedulable-for-long": after(stuck("Unschedulable"), wait(7 * DAY)),
-    "invalid-spec": after(steps.edit(training={"advanced": {"microBatchSize": 3}})),
+    "invalid-spec": after(plan_steps.edit(training={"advanced": {"microBatchSize": 3}})),
     "dataset-invalid": after(
-        steps.run("stage", 65, workload.message("stage", "failed", reason="DatasetInvalid"))
+        plan_steps.run("stage", 65, controllers.message("stage", "failed", reason="DatasetInvalid"))
     ),
     "cuda-out-of-memory": after(
-        steps.STAGED,
-        steps.run("train", 80, workload.message("train", "failed", reason="CUDAOutOfMemory")),
+        plan_steps.STAGED,
+        plan_steps.run(
+            "train", 80, controllers.message("train", "failed", reason="CUDAOutOfMemory")
+        ),
     ),
     "budget-exceeded": after(
-        steps.STAGED,
-        steps.run("train", 85, workload.message("train", "failed", reason="BudgetExceeded")),
+        plan_steps.STAGED,
+        plan_steps.run(
+            "train", 85, controllers.message("train", "failed", reason="BudgetExceeded")
+        ),
     ),
-    "retries-exhausted": after(BACKOFF, steps.STAGED, steps.run("train", 1, "")),
-    "completed": after(steps.NO_SERVING, steps.STAGED, steps.TRAINED, steps.MERGED),
-    "serving": after(steps.run_all),
-    "serving-and-suspended": after(steps.run_all, steps.SUSPEND),
-    "endpoint-lost": after(steps.run_all, lose_endpoint, wait(60)),
-    "endpoint-down": after(steps.run_all, lose_endpoint, wait(DAY)),
+    "retries-exhausted": after(BACKOFF, plan_steps.STAGED, plan_steps.run("train", 1, "")),
+    "completed": after(
+        plan_steps.NO_SERVING, plan_steps.STAGED, plan_steps.TRAINED, plan_steps.MERGED
+    ),
+    "serving": after(plan_steps.run_all),
+    "serving-and-suspended": after(plan_steps.run_all, plan_steps.SUSPEND),
+    "endpoint-lost": after(plan_steps.run_all, lose_endpoint, wait(60)),
+    "endpoint-down": after(plan_steps.run_all, lose_endpoint, wait(DAY)),
     "candidate-failed": failed_candidate,
 }
 

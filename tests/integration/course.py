@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.fleet import Fleet, Life
 from tests.integration.namespace import Namespace
 

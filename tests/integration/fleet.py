@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.controlplane import ControlPlane
 from tests.integration.namespace import Namespace
 

@@ -6,7 +6,7 @@ A node's heartbeat is its status, which is written again whenever the kubelet ac
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
-from tests.integration import kubelet, operatorprocess
+from tests.fakes import kubelet
+from tests.integration import operatorprocess
 from tests.integration.controlplane import ControlPlane, free_ports, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess

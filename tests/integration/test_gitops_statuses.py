@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tests.fakes import kubelet
 from tests.gitops import kstatus, lua
 from tests.gitops.test_health import EXPECTED, JOBS
-from tests.integration import kubelet
 from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.fleet import Fleet, Life
 from tests.integration.namespace import Namespace

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.controlplane import ControlPlane
 from tests.integration.fleet import Fate, Fleet, all_well
 from tests.integration.namespace import Namespace

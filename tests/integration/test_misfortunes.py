@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.controlplane import TOKEN, ControlPlane, wait_until
 from tests.integration.course import Course, fate_in, snapshot
 from tests.integration.fleet import Fleet, Life

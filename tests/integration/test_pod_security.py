@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.integration.controlplane import ApiError, ControlPlane
-from tests.unit.operator.core.rendered import SETS, children, template
+from tests.unit.operator.manifests.rendered import SETS, children, template
 
 PODS = [
     pytest.param(template(thing), id=f"{name} {title}")

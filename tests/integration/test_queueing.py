@@ -8,7 +8,7 @@ itself is in ``tests/kueue``.
 from typing import Any
 
 import pytest
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.controlplane import wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess

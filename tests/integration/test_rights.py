@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.chart.helm import Rendered, render
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.course import snapshot
 from tests.integration.manifest_files import kubectl

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from tests.fakes.kubelet import mismatch
 from tests.integration.controlplane import wait_until
-from tests.integration.kubelet import mismatch
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_operator_with_controllers import all_well, live

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.integration import kubelet
+from tests.fakes import kubelet
 from tests.integration.controlplane import CRD, ControlPlane, install_crd
 from tests.integration.fleet import Fleet
 from tests.integration.namespace import Namespace

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from tests.integration import controlplane, kubelet, operatorprocess
+from tests.fakes import kubelet
+from tests.integration import controlplane, operatorprocess
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 

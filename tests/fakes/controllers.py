@@ -1,0 +1,332 @@
+"""What moves in a cluster by itself: Job and Deployment controller, kubelet, garbage collector.
+
+Each function is one step of one of them, so that a test may put anything between two steps.
+"""
+
+from typing import Any, Literal
+
+from tests.fakes.apiserver import Cluster, Thing, copied
+
+from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.contracts.result import Result
+from finetune_operator.manifests.jobs import CONTAINER
+from finetune_operator.objects import naming
+
+BOUND = {"phase": "Bound"}
+DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
+
+
+def message(stage: str, outcome: str = "completed", **fields: Any) -> str:
+    """Return a termination message of the trainer."""
+    fields = {"reason": outcome.capitalize(), "message": f"{stage} {outcome}", **fields}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    return Result.model_validate({"stage": stage, "outcome": outcome, **fields}).to_message()
+
+
+# The kubelet.
+
+
+def alive(pod: Thing) -> bool:
+    """Tell whether a pod may still run, or run again."""
+    return pod["status"]["phase"] not in ("Succeeded", "Failed")
+
+
+def start(cluster: Cluster, pod: Thing) -> None:
+    """Run a pending pod on its volume, where that is there and stays."""
+    volumes = [cluster.get(naming.VOLUME, claim) for claim in claims_of(pod)]
+    if any(each is None or "deletionTimestamp" in each["metadata"] for each in volumes):
+        return
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": cluster.stamp()}
+    pod["status"] = {"phase": "Running", "conditions": [scheduled]}
+    cluster.touch(pod)
+    for volume in volumes:
+        if volume is not None and volume["status"] != BOUND:
+            volume["status"] = dict(BOUND)
+            cluster.touch(volume)
+
+
+def claims_of(pod: Thing) -> list[str]:
+    """Return the names of the claims that a pod mounts."""
+    volumes = (volume.get("persistentVolumeClaim") for volume in pod["spec"]["volumes"])
+    return [str(claim["claimName"]) for claim in volumes if claim]
+
+
+def finish(
+    cluster: Cluster, pod: Thing, code: int = 0, text: str = "", reason: str | None = None
+) -> None:
+    """End a pod's container."""
+    why = reason or ("Completed" if code == 0 else "Error")
+    end = {"exitCode": int(code), "reason": why, "message": text, "finishedAt": cluster.stamp()}
+    pod["status"] |= {
+        "phase": "Succeeded" if code == 0 else "Failed",
+        "containerStatuses": [{"name": CONTAINER, "state": {"terminated": end}}],
+    }
+    cluster.touch(pod)
+
+
+def evict(cluster: Cluster, pod: Thing) -> None:
+    """Ask a pod to end because its node is needed; the kubelet sees to it later."""
+    pod["status"]["conditions"] = [DISRUPTED]
+    cluster.mark_deleted(pod)
+
+
+def stop(cluster: Cluster, pod: Thing) -> None:
+    """End a pod that was asked to end, as a trainer does that has saved its checkpoint."""
+    stage = pod["metadata"]["labels"][naming.STAGE]
+    if stage == "serve":
+        pod["status"]["phase"] = "Succeeded"
+        cluster.touch(pod)
+    else:
+        finish(cluster, pod, ExitCode.STOPPED, message(stage, "stopped"))
+
+
+# The Job controller.
+
+
+def ended(job: Thing) -> bool:
+    """Tell whether a Job is Complete or Failed."""
+    return any(found["status"] == "True" for found in job["status"].get("conditions", ()))
+
+
+def sync_job(cluster: Cluster, job: Thing) -> None:
+    """Count the pods that ended, and start one where one is missing."""
+    if ended(job) or "deletionTimestamp" in job["metadata"]:
+        return
+    status = copied(job["status"])
+    counted = status.setdefault("counted", [])
+    for pod in pods_of(cluster, job):
+        if alive(pod) or pod["metadata"]["uid"] in counted:
+            continue
+        counted.append(pod["metadata"]["uid"])
+        if pod["status"]["phase"] == "Succeeded":
+            status["conditions"] = [{"type": "Complete", "status": "True"}]
+        else:
+            _count_failure(job, pod, status)
+    active = [pod for pod in pods_of(cluster, job) if alive(pod)]
+    if "conditions" not in status and not active and not job["spec"].get("suspend"):
+        _add_pod(cluster, job, {"batch.kubernetes.io/job-name": job["metadata"]["name"]})
+    if status != job["status"]:
+        job["status"] = status
+        cluster.touch(job)
+
+
+def suspend(cluster: Cluster, job: Thing) -> None:
+    """Take a Job's admission back, as Kueue does: its pods are deleted and counted nowhere."""
+    job["spec"]["suspend"] = True
+    counted = job["status"].setdefault("counted", [])
+    for pod in pods_of(cluster, job):
+        if alive(pod):
+            counted.append(pod["metadata"]["uid"])
+            cluster.mark_deleted(pod)
+    cluster.touch(job)
+
+
+def admit(cluster: Cluster, job: Thing) -> None:
+    """Let a suspended Job run."""
+    job["spec"]["suspend"] = False
+    cluster.touch(job)
+
+
+def _count_failure(job: Thing, pod: Thing, status: Thing) -> None:
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    code = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+    failed = {"type": "Failed", "status": "True"}
+    if code in rules[0]["onExitCodes"]["values"]:
+        status["conditions"] = [{**failed, "reason": "PodFailurePolicy"}]
+    elif DISRUPTED not in pod["status"].get("conditions", ()):
+        status["failed"] = status.get("failed", 0) + 1
+        if status["failed"] > job["spec"]["backoffLimit"]:
+            status["conditions"] = [{**failed, "reason": "BackoffLimitExceeded"}]
+
+
+def pods_of(cluster: Cluster, owner: Thing) -> list[Thing]:
+    """Return the pods that an object controls."""
+    return [pod for pod in cluster.each("Pod") if _owner(pod) == owner["metadata"]["uid"]]
+
+
+def _owner(thing: Thing) -> str | None:
+    references = thing["metadata"].get("ownerReferences", ())
+    return next((str(found["uid"]) for found in references if found["controller"]), None)
+
+
+def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
+    template = owner["spec"]["template"]
+    # No two pods of an owner are as old: the second comes when the first has had time to end.
+    cluster.wait(1)
+    cluster.add(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"pod-{cluster.identities}",
+                "labels": template["metadata"]["labels"] | labels,
+                "ownerReferences": [{"uid": owner["metadata"]["uid"], "controller": True}],
+            },
+            "spec": template["spec"],
+            "status": {"phase": "Pending"},
+        }
+    )
+
+
+# The Deployment controller, whose pods are replaced by stopping one first.
+
+
+def sync_deployment(cluster: Cluster, deployment: Thing) -> None:
+    """Replace a pod of an earlier template, add or take away pods, and count those that answer."""
+    if "deletionTimestamp" in deployment["metadata"]:
+        return
+    wanted, template = deployment["spec"]["replicas"], deployment["spec"]["template"]
+    pods = [pod for pod in pods_of(cluster, deployment) if alive(pod)]
+    going = [pod for pod in pods if "deletionTimestamp" in pod["metadata"]]
+    staying = [pod for pod in pods if pod not in going]
+    old = [pod for pod in staying if not _made_from(pod, template)]
+    if old and not going:
+        cluster.mark_deleted(old[0])
+    for pod in staying[wanted:]:
+        cluster.mark_deleted(pod)
+    for _ in range(wanted - len(pods)):
+        _add_pod(cluster, deployment, {})
+    current = [pod for pod in staying if _made_from(pod, template)]
+    answering = [pod for pod in current if pod["status"]["phase"] == "Running"]
+    status = {
+        "observedGeneration": deployment["metadata"]["generation"],
+        "replicas": len(pods),
+        "updatedReplicas": len(current),
+        "availableReplicas": len(answering),
+    }
+    if status != deployment["status"]:
+        deployment["status"] = status
+        cluster.touch(deployment)
+
+
+def _made_from(pod: Thing, template: Thing) -> bool:
+    labels = template["metadata"]["labels"].items()
+    return bool(pod["spec"] == template["spec"] and labels <= pod["metadata"]["labels"].items())
+
+
+# The garbage collector and the finalizers that it waits for.
+
+
+def delete(
+    cluster: Cluster,
+    kind: str,
+    name: str,
+    propagation: Literal["Foreground", "Orphan"] = "Foreground",
+) -> None:
+    """Delete a child by hand, with its pods or without."""
+    thing = cluster.get(kind, name)
+    assert thing is not None, f"no {kind} {name}"
+    if propagation == "Orphan":
+        for pod in pods_of(cluster, thing):
+            pod["metadata"]["ownerReferences"] = []
+            cluster.touch(pod)
+        cluster.remove(thing)
+    else:
+        cluster.mark_deleted(thing)
+
+
+def collect(cluster: Cluster) -> None:
+    """Take away what is deleted and no longer held up, and what belongs to nobody."""
+    job = cluster.job
+    owners = {thing["metadata"]["uid"] for thing in cluster.objects.values()}
+    if job is not None:
+        if "deletionTimestamp" in job["metadata"]:
+            for child in list(cluster.objects.values()):
+                if naming.owned_by(job, child):
+                    cluster.mark_deleted(child)
+        owners.add(job["metadata"]["uid"])
+    for thing in list(cluster.objects.values()):
+        if (owner := _owner(thing)) is not None and owner not in owners:
+            cluster.mark_deleted(thing)
+        if "deletionTimestamp" in thing["metadata"]:
+            for pod in pods_of(cluster, thing):
+                cluster.mark_deleted(pod)
+            if not _held_up(cluster, thing):
+                cluster.remove(thing)
+    if (
+        job is not None
+        and "deletionTimestamp" in job["metadata"]
+        and not any(naming.owned_by(job, child) for child in cluster.objects.values())
+    ):
+        cluster.job = None
+
+
+def _held_up(cluster: Cluster, thing: Thing) -> bool:
+    if thing["kind"] == "Pod":
+        owner = next(
+            (
+                found
+                for found in cluster.objects.values()
+                if found["metadata"]["uid"] == _owner(thing)
+            ),
+            None,
+        )
+        waits_for_count = (
+            owner is not None
+            and owner["kind"] == "Job"
+            and "deletionTimestamp" not in owner["metadata"]
+            and thing["metadata"]["uid"] not in owner["status"].get("counted", ())
+            and not ended(owner)
+        )
+        return alive(thing) or waits_for_count
+    if thing["kind"] == "PersistentVolumeClaim":
+        return any(
+            alive(pod)
+            and pod["status"]["phase"] != "Pending"
+            and thing["metadata"]["name"] in claims_of(pod)
+            for pod in cluster.each("Pod")
+        )
+    return bool(pods_of(cluster, thing))
+
+
+# Whole runs, for tests about what comes after them.
+
+
+def pod_of_stage(cluster: Cluster, stage: str) -> Thing:
+    """Return the one pod of a stage that is alive."""
+    (found,) = [
+        pod
+        for pod in cluster.each("Pod")
+        if pod["metadata"]["labels"][naming.STAGE] == stage and alive(pod)
+    ]
+    return found
+
+
+def sync(cluster: Cluster) -> None:
+    """Let every controller take a step."""
+    for job in cluster.each("Job"):
+        sync_job(cluster, job)
+    for deployment in cluster.each("Deployment"):
+        sync_deployment(cluster, deployment)
+    collect(cluster)
+
+
+def run(cluster: Cluster, stage: str, code: int = 0, text: str | None = None, **end: Any) -> None:
+    """Look, let the stage's pod start and end, and let its Job see that."""
+    cluster.settle()
+    sync(cluster)
+    pod = pod_of_stage(cluster, stage)
+    start(cluster, pod)
+    cluster.settle()
+    cluster.wait(60)
+    finish(cluster, pod, code, message(stage) if text is None else text, **end)
+    sync(cluster)
+
+
+def serve(cluster: Cluster) -> None:
+    """Bring the serving pod up, and let the operator see that."""
+    cluster.settle()
+    sync(cluster)
+    for pod in cluster.each("Pod"):
+        if pod["metadata"]["labels"][naming.STAGE] == "serve" and alive(pod):
+            start(cluster, pod)
+    sync(cluster)
+    cluster.settle()
+    sync(cluster)
+
+
+def run_all(cluster: Cluster) -> None:
+    """Take a job through all its stages until it serves."""
+    for stage in ("stage", "train", "merge"):
+        run(cluster, stage)
+    serve(cluster)

@@ -1,0 +1,112 @@
+"""Names of revisions and builds, as released: a changed one would train a fleet again.
+
+Each file in ``golden/`` holds the built-in values of a release, as its revisions stored them, and
+the names that it gave to some jobs. Files are never changed. A release with other built-in values
+gets a file of its own, which ``python -m tests.unit.api.test_revision_hash v0.2.0`` writes.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.api.leaves import ALPACA, merged
+
+from finetune_api.defaulting import Resolved, builtin_defaults, resolve
+from finetune_api.revision_hash import digest
+
+GOLDEN = Path(__file__).parent / "golden"
+JOBS: dict[str, dict[str, Any]] = {
+    "least": ALPACA,
+    "text-from-configmap": {
+        "model": {"source": "hf://org/model", "revision": "v2"},
+        "dataset": {"source": "configmap://rows/rows.jsonl", "format": "text"},
+    },
+    "renamed-columns": merged(
+        ALPACA, {"dataset": {"columns": {"output": "answer"}, "validationFraction": 0}}
+    ),
+    "article": merged(
+        ALPACA,
+        {
+            "dataset": {"promptTemplate": "alpaca", "tokenSecretRef": {"name": "hf-token"}},
+            "training": {
+                "sequenceLength": 8192,
+                "packing": "always",
+                "lora": {"dropout": 0.05},
+                "advanced": {"microBatchSize": 2, "attnImplementation": "flash_attention_2"},
+            },
+            "merge": {"dtype": "float16", "base": "original"},
+            "storage": {"size": "120Gi"},
+            "placement": {
+                "nodeSelector": {"pool": "tuning"},
+                "tolerations": [{"key": "pool", "operator": "Exists"}],
+            },
+        },
+    ),
+    "steps": merged(ALPACA, {"training": {"maxSteps": 60, "learningRate": 0.00001}}),
+    "again": merged(ALPACA, {"rerun": "2026-01-01", "runPolicy": {"backoffLimit": 0}}),
+}
+
+
+def _names(resolved: Resolved) -> dict[str, str]:
+    return {
+        "revision": resolved.revision,
+        "build": resolved.build,
+        "retryKey": resolved.retry_key,
+    }
+
+
+def _write(release: str) -> None:
+    defaults = builtin_defaults()
+    jobs = {name: {"spec": spec, **_names(resolve(spec, defaults))} for name, spec in JOBS.items()}
+    text = json.dumps({"defaults": defaults, "jobs": jobs}, indent=2)
+    (GOLDEN / f"{release}.json").write_text(text + "\n")
+
+
+RELEASES = {path.stem: json.loads(path.read_text()) for path in GOLDEN.glob("v*.json")}
+NEWEST = max(RELEASES, key=lambda name: [int(part) for part in name[1:].split(".")])
+
+
+@pytest.mark.parametrize(
+    ("release", "job"),
+    [(release, job) for release, found in RELEASES.items() for job in found["jobs"]],
+)
+def test_a_released_name_is_kept(release: str, job: str) -> None:
+    defaults, found = RELEASES[release]["defaults"], RELEASES[release]["jobs"][job]
+    expected = {key: value for key, value in found.items() if key != "spec"}
+    assert _names(resolve(found["spec"], defaults)) == expected
+
+
+def test_built_in_values_are_those_of_the_newest_release() -> None:
+    """Another value is a decision, which counts for new revisions only and gets a file."""
+    assert builtin_defaults() == RELEASES[NEWEST]["defaults"]
+
+
+def test_jobs_differ_by_name() -> None:
+    jobs = RELEASES[NEWEST]["jobs"]
+    assert set(jobs) == set(JOBS)
+    assert len({job["revision"] for job in jobs.values()}) == len(jobs)
+    assert len({job["build"] for job in jobs.values()}) == len(jobs)
+
+
+def test_a_digest_knows_no_order_and_no_layout() -> None:
+    assert digest({"b": 1, "a": [1.0, "é"]}) == digest({"a": [1.0, "é"], "b": 1})
+    assert digest([1, 2]) != digest([2, 1])
+    assert digest({"a": 1.0}) != digest({"a": 1})
+    assert re.fullmatch("[0-9a-f]{8}", digest({}))
+
+
+def test_a_build_is_of_its_revision() -> None:
+    """The same merge of other weights is another build."""
+    defaults = builtin_defaults()
+    first = resolve(ALPACA, defaults)
+    second = resolve(merged(ALPACA, {"rerun": "again"}), defaults)
+    assert first.spec.merge == second.spec.merge
+    assert first.build != second.build
+    assert first.build != first.revision
+
+
+if __name__ == "__main__":
+    _write(sys.argv[1])

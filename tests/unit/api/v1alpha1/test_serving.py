@@ -1,0 +1,42 @@
+"""``spec.serving``: the arguments that may be given, and that its documentation names them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from finetune_api.v1alpha1.serving import EXTRA_ARGUMENTS, Serving
+
+DOCUMENT = Path(__file__).parents[4] / "docs" / "serving.md"
+
+
+def test_the_document_lists_the_arguments() -> None:
+    listed = re.search(r"as `--name` or `--name=value`:\n\n(.*?)\n\n", DOCUMENT.read_text(), re.S)
+    assert listed
+    assert re.findall(r"`--([-a-z]+)`", listed[1]) == list(EXTRA_ARGUMENTS)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--trust-remote-code",
+        "--host=0.0.0.0",
+        "--model=/etc",
+        "--max-num-seqs=8 --trust-remote-code",
+        "--max-num-seqs=8\n--trust-remote-code",
+        "--max-num-seqs=$(id)",
+        "-tp=2",
+        "max-num-seqs=8",
+        "--Max-Num-Seqs=8",
+        "--max_num_seqs=8",
+    ],
+)
+def test_what_is_not_on_the_list_is_refused(argument: str) -> None:
+    with pytest.raises(ValidationError, match="extraArgs takes arguments of vllm serve"):
+        Serving.model_validate({"extraArgs": [argument]})
+
+
+def test_what_is_on_the_list_is_taken() -> None:
+    Serving.model_validate({"extraArgs": [f"--{name}" for name in EXTRA_ARGUMENTS]})
+    Serving.model_validate({"extraArgs": ["--block-size=32", "--max-num-seqs=16"]})

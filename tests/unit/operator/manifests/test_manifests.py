@@ -1,0 +1,590 @@
+"""What must be true of every rendered child, whatever the spec: above all its security."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.fakes.apiserver import CONFIG, NAME, SPEC, Thing
+from tests.unit.operator.manifests.rendered import (
+    MAXIMAL_CONFIG,
+    MAXIMAL_SPEC,
+    SETS,
+    children,
+    template,
+)
+
+from finetune_api.contracts.exitcodes import FINAL
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.crd.definition import NAME_MAX_LENGTH
+from finetune_operator.manifests import vllm
+from finetune_operator.manifests.pod import NO_GPU, OFFLINE
+from finetune_operator.objects import naming
+from finetune_trainer.runtime.device import NO_FALLBACK
+from finetune_trainer.runtime.progress import POD_UID_VARIABLE
+from finetune_verify.__main__ import parser
+
+ALL = {name: children(*given) for name, given in SETS.items()}
+LONG = "a" * NAME_MAX_LENGTH
+ALL["long name"] = children(MAXIMAL_SPEC, MAXIMAL_CONFIG, LONG)
+EACH = [
+    pytest.param(thing, id=f"{name} {title}") for name in ALL for title, thing in ALL[name].items()
+]
+PODS = [
+    pytest.param(title.removeprefix("job-"), template(thing), id=f"{name} {title}")
+    for name in ALL
+    for title, thing in ALL[name].items()
+    if template(thing)
+]
+JOBS = [
+    pytest.param(thing, id=f"{name} {title}")
+    for name in ALL
+    for title, thing in ALL[name].items()
+    if thing["kind"] == "Job"
+]
+QUALIFIED = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?"
+)
+VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?")
+GPU = "nvidia.com/gpu"
+
+
+def containers(pod: Thing) -> Iterator[Thing]:
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        yield from pod["spec"].get(kind, ())
+
+
+def references(pod: Thing) -> dict[str, Thing]:
+    """Return the Secrets that the environment names."""
+    values = {name: each.get("valueFrom", {}) for name, each in env(pod).items()}
+    return {
+        name: value["secretKeyRef"] for name, value in values.items() if "secretKeyRef" in value
+    }
+
+
+def labels_of(thing: Thing) -> Iterator[dict[str, str]]:
+    """Yield the labels of a child and those of its pods."""
+    yield thing["metadata"]["labels"]
+    if template(thing):
+        yield template(thing)["metadata"]["labels"]
+
+
+def env(pod: Thing) -> dict[str, Thing]:
+    container, *_ = containers(pod)
+    found = {each["name"]: each for each in container["env"]}
+    assert len(found) == len(container["env"]), "a name is given once"
+    return found
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_pods_meet_the_restricted_standard(stage: str, pod: Thing) -> None:
+    spec = pod["spec"]
+    assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & spec.keys()
+    security = spec["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] > 0
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"sysctls", "seLinuxOptions", "windowsOptions"} & security.keys()
+    for container in containers(pod):
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert own.keys() <= {"allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem"}
+        assert all("hostPort" not in port for port in container.get("ports", ()))
+    allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
+    for volume in spec["volumes"]:
+        assert volume.keys() - {"name"} <= allowed
+        for source in volume.get("projected", {}).get("sources", ()):
+            assert source.keys() == {"configMap"}, "no service account token"
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_pods_hold_no_identity_in_the_cluster(stage: str, pod: Thing) -> None:
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert pod["spec"]["enableServiceLinks"] is False
+    assert stage == "stage" or "serviceAccountName" not in pod["spec"]
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_only_training_and_serving_see_a_gpu(stage: str, pod: Thing) -> None:
+    container, *_ = containers(pod)
+    needs = stage in ("train", "deployment")
+    assert container["resources"]["limits"].get(GPU) == ("1" if needs else None)
+    assert GPU not in container["resources"].get("requests", {})
+    hidden = {name: env(pod).get(name, {}).get("value") for name in NO_GPU}
+    assert hidden == (dict.fromkeys(NO_GPU) if needs else NO_GPU)
+    # Unsloth is in the train pods alone; there it trains on the card or not at all.
+    alone = env(pod).get(NO_FALLBACK, {}).get("value")
+    assert alone == ("1" if stage == "train" else None)
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_only_the_cpu_stages_have_a_read_only_root(stage: str, pod: Thing) -> None:
+    container, *_ = containers(pod)
+    expected = stage in ("stage", "merge")
+    assert container["securityContext"]["readOnlyRootFilesystem"] is expected
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_only_staging_gets_tokens_and_only_by_reference(stage: str, pod: Thing) -> None:
+    found = references(pod)
+    if stage == "deployment":
+        assert found.keys() <= {"VLLM_API_KEY"}
+        return
+    if stage != "stage" or not found:
+        assert found == {}
+        assert "hf-" not in json.dumps(pod)
+        return
+    assert found == {
+        "MODEL_HF_TOKEN": {"name": "hf-model", "key": "model-token"},
+        "DATASET_HF_TOKEN": {"name": "hf-dataset", "key": "token"},
+        "EVALUATION_DATASET_HF_TOKEN": {"name": "hf-test", "key": "token"},
+    }
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_trainer_is_told_the_uid_of_its_pod(job: Thing) -> None:
+    told = env(template(job))[POD_UID_VARIABLE]
+    assert told["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+
+
+def test_the_maximal_stage_pod_gets_both_tokens() -> None:
+    assert {"MODEL_HF_TOKEN", "DATASET_HF_TOKEN"} <= env(
+        template(ALL["maximal"]["job-stage"])
+    ).keys()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_frozen_configuration_names_no_secret(name: str) -> None:
+    data = ALL[name]["configuration"]["data"]
+    assert "ecretRef" not in data["job.json"]
+    assert "hf-" not in data["job.json"] + data["operator.json"]
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_whoever_may_not_reach_the_hub_is_told_so(stage: str, pod: Thing) -> None:
+    values = {name: env(pod).get(name, {}).get("value") for name in (*OFFLINE, "HF_ENDPOINT")}
+    if stage == "stage":
+        assert set(values.values()) <= {None, MAXIMAL_CONFIG.hub.endpoint}
+    else:
+        assert values == {**OFFLINE, "HF_ENDPOINT": None}
+
+
+@pytest.mark.parametrize(("stage", "pod"), PODS)
+def test_all_that_is_written_outside_the_volume_is_scratch(stage: str, pod: Thing) -> None:
+    container, *_ = containers(pod)
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    everywhere = [mount for each in containers(pod) for mount in each["volumeMounts"]]
+    assert {mount["name"] for mount in everywhere} == volumes.keys()
+    assert "emptyDir" in volumes[mounts["/tmp"]["name"]]
+    caches = {name: each["value"] for name, each in env(pod).items() if "CACHE" in name}
+    caches |= {name: env(pod)[name]["value"] for name in ("HOME", "HF_HOME", "XDG_CONFIG_HOME")}
+    assert all(path == "/tmp" or path.startswith("/tmp/") for path in caches.values()), caches
+
+
+@pytest.mark.parametrize("thing", EACH)
+def test_children_are_owned_named_and_labelled(thing: Thing) -> None:
+    meta = thing["metadata"]
+    (owner,) = meta["ownerReferences"]
+    assert owner == {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "name": meta["labels"][naming.JOB],
+        "uid": "uid-1",
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    assert meta["namespace"] == "ns"
+    assert NAME.fullmatch(meta["name"]), meta["name"]
+    for labels in labels_of(thing):
+        for key, value in labels.items():
+            assert QUALIFIED.fullmatch(key), key
+            assert VALUE.fullmatch(value), value
+    assert meta["labels"]["app.kubernetes.io/managed-by"] == "finetune-operator"
+
+
+@pytest.mark.parametrize("attempt", [1, 10, 999_999])
+def test_the_longest_names_fit(attempt: int) -> None:
+    for stage in ("stage", "train", "merge"):
+        name = naming.job_name(LONG, "0" * 8, stage, attempt)
+        assert NAME.fullmatch(name), f"{len(name)} characters"
+
+
+@pytest.mark.parametrize(
+    "title", ["job-stage", "job-train", "job-merge", "deployment", "volume", "service"]
+)
+def test_the_users_labels_are_on_what_costs_money(title: str) -> None:
+    wanted = MAXIMAL_SPEC["podMetadata"]["labels"].items()
+    thing = ALL["maximal"][title]
+    assert wanted <= thing["metadata"]["labels"].items()
+    if template(thing):
+        assert wanted <= template(thing)["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_jobs_end_once_and_stay(job: Thing) -> None:
+    spec = job["spec"]
+    assert (spec["completions"], spec["parallelism"]) == (1, 1)
+    assert spec["podReplacementPolicy"] == "Failed"
+    assert "ttlSecondsAfterFinished" not in spec
+    assert spec["template"]["spec"]["restartPolicy"] == "Never", "the failure policy needs it"
+    final, disrupted = spec["podFailurePolicy"]["rules"]
+    (container,) = containers(spec["template"])
+    assert final == {
+        "action": "FailJob",
+        "onExitCodes": {
+            "containerName": container["name"],
+            "operator": "In",
+            "values": sorted(FINAL),
+        },
+    }
+    assert disrupted["action"] == "Ignore"
+    assert {0, 1, 75, 143}.isdisjoint(final["onExitCodes"]["values"])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_references_between_children_hold(name: str) -> None:
+    made = ALL[name]
+    volume, configuration = (made[each]["metadata"]["name"] for each in ("volume", "configuration"))
+    for title in pods_among(made):
+        pod = template(made[title])["spec"]
+        volumes = {each["name"]: each for each in pod["volumes"]}
+        assert volumes["work"]["persistentVolumeClaim"]["claimName"] == volume
+        if title != "deployment":
+            sources = volumes["config"]["projected"]["sources"]
+            assert sources[0]["configMap"]["name"] == configuration
+    labels = template(made["deployment"])["metadata"]["labels"].items()
+    assert made["deployment"]["spec"]["selector"]["matchLabels"].items() <= labels
+    assert made["service"]["spec"]["selector"].items() <= labels
+    server, verifier = containers(template(made["deployment"]))
+    assert verifier["readinessProbe"]["httpGet"]["port"] == verifier["ports"][0]["name"]
+    ports = {port["name"] for port in server["ports"]}
+    assert {each["targetPort"] for each in made["service"]["spec"]["ports"]} <= ports
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["httpGet"]["port"] in ports
+    build = made["deployment"]["metadata"]["labels"][naming.BUILD]
+    merged = {"/model": f"merged-{build}"} if "job-merge" in made else None
+    mounts = [mount for mount in server["volumeMounts"] if mount["name"] == "work"]
+    assert all(mount["readOnly"] for mount in mounts)
+    found = {mount["mountPath"]: mount["subPath"] for mount in mounts}
+    assert found == (merged or {"/model": "base", "/adapter": "adapter"})
+
+
+def pods_among(made: dict[str, Thing]) -> list[str]:
+    """Return the titles of the children that have pods, in the order of the stages."""
+    titles = ("job-stage", "job-train", "job-merge", "deployment")
+    return [title for title in titles if title in made]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_trainer_reads_what_was_frozen(name: str) -> None:
+    document = JobConfig.model_validate_json(ALL[name]["configuration"]["data"]["job.json"])
+    assert document.revision == ALL[name]["configuration"]["metadata"]["labels"][naming.REVISION]
+    assert document.uid == "uid-1"
+    assert (document.training.epochs is None) != (document.training.max_steps is None)
+    assert ALL[name]["configuration"]["immutable"] is True
+
+
+def by_name(*namespaces: str) -> Thing:
+    """Return the peer that stands for namespaces."""
+    key = "kubernetes.io/metadata.name"
+    if len(namespaces) == 1:
+        return {"namespaceSelector": {"matchLabels": {key: namespaces[0]}}}
+    expression = {"key": key, "operator": "In", "values": list(namespaces)}
+    return {"namespaceSelector": {"matchExpressions": [expression]}}
+
+
+def selects(policy: Thing, labels: dict[str, str]) -> bool:
+    """Tell whether a policy is about pods with these labels."""
+    selector = policy["spec"]["podSelector"]
+    (expression,) = selector["matchExpressions"]
+    assert expression["operator"] == "In"
+    return bool(
+        selector["matchLabels"].items() <= labels.items()
+        and labels.get(expression["key"]) in expression["values"]
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> None:
+    made = ALL[name]
+    policies = {title: thing for title, thing in made.items() if title.startswith("policy-")}
+    found: dict[str, list[str]] = {}
+    for title in pods_among(made):
+        labels = template(made[title])["metadata"]["labels"]
+        found[title] = [each for each, policy in policies.items() if selects(policy, labels)]
+    policy_of = {"job-stage": "policy-stage", "deployment": "policy-serve"}
+    assert found == {title: [policy_of.get(title, "policy-work")] for title in pods_among(made)}
+    for policy in policies.values():
+        assert sorted(policy["spec"]["policyTypes"]) == ["Egress", "Ingress"]
+        assert all(rule["to"] for rule in policy["spec"]["egress"]), "nobody reaches everybody"
+        for rule in policy["spec"]["ingress"]:
+            assert rule["from"], "an empty list would admit everybody"
+            assert rule["ports"]
+    assert policies["policy-work"]["spec"]["egress"] == []
+    (dns,) = policies["policy-serve"]["spec"]["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53, 5353}
+    assert dns in policies["policy-stage"]["spec"]["egress"]
+
+
+@pytest.mark.parametrize(
+    ("name", "callers"),
+    [
+        ("minimal", [{"podSelector": {}}]),
+        ("maximal", [by_name("batch", "web"), by_name("monitoring", "tracing")]),
+    ],
+)
+def test_the_endpoint_answers_the_namespaces_that_are_named(
+    name: str, callers: list[Thing]
+) -> None:
+    (rule, _) = ALL[name]["policy-serve"]["spec"]["ingress"]
+    assert rule == {"from": callers, "ports": [{"protocol": "TCP", "port": 8000}]}
+
+
+def test_serving_pods_may_have_a_place_of_their_own() -> None:
+    made = ALL["adapter"]
+    assert template(made["deployment"])["spec"]["nodeSelector"] == {"pool": "serving"}
+    assert "pool" not in template(made["job-train"])["spec"]["nodeSelector"]
+
+
+def test_a_pod_has_the_time_that_its_model_needs() -> None:
+    for name, seconds in (("maximal", 300 + 642), ("long name", 300 + 642)):
+        deployment = ALL[name]["deployment"]["spec"]
+        server, *_ = containers(deployment["template"])
+        probe = server["startupProbe"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] == seconds
+        assert seconds < deployment["progressDeadlineSeconds"]
+        leave = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+        drain = int(argument(server, "--shutdown-timeout"))
+        assert leave + drain < deployment["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+def argument(container: Thing, name: str) -> str:
+    """Return the value of a command-line argument that is given once."""
+    assert container["args"].count(name) == 1
+    return str(container["args"][container["args"].index(name) + 1])
+
+
+def test_an_adapter_is_loaded_beside_its_base() -> None:
+    server, *_ = containers(template(ALL["adapter"]["deployment"]))
+    assert argument(server, "--served-model-name") == "demo-base"
+    assert argument(server, "--lora-modules") == "demo=/adapter"
+    assert argument(server, "--max-lora-rank") == "32", "the smallest that holds 24"
+    assert argument(server, "--dtype") == "bfloat16"
+    assert argument(server, "--chat-template") == "/adapter/chat_template.jinja"
+    assert "--enable-lora" in server["args"]
+    merged, *_ = containers(template(ALL["maximal"]["deployment"]))
+    assert not {"--enable-lora", "--chat-template"} & set(merged["args"])
+
+
+@pytest.mark.parametrize(("r", "rank"), [(1, 1), (2, 8), (8, 8), (9, 16), (257, 320), (512, 512)])
+def test_the_rank_is_the_smallest_that_vllm_takes(r: int, rank: int) -> None:
+    assert vllm.lora_rank(r) == rank
+
+
+def test_the_api_key_is_the_kubelets_business() -> None:
+    for container in containers(template(ALL["maximal"]["deployment"])):
+        (key,) = [each for each in container["env"] if each["name"] == "VLLM_API_KEY"]
+        assert key["valueFrom"] == {"secretKeyRef": {"name": "support-api", "key": "key"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "mode", "dtype"),
+    [
+        ("minimal", "demo", "merged", "auto"),
+        ("maximal", "acme/support", "merged", "bfloat16"),
+        ("adapter", "demo", "adapter", "bfloat16"),
+    ],
+)
+def test_what_is_served_is_verified_beside_it(name: str, model: str, mode: str, dtype: str) -> None:
+    deployment = ALL[name]["deployment"]
+    _, verifier = containers(template(deployment))
+    image = MAXIMAL_CONFIG.images.operator if name == "maximal" else "registry/operator:1"
+    assert (verifier["image"], verifier["command"]) == (image, ["python", "-m", "finetune_verify"])
+    assert argument(verifier, "--build") == deployment["metadata"]["labels"][naming.BUILD]
+    assert argument(verifier, "--model") == model
+    assert (argument(verifier, "--mode"), argument(verifier, "--dtype")) == (mode, dtype)
+    assert all(mount["readOnly"] for mount in verifier["volumeMounts"])
+    assert verifier["resources"]["requests"] == {"cpu": "10m", "memory": "64Mi"}
+    assert GPU not in verifier["resources"]["limits"]
+    options = parser().parse_args(verifier["args"])
+    assert (options.endpoint, options.port) == ("http://127.0.0.1:8000", 9401)
+
+
+def test_pods_follow_the_users_placement_all_together() -> None:
+    wanted = MAXIMAL_SPEC["placement"]
+    for title in ("job-stage", "job-train", "job-merge", "deployment"):
+        pod = template(ALL["maximal"][title])["spec"]
+        assert pod["nodeSelector"] == wanted["nodeSelector"], title
+        assert pod["tolerations"] == wanted["tolerations"], title
+        (term,) = required(pod)["nodeSelectorTerms"]
+        assert term["matchExpressions"][0]["values"] == wanted["zones"], title
+
+
+def required(pod: Thing) -> Any:
+    """Return the node affinity that a pod insists on."""
+    return pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+
+
+def test_cpu_pods_only_prefer_the_administrators_gpu_nodes() -> None:
+    made = ALL["administrators"]
+    card = {"nvidia.com/gpu.product": "NVIDIA-A10G"}
+    for title in ("job-train", "deployment"):
+        assert template(made[title])["spec"]["nodeSelector"] == card
+    for title in ("job-stage", "job-merge"):
+        pod = template(made[title])["spec"]
+        assert "nodeSelector" not in pod
+        assert pod["affinity"]["nodeAffinity"].keys() == {
+            "preferredDuringSchedulingIgnoredDuringExecution"
+        }
+
+
+def test_a_dataset_in_a_configmap_is_mounted_for_staging_only() -> None:
+    made = ALL["administrators"]
+    mounted = {
+        "configMap": {
+            "name": "rows",
+            "items": [{"key": "rows.jsonl", "path": "dataset/rows.jsonl"}],
+        }
+    }
+    for title in ("job-stage", "job-train", "job-merge"):
+        volumes = {each["name"]: each for each in template(made[title])["spec"]["volumes"]}
+        assert (mounted in volumes["config"]["projected"]["sources"]) == (title == "job-stage")
+
+
+def test_the_budget_reaches_the_trainer() -> None:
+    (container,) = containers(template(ALL["maximal"]["job-train"]))
+    assert container["args"][-2:] == ["--max-gpu-seconds", "86400"]
+    (container,) = containers(template(children(SPEC, MAXIMAL_CONFIG)["job-train"]))
+    assert "--max-gpu-seconds" not in container["args"]
+
+
+def test_only_the_train_job_itself_is_queued() -> None:
+    own = {"kueue.x-k8s.io/queue-name": "gpu-queue", "kueue.x-k8s.io/priority-class": "research"}
+    queued = [
+        (title, {key: value for key, value in labels.items() if "kueue" in key})
+        for title, thing in ALL["maximal"].items()
+        for labels in labels_of(thing)
+    ]
+    assert [found for found in queued if found[1]] == [("job-train", own)]
+
+
+def test_nothing_is_queued_that_nobody_asked_to() -> None:
+    assert "kueue" not in json.dumps([*ALL["minimal"].values(), *ALL["administrators"].values()])
+
+
+SOURCES: Thing = {
+    "model": {
+        "source": "pvc://models/llama",
+    },
+    "dataset": {
+        "source": "s3://bucket/rows",
+        "format": "alpaca",
+        "s3": {"region": "eu-central-1", "secretRef": {"name": "store"}},
+        "caConfigMapRef": {"name": "internal", "key": "root.pem"},
+    },
+    "storage": {"baseCache": {"claimName": "models", "subPath": "hf/hub"}},
+    "access": {"serviceAccountName": "reads-s3"},
+}
+
+
+OWN_QUESTIONS: Thing = {
+    **SPEC,
+    "evaluation": {
+        "dataset": {
+            "source": "s3://bucket/questions",
+            "format": "alpaca",
+            "s3": {"region": "eu-north-1", "secretRef": {"name": "hidden"}},
+            "caConfigMapRef": {"name": "private", "key": "root.pem"},
+        }
+    },
+}
+
+
+def test_the_evaluations_own_rows_are_reached_by_staging_alone() -> None:
+    made = children(OWN_QUESTIONS, CONFIG)
+    pod = template(made["job-stage"])
+    found = env(pod)
+    assert found["EVALUATION_DATASET_AWS_REGION"]["value"] == "eu-north-1"
+    assert found["EVALUATION_DATASET_AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"] == {
+        "name": "hidden",
+        "key": "AWS_ACCESS_KEY_ID",
+    }
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    item = {"key": "root.pem", "path": "ca/evaluation.dataset.crt"}
+    assert {"configMap": {"name": "private", "items": [item]}} in configuration["sources"]
+    frozen = json.loads(made["configuration"]["data"]["job.json"])
+    assert frozen["evaluationDataset"]["source"] == "s3://bucket/questions"
+    assert "hidden" not in json.dumps(frozen)
+    assert "private" not in json.dumps(frozen)
+    for title in ("job-train", "job-merge", "deployment"):
+        text = json.dumps(template(made[title]))
+        assert "EVALUATION_DATASET" not in text
+        assert "private" not in text
+
+
+@pytest.mark.parametrize(
+    ("source", "mounted"),
+    [
+        (
+            "pvc://questions/test.jsonl",
+            {"name": "source-0", "mountPath": "/sources/questions", "readOnly": True},
+        ),
+        (
+            "configmap://questions/test.jsonl",
+            {
+                "configMap": {
+                    "name": "questions",
+                    "items": [{"key": "test.jsonl", "path": "evaluation.dataset/test.jsonl"}],
+                }
+            },
+        ),
+    ],
+)
+def test_they_are_mounted_where_they_are_a_claims_or_a_configmaps(
+    source: str, mounted: Thing
+) -> None:
+    spec = {**SPEC, "evaluation": {"dataset": {"source": source, "format": "alpaca"}}}
+    pod = template(children(spec, CONFIG)["job-stage"])
+    (container,) = containers(pod)
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    assert mounted in [*container["volumeMounts"], *configuration["sources"]]
+
+
+def test_only_staging_gets_what_reads_the_sources() -> None:
+    made = children(SOURCES, MAXIMAL_CONFIG)
+    pod = template(made["job-stage"])
+    (container,) = containers(pod)
+    assert pod["spec"]["serviceAccountName"] == "reads-s3"
+    claims = [v for v in pod["spec"]["volumes"] if v["name"].startswith("source-")]
+    assert claims == [
+        {
+            "name": "source-0",
+            "persistentVolumeClaim": {"claimName": "models", "readOnly": True},
+        }
+    ], "one claim is mounted once, however often it is named"
+    mounts = [m for m in container["volumeMounts"] if m["name"] == "source-0"]
+    assert mounts == [{"name": "source-0", "mountPath": "/sources/models", "readOnly": True}]
+    assert references(pod) == {
+        f"DATASET_{key}": {"name": "store", "key": key} | ({"optional": True} if spare else {})
+        for key, spare in (
+            ("AWS_ACCESS_KEY_ID", False),
+            ("AWS_SECRET_ACCESS_KEY", False),
+            ("AWS_SESSION_TOKEN", True),
+        )
+    }
+    assert env(pod)["DATASET_AWS_REGION"]["value"] == "eu-central-1"
+    assert env(pod)["FINETUNE_BASE_CACHE"]["value"] == "/sources/models/hf/hub"
+    (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+    assert configuration["sources"][1] == {
+        "configMap": {"name": "internal", "items": [{"key": "root.pem", "path": "ca/dataset.crt"}]}
+    }
+    frozen = made["configuration"]["data"]["job.json"]
+    assert "store" not in frozen
+    assert "internal" not in frozen
+    for title in ("job-train", "job-merge", "deployment"):
+        text = json.dumps(template(made[title]))
+        assert "serviceAccountName" not in text
+        assert not any(word in text for word in ("/sources", "store", "internal", "BASE_CACHE"))

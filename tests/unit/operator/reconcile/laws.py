@@ -1,0 +1,290 @@
+"""What must hold of a job in a cluster in which anything may happen.
+
+``Laws`` watches one cluster from its beginning: what the operator plans, what it writes, and where
+that leaves everybody.
+"""
+
+from typing import Any
+
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, Thing, stored
+from tests.unit.operator.reconcile.random_events import deleted, stage_of
+
+from finetune_api.contracts.result import Result
+from finetune_operator.objects import naming
+from finetune_operator.types import Apply, Create, Delete, Object, Observed, Plan
+
+
+def refused(status: Any) -> bool:
+    """Tell whether a spec is one that cannot be run."""
+    return bool(status["conditions"][0]["reason"] == "InvalidSpec")
+
+
+def result_of(pod: Thing) -> str | None:
+    """Return the outcome that a pod's termination message tells."""
+    for container in pod["status"].get("containerStatuses", ()):
+        result = Result.from_message(container["state"]["terminated"]["message"])
+        return None if result is None else result.outcome
+    return None
+
+
+def key_of(job: Thing) -> tuple[str, ...]:
+    """Return owner, revision, stage and build of a Job."""
+    labels = job["metadata"]["labels"]
+    owner = job["metadata"]["ownerReferences"][0]["uid"]
+    return (owner, labels[naming.REVISION], labels[naming.STAGE], str(labels.get(naming.BUILD)))
+
+
+class Laws:
+    """The laws, and what has to be remembered to hold anybody to them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.jobs: set[str] = set()
+        self.completed: dict[tuple[str, ...], str] = {}
+        """With the uid of the volume that holds what the stage made."""
+        self.proved: set[tuple[str, ...]] = set()
+        self.attempts: dict[tuple[str, ...], Thing] = {}
+        self.wanted: dict[tuple[str, int], str] = {}
+        self.lost_configuration = False
+        self.lost_volume = False
+        self.before: tuple[str, Thing] = ("", {})
+
+    # Of a plan.
+
+    def of_plan(self, seen: Observed, intended: Plan) -> None:
+        """Nothing is created after a deletion, and what serves goes on serving."""
+        if deleted(dict(seen.job)):
+            assert not intended.actions
+        if seen.job["spec"].get("serving", {}).get("enabled", True):
+            self.goes_on_serving(seen, intended)
+
+    def goes_on_serving(self, seen: Observed, intended: Plan) -> None:
+        """The Service leaves a build only for one that answers; what it selects is not deleted."""
+        services = [each for each in seen.services if naming.owned_by(seen.job, each)]
+        # Where somebody has taken the build out of the selector, it is the one that was told.
+        told = seen.job["status"].get("serving", {}).get("build")
+        builds = {each["spec"]["selector"].get(naming.BUILD, told) for each in services}
+        for selected in builds - {None}:
+            answering = [
+                naming.label(each, naming.BUILD)
+                for each in seen.deployments
+                if each["status"].get("availableReplicas")
+                and each["status"]["observedGeneration"] == each["metadata"]["generation"]
+            ]
+            for action in intended.actions:
+                build = naming.label(action.object, naming.BUILD)
+                if isinstance(action, Delete) and action.object["kind"] == "Deployment":
+                    assert build != selected
+                if isinstance(action, Apply) and action.object["kind"] == "Service":
+                    assert action.object["spec"]["selector"][naming.BUILD] in (selected, *answering)
+
+    def of_rest(self, seen: Observed, intended: Plan) -> None:
+        """A look at what the looks before it have put right changes nothing."""
+        assert not any(isinstance(action, Create | Delete) for action in intended.actions)
+        assert stored(intended.status) == self.cluster.status
+        if not deleted(dict(seen.job)) and not refused(intended.status):
+            self.as_asked(seen.job, intended.status)
+
+    def as_asked(self, job: Object, status: Object) -> None:
+        """What runs is what is asked for, and what it needs is there."""
+        paused = job["spec"].get("suspend", False)
+        for each in self.cluster.each("Job"):
+            if naming.owned_by(job, each) and not controllers.ended(each) and not deleted(each):
+                labels = each["metadata"]["labels"]
+                assert not paused, each["metadata"]["name"]
+                assert labels[naming.REVISION] == status["revision"]
+                assert labels.get(naming.BUILD, status["build"]) == status["build"]
+        if any(each["revision"] == status["revision"] for each in status["revisions"]):
+            assert self.cluster.get("ConfigMap", f"demo-{status['revision']}")
+            assert len(list(self.cluster.each("NetworkPolicy"))) == 3
+        if status.get("serving", {}).get("build"):
+            assert self.cluster.get("Service", "demo-serve")
+
+    # Of what was written.
+
+    def of_writes(self, *, late: bool = False) -> None:
+        """Hold what stands after some writes against what stood before; ``late`` came too late."""
+        self.jobs_may_run(late=late)
+        self.status_is_sound()
+
+    def jobs_may_run(self, *, late: bool) -> None:
+        """No stage is run that has completed, and none without a volume of its own."""
+        for job in self.cluster.each("Job"):
+            if job["metadata"]["uid"] in self.jobs:
+                continue
+            self.jobs.add(job["metadata"]["uid"])
+            owner, revision, *_ = key_of(job)
+            assert not self.is_done(key_of(job)), job["metadata"]["name"]
+            assert late or self.is_written_down(job), job["metadata"]["name"]
+            volume = self.cluster.get("PersistentVolumeClaim", f"demo-{revision}")
+            assert volume or late
+            if volume and not late:
+                assert volume["metadata"]["ownerReferences"][0]["uid"] == owner
+                assert not deleted(volume)
+
+    def is_written_down(self, job: Thing) -> bool:
+        """Tell whether the ledger was ahead of a Job that was just created."""
+        labels = job["metadata"]["labels"]
+        return any(
+            (attempt["stage"], attempt.get("build"))
+            == (labels[naming.STAGE], labels.get(naming.BUILD))
+            and str(attempt["attempt"]) == labels[naming.ATTEMPT]
+            and attempt["outcome"] == "Starting"
+            for revision in self.cluster.status["revisions"]
+            if revision["revision"] == labels[naming.REVISION]
+            for attempt in revision["stages"]
+        )
+
+    def status_is_sound(self) -> None:
+        """Hold what was written last against what was written before it."""
+        if self.cluster.job and self.cluster.status.get("conditions"):
+            uid = self.cluster.job["metadata"]["uid"]
+            self.ledger_goes_forward(uid, self.cluster.status)
+            self.well_formed(self.cluster.status)
+            if self.before[0] == uid:
+                self.consistent(self.before[1], self.cluster.status)
+            self.before = (uid, self.cluster.status)
+            self.no_revision_without_an_edit(self.cluster.job)
+
+    def dropped_for_good(self, uid: str, status: Thing) -> None:
+        """What leaves the ledger neither serves nor is asked for, and may be done again."""
+        known = {each["revision"] for each in status.get("revisions", ())}
+        for key in [key for key in self.attempts if key[0] == uid and key[1] not in known]:
+            assert key[1] not in (status["revision"], status.get("serving", {}).get("revision"))
+            del self.attempts[key]
+            self.completed.pop(key, None)
+
+    def is_done(self, key: tuple[str, ...]) -> bool:
+        """Tell whether a stage has completed on a volume that is there and stays."""
+        volume = self.cluster.get(naming.VOLUME, f"demo-{key[1]}")
+        here = volume is not None and not deleted(volume)
+        return here and self.completed.get(key) == volume["metadata"]["uid"]  # type: ignore[index]
+
+    def ledger_goes_forward(self, uid: str, status: Thing) -> None:
+        self.dropped_for_good(uid, status)
+        for revision in status.get("revisions", ()):
+            for attempt in revision["stages"]:
+                stage, build = attempt["stage"], str(attempt.get("build"))
+                key = (uid, revision["revision"], stage, build)
+                before = self.attempts.get(key, {"attempt": 0, "outcome": None})
+                self.attempts[key] = attempt
+                if attempt["attempt"] == before["attempt"] and before["outcome"] != "Starting":
+                    assert attempt["retryKey"] == before["retryKey"], key
+                elif before["outcome"] == "Failed":
+                    assert attempt["retryKey"] != before["retryKey"], key
+                assert attempt["attempt"] >= before["attempt"], key
+                if stage == "serve":
+                    # What answered once may be asked to show itself again.
+                    continue
+                if attempt.get("reason") == "VolumeLost":
+                    assert self.lost_volume, "only a user's hand makes that happen"
+                    self.completed.pop(key, None)
+                if attempt["outcome"] == "Completed":
+                    assert key in self.proved, key
+                    self.completed[key] = revision.get("volume", "")
+                else:
+                    assert not self.is_done(key), key
+                    self.completed.pop(key, None)
+                if attempt.get("reason") in ("ResultMissing", "RetriesExhausted"):
+                    name = f"demo-{revision['revision']}-{stage}-{attempt['attempt']}"
+                    self.no_result_was_missed(name)
+
+    def no_result_was_missed(self, name: str) -> None:
+        job = self.cluster.get("Job", name)
+        ends = [result_of(pod) for pod in controllers.pods_of(self.cluster, job)] if job else []
+        assert ends[-1:] not in (["completed"], ["failed"]), name
+
+    def no_revision_without_an_edit(self, job: Thing) -> None:
+        """Neither an upgrade nor anything else but its user makes a job train again."""
+        revision = self.cluster.status.get("revision")
+        frozen = self.cluster.get("ConfigMap", f"demo-{revision}")
+        if self.lost_configuration or refused(self.cluster.status):
+            return
+        generation = self.cluster.status["observedGeneration"]
+        key = (job["metadata"]["uid"], generation)
+        # One that is being collected belongs to a past of the revision, which begins anew after it.
+        if frozen and naming.owned_by(job, frozen) and not deleted(frozen):
+            assert self.wanted.setdefault(key, str(revision)) == revision
+
+    def well_formed(self, status: Thing) -> None:
+        found = {each["type"]: each for each in status["conditions"]}
+        assert len(found) == len(status["conditions"])
+        for name in ("Reconciling", "Stalled"):
+            assert found.get(name, {"status": "True"})["status"] == "True"
+        ready = found["Ready"]["status"] == "True"
+        paused = found["Suspended"]["reason"] == "SuspendedByUser"
+        states = [ready, paused, "Reconciling" in found, "Stalled" in found]
+        invalid = refused(status)
+        assert sum(states) == 1 or (invalid and not ready and "Reconciling" not in found), states
+        generation = self.cluster.present_job()["metadata"]["generation"]
+        assert status["observedGeneration"] <= generation
+        current = {name for name, each in found.items() if name in ("Ready", "Stalled")}
+        for name in current if invalid else found:
+            assert found[name]["observedGeneration"] == status["observedGeneration"], name
+
+    def consistent(self, before: Thing, after: Thing) -> None:
+        known = {each["type"]: each for each in before["conditions"]}
+        for each in after["conditions"]:
+            old = known.get(each["type"])
+            if old and old["status"] == each["status"]:
+                assert old["lastTransitionTime"] == each["lastTransitionTime"], each["type"]
+        if before.get("revision") == after.get("revision"):
+            seconds = [one.get("training", {}).get("gpuSeconds", 0) for one in (before, after)]
+            assert seconds[0] <= seconds[1]
+
+    # Of every moment.
+
+    def of_now(self) -> None:
+        """There is one trainer at most."""
+        self.one_trainer()
+        self.note_proofs()
+
+    def one_trainer(self) -> None:
+        trainers = [
+            pod["metadata"]["name"]
+            for pod in self.cluster.each("Pod")
+            if stage_of(pod) == "train" and self.runs_or_may_start(pod)
+        ]
+        assert len(trainers) <= 1, trainers
+
+    def runs_or_may_start(self, pod: Thing) -> bool:
+        """Tell whether a pod runs, or has all that it waits for but a node."""
+        if pod["status"]["phase"] != "Pending":
+            return controllers.alive(pod)
+        volumes = [self.cluster.get(naming.VOLUME, claim) for claim in controllers.claims_of(pod)]
+        return all(each is not None and not deleted(each) for each in volumes)
+
+    def note_proofs(self) -> None:
+        """Remember which stages a Job has completed that left a result saying so."""
+        for job in self.cluster.each("Job"):
+            results = [result_of(pod) for pod in controllers.pods_of(self.cluster, job)]
+            if controllers.ended(job) and "completed" in results:
+                self.proved.add(key_of(job))
+
+    # Of the end.
+
+    def of_the_end(self) -> None:
+        """Nobody waits for anything that will not come."""
+        if self.cluster.job is None:
+            assert all(
+                not each["metadata"].get("ownerReferences")
+                for each in self.cluster.objects.values()
+            )
+            return
+        found = {each["type"]: each for each in self.cluster.status["conditions"]}
+        spec = self.cluster.job["spec"]
+        if found["Ready"]["status"] == "False" and "Stalled" not in found:
+            assert spec.get("suspend"), found["Ready"]
+            assert all(controllers.ended(job) for job in self.cluster.each("Job"))
+        serving = spec.get("serving", {})
+        if found["Ready"]["status"] == "True" and serving.get("enabled", True):
+            pods = [pod for pod in self.cluster.each("Pod") if stage_of(pod) == "serve"]
+            assert sum(map(controllers.alive, pods)) == serving.get("replicas", 1)
+            (service,) = self.cluster.each("Service")
+            if serving.get("replicas", 1):
+                (deployment,) = self.cluster.each("Deployment")
+                build = service["spec"]["selector"][naming.BUILD]
+                assert (
+                    build == naming.label(deployment, naming.BUILD) == self.cluster.status["build"]
+                )

@@ -1,0 +1,80 @@
+"""Cases of the plan's table: what was done to a cluster, and what the next look has to say.
+
+Revisions and builds are told by the order of their coming (``r1``, ``b2``), conditions by a sign:
+``+`` True, ``-`` False, ``?`` Unknown. A condition that is not named must not be there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.fakes.apiserver import Cluster, check_status, stored
+
+from finetune_operator.objects import naming
+from finetune_operator.types import Action, Apply, Create, Delete, Patch, Plan, Scale
+
+Step = Callable[[Cluster], object]
+SIGNS = {"True": "+", "False": "-", "Unknown": "?"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Steps, and what a look after them plans."""
+
+    given: tuple[Step, ...] = ()
+    actions: tuple[str, ...] = ()
+    ready: str
+    """Status and reason of Ready, such as ``-Training``."""
+    conditions: str
+    """The other conditions, in their order."""
+    says: str = ""
+    """Part of Ready's message."""
+
+
+def tell(cluster: Cluster, case: Case) -> tuple[Plan, str]:
+    """Take the steps and look; return the plan and its telling.
+
+    The look is carried out in the end, and so are those after it until one changes nothing.
+    """
+    for step in case.given:
+        step(cluster)
+    planned = cluster.plan()
+    check_status(stored(planned.status))
+    cluster.remember(planned.status)
+    lines = [shown(cluster, action) for action in planned.actions]
+    found = {each["type"]: each for each in planned.status["conditions"]}
+    ready = found.pop("Ready")
+    cluster.settle()
+    others = " ".join(f"{type_}{SIGNS[each['status']]}" for type_, each in found.items())
+    return planned, "\n".join([*lines, f"{SIGNS[ready['status']]}{ready['reason']}", others])
+
+
+def expected(case: Case) -> str:
+    """Return the telling that a case asks for."""
+    return "\n".join([*case.actions, case.ready, case.conditions])
+
+
+def shown(cluster: Cluster, action: Action) -> str:
+    """Return an action in a line."""
+    thing: Any = action.object
+    text = f"{type(action).__name__} {thing['kind']} {thing['metadata']['name']}"
+    match action:
+        case Apply() if thing["kind"] == "Service":
+            text += f" -> {thing['spec']['selector'][naming.BUILD]}"
+        case Apply() if thing["kind"] == "PersistentVolumeClaim":
+            text += f" {thing['spec']['resources']['requests']['storage']}"
+        case Delete():
+            text += f" {action.propagation}"
+        case Apply() if thing["kind"] == "Deployment" and thing["spec"]["replicas"] != 1:
+            text += f" x{thing['spec']['replicas']}"
+        case Scale():
+            text += f" x{action.replicas}"
+        case Patch():
+            owned = bool(action.changes["metadata"]["ownerReferences"])
+            text += " with owner" if owned else " without owner"
+        case Create():
+            pass
+    for letter, known in (("r", cluster.revisions), ("b", cluster.builds)):
+        for number, name in enumerate(known, 1):
+            text = text.replace(name, f"{letter}{number}")
+    return text

@@ -1,0 +1,90 @@
+"""Steps of the table's cases: what users, kubelets and controllers do between two looks."""
+
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, Crash
+from tests.unit.operator.reconcile.plan_cases import Step
+
+
+def edit(**changes: Any) -> Step:
+    return lambda cluster: cluster.edit(**changes)
+
+
+def run(stage: str, code: int = 0, text: str | None = None, **end: Any) -> Step:
+    return lambda cluster: controllers.run(cluster, stage, code, text, **end)
+
+
+def run_unseen(stage: str) -> Step:
+    """Let a stage's pod start and end while no operator looks."""
+
+    def step(cluster: Cluster) -> None:
+        controllers.sync(cluster)
+        pod = controllers.pod_of_stage(cluster, stage)
+        controllers.start(cluster, pod)
+        controllers.finish(cluster, pod, 0, controllers.message(stage))
+        controllers.sync(cluster)
+
+    return step
+
+
+def delete(kind: str, name: str, propagation: Any = "Foreground") -> Step:
+    """Delete a child by hand.
+
+    ``R`` and ``B`` stand for the present revision and build, ``b1`` for the first build.
+    """
+
+    def step(cluster: Cluster) -> None:
+        status = cluster.status
+        own = name.replace("R", status["revision"]).replace("B", status["build"])
+        own = own.replace("b1", cluster.builds[0])
+        controllers.delete(cluster, kind, own, propagation)
+
+    return step
+
+
+def running(stage: str) -> Step:
+    """Take the stage at hand to where its pod runs and the operator has seen that."""
+
+    def step(cluster: Cluster) -> None:
+        cluster.settle()
+        controllers.sync(cluster)
+        controllers.start(cluster, controllers.pod_of_stage(cluster, stage))
+        controllers.sync(cluster)
+        cluster.settle()
+
+    return step
+
+
+def die_before(write: int) -> Step:
+    """Look, and die before a write; the first is that of the status."""
+
+    def step(cluster: Cluster) -> None:
+        with pytest.raises(Crash):
+            cluster.look(die_before=write)
+
+    return step
+
+
+def stop(stage: str) -> Step:
+    """Let a pod that was asked to end do so, and be collected."""
+
+    def step(cluster: Cluster) -> None:
+        cluster.settle()
+        controllers.sync(cluster)
+        controllers.stop(cluster, controllers.pod_of_stage(cluster, stage))
+        controllers.sync(cluster)
+        controllers.sync(cluster)
+
+    return step
+
+
+settle: Step = Cluster.settle
+sync: Step = controllers.sync
+serve: Step = controllers.serve
+run_all: Step = controllers.run_all
+STAGED, TRAINED, MERGED = run("stage"), run("train"), run("merge")
+SUSPEND, RESUME = edit(suspend=True), edit(suspend=False)
+NO_SERVING = edit(serving={"enabled": False})
+NO_MERGE = edit(serving={"enabled": False}, merge={"enabled": False})

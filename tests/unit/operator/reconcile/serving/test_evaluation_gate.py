@@ -1,0 +1,198 @@
+"""The evaluation gate: the decision on its numbers, and what a job does with it."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster
+from tests.unit.operator.reconcile import plan_steps
+
+from finetune_api.v1alpha1.status import Artifacts, EvaluatedBuild, Evaluation
+from finetune_operator.reconcile.serving.evaluation_gate import Build, compare, judge
+from finetune_trainer.evaluation.loss_comparison import difference
+
+
+def found(difference: float, error: float | None = 0.1, rows: int = 45) -> Evaluation:
+    build = EvaluatedBuild(
+        loss="1.50000",
+        difference=f"{difference:.5f}",
+        standard_error=None if error is None else f"{error:.5f}",
+    )
+    return Evaluation(
+        rows=rows,
+        tokens=2100,
+        base_loss="1.40000",
+        rows_digest="sha256:a",
+        dequantized=build,
+        original=build,
+    )
+
+
+def build(name: str, loss: float, **changes: Any) -> Build:
+    """Return a build with this held-out loss, ± 0.1 against its base."""
+    numbers = EvaluatedBuild(loss=f"{loss:.5f}", difference="0", standard_error="0.1")
+    evaluation = found(0).model_copy(
+        update={"original": numbers, "dequantized": numbers} | changes.pop("evaluation", {})
+    )
+    artifacts = Artifacts(evaluation=evaluation, base_commit="c")
+    return Build(
+        build=name,
+        artifacts=artifacts.model_copy(update=changes.pop("artifacts", {})),
+        base=changes.pop("base", "original"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "outcome", "said"),
+    [
+        (None, "NotEvaluated", "set dataset.validationFraction"),
+        (found(9.0, rows=29), "NotEvaluated", "29 held-out rows are too few"),
+        (found(9.0, error=None), "NotEvaluated", "too few"),
+        (found(0.19), "Passed", "+0.1900 ± 0.1000 a token over 45 rows, 2100 tokens"),
+        (found(0.21), "Failed", "held-out loss 1.5000 against the base model's 1.4000 (+0.2100"),
+        (found(0.21, rows=30), "Failed", "set evaluation.onRegression to Serve"),
+        (found(-3.0), "Passed", "-3.0000"),
+    ],
+)
+def test_the_decision(evaluation: Evaluation | None, outcome: str, said: str) -> None:
+    gate = judge(evaluation, "dequantized")
+    assert gate.outcome == outcome
+    assert said in gate.message
+
+
+def test_each_base_has_its_own_numbers() -> None:
+    good, bad = found(-1.0), found(1.0)
+    evaluation = good.model_copy(update={"original": bad.original})
+    assert judge(evaluation, "dequantized").outcome == "Passed"
+    assert judge(evaluation, "original").outcome == "Failed"
+
+
+@given(difference=st.floats(-5, 5), error=st.floats(1e-4, 2))
+def test_a_better_model_never_fails(difference: float, error: float) -> None:
+    outcomes = [judge(found(each, error), "original").outcome for each in (difference, -5.0)]
+    assert outcomes[1] == "Passed"
+    assert (outcomes[0] == "Failed") <= (difference > 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "outcome", "said"),
+    [
+        (1.0, "Better", "1.0000 against build old's 2.0000 (-1.0000 ± at most 0.2000 a token over"),
+        (1.61, "Undecided", "-0.3900 ± at most 0.2000"),
+        (2.39, "Undecided", "+0.3900"),
+        (2.41, "Worse", "+0.4100"),
+    ],
+)
+def test_a_build_against_the_one_that_serves(loss: float, outcome: str, said: str) -> None:
+    told = compare(build("new", loss), build("old", 2.0))
+    assert (told.build, told.outcome) == ("old", outcome)
+    assert said in told.message
+
+
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        ({"artifacts": {"evaluation": None}}, "build old was not evaluated"),
+        ({"artifacts": {"base_commit": "d"}}, "was tuned from another base model"),
+        ({"evaluation": {"rows_digest": "sha256:b"}}, "was evaluated on other rows"),
+        ({"evaluation": {"rows_digest": None}}, "an earlier version"),
+        ({"base": None}, "an earlier version"),
+    ],
+)
+def test_what_cannot_be_compared(old: dict[str, Any], said: str) -> None:
+    told = compare(build("new", 1.0), build("old", 2.0, **old))
+    assert told.outcome == "NotComparable"
+    assert said in told.message
+
+
+def test_each_build_counts_with_the_base_that_it_runs_on() -> None:
+    better = EvaluatedBuild(loss="1.00000", difference="0", standard_error="0.1")
+    candidate = build("new", 3.0, evaluation={"dequantized": better}, base="dequantized")
+    assert compare(candidate, build("old", 2.0)).outcome == "Better"
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-3, 0), st.floats(-3, 0), st.floats(-3, 0), st.integers(1, 9)),
+        min_size=2,
+        max_size=40,
+    )
+)
+def test_the_error_of_a_comparison_is_at_most_the_sum_of_both(
+    rows: list[tuple[float, float, float, int]],
+) -> None:
+    new, old, base = ([[row[at]] * row[3] for row in rows] for at in range(3))
+    bound = difference(new, base).standard_error + difference(old, base).standard_error
+    assert difference(new, old).standard_error <= bound + 1e-9
+
+
+def trained(cluster: Cluster, evaluation: Evaluation) -> None:
+    """Take a job to where it is merged, with these numbers from its training."""
+    plan_steps.run("stage")(cluster)
+    artifacts: dict[str, Any] = {"evaluation": evaluation.model_dump(exclude_none=True)}
+    controllers.run(cluster, "train", text=controllers.message("train", artifacts=artifacts))
+    plan_steps.run("merge")(cluster)
+    cluster.settle()
+
+
+def condition(cluster: Cluster, type_: str) -> dict[str, Any]:
+    return next(each for each in cluster.status["conditions"] if each["type"] == type_)
+
+
+def test_a_worse_model_is_not_served_and_the_user_may_override() -> None:
+    cluster = Cluster()
+    trained(cluster, found(0.5))
+    assert condition(cluster, "Ready")["reason"] == "EvalGateFailed"
+    assert condition(cluster, "Stalled")["message"].startswith("the tuned model is worse")
+    assert condition(cluster, "Merged")["status"] == "True"
+    assert cluster.status["evaluation"]["outcome"] == "Failed"
+    assert cluster.list("Deployment") == []
+    cluster.edit(evaluation={"onRegression": "Serve"})
+    cluster.settle()
+    plan_steps.serve(cluster)
+    assert condition(cluster, "Ready")["status"] == "True"
+    # What serves is not taken down by a rule that would not have let it begin.
+    cluster.edit(evaluation=None)
+    cluster.settle()
+    assert condition(cluster, "Ready")["status"] == "True"
+
+
+def test_what_served_before_goes_on() -> None:
+    cluster = Cluster()
+    plan_steps.run_all(cluster)
+    (before,) = cluster.list("Deployment")
+    cluster.edit(rerun="again")
+    trained(cluster, found(0.5))
+    assert condition(cluster, "Ready")["reason"] == "EvalGateFailed"
+    assert condition(cluster, "Serving")["status"] == "True"
+    assert [each["metadata"]["name"] for each in cluster.list("Deployment")] == [
+        before["metadata"]["name"]
+    ]
+
+
+def test_the_numbers_are_in_the_ledger() -> None:
+    cluster = Cluster()
+    trained(cluster, found(-0.5))
+    (revision,) = cluster.status["revisions"]
+    assert revision["artifacts"]["evaluation"]["dequantized"]["difference"] == "-0.50000"
+    assert cluster.status["evaluation"]["outcome"] == "Passed"
+    plan_steps.serve(cluster)
+    assert condition(cluster, "Ready")["status"] == "True"
+
+
+def test_what_serves_is_compared_with_and_stays_on_record() -> None:
+    cluster = Cluster()
+    trained(cluster, found(-0.5))
+    plan_steps.serve(cluster)
+    assert "againstServing" not in cluster.status["evaluation"]
+    before = cluster.status["build"]
+    cluster.edit(rerun="again")
+    better = EvaluatedBuild(loss="0.50000", difference="-0.9", standard_error="0.1")
+    trained(cluster, found(0).model_copy(update={"dequantized": better}))
+    told = cluster.status["evaluation"]["againstServing"]
+    assert (told["build"], told["outcome"]) == (before, "Better")
+    plan_steps.serve(cluster)
+    assert cluster.status["serving"]["build"] != before
+    assert cluster.status["evaluation"]["againstServing"] == told

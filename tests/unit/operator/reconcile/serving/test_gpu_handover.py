@@ -1,0 +1,291 @@
+"""Who has the GPU when a new build is made beside one that serves: with one GPU and with two."""
+
+from typing import Any
+
+import pytest
+from tests.fakes import controllers, scheduler
+from tests.fakes.apiserver import Cluster, Thing
+
+from finetune_operator.objects import naming
+
+RETRAIN: Thing = {"training": {"seed": 1}}
+REMERGE: Thing = {"merge": {"dtype": "bfloat16"}}
+
+
+def serving(count: int, **spec: Any) -> Cluster:
+    """Return a cluster with so many GPUs whose job serves."""
+    cluster = Cluster()
+    cluster.edit(serving=spec)
+    finish_stages(cluster, count, "stage", "train", "merge")
+    scheduler.settle(cluster, count)
+    assert reason(cluster) == "Serving"
+    return cluster
+
+
+def finish_stages(cluster: Cluster, count: int, *stages: str) -> None:
+    """Let the running pod of each stage end well."""
+    for stage in stages:
+        scheduler.settle(cluster, count)
+        controllers.finish(cluster, scheduler.pod_of(cluster, stage), 0, controllers.message(stage))
+        controllers.sync(cluster)
+
+
+def reason(cluster: Cluster) -> str:
+    return str(cluster.status["conditions"][0]["reason"])
+
+
+def serves(cluster: Cluster) -> str:
+    """Return the condition of the endpoint: whether it answers, and why not."""
+    (found,) = [each for each in cluster.status["conditions"] if each["type"] == "Serving"]
+    return f"{found['status']}/{found['reason']}"
+
+
+def replicas(cluster: Cluster) -> list[int]:
+    """Return the replicas that each Deployment is asked for, the oldest first."""
+    return [deployment["spec"]["replicas"] for deployment in cluster.each("Deployment")]
+
+
+def selected(cluster: Cluster) -> str:
+    (service,) = cluster.each("Service")
+    return str(service["spec"]["selector"][naming.BUILD])
+
+
+@pytest.mark.parametrize("rollout", ["KeepServing", "FreeGPU"])
+def test_two_gpus_leave_no_gap(rollout: str) -> None:
+    cluster = serving(2, rollout=rollout)
+    (old,) = cluster.builds
+    cluster.edit(**RETRAIN)
+    for stage in ("stage", "train", "merge"):
+        finish_stages(cluster, 2, stage)
+        assert (replicas(cluster), serves(cluster)) == ([1], "True/Available")
+    for _ in range(20):
+        cluster.look()
+        controllers.sync(cluster)
+        # What is selected answers, at every step.
+        assert selected(cluster) in scheduler.running(cluster, "serve")
+        scheduler.schedule(cluster, 2)
+    assert cluster.builds[0] == old != selected(cluster) == cluster.status["build"]
+    assert replicas(cluster) == [1]
+    assert reason(cluster) == "Serving"
+
+
+def test_one_gpu_keeps_serving_while_training_waits() -> None:
+    cluster = serving(1)
+    cluster.edit(**RETRAIN)
+    finish_stages(cluster, 1, "stage")
+    scheduler.settle(cluster, 1)
+    cluster.wait(3600)
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("Unschedulable", "True/Available")
+    assert replicas(cluster) == [1]
+
+
+def test_one_gpu_is_freed_only_when_a_train_pod_needs_it() -> None:
+    cluster = serving(1, rollout="FreeGPU")
+    (old,) = cluster.builds
+    cluster.edit(**RETRAIN)
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), replicas(cluster)) == ("Staging", [1])
+    controllers.finish(cluster, scheduler.pod_of(cluster, "stage"), 0, controllers.message("stage"))
+    controllers.sync(cluster)
+    cluster.settle()
+    assert replicas(cluster) == [1], "the train pod is not there yet"
+    scheduler.settle(cluster, 1)
+    assert (replicas(cluster), serves(cluster)) == ([0], "False/GPUGivenUp")
+    assert (scheduler.running(cluster, "train"), scheduler.running(cluster, "serve")) == (
+        [cluster.revisions[1]],
+        [],
+    )
+    finish_stages(cluster, 1, "train", "merge")
+    assert replicas(cluster)[0] == 0, "it does not load for the minutes of a merge"
+    scheduler.settle(cluster, 1)
+    new = cluster.builds[1]
+    assert (selected(cluster), scheduler.running(cluster, "serve")) == (new, [new])
+    assert new != old
+    assert (reason(cluster), replicas(cluster)) == ("Serving", [1])
+
+
+def training_on_the_freed_gpu() -> Cluster:
+    cluster = serving(1, rollout="FreeGPU")
+    cluster.edit(**RETRAIN)
+    finish_stages(cluster, 1, "stage")
+    scheduler.settle(cluster, 1)
+    assert (replicas(cluster), reason(cluster)) == ([0], "Training")
+    return cluster
+
+
+def test_it_comes_back_on_pause_and_goes_again() -> None:
+    cluster = training_on_the_freed_gpu()
+    cluster.edit(suspend=True)
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("SuspendedByUser", "True/Available")
+    cluster.edit(suspend=False)
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("Training", "False/GPUGivenUp")
+
+
+def test_it_comes_back_on_preemption_and_waits_for_the_queue() -> None:
+    """Kueue takes a workload's quota away by suspending its Job."""
+    cluster = training_on_the_freed_gpu()
+    (job,) = [job for job in cluster.each("Job") if not controllers.ended(job)]
+    job["spec"]["suspend"] = True
+    cluster.touch(job)
+    pod = scheduler.pod_of(cluster, "train")
+    cluster.mark_deleted(pod)
+    controllers.stop(cluster, pod)
+    cluster.remove(pod)
+    cluster.settle()
+    assert replicas(cluster) == [1]
+    assert reason(cluster) == "Preempted"
+
+
+def test_it_comes_back_on_failure() -> None:
+    cluster = training_on_the_freed_gpu()
+    text = controllers.message("train", "failed", reason="LossDiverged")
+    controllers.finish(cluster, scheduler.pod_of(cluster, "train"), 81, text)
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("LossDiverged", "True/Available")
+
+
+def test_it_comes_back_while_another_revision_is_staged() -> None:
+    cluster = training_on_the_freed_gpu()
+    cluster.edit(training={"seed": 2})
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("Staging", "True/Available")
+
+
+def test_a_merge_that_fails_brings_it_back() -> None:
+    cluster = training_on_the_freed_gpu()
+    finish_stages(cluster, 1, "train")
+    scheduler.settle(cluster, 1)
+    text = controllers.message("merge", "failed", reason="NotMergeable")
+    controllers.finish(cluster, scheduler.pod_of(cluster, "merge"), 84, text)
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("NotMergeable", "True/Available")
+
+
+def test_verifying_never_waits_for_the_gpu_that_serving_holds() -> None:
+    cluster = serving(1, rollout="FreeGPU")
+    cluster.edit(**REMERGE)
+    finish_stages(cluster, 1, "merge")
+    scheduler.settle(cluster, 1)
+    assert selected(cluster) == cluster.builds[1]
+    assert reason(cluster) == "Serving"
+
+
+def test_keep_serving_gives_an_autoscaler_its_time() -> None:
+    cluster = serving(1)
+    cluster.edit(**REMERGE)
+    finish_stages(cluster, 1, "merge")
+    scheduler.settle(cluster, 1)
+    cluster.wait(500)
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("Unschedulable", "True/Available")
+    cluster.wait(200)
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), selected(cluster)) == ("Serving", cluster.builds[1])
+
+
+def test_a_candidate_that_does_not_agree_gives_the_gpu_back() -> None:
+    cluster = serving(1, rollout="FreeGPU")
+    cluster.edit(**REMERGE)
+    finish_stages(cluster, 1, "merge")
+    cluster.settle()
+    controllers.sync(cluster)
+    scheduler.schedule(cluster, 1)
+    cluster.settle()
+    assert replicas(cluster) == [0, 1]
+    scheduler.mismatch(cluster, scheduler.pod_of(cluster, "serve", cluster.builds[1]))
+    cluster.settle()
+    assert replicas(cluster) == [1, 0]
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("RolloutFailed", "True/Available")
+    assert selected(cluster) == cluster.builds[0]
+
+
+def test_a_pause_stops_the_candidate() -> None:
+    cluster = serving(1, rollout="FreeGPU")
+    cluster.edit(**REMERGE)
+    finish_stages(cluster, 1, "merge")
+    cluster.settle()
+    controllers.sync(cluster)
+    scheduler.schedule(cluster, 1)
+    cluster.settle()
+    cluster.edit(suspend=True)
+    scheduler.settle(cluster, 1)
+    assert (replicas(cluster), serves(cluster)) == ([1, 0], "True/Available")
+    cluster.edit(suspend=False)
+    scheduler.settle(cluster, 1)
+    assert selected(cluster) == cluster.builds[1]
+
+
+SHARED: Thing = {"accessMode": "ReadWriteMany"}
+
+
+def test_the_service_waits_for_every_replica_that_can_have_a_gpu() -> None:
+    cluster = Cluster()
+    cluster.edit(serving={"replicas": 2}, storage=SHARED)
+    finish_stages(cluster, 4, "stage", "train", "merge")
+    scheduler.settle(cluster, 4)
+    cluster.edit(**REMERGE)
+    finish_stages(cluster, 4, "merge")
+    cluster.settle()
+    controllers.sync(cluster)
+    first, second = (
+        pod
+        for pod in cluster.each("Pod")
+        if pod["metadata"]["labels"].get(naming.BUILD) == cluster.builds[1]
+        and pod["metadata"]["labels"][naming.STAGE] == "serve"
+    )
+    controllers.start(cluster, first)
+    controllers.sync(cluster)
+    cluster.settle()
+    assert selected(cluster) == cluster.builds[0], "the second is still loading"
+    scheduler.refuse(cluster, second)
+    cluster.look()
+    assert selected(cluster) == cluster.builds[1], "the second has no GPU to wait for"
+
+
+def test_replicas_follow_the_spec_on_both_sides_of_a_rollout() -> None:
+    cluster = Cluster()
+    cluster.edit(serving={"replicas": 2}, storage=SHARED)
+    finish_stages(cluster, 9, "stage", "train", "merge")
+    scheduler.settle(cluster, 9)
+    (budget,) = cluster.each("PodDisruptionBudget")
+    assert budget["spec"]["selector"]["matchLabels"][naming.BUILD] == cluster.builds[0]
+    cluster.edit(**RETRAIN)
+    scheduler.settle(cluster, 9)
+    cluster.edit(serving={"replicas": 3})
+    scheduler.settle(cluster, 9)
+    assert replicas(cluster) == [3]
+    assert cluster.status["serving"]["replicas"] == 3
+    assert cluster.status["serving"]["selector"] == (
+        f"finetune.dev/build={cluster.builds[0]},finetune.dev/job=demo,finetune.dev/stage=serve"
+    )
+    cluster.edit(serving={"replicas": 0})
+    scheduler.settle(cluster, 9)
+    assert (replicas(cluster), serves(cluster)) == ([0], "False/ScaledToZero")
+    cluster.edit(serving={"replicas": 1})
+    scheduler.settle(cluster, 9)
+    assert not list(cluster.each("PodDisruptionBudget"))
+
+
+def test_zero_replicas_stop_serving_and_keep_everything() -> None:
+    cluster = serving(1)
+    before = {(kind, name) for kind, name in cluster.objects if kind != "Pod"}
+    cluster.edit(serving={"replicas": 0})
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("ScaledToZero", "False/ScaledToZero")
+    assert scheduler.running(cluster, "serve") == []
+    assert {(kind, name) for kind, name in cluster.objects if kind != "Pod"} == before
+    cluster.edit(serving={"replicas": 1})
+    scheduler.settle(cluster, 1)
+    assert (reason(cluster), serves(cluster)) == ("Serving", "True/Available")
+
+
+def test_a_volume_of_one_node_holds_one_replica() -> None:
+    cluster = serving(3)
+    cluster.edit(serving={"replicas": 3}, storage=SHARED)
+    scheduler.settle(cluster, 3)
+    assert replicas(cluster) == [1]
+    assert "ReadWriteOnce" in cluster.status["warnings"][0]

@@ -1,0 +1,155 @@
+"""How a Job ended: believed only where condition and result agree."""
+
+from typing import Any
+
+import pytest
+from tests.fakes.apiserver import Thing
+from tests.fakes.controllers import message
+
+from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import is_over
+from finetune_operator.reconcile.stages import outcome
+
+
+def job(condition: str | None = None, status: str = "True", reason: str = "") -> Thing:
+    conditions = [{"type": condition, "status": status, "reason": reason}] if condition else []
+    return {
+        "metadata": {"name": "j", "uid": "uid-of-j", "labels": {naming.STAGE: "merge"}},
+        "spec": {},
+        "status": {"conditions": conditions},
+    }
+
+
+def pod(
+    text: str | None, code: int = 0, *, at: str = "1", of: str = "j", container: str = "trainer"
+) -> Thing:
+    state: Thing = {"running": {}}
+    if text is not None:
+        state = {"terminated": {"exitCode": code, "message": text, "finishedAt": at}}
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "name": f"p{at}",
+            "ownerReferences": [{"uid": f"uid-of-{of}", "controller": True}],
+            "creationTimestamp": at,
+        },
+        "status": {"containerStatuses": [{"name": container, "state": state}]},
+    }
+
+
+DONE = message("merge")
+HALF_WAY = message("train", globalStep=9, maxSteps=10)
+ALL_STEPS = message("train", globalStep=10, maxSteps=10)
+STOPPED = message("merge", "stopped")
+BROKEN = message("merge", "failed", reason="NotMergeable", message="no")
+
+
+def kind_of(ended: outcome.Outcome | None) -> tuple[str, str] | None:
+    return None if ended is None else (ended.kind, ended.reason)
+
+
+@pytest.mark.parametrize(
+    ("given", "pods", "expected"),
+    [
+        pytest.param(job(), [pod(DONE)], None, id="no condition, whatever the pod says"),
+        pytest.param(job("Complete", "False"), [pod(DONE)], None, id="a condition that is False"),
+        pytest.param(job("FailureTarget"), [pod(BROKEN, 84)], None, id="not yet failed"),
+        pytest.param(job("SuccessCriteriaMet"), [pod(DONE)], None, id="not yet complete"),
+        pytest.param(job("Complete"), [pod(DONE)], ("Completed", "Completed"), id="both agree"),
+        pytest.param(job("Complete"), [], ("Unproved", "ResultMissing"), id="no pod"),
+        pytest.param(job("Complete"), [pod("")], ("Unproved", "ResultMissing"), id="no message"),
+        pytest.param(job("Complete"), [pod("{}")], ("Unproved", "ResultMissing"), id="no result"),
+        pytest.param(
+            job("Complete"), [pod(DONE[:-1])], ("Unproved", "ResultMissing"), id="cut off"
+        ),
+        pytest.param(job("Complete"), [pod(STOPPED)], ("Unproved", "ResultMissing"), id="stopped"),
+        pytest.param(job("Complete"), [pod(BROKEN)], ("Unproved", "ResultMissing"), id="failed"),
+        pytest.param(
+            job("Complete"),
+            [pod(DONE, of="another")],
+            ("Unproved", "ResultMissing"),
+            id="another Job's pod",
+        ),
+        pytest.param(
+            job("Complete"),
+            [pod(DONE, container="sidecar")],
+            ("Unproved", "ResultMissing"),
+            id="another container",
+        ),
+        pytest.param(
+            job("Complete"),
+            [pod(DONE, at="2"), pod(STOPPED, 143, at="1")],
+            ("Completed", "Completed"),
+            id="the newest end counts",
+        ),
+        pytest.param(
+            job("Failed"),
+            [pod(BROKEN, 84, at="1"), pod("", 137, at="2")],
+            ("Failed", "RetriesExhausted"),
+            id="and not an older one",
+        ),
+        pytest.param(
+            job("Complete"),
+            [pod(HALF_WAY)],
+            ("Unproved", "ResultMissing"),
+            id="completed, but not all steps",
+        ),
+        pytest.param(
+            job("Complete"),
+            [pod(ALL_STEPS)],
+            ("Completed", "Completed"),
+            id="completed, all steps",
+        ),
+        pytest.param(
+            job("Failed"),
+            [pod(BROKEN, 84, at="1"), pod(None, at="2")],
+            ("Failed", "NotMergeable"),
+            id="a pod without an end has none",
+        ),
+        pytest.param(job("Failed"), [pod(BROKEN, 84)], ("Failed", "NotMergeable"), id="its reason"),
+        pytest.param(job("Failed"), [pod(DONE)], ("Failed", "RetriesExhausted"), id="a Job's word"),
+        pytest.param(job("Failed"), [], ("Failed", "RetriesExhausted"), id="failed without a pod"),
+    ],
+)
+def test_the_end_of_a_job(given: Thing, pods: list[Thing], expected: Any) -> None:
+    ended = outcome.of(given, pods)
+    assert kind_of(ended) == expected
+    assert is_over(given) == (expected is not None)
+
+
+def test_a_failure_without_a_trace_names_the_jobs_reason() -> None:
+    ended = outcome.of(job("Failed", reason="DeadlineExceeded"), [])
+    assert ended is not None
+    assert ended.message == (
+        "Job j failed (DeadlineExceeded), no pod left a trace: see kubectl logs job/j"
+    )
+
+
+def test_a_pod_that_was_killed_for_its_memory_names_the_field_to_raise() -> None:
+    killed = pod("", 137)
+    killed["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
+    ended = outcome.of(job("Failed"), [killed])
+    assert kind_of(ended) == ("Failed", "OutOfMemory")
+    assert ended is not None
+    assert "raise spec.resources.merge.limits.memory" in ended.message
+
+
+def test_the_trainers_own_word_comes_before_the_kernels() -> None:
+    killed = pod(BROKEN, 84)
+    killed["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
+    assert kind_of(outcome.of(job("Failed"), [killed])) == ("Failed", "NotMergeable")
+
+
+def test_a_result_that_is_cut_short_names_its_step() -> None:
+    ended = outcome.of(job("Complete"), [pod(HALF_WAY)])
+    assert ended is not None
+    assert "its result says step 9 of 10" in ended.message
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_pods_that_ended_within_a_second_the_newer_one_counts(order: int) -> None:
+    older, newer = pod(STOPPED, 143, at="1"), pod(DONE, at="2")
+    for each in (older, newer):
+        each["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "3"
+    ended = outcome.of(job("Complete"), [older, newer][::order])
+    assert kind_of(ended) == ("Completed", "Completed")

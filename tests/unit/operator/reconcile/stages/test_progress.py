@@ -1,0 +1,190 @@
+"""``status.training``: what is not known stays, the newest counts, GPU time only grows."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, Thing
+
+from finetune_operator.types import Progress
+
+MEASURED = Progress(
+    ratio=0.4,
+    global_step=40,
+    max_steps=100,
+    loss=1.23456,
+    eval_loss=1.5,
+    tokens_per_second=812.34,
+    eta_seconds=600.4,
+    last_checkpoint_step=30,
+    gpu_seconds=1000.6,
+)
+SHOWN = {
+    "attempt": 1,
+    "restarts": 0,
+    "globalStep": 40,
+    "maxSteps": 100,
+    "progressPercent": 40,
+    "etaSeconds": 600,
+    "stepSeconds": "10.0",
+    "loss": "1.2346",
+    "evalLoss": "1.5000",
+    "tokensPerSecond": "812.3",
+    "lastCheckpointStep": 30,
+    "gpuSeconds": 1001,
+}
+
+
+def training(cluster: Cluster) -> Thing:
+    """Look, and return what the status says about training."""
+    cluster.settle()
+    found: Thing = cluster.status.get("training", {})
+    return found
+
+
+def at_training() -> Cluster:
+    """Return a cluster in which training runs."""
+    cluster = Cluster()
+    controllers.run(cluster, "stage")
+    cluster.settle()
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    return cluster
+
+
+def interrupt(cluster: Cluster) -> None:
+    """Suspend the job, and let its train pod end and its Job go."""
+    cluster.edit(suspend=True)
+    cluster.settle()
+    controllers.sync(cluster)
+    controllers.stop(cluster, controllers.pod_of_stage(cluster, "train"))
+    controllers.sync(cluster)
+    controllers.sync(cluster)
+
+
+def test_nothing_before_training() -> None:
+    cluster = Cluster()
+    cluster.progress = dataclasses.replace(MEASURED, global_step=None)
+    assert training(cluster) == {}
+
+
+def test_what_the_metrics_say() -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    assert training(cluster) == SHOWN
+
+
+@pytest.mark.parametrize("later", [None, Progress(), Progress(global_step=None, loss=9.0)])
+def test_what_is_not_known_stays(later: Progress | None) -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    training(cluster)
+    cluster.progress = later
+    assert training(cluster) == SHOWN
+
+
+def test_a_value_that_is_not_known_stays_beside_those_that_are() -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    training(cluster)
+    cluster.progress = Progress(global_step=41, max_steps=100)
+    assert training(cluster) == {**SHOWN, "globalStep": 41, "progressPercent": 41}
+
+
+def test_gpu_seconds_never_go_down() -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    training(cluster)
+    cluster.progress = dataclasses.replace(MEASURED, global_step=31, gpu_seconds=5.0)
+    assert training(cluster) == {
+        **SHOWN,
+        "globalStep": 31,
+        "progressPercent": 31,
+        "stepSeconds": "8.7",
+    }
+
+
+def test_the_result_has_the_last_word() -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    training(cluster)
+    cluster.progress = None
+    end: dict[str, Any] = {"globalStep": 100, "maxSteps": 100, "loss": 0.5, "gpuSeconds": 2000.2}
+    pod = controllers.pod_of_stage(cluster, "train")
+    controllers.finish(cluster, pod, 0, controllers.message("train", **end))
+    controllers.sync(cluster)
+    assert training(cluster) == {
+        **SHOWN,
+        "globalStep": 100,
+        "progressPercent": 100,
+        "etaSeconds": 0,
+        "loss": "0.5000",
+        "gpuSeconds": 2000,
+    }
+
+
+def test_a_restart_is_measured_afresh_and_counted() -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    training(cluster)
+    cluster.progress = None
+    stopped = controllers.message("train", "stopped", globalStep=44, gpuSeconds=1100.0)
+    controllers.finish(cluster, controllers.pod_of_stage(cluster, "train"), 143, stopped)
+    controllers.sync(cluster)
+    cluster.wait(30)
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.progress = Progress(global_step=50, max_steps=100, gpu_seconds=1200.0)
+    shown = training(cluster)
+    assert (shown["globalStep"], shown["gpuSeconds"], shown["failures"]) == (50, 1200, 1)
+
+
+def test_another_attempt_goes_on_from_what_is_known() -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    training(cluster)
+    cluster.progress = None
+    interrupt(cluster)
+    cluster.edit(suspend=False)
+    assert training(cluster) == {**SHOWN, "attempt": 2}
+
+
+def test_the_progress_of_an_abandoned_revision_is_not_the_next_ones() -> None:
+    cluster = at_training()
+    cluster.progress = Progress(global_step=7, max_steps=100)
+    training(cluster)
+    cluster.edit(rerun="a")
+    assert training(cluster) == {}
+    controllers.run(cluster, "stage")
+    assert training(cluster) == {}
+    controllers.sync(cluster)
+    cluster.edit(rerun=None)
+    cluster.progress = None
+    back = training(cluster)
+    assert back["attempt"] == 1
+    assert "globalStep" not in back
+
+
+def test_measurements_of_another_revisions_pod_are_left_out() -> None:
+    cluster = at_training()
+    cluster.settle()
+    interrupt(cluster)
+    cluster.edit(suspend=False, rerun="a")
+    controllers.run(cluster, "stage")
+    cluster.settle()
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.edit(rerun=None)
+    cluster.progress = MEASURED
+    assert "globalStep" not in training(cluster)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_a_number_is_not_known(value: float) -> None:
+    cluster = at_training()
+    cluster.progress = MEASURED
+    training(cluster)
+    cluster.progress = dataclasses.replace(MEASURED, eta_seconds=value, gpu_seconds=value)
+    assert training(cluster) == SHOWN

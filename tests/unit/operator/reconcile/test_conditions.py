@@ -1,0 +1,137 @@
+"""Conditions: which are there, since when, and what tools read from them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.fakes.apiserver import Thing
+
+from finetune_api.v1alpha1.status import Attempt, Condition
+from finetune_operator.objects.naming import Stage
+from finetune_operator.reconcile.conditions import Position, ServingState, conditions
+
+EARLY, LATE = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
+STATES = ("done", "active", "stalled", "suspended")
+
+
+def made(
+    state: Any,
+    *,
+    previous: Any = (),
+    now: datetime = EARLY,
+    stages: Any = None,
+    serving: ServingState | None = None,
+    succeeded: bool = False,
+) -> dict[str, Thing]:
+    position = Position(state=state, reason="Because", message="of something")
+    found = conditions(
+        position,
+        previous=previous,
+        generation=3,
+        now=now,
+        stages=stages or {},
+        serving=serving,
+        succeeded=succeeded,
+    )
+    assert len({each["type"] for each in found}) == len(found)
+    for each in found:
+        Condition.model_validate(each)
+    return {each["type"]: each for each in found}
+
+
+def kstatus(found: dict[str, Thing], *, current: bool = True) -> str:
+    """Return what kubectl, Flux and Argo CD make of conditions, by the rules of kstatus."""
+    if not current:
+        return "InProgress"
+    for type_, result in (("Reconciling", "InProgress"), ("Stalled", "Failed")):
+        if found.get(type_, {}).get("status") == "True":
+            return result
+    return "Current" if found["Ready"]["status"] == "True" else "InProgress"
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("done", "Current"),
+        ("active", "InProgress"),
+        ("stalled", "Failed"),
+        ("suspended", "InProgress"),
+    ],
+)
+def test_what_tools_read(state: str, expected: str) -> None:
+    found = made(state)
+    assert kstatus(found) == expected
+    assert found["Ready"]["reason"] == "Because"
+    assert found["Ready"]["message"] == "of something"
+    assert ("Reconciling" in found, "Stalled" in found) == (state == "active", state == "stalled")
+    assert all(each["observedGeneration"] == 3 for each in found.values())
+
+
+@pytest.mark.parametrize("before", STATES)
+@pytest.mark.parametrize("after", STATES)
+def test_the_time_of_a_transition_moves_with_the_status_alone(before: str, after: str) -> None:
+    first = made(before)
+    second = made(after, previous=list(first.values()), now=LATE)
+    for type_, each in second.items():
+        same = type_ in first and first[type_]["status"] == each["status"]
+        expected = "2030-01-01T00:00:00Z" if same else "2030-01-02T00:00:00Z"
+        assert each["lastTransitionTime"] == expected, type_
+
+
+def attempt(outcome: Any, **more: Any) -> Attempt:
+    return Attempt(stage="stage", attempt=2, outcome=outcome, **more)
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "reason"),
+    [
+        (None, "Unknown", "Pending"),
+        (attempt("Starting"), "Unknown", "Starting"),
+        (attempt("Running"), "Unknown", "Running"),
+        (attempt("Stopped"), "Unknown", "Stopped"),
+        (attempt("Completed"), "True", "Completed"),
+        (attempt("Failed", reason="LossDiverged", message="nan"), "False", "LossDiverged"),
+        (attempt("Failed"), "False", "Failed"),
+    ],
+)
+def test_stages(given: Attempt | None, status: str, reason: str) -> None:
+    for stage, type_ in (("stage", "DataReady"), ("train", "Trained"), ("merge", "Merged")):
+        found = made("active", stages={stage: given})
+        assert (found[type_]["status"], found[type_]["reason"]) == (status, reason)
+        assert len({"DataReady", "Trained", "Merged"} & found.keys()) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "outcomes", "status"),
+    [
+        ("done", ("Completed", "Completed"), "True"),
+        ("active", ("Completed", "Completed"), "True"),
+        ("stalled", ("Completed", "Completed"), "True"),
+        ("active", ("Completed", "Running"), "Unknown"),
+        ("active", ("Completed", None), "Unknown"),
+        ("stalled", ("Completed", "Failed"), "False"),
+        ("active", ("Completed", "Failed"), "Unknown"),
+        ("suspended", ("Completed", "Failed"), "Unknown"),
+        ("stalled", ("Completed", "Running"), "Unknown"),
+        ("stalled", (), "Unknown"),
+    ],
+)
+def test_succeeded(state: str, outcomes: tuple[str | None, ...], status: str) -> None:
+    order: tuple[Stage, ...] = ("stage", "train")
+    stages = {
+        stage: attempt(outcome) if outcome else None
+        for stage, outcome in zip(order, outcomes, strict=False)
+    }
+    assert made(state, stages=stages)["Succeeded"]["status"] == status
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_has_succeeded_stays_so_within_a_revision(state: str) -> None:
+    stages: dict[Stage, Attempt | None] = {"train": attempt("Completed"), "merge": None}
+    assert made(state, stages=stages, succeeded=True)["Succeeded"]["status"] == "True"
+
+
+def test_serving_is_told_only_where_it_is_asked_for() -> None:
+    assert "Serving" not in made("done")
+    state = ServingState(available=True, reason="Available", message="at http://x")
+    assert made("done", serving=state)["Serving"]["status"] == "True"

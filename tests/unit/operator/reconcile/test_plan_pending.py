@@ -1,0 +1,414 @@
+"""Why it is not running: one word and a sentence for each cause, and when that is Stalled."""
+
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, Thing
+
+DEADLINE = 600
+MENDS_ITSELF = ("Unschedulable",)
+
+
+def waiting(reason: str, message: str) -> Thing:
+    """Return the status of a pod whose container waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {
+        "phase": "Pending",
+        "containerStatuses": [{"name": "trainer", "image": "registry/trainer:1", "state": state}],
+    }
+
+
+def unscheduled(message: str) -> Thing:
+    """Return the status of a pod that no node takes."""
+    condition = {"type": "PodScheduled", "status": "False", "message": message}
+    return {"phase": "Pending", "conditions": [condition]}
+
+
+PODS = {
+    "Unschedulable": unscheduled("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+    "VolumePending": unscheduled("pod has unbound immediate PersistentVolumeClaims"),
+    "SecretMissing": waiting("CreateContainerConfigError", 'secret "hf-token" not found'),
+    "ConfigMapMissing": waiting("CreateContainerConfigError", 'configmap "rows" not found'),
+    "ImagePullFailed": waiting("ImagePullBackOff", "Back-off pulling image"),
+    "RunContainerError": waiting("RunContainerError", "exec: not found"),
+}
+
+
+def event(about: Thing, reason: str, note: str, time: str) -> Thing:
+    """Return a warning as the API server's events.k8s.io/v1 has it."""
+    return {
+        "metadata": {"creationTimestamp": time},
+        "reason": reason,
+        "note": note,
+        "regarding": {"uid": about["metadata"]["uid"]},
+    }
+
+
+def told(cluster: Cluster) -> tuple[str, str, str | None]:
+    """Return reason and message of Ready, and which of Reconciling and Stalled is there."""
+    conditions = {each["type"]: each for each in cluster.plan().status["conditions"]}
+    kind = next((name for name in ("Reconciling", "Stalled") if name in conditions), None)
+    assert conditions["Ready"]["status"] == "False"
+    return conditions["Ready"]["reason"], conditions["Ready"]["message"], kind
+
+
+def at(stage: str, spec: Thing | None = None) -> Cluster:
+    """Return a cluster in which the pod of a stage has just been created."""
+    cluster = Cluster()
+    cluster.edit(**(spec or {}))
+    for done in ("stage", "train", "merge"):
+        if done == stage:
+            break
+        controllers.run(cluster, done)
+    cluster.settle()
+    controllers.sync(cluster)
+    return cluster
+
+
+@pytest.mark.parametrize("stage", ["stage", "train", "merge", "serve"])
+@pytest.mark.parametrize("cause", PODS)
+def test_pods_that_cannot_start(cause: str, stage: str) -> None:
+    cluster = at(stage)
+    pod = controllers.pod_of_stage(cluster, stage)
+    pod["status"] = PODS[cause]
+    cluster.wait(DEADLINE)
+    reason, message, kind = told(cluster)
+    assert (reason, kind) == (cause, "Reconciling")
+    assert said(PODS[cause]) in message
+    cluster.wait(1)
+    stalls = None if cause in MENDS_ITSELF else "Stalled"
+    assert told(cluster)[2] == (stalls or "Reconciling")
+    controllers.start(cluster, pod)
+    assert told(cluster)[2] == "Reconciling", "it recovers by itself"
+
+
+def said(status: Thing) -> str:
+    """Return the words of the kubelet or the scheduler."""
+    for condition in status.get("conditions", ()):
+        return str(condition["message"])
+    return str(status["containerStatuses"][0]["state"]["waiting"]["message"])
+
+
+def test_the_deadline_is_the_users() -> None:
+    cluster = at("train", {"runPolicy": {"pendingDeadlineSeconds": 3600}})
+    controllers.pod_of_stage(cluster, "train")["status"] = PODS["SecretMissing"]
+    cluster.wait(3600)
+    assert told(cluster)[2] == "Reconciling"
+    cluster.wait(1)
+    assert told(cluster)[2] == "Stalled"
+
+
+def test_a_pod_that_replaces_another_has_its_own_deadline() -> None:
+    cluster = at("train")
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.settle()
+    cluster.wait(86_400)
+    controllers.evict(cluster, controllers.pod_of_stage(cluster, "train"))
+    controllers.stop(cluster, controllers.pod_of_stage(cluster, "train"))
+    controllers.sync(cluster)
+    controllers.pod_of_stage(cluster, "train")["status"] = PODS["ImagePullFailed"]
+    cluster.wait(DEADLINE)
+    assert told(cluster)[::2] == ("ImagePullFailed", "Reconciling")
+    cluster.wait(1)
+    assert told(cluster)[::2] == ("ImagePullFailed", "Stalled")
+
+
+@pytest.mark.parametrize(
+    ("reason", "note", "cause"),
+    [
+        ("FailedMount", 'MountVolume.SetUp failed: secret "hf" not found', "SecretMissing"),
+        ("FailedMount", "references non-existent config key: rows.jsonl", "ConfigMapMissing"),
+        ("FailedMount", "MountVolume.MountDevice failed", "VolumePending"),
+        ("FailedAttachVolume", "Multi-Attach error for volume", "VolumePending"),
+    ],
+)
+def test_what_only_the_events_of_a_pod_tell(reason: str, note: str, cause: str) -> None:
+    cluster = at("train")
+    pod = controllers.pod_of_stage(cluster, "train")
+    cluster.events = [event(pod, reason, note, cluster.stamp())]
+    assert told(cluster)[::2] == (cause, "Reconciling")
+    assert told(cluster)[1].startswith(note)
+    controllers.start(cluster, pod)
+    assert told(cluster)[0] == "Training"
+
+
+@pytest.mark.parametrize(
+    ("note", "cause"),
+    [
+        ('pods "x" is forbidden: exceeded quota: gpu, requested: 1', "QuotaExceeded"),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest"', "FailedCreate"),
+    ],
+)
+def test_a_job_that_can_create_no_pod(note: str, cause: str) -> None:
+    cluster = Cluster()
+    cluster.settle()
+    (job,) = cluster.each("Job")
+    older = event(job, "FailedCreate", "something else", "2029-01-01T00:00:00Z")
+    cluster.events = [event(job, "FailedCreate", note, cluster.stamp()), older]
+    cluster.wait(DEADLINE)
+    assert told(cluster)[::2] == (cause, "Reconciling")
+    assert told(cluster)[1].startswith(f"{note}; ")
+    cluster.wait(1)
+    assert told(cluster)[2] == "Stalled"
+    controllers.sync(cluster)
+    assert told(cluster)[::2] == ("Staging", "Reconciling")
+
+
+def test_a_job_that_can_create_no_further_pod() -> None:
+    cluster = at("train")
+    pod = controllers.pod_of_stage(cluster, "train")
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    refused = event(job, "FailedCreate", "exceeded quota", cluster.stamp())
+    cluster.events = [refused]
+    cluster.wait(3600)
+    controllers.finish(cluster, pod, 1)
+    assert told(cluster)[0] == "Training", "what was refused before that pod is over"
+    cluster.wait(1)
+    refused["series"] = {"lastObservedTime": cluster.stamp()}
+    assert told(cluster)[::2] == ("QuotaExceeded", "Reconciling")
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_what_a_disrupted_pod_waits_for_counts_from_its_first_refusal(failed_before: bool) -> None:
+    """The pod that was disrupted is gone; one that failed before it is kept by its Job."""
+    cluster = at("train")
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    before = event(job, "FailedCreate", "exceeded quota: before", "2029-12-31T23:59:59Z")
+    if failed_before:
+        controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+        cluster.settle()
+        cluster.wait(60)
+        controllers.finish(cluster, controllers.pod_of_stage(cluster, "train"), 1)
+        controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.settle()
+    cluster.wait(86_400)
+    cluster.remove(controllers.pod_of_stage(cluster, "train"))
+    cluster.events = [before]
+    assert told(cluster)[::2] == ("Training", "Reconciling"), "what is older is no matter"
+    first = event(job, "FailedCreate", "exceeded quota: first", cluster.stamp())
+    cluster.events = [before, first]
+    cluster.wait(DEADLINE)
+    cluster.events += [event(job, "FailedCreate", "exceeded quota: last", cluster.stamp())]
+    reason, message, kind = told(cluster)
+    assert (reason, kind) == ("QuotaExceeded", "Reconciling")
+    assert message.startswith("exceeded quota: last; ")
+    cluster.wait(1)
+    assert told(cluster)[::2] == ("QuotaExceeded", "Stalled")
+    cluster.events = []
+    assert told(cluster)[::2] == ("Training", "Reconciling"), "nothing tells of it any more"
+
+
+def test_a_refusal_that_began_before_the_disrupted_pod_and_goes_on() -> None:
+    cluster = at("train")
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    cluster.events = [event(job, "FailedCreate", "exceeded quota", "2029-01-01T00:00:00Z")]
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.settle()
+    cluster.wait(86_400)
+    cluster.remove(controllers.pod_of_stage(cluster, "train"))
+    cluster.events[0]["series"] = {"lastObservedTime": cluster.stamp()}
+    assert told(cluster)[::2] == ("QuotaExceeded", "Reconciling")
+
+
+@pytest.mark.parametrize(
+    ("message", "cause", "advice"),
+    [
+        (
+            "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.",
+            "Unschedulable",
+            "label a node",
+        ),
+        (
+            "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.",
+            "Unschedulable",
+            "spec.placement.zones",
+        ),
+        (
+            "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind.",
+            "VolumePending",
+            "spec.storage.storageClassName",
+        ),
+        ('storageclass.storage.k8s.io "fast" not found', "VolumePending", "describe pvc"),
+    ],
+)
+def test_what_the_scheduler_says_comes_with_the_way_out(
+    message: str, cause: str, advice: str
+) -> None:
+    cluster = at("train")
+    controllers.pod_of_stage(cluster, "train")["status"] = unscheduled(message)
+    reason, text, _ = told(cluster)
+    assert reason == cause
+    assert text.startswith(message)
+    assert advice in text
+
+
+def test_a_volume_that_is_not_bound_says_why_itself() -> None:
+    cluster = at("stage")
+    controllers.pod_of_stage(cluster, "stage")["status"] = PODS["VolumePending"]
+    (claim,) = cluster.each("PersistentVolumeClaim")
+    note = 'storageclass.storage.k8s.io "fast" not found'
+    refused = event(claim, "ProvisioningFailed", note, cluster.stamp())
+    refused["regarding"]["name"] = claim["metadata"]["name"]
+    cluster.events = [refused]
+    assert told(cluster)[1].endswith(f"claim {claim['metadata']['name']}: {note}")
+
+
+def queued() -> tuple[Cluster, Thing]:
+    """Return a cluster whose train Job a queue has suspended at its creation, and that Job."""
+    cluster = Cluster()
+    cluster.edit(queueName="gpu")
+    controllers.run(cluster, "stage")
+    cluster.settle()
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    job["spec"]["suspend"] = True
+    cluster.settle()
+    return cluster, job
+
+
+def suspension(cluster: Cluster) -> tuple[str, str]:
+    """Return status and reason of the condition Suspended."""
+    (found,) = (each for each in cluster.plan().status["conditions"] if each["type"] == "Suspended")
+    return found["status"], found["reason"]
+
+
+def test_queued() -> None:
+    cluster, job = queued()
+    cluster.wait(7 * 86_400)
+    assert told(cluster)[::2] == ("Queued", "Reconciling")
+    assert "queue gpu" in told(cluster)[1]
+    assert suspension(cluster) == ("True", "Queued")
+    note = 'no WorkloadPriorityClass "research" found'
+    cluster.events = [event(job, "WorkloadPriorityClassNotFound", note, cluster.stamp())]
+    assert told(cluster)[1].endswith(f": {note}")
+
+
+def test_a_job_that_kueue_has_given_up_is_stalled_until_an_edit() -> None:
+    cluster, job = queued()
+    note = "Workload 'team/job-demo' is declared finished"
+    given_up = event(job, "FinishedWorkload", note, cluster.stamp())
+    cluster.events = [{**given_up, "type": "Normal"}]
+    cluster.settle()
+    cluster.events = []
+    cluster.wait(7 * 86_400)
+    assert told(cluster)[::2] == ("FailedToStart", "Stalled"), "it is known when the event is gone"
+    assert f"kueue.x-k8s.io/job-uid={job['metadata']['uid']} " in told(cluster)[1]
+
+    cluster.edit(placement={"nodeSelector": {"pool": "b"}})
+    cluster.settle()
+    controllers.sync(cluster)
+    cluster.settle()
+    assert told(cluster)[::2] == ("Training", "Reconciling")
+    (attempt,) = (s for s in cluster.status["revisions"][0]["stages"] if s["stage"] == "train")
+    assert (attempt["attempt"], attempt.get("reason")) == (2, None)
+    assert cluster.get("Job", job["metadata"]["name"]) is None
+
+
+def test_a_job_that_was_given_up_and_is_admitted_after_all_trains() -> None:
+    cluster, job = queued()
+    cluster.events = [event(job, "FinishedWorkload", "declared finished", cluster.stamp())]
+    cluster.settle()
+    job["spec"]["suspend"] = False
+    controllers.sync(cluster)
+    assert told(cluster)[::2] == ("Training", "Reconciling")
+
+
+def test_what_its_queue_does_as_a_rule_is_not_told_as_the_cause_of_its_waiting() -> None:
+    cluster, job = queued()
+    created = event(job, "CreatedWorkload", "Created Workload: team/job-demo", cluster.stamp())
+    cluster.events = [{**created, "type": "Normal"}]
+    assert told(cluster)[1].endswith(" waits for queue gpu to admit it")
+
+
+def test_admitted_and_sent_back_before_a_pod_ran_is_queued_again() -> None:
+    cluster, job = queued()
+    job["spec"]["suspend"] = False
+    controllers.sync(cluster)
+    cluster.settle()
+    assert told(cluster)[0] == "Training"
+    cluster.remove(controllers.pod_of_stage(cluster, "train"))
+    job["spec"]["suspend"] = True
+    assert told(cluster)[::2] == ("Queued", "Reconciling")
+
+
+def test_preempted_and_admitted_again() -> None:
+    cluster, job = queued()
+    job["spec"]["suspend"] = False
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.settle()
+    cluster.remove(controllers.pod_of_stage(cluster, "train"))
+    job["spec"]["suspend"] = True
+    cluster.settle()
+    cluster.wait(86_400)
+    assert told(cluster)[::2] == ("Preempted", "Reconciling")
+    assert suspension(cluster) == ("True", "Preempted")
+    assert [each.reason for each in cluster.plan().events] == [], "an event for each transition"
+    job["spec"]["suspend"] = False
+    controllers.sync(cluster)
+    assert told(cluster)[0] == "Training"
+    assert suspension(cluster) == ("False", "Running")
+    (attempt,) = (s for s in cluster.status["revisions"][0]["stages"] if s["stage"] == "train")
+    assert attempt["attempt"] == 1, "it is the same Job"
+
+
+def test_a_queue_that_nobody_named_is_a_queue_too() -> None:
+    cluster = at("stage")
+    (job,) = cluster.each("Job")
+    cluster.remove(controllers.pod_of_stage(cluster, "stage"))
+    job["spec"]["suspend"] = True
+    assert told(cluster)[::2] == ("Queued", "Reconciling")
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"), [(0.0, 15.0), (299.0, 15.0), (300.0, 60.0), (9e4, 60.0)]
+)
+def test_the_pace_of_looks(age: float, seconds: float) -> None:
+    cluster = at("train")
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.wait(age)
+    assert cluster.plan().requeue_after == seconds
+
+
+def test_what_has_ended_needs_no_further_look() -> None:
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    assert cluster.plan().requeue_after is None
+
+
+def rollout_failed(deployment: Thing) -> None:
+    deployment["status"]["conditions"] = [
+        {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    ]
+
+
+def test_an_endpoint_that_never_answers() -> None:
+    cluster = at("serve")
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "serve"))
+    (deployment,) = cluster.each("Deployment")
+    rollout_failed(deployment)
+    assert told(cluster)[::2] == ("Starting", "Reconciling"), "the pod has only just got its node"
+    cluster.wait(deployment["spec"]["progressDeadlineSeconds"])
+    reason, message, kind = told(cluster)
+    assert (reason, kind) == ("ProgressDeadlineExceeded", "Stalled")
+    assert f"kubectl logs deployment/{deployment['metadata']['name']}" in message
+
+
+def test_the_verdict_on_an_earlier_template_is_none_on_the_next() -> None:
+    cluster = at("serve")
+    (deployment,) = cluster.each("Deployment")
+    rollout_failed(deployment)
+    deployment["metadata"]["generation"] += 1
+    assert told(cluster)[::2] == ("Starting", "Reconciling")
+
+
+def test_a_deployment_that_is_available_with_no_pod_is_not() -> None:
+    cluster = at("serve")
+    (deployment,) = cluster.each("Deployment")
+    status: dict[str, Any] = {"observedGeneration": 1, "updatedReplicas": 1}
+    deployment["status"] = {**status, "conditions": [{"type": "Available", "status": "True"}]}
+    assert told(cluster)[::2] == ("Starting", "Reconciling")
+    deployment["status"] = {**status, "availableReplicas": 1}
+    cluster.settle()
+    assert cluster.status["conditions"][0]["status"] == "True"

@@ -1,0 +1,416 @@
+"""What is kept and what goes: volumes, revisions, and what an earlier job left behind."""
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, Refused
+from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, tell
+from tests.unit.operator.reconcile.plan_steps import (
+    MERGED,
+    NO_SERVING,
+    STAGED,
+    SUSPEND,
+    TRAINED,
+    delete,
+    edit,
+    run,
+    run_all,
+    running,
+    serve,
+    settle,
+    stop,
+    sync,
+)
+
+from finetune_api.contracts.exitcodes import ExitCode
+from finetune_operator.objects import naming
+
+STAGING = "Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-"
+DONE = "Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+"
+KEEP = ("Apply Deployment demo-b1", "Apply Service demo-serve -> b1")
+RETAIN = edit(storage={"deletionPolicy": "Retain"})
+
+
+def lost(cluster: Cluster) -> None:
+    """Delete the present revision's volume by hand, and let it go."""
+    delete(naming.VOLUME, "demo-R")(cluster)
+    for _ in range(2):
+        sync(cluster)
+        settle(cluster)
+
+
+def waiting(stage: str) -> Step:
+    """Take the stage at hand to where its pod waits and the operator has seen that."""
+    return lambda cluster: (settle(cluster), sync(cluster), settle(cluster))
+
+
+CASES = {
+    "an edit while the pod waits gives another attempt": Case(
+        given=(waiting("stage"), edit(placement={"nodeSelector": {"gpu": "a10g"}})),
+        actions=("Delete Job demo-r1-stage-1 Foreground",),
+        ready="-WaitingForPod",
+        conditions=STAGING,
+    ),
+    "which starts once the old pod is gone": Case(
+        given=(
+            waiting("stage"),
+            edit(placement={"nodeSelector": {"gpu": "a10g"}}),
+            *(settle, sync, stop("stage")),
+        ),
+        actions=("Create Job demo-r1-stage-2",),
+        ready="-Staging",
+        conditions=STAGING,
+    ),
+    "a claim that was never bound is made anew for another class": Case(
+        given=(
+            waiting("stage"),
+            edit(storage={"storageClassName": "fast"}),
+            *(settle, sync, stop("stage")),
+        ),
+        actions=("Delete PersistentVolumeClaim demo-r1 Background",),
+        ready="-WaitingForVolume",
+        conditions=STAGING,
+    ),
+    "and for another size": Case(
+        given=(
+            waiting("stage"),
+            edit(storage={"size": "20Gi"}),
+            *(settle, sync, stop("stage"), settle, sync),
+        ),
+        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-stage-2"),
+        ready="-Staging",
+        conditions=STAGING,
+    ),
+    "a volume that goes before it was used is made again": Case(
+        given=(waiting("stage"), delete(naming.VOLUME, "demo-R"), sync),
+        actions=("Create PersistentVolumeClaim demo-r1",),
+        ready="-Staging",
+        conditions=STAGING,
+    ),
+    "an orphan that waits for a volume that is gone gets one, or it would never end": Case(
+        given=(
+            waiting("stage"),
+            delete("Job", "demo-R-stage-1", "Orphan"),
+            *(delete(naming.VOLUME, "demo-R"), sync, sync),
+        ),
+        actions=("Create PersistentVolumeClaim demo-r1",),
+        ready="-WaitingForPod",
+        conditions=STAGING,
+    ),
+    "what runs on a volume that is being deleted is stopped": Case(
+        given=(STAGED, running("train"), delete(naming.VOLUME, "demo-R")),
+        actions=("Delete Job demo-r1-train-1 Foreground",),
+        ready="-WaitingForVolume",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
+    ),
+    "and begins again with its data": Case(
+        given=(
+            *(STAGED, running("train"), delete(naming.VOLUME, "demo-R"), settle, sync),
+            *(
+                lambda cluster: controllers.stop(
+                    cluster, controllers.pod_of_stage(cluster, "train")
+                ),
+            ),
+            *(sync, sync),
+        ),
+        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-stage-2"),
+        ready="-Staging",
+        conditions=STAGING,
+    ),
+    "a volume lost between two stages": Case(
+        given=(STAGED, TRAINED, settle, lost, stop("merge")),
+        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-stage-2"),
+        ready="-Staging",
+        conditions=STAGING,
+    ),
+    "a finished job does not train again without its volume": Case(
+        given=(NO_SERVING, STAGED, TRAINED, MERGED, settle, lost),
+        ready="+Completed",
+        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+",
+    ),
+    "one that is to serve says what it lost": Case(
+        given=(
+            *(run_all, delete(naming.VOLUME, "demo-R"), delete("Deployment", "demo-B"), sync),
+            *(
+                lambda cluster: controllers.stop(
+                    cluster, controllers.pod_of_stage(cluster, "serve")
+                ),
+            ),
+            *(sync, sync, sync),
+        ),
+        ready="-VolumeLost",
+        conditions="Succeeded+ Stalled+ Suspended- DataReady+ Trained+ Merged+ Serving-",
+        says="set spec.rerun to a new value",
+    ),
+    "it serves on while the volume waits for it": Case(
+        given=(run_all, delete(naming.VOLUME, "demo-R"), sync),
+        actions=KEEP,
+        ready="+Serving",
+        conditions=DONE,
+    ),
+    "a job whose volume is to outlive it": Case(
+        given=(run_all, RETAIN),
+        actions=("Patch PersistentVolumeClaim demo-r1 without owner", *KEEP),
+        ready="+Serving",
+        conditions=DONE,
+    ),
+    "and not any more": Case(
+        given=(run_all, RETAIN, settle, edit(storage={"deletionPolicy": None})),
+        actions=("Patch PersistentVolumeClaim demo-r1 with owner", *KEEP),
+        ready="+Serving",
+        conditions=DONE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_look(name: str) -> None:
+    case = CASES[name]
+    planned, told = tell(Cluster(), case)
+    assert told == expected(case)
+    ready = next(each for each in planned.status["conditions"] if each["type"] == "Ready")
+    assert case.says in ready["message"]
+
+
+def revisions(cluster: Cluster) -> dict[str, list[str]]:
+    """Return the revisions that there is something of, with the kinds that there are."""
+    cluster.settle()
+    found: dict[str, set[str]] = {}
+    for each in cluster.objects.values():
+        if revision := naming.label(each, naming.REVISION):
+            found.setdefault(revision, set()).add(each["kind"])
+    return {revision: sorted(kinds) for revision, kinds in found.items()}
+
+
+def finish(cluster: Cluster) -> None:
+    """Take the revision at hand to where it serves, or to its end where nothing is to serve."""
+    for stage in ("stage", "train", "merge"):
+        controllers.run(cluster, stage)
+    cluster.settle()
+    if cluster.present_job()["spec"].get("serving", {}).get("enabled", True):
+        controllers.sync(cluster)
+        for pod in list(cluster.each("Pod")):
+            if pod["status"]["phase"] == "Pending":
+                controllers.start(cluster, pod)
+        settle_all(cluster)
+
+
+def settle_all(cluster: Cluster) -> None:
+    for _ in range(12):
+        controllers.sync(cluster)
+        cluster.settle()
+        for pod in list(cluster.each("Pod")):
+            if "deletionTimestamp" in pod["metadata"] and controllers.alive(pod):
+                controllers.stop(cluster, pod)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_history_keeps_as_many_revisions_as_asked_for(limit: int) -> None:
+    cluster = Cluster()
+    cluster.edit(revisionHistoryLimit=limit)
+    seen = []
+    for rerun in ("1", "2", "3", "4"):
+        cluster.edit(rerun=rerun)
+        finish(cluster)
+        seen.append(cluster.status["revision"])
+    assert sorted(revisions(cluster)) == sorted(seen[3 - limit :])
+    assert [each["revision"] for each in cluster.status["revisions"]] == seen[3 - limit :]
+
+
+def test_abandoned_and_failed_revisions_go_before_a_trained_one() -> None:
+    cluster = Cluster()
+    finish(cluster)
+    trained = cluster.status["revision"]
+    for rerun in ("abandoned", "failed", "new"):
+        cluster.edit(rerun=rerun)
+        if rerun == "abandoned":
+            for step in (STAGED, running("train")):
+                step(cluster)
+        if rerun == "failed":
+            controllers.run(cluster, "stage", 65, controllers.message("stage", "failed"))
+            cluster.settle()
+        settle_all(cluster)
+    finish(cluster)
+    assert set(revisions(cluster)) == {trained, cluster.status["revision"]}
+
+
+def test_what_goes_loses_its_jobs_and_pods_before_its_volume() -> None:
+    cluster = Cluster()
+    cluster.edit(revisionHistoryLimit=0)
+    for step in (STAGED, running("train"), edit(rerun="a")):
+        step(cluster)
+    old = cluster.status["revision"]
+    for _ in range(2):
+        cluster.settle()
+        assert revisions(cluster)[old] == ["ConfigMap", "Job", "PersistentVolumeClaim", "Pod"]
+        controllers.sync(cluster)
+    controllers.stop(cluster, controllers.pod_of_stage(cluster, "train"))
+    settle_all(cluster)
+    assert old not in revisions(cluster)
+    assert old not in [each["revision"] for each in cluster.status["revisions"]]
+
+
+def test_what_serves_is_kept_whatever_the_limit_and_goes_when_it_serves_no_more() -> None:
+    cluster = Cluster()
+    cluster.edit(revisionHistoryLimit=0)
+    finish(cluster)
+    serving = cluster.status["revision"]
+    cluster.edit(rerun="a")
+    STAGED(cluster)
+    assert "PersistentVolumeClaim" in revisions(cluster)[serving]
+    for step in (TRAINED, MERGED, settle, sync):
+        step(cluster)
+    assert "PersistentVolumeClaim" in revisions(cluster)[serving]
+    for pod in list(cluster.each("Pod")):
+        if pod["status"]["phase"] == "Pending":
+            controllers.start(cluster, pod)
+    settle_all(cluster)
+    assert set(revisions(cluster)) == {cluster.status["revision"]}
+
+
+def test_back_to_a_kept_revision_makes_it_the_newest() -> None:
+    cluster = Cluster()
+    for rerun in ("1", "2", "1", "3"):
+        cluster.edit(rerun=rerun)
+        if rerun == "1" and len(cluster.revisions) > 1:
+            settle_all(cluster)
+            for pod in list(cluster.each("Pod")):
+                if pod["status"]["phase"] == "Pending":
+                    controllers.start(cluster, pod)
+            settle_all(cluster)
+        else:
+            finish(cluster)
+    first, _, third = cluster.revisions
+    assert set(revisions(cluster)) == {first, third}
+
+
+def test_a_volume_that_outlives_its_job() -> None:
+    cluster = Cluster()
+    for step in (RETAIN, NO_SERVING, STAGED, TRAINED, MERGED, settle):
+        step(cluster)
+    (volume,) = cluster.each(naming.VOLUME)
+    assert "ownerReferences" not in volume["metadata"]
+    cluster.job = None
+    controllers.sync(cluster)
+    controllers.sync(cluster)
+    assert list(cluster.objects.values()) == [volume]
+    cluster.submit()
+    with pytest.raises(Refused, match="somebody else's"):
+        cluster.look()
+    cluster.remove(volume)
+    cluster.settle()
+    (made,) = cluster.each(naming.VOLUME)
+    assert made["metadata"]["uid"] != volume["metadata"]["uid"]
+
+
+def test_a_job_made_again_waits_for_what_the_earlier_one_left() -> None:
+    cluster = Cluster()
+    for step in (STAGED, TRAINED, MERGED, serve):
+        step(cluster)
+    cluster.job = None
+    cluster.submit()
+    for kind in ("Job", "PersistentVolumeClaim", "ConfigMap", "Deployment", "Service"):
+        planned = cluster.plan()
+        assert planned.actions == ()
+        ready = planned.status["conditions"][0]
+        assert ready["reason"] in ("WaitingForCleanup", "WaitingForVolume"), kind
+        cluster.look()
+        for each in list(cluster.each(kind)):
+            cluster.remove(each)
+    assert "NetworkPolicy" in cluster.plan().status["conditions"][0]["message"]
+    for each in [*cluster.each("NetworkPolicy"), *cluster.each("Pod")]:
+        cluster.remove(each)
+    cluster.look()
+    assert len(list(cluster.each("Job"))) == 1
+
+
+def told(cluster: Cluster) -> list[tuple[str, str]]:
+    return [(event.type, event.reason) for event in cluster.look().events]
+
+
+def test_an_event_says_what_somebody_deleted() -> None:
+    cluster = Cluster()
+    for step in (STAGED, running("train"), delete("Job", "demo-R-train-1")):
+        step(cluster)
+    assert ("Warning", "JobDeleted") in told(cluster)
+    assert ("Warning", "JobDeleted") not in told(cluster)
+    cluster = Cluster()
+    for step in (STAGED, running("train"), SUSPEND):
+        step(cluster)
+    assert ("Warning", "JobDeleted") not in told(cluster) + told(cluster)
+    cluster = Cluster()
+    for step in (STAGED, settle, sync):
+        step(cluster)
+    (volume,) = cluster.each(naming.VOLUME)
+    cluster.remove(volume)
+    first = told(cluster)
+    assert ("Warning", "VolumeLost") in first
+    assert ("Warning", "VolumeLost") not in told(cluster)
+
+
+def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
+    from finetune_operator.types import Progress
+
+    cluster = Cluster()
+    cluster.edit(runPolicy={"maxGpuSeconds": 1000})
+    for step in (STAGED, running("train")):
+        step(cluster)
+    cluster.progress = Progress(global_step=3, max_steps=9, gpu_seconds=300.0)
+    for step in (settle, delete(naming.VOLUME, "demo-R"), settle, sync):
+        step(cluster)
+    cluster.progress = None
+    controllers.stop(cluster, controllers.pod_of_stage(cluster, "train"))
+    settle_all(cluster)
+    for step in (STAGED, running("train")):
+        step(cluster)
+    assert cluster.status["training"]["gpuSeconds"] == 300
+    (job,) = (each for each in cluster.each("Job") if not controllers.ended(each))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-2:] == ["--max-gpu-seconds", "700"]
+    cluster.progress = Progress(global_step=1, max_steps=9, gpu_seconds=50.0)
+    cluster.settle()
+    assert cluster.status["training"]["gpuSeconds"] == 350
+
+
+@pytest.mark.parametrize("code", [0, ExitCode.BUDGET_EXCEEDED], ids=["trained", "failed"])
+def test_what_a_pod_still_says_of_a_lost_volume_is_not_counted_twice(code: int) -> None:
+    cluster = Cluster()
+    STAGED(cluster)
+    outcome = "failed" if code else "completed"
+    run("train", code, controllers.message("train", outcome, gpuSeconds=300.0))(cluster)
+    cluster.settle()
+    assert cluster.status["training"]["gpuSeconds"] == 300
+    delete(naming.VOLUME, "demo-R")(cluster)
+    settle_all(cluster)
+    STAGED(cluster)
+    settle_all(cluster)
+    assert cluster.status["training"]["gpuSeconds"] == 300
+
+
+def test_an_orphan_gets_its_volume_only_once_nothing_else_trains() -> None:
+    cluster = Cluster()
+    STAGED(cluster)
+    waiting("train")(cluster)
+    first = cluster.status["revision"]
+    orphan = controllers.pod_of_stage(cluster, "train")
+    delete("Job", "demo-R-train-1", "Orphan")(cluster)
+    delete(naming.VOLUME, "demo-R")(cluster)
+    cluster.edit(training={"seed": 1})
+    settle_all(cluster)
+    controllers.run(cluster, "stage")
+    cluster.settle()
+    sync(cluster)
+    (trainer,) = (
+        pod for pod in cluster.each("Pod") if controllers.alive(pod) and pod is not orphan
+    )
+    controllers.start(cluster, trainer)
+    cluster.edit(training={"seed": None})
+    sync(cluster)
+    cluster.settle()
+    assert cluster.status["revision"] == first
+    assert cluster.get(naming.VOLUME, f"demo-{first}") is None, "the orphan would train as well"
+
+    controllers.stop(cluster, trainer)
+    sync(cluster)
+    sync(cluster)
+    cluster.settle()
+    assert cluster.get(naming.VOLUME, f"demo-{first}") is not None

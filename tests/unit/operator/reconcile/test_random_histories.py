@@ -1,0 +1,268 @@
+"""Any order of events: users, kubelets, Kueue, and operators that die, see half, or act too late.
+
+What must hold, at every moment and in the end, is in ``laws``; what moves by chance in ``world``.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from tests.fakes import controllers
+from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing
+from tests.unit.operator.reconcile import random_events
+from tests.unit.operator.reconcile.laws import Laws
+from tests.unit.operator.reconcile.random_events import EDITS, ENDS, STEPS, deleted, stage_of
+
+from finetune_operator.config import OperatorConfig
+from finetune_operator.objects import naming
+from finetune_operator.reconcile.plan import plan
+from finetune_operator.types import Observed, Plan, Progress
+
+UPGRADED = OperatorConfig.model_validate(
+    {
+        "images": {
+            "trainer": "registry/trainer:2",
+            "serving": "registry/vllm:2",
+            "operator": "registry/operator:2",
+        },
+        "defaults": {"training": {"seed": 5}, "merge": {"dtype": "bfloat16"}},
+    }
+)
+ANY = st.integers(0, 30)
+WRITE = st.integers(0, 7)
+"""Before this write of a plan the operator dies, or it fails: no other follows either way."""
+REACTION = st.one_of(st.none(), st.just("settle"), WRITE)
+"""What the operator does about a change: nothing, as if the event were lost, all, or a part."""
+
+
+class Machine(RuleBasedStateMachine):
+    """One FineTuneJob in a cluster in which anything may happen."""
+
+    histories = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = Cluster(spec={**SPEC, "runPolicy": {"backoffLimit": 1}})
+        self.laws = Laws(self.cluster)
+        self.held: tuple[Observed, Plan] | None = None
+        self.skew = timedelta()
+
+    @initialize(past=st.lists(EDITS, max_size=2), rounds=st.integers(0, 12))
+    def begin(self, past: list[Thing], rounds: int) -> None:
+        """Start in the midst of things, after some edits that had time to take effect."""
+        for changes in past:
+            self.work(12)
+            self.cluster.edit(**changes)
+        self.work(rounds)
+
+    # The operator.
+
+    @precondition(lambda self: self.cluster.job)
+    @rule(meanwhile=st.lists(STEPS, max_size=3), write=st.one_of(st.none(), WRITE))
+    def look(self, meanwhile: list[Any], write: int | None) -> None:
+        """Look while the world moves, and perhaps die before some write."""
+
+        def between() -> None:
+            for step, index in meanwhile:
+                step(self.cluster, index)
+
+        seen = self.cluster.observe(between)
+        self.carry_out(*self.planned(seen), die_before=write)
+
+    @precondition(lambda self: self.cluster.job)
+    @rule()
+    def look_and_hesitate(self) -> None:
+        self.held = self.planned(self.cluster.observe())
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def act_late(self) -> None:
+        assert self.held
+        (seen, intended), self.held = self.held, None
+        self.carry_out(seen, intended, late=True)
+
+    @precondition(lambda self: self.cluster.job)
+    @rule(write=WRITE, changes=st.one_of(st.none(), EDITS), upgrade=st.booleans())
+    def hand_over(self, write: int, changes: Thing | None, upgrade: bool) -> None:
+        """One replica loses the Lease with a write on its way; it arrives after the next one's."""
+        seen, intended = self.planned(self.cluster.observe())
+        self.carry_out(seen, intended, die_before=write)
+        if changes is not None:
+            self.cluster.edit(**changes)
+        if upgrade:
+            self.upgrade()
+        self.carry_out(*self.planned(self.cluster.observe()))
+        self.carry_out(seen, intended, only=write, late=True)
+
+    @precondition(lambda self: self.cluster.job)
+    @rule()
+    def settle(self) -> None:
+        """A look changes nothing once what the looks before it planned has been done."""
+        for _ in range(6):
+            version = self.cluster.version
+            seen, intended = self.planned(self.cluster.observe())
+            if not self.carry_out(seen, intended):
+                return
+            if self.cluster.version == version:
+                break
+        else:
+            raise AssertionError(f"no rest: {intended}")
+        self.laws.of_rest(seen, intended)
+
+    @rule(days=st.sampled_from([-3650, -1, 0, 1, 3650]))
+    def clock_jumps(self, days: int) -> None:
+        """Set the clock of the operator's machine, which is not that of the API server's."""
+        self.skew = timedelta(days=days)
+
+    def react(self, reaction: Any) -> None:
+        if reaction is None or not self.cluster.job:
+            return
+        if reaction == "settle":
+            self.settle()
+        else:
+            self.carry_out(*self.planned(self.cluster.observe()), die_before=reaction)
+
+    def planned(self, seen: Observed) -> tuple[Observed, Plan]:
+        now = self.cluster.now + self.skew
+        intended = plan(seen, config=self.cluster.config, now=now)
+        self.laws.of_plan(seen, intended)
+        return seen, intended
+
+    def carry_out(
+        self, seen: Observed, intended: Plan, *, late: bool = False, **which: int | None
+    ) -> bool:
+        self.laws.note_proofs()
+        try:
+            self.cluster.carry_out(seen, intended, **which)
+        except (Crash, Refused):
+            return False
+        finally:
+            self.laws.of_writes(late=late)
+        return True
+
+    # The user.
+
+    @precondition(lambda self: self.cluster.job)
+    @rule(changes=EDITS, reaction=REACTION)
+    def edit(self, changes: Thing, reaction: Any) -> None:
+        self.cluster.edit(**changes)
+        self.react(reaction)
+
+    @rule(index=ANY, leave_pods=st.booleans(), reaction=REACTION)
+    def delete_a_child(self, index: int, leave_pods: bool, reaction: Any) -> None:
+        if leave_pods:
+            random_events.orphan(self.cluster, index)
+        else:
+            kind = random_events.delete_any(self.cluster, index)
+            self.laws.lost_configuration |= kind == "ConfigMap"
+            self.laws.lost_volume |= kind == naming.VOLUME
+        self.react(reaction)
+
+    @precondition(lambda self: self.cluster.job)
+    @rule(children_first=st.booleans())
+    def delete(self, children_first: bool) -> None:
+        if children_first:
+            self.cluster.delete_job()
+        else:
+            self.cluster.job = None
+
+    @precondition(lambda self: not self.cluster.job)
+    @rule()
+    def submit(self) -> None:
+        self.cluster.submit()
+
+    # The cluster.
+
+    @rule(step=STEPS, reaction=REACTION)
+    def move(self, step: Any, reaction: Any) -> None:
+        act, index = step
+        act(self.cluster, index)
+        self.react(reaction)
+
+    @rule(index=ANY, end=st.sampled_from(sorted(ENDS)), reaction=REACTION)
+    def end(self, index: int, end: str, reaction: Any) -> None:
+        """Let a pod end, and its Job see that."""
+        random_events.finish(self.cluster, index, end)
+        random_events.sync_jobs(self.cluster, 0)
+        self.react(reaction)
+
+    @rule(rounds=st.integers(1, 3))
+    def work(self, rounds: int) -> None:
+        """Let everybody do their part for a while, so that late stages are reached."""
+        for _ in range(rounds):
+            if not self.go_round():
+                break
+
+    def go_round(self) -> bool:
+        """Let operator, kubelets, Kueue and controllers act once; tell whether anything changed."""
+        version = self.cluster.version
+        if self.cluster.job:
+            self.carry_out(*self.planned(self.cluster.observe()))
+        for job in self.cluster.each("Job"):
+            if job["spec"].get("suspend"):
+                controllers.admit(self.cluster, job)
+        for pod in self.cluster.each("Pod"):
+            if pod["status"]["phase"] == "Running" and stage_of(pod) != "serve":
+                controllers.finish(self.cluster, pod, *ENDS["completed"](stage_of(pod)))
+            if pod["status"]["phase"] == "Pending":
+                controllers.start(self.cluster, pod)
+            if controllers.alive(pod) and deleted(pod):
+                controllers.stop(self.cluster, pod)
+        controllers.sync(self.cluster)
+        self.check()
+        return self.cluster.version != version
+
+    @rule(seconds=st.sampled_from([1, 60, 700]), steps=st.integers(0, 9), upgrade=st.booleans())
+    def go_on(self, seconds: int, steps: int, upgrade: bool) -> None:
+        """Let time pass, progress be measured, and perhaps the operator be upgraded."""
+        self.cluster.wait(seconds)
+        self.cluster.progress = Progress(
+            global_step=steps, max_steps=9, gpu_seconds=float(seconds % 97)
+        )
+        if upgrade:
+            self.upgrade()
+
+    def upgrade(self) -> None:
+        self.cluster.config = UPGRADED if self.cluster.config is CONFIG else CONFIG
+
+    @invariant()
+    def check(self) -> None:
+        self.cluster.wait(1)
+        self.laws.of_now()
+
+    def teardown(self) -> None:
+        """With a user who rests and kubelets that work, a job comes to its end."""
+        self.held = None
+        if self.cluster.job:
+            self.settle()
+        for _ in range(60):
+            if not self.go_round():
+                break
+        else:
+            raise AssertionError(f"no end: {self.cluster.status['conditions'][0]}")
+        self.laws.of_the_end()
+        Machine.histories += 1
+
+
+def test_any_history_keeps_the_laws(capsys: pytest.CaptureFixture[str]) -> None:
+    many = settings(
+        max_examples=3 * settings().max_examples,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    Machine.histories = 0
+    run_state_machine_as_test(Machine, settings=many)
+    assert Machine.histories >= many.max_examples
+    with capsys.disabled():
+        print(f"\n    random histories of a job: {Machine.histories}, each kept the laws")

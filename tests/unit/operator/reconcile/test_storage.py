@@ -1,0 +1,51 @@
+"""The claim: created once, grown where the spec asks for more, otherwise left alone."""
+
+import pytest
+from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, merge
+
+from finetune_operator.manifests import volume
+from finetune_operator.reconcile import storage
+from finetune_operator.revisions.target import choose
+from finetune_operator.types import Apply, Create
+
+
+def ensured(size: str, present: str | None, storage_class: str | None = None) -> list[str]:
+    """Return what is done about a volume of a size where another of a size is present."""
+    cluster = Cluster(spec={**SPEC, "storage": {"size": size, "storageClassName": storage_class}})
+    job = cluster.present_job()
+    chosen = choose(job, (), CONFIG)
+    volumes: list[Thing] = []
+    if present is not None:
+        volumes = [volume.render(job, chosen)]
+        merge(volumes[0], {"spec": {"resources": {"requests": {"storage": present}}}})
+    actions = storage.ensure(job, chosen, volumes)
+    for action in actions:
+        if isinstance(action, Apply):
+            assert "storageClassName" not in action.object["spec"]
+        if isinstance(action, Create):
+            assert action.object["spec"].get("storageClassName") == storage_class
+    return [type(action).__name__ for action in actions]
+
+
+@pytest.mark.parametrize("storage_class", [None, "fast"])
+@pytest.mark.parametrize(
+    ("size", "present", "expected"),
+    [
+        ("60Gi", None, ["Create"]),
+        ("60Gi", "60Gi", []),
+        ("61440Mi", "60Gi", []),
+        ("64424509440", "60Gi", []),
+        ("64", "64.0", []),
+        ("60Gi", "100Gi", []),
+        ("60G", "60Gi", []),
+        ("61Gi", "60Gi", ["Apply"]),
+        ("60Gi", "60G", ["Apply"]),
+        ("1Ti", "999Gi", ["Apply"]),
+        ("0.5Ti", "511Gi", ["Apply"]),
+        ("60Gi", "1e9", []),
+    ],
+)
+def test_a_volume_only_grows(
+    size: str, present: str | None, expected: list[str], storage_class: str | None
+) -> None:
+    assert ensured(size, present, storage_class) == expected
