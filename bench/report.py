@@ -7,7 +7,7 @@ from bench.table import table
 from bench.timeline import Timeline
 
 NAMES = {
-    "stage": "stage (download, check, tokenise)",
+    "prepare": "stage (download, check, tokenise)",
     "train": "train",
     "merge": "merge",
     "serve": "serve (load, until ready)",
@@ -55,7 +55,7 @@ def markdown(run: Run) -> str:
         ),
         table(
             (
-                "stage",
+                "prepare",
                 "operator",
                 "Kubernetes starts it",
                 "container runs",

@@ -13,7 +13,7 @@ from datetime import datetime
 from tests.e2e.kubectl import Object
 from tests.e2e.tuning import STAGE, Tuning, condition, label
 
-STAGES = ("stage", "train", "merge")
+STAGES = ("prepare", "train", "merge")
 VERIFIED = re.compile(r" \w+ in (\S+) s, of which vLLM took (\S+) s to answer: ")
 
 

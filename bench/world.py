@@ -28,7 +28,7 @@ FIRST_ADDRESS = IPv4Address("127.77.0.1")
 """Pods have addresses of their own from here on; all of 127/8 is the loopback interface's."""
 CONNECTIONS = 48
 LABEL = "finetune.dev/job"
-STAGES = ("stage", "train", "merge", "serve")
+STAGES = ("prepare", "train", "merge", "serve")
 MERGE = "application/merge-patch+json"
 JOBS = "/apis/finetune.dev/v1alpha1"
 WATCHED = {

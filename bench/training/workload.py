@@ -159,7 +159,7 @@ def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None
     sources.mkdir(exist_ok=True)
     if not (sources / "bench").exists():
         (sources / "bench").symlink_to(folder)
-    command = [sys.executable, "-m", "finetune_trainer", "stage"]
+    command = [sys.executable, "-m", "finetune_trainer", "prepare"]
     command += ["--config", str(staged.config), "--work", str(staged.work), "--no-merge"]
     ended = subprocess.run(
         [*command, *(["--card", card] if card else [])],

@@ -49,7 +49,7 @@ def test_a_missing_secret_is_named(closed: Tuning) -> None:
 
 
 def test_it_is_staged_and_its_progress_is_read(closed: Tuning) -> None:
-    """Staging reaches DNS and the hub, and the operator reaches the trainer's metrics."""
+    """Preparing reaches DNS and the hub, and the operator reaches the trainer's metrics."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -70,7 +70,7 @@ def test_nobody_else_reaches_the_trainers_metrics(closed: Tuning) -> None:
 def _kubelet_waits(closed: Tuning) -> bool:
     states = [
         container["state"]
-        for pod in closed.pods("stage")
+        for pod in closed.pods("prepare")
         for container in pod["status"].get("containerStatuses", ())
     ]
     return any(

@@ -5,7 +5,7 @@ from tests.e2e.tuning import Tuning, small
 
 # Deletion while training is in test_training.py, and of a job that serves in
 # test_operator_killed.py: each of them needs what those tests have at hand.
-STAGES = ("stage", "merge", "serve")
+STAGES = ("prepare", "merge", "serve")
 
 
 @pytest.mark.parametrize("stage", STAGES)

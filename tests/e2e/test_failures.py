@@ -106,7 +106,7 @@ def test_it_is_not_tried_again_and_no_gpu_was_asked_for(
 ) -> None:
     ever = failed[case].cluster.record.events("Pod", failed[case].namespace)
     own = [event.object for event in ever if label(event.object, STAGE)]
-    assert {label(pod, STAGE) for pod in own} == {"stage"}
+    assert {label(pod, STAGE) for pod in own} == {"prepare"}
     assert len({pod["metadata"]["uid"] for pod in own}) == 1
     assert not any(wants_gpu(pod) for pod in own)
 
@@ -139,4 +139,4 @@ def test_the_right_token_gives_the_gated_model_another_attempt(failed: dict[str,
         "it is seen", lambda status: status["observedGeneration"] == 2, seconds=30, stalls=True
     )
     tuning.wait_until("DataReady", seconds=STAGING_SECONDS)
-    assert [label(job, ATTEMPT) for job in tuning.jobs("stage")] == ["1", "2"]
+    assert [label(job, ATTEMPT) for job in tuning.jobs("prepare")] == ["1", "2"]

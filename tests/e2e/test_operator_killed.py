@@ -40,12 +40,12 @@ def test_the_job_is_ready_all_the_same(survivor: Tuning) -> None:
     assert condition(status, "Stalled") is None
     (revision,) = status["revisions"]
     ended = {each["stage"]: each["outcome"] for each in revision["stages"]}
-    assert ended == dict.fromkeys(("stage", "train", "merge", "serve"), "Completed")
+    assert ended == dict.fromkeys(("prepare", "train", "merge", "serve"), "Completed")
     assert status["training"]["globalStep"] == status["training"]["maxSteps"] == 6
 
 
 def test_there_was_one_job_and_one_pod_for_each_stage(survivor: Tuning) -> None:
-    for stage in ("stage", "train", "merge"):
+    for stage in ("prepare", "train", "merge"):
         assert [label(job, ATTEMPT) for job in survivor.jobs(stage)] == ["1"]
         assert len(survivor.pods(stage)) == 1
     assert len(survivor.pods("serve")) == 1

@@ -130,8 +130,8 @@ def test_only_training_and_serving_asked_for_a_gpu(quickstart: Quickstart) -> No
     for event in tuning.cluster.record.events("Pod", tuning.namespace):
         stage = label(event.object, STAGE) or "other"
         stages.setdefault(stage, set()).add(wants_gpu(event.object))
-    own = {stage: stages.get(stage) for stage in ("stage", "train", "merge", "serve")}
-    assert own == {"stage": {False}, "train": {True}, "merge": {False}, "serve": {True}}
+    own = {stage: stages.get(stage) for stage in ("prepare", "train", "merge", "serve")}
+    assert own == {"prepare": {False}, "train": {True}, "merge": {False}, "serve": {True}}
     assert stages.get("other", {False}) == {False}
 
 
@@ -173,7 +173,7 @@ def test_the_status_tells_the_whole_story(quickstart: Quickstart) -> None:
 
     (revision,) = status["revisions"]
     ended = {each["stage"]: each["outcome"] for each in revision["stages"]}
-    assert ended == dict.fromkeys(("stage", "train", "merge", "serve"), "Completed")
+    assert ended == dict.fromkeys(("prepare", "train", "merge", "serve"), "Completed")
     assert {each["attempt"] for each in revision["stages"]} == {1}
     digests = {key: str(value) for key, value in revision["artifacts"].items()}
     assert digests["mergedDtype"] == "float16"

@@ -32,7 +32,7 @@ def training(cluster: Cluster) -> Iterator[Tuning]:
 
 
 def test_no_pod_of_the_job_has_a_token_for_the_api_server(training: Tuning) -> None:
-    for stage in ("stage", "train"):
+    for stage in ("prepare", "train"):
         (pod,) = training.pods(stage)
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert not any("serviceAccountToken" in json.dumps(v) for v in pod["spec"]["volumes"])

@@ -327,6 +327,6 @@ def serve(cluster: Cluster) -> None:
 
 def run_all(cluster: Cluster) -> None:
     """Take a job through all its stages until it serves."""
-    for stage in ("stage", "train", "merge"):
+    for stage in ("prepare", "train", "merge"):
         run(cluster, stage)
     serve(cluster)

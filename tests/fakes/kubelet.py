@@ -12,7 +12,12 @@ from tests.integration.controlplane import ApiError
 from tests.integration.namespace import Namespace
 
 ARTIFACTS: dict[str, dict[str, Any]] = {
-    "stage": {"baseCommit": "c" * 40, "datasetDigest": "sha256:d", "rows": 10, "plannedSteps": 30},
+    "prepare": {
+        "baseCommit": "c" * 40,
+        "datasetDigest": "sha256:d",
+        "rows": 10,
+        "plannedSteps": 30,
+    },
     "train": {"adapter": "sha256:a"},
     "merge": {"merged": "sha256:m", "mergedDtype": "float16"},
 }
@@ -96,7 +101,7 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
 def mismatch(message: str) -> dict[str, Any]:
     """Return the status of a serving pod whose verification has just disagreed."""
     result = {
-        "stage": "verify",
+        "prepare": "verify",
         "outcome": "failed",
         "reason": "VerificationFailed",
         "message": message,

@@ -75,7 +75,7 @@ def stuck(cause: str) -> Callable[[Cluster], None]:
     def step(cluster: Cluster) -> None:
         cluster.settle()
         controllers.sync(cluster)
-        controllers.pod_of_stage(cluster, "stage")["status"] = copied(PODS[cause])
+        controllers.pod_of_stage(cluster, "prepare")["status"] = copied(PODS[cause])
         cluster.settle()
 
     return step
@@ -103,7 +103,7 @@ BACKOFF = plan_steps.edit(runPolicy={"backoffLimit": 0})
 SITUATIONS: Mapping[str, Situation] = {
     "unobserved": Cluster,
     "edited": edited,
-    "staging": after(),
+    "preparing": after(),
     "training": after(plan_steps.STAGED, plan_steps.running("train")),
     "merging": after(plan_steps.STAGED, plan_steps.TRAINED),
     "starting": after(plan_steps.STAGED, plan_steps.TRAINED, plan_steps.MERGED),
@@ -117,7 +117,9 @@ SITUATIONS: Mapping[str, Situation] = {
     "unschedulable-for-long": after(stuck("Unschedulable"), wait(7 * DAY)),
     "invalid-spec": after(plan_steps.edit(training={"advanced": {"microBatchSize": 3}})),
     "dataset-invalid": after(
-        plan_steps.run("stage", 65, controllers.message("stage", "failed", reason="DatasetInvalid"))
+        plan_steps.run(
+            "prepare", 65, controllers.message("prepare", "failed", reason="DatasetInvalid")
+        )
     ),
     "cuda-out-of-memory": after(
         plan_steps.STAGED,

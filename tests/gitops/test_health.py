@@ -19,7 +19,7 @@ ROWS = {
     ("Progressing", "InProgress"): (
         "unobserved",
         "edited",
-        "staging",
+        "preparing",
         "training",
         "merging",
         "starting",

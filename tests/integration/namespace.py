@@ -69,7 +69,7 @@ class Namespace:
                 job["metadata"]["labels"]["finetune.dev/job"] == name for job in self.items("jobs")
             ),
         )
-        wait_until(f"{name} says so", lambda: self.reason(name) == "Staging")
+        wait_until(f"{name} says so", lambda: self.reason(name) == "Preparing")
 
     def versions(self) -> dict[str, str]:
         """Return the resourceVersion of everything in the namespace."""

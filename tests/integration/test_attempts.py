@@ -110,7 +110,7 @@ def test_a_merge_out_of_memory_gets_more_of_it_once(
         return kubelet.ended(137, "OOMKilled")
 
     place.submit()
-    assert live(place, "OutOfMemory", fate) == ["stage", "train", "merge", "merge"]
+    assert live(place, "OutOfMemory", fate) == ["prepare", "train", "merge", "merge"]
     assert asked == [("2Gi", "4Gi"), ("8Gi", "8Gi")]
     assert place.condition("Stalled")["reason"] == "OutOfMemory"
     message = place.condition("Ready")["message"]
@@ -124,7 +124,7 @@ def test_a_merge_out_of_memory_gets_more_of_it_once(
     live(place, "Serving")
     (record,) = place.job()["status"]["revisions"]
     attempts = {each["stage"]: each["attempt"] for each in record["stages"]}
-    assert attempts == {"stage": 1, "train": 1, "merge": 3, "serve": 1}
+    assert attempts == {"prepare": 1, "train": 1, "merge": 3, "serve": 1}
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
 
 

@@ -55,12 +55,16 @@ def has_run(job: Mapping[str, Any]) -> bool:
     return ("train", True) in ((each["stage"], each.get("hasRun")) for each in record["stages"])
 
 
-STAGED, TRAINED, MERGED = done("stage"), done("stage", "train"), done("stage", "train", "merge")
+STAGED, TRAINED, MERGED = (
+    done("prepare"),
+    done("prepare", "train"),
+    done("prepare", "train", "merge"),
+)
 RUNNING: Fates = {**STAGED, "train": kubelet.running}
 BROKEN: Fates = {**STAGED, "train": partial(kubelet.ended, 1)}
 SERVING: Fates = {**MERGED, "serve": kubelet.serving}
 WAITING: Fates = {
-    "stage": partial(kubelet.waiting, "CreateContainerConfigError", 'secret "hf-token" not found')
+    "prepare": partial(kubelet.waiting, "CreateContainerConfigError", 'secret "hf-token" not found')
 }
 IMPATIENT = {"runPolicy": {"backoffLimit": 0, "pendingDeadlineSeconds": 30}}
 
@@ -92,7 +96,7 @@ def says(reason: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 STORIES = {
-    "staging": Story(),
+    "preparing": Story(),
     "training": Story(fates=STAGED),
     "merging": Story(fates=TRAINED),
     "starting": Story(fates=MERGED),
@@ -102,7 +106,7 @@ STORIES = {
     "suspended-before-it-began": Story(spec={"suspend": True}),
     "secret-missing": Story(fates=WAITING),
     "secret-missing-for-long": Story(fates=WAITING, spec=IMPATIENT),
-    "dataset-invalid": Story(fates=failing("stage", 65, "DatasetInvalid")),
+    "dataset-invalid": Story(fates=failing("prepare", 65, "DatasetInvalid")),
     "cuda-out-of-memory": Story(fates={**STAGED, **failing("train", 80, "CUDAOutOfMemory")}),
     "budget-exceeded": Story(fates={**STAGED, **failing("train", 85, "BudgetExceeded")}),
     "retries-exhausted": Story(fates=BROKEN, spec=IMPATIENT),

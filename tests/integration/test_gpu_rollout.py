@@ -90,9 +90,9 @@ def test_a_new_revision_takes_over(
     submit(place, rollout=rollout)
     reach(kubelet, "Serving")
     old = selected(place)
-    kubelet.held = {"stage", "train"}
+    kubelet.held = {"prepare", "train"}
     place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"training": {"seed": 7}}})
-    assert reach(kubelet, "Staging") == [1]
+    assert reach(kubelet, "Preparing") == [1]
     operator.settled()
     assert deployments(place) == {old: (1, 1)}
     kubelet.held = {"train"}

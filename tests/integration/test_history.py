@@ -63,8 +63,8 @@ def training(pod: dict[str, Any]) -> dict[str, Any]:
 
 def broken(pod: dict[str, Any]) -> dict[str, Any]:
     """Let staging fail for good, and what serves serve."""
-    if kubelet.stage_of(pod) == "stage":
-        return kubelet.failed("stage", code=65, reason="DatasetInvalid", message="row 7 is empty")
+    if kubelet.stage_of(pod) == "prepare":
+        return kubelet.failed("prepare", code=65, reason="DatasetInvalid", message="row 7 is empty")
     return all_well(pod)
 
 

@@ -242,7 +242,7 @@ def test_what_a_newer_operator_wrote_is_left_alone_until_this_one_is_upgraded(
         assert "fieldToCome: there is no such field" in place.condition("Ready", name)["message"]
     assert place.items("jobs") == jobs
     place.plane.merge(path, {"spec": {"training": None}})
-    wait_until("it goes on", lambda: place.reason("running") == "Staging")
+    wait_until("it goes on", lambda: place.reason("running") == "Preparing")
     assert place.items("jobs") == jobs
     assert operator.metric("controller_runtime_reconcile_errors_total") == errors
 

@@ -139,7 +139,7 @@ def test_a_write_that_a_paused_network_delays_changes_nothing(
     pair.until_taken_over()
     wait_until("the first one knows", lambda: not pair.leads("first"))
     assert pair.operators["first"].metric("finetune_jobs") == 0
-    expected = "Staging" if method == "POST" else "SuspendedByUser"
+    expected = "Preparing" if method == "POST" else "SuspendedByUser"
     wait_until("the second one does the work", lambda: place.reason() == expected)
     pair.operators["second"].settled()
     versions = place.versions()

@@ -45,7 +45,7 @@ REQUESTS: Mapping[str, Misfortune] = {
     ),
     "cut": lambda kind, n: PASS if n % {"look": 5, "read": 19, "write": 5}[kind] else CUT,
 }
-STAGES = ("stage", "train", "merge", "serve")
+STAGES = ("prepare", "train", "merge", "serve")
 
 
 class Requests:
@@ -256,7 +256,7 @@ def test_whatever_fails_a_life_ends_as_one_without(
     after = outage.objects
     assert after.pop("deleted") == {}
     for name, found in after.items():
-        assert found == after["stage"], name
+        assert found == after["prepare"], name
         created = writes.jobs_of(f"outage-{name}")
         assert sorted(created.values()) == [1, 1, 1], (name, created)
 

@@ -102,7 +102,7 @@ def test_a_status_that_others_wrote_is_put_right(
         place.path("finetunejobs", "demo") + "/status", {"status": {"conditions": wrong}}
     )
     place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"a": "b"}}})
-    wait_until("the status is put right", lambda: place.reason() == "Staging")
+    wait_until("the status is put right", lambda: place.reason() == "Preparing")
     assert place.job()["status"] == status
 
 
@@ -129,7 +129,7 @@ def test_a_foreign_object_under_our_name_is_reported_left_alone_and_its_end_noti
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
-            "metadata": {"name": "demo-stage"},
+            "metadata": {"name": "demo-prepare"},
             "spec": {"podSelector": {}},
         },
     )
@@ -138,11 +138,11 @@ def test_a_foreign_object_under_our_name_is_reported_left_alone_and_its_end_noti
         wait_until("the conflict is reported", lambda: place.reason() == "NameConflict")
         assert place.condition("Stalled")["reason"] == "NameConflict"
         operator.settled()
-        path = place.path("networkpolicies", "demo-stage")
+        path = place.path("networkpolicies", "demo-prepare")
         present = place.plane.get(path)
         assert present["metadata"]["resourceVersion"] == foreign["metadata"]["resourceVersion"]
         message = place.condition("Ready")["message"]
-        assert message.startswith("NetworkPolicy demo-stage exists and is not this job's")
+        assert message.startswith("NetworkPolicy demo-prepare exists and is not this job's")
         assert place.items("jobs") == []
 
         place.plane.delete(path)
@@ -260,7 +260,7 @@ def test_the_server_answers_probes_and_scrapes(operator: OperatorProcess, place:
         "process_resident_memory_bytes",
     ):
         assert f"\n{name}{{" in text or f"\n{name} " in text, name
-    assert operator.metric("finetune_jobs", reason="Staging") >= 1
+    assert operator.metric("finetune_jobs", reason="Preparing") >= 1
     assert "demo" not in text
 
 
@@ -270,7 +270,7 @@ def test_events_say_what_happened(operator: OperatorProcess, place: Namespace) -
     wait_until("an event is written", lambda: bool(place.items("events")))
     event = place.items("events")[0]
     assert event["regarding"]["uid"] == uid
-    assert (event["reason"], event["type"]) == ("Staging", "Normal")
+    assert (event["reason"], event["type"]) == ("Preparing", "Normal")
     assert event["reportingController"] == "finetune.dev/finetune-operator"
 
 

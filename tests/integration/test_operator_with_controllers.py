@@ -40,12 +40,12 @@ def live(place: Namespace, reason: str, fate: Fate = all_well) -> list[str]:
 
 def test_a_job_goes_all_the_way_and_then_rests(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
-    assert live(place, "Serving") == ["stage", "train", "merge", "serve"]
+    assert live(place, "Serving") == ["prepare", "train", "merge", "serve"]
     operator.settled()
     job = place.job()
     assert job["status"]["endpoint"] == f"http://demo-serve.{place.name}.svc:8000/v1"
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
-    for stage in ("stage", "train", "merge"):
+    for stage in ("prepare", "train", "merge"):
         assert operator.metric("finetune_stage_duration_seconds_count", stage=stage) == 1
     assert operator.metric("finetune_gpu_seconds_total") == 12
     assert operator.metric("finetune_jobs", reason="Serving") == 1
@@ -124,7 +124,7 @@ def test_a_pod_orphaned_by_a_careless_delete_keeps_a_second_trainer_away(
         return found
 
     def fate(stage: str) -> dict[str, Any]:
-        return all_well(stage) if stage == "stage" else kubelet.running()
+        return all_well(stage) if stage == "prepare" else kubelet.running()
 
     place.submit()
     live(place, "Training", fate)
@@ -152,7 +152,7 @@ def test_a_stage_that_fails_says_why(operator: OperatorProcess, place: Namespace
         return kubelet.failed(stage, code=65, reason="DatasetInvalid", message="row 7 is empty")
 
     place.submit()
-    assert live(place, "DatasetInvalid", fate) == ["stage"]
+    assert live(place, "DatasetInvalid", fate) == ["prepare"]
     operator.settled()
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
     ready = next(c for c in place.job()["status"]["conditions"] if c["type"] == "Ready")

@@ -43,8 +43,8 @@ def train_jobs(place: Namespace) -> list[dict[str, Any]]:
 def finish_staging(place: Namespace) -> None:
     def staged() -> bool:
         for pod in place.items("pods"):
-            if kubelet.stage_of(pod) == "stage" and pod["status"]["phase"] == "Pending":
-                kubelet.report(place, pod, kubelet.completed("stage"))
+            if kubelet.stage_of(pod) == "prepare" and pod["status"]["phase"] == "Pending":
+                kubelet.report(place, pod, kubelet.completed("prepare"))
         return bool(train_jobs(place))
 
     wait_until("there is a train Job", staged)
@@ -109,7 +109,7 @@ def test_a_job_is_queued_preempted_and_goes_on_without_a_write_of_ours(
     reasons = [event["reason"] for event in told]
     # Two events of one look have one time.
     assert [reasons[0], *sorted(reasons[1:3]), *reasons[3:]] == [
-        "Staging",
+        "Preparing",
         "DataReady",
         "Training",
         "Queued",

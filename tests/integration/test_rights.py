@@ -115,7 +115,7 @@ class Story:
         """Under each name that the operator wants to create something as, something is there."""
         place = self.place
         spec: dict[str, Any] = {"podSelector": {}}
-        place.plane.post(place.path("networkpolicies"), _named("demo-stage", spec=spec))
+        place.plane.post(place.path("networkpolicies"), _named("demo-prepare", spec=spec))
         place.submit(
             spec={
                 "storage": {"accessMode": "ReadWriteMany"},
@@ -131,7 +131,7 @@ class Story:
         }
         container = {"name": "c", "image": "i"}
         template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
-        stage = f"demo-{revision}-stage-1"
+        stage = f"demo-{revision}-prepare-1"
         others = {
             "configmaps": _named(f"demo-{revision}"),
             "persistentvolumeclaims": _named(f"demo-{revision}", spec=claim),
@@ -139,7 +139,7 @@ class Story:
         }
         for kind, body in others.items():
             place.plane.post(place.path(kind), body)
-        last = place.path("networkpolicies", "demo-stage")
+        last = place.path("networkpolicies", "demo-prepare")
         for kind, body in others.items():
             place.plane.delete(last)
             self.nudge()

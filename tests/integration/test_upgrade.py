@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("controller_manager")
 FINISHED = 100
 # Each with the word of its Ready condition when the upgrade meets it.
 UNDER_WAY = {
-    "staging": "Staging",
+    "preparing": "Preparing",
     "training": "Training",
     "merging": "Merging",
     "starting": "Starting",
@@ -34,7 +34,7 @@ UNDER_WAY = {
     "failed": "DatasetInvalid",
     "off": "Completed",
 }
-HELD = {"staging": "stage", "training": "train", "merging": "merge", "starting": "serve"}
+HELD = {"preparing": "prepare", "training": "train", "merging": "merge", "starting": "serve"}
 NEWER: Mapping[str, Any] = {
     "images": {
         "trainer": "registry.test/trainer:2",

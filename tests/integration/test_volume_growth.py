@@ -57,7 +57,7 @@ def storage(control_plane: ControlPlane, namespace: str) -> Iterator[Classes]:
 
 
 def full(stage: str) -> dict[str, Any]:
-    if stage != "stage":
+    if stage != "prepare":
         return all_well(stage)
     message = "12.3 GB are needed, 9.9 GB are there; raise storage.size to 20Gi"
     return kubelet.failed(stage, code=73, reason="VolumeFull", message=message)
@@ -71,7 +71,7 @@ def claim(place: Namespace) -> dict[str, Any]:
 def begin(place: Namespace, storage_class: str) -> dict[str, Any]:
     """Let a job fail for want of space on a bound volume; return its claim."""
     place.submit(spec={"storage": {"size": "10Gi", "storageClassName": storage_class}})
-    assert live(place, "VolumeFull", full) == ["stage"]
+    assert live(place, "VolumeFull", full) == ["prepare"]
     wait_until("the claim is bound", lambda: claim(place)["status"]["phase"] == "Bound")
     return claim(place)
 
@@ -87,7 +87,7 @@ def test_the_volume_grows_in_place_and_the_stage_is_tried_again(
     revision = place.job()["status"]["revision"]
     enlarge(place)
     # The pod of the first attempt is still there.
-    assert live(place, "Serving") == ["stage", "stage", "train", "merge", "serve"]
+    assert live(place, "Serving") == ["prepare", "prepare", "train", "merge", "serve"]
     after = claim(place)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"] == {**before["spec"], "resources": {"requests": {"storage": "20Gi"}}}
@@ -95,7 +95,7 @@ def test_the_volume_grows_in_place_and_the_stage_is_tried_again(
     assert status["revision"] == revision
     (record,) = status["revisions"]
     assert [(each["stage"], each["attempt"]) for each in record["stages"]] == [
-        ("stage", 2),
+        ("prepare", 2),
         ("train", 1),
         ("merge", 1),
         ("serve", 1),

@@ -42,7 +42,7 @@ class Cause:
     mend: Callable[[Namespace], object]
     spec: Callable[[str], dict[str, Any]] = lambda namespace: {}
     before: Callable[[Namespace], object] = lambda place: None
-    after: str = "Staging"
+    after: str = "Preparing"
 
 
 def add_node(plane: ControlPlane, name: str, labels: dict[str, str], *, gpus: int = 0) -> None:
@@ -281,8 +281,8 @@ def report(place: Namespace, cause: Cause) -> None:
     for pod in place.items("pods"):
         if not pod["spec"].get("nodeName") or pod["status"]["phase"] != "Pending":
             continue
-        if cause.after == "Training" and kubelet.stage_of(pod) == "stage":
-            kubelet.report(place, pod, kubelet.completed("stage"))
+        if cause.after == "Training" and kubelet.stage_of(pod) == "prepare":
+            kubelet.report(place, pod, kubelet.completed("prepare"))
         else:
             kubelet.start(place, pod)
 

@@ -68,7 +68,7 @@ def test_kubectl_describe_tells_the_course(served: Served) -> None:
     _, place, _ = served
     text = kubectl(place, "describe", "ftj", "demo")
     events = text[text.index("Events:") :]
-    for reason in ("Staging", "DataReady", "Training", "Trained", "Merging", "Merged", "Serving"):
+    for reason in ("Preparing", "DataReady", "Training", "Trained", "Merging", "Merged", "Serving"):
         assert re.search(rf"\s{reason}\s", events), events
 
 

@@ -136,7 +136,7 @@ def nothing_was_refused(running: OperatorProcess) -> None:
 
 def test_a_job_in_the_queue_of_kueue(running: OperatorProcess, place: Namespace) -> None:
     place.submit(spec=SPEC)
-    kubelet.report(place, pod_of(place, STAGE, "stage"), kubelet.completed("stage"))
+    kubelet.report(place, pod_of(place, STAGE, "prepare"), kubelet.completed("prepare"))
 
     patiently("it is queued", lambda: place.reason() == "Queued")
     assert suspended(place, "Queued") == "Queued"
@@ -212,7 +212,7 @@ def test_a_job_that_kueue_cannot_start_is_stalled_until_an_edit(
     strategy = {"admissionChecksStrategy": {"admissionChecks": [{"name": "pools"}]}}
     _change(place, _quota(gpus=1) | strategy)
     place.submit(spec={**SPEC, "placement": {"nodeSelector": {"pool": "a"}}})
-    kubelet.report(place, pod_of(place, STAGE, "stage"), kubelet.completed("stage"))
+    kubelet.report(place, pod_of(place, STAGE, "prepare"), kubelet.completed("prepare"))
     revision = str(place.job()["status"]["revision"])
     check(place, f"demo-{revision}-train-1", "b")
 

@@ -43,7 +43,7 @@ def test_ends_that_cannot_be_trained_in_full_are_refused_before_the_weights_are_
         (folder / "config.json").write_text(json.dumps(config))
     source = hub.add("model", f"demo/{family}", folder)
     workshop = make(model={"source": source}, training={"lora": {"modulesToSave": saved}})
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
     assert said in ended.message
     assert not list(workshop.work.rglob("*.safetensors"))
@@ -55,13 +55,13 @@ def test_unsloth_gets_the_families_that_are_tried_here_and_no_others(
     assert architectures.FAMILIES.keys() == backend_support.ON_UNSLOTH
     source = hub.add("model", "demo/olmo2", architectures.model(tmp_path / "olmo2", "olmo2"))
     workshop = make(model={"source": source}, training={"advanced": {"backend": "unsloth"}})
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
     assert "demo/olmo2 is of the family olmo2, which training.advanced.backend unsloth is" in (
         ended.message
     )
     assert ended.message.endswith("set training.advanced.backend to trl")
-    make(model={"source": source}).succeed("stage")
+    make(model={"source": source}).succeed("prepare")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_from_stage_to_a_model_that_loads(
         "advanced": {"backend": backend, "saveSteps": 2},
     }
     workshop = make(model={"source": bases[family]}, training=recipe)
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     assert workshop.meeting(KilledAfterCheckpoint(step=2)).run("train").code == -9
     resumed = workshop.succeed("train")
     assert "going on from the checkpoint of step 2" in resumed.log

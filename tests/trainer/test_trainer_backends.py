@@ -153,7 +153,7 @@ def test_every_step_gets_the_same_tensors(make: MakeWorkshop, packing: str) -> N
                 "advanced": {"backend": backend, "microBatchSize": 3},
             }
         )
-        workshop.succeed("stage")
+        workshop.succeed("prepare")
         path = workshop.folder / "inputs"
         ended = workshop.meeting(RecordsInputs(path=path)).run("train")
         assert ended.code == 0, ended.log

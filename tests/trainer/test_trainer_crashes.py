@@ -111,7 +111,7 @@ def test_a_volume_that_takes_nothing_more(
     assert adapter(workshop) == adapter(packed)
 
 
-@pytest.mark.parametrize("command", ["stage", "train"])
+@pytest.mark.parametrize("command", ["prepare", "train"])
 @pytest.mark.parametrize("file", ["base/manifest.json", "dataset/manifest.json"])
 def test_what_was_staged_cannot_be_read_for_once(
     make: MakeWorkshop, packed: Workshop, command: str, file: str
@@ -176,13 +176,13 @@ def test_killed_at_twenty_random_moments(
     cuts = 0
     while cuts < CUTS:
         cut = AtFileOperation(volume=workshop.work, count=draw.randrange(1, 60), happens=killed)
-        ended = workshop.meeting(cut).run("stage")
+        ended = workshop.meeting(cut).run("prepare")
         assert ended.code in (0, -signal.SIGKILL), ended.log
         cuts += ended.code != 0
         if ended.code == 0:
             for made in ("base", "dataset"):
                 shutil.rmtree(workshop.work / made)
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     moments = (moment(number, workshop.work, draw) for number in itertools.count())
     kills = 0
     while kills < KILLS:

@@ -25,7 +25,7 @@ def test_a_flipped_bit_costs_a_few_steps_only(
     make: MakeWorkshop, healthy: Workshop, step: int, in_gradient: bool
 ) -> None:
     workshop = make(training=RECIPE)
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     fault = NotANumberAt(step=step, times=1, in_gradient=in_gradient)
     ended = workshop.meeting(fault).run("train")
     assert ended.code == 0, ended.log
@@ -41,7 +41,7 @@ def test_a_weight_that_is_no_number_is_in_no_checkpoint_and_no_adapter(
 ) -> None:
     """The loss of its step was finite, and a checkpoint is due; after the last one none follows."""
     workshop = make(training=RECIPE)
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     ended = workshop.meeting(WeightNotANumberAfter(step=step)).run("train")
     assert ended.code == 0, ended.log
     assert "is not finite at step" in ended.log
@@ -53,7 +53,7 @@ def test_a_weight_that_is_no_number_is_in_no_checkpoint_and_no_adapter(
 @pytest.mark.parametrize("in_gradient", [False, True])
 def test_a_recipe_that_diverges_ends_with_its_step(make: MakeWorkshop, in_gradient: bool) -> None:
     workshop = make(training=RECIPE)
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     fault = NotANumberAt(step=5, times=EVERY_TIME, in_gradient=in_gradient)
     ended = workshop.meeting(fault).run("train")
     assert (ended.code, ended.result["reason"]) == (81, "LossDiverged")

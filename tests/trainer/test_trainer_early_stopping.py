@@ -118,7 +118,7 @@ def test_a_damaged_best_checkpoint_is_refused(make: MakeWorkshop, early: Worksho
 
 def test_rows_must_be_held_out(make: MakeWorkshop) -> None:
     workshop = make(training={"advanced": {"earlyStoppingPatience": 3}})
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (65, "DatasetInvalid")
     assert "training.advanced.earlyStoppingPatience needs held-out rows" in ended.message
     assert "dataset.validationFraction" in ended.message

@@ -89,7 +89,7 @@ def test_the_formula_holds_as_many_logits_as_the_trl_that_is_installed() -> None
 
 def test_staging_estimates_and_training_takes_the_micro_batch(make: MakeWorkshop) -> None:
     workshop = make()
-    staged = workshop.succeed("stage", "--card", "NVIDIA-A10G", "--serving-share", "0.88")
+    staged = workshop.succeed("prepare", "--card", "NVIDIA-A10G", "--serving-share", "0.88")
     assert "of NVIDIA-A10G's 22.49 GiB at micro-batch 4" in staged.message
     estimate = manifest.read(workshop.work / "dataset").facts["estimate"]
     assert estimate["card"] == "NVIDIA-A10G"
@@ -111,20 +111,20 @@ def test_what_cannot_fit_is_refused_before_the_weights_are_fetched(make: MakeWor
             "advanced": {"microBatchSize": 4, **HALF},
         }
     )
-    ended = workshop.run("stage", "--card", "Tesla-T4")
+    ended = workshop.run("prepare", "--card", "Tesla-T4")
     assert (ended.code, ended.result["reason"]) == (82, "DoesNotFit")
     assert "Tesla-T4 has 15.00 GiB" in ended.message
     assert workshop.published() == []
     assert not list(workshop.work.rglob("*.safetensors"))
     # On a card that nobody knows, the same job is let through.
-    assert workshop.run("stage", "--card", "NVIDIA-Imaginary").code == 0
+    assert workshop.run("prepare", "--card", "NVIDIA-Imaginary").code == 0
 
 
 def test_serving_that_cannot_fit_is_refused_before_training(make: MakeWorkshop) -> None:
     workshop = make(training={"advanced": HALF})
     length = ["--serving-length", "1048576"]
     options = ["--card", "Tesla-T4", "--serving-share", "0.001", *length]
-    ended = workshop.run("stage", *options)
+    ended = workshop.run("prepare", *options)
     assert (ended.code, ended.result["reason"]) == (82, "DoesNotFit")
     assert "serving needs about" in ended.message
-    assert workshop.run("stage", "--card", "Tesla-T4").code == 0
+    assert workshop.run("prepare", "--card", "Tesla-T4").code == 0

@@ -80,7 +80,7 @@ def test_its_rows_are_tokenised_and_all_others_trained_on(evaluated: Workshop) -
 
 
 def test_status_and_manifest_say_what_was_found(evaluated: Workshop, hub: Hub) -> None:
-    staged = evaluated.succeed("stage").result
+    staged = evaluated.succeed("prepare").result
     counted = Data.model_validate(staged["artifacts"], extra="ignore").evaluation_dataset
     assert counted is not None
     assert (counted.rows, counted.trained_rows, counted.duplicate_rows) == (QUESTIONS, SHARED, 0)
@@ -172,7 +172,7 @@ def refused(ended: Ended, code: int, *said: str) -> None:
 
 def test_what_is_missing_is_told_before_anything_is_fetched(make: MakeWorkshop, hub: Hub) -> None:
     hub.requests.clear()
-    ended = make(evaluation={"dataset": OWN | {"source": "hf://demo/none"}}).run("stage")
+    ended = make(evaluation={"dataset": OWN | {"source": "hf://demo/none"}}).run("prepare")
     refused(
         ended,
         66,
@@ -184,16 +184,16 @@ def test_what_is_missing_is_told_before_anything_is_fetched(make: MakeWorkshop, 
 
 
 def test_a_split_that_is_missing(make: MakeWorkshop, questions: Path) -> None:
-    ended = make(evaluation={"dataset": OWN | {"split": "dev"}}).run("stage")
+    ended = make(evaluation={"dataset": OWN | {"split": "dev"}}).run("prepare")
     refused(ended, 65, "evaluation.dataset demo/questions", "correct evaluation.dataset.split")
 
 
 def test_a_token_is_its_own(make: MakeWorkshop, hub: Hub, questions: Path) -> None:
     hub.add("dataset", "demo/secret-questions", questions, gated_with="hf_own")
     workshop = make(evaluation={"dataset": OWN | {"source": "hf://demo/secret-questions"}})
-    ended = workshop.run("stage", DATASET_HF_TOKEN="hf_own", MODEL_HF_TOKEN="hf_own")
+    ended = workshop.run("prepare", DATASET_HF_TOKEN="hf_own", MODEL_HF_TOKEN="hf_own")
     refused(ended, 77, "is gated", "in evaluation.dataset.tokenSecretRef")
-    assert workshop.run("stage", EVALUATION_DATASET_HF_TOKEN="hf_own").code == 0
+    assert workshop.run("prepare", EVALUATION_DATASET_HF_TOKEN="hf_own").code == 0
 
 
 @pytest.mark.parametrize(
@@ -218,9 +218,9 @@ def test_broken_rows_are_named(
     tiny.dataset(tmp_path / "tests", rows, "test.jsonl")
     own = {"source": "pvc://tests/test.jsonl", "format": "alpaca"}
     workshop = make(evaluation={"dataset": own})
-    refused(workshop.run("stage", FINETUNE_SOURCES_DIR=str(tmp_path)), 65, said)
+    refused(workshop.run("prepare", FINETUNE_SOURCES_DIR=str(tmp_path)), 65, said)
     tiny.dataset(tmp_path / "tests", tiny.rows(100)[60:], "test.jsonl")
-    again = workshop.run("stage", FINETUNE_SOURCES_DIR=str(tmp_path))
+    again = workshop.run("prepare", FINETUNE_SOURCES_DIR=str(tmp_path))
     assert again.result["artifacts"]["evaluationDataset"]["rows"] == QUESTIONS, again.log
 
 

@@ -85,7 +85,7 @@ def test_the_curve_is_the_same_with_and_without_it(make: MakeWorkshop, backend: 
         ),
     ):
         laddered = make(training=tiny_merged(recipe, {}))
-        laddered.succeed("stage")
+        laddered.succeed("prepare")
         ended = laddered.meeting(fault).run("train")
         assert ended.code == 0, ended.log
         assert f"ran out of memory at {last}\n" in ended.log
@@ -106,7 +106,7 @@ def losses(workshop: Workshop) -> list[float]:
 
 def test_a_resume_starts_on_the_rung_of_its_checkpoint(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 14, "advanced": {"saveSteps": 2}})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     fault = OutOfMemoryAbove(rows=0, unless_offloaded=True)
     running = workshop.meeting(fault).start("train")
     running.until(step_reached(workshop, 2))
@@ -123,7 +123,7 @@ def test_a_resume_starts_on_the_rung_of_its_checkpoint(make: MakeWorkshop) -> No
 
 def test_the_last_rung_fails_with_its_peak(make: MakeWorkshop) -> None:
     workshop = make()
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     ended = workshop.meeting(OutOfMemoryAbove(rows=0)).run("train")
     assert (ended.code, ended.result["reason"]) == (80, "CUDAOutOfMemory")
     assert "at micro-batch 1, activations offloaded of 128 tokens" in ended.message

@@ -46,7 +46,7 @@ def test_what_a_killed_trainer_left_is_no_lock(
 
 def test_the_next_trainer_goes_on_when_the_first_is_killed(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 12, "advanced": {"saveSteps": 2}})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     first = workshop.start("train")
     first.until(lambda: any((workshop.work / "checkpoints").glob("step-*")))
     assert first.process.pid is not None

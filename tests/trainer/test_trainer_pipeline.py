@@ -19,7 +19,7 @@ from finetune_trainer.checkpointing import manifest
 
 
 def test_each_stage_reports_what_it_made(done: Workshop) -> None:
-    staged = done.succeed("stage").result
+    staged = done.succeed("prepare").result
     trained = done.succeed("train").result
     merged = done.succeed("merge", "--build", "b1").result
     for each in (staged, trained, merged):
@@ -37,7 +37,7 @@ def test_each_stage_reports_what_it_made(done: Workshop) -> None:
 
 def test_nothing_is_done_twice(done: Workshop) -> None:
     before = times(done)
-    for command in (["stage"], ["train"], ["merge", "--build", "b1"]):
+    for command in (["prepare"], ["train"], ["merge", "--build", "b1"]):
         ended = done.succeed(*command)
         assert ended.message.endswith("already")
     assert times(done) == before

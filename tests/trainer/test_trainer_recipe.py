@@ -254,7 +254,7 @@ def test_the_adapter_computes_in_the_type_that_is_named(
     """On a CPU, PEFT would copy each layer's input to float32, and autocast round it back."""
     advanced = {"backend": backend, "quantization": {"computeDtype": compute}}
     workshop = make(training={"maxSteps": 1, "advanced": advanced})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     log = workshop.meeting(adapters_tell_their_inputs).succeed("train").log
     assert set(re.findall(r"an adapter is given torch\.(\w+)", log)) == {compute}
 
@@ -270,7 +270,7 @@ def test_what_unsloth_would_change_on_a_cpu_stays(make: MakeWorkshop) -> None:
 
 def test_unsloth_does_not_fall_back_to_the_cpu_where_it_must_not(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 1, "advanced": {"backend": "unsloth"}})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     ended = workshop.run("train", UNSLOTH_DISABLE_CPU_FALLBACK="1")
     assert (ended.code, ended.result["reason"]) == (75, "Transient")
     assert "CUDA finds none" in ended.message
@@ -280,7 +280,7 @@ def test_an_image_without_unsloth_says_so_while_staging(
     make: MakeWorkshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop = make(training={"advanced": {"backend": "unsloth"}})
-    ended = workshop.meeting(without_unsloth).run("stage")
+    ended = workshop.meeting(without_unsloth).run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
     assert "training.advanced.backend is unsloth, which this trainer image does not" in (
         ended.message
@@ -302,7 +302,7 @@ def test_the_backend_is_the_one_that_is_named(make: MakeWorkshop) -> None:
 @pytest.mark.parametrize("train_on", ["responses", "all"])
 def test_what_is_trained_on_reaches_the_labels(make: MakeWorkshop, train_on: str) -> None:
     workshop = make(training={"trainOn": train_on})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     facts = json.loads((workshop.work / "dataset/manifest.json").read_text())["facts"]
     assert (facts["trainedTokens"] == facts["trainTokens"]) == (train_on == "all")
 
@@ -367,7 +367,7 @@ def test_what_the_card_that_will_train_cannot_do_is_refused_before_it_is_asked_f
 
 def test_a_kernel_that_is_not_there_is_refused_in_staging(make: MakeWorkshop) -> None:
     workshop = make(training={"advanced": {"attnImplementation": "flash_attention_2"}})
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
     assert "or use an image that has flash-attn" in ended.message
     assert workshop.published() == []
@@ -444,7 +444,7 @@ def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(
     make: MakeWorkshop, backend: str
 ) -> None:
     workshop = make(training={"advanced": {"backend": backend}})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     ended = workshop.run("train", NVIDIA_VISIBLE_DEVICES="GPU-1")
     assert (ended.code, ended.result["reason"]) == (75, "Transient")
     assert "was given the GPU GPU-1, but CUDA cannot use it" in ended.message
@@ -456,7 +456,7 @@ def test_tf32_is_used_in_training_alone(
     make: MakeWorkshop, backend: str, on: bool, multiplied: str
 ) -> None:
     workshop = make(training={"maxSteps": 1, "advanced": {"backend": backend, "tf32": on}})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     path = workshop.folder / "precision"
     ended = workshop.meeting(Ampere(path=path)).run("train")
     assert ended.code == 0, ended.log
@@ -505,7 +505,7 @@ def test_metrics_while_it_trains(make: MakeWorkshop, unused_port: int) -> None:
         dataset={"validationFraction": 0.2},
         training={"maxSteps": 400, "advanced": {"saveSteps": 2, "evalSteps": 2}},
     )
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     running = workshop.start(
         "train", FINETUNE_METRICS_PORT=str(unused_port), FINETUNE_POD_UID="uid-1"
     )

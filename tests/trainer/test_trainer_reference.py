@@ -117,7 +117,7 @@ def test_the_frozen_template_is_trained_and_shipped(
     workshop = make(
         model={"source": hub.add("model", "demo/clock", folder)}, training={"maxSteps": 1}
     )
-    staged = workshop.succeed("stage")
+    staged = workshop.succeed("prepare")
     assert any("the day of staging" in each for each in staged.result["warnings"])
     workshop.succeed("train")
     workshop.succeed("merge", "--build", "b")
@@ -179,7 +179,7 @@ def test_a_base_that_is_evaluated_is_computed_in_float32(done: Workshop) -> None
 
 def test_held_out_rows_are_evaluated(make: MakeWorkshop) -> None:
     workshop = make(dataset={"validationFraction": 0.4}, training={"maxSteps": 6})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     found = workshop.succeed("train").result["artifacts"]["evaluation"]
     rows = manifest.read(workshop.work / "dataset").facts["validationRows"]
     assert found["rows"] == rows > 2

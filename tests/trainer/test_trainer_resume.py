@@ -203,7 +203,7 @@ def test_sigterm_saves_and_says_so(
     assert json.loads((workshop.work / "usage.json").read_text())["retries"] == {"stopped": 1}
 
 
-@pytest.mark.parametrize("command", ["stage", "train", "merge"])
+@pytest.mark.parametrize("command", ["prepare", "train", "merge"])
 def test_sigterm_before_there_is_anything_to_save(
     make: MakeWorkshop, tmp_path: Path, command: str
 ) -> None:
@@ -270,7 +270,7 @@ def test_another_recipe_or_other_rows_do_not_go_on_from_it(
     if another == "dataset":
         # As if a source had given other rows for the same words of the spec.
         workshop.write(workshop.job | {"revision": uninterrupted.job["revision"]})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
     ended = workshop.run("train")
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
@@ -285,7 +285,7 @@ def test_training_without_staging_is_refused(make: MakeWorkshop) -> None:
 
 def test_the_budget_is_kept_over_attempts(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 2})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     (workshop.work / "usage.json").write_text('{"gpuSeconds": 1000}')
     ended = workshop.run("train", "--max-gpu-seconds", "900")
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
@@ -297,7 +297,7 @@ def test_the_budget_is_kept_over_attempts(make: MakeWorkshop) -> None:
 
 def test_the_budget_ends_a_run_with_a_checkpoint(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 9999, "advanced": {"saveSteps": 9999}})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     ended = workshop.run("train", "--max-gpu-seconds", "3")
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     step = ended.result["globalStep"]
@@ -315,7 +315,7 @@ def test_a_base_that_gives_no_number_ends_at_once(
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     workshop = make(model={"source": hub.add("model", "demo/nan", folder)})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     ended = workshop.run("train")
     assert (ended.code, ended.result["reason"]) == (81, "LossDiverged")
     assert "the loss is nan at step 1: lower training.learningRate (0.01 now)" in ended.message

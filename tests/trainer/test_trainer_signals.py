@@ -121,7 +121,7 @@ def test_while_a_real_model_loads_nothing_is_waited_for_and_nothing_is_lost(
     make: MakeWorkshop, backend: str, swallows: bool
 ) -> None:
     workshop = make(training={"advanced": {"backend": backend, "saveSteps": 2}})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     workshop.meeting(KilledAfterCheckpoint(step=4)).run("train")
     loads = workshop.folder / "loads"
     running = workshop.meeting(HeldWhileLoading(marker=loads, swallows=swallows)).start("train")

@@ -47,7 +47,7 @@ def gated(hub: Hub, repositories: dict[str, str]) -> Iterator[None]:
 
 def test_a_model_that_does_not_exist(make: MakeWorkshop) -> None:
     workshop = make(model={"source": "hf://demo/missing"})
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     refused(ended, 66, "ModelNotFound", "model demo/missing does not exist", "model.tokenSecretRef")
     assert workshop.published() == []
     assert [path.name for path in workshop.work.iterdir()] == ["lock.json"]
@@ -57,13 +57,13 @@ def test_a_dataset_that_does_not_exist_is_told_before_the_base_is_fetched(
     make: MakeWorkshop, hub: Hub
 ) -> None:
     hub.requests.clear()
-    ended = make(dataset={"source": "hf://demo/missing"}).run("stage")
+    ended = make(dataset={"source": "hf://demo/missing"}).run("prepare")
     refused(ended, 66, "DatasetNotFound", "dataset demo/missing does not exist")
     assert not any("resolve" in request for request in hub.requests)
 
 
 def test_a_revision_that_does_not_exist(make: MakeWorkshop) -> None:
-    ended = make(model={"revision": "v9"}).run("stage")
+    ended = make(model={"revision": "v9"}).run("prepare")
     refused(ended, 66, "ModelNotFound", "model demo/tiny has no revision 'v9'", "model.revision")
 
 
@@ -71,7 +71,7 @@ def test_the_revision_that_is_written_is_what_is_staged(make: MakeWorkshop, hub:
     commits = {kind: hub.repos[f"{kind}s/demo/{name}"].commit() for kind, name in HERE.items()}
     workshop = make(**{kind: {"revision": commit} for kind, commit in commits.items()})
     hub.requests.clear()
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     assert {each for each in hub.requests if "/revision/" in each} == {
         f"GET api/{kind}s/demo/{name}/revision/{commits[kind]}" for kind, name in HERE.items()
     }
@@ -85,19 +85,19 @@ def test_the_revision_that_is_written_is_what_is_staged(make: MakeWorkshop, hub:
 def test_gated_repositories(make: MakeWorkshop, kind: str) -> None:
     workshop = make(**{kind: {"source": "hf://demo/gated"}})
     variable = f"{kind.upper()}_HF_TOKEN"
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     refused(ended, 77, "AccessDenied", f"{kind} demo/gated is gated", f"{kind}.tokenSecretRef")
-    ended = workshop.run("stage", **{variable: "hf_wrong"})
+    ended = workshop.run("prepare", **{variable: "hf_wrong"})
     refused(ended, 77, "AccessDenied", "has not been granted access")
     good = {"model": "hf_good", "dataset": "hf_other"}[kind]
-    assert workshop.run("stage", **{variable: good}).code == 0
+    assert workshop.run("prepare", **{variable: good}).code == 0
     assert good not in (workshop.folder / "log").read_text()
 
 
 def test_a_hub_that_is_down_is_tried_again(make: MakeWorkshop, hub: Hub) -> None:
     hub.refusing = 503
     try:
-        ended = make().run("stage")
+        ended = make().run("prepare")
     finally:
         hub.refusing = 0
     refused(ended, 75, "Transient", "the hub failed on dataset demo/rows", "503")
@@ -108,13 +108,13 @@ def test_a_damaged_download_is_fetched_again(make: MakeWorkshop, hub: Hub) -> No
     shard = "model-00002-of-00002.safetensors"
     hub.corrupt.add(shard)
     try:
-        ended = workshop.run("stage")
+        ended = workshop.run("prepare")
     finally:
         hub.corrupt.clear()
     refused(ended, 75, "Transient", f"{shard} of model demo/tiny arrived damaged")
     assert workshop.published() == []
     hub.requests.clear()
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     fetched = {request.split("/")[-1] for request in hub.requests if "GET demo/tiny" in request}
     assert shard in fetched
     assert "model-00001-of-00002.safetensors" not in fetched
@@ -139,7 +139,7 @@ def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
     size = (folder / name).stat().st_size
     hub.cuts[name] = [cut, 0, 0, 0, 0]
     try:
-        running = workshop.start("stage")
+        running = workshop.start("prepare")
         parts = f".writing-*/.{name}.part"
         running.until(lambda: any(path.stat().st_size == cut for path in workshop.work.glob(parts)))
         running.process.kill()
@@ -148,7 +148,7 @@ def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
         del hub.cuts[name]
     hub.ranges.clear()
     starts = RecordsStarts(path=workshop.folder / "starts")
-    workshop.meeting(starts).succeed("stage")
+    workshop.meeting(starts).succeed("prepare")
     # The rest is told from this attempt's own bytes. Small files are counted with the weights.
     of_rows, of_weights = starts.shares
     assert (of_weights if kind == "model" else of_rows) == pytest.approx(cut / size, abs=0.01)
@@ -170,7 +170,7 @@ def test_a_download_that_breaks_off_is_gone_on_with(
     name = "model.safetensors"
     hub.cuts[name] = [3_000_000, 4_000_000]
     hub.ranges.clear()
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     asked = [asked for file, asked in hub.ranges if file == name]
     assert asked == [None, "bytes=3000000-", "bytes=7000000-"]
     assert (workshop.work / "base" / name).read_bytes() == (folder / name).read_bytes()
@@ -181,13 +181,13 @@ def test_what_lies_beside_a_base_that_is_here_takes_no_room(
     make: MakeWorkshop, small_volume: Path
 ) -> None:
     workshop = make(work=small_volume)
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     shutil.rmtree(small_volume / "dataset")
     for name in (".writing-base-of-another-commit", ".old-dataset"):
         (small_volume / name).mkdir()
         (small_volume / name / "left").write_bytes(bytes(500_000))
     assert disk.free_bytes(small_volume) < disk.RESERVE
-    ended = workshop.succeed("stage")
+    ended = workshop.succeed("prepare")
     assert "is here already" in ended.log
     assert workshop.published() == ["base", "dataset"]
 
@@ -198,11 +198,11 @@ def test_a_base_that_is_here_stays_at_its_commit(
     folder = tmp_path / "moving"
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
     workshop = make(model={"source": hub.add("model", "demo/moving", folder)})
-    first = workshop.succeed("stage").result["artifacts"]
+    first = workshop.succeed("prepare").result["artifacts"]
     shutil.rmtree(workshop.work / "dataset")
     (folder / "NOTICE").write_text("a new commit")
     hub.requests.clear()
-    assert workshop.succeed("stage").result["artifacts"] == first
+    assert workshop.succeed("prepare").result["artifacts"] == first
     assert not any("demo/moving" in request for request in hub.requests)
 
 
@@ -212,7 +212,7 @@ def test_broken_rows_are_told_before_the_weights_are_fetched(
     rows = tiny.dataset(tmp_path / "broken", [*tiny.rows(3), {"instruction": "a"}])
     workshop = make(dataset={"source": hub.add("dataset", "demo/broken", rows)})
     hub.requests.clear()
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     refused(ended, 65, "DatasetInvalid", "row 4 of train.jsonl: has no column 'output'")
     assert workshop.published() == []
     assert not any(request.endswith(".safetensors") for request in hub.requests)
@@ -222,7 +222,7 @@ def test_a_tokenizer_of_another_model_is_told(make: MakeWorkshop, hub: Hub, tmp_
     folder = tmp_path / "other"
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
     change_config(folder, vocab_size=50)
-    ended = make(model={"source": hub.add("model", "demo/other", folder)}).run("stage")
+    ended = make(model={"source": hub.add("model", "demo/other", folder)}).run("prepare")
     refused(ended, 65, "DatasetInvalid", "embedding has 50 rows: tokenizer and weights")
 
 
@@ -303,7 +303,7 @@ def test_bases_that_cannot_be_trained(
             for path in (first, second):
                 data = path.read_bytes().replace(b"gate_proj", b"door_proj")
                 path.write_bytes(data)
-    ended = make(model={"source": hub.add("model", "demo/bad", folder)}).run("stage")
+    ended = make(model={"source": hub.add("model", "demo/bad", folder)}).run("prepare")
     refused(ended, 64, "InvalidSpec", said)
     assert not (tmp_path / "it ran").exists()
 
@@ -332,7 +332,7 @@ def test_only_the_files_of_the_index_are_fetched(
     for name in ("consolidated.safetensors", "pytorch_model.bin", "modeling_x.py", "README.md"):
         (folder / name).write_text("not wanted")
     workshop = make(model={"source": hub.add("model", "demo/more", folder)})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     assert {path.name for path in (workshop.work / "base").iterdir()} == {
         "manifest.json",
         "config.json",
@@ -349,11 +349,11 @@ def test_only_the_files_of_the_index_are_fetched(
 def test_a_dataset_from_a_configmap(make: MakeWorkshop, tmp_path: Path) -> None:
     mounted = tiny.dataset(tmp_path / "mounted", tiny.rows(8), "rows.jsonl")
     workshop = make(dataset={"source": "configmap://rows/rows.jsonl"})
-    ended = workshop.run("stage", FINETUNE_DATASET_DIR=str(mounted))
+    ended = workshop.run("prepare", FINETUNE_DATASET_DIR=str(mounted))
     assert ended.code == 0, ended.log
     assert ended.result["artifacts"]["rows"] == 8
     workshop = make(dataset={"source": "configmap://rows/other.jsonl"})
-    ended = workshop.run("stage", FINETUNE_DATASET_DIR=str(mounted))
+    ended = workshop.run("prepare", FINETUNE_DATASET_DIR=str(mounted))
     refused(ended, 66, "DatasetNotFound", "has the key 'other.jsonl'")
 
 
@@ -376,19 +376,19 @@ def test_a_volume_that_is_too_small_is_told_with_figures(
 ) -> None:
     workshop = make(work=small_volume)
     (small_volume / "ballast").write_bytes(b"0" * 900_000)
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     refused(ended, 73, "VolumeFull", "model demo/tiny (226.8Ki in 2 safetensors files) needs")
     assert "free of 17.0Mi: raise spec.storage.size by at least" in ended.message
     assert workshop.published() == []
     resize(small_volume, "40m")
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
 
 
 def test_a_volume_that_checkpoints_would_fill_is_told_before_the_weights_are_fetched(
     make: MakeWorkshop, small_volume: Path
 ) -> None:
     workshop = make(work=small_volume, training={"lora": {"r": 512}})
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     refused(ended, 73, "VolumeFull", "base, checkpoints and merged model need about")
     assert "raise spec.storage.size by at least" in ended.message
     assert not list(small_volume.rglob("*.safetensors"))
@@ -398,7 +398,7 @@ def test_a_volume_that_fills_up_while_it_is_written_to(
     make: MakeWorkshop, small_volume: Path
 ) -> None:
     workshop = make(work=small_volume, training={"maxSteps": 400, "advanced": {"saveSteps": 1}})
-    workshop.succeed("stage")
+    workshop.succeed("prepare")
     running = workshop.start("train")
     running.until(lambda: (workshop.work / "checkpoints" / "step-2").exists())
     fill(small_volume)
@@ -418,7 +418,7 @@ def test_the_module_itself(make: MakeWorkshop, hub: Hub) -> None:
     workshop = make(dataset={"source": "hf://demo/missing"})
     message = workshop.folder / "message"
     hub.requests.clear()
-    command = [sys.executable, "-m", "finetune_trainer", "stage"]
+    command = [sys.executable, "-m", "finetune_trainer", "prepare"]
     command += ["--config", f"{workshop.folder}/job.json", "--work", str(workshop.work)]
     environment = os.environ | {
         "HF_ENDPOINT": hub.url,
@@ -448,7 +448,7 @@ def test_a_broken_configuration(make: MakeWorkshop, document: str | None, said: 
     path.unlink()
     if document is not None:
         path.write_text(document)
-    refused(workshop.run("stage"), 64, "InvalidSpec", said)
+    refused(workshop.run("prepare"), 64, "InvalidSpec", said)
 
 
 def test_a_wrong_call(make: MakeWorkshop) -> None:
@@ -458,13 +458,13 @@ def test_a_wrong_call(make: MakeWorkshop) -> None:
 def test_an_unknown_field_is_refused(make: MakeWorkshop) -> None:
     workshop = make()
     workshop.write(tiny.merged(workshop.job, {"training": {"newKnob": 1}}))
-    refused(workshop.run("stage"), 64, "InvalidSpec", "training.newKnob: Extra inputs")
+    refused(workshop.run("prepare"), 64, "InvalidSpec", "training.newKnob: Extra inputs")
 
 
 def test_an_unexpected_error_is_an_internal_one(make: MakeWorkshop, tmp_path: Path) -> None:
     workshop = make()
     (workshop.work / "base").write_text("a file where a folder has to be")
-    ended = workshop.run("stage")
+    ended = workshop.run("prepare")
     refused(ended, 1, "InternalError", "NotADirectoryError")
     assert "Traceback" in ended.log
     assert "Traceback" not in ended.message

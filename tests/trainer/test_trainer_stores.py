@@ -479,7 +479,7 @@ def test_base_and_rows_from_a_claim(make: MakeWorkshop, base: Path, tmp_path: Pa
         model={"source": "pvc://shared/models/tiny"}, dataset={"source": "pvc://shared/rows"}
     )
     where = {"FINETUNE_SOURCES_DIR": str(tmp_path / "sources")}
-    ended = workshop.run("stage", **where)
+    ended = workshop.run("prepare", **where)
     assert ended.code == 0, ended.log
     assert ended.result["artifacts"]["rows"] == 24
     assert not (workshop.work / "base/modeling_tiny.py").exists()
@@ -490,7 +490,7 @@ def test_base_and_rows_from_a_claim(make: MakeWorkshop, base: Path, tmp_path: Pa
     missing = make(
         model={"source": "pvc://shared/models/tiny"}, dataset={"source": "pvc://shared/rows"}
     )
-    refused(missing.run("stage", **where), 66, "DatasetNotFound", "put it into the claim shared")
+    refused(missing.run("prepare", **where), 66, "DatasetNotFound", "put it into the claim shared")
 
 
 def test_base_and_rows_from_s3(
@@ -511,7 +511,7 @@ def test_base_and_rows_from_s3(
         for kind in ("MODEL", "DATASET")
         for name, value in bucket.allowed.items()
     }
-    ended = workshop.run("stage", FINETUNE_CONFIG_DIR=str(tmp_path), **keys)
+    ended = workshop.run("prepare", FINETUNE_CONFIG_DIR=str(tmp_path), **keys)
     assert ended.code == 0, ended.log
     assert ended.result["artifacts"]["rows"] == 24
     assert bucket.allowed["AWS_SECRET_ACCESS_KEY"] not in ended.log
@@ -521,7 +521,7 @@ def test_base_and_rows_from_s3(
     ended = make(
         model={"source": "s3://tuning/models/tiny"} | store,
         dataset={"source": "s3://tuning/rows"} | store,
-    ).run("stage", FINETUNE_CONFIG_DIR=str(tmp_path))
+    ).run("prepare", FINETUNE_CONFIG_DIR=str(tmp_path))
     refused(ended, 77, "AccessDenied", "dataset s3://tuning/rows", "dataset.s3.secretRef")
 
 
@@ -539,14 +539,14 @@ def test_base_and_rows_from_a_web_server(
         model={"source": f"{site.url}/m/SHA256SUMS", "sha256": sha256(lines.encode())},
         dataset={"source": f"{site.url}/rows.jsonl", "sha256": sha256(ROWS)},
     )
-    ended = workshop.run("stage", FINETUNE_CONFIG_DIR=str(tmp_path))
+    ended = workshop.run("prepare", FINETUNE_CONFIG_DIR=str(tmp_path))
     assert ended.code == 0, ended.log
     found = manifest.read(workshop.work / "base")
     assert {entry.name: entry.sha256 for entry in found.files} == {
         name: sha256(data) for name, data in files.items()
     }
     wrong = make(dataset={"source": f"{site.url}/rows.jsonl", "sha256": "0" * 64})
-    ended = wrong.run("stage", FINETUNE_CONFIG_DIR=str(tmp_path))
+    ended = wrong.run("prepare", FINETUNE_CONFIG_DIR=str(tmp_path))
     refused(ended, 75, "Transient", "rows.jsonl of dataset", "arrived damaged")
 
 
@@ -573,7 +573,7 @@ def test_a_base_in_the_cache_is_not_downloaded(
     snapshot = cached(tmp_path, base, hub)
     hub.requests.clear()
     workshop = make()
-    ended = workshop.run("stage", FINETUNE_BASE_CACHE=str(tmp_path))
+    ended = workshop.run("prepare", FINETUNE_BASE_CACHE=str(tmp_path))
     assert ended.code == 0, ended.log
     assert weights_asked_for(hub) == []
     assert manifest.valid(workshop.work / "base", kind="base", key=None)
@@ -581,7 +581,7 @@ def test_a_base_in_the_cache_is_not_downloaded(
     blob = (snapshot / second).resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"#")
     workshop = make()
-    ended = workshop.run("stage", FINETUNE_BASE_CACHE=str(tmp_path))
+    ended = workshop.run("prepare", FINETUNE_BASE_CACHE=str(tmp_path))
     assert ended.code == 0, ended.log
     assert f"{second} in the base cache has another SHA-256" in ended.log
     assert weights_asked_for(hub) == [second]
@@ -616,7 +616,7 @@ def test_a_cache_without_the_base_changes_nothing(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     hub.requests.clear()
-    ended = make().run("stage", FINETUNE_BASE_CACHE=str(tmp_path))
+    ended = make().run("prepare", FINETUNE_BASE_CACHE=str(tmp_path))
     assert ended.code == 0, ended.log
     assert len(weights_asked_for(hub)) == 2
     assert "the base cache has no demo/tiny" in ended.log

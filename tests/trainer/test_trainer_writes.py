@@ -108,7 +108,7 @@ def wrong(attempts: Attempts, site: Site, error: int, lasting: bool) -> str | No
     return f"{errno.errorcode[error]}: {site}: {code}, {torn}, {sorted(left)}, {result}"
 
 
-@pytest.mark.parametrize("command", ["stage", "train", "merge"])
+@pytest.mark.parametrize("command", ["prepare", "train", "merge"])
 def test_a_fault_at_every_place_that_is_written_to(
     make: MakeWorkshop, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -116,7 +116,7 @@ def test_a_fault_at_every_place_that_is_written_to(
         dataset={"validationFraction": 0.25},
         training={"maxSteps": 3, "advanced": {"saveSteps": 1, "evalSteps": 3}},
     )
-    for earlier in {"stage": [], "train": ["stage"], "merge": ["stage", "train"]}[command]:
+    for earlier in {"prepare": [], "train": ["prepare"], "merge": ["prepare", "train"]}[command]:
         workshop.succeed(earlier)
     before = workshop.folder / "before"
     shutil.copytree(workshop.work, before)

@@ -121,7 +121,7 @@ class Workshop:
         return ended
 
     def stage_and_train(self) -> Ended:
-        self.succeed("stage")
+        self.succeed("prepare")
         return self.succeed("train")
 
     def published(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""``python -m finetune_trainer stage|train|merge``: runs one command and leaves its result.
+"""``python -m finetune_trainer prepare|train|merge``: runs one command and leaves its result.
 
 ``estimate``, ``import-axolotl`` and ``run`` are for people: they print, and leave no result. The
 result is one JSON object in the termination message; the exit code says whether trying again
@@ -38,7 +38,7 @@ QUIET = {
 TOOLS = {
     "estimate": ("finetune_trainer.cli.estimate", "what a manifest will take"),
     "import-axolotl": ("finetune_trainer.cli.import_axolotl", "an Axolotl YAML as a manifest"),
-    "run": ("finetune_trainer.cli.local_run", "stage, train and merge on this machine"),
+    "run": ("finetune_trainer.cli.local_run", "prepare, train and merge on this machine"),
 }
 
 
@@ -54,11 +54,11 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--work", type=Path, required=True, help="the volume's root")
     root = _Parser(prog="finetune_trainer", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    stage = commands.add_parser("stage", parents=[common], help="fetch, check and tokenise")
-    stage.add_argument("--card", help="nvidia.com/gpu.product of the nodes that train and serve")
-    stage.add_argument("--serving-share", type=float, help="share of the card that vLLM takes")
-    stage.add_argument("--serving-length", type=int, help="tokens of the longest request")
-    stage.add_argument("--no-merge", action="store_true", help="nothing will be merged")
+    prepare = commands.add_parser("prepare", parents=[common], help="fetch, check and tokenise")
+    prepare.add_argument("--card", help="nvidia.com/gpu.product of the nodes that train and serve")
+    prepare.add_argument("--serving-share", type=float, help="share of the card that vLLM takes")
+    prepare.add_argument("--serving-length", type=int, help="tokens of the longest request")
+    prepare.add_argument("--no-merge", action="store_true", help="nothing will be merged")
     train = commands.add_parser("train", parents=[common], help="train the adapter")
     train.add_argument("--max-gpu-seconds", type=float, help="budget over all attempts")
     merge = commands.add_parser("merge", parents=[common], help="make the 16-bit model")
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Run one command; return its exit code."""
-    command = next((each for each in arguments if each in ("stage", "train", "merge")), "stage")
+    command = next((each for each in arguments if each in ("prepare", "train", "merge")), "prepare")
     progress = Progress(command)
     tool = bool(arguments) and arguments[0] in TOOLS
     stop = StopRequest() if tool else StopRequest(lambda: _end(_stopped(progress, Stopped())))
@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
     layout = Layout(work=options.work)
     progress.serve()
     with lock.held(layout, options.command):
-        if options.command == "stage":
+        if options.command == "prepare":
             from finetune_trainer.preparation import prepare
 
             return prepare.run(job, layout, progress, asked=_asked(options))

@@ -19,7 +19,7 @@ _REASON_LENGTH = 64
 class Result(StatusModel):
     """How a stage ended. Only what is known is set."""
 
-    stage: Literal["stage", "train", "merge", "verify"]
+    stage: Literal["prepare", "train", "merge", "verify"]
     outcome: Literal["completed", "stopped", "failed"]
     reason: str
     message: str = ""

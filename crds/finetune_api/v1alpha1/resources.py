@@ -67,8 +67,8 @@ class ResourceRequirements(ApiModel):
 class Resources(ApiModel):
     """CPU, memory and other resources of each stage. The GPU is the operator's own business."""
 
-    stage: ResourceRequirements = field(
-        "The stage pod: download, validation and tokenisation, on a CPU.",
+    prepare: ResourceRequirements = field(
+        "The prepare pod: download, validation and tokenisation, on a CPU.",
         ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
         edit=Edit.RETRY,
     )

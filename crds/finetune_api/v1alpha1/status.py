@@ -36,7 +36,7 @@ class Condition(StatusModel):
 class Attempt(StatusModel):
     """One stage of a revision: its latest attempt and how that ended."""
 
-    stage: Literal["stage", "train", "merge", "serve"] = Field(description="Name of the stage.")
+    stage: Literal["prepare", "train", "merge", "serve"] = Field(description="Name of the stage.")
     build: str | None = Field(None, description="Build that was merged or served.")
     attempt: int = Field(description="Number of the latest attempt, from 1.")
     outcome: Literal["Starting", "Running", "Completed", "Failed", "Stopped"] = Field(
@@ -190,7 +190,7 @@ class Revision(StatusModel):
     )
 
 
-class StagingProgress(StatusModel):
+class PreparationProgress(StatusModel):
     """How far staging is with what it downloads now, read from the stage pod's metrics."""
 
     downloaded_bytes: int | None = Field(None, description="Bytes that have arrived.")
@@ -299,8 +299,8 @@ class FineTuneJobStatus(StatusModel):
     warnings: list[str] = Field(
         default_factory=list, description="What works, but is worth a look.", max_length=32
     )
-    staging: StagingProgress = Field(
-        StagingProgress(), description="Progress of staging, while it runs."
+    preparation: PreparationProgress = Field(
+        PreparationProgress(), description="Progress of data preparation while it runs."
     )
     training: TrainingProgress = Field(TrainingProgress(), description="Progress of training.")
     evaluation: EvaluationStatus | None = Field(

@@ -167,7 +167,7 @@ def _pod(
         {"name": "scratch", "mountPath": pod.SCRATCH},
     ]
     identity = {}
-    if stage == "stage":
+    if stage == "prepare":
         volumes += sources.volumes(chosen.resolved.spec)
         mounts += sources.mounts(chosen.resolved.spec)
         identity = sources.identity(chosen.resolved.spec)
@@ -203,12 +203,12 @@ def _configuration(job: Object, chosen: Chosen, stage: Stage) -> list[dict[str, 
     """Return the sources of the configuration folder: job.json, and what staging reads beside."""
     revision = naming.revision_name(job["metadata"]["name"], chosen.revision)
     own = [sources.file(revision, JOB_FILE, JOB_FILE)]
-    return own + sources.files(chosen.resolved.spec) if stage == "stage" else own
+    return own + sources.files(chosen.resolved.spec) if stage == "prepare" else own
 
 
 def _own_arguments(chosen: Chosen, stage: Stage, gpu_seconds_lost: int) -> list[str]:
     spec = chosen.resolved.spec
-    if stage == "stage":
+    if stage == "prepare":
         return estimated(spec)
     if stage == "train" and spec.run_policy.max_gpu_seconds is not None:
         left = max(0, spec.run_policy.max_gpu_seconds - gpu_seconds_lost)
@@ -239,7 +239,7 @@ def estimated(spec: FineTuneJobSpec) -> list[str]:
 def _environment(chosen: Chosen, stage: Stage) -> list[dict[str, Any]]:
     values = dict(pod.WRITABLE_CACHES)
     values |= pod.ON_GPU if stage == "train" else pod.NO_GPU
-    if stage != "stage":
+    if stage != "prepare":
         return pod.environment(values | pod.OFFLINE)
     if chosen.config.hub.endpoint:
         values["HF_ENDPOINT"] = chosen.config.hub.endpoint

@@ -37,7 +37,7 @@ def render(job: Object, chosen: Chosen, config: OperatorConfig) -> list[dict[str
         return {"from": peers, "ports": [{"protocol": "TCP", "port": port}]}
 
     return [
-        _policy(job, "stage", ["stage"], ingress=[collected(METRICS_PORT)], egress=outwards),
+        _policy(job, "prepare", ["prepare"], ingress=[collected(METRICS_PORT)], egress=outwards),
         _policy(job, "work", ["train", "merge"], ingress=[collected(METRICS_PORT)], egress=[]),
         _policy(
             job,

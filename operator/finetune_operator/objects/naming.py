@@ -6,7 +6,7 @@ from typing import Any, Literal
 from finetune_api import API_VERSION, KIND
 from finetune_operator.types import Object
 
-Stage = Literal["stage", "train", "merge", "serve"]
+Stage = Literal["prepare", "train", "merge", "serve"]
 
 PREFIX = "finetune.dev"
 JOB = f"{PREFIX}/job"

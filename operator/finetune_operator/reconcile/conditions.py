@@ -17,7 +17,7 @@ from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.diagnosis import Blocker
 from finetune_operator.revisions.ledger import Ledger
 
-CONDITION_OF: dict[Stage, str] = {"stage": "DataReady", "train": "Trained", "merge": "Merged"}
+CONDITION_OF: dict[Stage, str] = {"prepare": "DataReady", "train": "Trained", "merge": "Merged"}
 SUSPENDED = "SuspendedByUser"
 QUEUED = ("Queued", "Preempted")
 POLL_SECONDS = 15.0
@@ -130,8 +130,8 @@ def wanted_stages(spec: FineTuneJobSpec) -> tuple[Stage, ...]:
     """Return the Job stages that a spec asks for, in order."""
     from_adapter = spec.serving.enabled and spec.serving.mode == "adapter"
     if spec.merge.enabled and not from_adapter:
-        return ("stage", "train", "merge")
-    return ("stage", "train")
+        return ("prepare", "train", "merge")
+    return ("prepare", "train")
 
 
 def latest_attempts(

@@ -10,7 +10,7 @@ from finetune_operator.reconcile.conditions import (
 )
 from finetune_operator.reconcile.serving.evaluation_gate import Gate
 from finetune_operator.reconcile.serving.verification import verification_status
-from finetune_operator.reconcile.stages.progress import staging_status, training_status
+from finetune_operator.reconcile.stages.progress import preparation_status, training_status
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import Event, Observed
@@ -36,7 +36,7 @@ def _status(
         "revision": chosen.revision,
         "build": chosen.build,
         "warnings": list(dict.fromkeys([*known, *warnings]))[:MOST_WARNINGS],
-        "staging": staging_status(seen, chosen.revision, ledger),
+        "preparation": preparation_status(seen, chosen.revision, ledger),
         # What it learns goes into the ledger, which is therefore read after it.
         "training": training_status(seen, chosen.revision, ledger),
         "revisions": ledger.to_status(),

@@ -21,7 +21,7 @@ from finetune_operator.types import LISTS, Object, Observed, Progress, Verificat
 
 MOST_EVENTS = 100
 MOST_QUESTIONS = 6
-_SCRAPED = ("train", "merge", "stage")
+_SCRAPED = ("train", "merge", "prepare")
 
 
 async def observe(

@@ -251,7 +251,7 @@ CHANGES: dict[str, Change] = {
         f"resources.{stage}.{part}": Change(
             before={}, after={"resources": {stage: {part: {"example.com/fpga": "1"}}}}
         )
-        for stage in ("stage", "train", "merge", "serve")
+        for stage in ("prepare", "train", "merge", "serve")
         for part in ("requests", "limits")
     },
 }

@@ -34,7 +34,7 @@ from finetune_trainer.volume_layout import Layout
 
 JOB_FILE = "job.json"
 REFRESH_SECONDS = 0.25
-BARS = {"stage": "fetching and tokenising", "train": "training", "merge": "merging"}
+BARS = {"prepare": "fetching and tokenising", "train": "training", "merge": "merging"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     _lay_out_configmap(file, layout.work, "dataset", job.dataset)
     if job.evaluation_dataset is not None:
         _lay_out_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)
-    for stage in ("stage", "train", "merge"):
+    for stage in ("prepare", "train", "merge"):
         if stage == "merge" and not file.merges:
             break
         progress = Progress(stage)
@@ -80,7 +80,7 @@ def _stage(
     stop: StopRequest,
 ) -> Result:
     spec = file.resolved.spec
-    if name == "stage":
+    if name == "prepare":
         from finetune_trainer.preparation import prepare
 
         return prepare.run(

@@ -26,7 +26,7 @@ def run(
     """Stage a job, or find that it is staged already."""
     asked = asked or Asked()
     layout.work.mkdir(parents=True, exist_ok=True)
-    with volume_errors_named(layout.work, "staging"):
+    with volume_errors_named(layout.work, "preparation"):
         found = published.prepared(layout, job, hashes=True)
         if found is not None:
             return _result(*found, message="staged already")
@@ -65,7 +65,7 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
     facts = data.facts
     template = next((file for file in data.files if file.name == published.CHAT_TEMPLATE), None)
     return Result(
-        stage="stage",
+        stage="prepare",
         outcome="completed",
         reason="Completed",
         message=message,

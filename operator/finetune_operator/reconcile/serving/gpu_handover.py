@@ -38,7 +38,7 @@ def due(
     gave = old["spec"].get("replicas") == 0
     freely = chosen.resolved.spec.serving.rollout == "FreeGPU"
     match _under_way(chosen, ledger):
-        case "stage":
+        case "prepare":
             return False
         case "train":
             return freely and _training_may_run(seen, chosen) and (gave or _starved(seen, chosen))

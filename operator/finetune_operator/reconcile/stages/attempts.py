@@ -37,11 +37,11 @@ def following(
 def retry_key(chosen: Chosen, stage: Stage) -> str:
     """Return the key of what a failed stage is tried again for when it changes.
 
-    Staging is held against how the model will be served as well; a job that was refused for that
+    Preparing is held against how the model will be served as well; a job that was refused for that
     must not need another field's edit to go on.
     """
     key = chosen.resolved.retry_key
-    return digest([key, jobs.estimated(chosen.resolved.spec)]) if stage == "stage" else key
+    return digest([key, jobs.estimated(chosen.resolved.spec)]) if stage == "prepare" else key
 
 
 def creation(

@@ -29,9 +29,9 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import Action, Delete, Event, Object, Observed
 
-IN_PROGRESS = {"stage": "Staging", "train": "Training", "merge": "Merging"}
+IN_PROGRESS = {"prepare": "Preparing", "train": "Training", "merge": "Merging"}
 DOING: dict[str, str] = {
-    "stage": "downloading, checking and tokenising model and data",
+    "prepare": "downloading, checking and tokenising model and data",
     "train": "training the adapter",
     "merge": "merging base and adapter",
 }
@@ -102,7 +102,7 @@ class Stages:
         self.ledger.lose_volume(self.chosen.revision, restarts.VOLUME_LOST)
         self._say(
             restarts.VOLUME_LOST,
-            f"volume {self._claim} was deleted by somebody: starting again from the stage stage",
+            f"volume {self._claim} was deleted by somebody: starting again from the prepare stage",
         )
         return None
 

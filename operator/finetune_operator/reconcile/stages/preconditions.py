@@ -15,7 +15,7 @@ from finetune_operator.objects.pods import has_a_node
 from finetune_operator.revisions.target import Chosen
 from finetune_operator.types import LISTS, Object, Observed
 
-WRITERS = ("stage", "train", "merge")
+WRITERS = ("prepare", "train", "merge")
 
 
 def in_the_way(seen: Observed, chosen: Chosen, stage: Stage) -> tuple[str, str] | None:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.status import StagingProgress, TrainingProgress
+from finetune_api.v1alpha1.status import PreparationProgress, TrainingProgress
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pods_of
@@ -115,23 +115,23 @@ def _text(value: float | None, *, digits: int = 4) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 
 
-def staging_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, Any]:
+def preparation_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, Any]:
     """Return the progress of staging ``revision``; nothing once it is over.
 
     What is not known now stays as it was known before.
     """
-    attempt = ledger.attempt(revision, "stage")
+    attempt = ledger.attempt(revision, "prepare")
     if attempt is None or attempt.outcome not in ("Starting", "Running"):
         return {}
     before: dict[str, Any] = {}
     if seen.job.get("status", {}).get("revision") == revision:
-        before = dict(seen.job["status"].get("staging", {}))
+        before = dict(seen.job["status"].get("preparation", {}))
     progress = seen.progress
-    running = runs(seen.pods, "stage", revision)
+    running = runs(seen.pods, "prepare", revision)
     if progress is None or progress.downloaded_bytes is None or not running:
         return before
     done, total, eta = progress.downloaded_bytes, progress.total_bytes, progress.eta_seconds
-    now = StagingProgress(
+    now = PreparationProgress(
         downloaded_bytes=done,
         total_bytes=total,
         progress_percent=min(100, 100 * done // total) if total else None,

@@ -58,7 +58,7 @@ def test_a_message_fits_and_can_be_read(
 
 def test_what_fits_is_left_as_it_is() -> None:
     result = Result(
-        stage="stage",
+        stage="prepare",
         outcome="completed",
         reason="Completed",
         message="1,024 rows",
@@ -87,7 +87,7 @@ def test_the_digests_outlive_the_warnings() -> None:
 
 def test_the_first_warnings_are_kept() -> None:
     warnings = [f"{number} {'w' * 300}" for number in range(20)]
-    result = Result(stage="stage", outcome="completed", reason="Completed", warnings=warnings)
+    result = Result(stage="prepare", outcome="completed", reason="Completed", warnings=warnings)
     read = Result.from_message(result.to_message())
     assert read is not None
     assert 5 < len(read.warnings) < 20

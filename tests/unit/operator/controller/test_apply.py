@@ -16,7 +16,7 @@ from finetune_operator.snapshot.reader import observe
 from finetune_operator.types import Apply, Create, Delete, Event, Observed, Plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-EVENT = Event(type="Normal", reason="Staging", message="staging")
+EVENT = Event(type="Normal", reason="Preparing", message="preparing")
 
 
 async def no_scrape(address: str, port: int) -> str | None:

@@ -39,7 +39,7 @@ class StubPlanner:
             raise self.failure
         wanted = child("ConfigMap", "c")
         return Plan(
-            status={"step": self.step, "conditions": [condition("Staging")]},
+            status={"step": self.step, "conditions": [condition("Preparing")]},
             actions=() if seen.configmaps else (Create(object=wanted),),
             requeue_after=self.requeue_after,
         )
@@ -232,7 +232,7 @@ async def test_a_refusal_that_ends_is_unsaid(rig: Rig) -> None:
     assert rig.controller.queue.pop() == KEY
     rig.controller.queue.done(KEY)
     await rig.look()
-    assert rig.reason() == "Staging"
+    assert rig.reason() == "Preparing"
 
 
 async def test_the_workers_work_and_stop(rig: Rig) -> None:

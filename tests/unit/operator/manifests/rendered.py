@@ -90,7 +90,7 @@ MAXIMAL_SPEC: Thing = {
     "storage": {"size": "120Gi", "storageClassName": "fast", "deletionPolicy": "Delete"},
     "resources": {
         stage: {"requests": {"cpu": "3", "memory": "20Gi"}, "limits": {"memory": "24Gi"}}
-        for stage in ("stage", "train", "merge", "serve")
+        for stage in ("prepare", "train", "merge", "serve")
     },
     "placement": {
         "zones": ["eu-west-1a", "eu-west-1b"],
@@ -188,7 +188,7 @@ TITLES = {
 
 
 FOUND: dict[str, Thing] = {
-    "stage": {"baseBytes": 16_060_000_000, "chatTemplate": "sha256:" + "c" * 64},
+    "prepare": {"baseBytes": 16_060_000_000, "chatTemplate": "sha256:" + "c" * 64},
     "merge": {"mergedDtype": "float16"},
 }
 """What the stages report that later pods depend on."""
@@ -199,7 +199,7 @@ def children(spec: Thing, config: OperatorConfig, name: str = "demo") -> dict[st
     cluster = Cluster(spec=copied(spec), config=config, name=name)
     found: dict[str, Thing] = {}
     merging = ("merge",) if "merge" not in spec or spec["merge"].get("enabled", True) else ()
-    for stage in ("stage", "train", *merging, "serve"):
+    for stage in ("prepare", "train", *merging, "serve"):
         found |= {title(thing): thing for thing in written(cluster)}
         if stage == "serve":
             controllers.serve(cluster)

@@ -103,7 +103,7 @@ def test_pods_meet_the_restricted_standard(stage: str, pod: Thing) -> None:
 def test_pods_hold_no_identity_in_the_cluster(stage: str, pod: Thing) -> None:
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert pod["spec"]["enableServiceLinks"] is False
-    assert stage == "stage" or "serviceAccountName" not in pod["spec"]
+    assert stage == "prepare" or "serviceAccountName" not in pod["spec"]
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
@@ -122,7 +122,7 @@ def test_only_training_and_serving_see_a_gpu(stage: str, pod: Thing) -> None:
 @pytest.mark.parametrize(("stage", "pod"), PODS)
 def test_only_the_cpu_stages_have_a_read_only_root(stage: str, pod: Thing) -> None:
     container, *_ = containers(pod)
-    expected = stage in ("stage", "merge")
+    expected = stage in ("prepare", "merge")
     assert container["securityContext"]["readOnlyRootFilesystem"] is expected
 
 
@@ -132,7 +132,7 @@ def test_only_staging_gets_tokens_and_only_by_reference(stage: str, pod: Thing) 
     if stage == "deployment":
         assert found.keys() <= {"VLLM_API_KEY"}
         return
-    if stage != "stage" or not found:
+    if stage != "prepare" or not found:
         assert found == {}
         assert "hf-" not in json.dumps(pod)
         return
@@ -151,7 +151,7 @@ def test_the_trainer_is_told_the_uid_of_its_pod(job: Thing) -> None:
 
 def test_the_maximal_stage_pod_gets_both_tokens() -> None:
     assert {"MODEL_HF_TOKEN", "DATASET_HF_TOKEN"} <= env(
-        template(ALL["maximal"]["job-stage"])
+        template(ALL["maximal"]["job-prepare"])
     ).keys()
 
 
@@ -165,7 +165,7 @@ def test_the_frozen_configuration_names_no_secret(name: str) -> None:
 @pytest.mark.parametrize(("stage", "pod"), PODS)
 def test_whoever_may_not_reach_the_hub_is_told_so(stage: str, pod: Thing) -> None:
     values = {name: env(pod).get(name, {}).get("value") for name in (*OFFLINE, "HF_ENDPOINT")}
-    if stage == "stage":
+    if stage == "prepare":
         assert set(values.values()) <= {None, MAXIMAL_CONFIG.hub.endpoint}
     else:
         assert values == {**OFFLINE, "HF_ENDPOINT": None}
@@ -205,15 +205,15 @@ def test_children_are_owned_named_and_labelled(thing: Thing) -> None:
     assert meta["labels"]["app.kubernetes.io/managed-by"] == "finetune-operator"
 
 
-@pytest.mark.parametrize("attempt", [1, 10, 999_999])
+@pytest.mark.parametrize("attempt", [1, 10, 99_999])
 def test_the_longest_names_fit(attempt: int) -> None:
-    for stage in ("stage", "train", "merge"):
+    for stage in ("prepare", "train", "merge"):
         name = naming.job_name(LONG, "0" * 8, stage, attempt)
         assert NAME.fullmatch(name), f"{len(name)} characters"
 
 
 @pytest.mark.parametrize(
-    "title", ["job-stage", "job-train", "job-merge", "deployment", "volume", "service"]
+    "title", ["job-prepare", "job-train", "job-merge", "deployment", "volume", "service"]
 )
 def test_the_users_labels_are_on_what_costs_money(title: str) -> None:
     wanted = MAXIMAL_SPEC["podMetadata"]["labels"].items()
@@ -274,7 +274,7 @@ def test_references_between_children_hold(name: str) -> None:
 
 def pods_among(made: dict[str, Thing]) -> list[str]:
     """Return the titles of the children that have pods, in the order of the stages."""
-    titles = ("job-stage", "job-train", "job-merge", "deployment")
+    titles = ("job-prepare", "job-train", "job-merge", "deployment")
     return [title for title in titles if title in made]
 
 
@@ -315,7 +315,7 @@ def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> N
     for title in pods_among(made):
         labels = template(made[title])["metadata"]["labels"]
         found[title] = [each for each, policy in policies.items() if selects(policy, labels)]
-    policy_of = {"job-stage": "policy-stage", "deployment": "policy-serve"}
+    policy_of = {"job-prepare": "policy-prepare", "deployment": "policy-serve"}
     assert found == {title: [policy_of.get(title, "policy-work")] for title in pods_among(made)}
     for policy in policies.values():
         assert sorted(policy["spec"]["policyTypes"]) == ["Egress", "Ingress"]
@@ -326,7 +326,7 @@ def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> N
     assert policies["policy-work"]["spec"]["egress"] == []
     (dns,) = policies["policy-serve"]["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53, 5353}
-    assert dns in policies["policy-stage"]["spec"]["egress"]
+    assert dns in policies["policy-prepare"]["spec"]["egress"]
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_what_is_served_is_verified_beside_it(name: str, model: str, mode: str, 
 
 def test_pods_follow_the_users_placement_all_together() -> None:
     wanted = MAXIMAL_SPEC["placement"]
-    for title in ("job-stage", "job-train", "job-merge", "deployment"):
+    for title in ("job-prepare", "job-train", "job-merge", "deployment"):
         pod = template(ALL["maximal"][title])["spec"]
         assert pod["nodeSelector"] == wanted["nodeSelector"], title
         assert pod["tolerations"] == wanted["tolerations"], title
@@ -433,7 +433,7 @@ def test_cpu_pods_only_prefer_the_administrators_gpu_nodes() -> None:
     card = {"nvidia.com/gpu.product": "NVIDIA-A10G"}
     for title in ("job-train", "deployment"):
         assert template(made[title])["spec"]["nodeSelector"] == card
-    for title in ("job-stage", "job-merge"):
+    for title in ("job-prepare", "job-merge"):
         pod = template(made[title])["spec"]
         assert "nodeSelector" not in pod
         assert pod["affinity"]["nodeAffinity"].keys() == {
@@ -449,9 +449,9 @@ def test_a_dataset_in_a_configmap_is_mounted_for_staging_only() -> None:
             "items": [{"key": "rows.jsonl", "path": "dataset/rows.jsonl"}],
         }
     }
-    for title in ("job-stage", "job-train", "job-merge"):
+    for title in ("job-prepare", "job-train", "job-merge"):
         volumes = {each["name"]: each for each in template(made[title])["spec"]["volumes"]}
-        assert (mounted in volumes["config"]["projected"]["sources"]) == (title == "job-stage")
+        assert (mounted in volumes["config"]["projected"]["sources"]) == (title == "job-prepare")
 
 
 def test_the_budget_reaches_the_trainer() -> None:
@@ -505,7 +505,7 @@ OWN_QUESTIONS: Thing = {
 
 def test_the_evaluations_own_rows_are_reached_by_staging_alone() -> None:
     made = children(OWN_QUESTIONS, CONFIG)
-    pod = template(made["job-stage"])
+    pod = template(made["job-prepare"])
     found = env(pod)
     assert found["EVALUATION_DATASET_AWS_REGION"]["value"] == "eu-north-1"
     assert found["EVALUATION_DATASET_AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"] == {
@@ -547,7 +547,7 @@ def test_they_are_mounted_where_they_are_a_claims_or_a_configmaps(
     source: str, mounted: Thing
 ) -> None:
     spec = {**SPEC, "evaluation": {"dataset": {"source": source, "format": "alpaca"}}}
-    pod = template(children(spec, CONFIG)["job-stage"])
+    pod = template(children(spec, CONFIG)["job-prepare"])
     (container,) = containers(pod)
     (configuration,) = [v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
     assert mounted in [*container["volumeMounts"], *configuration["sources"]]
@@ -555,7 +555,7 @@ def test_they_are_mounted_where_they_are_a_claims_or_a_configmaps(
 
 def test_only_staging_gets_what_reads_the_sources() -> None:
     made = children(SOURCES, MAXIMAL_CONFIG)
-    pod = template(made["job-stage"])
+    pod = template(made["job-prepare"])
     (container,) = containers(pod)
     assert pod["spec"]["serviceAccountName"] == "reads-s3"
     claims = [v for v in pod["spec"]["volumes"] if v["name"].startswith("source-")]

@@ -84,7 +84,7 @@ settle: Step = Cluster.settle
 sync: Step = controllers.sync
 serve: Step = controllers.serve
 run_all: Step = controllers.run_all
-STAGED, TRAINED, MERGED = run("stage"), run("train"), run("merge")
+STAGED, TRAINED, MERGED = run("prepare"), run("train"), run("merge")
 SUSPEND, RESUME = edit(suspend=True), edit(suspend=False)
 NO_SERVING = edit(serving={"enabled": False})
 NO_MERGE = edit(serving={"enabled": False}, merge={"enabled": False})

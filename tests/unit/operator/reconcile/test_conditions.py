@@ -79,7 +79,7 @@ def test_the_time_of_a_transition_moves_with_the_status_alone(before: str, after
 
 
 def attempt(outcome: Any, **more: Any) -> Attempt:
-    return Attempt(stage="stage", attempt=2, outcome=outcome, **more)
+    return Attempt(stage="prepare", attempt=2, outcome=outcome, **more)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def attempt(outcome: Any, **more: Any) -> Attempt:
     ],
 )
 def test_stages(given: Attempt | None, status: str, reason: str) -> None:
-    for stage, type_ in (("stage", "DataReady"), ("train", "Trained"), ("merge", "Merged")):
+    for stage, type_ in (("prepare", "DataReady"), ("train", "Trained"), ("merge", "Merged")):
         found = made("active", stages={stage: given})
         assert (found[type_]["status"], found[type_]["reason"]) == (status, reason)
         assert len({"DataReady", "Trained", "Merged"} & found.keys()) == 1
@@ -117,7 +117,7 @@ def test_stages(given: Attempt | None, status: str, reason: str) -> None:
     ],
 )
 def test_succeeded(state: str, outcomes: tuple[str | None, ...], status: str) -> None:
-    order: tuple[Stage, ...] = ("stage", "train")
+    order: tuple[Stage, ...] = ("prepare", "train")
     stages = {
         stage: attempt(outcome) if outcome else None
         for stage, outcome in zip(order, outcomes, strict=False)

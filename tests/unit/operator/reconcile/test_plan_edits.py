@@ -66,7 +66,7 @@ CASES = {
     "retrain edit while training": Case(
         given=(STAGED, running("train"), RETRAIN),
         actions=("Delete Job demo-r1-train-1 Foreground", *SECOND),
-        ready="-Staging",
+        ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
     "the new training waits for the old pod": Case(
@@ -83,7 +83,7 @@ CASES = {
     "retrain edit while serving": Case(
         given=(run_all, RETRAIN),
         actions=SECOND,
-        ready="-Staging",
+        ready="-Preparing",
         conditions=SERVING_OLD.format("?", "?", "?"),
     ),
     "the old build serves while the new one is merged": Case(
@@ -147,7 +147,7 @@ CASES = {
     ),
     "back to an earlier revision that was stopped half-way": Case(
         given=(STAGED, running("train"), RETRAIN, settle, stop("train"), BACK),
-        actions=("Delete Job demo-r2-stage-1 Foreground", "Create Job demo-r1-train-2"),
+        actions=("Delete Job demo-r2-prepare-1 Foreground", "Create Job demo-r1-train-2"),
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
@@ -160,13 +160,13 @@ CASES = {
             *(line.replace("r2", "r3") for line in SECOND),
             "Delete Deployment demo-b2 Foreground",
         ),
-        ready="-Staging",
+        ready="-Preparing",
         conditions=SERVING_OLD.format("?", "?", "?"),
     ),
     "a rerun value trains again": Case(
         given=(run_all, edit(rerun="2030-01-02")),
         actions=SECOND,
-        ready="-Staging",
+        ready="-Preparing",
         conditions=SERVING_OLD.format("?", "?", "?"),
     ),
     "merge edit": Case(
@@ -345,7 +345,7 @@ def test_look(name: str) -> None:
 
 def test_an_upgrade_keeps_the_images_of_a_started_revision() -> None:
     cluster = Cluster()
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     upgraded(cluster)
     (training,) = (
         action.object for action in cluster.plan().actions if action.object["kind"] == "Job"
@@ -389,7 +389,7 @@ def test_a_revision_that_is_gone_begins_anew_with_the_defaults_of_that_moment() 
     upgraded(cluster)
     sync(cluster)
     cluster.settle()
-    assert cluster.status["conditions"][0]["reason"] == "Staging"
+    assert cluster.status["conditions"][0]["reason"] == "Preparing"
     (begun,) = (each for each in cluster.each("ConfigMap") if '"r": 64' in each["data"]["job.json"])
     assert begun["metadata"]["name"] == f"demo-{cluster.status['revision']}"
     assert cluster.get("ConfigMap", going["metadata"]["name"]) is None
@@ -440,7 +440,7 @@ def test_a_revision_of_a_newer_operator_is_not_trained_again_by_one_that_was_rol
 
 def test_each_build_is_served_in_its_own_number_format() -> None:
     cluster = Cluster()
-    for stage in ("stage", "train"):
+    for stage in ("prepare", "train"):
         controllers.run(cluster, stage)
     half = controllers.message("merge", artifacts={"mergedDtype": "float16"})
     controllers.run(cluster, "merge", text=half)

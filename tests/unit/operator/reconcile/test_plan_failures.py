@@ -31,7 +31,7 @@ def failed(stage: str, reason: str) -> str:
 
 FULL = run("train", ExitCode.VOLUME_FULL, failed("train", "VolumeFull"))
 DIVERGED = run("train", ExitCode.LOSS_DIVERGED, failed("train", "LossDiverged"))
-REFUSED = run("stage", ExitCode.DOES_NOT_FIT, failed("stage", "DoesNotFit"))
+REFUSED = run("prepare", ExitCode.DOES_NOT_FIT, failed("prepare", "DoesNotFit"))
 SHORTER = edit(serving={"maxModelLen": 4096})
 GROW = edit(storage={"size": "100Gi"})
 
@@ -49,8 +49,8 @@ def orphan(stage: str) -> Step:
 CASES = {
     "serving that does not fit is looked at again when it is edited": Case(
         given=(REFUSED, settle, SHORTER),
-        actions=("Create Job demo-r1-stage-2",),
-        ready="-Staging",
+        actions=("Create Job demo-r1-prepare-2",),
+        ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
     "a training that failed is not tried again for an edit of serving": Case(
@@ -78,7 +78,7 @@ CASES = {
         says="because of LossDiverged",
     ),
     "a failure of staging": Case(
-        given=(run("stage", ExitCode.NOT_FOUND, failed("stage", "ModelNotFound")),),
+        given=(run("prepare", ExitCode.NOT_FOUND, failed("prepare", "ModelNotFound")),),
         ready="-ModelNotFound",
         conditions="Succeeded- Stalled+ Suspended- DataReady- Trained? Merged? Serving-",
     ),
@@ -192,7 +192,7 @@ CASES = {
     "what has finished needs its Jobs no more": Case(
         given=(
             run_all,
-            *(remove("Job", f"demo-R-{stage}-1") for stage in ("stage", "train", "merge")),
+            *(remove("Job", f"demo-R-{stage}-1") for stage in ("prepare", "train", "merge")),
         ),
         actions=("Apply Deployment demo-b1", "Apply Service demo-serve -> b1"),
         ready="+Serving",
@@ -254,11 +254,11 @@ def test_look(name: str) -> None:
     assert case.says in ready["message"]
 
 
-@pytest.mark.parametrize("stage", ["stage", "train", "merge"])
+@pytest.mark.parametrize("stage", ["prepare", "train", "merge"])
 @pytest.mark.parametrize("code", [ExitCode(code) for code in FINAL], ids=lambda code: code.name)
 def test_final_codes_stall_with_the_trainers_own_words(stage: str, code: ExitCode) -> None:
     cluster = Cluster()
-    before = ("stage", "train", "merge")
+    before = ("prepare", "train", "merge")
     for done in before[: before.index(stage)]:
         controllers.run(cluster, done)
     controllers.run(cluster, stage, code, failed(stage, "Broken"))
@@ -274,13 +274,13 @@ def test_final_codes_stall_with_the_trainers_own_words(stage: str, code: ExitCod
 def test_a_message_too_empty_to_help_is_replaced_once_and_for_all() -> None:
     cluster = Cluster()
     controllers.run(
-        cluster, "stage", 65, controllers.message("stage", "failed", reason="A", message="")
+        cluster, "prepare", 65, controllers.message("prepare", "failed", reason="A", message="")
     )
     cluster.look()
     first = cluster.status
     cluster.look()
     assert cluster.status == first
-    assert first["conditions"][0]["message"] == "the stage stage failed"
+    assert first["conditions"][0]["message"] == "the prepare stage failed"
 
 
 def test_the_ledger_says_what_was_stopped() -> None:
@@ -294,7 +294,9 @@ def test_the_ledger_says_what_was_stopped() -> None:
 def test_warnings_add_up_without_doubles_and_stay_within_what_the_api_takes() -> None:
     cluster = Cluster()
     told = [f"stage {number}" for number in range(20)]
-    controllers.run(cluster, "stage", text=controllers.message("stage", warnings=[*told, *told]))
+    controllers.run(
+        cluster, "prepare", text=controllers.message("prepare", warnings=[*told, *told])
+    )
     cluster.settle()
     assert cluster.status["warnings"] == told
     more = [f"train {number}" for number in range(20)]
@@ -309,7 +311,7 @@ def test_warnings_add_up_without_doubles_and_stay_within_what_the_api_takes() ->
 def test_what_the_stages_found_is_kept() -> None:
     cluster = Cluster()
     found = {"baseCommit": "c0ffee", "rows": 900, "plannedSteps": 338, "novel": [1]}
-    controllers.run(cluster, "stage", text=controllers.message("stage", artifacts=found))
+    controllers.run(cluster, "prepare", text=controllers.message("prepare", artifacts=found))
     cluster.settle()
     (revision,) = cluster.status["revisions"]
     assert revision["artifacts"] == {"baseCommit": "c0ffee"}
@@ -319,9 +321,9 @@ def test_what_the_stages_found_is_kept() -> None:
 def test_events_tell_each_change_once() -> None:
     cluster = Cluster()
     first = cluster.look()
-    assert [(event.type, event.reason) for event in first.events] == [("Normal", "Staging")]
+    assert [(event.type, event.reason) for event in first.events] == [("Normal", "Preparing")]
     assert cluster.look().events == ()
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     second = cluster.look()
     assert [event.reason for event in second.events] == ["Training", "DataReady"]
     DIVERGED(cluster)

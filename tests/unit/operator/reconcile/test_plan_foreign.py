@@ -23,7 +23,9 @@ def give_away(cluster: Cluster, kind: str) -> list[Thing]:
     return found
 
 
-@pytest.mark.parametrize("done", [(), ("stage",), ("stage", "train"), ("stage", "train", "merge")])
+@pytest.mark.parametrize(
+    "done", [(), ("prepare",), ("prepare", "train"), ("prepare", "train", "merge")]
+)
 def test_a_job_that_is_being_deleted_gets_nothing(done: tuple[str, ...]) -> None:
     cluster = Cluster()
     for stage in done:
@@ -67,7 +69,7 @@ def test_a_frozen_configuration_of_somebody_else_is_not_read() -> None:
 
 def test_the_result_of_somebody_elses_job_is_not_ours() -> None:
     cluster = Cluster()
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     give_away(cluster, "Job")
     planned = cluster.plan()
     conditions = {each["type"]: each["status"] for each in planned.status["conditions"]}
@@ -77,7 +79,7 @@ def test_the_result_of_somebody_elses_job_is_not_ours() -> None:
 
 def test_a_running_job_of_somebody_else_is_waited_for_and_left_alone() -> None:
     cluster = Cluster()
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     cluster.settle()
     (job,) = (each for each in cluster.each("Job") if not controllers.ended(each))
     job["metadata"]["ownerReferences"] = [{"uid": "somebody-else", "controller": True}]

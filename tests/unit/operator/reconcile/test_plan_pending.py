@@ -57,7 +57,7 @@ def at(stage: str, spec: Thing | None = None) -> Cluster:
     """Return a cluster in which the pod of a stage has just been created."""
     cluster = Cluster()
     cluster.edit(**(spec or {}))
-    for done in ("stage", "train", "merge"):
+    for done in ("prepare", "train", "merge"):
         if done == stage:
             break
         controllers.run(cluster, done)
@@ -66,7 +66,7 @@ def at(stage: str, spec: Thing | None = None) -> Cluster:
     return cluster
 
 
-@pytest.mark.parametrize("stage", ["stage", "train", "merge", "serve"])
+@pytest.mark.parametrize("stage", ["prepare", "train", "merge", "serve"])
 @pytest.mark.parametrize("cause", PODS)
 def test_pods_that_cannot_start(cause: str, stage: str) -> None:
     cluster = at(stage)
@@ -152,7 +152,7 @@ def test_a_job_that_can_create_no_pod(note: str, cause: str) -> None:
     cluster.wait(1)
     assert told(cluster)[2] == "Stalled"
     controllers.sync(cluster)
-    assert told(cluster)[::2] == ("Staging", "Reconciling")
+    assert told(cluster)[::2] == ("Preparing", "Reconciling")
 
 
 def test_a_job_that_can_create_no_further_pod() -> None:
@@ -245,8 +245,8 @@ def test_what_the_scheduler_says_comes_with_the_way_out(
 
 
 def test_a_volume_that_is_not_bound_says_why_itself() -> None:
-    cluster = at("stage")
-    controllers.pod_of_stage(cluster, "stage")["status"] = PODS["VolumePending"]
+    cluster = at("prepare")
+    controllers.pod_of_stage(cluster, "prepare")["status"] = PODS["VolumePending"]
     (claim,) = cluster.each("PersistentVolumeClaim")
     note = 'storageclass.storage.k8s.io "fast" not found'
     refused = event(claim, "ProvisioningFailed", note, cluster.stamp())
@@ -259,7 +259,7 @@ def queued() -> tuple[Cluster, Thing]:
     """Return a cluster whose train Job a queue has suspended at its creation, and that Job."""
     cluster = Cluster()
     cluster.edit(queueName="gpu")
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     cluster.settle()
     (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
     job["spec"]["suspend"] = True
@@ -354,9 +354,9 @@ def test_preempted_and_admitted_again() -> None:
 
 
 def test_a_queue_that_nobody_named_is_a_queue_too() -> None:
-    cluster = at("stage")
+    cluster = at("prepare")
     (job,) = cluster.each("Job")
-    cluster.remove(controllers.pod_of_stage(cluster, "stage"))
+    cluster.remove(controllers.pod_of_stage(cluster, "prepare"))
     job["spec"]["suspend"] = True
     assert told(cluster)[::2] == ("Queued", "Reconciling")
 

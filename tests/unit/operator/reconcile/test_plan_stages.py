@@ -23,23 +23,23 @@ from tests.unit.operator.reconcile.plan_steps import (
 )
 
 FIRST = (
-    "Create NetworkPolicy demo-stage",
+    "Create NetworkPolicy demo-prepare",
     "Create NetworkPolicy demo-work",
     "Create NetworkPolicy demo-serve",
     "Create ConfigMap demo-r1",
     "Create PersistentVolumeClaim demo-r1",
-    "Create Job demo-r1-stage-1",
+    "Create Job demo-r1-prepare-1",
 )
 
 ORDER = {
     "a new job": Case(
         actions=FIRST,
-        ready="-Staging",
+        ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
     "while the stage pod runs nothing is written": Case(
-        given=(running("stage"),),
-        ready="-Staging",
+        given=(running("prepare"),),
+        ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
     "staged": Case(
@@ -118,8 +118,8 @@ SUSPENSION = {
         conditions="Succeeded? Suspended+ DataReady? Trained? Merged? Serving-",
     ),
     "suspended while staging": Case(
-        given=(running("stage"), SUSPEND),
-        actions=("Delete Job demo-r1-stage-1 Foreground",),
+        given=(running("prepare"), SUSPEND),
+        actions=("Delete Job demo-r1-prepare-1 Foreground",),
         ready="-SuspendedByUser",
         conditions="Succeeded? Suspended+ DataReady? Trained? Merged? Serving-",
     ),
@@ -185,19 +185,19 @@ DEATHS = {
     "the operator died before it wrote anything": Case(
         given=(die_before(0),),
         actions=FIRST,
-        ready="-Staging",
+        ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
     "the operator died before it created anything": Case(
         given=(die_before(1),),
         actions=FIRST,
-        ready="-Staging",
+        ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
     "the operator died before it created the Job": Case(
         given=(die_before(6),),
         actions=FIRST[-1:],
-        ready="-Staging",
+        ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
     "the operator died before it created the train Job": Case(

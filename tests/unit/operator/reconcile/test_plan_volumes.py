@@ -45,26 +45,26 @@ def waiting(stage: str) -> Step:
 
 CASES = {
     "an edit while the pod waits gives another attempt": Case(
-        given=(waiting("stage"), edit(placement={"nodeSelector": {"gpu": "a10g"}})),
-        actions=("Delete Job demo-r1-stage-1 Foreground",),
+        given=(waiting("prepare"), edit(placement={"nodeSelector": {"gpu": "a10g"}})),
+        actions=("Delete Job demo-r1-prepare-1 Foreground",),
         ready="-WaitingForPod",
         conditions=STAGING,
     ),
     "which starts once the old pod is gone": Case(
         given=(
-            waiting("stage"),
+            waiting("prepare"),
             edit(placement={"nodeSelector": {"gpu": "a10g"}}),
-            *(settle, sync, stop("stage")),
+            *(settle, sync, stop("prepare")),
         ),
-        actions=("Create Job demo-r1-stage-2",),
-        ready="-Staging",
+        actions=("Create Job demo-r1-prepare-2",),
+        ready="-Preparing",
         conditions=STAGING,
     ),
     "a claim that was never bound is made anew for another class": Case(
         given=(
-            waiting("stage"),
+            waiting("prepare"),
             edit(storage={"storageClassName": "fast"}),
-            *(settle, sync, stop("stage")),
+            *(settle, sync, stop("prepare")),
         ),
         actions=("Delete PersistentVolumeClaim demo-r1 Background",),
         ready="-WaitingForVolume",
@@ -72,24 +72,24 @@ CASES = {
     ),
     "and for another size": Case(
         given=(
-            waiting("stage"),
+            waiting("prepare"),
             edit(storage={"size": "20Gi"}),
-            *(settle, sync, stop("stage"), settle, sync),
+            *(settle, sync, stop("prepare"), settle, sync),
         ),
-        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-stage-2"),
-        ready="-Staging",
+        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-prepare-2"),
+        ready="-Preparing",
         conditions=STAGING,
     ),
     "a volume that goes before it was used is made again": Case(
-        given=(waiting("stage"), delete(naming.VOLUME, "demo-R"), sync),
+        given=(waiting("prepare"), delete(naming.VOLUME, "demo-R"), sync),
         actions=("Create PersistentVolumeClaim demo-r1",),
-        ready="-Staging",
+        ready="-Preparing",
         conditions=STAGING,
     ),
     "an orphan that waits for a volume that is gone gets one, or it would never end": Case(
         given=(
-            waiting("stage"),
-            delete("Job", "demo-R-stage-1", "Orphan"),
+            waiting("prepare"),
+            delete("Job", "demo-R-prepare-1", "Orphan"),
             *(delete(naming.VOLUME, "demo-R"), sync, sync),
         ),
         actions=("Create PersistentVolumeClaim demo-r1",),
@@ -112,14 +112,14 @@ CASES = {
             ),
             *(sync, sync),
         ),
-        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-stage-2"),
-        ready="-Staging",
+        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-prepare-2"),
+        ready="-Preparing",
         conditions=STAGING,
     ),
     "a volume lost between two stages": Case(
         given=(STAGED, TRAINED, settle, lost, stop("merge")),
-        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-stage-2"),
-        ready="-Staging",
+        actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-prepare-2"),
+        ready="-Preparing",
         conditions=STAGING,
     ),
     "a finished job does not train again without its volume": Case(
@@ -183,7 +183,7 @@ def revisions(cluster: Cluster) -> dict[str, list[str]]:
 
 def finish(cluster: Cluster) -> None:
     """Take the revision at hand to where it serves, or to its end where nothing is to serve."""
-    for stage in ("stage", "train", "merge"):
+    for stage in ("prepare", "train", "merge"):
         controllers.run(cluster, stage)
     cluster.settle()
     if cluster.present_job()["spec"].get("serving", {}).get("enabled", True):
@@ -226,7 +226,7 @@ def test_abandoned_and_failed_revisions_go_before_a_trained_one() -> None:
             for step in (STAGED, running("train")):
                 step(cluster)
         if rerun == "failed":
-            controllers.run(cluster, "stage", 65, controllers.message("stage", "failed"))
+            controllers.run(cluster, "prepare", 65, controllers.message("prepare", "failed"))
             cluster.settle()
         settle_all(cluster)
     finish(cluster)
@@ -396,7 +396,7 @@ def test_an_orphan_gets_its_volume_only_once_nothing_else_trains() -> None:
     delete(naming.VOLUME, "demo-R")(cluster)
     cluster.edit(training={"seed": 1})
     settle_all(cluster)
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     cluster.settle()
     sync(cluster)
     (trainer,) = (

@@ -23,12 +23,12 @@ def test_an_empty_ledger() -> None:
 
 def test_the_latest_attempt_takes_the_place_of_the_one_before() -> None:
     ledger = Ledger([])
-    for each in (attempt("stage"), attempt("train"), attempt("merge", build="b")):
+    for each in (attempt("prepare"), attempt("train"), attempt("merge", build="b")):
         ledger.record("r", each)
     ledger.record("r", attempt("train", 2, outcome="Completed"))
     stages = ledger.revision("r").stages
     assert [(each.stage, each.attempt, each.outcome) for each in stages] == [
-        ("stage", 1, "Running"),
+        ("prepare", 1, "Running"),
         ("train", 2, "Completed"),
         ("merge", 1, "Running"),
     ]
@@ -47,8 +47,8 @@ def test_builds_of_one_revision_are_kept_apart() -> None:
 
 def test_revisions_are_kept_apart_and_in_the_order_of_their_coming() -> None:
     ledger = Ledger([])
-    ledger.record("new", attempt("stage"))
-    ledger.record("old", attempt("stage"))
+    ledger.record("new", attempt("prepare"))
+    ledger.record("old", attempt("prepare"))
     ledger.record("new", attempt("train"))
     assert [each["revision"] for each in ledger.to_status()] == ["new", "old"]
 
@@ -62,7 +62,13 @@ def test_a_status_comes_back_as_it_was_written() -> None:
         {
             "revision": "r",
             "stages": [
-                {"stage": "merge", "build": "b", "attempt": 3, "outcome": "Failed", "retryKey": "k"}
+                {
+                    "stage": "merge",
+                    "build": "b",
+                    "attempt": 3,
+                    "outcome": "Failed",
+                    "retryKey": "k",
+                }
             ],
             "artifacts": {"adapter": "sha256:1"},
             "data": {"rows": 7},

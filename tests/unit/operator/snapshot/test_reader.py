@@ -51,7 +51,7 @@ async def test_the_running_trainer_is_asked_for_its_progress() -> None:
     async def scrape(address: str, port: int) -> str | None:
         return f"finetune_global_step {address.rpartition('.')[2]}" if port == 9400 else None
 
-    kube = MemoryKube(job(), pod("s", "stage", ip="10.0.0.3"), pod("t", "train", ip="10.0.0.7"))
+    kube = MemoryKube(job(), pod("s", "prepare", ip="10.0.0.3"), pod("t", "train", ip="10.0.0.7"))
     seen = await observe(kube, "a", "demo", scrape)
     assert seen is not None
     assert seen.progress == Progress(global_step=7)
@@ -105,7 +105,7 @@ def test_warnings_are_asked_for_about_what_does_not_run() -> None:
             child("Job", "ready", status={"ready": 1}),
             child("Job", "over", status={"conditions": [{"type": "Failed", "status": "True"}]}),
         ],
-        pods=[pending, pod("runs", "stage")],
+        pods=[pending, pod("runs", "prepare")],
     )
     assert {each["metadata"]["name"] for each in found} == {"pending", "unbound", "stuck"}
 

@@ -115,7 +115,7 @@ def test_an_edit_back_to_an_earlier_revision_spends_nothing() -> None:
         cluster.carry_out(seen, planned)
 
     def train(seconds: float) -> None:
-        controllers.run(cluster, "stage")
+        controllers.run(cluster, "prepare")
         look()
         controllers.sync(cluster)
         trainer = controllers.pod_of_stage(cluster, "train")
@@ -156,8 +156,8 @@ def test_each_attempt_is_counted_once_by_how_it_ended() -> None:
 
 
 def test_a_reason_that_is_no_word_does_not_become_a_label() -> None:
-    failed = {"stage": "stage", "attempt": 1, "outcome": "Failed", "reason": "row 7 of x"}
-    before = outcomes("Failed", "Other", "stage")
+    failed = {"stage": "prepare", "attempt": 1, "outcome": "Failed", "reason": "row 7 of x"}
+    before = outcomes("Failed", "Other", "prepare")
     job = {"metadata": {"namespace": "team-a"}}
     job_metrics.wrote(Observed(job=job), Plan(status=ledger(failed)), Fleet(Clock()))
-    assert outcomes("Failed", "Other", "stage") == before + 1
+    assert outcomes("Failed", "Other", "prepare") == before + 1

@@ -130,7 +130,7 @@ def test_the_error_of_a_comparison_is_at_most_the_sum_of_both(
 
 def trained(cluster: Cluster, evaluation: Evaluation) -> None:
     """Take a job to where it is merged, with these numbers from its training."""
-    plan_steps.run("stage")(cluster)
+    plan_steps.run("prepare")(cluster)
     artifacts: dict[str, Any] = {"evaluation": evaluation.model_dump(exclude_none=True)}
     controllers.run(cluster, "train", text=controllers.message("train", artifacts=artifacts))
     plan_steps.run("merge")(cluster)

@@ -16,7 +16,7 @@ def serving(count: int, **spec: Any) -> Cluster:
     """Return a cluster with so many GPUs whose job serves."""
     cluster = Cluster()
     cluster.edit(serving=spec)
-    finish_stages(cluster, count, "stage", "train", "merge")
+    finish_stages(cluster, count, "prepare", "train", "merge")
     scheduler.settle(cluster, count)
     assert reason(cluster) == "Serving"
     return cluster
@@ -55,7 +55,7 @@ def test_two_gpus_leave_no_gap(rollout: str) -> None:
     cluster = serving(2, rollout=rollout)
     (old,) = cluster.builds
     cluster.edit(**RETRAIN)
-    for stage in ("stage", "train", "merge"):
+    for stage in ("prepare", "train", "merge"):
         finish_stages(cluster, 2, stage)
         assert (replicas(cluster), serves(cluster)) == ([1], "True/Available")
     for _ in range(20):
@@ -72,7 +72,7 @@ def test_two_gpus_leave_no_gap(rollout: str) -> None:
 def test_one_gpu_keeps_serving_while_training_waits() -> None:
     cluster = serving(1)
     cluster.edit(**RETRAIN)
-    finish_stages(cluster, 1, "stage")
+    finish_stages(cluster, 1, "prepare")
     scheduler.settle(cluster, 1)
     cluster.wait(3600)
     scheduler.settle(cluster, 1)
@@ -85,8 +85,10 @@ def test_one_gpu_is_freed_only_when_a_train_pod_needs_it() -> None:
     (old,) = cluster.builds
     cluster.edit(**RETRAIN)
     scheduler.settle(cluster, 1)
-    assert (reason(cluster), replicas(cluster)) == ("Staging", [1])
-    controllers.finish(cluster, scheduler.pod_of(cluster, "stage"), 0, controllers.message("stage"))
+    assert (reason(cluster), replicas(cluster)) == ("Preparing", [1])
+    controllers.finish(
+        cluster, scheduler.pod_of(cluster, "prepare"), 0, controllers.message("prepare")
+    )
     controllers.sync(cluster)
     cluster.settle()
     assert replicas(cluster) == [1], "the train pod is not there yet"
@@ -108,7 +110,7 @@ def test_one_gpu_is_freed_only_when_a_train_pod_needs_it() -> None:
 def training_on_the_freed_gpu() -> Cluster:
     cluster = serving(1, rollout="FreeGPU")
     cluster.edit(**RETRAIN)
-    finish_stages(cluster, 1, "stage")
+    finish_stages(cluster, 1, "prepare")
     scheduler.settle(cluster, 1)
     assert (replicas(cluster), reason(cluster)) == ([0], "Training")
     return cluster
@@ -151,7 +153,7 @@ def test_it_comes_back_while_another_revision_is_staged() -> None:
     cluster = training_on_the_freed_gpu()
     cluster.edit(training={"seed": 2})
     scheduler.settle(cluster, 1)
-    assert (reason(cluster), serves(cluster)) == ("Staging", "True/Available")
+    assert (reason(cluster), serves(cluster)) == ("Preparing", "True/Available")
 
 
 def test_a_merge_that_fails_brings_it_back() -> None:
@@ -225,7 +227,7 @@ SHARED: Thing = {"accessMode": "ReadWriteMany"}
 def test_the_service_waits_for_every_replica_that_can_have_a_gpu() -> None:
     cluster = Cluster()
     cluster.edit(serving={"replicas": 2}, storage=SHARED)
-    finish_stages(cluster, 4, "stage", "train", "merge")
+    finish_stages(cluster, 4, "prepare", "train", "merge")
     scheduler.settle(cluster, 4)
     cluster.edit(**REMERGE)
     finish_stages(cluster, 4, "merge")
@@ -249,7 +251,7 @@ def test_the_service_waits_for_every_replica_that_can_have_a_gpu() -> None:
 def test_replicas_follow_the_spec_on_both_sides_of_a_rollout() -> None:
     cluster = Cluster()
     cluster.edit(serving={"replicas": 2}, storage=SHARED)
-    finish_stages(cluster, 9, "stage", "train", "merge")
+    finish_stages(cluster, 9, "prepare", "train", "merge")
     scheduler.settle(cluster, 9)
     (budget,) = cluster.each("PodDisruptionBudget")
     assert budget["spec"]["selector"]["matchLabels"][naming.BUILD] == cluster.builds[0]

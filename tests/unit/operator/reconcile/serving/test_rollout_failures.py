@@ -72,7 +72,7 @@ def candidate(cluster: Cluster) -> Thing:
 def loading() -> Cluster:
     """A job whose first endpoint loads the model."""
     cluster = Cluster()
-    finish_stages(cluster, 1, "stage", "train", "merge")
+    finish_stages(cluster, 1, "prepare", "train", "merge")
     cluster.settle()
     controllers.sync(cluster)
     assert (reason(cluster), replicas(cluster)) == ("Starting", [1])
@@ -189,7 +189,7 @@ def test_a_first_build_that_fails_after_an_edit_leaves_its_gpu_to_the_training(c
     cluster.edit(**RETRAIN)
     cluster.settle()
     FATES[cause][0](cluster, pod)
-    finish_stages(cluster, 1, "stage")
+    finish_stages(cluster, 1, "prepare")
     scheduler.settle(cluster, 1)
     assert (reason(cluster), replicas(cluster)) == ("Training", [0])
 
@@ -298,7 +298,7 @@ def ready(cluster: Cluster) -> tuple[str, str, str]:
 @pytest.mark.parametrize(("note", "cause"), [(QUOTA, "QuotaExceeded"), (POLICY, "FailedCreate")])
 def test_a_starting_build_that_can_create_no_pod(note: str, cause: str) -> None:
     cluster = Cluster()
-    finish_stages(cluster, 1, "stage", "train", "merge")
+    finish_stages(cluster, 1, "prepare", "train", "merge")
     cluster.settle()
     (deployment,) = cluster.each("Deployment")
     refuse_pods(cluster, deployment, note)
@@ -356,4 +356,4 @@ def test_a_volume_that_goes_and_is_held_by_what_serves_is_waited_for_by_nobody()
     assert (serves(cluster), replicas(cluster)) == ("True/Available", [1])
     cluster.edit(serving={"replicas": 0}, rerun="again")
     scheduler.settle(cluster, 1)
-    assert reason(cluster) == "Staging"
+    assert reason(cluster) == "Preparing"

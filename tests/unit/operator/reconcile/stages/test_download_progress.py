@@ -17,7 +17,7 @@ SHOWN = {
 def staging(cluster: Cluster) -> Thing:
     """Look, and return what the status says about staging."""
     cluster.settle()
-    found: Thing = cluster.status.get("staging", {})
+    found: Thing = cluster.status.get("preparation", {})
     return found
 
 
@@ -26,7 +26,7 @@ def at_staging() -> Cluster:
     cluster = Cluster()
     cluster.settle()
     controllers.sync(cluster)
-    controllers.start(cluster, controllers.pod_of_stage(cluster, "stage"))
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "prepare"))
     return cluster
 
 
@@ -49,6 +49,6 @@ def test_nothing_once_staging_is_over() -> None:
     cluster = at_staging()
     cluster.progress = MEASURED
     staging(cluster)
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     cluster.settle()
     assert staging(cluster) == {}

@@ -47,7 +47,7 @@ def training(cluster: Cluster) -> Thing:
 def at_training() -> Cluster:
     """Return a cluster in which training runs."""
     cluster = Cluster()
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     cluster.settle()
     controllers.sync(cluster)
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
@@ -157,7 +157,7 @@ def test_the_progress_of_an_abandoned_revision_is_not_the_next_ones() -> None:
     training(cluster)
     cluster.edit(rerun="a")
     assert training(cluster) == {}
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     assert training(cluster) == {}
     controllers.sync(cluster)
     cluster.edit(rerun=None)
@@ -172,7 +172,7 @@ def test_measurements_of_another_revisions_pod_are_left_out() -> None:
     cluster.settle()
     interrupt(cluster)
     cluster.edit(suspend=False, rerun="a")
-    controllers.run(cluster, "stage")
+    controllers.run(cluster, "prepare")
     cluster.settle()
     controllers.sync(cluster)
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
