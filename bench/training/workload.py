@@ -105,8 +105,8 @@ def write_rows(folder: Path, count: int) -> None:
     """Write docstrings as instruction rows: every n-th of all there are."""
     folder.mkdir(parents=True, exist_ok=True)
     found = list(docstrings())
-    chosen = found[:: max(1, len(found) // count)][:count]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    target = found[:: max(1, len(found) // count)][:count]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in target))
 
 
 def docstrings() -> Iterator[dict[str, str]]:

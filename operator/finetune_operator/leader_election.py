@@ -43,7 +43,7 @@ def boottime() -> float:
 
 
 @dataclass(kw_only=True)
-class Lease:
+class LeaderElector:
     """See the module."""
 
     kube: Kube

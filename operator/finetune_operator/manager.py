@@ -21,14 +21,14 @@ from pydantic import ValidationError
 from finetune_api.defaulting import InvalidSpec, effective_defaults
 from finetune_operator import health
 from finetune_operator.config import OperatorConfig
-from finetune_operator.controller.apply import Applier
+from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.watch import keep_watching
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.leader_election import Lease
+from finetune_operator.leader_election import LeaderElector
 from finetune_operator.reconcile import plan
 from finetune_operator.snapshot.scraper import Scraper
 from finetune_operator.telemetry import logs
@@ -72,7 +72,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
         scraper = Scraper()
         stack.push_async_callback(scraper.close)
         identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
-        lease = Lease(
+        lease = LeaderElector(
             kube=kube,
             namespace=config.operator_namespace,
             name=config.lease_name,
@@ -82,7 +82,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
         recorder = Recorder(kube, instance=identity)
         controller = Controller(
             kube=kube,
-            applier=Applier(kube=kube, recorder=recorder),
+            applier=PlanExecutor(kube=kube, recorder=recorder),
             config=config,
             planner=plan,
             scrape=scraper,
@@ -90,7 +90,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
         resync = Resync(
             kube=kube,
             namespaces=tuple(config.namespaces),
-            known=controller.seen,
+            known=controller.snapshot,
             wake=controller.wake,
         )
         probes = health.Health(controller)
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-async def lead(lease: Lease, controller: Controller, resync: Resync) -> None:
+async def lead(lease: LeaderElector, controller: Controller, resync: Resync) -> None:
     """Take turns until cancelled; then end the work and give the Lease back.
 
     Raises what a worker raised.

@@ -44,7 +44,7 @@ class Verification:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class Snapshot:
     """A FineTuneJob and everything that carries its label, read live in one look.
 
     The lists hold what is labelled ``finetune.dev/job=<name>`` in the job's namespace, whoever

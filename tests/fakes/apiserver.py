@@ -25,11 +25,11 @@ from finetune_operator.types import (
     Apply,
     Create,
     Delete,
-    Observed,
     Patch,
     Plan,
     Progress,
     Scale,
+    Snapshot,
 )
 
 Thing = dict[str, Any]
@@ -121,14 +121,14 @@ class Cluster:
 
     # What the operator does.
 
-    def observe(self, between: Callable[[], None] = lambda: None) -> Observed:
+    def observe(self, between: Callable[[], None] = lambda: None) -> Snapshot:
         """Look once. ``between`` happens after all lists but the pods', which come last."""
         job = copied(self.present_job())
         lists = {kind: self.list(kind) for kind in LISTS if kind != "Pod"}
         between()
         lists["Pod"] = self.list("Pod")
         found: dict[str, Any] = {LISTS[kind]: tuple(each) for kind, each in lists.items()}
-        return Observed(job=job, events=tuple(copied(self.events)), progress=self.progress, **found)
+        return Snapshot(job=job, events=tuple(copied(self.events)), progress=self.progress, **found)
 
     def plan(self) -> Plan:
         """Return the plan of a look that is not carried out."""
@@ -136,9 +136,9 @@ class Cluster:
 
     def look(self, *, die_before: int | None = None) -> Plan:
         """Look, plan, and carry the plan out; ``die_before`` is the write that never happens."""
-        seen = self.observe()
-        intended = plan(seen, config=self.config, now=self.now)
-        self.carry_out(seen, intended, die_before=die_before)
+        snapshot = self.observe()
+        intended = plan(snapshot, config=self.config, now=self.now)
+        self.carry_out(snapshot, intended, die_before=die_before)
         return intended
 
     def settle(self, looks: int = 8) -> Plan:
@@ -152,7 +152,7 @@ class Cluster:
 
     def carry_out(
         self,
-        seen: Observed,
+        snapshot: Snapshot,
         intended: Plan,
         *,
         die_before: int | None = None,
@@ -163,10 +163,10 @@ class Cluster:
         die_before: the write that never happens, nor any after it; only: the one that does.
         """
         writes: list[Callable[[], None]] = []
-        if stored(intended.status) != stored(seen.job["status"]):
-            writes.append(lambda: self._write_status(seen.job, intended.status))
+        if stored(intended.status) != stored(snapshot.job["status"]):
+            writes.append(lambda: self._write_status(snapshot.job, intended.status))
         for action in intended.actions:
-            writes.append(lambda action=action: self._act(seen, action))  # type: ignore[misc]
+            writes.append(lambda action=action: self._act(snapshot, action))  # type: ignore[misc]
         for number, write in enumerate(writes):
             if number == die_before:
                 raise Crash
@@ -251,9 +251,12 @@ class Cluster:
         status: Thing = self.present_job()["status"]
         return status
 
-    def _write_status(self, seen: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+    def _write_status(self, snapshot: Mapping[str, Any], status: Mapping[str, Any]) -> None:
         job = self.job
-        if job is None or job["metadata"]["resourceVersion"] != seen["metadata"]["resourceVersion"]:
+        if (
+            job is None
+            or job["metadata"]["resourceVersion"] != snapshot["metadata"]["resourceVersion"]
+        ):
             raise Refused("the FineTuneJob has changed")
         check_status(stored(status))
         job["status"] = copied(stored(status))
@@ -266,17 +269,17 @@ class Cluster:
             if status.get(key) not in (None, *known):
                 known.append(status[key])
 
-    def _act(self, seen: Observed, action: Action) -> None:
+    def _act(self, snapshot: Snapshot, action: Action) -> None:
         kind, name = action.object["kind"], action.object["metadata"]["name"]
         present = self.get(kind, name)
-        if present is not None and not naming.owned_by(seen.job, present):
+        if present is not None and not naming.owned_by(snapshot.job, present):
             raise Refused(f"{kind} {name} is somebody else's")
         match action:
             case Create():
                 if present is None:
                     self.add(action.object)
             case Apply():
-                self._apply(seen, action.object, present)
+                self._apply(snapshot, action.object, present)
             case Patch():
                 if present is None:
                     raise Refused(f"{kind} {name} is gone")
@@ -296,9 +299,9 @@ class Cluster:
                 present["metadata"]["generation"] += 1
                 self.touch(present)
 
-    def _apply(self, seen: Observed, body: Mapping[str, Any], present: Thing | None) -> None:
+    def _apply(self, snapshot: Snapshot, body: Mapping[str, Any], present: Thing | None) -> None:
         observed = {
-            each["metadata"]["name"]: each for each in getattr(seen, LISTS[body["kind"]])
+            each["metadata"]["name"]: each for each in getattr(snapshot, LISTS[body["kind"]])
         }.get(body["metadata"]["name"])
         if present is None:
             self.add(body)

@@ -105,8 +105,8 @@ def specs(draw: st.DrawFn) -> Spec:
             "format": draw(st.sampled_from(["alpaca", "messages", "prompt-completion", "text"])),
         },
     }
-    chosen = draw(st.lists(st.sampled_from(sorted(LEAVES)), min_size=1, max_size=3, unique=True))
-    for path in sorted(chosen, key=len):
+    target = draw(st.lists(st.sampled_from(sorted(LEAVES)), min_size=1, max_size=3, unique=True))
+    for path in sorted(target, key=len):
         place = spec
         for step in path[:-1]:
             place = place.setdefault(step, {})

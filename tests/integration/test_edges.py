@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from tests.integration.controlplane import ControlPlane
 
-from finetune_operator.controller.apply import Applier
+from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Conflict, NameConflict, NotFound, Terminal
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.reader import observe
-from finetune_operator.types import Apply, Create, Delete, Event, Observed, Plan
+from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -44,14 +44,14 @@ async def no_scrape(address: str, port: int) -> str | None:
     return None
 
 
-async def look(kube: Kube, job: Any) -> Observed:
-    seen = await observe(kube, job["metadata"]["namespace"], "demo", no_scrape)
-    assert seen is not None
-    return seen
+async def look(kube: Kube, job: Any) -> Snapshot:
+    snapshot = await observe(kube, job["metadata"]["namespace"], "demo", no_scrape)
+    assert snapshot is not None
+    return snapshot
 
 
-def applier(kube: Kube) -> Applier:
-    return Applier(kube=kube, recorder=Recorder(kube, instance="pod"))
+def applier(kube: Kube) -> PlanExecutor:
+    return PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
 
 
 def service(job: Any, port: int = 8000, *, owned: bool = True) -> dict[str, Any]:
@@ -92,8 +92,8 @@ async def test_applied_fields_are_ours_and_those_of_others_stay(kube: Kube, job:
     initial = job.get("status", {})
     await subject.apply(await look(kube, job), plan(Apply(object=service(job)), **initial), NOW)
     await kube.merge(service(job), {"metadata": {"annotations": {"mesh": "yes"}}})
-    seen = await look(kube, job)
-    await subject.apply(seen, plan(Apply(object=service(job, 9000)), **initial), NOW)
+    snapshot = await look(kube, job)
+    await subject.apply(snapshot, plan(Apply(object=service(job, 9000)), **initial), NOW)
     found = await present(kube, job)
     assert found["spec"]["ports"][0]["port"] == 9000
     assert found["metadata"]["annotations"] == {"mesh": "yes"}
@@ -118,11 +118,11 @@ async def test_an_apply_onto_what_changed_since_the_look_is_a_conflict(
     kube: Kube, job: Any
 ) -> None:
     await kube.create(service(job))
-    seen = await look(kube, job)
+    snapshot = await look(kube, job)
     await kube.merge(service(job), {"metadata": {"labels": {"x": "y"}}})
     with pytest.raises(Conflict):
         await applier(kube).apply(
-            seen, plan(Apply(object=service(job, 9000)), **job.get("status", {})), NOW
+            snapshot, plan(Apply(object=service(job, 9000)), **job.get("status", {})), NOW
         )
     assert (await present(kube, job))["spec"]["ports"][0]["port"] == 8000
 
@@ -147,24 +147,24 @@ async def test_a_create_that_was_done_before_is_success(kube: Kube, job: Any) ->
 
 async def test_a_delete_takes_what_was_observed_and_nothing_newer(kube: Kube, job: Any) -> None:
     await kube.create(service(job))
-    (seen,) = (await look(kube, job)).services
+    (snapshot,) = (await look(kube, job)).services
     await kube.merge(service(job), {"metadata": {"labels": {"x": "y"}}})
     with pytest.raises(Conflict):
-        await kube.delete(seen, propagation="Background")
-    (seen,) = (await look(kube, job)).services
-    await kube.delete(seen, propagation="Background")
+        await kube.delete(snapshot, propagation="Background")
+    (snapshot,) = (await look(kube, job)).services
+    await kube.delete(snapshot, propagation="Background")
     assert await present(kube, job) is None
-    await kube.delete(seen, propagation="Background")
+    await kube.delete(snapshot, propagation="Background")
 
 
 async def test_a_status_onto_what_changed_since_the_look_is_a_conflict(
     kube: Kube, job: Any
 ) -> None:
-    seen = await look(kube, job)
+    snapshot = await look(kube, job)
     await kube.merge(job, {"metadata": {"labels": {"x": "y"}}})
     with pytest.raises(Conflict):
         await applier(kube).apply(
-            seen, plan(Create(object=service(job)), observedGeneration=1), NOW
+            snapshot, plan(Create(object=service(job)), observedGeneration=1), NOW
         )
     assert await present(kube, job) is None
 
@@ -229,9 +229,15 @@ async def test_a_list_of_several_pages_is_complete(
                 },
             }
         )
-    seen = await look(kube, job)
-    assert [each["metadata"]["name"] for each in seen.configmaps] == ["c0", "c1", "c2", "c3", "c4"]
-    assert {each["kind"] for each in seen.configmaps} == {"ConfigMap"}
+    snapshot = await look(kube, job)
+    assert [each["metadata"]["name"] for each in snapshot.configmaps] == [
+        "c0",
+        "c1",
+        "c2",
+        "c3",
+        "c4",
+    ]
+    assert {each["kind"] for each in snapshot.configmaps} == {"ConfigMap"}
 
 
 async def test_an_event_said_again_is_a_count_on_the_same_object(kube: Kube, job: Any) -> None:

@@ -67,19 +67,19 @@ def reach(kubelet: Kubelet, reason: str, *, build: str | None = None) -> list[in
 
     Return what the selected build had available replicas at each step.
     """
-    place, seen = kubelet.place, [-1]
+    place, snapshot = kubelet.place, [-1]
 
     def reached() -> bool:
         kubelet.act()
         status = place.job().get("status", {})
         if place.items("services"):
             available = deployments(place).get(selected(place), (0, 0))[1]
-            if available != seen[-1]:
-                seen.append(available)
+            if available != snapshot[-1]:
+                snapshot.append(available)
         return place.reason() == reason and status.get("serving", {}).get("build") != build
 
     wait_until(f"Ready has reason {reason}", reached)
-    return seen[1:]
+    return snapshot[1:]
 
 
 @pytest.mark.parametrize(("rollout", "gpus"), [("KeepServing", 2), ("FreeGPU", 1)], ids=str)

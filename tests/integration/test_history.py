@@ -30,8 +30,8 @@ class History:
 
         def told() -> bool:
             job = self.fleet.jobs.get((self.place.name, "demo"), {})
-            seen = job.get("status", {}).get("observedGeneration")
-            return seen == generation and self.fleet.reason(self.place.name) == reason
+            snapshot = job.get("status", {}).get("observedGeneration")
+            return snapshot == generation and self.fleet.reason(self.place.name) == reason
 
         self.fleet.until(f"Ready has reason {reason}", told)
         return str(self.place.job()["status"]["revision"])

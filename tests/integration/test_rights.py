@@ -278,7 +278,7 @@ def test_confined_to_namespaces_it_uses_every_rule_and_no_other(
     token = in_force(rendered)
     with ExitStack() as stack:
         between = stack.enter_context(relay(control_plane, tmp_path))
-        seen = Between(between, token)
+        snapshot = Between(between, token)
         outside.submit()
         two.submit()
         for pod in ("first", "second"):
@@ -289,9 +289,9 @@ def test_confined_to_namespaces_it_uses_every_rule_and_no_other(
         story.meets_foreign_objects()
         story.lives()
         two.staged()
-    assert seen.refused == []
-    assert granted(bindings(rendered)) - IN_NO_REQUEST == seen.all_used()
-    assert seen.namespaces == {SYSTEM, one.name, two.name}
+    assert snapshot.refused == []
+    assert granted(bindings(rendered)) - IN_NO_REQUEST == snapshot.all_used()
+    assert snapshot.namespaces == {SYSTEM, one.name, two.name}
     assert outside.job()["status"] == {"observedGeneration": -1}
     assert not outside.items("jobs")
     for place in (outside, two):
@@ -310,14 +310,14 @@ def test_in_the_whole_cluster_the_same_rules_are_enough(
     assert everywhere["rules"] == confined.one("Role", ACCOUNT)["rules"]
     token = in_force(rendered)
     with relay(control_plane, tmp_path) as between:
-        seen = Between(between, token)
+        snapshot = Between(between, token)
         way = {"kubeconfig": between.kubeconfig}
         with operator(control_plane, tmp_path, rendered.config, **way):
             place.submit()
             Story(place).until("Serving")
             place.plane.delete(place.path("finetunejobs", "demo"))
-    assert seen.refused == []
-    assert seen.all_used() <= granted(bindings(rendered))
+    assert snapshot.refused == []
+    assert snapshot.all_used() <= granted(bindings(rendered))
 
 
 def test_the_right_that_is_in_no_request_is_needed_too(

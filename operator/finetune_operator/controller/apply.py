@@ -31,10 +31,10 @@ from finetune_operator.types import (
     Delete,
     Event,
     Object,
-    Observed,
     Patch,
     Plan,
     Scale,
+    Snapshot,
 )
 
 Wrote = Callable[[str, Object | None], None]
@@ -48,7 +48,7 @@ def _nobody(kind: str, answer: Object | None) -> None:
 
 
 @dataclass(kw_only=True)
-class Applier:
+class PlanExecutor:
     """Writes what plans ask for, and remembers what it applied."""
 
     kube: Kube
@@ -56,56 +56,60 @@ class Applier:
     _applied: dict[str, dict[tuple[str, str], tuple[str, str]]] = field(default_factory=dict)
     """By the job's uid: kind and name → resourceVersion and digest of the intent."""
 
-    def acts(self, seen: Observed, plan: Plan) -> bool:
+    def acts(self, snapshot: Snapshot, plan: Plan) -> bool:
         """Tell whether a plan asks for more than what is as it should be, its status aside."""
         return any(
-            not (isinstance(action, Apply) and self._stands(seen, action.object))
+            not (isinstance(action, Apply) and self._stands(snapshot, action.object))
             for action in plan.actions
         )
 
-    async def apply(self, seen: Observed, plan: Plan, now: datetime, wrote: Wrote = _nobody) -> int:
+    async def apply(
+        self, snapshot: Snapshot, plan: Plan, now: datetime, wrote: Wrote = _nobody
+    ) -> int:
         """Carry out a plan; return the number of writes, events not counted.
 
         ``wrote`` is told of each of them. Raises OperatorError; what was done before that stays
         done.
         """
         writes, events = 0, list(plan.events)
-        if normal(plan.status) != normal(seen.job.get("status") or {}):
-            answer = await self.kube.replace_status(seen.job, normal(plan.status))
-            wrote(seen.job["kind"], answer)
-            job_metrics.wrote(seen, plan)
+        if normal(plan.status) != normal(snapshot.job.get("status") or {}):
+            answer = await self.kube.replace_status(snapshot.job, normal(plan.status))
+            wrote(snapshot.job["kind"], answer)
+            job_metrics.wrote(snapshot, plan)
             writes += 1
         try:
             for action in plan.actions:
-                writes += await self._act(seen, action, wrote, events)
+                writes += await self._act(snapshot, action, wrote, events)
         finally:
             # What the status says by now has happened, whatever became of the rest.
             if writes:
-                await self.recorder.record(seen.job, events, now)
+                await self.recorder.record(snapshot.job, events, now)
         return writes
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a job that is gone."""
         self._applied.pop(uid, None)
 
-    async def _act(self, seen: Observed, action: Action, wrote: Wrote, events: list[Event]) -> int:
+    async def _act(
+        self, snapshot: Snapshot, action: Action, wrote: Wrote, events: list[Event]
+    ) -> int:
         kind, name = action.object["kind"], action.object["metadata"]["name"]
         extra = {"child": f"{kind}/{name}"}
         if not isinstance(action, Create | Apply):
-            _refuse_foreign(seen.job, action.object)
+            _refuse_foreign(snapshot.job, action.object)
         if isinstance(action, Delete | Scale):
-            self._known(seen.job).pop(_key(action.object), None)
+            self._known(snapshot.job).pop(_key(action.object), None)
         match action:
             case Create():
-                answer, changed = await self._create(seen, action.object)
+                answer, changed = await self._create(snapshot, action.object)
                 wrote(kind, answer)
                 if changed:
                     logger.info("created", extra=extra)
                 return int(changed)
             case Apply():
-                if self._stands(seen, action.object):
+                if self._stands(snapshot, action.object):
                     return 0
-                answer, changed = await self._apply(seen, action.object, events)
+                answer, changed = await self._apply(snapshot, action.object, events)
                 wrote(kind, answer)
                 if changed:
                     logger.info("applied", extra=extra)
@@ -123,7 +127,7 @@ class Applier:
                 logger.info("scaled", extra={**extra, "replicas": action.replicas})
         return 1
 
-    async def _create(self, seen: Observed, body: Object) -> tuple[Object, bool]:
+    async def _create(self, snapshot: Snapshot, body: Object) -> tuple[Object, bool]:
         """Create an object; return what there is now, and whether it was not there before."""
         try:
             return await self.kube.create(body), True
@@ -132,34 +136,34 @@ class Applier:
             if present is None:
                 # 409 has other causes than the name, a quota being counted among them.
                 raise
-            _refuse_foreign(seen.job, present)
+            _refuse_foreign(snapshot.job, present)
             return present, False
 
     async def _apply(
-        self, seen: Observed, body: Object, events: list[Event]
+        self, snapshot: Snapshot, body: Object, events: list[Event]
     ) -> tuple[Object, bool]:
         """Apply an object; return what there is now, and whether that is another version."""
-        present = _observed(seen, body) or await self._get(body)
+        present = _observed(snapshot, body) or await self._get(body)
         fence: dict[str, Any] = {}
         if present is not None:
-            _refuse_foreign(seen.job, present)
+            _refuse_foreign(snapshot.job, present)
             fence = {key: present["metadata"][key] for key in ("uid", "resourceVersion")}
         written = await self.kube.apply({**body, "metadata": {**body["metadata"], **fence}})
         version, intent = written["metadata"]["resourceVersion"], _digest(body)
         changed = bool(version != fence.get("resourceVersion"))
-        known, key = self._known(seen.job), _key(body)
+        known, key = self._known(snapshot.job), _key(body)
         if changed and known.get(key, ("", ""))[1] == intent:
             events.append(_put_right(*key, present))
         known[key] = (version, intent)
         return written, changed
 
-    def _stands(self, seen: Observed, body: Object) -> bool:
+    def _stands(self, snapshot: Snapshot, body: Object) -> bool:
         """Tell whether an object is in the version that came of applying this same intent."""
-        present = _observed(seen, body)
-        if present is None or not owned_by(seen.job, present):
+        present = _observed(snapshot, body)
+        if present is None or not owned_by(snapshot.job, present):
             return False
         stands = (present["metadata"]["resourceVersion"], _digest(body))
-        return self._known(seen.job).get(_key(body)) == stands
+        return self._known(snapshot.job).get(_key(body)) == stands
 
     def _known(self, job: Object) -> dict[tuple[str, str], tuple[str, str]]:
         return self._applied.setdefault(job["metadata"]["uid"], {})
@@ -204,9 +208,9 @@ def _last_writer(present: Object) -> str:
     return str(max(entries, key=lambda each: str(each.get("time", "")))["manager"])
 
 
-def _observed(seen: Observed, body: Object) -> Object | None:
+def _observed(snapshot: Snapshot, body: Object) -> Object | None:
     each: Object
-    for each in getattr(seen, LISTS[body["kind"]]):
+    for each in getattr(snapshot, LISTS[body["kind"]]):
         if each["metadata"]["name"] == body["metadata"]["name"]:
             return each
     return None

@@ -29,17 +29,17 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from finetune_operator.config import OperatorConfig
-from finetune_operator.controller.apply import Applier
+from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.resync import fingerprint
 from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
-from finetune_operator.snapshot.cache import DECISIVE, FINETUNEJOB, View, Views
+from finetune_operator.snapshot.cache import DECISIVE, FINETUNEJOB, SnapshotCache, SnapshotUpdate
 from finetune_operator.snapshot.reader import observe, reread, silent
 from finetune_operator.snapshot.scraper import Scrape
 from finetune_operator.telemetry import logs, metrics
 from finetune_operator.telemetry.job_metrics import FLEET, ready_reason
-from finetune_operator.types import Key, Observed, Plan
+from finetune_operator.types import Key, Plan, Snapshot
 
 WORKERS = 4
 LOOK_SECONDS = 30.0
@@ -55,10 +55,10 @@ logger = logging.getLogger(__name__)
 class Planner(Protocol):
     """The pure core (``finetune_operator.reconcile.plan``)."""
 
-    def plan(self, seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
+    def plan(self, snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
         """Return what to do about a look."""
 
-    def report(self, seen: Observed, *, reason: str, message: str, now: datetime) -> Plan:
+    def report(self, snapshot: Snapshot, *, reason: str, message: str, now: datetime) -> Plan:
         """Return a plan that says why nothing can be done."""
 
 
@@ -72,16 +72,16 @@ class Controller:
     """See the module."""
 
     kube: Kube
-    applier: Applier
+    applier: PlanExecutor
     config: OperatorConfig
     planner: Planner
     scrape: Scrape
     queue: WorkQueue[Key] = field(default_factory=lambda: WorkQueue(metrics.CONTROLLER))
     clock: Callable[[], datetime] = utc_now
     workers: int = WORKERS
-    seen: dict[Key, int] = field(default_factory=dict)
+    snapshot: dict[Key, int] = field(default_factory=dict)
     """Fingerprints of what the last looks saw and wrote (``resync``)."""
-    views: Views = field(default_factory=Views)
+    views: SnapshotCache = field(default_factory=SnapshotCache)
     _uids: dict[Key, str] = field(default_factory=dict)
     _refused: dict[Key, Terminal] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -193,28 +193,28 @@ class Controller:
             return left
         now = self.clock()
         known, outdated = self.views.begin(key)
-        before = known.seen if known else None
-        seen = await observe(self.kube, *key, self.scrape, before=before, kinds=outdated)
-        plan = None if seen is None else self._plan(seen, now)
+        before = known.snapshot if known else None
+        snapshot = await observe(self.kube, *key, self.scrape, before=before, kinds=outdated)
+        plan = None if snapshot is None else self._plan(snapshot, now)
         missing = DECISIVE - outdated
-        if seen is not None and plan is not None and missing and self._dares(seen, plan):
-            seen = await reread(self.kube, *key, seen, missing)
-            plan = None if seen is None else self._plan(seen, now)
-        if seen is None or plan is None:
+        if snapshot is not None and plan is not None and missing and self._dares(snapshot, plan):
+            snapshot = await reread(self.kube, *key, snapshot, missing)
+            plan = None if snapshot is None else self._plan(snapshot, now)
+        if snapshot is None or plan is None:
             self._forget(key)
             return None
-        uid = seen.job["metadata"]["uid"]
+        uid = snapshot.job["metadata"]["uid"]
         if self._uids.get(key, uid) != uid:
             self._forget(key)
         self._uids[key] = uid
-        self.seen[key] = fingerprint(seen)
-        view = View(seen=seen, known=known)
+        self.snapshot[key] = fingerprint(snapshot)
+        view = SnapshotUpdate(snapshot=snapshot, known=known)
         refused = self._refused.get(key)
         intended = plan
         if refused is not None and plan.actions:
-            plan = self._reported(seen, plan, refused, now)
+            plan = self._reported(snapshot, plan, refused, now)
         try:
-            writes = await self.applier.apply(seen, plan, now, view.wrote)
+            writes = await self.applier.apply(snapshot, plan, now, view.wrote)
         except Terminal as error:
             self._refused[key] = error
             if refused is None or (refused.reason, str(refused)) != (error.reason, str(error)):
@@ -223,8 +223,8 @@ class Controller:
         if self._refused.pop(key, None) is not None and plan is not intended:
             self.queue.add(key)
             plan = replace(plan, requeue_after=None)
-        planned_for, self.seen[key] = self.seen[key], fingerprint(view.seen)
-        acted = bool(view.outdated) or planned_for != self.seen[key]
+        planned_for, self.snapshot[key] = self.snapshot[key], fingerprint(view.snapshot)
+        acted = bool(view.outdated) or planned_for != self.snapshot[key]
         if plan.requeue_after is None:
             self.views.forget(key)
         else:
@@ -233,22 +233,22 @@ class Controller:
             self.views.keep(key, view, due=time.monotonic() + wait)
             if acted:
                 self.queue.add_after(key, SETTLE_SECONDS)
-        FLEET.saw(key, seen.pods, plan.status)
+        FLEET.saw(key, snapshot.pods, plan.status)
         reason = ready_reason(plan.status)
-        if acted or reason != ready_reason(seen.job.get("status", {})):
+        if acted or reason != ready_reason(snapshot.job.get("status", {})):
             logger.info("reconciled", extra={"reason": reason, "writes": writes})
         return plan.requeue_after
 
-    def _dares(self, seen: Observed, plan: Plan) -> bool:
+    def _dares(self, snapshot: Snapshot, plan: Plan) -> bool:
         """Tell whether what is known, and may be old, is not good enough for what was planned."""
-        return self.applier.acts(seen, plan) or silent(seen)
+        return self.applier.acts(snapshot, plan) or silent(snapshot)
 
-    def _plan(self, seen: Observed, now: datetime) -> Plan:
-        return self.planner.plan(seen, config=self.config, now=now)
+    def _plan(self, snapshot: Snapshot, now: datetime) -> Plan:
+        return self.planner.plan(snapshot, config=self.config, now=now)
 
-    def _reported(self, seen: Observed, plan: Plan, error: Terminal, now: datetime) -> Plan:
+    def _reported(self, snapshot: Snapshot, plan: Plan, error: Terminal, now: datetime) -> Plan:
         """Return the plan with conditions that say what is refused."""
-        report = self.planner.report(seen, reason=error.reason, message=str(error), now=now)
+        report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
         return Plan(
             status={**plan.status, "conditions": report.status["conditions"]},
             actions=plan.actions,
@@ -258,16 +258,16 @@ class Controller:
 
     async def _report(self, key: Key, error: Terminal) -> None:
         """Write what was refused, onto a look that has seen what was written before it."""
-        seen = await observe(self.kube, *key, self.scrape)
-        if seen is None:
+        snapshot = await observe(self.kube, *key, self.scrape)
+        if snapshot is None:
             return
         now = self.clock()
-        report = self.planner.report(seen, reason=error.reason, message=str(error), now=now)
-        await self.applier.apply(seen, Plan(status=report.status, events=report.events), now)
-        FLEET.saw(key, seen.pods, report.status)
+        report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
+        await self.applier.apply(snapshot, Plan(status=report.status, events=report.events), now)
+        FLEET.saw(key, snapshot.pods, report.status)
 
     def _forget(self, key: Key) -> None:
-        self.seen.pop(key, None)
+        self.snapshot.pop(key, None)
         self.views.forget(key)
         if (uid := self._uids.pop(key, None)) is not None:
             self.applier.forget(uid)

@@ -112,11 +112,11 @@ def registry(tell: Tell) -> kopf.OperatorRegistry:
             tell((kwargs["namespace"], name), FINETUNEJOB, None)
 
     def child_seen(kind: str) -> Callable[..., Awaitable[None]]:
-        async def seen(*, type: str | None, body: Any, labels: Any, **kwargs: Any) -> None:
+        async def snapshot(*, type: str | None, body: Any, labels: Any, **kwargs: Any) -> None:
             version = version_of(body) if type in ("ADDED", "MODIFIED") else None
             tell((kwargs["namespace"], labels[JOB]), kind, version)
 
-        return seen
+        return snapshot
 
     for kind, (group, version, plural) in CHILDREN.items():
         kopf.on.event(
@@ -140,24 +140,24 @@ class Patience:
 
 def settings() -> kopf.OperatorSettings:
     """Return kopf's settings: it watches, and does nothing else."""
-    chosen = kopf.OperatorSettings()
-    chosen.posting.enabled = False
-    chosen.scanning.disabled = True
-    chosen.peering.standalone = True
-    chosen.persistence.diffbase_storage = _NoEssence()
-    chosen.persistence.finalizer = f"{API_GROUP}/unused"
-    chosen.watching.server_timeout = 600
-    chosen.watching.connect_timeout = 10
-    chosen.watching.inactivity_timeout = SILENT_SECONDS
-    chosen.watching.chunk_size = 500
-    chosen.networking.request_timeout = 30
-    chosen.networking.connect_timeout = 5
-    chosen.networking.error_backoffs = Patience()
-    chosen.queueing.idle_timeout = 1.0
-    chosen.queueing.exit_timeout = 0.5
+    target = kopf.OperatorSettings()
+    target.posting.enabled = False
+    target.scanning.disabled = True
+    target.peering.standalone = True
+    target.persistence.diffbase_storage = _NoEssence()
+    target.persistence.finalizer = f"{API_GROUP}/unused"
+    target.watching.server_timeout = 600
+    target.watching.connect_timeout = 10
+    target.watching.inactivity_timeout = SILENT_SECONDS
+    target.watching.chunk_size = 500
+    target.networking.request_timeout = 30
+    target.networking.connect_timeout = 5
+    target.networking.error_backoffs = Patience()
+    target.queueing.idle_timeout = 1.0
+    target.queueing.exit_timeout = 0.5
     # Where kopf's own end hangs, it kills the process: better a new one than one without watches.
-    chosen.process.ultimate_exiting_timeout = 20
+    target.process.ultimate_exiting_timeout = 20
     for group, _, plural in CHILDREN.values():
         # The only form that kopf matches: 'batch/jobs' is taken without a word and selects nothing.
-        chosen.watching.label_selectors[f"{plural}.{group}" if group else plural] = JOB
-    return chosen
+        target.watching.label_selectors[f"{plural}.{group}" if group else plural] = JOB
+    return target

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Transient
 from finetune_operator.objects.naming import JOB as JOB_LABEL
-from finetune_operator.types import LISTS, Key, Object, Observed
+from finetune_operator.types import LISTS, Key, Object, Snapshot
 
 RESYNC_SECONDS = 300.0
 AGAIN_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(seen: Observed) -> int:
+def fingerprint(snapshot: Snapshot) -> int:
     """Return a number that is the same while a job and what carries its label are the same."""
-    children = (child for field in LISTS.values() for child in getattr(seen, field))
-    return _of_job(seen.job) ^ _of_children(children)
+    children = (child for field in LISTS.values() for child in getattr(snapshot, field))
+    return _of_job(snapshot.job) ^ _of_children(children)
 
 
 def _of_job(job: Object) -> int:

@@ -57,8 +57,8 @@ def namespaces(*wanted: str) -> dict[str, Any]:
     """Return the peer that stands for every pod of some namespaces."""
     if len(set(wanted)) == 1:
         return {"namespaceSelector": {"matchLabels": {NAMESPACE: wanted[0]}}}
-    chosen = {"key": NAMESPACE, "operator": "In", "values": sorted(set(wanted))}
-    return {"namespaceSelector": {"matchExpressions": [chosen]}}
+    target = {"key": NAMESPACE, "operator": "In", "values": sorted(set(wanted))}
+    return {"namespaceSelector": {"matchExpressions": [target]}}
 
 
 def _hub(endpoint: str) -> tuple[str, int]:

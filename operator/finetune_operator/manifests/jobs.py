@@ -17,7 +17,7 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.manifests import pod, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
-from finetune_operator.revisions.target import JOB_FILE, Chosen
+from finetune_operator.revisions.target import JOB_FILE, TargetRevision
 from finetune_operator.types import Object
 
 CONTAINER = "trainer"
@@ -49,7 +49,7 @@ def grace(step_seconds: float | None) -> int:
 
 def render(
     job: Object,
-    chosen: Chosen,
+    target: TargetRevision,
     stage: Stage,
     attempt: int,
     *,
@@ -62,18 +62,18 @@ def render(
     memory: for the container, in place of the spec's; step_seconds: of an earlier attempt at
     training; gpu_seconds_lost: spent on volumes that are gone, of which the trainer cannot know.
     """
-    spec = chosen.resolved.spec
+    spec = target.resolved.spec
     extra = spec.pod_metadata.labels
     labels = naming.labels(
         job,
         component=stage,
         extra=extra,
-        revision=chosen.revision,
-        build=chosen.build if stage == "merge" else None,
+        revision=target.revision,
+        build=target.build if stage == "merge" else None,
         stage=stage,
         attempt=attempt,
     )
-    name = naming.job_name(job["metadata"]["name"], chosen.revision, stage, attempt)
+    name = naming.job_name(job["metadata"]["name"], target.revision, stage, attempt)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -105,7 +105,7 @@ def render(
                     "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
                 },
                 "spec": {
-                    **_pod(job, chosen, stage, memory, gpu_seconds_lost),
+                    **_pod(job, target, stage, memory, gpu_seconds_lost),
                     "terminationGracePeriodSeconds": grace(step_seconds),
                 },
             },
@@ -148,17 +148,17 @@ def _with_memory(wanted: ResourceRequirements, memory: str | None) -> ResourceRe
 
 
 def _pod(
-    job: Object, chosen: Chosen, stage: Stage, memory: str | None, gpu_seconds_lost: int
+    job: Object, target: TargetRevision, stage: Stage, memory: str | None, gpu_seconds_lost: int
 ) -> dict[str, Any]:
     gpu = stage == "train"
     volumes: list[dict[str, Any]] = [
         {
             "name": "work",
             "persistentVolumeClaim": {
-                "claimName": naming.revision_name(job["metadata"]["name"], chosen.revision)
+                "claimName": naming.revision_name(job["metadata"]["name"], target.revision)
             },
         },
-        {"name": "config", "projected": {"sources": _configuration(job, chosen, stage)}},
+        {"name": "config", "projected": {"sources": _configuration(job, target, stage)}},
         {"name": "scratch", "emptyDir": {}},
     ]
     mounts: list[dict[str, Any]] = [
@@ -168,27 +168,27 @@ def _pod(
     ]
     identity = {}
     if stage == "prepare":
-        volumes += sources.volumes(chosen.resolved.spec)
-        mounts += sources.mounts(chosen.resolved.spec)
-        identity = sources.identity(chosen.resolved.spec)
+        volumes += sources.volumes(target.resolved.spec)
+        mounts += sources.mounts(target.resolved.spec)
+        identity = sources.identity(target.resolved.spec)
     return {
-        **pod.spec(chosen.config, chosen.resolved, gpu=gpu),
+        **pod.spec(target.config, target.resolved, gpu=gpu),
         **identity,
         "restartPolicy": "Never",
         "containers": [
             {
                 "name": CONTAINER,
-                "image": chosen.config.images.trainer,
-                "imagePullPolicy": chosen.config.image_pull_policy,
+                "image": target.config.images.trainer,
+                "imagePullPolicy": target.config.image_pull_policy,
                 "args": [
                     stage,
                     *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
-                    *_own_arguments(chosen, stage, gpu_seconds_lost),
+                    *_own_arguments(target, stage, gpu_seconds_lost),
                 ],
-                "env": [*_environment(chosen, stage), POD_UID],
+                "env": [*_environment(target, stage), POD_UID],
                 "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
                 "resources": pod.resources(
-                    _with_memory(getattr(chosen.resolved.spec.resources, stage), memory), gpu=gpu
+                    _with_memory(getattr(target.resolved.spec.resources, stage), memory), gpu=gpu
                 ),
                 "securityContext": pod.container_security(read_only_root=not gpu),
                 "terminationMessagePolicy": "File",
@@ -199,22 +199,22 @@ def _pod(
     }
 
 
-def _configuration(job: Object, chosen: Chosen, stage: Stage) -> list[dict[str, Any]]:
+def _configuration(job: Object, target: TargetRevision, stage: Stage) -> list[dict[str, Any]]:
     """Return the sources of the configuration folder: job.json, and what staging reads beside."""
-    revision = naming.revision_name(job["metadata"]["name"], chosen.revision)
+    revision = naming.revision_name(job["metadata"]["name"], target.revision)
     own = [sources.file(revision, JOB_FILE, JOB_FILE)]
-    return own + sources.files(chosen.resolved.spec) if stage == "prepare" else own
+    return own + sources.files(target.resolved.spec) if stage == "prepare" else own
 
 
-def _own_arguments(chosen: Chosen, stage: Stage, gpu_seconds_lost: int) -> list[str]:
-    spec = chosen.resolved.spec
+def _own_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int) -> list[str]:
+    spec = target.resolved.spec
     if stage == "prepare":
         return estimated(spec)
     if stage == "train" and spec.run_policy.max_gpu_seconds is not None:
         left = max(0, spec.run_policy.max_gpu_seconds - gpu_seconds_lost)
         return ["--max-gpu-seconds", str(left)]
     if stage == "merge":
-        return ["--build", chosen.build, "--dtype", spec.merge.dtype, "--base", spec.merge.base]
+        return ["--build", target.build, "--dtype", spec.merge.dtype, "--base", spec.merge.base]
     return []
 
 
@@ -236,11 +236,11 @@ def estimated(spec: FineTuneJobSpec) -> list[str]:
     return arguments if merges else [*arguments, "--no-merge"]
 
 
-def _environment(chosen: Chosen, stage: Stage) -> list[dict[str, Any]]:
+def _environment(target: TargetRevision, stage: Stage) -> list[dict[str, Any]]:
     values = dict(pod.WRITABLE_CACHES)
     values |= pod.ON_GPU if stage == "train" else pod.NO_GPU
     if stage != "prepare":
         return pod.environment(values | pod.OFFLINE)
-    if chosen.config.hub.endpoint:
-        values["HF_ENDPOINT"] = chosen.config.hub.endpoint
-    return pod.environment(values) + sources.environment(chosen.resolved.spec)
+    if target.config.hub.endpoint:
+        values["HF_ENDPOINT"] = target.config.hub.endpoint
+    return pod.environment(values) + sources.environment(target.resolved.spec)

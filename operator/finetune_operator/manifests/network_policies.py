@@ -15,13 +15,13 @@ from finetune_operator.manifests.jobs import METRICS_PORT
 from finetune_operator.manifests.verifier import PORT as VERIFY_PORT
 from finetune_operator.manifests.vllm import PORT
 from finetune_operator.objects import naming
-from finetune_operator.revisions.target import Chosen
+from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 
-def render(job: Object, chosen: Chosen, config: OperatorConfig) -> list[dict[str, Any]]:
+def render(job: Object, target: TargetRevision, config: OperatorConfig) -> list[dict[str, Any]]:
     """Return the three policies of a job."""
-    spec = chosen.resolved.spec
+    spec = target.resolved.spec
     collectors = sorted({config.operator_namespace, *config.monitoring_namespaces})
     monitoring = [egress.namespaces(*config.monitoring_namespaces)]
     callers = (

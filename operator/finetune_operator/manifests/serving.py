@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_operator.manifests import pod, verifier, vllm
 from finetune_operator.objects import naming
-from finetune_operator.revisions.target import JOB_FILE, Chosen
+from finetune_operator.revisions.target import JOB_FILE, TargetRevision
 from finetune_operator.types import Object
 
 
@@ -25,7 +25,7 @@ def selector_text(job: Object, build: str) -> str:
 
 
 def deployment(
-    job: Object, chosen: Chosen, model: vllm.Model, *, replicas: int, attempt: int
+    job: Object, target: TargetRevision, model: vllm.Model, *, replicas: int, attempt: int
 ) -> dict[str, Any]:
     """Return the Deployment of the chosen build.
 
@@ -35,9 +35,9 @@ def deployment(
     labels = naming.labels(
         job,
         component="serve",
-        extra=chosen.resolved.spec.pod_metadata.labels,
-        revision=chosen.revision,
-        build=chosen.build,
+        extra=target.resolved.spec.pod_metadata.labels,
+        revision=target.revision,
+        build=target.build,
         stage="serve",
         attempt=attempt,
     )
@@ -45,28 +45,28 @@ def deployment(
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": naming.metadata(
-            job, naming.deployment_name(job["metadata"]["name"], chosen.build), labels
+            job, naming.deployment_name(job["metadata"]["name"], target.build), labels
         ),
         "spec": {
             "replicas": replicas,
-            "selector": {"matchLabels": selector(job, chosen.build)},
+            "selector": {"matchLabels": selector(job, target.build)},
             "strategy": {
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
             },
             "progressDeadlineSeconds": vllm.deadline_seconds(model),
-            "template": {"metadata": {"labels": labels}, "spec": _pod(job, chosen, model)},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(job, target, model)},
         },
     }
 
 
-def service(job: Object, chosen: Chosen, build: str) -> dict[str, Any]:
+def service(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
     """Return the Service that users talk to, selecting one build."""
     name = job["metadata"]["name"]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": naming.metadata(job, naming.service_name(name), _labels(job, chosen)),
+        "metadata": naming.metadata(job, naming.service_name(name), _labels(job, target)),
         "spec": {
             "type": "ClusterIP",
             "selector": selector(job, build),
@@ -75,13 +75,13 @@ def service(job: Object, chosen: Chosen, build: str) -> dict[str, Any]:
     }
 
 
-def budget(job: Object, chosen: Chosen, build: str) -> dict[str, Any]:
+def budget(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
     """Return the PodDisruptionBudget of the build that serves: one pod at a time may be evicted."""
     name = job["metadata"]["name"]
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": naming.metadata(job, naming.service_name(name), _labels(job, chosen)),
+        "metadata": naming.metadata(job, naming.service_name(name), _labels(job, target)),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": selector(job, build)},
@@ -91,16 +91,16 @@ def budget(job: Object, chosen: Chosen, build: str) -> dict[str, Any]:
     }
 
 
-def _labels(job: Object, chosen: Chosen) -> dict[str, str]:
-    return naming.labels(job, component="serve", extra=chosen.resolved.spec.pod_metadata.labels)
+def _labels(job: Object, target: TargetRevision) -> dict[str, str]:
+    return naming.labels(job, component="serve", extra=target.resolved.spec.pod_metadata.labels)
 
 
-def _pod(job: Object, chosen: Chosen, model: vllm.Model) -> dict[str, Any]:
-    revision = naming.revision_name(job["metadata"]["name"], chosen.revision)
+def _pod(job: Object, target: TargetRevision, model: vllm.Model) -> dict[str, Any]:
+    revision = naming.revision_name(job["metadata"]["name"], target.revision)
     return {
-        **pod.spec(chosen.config, chosen.resolved, gpu=True, serving=True),
+        **pod.spec(target.config, target.resolved, gpu=True, serving=True),
         "terminationGracePeriodSeconds": vllm.GRACE_SECONDS,
-        "containers": [vllm.container(job, chosen, model), verifier.container(job, chosen)],
+        "containers": [vllm.container(job, target, model), verifier.container(job, target)],
         "volumes": [
             {
                 "name": "work",
@@ -116,7 +116,7 @@ def _pod(job: Object, chosen: Chosen, model: vllm.Model) -> dict[str, Any]:
             {"name": "scratch", "emptyDir": {}},
             {
                 "name": "shm",
-                "emptyDir": {"medium": "Memory", "sizeLimit": chosen.config.serving.shm_size},
+                "emptyDir": {"medium": "Memory", "sizeLimit": target.config.serving.shm_size},
             },
         ],
     }

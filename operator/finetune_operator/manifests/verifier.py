@@ -7,7 +7,7 @@ to nothing of a GPU node: reading and comparing take a fraction of a core for so
 from typing import Any
 
 from finetune_operator.manifests import pod, vllm
-from finetune_operator.revisions.target import JOB_FILE, Chosen
+from finetune_operator.revisions.target import JOB_FILE, TargetRevision
 from finetune_operator.types import Object
 
 CONTAINER = "verify"
@@ -17,9 +17,9 @@ CONFIG = "/etc/finetune"
 RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
 
 
-def container(job: Object, chosen: Chosen) -> dict[str, Any]:
+def container(job: Object, target: TargetRevision) -> dict[str, Any]:
     """Return the container; its volumes are ``work`` and ``config``."""
-    config, serving = chosen.config, chosen.resolved.spec.serving
+    config, serving = target.config, target.resolved.spec.serving
     computed_in = config.serving.dtype or ("auto" if serving.mode == "merged" else serving.dtype)
     return {
         "name": CONTAINER,
@@ -28,7 +28,7 @@ def container(job: Object, chosen: Chosen) -> dict[str, Any]:
         "command": ["python", "-m", "finetune_verify"],
         "args": [
             *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
-            *("--build", chosen.build, "--model", vllm.names(job, chosen)[0]),
+            *("--build", target.build, "--model", vllm.names(job, target)[0]),
             *("--mode", serving.mode, "--dtype", computed_in),
             *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(PORT)),
         ],

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_operator.manifests import pod
-from finetune_operator.revisions.target import Chosen
+from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 CONTAINER = "vllm"
@@ -54,9 +54,9 @@ class Model:
     """Whether the rows were rendered through another chat template than the base's."""
 
 
-def names(job: Object, chosen: Chosen) -> list[str]:
+def names(job: Object, target: TargetRevision) -> list[str]:
     """Return the names that requests call the model, the one that answers carry first."""
-    return chosen.resolved.spec.serving.served_model_names or [job["metadata"]["name"]]
+    return target.resolved.spec.serving.served_model_names or [job["metadata"]["name"]]
 
 
 def startup_seconds(model: Model) -> int:
@@ -71,9 +71,9 @@ def deadline_seconds(model: Model) -> int:
     return startup_seconds(model) + PENDING_SECONDS
 
 
-def container(job: Object, chosen: Chosen, model: Model) -> dict[str, Any]:
+def container(job: Object, target: TargetRevision, model: Model) -> dict[str, Any]:
     """Return the container that answers requests."""
-    config, spec = chosen.config, chosen.resolved.spec
+    config, spec = target.config, target.resolved.spec
     health = {"httpGet": {"path": "/health", "port": "http"}}
     return {
         "name": CONTAINER,
@@ -81,7 +81,7 @@ def container(job: Object, chosen: Chosen, model: Model) -> dict[str, Any]:
         "imagePullPolicy": config.image_pull_policy,
         "command": list(config.serving.command),
         "args": [
-            *_model_arguments(job, chosen, model),
+            *_model_arguments(job, target, model),
             *("--gpu-memory-utilization", str(spec.serving.gpu_memory_utilization)),
             *_context(spec.serving.max_model_len),
             *("--shutdown-timeout", str(DRAIN_SECONDS)),
@@ -115,16 +115,16 @@ def container(job: Object, chosen: Chosen, model: Model) -> dict[str, Any]:
         "resources": pod.resources(spec.resources.serve, gpu=True),
         "securityContext": pod.container_security(read_only_root=False),
         "volumeMounts": [
-            *_weights(chosen),
+            *_weights(target),
             {"name": "scratch", "mountPath": pod.SCRATCH},
             {"name": "shm", "mountPath": "/dev/shm"},
         ],
     }
 
 
-def _model_arguments(job: Object, chosen: Chosen, model: Model) -> list[str]:
-    config, spec = chosen.config, chosen.resolved.spec
-    called = names(job, chosen)
+def _model_arguments(job: Object, target: TargetRevision, model: Model) -> list[str]:
+    config, spec = target.config, target.resolved.spec
+    called = names(job, target)
     if spec.serving.mode == "merged":
         return ["--served-model-name", *called, "--dtype", config.serving.dtype or model.dtype]
     template = ["--chat-template", f"{ADAPTER}/chat_template.jinja"] if model.own_template else []
@@ -146,9 +146,9 @@ def _context(tokens: int | None) -> Sequence[str]:
     return () if tokens is None else ("--max-model-len", str(tokens))
 
 
-def _weights(chosen: Chosen) -> list[dict[str, Any]]:
-    if chosen.resolved.spec.serving.mode == "merged":
-        folders = {MODEL: f"merged-{chosen.build}"}
+def _weights(target: TargetRevision) -> list[dict[str, Any]]:
+    if target.resolved.spec.serving.mode == "merged":
+        folders = {MODEL: f"merged-{target.build}"}
     else:
         folders = {MODEL: "base", ADAPTER: "adapter"}
     return [

@@ -9,13 +9,13 @@ replaced.
 from typing import Any
 
 from finetune_operator.objects import naming
-from finetune_operator.revisions.target import Chosen
+from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 
-def render(job: Object, chosen: Chosen) -> dict[str, Any]:
+def render(job: Object, target: TargetRevision) -> dict[str, Any]:
     """Return the PersistentVolumeClaim of the chosen revision."""
-    storage = chosen.resolved.spec.storage
+    storage = target.resolved.spec.storage
     spec: dict[str, Any] = {
         "accessModes": [storage.access_mode],
         "resources": {"requests": {"storage": storage.size}},
@@ -24,18 +24,18 @@ def render(job: Object, chosen: Chosen) -> dict[str, Any]:
         spec["storageClassName"] = storage.storage_class_name
     metadata = naming.metadata(
         job,
-        naming.revision_name(job["metadata"]["name"], chosen.revision),
+        naming.revision_name(job["metadata"]["name"], target.revision),
         {
             **naming.labels(
                 job,
                 component="volume",
-                extra=chosen.resolved.spec.pod_metadata.labels,
-                revision=chosen.revision,
+                extra=target.resolved.spec.pod_metadata.labels,
+                revision=target.revision,
             ),
             naming.JOB_UID: job["metadata"]["uid"],
         },
     )
-    if outlives(chosen):
+    if outlives(target):
         del metadata["ownerReferences"]
     return {
         "apiVersion": "v1",
@@ -45,6 +45,6 @@ def render(job: Object, chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def outlives(chosen: Chosen) -> bool:
+def outlives(target: TargetRevision) -> bool:
     """Report whether the volume is kept when its job is deleted."""
-    return chosen.resolved.spec.storage.deletion_policy == "Retain"
+    return target.resolved.spec.storage.deletion_policy == "Retain"

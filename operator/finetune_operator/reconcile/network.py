@@ -9,19 +9,19 @@ from finetune_operator.manifests.revision import configmap
 from finetune_operator.objects import naming
 from finetune_operator.reconcile import network
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Action, Apply, Create, Object, Observed
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Action, Apply, Create, Object, Snapshot
 
 
 def ensure(
-    job: Object, chosen: Chosen, config: OperatorConfig, present: Iterable[Object]
+    job: Object, target: TargetRevision, config: OperatorConfig, present: Iterable[Object]
 ) -> list[Action]:
     """Return what makes the policies be there, and say what the spec says now."""
     known = {
         policy["metadata"]["name"]: policy for policy in present if naming.owned_by(job, policy)
     }
     actions: list[Action] = []
-    for wanted in render(job, chosen, config):
+    for wanted in render(job, target, config):
         found = known.get(wanted["metadata"]["name"])
         if found is None:
             actions.append(Create(object=wanted))
@@ -36,21 +36,21 @@ def _filled(spec: Object) -> dict[str, Any]:
 
 
 def _surroundings(
-    seen: Observed, chosen: Chosen, ledger: Ledger, config: OperatorConfig
+    snapshot: Snapshot, target: TargetRevision, ledger: Ledger, config: OperatorConfig
 ) -> list[Action]:
     """Create what every stage needs, once a revision has started: policies and configuration.
 
     They are looked for on every look, and not only when the revision starts: without its
     ConfigMap no later pod could be mounted, and an upgrade would look like an edit.
     """
-    if not ledger.revision(chosen.revision).stages:
+    if not ledger.revision(target.revision).stages:
         return []
-    wanted = network.ensure(seen.job, chosen, config, seen.networkpolicies)
-    frozen = naming.revision_name(seen.job["metadata"]["name"], chosen.revision)
-    if frozen not in _ours(seen, seen.configmaps):
-        wanted.append(Create(object=configmap(seen.job, chosen)))
+    wanted = network.ensure(snapshot.job, target, config, snapshot.networkpolicies)
+    frozen = naming.revision_name(snapshot.job["metadata"]["name"], target.revision)
+    if frozen not in _ours(snapshot, snapshot.configmaps):
+        wanted.append(Create(object=configmap(snapshot.job, target)))
     return wanted
 
 
-def _ours(seen: Observed, children: Iterable[Object]) -> set[str]:
-    return {child["metadata"]["name"] for child in children if naming.owned_by(seen.job, child)}
+def _ours(snapshot: Snapshot, children: Iterable[Object]) -> set[str]:
+    return {child["metadata"]["name"] for child in children if naming.owned_by(snapshot.job, child)}

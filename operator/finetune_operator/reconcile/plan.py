@@ -26,55 +26,55 @@ from finetune_operator.reconcile.stages.pipeline import Stages
 from finetune_operator.reconcile.status import _status, _transitions
 from finetune_operator.revisions import retention
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import choose
-from finetune_operator.types import Observed, Plan
+from finetune_operator.revisions.target import resolve_target
+from finetune_operator.types import Plan, Snapshot
 
 
-def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
+def plan(snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
     """Return what to do about a job.
 
     now: the time of the look, timezone-aware; it dates transitions and measures deadlines.
     """
-    if "deletionTimestamp" in seen.job["metadata"]:
+    if "deletionTimestamp" in snapshot.job["metadata"]:
         # The garbage collector deletes what the job owns; creating anything now would undo that.
-        return Plan(status=seen.job.get("status", {}))
+        return Plan(status=snapshot.job.get("status", {}))
     try:
-        chosen = choose(seen.job, seen.configmaps, config)
+        target = resolve_target(snapshot.job, snapshot.configmaps, config)
     except InvalidSpec as error:
-        return report(seen, reason="InvalidSpec", message=str(error), now=now)
-    ledger = Ledger(seen.job.get("status", {}).get("revisions", ()))
-    ledger.want(chosen.revision)
-    stages = Stages(seen, chosen, ledger, now)
-    there = Served(seen, chosen, ledger)
+        return report(snapshot, reason="InvalidSpec", message=str(error), now=now)
+    ledger = Ledger(snapshot.job.get("status", {}).get("revisions", ()))
+    ledger.want(target.revision)
+    stages = Stages(snapshot, target, ledger, now)
+    there = Served(snapshot, target, ledger)
     rollout, upkeep = Rollout(there, now), Upkeep(there, now)
     position = stages.position() or rollout.position()
     upkeep.tidy(position, rollout.actions)
-    outdated = retention.tidy(seen, chosen, ledger, serves=there.build)
+    outdated = retention.tidy(snapshot, target, ledger, serves=there.build)
     served = upkeep.state()
-    previous = seen.job.get("status", {}).get("conditions", [])
+    previous = snapshot.job.get("status", {}).get("conditions", [])
     current = conditions(
         position,
         previous=previous,
-        generation=seen.job["metadata"]["generation"],
+        generation=snapshot.job["metadata"]["generation"],
         now=now,
-        stages=latest_attempts(ledger, chosen.revision, chosen.build, stages.wanted),
+        stages=latest_attempts(ledger, target.revision, target.build, stages.wanted),
         serving=served,
-        succeeded=_succeeded_before(seen, chosen.revision),
+        succeeded=_succeeded_before(snapshot, target.revision),
     )
     return Plan(
         status=_status(
-            seen,
-            chosen,
+            snapshot,
+            target,
             ledger,
             current,
             served,
-            evaluation_gate.gate(seen.job, chosen, ledger, there.build),
+            evaluation_gate.gate(snapshot.job, target, ledger, there.build),
             [*stages.warnings, *there.warnings],
         ),
         actions=(
             *stages.stopping.actions,
-            *storage.owners(seen.job, chosen, seen.volumes),
-            *_surroundings(seen, chosen, ledger, config),
+            *storage.owners(snapshot.job, target, snapshot.volumes),
+            *_surroundings(snapshot, target, ledger, config),
             *stages.starts,
             *rollout.actions,
             *upkeep.actions,
@@ -85,10 +85,10 @@ def plan(seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
     )
 
 
-def report(seen: Observed, *, reason: str, message: str, now: datetime) -> Plan:
+def report(snapshot: Snapshot, *, reason: str, message: str, now: datetime) -> Plan:
     """Return a plan that says why nothing can be done: the status of before, but Stalled."""
-    status = dict(seen.job.get("status", {}))
-    generation = seen.job["metadata"]["generation"]
+    status = dict(snapshot.job.get("status", {}))
+    generation = snapshot.job["metadata"]["generation"]
     previous = status.get("conditions", [])
     stalled = conditions(
         Position(state="stalled", reason=reason, message=message),
@@ -109,8 +109,8 @@ def report(seen: Observed, *, reason: str, message: str, now: datetime) -> Plan:
     return Plan(status=status, events=_transitions(previous, status["conditions"]))
 
 
-def _succeeded_before(seen: Observed, revision: str) -> bool:
-    status = seen.job.get("status", {})
+def _succeeded_before(snapshot: Snapshot, revision: str) -> bool:
+    status = snapshot.job.get("status", {})
     return status.get("revision") == revision and any(
         (condition["type"], condition["status"]) == ("Succeeded", "True")
         for condition in status.get("conditions", ())

@@ -12,36 +12,36 @@ from finetune_operator.reconcile.serving.evaluation_gate import Gate
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Event, Observed
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Event, Snapshot
 
 MOST_WARNINGS = 32
 """As many as the CRD takes."""
 
 
 def _status(
-    seen: Observed,
-    chosen: Chosen,
+    snapshot: Snapshot,
+    target: TargetRevision,
     ledger: Ledger,
     current: list[dict[str, Any]],
     served: ServingState | None,
     gate: Gate,
     warnings: list[str],
 ) -> dict[str, Any]:
-    before = seen.job.get("status", {})
-    known = before.get("warnings", []) if before.get("revision") == chosen.revision else []
+    before = snapshot.job.get("status", {})
+    known = before.get("warnings", []) if before.get("revision") == target.revision else []
     status: dict[str, Any] = {
-        "observedGeneration": seen.job["metadata"]["generation"],
+        "observedGeneration": snapshot.job["metadata"]["generation"],
         "conditions": current,
-        "revision": chosen.revision,
-        "build": chosen.build,
+        "revision": target.revision,
+        "build": target.build,
         "warnings": list(dict.fromkeys([*known, *warnings]))[:MOST_WARNINGS],
-        "preparation": preparation_status(seen, chosen.revision, ledger),
+        "preparation": preparation_status(snapshot, target.revision, ledger),
         # What it learns goes into the ledger, which is therefore read after it.
-        "training": training_status(seen, chosen.revision, ledger),
+        "training": training_status(snapshot, target.revision, ledger),
         "revisions": ledger.to_status(),
     }
-    trained = ledger.attempt(chosen.revision, "train")
+    trained = ledger.attempt(target.revision, "train")
     if trained is not None and trained.outcome == "Completed":
         status["evaluation"] = gate.to_status().model_dump(
             mode="json", by_alias=True, exclude_none=True
@@ -53,10 +53,10 @@ def _status(
             "replicas": served.replicas,
             "availableReplicas": served.available_replicas,
             "selector": served.selector,
-            "model": vllm.names(seen.job, chosen)[0],
+            "model": vllm.names(snapshot.job, target)[0],
         }
-        status["verification"] = verification_status(seen, served.build)
-        status["endpoint"] = serving.endpoint(seen.job)
+        status["verification"] = verification_status(snapshot, served.build)
+        status["endpoint"] = serving.endpoint(snapshot.job)
     return status
 
 

@@ -11,24 +11,26 @@ from collections.abc import Iterable
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over, pod_has_ended
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Action, Delete, Object, Observed
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Action, Delete, Object, Snapshot
 
 
-def tidy(seen: Observed, chosen: Chosen, ledger: Ledger, *, serves: str | None) -> list[Action]:
+def tidy(
+    snapshot: Snapshot, target: TargetRevision, ledger: Ledger, *, serves: str | None
+) -> list[Action]:
     """Return what takes away the revisions that are not kept, and drop them from the ledger.
 
     serves: the build that the Service selects, or None.
     """
-    held = {chosen.revision}
-    held |= {revision for each in seen.deployments if (revision := _revision(seen, each))}
+    held = {target.revision}
+    held |= {revision for each in snapshot.deployments if (revision := _revision(snapshot, each))}
     if serves is not None and (revision := ledger.revision_of(serves)):
         held.add(revision)
     others = sorted(
         (name for name in ledger.names() if name not in held),
         key=lambda name: ledger.completed(name, "train"),
     )
-    limit = chosen.resolved.spec.revision_history_limit
+    limit = target.resolved.spec.revision_history_limit
     kept = held | set(others[max(0, len(others) - limit) :])
     for name in others:
         if name not in kept:
@@ -38,14 +40,14 @@ def tidy(seen: Observed, chosen: Chosen, ledger: Ledger, *, serves: str | None) 
         return [
             child
             for child in children
-            if (revision := _revision(seen, child)) and revision not in kept
+            if (revision := _revision(snapshot, child)) and revision not in kept
         ]
 
-    jobs = gone(seen.jobs)
-    busy = {naming.label(each, naming.REVISION) for each in (*jobs, *_alive(seen.pods))}
+    jobs = gone(snapshot.jobs)
+    busy = {naming.label(each, naming.REVISION) for each in (*jobs, *_alive(snapshot.pods))}
     rest = [
         each
-        for each in (*gone(seen.volumes), *gone(seen.configmaps))
+        for each in (*gone(snapshot.volumes), *gone(snapshot.configmaps))
         if naming.label(each, naming.REVISION) not in busy
     ]
     return [
@@ -55,8 +57,8 @@ def tidy(seen: Observed, chosen: Chosen, ledger: Ledger, *, serves: str | None) 
     ]
 
 
-def _revision(seen: Observed, child: Object) -> str | None:
-    return naming.label(child, naming.REVISION) if naming.owned_by(seen.job, child) else None
+def _revision(snapshot: Snapshot, child: Object) -> str | None:
+    return naming.label(child, naming.REVISION) if naming.owned_by(snapshot.job, child) else None
 
 
 def _alive(pods: Iterable[Object]) -> list[Object]:

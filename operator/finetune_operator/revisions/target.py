@@ -30,7 +30,7 @@ REACHED_BY: Any = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class TargetRevision:
     """The revision that the spec asks for."""
 
     resolved: Resolved
@@ -48,7 +48,9 @@ class Chosen:
         return self.resolved.build
 
 
-def choose(job: Object, configmaps: Iterable[Object], config: OperatorConfig) -> Chosen:
+def resolve_target(
+    job: Object, configmaps: Iterable[Object], config: OperatorConfig
+) -> TargetRevision:
     """Return the revision that ``job`` asks for, an earlier one where it is still present.
 
     Raises InvalidSpec where the spec cannot be run, and where a newer operator started the present
@@ -72,17 +74,19 @@ def choose(job: Object, configmaps: Iterable[Object], config: OperatorConfig) ->
             # An old administrator's default may clash with the present spec; the new ones decide.
             continue
         if resolved.revision == revision:
-            return Chosen(resolved=resolved, config=settings)
+            return TargetRevision(resolved=resolved, config=settings)
     defaults = effective_defaults(config.defaults)
     resolved = _resolved(spec, json.dumps(defaults, sort_keys=True))
     if resolved.revision in frozen:
-        return Chosen(resolved=resolved, config=_read(frozen[resolved.revision])[0])
-    return Chosen(resolved=resolved, config=config.model_copy(update={"defaults": defaults}))
+        return TargetRevision(resolved=resolved, config=_read(frozen[resolved.revision])[0])
+    return TargetRevision(
+        resolved=resolved, config=config.model_copy(update={"defaults": defaults})
+    )
 
 
 def earlier(
-    job: Object, configmaps: Iterable[Object], chosen: Chosen, revision: str, build: str
-) -> Chosen | None:
+    job: Object, configmaps: Iterable[Object], target: TargetRevision, revision: str, build: str
+) -> TargetRevision | None:
     """Return another present revision of the job, to be served as the present spec has it.
 
     Only what serving needs of it is right: names, configuration, and all that rolls or retries.
@@ -90,8 +94,8 @@ def earlier(
     text = _frozen(job, configmaps).get(revision)
     if text is None:
         return None
-    resolved = replace(chosen.resolved, revision=revision, build=build)
-    return Chosen(resolved=resolved, config=_read(text)[0])
+    resolved = replace(target.resolved, revision=revision, build=build)
+    return TargetRevision(resolved=resolved, config=_read(text)[0])
 
 
 def _frozen(job: Object, configmaps: Iterable[Object]) -> dict[str, str]:

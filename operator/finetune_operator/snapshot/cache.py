@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_operator.objects.naming import left_by_an_earlier_job
-from finetune_operator.types import LISTS, Key, Object, Observed
+from finetune_operator.types import LISTS, Key, Object, Snapshot
 
 FINETUNEJOB = "FineTuneJob"
 EVERYTHING = frozenset({FINETUNEJOB, *LISTS})
@@ -34,20 +34,20 @@ What else a job owns has one fixed name: to create it twice, or to apply an old 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class CachedSnapshot:
     """What a look begins with."""
 
-    seen: Observed
+    snapshot: Snapshot
     children: bytes
     """All of it but the job, as it was kept."""
 
 
 @dataclass(kw_only=True)
-class View:
+class SnapshotUpdate:
     """What a look sees, kept up with what it writes."""
 
-    seen: Observed
-    known: Known | None = None
+    snapshot: Snapshot
+    known: CachedSnapshot | None = None
     outdated: set[str] = field(default_factory=set)
     """Kinds of which more has changed than the answers tell."""
 
@@ -56,14 +56,16 @@ class View:
         if answer is None:
             self.outdated.add(kind)
         elif kind == FINETUNEJOB:
-            self.seen = dataclasses.replace(self.seen, job=answer)
+            self.snapshot = dataclasses.replace(self.snapshot, job=answer)
         else:
             uid = answer["metadata"]["uid"]
             others = (
-                each for each in getattr(self.seen, LISTS[kind]) if each["metadata"]["uid"] != uid
+                each
+                for each in getattr(self.snapshot, LISTS[kind])
+                if each["metadata"]["uid"] != uid
             )
             changes: dict[str, Any] = {LISTS[kind]: (*others, answer)}
-            self.seen = dataclasses.replace(self.seen, **changes)
+            self.snapshot = dataclasses.replace(self.snapshot, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ class _Kept:
     due: float
 
 
-class Views:
+class SnapshotCache:
     """The views of all jobs that are looked at again by themselves."""
 
     def __init__(self) -> None:
@@ -100,7 +102,7 @@ class Views:
         kept = self._kept.get(key)
         return 0.0 if kept is None or self._outdated(key, kept) else max(0.0, kept.due - now)
 
-    def begin(self, key: Key) -> tuple[Known | None, Set[str]]:
+    def begin(self, key: Key) -> tuple[CachedSnapshot | None, Set[str]]:
         """Begin a look: return what is known, and the kinds that have to be read.
 
         It is known no longer, then, until ``keep``.
@@ -112,25 +114,25 @@ class Views:
             return None, outdated
         children = _unpacked(kept.children).items()
         lists: dict[str, Any] = {name: tuple(found) for name, found in children}
-        seen = Observed(job=_unpacked(kept.job), **lists)
-        return Known(seen=seen, children=kept.children), outdated
+        snapshot = Snapshot(job=_unpacked(kept.job), **lists)
+        return CachedSnapshot(snapshot=snapshot, children=kept.children), outdated
 
-    def keep(self, key: Key, view: View, *, due: float) -> None:
+    def keep(self, key: Key, view: SnapshotUpdate, *, due: float) -> None:
         """End a look that went well. due: when the next one is to follow, whatever happens.
 
         Nothing is kept if the job was forgotten meanwhile: that was to say that it be read anew.
         """
         if key not in self._told:
             return
-        watched = (getattr(view.seen, LISTS[kind]) for kind in DECISIVE & LISTS.keys())
+        watched = (getattr(view.snapshot, LISTS[kind]) for kind in DECISIVE & LISTS.keys())
         # No event tells when the last of these has gone.
         unwatched = {
             kind
             for kind in LISTS.keys() - DECISIVE
-            if any(_goes(view.seen.job, each) for each in getattr(view.seen, LISTS[kind]))
+            if any(_goes(view.snapshot.job, each) for each in getattr(view.snapshot, LISTS[kind]))
         }
         self._kept[key] = _Kept(
-            job=_packed(_without_managers(view.seen.job)),
+            job=_packed(_without_managers(view.snapshot.job)),
             children=_children(view),
             versions=frozenset(version_of(each) for children in watched for each in children),
             outdated=frozenset(view.outdated | unwatched),
@@ -161,10 +163,10 @@ def _goes(job: Object, child: Object) -> bool:
     return "deletionTimestamp" in child["metadata"] or left_by_an_earlier_job(job, child)
 
 
-def _children(view: View) -> bytes:
+def _children(view: SnapshotUpdate) -> bytes:
     known = view.known
-    lists = {name: getattr(view.seen, name) for name in LISTS.values()}
-    if known is not None and all(getattr(known.seen, name) is lists[name] for name in lists):
+    lists = {name: getattr(view.snapshot, name) for name in LISTS.values()}
+    if known is not None and all(getattr(known.snapshot, name) is lists[name] for name in lists):
         return known.children
     return _packed({name: [*map(_without_managers, lists[name])] for name in lists})
 

@@ -17,7 +17,7 @@ from finetune_operator.objects.jobs import is_over, pod_has_ended, pods_of
 from finetune_operator.snapshot import trainer_metrics, verifier_metrics
 from finetune_operator.snapshot.cache import EVERYTHING, FINETUNEJOB
 from finetune_operator.snapshot.scraper import Scrape
-from finetune_operator.types import LISTS, Object, Observed, Progress, Verification
+from finetune_operator.types import LISTS, Object, Progress, Snapshot, Verification
 
 MOST_EVENTS = 100
 MOST_QUESTIONS = 6
@@ -30,37 +30,37 @@ async def observe(
     name: str,
     scrape: Scrape,
     *,
-    before: Observed | None = None,
+    before: Snapshot | None = None,
     kinds: Set[str] = EVERYTHING,
-) -> Observed | None:
+) -> Snapshot | None:
     """Return what there is of a job now, None where there is no such job. Raises OperatorError.
 
     before: what is known. kinds: what is read nevertheless; without ``before`` that is everything.
     """
-    seen = await _read(kube, namespace, name, before, kinds)
-    if seen is None:
+    snapshot = await _read(kube, namespace, name, before, kinds)
+    if snapshot is None:
         return None
     events, measured, verified = await asyncio.gather(
-        _events(kube, namespace, seen),
-        _progress(seen.pods, scrape),
-        _verification(seen.job, seen.pods, scrape),
+        _events(kube, namespace, snapshot),
+        _progress(snapshot.pods, scrape),
+        _verification(snapshot.job, snapshot.pods, scrape),
     )
-    return dataclasses.replace(seen, events=events, progress=measured, verification=verified)
+    return dataclasses.replace(snapshot, events=events, progress=measured, verification=verified)
 
 
 async def reread(
-    kube: Kube, namespace: str, name: str, seen: Observed, kinds: Set[str]
-) -> Observed | None:
+    kube: Kube, namespace: str, name: str, snapshot: Snapshot, kinds: Set[str]
+) -> Snapshot | None:
     """Return what was seen with ``kinds`` read anew; no pod is asked a second time."""
-    found = await _read(kube, namespace, name, seen, kinds)
+    found = await _read(kube, namespace, name, snapshot, kinds)
     if found is None:
         return None
     return dataclasses.replace(found, events=await _events(kube, namespace, found))
 
 
 async def _read(
-    kube: Kube, namespace: str, name: str, before: Observed | None, kinds: Set[str]
-) -> Observed | None:
+    kube: Kube, namespace: str, name: str, before: Snapshot | None, kinds: Set[str]
+) -> Snapshot | None:
     selector = f"{naming.JOB}={name}"
     if before is None:
         kinds = EVERYTHING
@@ -85,7 +85,7 @@ async def _read(
     reads = [jobs_then_pods(), *map(list_, others)]
     await asyncio.gather(*reads, *([get()] if FINETUNEJOB in kinds else []))
     if before is None:
-        return None if changes["job"] is None else Observed(**changes)
+        return None if changes["job"] is None else Snapshot(**changes)
     job = changes.get("job", before.job)
     if job is None:
         return None
@@ -122,23 +122,23 @@ def talkative(pods: Iterable[Object]) -> Object | None:
     return None
 
 
-def silent(seen: Observed) -> bool:
+def silent(snapshot: Snapshot) -> bool:
     """Tell whether a look without reads may have missed an end.
 
     A pod that should run did not answer; or one has ended whose Job is not known to have.
     """
-    if seen.progress is None and talkative(seen.pods) is not None:
+    if snapshot.progress is None and talkative(snapshot.pods) is not None:
         return True
     return any(
         pod_has_ended(pod)
-        for job in seen.jobs
+        for job in snapshot.jobs
         if not is_over(job)
-        for pod in pods_of(job, seen.pods)[-1:]
+        for pod in pods_of(job, snapshot.pods)[-1:]
     )
 
 
-async def _events(kube: Kube, namespace: str, seen: Observed) -> tuple[Object, ...]:
-    about = doubtful(volumes=seen.volumes, jobs=seen.jobs, pods=seen.pods)
+async def _events(kube: Kube, namespace: str, snapshot: Snapshot) -> tuple[Object, ...]:
+    about = doubtful(volumes=snapshot.volumes, jobs=snapshot.jobs, pods=snapshot.pods)
     lists = await asyncio.gather(
         *(
             kube.list(CORE_EVENT, namespace, fields=_question(each), limit=MOST_EVENTS)

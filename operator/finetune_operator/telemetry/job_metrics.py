@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from finetune_operator.objects import naming
 from finetune_operator.telemetry.metrics import REGISTRY
-from finetune_operator.types import Object, Observed, Plan
+from finetune_operator.types import Object, Plan, Snapshot
 
 _STAGE_SECONDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400, 259200)
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
@@ -127,14 +127,14 @@ def ready_reason(status: Object) -> str:
     return "Unknown"
 
 
-def wrote(seen: Observed, plan: Plan, fleet: Fleet = FLEET) -> None:
+def wrote(snapshot: Snapshot, plan: Plan, fleet: Fleet = FLEET) -> None:
     """Count what a written status says for the first time: attempts that ended, GPU-seconds."""
-    old, new = seen.job.get("status") or {}, plan.status
+    old, new = snapshot.job.get("status") or {}, plan.status
     before = _gpu_seconds(old)
     if spent := sum(
         max(seconds - before.get(revision, 0), 0) for revision, seconds in _gpu_seconds(new).items()
     ):
-        fleet.trained(str(seen.job["metadata"]["namespace"]), spent)
+        fleet.trained(str(snapshot.job["metadata"]["namespace"]), spent)
     known = _endings(old)
     for attempt, (outcome, reason) in _endings(new).items():
         if attempt in known:
@@ -142,7 +142,7 @@ def wrote(seen: Observed, plan: Plan, fleet: Fleet = FLEET) -> None:
         revision, stage, number, _ = attempt
         STAGE_OUTCOMES.labels(stage, outcome, reason).inc()
         if outcome == "Completed":
-            for seconds in _durations(seen.jobs, (revision, stage, str(number))):
+            for seconds in _durations(snapshot.jobs, (revision, stage, str(number))):
                 STAGE_SECONDS.labels(stage).observe(seconds)
 
 

@@ -11,8 +11,8 @@ from finetune_operator.objects import deployments, naming
 from finetune_operator.reconcile import diagnosis
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, ServingState, blocked
 from finetune_operator.reconcile.serving import gpu_handover, readiness
-from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Object, Observed
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object, Snapshot
 
 REFUSED = "RolloutFailed"
 SCALED_TO_ZERO = "ScaledToZero"
@@ -71,8 +71,8 @@ def refused(attempt: Attempt, build: str, served: str | None) -> Position:
 
 
 def starting(
-    seen: Observed,
-    chosen: Chosen,
+    snapshot: Snapshot,
+    target: TargetRevision,
     deployment: Object | None,
     *,
     restarting: bool,
@@ -82,16 +82,16 @@ def starting(
 
     deployment: the build's own; restarting: whether it has answered before, at the endpoint.
     """
-    pods = readiness.pods_of(seen.pods, chosen.build)
+    pods = readiness.pods_of(snapshot.pods, target.build)
     no_pod = (
         deployments.replica_failure(deployment) if deployment is not None and not pods else None
     )
     if restarting and deployment is not None:
         seconds = int(deployment["spec"]["progressDeadlineSeconds"])
-        if readiness.down_seconds(seen.job, deployment, pods, now) > seconds:
-            see = f"see kubectl describe pod -l {naming.BUILD}={chosen.build}"
+        if readiness.down_seconds(snapshot.job, deployment, pods, now) > seconds:
+            see = f"see kubectl describe pod -l {naming.BUILD}={target.build}"
             if not pods:
-                see = f"it has no pod: see kubectl describe rs -l {naming.BUILD}={chosen.build}"
+                see = f"it has no pod: see kubectl describe rs -l {naming.BUILD}={target.build}"
             if no_pod is not None:
                 see = diagnosis.refused(str(no_pod["message"])).message
             return Position(
@@ -100,7 +100,7 @@ def starting(
                 message=f"the endpoint has been down for more than {seconds} s: {see}",
                 requeue_after=POLL_SECONDS,
             )
-    deadline = chosen.resolved.spec.run_policy.pending_deadline_seconds
+    deadline = target.resolved.spec.run_policy.pending_deadline_seconds
     if no_pod is not None:
         since = datetime.fromisoformat(str(no_pod["lastTransitionTime"]))
         return blocked(
@@ -110,7 +110,7 @@ def starting(
         )
     for pod in pods:
         if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
-            blocker := diagnosis.of_pod(pod, seen.events)
+            blocker := diagnosis.of_pod(pod, snapshot.events)
         ):
             since = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
             return blocked(

@@ -17,15 +17,15 @@ from finetune_operator.objects.jobs import is_over, pods_of
 from finetune_operator.reconcile.conditions import Position, latest_attempts, wanted_stages
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Object, Observed
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object, Snapshot
 
 REASON = "GPUGivenUp"
 
 
 def due(
-    seen: Observed,
-    chosen: Chosen,
+    snapshot: Snapshot,
+    target: TargetRevision,
     ledger: Ledger,
     *,
     position: Position,
@@ -36,26 +36,30 @@ def due(
     if position.state != "active":
         return False
     gave = old["spec"].get("replicas") == 0
-    freely = chosen.resolved.spec.serving.rollout == "FreeGPU"
-    match _under_way(chosen, ledger):
+    freely = target.resolved.spec.serving.rollout == "FreeGPU"
+    match _under_way(target, ledger):
         case "prepare":
             return False
         case "train":
-            return freely and _training_may_run(seen, chosen) and (gave or _starved(seen, chosen))
+            return (
+                freely
+                and _training_may_run(snapshot, target)
+                and (gave or _starved(snapshot, target))
+            )
         case "merge":
             return freely and gave
-    patience = 0 if freely else chosen.resolved.spec.run_policy.pending_deadline_seconds
+    patience = 0 if freely else target.resolved.spec.run_policy.pending_deadline_seconds
     return gave or any(
         (since := readiness.gpu_wanted_since(pod)) is not None
         and (now - since).total_seconds() >= patience
-        for pod in readiness.pods_of(seen.pods, chosen.build)
+        for pod in readiness.pods_of(snapshot.pods, target.build)
     )
 
 
-def _under_way(chosen: Chosen, ledger: Ledger) -> str:
+def _under_way(target: TargetRevision, ledger: Ledger) -> str:
     """Return the first stage that has not completed, ``serve`` where all have."""
     attempts = latest_attempts(
-        ledger, chosen.revision, chosen.build, wanted_stages(chosen.resolved.spec)
+        ledger, target.revision, target.build, wanted_stages(target.resolved.spec)
     )
     unfinished = (
         stage
@@ -65,26 +69,26 @@ def _under_way(chosen: Chosen, ledger: Ledger) -> str:
     return next(unfinished, "serve")
 
 
-def _train_jobs(seen: Observed, chosen: Chosen) -> list[Object]:
+def _train_jobs(snapshot: Snapshot, target: TargetRevision) -> list[Object]:
     return [
         job
-        for job in seen.jobs
-        if naming.owned_by(seen.job, job)
+        for job in snapshot.jobs
+        if naming.owned_by(snapshot.job, job)
         and naming.label(job, naming.STAGE) == "train"
-        and naming.label(job, naming.REVISION) == chosen.revision
+        and naming.label(job, naming.REVISION) == target.revision
         and not is_over(job)
         and "deletionTimestamp" not in job["metadata"]
     ]
 
 
-def _training_may_run(seen: Observed, chosen: Chosen) -> bool:
+def _training_may_run(snapshot: Snapshot, target: TargetRevision) -> bool:
     """Tell whether no train Job is held back; Kueue preempts by suspending it."""
-    return not any(job["spec"].get("suspend") for job in _train_jobs(seen, chosen))
+    return not any(job["spec"].get("suspend") for job in _train_jobs(snapshot, target))
 
 
-def _starved(seen: Observed, chosen: Chosen) -> bool:
+def _starved(snapshot: Snapshot, target: TargetRevision) -> bool:
     return any(
         readiness.gpu_wanted_since(pod) is not None
-        for job in _train_jobs(seen, chosen)
-        for pod in pods_of(job, seen.pods)
+        for job in _train_jobs(snapshot, target)
+        for pod in pods_of(job, snapshot.pods)
     )

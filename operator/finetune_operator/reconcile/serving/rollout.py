@@ -24,7 +24,7 @@ class Rollout:
 
     def __init__(self, there: Served, now: datetime) -> None:
         self.there, self.now = there, now
-        self.seen, self.chosen, self.ledger = there.seen, there.chosen, there.ledger
+        self.snapshot, self.target, self.ledger = there.snapshot, there.target, there.ledger
         self.job, self.spec = there.job, there.spec
         self.actions: list[Action] = []
 
@@ -32,7 +32,7 @@ class Rollout:
         """Return where a job stands whose model is made, and plan what is left to do."""
         if not self.spec.serving.enabled:
             return Position(state="done", reason="Completed", message="the model is ready")
-        there, build = self.there, self.chosen.build
+        there, build = self.there, self.target.build
         deployment = there.deployments.get(build)
         if withheld := self._withheld(deployment):
             if deployment is not None and "deletionTimestamp" not in deployment["metadata"]:
@@ -66,15 +66,15 @@ class Rollout:
                 requeue_after=POLL_SECONDS,
             )
         return endpoint.starting(
-            self.seen,
-            self.chosen,
+            self.snapshot,
+            self.target,
             deployment,
             restarting=there.build == build and not ready and attempt.outcome == "Completed",
             now=self.now,
         )
 
     def _apply(self, *, replicas: int, attempt: int) -> None:
-        build = self.chosen.build
+        build = self.target.build
         self.actions.append(self.there.deployment(build, replicas=replicas, attempt=attempt))
 
     def _withheld(self, deployment: Object | None) -> Position | None:
@@ -83,14 +83,14 @@ class Rollout:
         What serves goes on serving, even where its Deployment has to be made again. The first build
         is selected before it was ever ready: until then a pause stops it, as it does any stage.
         """
-        if self.there.build == self.chosen.build:
+        if self.there.build == self.target.build:
             loading = self._attempt().outcome == "Starting" and not deployments.answering(
                 deployment
             )
             return suspended() if self.spec.suspend and loading and self.there.replicas() else None
         if self.spec.suspend:
             return suspended()
-        gate = evaluation_gate.gate(self.job, self.chosen, self.ledger, self.there.build)
+        gate = evaluation_gate.gate(self.job, self.target, self.ledger, self.there.build)
         if gate.outcome == "Failed" and self.spec.evaluation.on_regression == "Stall":
             return Position(state="stalled", reason=evaluation_gate.REASON, message=gate.message)
         return None
@@ -100,8 +100,8 @@ class Rollout:
 
         A build that has been in service before and was taken down since has to show itself again.
         """
-        key, build = self.chosen.resolved.serve_key, self.chosen.build
-        known = self.ledger.attempt(self.chosen.revision, "serve", build)
+        key, build = self.target.resolved.serve_key, self.target.build
+        known = self.ledger.attempt(self.target.revision, "serve", build)
         if known is not None:
             stays = build == self.there.build or build in self.there.deployments
             if stays if known.outcome == "Completed" else known.retry_key == key:
@@ -113,15 +113,15 @@ class Rollout:
             attempt=number,
             outcome="Starting",
             retry_key=key,
-            base=evaluation_gate.base_of(self.chosen),
+            base=evaluation_gate.base_of(self.target),
         )
 
     def _judged(self, deployment: Object | None) -> Attempt:
         """Return the attempt at serving the chosen build, with what its pods say of it."""
-        build = self.chosen.build
+        build = self.target.build
         selectable = self.there.build == build or self._may_select(deployment)
         attempt = self.there.judged(self._attempt(), build, selectable=selectable, now=self.now)
-        self.ledger.record(self.chosen.revision, attempt)
+        self.ledger.record(self.target.revision, attempt)
         return attempt
 
     def _may_select(self, deployment: Object | None) -> bool:
@@ -130,9 +130,9 @@ class Rollout:
         It moves when every replica that can have a GPU is ready: fewer would take the requests of
         all that the other build has.
         """
-        if self.there.service is None and self.there.build in (None, self.chosen.build):
+        if self.there.service is None and self.there.build in (None, self.target.build):
             return True
         ready = deployments.answering(deployment)
-        pods = readiness.pods_of(self.seen.pods, self.chosen.build)
+        pods = readiness.pods_of(self.snapshot.pods, self.target.build)
         waiting = sum(readiness.gpu_wanted_since(pod) is not None for pod in pods)
         return ready > 0 and self.there.replicas() <= ready + waiting

@@ -35,7 +35,7 @@ class Upkeep:
         there = self.there
         gone: list[Object] = []
         if self.enabled:
-            kept = (there.build, there.chosen.build)
+            kept = (there.build, there.target.build)
             gone += [each for build, each in there.deployments.items() if build not in kept]
             applied = any(action.object["kind"] == "Service" for action in planned)
             if there.build is not None and not applied and there.misdirected(there.build):
@@ -44,7 +44,7 @@ class Upkeep:
         else:
             gone += [*there.deployments.values(), *([there.service] if there.service else ())]
         if self.enabled and there.build is not None and there.spec.serving.replicas > 1:
-            budget = serving.budget(there.job, there.chosen, there.build)
+            budget = serving.budget(there.job, there.target, there.build)
             self.actions.append(Apply(object=budget))
         elif there.budget is not None:
             gone.append(there.budget)
@@ -75,7 +75,7 @@ class Upkeep:
     def _keep_old(self, position: Position) -> None:
         """Give a build that serves beside the chosen one the replicas that it is to have."""
         there = self.there
-        if there.build is None or there.build == there.chosen.build:
+        if there.build is None or there.build == there.target.build:
             return
         old, stopped = there.deployments.get(there.build), self._stopped(there.build)
         if old is None and not stopped:
@@ -84,7 +84,7 @@ class Upkeep:
             return
         wanted = 0 if stopped else there.replicas(there.build)
         self.gives_way = wanted > 0 and gpu_handover.due(
-            there.seen, there.chosen, there.ledger, position=position, old=old, now=self.now
+            there.snapshot, there.target, there.ledger, position=position, old=old, now=self.now
         )
         wanted = 0 if self.gives_way else wanted
         if old["spec"].get("replicas") != wanted:
@@ -110,7 +110,7 @@ class Upkeep:
         revision = there.ledger.revision_of(build)
         if revision is None:
             return
-        old = earlier(there.job, there.seen.configmaps, there.chosen, revision, build)
+        old = earlier(there.job, there.snapshot.configmaps, there.target, revision, build)
         served = there.ledger.attempt(revision, "serve", build)
         if old is not None:
             replicas = min(1, there.spec.serving.replicas)

@@ -7,8 +7,8 @@ from finetune_operator.manifests import serving, vllm
 from finetune_operator.objects import deployments, naming
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Apply, Object, Observed
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Apply, Object, Snapshot
 
 
 class Served:
@@ -18,33 +18,33 @@ class Served:
     None where nothing has been served yet. ``warnings`` are filled by ``replicas``.
     """
 
-    def __init__(self, seen: Observed, chosen: Chosen, ledger: Ledger) -> None:
-        self.seen, self.chosen, self.ledger = seen, chosen, ledger
-        self.job, self.spec = seen.job, chosen.resolved.spec
+    def __init__(self, snapshot: Snapshot, target: TargetRevision, ledger: Ledger) -> None:
+        self.snapshot, self.target, self.ledger = snapshot, target, ledger
+        self.job, self.spec = snapshot.job, target.resolved.spec
         self.warnings: list[str] = []
         self.deployments = {
             build: deployment
-            for deployment in seen.deployments
-            if naming.owned_by(seen.job, deployment)
+            for deployment in snapshot.deployments
+            if naming.owned_by(snapshot.job, deployment)
             and (build := naming.label(deployment, naming.BUILD))
         }
-        name = naming.service_name(seen.job["metadata"]["name"])
-        self.service = self._own(seen.services, name)
-        self.budget = self._own(seen.budgets, name)
+        name = naming.service_name(snapshot.job["metadata"]["name"])
+        self.service = self._own(snapshot.services, name)
+        self.budget = self._own(snapshot.budgets, name)
         self.build = self._selected()
 
     def selection(self, build: str) -> Apply:
         """Return what lets the Service select a build."""
-        return Apply(object=serving.service(self.job, self.chosen, build))
+        return Apply(object=serving.service(self.job, self.target, build))
 
     def deployment(
-        self, build: str, *, replicas: int, attempt: int, of: Chosen | None = None
+        self, build: str, *, replicas: int, attempt: int, of: TargetRevision | None = None
     ) -> Apply:
         """Return what makes a build's Deployment. of: its revision, the chosen one by default."""
-        chosen = of or self.chosen
-        model = self._model(chosen.revision, build)
+        target = of or self.target
+        model = self._model(target.revision, build)
         return Apply(
-            object=serving.deployment(self.job, chosen, model, replicas=replicas, attempt=attempt)
+            object=serving.deployment(self.job, target, model, replicas=replicas, attempt=attempt)
         )
 
     def attempt(self, build: str) -> Attempt | None:
@@ -71,7 +71,7 @@ class Served:
             return attempt
         if deployments.answering(deployment) and selectable:
             return attempt.model_copy(update={"outcome": "Completed"})
-        pods = readiness.pods_of(self.seen.pods, build, attempt.attempt)
+        pods = readiness.pods_of(self.snapshot.pods, build, attempt.attempt)
         if found := readiness.failure(deployment, pods, now):
             end = {"outcome": "Failed", "reason": found.reason, "message": found.message}
             return attempt.model_copy(update=end)
@@ -88,11 +88,11 @@ class Served:
         build: the chosen one by default.
         """
         wanted = self.spec.serving.replicas
-        revision: str | None = self.chosen.revision
+        revision: str | None = self.target.revision
         if build is not None:
             revision = naming.label(self.deployments[build], naming.REVISION)
         claim = naming.revision_name(self.job["metadata"]["name"], str(revision))
-        volume = self._own(self.seen.volumes, claim)
+        volume = self._own(self.snapshot.volumes, claim)
         if wanted > 1 and volume and "ReadWriteMany" not in volume["spec"]["accessModes"]:
             self.warnings.append(
                 f"volume {claim} was made for one node (ReadWriteOnce): one replica serves from "

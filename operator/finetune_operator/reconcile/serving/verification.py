@@ -3,14 +3,14 @@
 from typing import Any
 
 from finetune_api.v1alpha1.status import VerificationStatus
-from finetune_operator.types import Observed
+from finetune_operator.types import Snapshot
 
 
-def verification_status(seen: Observed, build: str | None) -> dict[str, Any]:
+def verification_status(snapshot: Snapshot, build: str | None) -> dict[str, Any]:
     """Return what is known of ``build``, which serves; what was known before stays."""
-    found = seen.verification
+    found = snapshot.verification
     if found is None or found.build != build:
-        before: dict[str, Any] = dict(seen.job.get("status", {}).get("verification", {}))
+        before: dict[str, Any] = dict(snapshot.job.get("status", {}).get("verification", {}))
         return before if before.get("build") == build else {}
     return VerificationStatus(
         pod=found.pod,

@@ -7,24 +7,28 @@ from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.stages import outcome, restarts
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Create, Observed
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Create, Snapshot
 
 
 def following(
-    seen: Observed, chosen: Chosen, ledger: Ledger, stage: Stage, previous: Attempt | None
+    snapshot: Snapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    stage: Stage,
+    previous: Attempt | None,
 ) -> Attempt:
     """Return the attempt that comes after ``previous``, the latest at the stage."""
-    key = retry_key(chosen, stage)
+    key = retry_key(target, stage)
     memory = None
     if previous is not None and previous.retry_key == key:
         memory = previous.memory
         if (previous.outcome, previous.reason) == ("Stopped", outcome.OUT_OF_MEMORY):
-            memory = jobs.more_memory(chosen.resolved.spec.resources.merge)
+            memory = jobs.more_memory(target.resolved.spec.resources.merge)
     return Attempt(
         stage=stage,
-        build=chosen.build if stage == "merge" else None,
-        attempt=_number(seen, chosen, ledger, stage, previous),
+        build=target.build if stage == "merge" else None,
+        attempt=_number(snapshot, target, ledger, stage, previous),
         outcome="Starting",
         # That of what it is started with: an edit of that while it runs gives it another attempt
         # when it fails.
@@ -34,38 +38,42 @@ def following(
     )
 
 
-def retry_key(chosen: Chosen, stage: Stage) -> str:
+def retry_key(target: TargetRevision, stage: Stage) -> str:
     """Return the key of what a failed stage is tried again for when it changes.
 
     Preparing is held against how the model will be served as well; a job that was refused for that
     must not need another field's edit to go on.
     """
-    key = chosen.resolved.retry_key
-    return digest([key, jobs.estimated(chosen.resolved.spec)]) if stage == "prepare" else key
+    key = target.resolved.retry_key
+    return digest([key, jobs.estimated(target.resolved.spec)]) if stage == "prepare" else key
 
 
 def creation(
-    seen: Observed, chosen: Chosen, ledger: Ledger, stage: Stage, attempt: Attempt
+    snapshot: Snapshot, target: TargetRevision, ledger: Ledger, stage: Stage, attempt: Attempt
 ) -> Create:
     """Return the creation of an attempt's Job."""
-    status = seen.job.get("status", {})
+    status = snapshot.job.get("status", {})
     measured = None
-    if stage == "train" and status.get("revision") == chosen.revision:
+    if stage == "train" and status.get("revision") == target.revision:
         measured = status.get("training", {}).get("stepSeconds")
     body = jobs.render(
-        seen.job,
-        chosen,
+        snapshot.job,
+        target,
         stage,
         attempt.attempt,
         memory=attempt.memory,
         step_seconds=None if measured is None else float(measured),
-        gpu_seconds_lost=ledger.revision(chosen.revision).gpu_seconds_lost or 0,
+        gpu_seconds_lost=ledger.revision(target.revision).gpu_seconds_lost or 0,
     )
     return Create(object=body)
 
 
 def _number(
-    seen: Observed, chosen: Chosen, ledger: Ledger, stage: Stage, previous: Attempt | None
+    snapshot: Snapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    stage: Stage,
+    previous: Attempt | None,
 ) -> int:
     """Return the number of the next attempt.
 
@@ -75,14 +83,14 @@ def _number(
         return previous.attempt
     present = [
         int(naming.label(job, naming.ATTEMPT) or 0)
-        for job in seen.jobs
-        if naming.owned_by(seen.job, job)
-        and naming.label(job, naming.REVISION) == chosen.revision
+        for job in snapshot.jobs
+        if naming.owned_by(snapshot.job, job)
+        and naming.label(job, naming.REVISION) == target.revision
         and naming.label(job, naming.STAGE) == stage
     ]
     known = [
         attempt.attempt
-        for attempt in ledger.revision(chosen.revision).stages
+        for attempt in ledger.revision(target.revision).stages
         if attempt.stage == stage
     ]
     return max([*present, *known], default=0) + 1

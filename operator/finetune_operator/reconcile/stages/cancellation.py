@@ -8,7 +8,7 @@ from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import Chosen
+from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Action, Delete, Object
 
 UNDER_WAY = ("Starting", "Running")
@@ -21,9 +21,13 @@ class Stopping:
     """
 
     def __init__(
-        self, jobs: Collection[Object], chosen: Chosen, wanted: Collection[Stage], ledger: Ledger
+        self,
+        jobs: Collection[Object],
+        target: TargetRevision,
+        wanted: Collection[Stage],
+        ledger: Ledger,
     ) -> None:
-        self.jobs, self.chosen, self.wanted, self.ledger = jobs, chosen, wanted, ledger
+        self.jobs, self.target, self.wanted, self.ledger = jobs, target, wanted, ledger
         self.actions: list[Action] = []
 
     def abandon_others(self) -> None:
@@ -37,8 +41,8 @@ class Stopping:
             if revision is None or is_over(job):
                 continue
             wanted = (
-                revision == self.chosen.revision
-                and build in (None, self.chosen.build)
+                revision == self.target.revision
+                and build in (None, self.target.build)
                 and naming.label(job, naming.STAGE) in self.wanted
             )
             attempt = self._attempt_of(job, revision, build)

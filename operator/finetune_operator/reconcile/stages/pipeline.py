@@ -26,8 +26,8 @@ from finetune_operator.reconcile.stages import attempts, outcome, restarts
 from finetune_operator.reconcile.stages.cancellation import UNDER_WAY, Stopping
 from finetune_operator.reconcile.stages.preconditions import in_the_way, want_their_volume
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import Chosen
-from finetune_operator.types import Action, Delete, Event, Object, Observed
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Action, Delete, Event, Object, Snapshot
 
 IN_PROGRESS = {"prepare": "Preparing", "train": "Training", "merge": "Merging"}
 DOING: dict[str, str] = {
@@ -46,16 +46,18 @@ class Stages:
     and writes into the ledger what it finds; what it ends is in ``stopping``.
     """
 
-    def __init__(self, seen: Observed, chosen: Chosen, ledger: Ledger, now: datetime) -> None:
-        self.seen, self.chosen, self.ledger, self.now = seen, chosen, ledger, now
-        self.job = seen.job
-        self.spec = chosen.resolved.spec
+    def __init__(
+        self, snapshot: Snapshot, target: TargetRevision, ledger: Ledger, now: datetime
+    ) -> None:
+        self.snapshot, self.target, self.ledger, self.now = snapshot, target, ledger, now
+        self.job = snapshot.job
+        self.spec = target.resolved.spec
         self.wanted = wanted_stages(self.spec)
         self.jobs = {
-            job["metadata"]["name"]: job for job in seen.jobs if naming.owned_by(self.job, job)
+            job["metadata"]["name"]: job for job in snapshot.jobs if naming.owned_by(self.job, job)
         }
-        self.volume = storage.present(self.job, chosen.revision, seen.volumes)
-        self.stopping = Stopping(self.jobs.values(), chosen, self.wanted, ledger)
+        self.volume = storage.present(self.job, target.revision, snapshot.volumes)
+        self.stopping = Stopping(self.jobs.values(), target, self.wanted, ledger)
         self.starts: list[Action] = []
         self.warnings: list[str] = []
         self.events: list[Event] = []
@@ -77,7 +79,7 @@ class Stages:
         Nothing can stop such a deletion, and what still runs would run for nothing. What has
         finished stays finished: it is not done again before somebody asks for it.
         """
-        record = self.ledger.revision(self.chosen.revision)
+        record = self.ledger.revision(self.target.revision)
         made = any(attempt.outcome == "Completed" for attempt in record.stages)
         uid = self.volume["metadata"]["uid"] if self.volume is not None else None
         going = self.volume is not None and "deletionTimestamp" in self.volume["metadata"]
@@ -99,7 +101,7 @@ class Stages:
         if going:
             message = f"waiting for volume {self._claim} to be deleted"
             return None if self.spec.suspend else _active("WaitingForVolume", message)
-        self.ledger.lose_volume(self.chosen.revision, restarts.VOLUME_LOST)
+        self.ledger.lose_volume(self.target.revision, restarts.VOLUME_LOST)
         self._say(
             restarts.VOLUME_LOST,
             f"volume {self._claim} was deleted by somebody: starting again from the prepare stage",
@@ -110,11 +112,11 @@ class Stages:
         """Tell whether another build of this revision serves from its volume, and so keeps it."""
         others = [
             pod
-            for pod in self.seen.pods
-            if naming.label(pod, naming.BUILD) != self.chosen.build
+            for pod in self.snapshot.pods
+            if naming.label(pod, naming.BUILD) != self.target.build
             and "deletionTimestamp" not in pod["metadata"]
         ]
-        return runs(others, "serve", self.chosen.revision)
+        return runs(others, "serve", self.target.revision)
 
     def _model_lost(self) -> Position | None:
         if not self.spec.serving.enabled:
@@ -127,16 +129,16 @@ class Stages:
         )
 
     def _completed(self, stage: Stage) -> bool:
-        attempt = self.ledger.attempt(self.chosen.revision, stage, self._build(stage))
+        attempt = self.ledger.attempt(self.target.revision, stage, self._build(stage))
         return attempt is not None and attempt.outcome == "Completed"
 
     def _at(self, stage: Stage) -> Position | None:
         """Return where the job stands in a stage, or None if it has completed."""
-        attempt = self.ledger.attempt(self.chosen.revision, stage, self._build(stage))
+        attempt = self.ledger.attempt(self.target.revision, stage, self._build(stage))
         if attempt is not None and attempt.outcome == "Completed":
             return None
         if attempt is not None and attempt.outcome == "Failed":
-            if attempt.retry_key == attempts.retry_key(self.chosen, stage):
+            if attempt.retry_key == attempts.retry_key(self.target, stage):
                 return Position(
                     state="stalled",
                     reason=attempt.reason or "Failed",
@@ -159,8 +161,8 @@ class Stages:
 
     def _follow(self, stage: Stage, attempt: Attempt, job: Object) -> Position | None:
         """Return where a Job stands that has not ended, and whether it may go on."""
-        attempt = self._record(restarts.counted(attempt, job, self.seen.pods))
-        own = pods_of(job, self.seen.pods)
+        attempt = self._record(restarts.counted(attempt, job, self.snapshot.pods))
+        own = pods_of(job, self.snapshot.pods)
         if self.spec.suspend:
             self.stopping.stop(job)
             return suspended()
@@ -177,21 +179,21 @@ class Stages:
                 self.stopping.stop(job, outcome="Failed", **why)
                 return self._at(stage)
         idle = all(pod.get("status", {}).get("phase") != "Running" for pod in own)
-        if idle and attempt.retry_key != attempts.retry_key(self.chosen, stage):
+        if idle and attempt.retry_key != attempts.retry_key(self.target, stage):
             # It waits for something that an edit may have mended.
             self.stopping.stop(job)
             return self._at(stage)
         if self.volume is None:
-            self.starts += storage.ensure(self.job, self.chosen, self.seen.volumes)
+            self.starts += storage.ensure(self.job, self.target, self.snapshot.volumes)
         return self._under_way(stage, attempt, job)
 
     def _ended(self, stage: Stage, attempt: Attempt, job: Object) -> Position | None:
         """Return where a Job's end leaves the stage, None where it has completed."""
-        ended = outcome.of(job, self.seen.pods)
+        ended = outcome.of(job, self.snapshot.pods)
         assert ended is not None, "it is over"
-        attempt = self._record(restarts.counted(attempt, job, self.seen.pods))
+        attempt = self._record(restarts.counted(attempt, job, self.snapshot.pods))
         if ended.result is not None:
-            self.ledger.note(self.chosen.revision, ended.result.artifacts)
+            self.ledger.note(self.target.revision, ended.result.artifacts)
             self.warnings += ended.result.warnings
         if ended.kind == "Completed":
             dtype = ended.result and ended.result.artifacts.get("mergedDtype")
@@ -203,7 +205,7 @@ class Stages:
                 merged_dtype=dtype if isinstance(dtype, str) else None,
             )
             if self.volume is not None:
-                self.ledger.keep_on(self.chosen.revision, self.volume["metadata"]["uid"])
+                self.ledger.keep_on(self.target.revision, self.volume["metadata"]["uid"])
             return None
         again = (ended.reason == outcome.OUT_OF_MEMORY and self._may_have_more(stage, attempt)) or (
             # Bounded as failures are, or a trainer that leaves no result would run for ever.
@@ -236,17 +238,17 @@ class Stages:
 
     def _record(self, attempt: Attempt, **changes: Any) -> Attempt:
         changed = attempt.model_copy(update=changes)
-        self.ledger.record(self.chosen.revision, changed)
+        self.ledger.record(self.target.revision, changed)
         return changed
 
     def _say(self, reason: str, message: str) -> None:
         self.events.append(Event(type="Warning", reason=reason, message=message))
 
     def _under_way(self, stage: Stage, attempt: Attempt, job: Object) -> Position:
-        own = pods_of(job, self.seen.pods)
+        own = pods_of(job, self.snapshot.pods)
         has_run = bool(attempt.has_run) or diagnosis.started(job, own)
         gave_up = diagnosis.given_up(
-            job, self.seen.events, before=attempt.reason == diagnosis.GIVEN_UP
+            job, self.snapshot.events, before=attempt.reason == diagnosis.GIVEN_UP
         )
         self._record(
             attempt,
@@ -254,7 +256,7 @@ class Stages:
             has_run=has_run or None,
             reason=diagnosis.GIVEN_UP if gave_up else None,
         )
-        events, last_pod = self.seen.events, attempt.pod_created
+        events, last_pod = self.snapshot.events, attempt.pod_created
         since = diagnosis.waiting_since(job, own, events, last_pod=last_pod)
         seconds = (self.now - datetime.fromisoformat(since)).total_seconds()
         blocker = diagnosis.of_job(job, own, events, has_run=has_run, gave_up=gave_up, since=since)
@@ -268,32 +270,32 @@ class Stages:
         """Start a stage, where nothing is in the way."""
         if self.spec.suspend:
             return suspended()
-        obstacle = in_the_way(self.seen, self.chosen, stage)
+        obstacle = in_the_way(self.snapshot, self.target, stage)
         if obstacle is not None:
             reason, what = obstacle
-            if want_their_volume(self.seen, self.chosen):
-                self.starts += storage.ensure(self.job, self.chosen, self.seen.volumes)
+            if want_their_volume(self.snapshot, self.target):
+                self.starts += storage.ensure(self.job, self.target, self.snapshot.volumes)
             return _active(reason, f"waiting for {what} before the {stage} stage starts")
-        if (misfit := storage.misfit(self.job, self.chosen, self.seen.volumes)) is not None:
+        if (misfit := storage.misfit(self.job, self.target, self.snapshot.volumes)) is not None:
             self.stopping.actions.append(Delete(object=misfit, propagation="Background"))
             return _active("WaitingForVolume", f"making volume {self._claim} anew, as it is asked")
-        new = attempts.following(self.seen, self.chosen, self.ledger, stage, attempt)
+        new = attempts.following(self.snapshot, self.target, self.ledger, stage, attempt)
         if restarts.capped(new) > self.spec.run_policy.max_restarts:
             return self._too_many(stage, new)
         self._record(new)
-        self.starts += storage.ensure(self.job, self.chosen, self.seen.volumes)
-        self.starts.append(attempts.creation(self.seen, self.chosen, self.ledger, stage, new))
+        self.starts += storage.ensure(self.job, self.target, self.snapshot.volumes)
+        self.starts.append(attempts.creation(self.snapshot, self.target, self.ledger, stage, new))
         return _active(IN_PROGRESS[stage], DOING[stage])
 
     def _build(self, stage: Stage) -> str | None:
-        return self.chosen.build if stage == "merge" else None
+        return self.target.build if stage == "merge" else None
 
     def _name(self, stage: Stage, attempt: int) -> str:
-        return naming.job_name(self.job["metadata"]["name"], self.chosen.revision, stage, attempt)
+        return naming.job_name(self.job["metadata"]["name"], self.target.revision, stage, attempt)
 
     @property
     def _claim(self) -> str:
-        return naming.revision_name(self.job["metadata"]["name"], self.chosen.revision)
+        return naming.revision_name(self.job["metadata"]["name"], self.target.revision)
 
 
 def _active(reason: str, message: str, *, requeue_after: float = POLL_SECONDS) -> Position:

@@ -11,10 +11,10 @@ from finetune_operator.objects.jobs import pods_of
 from finetune_operator.objects.pods import runs
 from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.types import Object, Observed, Progress
+from finetune_operator.types import Object, Progress, Snapshot
 
 
-def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, Any]:
+def training_status(snapshot: Snapshot, revision: str, ledger: Ledger) -> dict[str, Any]:
     """Return the progress of ``revision``; what is not known now stays as it was known before.
 
     GPU-seconds are noted in the ledger, which outlives an edit to another revision and back.
@@ -23,21 +23,21 @@ def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, 
     if attempt is None:
         return {}
     before: dict[str, Any] = {}
-    if seen.job.get("status", {}).get("revision") == revision:
-        before = dict(seen.job["status"].get("training", {}))
+    if snapshot.job.get("status", {}).get("revision") == revision:
+        before = dict(snapshot.job["status"].get("training", {}))
     job = next(
         (
             job
-            for job in seen.jobs
+            for job in snapshot.jobs
             if naming.label(job, naming.STAGE) == "train"
             and naming.label(job, naming.REVISION) == revision
             and naming.label(job, naming.ATTEMPT) == str(attempt.attempt)
         ),
         None,
     )
-    now = _measured(seen, revision)
+    now = _measured(snapshot, revision)
     if job is not None:
-        now |= _reported(job, seen)
+        now |= _reported(job, snapshot)
     if attempt.pod is None and attempt.outcome in ("Stopped", "Failed"):
         # What it spent was on a volume that is gone, and is counted as such.
         now.pop("gpuSeconds", None)
@@ -54,10 +54,10 @@ def training_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, 
     )
 
 
-def _measured(seen: Observed, revision: str) -> dict[str, Any]:
+def _measured(snapshot: Snapshot, revision: str) -> dict[str, Any]:
     """Return what the metrics said, where they are this revision's and not an abandoned one's."""
-    progress = seen.progress
-    running = runs(seen.pods, "train", revision)
+    progress = snapshot.progress
+    running = runs(snapshot.pods, "train", revision)
     if progress is None or progress.global_step is None or not running:
         return {}
     return {
@@ -74,9 +74,9 @@ def _measured(seen: Observed, revision: str) -> dict[str, Any]:
     }
 
 
-def _reported(job: Object, seen: Observed) -> dict[str, Any]:
+def _reported(job: Object, snapshot: Snapshot) -> dict[str, Any]:
     """Return what the newest pod of a train Job left in its termination message."""
-    for pod in pods_of(job, seen.pods)[-1:]:
+    for pod in pods_of(job, snapshot.pods)[-1:]:
         for container in pod.get("status", {}).get("containerStatuses", ()):
             end = container.get("state", {}).get("terminated")
             if container["name"] != CONTAINER or end is None:
@@ -115,7 +115,7 @@ def _text(value: float | None, *, digits: int = 4) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 
 
-def preparation_status(seen: Observed, revision: str, ledger: Ledger) -> dict[str, Any]:
+def preparation_status(snapshot: Snapshot, revision: str, ledger: Ledger) -> dict[str, Any]:
     """Return the progress of staging ``revision``; nothing once it is over.
 
     What is not known now stays as it was known before.
@@ -124,10 +124,10 @@ def preparation_status(seen: Observed, revision: str, ledger: Ledger) -> dict[st
     if attempt is None or attempt.outcome not in ("Starting", "Running"):
         return {}
     before: dict[str, Any] = {}
-    if seen.job.get("status", {}).get("revision") == revision:
-        before = dict(seen.job["status"].get("preparation", {}))
-    progress = seen.progress
-    running = runs(seen.pods, "prepare", revision)
+    if snapshot.job.get("status", {}).get("revision") == revision:
+        before = dict(snapshot.job["status"].get("preparation", {}))
+    progress = snapshot.progress
+    running = runs(snapshot.pods, "prepare", revision)
     if progress is None or progress.downloaded_bytes is None or not running:
         return before
     done, total, eta = progress.downloaded_bytes, progress.total_bytes, progress.eta_seconds

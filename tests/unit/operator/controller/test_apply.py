@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, child, job
 
-from finetune_operator.controller.apply import Applier, normal
+from finetune_operator.controller.apply import PlanExecutor, normal
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.reader import observe
-from finetune_operator.types import Apply, Create, Delete, Event, Observed, Plan
+from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVENT = Event(type="Normal", reason="Preparing", message="preparing")
@@ -23,29 +23,29 @@ async def no_scrape(address: str, port: int) -> str | None:
     return None
 
 
-async def look(kube: MemoryKube) -> Observed:
-    seen = await observe(kube, "a", "demo", no_scrape)
-    assert seen is not None
-    return seen
+async def look(kube: MemoryKube) -> Snapshot:
+    snapshot = await observe(kube, "a", "demo", no_scrape)
+    assert snapshot is not None
+    return snapshot
 
 
-def applier(kube: MemoryKube) -> Applier:
-    return Applier(kube=kube, recorder=Recorder(kube, instance="pod"))
+def applier(kube: MemoryKube) -> PlanExecutor:
+    return PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
 
 
 async def test_the_status_is_written_before_all_and_the_events_after_all() -> None:
     kube = MemoryKube(job(), child("Job", "old"))
-    seen = await look(kube)
+    snapshot = await look(kube)
     plan = Plan(
         status={"revision": "r1"},
         actions=(
             Create(object=child("ConfigMap", "c")),
             Apply(object=child("Service", "s")),
-            Delete(object=seen.jobs[0]),
+            Delete(object=snapshot.jobs[0]),
         ),
         events=(EVENT,),
     )
-    assert await applier(kube).apply(seen, plan, NOW) == 4
+    assert await applier(kube).apply(snapshot, plan, NOW) == 4
     assert [call[:2] for call in kube.calls] == [
         ("status", "FineTuneJob"),
         ("create", "ConfigMap"),
@@ -57,11 +57,11 @@ async def test_the_status_is_written_before_all_and_the_events_after_all() -> No
 
 async def test_nothing_follows_a_status_that_somebody_was_faster_than() -> None:
     kube = MemoryKube(job())
-    seen = await look(kube)
+    snapshot = await look(kube)
     kube.touch("FineTuneJob", "a", "demo", spec={"suspend": True})
     plan = Plan(status={"revision": "r1"}, actions=(Create(object=child("Job", "j")),))
     with pytest.raises(Conflict):
-        await applier(kube).apply(seen, plan, NOW)
+        await applier(kube).apply(snapshot, plan, NOW)
     assert ("Job", "a", "j") not in kube.objects
 
 
@@ -109,20 +109,20 @@ async def test_a_foreign_object_without_our_label_is_found_before_it_is_taken_ov
     foreign = child("Service", "s", owner=None)
     del foreign["metadata"]["labels"]
     kube = MemoryKube(job(), foreign)
-    seen = await look(kube)
-    assert seen.services == ()
+    snapshot = await look(kube)
+    assert snapshot.services == ()
     with pytest.raises(NameConflict):
         await applier(kube).apply(
-            seen, Plan(status={}, actions=(Apply(object=child("Service", "s")),)), NOW
+            snapshot, Plan(status={}, actions=(Apply(object=child("Service", "s")),)), NOW
         )
 
 
 async def test_what_is_not_ours_is_not_deleted() -> None:
     kube = MemoryKube(job(), child("Pod", "p", owner=None))
-    seen = await look(kube)
+    snapshot = await look(kube)
     with pytest.raises(NameConflict):
         await applier(kube).apply(
-            seen, Plan(status={}, actions=(Delete(object=seen.pods[0]),)), NOW
+            snapshot, Plan(status={}, actions=(Delete(object=snapshot.pods[0]),)), NOW
         )
 
 
@@ -181,18 +181,20 @@ async def test_what_others_did_to_a_child_is_told_once_and_what_we_did_is_not() 
 
 async def test_an_apply_is_refused_if_the_object_changed_since_the_look() -> None:
     kube = MemoryKube(job(), child("Service", "s"))
-    seen = await look(kube)
+    snapshot = await look(kube)
     kube.touch("Service", "a", "s", spec={"port": 3})
     with pytest.raises(Conflict):
         await applier(kube).apply(
-            seen, Plan(status={}, actions=(Apply(object=child("Service", "s")),)), NOW
+            snapshot, Plan(status={}, actions=(Apply(object=child("Service", "s")),)), NOW
         )
 
 
 async def test_a_look_at_a_job_that_is_gone_writes_nothing() -> None:
     kube = MemoryKube(job())
-    seen = await look(kube)
-    gone = replace(seen, job={**seen.job, "metadata": {**seen.job["metadata"], "name": "other"}})
+    snapshot = await look(kube)
+    gone = replace(
+        snapshot, job={**snapshot.job, "metadata": {**snapshot.job["metadata"], "name": "other"}}
+    )
     with pytest.raises(Transient):
         await applier(kube).apply(gone, Plan(status={"revision": "r"}), NOW)
     assert kube.objects["FineTuneJob", "a", "demo"]["status"] == {}

@@ -10,13 +10,13 @@ from tests.fakes.kube_client import MemoryKube, child, job
 
 from finetune_operator.config import Images, OperatorConfig
 from finetune_operator.controller import controller as module
-from finetune_operator.controller.apply import Applier
+from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, OperatorError, Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.types import Create, Observed, Plan
+from finetune_operator.types import Create, Plan, Snapshot
 
 KEY = ("a", "demo")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,18 +34,18 @@ class StubPlanner:
     requeue_after: float | None = 15.0
     step = 1
 
-    def plan(self, seen: Observed, *, config: OperatorConfig, now: datetime) -> Plan:
+    def plan(self, snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
         if self.failure is not None:
             raise self.failure
         wanted = child("ConfigMap", "c")
         return Plan(
             status={"step": self.step, "conditions": [condition("Preparing")]},
-            actions=() if seen.configmaps else (Create(object=wanted),),
+            actions=() if snapshot.configmaps else (Create(object=wanted),),
             requeue_after=self.requeue_after,
         )
 
-    def report(self, seen: Observed, *, reason: str, message: str, now: datetime) -> Plan:
-        return Plan(status={**seen.job["status"], "conditions": [condition(reason)]})
+    def report(self, snapshot: Snapshot, *, reason: str, message: str, now: datetime) -> Plan:
+        return Plan(status={**snapshot.job["status"], "conditions": [condition(reason)]})
 
 
 async def no_scrape(address: str, port: int) -> str | None:
@@ -61,7 +61,7 @@ class Rig:
         recorder = Recorder(self.kube, instance="pod")
         self.controller = Controller(
             kube=self.kube,
-            applier=Applier(kube=self.kube, recorder=recorder),
+            applier=PlanExecutor(kube=self.kube, recorder=recorder),
             config=CONFIG,
             planner=self.planner,
             scrape=no_scrape,
@@ -153,7 +153,7 @@ async def test_a_job_at_rest_is_left_to_events_and_the_resync(rig: Rig) -> None:
     rig.planner.requeue_after = None
     assert await rig.look() == "success"
     assert rig.delays == []
-    assert KEY in rig.controller.seen
+    assert KEY in rig.controller.snapshot
 
 
 async def test_a_second_look_writes_nothing(rig: Rig) -> None:

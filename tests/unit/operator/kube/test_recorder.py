@@ -39,31 +39,31 @@ def test_a_name_says_about_whom() -> None:
 
 
 def test_a_note_fits_into_an_event_whatever_its_alphabet() -> None:
-    _, seen = kube()
+    _, snapshot = kube()
     event = Event(type="Warning", reason="DatasetInvalid", message="ä" * 2000)
-    body = rendered(seen, event, NOW, "pod")
+    body = rendered(snapshot, event, NOW, "pod")
     assert len(body["note"].encode()) <= 1024
     assert body["note"] == "ä" * 512
 
 
 async def test_the_same_said_again_by_whatever_process_is_a_count() -> None:
-    memory, seen = kube()
+    memory, snapshot = kube()
     first, second = Recorder(memory, instance="pod"), Recorder(memory, instance="another")
-    await first.record(seen, [EVENT], NOW)
-    await first.record(seen, [EVENT], NOW)
-    await second.record(seen, [EVENT], NOW + timedelta(minutes=10))
+    await first.record(snapshot, [EVENT], NOW)
+    await first.record(snapshot, [EVENT], NOW)
+    await second.record(snapshot, [EVENT], NOW + timedelta(minutes=10))
     (name,) = names(memory)
     series = memory.objects["Event", "a", name]["series"]
     assert series == {"count": 3, "lastObservedTime": "2026-01-01T00:10:00.000000Z"}
 
 
 async def test_an_event_that_is_refused_keeps_nothing_from_going_on() -> None:
-    memory, seen = kube()
+    memory, snapshot = kube()
     other = Event(type="Normal", reason="Merged", message="merged")
 
     def fault(verb: str, kind: str, name: str) -> OperatorError | None:
-        return Terminal("may not") if name == name_of(seen, EVENT) else None
+        return Terminal("may not") if name == name_of(snapshot, EVENT) else None
 
     memory.fault = fault
-    await Recorder(memory, instance="pod").record(seen, [EVENT, other], NOW)
-    assert names(memory) == [name_of(seen, other)]
+    await Recorder(memory, instance="pod").record(snapshot, [EVENT, other], NOW)
+    assert names(memory) == [name_of(snapshot, other)]

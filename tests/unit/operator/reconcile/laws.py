@@ -12,7 +12,7 @@ from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_api.contracts.result import Result
 from finetune_operator.objects import naming
-from finetune_operator.types import Apply, Create, Delete, Object, Observed, Plan
+from finetune_operator.types import Apply, Create, Delete, Object, Plan, Snapshot
 
 
 def refused(status: Any) -> bool:
@@ -52,23 +52,23 @@ class Laws:
 
     # Of a plan.
 
-    def of_plan(self, seen: Observed, intended: Plan) -> None:
+    def of_plan(self, snapshot: Snapshot, intended: Plan) -> None:
         """Nothing is created after a deletion, and what serves goes on serving."""
-        if deleted(dict(seen.job)):
+        if deleted(dict(snapshot.job)):
             assert not intended.actions
-        if seen.job["spec"].get("serving", {}).get("enabled", True):
-            self.goes_on_serving(seen, intended)
+        if snapshot.job["spec"].get("serving", {}).get("enabled", True):
+            self.goes_on_serving(snapshot, intended)
 
-    def goes_on_serving(self, seen: Observed, intended: Plan) -> None:
+    def goes_on_serving(self, snapshot: Snapshot, intended: Plan) -> None:
         """The Service leaves a build only for one that answers; what it selects is not deleted."""
-        services = [each for each in seen.services if naming.owned_by(seen.job, each)]
+        services = [each for each in snapshot.services if naming.owned_by(snapshot.job, each)]
         # Where somebody has taken the build out of the selector, it is the one that was told.
-        told = seen.job["status"].get("serving", {}).get("build")
+        told = snapshot.job["status"].get("serving", {}).get("build")
         builds = {each["spec"]["selector"].get(naming.BUILD, told) for each in services}
         for selected in builds - {None}:
             answering = [
                 naming.label(each, naming.BUILD)
-                for each in seen.deployments
+                for each in snapshot.deployments
                 if each["status"].get("availableReplicas")
                 and each["status"]["observedGeneration"] == each["metadata"]["generation"]
             ]
@@ -79,12 +79,12 @@ class Laws:
                 if isinstance(action, Apply) and action.object["kind"] == "Service":
                     assert action.object["spec"]["selector"][naming.BUILD] in (selected, *answering)
 
-    def of_rest(self, seen: Observed, intended: Plan) -> None:
+    def of_rest(self, snapshot: Snapshot, intended: Plan) -> None:
         """A look at what the looks before it have put right changes nothing."""
         assert not any(isinstance(action, Create | Delete) for action in intended.actions)
         assert stored(intended.status) == self.cluster.status
-        if not deleted(dict(seen.job)) and not refused(intended.status):
-            self.as_asked(seen.job, intended.status)
+        if not deleted(dict(snapshot.job)) and not refused(intended.status):
+            self.as_asked(snapshot.job, intended.status)
 
     def as_asked(self, job: Object, status: Object) -> None:
         """What runs is what is asked for, and what it needs is there."""

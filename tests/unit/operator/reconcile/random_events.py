@@ -70,7 +70,7 @@ EDITS = st.one_of(
 """Changes of a spec, each class of edits as likely as another."""
 
 
-def chosen(things: list[Thing], index: int) -> Thing | None:
+def target(things: list[Thing], index: int) -> Thing | None:
     return things[index % len(things)] if things else None
 
 
@@ -79,24 +79,24 @@ def pods(cluster: Cluster, phase: str) -> list[Thing]:
 
 
 def start(cluster: Cluster, index: int) -> None:
-    if pod := chosen(pods(cluster, "Pending"), index):
+    if pod := target(pods(cluster, "Pending"), index):
         controllers.start(cluster, pod)
 
 
 def finish(cluster: Cluster, index: int, end: str = "completed") -> None:
     running = [pod for pod in pods(cluster, "Running") if stage_of(pod) != "serve"]
-    if pod := chosen(running, index):
+    if pod := target(running, index):
         controllers.finish(cluster, pod, *ENDS[end](stage_of(pod)))
 
 
 def end_deleted(cluster: Cluster, index: int) -> None:
     going = [pod for pod in cluster.each("Pod") if controllers.alive(pod) and deleted(pod)]
-    if pod := chosen(going, index):
+    if pod := target(going, index):
         controllers.stop(cluster, pod)
 
 
 def evict(cluster: Cluster, index: int) -> None:
-    if pod := chosen([pod for pod in cluster.each("Pod") if controllers.alive(pod)], index):
+    if pod := target([pod for pod in cluster.each("Pod") if controllers.alive(pod)], index):
         controllers.evict(cluster, pod)
 
 
@@ -117,14 +117,14 @@ def queue(cluster: Cluster, index: int) -> None:
         for job in cluster.each("Job")
         if stage_of(job) == "train" and not controllers.ended(job) and not deleted(job)
     ]
-    if job := chosen(jobs, index):
+    if job := target(jobs, index):
         (controllers.admit if job["spec"].get("suspend") else controllers.suspend)(cluster, job)
 
 
 def meddle(cluster: Cluster, index: int) -> None:
     """Change a child by hand that the operator owns the fields of."""
     kinds = ("Deployment", "Service")
-    if thing := chosen([each for kind in kinds for each in cluster.each(kind)], index):
+    if thing := target([each for kind in kinds for each in cluster.each(kind)], index):
         if thing["kind"] == "Service" and index > 15:
             thing["spec"]["selector"].pop(naming.BUILD, None)
         elif thing["kind"] == "Service":
@@ -142,13 +142,13 @@ def collect(cluster: Cluster, index: int) -> None:
 def orphan(cluster: Cluster, index: int) -> None:
     """Delete a Job by hand, one that runs where there is one, and leave its pods behind."""
     jobs = sorted(cluster.each("Job"), key=controllers.ended)
-    if job := chosen([job for job in jobs if not controllers.ended(job)] or jobs, index):
+    if job := target([job for job in jobs if not controllers.ended(job)] or jobs, index):
         controllers.delete(cluster, "Job", job["metadata"]["name"], "Orphan")
 
 
 def delete_any(cluster: Cluster, index: int) -> str | None:
     """Delete a child by hand; return its kind."""
-    if thing := chosen([each for each in cluster.objects.values() if not deleted(each)], index):
+    if thing := target([each for each in cluster.objects.values() if not deleted(each)], index):
         controllers.delete(cluster, thing["kind"], thing["metadata"]["name"])
         return str(thing["kind"])
     return None

@@ -312,9 +312,9 @@ def test_twice_the_memory(limit: str, doubled: str) -> None:
 
 
 def wanted(cluster: Cluster) -> Any:
-    from finetune_operator.revisions.target import choose
+    from finetune_operator.revisions.target import resolve_target
 
-    return choose(cluster.present_job(), (), cluster.config).resolved.spec.resources.merge
+    return resolve_target(cluster.present_job(), (), cluster.config).resolved.spec.resources.merge
 
 
 @pytest.mark.parametrize(

@@ -207,13 +207,13 @@ def settle_all(cluster: Cluster) -> None:
 def test_history_keeps_as_many_revisions_as_asked_for(limit: int) -> None:
     cluster = Cluster()
     cluster.edit(revisionHistoryLimit=limit)
-    seen = []
+    snapshot = []
     for rerun in ("1", "2", "3", "4"):
         cluster.edit(rerun=rerun)
         finish(cluster)
-        seen.append(cluster.status["revision"])
-    assert sorted(revisions(cluster)) == sorted(seen[3 - limit :])
-    assert [each["revision"] for each in cluster.status["revisions"]] == seen[3 - limit :]
+        snapshot.append(cluster.status["revision"])
+    assert sorted(revisions(cluster)) == sorted(snapshot[3 - limit :])
+    assert [each["revision"] for each in cluster.status["revisions"]] == snapshot[3 - limit :]
 
 
 def test_abandoned_and_failed_revisions_go_before_a_trained_one() -> None:

@@ -26,7 +26,7 @@ from tests.unit.operator.reconcile.random_events import EDITS, ENDS, STEPS, dele
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
 from finetune_operator.reconcile.plan import plan
-from finetune_operator.types import Observed, Plan, Progress
+from finetune_operator.types import Plan, Progress, Snapshot
 
 UPGRADED = OperatorConfig.model_validate(
     {
@@ -54,7 +54,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.cluster = Cluster(spec={**SPEC, "runPolicy": {"backoffLimit": 1}})
         self.laws = Laws(self.cluster)
-        self.held: tuple[Observed, Plan] | None = None
+        self.held: tuple[Snapshot, Plan] | None = None
         self.skew = timedelta()
 
     @initialize(past=st.lists(EDITS, max_size=2), rounds=st.integers(0, 12))
@@ -76,8 +76,8 @@ class Machine(RuleBasedStateMachine):
             for step, index in meanwhile:
                 step(self.cluster, index)
 
-        seen = self.cluster.observe(between)
-        self.carry_out(*self.planned(seen), die_before=write)
+        snapshot = self.cluster.observe(between)
+        self.carry_out(*self.planned(snapshot), die_before=write)
 
     @precondition(lambda self: self.cluster.job)
     @rule()
@@ -88,21 +88,21 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def act_late(self) -> None:
         assert self.held
-        (seen, intended), self.held = self.held, None
-        self.carry_out(seen, intended, late=True)
+        (snapshot, intended), self.held = self.held, None
+        self.carry_out(snapshot, intended, late=True)
 
     @precondition(lambda self: self.cluster.job)
     @rule(write=WRITE, changes=st.one_of(st.none(), EDITS), upgrade=st.booleans())
     def hand_over(self, write: int, changes: Thing | None, upgrade: bool) -> None:
         """One replica loses the Lease with a write on its way; it arrives after the next one's."""
-        seen, intended = self.planned(self.cluster.observe())
-        self.carry_out(seen, intended, die_before=write)
+        snapshot, intended = self.planned(self.cluster.observe())
+        self.carry_out(snapshot, intended, die_before=write)
         if changes is not None:
             self.cluster.edit(**changes)
         if upgrade:
             self.upgrade()
         self.carry_out(*self.planned(self.cluster.observe()))
-        self.carry_out(seen, intended, only=write, late=True)
+        self.carry_out(snapshot, intended, only=write, late=True)
 
     @precondition(lambda self: self.cluster.job)
     @rule()
@@ -110,14 +110,14 @@ class Machine(RuleBasedStateMachine):
         """A look changes nothing once what the looks before it planned has been done."""
         for _ in range(6):
             version = self.cluster.version
-            seen, intended = self.planned(self.cluster.observe())
-            if not self.carry_out(seen, intended):
+            snapshot, intended = self.planned(self.cluster.observe())
+            if not self.carry_out(snapshot, intended):
                 return
             if self.cluster.version == version:
                 break
         else:
             raise AssertionError(f"no rest: {intended}")
-        self.laws.of_rest(seen, intended)
+        self.laws.of_rest(snapshot, intended)
 
     @rule(days=st.sampled_from([-3650, -1, 0, 1, 3650]))
     def clock_jumps(self, days: int) -> None:
@@ -132,18 +132,18 @@ class Machine(RuleBasedStateMachine):
         else:
             self.carry_out(*self.planned(self.cluster.observe()), die_before=reaction)
 
-    def planned(self, seen: Observed) -> tuple[Observed, Plan]:
+    def planned(self, snapshot: Snapshot) -> tuple[Snapshot, Plan]:
         now = self.cluster.now + self.skew
-        intended = plan(seen, config=self.cluster.config, now=now)
-        self.laws.of_plan(seen, intended)
-        return seen, intended
+        intended = plan(snapshot, config=self.cluster.config, now=now)
+        self.laws.of_plan(snapshot, intended)
+        return snapshot, intended
 
     def carry_out(
-        self, seen: Observed, intended: Plan, *, late: bool = False, **which: int | None
+        self, snapshot: Snapshot, intended: Plan, *, late: bool = False, **which: int | None
     ) -> bool:
         self.laws.note_proofs()
         try:
-            self.cluster.carry_out(seen, intended, **which)
+            self.cluster.carry_out(snapshot, intended, **which)
         except (Crash, Refused):
             return False
         finally:

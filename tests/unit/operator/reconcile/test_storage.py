@@ -5,7 +5,7 @@ from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, merge
 
 from finetune_operator.manifests import volume
 from finetune_operator.reconcile import storage
-from finetune_operator.revisions.target import choose
+from finetune_operator.revisions.target import resolve_target
 from finetune_operator.types import Apply, Create
 
 
@@ -13,12 +13,12 @@ def ensured(size: str, present: str | None, storage_class: str | None = None) ->
     """Return what is done about a volume of a size where another of a size is present."""
     cluster = Cluster(spec={**SPEC, "storage": {"size": size, "storageClassName": storage_class}})
     job = cluster.present_job()
-    chosen = choose(job, (), CONFIG)
+    target = resolve_target(job, (), CONFIG)
     volumes: list[Thing] = []
     if present is not None:
-        volumes = [volume.render(job, chosen)]
+        volumes = [volume.render(job, target)]
         merge(volumes[0], {"spec": {"resources": {"requests": {"storage": present}}}})
-    actions = storage.ensure(job, chosen, volumes)
+    actions = storage.ensure(job, target, volumes)
     for action in actions:
         if isinstance(action, Apply):
             assert "storageClassName" not in action.object["spec"]

@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, child, job
 
 import finetune_operator.snapshot.cache
-from finetune_operator.snapshot.cache import DECISIVE, EVERYTHING, View, Views, version_of
+from finetune_operator.snapshot.cache import (
+    DECISIVE,
+    EVERYTHING,
+    SnapshotCache,
+    SnapshotUpdate,
+    version_of,
+)
 from finetune_operator.snapshot.reader import observe, reread
-from finetune_operator.types import LISTS, Observed
+from finetune_operator.types import LISTS, Snapshot
 
 KEY = ("a", "demo")
 VERSIONS = st.sampled_from(["1", "2", "3"])
@@ -22,18 +28,18 @@ def pod(version: str = "1", uid: str = "p") -> dict[str, Any]:
     return found
 
 
-def looked(views: Views, *pods: dict[str, Any], due: float = 10.0) -> None:
+def looked(views: SnapshotCache, *pods: dict[str, Any], due: float = 10.0) -> None:
     views.begin(KEY)
-    views.keep(KEY, View(seen=Observed(job=job(), pods=pods)), due=due)
+    views.keep(KEY, SnapshotUpdate(snapshot=Snapshot(job=job(), pods=pods)), due=due)
 
 
-def outdated(views: Views) -> set[str]:
+def outdated(views: SnapshotCache) -> set[str]:
     return set(views.begin(KEY)[1])
 
 
-def known(views: Views) -> Observed | None:
+def known(views: SnapshotCache) -> Snapshot | None:
     begun, _ = views.begin(KEY)
-    return None if begun is None else begun.seen
+    return None if begun is None else begun.snapshot
 
 
 async def nothing(address: str, port: int) -> str | None:
@@ -41,15 +47,20 @@ async def nothing(address: str, port: int) -> str | None:
 
 
 def test_the_first_look_reads_everything() -> None:
-    assert Views().begin(KEY) == (None, EVERYTHING)
+    assert SnapshotCache().begin(KEY) == (None, EVERYTHING)
 
 
 def test_what_was_seen_is_known_but_for_who_wrote_which_field() -> None:
-    views, seen = Views(), Observed(job=job(a=1), pods=(pod(),), services=(child("Service", "s"),))
+    views, snapshot = (
+        SnapshotCache(),
+        Snapshot(job=job(a=1), pods=(pod(),), services=(child("Service", "s"),)),
+    )
     managed = {**pod(), "metadata": {**pod()["metadata"], "managedFields": [{"manager": "m"}]}}
     views.begin(KEY)
-    views.keep(KEY, View(seen=Observed(**{**vars(seen), "pods": (managed,)})), due=0)
-    assert known(views) == seen
+    views.keep(
+        KEY, SnapshotUpdate(snapshot=Snapshot(**{**vars(snapshot), "pods": (managed,)})), due=0
+    )
+    assert known(views) == snapshot
 
 
 @given(
@@ -61,21 +72,21 @@ def test_a_look_knows_what_the_one_before_it_saw_and_wrote(
     looks: list[list[tuple[str, str]]],
 ) -> None:
     """Whether all of it is packed again, or only the job."""
-    views, seen = Views(), Observed(job=job())
+    views, snapshot = SnapshotCache(), Snapshot(job=job())
     views.begin(KEY)
-    views.keep(KEY, View(seen=seen), due=0)
+    views.keep(KEY, SnapshotUpdate(snapshot=snapshot), due=0)
     for writes in looks:
         begun, _ = views.begin(KEY)
         assert begun is not None
-        assert begun.seen == seen
-        view = View(seen=begun.seen, known=begun)
+        assert begun.snapshot == snapshot
+        view = SnapshotUpdate(snapshot=begun.snapshot, known=begun)
         for kind, version in writes:
             answer = job(version=version) if kind == "FineTuneJob" else child(kind, "c")
             answer["metadata"] |= {"uid": f"uid-{kind}", "resourceVersion": version}
             view.wrote(kind, answer)
         views.keep(KEY, view, due=0)
-        seen = view.seen
-    assert known(views) == seen
+        snapshot = view.snapshot
+    assert known(views) == snapshot
 
 
 def test_what_a_job_owns_is_packed_again_only_where_it_changed(
@@ -89,12 +100,12 @@ def test_what_a_job_owns_is_packed_again_only_where_it_changed(
         return usual(what)
 
     monkeypatch.setattr(finetune_operator.snapshot.cache, "_packed", recorded)
-    views = Views()
+    views = SnapshotCache()
     looked(views, pod())
     for answer in (job(a=1), pod("2")):
         begun, _ = views.begin(KEY)
         assert begun is not None
-        view = View(seen=begun.seen, known=begun)
+        view = SnapshotUpdate(snapshot=begun.snapshot, known=begun)
         packed.clear()
         view.wrote(answer["kind"], answer)
         views.keep(KEY, view, due=0)
@@ -103,38 +114,38 @@ def test_what_a_job_owns_is_packed_again_only_where_it_changed(
 
 
 def test_a_look_that_did_not_end_well_leaves_nothing() -> None:
-    views = Views()
+    views = SnapshotCache()
     looked(views)
     views.begin(KEY)
     assert views.begin(KEY) == (None, EVERYTHING)
 
 
-@given(events=st.lists(st.tuples(st.sampled_from(sorted(EVERYTHING)), VERSIONS)), seen=VERSIONS)
+@given(events=st.lists(st.tuples(st.sampled_from(sorted(EVERYTHING)), VERSIONS)), snapshot=VERSIONS)
 def test_an_event_outdates_its_kind_unless_that_version_was_seen(
-    events: list[tuple[str, str]], seen: str
+    events: list[tuple[str, str]], snapshot: str
 ) -> None:
     """Whenever the event comes: while the look is under way, or after it."""
     for during in (0, len(events) // 2, len(events)):
-        views = Views()
+        views = SnapshotCache()
         views.begin(KEY)
         for kind, version in events[:during]:
             views.told(KEY, kind, version_of(pod(version)))
-        views.keep(KEY, View(seen=Observed(job=job(), pods=(pod(seen),))), due=10)
+        views.keep(KEY, SnapshotUpdate(snapshot=Snapshot(job=job(), pods=(pod(snapshot),))), due=10)
         for kind, version in events[during:]:
             news = views.told(KEY, kind, version_of(pod(version)))
-            assert news == (version != seen)
-        assert outdated(views) == {kind for kind, version in events if version != seen}
+            assert news == (version != snapshot)
+        assert outdated(views) == {kind for kind, version in events if version != snapshot}
 
 
 def test_an_event_without_a_version_is_always_news() -> None:
-    views = Views()
+    views = SnapshotCache()
     looked(views, pod())
     assert views.told(KEY, "Pod", None)
     assert outdated(views) == {"Pod"}
 
 
 def test_there_is_nothing_to_look_at_before_it_is_due_or_an_event_says_so() -> None:
-    views = Views()
+    views = SnapshotCache()
     assert views.left(KEY, 0) == 0
     looked(views, pod(), due=10)
     assert (views.left(KEY, 4), views.left(KEY, 11)) == (6, 0)
@@ -145,7 +156,7 @@ def test_there_is_nothing_to_look_at_before_it_is_due_or_an_event_says_so() -> N
 
 
 def test_of_a_job_that_is_forgotten_events_are_news_and_are_not_kept() -> None:
-    views = Views()
+    views = SnapshotCache()
     looked(views, pod())
     views.forget(KEY)
     assert views.told(KEY, "Pod", version_of(pod("1")))
@@ -154,23 +165,23 @@ def test_of_a_job_that_is_forgotten_events_are_news_and_are_not_kept() -> None:
 
 def test_a_look_during_which_the_job_was_forgotten_leaves_nothing() -> None:
     """Or nobody would note the events that follow it."""
-    views = Views()
+    views = SnapshotCache()
     views.begin(KEY)
     views.forget(KEY)
-    views.keep(KEY, View(seen=Observed(job=job(), pods=(pod(),))), due=10)
+    views.keep(KEY, SnapshotUpdate(snapshot=Snapshot(job=job(), pods=(pod(),))), due=10)
     assert views.told(KEY, "Pod", version_of(pod("2")))
     assert views.left(KEY, 4) == 0
     assert views.begin(KEY) == (None, EVERYTHING)
 
 
 def test_what_a_look_wrote_is_known_as_the_server_answered() -> None:
-    view = View(seen=Observed(job=job(), pods=(pod("1"), pod("1", uid="q"))))
+    view = SnapshotUpdate(snapshot=Snapshot(job=job(), pods=(pod("1"), pod("1", uid="q"))))
     view.wrote("Pod", pod("2"))
     view.wrote("FineTuneJob", job(a=1))
     view.wrote("Job", None)
-    assert view.seen.pods == (pod("1", uid="q"), pod("2"))
-    assert view.seen.job == job(a=1)
-    views = Views()
+    assert view.snapshot.pods == (pod("1", uid="q"), pod("2"))
+    assert view.snapshot.job == job(a=1)
+    views = SnapshotCache()
     views.begin(KEY)
     views.keep(KEY, view, due=0)
     assert outdated(views) == {"Job"}
@@ -184,8 +195,8 @@ async def test_a_list_that_is_out_of_date_is_read_alone(kind: str) -> None:
     for each in LISTS:
         kube.objects[each, "a", "new"] = child(each, "new", status={"phase": "Bound", "ready": 1})
     kube.reads = 0
-    seen = await observe(kube, *KEY, nothing, before=before, kinds={kind})
-    found = {each for each, name in LISTS.items() if getattr(seen, name)}
+    snapshot = await observe(kube, *KEY, nothing, before=before, kinds={kind})
+    found = {each for each, name in LISTS.items() if getattr(snapshot, name)}
     assert found == ({"Job", "Pod"} if kind == "Job" else {kind})
     assert kube.reads == len(found)
 
@@ -213,9 +224,9 @@ async def test_nothing_known_of_a_job_is_taken_for_another_of_its_name() -> None
     another = {**job(), "metadata": {**job()["metadata"], "uid": "another"}}
     kube.objects["FineTuneJob", *KEY] = another
     del kube.objects["ConfigMap", "a", "c"]
-    seen = await observe(kube, *KEY, nothing, before=before, kinds={"FineTuneJob"})
-    assert seen is not None
-    assert (seen.job["metadata"]["uid"], seen.configmaps) == ("another", ())
+    snapshot = await observe(kube, *KEY, nothing, before=before, kinds={"FineTuneJob"})
+    assert snapshot is not None
+    assert (snapshot.job["metadata"]["uid"], snapshot.configmaps) == ("another", ())
 
 
 async def test_a_job_that_is_gone_is_gone() -> None:
@@ -232,8 +243,8 @@ def test_of_what_is_not_watched_nothing_else_tells_that_it_has_gone(kind: str, g
     each["metadata"] |= {"uid": "c", "resourceVersion": "1"}
     if goes == "deleted":
         each["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    views = Views()
+    views = SnapshotCache()
     views.begin(KEY)
     lists: dict[str, Any] = {LISTS[kind]: (each,)}
-    views.keep(KEY, View(seen=Observed(job=job(), **lists)), due=10)
+    views.keep(KEY, SnapshotUpdate(snapshot=Snapshot(job=job(), **lists)), due=10)
     assert outdated(views) == (set() if goes == "stays" or kind in DECISIVE else {kind})

@@ -27,9 +27,11 @@ async def test_all_that_carries_the_label_is_seen_whoever_owns_it() -> None:
     kube = MemoryKube(
         job(), child("Pod", "p", owner=None), child("Job", "j"), child("ConfigMap", "c")
     )
-    seen = await observe(kube, "a", "demo", nothing)
-    assert seen is not None
-    assert [each["metadata"]["name"] for each in (*seen.pods, *seen.jobs, *seen.configmaps)] == [
+    snapshot = await observe(kube, "a", "demo", nothing)
+    assert snapshot is not None
+    assert [
+        each["metadata"]["name"] for each in (*snapshot.pods, *snapshot.jobs, *snapshot.configmaps)
+    ] == [
         "p",
         "j",
         "c",
@@ -52,9 +54,9 @@ async def test_the_running_trainer_is_asked_for_its_progress() -> None:
         return f"finetune_global_step {address.rpartition('.')[2]}" if port == 9400 else None
 
     kube = MemoryKube(job(), pod("s", "prepare", ip="10.0.0.3"), pod("t", "train", ip="10.0.0.7"))
-    seen = await observe(kube, "a", "demo", scrape)
-    assert seen is not None
-    assert seen.progress == Progress(global_step=7)
+    snapshot = await observe(kube, "a", "demo", scrape)
+    assert snapshot is not None
+    assert snapshot.progress == Progress(global_step=7)
 
 
 @pytest.mark.parametrize(("uid", "expected"), [("own", Progress(global_step=7)), ("other", None)])
@@ -68,10 +70,10 @@ async def test_the_steps_of_whoever_has_the_pods_address_now_are_not_its_own(
 
     trains = pod("t", "train")
     trains["metadata"]["uid"] = "own"
-    seen = await observe(MemoryKube(job(), trains), "a", "demo", scrape)
-    assert seen is not None
-    assert seen.progress == expected
-    assert silent(seen) is (expected is None)
+    snapshot = await observe(MemoryKube(job(), trains), "a", "demo", scrape)
+    assert snapshot is not None
+    assert snapshot.progress == expected
+    assert silent(snapshot) is (expected is None)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.fakes.kube_client import MemoryKube
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.snapshot.reader import observe
 from finetune_operator.snapshot.verifier_metrics import parsed, untold
-from finetune_operator.types import Observed, Verification
+from finetune_operator.types import Snapshot, Verification
 from finetune_verify.server import State
 from finetune_verify.verification import Verdict
 
@@ -90,9 +90,9 @@ async def test_the_status_tells_of_the_build_that_serves() -> None:
         return said("Verified", 0.00731, 0.0204)
 
     before = {"pod": "x", "build": "b0", "outcome": "Skipped"}
-    seen = await observe(MemoryKube(job(**before), pod("p")), "a", "demo", scrape)
-    assert isinstance(seen, Observed)
-    assert verification_status(seen, "b1") == {
+    snapshot = await observe(MemoryKube(job(**before), pod("p")), "a", "demo", scrape)
+    assert isinstance(snapshot, Snapshot)
+    assert verification_status(snapshot, "b1") == {
         "pod": "p",
         "build": "b1",
         "outcome": "Verified",
@@ -100,5 +100,5 @@ async def test_the_status_tells_of_the_build_that_serves() -> None:
         "tolerance": "0.0204",
         "seconds": "3.25",
     }
-    assert verification_status(seen, "b0") == before
-    assert verification_status(seen, "b9") == {}
+    assert verification_status(snapshot, "b0") == before
+    assert verification_status(snapshot, "b9") == {}

@@ -9,7 +9,7 @@ from tests.fakes.apiserver import Cluster
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.telemetry import job_metrics
 from finetune_operator.telemetry.job_metrics import Fleet
-from finetune_operator.types import Observed, Plan
+from finetune_operator.types import Plan, Snapshot
 
 A, B = ("team-a", "one"), ("team-a", "two")
 
@@ -92,7 +92,7 @@ def test_training_is_counted_as_reported_and_once() -> None:
             for spent in (before, after)
         )
         job = {"metadata": {"namespace": "team-a"}, "status": old}
-        job_metrics.wrote(Observed(job=job), Plan(status=new), subject)
+        job_metrics.wrote(Snapshot(job=job), Plan(status=new), subject)
 
     write({}, {"r1": 10})
     write({"r1": 10}, {"r1": 10})
@@ -109,10 +109,10 @@ def test_an_edit_back_to_an_earlier_revision_spends_nothing() -> None:
     subject, counted = Fleet(Clock()), ("finetune_gpu_seconds_total", "ns", "training")
 
     def look() -> None:
-        seen = cluster.observe()
-        planned = plan(seen, config=cluster.config, now=cluster.now)
-        job_metrics.wrote(seen, planned, subject)
-        cluster.carry_out(seen, planned)
+        snapshot = cluster.observe()
+        planned = plan(snapshot, config=cluster.config, now=cluster.now)
+        job_metrics.wrote(snapshot, planned, subject)
+        cluster.carry_out(snapshot, planned)
 
     def train(seconds: float) -> None:
         controllers.run(cluster, "prepare")
@@ -150,7 +150,7 @@ def test_each_attempt_is_counted_once_by_how_it_ended() -> None:
     course = [ledger(running), ledger(stopped), ledger(stopped), ledger(failed), ledger(failed)]
     before = (outcomes("Stopped", "Preempted"), outcomes("Failed", "LossDiverged"))
     for old, new in zip([{}, *course], course, strict=False):
-        job_metrics.wrote(Observed(job={**job, "status": old}), Plan(status=new), Fleet(Clock()))
+        job_metrics.wrote(Snapshot(job={**job, "status": old}), Plan(status=new), Fleet(Clock()))
     assert outcomes("Stopped", "Preempted") == before[0] + 1
     assert outcomes("Failed", "LossDiverged") == before[1] + 1
 
@@ -159,5 +159,5 @@ def test_a_reason_that_is_no_word_does_not_become_a_label() -> None:
     failed = {"stage": "prepare", "attempt": 1, "outcome": "Failed", "reason": "row 7 of x"}
     before = outcomes("Failed", "Other", "prepare")
     job = {"metadata": {"namespace": "team-a"}}
-    job_metrics.wrote(Observed(job=job), Plan(status=ledger(failed)), Fleet(Clock()))
+    job_metrics.wrote(Snapshot(job=job), Plan(status=ledger(failed)), Fleet(Clock()))
     assert outcomes("Failed", "Other", "prepare") == before + 1
