@@ -48,5 +48,5 @@ test: ## Every check and test, the end-to-end ones on the local cluster included
 e2e: ## The end-to-end tests alone
 	@$(PYTHON) dev/checks e2e
 
-bench: ## Measure everything and write docs/benchmarks.md; some three hours
+bench: ## Measure everything and write docs/reference/benchmarks.md; some three hours
 	@$(PYTHON) dev/checks bench

@@ -1,6 +1,6 @@
 """``python bench COMMAND [--write]``: measure, and print the figures.
 
---write puts them into docs/benchmarks.md as well.
+--write puts them into docs/reference/benchmarks.md as well.
 """
 
 import argparse
@@ -16,7 +16,7 @@ sys.path[0:1] = [
     *(str(REPOSITORY / name) for name in ("crds", "dev", "operator", "trainer")),
 ]
 
-DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
+DOCUMENT = REPOSITORY / "docs" / "reference" / "benchmarks.md"
 COMMANDS = {
     "quickstart": "the quickstart, once, on the local cluster",
     "scale": "many jobs at once, through the whole life",
@@ -34,7 +34,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in COMMANDS.items():
         command = commands.add_parser(name, help=what)
-        command.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+        command.add_argument(
+            "--write", action="store_true", help="write docs/reference/benchmarks.md"
+        )
         # Each needs other parts of the tests; one that is not measured is not imported.
         if name in sys.argv[1:2]:
             importlib.import_module(f"bench.{name}").add_arguments(command)

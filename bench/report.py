@@ -7,7 +7,7 @@ from bench.table import table
 from bench.timeline import Timeline
 
 NAMES = {
-    "prepare": "stage (download, check, tokenise)",
+    "prepare": "prepare (download, check, tokenize)",
     "train": "train",
     "merge": "merge",
     "serve": "serve (load, until ready)",
@@ -55,7 +55,7 @@ def markdown(run: Run) -> str:
         ),
         table(
             (
-                "prepare",
+                "stage",
                 "operator",
                 "Kubernetes starts it",
                 "container runs",

@@ -1,4 +1,4 @@
-"""What docs/gitops.md gives to Argo CD and Flux, carried out on a real API server.
+"""What docs/how-to/gitops.md gives to Argo CD and Flux, carried out on a real API server.
 
 Flux evaluates its expressions with cel-go; so does the API server, which is therefore asked to: a
 ValidatingAdmissionPolicy refuses everything, with what the expressions say as its message.
@@ -29,7 +29,7 @@ TELLS = re.compile(r"\[(Failed|Current|InProgress)\]$")
 
 def blocks(chapter: str) -> list[str]:
     """Return the code of a chapter of the page."""
-    page = (ROOT / "docs" / "gitops.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "gitops.md").read_text()
     (text,) = re.findall(rf"^## {chapter}\n(.*?)(?=^## |\Z)", page, re.M | re.S)
     return re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
 

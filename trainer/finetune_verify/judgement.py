@@ -1,4 +1,4 @@
-"""From two lists of log-probabilities to an outcome. Pure; docs/verification.md derives it.
+"""Judge two lists of log-probabilities. Pure; docs/concepts/verification.md derives the tolerance.
 
     distance   rms over the scored tokens of (served - reference), in nats
     tolerance  what rounding alone can make of it: sqrt(paths) · chance · (u / u_bf16) · rounding

@@ -47,7 +47,8 @@ change the numbers that the build was verified with."""
 _EXTRA = f"^--({'|'.join(EXTRA_ARGUMENTS)})(=[A-Za-z0-9_.,:/-]+)?$"
 _EXTRA_MESSAGE = (
     "extraArgs takes arguments of vllm serve that only batch, parse or log, each as --name or "
-    "--name=value, such as --max-num-seqs=64: remove the others (docs/serving.md has the list)"
+    "--name=value, such as --max-num-seqs=64: remove the others "
+    "(docs/concepts/serving.md has the list)"
 )
 
 

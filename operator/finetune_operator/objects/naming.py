@@ -1,4 +1,4 @@
-"""Names, labels and ownership of a job's children: the contract of docs/architecture.md."""
+"""Names, labels and ownership of a job's children: the contract of docs/reference/labels.md."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""docs/metrics.md lists every metric of the operator and of the trainer, as it is."""
+"""docs/reference/metrics.md lists every metric of the operator and of the trainer, as it is."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from finetune_operator.telemetry import job_metrics, metrics
 from finetune_trainer.runtime import progress
 
-PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 TRAINER = re.compile(r"^## The trainer\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
 TRAINER_ROW = re.compile(r"^\| (`finetune_.+?) \| (\w+) \| ?([\w, ]*?) ?\| .+ \|$", re.MULTILINE)
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([\w, ]+) \| (.+) \|$", re.MULTILINE)

@@ -16,7 +16,7 @@ FILE = "sample.json"
 LENGTH = 512
 """Tokens that a row is cut to: what scoring one costs is bounded, whatever the dataset."""
 ENOUGH_TOKENS = 2000
-"""Learned tokens that make a faulty tensor stand out from rounding (docs/verification.md)."""
+"""Trained tokens that tell a faulty tensor from rounding (docs/concepts/verification.md)."""
 ENOUGH_ROWS = 32
 """Rows that an evaluation needs for a standard error; only held-out rows are one."""
 MOST_ROWS = 256

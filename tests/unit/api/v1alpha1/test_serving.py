@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from finetune_api.v1alpha1.serving import EXTRA_ARGUMENTS, Serving
 
-DOCUMENT = Path(__file__).parents[4] / "docs" / "serving.md"
+DOCUMENT = Path(__file__).parents[4] / "docs" / "concepts" / "serving.md"
 
 
 def test_the_document_lists_the_arguments() -> None:
