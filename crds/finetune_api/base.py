@@ -19,4 +19,10 @@ class CamelModel(BaseModel):
     )
 
 
+class StatusModel(CamelModel):
+    """A group of status fields; unknown ones (of a newer operator) are left out."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 Values = dict[str, Any]

@@ -12,7 +12,8 @@ from tests.trainer import tiny
 from tests.trainer.conftest import MakeWorkshop
 from trl.trainer import sft_trainer
 
-from finetune_api.v1alpha1.training import ALL_LINEAR, Lora, Training
+from finetune_api.v1alpha1.lora import ALL_LINEAR, Lora
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.estimate import backends, memory, shape
 from finetune_trainer.runtime.files import read_json

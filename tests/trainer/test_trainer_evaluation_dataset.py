@@ -12,7 +12,7 @@ from tests.trainer.workshop import Ended, Workshop
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.reference import Reference
-from finetune_api.v1alpha1.status import Data, Evaluation
+from finetune_api.v1alpha1.ledger import Data, Evaluation
 from finetune_operator.reconcile.serving.evaluation_gate import judge
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import readers

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from finetune_api.v1alpha1.status import StatusModel
+from finetune_api.base import StatusModel
 
 LIMIT = 4096
 _REASON_LENGTH = 64

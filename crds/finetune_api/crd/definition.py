@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL, VERSION
 from finetune_api.crd.openapi import schema_of
-from finetune_api.v1alpha1.quantity import comparable
+from finetune_api.quantity import comparable
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 

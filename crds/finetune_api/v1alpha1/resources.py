@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from finetune_api.markers import ApiModel, Edit, Rule, field
-from finetune_api.v1alpha1.quantity import Quantity, amount, comparable
+from finetune_api.quantity import Quantity, amount, comparable
 
 
 def _gpu_named(values: dict[str, str] | None) -> bool:

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from finetune_api.markers import ApiModel, Edit, Rule, field, matches
-from finetune_api.v1alpha1.quantity import Quantity, amount, comparable
+from finetune_api.quantity import Quantity, amount, comparable
 from finetune_api.v1alpha1.references import named
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.status import Attempt, Condition
+from finetune_api.v1alpha1.status import Condition
 from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.diagnosis import Blocker
 from finetune_operator.revisions.ledger import Ledger

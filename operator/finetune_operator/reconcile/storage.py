@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from finetune_api.v1alpha1.quantity import amount
+from finetune_api.quantity import amount
 from finetune_operator.manifests.volume import outlives, render
 from finetune_operator.objects import naming
 from finetune_operator.revisions.target import TargetRevision

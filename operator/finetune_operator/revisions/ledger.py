@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.v1alpha1.status import Artifacts, Attempt, Data, Estimate, Revision
+from finetune_api.v1alpha1.ledger import Artifacts, Attempt, Data, Estimate, Revision
 from finetune_operator.objects.naming import Stage
 
 

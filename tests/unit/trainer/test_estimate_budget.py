@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.unit.trainer import shapes
 
-from finetune_api.v1alpha1.training import AdvancedTraining, Lora, Training
+from finetune_api.v1alpha1.lora import Lora
+from finetune_api.v1alpha1.training import AdvancedTraining, Training
 from finetune_trainer.__main__ import main
 from finetune_trainer.estimate import budget, memory, serving, shape, verdict
 from finetune_trainer.estimate.backends import STACKS

@@ -2,7 +2,8 @@
 
 from typing import Any, get_args
 
-from finetune_api.v1alpha1.training import Optimizer, SavedModule, Scheduler
+from finetune_api.v1alpha1.lora import SavedModule
+from finetune_api.v1alpha1.training import Optimizer, Scheduler
 from finetune_trainer.axolotl.reader import Settings
 
 OVERLONG = {"truncate": "truncate", "raise": "refuse"}

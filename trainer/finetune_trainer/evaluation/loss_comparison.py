@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.contracts.reference import BaseKind, Reference
-from finetune_api.v1alpha1.status import EvaluatedBuild, Evaluation
+from finetune_api.v1alpha1.ledger import EvaluatedBuild, Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

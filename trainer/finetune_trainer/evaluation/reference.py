@@ -25,7 +25,7 @@ KIND = reference.KIND
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What came of it. ``evaluation`` (of ``finetune_api.v1alpha1.status``) needs held-out rows."""
+    """What came of it. ``evaluation`` (of ``finetune_api.v1alpha1.ledger``) needs held-out rows."""
 
     seconds: float
     evaluation: dict[str, Any] | None

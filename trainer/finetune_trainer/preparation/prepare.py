@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.status import EvaluationData
+from finetune_api.v1alpha1.ledger import EvaluationData
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import Asked

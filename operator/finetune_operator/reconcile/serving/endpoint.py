@@ -5,7 +5,7 @@ Nothing is decided here; ``rollout`` and ``upkeep`` have decided.
 
 from datetime import datetime
 
-from finetune_api.v1alpha1.status import Attempt
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments, naming
 from finetune_operator.reconcile import diagnosis

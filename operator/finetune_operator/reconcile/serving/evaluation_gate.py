@@ -7,13 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.contracts.reference import BaseKind
-from finetune_api.v1alpha1.status import (
-    Artifacts,
-    EvaluatedBuild,
-    Evaluation,
-    EvaluationStatus,
-    ServingComparison,
-)
+from finetune_api.v1alpha1.ledger import Artifacts, EvaluatedBuild, Evaluation
+from finetune_api.v1alpha1.status import EvaluationStatus, ServingComparison
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object

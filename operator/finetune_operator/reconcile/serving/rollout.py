@@ -7,7 +7,7 @@ it was ever ready is scaled to 0, and the one that serves goes on (``upkeep``).
 
 from datetime import datetime
 
-from finetune_api.v1alpha1.status import Attempt
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, suspended

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from finetune_api.v1alpha1.status import Attempt
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.manifests import serving, vllm
 from finetune_operator.objects import deployments, naming
 from finetune_operator.reconcile.serving import readiness

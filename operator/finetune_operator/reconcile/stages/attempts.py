@@ -1,7 +1,7 @@
 """The next attempt at a stage: its number, what it inherits, and the Job that it is."""
 
 from finetune_api.revision_hash import digest
-from finetune_api.v1alpha1.status import Attempt
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage

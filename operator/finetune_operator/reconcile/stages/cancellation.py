@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from finetune_api.v1alpha1.status import Attempt
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over
 from finetune_operator.objects.naming import Stage

@@ -8,7 +8,7 @@ but what the cluster holds.
 from datetime import datetime
 from typing import Any
 
-from finetune_api.v1alpha1.status import Attempt
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over, pods_of

@@ -9,7 +9,7 @@ suspended, but of that the Job itself tells.
 from collections.abc import Iterable
 from typing import Any
 
-from finetune_api.v1alpha1.status import Attempt
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects.jobs import pod_has_ended, pods_of
 from finetune_operator.types import Object
 

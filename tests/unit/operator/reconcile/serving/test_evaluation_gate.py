@@ -9,7 +9,7 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
 from tests.unit.operator.reconcile import plan_steps
 
-from finetune_api.v1alpha1.status import Artifacts, EvaluatedBuild, Evaluation
+from finetune_api.v1alpha1.ledger import Artifacts, EvaluatedBuild, Evaluation
 from finetune_operator.reconcile.serving.evaluation_gate import Build, compare, judge
 from finetune_trainer.evaluation.loss_comparison import difference
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.v1alpha1.quantity import MESSAGE, amount
+from finetune_api.quantity import MESSAGE, amount
 
 
 @pytest.mark.parametrize(
