@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest, published

@@ -103,7 +103,7 @@ def bench() -> int:
 
 def _trainer(parts: int = 2) -> list[Callable[[], object]]:
     """The trainer's tests in parts, each with libraries of its own loaded."""
-    files = sorted((paths.REPO / "tests" / "trainer").glob("test_*.py"))
+    files = sorted((paths.REPO / "tests" / "trainer").rglob("test_*.py"))
     names = [str(file.relative_to(paths.REPO)) for file in files]
     return [
         functools.partial(suites.pytest, f"trainer-{part + 1}", names[part::parts])

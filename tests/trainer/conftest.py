@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.trainer import tiny
-from tests.trainer.hub import Hub, serving
-from tests.trainer.workshop import Server, Workshop, server
+from tests.trainer.support import tiny
+from tests.trainer.support.hub import Hub, serving
+from tests.trainer.support.workshop import Server, Workshop, server
 
 MakeWorkshop = Callable[..., Workshop]
 

@@ -1,0 +1,197 @@
+"""Killed, or out of disk, at any moment: an error or an earlier checkpoint, never a torn one."""
+
+import errno
+import itertools
+import os
+import platform
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, staged
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support.faults import (
+    AtFileOperation,
+    KilledAfterSeconds,
+    KilledIn,
+    WritesFail,
+    killed,
+    unreadable,
+)
+from tests.trainer.support.tiny import merged
+from tests.trainer.support.workshop import Workshop
+
+from finetune_trainer.checkpointing import checkpoints, manifest
+from finetune_trainer.runtime.files import fresh
+
+VERSIONS = {"torch": "2"}
+FULL, BROKEN = WritesFail(error=errno.ENOSPC), WritesFail(error=errno.EIO)
+needs_seccomp = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the filter names system calls of x86-64"
+)
+
+
+def scratch(folder: Path, step: int) -> Path:
+    """Return what a backend saved for ``step``, ready to be published."""
+    made = fresh(folder / ".writing-checkpoint")
+    for name in ("adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
+        (made / name).write_bytes(f"{name} {step}".encode() * 50)
+    return made
+
+
+def save(folder: Path, step: int) -> None:
+    facts = {"step": step, "versions": VERSIONS}
+    checkpoints.save(folder, scratch(folder, step), step=step, key="k", facts=facts)
+
+
+def in_child(folder: Path, fault: Callable[[], None] | None, step: int) -> int:
+    """Save a checkpoint in a process of its own; return its exit code, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if fault is not None:
+                fault()
+            save(folder, step)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        pytest.param(killed, id="killed"),
+        pytest.param(FULL, id="full", marks=needs_seccomp),
+        pytest.param(BROKEN, id="broken", marks=needs_seccomp),
+    ],
+)
+def test_every_file_operation_of_a_save(tmp_path: Path, happens: Callable[[], None]) -> None:
+    """Three checkpoints are there, the oldest is about to go, and step 4's save is cut short."""
+    failed = 0
+    for count in range(1, 1000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for step in (1, 2, 3):
+            save(folder, step)
+        code = in_child(folder, AtFileOperation(volume=folder, count=count, happens=happens), 4)
+        found = checkpoints.newest(folder, key="k", versions=VERSIONS)
+        assert found is not None
+        assert found.step == 4 if code == 0 else found.step in (3, 4)
+        text = (found.path / "optimizer.pt").read_bytes()
+        assert text == f"optimizer.pt {found.step}".encode() * 50
+        save(folder, 5)
+        names = sorted(path.name for path in folder.iterdir())
+        assert (len(names), names[-1]) == (checkpoints.KEEP, "step-5"), names
+        if code == 0 and failed:
+            break
+        failed += code != 0
+    assert failed > 10
+
+
+@needs_seccomp
+@pytest.mark.parametrize("fault", [FULL, BROKEN], ids=["full", "broken"])
+@pytest.mark.parametrize("count", [4, 40, 90])
+def test_a_volume_that_takes_nothing_more(
+    make: MakeWorkshop, packed: Workshop, fault: WritesFail, count: int
+) -> None:
+    workshop = staged(make, packed)
+    at = AtFileOperation(volume=workshop.work, count=count, happens=fault)
+    ended = workshop.meeting(at).run("train")
+    assert ended.code == (73 if fault is FULL else 75), ended.log
+    assert ("raise spec.storage.size" in ended.log) == (fault is FULL)
+    for folder in workshop.work.glob("**/manifest.json"):
+        found = manifest.read(folder.parent)
+        manifest.verify(folder.parent, kind=found.kind, key=None)
+    workshop.succeed("train")
+    assert adapter(workshop) == adapter(packed)
+
+
+@pytest.mark.parametrize("command", ["prepare", "train"])
+@pytest.mark.parametrize("file", ["base/manifest.json", "dataset/manifest.json"])
+def test_what_was_staged_cannot_be_read_for_once(
+    make: MakeWorkshop, packed: Workshop, command: str, file: str
+) -> None:
+    workshop = staged(make, packed)
+    at = AtFileOperation(volume=workshop.work / file, count=1, happens=unreadable)
+    ended = workshop.meeting(at).run(command)
+    assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
+    assert "spec.storage.storageClassName" in ended.result["message"]
+    assert {"base", "dataset"} <= set(workshop.published())
+
+
+@pytest.fixture(scope="module")
+def packed(make: MakeWorkshop) -> Workshop:
+    workshop = make(**PACKED)
+    workshop.stage_and_train()
+    return workshop
+
+
+@pytest.fixture(scope="module")
+def unslothed(make: MakeWorkshop) -> Workshop:
+    workshop = make(**merged(RECIPE, {"training": {"advanced": {"backend": "unsloth"}}}))
+    workshop.stage_and_train()
+    return workshop
+
+
+def moment(number: int, volume: Path, draw: random.Random) -> Callable[[], None]:
+    """Draw the moment that a training is killed at; of five in a row each is of another kind."""
+    parts = {0: "training_step", 1: "publish_checkpoint", 2: "evaluate_tokens"}
+    kind = number % 5
+    if kind in parts:
+        return KilledIn(
+            part=parts[kind], count=draw.randrange(1, 5), seconds=draw.uniform(0.0, 0.05)
+        )
+    if kind == 3:
+        return AtFileOperation(volume=volume, count=draw.randrange(20, 200), happens=killed)
+    return KilledAfterSeconds(seconds=draw.uniform(0.3, 3.0))
+
+
+CUTS, KILLS = 5, 15
+
+
+@pytest.mark.parametrize("like", ["packed", "unslothed"])
+def test_killed_at_twenty_random_moments(
+    make: MakeWorkshop,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    like: str,
+) -> None:
+    """Five while the base is fetched and rows are tokenised, fifteen kills while it trains.
+
+    What ends before it is killed is begun anew; a training has the same adapter then, too.
+    ``CRASH_SEED=…`` draws the same moments again.
+    """
+    reference: Workshop = request.getfixturevalue(like)
+    seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(2**32))
+    with capsys.disabled():
+        print(f"\n{like}: CRASH_SEED={seed}")
+    draw = random.Random(seed)
+    workshop = make()
+    workshop.write(reference.job)
+    cuts = 0
+    while cuts < CUTS:
+        cut = AtFileOperation(volume=workshop.work, count=draw.randrange(1, 60), happens=killed)
+        ended = workshop.meeting(cut).run("prepare")
+        assert ended.code in (0, -signal.SIGKILL), ended.log
+        cuts += ended.code != 0
+        if ended.code == 0:
+            for made in ("base", "dataset"):
+                shutil.rmtree(workshop.work / made)
+    workshop.succeed("prepare")
+    moments = (moment(number, workshop.work, draw) for number in itertools.count())
+    kills = 0
+    while kills < KILLS:
+        ended = workshop.meeting(next(moments)).run("train")
+        assert ended.code in (0, -signal.SIGKILL), ended.log
+        kills += ended.code != 0
+        if ended.code == 0:
+            assert adapter(workshop) == adapter(reference)
+            for made in ("adapter", "checkpoints", "reference"):
+                shutil.rmtree(workshop.work / made)
+    workshop.succeed("train")
+    assert adapter(workshop) == adapter(reference)

@@ -1,0 +1,336 @@
+"""Crashes, stops and budgets: what was trained is kept, and the end is the same to the bit."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import tiny
+from tests.trainer.support.faults import KilledAfterCheckpoint, RecordsStarts
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.workshop import Running, Workshop
+
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.errors import Stopped
+from finetune_trainer.reporting.loss_history import Curves, Points
+from finetune_trainer.training import backends
+from finetune_trainer.training.backends import sft, trl
+
+STEPS = 18
+# Dropout draws random numbers, epochs of 7 steps end in the middle of the run, an evaluation falls
+# on every third step, and the optimizer's state is kept in 8 bits.
+RECIPE: dict[str, Any] = {
+    "dataset": {"validationFraction": 0.2},
+    "training": {
+        "maxSteps": STEPS,
+        "effectiveBatchSize": 3,
+        "lora": {"dropout": 0.1, "r": 64},
+        "advanced": {"microBatchSize": 1, "saveSteps": 2, "evalSteps": 3},
+    },
+}
+PACKED: dict[str, Any] = tiny.merged(
+    RECIPE,
+    {
+        "training": {
+            "packing": "always",
+            "lora": {"modulesToSave": ["embed_tokens", "lm_head"]},
+            "advanced": {"gradientCheckpointing": True},
+        }
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(make: MakeWorkshop) -> Workshop:
+    workshop = make(**RECIPE)
+    workshop.stage_and_train()
+    return workshop
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_packed(make: MakeWorkshop) -> Workshop:
+    workshop = make(**PACKED)
+    workshop.stage_and_train()
+    return workshop
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_on_unsloth(make: MakeWorkshop) -> Workshop:
+    own = {"lora": {"modulesToSave": ["embed_tokens"]}, "advanced": {"backend": "unsloth"}}
+    workshop = make(**tiny.merged(RECIPE, {"training": own}))
+    workshop.stage_and_train()
+    return workshop
+
+
+def staged(make: MakeWorkshop, like: Workshop) -> Workshop:
+    """Return a job that is staged but not trained, without staging it again."""
+    workshop = make()
+    workshop.write(like.job)
+    for name in ("base", "dataset"):
+        shutil.copytree(like.work / name, workshop.work / name)
+    return workshop
+
+
+def step_reached(workshop: Workshop, step: int) -> Any:
+    return lambda: any(
+        int(path.name[5:]) >= step for path in (workshop.work / "checkpoints").glob("step-*")
+    )
+
+
+def kill(running: Running) -> None:
+    assert running.process.pid is not None
+    os.kill(running.process.pid, signal.SIGKILL)
+    assert running.wait().code == -signal.SIGKILL
+
+
+def adapter(workshop: Workshop) -> bytes:
+    return (workshop.work / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def losses(workshop: Workshop) -> Points:
+    return Curves.load(workshop.work / "adapter")["loss"]
+
+
+def newest(workshop: Workshop) -> Path:
+    return max((workshop.work / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
+
+
+@pytest.mark.parametrize("like", ["uninterrupted", "uninterrupted_packed"])
+def test_killed_twice_and_still_the_same_to_the_bit(
+    make: MakeWorkshop, request: pytest.FixtureRequest, like: str
+) -> None:
+    uninterrupted: Workshop = request.getfixturevalue(like)
+    workshop = staged(make, uninterrupted)
+    for step in (4, 12):
+        running = workshop.start("train")
+        running.until(step_reached(workshop, step))
+        kill(running)
+    starts = RecordsStarts(path=workshop.folder / "starts")
+    ended = workshop.meeting(starts).succeed("train")
+    step = re.findall(r"going on from the checkpoint of step (\d+)", ended.log)[-1]
+    # The time that is left is told from this attempt's own steps.
+    assert starts.shares == [int(step) / STEPS] != [0.0]
+    assert adapter(workshop) == adapter(uninterrupted)
+    theirs = uninterrupted.succeed("train").result
+    for name in ("loss", "evalLoss", "globalStep"):
+        assert ended.result[name] == theirs[name]
+    assert ended.result["gpuSeconds"] > 0
+
+
+def test_an_evaluation_changes_nothing(make: MakeWorkshop, uninterrupted: Workshop) -> None:
+    # On CPUs with AVX512-BF16 one forward pass without gradients used to spoil every later step.
+    workshop = staged(make, uninterrupted)
+    seldom = {"training": {"advanced": {"evalSteps": STEPS, "saveSteps": STEPS}}}
+    workshop.write(tiny.merged(uninterrupted.job, seldom))
+    ended = workshop.succeed("train")
+    assert ended.log.count("loss on held-out rows") == 1
+    assert adapter(workshop) == adapter(uninterrupted)
+    assert ended.result["evalLoss"] == uninterrupted.succeed("train").result["evalLoss"]
+
+
+def test_a_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Workshop) -> None:
+    workshop = staged(make, uninterrupted)
+    running = workshop.start("train")
+    running.until(step_reached(workshop, 6))
+    kill(running)
+    torn = newest(workshop)
+    state = torn / "optimizer.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    ended = workshop.succeed("train")
+    said = f"checkpoint {torn.name} is damaged and set aside"
+    assert said in ended.log
+    assert any(said in each for each in ended.result["warnings"])
+    assert f"going on from the checkpoint of step {int(torn.name[5:]) - 2}" in ended.log
+    assert adapter(workshop) == adapter(uninterrupted)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_said(
+    make: MakeWorkshop, uninterrupted: Workshop
+) -> None:
+    workshop = staged(make, uninterrupted)
+    workshop.meeting(KilledAfterCheckpoint(step=6)).run("train")
+    for step in (4, 6):
+        path = workshop.work / "checkpoints" / f"step-{step}" / manifest.FILE
+        path.rename(path.with_name("kept"))
+        # Its first byte cannot be read: EIO.
+        path.symlink_to("/proc/self/mem")
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
+    assert "Input/output error, at each checkpoint: step-6, step-4" in ended.message
+    kept = workshop.work / "checkpoints" / "step-4" / "kept"
+    kept.rename(kept.with_name(manifest.FILE))
+    ended = workshop.meeting(KilledAfterCheckpoint(step=8)).run("train")
+    assert "going on from the checkpoint of step 4" in ended.log
+    ended = workshop.succeed("train")
+    assert "going on from the checkpoint of step 8" in ended.log
+    (said,) = (each for each in ended.result["warnings"] if "checkpoint" in each)
+    assert said.startswith("checkpoint step-6 cannot be read ([Errno 5]")
+    assert adapter(workshop) == adapter(uninterrupted)
+
+
+@pytest.mark.parametrize("like", ["uninterrupted", "uninterrupted_on_unsloth"])
+def test_sigterm_saves_and_says_so(
+    make: MakeWorkshop, request: pytest.FixtureRequest, like: str
+) -> None:
+    uninterrupted: Workshop = request.getfixturevalue(like)
+    workshop = staged(make, uninterrupted)
+    workshop.write(tiny.merged(uninterrupted.job, {"training": {"advanced": {"saveSteps": 1000}}}))
+    running = workshop.start("train")
+    running.until(lambda: "step 4/" in (workshop.folder / "log").read_text())
+    assert running.process.pid is not None
+    os.kill(running.process.pid, signal.SIGTERM)
+    ended = running.wait()
+    assert (ended.code, ended.result["outcome"], ended.result["reason"]) == (
+        143,
+        "stopped",
+        "Stopped",
+    )
+    step = ended.result["globalStep"]
+    assert 4 <= step < STEPS
+    assert ended.message == f"stopped at step {step} of {STEPS}; its checkpoint is kept"
+    assert newest(workshop).name == f"step-{step}"
+    assert "adapter" not in workshop.published()
+    workshop.succeed("train")
+    assert adapter(workshop) == adapter(uninterrupted)
+    assert losses(workshop) == losses(uninterrupted)
+    assert json.loads((workshop.work / "usage.json").read_text())["retries"] == {"stopped": 1}
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "merge"])
+def test_sigterm_before_there_is_anything_to_save(
+    make: MakeWorkshop, tmp_path: Path, command: str
+) -> None:
+    workshop = make()
+    # A named pipe without a writer holds the command where it reads its configuration.
+    config = workshop.folder / "job.json"
+    config.unlink()
+    os.mkfifo(config)
+    running = workshop.start(command, *(["--build", "b"] if command == "merge" else []))
+    running.until(lambda: is_waiting_to_open(running, config))
+    assert running.process.pid is not None
+    os.kill(running.process.pid, signal.SIGTERM)
+    ended = running.wait()
+    assert (ended.code, ended.result["outcome"], ended.result["stage"]) == (143, "stopped", command)
+
+
+def is_waiting_to_open(running: Running, fifo: Path) -> bool:
+    call = Path(f"/proc/{running.process.pid}/wchan").read_text()
+    return "fifo" in call or "wait_for_partner" in call
+
+
+def test_a_checkpoint_at_the_last_step_adds_no_step(
+    make: MakeWorkshop, uninterrupted: Workshop
+) -> None:
+    workshop = staged(make, uninterrupted)
+    shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
+    ended = workshop.succeed("train")
+    assert f"step {STEPS - 1}/" not in ended.log
+    assert adapter(workshop) == adapter(uninterrupted)
+    assert ended.result["evalLoss"] == uninterrupted.succeed("train").result["evalLoss"]
+
+
+@pytest.mark.parametrize("change", ["key", "versions"])
+def test_a_foreign_checkpoint_is_refused(
+    make: MakeWorkshop, uninterrupted: Workshop, change: str
+) -> None:
+    workshop = staged(make, uninterrupted)
+    shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
+    path = newest(workshop)
+    found = manifest.read(path)
+    facts = found.facts | {"versions": found.facts["versions"] | {"torch": "1.0"}}
+    manifest.publish(
+        shutil.copytree(path, workshop.work / "foreign"),
+        path,
+        kind=found.kind,
+        key="another" if change == "key" else found.key,
+        facts=facts if change == "versions" else found.facts,
+    )
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
+    said = "belongs to another job" if change == "key" else "torch 1.0 → 2."
+    assert said in ended.message
+
+
+@pytest.mark.parametrize("another", ["recipe", "dataset"])
+def test_another_recipe_or_other_rows_do_not_go_on_from_it(
+    make: MakeWorkshop, uninterrupted: Workshop, another: str
+) -> None:
+    own: dict[str, dict[str, Any]] = {
+        "recipe": {"training": {"learningRate": 0.5}},
+        "dataset": {"dataset": {"maxSamples": 20}},
+    }
+    workshop = make(**tiny.merged(RECIPE, own[another]))
+    if another == "dataset":
+        # As if a source had given other rows for the same words of the spec.
+        workshop.write(workshop.job | {"revision": uninterrupted.job["revision"]})
+    workshop.succeed("prepare")
+    shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
+    assert "belongs to another job or dataset" in ended.message
+
+
+def test_training_without_staging_is_refused(make: MakeWorkshop) -> None:
+    ended = make().run("train")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
+    assert "run the stage command again" in ended.message
+
+
+def test_the_budget_is_kept_over_attempts(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 2})
+    workshop.succeed("prepare")
+    (workshop.work / "usage.json").write_text('{"gpuSeconds": 1000}')
+    ended = workshop.run("train", "--max-gpu-seconds", "900")
+    assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
+    assert "at step 0 of 2, runPolicy.maxGpuSeconds is 900" in ended.message
+    ended = workshop.run("train", "--max-gpu-seconds", "2000")
+    assert ended.code == 0, ended.log
+    assert 1000 < ended.result["gpuSeconds"] < 1100
+
+
+def test_the_budget_ends_a_run_with_a_checkpoint(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 9999, "advanced": {"saveSteps": 9999}})
+    workshop.succeed("prepare")
+    ended = workshop.run("train", "--max-gpu-seconds", "3")
+    assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
+    step = ended.result["globalStep"]
+    assert newest(workshop).name == f"step-{step}"
+    assert f"at step {step} of 9999, runPolicy.maxGpuSeconds is 3; the checkpoint is kept" in (
+        ended.message
+    )
+
+
+def test_a_base_that_gives_no_number_ends_at_once(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "nan", shard="10GB")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    workshop = make(model={"source": hub.add("model", "demo/nan", folder)})
+    workshop.succeed("prepare")
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (81, "LossDiverged")
+    assert "the loss is nan at step 1: lower training.learningRate (0.01 now)" in ended.message
+    assert workshop.published() == ["base", "dataset"]
+    assert not list((workshop.work / "checkpoints").glob("step-*"))
+
+
+def test_running_out_of_memory_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sft, "_train", out_of_memory)
+    with pytest.raises(backends.TooLarge, match="GiB were allocated"):
+        trl.TrlBackend().train(None, None, Path())  # type: ignore[arg-type]
+
+
+def test_stopped_is_not_caught_by_handlers_of_errors() -> None:
+    assert not issubclass(Stopped, Exception)

@@ -1,0 +1,150 @@
+"""``run``: a manifest's whole way on one machine, stopped and gone on with."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.workshop import Ended, Running, Server, command
+
+from finetune_api import API_VERSION, KIND
+from finetune_trainer.checkpointing import manifest
+
+TRAINING: dict[str, Any] = {
+    "maxSteps": 40,
+    "effectiveBatchSize": 2,
+    "sequenceLength": 128,
+    "packing": "never",
+    "advanced": {"backend": "trl", "gradientCheckpointing": False, "saveSteps": 1000},
+}
+
+
+class Station:
+    """One folder with a manifest and what comes of it."""
+
+    def __init__(self, server: Server | None, folder: Path) -> None:
+        self.server, self.folder, self.work = server, folder, folder / "work"
+
+    def write(
+        self, base: str, source: str, *others: Any, evaluation: Any = None, **training: Any
+    ) -> None:
+        spec = {
+            "model": {"source": base},
+            "dataset": {"source": source, "format": "alpaca"},
+            "training": TRAINING | training,
+            "evaluation": evaluation,
+        }
+        job = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "own"}, "spec": spec}
+        (self.folder / "finetune.yaml").write_text(yaml.safe_dump_all([*others, job]))
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["run", "-f", f"{self.folder}/finetune.yaml", "--work", str(self.work)]
+
+    def start(self) -> Running:
+        log = self.folder / "log"
+        log.write_text("")
+        assert self.server is not None
+        process = self.server.start(command, self.arguments, {}, str(log))
+        return Running(process=process, folder=self.folder)
+
+    def run(self) -> Ended:
+        return self.start().wait()
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_running_again_goes_on(
+    servers: dict[str, Server], repositories: dict[str, str], tmp_path: Path
+) -> None:
+    station = Station(servers["trl"], tmp_path)
+    station.write(repositories["chat"], repositories["rows"])
+    running = station.start()
+    running.until(lambda: "step 3/40" in (tmp_path / "log").read_text())
+    assert running.process.pid is not None
+    os.kill(running.process.pid, signal.SIGINT)
+    stopped = running.wait()
+    assert stopped.code == 143, stopped.log
+    assert "its checkpoint is kept" in stopped.log
+    again = station.run()
+    assert again.code == 0, again.log
+    assert "staged already" in again.log
+    assert "going on from the checkpoint of step" in again.log
+    for name in ("base", "dataset", "adapter"):
+        assert manifest.valid(station.work / name, kind=name, key=None)
+    (merged,) = station.work.glob("merged-*")
+    assert f"vllm serve {merged}" in again.log
+    # Another recipe is another revision, which this folder must not be trained over with.
+    station.write(repositories["chat"], repositories["rows"], learningRate=0.5)
+    refused = station.run()
+    assert refused.code == 64
+    assert "belongs to revision" in refused.log
+
+
+def test_rows_of_a_configmap_in_the_same_file(
+    servers: dict[str, Server], repositories: dict[str, str], tmp_path: Path
+) -> None:
+    rows = "".join(
+        f'{{"instruction": "Say {at}", "input": "", "output": "{at}"}}\n' for at in range(8)
+    )
+    configmap = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "own-rows"},
+        "data": {"rows.jsonl": rows, "questions.jsonl": rows.replace("Say", "Tell me")},
+    }
+    station = Station(servers["trl"], tmp_path)
+    station.write(
+        repositories["chat"],
+        "configmap://own-rows/rows.jsonl",
+        configmap,
+        evaluation={
+            "dataset": {"source": "configmap://own-rows/questions.jsonl", "format": "alpaca"}
+        },
+        maxSteps=2,
+    )
+    ended = station.run()
+    assert ended.code == 0, ended.log
+    facts = manifest.read(station.work / "dataset").facts
+    assert (facts["rows"], facts["validationRows"]) == (8, 8)
+    assert "8 of evaluation.dataset to evaluate on" in ended.log
+    reference = manifest.read(station.work / "reference").facts
+    assert reference["evaluation"]["rows"] == 8
+
+
+LOADED_FIRST = """
+import sys
+from finetune_trainer import backends
+
+usual = backends.load
+
+def load(name):
+    backends.load = usual
+    early = {"transformers", "peft", "trl"} & set(sys.modules)
+    return sys.exit(f"{early} came before {name}") if early else usual(name)
+
+backends.load = load
+from finetune_trainer.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_unsloth_comes_before_the_libraries_that_it_changes(
+    hub: Hub, repositories: dict[str, str], tmp_path: Path
+) -> None:
+    station = Station(None, tmp_path)
+    advanced = TRAINING["advanced"] | {"backend": "unsloth"}
+    station.write(repositories["chat"], repositories["rows"], maxSteps=2, advanced=advanced)
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADED_FIRST, *station.arguments],
+        env=os.environ | {"HF_ENDPOINT": hub.url} | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    facts = manifest.read(station.work / "adapter").facts
+    assert facts["backend"] == "unsloth"

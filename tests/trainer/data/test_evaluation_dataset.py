@@ -1,0 +1,244 @@
+"""Rows of an evaluation's own: staged and checked beside those that are trained on, and used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import tiny
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.workshop import Ended, Workshop
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.reference import Reference
+from finetune_api.v1alpha1.ledger import Data, Evaluation
+from finetune_operator.reconcile.serving.evaluation_gate import judge
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.data import readers
+from finetune_trainer.data.chat_rendering import Renderer
+from finetune_trainer.data.dataset import Prepared, prepare
+from finetune_trainer.data.reference_sample import LENGTH
+from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
+from finetune_trainer.data.tokenize_rows import Tokeniser
+from finetune_trainer.evaluation.loss_comparison import evaluate
+
+QUESTIONS = 40
+SHARED = 3
+OWN: dict[str, Any] = {
+    "source": "hf://demo/questions",
+    "format": "messages",
+    "columns": {"messages": "chat"},
+    "split": "test",
+}
+
+
+def chat(row: dict[str, str]) -> list[dict[str, str]]:
+    return [
+        {"role": "user", "content": row["instruction"]},
+        {"role": "assistant", "content": row["output"]},
+    ]
+
+
+# The first are those that are trained on, too.
+ROWS = [chat(row) for row in [*tiny.rows(SHARED), *tiny.rows(100)[100 - QUESTIONS + SHARED :]]]
+
+
+@pytest.fixture(scope="module")
+def questions(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("questions")
+    tiny.dataset(folder, [{"chat": row} for row in ROWS], "test.jsonl")
+    tiny.dataset(folder, [{"chat": "never read"}], "train.jsonl")
+    hub.add("dataset", "demo/questions", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(make: MakeWorkshop, questions: Path) -> Workshop:
+    """A job that was trained and evaluated on rows of their own; tests leave it as it is."""
+    workshop = make(evaluation={"dataset": OWN}, training={"advanced": {"evalSteps": 3}})
+    workshop.stage_and_train()
+    return workshop
+
+
+def read(work: Path, name: str) -> set[str]:
+    tokens = Tokens.load(work / "dataset" / name)
+    borders = zip(tokens.rows[:-1], tokens.rows[1:], strict=True)
+    tokenizer = tiny.tokenizer()
+    return {str(tokenizer.decode(tokens.input_ids[start:end])) for start, end in borders}
+
+
+def rendered(rows: list[list[dict[str, str]]]) -> set[str]:
+    return {str(tiny.tokenizer().apply_chat_template(row, tokenize=False)) for row in rows}
+
+
+def test_its_rows_are_tokenised_and_all_others_trained_on(evaluated: Workshop) -> None:
+    assert read(evaluated.work, HELD_OUT) == rendered(ROWS)
+    assert read(evaluated.work, TRAIN) == rendered([chat(row) for row in tiny.rows(24)])
+    facts = manifest.read(evaluated.work / "dataset").facts
+    assert (facts["rows"], facts["validationRows"]) == (24, QUESTIONS)
+
+
+def test_status_and_manifest_say_what_was_found(evaluated: Workshop, hub: Hub) -> None:
+    staged = evaluated.succeed("prepare").result
+    counted = Data.model_validate(staged["artifacts"], extra="ignore").evaluation_dataset
+    assert counted is not None
+    assert (counted.rows, counted.trained_rows, counted.duplicate_rows) == (QUESTIONS, SHARED, 0)
+    assert counted.dropped_rows == counted.truncated_rows == 0
+    assert counted.tokens is not None
+    assert counted.evaluated_tokens is not None
+    assert 0 < counted.evaluated_tokens < counted.tokens
+    said = f"{SHARED} of {QUESTIONS} rows of evaluation.dataset are trained on too"
+    assert any(said in each for each in staged["warnings"])
+    fact = manifest.read(evaluated.work / "dataset").facts["evaluationDataset"]
+    assert fact["commit"] == hub.repos["datasets/demo/questions"].commit()
+    assert fact["sourceDigest"].startswith("sha256:")
+    card = (evaluated.work / "adapter" / "README.md").read_text()
+    assert f"| evaluation dataset | `{OWN['source']}` |" in card
+    assert fact["commit"] in card
+    assert "rows evaluated on" in card
+
+
+def test_reference_and_gate_are_of_its_rows(evaluated: Workshop) -> None:
+    text = (evaluated.work / "reference" / "reference.json").read_text()
+    found = Reference.model_validate_json(text)
+    assert found.held_out
+    asked = {row[0]["content"] for row in ROWS}
+    assert {row.messages[0]["content"] for row in found.rows if row.messages} == asked
+    trained = evaluated.succeed("train").result
+    numbers = Evaluation.model_validate(trained["artifacts"]["evaluation"])
+    assert numbers == evaluate(found)
+    gate = judge(numbers, "dequantized")
+    assert gate.outcome in ("Passed", "Failed")
+    assert f"over {QUESTIONS} rows" in gate.message
+    # Training's last evaluation was of the same adapter, on the same base, on the same rows.
+    assert trained["evalLoss"] == pytest.approx(float(numbers.dequantized.loss), abs=0.02)
+    assert [step for step, _ in manifest.read(evaluated.work / "adapter").facts["evaluations"]] == [
+        3,
+        6,
+    ]
+
+
+def prepared(rows: list[Any], own: list[Any], **changes: Any) -> Prepared:
+    """Tokenise rows to train on and rows to evaluate on, as the stage does."""
+    evaluation = {"dataset": {"source": "hf://e/f", "format": "alpaca"}}
+    job = JobConfig.model_validate(
+        tiny.job("hf://a/b", "hf://c/d", evaluation=evaluation, **changes)
+    )
+    renderer = Renderer(
+        tiny.tokenizer(), template=tiny.CHAT_TEMPLATE, train_on="responses", stops=[0]
+    )
+    read = Tokeniser(job, renderer, template="chat")
+    asked = Tokeniser(job, renderer, template="chat", kind="evaluation.dataset")
+    for tokeniser, values in ((read, rows), (asked, own)):
+        for at, each in enumerate(values, 1):
+            tokeniser.add(readers.Row(file="rows.jsonl", number=at, values=each))
+        tokeniser.check(vocabulary=320)
+    return prepare(job, read, asked)
+
+
+def test_the_same_rows_are_drawn_whatever_the_recipe() -> None:
+    """So builds of two revisions are compared on the same rows."""
+    own = tiny.rows(600)[200:]
+    one = prepared(tiny.rows(20), own).sample
+    other = prepared(tiny.rows(40), own, training={"seed": 7, "epochs": 1, "maxSteps": None})
+    assert one == other.sample
+    assert 32 <= len(one) < len(own)
+
+
+def test_rows_that_repeat_are_counted_and_kept() -> None:
+    own = [*tiny.rows(30)[20:], *tiny.rows(22)[20:]]
+    found = prepared(tiny.rows(24), own, dataset={"duplicates": "drop"})
+    assert found.evaluation is not None
+    assert (found.evaluation.rows, found.evaluation.duplicate_rows) == (12, 2)
+    assert found.evaluation.trained_rows == 6, "four rows, two of them twice"
+    assert found.held_out.count == 12
+    assert len(found.sample) == 10, "each is scored once"
+
+
+def test_the_longest_row_of_both_counts_for_the_estimate() -> None:
+    long = {"instruction": "a", "output": "b" * 90}
+    assert prepared(tiny.rows(20), [*tiny.rows(20), long]).longest == 112 < LENGTH
+    found = prepared(tiny.rows(20), [*tiny.rows(20), {"instruction": "a", "output": "b" * 200}])
+    assert found.evaluation is not None
+    assert (found.evaluation.dropped_rows, found.evaluation.longest_row) == (1, 222)
+
+
+def refused(ended: Ended, code: int, *said: str) -> None:
+    assert ended.code == code, ended.log
+    for each in said:
+        assert each in ended.message
+
+
+def test_what_is_missing_is_told_before_anything_is_fetched(make: MakeWorkshop, hub: Hub) -> None:
+    hub.requests.clear()
+    ended = make(evaluation={"dataset": OWN | {"source": "hf://demo/none"}}).run("prepare")
+    refused(
+        ended,
+        66,
+        "evaluation.dataset demo/none does not exist on the hub",
+        "correct evaluation.dataset.source",
+        "a token in evaluation.dataset.tokenSecretRef",
+    )
+    assert not any("resolve" in request for request in hub.requests)
+
+
+def test_a_split_that_is_missing(make: MakeWorkshop, questions: Path) -> None:
+    ended = make(evaluation={"dataset": OWN | {"split": "dev"}}).run("prepare")
+    refused(ended, 65, "evaluation.dataset demo/questions", "correct evaluation.dataset.split")
+
+
+def test_a_token_is_its_own(make: MakeWorkshop, hub: Hub, questions: Path) -> None:
+    hub.add("dataset", "demo/secret-questions", questions, gated_with="hf_own")
+    workshop = make(evaluation={"dataset": OWN | {"source": "hf://demo/secret-questions"}})
+    ended = workshop.run("prepare", DATASET_HF_TOKEN="hf_own", MODEL_HF_TOKEN="hf_own")
+    refused(ended, 77, "is gated", "in evaluation.dataset.tokenSecretRef")
+    assert workshop.run("prepare", EVALUATION_DATASET_HF_TOKEN="hf_own").code == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [*tiny.rows(2), {"question": "a"}],
+            "evaluation.dataset: row 3 of test.jsonl: has no column 'instruction' (it has "
+            "question): name the columns in evaluation.dataset.columns",
+        ),
+        ([], "the dataset has no rows: check evaluation.dataset.source"),
+        (
+            [{"instruction": "a", "output": "b" * 200}],
+            "evaluation.dataset: 1 of 1 rows (100.0 %, at most 5 % are dropped) are longer than",
+        ),
+    ],
+)
+def test_broken_rows_are_named(
+    make: MakeWorkshop, tmp_path: Path, rows: list[Any], said: str
+) -> None:
+    """Read from a claim, where they lie mounted."""
+    tiny.dataset(tmp_path / "tests", rows, "test.jsonl")
+    own = {"source": "pvc://tests/test.jsonl", "format": "alpaca"}
+    workshop = make(evaluation={"dataset": own})
+    refused(workshop.run("prepare", FINETUNE_SOURCES_DIR=str(tmp_path)), 65, said)
+    tiny.dataset(tmp_path / "tests", tiny.rows(100)[60:], "test.jsonl")
+    again = workshop.run("prepare", FINETUNE_SOURCES_DIR=str(tmp_path))
+    assert again.result["artifacts"]["evaluationDataset"]["rows"] == QUESTIONS, again.log
+
+
+def test_early_stopping_listens_to_it(make: MakeWorkshop, questions: Path) -> None:
+    """Other rows, other losses: it is these that decide which adapter is kept."""
+    workshop = make(
+        evaluation={"dataset": OWN},
+        training={
+            "maxSteps": 30,
+            "learningRate": 0.1,
+            "advanced": {"evalSteps": 1, "earlyStoppingPatience": 2},
+        },
+    )
+    workshop.stage_and_train()
+    facts = manifest.read(workshop.work / "adapter").facts
+    losses = dict(facts["evaluations"])
+    best = min(losses, key=lambda step: (losses[step], step))
+    assert (facts["adapterStep"], facts["globalStep"]) == (best, best + 2)
+    reference = json.loads((workshop.work / "reference" / "reference.json").read_text())
+    loss = float(evaluate(Reference.model_validate(reference)).dequantized.loss)
+    assert losses[best] == pytest.approx(loss, abs=0.02)

@@ -1,0 +1,192 @@
+"""The reference's rows and what is counted with them; templates that read the clock."""
+
+import json
+import math
+import random
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import tiny
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.logits import load
+from tests.trainer.support.workshop import Workshop
+
+from finetune_api.contracts import reference
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.data.chat_rendering import IGNORED, Renderer
+from finetune_trainer.data.reference_sample import (
+    ENOUGH_ROWS,
+    ENOUGH_TOKENS,
+    LENGTH,
+    MOST_ROWS,
+    Sample,
+    spans_of,
+)
+from finetune_trainer.data.schema import Example
+from finetune_trainer.data.split import content_hash
+from finetune_trainer.evaluation.loss_comparison import difference, evaluate
+from finetune_trainer.evaluation.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models
+from finetune_trainer.models.layerwise_model import Skeleton
+from finetune_trainer.quantization.record import RoundedBase
+
+BASE = ("original", "base")
+CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today }}<|im_end|>\n"
+
+
+def sampled(lengths: list[int], *, held_out: Collection[int] = (), seed: int = 1) -> list[Any]:
+    """Offer rows whose answers have these lengths, and choose."""
+    tokenizer = tiny.tokenizer()
+    renderer = Renderer(tokenizer, template=tiny.CHAT_TEMPLATE, train_on="responses", stops=[0])
+    sample = Sample(seed=seed)
+    for at, length in enumerate(lengths):
+        answer = "x" * (length - 1)
+        messages = [
+            {"role": "user", "content": str(at)},
+            {"role": "assistant", "content": answer},
+        ]
+        example = Example(messages=messages)
+        encoded = renderer.conversation(messages)
+        sample.offer(example, encoded, content_hash(example, 1), held_out=at in held_out)
+    return sample.choose(renderer, held_out=bool(held_out))
+
+
+def tokens(rows: list[Any]) -> int:
+    return sum(end - start for row in rows for start, end in row["spans"])
+
+
+def test_as_many_rows_as_are_enough_and_no_more() -> None:
+    rows = sampled([100] * 100)
+    assert ENOUGH_TOKENS <= tokens(rows) < ENOUGH_TOKENS + 100
+    assert len(sampled([2] * 400)) == MOST_ROWS
+    assert len(sampled([5] * 7)) == 7
+
+
+def test_held_out_rows_alone_and_enough_of_them_for_a_standard_error() -> None:
+    held_out = set(range(0, 200, 4))
+    rows = sampled([300] * 200, held_out=held_out)
+    assert len(rows) == ENOUGH_ROWS
+    assert {int(row["messages"][0]["content"]) for row in rows} <= held_out
+
+
+def test_the_sample_hangs_on_rows_and_seed_alone() -> None:
+    lengths = [50 + at % 7 for at in range(300)]
+    assert sampled(lengths) == sampled(lengths)
+    assert sampled(lengths) != sampled(lengths, seed=2)
+    assert sampled([10, 10]) == sampled([10, 10])
+
+
+def test_rows_are_cut_and_answers_beyond_the_cut_left_out() -> None:
+    (row,) = sampled([LENGTH * 2])
+    assert len(row["ids"]) == LENGTH
+    assert row["spans"][-1][1] == LENGTH
+    assert spans_of([1, IGNORED, 2, 3, IGNORED, 4]) == [(2, 4), (5, 6)]
+
+
+def test_the_paired_difference_is_that_of_a_ratio_of_sums() -> None:
+    drawn = random.Random(1)
+    base = [[drawn.gauss(-2, 1) for _ in range(drawn.randint(5, 60))] for _ in range(40)]
+    tuned = [[score + drawn.gauss(0.3, 0.5) for score in row] for row in base]
+    found = difference(tuned, base)
+    flat = [b - t for x, y in zip(tuned, base, strict=True) for t, b in zip(x, y, strict=True)]
+    assert found.mean == pytest.approx(math.fsum(flat) / len(flat))
+    assert found.mean < -0.2
+
+    def resampled() -> float:
+        rows = [drawn.randrange(len(base)) for _ in base]
+        return difference([tuned[r] for r in rows], [base[r] for r in rows]).mean
+
+    means = [resampled() for _ in range(400)]
+    centre = math.fsum(means) / len(means)
+    spread = math.sqrt(math.fsum((each - centre) ** 2 for each in means) / len(means))
+    assert found.standard_error == pytest.approx(spread, rel=0.25)
+    assert difference(tuned[:1], base[:1]).standard_error == math.inf
+
+
+def test_the_frozen_template_is_trained_and_shipped(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "base")
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = CLOCK + tiny.CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    workshop = make(
+        model={"source": hub.add("model", "demo/clock", folder)}, training={"maxSteps": 1}
+    )
+    staged = workshop.succeed("prepare")
+    assert any("the day of staging" in each for each in staged.result["warnings"])
+    workshop.succeed("train")
+    workshop.succeed("merge", "--build", "b")
+    shipped = (workshop.work / "merged-b" / "chat_template.jinja").read_text()
+    assert "macro strftime_now(" in shipped, "of its own, in place of the clock"
+    row = json.loads((workshop.work / "reference" / "reference.json").read_text())["rows"][0]
+    text = tokenizer.apply_chat_template(
+        row["messages"], tokenize=False, add_generation_prompt=True, chat_template=shipped
+    )
+    assert tokenizer(text, add_special_tokens=False).input_ids == row["promptIds"]
+    assert str(datetime.now(UTC).year) in text
+
+
+def test_evaluations_of_the_same_rows_are_known_by_their_digest() -> None:
+    def scored(ids: list[int], score: float) -> reference.Reference:
+        scores = {"base": [-2.0], "tuned": [score], "rounded": [score]}
+        row = {"ids": ids, "spans": [(2, 3)], "original": scores, "dequantized": scores}
+        return reference.Reference.model_validate({"rows": [row], "heldOut": True})
+
+    first, better, other = (
+        evaluate(scored(ids, score)).rows_digest
+        for ids, score in (([1, 2, 3], -1.0), ([1, 2, 3], -0.5), ([1, 2, 4], -1.0))
+    )
+    assert first == better != other
+
+
+def test_rows_of_like_length_go_together_and_each_goes_once() -> None:
+    drawn = random.Random(3)
+    lengths = [drawn.randint(1, 512) for _ in range(200)] + [TOKENS_AT_ONCE + 1]
+    batches = in_batches([[0] * length for length in lengths])
+    assert sorted(number for batch in batches for number in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[at] for at in batch) <= TOKENS_AT_ONCE
+    padded = sum(len(batch) * max(lengths[at] for at in batch) for batch in batches)
+    assert padded < 1.2 * sum(lengths), "all in one batch would be twice as many"
+
+
+def test_a_base_that_is_evaluated_is_computed_in_float32(done: Workshop) -> None:
+    trained = manifest.read(done.work / "adapter")
+    rows = json.loads((done.work / "reference" / "reference.json").read_text())["rows"][:4]
+    skeleton = Skeleton(
+        done.work / "base",
+        done.work / "adapter",
+        RoundedBase(trained, done.work / "adapter"),
+        device=torch.device("cpu"),
+    )
+    positions = [[at for span in row["spans"] for at in range(*span)] for row in rows]
+    wanted = models(evaluated=True)
+    found = Scorer(skeleton).score(wanted, [row["ids"] for row in rows], positions)
+    (own,) = (scores for model, scores in found.items() if (model.kind, model.part) == BASE)
+    base = load(done.work / "base", dtype=torch.float32)
+    for at, row in enumerate(rows):
+        with torch.no_grad():
+            logits = base(torch.tensor([row["ids"]])).logits[0].log_softmax(-1)
+        expected = [float(logits[p - 1, row["ids"][p]]) for p in positions[at]]
+        assert own[at] == pytest.approx(expected, abs=1e-4)
+        assert row["original"]["base"] != pytest.approx(expected, abs=1e-4), "not evaluated: coarse"
+
+
+def test_held_out_rows_are_evaluated(make: MakeWorkshop) -> None:
+    workshop = make(dataset={"validationFraction": 0.4}, training={"maxSteps": 6})
+    workshop.succeed("prepare")
+    found = workshop.succeed("train").result["artifacts"]["evaluation"]
+    rows = manifest.read(workshop.work / "dataset").facts["validationRows"]
+    assert found["rows"] == rows > 2
+    assert float(found["baseLoss"]) > 3
+    for kind in ("dequantized", "original"):
+        build = found[kind]
+        assert float(build["difference"]) == pytest.approx(
+            float(build["loss"]) - float(found["baseLoss"]), abs=2e-5
+        )
+        assert 0 < float(build["standardError"]) < 1

@@ -1,0 +1,290 @@
+"""A merge that is stopped, killed, short of room, or given files that are not what they were."""
+
+import math
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import tiny
+from tests.trainer.support.faults import AtFileOperation, SlowDigests, SlowPieces, unreadable
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.workshop import Workshop, command
+
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.runtime import disk
+
+PAGE = 4096
+
+
+@pytest.fixture
+def trained(done: Workshop, make: MakeWorkshop, tmp_path: Path) -> Workshop:
+    """The job that is done, on a volume of its own, before its merge."""
+    return before_the_merge(done, make, tmp_path / "work")
+
+
+def before_the_merge(done: Workshop, make: MakeWorkshop, work: Path) -> Workshop:
+    shutil.copytree(done.work, work, dirs_exist_ok=True)
+    shutil.rmtree(work / "merged-b1")
+    return make(work=work)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def written(workshop: Workshop) -> list[str]:
+    """What a merge that did not end well has left."""
+    return [path.name for path in workshop.work.glob(".writing-*/*")]
+
+
+@pytest.mark.parametrize("file", ["base/config.json", "adapter/adapter_model.safetensors"])
+def test_what_is_merged_cannot_be_read_for_once(trained: Workshop, file: str) -> None:
+    at = AtFileOperation(volume=trained.work / file, count=1, happens=unreadable)
+    ended = trained.meeting(at).run("merge", "--build", "b1")
+    assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
+    assert "spec.storage.storageClassName" in ended.result["message"]
+    assert written(trained) == []
+
+
+@pytest.mark.parametrize(
+    "slow", [SlowDigests(seconds=60.0), SlowPieces(seconds=0.5)], ids=["digest", "arithmetic"]
+)
+def test_a_stop_waits_for_nothing(
+    done: Workshop, trained: Workshop, slow: Callable[[], None]
+) -> None:
+    running = trained.meeting(slow).start("merge", "--build", "b1")
+    running.until(lambda: bool(written(trained)))
+    time.sleep(0.3)
+    assert running.process.pid is not None
+    os.kill(running.process.pid, signal.SIGTERM)
+    told = time.monotonic()
+    ended = running.wait()
+    assert time.monotonic() - told < 2.5, ended.log
+    assert (ended.code, ended.result["outcome"], ended.result["reason"]) == (
+        143,
+        "stopped",
+        "Stopped",
+    )
+    assert [name for name in written(trained) if not name.endswith(".part")] == []
+    trained.succeed("merge", "--build", "b1")
+    assert content(trained.work / "merged-b1") == content(done.work / "merged-b1")
+
+
+def killed_at_flush(
+    number: int, arguments: list[str], environment: dict[str, str], log: str
+) -> None:
+    """Run a command that is killed just before it flushes a file or folder for the nth time."""
+    flush, left = os.fsync, number
+
+    def counted(descriptor: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(descriptor)
+
+    setattr(os, "fsync", counted)  # noqa: B010 (no assignment has both types)
+    command(arguments, environment, log)
+
+
+def test_a_killed_merge_redoes_one_shard_and_ends_with_the_same_bytes(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "base", shard="40KB")
+    workshop = make(
+        model={"source": hub.add("model", "demo/shards", folder)}, training={"maxSteps": 1}
+    )
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b")
+    final = workshop.work / "merged-b"
+    expected = {path.name: path.read_bytes() for path in final.iterdir()}
+    shards = sum(name.endswith(".safetensors") for name in expected)
+    assert shards >= 6
+    shutil.rmtree(final)
+
+    kept = [0]
+    while not final.exists():
+        # A shard takes four flushes: each attempt does one more and is cut off in the next, each
+        # time somewhere else; once all are done, in the publication.
+        left = 4 + len(kept) % 3 if kept[-1] < shards else 20 * (len(kept) - shards) + 3
+        ended = workshop.start("merge", "--build", "b", target=(killed_at_flush, left)).wait()
+        assert ended.code in (0, -signal.SIGKILL), ended.log
+        lines = re.findall(r"merging .*?(?:(\d+) shards are done already)?$", ended.log, re.M)
+        kept.append(int(lines[-1] or 0))
+        assert len(kept) <= shards + 5, kept
+    # A kill never costs what was done before it.
+    assert kept[1 : shards + 2] == list(range(shards + 1))
+    assert {path.name: path.read_bytes() for path in final.iterdir()} == expected
+    assert not list(workshop.work.glob(".merging-*"))
+
+
+def test_killed_before_any_flush_it_ends_with_the_same_bytes(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path
+) -> None:
+    expected = content(done.work / "merged-b1")
+    kills, code = 0, -signal.SIGKILL
+    while code != 0:
+        workshop = before_the_merge(done, make, tmp_path / str(kills))
+        ended = workshop.start("merge", "--build", "b1", target=(killed_at_flush, kills)).wait()
+        code = ended.code
+        assert code in (0, -signal.SIGKILL), ended.log
+        kills += code != 0
+        workshop.succeed("merge", "--build", "b1")
+        assert content(workshop.work / "merged-b1") == expected
+        assert not list(workshop.work.glob(".*"))
+    assert kills > 20
+
+
+def test_a_pair_that_was_not_applied_once_is_noticed(trained: Workshop) -> None:
+    # Cut off in the publication: both shards are done.
+    ended = trained.start("merge", "--build", "b1", target=(killed_at_flush, 9)).wait()
+    assert ended.code == -signal.SIGKILL
+    file = trained.work / ".merging-b1.json"
+    before = file.read_text()
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert before.count(f'"{name}"') == 1
+    for said, after in ((0, '"x"'), (2, f'"{name}", "{name}"')):
+        file.write_text(before.replace(f'"{name}"', after))
+        ended = trained.run("merge", "--build", "b1")
+        assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
+        assert f"{name} got its adapter pair {said} times instead of once" in ended.message
+    file.write_text(before)
+    trained.succeed("merge", "--build", "b1")
+
+
+def leave(volume: Path, room: int) -> None:
+    """Fill a volume up to that many free bytes."""
+    (volume / "ballast").write_bytes(b"0" * (disk.free_bytes(volume) - room))
+
+
+def test_the_room_that_a_merge_needs_is_known_before_its_first_byte(
+    done: Workshop, make: MakeWorkshop, small_volume: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=40m", small_volume], check=True)
+    workshop = before_the_merge(done, make, small_volume)
+    sizes = {entry.name: entry.size for entry in manifest.read(done.work / "base").files}
+    shards = (done.work / "merged-b1").glob("*.safetensors")
+    sizes |= {path.name: path.stat().st_size for path in shards}
+    needed = math.ceil((sum(sizes.values()) + disk.RESERVE) / PAGE) * PAGE
+    # The name of the lock's holder takes a page.
+    leave(small_volume, needed)
+    ended = workshop.run("merge", "--build", "b1")
+    assert (ended.code, ended.result["reason"]) == (73, "VolumeFull")
+    assert f"the merged model (float16) needs {disk.human(sum(sizes.values()))}" in ended.message
+    assert "raise spec.storage.size by at least" in ended.message
+    assert written(workshop) == []
+    (small_volume / "ballast").unlink()
+    leave(small_volume, needed + PAGE)
+    workshop.succeed("merge", "--build", "b1")
+
+
+def test_a_shard_that_was_cut_off_takes_no_room_from_the_next_attempt(
+    done: Workshop, make: MakeWorkshop, small_volume: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=40m", small_volume], check=True)
+    workshop = before_the_merge(done, make, small_volume)
+    # Cut off in the second of two shards.
+    ended = workshop.start("merge", "--build", "b1", target=(killed_at_flush, 4)).wait()
+    assert ended.code == -signal.SIGKILL
+    (part,) = small_volume.glob(".writing-*/.*.part")
+    room = part.stat().st_size
+    assert room > 20 * PAGE
+    beside = [each for each in (done.work / "merged-b1").iterdir() if each.suffix != ".safetensors"]
+    needed = room + sum(path.stat().st_size for path in beside)
+    leave(small_volume, needed + disk.RESERVE + 5 * PAGE - room)
+    workshop.succeed("merge", "--build", "b1")
+    assert content(workshop.work / "merged-b1") == content(done.work / "merged-b1")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'{"', b'["'),
+        (b"model.layers", b"madel.layers"),
+        (b"self_attn.q_proj", b"self_attn.x_proj"),
+        (b'"BF16"', b'"BF17"'),
+        (b'"BF16"', b'"F16" '),
+        (b'"shape":[64', b'"shape":[46'),
+        (b'"shape":[64', b'"shape":[-1'),
+        (b'"shape":[64', b'"shape":[99'),
+        (b'"data_offsets":[', b'"data_offsets": '),
+        (b'"data_offsets"', b'"datA_offsets"'),
+    ],
+    ids=str,
+)
+def test_a_base_with_another_header_is_not_merged(
+    trained: Workshop, before: bytes, after: bytes
+) -> None:
+    shard = sorted((trained.work / "base").glob("*.safetensors"))[-1]
+    header = shard.read_bytes()
+    assert before in header
+    assert len(before) == len(after)
+    shard.write_bytes(header.replace(before, after, 1))
+    refused_as_changed(trained, shard)
+
+
+@pytest.mark.parametrize("at", [0, 7, -1], ids=["length", "length's end", "last weight"])
+def test_a_base_with_another_byte_is_not_merged(trained: Workshop, at: int) -> None:
+    shard = sorted((trained.work / "base").glob("*.safetensors"))[-1]
+    data = bytearray(shard.read_bytes())
+    data[at] ^= 1
+    shard.write_bytes(data)
+    refused_as_changed(trained, shard)
+
+
+def refused_as_changed(workshop: Workshop, shard: Path) -> None:
+    ended = workshop.run("merge", "--build", "b1")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused"), ended.log
+    assert f"base/{shard.name} has changed since it was written" in ended.message
+    assert "merged-b1" not in workshop.published()
+
+
+class Bomb:
+    """What a pickle may hold: it makes a file as it is loaded."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.proof,)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "instead"),
+    [
+        ("adapter", "adapter_model.bin", "adapter_model.safetensors"),
+        ("base", "pytorch_model.bin", None),
+        ("base", "extra/state.pt", None),
+    ],
+)
+def test_a_pickle_is_refused_before_the_first_byte(
+    trained: Workshop, tmp_path: Path, folder: str, name: str, instead: str | None
+) -> None:
+    scratch, final = tmp_path / "changed", trained.work / folder
+    shutil.copytree(final, scratch)
+    (scratch / name).parent.mkdir(exist_ok=True)
+    (scratch / name).write_bytes(pickle.dumps(Bomb(tmp_path / "it ran")))
+    if instead is not None:
+        (scratch / instead).unlink()
+    found = manifest.read(final)
+    shutil.rmtree(final)
+    shutil.move(scratch, trained.work / "scratch")
+    manifest.publish(
+        trained.work / "scratch", final, kind=found.kind, key=found.key, facts=found.facts
+    )
+    ended = trained.run("merge", "--build", "b1")
+    assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
+    assert f"{folder}/{name} is a pickle, which is never loaded" in ended.message
+    assert "set spec.rerun" in ended.message
+    assert not (tmp_path / "it ran").exists()
+    assert written(trained) == []

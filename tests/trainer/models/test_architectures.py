@@ -1,0 +1,100 @@
+"""Each family goes the whole way on each backend, with a kill on the way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import architectures
+from tests.trainer.support.faults import KilledAfterCheckpoint
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.logits import logits_of_all
+
+from finetune_trainer.models import backend_support
+
+BACKENDS = ["trl", "unsloth"]
+IN_FULL = ["mistral", "qwen3", "phi", "phi3"]
+"""Families with a head of their own that train it and the embedding in full; the others do not."""
+
+
+@pytest.mark.parametrize(
+    ("family", "saved", "said"),
+    [
+        ("qwen2", ["lm_head"], "embedding and head of model demo/qwen2 are one tensor"),
+        # Its config.json does not say so: the family's own default does.
+        ("gemma", ["embed_tokens"], "embedding and head of model demo/gemma are one tensor"),
+        (
+            "gpt_neox",
+            ["embed_tokens", "lm_head"],
+            "names embed_tokens, which model demo/gpt_neox does not have (its embedding is "
+            "embed_in, its head is lm_head)",
+        ),
+    ],
+)
+def test_ends_that_cannot_be_trained_in_full_are_refused_before_the_weights_are_fetched(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path, family: str, saved: list[str], said: str
+) -> None:
+    folder = architectures.model(tmp_path / family, family)
+    config = json.loads((folder / "config.json").read_text())
+    if family == "gemma":
+        del config["tie_word_embeddings"]
+        (folder / "config.json").write_text(json.dumps(config))
+    source = hub.add("model", f"demo/{family}", folder)
+    workshop = make(model={"source": source}, training={"lora": {"modulesToSave": saved}})
+    ended = workshop.run("prepare")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert said in ended.message
+    assert not list(workshop.work.rglob("*.safetensors"))
+
+
+def test_unsloth_gets_the_families_that_are_tried_here_and_no_others(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    assert architectures.FAMILIES.keys() == backend_support.ON_UNSLOTH
+    source = hub.add("model", "demo/olmo2", architectures.model(tmp_path / "olmo2", "olmo2"))
+    workshop = make(model={"source": source}, training={"advanced": {"backend": "unsloth"}})
+    ended = workshop.run("prepare")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "demo/olmo2 is of the family olmo2, which training.advanced.backend unsloth is" in (
+        ended.message
+    )
+    assert ended.message.endswith("set training.advanced.backend to trl")
+    make(model={"source": source}).succeed("prepare")
+
+
+@pytest.fixture(scope="module")
+def bases(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("families")
+    return {
+        family: hub.add("model", f"demo/{family}", architectures.model(root / family, family))
+        for family in architectures.FAMILIES
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", architectures.FAMILIES)
+def test_from_stage_to_a_model_that_loads(
+    make: MakeWorkshop, bases: dict[str, str], family: str, backend: str
+) -> None:
+    lora: dict[str, Any] = {"targetModules": ["all-linear"]}
+    if family in IN_FULL:
+        lora["modulesToSave"] = ["embed_tokens", "lm_head"]
+    recipe = {
+        "maxSteps": 4,
+        "packing": "always",
+        "lora": lora,
+        "advanced": {"backend": backend, "saveSteps": 2},
+    }
+    workshop = make(model={"source": bases[family]}, training=recipe)
+    workshop.succeed("prepare")
+    assert workshop.meeting(KilledAfterCheckpoint(step=2)).run("train").code == -9
+    resumed = workshop.succeed("train")
+    assert "going on from the checkpoint of step 2" in resumed.log
+    workshop.succeed("merge", "--build", "b")
+    untuned, trained, merged = logits_of_all(workshop, "b")
+    assert torch.isfinite(trained).all()
+    # The rest is the rounding of the weights to 16 bits.
+    assert (merged - trained).abs().max() < 0.05
+    assert (merged - untuned).abs().max() > 0.1

@@ -1,0 +1,470 @@
+"""The hub's answers, the volume's limits, and what a user reads when staging is refused."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import tiny
+from tests.trainer.support.faults import RecordsStarts
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.workshop import Ended
+
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.runtime import disk
+from finetune_trainer.runtime.files import sha256_of
+
+HERE = {"model": "tiny", "dataset": "rows"}
+"""The repositories of the hub that most jobs name."""
+
+
+def refused(ended: Ended, code: int, reason: str, *said: str) -> None:
+    assert (ended.code, ended.result["outcome"], ended.result["reason"]) == (
+        code,
+        "failed",
+        reason,
+    ), ended.log
+    for each in said:
+        assert each in ended.message
+
+
+@pytest.fixture(scope="module")
+def gated(hub: Hub, repositories: dict[str, str]) -> Iterator[None]:
+    chat, rows = hub.repos["models/demo/tiny"].folder, hub.repos["datasets/demo/rows"].folder
+    hub.add("model", "demo/gated", chat, gated_with="hf_good")
+    hub.add("dataset", "demo/gated", rows, gated_with="hf_other")
+    yield
+    del hub.repos["models/demo/gated"], hub.repos["datasets/demo/gated"]
+
+
+def test_a_model_that_does_not_exist(make: MakeWorkshop) -> None:
+    workshop = make(model={"source": "hf://demo/missing"})
+    ended = workshop.run("prepare")
+    refused(ended, 66, "ModelNotFound", "model demo/missing does not exist", "model.tokenSecretRef")
+    assert workshop.published() == []
+    assert [path.name for path in workshop.work.iterdir()] == ["lock.json"]
+
+
+def test_a_dataset_that_does_not_exist_is_told_before_the_base_is_fetched(
+    make: MakeWorkshop, hub: Hub
+) -> None:
+    hub.requests.clear()
+    ended = make(dataset={"source": "hf://demo/missing"}).run("prepare")
+    refused(ended, 66, "DatasetNotFound", "dataset demo/missing does not exist")
+    assert not any("resolve" in request for request in hub.requests)
+
+
+def test_a_revision_that_does_not_exist(make: MakeWorkshop) -> None:
+    ended = make(model={"revision": "v9"}).run("prepare")
+    refused(ended, 66, "ModelNotFound", "model demo/tiny has no revision 'v9'", "model.revision")
+
+
+def test_the_revision_that_is_written_is_what_is_staged(make: MakeWorkshop, hub: Hub) -> None:
+    commits = {kind: hub.repos[f"{kind}s/demo/{name}"].commit() for kind, name in HERE.items()}
+    workshop = make(**{kind: {"revision": commit} for kind, commit in commits.items()})
+    hub.requests.clear()
+    workshop.succeed("prepare")
+    assert {each for each in hub.requests if "/revision/" in each} == {
+        f"GET api/{kind}s/demo/{name}/revision/{commits[kind]}" for kind, name in HERE.items()
+    }
+    # The hub of the tests gives no file of a branch, so these were pinned before the first byte.
+    assert manifest.read(workshop.work / "base").facts["baseCommit"] == commits["model"]
+    assert manifest.read(workshop.work / "dataset").facts["commit"] == commits["dataset"]
+
+
+@pytest.mark.usefixtures("gated")
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_gated_repositories(make: MakeWorkshop, kind: str) -> None:
+    workshop = make(**{kind: {"source": "hf://demo/gated"}})
+    variable = f"{kind.upper()}_HF_TOKEN"
+    ended = workshop.run("prepare")
+    refused(ended, 77, "AccessDenied", f"{kind} demo/gated is gated", f"{kind}.tokenSecretRef")
+    ended = workshop.run("prepare", **{variable: "hf_wrong"})
+    refused(ended, 77, "AccessDenied", "has not been granted access")
+    good = {"model": "hf_good", "dataset": "hf_other"}[kind]
+    assert workshop.run("prepare", **{variable: good}).code == 0
+    assert good not in (workshop.folder / "log").read_text()
+
+
+def test_a_hub_that_is_down_is_tried_again(make: MakeWorkshop, hub: Hub) -> None:
+    hub.refusing = 503
+    try:
+        ended = make().run("prepare")
+    finally:
+        hub.refusing = 0
+    refused(ended, 75, "Transient", "the hub failed on dataset demo/rows", "503")
+
+
+def test_a_damaged_download_is_fetched_again(make: MakeWorkshop, hub: Hub) -> None:
+    workshop = make()
+    shard = "model-00002-of-00002.safetensors"
+    hub.corrupt.add(shard)
+    try:
+        ended = workshop.run("prepare")
+    finally:
+        hub.corrupt.clear()
+    refused(ended, 75, "Transient", f"{shard} of model demo/tiny arrived damaged")
+    assert workshop.published() == []
+    hub.requests.clear()
+    workshop.succeed("prepare")
+    fetched = {request.split("/")[-1] for request in hub.requests if "GET demo/tiny" in request}
+    assert shard in fetched
+    assert "model-00001-of-00002.safetensors" not in fetched
+
+
+WIDE = 16384
+"""The intermediate size of a base of more than 10 MB."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "cut"),
+    [("model", "model.safetensors", 7_000_001), ("dataset", "train.jsonl", 1_000)],
+)
+def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path, kind: str, name: str, cut: int
+) -> None:
+    if kind == "model":
+        folder = tiny.model(tmp_path / "large", shard="1GB", intermediate_size=WIDE)
+    else:
+        folder = tiny.dataset(tmp_path / "large", tiny.rows(60))
+    workshop = make(**{kind: {"source": hub.add(kind, "demo/large", folder)}})
+    size = (folder / name).stat().st_size
+    hub.cuts[name] = [cut, 0, 0, 0, 0]
+    try:
+        running = workshop.start("prepare")
+        parts = f".writing-*/.{name}.part"
+        running.until(lambda: any(path.stat().st_size == cut for path in workshop.work.glob(parts)))
+        running.process.kill()
+        assert running.wait().code == -signal.SIGKILL
+    finally:
+        del hub.cuts[name]
+    hub.ranges.clear()
+    starts = RecordsStarts(path=workshop.folder / "starts")
+    workshop.meeting(starts).succeed("prepare")
+    # The rest is told from this attempt's own bytes. Small files are counted with the weights.
+    of_rows, of_weights = starts.shares
+    assert (of_weights if kind == "model" else of_rows) == pytest.approx(cut / size, abs=0.01)
+    # A set: the server may get to the last request of the process that was killed only now.
+    assert {asked for file, asked in hub.ranges if file == name} == {f"bytes={cut}-"}
+    assert size > cut
+    if kind == "model":
+        assert size > 10_000_000
+        published = manifest.verify(workshop.work / "base", kind="base", key=None)
+        digests = {entry.name: entry.sha256 for entry in published.files}
+        assert digests[name] == sha256_of(folder / name)
+
+
+def test_a_download_that_breaks_off_is_gone_on_with(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "cut", shard="1GB", intermediate_size=WIDE)
+    workshop = make(model={"source": hub.add("model", "demo/cut", folder)})
+    name = "model.safetensors"
+    hub.cuts[name] = [3_000_000, 4_000_000]
+    hub.ranges.clear()
+    workshop.succeed("prepare")
+    asked = [asked for file, asked in hub.ranges if file == name]
+    assert asked == [None, "bytes=3000000-", "bytes=7000000-"]
+    assert (workshop.work / "base" / name).read_bytes() == (folder / name).read_bytes()
+    assert list(workshop.work.glob(".writing-*")) == []
+
+
+def test_what_lies_beside_a_base_that_is_here_takes_no_room(
+    make: MakeWorkshop, small_volume: Path
+) -> None:
+    workshop = make(work=small_volume)
+    workshop.succeed("prepare")
+    shutil.rmtree(small_volume / "dataset")
+    for name in (".writing-base-of-another-commit", ".old-dataset"):
+        (small_volume / name).mkdir()
+        (small_volume / name / "left").write_bytes(bytes(500_000))
+    assert disk.free_bytes(small_volume) < disk.RESERVE
+    ended = workshop.succeed("prepare")
+    assert "is here already" in ended.log
+    assert workshop.published() == ["base", "dataset"]
+
+
+def test_a_base_that_is_here_stays_at_its_commit(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "moving"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    workshop = make(model={"source": hub.add("model", "demo/moving", folder)})
+    first = workshop.succeed("prepare").result["artifacts"]
+    shutil.rmtree(workshop.work / "dataset")
+    (folder / "NOTICE").write_text("a new commit")
+    hub.requests.clear()
+    assert workshop.succeed("prepare").result["artifacts"] == first
+    assert not any("demo/moving" in request for request in hub.requests)
+
+
+def test_broken_rows_are_told_before_the_weights_are_fetched(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    rows = tiny.dataset(tmp_path / "broken", [*tiny.rows(3), {"instruction": "a"}])
+    workshop = make(dataset={"source": hub.add("dataset", "demo/broken", rows)})
+    hub.requests.clear()
+    ended = workshop.run("prepare")
+    refused(ended, 65, "DatasetInvalid", "row 4 of train.jsonl: has no column 'output'")
+    assert workshop.published() == []
+    assert not any(request.endswith(".safetensors") for request in hub.requests)
+
+
+def test_a_tokenizer_of_another_model_is_told(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    change_config(folder, vocab_size=50)
+    ended = make(model={"source": hub.add("model", "demo/other", folder)}).run("prepare")
+    refused(ended, 65, "DatasetInvalid", "embedding has 50 rows: tokenizer and weights")
+
+
+PROOF = "open({!r}, 'w')"
+"""Python code that leaves a file where it runs."""
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("pickles", "holds its weights as pickles only, which are never loaded"),
+        ("gguf", "holds GGUF files only"),
+        ("no config", "has no config.json"),
+        ("own code", "config.json asks for the repository's own Python code (auto_map), which is"),
+        ("own tokenizer", "tokenizer_config.json asks for the repository's own Python code (auto_"),
+        ("pickled adapter", "is an adapter, not a base: name the model that it was trained on"),
+        ("no language model", "of type 'vit', which is no causal language model"),
+        ("quantised", "is quantised already (gptq)"),
+        ("shard missing", "names 'model-00002-of-00002.safetensors', which is no safetensors file"),
+        ("shard torn", "model-00001-of-00002.safetensors of the model is no intact safetensors"),
+        ("escape", "names '../../x.safetensors'"),
+        ("another shape", "makes model.layers.0.mlp.gate_proj.weight 256 × 64, its weights have"),
+        ("more layers", "config.json asks for model.layers.2."),
+        ("other layers", "targetModules names gate_proj, which model demo/bad does not have"),
+    ],
+)
+def test_bases_that_cannot_be_trained(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path, change: str, said: str
+) -> None:
+    folder = tmp_path / "bad"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    first, second = sorted(folder.glob("model-*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if change in ("pickles", "gguf"):
+        for path in (first, second, index):
+            path.unlink()
+        (folder / ("pytorch_model.bin" if change == "pickles" else "a.gguf")).touch()
+    elif change == "no config":
+        (folder / "config.json").unlink()
+    elif change == "own code":
+        change_config(folder, model_type="exotic", auto_map={"AutoModel": "x.Y"})
+        (folder / "x.py").write_text(PROOF.format(str(tmp_path / "it ran")))
+    elif change == "own tokenizer":
+        path = folder / "tokenizer_config.json"
+        own = {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["x.X", "x.X"]}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | own))
+        (folder / "tokenizer.json").unlink()
+        (folder / "x.py").write_text(PROOF.format(str(tmp_path / "it ran")))
+    elif change == "pickled adapter":
+        for path in folder.iterdir():
+            path.unlink()
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.bin").touch()
+    elif change == "no language model":
+        change_config(folder, model_type="vit")
+    elif change == "quantised":
+        change_config(folder, quantization_config={"quant_method": "gptq"})
+    elif change == "another shape":
+        change_config(folder, intermediate_size=256)
+    elif change == "more layers":
+        change_config(folder, num_hidden_layers=3)
+    elif change == "shard missing":
+        second.unlink()
+    elif change == "shard torn":
+        first.write_bytes(first.read_bytes()[:-10])
+    else:
+        document = json.loads(index.read_text())
+        names = document["weight_map"]
+        if change == "escape":
+            names["lm_head.weight"] = "../../x.safetensors"
+            index.write_text(json.dumps(document))
+        else:
+            for path in (first, second):
+                data = path.read_bytes().replace(b"gate_proj", b"door_proj")
+                path.write_bytes(data)
+    ended = make(model={"source": hub.add("model", "demo/bad", folder)}).run("prepare")
+    refused(ended, 64, "InvalidSpec", said)
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_code_beside_a_model_that_is_known_is_not_run(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    """Many repositories carry code from the time before transformers knew their family."""
+    folder = tmp_path / "known"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    change_config(
+        folder, auto_map={"AutoConfig": "x.Config", "AutoModelForCausalLM": "x.ForCausalLM"}
+    )
+    (folder / "x.py").write_text(PROOF.format(str(tmp_path / "it ran")))
+    workshop = make(model={"source": hub.add("model", "demo/known", folder)})
+    workshop.stage_and_train()
+    assert not (workshop.work / "base" / "x.py").exists()
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_only_the_files_of_the_index_are_fetched(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
+    for name in ("consolidated.safetensors", "pytorch_model.bin", "modeling_x.py", "README.md"):
+        (folder / name).write_text("not wanted")
+    workshop = make(model={"source": hub.add("model", "demo/more", folder)})
+    workshop.succeed("prepare")
+    assert {path.name for path in (workshop.work / "base").iterdir()} == {
+        "manifest.json",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    }
+
+
+def test_a_dataset_from_a_configmap(make: MakeWorkshop, tmp_path: Path) -> None:
+    mounted = tiny.dataset(tmp_path / "mounted", tiny.rows(8), "rows.jsonl")
+    workshop = make(dataset={"source": "configmap://rows/rows.jsonl"})
+    ended = workshop.run("prepare", FINETUNE_DATASET_DIR=str(mounted))
+    assert ended.code == 0, ended.log
+    assert ended.result["artifacts"]["rows"] == 8
+    workshop = make(dataset={"source": "configmap://rows/other.jsonl"})
+    ended = workshop.run("prepare", FINETUNE_DATASET_DIR=str(mounted))
+    refused(ended, 66, "DatasetNotFound", "has the key 'other.jsonl'")
+
+
+def resize(volume: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", volume], check=True)
+
+
+def fill(volume: Path) -> None:
+    with (volume / "ballast").open("wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(b"0" * 65536)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+def test_a_volume_that_is_too_small_is_told_with_figures(
+    make: MakeWorkshop, small_volume: Path
+) -> None:
+    workshop = make(work=small_volume)
+    (small_volume / "ballast").write_bytes(b"0" * 900_000)
+    ended = workshop.run("prepare")
+    refused(ended, 73, "VolumeFull", "model demo/tiny (226.8Ki in 2 safetensors files) needs")
+    assert "free of 17.0Mi: raise spec.storage.size by at least" in ended.message
+    assert workshop.published() == []
+    resize(small_volume, "40m")
+    workshop.succeed("prepare")
+
+
+def test_a_volume_that_checkpoints_would_fill_is_told_before_the_weights_are_fetched(
+    make: MakeWorkshop, small_volume: Path
+) -> None:
+    workshop = make(work=small_volume, training={"lora": {"r": 512}})
+    ended = workshop.run("prepare")
+    refused(ended, 73, "VolumeFull", "base, checkpoints and merged model need about")
+    assert "raise spec.storage.size by at least" in ended.message
+    assert not list(small_volume.rglob("*.safetensors"))
+
+
+def test_a_volume_that_fills_up_while_it_is_written_to(
+    make: MakeWorkshop, small_volume: Path
+) -> None:
+    workshop = make(work=small_volume, training={"maxSteps": 400, "advanced": {"saveSteps": 1}})
+    workshop.succeed("prepare")
+    running = workshop.start("train")
+    running.until(lambda: (workshop.work / "checkpoints" / "step-2").exists())
+    fill(small_volume)
+    ended = running.wait()
+    refused(ended, 73, "VolumeFull", "the volume filled up while training", "spec.storage.size")
+    assert "adapter" not in workshop.published()
+    (small_volume / "ballast").unlink()
+    assert manifest.valid(
+        max((workshop.work / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:])),
+        kind="checkpoint",
+        key=None,
+    )
+
+
+def test_the_module_itself(make: MakeWorkshop, hub: Hub) -> None:
+    """The command as the image runs it: exit code, message and no request that was not meant."""
+    workshop = make(dataset={"source": "hf://demo/missing"})
+    message = workshop.folder / "message"
+    hub.requests.clear()
+    command = [sys.executable, "-m", "finetune_trainer", "prepare"]
+    command += ["--config", f"{workshop.folder}/job.json", "--work", str(workshop.work)]
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.url,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "FINETUNE_TERMINATION_LOG": str(message),
+        "FINETUNE_METRICS_PORT": "off",
+    }
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 66, ended.stderr
+    assert json.loads(message.read_text())["reason"] == "DatasetNotFound"
+    assert "stage failed: DatasetNotFound: dataset demo/missing" in ended.stderr
+    assert ended.stdout == ""
+    assert set(hub.requests) == {"GET api/datasets/demo/missing/revision/main"}
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("{", "the job: Invalid JSON"),
+        ('{"name": "a"}', "namespace: Field required"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_broken_configuration(make: MakeWorkshop, document: str | None, said: str) -> None:
+    workshop = make()
+    path = workshop.folder / "job.json"
+    path.unlink()
+    if document is not None:
+        path.write_text(document)
+    refused(workshop.run("prepare"), 64, "InvalidSpec", said)
+
+
+def test_a_wrong_call(make: MakeWorkshop) -> None:
+    refused(make().run("merge"), 64, "InvalidSpec", "--build")
+
+
+def test_an_unknown_field_is_refused(make: MakeWorkshop) -> None:
+    workshop = make()
+    workshop.write(tiny.merged(workshop.job, {"training": {"newKnob": 1}}))
+    refused(workshop.run("prepare"), 64, "InvalidSpec", "training.newKnob: Extra inputs")
+
+
+def test_an_unexpected_error_is_an_internal_one(make: MakeWorkshop, tmp_path: Path) -> None:
+    workshop = make()
+    (workshop.work / "base").write_text("a file where a folder has to be")
+    ended = workshop.run("prepare")
+    refused(ended, 1, "InternalError", "NotADirectoryError")
+    assert "Traceback" in ended.log
+    assert "Traceback" not in ended.message

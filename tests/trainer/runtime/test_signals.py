@@ -1,0 +1,139 @@
+"""A stop waits only while there is something to save."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support.faults import HeldWhileLoading, KilledAfterCheckpoint
+
+from finetune_trainer.errors import Stopped
+from finetune_trainer.reporting.loss_history import Curves
+from finetune_trainer.runtime import signals
+from finetune_trainer.runtime.gpu_usage import Usage
+from finetune_trainer.runtime.progress import Progress
+from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.training.early_stopping import Evaluations
+from finetune_trainer.training.monitor import Cadence, Monitor
+
+
+@pytest.fixture
+def stop() -> Iterator[StopRequest]:
+    before = signal.getsignal(signal.SIGTERM)
+    request = StopRequest()
+    request.install()
+    yield request
+    request.ignore()
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def monitor(stop: StopRequest, tmp_path: Path) -> Monitor:
+    return Monitor(
+        cadence=Cadence(max_steps=9, eval_steps=None, save_steps=9),
+        progress=Progress("train"),
+        usage=Usage(tmp_path / "usage.json"),
+        evaluations=Evaluations(patience=None),
+        stop=stop,
+        budget=None,
+        learning_rate=1.0,
+        scales_loss=False,
+        curves=Curves(),
+        memory_peak=lambda: None,
+    )
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_while_the_model_loads_it_is_heeded_at_once(monitor: Monitor) -> None:
+    # The monitor is there before the model is loaded; only ``begin`` says that steps follow.
+    with pytest.raises(Stopped):
+        terminate()
+
+
+def test_from_the_first_step_on_it_waits_for_a_steps_end(
+    monitor: Monitor, stop: StopRequest
+) -> None:
+    monitor.begin(0)
+    terminate()
+    assert monitor.step_end(1).stop
+    stop.heed()
+    assert stop.requested
+
+
+def test_a_training_does_not_begin_after_it(monitor: Monitor) -> None:
+    with pytest.raises(Stopped):
+        terminate()
+    with pytest.raises(Stopped):
+        monitor.begin(0)
+
+
+def test_it_is_heeded_again_when_training_is_over(monitor: Monitor, stop: StopRequest) -> None:
+    monitor.begin(0)
+    stop.heed()
+    with pytest.raises(Stopped):
+        terminate()
+
+
+def test_a_process_whose_library_swallows_it_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "SWALLOWED_SECONDS", 0.1)
+    said = tmp_path / "said"
+    child = os.fork()
+    if child == 0:
+        StopRequest(lambda: said.touch()).install()
+        with suppress(BaseException):
+            terminate()
+            time.sleep(1)
+        time.sleep(60)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+    assert said.exists()
+
+
+def test_a_result_that_is_being_written_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "SWALLOWED_SECONDS", 0.1)
+    child = os.fork()
+    if child == 0:
+        request = StopRequest()
+        request.install()
+        with suppress(Stopped):
+            terminate()
+            time.sleep(1)
+        request.ignore()
+        time.sleep(1)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.parametrize(("backend", "swallows"), [("trl", False), ("unsloth", True)])
+def test_while_a_real_model_loads_nothing_is_waited_for_and_nothing_is_lost(
+    make: MakeWorkshop, backend: str, swallows: bool
+) -> None:
+    workshop = make(training={"advanced": {"backend": backend, "saveSteps": 2}})
+    workshop.succeed("prepare")
+    workshop.meeting(KilledAfterCheckpoint(step=4)).run("train")
+    loads = workshop.folder / "loads"
+    running = workshop.meeting(HeldWhileLoading(marker=loads, swallows=swallows)).start("train")
+    running.until(loads.exists)
+    assert running.process.pid is not None
+    before = time.monotonic()
+    os.kill(running.process.pid, signal.SIGTERM)
+    ended = running.wait()
+    assert time.monotonic() - before < 20
+    assert (ended.code, ended.result["reason"]) == (143, "Stopped")
+    assert ended.message == "stopped before anything had to be saved"
+    again = workshop.succeed("train")
+    assert "going on from the checkpoint of step 4" in again.log
+    causes = {"killed": 2} if swallows else {"killed": 1, "stopped": 1}
+    assert json.loads((workshop.work / "usage.json").read_text())["retries"] == causes

@@ -1,0 +1,40 @@
+"""Tiny random models with the architecture of well-known families, as their repositories hold them.
+
+Each keeps what sets its family apart (grouped heads, biases, fused projections, tied embeddings,
+norms on queries and keys, soft-capped logits, layers with a sliding window) at a width of 64, the
+narrowest that bitsandbytes quantises in whole blocks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from tests.trainer.support import tiny
+
+ENDS = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
+GEMMA = {"head_dim": 16, "tie_word_embeddings": True}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 64},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {"head_dim": 16},
+    "gemma": GEMMA,
+    "gemma2": {**GEMMA, "query_pre_attn_scalar": 16, "sliding_window": 64},
+    "gemma3_text": {**GEMMA, "query_pre_attn_scalar": 16, "sliding_window": 64},
+    "phi": {},
+    "phi3": {},
+    "smollm3": {},
+}
+"""By model_type, what differs from ``tiny.SHAPE``. SmolLM and SmolLM2 are of the type llama."""
+
+
+def model(folder: Path, family: str) -> Path:
+    """Write a random model of a family with a tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(family, **tiny.SHAPE | ENDS | FAMILIES.get(family, {}))
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    made.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder

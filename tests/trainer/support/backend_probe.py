@@ -1,0 +1,292 @@
+"""Looks at what the trainer hands to a backend's libraries, in a process that has them loaded.
+
+``ask`` runs one function in a process forked from a backend's server and returns its answer; many
+cases in one process spare the start of many.
+"""
+
+import itertools
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.trainer.support.workshop import DEADLINE, Server
+
+from finetune_api.v1alpha1.training import Training
+
+
+def ask(server: Server, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what ``function`` returns in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer")
+        process = server.start(_answer, function, arguments, str(answer))
+        process.join(DEADLINE)
+        log = answer.with_suffix(".log").read_text()
+        assert process.exitcode == 0, log
+        return pickle.loads(answer.read_bytes())
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], path: str) -> None:
+    log = os.open(f"{path}.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    answer = function(*arguments)
+    Path(path).write_bytes(pickle.dumps(answer))
+
+
+class _Ready(BaseException):
+    """Carries a trainer out of the backend that made it."""
+
+
+def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: bool) -> Any:
+    """Return the trainer that the recipe's backend makes, with its model, before its first step.
+
+    lengths: of the rows it trains on, all in one sequence where they are ``packed``.
+    """
+    import numpy as np
+
+    from finetune_trainer.data.token_store import Tokens
+    from finetune_trainer.training import backends
+    from finetune_trainer.training.backends import Order
+    from finetune_trainer.training.backends.trainer import Trainer
+    from finetune_trainer.training.oom_fallback import Rung
+
+    ids = np.random.default_rng(5).integers(3, 259, sum(lengths), dtype=np.int32)
+    rows = np.cumsum([0, *lengths], dtype=np.int64)
+    sequences = np.array([0, len(lengths)] if packed else range(len(rows)), dtype=np.int64)
+    order = Order(
+        base=base,
+        source="a/b",
+        commit="c",
+        recipe=recipe,
+        packed=packed,
+        train=Tokens(input_ids=ids, labels=ids, rows=rows, sequences=sequences),
+        held_out=None,
+        max_steps=10,
+        rung=Rung(micro_batch=recipe.advanced.micro_batch_size or 1),
+        scratch=base.parent / "scratch",
+        checkpoint=None,
+        publish_checkpoint=lambda scratch, step: None,
+        checkpoint_of=lambda step: Path(),
+    )
+
+    def run(made: Any) -> None:
+        raise _Ready(made)
+
+    usual = Trainer.run
+    Trainer.run = run  # type: ignore[assignment, method-assign]
+    try:
+        backends.load(recipe.advanced.backend).train(order, None, Path())  # type: ignore[arg-type]
+    except _Ready as ready:
+        return ready.args[0]
+    finally:
+        Trainer.run = usual  # type: ignore[method-assign]
+    raise AssertionError("the backend did not run its trainer")
+
+
+def arrived(base: Path, recipes: dict[str, Training]) -> dict[str, dict[str, Any] | str]:
+    """Return what each recipe has become in the libraries' hands, or the text that refuses it."""
+    from bitsandbytes.optim import GlobalOptimManager
+
+    from finetune_trainer.errors import InvalidSpec
+
+    found: dict[str, dict[str, Any] | str] = {}
+    for name, recipe in recipes.items():
+        # It remembers by its number which parameter has states of 32 bits.
+        GlobalOptimManager.get_instance().initialize()
+        try:
+            made = trainer(base, recipe, lengths=[30, 20, 40, 9] * 6, packed=False)
+            found[name] = _facts(made)
+        except InvalidSpec as error:
+            found[name] = str(error)
+    return found
+
+
+def moved(base: Path) -> tuple[set[str], list[str]]:
+    """Return what is beside a base once Unsloth has moved its embedding off the card, and where to.
+
+    It does so on a card alone; what it would call is called here.
+    """
+    import transformers
+    from unsloth.models._utils import offload_input_embeddings
+
+    from finetune_trainer.training.backends.unsloth import _moving_what_is_copied
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    before = model.get_input_embeddings().weight.detach().clone()
+    with _moving_what_is_copied(model) as folder:
+        offload_input_embeddings(model, folder)
+        places = [str(path.relative_to(folder)) for path in Path(folder).rglob("*.pt")]
+    assert not Path(folder).exists()
+    assert model.config._name_or_path == str(base)
+    assert bool((model.get_input_embeddings().weight == before).all()), "no longer mapped"
+    return {path.name for path in base.iterdir()}, places
+
+
+def _facts(made: Any) -> dict[str, Any]:
+    import torch
+    from bitsandbytes.nn import Linear4bit
+    from peft.tuners.lora import LoraLayer
+
+    from finetune_trainer.runtime.device import detect
+    from finetune_trainer.training.backends import library_arguments
+
+    model = made.model
+    layers = [each for each in model.modules() if isinstance(each, LoraLayer)]
+    quantised = [each for each in model.modules() if isinstance(each, Linear4bit)]
+    arguments = library_arguments.arguments(made.order, detect())
+    made.create_optimizer_and_scheduler(10)
+    rates = []
+    for _ in range(10):
+        rates.append(made.lr_scheduler.get_last_lr()[0])
+        made.lr_scheduler.step()
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    for each in trained.values():
+        each.grad = torch.ones_like(each)
+    made.optimizer.step()
+    state = made.optimizer.optimizer.state if hasattr(made.optimizer, "optimizer") else None
+    state = made.optimizer.state if state is None else state
+    batch = next(iter(made.get_train_dataloader()))
+    return {
+        "arguments": {name: _plain(getattr(made.args, name)) for name in arguments},
+        "adapted": sorted(
+            name.removesuffix(".lora_A.default.weight")
+            for name in trained
+            if name.endswith("lora_A.default.weight")
+        ),
+        "trained": {name: (tuple(each.shape), str(each.dtype)) for name, each in trained.items()},
+        "scaling": {each.scaling["default"] for each in layers},
+        "dropout": {getattr(each.lora_dropout["default"], "p", 0.0) for each in layers},
+        "first weights": float(sum(each.double().abs().sum() for each in trained.values())),
+        "quantised": {
+            (each.weight.quant_type, each.weight.quant_state.nested, str(each.compute_dtype))
+            for each in quantised
+        },
+        "quantised layers": len(quantised),
+        "attention": model.config._attn_implementation,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "optimizer": type(made.optimizer).__name__,
+        "groups": [
+            {k: str(v) for k, v in group.items() if k != "params"}
+            for group in made.optimizer.param_groups
+        ],
+        "state": sorted(
+            {
+                f"{name} {value.dtype}"
+                for each in state.values()
+                for name, value in each.items()
+                if torch.is_tensor(value)
+            }
+        ),
+        "held": {
+            "weights": sum(each.nbytes for each in trained.values()),
+            "gradients": sum(each.grad.nbytes for each in trained.values()),
+            # The map of 8-bit codes is one for all.
+            "states": sum(
+                value.nbytes
+                for each in state.values()
+                for name, value in each.items()
+                if torch.is_tensor(value) and not name.startswith(("qmap", "step"))
+            ),
+        },
+        "rates": rates,
+        "batch": {name: tuple(value.shape) for name, value in batch.items()},
+    }
+
+
+def _plain(value: Any) -> str:
+    """Return an argument as text, whether it is a choice or the choice's name."""
+    return str(getattr(value, "value", value))
+
+
+def recomputed(base: Path, recipe: Training) -> bool:
+    """Tell whether a training step runs the layers a second time, in its backward pass."""
+    made = trainer(base, recipe, lengths=[20, 20, 20], packed=False)
+    if made.args.gradient_checkpointing:
+        # What transformers' own trainer does first of all in train().
+        kwargs = made.args.gradient_checkpointing_kwargs
+        made.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+    runs = []
+    layer = made.model.get_base_model().model.layers[0].mlp
+    layer.register_forward_pre_hook(lambda *_: runs.append(1))
+    made.current_gradient_accumulation_steps = 1
+    made.training_step(made.model, next(iter(made.get_train_dataloader())), None)
+    return len(runs) == 2
+
+
+def packed_against_separate(
+    bases: dict[str, Path], recipe: Training
+) -> dict[str, tuple[float, float]]:
+    """Return how far the logits of packed rows are from those of the same rows on their own.
+
+    By base: the largest difference between logits as the trainer's own batch is packed, and where
+    it does not say where a row begins (which shows that the difference can be seen).
+    """
+    import torch
+
+    found = {}
+    for name, base in bases.items():
+        made = trainer(base, recipe, lengths=[30, 21, 40], packed=True)
+        model = made.model
+        for parameter, value in model.named_parameters():
+            if "lora_B" in parameter:
+                torch.nn.init.normal_(value, std=0.1)
+        batch = dict(next(iter(made.get_train_dataloader())))
+        batch.pop("labels")
+        positions = batch["position_ids"][0]
+        starts = [*torch.nonzero(positions == 0).flatten().tolist(), len(positions)]
+        assert len(starts) == 4, "the batch does not hold the three rows in one sequence"
+        ids = batch["input_ids"]
+        with torch.no_grad():
+            packed = model(**batch).logits[0]
+            alone = [
+                model(input_ids=ids[:, a:b], use_cache=False).logits[0]
+                for a, b in itertools.pairwise(starts)
+            ]
+            mixed = model(input_ids=ids, use_cache=False).logits[0]
+        separate = torch.cat(alone)
+        found[name] = (
+            float((packed - separate).abs().max()),
+            float((mixed - separate).abs().max()),
+        )
+    return found
+
+
+def unsloth_kernel(module: str, chosen: str) -> str:
+    """Return the kernel of a model whose attention is of a module, where Unsloth chooses one."""
+    import sys
+    from types import SimpleNamespace
+
+    import torch
+
+    from finetune_trainer.training.backends.unsloth import attention
+
+    def forward(self: Any) -> None:
+        """Attend."""
+
+    forward.__module__ = module
+    layer = type("LlamaAttention", (torch.nn.Module,), {"forward": forward})
+    model = torch.nn.Sequential(layer())
+    model.config = SimpleNamespace(_attn_implementation="eager")
+    choice = SimpleNamespace(select_attention_backend=lambda packed: chosen)
+    sys.modules["unsloth.utils.attention_dispatch"] = choice  # type: ignore[assignment]
+    return attention(SimpleNamespace(packed=True), model)  # type: ignore[arg-type]
+
+
+def kernel_refusal(wanted: str, kernel: str) -> str:
+    """Return what is said where a library trains with a kernel; nothing where that is fine."""
+    from types import SimpleNamespace
+
+    from finetune_trainer.errors import InvalidSpec
+    from finetune_trainer.training.backends import sft
+
+    advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")
+    order: Any = SimpleNamespace(recipe=SimpleNamespace(advanced=advanced))
+    library = sft.Library(load=lambda *_: None, adapt=lambda *_: None, attention=lambda *_: kernel)
+    try:
+        sft._kernel(order, library, None)
+    except InvalidSpec as refused:
+        return str(refused)
+    return ""

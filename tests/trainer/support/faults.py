@@ -1,0 +1,400 @@
+"""What a trainer process may meet, brought about inside it before its command begins."""
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.trainer.support import seccomp
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfMemoryAbove:
+    """A card on which no step with more than ``rows`` rows fits, unless activations go to RAM."""
+
+    rows: int
+    unless_offloaded: bool = False
+
+    def __call__(self) -> None:
+        import torch
+
+        from finetune_trainer.training.backends.trainer import Trainer
+
+        usual = Trainer.training_step
+        rows, unless_offloaded = self.rows, self.unless_offloaded
+
+        def step(trainer: Any, model: Any, inputs: Any, *rest: Any) -> Any:
+            spared = unless_offloaded and trainer.order.rung.offload
+            if len(inputs["input_ids"]) > rows and not spared:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return usual(trainer, model, inputs, *rest)
+
+        Trainer.training_step = step
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotANumberAt:
+    """A card that computes nonsense in one step, ``times`` times in the life of this process."""
+
+    step: int
+    times: int
+    in_gradient: bool = False
+
+    def __call__(self) -> None:
+        from finetune_trainer.training.backends.trainer import Trainer
+
+        usual = Trainer.compute_loss
+        left = [self.times]
+
+        def compute(trainer: Any, *arguments: Any, **named: Any) -> Any:
+            loss = usual(trainer, *arguments, **named)
+            if trainer.state.global_step + 1 == self.step and left[0]:
+                left[0] -= 1
+                if not self.in_gradient:
+                    return loss * float("nan")
+                loss.register_hook(lambda gradient: gradient * float("inf"))
+            return loss
+
+        Trainer.compute_loss = compute
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightNotANumberAfter:
+    """A bit that flips in an adapter weight once, when a step is done and its loss was computed."""
+
+    step: int
+
+    def __call__(self) -> None:
+        from finetune_trainer.training.backends.trainer import Trainer
+
+        usual = Trainer._maybe_log_save_evaluate
+        left = [1]
+
+        def flip(trainer: Any, *arguments: Any, **named: Any) -> None:
+            if trainer.state.global_step == self.step and left[0]:
+                left[0] = 0
+                weight = next(each for each in trainer.model.parameters() if each.requires_grad)
+                weight.data.view(-1)[0] = float("nan")
+            usual(trainer, *arguments, **named)
+
+        Trainer._maybe_log_save_evaluate = flip  # type: ignore[assignment, method-assign]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtFileOperation:
+    """Something that happens when the process touches the volume for the ``count``-th time.
+
+    Python's audit events see every open, rename, mkdir and remove that Python makes.
+    """
+
+    volume: Path
+    count: int
+    happens: Callable[[], None]
+
+    def __call__(self) -> None:
+        import sys
+
+        volume, left = str(self.volume), [self.count]
+        events = {"open", "os.rename", "os.mkdir", "os.remove", "shutil.rmtree", "os.chmod"}
+
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            if event not in events or not str(arguments[0]).startswith(volume):
+                return
+            left[0] -= 1
+            if left[0] == 0:
+                self.happens()
+
+        sys.addaudithook(watch)
+
+
+def unreadable() -> None:
+    """A disk fails as a file is opened."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def killed() -> None:
+    """The node loses power."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KilledAfterCheckpoint:
+    """A node that loses power right after the checkpoint of a step was published."""
+
+    step: int
+
+    def __call__(self) -> None:
+        from finetune_trainer.training.monitor import Monitor
+
+        usual = Monitor.saved
+
+        def saved(monitor: Monitor, step: int) -> None:
+            usual(monitor, step)
+            if step == self.step:
+                killed()
+
+        Monitor.saved = saved  # type: ignore[assignment, method-assign]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KilledAfterSeconds:
+    """A node that loses power at some moment, whatever is under way."""
+
+    seconds: float
+
+    def __call__(self) -> None:
+        import threading
+
+        timer = threading.Timer(self.seconds, killed)
+        timer.daemon = True
+        timer.start()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KilledIn:
+    """A node that loses power ``seconds`` after the ``count``-th beginning of a part of a training.
+
+    part: the method of the trainer that does it.
+    """
+
+    part: str
+    count: int
+    seconds: float
+
+    def __call__(self) -> None:
+        from finetune_trainer.training.backends.trainer import Trainer
+
+        usual = getattr(Trainer, self.part)
+        left = [self.count]
+
+        def begun(trainer: Any, *arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                KilledAfterSeconds(seconds=self.seconds)()
+            return usual(trainer, *arguments, **named)
+
+        setattr(Trainer, self.part, begun)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritesFail:
+    """From now on every write to a file fails, whichever library makes it, standard error aside.
+
+    A seccomp filter answers in the kernel's place (seccomp(2); system calls of x86-64).
+    """
+
+    error: int
+
+    def __call__(self) -> None:
+        write, pwrite, writev, fsync, fdatasync, truncate, fallocate = 1, 18, 20, 74, 75, 77, 285
+        failing = (write, pwrite, writev, fsync, fdatasync, truncate, fallocate)
+        load, equal, greater, give = 0x20, 0x15, 0x25, 0x06
+        number, descriptor = 0, 16
+        program = [(load, 0, 0, number)]
+        for at, call in enumerate(failing):
+            program.append((equal, len(failing) - at, 0, call))
+        program += [
+            (give, 0, 0, 0x7FFF0000),
+            (load, 0, 0, descriptor),
+            (greater, 1, 0, 2),
+            (give, 0, 0, 0x7FFF0000),
+            (give, 0, 0, 0x00050000 | self.error),
+        ]
+        all_threads = 1
+        seccomp.install(program, flags=all_threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowDigests:
+    """A base so large that it takes ``seconds`` to compute a shard's digest."""
+
+    seconds: float
+
+    def __call__(self) -> None:
+        import time
+
+        from finetune_trainer.checkpointing import manifest
+        from finetune_trainer.runtime import files
+
+        usual = files.sha256_of
+
+        def slow(path: Path) -> str:
+            if path.parent.name == "base" and path.suffix == ".safetensors":
+                time.sleep(self.seconds)
+            return usual(path)
+
+        vars(manifest)["sha256_of"] = slow
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowPieces:
+    """A processor that takes ``seconds`` for a piece of a tensor."""
+
+    seconds: float
+
+    def __call__(self) -> None:
+        import time
+
+        from finetune_trainer.merging.lora_delta import Folder
+
+        usual = Folder._piece
+
+        def slow(folder: Any, *arguments: Any) -> Any:
+            time.sleep(self.seconds)
+            return usual(folder, *arguments)
+
+        Folder._piece = slow  # type: ignore[assignment, method-assign]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongSums:
+    """A processor whose sums for one tensor of a merge are wrong by a hundredth."""
+
+    name: str
+
+    def __call__(self) -> None:
+        from finetune_trainer.merging.lora_delta import Folder
+
+        usual = Folder._cast
+
+        def cast(folder: Any, values: Any, name: str) -> Any:
+            return usual(folder, values * 1.01 if name == self.name else values, name)
+
+        Folder._cast = cast  # type: ignore[assignment, method-assign]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldWhileLoading:
+    """A base that takes minutes to load, by a library that may swallow what would break it off.
+
+    ``marker`` appears once it loads.
+    """
+
+    marker: Path
+    swallows: bool
+
+    def __call__(self) -> None:
+        import contextlib
+        import time
+
+        from finetune_trainer.quantization import record as quantized
+
+        usual = quantized.record
+
+        def record(model: Any) -> Any:
+            self.marker.touch()
+            with contextlib.suppress(*([BaseException] if self.swallows else [])):
+                time.sleep(60)
+            time.sleep(60)
+            return usual(model)
+
+        quantized.record = record
+
+
+def without_unsloth() -> None:
+    """The image was built without it."""
+    import importlib.util
+
+    usual = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> Any:
+        return None if name == "unsloth" else usual(name, package)
+
+    importlib.util.find_spec = find
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ampere:
+    """No fault: a card that has TensorFloat-32. ``path``: how float32 is multiplied in a step."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        import dataclasses
+
+        import torch
+
+        from finetune_trainer.runtime import device
+        from finetune_trainer.training.backends.trainer import Trainer
+
+        detected, usual = device.detect(), Trainer.training_step
+
+        def step(*arguments: Any) -> Any:
+            self.path.write_text(torch.backends.cuda.matmul.fp32_precision)
+            return usual(*arguments)
+
+        device.detect = lambda: dataclasses.replace(detected, capability=(8, 6))
+        Trainer.training_step = step
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsStarts:
+    """No fault: keeps the share of its work that a part of a stage begins at, a line a part."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        from finetune_trainer.runtime.progress import Progress
+
+        usual = Progress.start_from
+
+        def start(progress: Progress, ratio: float) -> None:
+            usual(progress, ratio)
+            with self.path.open("a") as file:
+                file.write(f"{ratio}\n")
+
+        Progress.start_from = start  # type: ignore[assignment, method-assign]
+
+    @property
+    def shares(self) -> list[float]:
+        return [float(line) for line in self.path.read_text().split()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsInputs:
+    """No fault: keeps what is put into the model, forward by forward, as a pickle in ``path``."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        import pickle
+
+        import torch
+
+        from finetune_trainer.training.backends.trainer import Trainer
+
+        usual = Trainer.run
+        seen: list[dict[str, Any]] = []
+
+        def keep(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            assert not arguments
+            seen.append({k: v.clone() for k, v in named.items() if torch.is_tensor(v)})
+
+        def run(trainer: Any) -> None:
+            trainer.model.register_forward_pre_hook(keep, with_kwargs=True)
+            usual(trainer)
+            self.path.write_bytes(pickle.dumps(seen))
+
+        Trainer.run = run  # type: ignore[assignment, method-assign]
+
+
+def adapters_tell_their_inputs() -> None:
+    """No fault: each adapter says in the log what type of numbers it is given."""
+    from finetune_trainer.runtime.progress import log
+    from finetune_trainer.training.backends.trainer import Trainer
+
+    usual = Trainer.run
+
+    def tell(_: Any, given: tuple[Any, ...]) -> None:
+        log(f"an adapter is given {given[0].dtype}")
+
+    def run(trainer: Any) -> None:
+        for name, module in trainer.model.named_modules():
+            if name.endswith("lora_A.default"):
+                module.register_forward_pre_hook(tell)
+        usual(trainer)
+
+    Trainer.run = run  # type: ignore[assignment, method-assign]

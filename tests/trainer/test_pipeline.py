@@ -1,0 +1,162 @@
+"""The whole way, and what its results are good for in other people's software."""
+
+import json
+import stat
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import tiny
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.logits import ids, load, logits_of_all
+from tests.trainer.support.workshop import Workshop
+
+from finetune_api.contracts.result import Result
+from finetune_trainer.checkpointing import manifest
+
+
+def test_each_stage_reports_what_it_made(done: Workshop) -> None:
+    staged = done.succeed("prepare").result
+    trained = done.succeed("train").result
+    merged = done.succeed("merge", "--build", "b1").result
+    for each in (staged, trained, merged):
+        assert Result.model_validate(each).outcome == "completed"
+    assert staged["artifacts"]["rows"] == 24
+    assert staged["artifacts"]["plannedSteps"] == 6
+    assert trained["globalStep"] == trained["maxSteps"] == 6
+    assert 0 < trained["loss"] < 6
+    assert trained["gpuSeconds"] > 0
+    assert trained["artifacts"]["datasetDigest"] == staged["artifacts"]["datasetDigest"]
+    assert merged["artifacts"]["adapter"] == trained["artifacts"]["adapter"]
+    assert merged["artifacts"]["mergedDtype"] == "float16"
+    assert "6 optimizer steps" in staged["warnings"][0]
+
+
+def test_nothing_is_done_twice(done: Workshop) -> None:
+    before = times(done)
+    for command in (["prepare"], ["train"], ["merge", "--build", "b1"]):
+        ended = done.succeed(*command)
+        assert ended.message.endswith("already")
+    assert times(done) == before
+
+
+def times(workshop: Workshop) -> dict[str, int]:
+    files = (path for path in workshop.work.rglob("*") if path.is_file())
+    return {str(path): path.stat().st_mtime_ns for path in files if path.name != "lock.json"}
+
+
+def test_folders_are_whole_and_readable_by_the_server(done: Workshop) -> None:
+    assert done.published() == ["adapter", "base", "dataset", "merged-b1", "reference"]
+    assert not list(done.work.glob(".*"))
+    for name in done.published():
+        folder = done.work / name
+        found = manifest.read(folder)
+        manifest.verify(folder, kind=found.kind, key=None)
+        on_disk = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        assert on_disk == {entry.name for entry in found.files} | {manifest.FILE}
+        for path in folder.rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644)
+
+
+def test_the_adapter_is_a_plain_peft_adapter(done: Workshop) -> None:
+    folder = done.work / "adapter"
+    config = peft.PeftConfig.from_pretrained(folder)
+    commit = manifest.read(done.work / "base").facts["baseCommit"]
+    assert (config.base_model_name_or_path, config.revision) == ("demo/tiny", commit)
+    base = load(done.work / "base", dtype=torch.float32)
+    plain = base(ids(done)).logits
+    tuned = peft.PeftModel.from_pretrained(base, folder)
+    assert all(p.dtype == torch.float32 for n, p in tuned.named_parameters() if "lora" in n)
+    assert (tuned(ids(done)).logits - plain).abs().max() > 0.01
+    assert str(done.work) not in (folder / "adapter_config.json").read_text()
+
+
+def test_the_merged_model_answers_like_the_one_that_was_trained(done: Workshop) -> None:
+    untuned, trained, merged = logits_of_all(done, "b1")
+    # The rest is float16's rounding of the weights.
+    assert (merged - trained).abs().max() < 0.01
+    assert (merged - untuned).abs().max() > 0.1
+
+
+def test_tokenizer_and_configuration_stay_the_bases_own(done: Workshop) -> None:
+    base, merged = done.work / "base", done.work / "merged-b1"
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (merged / name).read_bytes() == (base / name).read_bytes()
+    before = json.loads((base / "config.json").read_text())
+    after = json.loads((merged / "config.json").read_text())
+    assert before.pop("dtype") == "bfloat16"
+    assert after.pop("dtype") == "float16"
+    assert after == before
+
+
+def test_a_prompt_of_ones_own_is_served_in_place_of_the_bases_template(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tiny.model(tmp_path / "base")
+    # Where bases of before transformers 4.51 keep it.
+    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    document = json.loads(config.read_text()) | {"chat_template": file.read_text()}
+    config.write_text(json.dumps(document))
+    file.unlink()
+    workshop = make(
+        model={"source": hub.add("model", "demo/older", folder)},
+        dataset={"promptFormat": "Q: {prompt} A:"},
+        training={"maxSteps": 1},
+    )
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b1")
+    merged = workshop.work / "merged-b1"
+    assert (merged / config.name).read_bytes() == config.read_bytes()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(merged)
+    asked = [{"role": "user", "content": "Capital of France (0)?"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    assert tokenizer.decode(prompt) == "Q: Capital of France (0)? A:"
+    assert prompt == ids(workshop)[0, : len(prompt)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("base", "prompt_template", "start"),
+    [("plain", "auto", "<s>Below"), ("chat", "alpaca", "Below")],
+)
+def test_alpaca_is_served_with_the_prompt_that_was_trained(
+    make: MakeWorkshop, repositories: dict[str, str], base: str, prompt_template: str, start: str
+) -> None:
+    workshop = make(
+        model={"source": repositories[base]},
+        dataset={"promptTemplate": prompt_template},
+        training={"maxSteps": 1, "sequenceLength": 256},
+    )
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b1")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(workshop.work / "merged-b1")
+    asked = [{"role": "user", "content": "Capital of France (0)?"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    assert prompt == ids(workshop)[0, : len(prompt)].tolist()
+    text = tokenizer.decode(prompt)
+    assert text.startswith(f"{start} is an instruction that describes a task. Write")
+    assert text.endswith("### Instruction:\nCapital of France (0)?\n\n### Response:\n")
+
+
+@pytest.mark.parametrize("damaged", ["adapter", "base", "merged-b1"])
+def test_a_damaged_folder_is_never_taken_for_a_result(make: MakeWorkshop, damaged: str) -> None:
+    workshop = make(training={"maxSteps": 1})
+    workshop.stage_and_train()
+    first = workshop.succeed("merge", "--build", "b1").result
+    victim = next((workshop.work / damaged).glob("*.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    again = workshop.run("merge", "--build", "b1")
+    if damaged == "merged-b1":
+        assert again.result["artifacts"] == first["artifacts"]
+        assert "already" not in again.message
+    else:
+        # The merged model is there already; a new build must not be made from damaged parts.
+        assert again.code == 0
+        other = workshop.run("merge", "--build", "b2")
+        assert (other.code, other.result["reason"]) == (78, "ResumeRefused")
+        assert victim.name in other.message
+        assert "merged-b2" not in workshop.published()

@@ -1,0 +1,68 @@
+"""Figures that are not finite: back once to the last good checkpoint, then the end."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.trainer.checkpointing.test_resume import adapter
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support.faults import NotANumberAt, WeightNotANumberAfter
+from tests.trainer.support.workshop import Workshop
+
+RECIPE = {"maxSteps": 8, "advanced": {"saveSteps": 3}}
+EVERY_TIME = 1000
+
+
+@pytest.fixture(scope="module")
+def healthy(make: MakeWorkshop) -> Workshop:
+    workshop = make(training=RECIPE)
+    workshop.stage_and_train()
+    return workshop
+
+
+@pytest.mark.parametrize("step", [2, 5])
+@pytest.mark.parametrize("in_gradient", [False, True])
+def test_a_flipped_bit_costs_a_few_steps_only(
+    make: MakeWorkshop, healthy: Workshop, step: int, in_gradient: bool
+) -> None:
+    workshop = make(training=RECIPE)
+    workshop.succeed("prepare")
+    fault = NotANumberAt(step=step, times=1, in_gradient=in_gradient)
+    ended = workshop.meeting(fault).run("train")
+    assert ended.code == 0, ended.log
+    assert f"at step {step}" in ended.log
+    assert ended.log.count("going back to the last good checkpoint, once") == 1
+    assert ("going on from the checkpoint of step 3" in ended.log) == (step == 5)
+    assert adapter(workshop) == adapter(healthy)
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_a_weight_that_is_no_number_is_in_no_checkpoint_and_no_adapter(
+    make: MakeWorkshop, healthy: Workshop, step: int
+) -> None:
+    """The loss of its step was finite, and a checkpoint is due; after the last one none follows."""
+    workshop = make(training=RECIPE)
+    workshop.succeed("prepare")
+    ended = workshop.meeting(WeightNotANumberAfter(step=step)).run("train")
+    assert ended.code == 0, ended.log
+    assert "is not finite at step" in ended.log
+    assert ended.log.count("going back to the last good checkpoint, once") == 1
+    assert ("going on from the checkpoint of step 6" in ended.log) == (step == 8)
+    assert adapter(workshop) == adapter(healthy)
+
+
+@pytest.mark.parametrize("in_gradient", [False, True])
+def test_a_recipe_that_diverges_ends_with_its_step(make: MakeWorkshop, in_gradient: bool) -> None:
+    workshop = make(training=RECIPE)
+    workshop.succeed("prepare")
+    fault = NotANumberAt(step=5, times=EVERY_TIME, in_gradient=in_gradient)
+    ended = workshop.meeting(fault).run("train")
+    assert (ended.code, ended.result["reason"]) == (81, "LossDiverged")
+    what = "the norm of the gradients is" if in_gradient else "the loss is nan"
+    assert what in ended.message
+    assert "at step 5 (last good: " in ended.message
+    assert ended.log.count("going back to the last good checkpoint, once") == 1
+    assert "adapter" not in workshop.published()
+    (kept,) = (workshop.work / "checkpoints").glob("step-*")
+    assert kept.name == "step-3"
+    weights = load_file(kept / "adapter_model.safetensors")
+    assert all(torch.isfinite(each).all() for each in weights.values())

@@ -1,0 +1,124 @@
+"""Training ends when the held-out rows say so, and the adapter is the best one's."""
+
+import shutil
+
+import pytest
+from tests.trainer.checkpointing.test_resume import adapter, staged
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support.faults import KilledAfterCheckpoint
+from tests.trainer.support.workshop import Workshop
+
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.training.early_stopping import Evaluation, Evaluations
+
+STEPS = 40
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "exhausted", "kept"),
+    [
+        ([], 1, False, None),
+        ([3.0, 2.0, 1.0], 1, False, 3),
+        ([3.0, 2.0, 2.0], 1, True, 2),
+        ([3.0, 2.0, 2.5], 2, False, 2),
+        ([3.0, 2.0, 2.5, 2.1], 2, True, 2),
+        ([3.0, 2.0, 2.5, 1.9], 2, False, 4),
+        ([1.0, 2.0, 3.0], None, False, None),
+    ],
+)
+def test_patience(
+    losses: list[float], patience: int | None, exhausted: bool, kept: int | None
+) -> None:
+    found = Evaluations(patience=patience)
+    for step, loss in enumerate(losses, 1):
+        found.add(step, loss)
+    assert found.exhausted == exhausted
+    assert (found.kept.step if found.kept else None) == kept
+    assert Evaluations.from_facts(found.as_facts(), patience=patience).kept == found.kept
+
+
+def test_an_evaluation_that_is_made_again_counts_once() -> None:
+    found = Evaluations([Evaluation(step=1, loss=1.0)], patience=1)
+    found.add(2, 2.0)
+    found.add(2, 2.0)
+    assert found.as_facts() == [[1, 1.0], [2, 2.0]]
+
+
+def trained(make: MakeWorkshop, backend: str) -> Workshop:
+    """Train at a rate that is far too high: after a few steps the held-out rows only get worse."""
+    advanced = {"evalSteps": 1, "saveSteps": 100, "earlyStoppingPatience": 3, "backend": backend}
+    workshop = make(
+        dataset={"validationFraction": 0.3},
+        training={"maxSteps": STEPS, "learningRate": 0.1, "advanced": advanced},
+    )
+    workshop.stage_and_train()
+    return workshop
+
+
+@pytest.fixture(scope="module")
+def early(make: MakeWorkshop) -> Workshop:
+    return trained(make, "trl")
+
+
+@pytest.fixture(scope="module")
+def early_on_unsloth(make: MakeWorkshop) -> Workshop:
+    return trained(make, "unsloth")
+
+
+@pytest.mark.parametrize("like", ["early", "early_on_unsloth"])
+def test_it_ends_early_with_the_adapter_of_the_lowest_loss(
+    request: pytest.FixtureRequest, like: str
+) -> None:
+    early: Workshop = request.getfixturevalue(like)
+    facts = manifest.read(early.work / "adapter").facts
+    losses = dict(facts["evaluations"])
+    best = min(losses, key=lambda step: (losses[step], step))
+    last = facts["globalStep"]
+    assert last == best + 3 < STEPS
+    assert facts["adapterStep"] == best
+    assert facts["evalLoss"] == losses[best]
+    checkpoint = early.work / "checkpoints" / f"step-{best}" / "adapter_model.safetensors"
+    assert checkpoint.read_bytes() == adapter(early)
+    again = early.succeed("train").result
+    assert (again["globalStep"], again["maxSteps"]) == (last, STEPS)
+
+
+def test_it_says_so(make: MakeWorkshop, early: Workshop) -> None:
+    facts = manifest.read(early.work / "adapter").facts
+    said = (
+        f"ended early, at step {facts['globalStep']} of {STEPS}; the adapter is that of step "
+        f"{facts['adapterStep']}, where the loss on the held-out rows was lowest"
+    )
+    assert said in (early.folder / "log").read_text()
+
+
+@pytest.mark.parametrize("back", [0, 1, 3])
+def test_a_kill_changes_nothing(make: MakeWorkshop, early: Workshop, back: int) -> None:
+    """Killed before an evaluation, of which the best one's and the last one matter most."""
+    last = manifest.read(early.work / "adapter").facts["globalStep"]
+    workshop = staged(make, early)
+    running = workshop.meeting(KilledAfterCheckpoint(step=last - back)).start("train")
+    assert running.wait().code == -9
+    workshop.succeed("train")
+    assert adapter(workshop) == adapter(early)
+    found, expected = (manifest.read(each.work / "adapter").facts for each in (workshop, early))
+    assert found["evaluations"] == expected["evaluations"]
+
+
+def test_a_damaged_best_checkpoint_is_refused(make: MakeWorkshop, early: Workshop) -> None:
+    facts = manifest.read(early.work / "adapter").facts
+    workshop = staged(make, early)
+    shutil.copytree(early.work / "checkpoints", workshop.work / "checkpoints")
+    best = workshop.work / "checkpoints" / f"step-{facts['adapterStep']}"
+    (best / "adapter_model.safetensors").write_bytes(b"torn")
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
+    assert "with the lowest loss on the held-out rows is damaged" in ended.message
+
+
+def test_rows_must_be_held_out(make: MakeWorkshop) -> None:
+    workshop = make(training={"advanced": {"earlyStoppingPatience": 3}})
+    ended = workshop.run("prepare")
+    assert (ended.code, ended.result["reason"]) == (65, "DatasetInvalid")
+    assert "training.advanced.earlyStoppingPatience needs held-out rows" in ended.message
+    assert "dataset.validationFraction" in ended.message

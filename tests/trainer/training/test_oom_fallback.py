@@ -1,0 +1,131 @@
+"""Out of memory: smaller bites of the same training, and the same curve of the loss."""
+
+import json
+
+import pytest
+from tests.trainer.checkpointing.test_resume import kill, newest, step_reached
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support.faults import OutOfMemoryAbove
+from tests.trainer.support.workshop import Workshop
+
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.training import backends
+from finetune_trainer.training.oom_fallback import Ladder, Rung
+
+FLOAT32 = {"quantization": {"computeDtype": "float32"}}
+
+
+class Card:
+    """Runs out of memory above a certain micro-batch."""
+
+    def __init__(self, fits: int, *, fits_offloaded: int = 0) -> None:
+        self.fits = fits
+        self.fits_offloaded = fits_offloaded
+        self.tried: list[str] = []
+
+    def attempt(self, rung: Rung) -> Rung:
+        self.tried.append(f"{rung.micro_batch}{'o' * rung.offload}")
+        if rung.micro_batch > (self.fits_offloaded if rung.offload else self.fits):
+            raise backends.TooLarge("1.0 GiB were allocated when it ran out")
+        return rung
+
+
+@pytest.mark.parametrize(
+    ("card", "start", "batch", "written", "tried"),
+    [
+        (Card(2), 8, 8, False, "8 4 2"),
+        (Card(2), 2, 8, False, "2"),
+        (Card(1), 12, 12, False, "12 6 3 1"),
+        (Card(2), 6, 6, False, "6 3 1"),
+        (Card(0, fits_offloaded=1), 2, 8, False, "2 1 1o"),
+        (Card(0), 2, 8, False, "2 1 1o"),
+        (Card(2, fits_offloaded=4), 4, 8, True, "4 4o"),
+        (Card(2), 4, 8, True, "4 4o"),
+    ],
+)
+def test_smaller_until_it_fits(
+    card: Card, start: int, batch: int, written: bool, tried: str
+) -> None:
+    ladder = Ladder(effective_batch=batch, written=written, can_offload=True)
+
+    def climb_down() -> Rung:
+        return ladder.climb_down(card.attempt, Rung(micro_batch=start), too_large=backends.TooLarge)
+
+    last = tried.split()[-1]
+    if int(last.removesuffix("o")) > (card.fits_offloaded if "o" in last else card.fits):
+        with pytest.raises(backends.TooLarge):
+            climb_down()
+    else:
+        climb_down()
+    assert card.tried == tried.split()
+
+
+def test_without_offloading_the_ladder_ends_at_one() -> None:
+    ladder = Ladder(effective_batch=8, written=False, can_offload=False)
+    assert ladder.below(Rung(micro_batch=1)) is None
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+def test_the_curve_is_the_same_with_and_without_it(make: MakeWorkshop, backend: str) -> None:
+    recipe = {
+        "maxSteps": 20,
+        "learningRate": 1e-3,
+        "effectiveBatchSize": 8,
+        "advanced": {"backend": backend, "saveSteps": 20, "optimizer": "adamw_torch", **FLOAT32},
+    }
+    plain = make(training=tiny_merged(recipe, {"microBatchSize": 8}))
+    plain.stage_and_train()
+    expected = losses(plain)
+    assert len(expected) == 20
+    for fault, last in (
+        (OutOfMemoryAbove(rows=1), "micro-batch 2; trying micro-batch 1"),
+        (
+            OutOfMemoryAbove(rows=0, unless_offloaded=True),
+            "micro-batch 1; trying micro-batch 1, activations offloaded",
+        ),
+    ):
+        laddered = make(training=tiny_merged(recipe, {}))
+        laddered.succeed("prepare")
+        ended = laddered.meeting(fault).run("train")
+        assert ended.code == 0, ended.log
+        assert f"ran out of memory at {last}\n" in ended.log
+        found = losses(laddered)
+        assert max(abs(a - b) for a, b in zip(expected, found, strict=True)) < 1e-5
+
+
+def tiny_merged(recipe: dict[str, object], advanced: dict[str, object]) -> dict[str, object]:
+    inner = recipe["advanced"]
+    assert isinstance(inner, dict)
+    return recipe | {"advanced": inner | advanced}
+
+
+def losses(workshop: Workshop) -> list[float]:
+    state = json.loads((newest(workshop) / "trainer_state.json").read_text())
+    return [float(each["loss"]) for each in state["log_history"] if "loss" in each]
+
+
+def test_a_resume_starts_on_the_rung_of_its_checkpoint(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 14, "advanced": {"saveSteps": 2}})
+    workshop.succeed("prepare")
+    fault = OutOfMemoryAbove(rows=0, unless_offloaded=True)
+    running = workshop.meeting(fault).start("train")
+    running.until(step_reached(workshop, 2))
+    kill(running)
+    facts = manifest.read(newest(workshop)).facts
+    assert (facts["microBatch"], facts["offload"]) == (1, True)
+    before = (workshop.folder / "log").read_text()
+    ended = workshop.meeting(fault).run("train")
+    assert ended.code == 0, ended.log
+    assert "out of memory" not in ended.log.removeprefix(before)
+    facts = manifest.read(workshop.work / "adapter").facts
+    assert (facts["microBatch"], facts["offload"]) == (1, True)
+
+
+def test_the_last_rung_fails_with_its_peak(make: MakeWorkshop) -> None:
+    workshop = make()
+    workshop.succeed("prepare")
+    ended = workshop.meeting(OutOfMemoryAbove(rows=0)).run("train")
+    assert (ended.code, ended.result["reason"]) == (80, "CUDAOutOfMemory")
+    assert "at micro-batch 1, activations offloaded of 128 tokens" in ended.message
+    assert "GiB were allocated when it ran out; " in ended.message
+    assert "were estimated)" in ended.message

@@ -1,0 +1,548 @@
+"""Every field of the recipe reaches the library that it is meant for."""
+
+import json
+import re
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from pydantic import BaseModel
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import backend_probe, tiny
+from tests.trainer.support.faults import Ampere, adapters_tell_their_inputs, without_unsloth
+from tests.trainer.support.workshop import Server, Workshop
+from tests.unit.api.leaves import LEAVES
+from trl.trainer.sft_config import SFTConfig
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.markers import Edit
+from finetune_api.v1alpha1.training import Optimizer, Training
+from finetune_trainer.data.token_store import Tokens
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.runtime import cards, progress
+from finetune_trainer.runtime import device as devices
+from finetune_trainer.runtime.device import Device
+from finetune_trainer.training.backends import Order, library_arguments, trl
+from finetune_trainer.training.backends.sft import is_out_of_memory
+from finetune_trainer.training.oom_fallback import Rung
+
+CPU = Device(name="cpu", cuda=False)
+A10G = Device(name="NVIDIA A10G", cuda=True, capability=(8, 6))
+T4 = Device(name="Tesla T4", cuda=True, capability=(7, 5))
+TWO = Rung(micro_batch=2)
+
+
+def order(recipe: Training, *, rung: Rung = TWO, packed: bool = False) -> Order:
+    nothing = np.zeros(0, dtype=np.int32)
+    borders = np.zeros(1, dtype=np.int64)
+    return Order(
+        base=Path("base"),
+        source="a/b",
+        commit="c",
+        recipe=recipe,
+        packed=packed,
+        train=Tokens(input_ids=nothing, labels=nothing, rows=borders, sequences=borders),
+        held_out=None,
+        max_steps=10,
+        rung=rung,
+        scratch=Path("scratch"),
+        checkpoint=None,
+        publish_checkpoint=lambda scratch, step: None,
+        checkpoint_of=lambda step: Path(),
+    )
+
+
+def recipe(**changes: Any) -> Training:
+    job = tiny.job("hf://a/b", "hf://c/d", training=changes)
+    return JobConfig.model_validate(job).training
+
+
+def sft(field: str, value: Any, *, device: Device = CPU) -> SFTConfig:
+    wanted = recipe(**nested(field, value))
+    return SFTConfig(**library_arguments.arguments(order(wanted), device))
+
+
+def nested(field: str, value: Any) -> dict[str, Any]:
+    head, _, rest = field.partition(".")
+    return {head: nested(rest, value) if rest else value}
+
+
+IN_SFT_CONFIG = [
+    ("learningRate", 0.25, "learning_rate", 0.25),
+    ("effectiveBatchSize", 12, "gradient_accumulation_steps", 6),
+    ("sequenceLength", 77, "max_length", 77),
+    ("seed", 9, "seed", 9),
+    ("advanced.gradientCheckpointing", True, "gradient_checkpointing", True),
+    ("advanced.gradientCheckpointing", False, "gradient_checkpointing", False),
+    ("advanced.padToSequenceLength", True, "pad_to_multiple_of", 128),
+    ("advanced.optimizer", "lion_32bit", "optim", "lion_32bit"),
+    ("advanced.lrSchedulerType", "inverse_sqrt", "lr_scheduler_type", "inverse_sqrt"),
+    ("advanced.warmupRatio", 0.25, "warmup_steps", 0.25),
+    ("advanced.weightDecay", 0.125, "weight_decay", 0.125),
+    ("advanced.maxGradNorm", 0.75, "max_grad_norm", 0.75),
+    ("advanced.loggingSteps", 3, "logging_steps", 3),
+    ("advanced.quantization.computeDtype", "float32", "bf16", False),
+    ("advanced.quantization.computeDtype", "bfloat16", "bf16", True),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "name", "expected"), IN_SFT_CONFIG)
+def test_in_trls_words(field: str, value: Any, name: str, expected: Any) -> None:
+    assert getattr(sft(field, value), name) == expected
+
+
+IN_LORA_CONFIG = [
+    ("lora.r", 5, "r", 5),
+    ("lora.alpha", 7, "lora_alpha", 7),
+    ("lora.dropout", 0.5, "lora_dropout", 0.5),
+    ("lora.targetModules", ["q_proj"], "target_modules", {"q_proj"}),
+    ("lora.targetModules", ["all-linear"], "target_modules", "all-linear"),
+    ("lora.modulesToSave", ["lm_head"], "modules_to_save", ["lm_head"]),
+    ("lora.modulesToSave", ["embed_tokens"], "modules_to_save", ["embed_tokens"]),
+    ("lora.useRslora", True, "use_rslora", True),
+    ("lora.useDora", True, "use_dora", True),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "name", "expected"), IN_LORA_CONFIG)
+def test_in_pefts_words(field: str, value: Any, name: str, expected: Any) -> None:
+    found = library_arguments.lora_config(recipe(**nested(field, value)))
+    assert isinstance(found, peft.LoraConfig)
+    assert getattr(found, name) == expected
+
+
+IN_QUANTIZATION = [
+    ("advanced.quantization.type", "fp4", "bnb_4bit_quant_type", "fp4"),
+    ("advanced.quantization.doubleQuant", False, "bnb_4bit_use_double_quant", False),
+    (
+        "advanced.quantization.computeDtype",
+        "float32",
+        "bnb_4bit_compute_dtype",
+        torch.float32,
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "name", "expected"), IN_QUANTIZATION)
+def test_in_bitsandbytes_words(field: str, value: Any, name: str, expected: Any) -> None:
+    found = library_arguments.quantization_config(recipe(**nested(field, value)))
+    assert getattr(found, name) == expected
+    assert found.load_in_4bit
+
+
+ELSEWHERE = {
+    "epochs": "test_steps, test_packing_is_worth_it_from_200_steps_on",
+    "maxSteps": "test_steps, test_each_stage_reports_what_it_made",
+    "packing": "test_packing_is_worth_it_from_200_steps_on",
+    "trainOn": "test_what_is_trained_on_reaches_the_labels",
+    "deterministic": "test_deterministic_algorithms_are_chosen",
+    "advanced.earlyStoppingPatience": "test_it_ends_early_with_the_adapter_of_the_lowest_loss",
+    "advanced.overlong": "test_overlong_rows_are_cut_where_that_is_asked_for",
+    "advanced.backend": "test_the_backend_is_the_one_that_is_named",
+    "advanced.microBatchSize": "test_the_micro_batch_reaches_the_trainer",
+    "advanced.attnImplementation": "test_attention",
+    "advanced.tf32": "test_what_only_a_card_has, test_tf32_is_used_in_training_alone",
+    "advanced.evalSteps": "test_cadence_reaches_the_run",
+    "advanced.saveSteps": "test_cadence_reaches_the_run",
+}
+"""Fields that are no argument of a library, and the tests that show what they do."""
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, info in model.model_fields.items():
+        path = f"{prefix}{info.alias or name}"
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= leaves(inner, f"{path}.")
+        else:
+            found.add(path)
+    return found
+
+
+def test_no_field_of_the_recipe_is_left_out() -> None:
+    arguments = {row[0] for row in [*IN_SFT_CONFIG, *IN_LORA_CONFIG, *IN_QUANTIZATION]}
+    assert leaves(Training) == arguments | ELSEWHERE.keys()
+    require_tests(ELSEWHERE)
+
+
+def require_tests(of_fields: dict[str, str]) -> None:
+    here = {path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py")}
+    for tests in of_fields.values():
+        for test in tests.split(", "):
+            assert any(f"def {test}(" in text for text in here), test
+
+
+OF_MODEL_AND_ROWS = {
+    "source": "test_base_and_rows_from_a_claim, test_base_and_rows_from_s3",
+    "revision": "test_the_revision_that_is_written_is_what_is_staged",
+    "sha256": "test_base_and_rows_from_a_web_server",
+    "s3.endpoint": "test_base_and_rows_from_s3",
+    "format": "test_formats_and_columns",
+    "split": "test_the_files_of_a_split, test_its_rows_are_tokenised_and_all_others_trained_on",
+    "maxSamples": "test_max_samples_takes_the_first",
+    **{
+        f"columns.{name}": "test_formats_and_columns"
+        for name in ("instruction", "output", "messages", "prompt", "completion")
+    },
+    "columns.input": "test_an_input_follows_its_instruction",
+    "columns.text": "test_a_text_is_trained_as_it_is",
+    "validationFraction": "test_held_out_rows_are_chosen_by_content",
+    "promptTemplate": "test_which_template_renders",
+    "promptFormat": "test_an_own_prompt_is_rendered_word_for_word",
+    "chatTemplate": "test_which_template_renders",
+    "duplicates": "test_equal_rows_are_counted_and_dropped_where_that_is_asked_for",
+}
+"""Fields of model, dataset and evaluation.dataset, and the tests that show what they do."""
+
+
+def test_no_field_of_model_and_rows_is_left_out() -> None:
+    groups = ("model.", "dataset.", "evaluation.dataset.")
+    trained = [str(leaf) for leaf in LEAVES if leaf.edit is Edit.RETRAIN]
+    found = {
+        path.removeprefix(group) for path in trained for group in groups if path.startswith(group)
+    }
+    assert found == OF_MODEL_AND_ROWS.keys()
+    require_tests(OF_MODEL_AND_ROWS)
+
+
+@pytest.mark.parametrize("name", Optimizer.__args__)  # type: ignore[attr-defined]
+def test_every_optimizer_can_take_a_step(name: str) -> None:
+    arguments = sft("advanced.optimizer", name)
+    layer = torch.nn.Linear(64, 64)
+    trainer = transformers.Trainer(model=layer, args=arguments)
+    optimizer = trainer.create_optimizer()
+    before = layer.weight.detach().clone()
+    layer(torch.ones(1, 64)).sum().backward()
+    optimizer.step()
+    assert torch.isfinite(layer.weight).all()
+    assert not torch.equal(layer.weight, before)
+
+
+def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:
+    arguments = library_arguments.arguments(order(recipe(), rung=Rung(micro_batch=4)), CPU)
+    assert arguments["per_device_train_batch_size"] == 4
+    assert arguments["gradient_accumulation_steps"] == 1
+    workshop = make(training={"maxSteps": 1, "advanced": {"microBatchSize": 4}})
+    workshop.stage_and_train()
+    facts = [
+        json.loads((each.work / "adapter/manifest.json").read_text())["facts"]["microBatch"]
+        for each in (workshop, done)
+    ]
+    assert facts == [4, 2]
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+def test_deterministic_algorithms_are_chosen(make: MakeWorkshop, backend: str) -> None:
+    workshop = make(
+        training={"maxSteps": 1, "deterministic": True, "advanced": {"backend": backend}}
+    )
+    assert "deterministic algorithms only" in workshop.stage_and_train().log
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+@pytest.mark.parametrize("compute", ["bfloat16", "float32"])
+def test_the_adapter_computes_in_the_type_that_is_named(
+    make: MakeWorkshop, backend: str, compute: str
+) -> None:
+    """On a CPU, PEFT would copy each layer's input to float32, and autocast round it back."""
+    advanced = {"backend": backend, "quantization": {"computeDtype": compute}}
+    workshop = make(training={"maxSteps": 1, "advanced": advanced})
+    workshop.succeed("prepare")
+    log = workshop.meeting(adapters_tell_their_inputs).succeed("train").log
+    assert set(re.findall(r"an adapter is given torch\.(\w+)", log)) == {compute}
+
+
+def test_what_unsloth_would_change_on_a_cpu_stays(make: MakeWorkshop) -> None:
+    workshop = make(
+        training={"maxSteps": 2, "packing": "always", "advanced": {"backend": "unsloth"}}
+    )
+    log = workshop.stage_and_train().log
+    assert "optim stays paged_adamw_8bit" in log
+    assert "packing stays True" in log
+
+
+def test_unsloth_does_not_fall_back_to_the_cpu_where_it_must_not(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 1, "advanced": {"backend": "unsloth"}})
+    workshop.succeed("prepare")
+    ended = workshop.run("train", UNSLOTH_DISABLE_CPU_FALLBACK="1")
+    assert (ended.code, ended.result["reason"]) == (75, "Transient")
+    assert "CUDA finds none" in ended.message
+
+
+def test_an_image_without_unsloth_says_so_while_staging(
+    make: MakeWorkshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = make(training={"advanced": {"backend": "unsloth"}})
+    ended = workshop.meeting(without_unsloth).run("prepare")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "training.advanced.backend is unsloth, which this trainer image does not" in (
+        ended.message
+    )
+    assert workshop.published() == []
+
+
+def test_the_backend_is_the_one_that_is_named(make: MakeWorkshop) -> None:
+    from finetune_trainer.training import backends
+
+    workshop = make(training={"maxSteps": 2, "advanced": {"backend": "unsloth"}})
+    trained = workshop.stage_and_train()
+    assert trained.result["artifacts"]["backend"].startswith("unsloth 2026.")
+    assert type(backends.load("trl")) is trl.TrlBackend
+    with pytest.raises(ValueError, match="no such backend: other"):
+        backends.load("other")
+
+
+@pytest.mark.parametrize("train_on", ["responses", "all"])
+def test_what_is_trained_on_reaches_the_labels(make: MakeWorkshop, train_on: str) -> None:
+    workshop = make(training={"trainOn": train_on})
+    workshop.succeed("prepare")
+    facts = json.loads((workshop.work / "dataset/manifest.json").read_text())["facts"]
+    assert (facts["trainedTokens"] == facts["trainTokens"]) == (train_on == "all")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "expected"),
+    [
+        ("auto", CPU, "sdpa"),
+        ("auto", T4, "sdpa"),
+        ("eager", CPU, "eager"),
+        ("sdpa", A10G, "sdpa"),
+        ("flash_attention_2", A10G, "flash_attention_2"),
+    ],
+)
+def test_attention(wanted: str, device: Device, expected: str) -> None:
+    half = {"quantization": {"computeDtype": "float16"}}
+    chosen = recipe(advanced={"attnImplementation": wanted, **half})
+    assert devices.attention(chosen, device) == expected
+    if wanted == "flash_attention_2":
+        for without in (CPU, T4):
+            with pytest.raises(InvalidSpec, match="set it to auto or sdpa"):
+                devices.check(chosen, without)
+
+
+@pytest.mark.parametrize(
+    ("advanced", "card", "installed", "said"),
+    [
+        ({}, "NVIDIA-A10G", False, None),
+        ({}, None, False, None),
+        ({}, "Tesla-T4", True, "Tesla-T4 has no bfloat16"),
+        ({"quantization": {"computeDtype": "float16"}}, "Tesla-T4", True, None),
+        ({"attnImplementation": "flash_attention_2"}, "NVIDIA-A10G", True, None),
+        ({"attnImplementation": "flash_attention_2"}, None, True, None),
+        ({"attnImplementation": "flash_attention_2"}, None, False, "set it to auto or sdpa"),
+        (
+            {
+                "attnImplementation": "flash_attention_2",
+                "quantization": {"computeDtype": "float16"},
+            },
+            "Tesla-T4",
+            True,
+            "Tesla-T4 or this image",
+        ),
+    ],
+)
+def test_what_the_card_that_will_train_cannot_do_is_refused_before_it_is_asked_for(
+    advanced: dict[str, Any],
+    card: str | None,
+    installed: bool,
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    found = cards.find(card) if card else None
+    assert card is None or found is not None
+    if said is None:
+        devices.check_ahead(recipe(advanced=advanced), found)
+        return
+    with pytest.raises(InvalidSpec, match=said):
+        devices.check_ahead(recipe(advanced=advanced), found)
+
+
+def test_a_kernel_that_is_not_there_is_refused_in_staging(make: MakeWorkshop) -> None:
+    workshop = make(training={"advanced": {"attnImplementation": "flash_attention_2"}})
+    ended = workshop.run("prepare")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "or use an image that has flash-attn" in ended.message
+    assert workshop.published() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "chosen", "kernel"),
+    [
+        ("unsloth.models.llama", "xformers", "xformers"),
+        ("unsloth.models.llama", "sdpa", "sdpa"),
+        ("unsloth.models.llama", "flash_varlen", "flash_attention_2"),
+        ("transformers.models.llama", "xformers", "eager"),
+    ],
+)
+def test_unsloths_own_attention_is_what_it_chooses(
+    servers: dict[str, Server], module: str, chosen: str, kernel: str
+) -> None:
+    assert (
+        backend_probe.ask(servers["unsloth"], backend_probe.unsloth_kernel, module, chosen)
+        == kernel
+    )
+
+
+def test_a_kernel_that_would_not_train_is_refused(servers: dict[str, Server]) -> None:
+    said = backend_probe.ask(servers["trl"], backend_probe.kernel_refusal, "sdpa", "xformers")
+    assert "attnImplementation is sdpa, but unsloth would train with xformers" in said
+    assert backend_probe.ask(servers["trl"], backend_probe.kernel_refusal, "auto", "xformers") == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", False),
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_a_card_without_memory_by_any_name(error: str, full: bool) -> None:
+    assert is_out_of_memory(RuntimeError(error)) is full
+    assert is_out_of_memory(torch.OutOfMemoryError(error))
+
+
+@pytest.mark.parametrize(("installed", "kernel"), [(True, "flash_attention_2"), (False, "sdpa")])
+def test_flash_attention_is_taken_where_it_is_installed_and_the_card_has_it(
+    monkeypatch: pytest.MonkeyPatch, installed: bool, kernel: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    assert devices.attention(recipe(), A10G) == kernel
+    assert {devices.attention(recipe(), without) for without in (CPU, T4)} == {"sdpa"}
+    float32 = recipe(advanced={"quantization": {"computeDtype": "float32"}})
+    assert devices.attention(float32, A10G) == "sdpa"
+
+
+def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 1, "advanced": {"attnImplementation": "eager"}})
+    ended = workshop.stage_and_train()
+    assert "on cpu, eager" in ended.log
+    assert ended.result["artifacts"]["attention"] == "eager"
+    assert '"attention": "eager"' in (workshop.work / "adapter/manifest.json").read_text()
+
+
+def test_what_only_a_card_has() -> None:
+    half = recipe(advanced={"quantization": {"computeDtype": "float16"}})
+    assert library_arguments.arguments(order(half), T4)["fp16"] is True
+    assert library_arguments.arguments(order(half), CPU)["fp16"] is False
+    assert devices.uses_tf32(recipe(), A10G)
+    assert not devices.uses_tf32(recipe(advanced={"tf32": False}), A10G)
+    assert not devices.uses_tf32(recipe(), T4)
+    assert library_arguments.arguments(order(recipe()), A10G)["use_cpu"] is False
+    with pytest.raises(InvalidSpec, match=r"Tesla T4 has no bfloat16: set training\.advanced"):
+        devices.check(recipe(), T4)
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(
+    make: MakeWorkshop, backend: str
+) -> None:
+    workshop = make(training={"advanced": {"backend": backend}})
+    workshop.succeed("prepare")
+    ended = workshop.run("train", NVIDIA_VISIBLE_DEVICES="GPU-1")
+    assert (ended.code, ended.result["reason"]) == (75, "Transient")
+    assert "was given the GPU GPU-1, but CUDA cannot use it" in ended.message
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+@pytest.mark.parametrize(("on", "multiplied"), [(True, "tf32"), (False, "ieee")])
+def test_tf32_is_used_in_training_alone(
+    make: MakeWorkshop, backend: str, on: bool, multiplied: str
+) -> None:
+    workshop = make(training={"maxSteps": 1, "advanced": {"backend": backend, "tf32": on}})
+    workshop.succeed("prepare")
+    path = workshop.folder / "precision"
+    ended = workshop.meeting(Ampere(path=path)).run("train")
+    assert ended.code == 0, ended.log
+    assert path.read_text() == multiplied
+    assert "no reference" not in ended.log
+    assert "reference" in workshop.published()
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth"])
+def test_cadence_reaches_the_run(make: MakeWorkshop, backend: str) -> None:
+    cadence = {"evalSteps": 2, "saveSteps": 3, "loggingSteps": 4}
+    workshop = make(
+        dataset={"validationFraction": 0.25},
+        training={"maxSteps": 7, "advanced": {"backend": backend, **cadence}},
+    )
+    log = workshop.stage_and_train().log
+    evaluated = [step for step in range(1, 8) if f"step {step}/7  loss on held-out" in log]
+    assert evaluated == [2, 4, 6, 7]
+    kept = sorted(path.name for path in (workshop.work / "checkpoints").iterdir())
+    assert kept == ["step-6", "step-7"]
+    assert "step 5/7  loss" not in log
+
+
+def test_float32_adapters_train_a_packed_dora(make: MakeWorkshop) -> None:
+    workshop = make(
+        training={
+            "maxSteps": 3,
+            "packing": "always",
+            "lora": {"useDora": True, "useRslora": True},
+            "advanced": {"gradientCheckpointing": True, "padToSequenceLength": True},
+        }
+    )
+    ended = workshop.stage_and_train()
+    assert ended.result["loss"] < 6
+    from safetensors.torch import load_file
+
+    weights = load_file(workshop.work / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    # Rounded to bfloat16, as TRL would have it, hardly a weight would keep its lower 16 bits.
+    b = weights["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"]
+    assert (b != b.bfloat16().float()).any()
+
+
+def test_metrics_while_it_trains(make: MakeWorkshop, unused_port: int) -> None:
+    workshop = make(
+        dataset={"validationFraction": 0.2},
+        training={"maxSteps": 400, "advanced": {"saveSteps": 2, "evalSteps": 2}},
+    )
+    workshop.succeed("prepare")
+    running = workshop.start(
+        "train", FINETUNE_METRICS_PORT=str(unused_port), FINETUNE_POD_UID="uid-1"
+    )
+    seen: list[dict[str, float]] = []
+
+    def scraped() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{unused_port}/metrics") as answer:
+                text = answer.read().decode()
+        except OSError:
+            return False
+        lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+        seen.append({name: float(value) for name, value in lines})
+        return "finetune_last_checkpoint_step" in seen[-1] and "finetune_eval_loss" in seen[-1]
+
+    running.until(scraped)
+    before = time.monotonic()
+    assert running.process.pid is not None
+    running.process.terminate()
+    assert running.wait().code == 143
+    assert time.monotonic() - before < 10
+    first, last = seen[0], seen[-1]
+    assert first['finetune_stage_info{stage="train"}'] == 1
+    assert first['finetune_pod_info{uid="uid-1"}'] == 1
+    assert "finetune_train_loss" not in first, "a figure must be absent until it is known"
+    assert last["finetune_max_steps"] == 400
+    assert 0 < last["finetune_progress_ratio"] == last["finetune_global_step"] / 400 < 1
+    for name in ("train_loss", "eval_loss", "learning_rate", "grad_norm", "epoch", "eta_seconds"):
+        assert last[f"finetune_{name}"] > 0
+    assert last["finetune_tokens_per_second"] > 0
+    assert last["finetune_gpu_seconds_total"] > 0
+    names = {f"{name}{'_total' * (name in progress.COUNTERS)}" for name in progress.HELP}
+    unknown = {name for name in names if f"finetune_{name}" not in last}
+    assert unknown == {"download_bytes", "download_size_bytes", "gpu_memory_peak_bytes"}
+    assert last["finetune_step_seconds"] > 0
+    assert last["finetune_data_wait_seconds_total"] > 0
+    assert 0 <= last["finetune_checkpoint_age_seconds"] < 60

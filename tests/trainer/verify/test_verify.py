@@ -1,0 +1,417 @@
+"""The verification against a small real server: what is honest passes, each fault is caught."""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import peft
+import pytest
+import torch
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import tiny
+from tests.trainer.support.logits import load
+from tests.trainer.support.vllm import Served, serving
+from tests.trainer.support.workshop import Workshop
+
+from finetune_api.contracts.reference import FILE, FOLDER, Reference
+from finetune_trainer.checkpointing import manifest
+from finetune_verify import __main__ as verify
+from finetune_verify.errors import Mismatch
+from finetune_verify.judgement import rms
+from finetune_verify.verification import Verdict
+
+Change = Callable[[Served], None]
+
+
+def served(
+    workshop: Workshop, build: str = "b1", *, dtype: torch.dtype = torch.float32, factor: float = 0
+) -> Served:
+    """Return a server of a build; ``factor`` adds the adapter that many times once more."""
+    folder = workshop.work / f"merged-{build}"
+    model = load(folder, dtype=torch.float32)
+    if factor:
+        model = peft.PeftModel.from_pretrained(model, workshop.work / "adapter")
+        for module in model.modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                module.scaling = {name: each * factor for name, each in module.scaling.items()}
+        model = model.merge_and_unload()
+    return Served(model=model.to(dtype).eval(), tokenizer=tiny.tokenizer())
+
+
+def command_line(
+    workshop: Workshop, url: str, port: int, *, build: str = "b1", **options: str
+) -> argparse.Namespace:
+    arguments = {
+        "--config": f"{workshop.folder}/job.json",
+        "--work": str(workshop.work),
+        "--build": build,
+        "--model": "tiny",
+        "--endpoint": url,
+        "--port": str(port),
+        **{f"--{name}": value for name, value in options.items()},
+    }
+    return verify.parser().parse_args([word for each in arguments.items() for word in each])
+
+
+async def verified(
+    workshop: Workshop, server: Served, port: int, *, build: str = "b1", **options: str
+) -> Verdict:
+    """Run the verification until it is ready; raises Mismatch."""
+    async with serving(server) as url:
+        stop = asyncio.Event()
+        told = command_line(workshop, url, port, build=build, **options)
+        running = asyncio.create_task(verify.run(told, stop))
+        try:
+            async with aiohttp.ClientSession() as session:
+                while not running.done():
+                    status, text = await get(session, f"http://127.0.0.1:{port}/readyz")
+                    if status == 200:
+                        _, metrics = await get(session, f"http://127.0.0.1:{port}/metrics")
+                        return read(metrics, text)
+                    await asyncio.sleep(0.02)
+        finally:
+            stop.set()
+            await running
+        raise AssertionError("it ended without a verdict")
+
+
+async def get(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
+    try:
+        async with session.get(url) as response:
+            return response.status, await response.text()
+    except aiohttp.ClientError:
+        return 0, ""
+
+
+def read(metrics: str, message: str) -> Verdict:
+    values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+    outcomes = [
+        outcome
+        for outcome in ("Verified", "Inconclusive", "Skipped")
+        if float(values[f'finetune_verify_outcome{{outcome="{outcome}"}}']) == 1
+    ]
+    assert len(outcomes) == 1
+    seconds, answering = (
+        float(values[f"finetune_verify_{which}"]) for which in ("seconds", "server_seconds")
+    )
+    assert 0 <= answering <= seconds
+    return Verdict(
+        outcome=outcomes[0],  # type: ignore[arg-type]
+        message=message,
+        distance=float(values["finetune_verify_distance"]),
+        tolerance=float(values["finetune_verify_tolerance"]),
+    )
+
+
+@pytest.fixture(scope="module")
+def builds(
+    done: Workshop, tmp_path_factory: pytest.TempPathFactory, make: MakeWorkshop
+) -> Workshop:
+    """The finished job, merged in every way."""
+    work = tmp_path_factory.mktemp("builds") / "work"
+    shutil.copytree(done.work, work)
+    workshop = make(work=work)
+    for base in ("dequantized", "original"):
+        for dtype in ("float16", "bfloat16"):
+            build = f"{base}-{dtype}"
+            workshop.succeed("merge", "--build", build, "--dtype", dtype, "--base", base)
+    return workshop
+
+
+@pytest.mark.parametrize("computed", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("weights", ["float16", "bfloat16"])
+@pytest.mark.parametrize("base", ["dequantized", "original"])
+async def test_every_honest_build_passes(
+    builds: Workshop, unused_port: int, base: str, weights: str, computed: str
+) -> None:
+    build = f"{base}-{weights}"
+    server = served(builds, build, dtype=getattr(torch, computed))
+    verdict = await verified(builds, server, unused_port, build=build, dtype=computed)
+    assert verdict.outcome == "Verified", verdict
+    assert verdict.distance is not None
+    assert verdict.tolerance is not None
+    assert 0 < verdict.distance < verdict.tolerance
+
+
+async def test_the_base_with_its_adapter_passes(builds: Workshop, unused_port: int) -> None:
+    base = load(builds.work / "base", dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, builds.work / "adapter").eval()
+    server = Served(model=model, tokenizer=tiny.tokenizer())
+    verdict = await verified(builds, server, unused_port, mode="adapter", dtype="float32")
+    assert verdict.outcome == "Verified", verdict
+    layers = [each for each in model.modules() if isinstance(each, peft.tuners.lora.LoraLayer)]
+    usual = layers[0].scaling["default"]
+    for factor in (0.0, 0.5, 2.0):
+        for layer in layers:
+            layer.scaling["default"] = factor * usual
+        with pytest.raises(Mismatch, match="not the tuned model"):
+            await verified(builds, server, unused_port, mode="adapter", dtype="float32")
+
+
+def zero(name: str) -> Change:
+    def change(server: Served) -> None:
+        server.model.get_parameter(name).data.zero_()
+
+    return change
+
+
+@pytest.mark.parametrize("factor", [-1.0, -0.5, 1.0], ids=["base", "half its scale", "twice"])
+@pytest.mark.parametrize("computed", ["float32", "bfloat16"])
+async def test_another_scale_is_caught(
+    done: Workshop, unused_port: int, factor: float, computed: str
+) -> None:
+    server = served(done, factor=factor, dtype=getattr(torch, computed))
+    with pytest.raises(Mismatch, match=r"not the tuned model: it is .* nats rms over"):
+        await verified(done, server, unused_port, dtype=computed)
+
+
+async def test_the_published_base_is_caught(done: Workshop, unused_port: int) -> None:
+    model = load(done.work / "base", dtype=torch.float32)
+    with pytest.raises(Mismatch, match="not the tuned model"):
+        await verified(done, Served(model=model, tokenizer=tiny.tokenizer()), unused_port)
+
+
+async def test_the_previous_revision_is_caught(
+    done: Workshop, make: MakeWorkshop, unused_port: int
+) -> None:
+    before = make(training={"seed": 1, "maxSteps": 5})
+    before.stage_and_train()
+    before.succeed("merge", "--build", "b1")
+    with pytest.raises(Mismatch, match="not the tuned model"):
+        await verified(done, served(before), unused_port)
+    # And its folder, mounted in the place of the wanted one.
+    before.write(done.job)
+    with pytest.raises(Mismatch, match="belongs to revision"):
+        await verified(before, served(before), unused_port)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.mlp.down_proj.weight", "model.layers.1.self_attn.v_proj.weight"]
+)
+async def test_a_zeroed_tensor_is_caught(done: Workshop, unused_port: int, name: str) -> None:
+    server = served(done)
+    zero(name)(server)
+    with pytest.raises(Mismatch, match="not the tuned model"):
+        await verified(done, server, unused_port)
+
+
+@pytest.mark.parametrize("folder", ["merged-b1", FOLDER])
+async def test_one_changed_bit_is_caught(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int, folder: str
+) -> None:
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    path = max((copy.work / folder).glob("*"), key=lambda each: each.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    server = served(done)
+    with pytest.raises(Mismatch, match=f"{folder}/{path.name} has SHA-256"):
+        await verified(copy, server, unused_port)
+    assert "/v1/completions" not in server.asked
+
+
+async def test_another_tokenizer_is_caught(done: Workshop, unused_port: int) -> None:
+    server = served(done)
+    vocabulary = json.loads(server.tokenizer.backend_tokenizer.to_str())
+    ids = vocabulary["model"]["vocab"]
+    ids["a"], ids["e"] = ids["e"], ids["a"]
+    server.tokenizer = type(server.tokenizer)(
+        tokenizer_object=type(server.tokenizer.backend_tokenizer).from_str(json.dumps(vocabulary)),
+        chat_template=tiny.CHAT_TEMPLATE,
+    )
+    with pytest.raises(Mismatch, match="become other tokens than in training, from token"):
+        await verified(done, server, unused_port)
+
+
+async def test_another_chat_template_is_caught(done: Workshop, unused_port: int) -> None:
+    server = served(done)
+    server.template = tiny.CHAT_TEMPLATE.replace("assistant\n", "assistant\n\n")
+    with pytest.raises(Mismatch, match="tokenizer or chat template differ"):
+        await verified(done, server, unused_port)
+
+
+async def test_rows_that_cannot_be_asked_for_are_scored_all_the_same(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int
+) -> None:
+    """Rows with tool calls, say; where there are no others, the verdict tells that."""
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    final, scratch = copy.work / FOLDER, copy.work / "changed"
+    found = manifest.read(final)
+    final.rename(scratch)
+    document = json.loads((scratch / FILE).read_text())
+    for row in document["rows"]:
+        row |= {"messages": None, "text": None, "promptIds": None}
+    (scratch / FILE).write_text(json.dumps(document))
+    manifest.publish(scratch, final, kind=found.kind, key=found.key, facts=found.facts)
+    verdict = await verified(copy, served(done), unused_port)
+    assert verdict.outcome == "Verified"
+    assert "no row could be sent as a request" in verdict.message
+    assert "no row" not in (await verified(done, served(done), unused_port)).message
+
+
+async def test_a_model_that_learned_nothing_is_inconclusive(
+    make: MakeWorkshop, unused_port: int
+) -> None:
+    workshop = make(training={"maxSteps": 1, "learningRate": 1e-7})
+    workshop.stage_and_train()
+    workshop.succeed("merge", "--build", "b1")
+    verdict = await verified(workshop, served(workshop), unused_port)
+    assert verdict.outcome == "Inconclusive"
+    assert "too close to be told apart" in verdict.message
+
+
+async def test_a_volume_without_a_reference(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int
+) -> None:
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    shutil.rmtree(copy.work / FOLDER)
+    verdict = await verified(copy, served(done), unused_port)
+    assert verdict.outcome == "Skipped"
+    shard = next((copy.work / "merged-b1").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(Mismatch, match="bytes instead of"):
+        await verified(copy, served(done), unused_port)
+
+
+async def test_a_server_that_starts_slowly_and_stumbles(done: Workshop, unused_port: int) -> None:
+    server = served(done)
+    server.starting, server.broken = 2, 1
+    verdict = await verified(done, server, unused_port)
+    assert verdict.outcome == "Verified"
+
+
+async def test_a_server_that_was_restarted_is_compared_again(
+    done: Workshop, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "WATCH_SECONDS", 0.02)
+    server = served(done)
+    async with serving(server) as url, aiohttp.ClientSession() as session:
+        told = command_line(done, url, unused_port)
+        running = asyncio.create_task(verify.run(told, asyncio.Event()))
+        status = 0
+        while status != 200:
+            assert not running.done()
+            status, _ = await get(session, f"http://127.0.0.1:{unused_port}/readyz")
+            await asyncio.sleep(0.02)
+        server.model, server.starting = load(done.work / "base", dtype=torch.float32), 2
+        with pytest.raises(Mismatch, match="not the tuned model"):
+            await asyncio.wait_for(running, 60)
+
+
+async def test_a_server_that_takes_short_sequences_only(done: Workshop, unused_port: int) -> None:
+    server = served(done)
+    server.max_model_len = 56
+    verdict = await verified(done, server, unused_port)
+    assert verdict.outcome == "Verified"
+
+
+async def test_the_api_key(
+    done: Workshop, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = served(done)
+    server.key = "secret"
+    with pytest.raises(Mismatch, match="refused with 401") as refused:
+        await verified(done, server, unused_port)
+    assert "Refused" not in str(refused.value), "no word of a row leaves the volume"
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+    assert (await verified(done, server, unused_port)).outcome == "Verified"
+
+
+async def test_the_process(done: Workshop, unused_port: int, tmp_path: Path) -> None:
+    """As the image runs it: exit code and message of a mismatch, and SIGTERM while it waits."""
+    message = tmp_path / "message"
+
+    async def start(url: str) -> asyncio.subprocess.Process:
+        words = [sys.executable, "-m", "finetune_verify", "--config", f"{done.folder}/job.json"]
+        words += ["--work", str(done.work), "--build", "b1", "--model", "tiny"]
+        words += ["--endpoint", url, "--port", str(unused_port)]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "FINETUNE_TERMINATION_LOG": str(message),
+        }
+        return await asyncio.create_subprocess_exec(
+            *words, env=environment, stderr=asyncio.subprocess.PIPE
+        )
+
+    async with serving(served(done, factor=1.0)) as url:
+        process = await start(url)
+        _, log = await process.communicate()
+    assert process.returncode == 83, log.decode()
+    result = json.loads(message.read_text())
+    assert (result["stage"], result["outcome"]) == ("verify", "failed")
+    assert result["reason"] == "VerificationFailed"
+    assert "tolerance" in result["message"]
+
+    process = await start("http://127.0.0.1:9")
+    async with aiohttp.ClientSession() as session:
+        status = 0
+        while status != 503:
+            status, _ = await get(session, f"http://127.0.0.1:{unused_port}/readyz")
+            await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, log = await process.communicate()
+    assert process.returncode == 0, log.decode()
+
+
+@pytest.mark.parametrize("saved", [None, ["embed_tokens", "lm_head"]], ids=str)
+def test_the_reference_is_what_the_trained_model_says(
+    done: Workshop, make: MakeWorkshop, saved: list[str] | None
+) -> None:
+    """Against the libraries: base and tuned on the 4-bit base and on the published one."""
+    from tests.trainer.support.logits import quantized_base
+
+    if saved is not None:
+        done = make(training={"lora": {"modulesToSave": saved}})
+        done.stage_and_train()
+    found = Reference.model_validate_json((done.work / FOLDER / FILE).read_bytes())
+    assert not found.held_out
+    assert found.tokens >= 150
+
+    def scores(model: Any, row: Any) -> list[float]:
+        with torch.no_grad():
+            logits = model(torch.tensor([row.ids])).logits[0].float().log_softmax(-1)
+        return [float(logits[at - 1, row.ids[at]]) for at in row.positions]
+
+    for kind in ("original", "dequantized"):
+        base = (
+            load(done.work / "base", dtype=torch.float32)
+            if kind == "original"
+            else quantized_base(done)
+        )
+        # bitsandbytes does not round its weights to bfloat16 where it computes in float32.
+        error = 1e-4 if kind == "original" else 2e-3
+        # The base is computed in bfloat16.
+        rounding = 0.05
+        for row in found.rows[:3]:
+            own = row.original if kind == "original" else row.dequantized
+            assert own.base == pytest.approx(scores(base, row), abs=rounding)
+        tuned = peft.PeftModel.from_pretrained(base, done.work / "adapter").eval()
+        for row in found.rows[:3]:
+            own = row.original if kind == "original" else row.dequantized
+            assert own.tuned == pytest.approx(scores(tuned, row), abs=error)
+            assert rms([a - b for a, b in zip(own.tuned, own.base, strict=True)]) > 0.1
+
+
+def test_the_reference_is_recorded_after_a_kill(
+    done: Workshop, make: MakeWorkshop, tmp_path: Path
+) -> None:
+    shutil.copytree(done.work, tmp_path / "work")
+    copy = make(work=tmp_path / "work")
+    before = (copy.work / FOLDER / FILE).read_bytes()
+    shutil.rmtree(copy.work / FOLDER)
+    ended = copy.succeed("train")
+    assert ended.message == "trained already"
+    assert (copy.work / FOLDER / FILE).read_bytes() == before
+    assert manifest.valid(copy.work / FOLDER, kind="reference", key=None)
+    assert "the reference took" in ended.log

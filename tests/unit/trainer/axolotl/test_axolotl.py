@@ -1,0 +1,231 @@
+"""Axolotl configurations as manifests, and what there is to say about them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.trainer import shapes
+
+from finetune_api.defaulting import Resolved, builtin_defaults, resolve
+from finetune_api.v1alpha1.lora import ALL_LINEAR
+from finetune_trainer.__main__ import main
+from finetune_trainer.cli import job_file
+from finetune_trainer.cli.import_axolotl import convert
+from finetune_trainer.errors import InvalidSpec
+
+ARTICLE = Path(__file__).parent / "axolotl-article.yml"
+IMPORTED = Path(__file__).parents[3] / "integration/manifests/valid/imported-from-axolotl.yaml"
+"""What comes out of it; the integration tests show it to a real API server."""
+LEAST: dict[str, Any] = {
+    "base_model": "org/model",
+    "adapter": "qlora",
+    "load_in_4bit": True,
+    "gradient_checkpointing": True,
+    "datasets": [{"path": "org/rows", "type": "chat_template"}],
+}
+
+
+def article() -> dict[str, Any]:
+    return job_file.load(ARTICLE)[0]
+
+
+def imported(**changes: Any) -> tuple[Resolved, list[str]]:
+    config = {key: value for key, value in (LEAST | changes).items() if value is not None}
+    manifest, warnings = convert(config)
+    return resolve(manifest["spec"], builtin_defaults()), warnings
+
+
+def only(warnings: list[str], key: str) -> str:
+    (found,) = [each for each in warnings if each.startswith(key)]
+    return found
+
+
+def test_the_article_comes_out_as_it_says() -> None:
+    manifest, _ = convert(article())
+    assert manifest["metadata"]["name"] == "llama3-8b-qlora"
+    spec = resolve(manifest["spec"], builtin_defaults()).spec
+    assert spec.model.source == "hf://meta-llama/Meta-Llama-3-8B-Instruct"
+    assert (spec.dataset.source, spec.dataset.format) == ("hf://tatsu-lab/alpaca", "alpaca")
+    assert spec.dataset.prompt_template == "alpaca"
+    assert spec.dataset.validation_fraction == 0.05
+    recipe = spec.training
+    assert (recipe.epochs, recipe.learning_rate) == (3, 2e-4)
+    assert (recipe.effective_batch_size, recipe.advanced.micro_batch_size) == (8, 2)
+    assert (recipe.sequence_length, recipe.packing) == (8192, "always")
+    assert (recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout) == (16, 32, 0.05)
+    assert recipe.lora.target_modules == ALL_LINEAR
+    assert recipe.advanced.gradient_checkpointing is False
+    assert recipe.advanced.pad_to_sequence_length is True
+    assert recipe.advanced.optimizer == "paged_adamw_32bit"
+    assert recipe.advanced.attn_implementation == "auto"
+    assert (recipe.advanced.eval_steps, recipe.advanced.save_steps) == (50, 100)
+    assert (recipe.advanced.logging_steps, recipe.seed) == (10, 42)
+
+
+def test_what_the_api_server_is_shown_is_what_comes_out() -> None:
+    assert job_file.load(IMPORTED) == [convert(article())[0]]
+
+
+def test_the_article_does_not_mean_what_people_think() -> None:
+    _, warnings = convert(article())
+    assert "1/10 of the rows (10 %)" in only(warnings, "datasets[0].shards: 10")
+    assert "in Axolotl that is off" in only(warnings, "gradient_checkpointing")
+    assert "Alpaca prompt" in only(warnings, "datasets[0].type: alpaca")
+    assert "two thirds more memory" in only(warnings, "lora_dropout: 0.05")
+    assert "as attnImplementation: auto does" in only(warnings, "flash_attention: true")
+    assert len(warnings) == 5
+
+
+def test_the_article_is_refused_for_an_a10g(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["import-axolotl", str(ARTICLE)]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("warning: ") == 5
+    (tmp_path / "finetune.yaml").write_text(said.out)
+    (tmp_path / "config.json").write_text(json.dumps(shapes.LLAMA3_8B))
+    file = str(tmp_path / "finetune.yaml")
+    assert main(["estimate", "-f", file, "--model", str(tmp_path)]) == 82
+    refusal = capsys.readouterr().err
+    assert "NVIDIA-A10G has 22.49 GiB" in refusal
+    assert "gradientCheckpointing: true" in refusal
+    assert refusal.count("(1)") == refusal.count("(2)") == refusal.count("(3)") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"load_in_8bit": True, "load_in_4bit": None}, "8-bit loading is out of scope"),
+        ({"deepspeed": "zero3.json"}, "DeepSpeed is out of scope"),
+        ({"fsdp": ["full_shard"]}, "FSDP is out of scope"),
+        ({"fsdp_config": {"fsdp_version": 2}}, "FSDP is out of scope"),
+        ({"load_in_4bit": None, "adapter": "lora"}, "here it is loaded in 4"),
+        ({"trust_remote_code": True}, "is never run"),
+        ({"wandb_project": "x"}, "tracking does not carry over"),
+        ({"gradient_checkpointing": None}, "in Axolotl that is off"),
+        ({"warmup_steps": 10}, "the built-in warmupRatio"),
+        ({"val_set_size": 200}, "validationFraction"),
+        ({"neftune_noise_alpha": 5}, "neftune_noise_alpha: 5: does not carry over"),
+        ({"optimizer": "muon"}, "adamw_torch_fused is written"),
+        ({"lora_modules_to_save": ["norm", "lm_head"]}, "are trained in full here: norm left out"),
+        ({"unfrozen_parameters": ["^lm_head.weight$"]}, "trained whole"),
+        (
+            {"datasets": [{"path": "org/rows", "type": "chat_template", "name": "main"}]},
+            "datasets[0].name: main: does not carry over",
+        ),
+        ({"datasets": [{"path": "./rows.jsonl", "type": "completion"}]}, "ConfigMap"),
+        ({"datasets": [{"path": "org/a", "type": "alpaca"}] * 2}, "only the first of 2"),
+        ({"attn_implementation": "flex_attention"}, "attn_implementation: flex_attention"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end: true: does not carry over"),
+        ({"overrides_of_model_config": {"rope_theta": 1}}, "overrides_of_model_config: does not"),
+        ({"early_stopping_patience": 3, "val_set_size": 0}, "needs rows that are held out"),
+    ],
+)
+def test_what_does_not_carry_over_is_named(changes: dict[str, Any], words: str) -> None:
+    _, warnings = imported(**changes)
+    assert [each for each in warnings if words in each], warnings
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"adapter": None}, "trains all weights"),
+        ({"rl": "dpo"}, "rl: dpo"),
+        ({"reward_model": True}, "reward model"),
+        ({"base_model": "./local"}, "base_model"),
+        ({"datasets": []}, "datasets"),
+    ],
+)
+def test_what_is_no_qlora_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidSpec, match=words):
+        imported(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "value"),
+    [
+        ({"max_steps": 60, "num_epochs": 3}, "training.max_steps", 60),
+        ({"max_steps": 60, "warmup_steps": 6}, "training.advanced.warmup_ratio", 0.1),
+        ({"lora_target_linear": True}, "training.lora.target_modules", ["all-linear"]),
+        (
+            {"lora_modules_to_save": ["lm_head", "embed_tokens"]},
+            "training.lora.modules_to_save",
+            ["embed_tokens", "lm_head"],
+        ),
+        ({"lora_modules_to_save": ["norm"]}, "training.lora.modules_to_save", None),
+        ({"peft_use_rslora": True}, "training.lora.use_rslora", True),
+        ({"peft_use_dora": True}, "training.lora.use_dora", True),
+        ({"train_on_inputs": True}, "training.train_on", "all"),
+        ({"optimizer": "adamw_bnb_8bit"}, "training.advanced.optimizer", "adamw_8bit"),
+        ({"sdp_attention": True}, "training.advanced.attn_implementation", "sdpa"),
+        ({"fp16": True}, "training.advanced.quantization.compute_dtype", "float16"),
+        ({"excess_length_strategy": "truncate"}, "training.advanced.overlong", "truncate"),
+        ({"excess_length_strategy": "raise"}, "training.advanced.overlong", "refuse"),
+        (
+            {"early_stopping_patience": 3, "val_set_size": 0.1},
+            "training.advanced.early_stopping_patience",
+            3,
+        ),
+        ({"dataset_exact_deduplication": True}, "dataset.duplicates", "drop"),
+        (
+            {"chat_template": "jinja", "chat_template_jinja": "{{ messages }}"},
+            "dataset.chat_template",
+            "{{ messages }}",
+        ),
+        ({"revision_of_model": "abc"}, "model.revision", "abc"),
+        ({"learning_rate": "1e-5"}, "training.learning_rate", 1e-5),
+        ({"eval_steps": 50}, "training.advanced.eval_steps", None),
+        ({"eval_steps": 50, "val_set_size": 0.1}, "training.advanced.eval_steps", 50),
+        ({"sample_packing": True}, "training.packing", "always"),
+        ({"gradient_checkpointing": "unsloth"}, "training.advanced.gradient_checkpointing", True),
+        (
+            {"bnb_config_kwargs": {"bnb_4bit_use_double_quant": False}},
+            "training.advanced.quantization.double_quant",
+            False,
+        ),
+        (
+            {"datasets": [{"path": "org/r", "type": "completion", "field": "body"}]},
+            "dataset.columns.text",
+            "body",
+        ),
+        (
+            {"datasets": [{"path": "org/r", "type": {"field_instruction": "q"}}]},
+            "dataset.columns.instruction",
+            "q",
+        ),
+    ],
+)
+def test_each_setting_arrives(changes: dict[str, Any], path: str, value: Any) -> None:
+    found: Any = imported(**changes)[0].spec
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_its_test_datasets_are_evaluated_on() -> None:
+    rows = {"path": "org/test", "type": "alpaca", "revision": "v1"}
+    resolved, warnings = imported(test_datasets=[rows], eval_steps=50)
+    found = resolved.spec.evaluation.dataset
+    assert found is not None
+    assert (found.source, found.revision, found.format) == ("hf://org/test", "v1", "alpaca")
+    assert found.split == "test", "which Axolotl takes where none is written"
+    assert resolved.spec.dataset.validation_fraction == 0
+    assert resolved.spec.training.advanced.eval_steps == 50
+    assert warnings == []
+
+
+def test_a_file_of_test_rows_goes_into_a_configmap_and_one_list_is_one_dataset() -> None:
+    rows = {"path": "eval.jsonl", "ds_type": "json", "split": "train", "type": "chat_template"}
+    resolved, warnings = imported(test_datasets=[rows, rows])
+    found = resolved.spec.evaluation.dataset
+    assert found is not None
+    assert found.source == "configmap://evaluation-rows/rows.jsonl"
+    assert "only the first of 2" in only(warnings, "test_datasets:")
+    assert "create configmap evaluation-rows" in only(warnings, "test_datasets[0].path")
+    with pytest.raises(InvalidSpec, match="takes the place of rows held out"):
+        imported(test_datasets=[rows], val_set_size=0.1)
+
+
+def test_the_least_configuration_has_nothing_to_be_warned_of() -> None:
+    assert imported()[1] == []
