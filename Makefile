@@ -13,7 +13,7 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)' --values '$(VALUES)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run down status images venv fmt generate check test e2e bench
+.PHONY: help run down status images venv fmt generate check test mutants e2e bench
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ check: ## Format, lint, types, import rules, generated files, unit tests
 
 test: ## Every check and test, the end-to-end ones on the local cluster included
 	@$(PYTHON) dev/checks test
+
+mutants: venv ## Plant small faults in the pure packages; print those that no test notices
+	@PYTHONPATH=operator:crds:trainer:dev .venv/bin/python dev/mutants
 
 e2e: ## The end-to-end tests alone
 	@$(PYTHON) dev/checks e2e

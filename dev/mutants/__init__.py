@@ -1,0 +1,1 @@
+"""``make mutants``: how many small faults, planted in the pure packages, the unit tests notice."""
