@@ -62,15 +62,15 @@ NEWER: Mapping[str, Any] = {
 }
 # A later version's built-in values, too.
 BUILT_IN = """
-from finetune_api import resolve
-older = resolve.builtin_defaults
+from finetune_api import defaulting
+older = defaulting.builtin_defaults
 def newer():
     values = older()
     values["training"]["learningRate"] = 9e-5
     values["training"]["advanced"]["warmupRatio"] = 0.1
     values["serving"] |= {"maxModelLen": 1234}
     return values
-resolve.builtin_defaults = newer
+defaulting.builtin_defaults = newer
 """
 
 
