@@ -1,19 +1,22 @@
-"""Which checks and suites there are, and what runs beside what.
+"""Which checks and suites there are, and what runs in which lane.
 
-What needs no cluster runs in lanes, longest first: one for each core, and one more, because the
-tests against the API server wait half of their time. What is not built yet is built beside it.
-The end-to-end tests come last and alone: they measure times.
+A lane is a list of works that follow each other; all lanes run next to each other. The end-to-end
+tests and the tests against an API server mostly wait, so there are more lanes than cores. The
+trainer's tests, the unit tests and the checks only compute: they run at low priority, on the CPU
+time that the others leave. Lanes of one suite share its files (``sharing``).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import subprocess
-from collections.abc import Callable
+import threading
+import uuid
 
-from checks import environment, suites
-from cluster import binaries, cli, images, lifecycle, packages, paths, phases
+from checks import environment, lanes, suites
+from cluster import binaries, cgroups, cli, images, lifecycle, packages, paths, phases
 from cluster.errors import ClusterError
 from cluster.phases import phase
 
@@ -24,6 +27,16 @@ API_SERVER = {
     "kueue": (*binaries.ASSETS, binaries.KUEUE),
 }
 """Suites and what each needs. Kueue last: nothing else waits for its build, or fails with it."""
+E2E = (
+    ("serving", "closed_namespace", "operator_killed"),
+    ("quickstart", "failures", "security", "trainer_image", "training", "deletion"),
+)
+"""Files of the end-to-end tests by lane. While the first lane needs the node's only GPU, at the end
+of ``serving``, the second one is at files that need none, or waits (tests/e2e/locks.py); while the
+first one kills the operator, the second one deletes jobs, which takes no operator."""
+RUN = uuid.uuid4().hex[:12]
+"""Which namespaces are of this run; those of another one are leftovers."""
+_numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
 
 
@@ -51,29 +64,54 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _check() -> None:
+def _check(*, background: bool = False) -> None:
     python, ruff = environment.program("python"), environment.program("ruff")
-    suites.command("format", [ruff, "format", "--check", *_formatted()])
-    suites.command("lint", [ruff, "check", *_formatted()])
-    suites.command("types", [environment.program("mypy"), *_formatted()])
-    suites.command("import rules", [environment.program("lint-imports")])
-    suites.command("generated files", [python, "-m", "finetune_api.crd.generate", "--check"])
+    run = functools.partial(suites.command, background=background)
+    run("format", [ruff, "format", "--check", *_formatted()])
+    run("lint", [ruff, "check", *_formatted()])
+    run("types", [environment.program("mypy"), *_formatted()])
+    run("import rules", [environment.program("lint-imports")])
+    run("generated files", [python, "-m", "finetune_api.crd.generate", "--check"])
 
 
-def _unit(**variables: str) -> None:
-    suites.pytest("unit", ["tests/unit"], **variables)
+def _unit(*, background: bool = False, **variables: str) -> None:
+    suites.pytest("unit", ["tests/unit"], background=background, **variables)
 
 
 def test() -> int:
     """Everything; the first failure does not stop the rest."""
     packages.ensure()
     environment.ensure()
-    unit = functools.partial(_unit, PYTEST_ADDOPTS="--hypothesis-profile=thorough")
-    with phase("checks, and the tests that need no cluster; beside them all that is not built yet"):
-        phases.side_by_side(_build, _api_server, unit, *_trainer(), _check, lanes=_cores() + 1)
-    _end_to_end()
+    suites.begin()
+    with phase("checks and tests, and next to them all that is not built yet"):
+        lanes.run(*_lanes())
     # Last, because it ends with the cluster taken away.
     suites.pytest("cluster", ["tests/cluster"])
+    return _report()
+
+
+def _lanes() -> list[lanes.Lane]:
+    """Return the lanes of ``make test``."""
+    build = Build()
+    first = lanes.Lane(name="cluster 1", works=[build.run, lambda: _end_to_end(0, build)])
+    second = lanes.Lane(name="cluster 2")
+    second.works = [
+        second.waiting(build.ended.wait),
+        lambda: _end_to_end(1, build),
+        _integration,
+    ]
+    server = lanes.Lane(name="API server", works=[_api_server])
+    computing = [
+        lanes.Lane(name="computing 1", works=[_background_check, _thorough_unit, _trainer]),
+        lanes.Lane(name="computing 2", works=[_trainer]),
+    ]
+    return [first, second, server, *computing]
+
+
+def _report() -> int:
+    suites.remember_durations()
+    suites.slowest()
+    lanes.report()
     return suites.summary()
 
 
@@ -81,8 +119,14 @@ def e2e() -> int:
     """The end-to-end tests alone."""
     packages.ensure()
     environment.ensure()
-    _end_to_end()
-    return suites.summary()
+    suites.begin()
+    build = Build()
+    build.start_cluster()
+    lanes.run(
+        lanes.Lane(name="cluster 1", works=[lambda: _end_to_end(0, build)]),
+        lanes.Lane(name="cluster 2", works=[lambda: _end_to_end(1, build)]),
+    )
+    return _report()
 
 
 def bench() -> int:
@@ -101,31 +145,60 @@ def bench() -> int:
     return int(any(codes))
 
 
-def _trainer(parts: int = 2) -> list[Callable[[], object]]:
-    """The trainer's tests in parts, each with libraries of its own loaded."""
-    files = sorted((paths.REPO / "tests" / "trainer").rglob("test_*.py"))
-    names = [str(file.relative_to(paths.REPO)) for file in files]
-    return [
-        functools.partial(suites.pytest, f"trainer-{part + 1}", names[part::parts])
-        for part in range(parts)
-    ]
+def _background_check() -> None:
+    _check(background=True)
 
 
-def _build() -> None:
-    """All that is not built yet, and the cluster: its node pulls the images meanwhile."""
-    try:
-        # What tests wait for comes first.
-        binaries.ensure(*binaries.ASSETS)
-        binaries.ensure(*binaries.CLUSTER)
-        images.ensure(*images.ALL.values())
-        _start_cluster()
-    except ClusterError as error:
-        suites.failed_outside("build", error)
+def _thorough_unit() -> None:
+    _unit(background=True, PYTEST_ADDOPTS="--hypothesis-profile=thorough")
+
+
+def _shared(suite: str, *, background: bool = False, **variables: str) -> None:
+    """Run those files of a suite that no other lane has claimed."""
+    name = f"{suite}-{next(_numbers[suite])}"
+    variables |= suites.shared(suite)
+    suites.pytest(name, [f"tests/{suite}"], background=background, **variables)
+
+
+def _trainer() -> None:
+    _shared("trainer", background=True)
+
+
+class Build:
+    """Builds all that is not built yet, and starts the cluster.
+
+    ended: set at the end in any case. error: why there is no cluster, None if there is one.
+    """
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.error: ClusterError | None = None
+
+    def run(self) -> None:
+        """Build and start; the node pulls the images meanwhile."""
+        try:
+            # What tests wait for comes first.
+            binaries.ensure(*binaries.ASSETS)
+            binaries.ensure(*binaries.CLUSTER)
+            images.ensure(*images.ALL.values())
+            _start_cluster()
+        except ClusterError as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+    def start_cluster(self) -> None:
+        """Start the cluster with the operator of this checkout."""
+        try:
+            _start_cluster()
+        except ClusterError as error:
+            self.error = error
 
 
 def _start_cluster() -> None:
     lifecycle.up()
     cli.install_here()
+    cgroups.prefer()
 
 
 def _api_server() -> None:
@@ -137,20 +210,32 @@ def _api_server() -> None:
         except ClusterError as error:
             suites.failed_outside(name, error)
             continue
-        suites.pytest(name, [f"tests/{name}"], KUBEBUILDER_ASSETS=assets)
+        if name == "integration":
+            _shared(name, KUBEBUILDER_ASSETS=assets)
+        else:
+            suites.pytest(name, [f"tests/{name}"], KUBEBUILDER_ASSETS=assets)
 
 
-def _end_to_end() -> None:
-    if not (paths.REPO / "tests" / "e2e").is_dir():
+def _integration() -> None:
+    """Help with the suite that takes longest."""
+    _shared("integration", KUBEBUILDER_ASSETS=str(binaries.folder()))
+
+
+def _end_to_end(lane: int, build: Build) -> None:
+    """Run one lane of the end-to-end tests; a file that no lane names belongs to the last one."""
+    name = f"e2e-{lane + 1}"
+    if build.error is not None:
+        suites.failed_outside(name, build.error)
         return
-    try:
-        _start_cluster()
-    except ClusterError as error:
-        suites.failed_outside("e2e", error)
-        return
+    files = [f"tests/e2e/test_{name}.py" for name in E2E[lane]]
+    if lane == len(E2E) - 1:
+        known = {f"test_{name}.py" for names in E2E for name in names}
+        others = sorted((paths.REPO / "tests" / "e2e").glob("test_*.py"))
+        files += [f"tests/e2e/{each.name}" for each in others if each.name not in known]
     suites.pytest(
-        "e2e",
-        ["tests/e2e"],
+        name,
+        files,
         KUBECONFIG=str(paths.KUBECONFIG),
         KUBEBUILDER_ASSETS=str(binaries.folder()),
+        FINETUNE_E2E_RUN=RUN,
     )

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import shutil
 import subprocess
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from checks import environment
+from checks import environment, sharing
 from cluster import paths
 from cluster.phases import say
-from cluster.shell import TAIL_LINES
 
 RESULTS = paths.CACHE / "tests"
+DURATIONS = RESULTS / "durations.json"
+"""Seconds of each test file in the last run."""
+SLOWEST = 10
+# The kernel ends a suite together with the run that started it: a leftover one would disturb the
+# next run.
+ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+BACKGROUND = ("nice", "-n", "15")
 _lock = threading.Lock()
 
 
@@ -28,6 +36,7 @@ class Outcome:
     ok: bool
     seconds: float
     log: Path
+    cpu_seconds: float = 0.0
     passed: int = 0
     failed: int = 0
     skipped: int = 0
@@ -37,13 +46,32 @@ class Outcome:
 outcomes: list[Outcome] = []
 
 
-def command(name: str, words: Sequence[str], *, show: bool = True) -> bool:
-    """Run one check; its output is shown whole if it fails."""
-    return _run(name, words, tests=None, extra={}, show=show)
+def command(name: str, words: Sequence[str], *, background: bool = False) -> bool:
+    """Run one check; its output is shown whole if it fails. background: at low priority."""
+    return _run(name, words, tests=None, extra={}, background=background)
 
 
-def pytest(name: str, places: Sequence[str], **extra: str) -> bool:
-    """Run a test suite of these files and folders; ``extra`` are environment variables."""
+def begin() -> None:
+    """Forget what an earlier run left: its reports, and which test files were claimed."""
+    shutil.rmtree(RESULTS / "claims", ignore_errors=True)
+    for report in RESULTS.glob("*.xml"):
+        report.unlink(missing_ok=True)
+
+
+def shared(suite: str) -> dict[str, str]:
+    """Return the variables of pytest processes that share the files of a suite."""
+    folder = RESULTS / "claims" / suite
+    folder.mkdir(parents=True, exist_ok=True)
+    return sharing.variables(folder, DURATIONS)
+
+
+def pytest(name: str, places: Sequence[str], *, background: bool = False, **extra: str) -> bool:
+    """Run a test suite of these files and folders; ``extra`` are environment variables.
+
+    background: at low priority, for tests that only compute.
+
+    With the variables of ``shared`` it runs those files that no other process has claimed.
+    """
     present = [place for place in places if (paths.REPO / place).exists()]
     if not present:
         say(f"    {name}: no tests yet")
@@ -51,37 +79,46 @@ def pytest(name: str, places: Sequence[str], **extra: str) -> bool:
     report = RESULTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     words = [environment.program("python"), "-m", "pytest", "-q", "--color=no"]
+    words += ["-p", "checks.sharing"]
     words += [f"--junitxml={report}", f"--override-ini=cache_dir={RESULTS / '.pytest' / name}"]
-    return _run(name, [*words, *present], tests=report, extra=extra, show=True)
+    return _run(name, [*words, *present], tests=report, extra=extra, background=background)
 
 
 def _run(
-    name: str, words: Sequence[str], *, tests: Path | None, extra: dict[str, str], show: bool
+    name: str,
+    words: Sequence[str],
+    *,
+    tests: Path | None,
+    extra: dict[str, str],
+    background: bool,
 ) -> bool:
     RESULTS.mkdir(parents=True, exist_ok=True)
     log = RESULTS / f"{name.replace(' ', '-')}.log"
     say(f"==> {name}")
-    begin = time.monotonic()
+    began = time.monotonic()
     with log.open("wb") as stream:
-        done = subprocess.run(
-            list(words),
+        running = subprocess.Popen(
+            [*ENDS_WITH_PARENT, *(BACKGROUND if background else ()), *words],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             cwd=paths.REPO,
             env={**os.environ, **environment.variables(), **extra},
-            check=False,
         )
+        # Unlike wait(), wait4() says how much CPU time it took, its own children included.
+        _, status, usage = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
     passed, failed, skipped = _counts(tests) if tests else (0, 0, 0)
-    ok = done.returncode == 0
+    ok = running.returncode == 0
     if tests and not ok and failed == 0:
         # Collection broke, or nothing ran: that is a failure that no test case shows.
         failed = 1
     outcome = Outcome(
         name=name,
         ok=ok,
-        seconds=time.monotonic() - begin,
+        seconds=time.monotonic() - began,
         log=log,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
         passed=passed,
         failed=failed,
         skipped=skipped,
@@ -92,8 +129,6 @@ def _run(
         text = log.read_text(errors="replace").rstrip()
         if ok:
             text = "\n".join(_told(text)) if tests else ""
-        elif not show:
-            text = "\n".join(text.splitlines()[-TAIL_LINES:])
         word = "ok" if ok else "FAILED"
         say(f"    {name}: {word} in {outcome.seconds:.1f} s" + (f"\n{text}" if text else ""))
     return ok
@@ -118,6 +153,38 @@ def _counts(report: Path) -> tuple[int, int, int]:
     return max(total - failures - errors - skipped, 0), failures + errors, skipped
 
 
+def _cases() -> Iterator[tuple[str, str, float]]:
+    """Return file, name and seconds of each test of this run, with its setup and teardown."""
+    for report in sorted(RESULTS.glob("*.xml")):
+        try:
+            cases = ElementTree.parse(report).getroot().iter("testcase")
+        except (OSError, ElementTree.ParseError):
+            continue
+        for case in cases:
+            file = case.get("classname", "").replace(".", "/") + ".py"
+            yield file, case.get("name", ""), float(case.get("time", "0"))
+
+
+def remember_durations() -> None:
+    """Record the seconds of each test file, which decide about the order of the next run."""
+    seconds: dict[str, float] = {}
+    for file, _, spent in _cases():
+        seconds[file] = seconds.get(file, 0.0) + spent
+    if seconds:
+        partial = DURATIONS.with_suffix(".partial")
+        partial.write_text(json.dumps(sharing.recorded(DURATIONS) | seconds, indent=1))
+        partial.replace(DURATIONS)
+
+
+def slowest() -> None:
+    """Print the tests that took longest."""
+    found = sorted(_cases(), key=lambda case: -case[2])[:SLOWEST]
+    if found:
+        say(f"\nThe {len(found)} slowest tests")
+    for file, name, seconds in found:
+        say(f"  {seconds:7.1f} s  {file}::{name}")
+
+
 def failed_outside(name: str, error: Exception) -> None:
     """Record a failure of what a suite needs, so that the summary shows it."""
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -135,7 +202,8 @@ def summary() -> int:
         counts = f"  {outcome.passed} passed, {outcome.failed} failed" if outcome.tests else ""
         counts += f", {outcome.skipped} skipped" if outcome.skipped else ""
         where = "" if outcome.ok else f"  {outcome.log}"
-        say(f"  {word} {outcome.name:28} {outcome.seconds:7.1f} s{counts}{where}")
+        times = f"{outcome.seconds:7.1f} s, {outcome.cpu_seconds:7.1f} s of CPU"
+        say(f"  {word} {outcome.name:28} {times}{counts}{where}")
     passed, failed, skipped = (
         sum(getattr(outcome, key) for outcome in outcomes)
         for key in ("passed", "failed", "skipped")

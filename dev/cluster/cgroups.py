@@ -13,6 +13,8 @@ from cluster.settings import CGROUP
 ROOT = Path("/sys/fs/cgroup")
 # What the kubelet cannot do without.
 NEEDED = ("cpu", "cpuset", "memory", "pids")
+WEIGHTS = {"cpu.weight": "800", "cpu.shares": "8192"}
+"""Eight times the usual weight, for v2 and v1."""
 CPUSET = ("cpuset.cpus", "cpuset.mems")
 
 
@@ -44,6 +46,14 @@ def make(root: Path = ROOT) -> None:
         folder.mkdir(exist_ok=True)
         if not unified(root):
             _fill_cpuset(folder)
+
+
+def prefer(root: Path = ROOT) -> None:
+    """Give pods CPU time before the programs that compute next to them."""
+    for folder in folders(root):
+        for name, value in WEIGHTS.items():
+            if (folder / name).exists():
+                (folder / name).write_text(value)
 
 
 def _controllers(root: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """Fixtures of the end-to-end tests: the real cluster, the real images, the real chart.
 
 The cluster is started, and the operator of this checkout installed, by the same commands that
-``make run`` uses. It stays up afterwards. One job at a time holds the GPU, since there is one.
+``make run`` uses. It stays up afterwards. Two processes may run different files at the same time
+(``locks``); every test has namespaces of its own, and the node advertises GPUs for all of them.
 """
 
 import re
@@ -9,7 +10,7 @@ import time
 from collections.abc import Generator, Iterator
 
 import pytest
-from tests.e2e import evidence, gpus, recorder
+from tests.e2e import evidence, gpus, locks, recorder
 from tests.e2e.target import REPOSITORY, Cluster, local_kubectl, namespaces, remove_leftovers
 from tests.e2e.tuning import Tuning
 
@@ -22,15 +23,24 @@ _figures = pytest.StashKey[list[str]]()
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The local cluster with the operator of this checkout."""
     kubectl = local_kubectl()
-    with recorder.recording(kubectl) as record:
+    with locks.shared(locks.LANES), recorder.recording(kubectl) as record:
         found = Cluster(kubectl=kubectl, record=record)
         request.session.config.stash[_cluster] = found
         found.wait_for_operator()
         remove_leftovers(found)
-        gpus.advertise(found)
         found.require_free_gpu()
+        gpus.advertise(found, gpus.PLENTY)
         yield found
+        if locks.is_last(locks.LANES):
+            gpus.advertise(found)
         del request.session.config.stash[_cluster]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lane(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold what the file shares with the other lane, or needs alone."""
+    with locks.held(getattr(request.module, "LOCKS", locks.USUAL)):
+        yield
 
 
 @pytest.fixture

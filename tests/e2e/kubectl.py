@@ -94,7 +94,7 @@ class Kubectl:
     @contextmanager
     def proxy(self) -> Iterator[tuple[str, int]]:
         """Run ``kubectl proxy`` for the length of a block, and give its host and port."""
-        command = self.command("proxy", "--port=0")
+        command = ["setpriv", "--pdeathsig", "KILL", "--", *self.command("proxy", "--port=0")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
             try:
                 assert proxy.stdout is not None

@@ -1,8 +1,10 @@
 """The cluster that the tests run on, and the namespaces that they work in."""
 
 import json
+import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ OPERATOR = "finetune-operator"
 GPU = "nvidia.com/gpu"
 OURS = "finetune.dev/end-to-end-test"
 """Label of the tests' own namespaces."""
-LABELS = {"pod-security.kubernetes.io/enforce": "restricted", OURS: ""}
+RUN = os.environ.get("FINETUNE_E2E_RUN") or uuid.uuid4().hex[:12]
+"""Value of that label: lanes of one run have the same."""
+LABELS = {"pod-security.kubernetes.io/enforce": "restricted", OURS: RUN}
 GONE_SECONDS = 180.0
 """Longest that a namespace takes to be empty: a train pod may use its whole grace period."""
 
@@ -63,10 +67,13 @@ class Cluster:
         return self.kubectl.raw(f"{service}/{prefix}{repository}/resolve/main/{name}")
 
     def require_free_gpu(self) -> None:
-        """Fail with the way out where somebody else's pod holds the only GPU."""
+        """Fail with the way out where somebody else's pod holds a GPU."""
         for pod in self.record.present("Pod"):
             if wants_gpu(pod) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
                 namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+                if namespace.startswith("e2e-"):
+                    # Of another lane: what earlier runs left has been removed.
+                    continue
                 owner = pod["metadata"].get("labels", {}).get("finetune.dev/job", "")
                 raise RuntimeError(
                     f"pod {namespace}/{name} holds the cluster's only GPU, which these tests need; "
@@ -76,7 +83,7 @@ class Cluster:
 
 def remove_leftovers(cluster: Cluster) -> None:
     """Remove the namespaces that tests which were killed have left, and wait until they are."""
-    options = (f"--selector={OURS}", f"--timeout={GONE_SECONDS:.0f}s")
+    options = (f"--selector={OURS},{OURS}!={RUN}", f"--timeout={GONE_SECONDS:.0f}s")
     cluster.kubectl.run("delete", "namespaces", *options, seconds=GONE_SECONDS + 10)
 
 
@@ -127,9 +134,13 @@ def dev_cluster(*arguments: str, seconds: float = 2700) -> str:
 
 
 def local_kubectl() -> Kubectl:
-    """Make sure that the cluster runs with the operator of this checkout; return its kubectl."""
-    for command in ("up", "images", "install"):
-        dev_cluster(command)
+    """Make sure that the cluster runs with the operator of this checkout; return its kubectl.
+
+    ``make test`` and ``make e2e`` have seen to it before they start the lanes.
+    """
+    if "FINETUNE_E2E_RUN" not in os.environ:
+        for command in ("up", "images", "install"):
+            dev_cluster(command)
     return Kubectl(
         program=Path(dev_cluster("assets").splitlines()[-1]) / "kubectl",
         kubeconfig=Path(dev_cluster("kubeconfig").splitlines()[-1]),

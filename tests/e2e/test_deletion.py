@@ -1,10 +1,12 @@
 """A job that is deleted while a stage is under way takes everything along within a minute."""
 
 import pytest
+from tests.e2e import locks
 from tests.e2e.tuning import Tuning, small
 
 # Deletion while training is in test_training.py, and of a job that serves in
 # test_operator_killed.py: each of them needs what those tests have at hand.
+LOCKS = {locks.GPUS: "shared"}
 STAGES = ("prepare", "merge", "serve")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.e2e import pods
+from tests.e2e import locks, pods
 from tests.e2e.pods import Task
 from tests.e2e.target import Cluster, namespaces, wants_gpu
 from tests.e2e.tuning import ATTEMPT, STAGE, Tuning, label, small
@@ -17,6 +17,7 @@ STALLED_SECONDS = 60.0
 STAGING_SECONDS = 240.0
 TOKEN = "hf_demo"
 
+LOCKS = {locks.OPERATOR: "shared"}
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -123,6 +124,14 @@ def test_nothing_half_written_is_published(failed: dict[str, Tuning], case: str)
     assert [name for name in found["others"] if not name.startswith(".")] == ["lock.json"]
 
 
+@pytest.fixture
+def gpus() -> Iterator[None]:
+    """A share of the GPUs, for a job that gets as far as its training."""
+    with locks.shared(locks.GPUS):
+        yield
+
+
+@pytest.mark.usefixtures("gpus")
 def test_the_right_token_gives_the_gated_model_another_attempt(failed: dict[str, Tuning]) -> None:
     tuning = failed["gated-model"]
     tuning.cluster.kubectl.apply(

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.e2e import locks
 from tests.e2e.killing import How, kill_operator
 from tests.e2e.target import Cluster, namespaces
 from tests.e2e.tuning import ATTEMPT, Tuning, condition, label, small
 
 NAMESPACE = "e2e-operator-killed"
 COURSE: tuple[tuple[str, How], ...] = (
-    ("stage", "process"),
+    ("prepare", "process"),
     ("train", "pod"),
     ("merge", "process"),
     ("serve", "pod"),
@@ -17,6 +18,7 @@ COURSE: tuple[tuple[str, How], ...] = (
 """In which stage the operator is killed, and how. A process that is killed twice in one pod would
 be held back by the kubelet, hence the change."""
 
+LOCKS = {locks.OPERATOR: "alone", locks.GPUS: "shared"}
 pytestmark = pytest.mark.timeout(900)
 
 

@@ -1,8 +1,10 @@
 """What the operator may not do, asked of the API server itself."""
 
 import pytest
+from tests.e2e import locks
 from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster
 
+LOCKS: dict[str, locks.How] = {}
 ACCOUNT = f"--as=system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}"
 FORBIDDEN = (
     *(f"{verb} secrets" for verb in ("get", "list", "watch", "create", "patch", "delete")),

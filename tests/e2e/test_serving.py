@@ -114,10 +114,8 @@ def served(cluster: Cluster) -> Iterator[Served]:
 def planted(served: Served) -> Iterator[Candidate]:
     """A build whose every attempt at serving is another fault."""
     tuning = served.tuning
-    with (
-        gpus.advertised(tuning.cluster, 4),
-        candidate(tuning, previous=served.previous, dtype="float16", base="dequantized") as found,
-    ):
+    build = {"dtype": "float16", "base": "dequantized"}
+    with candidate(tuning, previous=served.previous, **build) as found:
         yield found
 
 
@@ -251,7 +249,7 @@ def test_with_one_gpu_the_endpoint_is_away_while_the_next_build_loads(
 ) -> None:
     """Nothing but that: what ran on the old pod ended properly, what came later was answered."""
     tuning, old = served.tuning, served.build()
-    with gpus.advertised(tuning.cluster, 1), under_load(tuning, key=KEY) as load:
+    with gpus.only_one(tuning.cluster), under_load(tuning, key=KEY) as load:
         tuning.change(serving={"rollout": "FreeGPU"}, merge={"dtype": "bfloat16"})
         _wait_for_takeover(served, old)
         outcome = load.end()

@@ -1,8 +1,10 @@
 """What the trainer image must be able to do beside training itself."""
 
-from tests.e2e import pods
+from tests.e2e import locks, pods
 from tests.e2e.pods import Task
 from tests.e2e.target import Cluster
+
+LOCKS: dict[str, locks.How] = {}
 
 
 def test_it_compiles_for_triton(cluster: Cluster, workspace: str) -> None:

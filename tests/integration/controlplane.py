@@ -31,6 +31,8 @@ TOKEN = "administrator"
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 START_SECONDS = 60.0
 BUSY_SECONDS = 30.0
+ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Prefix of a command that the kernel ends together with the thread that started it."""
 
 
 class ApiError(Exception):
@@ -152,10 +154,13 @@ def wait_until(what: str, ready: Callable[[], bool], seconds: float = START_SECO
 def process(
     command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process beside the tests; it is told to end, and after 10 s made to."""
+    """Run a process next to the tests; it is sent SIGTERM at the end, and SIGKILL after 10 s.
+
+    It also ends when the tests are killed: a leftover API server would slow down the next run.
+    """
     with log.open("wb") as output:
         running = subprocess.Popen(
-            [str(word) for word in command],
+            [*ENDS_WITH_PARENT, *(str(word) for word in command)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=None if environment is None else dict(environment),

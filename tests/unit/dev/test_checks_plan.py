@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from checks import plan, suites
-from cluster import binaries, images
+from cluster import binaries, images, paths
 from cluster.errors import ClusterError
 
 
@@ -25,7 +25,39 @@ def test_where_kueue_cannot_be_built_only_its_own_suite_fails(
     monkeypatch.setattr(suites, "pytest", lambda name, *_, **__: did.append(name))
     monkeypatch.setattr(suites, "RESULTS", tmp_path)
     monkeypatch.setattr(suites, "outcomes", [])
-    plan._build()
+    build = plan.Build()
+    build.run()
+    assert build.ended.is_set()
+    assert build.error is None
     plan._api_server()
-    assert did == ["images", "cluster", "chart", "gitops", "integration"]
+    assert did == ["images", "cluster", "chart", "gitops", "integration-1"]
     assert [outcome.name for outcome in suites.outcomes] == ["kueue"]
+
+
+def test_without_a_cluster_both_end_to_end_lanes_fail_and_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def ensure(*_: binaries.Group) -> Path:
+        raise ClusterError("no Go")
+
+    monkeypatch.setattr(binaries, "ensure", ensure)
+    monkeypatch.setattr(suites, "RESULTS", tmp_path)
+    monkeypatch.setattr(suites, "outcomes", [])
+    build = plan.Build()
+    build.run()
+    assert build.ended.is_set()
+    for lane in (0, 1):
+        plan._end_to_end(lane, build)
+    assert [(each.name, each.ok) for each in suites.outcomes] == [
+        ("e2e-1", False),
+        ("e2e-2", False),
+    ]
+
+
+def test_every_end_to_end_file_is_in_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(suites, "pytest", lambda _, places, **__: ran.extend(places))
+    for lane in range(len(plan.E2E)):
+        plan._end_to_end(lane, plan.Build())
+    files = (paths.REPO / "tests" / "e2e").glob("test_*.py")
+    assert sorted(ran) == sorted(str(each.relative_to(paths.REPO)) for each in files)

@@ -1,0 +1,87 @@
+"""A pytest plugin: several pytest processes share the test files of one suite.
+
+Every process collects all files. Before the first test of a file, a process claims that file in a
+folder that all of them share, and leaves out the files that another process has claimed. So the
+processes end at about the same time, however long a file takes. Files that took long in the last
+run come first; files without a record come before them, because they may take long.
+
+``CHECKS_CLAIMS`` names the folder. Without it the plugin changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+FOLDER, DURATIONS = "CHECKS_CLAIMS", "CHECKS_DURATIONS"
+UNKNOWN = float("inf")
+
+
+def variables(folder: Path, durations: Path) -> dict[str, str]:
+    """Return the environment variables of the processes that share files."""
+    return {FOLDER: str(folder), DURATIONS: str(durations)}
+
+
+def recorded(file: Path) -> dict[str, float]:
+    """Return the seconds of each test file in the last run; empty without a readable record."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): float(seconds) for name, seconds in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+class Claims:
+    """The files that this process has claimed, and those that it must leave out."""
+
+    def __init__(self, folder: Path, seconds: Mapping[str, float]) -> None:
+        self._folder = folder
+        self._seconds = seconds
+        self._own: dict[str, bool] = {}
+
+    def order(self, files: list[str]) -> dict[str, int]:
+        """Return the position of each file, the longest first; ties stay in order."""
+        ranked = sorted(dict.fromkeys(files), key=lambda file: -self._seconds.get(file, UNKNOWN))
+        return {file: position for position, file in enumerate(ranked)}
+
+    def claim(self, file: str) -> bool:
+        """Report whether this process runs the tests of a file; claim the file if it is free."""
+        if file not in self._own:
+            try:
+                (self._folder / file.replace("/", "__")).open("x").close()
+                self._own[file] = True
+            except FileExistsError:
+                self._own[file] = False
+        return self._own[file]
+
+
+_claims: list[Claims] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take part in the sharing if the environment asks for it."""
+    _claims.clear()
+    if folder := os.environ.get(FOLDER):
+        _claims.append(Claims(Path(folder), recorded(Path(os.environ.get(DURATIONS, "")))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first."""
+    for claims in _claims:
+        order = claims.order([_file(item) for item in items])
+        items.sort(key=lambda item: order[_file(item)])
+
+
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Leave out a test whose file another process has claimed."""
+    return None if all(claims.claim(_file(item)) for claims in _claims) else True
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
