@@ -56,8 +56,15 @@ def install(
     """Install or upgrade, with a file of chart values, and wait until the operator is ready."""
     if client.kubeconfig is not None:
         prepull.start(client, chosen.trainer, chosen.serving)
-    settings = {f"image.{key}": value for key, value in split_image(chosen.operator).items()}
-    settings |= {"trainer.image": chosen.trainer, "serving.image": chosen.serving}
+    settings = {
+        f"{path}.{key}": value
+        for path, image in (
+            ("image", chosen.operator),
+            ("trainer.image", chosen.trainer),
+            ("serving.image", chosen.serving),
+        )
+        for key, value in split_image(image).items()
+    }
     if hub_endpoint:
         settings["hub.endpoint"] = hub_endpoint
     words = ["upgrade", "--install", OPERATOR_RELEASE, str(CHART)]

@@ -96,16 +96,15 @@ class OperatorConfig(CamelModel):
     """All settings.
 
     ``defaults`` is a partial FineTuneJob spec, below the user's values and above the built-in ones.
-    ``operator_namespace`` is where the operator reads metrics from, and where the Lease
-    ``lease_name`` is that all replicas share; ``monitoring_namespaces`` are where Prometheus
-    and the like read them from. ``namespaces`` are those whose jobs are run; none named
-    means all.
+    ``operator_namespace`` holds the operator, which scrapes the pods of jobs, and the Lease
+    ``lease_name`` that all replicas share. Prometheus and other collectors run in
+    ``scraper_namespaces``. The operator runs the jobs of ``watch_namespaces``; empty means all.
     """
 
     operator_namespace: str = "finetune-system"
     lease_name: str = "finetune-operator"
-    namespaces: list[str] = Field(default_factory=list)
-    monitoring_namespaces: list[str] = Field(default_factory=list)
+    watch_namespaces: list[str] = Field(default_factory=list)
+    scraper_namespaces: list[str] = Field(default_factory=list)
     egress: Egress = Egress()
     images: Images
     image_pull_policy: str = "IfNotPresent"

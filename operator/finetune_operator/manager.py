@@ -89,7 +89,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
         )
         resync = Resync(
             kube=kube,
-            namespaces=tuple(config.namespaces),
+            namespaces=tuple(config.watch_namespaces),
             known=controller.snapshot,
             wake=controller.wake,
         )
@@ -101,7 +101,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
             lead(lease, controller, resync),
             keep_watching(
                 controller.told,
-                config.namespaces,
+                config.watch_namespaces,
                 served=lambda: _until_served(kube, ending=False),
                 ready=lambda running: setattr(probes, "ready", running),
             ),

@@ -1,4 +1,4 @@
-"""Helm, as the tests use it: what the chart makes of values."""
+"""Run helm on the chart, and read the objects that it renders."""
 
 import json
 import os
@@ -11,31 +11,31 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parents[2] / "charts" / "finetune-operator"
-# Given always: a helm that was built without it believes in a Kubernetes of years ago.
+# Always passed: the version that is built into helm can be years old.
 KUBERNETES = "1.34.4"
 
 Object = dict[str, Any]
 Values = dict[str, Any]
 
 
-class Refused(Exception):
-    """Helm would not render; the text is what it said."""
+class RenderError(Exception):
+    """Helm failed; the text is its output."""
 
 
 def binary() -> str:
-    """Return the helm to run. Raises RuntimeError with the way out."""
+    """Return the path of the helm program. Raises RuntimeError with the remediation."""
     own = Path(os.environ.get("KUBEBUILDER_ASSETS", ""), "helm")
     found = str(own) if own.is_file() else shutil.which("helm")
     if found is None:
         raise RuntimeError(
-            "neither KUBEBUILDER_ASSETS nor PATH has helm; "
-            "say: export KUBEBUILDER_ASSETS=$(python3 dev/cluster assets)"
+            "helm is neither in KUBEBUILDER_ASSETS nor on the PATH; "
+            "run: export KUBEBUILDER_ASSETS=$(python3 dev/cluster assets)"
         )
     return found
 
 
 def run(*arguments: str, values: Values | None = None) -> str:
-    """Run helm on the chart, with ``values`` above the chart's. Raises Refused."""
+    """Run helm, with ``values`` over those of the chart; return its output. Raises RenderError."""
     done = subprocess.run(
         [binary(), *arguments, "--values=-"],
         input=json.dumps(values or {}),
@@ -45,14 +45,14 @@ def run(*arguments: str, values: Values | None = None) -> str:
         check=False,
     )
     if done.returncode:
-        raise Refused(done.stdout + done.stderr)
+        raise RenderError(done.stdout + done.stderr)
     return done.stdout
 
 
 def template(
     values: Values | None = None, *, release: str = "finetune-operator", only: str = ""
 ) -> str:
-    """Return the manifests as text; ``only`` names one template."""
+    """Return the rendered manifests as text; ``only`` selects one template."""
     arguments = ["template", release, str(CHART), "--namespace=finetune-system"]
     arguments.append(f"--kube-version={KUBERNETES}")
     if only:
@@ -62,7 +62,7 @@ def template(
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """The objects that the chart makes."""
+    """The objects that the chart renders."""
 
     objects: tuple[Object, ...]
 
@@ -77,19 +77,19 @@ class Rendered:
 
     @property
     def pod(self) -> Object:
-        """The operator's pod, as its Deployment has it."""
+        """The pod spec in the Deployment of the operator."""
         spec: Object = self.all("Deployment")[0]["spec"]["template"]["spec"]
         return spec
 
     @property
     def config(self) -> Object:
-        """The operator's configuration."""
+        """The operator configuration in the ConfigMap."""
         (configmap,) = self.all("ConfigMap")
         config: Object = yaml.safe_load(configmap["data"]["config.yaml"])
         return config
 
 
 def render(values: Values | None = None, *, release: str = "finetune-operator") -> Rendered:
-    """Return the objects that the chart makes of ``values``. Raises Refused."""
+    """Return the objects that the chart renders with ``values``. Raises RenderError."""
     documents = yaml.safe_load_all(template(values, release=release))
     return Rendered(objects=tuple(found for found in documents if found))

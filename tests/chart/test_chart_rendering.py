@@ -1,4 +1,4 @@
-"""What the chart makes of its values."""
+"""The objects that the chart renders with its values."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from tests.chart import helm
 from tests.chart.helm import CHART, Values, render, template
 
+from cluster import install
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_operator.config import Egress, OperatorConfig
 
@@ -21,20 +22,20 @@ JOB = {
 }
 
 
-def test_lint() -> None:
-    said = helm.run("lint", "--strict", str(CHART), f"--kube-version={helm.KUBERNETES}")
-    assert "1 chart(s) linted, 0 chart(s) failed" in said
+def test_helm_lint_passes() -> None:
+    output = helm.run("lint", "--strict", str(CHART), f"--kube-version={helm.KUBERNETES}")
+    assert "1 chart(s) linted, 0 chart(s) failed" in output
 
 
-def test_default_values_render_what_is_reviewed() -> None:
-    """``UPDATE_GOLDEN=1`` writes the file anew; the diff is what a reviewer reads."""
+def test_default_values_render_the_golden_manifests() -> None:
+    """``UPDATE_GOLDEN=1`` writes the file, so that a review shows the changed manifests."""
     rendered = template({"crds": {"enabled": False}})
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(rendered)
     assert rendered == GOLDEN.read_text()
 
 
-def test_crd_is_the_generated_one_with_an_annotation() -> None:
+def test_crd_equals_the_generated_file_plus_the_keep_annotation() -> None:
     kept = template(only="crd")
     annotation = "  annotations:\n    helm.sh/resource-policy: keep\n"
     assert kept.count(annotation) == 1
@@ -42,71 +43,94 @@ def test_crd_is_the_generated_one_with_an_annotation() -> None:
     assert yaml.safe_load(kept)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-def test_crd_may_go_with_the_chart() -> None:
+def test_crd_without_keep_has_no_resource_policy() -> None:
     rendered = template({"crds": {"keep": False}}, only="crd")
     assert CRD.read_text() in rendered
     assert "resource-policy" not in rendered
 
 
-def test_crd_may_be_left_to_others() -> None:
+def test_crd_can_be_disabled() -> None:
     assert render().all("CustomResourceDefinition")
     assert not render({"crds": {"enabled": False}}).all("CustomResourceDefinition")
 
 
+DIGEST = "sha256:" + "0" * 64
+
+
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        ({}, "finetune-operator:0.1.0"),
+        ({}, "{repository}:{tag}"),
         (
             {"repository": "registry.example.com:5000/a", "tag": "v2"},
             "registry.example.com:5000/a:v2",
         ),
-        ({"tag": "v2", "digest": "sha256:" + "0" * 64}, "finetune-operator@sha256:" + "0" * 64),
+        ({"repository": "registry.example.com:5000/a"}, "registry.example.com:5000/a:{tag}"),
+        ({"tag": "v2", "digest": DIGEST}, "{repository}@" + DIGEST),
     ],
+    ids=["defaults", "repository-and-tag", "repository", "digest-overrides-tag"],
 )
-def test_operator_image(image: Values, expected: str) -> None:
-    assert render({"image": image}).pod["containers"][0]["image"] == expected
-
-
 @pytest.mark.parametrize(
-    ("image", "expected"),
+    ("name", "path", "repository", "tag"),
     [
-        ("finetune-trainer", "finetune-trainer:0.1.0"),
-        ("localhost:5000/trainer", "localhost:5000/trainer:0.1.0"),
-        ("localhost:5000/trainer:abc", "localhost:5000/trainer:abc"),
-        ("trainer@sha256:" + "1" * 64, "trainer@sha256:" + "1" * 64),
+        ("operator", "image", "finetune-operator", "0.1.0"),
+        ("trainer", "trainer.image", "finetune-trainer", "0.1.0"),
+        ("serving", "serving.image", "docker.io/vllm/vllm-openai", "v0.32.0"),
     ],
+    ids=["operator", "trainer", "serving"],
 )
-def test_trainer_image(image: str, expected: str) -> None:
-    assert render({"trainer": {"image": image}}).config["images"]["trainer"] == expected
+def test_image_reference_is_built_from_repository_tag_and_digest(
+    name: str, path: str, repository: str, tag: str, image: Values, expected: str
+) -> None:
+    reference = expected.format(repository=repository, tag=tag)
+    rendered = render(_with({}, path, image))
+    assert rendered.config["images"][name] == reference
+    if name == "operator":
+        assert rendered.pod["containers"][0]["image"] == reference
 
 
-def test_configuration_says_everything_that_the_operator_reads() -> None:
-    """A setting that the chart leaves out could never be set."""
+def test_serving_image_requires_a_tag_or_a_digest() -> None:
+    with pytest.raises(
+        helm.RenderError, match=r"set serving\.image\.tag or serving\.image\.digest"
+    ):
+        render({"serving": {"image": {"tag": ""}}})
+    rendered = render({"serving": {"image": {"tag": "", "digest": DIGEST}}})
+    assert rendered.config["images"]["serving"] == f"docker.io/vllm/vllm-openai@{DIGEST}"
 
-    def left_out(model: BaseModel, path: str = "") -> list[str]:
+
+def test_image_references_of_the_local_cluster_render_unchanged() -> None:
+    """dev/cluster passes image references to the chart as repository, tag and digest."""
+    for reference in ("localhost:5000/trainer:abc", "registry.example.com/a/b@" + DIGEST):
+        values = {"trainer": {"image": install.split_image(reference)}}
+        assert render(values).config["images"]["trainer"] == reference
+
+
+def test_configuration_contains_every_setting_of_the_operator() -> None:
+    """Users cannot change a setting that the chart omits."""
+
+    def omitted(model: BaseModel, path: str = "") -> list[str]:
         missing = []
         for name in type(model).model_fields:
             if name not in model.model_fields_set:
                 missing.append(path + name)
             elif isinstance(value := getattr(model, name), BaseModel):
-                missing += left_out(value, f"{path}{name}.")
+                missing += omitted(value, f"{path}{name}.")
         return missing
 
     config = OperatorConfig.model_validate(render().config)
-    assert left_out(config) == []
+    assert omitted(config) == []
     assert config.operator_namespace == "finetune-system"
     assert config.serving.command == ["vllm", "serve", "/model"]
 
 
-def test_jobs_run_on_the_card_that_the_recipe_is_for() -> None:
+def test_jobs_require_the_default_gpu() -> None:
     defaults = effective_defaults(render().config["defaults"])
     placement = resolve(JOB, defaults).spec.placement
     assert placement.node_selector == {"nvidia.com/gpu.product": "NVIDIA-A10G"}
 
 
-def test_defaults_arrive_as_they_were_written() -> None:
-    """Numbers too: 1e-05 is what Helm makes of 0.00001, and a text for YAML 1.1."""
+def test_defaults_reach_the_operator_unchanged() -> None:
+    """Numbers, too: helm renders 0.00001 as 1e-05, which YAML 1.1 reads as a string."""
     written = {
         "training": {"learningRate": 0.00001, "sequenceLength": 1048576, "seed": 4294967295},
         "placement": {"nodeSelector": {"nvidia.com/gpu.product": None, "pool": "tuning"}},
@@ -121,9 +145,8 @@ def test_defaults_arrive_as_they_were_written() -> None:
     assert spec.storage.size == "120Gi"
 
 
-def test_serving_settings_arrive_as_they_were_written() -> None:
+def test_serving_settings_reach_the_operator_unchanged() -> None:
     serving = {
-        "image": "registry.example.com/vllm:1",
         "command": ["python", "-m", "vllm"],
         "args": ["--max-num-seqs=8", 'a "quoted" {{ word }}'],
         "env": {"NUMBER": "1", "YES": "yes", "COLON": "a: b # c"},
@@ -131,13 +154,10 @@ def test_serving_settings_arrive_as_they_were_written() -> None:
         "shmSize": "256Mi",
     }
     config = OperatorConfig.model_validate(render({"serving": serving}).config)
-    assert config.images.serving == serving["image"]
-    assert config.serving.model_dump(by_alias=True) == {
-        key: value for key, value in serving.items() if key != "image"
-    }
+    assert config.serving.model_dump(by_alias=True) == serving
 
 
-def test_a_changed_configuration_rolls_the_operator() -> None:
+def test_a_changed_configuration_restarts_the_operator() -> None:
     def checksum(values: Values) -> str:
         metadata = render(values).all("Deployment")[0]["spec"]["template"]["metadata"]
         return str(metadata["annotations"]["checksum/config"])
@@ -146,7 +166,7 @@ def test_a_changed_configuration_rolls_the_operator() -> None:
     assert checksum({}) == checksum({"nodeSelector": {"a": "b"}})
 
 
-def test_one_works_and_one_stands_by() -> None:
+def test_two_replicas_spread_over_nodes_with_a_disruption_budget() -> None:
     rendered = render()
     spec = rendered.all("Deployment")[0]["spec"]
     assert spec["replicas"] == 2
@@ -155,11 +175,11 @@ def test_one_works_and_one_stands_by() -> None:
     labels = spec["template"]["metadata"]["labels"]
     assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
     assert rendered.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
-    # One that may not be evicted would keep its node from ever being drained.
-    assert not render({"replicas": 1}).all("PodDisruptionBudget")
+    # A budget for a single replica would block the drain of its node.
+    assert not render({"replicaCount": 1}).all("PodDisruptionBudget")
 
 
-def test_the_replicas_of_a_release_share_a_lease_and_no_other_release_has_it() -> None:
+def test_each_release_has_its_own_lease() -> None:
     names = set()
     for release in ("finetune-operator", "tuning"):
         rendered = render(release=release)
@@ -171,7 +191,7 @@ def test_the_replicas_of_a_release_share_a_lease_and_no_other_release_has_it() -
     assert len(names) == 2
 
 
-def test_service_and_monitor_find_the_pod() -> None:
+def test_service_and_service_monitor_select_the_pod() -> None:
     rendered = render({"metrics": {"serviceMonitor": {"enabled": True, "labels": {"team": "ml"}}}})
     pod = rendered.all("Deployment")[0]["spec"]["template"]
     (service,), (monitor,) = rendered.all("Service"), rendered.all("ServiceMonitor")
@@ -186,7 +206,7 @@ def test_service_and_monitor_find_the_pod() -> None:
     assert monitor["metadata"]["labels"]["team"] == "ml"
 
 
-def test_network_policy_lets_through_what_the_operator_does() -> None:
+def test_network_policy_allows_the_traffic_of_the_operator() -> None:
     peers = [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]
     values = {"networkPolicy": {"enabled": True, "metricsFrom": peers, "apiServerPorts": [8443]}}
     spec = render(values).one("NetworkPolicy")["spec"]
@@ -202,17 +222,15 @@ def test_network_policy_lets_through_what_the_operator_does() -> None:
     assert not render().all("NetworkPolicy")
 
 
-def test_names_follow_the_release() -> None:
+def test_object_names_derive_from_the_release() -> None:
     assert render(release="tuning").one("Deployment", "tuning-finetune-operator")
     assert render({"fullnameOverride": "tuner"}).one("Deployment", "tuner")
     longest = render(release="a" * 53)
     assert all(len(found["metadata"]["name"]) <= 63 for found in longest.objects)
 
 
-def test_a_service_account_of_others_must_be_named() -> None:
-    with pytest.raises(
-        helm.Refused, match=r"name the ServiceAccount to use in serviceAccount\.name"
-    ):
+def test_an_existing_service_account_must_be_named() -> None:
+    with pytest.raises(helm.RenderError, match=r"serviceAccount\.name is required"):
         render({"serviceAccount": {"create": False}})
     rendered = render({"serviceAccount": {"create": False, "name": "given"}})
     assert not rendered.all("ServiceAccount")
@@ -220,14 +238,19 @@ def test_a_service_account_of_others_must_be_named() -> None:
     assert rendered.one("ClusterRoleBinding")["subjects"][0]["name"] == "given"
 
 
-# Another value for each, where one of the same kind cannot be made up.
-OTHERS: dict[str, Any] = {
-    "image.digest": "sha256:" + "0" * 64,
+# Changed values, for values that need more than another value of the same type.
+CHANGED: dict[str, Any] = {
+    "image.digest": DIGEST,
     "image.pullPolicy": "Always",
     "imagePullSecrets": ["registry"],
-    "replicas": 3,
-    "namespaces": ["team-a"],
-    "serving.image": "vllm:other",
+    "replicaCount": 3,
+    "watchNamespaces": ["team-a"],
+    "extraEnv": [{"name": "A", "value": "b"}],
+    "podSecurityContext.runAsUser": 1001,
+    "podSecurityContext.runAsGroup": 1001,
+    "podSecurityContext.seccompProfile.type": "Localhost",
+    "trainer.image.digest": DIGEST,
+    "serving.image.digest": DIGEST,
     "serving.env": {"A": "b"},
     "serving.dtype": "bfloat16",
     "serving.shmSize": "1Gi",
@@ -247,8 +270,8 @@ OTHERS: dict[str, Any] = {
     "tolerations": [{"operator": "Exists"}],
     "affinity": {"nodeAffinity": {"a": {}}},
 }
-# Values that count only with others.
-NEEDED: dict[str, Values] = {
+# Values that have an effect only together with others.
+PREREQUISITES: dict[str, Values] = {
     "metrics.serviceMonitor": {"metrics": {"serviceMonitor": {"enabled": True}}},
     "networkPolicy": {"networkPolicy": {"enabled": True}},
     "serviceAccount.create": {"serviceAccount": {"name": "given"}},
@@ -276,33 +299,20 @@ def _with(base: Values, path: str, value: Any) -> Values:
     return {**base, key: _with(inner, rest, value) if rest else value}
 
 
-@pytest.mark.parametrize(("path", "value"), _leaves(_chart_values()).items())
-def test_every_value_changes_something(path: str, value: Any) -> None:
-    other = OTHERS.get(path)
+@pytest.mark.parametrize(
+    ("path", "value"), _leaves(_chart_values()).items(), ids=_leaves(_chart_values())
+)
+def test_every_value_changes_the_manifests(path: str, value: Any) -> None:
+    other = CHANGED.get(path)
     if other is None:
-        made_up = {bool: not value, str: "other", list: ["other"], dict: {"other": "value"}}
-        other = made_up[type(value)]
+        by_type = {bool: not value, str: "other", list: ["other"], dict: {"other": "value"}}
+        other = by_type[type(value)]
     base: Values = {}
-    for prefix, values in NEEDED.items():
+    for prefix, values in PREREQUISITES.items():
         if path.startswith(prefix):
             base = values
     assert template(_with(base, path, other)) != template(_with(base, path, value))
 
 
-def test_staging_reaches_by_default_what_is_built_in() -> None:
+def test_default_egress_equals_the_default_of_the_operator() -> None:
     assert OperatorConfig.model_validate(render().config).egress == Egress()
-
-
-def test_every_value_is_explained() -> None:
-    """Each key of values.yaml stands below a comment of its own, but for lists of sub-keys."""
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    unexplained = []
-    for number, line in enumerate(lines):
-        key, colon, value = line.partition(":")
-        if line.lstrip().startswith("#") or not colon:
-            continue
-        explained = number > 0 and lines[number - 1].lstrip().startswith("#")
-        if value.strip() and not explained:
-            unexplained.append(key.strip())
-    # Requests share a comment; the selector's label is explained at the selector.
-    assert unexplained == ["nvidia.com/gpu.product", "cpu", "memory", "memory"]

@@ -1,4 +1,4 @@
-"""What values the chart refuses: a mistyped key must not pass for a default."""
+"""The schema of the values: a mistyped key or value is rejected, not ignored."""
 
 import json
 from collections.abc import Iterator
@@ -6,42 +6,59 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart.helm import CHART, Refused, Values, render
+from tests.chart.helm import CHART, RenderError, Values, render
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
-# What Kubernetes or the operator defines, and checks, itself.
-FREE = {
+# Objects that Kubernetes or the operator defines, and validates itself.
+FREE_FORM = {
     "global",
     "defaults",
     "affinity.nodeAffinity",
     "affinity.podAffinity",
     "affinity.podAntiAffinity",
+    "extraEnv[].valueFrom",
     "networkPolicy.metricsFrom[].namespaceSelector",
     "networkPolicy.metricsFrom[].podSelector",
     "networkPolicy.metricsFrom[].ipBlock",
+    "podSecurityContext.appArmorProfile",
+    "podSecurityContext.seLinuxOptions",
+    "podSecurityContext.seccompProfile",
+    "securityContext.appArmorProfile",
+    "securityContext.capabilities",
+    "securityContext.seLinuxOptions",
+    "securityContext.seccompProfile",
 }
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ({"replicaCount": 2}, "additional properties 'replicaCount' not allowed"),
-        ({"replicas": 0}, "minimum: got 0, want 1"),
-        ({"namespaces": "team-a"}, "got string, want array"),
-        ({"namespaces": ["Team_A"]}, "does not match pattern"),
+        ({"replicas": 2}, "additional properties 'replicas' not allowed"),
+        ({"replicaCount": 0}, "minimum: got 0, want 1"),
+        ({"namespaces": ["team-a"]}, "additional properties 'namespaces' not allowed"),
+        ({"watchNamespaces": "team-a"}, "got string, want array"),
+        ({"watchNamespaces": ["Team_A"]}, "does not match pattern"),
+        ({"extraEnv": {"A": "b"}}, "got object, want array"),
+        ({"extraEnv": [{"value": "b"}]}, "missing property 'name'"),
+        ({"extraEnv": [{"name": "A", "value": 1}]}, "got number, want string"),
+        ({"extraEnv": [{"name": "POD_NAME", "value": "a"}]}, "at '/extraEnv/0/name': 'not' failed"),
+        ({"podSecurityContext": {"runAsUser": "1000"}}, "got string, want integer"),
+        ({"podSecurityContext": {"runAsUid": 1000}}, "additional properties 'runAsUid'"),
+        ({"securityContext": {"privileged": True}}, "additional properties 'privileged'"),
         ({"image": {"name": "x"}}, "additional properties 'name' not allowed"),
-        ({"trainer": {"tag": "v1"}}, "additional properties 'tag' not allowed"),
-        ({"serving": {"gpus": 2}}, "additional properties 'gpus' not allowed"),
-        ({"crds": {"install": True}}, "additional properties 'install' not allowed"),
-        ({"crds": {"keep": "yes"}}, "got string, want boolean"),
-        ({"rbac": {"aggregateRoles": 1}}, "got number, want boolean"),
-        ({"image": {"repository": ""}}, "minLength: got 0, want 1"),
+        ({"image": {"repository": ""}}, "does not match pattern"),
+        ({"image": {"repository": "registry.example.com/a:v1"}}, "does not match pattern"),
         ({"image": {"tag": "v1@sha256:0"}}, "does not match pattern"),
         ({"image": {"tag": 1.0}}, "got number, want string"),
         ({"image": {"digest": "sha256:123"}}, "does not match pattern"),
         ({"image": {"pullPolicy": "Sometimes"}}, "value must be one of 'Always', 'IfNotPresent'"),
         ({"imagePullSecrets": [{"name": "registry"}]}, "got object, want string"),
-        ({"serving": {"image": "vllm/vllm-openai"}}, "does not match pattern"),
+        ({"trainer": {"tag": "v1"}}, "additional properties 'tag' not allowed"),
+        ({"trainer": {"image": "trainer:v1"}}, "got string, want object"),
+        ({"trainer": {"image": {"pullPolicy": "Always"}}}, "additional properties 'pullPolicy'"),
+        ({"serving": {"gpus": 2}}, "additional properties 'gpus' not allowed"),
+        ({"serving": {"image": "vllm/vllm-openai:v1"}}, "got string, want object"),
+        ({"serving": {"image": {"digest": "123"}}}, "does not match pattern"),
         ({"serving": {"command": []}}, "minItems: got 0, want 1"),
         ({"serving": {"command": "vllm serve"}}, "got string, want array"),
         ({"serving": {"args": [8]}}, "got number, want string"),
@@ -51,9 +68,12 @@ FREE = {
         ({"hub": {"endpoint": "mirror.example.com"}}, "does not match pattern"),
         ({"defaults": ["storage"]}, "got array, want object"),
         ({"logLevel": "loud"}, "value must be one of 'debug'"),
+        ({"crds": {"install": True}}, "additional properties 'install' not allowed"),
+        ({"crds": {"keep": "yes"}}, "got string, want boolean"),
+        ({"rbac": {"aggregateRoles": 1}}, "got number, want boolean"),
         ({"metrics": {"serviceMonitor": {"interval": "often"}}}, "does not match pattern"),
-        ({"metrics": {"namespace": "monitoring"}}, "additional properties 'namespace' not allowed"),
-        ({"metrics": {"namespaces": ["Monitoring"]}}, "does not match pattern"),
+        ({"metrics": {"namespaces": ["a"]}}, "additional properties 'namespaces' not allowed"),
+        ({"metrics": {"scraperNamespaces": ["Monitoring"]}}, "does not match pattern"),
         ({"egress": {"cidrs": ["10.0.0.1"]}}, "does not match pattern"),
         ({"egress": {"ports": ["https"]}}, "got string, want integer"),
         ({"egress": {"dns": {"ports": []}}}, "minItems: got 0, want 1"),
@@ -69,16 +89,17 @@ FREE = {
         ({"nodeSelector": {"gpu": True}}, "got boolean, want string"),
         ({"fullnameOverride": "7b"}, "does not match pattern"),
     ],
+    ids=json.dumps,
 )
-def test_refused(values: Values, said: str) -> None:
-    with pytest.raises(Refused) as refusal:
+def test_schema_rejects_invalid_values(values: Values, message: str) -> None:
+    with pytest.raises(RenderError) as error:
         render(values)
-    assert "values don't meet the specifications of the schema" in str(refusal.value)
-    assert said in str(refusal.value)
+    assert "values don't meet the specifications of the schema" in str(error.value)
+    assert message in str(error.value)
 
 
 def _objects(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every schema of an object with where it stands."""
+    """Yield the path and the schema of every object."""
     if reference := schema.get("$ref"):
         schema = SCHEMA["definitions"][reference.rsplit("/", 1)[-1]]
     if schema.get("type") == "object":
@@ -89,21 +110,23 @@ def _objects(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict
         yield from _objects(schema["items"], f"{path}[]")
 
 
-def test_only_free_form_maps_take_unknown_keys() -> None:
-    free = {path for path, found in _objects(SCHEMA) if "additionalProperties" not in found}
-    assert free == FREE
+def test_only_free_form_objects_accept_unknown_keys() -> None:
+    open_objects = {path for path, found in _objects(SCHEMA) if "additionalProperties" not in found}
+    assert open_objects == FREE_FORM
 
 
-def test_schema_and_values_name_the_same_keys() -> None:
+def test_schema_and_values_have_the_same_keys() -> None:
     def keys(values: Values, path: str = "") -> set[str]:
         found = set()
         for key, value in values.items():
             found.add(path + key)
-            if isinstance(value, dict) and path + key != "defaults":
+            if isinstance(value, dict) and path + key not in FREE_FORM:
                 found |= keys(value, f"{path}{key}.")
         return found
 
     def properties(schema: dict[str, Any], path: str = "") -> set[str]:
+        if reference := schema.get("$ref"):
+            schema = SCHEMA["definitions"][reference.rsplit("/", 1)[-1]]
         found = set()
         for name, inner in schema.get("properties", {}).items():
             found.add(path + name)
@@ -112,7 +135,12 @@ def test_schema_and_values_name_the_same_keys() -> None:
 
     written = keys(yaml.safe_load((CHART / "values.yaml").read_text()))
     known = properties(SCHEMA) - {"global"}
-    # The parts of an affinity, and the amounts of a resource, are not there by default.
-    parts = {f"affinity.{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
+    # Keys that the defaults omit: the kinds of affinity, and most of the security contexts.
+    omitted = {
+        path
+        for path in known - written
+        if path.startswith(("affinity.", "podSecurityContext.", "securityContext."))
+    }
+    # The schema does not name the resources, such as cpu.
     amounts = {key for key in written if key.startswith("resources.") and key.count(".") == 2}
-    assert known - parts == written - amounts
+    assert known - omitted == written - amounts

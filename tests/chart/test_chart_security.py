@@ -1,4 +1,4 @@
-"""What the operator may do, and what its pod may not."""
+"""Permissions of the operator, and restrictions of its pod."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ EVERYTHING: Values = {
 
 
 def _rules(*roles: Object) -> Iterator[tuple[str, str, str]]:
-    """Yield group, resource and verb of everything that the roles allow."""
+    """Yield group, resource and verb of every permission of the roles."""
     for role in roles:
         for rule in role["rules"]:
             for group in rule["apiGroups"]:
@@ -21,7 +21,7 @@ def _rules(*roles: Object) -> Iterator[tuple[str, str, str]]:
                         yield group, resource, verb
 
 
-def test_no_secrets_no_wildcards_no_way_into_pods() -> None:
+def test_no_permission_for_secrets_wildcards_or_pod_subresources() -> None:
     roles = render(EVERYTHING).all("ClusterRole")
     allowed = set(_rules(*roles))
     assert allowed
@@ -33,8 +33,8 @@ def test_no_secrets_no_wildcards_no_way_into_pods() -> None:
     assert all("nonResourceURLs" not in rule for role in roles for rule in role["rules"])
 
 
-def test_the_operator_may_do_this_and_no_more() -> None:
-    """The whole of it: a new right shows up in this table."""
+def test_cluster_role_has_exactly_these_permissions() -> None:
+    """The complete list: a new permission must be added here."""
     by_resource: dict[str, list[str]] = {}
     for group, resource, verb in _rules(render(EVERYTHING).one("ClusterRole")):
         by_resource.setdefault(f"{resource}.{group}".rstrip("."), []).append(verb)
@@ -56,7 +56,7 @@ def test_the_operator_may_do_this_and_no_more() -> None:
     }
 
 
-def test_only_the_operators_account_is_bound() -> None:
+def test_roles_are_bound_only_to_the_service_account_of_the_operator() -> None:
     rendered = render(EVERYTHING)
     (binding,) = rendered.all("ClusterRoleBinding")
     assert binding["roleRef"]["name"] == rendered.one("ClusterRole")["metadata"]["name"]
@@ -71,7 +71,7 @@ def test_only_the_operators_account_is_bound() -> None:
     assert [each["subjects"] for each in rendered.all("RoleBinding")] == [binding["subjects"]]
 
 
-def test_the_lease_is_all_that_it_may_write_in_its_own_namespace() -> None:
+def test_role_in_the_operator_namespace_allows_only_the_lease() -> None:
     role = render(EVERYTHING).one("Role", "finetune-operator-lease")
     assert role["metadata"]["namespace"] == "finetune-system"
     assert set(_rules(role)) == {
@@ -81,12 +81,12 @@ def test_the_lease_is_all_that_it_may_write_in_its_own_namespace() -> None:
     assert (named["resourceNames"], creating["verbs"]) == (["finetune-operator"], ["create"])
 
 
-def test_confined_to_namespaces_it_has_the_same_rights_there_and_none_elsewhere() -> None:
+def test_watch_namespaces_replace_the_cluster_role_by_a_role_in_each() -> None:
     everywhere = render().one("ClusterRole")
-    rendered = render({"namespaces": ["team-a", "team-b"]})
+    rendered = render({"watchNamespaces": ["team-a", "team-b"]})
     assert not rendered.all("ClusterRole")
     assert not rendered.all("ClusterRoleBinding")
-    assert rendered.config["namespaces"] == ["team-a", "team-b"]
+    assert rendered.config["watchNamespaces"] == ["team-a", "team-b"]
     for kind in ("Role", "RoleBinding"):
         namespaces = [each["metadata"]["namespace"] for each in rendered.all(kind)]
         assert sorted(namespaces) == ["finetune-system", "team-a", "team-b"]
@@ -106,7 +106,7 @@ def test_confined_to_namespaces_it_has_the_same_rights_there_and_none_elsewhere(
         ("finetune-operator-edit", {"edit", "admin"}),
     ],
 )
-def test_the_clusters_own_roles_cover_jobs(role: str, covered: set[str]) -> None:
+def test_built_in_cluster_roles_are_extended_to_jobs(role: str, covered: set[str]) -> None:
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
     found = render().one("ClusterRole", role)
     labels = found["metadata"]["labels"]
@@ -115,7 +115,7 @@ def test_the_clusters_own_roles_cover_jobs(role: str, covered: set[str]) -> None
     reading = {"get", "list", "watch"}
     assert verbs == reading if role.endswith("view") else not verbs & reading
     assert {group for group, _, _ in _rules(found)} == {"finetune.dev"}
-    # A status that people could write would make the operator believe in results.
+    # The operator trusts the status, so users must not be able to write it.
     written = {verb for _, resource, verb in _rules(found) if resource == "finetunejobs/status"}
     assert written <= {"get"}
     without = render({"rbac": {"aggregateRoles": False}})
@@ -124,7 +124,7 @@ def test_the_clusters_own_roles_cover_jobs(role: str, covered: set[str]) -> None
     ]
 
 
-def test_pod_is_restricted() -> None:
+def test_pod_is_restricted_by_default() -> None:
     pod = render().pod
     (container,) = pod["containers"]
     assert pod["securityContext"] == {
@@ -147,10 +147,40 @@ def test_pod_is_restricted() -> None:
     assert container["resources"]["limits"]["memory"]
 
 
-def test_probes_ask_what_the_operator_answers() -> None:
+def test_probes_use_the_health_endpoints_of_the_operator() -> None:
     (container,) = render().pod["containers"]
-    asked = {
+    paths = {
         probe: container[f"{probe}Probe"]["httpGet"]["path"]
         for probe in ("startup", "liveness", "readiness")
     }
-    assert asked == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+
+
+def test_security_contexts_are_merged_with_the_defaults() -> None:
+    overrides = {
+        # The IDs that OpenShift assigns are large.
+        "podSecurityContext": {"runAsUser": 1000680000, "runAsGroup": None, "fsGroup": 2000},
+        "securityContext": {"readOnlyRootFilesystem": False, "capabilities": {"add": ["CHOWN"]}},
+    }
+    pod = render(overrides).pod
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 1000680000,
+        "fsGroup": 2000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": False,
+        "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+    }
+
+
+def test_extra_env_follows_the_variables_of_the_chart() -> None:
+    extra = [
+        {"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "token"}}},
+    ]
+    env = render({"extraEnv": extra}).pod["containers"][0]["env"]
+    assert [each["name"] for each in env[:2]] == ["POD_NAME", "POD_NAMESPACE"]
+    assert env[2:] == extra

@@ -1,4 +1,4 @@
-"""What the operator image installs, as far as its files tell; that it runs, the cluster shows."""
+"""Contents of the operator image, by its files. The end-to-end tests run the image itself."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def _pinned() -> dict[str, str]:
     return found
 
 
-def test_everything_is_pinned_and_nothing_trains() -> None:
+def test_packages_are_pinned_and_include_no_training_library() -> None:
     pinned = _pinned()
     assert {"kopf", "kubernetes", "pydantic", "pyyaml", "aiohttp", "prometheus-client"} <= set(
         pinned
@@ -27,7 +27,7 @@ def test_everything_is_pinned_and_nothing_trains() -> None:
 
 
 def test_packages_are_installed_before_the_code_is_copied() -> None:
-    """Else every change of the code would install everything anew."""
+    """Otherwise each change of the code would reinstall all packages."""
     order = [
         DOCKERFILE.index(step)
         for step in (
@@ -40,7 +40,7 @@ def test_packages_are_installed_before_the_code_is_copied() -> None:
     assert order == sorted(order)
 
 
-def test_the_base_is_the_builders_to_choose_and_the_user_is_nobody_special() -> None:
+def test_base_image_is_an_argument_and_the_user_is_unprivileged() -> None:
     stages = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     assert set(stages) == {"${BASE_IMAGE}"}
     assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["1000:1000"]

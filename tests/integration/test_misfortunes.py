@@ -205,7 +205,7 @@ def test_whatever_fails_a_life_ends_as_one_without(
             folder.mkdir()
             between = stack.enter_context(relay(control_plane, folder))
             between.after = writes.after
-            config = {**CONFIG, "namespaces": namespaces, "logLevel": "info"}
+            config = {**CONFIG, "watchNamespaces": namespaces, "logLevel": "info"}
             way = {"kubeconfig": between.kubeconfig, "prelude": PRELUDE}
             return between, stack.enter_context(operator(control_plane, folder, config, **way))
 

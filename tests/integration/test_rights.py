@@ -273,7 +273,7 @@ def test_confined_to_namespaces_it_uses_every_rule_and_no_other(
         Namespace(control_plane, control_plane.namespace(f"{namespace}-{part}"))
         for part in ("outside", "one", "two")
     )
-    rendered = render({"namespaces": [one.name, two.name]})
+    rendered = render({"watchNamespaces": [one.name, two.name]})
     assert not rendered.all("ClusterRole")
     token = in_force(rendered)
     with ExitStack() as stack:
@@ -306,7 +306,7 @@ def test_in_the_whole_cluster_the_same_rules_are_enough(
 ) -> None:
     rendered = render()
     (everywhere,) = (each for each in bindings(rendered) if each["kind"] == "ClusterRole")
-    confined = render({"namespaces": ["one"]})
+    confined = render({"watchNamespaces": ["one"]})
     assert everywhere["rules"] == confined.one("Role", ACCOUNT)["rules"]
     token = in_force(rendered)
     with relay(control_plane, tmp_path) as between:

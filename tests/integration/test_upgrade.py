@@ -167,7 +167,7 @@ def test_an_upgrade_starts_nothing_anew(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cluster = Cluster(place)
-    config = {**CONFIG, "logLevel": "info", "namespaces": [place.name]}
+    config = {**CONFIG, "logLevel": "info", "watchNamespaces": [place.name]}
     finished = {f"done-{number}": "Serving" for number in range(FINISHED)}
     began = time.monotonic()
     with operator(control_plane, tmp_path, config):
@@ -185,7 +185,7 @@ def test_an_upgrade_starts_nothing_anew(
     before = cluster.snapshot()
 
     upgraded_crd()
-    newer = {**NEWER, "namespaces": [place.name]}
+    newer = {**NEWER, "watchNamespaces": [place.name]}
     began = time.monotonic()
     with operator(control_plane, tmp_path, newer, prelude=BUILT_IN) as upgraded:
         jobs = FINISHED + len(UNDER_WAY)

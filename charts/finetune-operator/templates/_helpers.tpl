@@ -1,4 +1,4 @@
-{{/* Name of what the chart creates: the release's, with the chart's behind it unless it is in it. */}}
+{{/* Name of the created objects: <release>-<chart>, or the release name if it contains the chart name. */}}
 {{- define "finetune-operator.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
@@ -27,40 +27,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "finetune-operator.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- required "serviceAccount.create is false: name the ServiceAccount to use in serviceAccount.name" .Values.serviceAccount.name -}}
+{{- required "serviceAccount.name is required if serviceAccount.create is false: set it to the name of an existing ServiceAccount" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Reference of an image. Takes a list of the path of the image in the values, the image
+(repository, tag and digest), and the tag to use if the image sets neither tag nor digest.
+*/}}
+{{- define "finetune-operator.imageReference" -}}
+{{- $path := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- $tag := default (index . 2) $image.tag -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (required (printf "%s has neither a tag nor a digest: set %s.tag or %s.digest" $path $path $path) $tag) -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "finetune-operator.image" -}}
-{{- with .Values.image -}}
-{{- if .digest -}}
-{{- printf "%s@%s" .repository .digest -}}
-{{- else -}}
-{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
-{{- end -}}
-{{- end -}}
+{{- include "finetune-operator.imageReference" (list "image" .Values.image .Chart.AppVersion) -}}
 {{- end -}}
 
-{{/* The trainer's image; what follows the last slash tells a tag from a registry's port. */}}
-{{- define "finetune-operator.trainerImage" -}}
-{{- $image := .Values.trainer.image -}}
-{{- if or (contains "@" $image) (contains ":" (base $image)) -}}
-{{- $image -}}
-{{- else -}}
-{{- printf "%s:%s" $image .Chart.AppVersion -}}
-{{- end -}}
-{{- end -}}
-
-{{/* The OperatorConfig, as YAML: what finetune_operator.config reads. */}}
+{{/* Configuration of the operator, as YAML: the OperatorConfig of finetune_operator.config. */}}
 {{- define "finetune-operator.config" -}}
 operatorNamespace: {{ .Release.Namespace }}
-monitoringNamespaces: {{ .Values.metrics.namespaces | toJson }}
+scraperNamespaces: {{ .Values.metrics.scraperNamespaces | toJson }}
 egress: {{ .Values.egress | toJson }}
 leaseName: {{ include "finetune-operator.fullname" . }}
-namespaces: {{ .Values.namespaces | toJson }}
+watchNamespaces: {{ .Values.watchNamespaces | toJson }}
 images:
-  trainer: {{ include "finetune-operator.trainerImage" . | quote }}
-  serving: {{ .Values.serving.image | quote }}
+  trainer: {{ include "finetune-operator.imageReference" (list "trainer.image" .Values.trainer.image .Chart.AppVersion) | quote }}
+  serving: {{ include "finetune-operator.imageReference" (list "serving.image" .Values.serving.image "") | quote }}
   operator: {{ include "finetune-operator.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 imagePullSecrets: {{ .Values.imagePullSecrets | toJson }}
@@ -77,10 +76,10 @@ defaults:
 logLevel: {{ .Values.logLevel }}
 {{- end -}}
 
-{{/* What the operator may do, in the whole cluster or in each namespace that it is confined to. */}}
+{{/* Rules of the operator, for its ClusterRole or for its Role in each of watchNamespaces. */}}
 {{- define "finetune-operator.rules" -}}
 rules:
-# The jobs: read what is asked for, write what is seen, own the children.
+# FineTuneJobs: read the spec, write the status, own the created objects.
 - apiGroups: [finetune.dev]
   resources: [finetunejobs]
   verbs: [get, list, watch]
@@ -90,7 +89,7 @@ rules:
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/finalizers]
   verbs: [update]
-# The children. What is deleted with its job is deleted by Kubernetes, not by the operator.
+# Objects of a FineTuneJob. Kubernetes garbage-collects them when the job is deleted.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
@@ -115,14 +114,14 @@ rules:
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, create, patch]
-# Why something does not run.
+# Diagnosis: why a pod does not run.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
   verbs: [get, list]
-# What people read in `kubectl describe`.
+# Events that `kubectl describe` shows.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

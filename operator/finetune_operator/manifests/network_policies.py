@@ -22,14 +22,14 @@ from finetune_operator.types import Object
 def render(job: Object, target: TargetRevision, config: OperatorConfig) -> list[dict[str, Any]]:
     """Return the three policies of a job."""
     spec = target.resolved.spec
-    collectors = sorted({config.operator_namespace, *config.monitoring_namespaces})
-    monitoring = [egress.namespaces(*config.monitoring_namespaces)]
+    collectors = sorted({config.operator_namespace, *config.scraper_namespaces})
+    monitoring = [egress.namespaces(*config.scraper_namespaces)]
     callers = (
         [egress.namespaces(*spec.serving.allowed_namespaces)]
         if spec.serving.allowed_namespaces
         else [{"podSelector": {}}]
     )
-    callers += monitoring if config.monitoring_namespaces else []
+    callers += monitoring if config.scraper_namespaces else []
     outwards = egress.rules(config, cloud_identity=spec.access.service_account_name is not None)
 
     def collected(port: int) -> dict[str, Any]:

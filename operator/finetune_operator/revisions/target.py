@@ -17,7 +17,7 @@ from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
 from finetune_operator.types import Object
 
-LIVE = {"lease_name", "namespaces", "monitoring_namespaces", "egress"}
+LIVE = {"lease_name", "watch_namespaces", "scraper_namespaces", "egress"}
 """Settings of the operator and of policies, which no revision keeps: the present ones count."""
 JOB_FILE = "job.json"
 OPERATOR_FILE = "operator.json"

@@ -123,7 +123,7 @@ MAXIMAL_SPEC: Thing = {
 MAXIMAL_CONFIG = OperatorConfig.model_validate(
     {
         "operatorNamespace": "ml-operators",
-        "monitoringNamespaces": ["monitoring", "tracing"],
+        "scraperNamespaces": ["monitoring", "tracing"],
         "egress": {
             "dns": {"namespaces": ["kube-system", "openshift-dns"]},
             "cidrs": ["0.0.0.0/0", "::/0", "10.20.0.7/32"],
