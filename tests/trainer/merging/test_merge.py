@@ -13,6 +13,7 @@ import torch
 import transformers
 from bitsandbytes.functional import dequantize_4bit, get_4bit_type, quantize_4bit
 from bitsandbytes.nn import Linear4bit
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support import tiny
@@ -23,7 +24,6 @@ from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import adapter_files, manifest
 from finetune_trainer.checkpointing.safetensors_header import read_header
-from finetune_trainer.checkpointing.safetensors_mmap import Mapped
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.merging import lora_delta
 from finetune_trainer.models import merged_config
@@ -50,6 +50,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     for shard in sorted(folder.glob("model*.safetensors")):
         found |= load_file(shard)
     return found
+
+
+def read_tensor(path: Path, name: str) -> torch.Tensor:
+    with safe_open(path, framework="pt") as file:
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor
 
 
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -454,7 +460,7 @@ def test_pieces_change_no_bit(trained: Workshop, monkeypatch: pytest.MonkeyPatch
         made = lora_delta.Folder(found, dtype=torch.float16, rounded=rounded)
         return {
             name: torch.cat(
-                [p.clone() for p in made.fold(Mapped(folder / tensor.file).read(name), tensor)]
+                [p.clone() for p in made.fold(read_tensor(folder / tensor.file, name), tensor)]
             )
             for name, tensor in header.tensors.items()
         }
@@ -526,7 +532,7 @@ def test_one_number_that_the_result_cannot_hold_is_found(
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
     found = adapter_files.read(done.work / "adapter", header, tied=False)
     tensor = header.tensors[name]
-    weight = Mapped(folder / tensor.file).read(name).clone()
+    weight = read_tensor(folder / tensor.file, name).clone()
     weight[3, 5] = bad
     made = lora_delta.Folder(found, dtype=dtype, rounded=None)
     with pytest.raises(NotMergeable, match=f"{name} {said}"):
@@ -542,7 +548,7 @@ def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
 
     def fold() -> torch.Tensor:
         made.applied.clear()
-        pieces = list(made.fold(Mapped(folder / tensor.file).read(name), tensor))
+        pieces = list(made.fold(read_tensor(folder / tensor.file, name), tensor))
         return torch.cat(pieces).reshape(tensor.shape)
 
     made.check(name, fold())
@@ -553,7 +559,7 @@ def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
     with pytest.raises(NotMergeable, match="was merged wrongly"):
         made.check(name, torch.zeros_like(right))
     with pytest.raises(NotMergeable, match="would get its adapter pair twice"):
-        list(made.fold(Mapped(folder / tensor.file).read(name), tensor))
+        list(made.fold(read_tensor(folder / tensor.file, name), tensor))
 
 
 def test_a_merge_recomputes_what_it_wrote(

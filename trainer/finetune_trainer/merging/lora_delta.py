@@ -14,12 +14,13 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from finetune_trainer.checkpointing.adapter_files import Adapter, Pair
 from finetune_trainer.checkpointing.safetensors_header import FLOATS, TensorInfo
-from finetune_trainer.checkpointing.safetensors_mmap import Mapped
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.quantization.record import BLOCK, Quantizer, RoundedBase
 
@@ -64,7 +65,7 @@ class Folder:
     ) -> None:
         """``rounded`` is the base that was trained against; None merges onto the published one."""
         self._adapter = adapter
-        self._weights = Mapped(adapter.path)
+        self._weights: Any = safe_open(adapter.path, framework="pt")
         self._dtype = dtype
         self._rounded = rounded
         self._spread = spread
@@ -89,7 +90,7 @@ class Folder:
             yield weight.reshape(-1)
             return
         if replacement is not None:
-            weight = self._weights.read(replacement)
+            weight = self._weights.get_tensor(replacement)
         quantizer = None
         if replacement is None and self._rounded is not None and self._rounded.covers(name):
             quantizer = self._rounded.quantizer(name)
@@ -114,8 +115,8 @@ class Folder:
             rows=rows,
             step=rows_at_once(*rows.shape, least=1 if pair is None else PRODUCT_ROWS),
             pair=pair,
-            a=nothing if pair is None else self._weights.read(pair.a).float(),
-            b=nothing if pair is None else self._weights.read(pair.b).float(),
+            a=nothing if pair is None else self._weights.get_tensor(pair.a).float(),
+            b=nothing if pair is None else self._weights.get_tensor(pair.b).float(),
             quantizer=quantizer,
         )
 
@@ -131,7 +132,7 @@ class Folder:
             self._samples[change.name] = (sampled, weight[sampled - start].double())
         b = change.b[start : start + change.step]
         if change.pair.magnitude is not None:
-            magnitude = self._weights.read(change.pair.magnitude)[start : start + change.step]
+            magnitude = self._weights.get_tensor(change.pair.magnitude)[start : start + change.step]
             summed = _sum(weight, change.pair, change.a, b)
             return self._cast(_rescaled(summed, magnitude), change.name).reshape(-1), codes
         merged = torch.empty(weight.shape, dtype=self._dtype)
@@ -160,12 +161,12 @@ class Folder:
         """
         row, weight = self._samples.pop(name)
         pair = self._adapter.pairs[name]
-        a, b = self._weights.read(pair.a).double(), self._weights.read(pair.b).double()
+        a, b = self._weights.get_tensor(pair.a).double(), self._weights.get_tensor(pair.b).double()
         expected = weight + sum(
             (b[row, k] * pair.scaling * a[k] for k in range(a.shape[0])), torch.zeros_like(weight)
         )
         if pair.magnitude is not None:
-            magnitude = self._weights.read(pair.magnitude).double()[row]
+            magnitude = self._weights.get_tensor(pair.magnitude).double()[row]
             expected *= magnitude / expected.square().sum().sqrt()
         found = merged[row].double()
         # One rounding to the merged type, and the float32 sums that went before it.

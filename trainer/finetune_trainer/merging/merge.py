@@ -14,14 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import adapter_files, manifest, published, safetensors_writer
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
-from finetune_trainer.checkpointing.safetensors_mmap import Mapped
 from finetune_trainer.errors import NotMergeable, ResumeRefused
 from finetune_trainer.merging import lora_delta
 from finetune_trainer.models import base_files, merged_config
@@ -233,15 +234,16 @@ def _write(
     target = request.scratch / shard.name
     before = set(folder.applied)
     with safetensors_writer.writing(target, shard) as writer, _intact(request, shard.name):
-        source = Mapped(request.layout.base / shard.name)
+        # The file is mapped: only pages that are read take memory.
+        source: Any = safe_open(request.layout.base / shard.name, framework="pt")
         for tensor in header.of_file(shard.name):
-            for piece in folder.fold(source.read(tensor.name), tensor):
+            for piece in folder.fold(source.get_tensor(tensor.name), tensor):
                 data = piece.contiguous().view(torch.uint8).numpy()
                 writer.write(memoryview(data))
     applied = folder.applied - before
-    written = Mapped(target)
+    written: Any = safe_open(target, framework="pt")
     for name in sorted(applied & folder.pairs):
-        folder.check(name, written.read(name))
+        folder.check(name, written.get_tensor(name))
     done.finished(shard, writer.digest, applied)
 
 

@@ -15,10 +15,10 @@ import torch
 from accelerate import init_empty_weights
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.checkpointing.safetensors_header import read_header
-from finetune_trainer.checkpointing.safetensors_mmap import Mapped
 from finetune_trainer.quantization.record import RoundedBase
 
 BaseKind = Literal["original", "dequantized"]
@@ -39,7 +39,9 @@ class Skeleton:
         """Read headers, build the model without weights, lay the adapter over it."""
         shards = sorted(path.name for path in base.glob("*.safetensors"))
         self._header = read_header(base, shards)
-        self._files = {shard: Mapped(base / shard) for shard in shards}
+        self._files: dict[str, Any] = {
+            shard: safe_open(base / shard, framework="pt") for shard in shards
+        }
         self._rounded = rounded
         self.device = device
         config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
@@ -122,7 +124,8 @@ class Skeleton:
                 module._buffers[part] = buffer.to(self.device)
 
     def _read(self, name: str) -> torch.Tensor:
-        return self._files[self._header.tensors[name].file].read(name)
+        tensor: torch.Tensor = self._files[self._header.tensors[name].file].get_tensor(name)
+        return tensor
 
     def _found(self, within: torch.nn.Module) -> Iterator[Place]:
         for module in within.modules():

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from finetune_api.v1alpha1.training import Quantization, Training
 from finetune_trainer.checkpointing.manifest import Manifest
-from finetune_trainer.checkpointing.safetensors_mmap import Mapped
 from finetune_trainer.errors import InvalidSpec, NotMergeable
 from finetune_trainer.quantization import nf4
 
@@ -152,7 +152,8 @@ class RoundedBase:
         self._digests: dict[str, str] = adapter.facts["quantizedModules"]
         self._quantization = Quantization.model_validate(adapter.facts["quantization"])
         path = folder / FILE
-        self._scales = Mapped(path) if self._quantization.double_quant else None
+        double_quant = self._quantization.double_quant
+        self._scales: Any = safe_open(path, framework="pt") if double_quant else None
 
     @property
     def tensors(self) -> frozenset[str]:
@@ -169,7 +170,7 @@ class RoundedBase:
         scales = {}
         if self._scales is not None:
             for part in NESTED:
-                scales[f"{module}.{part}"] = self._scales.read(f"{module}.{part}").to(device)
+                scales[f"{module}.{part}"] = self._scales.get_tensor(f"{module}.{part}").to(device)
         return Quantizer(
             module,
             digest=self._digests[module],
