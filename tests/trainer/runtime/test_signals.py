@@ -15,7 +15,7 @@ from tests.trainer.support.faults import HeldWhileLoading, KilledAfterCheckpoint
 from finetune_trainer.errors import Stopped
 from finetune_trainer.reporting.loss_history import Curves
 from finetune_trainer.runtime import signals
-from finetune_trainer.runtime.gpu_usage import Usage
+from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.training.early_stopping import Evaluations
@@ -37,7 +37,7 @@ def monitor(stop: StopRequest, tmp_path: Path) -> Monitor:
     return Monitor(
         cadence=Cadence(max_steps=9, eval_steps=None, save_steps=9),
         progress=Progress("train"),
-        usage=Usage(tmp_path / "usage.json"),
+        usage=GpuUsage(tmp_path / "usage.json"),
         evaluations=Evaluations(patience=None),
         stop=stop,
         budget=None,
@@ -64,7 +64,7 @@ def test_from_the_first_step_on_it_waits_for_a_steps_end(
     monitor.begin(0)
     terminate()
     assert monitor.step_end(1).stop
-    stop.heed()
+    stop.end_deferral()
     assert stop.requested
 
 
@@ -77,7 +77,7 @@ def test_a_training_does_not_begin_after_it(monitor: Monitor) -> None:
 
 def test_it_is_heeded_again_when_training_is_over(monitor: Monitor, stop: StopRequest) -> None:
     monitor.begin(0)
-    stop.heed()
+    stop.end_deferral()
     with pytest.raises(Stopped):
         terminate()
 
@@ -85,7 +85,7 @@ def test_it_is_heeded_again_when_training_is_over(monitor: Monitor, stop: StopRe
 def test_a_process_whose_library_swallows_it_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "SWALLOWED_SECONDS", 0.1)
+    monkeypatch.setattr(signals, "FORCED_EXIT_SECONDS", 0.1)
     said = tmp_path / "said"
     child = os.fork()
     if child == 0:
@@ -102,7 +102,7 @@ def test_a_process_whose_library_swallows_it_is_ended(
 def test_a_result_that_is_being_written_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "SWALLOWED_SECONDS", 0.1)
+    monkeypatch.setattr(signals, "FORCED_EXIT_SECONDS", 0.1)
     child = os.fork()
     if child == 0:
         request = StopRequest()

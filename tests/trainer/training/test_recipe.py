@@ -25,8 +25,7 @@ from finetune_api.markers import Edit
 from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime import cards, progress
-from finetune_trainer.runtime import device as devices
+from finetune_trainer.runtime import capabilities, cards, progress
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import Order, library_arguments, trl
 from finetune_trainer.training.backends.sft import is_out_of_memory
@@ -273,7 +272,7 @@ def test_unsloth_does_not_fall_back_to_the_cpu_where_it_must_not(make: MakeWorks
     workshop.succeed("prepare")
     ended = workshop.run("train", UNSLOTH_DISABLE_CPU_FALLBACK="1")
     assert (ended.code, ended.result["reason"]) == (75, "Transient")
-    assert "CUDA finds none" in ended.message
+    assert "CUDA found none" in ended.message
 
 
 def test_an_image_without_unsloth_says_so_while_staging(
@@ -320,11 +319,11 @@ def test_what_is_trained_on_reaches_the_labels(make: MakeWorkshop, train_on: str
 def test_attention(wanted: str, device: Device, expected: str) -> None:
     half = {"quantization": {"computeDtype": "float16"}}
     chosen = recipe(advanced={"attnImplementation": wanted, **half})
-    assert devices.attention(chosen, device) == expected
+    assert capabilities.attention(chosen, device) == expected
     if wanted == "flash_attention_2":
         for without in (CPU, T4):
             with pytest.raises(InvalidSpec, match="set it to auto or sdpa"):
-                devices.check(chosen, without)
+                capabilities.check(chosen, without)
 
 
 @pytest.mark.parametrize(
@@ -359,17 +358,17 @@ def test_what_the_card_that_will_train_cannot_do_is_refused_before_it_is_asked_f
     found = cards.find(card) if card else None
     assert card is None or found is not None
     if said is None:
-        devices.check_ahead(recipe(advanced=advanced), found)
+        capabilities.check_ahead(recipe(advanced=advanced), found)
         return
     with pytest.raises(InvalidSpec, match=said):
-        devices.check_ahead(recipe(advanced=advanced), found)
+        capabilities.check_ahead(recipe(advanced=advanced), found)
 
 
 def test_a_kernel_that_is_not_there_is_refused_in_staging(make: MakeWorkshop) -> None:
     workshop = make(training={"advanced": {"attnImplementation": "flash_attention_2"}})
     ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
-    assert "or use an image that has flash-attn" in ended.message
+    assert "or use an image with flash-attn" in ended.message
     assert workshop.published() == []
 
 
@@ -416,10 +415,10 @@ def test_flash_attention_is_taken_where_it_is_installed_and_the_card_has_it(
     monkeypatch: pytest.MonkeyPatch, installed: bool, kernel: str
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
-    assert devices.attention(recipe(), A10G) == kernel
-    assert {devices.attention(recipe(), without) for without in (CPU, T4)} == {"sdpa"}
+    assert capabilities.attention(recipe(), A10G) == kernel
+    assert {capabilities.attention(recipe(), without) for without in (CPU, T4)} == {"sdpa"}
     float32 = recipe(advanced={"quantization": {"computeDtype": "float32"}})
-    assert devices.attention(float32, A10G) == "sdpa"
+    assert capabilities.attention(float32, A10G) == "sdpa"
 
 
 def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) -> None:
@@ -434,12 +433,12 @@ def test_what_only_a_card_has() -> None:
     half = recipe(advanced={"quantization": {"computeDtype": "float16"}})
     assert library_arguments.arguments(order(half), T4)["fp16"] is True
     assert library_arguments.arguments(order(half), CPU)["fp16"] is False
-    assert devices.uses_tf32(recipe(), A10G)
-    assert not devices.uses_tf32(recipe(advanced={"tf32": False}), A10G)
-    assert not devices.uses_tf32(recipe(), T4)
+    assert capabilities.uses_tf32(recipe(), A10G)
+    assert not capabilities.uses_tf32(recipe(advanced={"tf32": False}), A10G)
+    assert not capabilities.uses_tf32(recipe(), T4)
     assert library_arguments.arguments(order(recipe()), A10G)["use_cpu"] is False
     with pytest.raises(InvalidSpec, match=r"Tesla T4 has no bfloat16: set training\.advanced"):
-        devices.check(recipe(), T4)
+        capabilities.check(recipe(), T4)
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])

@@ -94,7 +94,7 @@ def _stage(
         from finetune_trainer.training import train
 
         budget, begun = spec.run_policy.max_gpu_seconds, gpu_usage.process_age()
-        return train.run(job, layout, progress, stop, max_gpu_seconds=budget, begun=begun)
+        return train.run(job, layout, progress, stop, max_gpu_seconds=budget, gpu_held_since=begun)
     from finetune_trainer.merging import merge
 
     return merge.run(

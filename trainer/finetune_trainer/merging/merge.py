@@ -30,7 +30,7 @@ from finetune_trainer.quantization.record import RoundedBase
 from finetune_trainer.runtime import daemon_thread, disk, malloc, ordered_map
 from finetune_trainer.runtime.files import read_json, write_json
 from finetune_trainer.runtime.progress import Progress, log
-from finetune_trainer.runtime.volume_errors import volume_errors_named
+from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
 KIND = "merged"
@@ -67,7 +67,7 @@ def run(
 ) -> Result:
     """Merge a trained job, or find that this build is merged already."""
     key = f"{job.revision} {build} {dtype} {base}"
-    with volume_errors_named(layout.work, "merging"):
+    with translate_volume_errors(layout.work, "merging"):
         found = manifest.valid(layout.merged(build), kind=KIND, key=key)
         if found is None:
             request = _request(job, layout, build=build, dtype=dtype, base_kind=base, key=key)

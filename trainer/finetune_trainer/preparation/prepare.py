@@ -14,9 +14,9 @@ from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import Asked
 from finetune_trainer.models import backend_support
 from finetune_trainer.preparation import prepare_base, prepare_estimate, prepare_rows
-from finetune_trainer.runtime import device
+from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime.progress import Progress
-from finetune_trainer.runtime.volume_errors import volume_errors_named
+from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
 
@@ -26,12 +26,12 @@ def run(
     """Stage a job, or find that it is staged already."""
     asked = asked or Asked()
     layout.work.mkdir(parents=True, exist_ok=True)
-    with volume_errors_named(layout.work, "preparation"):
+    with translate_volume_errors(layout.work, "preparation"):
         found = published.prepared(layout, job, hashes=True)
         if found is not None:
             return _result(*found, message="staged already")
         backend_support.refuse_absent(job.training.advanced.backend)
-        device.check_ahead(job.training, asked.card)
+        capabilities.check_ahead(job.training, asked.card)
         sources = prepare_rows.pin(job)
         begun = prepare_base.begin(
             job,

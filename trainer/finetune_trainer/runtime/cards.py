@@ -1,8 +1,8 @@
-"""Cards by the name that NVIDIA's GPU feature discovery labels a node with.
+"""GPU cards, keyed by the node label ``nvidia.com/gpu.product`` of GPU feature discovery.
 
-Memory is nvidia-smi's ``memory.total`` in MiB, with ECC as the card ships: an A10G of "24 GB" has
-23,028 MiB, which is 22.49 GiB. Speed is the dense bfloat16 rate in TFLOP/s (float16 on cards that
-have no bfloat16) of NVIDIA's data sheets.
+Memory is ``memory.total`` of nvidia-smi in MiB with ECC as shipped: a "24 GB" A10G has 23,028 MiB =
+22.49 GiB. Speed is the dense bfloat16 rate in TFLOP/s (float16 for cards without bfloat16) from
+NVIDIA's data sheets.
 """
 
 import re
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A card. ``memory`` in bytes; ``tflops`` is None where it is not known."""
+    """A GPU card: memory in bytes, speed in TFLOP/s (None: unknown)."""
 
     name: str
     memory: int
@@ -21,7 +21,7 @@ class Card:
 
     @property
     def is_ampere(self) -> bool:
-        """Whether it has bfloat16 and runs FlashAttention-2: Ampere and later, no Tesla."""
+        """Whether the card is Ampere or later: it has bfloat16 and runs FlashAttention-2."""
         return not self.name.startswith("Tesla-")
 
     @property
@@ -56,17 +56,17 @@ CARDS = {
 
 
 def find(name: str) -> Card | None:
-    """Return the card of a node label's value, however it is spelled, or None.
+    """Return the card that a ``nvidia.com/gpu.product`` label value names, or None.
 
-    A card that pods share by time slicing has its whole memory; a MIG slice is no card of the
-    table.
+    The comparison ignores case, the vendor prefix and separators. A time-sliced card (``-SHARED``)
+    counts with its whole memory; a MIG slice is not in the table.
     """
     wanted = _plain(re.sub(r"-SHARED$", "", name))
     return next((card for card in CARDS.values() if _plain(card.name) == wanted), None)
 
 
 def next_larger(memory: float) -> Card | None:
-    """Return the smallest card with at least this many bytes."""
+    """Return the smallest card with at least ``memory`` bytes, or None."""
     fitting = [card for card in CARDS.values() if card.memory >= memory]
     return min(fitting, key=lambda card: card.memory, default=None)
 

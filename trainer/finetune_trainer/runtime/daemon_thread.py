@@ -1,4 +1,4 @@
-"""Work in a thread that nothing waits for where the process is told to stop."""
+"""Run a function in a daemon thread, so that a stop does not wait for it."""
 
 import threading
 from collections.abc import Callable
@@ -9,9 +9,10 @@ R = TypeVar("R")
 
 
 def start(function: Callable[..., R], *arguments: object) -> Future[R]:
-    """Call a function in a thread of its own; the future has what it returns or raises.
+    """Call ``function`` in a new daemon thread and return a future with its result or exception.
 
-    An executor's threads are waited for when the process ends, whatever they are doing.
+    A ``ThreadPoolExecutor`` does not do: the interpreter joins its threads at exit, however long
+    they run.
     """
     outcome: Future[R] = Future()
 

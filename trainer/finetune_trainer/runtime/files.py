@@ -12,20 +12,23 @@ from finetune_trainer.volume_layout import unfinished
 
 
 def fresh(scratch: Path) -> Path:
-    """Return ``scratch`` as an empty folder, whatever an earlier attempt left there."""
+    """Empty the folder ``scratch``, which an earlier attempt may have filled, and return it."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     return scratch
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write JSON so that a reader sees the old content or the new, even after a power cut."""
+    """Write a JSON file atomically.
+
+    A reader sees either the old or the new content, even after a power failure.
+    """
     part = unfinished(path)
     with part.open("w") as file:
         json.dump(document, file, indent=1, sort_keys=True)
@@ -38,7 +41,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def flush(path: Path) -> None:
-    """Bring a file or folder to disk, so that it outlives a power cut."""
+    """Flush a file or folder to disk (fsync), so that it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -47,11 +50,14 @@ def flush(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a base, or say which file is broken."""
+    """Return the JSON object in a file of the base model.
+
+    Raise InvalidSpec, with the file's name, if it cannot be read or is not an object.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidSpec(f"{path.name} of the model cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise InvalidSpec(f"{path.name} of the model is no JSON object")
+        raise InvalidSpec(f"{path.name} of the model is not a JSON object")
     return document

@@ -1,8 +1,8 @@
-"""What a job's training has cost and how often it was begun again: a small file on its volume.
+"""GPU seconds and retries of one training over all its attempts, in a small file on the volume.
 
-A GPU is held from the moment the pod's process starts, so the clock starts with the process and not
-with the first step; less what a process did before, that stages as well (``workstation``). A kill
-loses at most what passed since the last write.
+A pod holds its GPU from the start of its process, so the count starts there and not at the first
+step. ``local_run`` prepares data in the same process and subtracts that time. A killed process
+loses at most the time since the last write.
 """
 
 import json
@@ -20,27 +20,28 @@ from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.runtime.files import write_json
 
 KILLED = "killed"
-"""How an attempt ended that did not say how: out of host memory, or its node went away."""
+"""End of an attempt that recorded none: out of host memory, or its node failed."""
 
 
 def process_age() -> float:
-    """Seconds since this process started, imports included."""
+    """Return the age of this process in seconds, imports included."""
     fields = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()
     started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
-class Usage:
-    """GPU seconds so far. ``gpus`` is how many this process holds.
+class GpuUsage:
+    """GPU seconds of this and all earlier attempts.
 
-    begun: the age of the process, in seconds, at which it began to hold them.
+    gpus: number of GPUs this process holds. held_since: age of the process, in seconds, when it
+    began to hold them.
     """
 
-    def __init__(self, path: Path, *, gpus: int = 1, begun: float = 0.0) -> None:
-        """Read what earlier attempts have spent; the last one's end is this one's cause."""
+    def __init__(self, path: Path, *, gpus: int = 1, held_since: float = 0.0) -> None:
+        """Read the totals of earlier attempts, and how the last one ended."""
         self._path = path
         self._gpus = gpus
-        self._begun = begun
+        self._held_since = held_since
         before = _read(path)
         self._before = _number(before.get("gpuSeconds"))
         found = before.get("retries")
@@ -53,11 +54,11 @@ class Usage:
 
     @property
     def gpu_seconds(self) -> float:
-        """Seconds of this and all earlier attempts, times the GPUs held."""
-        return self._before + (process_age() - self._begun) * self._gpus
+        """GPU seconds of this and all earlier attempts."""
+        return self._before + (process_age() - self._held_since) * self._gpus
 
     def record(self, *, at_most_every: float = 0.0) -> float:
-        """Write the present figure, unless it was written ``at_most_every`` s ago; return it."""
+        """Write the current total, at most every ``at_most_every`` seconds; return it."""
         with self._lock:
             seconds = self.gpu_seconds
             if seconds >= self._written + at_most_every * self._gpus:
@@ -71,18 +72,18 @@ class Usage:
             return seconds
 
     def retry(self, cause: str) -> None:
-        """Count that training is begun again within this process."""
+        """Count a restart of the training within this process."""
         self.retries[cause] += 1
         self.record()
 
     def ended(self, cause: str | None) -> None:
-        """Say how this attempt ends, None for well; another one after it counts by that."""
+        """Record how this attempt ends (None: success); the next attempt counts it as its cause."""
         self._ended = cause
         self.record()
 
 
 @contextmanager
-def ending(usage: Usage) -> Iterator[None]:
+def ending(usage: GpuUsage) -> Iterator[None]:
     """Record how the block ends."""
     cause: str | None = "internal_error"
     try:
@@ -92,13 +93,13 @@ def ending(usage: Usage) -> Iterator[None]:
         cause = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", ended.reason).lower()
         raise
     finally:
-        # On a full volume the reason is worth more than the count.
+        # On a full volume, the original error matters more than this record.
         with suppress(OSError):
             usage.ended(cause)
 
 
 def recorded(path: Path) -> float:
-    """GPU seconds in the file; 0 where there is none, or where it is unreadable."""
+    """Return the GPU seconds in the file, or 0 if it is missing or unreadable."""
     return _number(_read(path).get("gpuSeconds"))
 
 

@@ -1,4 +1,4 @@
-"""Work that threads share, and whose results come in the order in which it was given."""
+"""Map over a thread pool, with results in the order of the items."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +12,9 @@ R = TypeVar("R")
 def in_order(
     pool: Executor, function: Callable[[T], R], items: Iterable[T], *, ahead: int
 ) -> Iterator[R]:
-    """Yield what ``function`` returns for each item, while it is called for the next ``ahead``.
+    """Yield ``function(item)`` for each item in order, with up to ``ahead`` calls running ahead.
 
-    An error comes at its item's turn, and is the end.
+    An exception is raised at the position of its item and ends the iteration.
     """
     waiting: deque[Future[R]] = deque()
     try:

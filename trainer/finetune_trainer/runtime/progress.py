@@ -1,6 +1,6 @@
-"""How far a command has come: Prometheus metrics on a port, and one log line a report.
+"""Progress of a command: Prometheus metrics on port 9400, and log lines.
 
-A figure is absent from the metrics until it is known; there is never a 0 that was not measured.
+A metric is absent until its value is known; it never reports a 0 that was not measured.
 """
 
 import math
@@ -18,34 +18,34 @@ DEFAULT_PORT = 9400
 POD_UID_VARIABLE = "FINETUNE_POD_UID"
 
 HELP = {
-    "progress_ratio": "Share of this stage that is done, from 0 to 1.",
-    "download_bytes": "Bytes of base or dataset that have arrived.",
-    "download_size_bytes": "Bytes of base or dataset in all.",
-    "global_step": "Optimizer steps done.",
-    "max_steps": "Optimizer steps planned.",
+    "progress_ratio": "Completed share of this stage, from 0 to 1.",
+    "download_bytes": "Downloaded bytes of the base model or dataset.",
+    "download_size_bytes": "Total bytes to download of the base model or dataset.",
+    "global_step": "Completed optimizer steps.",
+    "max_steps": "Planned optimizer steps.",
     "train_loss": "Training loss of the last logged step.",
-    "eval_loss": "Loss on the held-out rows at the last evaluation.",
+    "eval_loss": "Mean loss per token on the held-out rows at the last evaluation.",
     "learning_rate": "Learning rate of the last logged step.",
-    "grad_norm": "Norm of the gradients, before clipping, at the last logged step.",
-    "tokens_per_second": "Tokens trained a second since the last logged step.",
-    "epoch": "Passes over the rows so far.",
-    "eta_seconds": "Seconds until this stage is done, estimated.",
-    "last_checkpoint_step": "Step of the newest checkpoint that was verified and published.",
-    "gpu_seconds": "GPU seconds of this job's training, over all attempts.",
-    "step_seconds": "Seconds of the last optimizer step, without its wait for rows.",
-    "data_wait_seconds": "Seconds that steps of this process waited for their rows.",
-    "gpu_memory_peak_bytes": "Most GPU memory that was allocated at once in this process.",
+    "grad_norm": "Gradient norm before clipping at the last logged step.",
+    "tokens_per_second": "Trained tokens per second since the previous logged step.",
+    "epoch": "Completed passes over the training rows.",
+    "eta_seconds": "Estimated seconds until this stage completes.",
+    "last_checkpoint_step": "Step of the newest published checkpoint.",
+    "gpu_seconds": "Total GPU seconds of the training over all attempts.",
+    "step_seconds": "Duration of the last optimizer step in seconds, without waiting for rows.",
+    "data_wait_seconds": "Total seconds that steps of this process waited for rows.",
+    "gpu_memory_peak_bytes": "Peak allocated GPU memory of this process in bytes.",
 }
 COUNTERS = {"gpu_seconds", "data_wait_seconds"}
-RETRIES = "Times that this training was begun again, over all attempts, by cause."
-CHECKPOINT_AGE = "Seconds since the newest checkpoint of this process was published."
+RETRIES = "Total number of training restarts over all attempts, by cause."
+CHECKPOINT_AGE = "Seconds since this process published its newest checkpoint."
 
 
 class Progress(Collector):
-    """The figures of one command. ``set`` may be called from any thread."""
+    """Metrics of one command. ``set`` may be called from any thread."""
 
     def __init__(self, stage: str) -> None:
-        """Start with nothing but the stage's name."""
+        """Start with the name of the stage and no values."""
         self.stage = stage
         self._values: dict[str, float] = {}
         self._started = time.monotonic()
@@ -54,16 +54,16 @@ class Progress(Collector):
         self._checkpoint_at: float | None = None
 
     def retried(self, counts: Mapping[str, int]) -> None:
-        """Record how often the training was begun again, by cause."""
+        """Record how often the training was restarted, by cause."""
         self._retries = dict(counts)
 
     def checkpoint_published(self, step: int) -> None:
-        """Record that a checkpoint was published just now."""
+        """Record that the checkpoint of ``step`` was published now."""
         self.set(last_checkpoint_step=step)
         self._checkpoint_at = time.monotonic()
 
     def set(self, **values: float | None) -> None:
-        """Record figures by their name in ``HELP``. None leaves the present one."""
+        """Record values by their name in ``HELP``; None keeps the current value."""
         for name, value in values.items():
             if name not in HELP:
                 raise KeyError(name)
@@ -71,20 +71,20 @@ class Progress(Collector):
                 self._values[name] = float(value)
 
     def get(self, name: str) -> float | None:
-        """Return a figure, or None while it is unknown."""
+        """Return a value, or None if it is unknown."""
         return self._values.get(name)
 
     def start_from(self, ratio: float) -> None:
-        """Say that this attempt begins at ``ratio``, so that the estimate counts its own work."""
+        """Set the share that was done before this attempt; the ETA excludes it."""
         self._started = time.monotonic()
         self._ratio_at_start = ratio
 
     def fetching(self, left: int, size: int) -> None:
-        """Say that ``left`` of ``size`` bytes have to come: the others came in earlier attempts."""
+        """Record that ``left`` of ``size`` bytes remain; earlier attempts downloaded the others."""
         self.start_from(1 - left / size if size else 0.0)
 
     def ratio(self, ratio: float) -> None:
-        """Record the share that is done, and the time left at the pace of this attempt."""
+        """Record the share that is done, and the ETA at the pace of this attempt."""
         ratio = min(1.0, max(0.0, ratio))
         done = ratio - self._ratio_at_start
         elapsed = time.monotonic() - self._started
@@ -93,19 +93,23 @@ class Progress(Collector):
         )
 
     def transferred(self, count: int, size: int) -> None:
-        """Record how many of the bytes to fetch have arrived."""
+        """Record how many of the ``size`` bytes are downloaded."""
         count = min(count, size)
         self.set(download_bytes=count, download_size_bytes=size)
         self.ratio(count / size if size else 1.0)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what is known (called by prometheus_client on every scrape)."""
-        info = GaugeMetricFamily("finetune_stage_info", "The stage that runs.", labels=["stage"])
+        """Yield the known values. prometheus_client calls this on each scrape."""
+        info = GaugeMetricFamily(
+            "finetune_stage_info", "Stage that this process runs; always 1.", labels=["stage"]
+        )
         info.add_metric([self.stage], 1.0)
         yield info
-        # Whoever asks by address learns whom it has reached: addresses are used again.
+        # Pod IPs are reused: the UID lets the scraper check which pod it reached.
         if uid := os.environ.get(POD_UID_VARIABLE):
-            pod = GaugeMetricFamily("finetune_pod_info", "The pod that runs it.", labels=["uid"])
+            pod = GaugeMetricFamily(
+                "finetune_pod_info", "UID of the pod that runs the stage; always 1.", labels=["uid"]
+            )
             pod.add_metric([uid], 1.0)
             yield pod
         for name, value in list(self._values.items()):
@@ -121,7 +125,7 @@ class Progress(Collector):
             yield retries
 
     def serve(self) -> None:
-        """Serve /metrics on port 9400, or where FINETUNE_METRICS_PORT says ("off": nowhere)."""
+        """Serve /metrics on port 9400 or on FINETUNE_METRICS_PORT ("off": do not serve)."""
         port = os.environ.get(PORT_VARIABLE, str(DEFAULT_PORT))
         if port == "off":
             return
@@ -130,16 +134,16 @@ class Progress(Collector):
         try:
             start_http_server(int(port), registry=registry)
         except OSError as error:
-            log(f"no metrics: port {port} cannot be listened on ({error})")
+            log(f"metrics are not served: cannot listen on port {port} ({error})")
 
 
 def log(text: str) -> None:
-    """Write one line to stderr, where the pod's log is read."""
+    """Write one line to stderr, which is the pod's log."""
     print(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float | None) -> str:
-    """Write seconds as a person would: 1h02m, 3m20s, 15s."""
+    """Format seconds for people: 1h02m, 3m20s, 15s."""
     if seconds is None or not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

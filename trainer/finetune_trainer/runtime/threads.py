@@ -1,8 +1,8 @@
-"""How many threads the mathematics may use, and how they wait for each other.
+"""Number of math threads, and how they wait for each other.
 
-A container's CPU limit is a share of time that the libraries do not see: with as many threads as
-the node has cores they are throttled together. And OpenMP's threads spin while they wait; on cores
-that others use too, a step of 10 s took 130 s that way.
+Libraries do not see a container's CPU limit: with one thread per core of the node, all of them are
+throttled together. OpenMP threads spin while they wait; on shared cores this made a step of 10 s
+take 130 s.
 """
 
 import math
@@ -14,20 +14,20 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def configure(environment: MutableMapping[str, str], *, cgroup: Path = CGROUP) -> None:
-    """Set what OpenMP reads when it is loaded, unless the pod says otherwise."""
+    """Set the OpenMP variables, read when it is loaded, unless the pod sets them."""
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("OMP_NUM_THREADS", str(available(cgroup)))
 
 
 def available(cgroup: Path = CGROUP) -> int:
-    """Cores that this process may use: its affinity, and its container's limit rounded up."""
+    """Return the number of usable cores: CPU affinity, capped by the cgroup limit rounded up."""
     cores = len(os.sched_getaffinity(0))
     limit = _limit(cgroup)
     return max(1, min(cores, math.ceil(limit))) if limit else cores
 
 
 def _limit(cgroup: Path) -> float | None:
-    """Return the limit in cores (cgroup v2, then v1), or None where there is none."""
+    """Return the cgroup CPU limit in cores (v2, then v1), or None if there is none."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Errors of the volume, mapped to outcomes."""
+"""Translate errors of the volume into trainer errors."""
 
 import errno
 from collections.abc import Iterator
@@ -9,41 +9,42 @@ from finetune_trainer.errors import Transient, VolumeFull
 from finetune_trainer.runtime.disk import free_bytes, human
 
 BROKEN = (errno.EIO, errno.EREMOTEIO, errno.EUCLEAN, errno.EBADMSG, errno.ESTALE)
-"""What is answered by a disk that fails, a file system that is damaged (EUCLEAN, EBADMSG), and a
-share whose server has lost the file (ESTALE)."""
+"""Errors of a failing disk (EIO, EREMOTEIO), a damaged file system (EUCLEAN, EBADMSG), or a network
+share that lost the file (ESTALE)."""
 
 
 @contextmanager
-def volume_errors_named(folder: Path, doing: str) -> Iterator[None]:
-    """Turn what a volume refuses, whatever library it comes through, into an outcome.
+def translate_volume_errors(folder: Path, doing: str) -> Iterator[None]:
+    """Translate volume errors within this block, whichever library raises them.
 
-    ENOSPC and EDQUOT are VolumeFull, EIO and its like are Transient: what is whole is still there.
+    ENOSPC and EDQUOT become VolumeFull; EIO and the others of ``BROKEN`` become Transient, because
+    intact files are kept.
     """
     try:
         yield
     except Exception as error:
         if is_full_volume(error):
             raise VolumeFull(
-                f"the volume filled up while {doing}: {human(free_bytes(folder))} are left; "
+                f"the volume filled up while {doing} ({human(free_bytes(folder))} free): "
                 "raise spec.storage.size"
             ) from error
         if is_broken_volume(error):
             raise Transient(
-                f"the volume failed while {doing} ({' '.join(str(error).split())[:200]}): what is "
-                "whole is kept and gone on from; if it fails again, have the disk behind "
-                "spec.storage.storageClassName looked at"
+                f"I/O error on the volume while {doing} ({' '.join(str(error).split())[:200]}): "
+                "the stage is retried from its intact files; if the error persists, check the disk "
+                "behind spec.storage.storageClassName"
             ) from error
         raise
 
 
 def is_full_volume(error: BaseException) -> bool:
-    """Tell whether an error, or one that it was raised from, is a full disk."""
-    # safetensors and pyarrow wrap the operating system's error into a text of their own.
+    """Report whether an error, or one in its cause chain, is a full disk."""
+    # safetensors and pyarrow keep only the text of the operating system's error.
     return _is(error, (errno.ENOSPC, errno.EDQUOT), ("No space left on device", "os error 28"))
 
 
 def is_broken_volume(error: BaseException) -> bool:
-    """Tell whether an error, or one that it was raised from, is a disk's that failed."""
+    """Report whether an error, or one in its cause chain, is a failing disk."""
     return _is(error, BROKEN, ("Input/output error", "(os error 5)"))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.reporting.loss_history import Curves
-from finetune_trainer.runtime.gpu_usage import Usage
+from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.progress import Progress, duration, log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.training.early_stopping import Evaluations
@@ -48,7 +48,7 @@ class Monitor:
         *,
         cadence: Cadence,
         progress: Progress,
-        usage: Usage,
+        usage: GpuUsage,
         evaluations: Evaluations,
         stop: StopRequest,
         budget: float | None,

@@ -18,10 +18,10 @@ from finetune_trainer.reporting.loss_history import Curves
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.disk import human
 from finetune_trainer.runtime.files import fresh
-from finetune_trainer.runtime.gpu_usage import Usage, ending
+from finetune_trainer.runtime.gpu_usage import GpuUsage, ending
 from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.runtime.volume_errors import volume_errors_named
+from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.training import backends, results
 from finetune_trainer.training.early_stopping import Evaluations
 from finetune_trainer.training.monitor import Cadence, Monitor
@@ -40,13 +40,13 @@ def run(
     stop: StopRequest,
     *,
     max_gpu_seconds: float | None = None,
-    begun: float = 0.0,
+    gpu_held_since: float = 0.0,
 ) -> Result:
     """Train a job, or find that it is trained already.
 
     begun: the age of this process, in seconds, from which on its GPU is counted.
     """
-    with volume_errors_named(layout.work, "training"):
+    with translate_volume_errors(layout.work, "training"):
         found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.revision)
         if found is not None:
             progress.ratio(1.0)
@@ -57,7 +57,7 @@ def run(
                 "the volume holds no intact base and dataset of this revision: run the stage "
                 "command again"
             )
-        usage = Usage(layout.usage, begun=begun)
+        usage = GpuUsage(layout.usage, held_since=gpu_held_since)
         progress.retried(usage.retries)
         with ending(usage):
             usage.record()
@@ -73,7 +73,7 @@ class _Run:
         layout: Layout,
         progress: Progress,
         stop: StopRequest,
-        usage: Usage,
+        usage: GpuUsage,
         staged: tuple[manifest.Manifest, manifest.Manifest],
         budget: float | None,
     ) -> None:
@@ -203,7 +203,7 @@ class _Run:
         try:
             return self.backend.train(order, monitor, scratch)
         finally:
-            self.stop.heed()
+            self.stop.end_deferral()
 
     def _monitor(self) -> Monitor:
         recipe = self.job.training

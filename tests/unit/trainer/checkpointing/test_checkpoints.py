@@ -8,7 +8,7 @@ import pytest
 from finetune_trainer.checkpointing import checkpoints, manifest
 from finetune_trainer.errors import Transient
 from finetune_trainer.runtime.files import fresh
-from finetune_trainer.runtime.volume_errors import volume_errors_named
+from finetune_trainer.runtime.volume_errors import translate_volume_errors
 
 UNREADABLE = Path("/proc/self/mem")
 """A file of 0 bytes, as far as stat(2) knows, whose first byte cannot be read: EIO."""
@@ -65,7 +65,7 @@ def test_a_run_does_not_start_over_because_none_can_be_read(tmp_path: Path, othe
     for _ in range(2):
         with (
             pytest.raises(Transient, match=r"at each checkpoint: step-2.*have the disk behind"),
-            volume_errors_named(tmp_path, "training"),
+            translate_volume_errors(tmp_path, "training"),
         ):
             newest(tmp_path)
         assert (tmp_path / "step-2" / manifest.FILE).is_file()
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path) -> N
 )
 def test_what_a_failing_disk_answers_is_tried_again(tmp_path: Path, number: int) -> None:
     with (
-        pytest.raises(Transient, match="the volume failed while training"),
-        volume_errors_named(tmp_path, "training"),
+        pytest.raises(Transient, match="I/O error on the volume while training"),
+        translate_volume_errors(tmp_path, "training"),
     ):
         raise OSError(number, "told by the kernel")

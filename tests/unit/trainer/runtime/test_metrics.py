@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from finetune_trainer.runtime import gpu_usage, progress
-from finetune_trainer.runtime.gpu_usage import KILLED, Usage
+from finetune_trainer.runtime.gpu_usage import KILLED, GpuUsage
 from finetune_trainer.runtime.progress import Progress
 
 
@@ -93,24 +93,24 @@ def test_the_time_left_after_a_resume_is_that_of_this_attempts_pace(clock: Clock
 
 def test_how_an_attempt_ended_is_the_next_ones_cause(tmp_path: Path) -> None:
     path = tmp_path / "usage.json"
-    first = Usage(path)
+    first = GpuUsage(path)
     first.record()
     assert first.retries == {}
-    second = Usage(path)
+    second = GpuUsage(path)
     assert second.retries == {KILLED: 1}
     second.ended("stopped")
-    third = Usage(path)
+    third = GpuUsage(path)
     assert third.retries == {KILLED: 1, "stopped": 1}
     third.retry("out_of_memory")
     third.ended(None)
-    assert Usage(path).retries == {KILLED: 1, "stopped": 1, "out_of_memory": 1}
+    assert GpuUsage(path).retries == {KILLED: 1, "stopped": 1, "out_of_memory": 1}
     assert gpu_usage.recorded(path) > 0
 
 
 def test_what_a_process_did_before_it_trained_is_not_counted(tmp_path: Path) -> None:
     age = gpu_usage.process_age()
-    assert Usage(tmp_path / "usage.json").gpu_seconds >= age
-    assert Usage(tmp_path / "usage.json", begun=age).gpu_seconds < 1
+    assert GpuUsage(tmp_path / "usage.json").gpu_seconds >= age
+    assert GpuUsage(tmp_path / "usage.json", held_since=age).gpu_seconds < 1
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"gpuSeconds": "x", "retries": 3}'])
@@ -118,4 +118,4 @@ def test_a_broken_record_begins_at_nothing(tmp_path: Path, content: str) -> None
     path = tmp_path / "usage.json"
     path.write_text(content)
     assert gpu_usage.recorded(path) == 0
-    assert Usage(path).retries == {}
+    assert GpuUsage(path).retries == {}

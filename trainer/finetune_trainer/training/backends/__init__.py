@@ -92,7 +92,7 @@ def load(name: str) -> Backend:
 
         return TrlBackend()
     if name == "unsloth":
-        devices.refuse_fallback()
+        devices.refuse_cpu_fallback()
         from finetune_trainer.training.backends.unsloth import UnslothBackend
 
         return UnslothBackend()

@@ -8,7 +8,7 @@ from transformers import BitsAndBytesConfig
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data.token_store import Tokens
-from finetune_trainer.runtime import device as devices
+from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import Order
 
@@ -60,7 +60,7 @@ def arguments(order: Order, device: Device) -> dict[str, Any]:
         "optim": advanced.optimizer,
         "seed": recipe.seed,
         "bf16": compute == "bfloat16",
-        "fp16": devices.trains_half(recipe, device),
+        "fp16": capabilities.scales_loss(recipe, device),
         "gradient_checkpointing": advanced.gradient_checkpointing,
         "gradient_checkpointing_kwargs": (
             {"use_reentrant": False} if advanced.gradient_checkpointing else None

@@ -18,6 +18,7 @@ from finetune_trainer.checkpointing.adapter_files import WEIGHTS
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.quantization import record
+from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.runtime.progress import log
@@ -96,11 +97,11 @@ def _train(
     order: Order, monitor: Monitor, adapter: Path, device: Device, library: Library
 ) -> Trained:
     recipe = order.recipe
-    devices.check(recipe, device)
+    capabilities.check(recipe, device)
     transformers.utils.logging.set_verbosity_error()
     transformers.set_seed(recipe.seed)
     _choose_algorithms(recipe, device)
-    attention = devices.attention(recipe, device)
+    attention = capabilities.attention(recipe, device)
     log(
         f"loading the base in {recipe.advanced.quantization.type} on {device.name}, {attention}, "
         f"{order.rung}"
@@ -157,7 +158,7 @@ def _train_in_float32(model: Any, compute: torch.dtype) -> None:
 
 def _choose_algorithms(recipe: Training, device: Device) -> None:
     # Not by SFTConfig: Unsloth's drops it on a CPU, and transformers sets it once in a process.
-    torch.backends.cuda.matmul.allow_tf32 = devices.uses_tf32(recipe, device)
+    torch.backends.cuda.matmul.allow_tf32 = capabilities.uses_tf32(recipe, device)
     torch.use_deterministic_algorithms(recipe.deterministic)
     if recipe.deterministic:
         os.environ.update(DETERMINISTIC)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import Order, Trained, library_arguments, sft
@@ -28,7 +29,7 @@ class TrlBackend:
 
     def scales_loss(self, recipe: Training) -> bool:
         """Tell whether float16 loss scaling is used."""
-        return devices.trains_half(recipe, devices.detect())
+        return capabilities.scales_loss(recipe, devices.detect())
 
     def can_offload(self, recipe: Training) -> bool:
         """Tell that TRL can move activations to RAM."""

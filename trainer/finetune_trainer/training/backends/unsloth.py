@@ -23,6 +23,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 from finetune_api.v1alpha1.training import Training
+from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import Order, Trained, library_arguments, sft, trl
@@ -40,7 +41,7 @@ class UnslothBackend:
 
     def scales_loss(self, recipe: Training) -> bool:
         """Tell whether float16 loss scaling is used."""
-        return devices.trains_half(recipe, devices.detect())
+        return capabilities.scales_loss(recipe, devices.detect())
 
     def can_offload(self, recipe: Training) -> bool:
         """Tell whether activations stay on the card; its checkpointing moves them to RAM anyway."""
