@@ -331,7 +331,7 @@ def test_attention(wanted: str, device: Device, expected: str) -> None:
     [
         ({}, "NVIDIA-A10G", False, None),
         ({}, None, False, None),
-        ({}, "Tesla-T4", True, "Tesla-T4 has no bfloat16"),
+        ({}, "Tesla-T4", True, "Tesla-T4 does not support bfloat16"),
         ({"quantization": {"computeDtype": "float16"}}, "Tesla-T4", True, None),
         ({"attnImplementation": "flash_attention_2"}, "NVIDIA-A10G", True, None),
         ({"attnImplementation": "flash_attention_2"}, None, True, None),
@@ -437,7 +437,9 @@ def test_what_only_a_card_has() -> None:
     assert not capabilities.uses_tf32(recipe(advanced={"tf32": False}), A10G)
     assert not capabilities.uses_tf32(recipe(), T4)
     assert library_arguments.arguments(order(recipe()), A10G)["use_cpu"] is False
-    with pytest.raises(InvalidSpec, match=r"Tesla T4 has no bfloat16: set training\.advanced"):
+    with pytest.raises(
+        InvalidSpec, match=r"Tesla T4 does not support bfloat16: set training\.advanced"
+    ):
         capabilities.check(recipe(), T4)
 
 
@@ -449,7 +451,7 @@ def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(
     workshop.succeed("prepare")
     ended = workshop.run("train", NVIDIA_VISIBLE_DEVICES="GPU-1")
     assert (ended.code, ended.result["reason"]) == (75, "Transient")
-    assert "was given the GPU GPU-1, but CUDA cannot use it" in ended.message
+    assert "CUDA cannot use the container's GPU GPU-1" in ended.message
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])

@@ -64,7 +64,7 @@ def test_a_run_does_not_start_over_because_none_can_be_read(tmp_path: Path, othe
         (tmp_path / "step-1" / EMPTY).write_text("x")
     for _ in range(2):
         with (
-            pytest.raises(Transient, match=r"at each checkpoint: step-2.*have the disk behind"),
+            pytest.raises(Transient, match=r"at each checkpoint: step-2.*check the disk behind"),
             translate_volume_errors(tmp_path, "training"),
         ):
             newest(tmp_path)
