@@ -166,7 +166,7 @@ def test_what_somebody_changes_is_put_right_and_one_event_says_so(
         return {
             event["note"]: event.get("series", {}).get("count", 1)
             for event in place.items("events")
-            if event["reason"] == "ChildPutRight"
+            if event["reason"] == "DriftCorrected"
         }
 
     def look_again() -> None:

@@ -22,27 +22,28 @@ and the way out; they end up in the job's status.
 """
 
 from finetune_api.contracts.exitcodes import ExitCode
+from finetune_api.v1alpha1.reasons import Reason
 
 
 class TrainerError(Exception):
     """An outcome that the operator acts on."""
 
     code: ExitCode = ExitCode.INTERNAL_ERROR
-    reason = "InternalError"
+    reason = Reason.INTERNAL_ERROR
 
 
 class InvalidSpec(TrainerError):
     """The job's configuration asks for something impossible."""
 
     code = ExitCode.INVALID_SPEC
-    reason = "InvalidSpec"
+    reason = Reason.INVALID_SPEC
 
 
 class DatasetInvalid(TrainerError):
     """The dataset cannot be trained on as it is."""
 
     code = ExitCode.DATASET_INVALID
-    reason = "DatasetInvalid"
+    reason = Reason.DATASET_INVALID
 
 
 class NotFound(TrainerError):
@@ -54,83 +55,83 @@ class NotFound(TrainerError):
 class ModelNotFound(NotFound):
     """The base model does not exist."""
 
-    reason = "ModelNotFound"
+    reason = Reason.MODEL_NOT_FOUND
 
 
 class DatasetNotFound(NotFound):
     """The dataset does not exist."""
 
-    reason = "DatasetNotFound"
+    reason = Reason.DATASET_NOT_FOUND
 
 
 class VolumeFull(TrainerError):
     """The volume is too small for what has to be written."""
 
     code = ExitCode.VOLUME_FULL
-    reason = "VolumeFull"
+    reason = Reason.VOLUME_FULL
 
 
 class Transient(TrainerError):
     """Something outside failed; the same command may succeed later."""
 
     code = ExitCode.TRANSIENT
-    reason = "Transient"
+    reason = Reason.TRANSIENT
 
 
 class AccessDenied(TrainerError):
     """The hub refuses access."""
 
     code = ExitCode.ACCESS_DENIED
-    reason = "AccessDenied"
+    reason = Reason.ACCESS_DENIED
 
 
 class ResumeRefused(TrainerError):
     """What the volume holds is not what this command may go on from."""
 
     code = ExitCode.RESUME_REFUSED
-    reason = "ResumeRefused"
+    reason = Reason.RESUME_REFUSED
 
 
 class CudaOutOfMemory(TrainerError):
     """The smallest step does not fit the card."""
 
     code = ExitCode.CUDA_OUT_OF_MEMORY
-    reason = "CUDAOutOfMemory"
+    reason = Reason.CUDA_OUT_OF_MEMORY
 
 
 class LossDiverged(TrainerError):
     """The loss or the gradients are no longer finite."""
 
     code = ExitCode.LOSS_DIVERGED
-    reason = "LossDiverged"
+    reason = Reason.LOSS_DIVERGED
 
 
 class DoesNotFit(TrainerError):
     """By its estimate, training or serving is too large for the card."""
 
     code = ExitCode.DOES_NOT_FIT
-    reason = "DoesNotFit"
+    reason = Reason.DOES_NOT_FIT
 
 
 class NotMergeable(TrainerError):
     """Base and adapter do not give a merged model that can be trusted."""
 
     code = ExitCode.NOT_MERGEABLE
-    reason = "NotMergeable"
+    reason = Reason.NOT_MERGEABLE
 
 
 class BudgetExceeded(TrainerError):
     """The GPU seconds that the run policy allows are spent."""
 
     code = ExitCode.BUDGET_EXCEEDED
-    reason = "BudgetExceeded"
+    reason = Reason.BUDGET_EXCEEDED
 
 
 class Stopped(BaseException):
     """SIGTERM arrived where nothing has to be saved."""
 
     code = ExitCode.STOPPED
-    reason = "Stopped"
+    reason = Reason.STOPPED
 
     def __init__(self, message: str = "stopped before anything had to be saved") -> None:
         """``message``: for the user."""

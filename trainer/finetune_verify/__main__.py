@@ -21,6 +21,7 @@ from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.reference import Reference
 from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_verify import build, mounted
 from finetune_verify.endpoint import Endpoint
 from finetune_verify.errors import Mismatch, Unavailable
@@ -143,7 +144,7 @@ def main(arguments: list[str]) -> int:
         result = Result(
             stage="verify",
             outcome="failed",
-            reason="VerificationFailed",
+            reason=Reason.VERIFICATION_FAILED,
             message=str(mismatch),
         )
         path = Path(os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_LOG))

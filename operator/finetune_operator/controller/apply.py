@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, NameConflict
 from finetune_operator.kube.recorder import Recorder
@@ -193,7 +194,7 @@ def _put_right(kind: str, name: str, present: Object | None) -> Event:
         message = f"{kind} {name} was deleted by somebody else; it is made again"
     else:
         message = f"{kind} {name} was changed by {_last_writer(present)}; it is put right"
-    return Event(type="Warning", reason="ChildPutRight", message=message)
+    return Event(type="Warning", reason=Reason.DRIFT_CORRECTED, message=message)
 
 
 def _last_writer(present: Object) -> str:

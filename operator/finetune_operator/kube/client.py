@@ -9,6 +9,7 @@ from typing import Literal
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
 from finetune_operator.kube.errors import NotFound, Terminal
 from finetune_operator.kube.kinds import KINDS, path_of
@@ -57,7 +58,7 @@ class Kube:
                 f"the API server does not serve {' and '.join(sorted(missing))} of "
                 f"{kind.api_version}; install the CRD: kubectl apply --server-side -f "
                 "crds/finetune.dev_finetunejobs.yaml",
-                reason="CrdMissing",
+                reason=Reason.CRD_MISSING,
             )
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:

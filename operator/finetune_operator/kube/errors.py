@@ -13,17 +13,19 @@
 ``reason`` is the word that a condition shows, the text is its message.
 """
 
+from finetune_api.v1alpha1.reasons import Reason
+
 
 class OperatorError(Exception):
     """Any of the below."""
 
-    reason = "Error"
+    reason = Reason.ERROR
 
 
 class Transient(OperatorError):
     """A failure that passes by itself; ``retry_after`` is what the server asked for, in seconds."""
 
-    reason = "ApiUnavailable"
+    reason = Reason.API_UNAVAILABLE
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -33,25 +35,25 @@ class Transient(OperatorError):
 class NotFound(Transient):
     """The object, its namespace or its kind is not there."""
 
-    reason = "NotFound"
+    reason = Reason.NOT_FOUND
 
 
 class NotLeading(Transient):
     """A write was asked for after this replica's Lease was over."""
 
-    reason = "NotLeading"
+    reason = Reason.NOT_LEADING
 
 
 class Conflict(OperatorError):
     """The object is not, or no longer, as it was observed."""
 
-    reason = "Conflict"
+    reason = Reason.CONFLICT
 
 
 class Terminal(OperatorError):
     """The API server refuses the request as it is."""
 
-    def __init__(self, message: str, *, reason: str = "FailedCreate") -> None:
+    def __init__(self, message: str, *, reason: Reason = Reason.FAILED_CREATE) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -60,4 +62,4 @@ class NameConflict(Terminal):
     """An object of this name exists and is not the job's; it is left alone."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, reason="NameConflict")
+        super().__init__(message, reason=Reason.NAME_CONFLICT)

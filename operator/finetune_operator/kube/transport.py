@@ -22,6 +22,7 @@ import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
 from finetune_operator.kube.errors import (
     Conflict,
@@ -152,7 +153,7 @@ def error_of(
     if status == 409:
         return Conflict(message)
     if status == 403 and "exceeded quota" in said:
-        return Terminal(said, reason="QuotaExceeded")
+        return Terminal(said, reason=Reason.QUOTA_EXCEEDED)
     # 401: the token was exchanged a moment ago, or is being so. 410: a list took too long.
     if status in (401, 408, 410, 429) or status >= 500 or 300 <= status < 400:
         seconds = float(retry_after) if retry_after.isdigit() else None

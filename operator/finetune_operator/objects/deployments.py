@@ -1,5 +1,6 @@
 """Facts about Deployments: replicas of the newest template, and why one was refused."""
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.types import Object
 
 
@@ -26,6 +27,6 @@ def replica_failure(deployment: Object) -> Object | None:
     """Return a Deployment's condition that a pod of it was refused, None where none was."""
     for condition in deployment.get("status", {}).get("conditions", ()):
         is_failure = (condition["type"], condition["status"]) == ("ReplicaFailure", "True")
-        if is_failure and condition.get("reason") == "FailedCreate" and observed(deployment):
+        if is_failure and condition.get("reason") == Reason.FAILED_CREATE and observed(deployment):
             return dict(condition)
     return None

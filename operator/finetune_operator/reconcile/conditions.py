@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status import Condition
 from finetune_operator.objects.naming import Stage
@@ -19,8 +20,7 @@ from finetune_operator.reconcile.diagnosis import Blocker
 from finetune_operator.revisions.ledger import Ledger
 
 CONDITION_OF: dict[Stage, str] = {"prepare": "DataReady", "train": "Trained", "merge": "Merged"}
-SUSPENDED = "SuspendedByUser"
-QUEUED = ("Queued", "Preempted")
+QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
 POLL_SECONDS = 15.0
 """Pace of looks while something moves that sends no event: progress, a pod that cannot start."""
 
@@ -55,7 +55,7 @@ def suspended() -> Position:
     """Return the position of a job that its user paused."""
     return Position(
         state="suspended",
-        reason=SUSPENDED,
+        reason=Reason.SUSPENDED_BY_USER,
         message="paused by spec.suspend; set it to false to go on from the last checkpoint",
     )
 
@@ -150,7 +150,7 @@ def _succeeded(
 ) -> tuple[Status, str, str]:
     outcomes = [attempt.outcome if attempt else None for attempt in stages.values()]
     if before or (outcomes and all(outcome == "Completed" for outcome in outcomes)):
-        return "True", "Completed", "every stage that produces the model has completed"
+        return "True", Reason.COMPLETED, "every stage that produces the model has completed"
     if "Failed" in outcomes and position.state == "stalled":
         return "False", position.reason, position.message
     return "Unknown", position.reason, "not finished yet"
@@ -160,15 +160,15 @@ def _suspended(position: Position) -> tuple[Status, str, str]:
     if position.state == "suspended" or position.reason in QUEUED:
         return "True", position.reason, position.message
     if position.state == "done":
-        return "False", "Finished", "nothing is left to run"
-    return "False", "Running", "the job may run"
+        return "False", Reason.FINISHED, "nothing is left to run"
+    return "False", Reason.RUNNING, "the job may run"
 
 
 def _stage(attempt: Attempt | None) -> tuple[Status, str, str]:
     if attempt is None:
-        return "Unknown", "Pending", "its turn has not come yet"
+        return "Unknown", Reason.PENDING, "its turn has not come yet"
     if attempt.outcome == "Completed":
-        return "True", "Completed", attempt.message or f"attempt {attempt.attempt} completed"
+        return "True", Reason.COMPLETED, attempt.message or f"attempt {attempt.attempt} completed"
     if attempt.outcome == "Failed":
-        return "False", attempt.reason or "Failed", attempt.message or ""
-    return "Unknown", attempt.outcome, f"attempt {attempt.attempt}"
+        return "False", attempt.reason or Reason.FAILED, attempt.message or ""
+    return "Unknown", Reason(attempt.outcome), f"attempt {attempt.attempt}"

@@ -9,17 +9,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import refused_by_nodes
 from finetune_operator.types import Object
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-CONTAINER_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+CONTAINER_REASONS = (
+    Reason.CREATE_CONTAINER_CONFIG_ERROR,
+    Reason.CREATE_CONTAINER_ERROR,
+    Reason.RUN_CONTAINER_ERROR,
+)
 """What the kubelet says of a container that it cannot start; passed on as it is."""
-
-GIVEN_UP = "FailedToStart"
-"""What Kueue says of a Workload whose Job it could not start, and never tries to again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Blocker:
     at once.
     """
 
-    reason: str
+    reason: Reason
     message: str
     waits: bool = False
     lasts: bool = False
@@ -68,11 +70,11 @@ def refused(note: str) -> Blocker:
     """Return what keeps a pod from being created, by the API server's answer."""
     if "exceeded quota" in note:
         return Blocker(
-            reason="QuotaExceeded",
+            reason=Reason.QUOTA_EXCEEDED,
             message=f"{note}; raise the ResourceQuota, or lower spec.resources",
         )
     return Blocker(
-        reason="FailedCreate",
+        reason=Reason.FAILED_CREATE,
         message=f"{note}; it goes on once the policy, webhook or account lets the pod in",
     )
 
@@ -133,7 +135,7 @@ def _first_refused(job: Object, events: Iterable[Object], *, since: str) -> str:
         # One that began before and goes on: when it was first seen says nothing about this pod.
         began if (began := str(event["metadata"].get("creationTimestamp", ""))) >= since else last
         for event in events
-        if event.get("reason") == "FailedCreate"
+        if event.get("reason") == Reason.FAILED_CREATE
         and _regarding(event).get("uid") == job["metadata"]["uid"]
         and (last := _last_seen(event)) >= since
     ]
@@ -151,20 +153,20 @@ def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
     said = f": {note}" if note else ""
     if has_run:
         return Blocker(
-            reason="Preempted",
+            reason=Reason.PREEMPTED,
             message=f"Job {name} was stopped to make room; it goes on from its last checkpoint "
             f"once {whom} admits it again{said}",
             waits=True,
         )
     return Blocker(
-        reason="Queued", message=f"Job {name} waits for {whom} to admit it{said}", waits=True
+        reason=Reason.QUEUED, message=f"Job {name} waits for {whom} to admit it{said}", waits=True
     )
 
 
 def _given_up(job: Object) -> Blocker:
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
     return Blocker(
-        reason=GIVEN_UP,
+        reason=Reason.FAILED_TO_START,
         message=f"Kueue could not start Job {name} and has given it up: kubectl get workloads "
         f"-l kueue.x-k8s.io/job-uid={uid} -o yaml tells with what the pod is in conflict; an edit "
         "of spec.placement or spec.queueName tries again",
@@ -187,7 +189,7 @@ def _unscheduled(pod: Object, events: list[Object]) -> Blocker | None:
         message += (
             "; no node has the labels that are asked for: label a node, or change spec.placement"
         )
-    return Blocker(reason="Unschedulable", message=message, waits=True)
+    return Blocker(reason=Reason.UNSCHEDULABLE, message=message, waits=True)
 
 
 def _volume(pod: Object, message: str, events: list[Object]) -> Blocker:
@@ -206,7 +208,7 @@ def _volume(pod: Object, message: str, events: list[Object]) -> Blocker:
                 f"; see kubectl describe pvc {claim}: without a default StorageClass "
                 "spec.storage.storageClassName must name one"
             )
-    return Blocker(reason="VolumePending", message=message)
+    return Blocker(reason=Reason.VOLUME_PENDING, message=message)
 
 
 def _container(pod: Object) -> Blocker | None:
@@ -220,18 +222,18 @@ def _container(pod: Object) -> Blocker | None:
         if reason in IMAGE_REASONS:
             image = container.get("image", "")
             return Blocker(
-                reason="ImagePullFailed",
+                reason=Reason.IMAGE_PULL_FAILED,
                 message=f"image {image}: {message or reason}; the image must exist, and the "
                 "namespace have the chart's imagePullSecrets where the registry asks for a login",
             )
-        if reason == "CrashLoopBackOff":
+        if reason == Reason.CRASH_LOOP_BACK_OFF:
             name = pod["metadata"]["name"]
             return Blocker(
-                reason="CrashLoopBackOff",
+                reason=Reason.CRASH_LOOP_BACK_OFF,
                 message=f"{message or reason}: see kubectl logs {name} --previous",
             )
         if reason in CONTAINER_REASONS:
-            return _missing(message) or Blocker(reason=reason, message=message)
+            return _missing(message) or Blocker(reason=Reason(reason), message=message)
     return None
 
 
@@ -239,7 +241,7 @@ def _unmounted(pod: Object, events: list[Object]) -> Blocker | None:
     note = _note(events, pod, "FailedMount") or _note(events, pod, "FailedAttachVolume")
     if note is None:
         return None
-    return _missing(note) or Blocker(reason="VolumePending", message=note)
+    return _missing(note) or Blocker(reason=Reason.VOLUME_PENDING, message=note)
 
 
 def _missing(message: str) -> Blocker | None:
@@ -251,12 +253,12 @@ def _missing(message: str) -> Blocker | None:
         return None
     if found[1].lower() == "secret":
         return Blocker(
-            reason="SecretMissing",
+            reason=Reason.SECRET_MISSING,
             message=f"{message}; create it with the key that tokenSecretRef names, in the job's "
             "namespace",
         )
     return Blocker(
-        reason="ConfigMapMissing",
+        reason=Reason.CONFIG_MAP_MISSING,
         message=f"{message}; create it with the key that dataset.source (or that of "
         "evaluation.dataset) names, in the job's namespace",
     )

@@ -10,6 +10,7 @@ does not.
 from datetime import datetime
 
 from finetune_api.defaulting import InvalidSpec
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
 from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.conditions import (
@@ -41,7 +42,7 @@ def plan(snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
     try:
         target = resolve_target(snapshot.job, snapshot.configmaps, config)
     except InvalidSpec as error:
-        return report(snapshot, reason="InvalidSpec", message=str(error), now=now)
+        return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)
     ledger = Ledger(snapshot.job.get("status", {}).get("revisions", ()))
     ledger.want(target.revision)
     stages = Stages(snapshot, target, ledger, now)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving, vllm
 from finetune_operator.reconcile.conditions import (
-    CONDITION_OF,
     ServingState,
 )
 from finetune_operator.reconcile.serving.evaluation_gate import Gate
@@ -15,6 +15,8 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Event, Snapshot
 
+COMPLETED = {"DataReady": Reason.DATA_READY, "Trained": Reason.TRAINED, "Merged": Reason.MERGED}
+"""Stage conditions, with the reason of the event when they become True."""
 MOST_WARNINGS = 32
 """As many as the CRD takes."""
 
@@ -66,8 +68,10 @@ def _transitions(before: list[Mapping[str, Any]], after: list[dict[str, Any]]) -
     events = []
     for condition in after:
         type_, old = condition["type"], known.get(condition["type"], {})
-        if type_ in CONDITION_OF.values() and condition["status"] == "True" != old.get("status"):
-            events.append(Event(type="Normal", reason=type_, message=condition["message"]))
+        if type_ in COMPLETED and condition["status"] == "True" != old.get("status"):
+            events.append(
+                Event(type="Normal", reason=COMPLETED[type_], message=condition["message"])
+            )
         if type_ == "Ready" and condition["reason"] != old.get("reason"):
             failed = any(found["type"] == "Stalled" for found in after)
             events.append(

@@ -1,35 +1,64 @@
-"""Every reason that people may read is explained, with its way out, and none that is not given."""
+"""Every reason is a member of ``Reason``, documented with its remediation, and used by code."""
 
-from tests.unit.docs.vocabulary import PAGE, documented, in_code
+import ast
 
-from finetune_operator.reconcile.diagnosis import CONTAINER_REASONS
+from tests.unit.docs.vocabulary import PAGE, documented, literals, modules, named
 
-UNSEEN = {"WaitingForPod", "WaitingForVolume", "WaitingForCleanup", *CONTAINER_REASONS}
-"""Given by way of a variable; the tests of the plan meet each of them."""
-
-
-def test_every_reason_is_explained() -> None:
-    code = in_code()
-    missing = {reason: code[reason] for reason in sorted(code.keys() - documented().keys())}
-    assert not missing, f"add rows to {PAGE.name} for the reasons of these modules: {missing}"
+from finetune_api.v1alpha1.reasons import Reason, Use
 
 
-def test_every_reason_that_is_explained_is_given() -> None:
-    extra = documented().keys() - in_code().keys() - UNSEEN
-    assert not extra, f"the code gives no such reason: {sorted(extra)}"
+def test_every_reason_is_documented() -> None:
+    missing = {reason.value for reason in Reason} - documented().keys()
+    assert not missing, f"add rows to {PAGE.name} for these reasons: {sorted(missing)}"
 
 
-def test_every_row_has_a_cause_and_a_way_out() -> None:
+def test_every_documented_reason_exists() -> None:
+    extra = documented().keys() - {reason.value for reason in Reason}
+    assert not extra, f"Reason has no such member: {sorted(extra)}"
+
+
+def test_every_row_has_a_cause_and_a_remediation() -> None:
     short = [reason for reason, cells in documented().items() if not all(cells)]
     assert not short
 
 
-def test_a_reason_has_one_row() -> None:
+def test_each_reason_has_one_row() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert [reason for reason in documented() if text.count(f"\n| `{reason}`") != 1] == []
 
 
-def test_the_scan_finds_what_is_known_to_be_there() -> None:
-    """By keyword, attribute, default, constant, dictionary of constants, pair and condition."""
-    known = {"InvalidSpec", "VolumeFull", "FailedCreate", "ProgressDeadlineExceeded", "Merging"}
-    assert known | {"Available", "NotAvailable", "SuspendedByUser"} <= in_code().keys()
+def test_code_gives_members_and_no_literals() -> None:
+    found = {path: list(literals(tree)) for path, tree in modules().items()}
+    assert not {path: words for path, words in found.items() if words}
+
+
+def test_the_scan_for_literals_finds_each_form() -> None:
+    source = """
+f(reason="Keyword")
+{"reason": "Key"}
+reason = "Name"
+self.reason = "Attribute" if wrong else other
+changes["reason"] = "Subscript"
+reason, message = "Pair", f"a {message}"
+reason: str = "Annotated"
+def f(*, reason: str = "Default"): ...
+other = "Unrelated"
+if reason == "Compared": ...
+"""
+    words = ["Keyword", "Key", "Name", "Attribute", "Subscript", "Pair", "Annotated", "Default"]
+    assert sorted(literals(ast.parse(source))) == sorted(words)
+
+
+def test_every_member_is_given_by_code() -> None:
+    assert {reason.name for reason in Reason} == named()
+
+
+def test_every_member_has_a_documentation_line_and_a_use() -> None:
+    for reason in Reason:
+        assert reason.doc.endswith("."), reason
+        assert "\n" not in reason.doc
+        assert len(set(reason.uses)) == len(reason.uses) > 0
+        assert set(reason.uses) <= set(Use)
+        # A CamelCase word, as the API conventions ask for.
+        assert reason.value.isalnum()
+        assert reason.value[0].isupper()

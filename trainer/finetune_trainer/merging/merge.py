@@ -21,6 +21,7 @@ from safetensors import safe_open
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import adapter_files, manifest, published, safetensors_writer
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import NotMergeable, ResumeRefused
@@ -80,7 +81,7 @@ def run(
     return Result(
         stage="merge",
         outcome="completed",
-        reason="Completed",
+        reason=Reason.COMPLETED,
         message=message,
         artifacts={
             "merged": found.digest,

@@ -9,6 +9,7 @@ from typing import Any
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.ledger import EvaluationData
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import Asked
@@ -67,7 +68,7 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
     return Result(
         stage="prepare",
         outcome="completed",
-        reason="Completed",
+        reason=Reason.COMPLETED,
         message=message,
         max_steps=facts["plannedSteps"],
         artifacts={

@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.evaluation import reference
 from finetune_trainer.reporting import describe
@@ -122,7 +123,7 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
     return Result(
         stage="train",
         outcome="completed",
-        reason="Completed",
+        reason=Reason.COMPLETED,
         message=message,
         global_step=facts["globalStep"],
         max_steps=facts["maxSteps"],

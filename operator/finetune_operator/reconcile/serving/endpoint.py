@@ -6,16 +6,14 @@ Nothing is decided here; ``rollout`` and ``upkeep`` have decided.
 from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments, naming
 from finetune_operator.reconcile import diagnosis
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, ServingState, blocked
-from finetune_operator.reconcile.serving import gpu_handover, readiness
+from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object, Snapshot
-
-REFUSED = "RolloutFailed"
-SCALED_TO_ZERO = "ScaledToZero"
 
 
 def state(
@@ -34,13 +32,13 @@ def state(
     """
     status = deployment.get("status", {}) if deployment else {}
     available = reachable and deployments.answering(deployment) > 0
-    reason, message = "NotAvailable", f"build {build} does not answer"
+    reason, message = Reason.NOT_AVAILABLE, f"build {build} does not answer"
     if available:
-        reason, message = "Available", f"build {build} answers at {serving.endpoint(job)}"
+        reason, message = Reason.AVAILABLE, f"build {build} answers at {serving.endpoint(job)}"
     elif stopped:
-        reason, message = SCALED_TO_ZERO, f"build {build} is stopped by serving.replicas: 0"
+        reason, message = Reason.SCALED_TO_ZERO, f"build {build} is stopped by serving.replicas: 0"
     elif gives_way:
-        reason = gpu_handover.REASON
+        reason = Reason.GPU_RELEASED
         message = f"build {build} has given its GPU up for the next one"
     return ServingState(
         available=available,
@@ -59,12 +57,12 @@ def refused(attempt: Attempt, build: str, served: str | None) -> Position:
     if served in (None, build):
         return Position(
             state="stalled",
-            reason=attempt.reason or "Failed",
+            reason=attempt.reason or Reason.FAILED,
             message=f"nothing is served: {attempt.message}; an edit of spec.serving tries again",
         )
     return Position(
         state="stalled",
-        reason=REFUSED,
+        reason=Reason.ROLLOUT_FAILED,
         message=f"build {build} was not taken into service ({attempt.reason}: {attempt.message}); "
         f"build {served} goes on serving; an edit of spec.serving tries again",
     )
@@ -96,7 +94,7 @@ def starting(
                 see = diagnosis.refused(str(no_pod["message"])).message
             return Position(
                 state="stalled",
-                reason="EndpointDown",
+                reason=Reason.ENDPOINT_DOWN,
                 message=f"the endpoint has been down for more than {seconds} s: {see}",
                 requeue_after=POLL_SECONDS,
             )
@@ -118,7 +116,7 @@ def starting(
                 seconds=(now - since).total_seconds(),
                 deadline=deadline,
             )
-    reason, message = "Starting", "the endpoint is loading the model"
+    reason, message = Reason.STARTING, "the endpoint is loading the model"
     if restarting:
-        reason, message = "Restarting", "the endpoint is down: its pods are starting again"
+        reason, message = Reason.RESTARTING, "the endpoint is down: its pods are starting again"
     return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)

@@ -13,7 +13,6 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
-REASON = "EvalGateFailed"
 ENOUGH_ROWS = 30
 """Rows from which a standard error of rows is worth something."""
 STANDARD_ERRORS = 2.0

@@ -20,8 +20,6 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object, Snapshot
 
-REASON = "GPUGivenUp"
-
 
 def due(
     snapshot: Snapshot,

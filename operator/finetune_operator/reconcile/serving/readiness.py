@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.pod import GPU
 from finetune_operator.objects import naming
 from finetune_operator.objects.deployments import observed
@@ -18,9 +19,6 @@ from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import has_a_node, refused_by_nodes, scheduled_since
 from finetune_operator.types import Object
 
-VERIFICATION_FAILED = "VerificationFailed"
-CRASH_LOOP = "CrashLoopBackOff"
-DEADLINE = "ProgressDeadlineExceeded"
 CRASHES = 3
 """Ends of a container after which it is given up; each takes a GPU for as long as loading does."""
 
@@ -29,7 +27,7 @@ CRASHES = 3
 class Failure:
     """Why a build is not taken into service."""
 
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -90,7 +88,8 @@ def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failur
             if found := _refused(container) or _crashing(pod, container):
                 return found
     if not observed(deployment) or not any(
-        condition["type"] == "Progressing" and condition.get("reason") == DEADLINE
+        condition["type"] == "Progressing"
+        and condition.get("reason") == Reason.PROGRESS_DEADLINE_EXCEEDED
         for condition in deployment.get("status", {}).get("conditions", ())
     ):
         return None
@@ -99,7 +98,7 @@ def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failur
     if not scheduled or (now - max(scheduled)).total_seconds() < seconds:
         return None
     return Failure(
-        reason=DEADLINE,
+        reason=Reason.PROGRESS_DEADLINE_EXCEEDED,
         message=f"no pod was ready {seconds} s after it was given a node: see kubectl logs "
         f"deployment/{deployment['metadata']['name']} --all-containers",
     )
@@ -111,19 +110,19 @@ def _refused(container: Mapping[str, Any]) -> Failure | None:
         if end.get("exitCode") == ExitCode.VERIFICATION_FAILED:
             result = Result.from_message(end.get("message", ""))
             said = result.message if result else "the served model is not the one that was trained"
-            return Failure(reason=VERIFICATION_FAILED, message=said)
+            return Failure(reason=Reason.VERIFICATION_FAILED, message=said)
     return None
 
 
 def _crashing(pod: Object, container: Mapping[str, Any]) -> Failure | None:
     restarts = int(container.get("restartCount", 0))
     waiting = container.get("state", {}).get("waiting", {})
-    if waiting.get("reason") != CRASH_LOOP or restarts + 1 < CRASHES:
+    if waiting.get("reason") != Reason.CRASH_LOOP_BACK_OFF or restarts + 1 < CRASHES:
         return None
     end = next(_ends(container), {})
     why = end.get("reason") or f"exit code {end.get('exitCode')}"
     return Failure(
-        reason=CRASH_LOOP,
+        reason=Reason.CRASH_LOOP_BACK_OFF,
         message=f"container {container['name']} of pod {pod['metadata']['name']} ended "
         f"{restarts + 1} times, last with {why}",
     )

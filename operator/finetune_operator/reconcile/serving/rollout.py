@@ -8,6 +8,7 @@ it was ever ready is scaled to 0, and the one that serves goes on (``upkeep``).
 from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, suspended
@@ -31,7 +32,7 @@ class Rollout:
     def position(self) -> Position:
         """Return where a job stands whose model is made, and plan what is left to do."""
         if not self.spec.serving.enabled:
-            return Position(state="done", reason="Completed", message="the model is ready")
+            return Position(state="done", reason=Reason.COMPLETED, message="the model is ready")
         there, build = self.there, self.target.build
         deployment = there.deployments.get(build)
         if withheld := self._withheld(deployment):
@@ -49,7 +50,7 @@ class Rollout:
         if there.replicas() == 0:
             return Position(
                 state="done",
-                reason=endpoint.SCALED_TO_ZERO,
+                reason=Reason.SCALED_TO_ZERO,
                 message="serving is stopped by serving.replicas: 0",
             )
         ready = deployments.answering(deployment)
@@ -57,11 +58,11 @@ class Rollout:
             text = f"serving at {serving.endpoint(self.job)}"
             if ready < there.replicas():
                 text += f" with {ready} of {there.replicas()} replicas"
-            return Position(state="done", reason="Serving", message=text)
+            return Position(state="done", reason=Reason.SERVING, message=text)
         if attempt.outcome == "Completed" and ready:
             return Position(
                 state="active",
-                reason="Starting",
+                reason=Reason.STARTING,
                 message=f"the endpoint is handed over to build {build}",
                 requeue_after=POLL_SECONDS,
             )
@@ -92,7 +93,7 @@ class Rollout:
             return suspended()
         gate = evaluation_gate.gate(self.job, self.target, self.ledger, self.there.build)
         if gate.outcome == "Failed" and self.spec.evaluation.on_regression == "Stall":
-            return Position(state="stalled", reason=evaluation_gate.REASON, message=gate.message)
+            return Position(state="stalled", reason=Reason.EVAL_GATE_FAILED, message=gate.message)
         return None
 
     def _attempt(self) -> Attempt:

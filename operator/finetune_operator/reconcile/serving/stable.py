@@ -9,6 +9,7 @@ neither selected nor wanted is deleted.
 from collections.abc import Iterable
 from datetime import datetime
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving
 from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.serving import endpoint, gpu_handover
@@ -58,10 +59,12 @@ class Upkeep:
         if not self.enabled:
             if there.service is None and not there.deployments:
                 return None
-            return ServingState(available=False, reason="Disabled", message="being switched off")
+            return ServingState(
+                available=False, reason=Reason.DISABLED, message="being switched off"
+            )
         if there.build is None:
             return ServingState(
-                available=False, reason="Pending", message="nothing has been served yet"
+                available=False, reason=Reason.PENDING, message="nothing has been served yet"
             )
         return endpoint.state(
             there.job,

@@ -2,10 +2,11 @@
 
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
-from finetune_operator.reconcile.stages import outcome, restarts
+from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Create, Snapshot
@@ -23,7 +24,7 @@ def following(
     memory = None
     if previous is not None and previous.retry_key == key:
         memory = previous.memory
-        if (previous.outcome, previous.reason) == ("Stopped", outcome.OUT_OF_MEMORY):
+        if (previous.outcome, previous.reason) == ("Stopped", Reason.OUT_OF_MEMORY):
             memory = jobs.more_memory(target.resolved.spec.resources.merge)
     return Attempt(
         stage=stage,

@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import _is, pods_of
 from finetune_operator.types import Object
 
-OUT_OF_MEMORY = "OutOfMemory"
 OOM_KILLED = "OOMKilled"
-RETRIES_EXHAUSTED = "RetriesExhausted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +39,11 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
         result = Result.from_message(terminated.get("message", ""))
         if result is not None and result.outcome == "completed" and not _cut_short(result):
             return Outcome(
-                kind="Completed", reason="Completed", message=result.message, result=result
+                kind="Completed", reason=Reason.COMPLETED, message=result.message, result=result
             )
         return Outcome(
             kind="Unproved",
-            reason="ResultMissing",
+            reason=Reason.RESULT_MISSING,
             message=f"Job {job['metadata']['name']} is complete, but "
             + (
                 f"its result says step {result.global_step} of {result.max_steps}: "
@@ -103,7 +102,7 @@ def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
     if end.get("reason") == OOM_KILLED:
         return Outcome(
             kind="Failed",
-            reason=OUT_OF_MEMORY,
+            reason=Reason.OUT_OF_MEMORY,
             message=killed_for_memory(job),
             result=result,
         )
@@ -114,7 +113,7 @@ def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
     condition = next(found for found in job["status"]["conditions"] if found["type"] == "Failed")
     return Outcome(
         kind="Failed",
-        reason=RETRIES_EXHAUSTED,
+        reason=Reason.RETRIES_EXHAUSTED,
         message=f"Job {name} failed ({condition.get('reason', 'Failed')}), {what}: "
         f"see kubectl logs job/{name}",
         result=result,

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over, pods_of
@@ -29,7 +30,11 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Action, Delete, Event, Object, Snapshot
 
-IN_PROGRESS = {"prepare": "Preparing", "train": "Training", "merge": "Merging"}
+IN_PROGRESS = {
+    "prepare": Reason.PREPARING,
+    "train": Reason.TRAINING,
+    "merge": Reason.MERGING,
+}
 DOING: dict[str, str] = {
     "prepare": "downloading, checking and tokenising model and data",
     "train": "training the adapter",
@@ -94,16 +99,16 @@ class Stages:
         if held:
             return Position(
                 state="stalled",
-                reason=restarts.VOLUME_LOST,
+                reason=Reason.VOLUME_LOST,
                 message=f"volume {self._claim} is being deleted, and what serves holds it: set "
                 "spec.rerun to a new value to train again beside it, or spec.serving.replicas to 0",
             )
         if going:
             message = f"waiting for volume {self._claim} to be deleted"
-            return None if self.spec.suspend else _active("WaitingForVolume", message)
-        self.ledger.lose_volume(self.target.revision, restarts.VOLUME_LOST)
+            return None if self.spec.suspend else _active(Reason.WAITING_FOR_VOLUME, message)
+        self.ledger.lose_volume(self.target.revision, Reason.VOLUME_LOST)
         self._say(
-            restarts.VOLUME_LOST,
+            Reason.VOLUME_LOST,
             f"volume {self._claim} was deleted by somebody: starting again from the prepare stage",
         )
         return None
@@ -123,7 +128,7 @@ class Stages:
             return None
         return Position(
             state="stalled",
-            reason=restarts.VOLUME_LOST,
+            reason=Reason.VOLUME_LOST,
             message=f"volume {self._claim}, which held the model, was deleted: "
             "set spec.rerun to a new value to train it again",
         )
@@ -141,7 +146,7 @@ class Stages:
             if attempt.retry_key == attempts.retry_key(self.target, stage):
                 return Position(
                     state="stalled",
-                    reason=attempt.reason or "Failed",
+                    reason=attempt.reason or Reason.FAILED,
                     message=attempt.message or f"the {stage} stage failed",
                 )
         elif attempt is not None and attempt.outcome in UNDER_WAY:
@@ -153,9 +158,9 @@ class Stages:
                 return self._follow(stage, attempt, job)
             if job is not None or attempt.outcome == "Running":
                 name = self._name(stage, attempt.attempt)
-                attempt = self._record(attempt, outcome="Stopped", reason=restarts.JOB_DELETED)
+                attempt = self._record(attempt, outcome="Stopped", reason=Reason.JOB_DELETED)
                 self._say(
-                    restarts.JOB_DELETED, f"Job {name} was deleted by somebody: another follows"
+                    Reason.JOB_DELETED, f"Job {name} was deleted by somebody: another follows"
                 )
         return self._start(stage, attempt)
 
@@ -171,11 +176,11 @@ class Stages:
             return self._too_many(stage, attempt)
         if outcome.out_of_memory(job, own):
             if self._may_have_more(stage, attempt):
-                self.stopping.stop(job, reason=outcome.OUT_OF_MEMORY)
+                self.stopping.stop(job, reason=Reason.OUT_OF_MEMORY)
                 return self._at(stage)
             if attempt.memory is not None:
                 # Twice as much was not enough either, and its Job would try again with no more.
-                why = {"reason": outcome.OUT_OF_MEMORY, "message": outcome.killed_for_memory(job)}
+                why = {"reason": Reason.OUT_OF_MEMORY, "message": outcome.killed_for_memory(job)}
                 self.stopping.stop(job, outcome="Failed", **why)
                 return self._at(stage)
         idle = all(pod.get("status", {}).get("phase") != "Running" for pod in own)
@@ -207,7 +212,7 @@ class Stages:
             if self.volume is not None:
                 self.ledger.keep_on(self.target.revision, self.volume["metadata"]["uid"])
             return None
-        again = (ended.reason == outcome.OUT_OF_MEMORY and self._may_have_more(stage, attempt)) or (
+        again = (ended.reason == Reason.OUT_OF_MEMORY and self._may_have_more(stage, attempt)) or (
             # Bounded as failures are, or a trainer that leaves no result would run for ever.
             ended.kind == "Unproved"
             and (attempt.failures or 0) < self.spec.run_policy.backoff_limit
@@ -229,7 +234,7 @@ class Stages:
         self._record(
             attempt,
             outcome="Failed",
-            reason=restarts.TOO_MANY,
+            reason=Reason.TOO_MANY_RESTARTS,
             message=f"the {stage} stage was started again {restarts.capped(attempt)} times, "
             f"runPolicy.maxRestarts is {self.spec.run_policy.max_restarts}: "
             "raise it to at least that to go on from where it was",
@@ -241,20 +246,20 @@ class Stages:
         self.ledger.record(self.target.revision, changed)
         return changed
 
-    def _say(self, reason: str, message: str) -> None:
+    def _say(self, reason: Reason, message: str) -> None:
         self.events.append(Event(type="Warning", reason=reason, message=message))
 
     def _under_way(self, stage: Stage, attempt: Attempt, job: Object) -> Position:
         own = pods_of(job, self.snapshot.pods)
         has_run = bool(attempt.has_run) or diagnosis.started(job, own)
         gave_up = diagnosis.given_up(
-            job, self.snapshot.events, before=attempt.reason == diagnosis.GIVEN_UP
+            job, self.snapshot.events, before=attempt.reason == Reason.FAILED_TO_START
         )
         self._record(
             attempt,
             outcome="Running",
             has_run=has_run or None,
-            reason=diagnosis.GIVEN_UP if gave_up else None,
+            reason=Reason.FAILED_TO_START if gave_up else None,
         )
         events, last_pod = self.snapshot.events, attempt.pod_created
         since = diagnosis.waiting_since(job, own, events, last_pod=last_pod)
@@ -278,7 +283,9 @@ class Stages:
             return _active(reason, f"waiting for {what} before the {stage} stage starts")
         if (misfit := storage.misfit(self.job, self.target, self.snapshot.volumes)) is not None:
             self.stopping.actions.append(Delete(object=misfit, propagation="Background"))
-            return _active("WaitingForVolume", f"making volume {self._claim} anew, as it is asked")
+            return _active(
+                Reason.WAITING_FOR_VOLUME, f"making volume {self._claim} anew, as it is asked"
+            )
         new = attempts.following(self.snapshot, self.target, self.ledger, stage, attempt)
         if restarts.capped(new) > self.spec.run_policy.max_restarts:
             return self._too_many(stage, new)

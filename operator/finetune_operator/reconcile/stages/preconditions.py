@@ -8,6 +8,7 @@ write one volume or hold two GPUs.
 from collections.abc import Iterator
 from typing import Any
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over, pod_has_ended
 from finetune_operator.objects.naming import Stage
@@ -18,32 +19,37 @@ from finetune_operator.types import LISTS, Object, Snapshot
 WRITERS = ("prepare", "train", "merge")
 
 
-def in_the_way(snapshot: Snapshot, target: TargetRevision, stage: Stage) -> tuple[str, str] | None:
+def in_the_way(
+    snapshot: Snapshot, target: TargetRevision, stage: Stage
+) -> tuple[Reason, str] | None:
     """Return what keeps a stage from starting, as a reason and in words, or None."""
     return next(_obstacles(snapshot, target, stage), None)
 
 
 def _obstacles(
     snapshot: Snapshot, target: TargetRevision, stage: Stage
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[Reason, str]]:
     for pod in _unended(snapshot):
         its = naming.label(pod, naming.REVISION)
         # It cannot start, and nobody makes another revision's volume again while it is in the way.
         stranded = its != target.revision and _waits_for_its_volume(snapshot, pod)
         if _competes(pod, target, stage) and not stranded:
-            yield "WaitingForPod", f"pod {pod['metadata']['name']} to end"
+            yield Reason.WAITING_FOR_POD, f"pod {pod['metadata']['name']} to end"
     for job in snapshot.jobs:
         if _competes(job, target, stage) and not is_over(job):
-            yield "WaitingForPod", f"Job {job['metadata']['name']} to end"
+            yield Reason.WAITING_FOR_POD, f"Job {job['metadata']['name']} to end"
     claim = naming.revision_name(snapshot.job["metadata"]["name"], target.revision)
     for volume in snapshot.volumes:
         if volume["metadata"]["name"] == claim and "deletionTimestamp" in volume["metadata"]:
-            yield "WaitingForVolume", f"volume {claim} to be deleted"
+            yield Reason.WAITING_FOR_VOLUME, f"volume {claim} to be deleted"
     for children in LISTS.values():
         for child in getattr(snapshot, children):
             if naming.left_by_an_earlier_job(snapshot.job, child):
                 what = f"{child['kind']} {child['metadata']['name']}"
-                yield "WaitingForCleanup", f"{what} of an earlier job of this name to be deleted"
+                yield (
+                    Reason.WAITING_FOR_CLEANUP,
+                    f"{what} of an earlier job of this name to be deleted",
+                )
 
 
 def want_their_volume(snapshot: Snapshot, target: TargetRevision) -> bool:

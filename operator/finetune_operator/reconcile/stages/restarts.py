@@ -10,12 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.jobs import pod_has_ended, pods_of
 from finetune_operator.types import Object
 
-JOB_DELETED = "JobDeleted"
-VOLUME_LOST = "VolumeLost"
-TOO_MANY = "TooManyRestarts"
 COUNTERS = ("failures", "disruptions", "preemptions")
 
 
@@ -60,8 +58,11 @@ def carried(attempt: Attempt | None) -> dict[str, Any]:
     """
     if attempt is None:
         return {}
-    if attempt.outcome in ("Failed", "Stopped") and attempt.reason not in (None, TOO_MANY):
-        lost = attempt.reason in (JOB_DELETED, VOLUME_LOST)
+    if attempt.outcome in ("Failed", "Stopped") and attempt.reason not in (
+        None,
+        Reason.TOO_MANY_RESTARTS,
+    ):
+        lost = attempt.reason in (Reason.JOB_DELETED, Reason.VOLUME_LOST)
         attempt = _more(attempt, "disruptions" if lost else "failures")
     return {name: getattr(attempt, name) for name in COUNTERS}
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.fakes.kube_client import MemoryKube, child, job
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Images, OperatorConfig
 from finetune_operator.controller import controller as module
 from finetune_operator.controller.apply import PlanExecutor
@@ -213,7 +214,7 @@ async def test_a_look_that_hangs_is_cut_off(rig: Rig, monkeypatch: pytest.Monkey
 
 
 async def test_a_refusal_is_reported_once_and_tried_again_slowly(rig: Rig) -> None:
-    rig.refuse(Terminal("exceeded quota: gpu", reason="QuotaExceeded"))
+    rig.refuse(Terminal("exceeded quota: gpu", reason=Reason.QUOTA_EXCEEDED))
     assert await rig.look() == "error"
     assert rig.reason() == "QuotaExceeded"
     assert rig.kube.objects["FineTuneJob", "a", "demo"]["status"]["step"] == 1
@@ -225,7 +226,7 @@ async def test_a_refusal_is_reported_once_and_tried_again_slowly(rig: Rig) -> No
 
 
 async def test_a_refusal_that_ends_is_unsaid(rig: Rig) -> None:
-    rig.refuse(Terminal("exceeded quota: gpu", reason="QuotaExceeded"))
+    rig.refuse(Terminal("exceeded quota: gpu", reason=Reason.QUOTA_EXCEEDED))
     await rig.look()
     rig.refuse(None)
     await rig.look()

@@ -93,7 +93,7 @@ def test_one_gpu_is_freed_only_when_a_train_pod_needs_it() -> None:
     cluster.settle()
     assert replicas(cluster) == [1], "the train pod is not there yet"
     scheduler.settle(cluster, 1)
-    assert (replicas(cluster), serves(cluster)) == ([0], "False/GPUGivenUp")
+    assert (replicas(cluster), serves(cluster)) == ([0], "False/GPUReleased")
     assert (scheduler.running(cluster, "train"), scheduler.running(cluster, "serve")) == (
         [cluster.revisions[1]],
         [],
@@ -123,7 +123,7 @@ def test_it_comes_back_on_pause_and_goes_again() -> None:
     assert (reason(cluster), serves(cluster)) == ("SuspendedByUser", "True/Available")
     cluster.edit(suspend=False)
     scheduler.settle(cluster, 1)
-    assert (reason(cluster), serves(cluster)) == ("Training", "False/GPUGivenUp")
+    assert (reason(cluster), serves(cluster)) == ("Training", "False/GPUReleased")
 
 
 def test_it_comes_back_on_preemption_and_waits_for_the_queue() -> None:
