@@ -54,7 +54,7 @@ class Claims:
         """Report whether this process runs the tests of a file; claim the file if it is free."""
         if file not in self._own:
             try:
-                (self._folder / file.replace("/", "__")).open("x").close()
+                (self._folder / f"{file.replace('/', '__')}.claimed").open("x").close()
                 self._own[file] = True
             except FileExistsError:
                 self._own[file] = False
