@@ -36,8 +36,9 @@ venv: ## .venv with the operator's, the trainer's and the development packages
 fmt: ## Format, and fix what the linter can
 	@$(PYTHON) dev/checks fmt
 
-generate: venv ## Write the generated files anew
+generate: venv ## Write the generated files: CRD, chart README, reference pages
 	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
+	@PYTHONPATH=dev .venv/bin/python -m chartdocs
 
 check: ## Format, lint, types, import rules, generated files, unit tests
 	@$(PYTHON) dev/checks check

@@ -72,6 +72,7 @@ def _check(*, background: bool = False) -> None:
     run("types", [environment.program("mypy"), *_formatted()])
     run("import rules", [environment.program("lint-imports")])
     run("generated files", [python, "-m", "finetune_api.crd.generate", "--check"])
+    run("chart reference", [python, "-m", "chartdocs", "--check"])
 
 
 def _unit(*, background: bool = False, **variables: str) -> None:

@@ -1,0 +1,1 @@
+"""Generate the reference of the chart values from the comments in values.yaml."""

@@ -1,0 +1,71 @@
+"""``python -m chartdocs [--check]``: write or check the tables of chart values.
+
+A page holds its table between two marker lines; the text around them is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from chartdocs.values import UndocumentedValue, Value, parse
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+VALUES = REPOSITORY / "charts/finetune-operator/values.yaml"
+PAGES = (
+    REPOSITORY / "charts/finetune-operator/README.md",
+    REPOSITORY / "docs/reference/helm-values.md",
+)
+BEGIN = "<!-- Generated from values.yaml by `make generate`. -->"
+END = "<!-- End of the generated part. -->"
+
+
+def tables(values: Iterable[Value]) -> Iterator[str]:
+    """Yield the Markdown lines: a heading and a table for each section."""
+    for section, entries in groupby(values, key=lambda value: value.section):
+        yield from (f"### {section}", "", "| Value | Description | Default |", "|---|---|---|")
+        for value in entries:
+            default = "" if value.default is None else f"`{value.default}`"
+            example = "".join(f"<br>`{line}`" for line in value.example)
+            cells = (f"`{value.path}`", value.description + example, default)
+            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        yield ""
+
+
+def with_tables(page: str, lines: Iterable[str]) -> str:
+    """Return the page with these lines between its markers. Raises ValueError without markers."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page needs the lines {BEGIN!r} and {END!r}")
+    return f"{before}{begin}\n\n{chr(10).join(lines)}\n{end}{after}"
+
+
+def main() -> int:
+    """Write or check the pages; return the exit status."""
+    parser = argparse.ArgumentParser(prog="chartdocs", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only report pages that are stale")
+    check = parser.parse_args().check
+    try:
+        lines = list(tables(parse(VALUES.read_text(encoding="utf-8"))))
+    except UndocumentedValue as error:
+        print(f"{VALUES.relative_to(REPOSITORY)}: {error}", file=sys.stderr)
+        return 1
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        current = with_tables(text, lines)
+        if current != text:
+            stale.append(page)
+            if not check:
+                page.write_text(current, encoding="utf-8")
+    for page in stale if check else ():
+        print(f"{page.relative_to(REPOSITORY)} is stale: run make generate", file=sys.stderr)
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The generated reference of chart values: parsing values.yaml, and writing the tables."""
+
+import pytest
+
+from chartdocs.__main__ import BEGIN, END, tables, with_tables
+from chartdocs.values import UndocumentedValue, parse
+
+VALUES = """\
+# Comment of the file.
+
+## Operator
+
+# Number of
+# replicas.
+replicas: 2
+
+# Limits.
+resources:
+  limits:
+    memory: 1Gi
+
+## Jobs
+
+image:
+  # Either `a` | `b`.
+  name: ""
+
+# Defaults. For example:
+#   size: 1Gi
+defaults:
+  # Labels.
+  labels: {a: b}
+"""
+
+
+def test_comments_describe_the_value_below_them() -> None:
+    found = {
+        value.path: (value.section, value.description, value.default) for value in parse(VALUES)
+    }
+    assert found == {
+        "replicas": ("Operator", "Number of replicas.", "2"),
+        "resources": ("Operator", "Limits.", "{limits: {memory: 1Gi}}"),
+        "image.name": ("Jobs", "Either `a` | `b`.", '""'),
+        "defaults": ("Jobs", "Defaults. For example:", None),
+        "defaults.labels": ("Jobs", "Labels.", "{a: b}"),
+    }
+
+
+def test_indented_comment_lines_are_an_example() -> None:
+    (defaults,) = (value for value in parse(VALUES) if value.path == "defaults")
+    assert defaults.example == ("size: 1Gi",)
+
+
+def test_value_without_comment_is_reported_with_its_line() -> None:
+    with pytest.raises(UndocumentedValue, match=r"^image\.tag in line 4 has no comment: add one"):
+        parse("image:\n  # Name.\n  name: a\n  tag: b\n")
+
+
+def test_each_section_becomes_a_table() -> None:
+    lines = list(tables(parse(VALUES)))
+    assert [line for line in lines if line.startswith("#")] == ["### Operator", "### Jobs"]
+    assert "| `replicas` | Number of replicas. | `2` |" in lines
+    assert '| `image.name` | Either `a` \\| `b`. | `""` |' in lines
+    assert "| `defaults` | Defaults. For example:<br>`size: 1Gi` |  |" in lines
+
+
+def test_page_keeps_the_text_around_its_markers() -> None:
+    page = f"before\n{BEGIN}\nstale\n{END}\nafter\n"
+    current = with_tables(page, ["new", ""])
+    assert current == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert with_tables(current, ["new", ""]) == current
+
+
+@pytest.mark.parametrize("page", ["", BEGIN, f"{END}{BEGIN}"], ids=["none", "begin", "reversed"])
+def test_page_without_markers_is_an_error(page: str) -> None:
+    with pytest.raises(ValueError, match="the page needs the lines"):
+        with_tables(page, [])
