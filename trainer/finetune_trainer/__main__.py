@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
-from finetune_trainer.estimate.budget import Asked
-from finetune_trainer.estimate.serving import Wanted
+from finetune_trainer.estimate.budget import EstimateOptions
+from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.runtime import cards, lock, threads
 from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.signals import StopRequest
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--work", type=Path, required=True, help="the volume's root")
     root = _Parser(prog="finetune_trainer", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    prepare = commands.add_parser("prepare", parents=[common], help="fetch, check and tokenise")
+    prepare = commands.add_parser("prepare", parents=[common], help="fetch, check and tokenize")
     prepare.add_argument("--card", help="nvidia.com/gpu.product of the nodes that train and serve")
     prepare.add_argument("--serving-share", type=float, help="share of the card that vLLM takes")
     prepare.add_argument("--serving-length", type=int, help="tokens of the longest request")
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
         if options.command == "prepare":
             from finetune_trainer.preparation import prepare
 
-            return prepare.run(job, layout, progress, asked=_asked(options))
+            return prepare.run(job, layout, progress, options=_estimate_options(options))
         os.environ.update(OFFLINE)
         if options.command == "train":
             from finetune_trainer.training import train
@@ -140,14 +140,14 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
         )
 
 
-def _asked(options: argparse.Namespace) -> Asked:
+def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
     card = cards.find(options.card) if options.card else None
     if options.card and card is None:
         log(f"{options.card} is no card of the table: nothing is refused for its memory")
     share, length = options.serving_share, options.serving_length
-    return Asked(
+    return EstimateOptions(
         card=card,
-        serving=None if share is None else Wanted(max_model_len=length, share=share),
+        serving=None if share is None else ServingOptions(max_model_len=length, share=share),
         merges=not options.no_merge,
     )
 

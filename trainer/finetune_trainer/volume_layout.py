@@ -19,7 +19,7 @@ class Layout:
 
     @property
     def dataset(self) -> Path:
-        """The tokenised rows."""
+        """The tokenized rows."""
         return self.work / "dataset"
 
     @property
@@ -60,7 +60,7 @@ class Layout:
         return self.work / f".writing-{name}"
 
 
-def unfinished(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where a file is written until it is whole, and then renamed to ``path``.
 
     What a kill leaves there is gone on with (a download), written anew, or thrown away.

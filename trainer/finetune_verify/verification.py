@@ -30,7 +30,7 @@ SKIPPED = Verdict(
 
 
 async def score(endpoint: Endpoint, reference: Reference, build: Build) -> Verdict:
-    """Compare what the server tokenises and scores with the reference.
+    """Compare what the server tokenizes and scores with the reference.
 
     Raises Mismatch where it is another model, and Unavailable where the server went away.
     """
@@ -88,7 +88,7 @@ async def score(endpoint: Endpoint, reference: Reference, build: Build) -> Verdi
 
 
 async def _tokens_agree(endpoint: Endpoint, reference: Reference) -> int:
-    """Compare tokenisation; return the longest sequence that the server takes."""
+    """Compare tokenization; return the longest sequence that the server takes."""
     _, longest = await endpoint.tokenize({"prompt": ""})
     for number, row in enumerate(reference.rows, 1):
         if row.prompt_ids is None:

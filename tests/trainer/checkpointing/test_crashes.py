@@ -161,7 +161,7 @@ def test_killed_at_twenty_random_moments(
     capsys: pytest.CaptureFixture[str],
     like: str,
 ) -> None:
-    """Five while the base is fetched and rows are tokenised, fifteen kills while it trains.
+    """Five while the base is fetched and rows are tokenized, fifteen kills while it trains.
 
     What ends before it is killed is begun anew; a training has the same adapter then, too.
     ``CRASH_SEED=…`` draws the same moments again.

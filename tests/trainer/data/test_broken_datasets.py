@@ -23,7 +23,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.data import bounded_reader, readers
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset import prepare
-from finetune_trainer.data.tokenize_rows import Tokeniser
+from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
 GIGABYTE = 1 << 30
@@ -360,7 +360,7 @@ TOO_LARGE: list[Case] = [
 
 
 def refused(folder: Path, format_: str, **training: Any) -> str:
-    """Read and tokenise a folder as staging does; return what it is refused with."""
+    """Read and tokenize a folder as staging does; return what it is refused with."""
     job = JobConfig.model_validate(
         tiny.job("hf://a/b", "hf://c/d", dataset={"format": format_}, training=training)
     )
@@ -371,14 +371,14 @@ def refused(folder: Path, format_: str, **training: Any) -> str:
         train_on=job.training.train_on or "all",
         stops=[0],
     )
-    tokeniser = Tokeniser(job, renderer, template=template)
+    row_tokenizer = RowTokenizer(job, renderer, template=template)
     names = [path.name for path in folder.iterdir()]
     try:
         for name in readers.files_of_split(names, "train", source="c/d"):
             for row in readers.read(folder / name, name):
-                tokeniser.add(row)
-        tokeniser.check(vocabulary=320)
-        prepare(job, tokeniser, None)
+                row_tokenizer.add(row)
+        row_tokenizer.check(vocabulary=320)
+        prepare(job, row_tokenizer, None)
     except DatasetInvalid as error:
         return str(error)
     raise AssertionError("it was not refused")

@@ -17,7 +17,7 @@ from finetune_trainer.data import packing, readers
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset import Plan, Statistics, prepare
 from finetune_trainer.data.token_store import Tokens
-from finetune_trainer.data.tokenize_rows import Tokeniser
+from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
 Finished = tuple[Tokens, Tokens, Statistics, Plan]
@@ -25,7 +25,7 @@ CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"
 
 
 def finish(rows: list[Any], **changes: Any) -> Finished:
-    """Tokenise rows as the stage does."""
+    """Tokenize rows as the stage does."""
     job = JobConfig.model_validate(tiny.job("hf://a/b", "hf://c/d", **changes))
     tokenizer = tiny.tokenizer()
     renderer = Renderer(
@@ -35,12 +35,12 @@ def finish(rows: list[Any], **changes: Any) -> Finished:
         stops=[0],
     )
     template = None if job.dataset.format == "text" else "chat"
-    tokeniser = Tokeniser(job, renderer, template=template)
+    row_tokenizer = RowTokenizer(job, renderer, template=template)
     for at, row in enumerate(rows, 1):
-        if not tokeniser.full:
-            tokeniser.add(readers.Row(file="train.jsonl", number=at, values=row))
-    tokeniser.check(vocabulary=320)
-    found = prepare(job, tokeniser, None)
+        if not row_tokenizer.full:
+            row_tokenizer.add(readers.Row(file="train.jsonl", number=at, values=row))
+    row_tokenizer.check(vocabulary=320)
+    found = prepare(job, row_tokenizer, None)
     return found.train, found.held_out, found.counts, found.plan
 
 

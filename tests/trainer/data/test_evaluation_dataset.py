@@ -20,7 +20,7 @@ from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset import Prepared, prepare
 from finetune_trainer.data.reference_sample import LENGTH
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
-from finetune_trainer.data.tokenize_rows import Tokeniser
+from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.evaluation.loss_comparison import evaluate
 
 QUESTIONS = 40
@@ -72,7 +72,7 @@ def rendered(rows: list[list[dict[str, str]]]) -> set[str]:
     return {str(tiny.tokenizer().apply_chat_template(row, tokenize=False)) for row in rows}
 
 
-def test_its_rows_are_tokenised_and_all_others_trained_on(evaluated: Workshop) -> None:
+def test_its_rows_are_tokenized_and_all_others_trained_on(evaluated: Workshop) -> None:
     assert read(evaluated.work, HELD_OUT) == rendered(ROWS)
     assert read(evaluated.work, TRAIN) == rendered([chat(row) for row in tiny.rows(24)])
     facts = manifest.read(evaluated.work / "dataset").facts
@@ -120,7 +120,7 @@ def test_reference_and_gate_are_of_its_rows(evaluated: Workshop) -> None:
 
 
 def prepared(rows: list[Any], own: list[Any], **changes: Any) -> Prepared:
-    """Tokenise rows to train on and rows to evaluate on, as the stage does."""
+    """Tokenize rows to train on and rows to evaluate on, as the stage does."""
     evaluation = {"dataset": {"source": "hf://e/f", "format": "alpaca"}}
     job = JobConfig.model_validate(
         tiny.job("hf://a/b", "hf://c/d", evaluation=evaluation, **changes)
@@ -128,12 +128,12 @@ def prepared(rows: list[Any], own: list[Any], **changes: Any) -> Prepared:
     renderer = Renderer(
         tiny.tokenizer(), template=tiny.CHAT_TEMPLATE, train_on="responses", stops=[0]
     )
-    read = Tokeniser(job, renderer, template="chat")
-    asked = Tokeniser(job, renderer, template="chat", kind="evaluation.dataset")
-    for tokeniser, values in ((read, rows), (asked, own)):
+    read = RowTokenizer(job, renderer, template="chat")
+    asked = RowTokenizer(job, renderer, template="chat", kind="evaluation.dataset")
+    for row_tokenizer, values in ((read, rows), (asked, own)):
         for at, each in enumerate(values, 1):
-            tokeniser.add(readers.Row(file="rows.jsonl", number=at, values=each))
-        tokeniser.check(vocabulary=320)
+            row_tokenizer.add(readers.Row(file="rows.jsonl", number=at, values=each))
+        row_tokenizer.check(vocabulary=320)
     return prepare(job, read, asked)
 
 

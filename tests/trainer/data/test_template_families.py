@@ -24,7 +24,7 @@ THEN = {"role": "assistant", "content": "Today."}
 
 Parts = list[tuple[str, bool]]
 """Pieces of a sequence, and whether they are trained. A prompt, an answer, what follows it: what a
-server tokenises on its own is a piece of its own."""
+server tokenizes on its own is a piece of its own."""
 
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 USER, ASSISTANT, SYSTEM_ROLE = (HEADER.format(role) for role in ("user", "assistant", "system"))
@@ -224,7 +224,7 @@ def encode(
 
 
 def tokens(family: Family, parts: Parts) -> tuple[list[int], list[int]]:
-    """Tokenise the pieces one by one; return ids and labels."""
+    """Tokenize the pieces one by one; return ids and labels."""
     ids, labels = list[int](), list[int]()
     for text, trained in parts:
         own = family.tokenizer()(text, add_special_tokens=False).input_ids

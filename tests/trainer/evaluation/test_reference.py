@@ -31,7 +31,7 @@ from finetune_trainer.data.schema import Example
 from finetune_trainer.data.split import content_hash
 from finetune_trainer.evaluation.loss_comparison import difference, evaluate
 from finetune_trainer.evaluation.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models
-from finetune_trainer.models.layerwise_model import Skeleton
+from finetune_trainer.models.layerwise_model import LayerwiseModel
 from finetune_trainer.quantization.record import RoundedBase
 
 BASE = ("original", "base")
@@ -158,7 +158,7 @@ def test_rows_of_like_length_go_together_and_each_goes_once() -> None:
 def test_a_base_that_is_evaluated_is_computed_in_float32(done: Workshop) -> None:
     trained = manifest.read(done.work / "adapter")
     rows = json.loads((done.work / "reference" / "reference.json").read_text())["rows"][:4]
-    skeleton = Skeleton(
+    layerwise = LayerwiseModel(
         done.work / "base",
         done.work / "adapter",
         RoundedBase(trained, done.work / "adapter"),
@@ -166,7 +166,7 @@ def test_a_base_that_is_evaluated_is_computed_in_float32(done: Workshop) -> None
     )
     positions = [[at for span in row["spans"] for at in range(*span)] for row in rows]
     wanted = models(evaluated=True)
-    found = Scorer(skeleton).score(wanted, [row["ids"] for row in rows], positions)
+    found = Scorer(layerwise).score(wanted, [row["ids"] for row in rows], positions)
     (own,) = (scores for model, scores in found.items() if (model.kind, model.part) == BASE)
     base = load(done.work / "base", dtype=torch.float32)
     for at, row in enumerate(rows):

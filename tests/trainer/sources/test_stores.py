@@ -88,7 +88,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def https(site: Web, own: Certificate, path: str, data: bytes | None = None, **more: Any) -> Https:
-    options: dict[str, Any] = {"kind": "dataset", "token": None, "authority": own.authority}
+    options: dict[str, Any] = {"kind": "dataset", "token": None, "ca_file": own.authority}
     return Https(
         url=f"{site.url}/{path}",
         sha256=sha256(site.files.get(path, b"") if data is None else data),
@@ -325,7 +325,7 @@ def test_nothing_comes_without_tls(site: Web, own: Certificate, hub: Hub) -> Non
     with pytest.raises(InvalidSpec, match=r"redirected to http://.*json, which is not https://"):
         https(site, own, "a").pin()
     with pytest.raises(InvalidSpec, match=r"name a ConfigMap with its authority in dataset\.caC"):
-        https(site, own, "a", authority=None).pin()
+        https(site, own, "a", ca_file=None).pin()
 
 
 def test_a_server_that_is_away(own: Certificate, unused_port: int) -> None:
@@ -341,7 +341,7 @@ def s3(
         kind="model",
         source=f"s3://{path}",
         endpoint=bucket.url,
-        authority=own.authority if own else None,
+        ca_file=own.authority if own else None,
         environment={f"MODEL_{name}": value for name, value in (keys or {}).items()} | more,
     )
 
@@ -438,7 +438,7 @@ def test_the_pods_cloud_identity_reads(
 
 def folder(root: Path, path: str = "", kind: Any = "model") -> Folder:
     return Folder(
-        kind=kind, name=f"pvc://claim/{path}", root=root, path=path, way_out="put it there"
+        kind=kind, name=f"pvc://claim/{path}", root=root, path=path, remediation="put it there"
     )
 
 

@@ -51,7 +51,7 @@ def _tokenizer(family: Family) -> Any:
     )
     backend.train_from_iterator(CORPUS, trainer)
     if family.bos:
-        # As the families do: what is tokenised without a template begins with the mark, too.
+        # As the families do: what is tokenized without a template begins with the mark, too.
         backend.post_processor = processors.TemplateProcessing(
             single=f"{family.bos} $A",
             special_tokens=[(family.bos, backend.token_to_id(family.bos))],

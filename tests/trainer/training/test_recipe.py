@@ -184,7 +184,7 @@ OF_MODEL_AND_ROWS = {
     "sha256": "test_base_and_rows_from_a_web_server",
     "s3.endpoint": "test_base_and_rows_from_s3",
     "format": "test_formats_and_columns",
-    "split": "test_the_files_of_a_split, test_its_rows_are_tokenised_and_all_others_trained_on",
+    "split": "test_the_files_of_a_split, test_its_rows_are_tokenized_and_all_others_trained_on",
     "maxSamples": "test_max_samples_takes_the_first",
     **{
         f"columns.{name}": "test_formats_and_columns"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.runtime.files import flush, sha256_of, write_json
-from finetune_trainer.volume_layout import unfinished
+from finetune_trainer.volume_layout import partial_path
 
 FILE = "manifest.json"
 DESCRIPTIONS = ("README.md", "loss.png", "curves.json")
@@ -67,7 +67,7 @@ def publish(
 ) -> Manifest:
     """Turn ``scratch`` into ``final``. ``known`` has digests that need not be computed again."""
     # A kill right here left them in a folder that is gone on with.
-    for leftover in (scratch / FILE, unfinished(scratch / FILE)):
+    for leftover in (scratch / FILE, partial_path(scratch / FILE)):
         leftover.unlink(missing_ok=True)
     files = []
     for path in sorted(path for path in scratch.rglob("*") if path.is_file()):

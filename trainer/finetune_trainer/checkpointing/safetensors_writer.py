@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from finetune_trainer.checkpointing.safetensors_header import FLOATS, Header, encode_header
 from finetune_trainer.runtime.files import flush, fresh, write_json
-from finetune_trainer.volume_layout import unfinished
+from finetune_trainer.volume_layout import partial_path
 
 DTYPES = {"float16": "F16", "bfloat16": "BF16"}
 WAITING = 4
@@ -109,7 +109,7 @@ class Progress:
 @contextmanager
 def writing(path: Path, shard: Shard) -> Iterator["Writer"]:
     """Write a shard; it is in its place, flushed, when the block ends well."""
-    part = unfinished(path)
+    part = partial_path(path)
     with part.open("wb") as file:
         reserve(file.fileno(), shard.size)
         writer = Writer(file)

@@ -17,8 +17,8 @@ from finetune_trainer.cli.job_file import SpecFile
 from finetune_trainer.data import packing
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate import report, shape, verdict
-from finetune_trainer.estimate.budget import Asked, Data, estimate
-from finetune_trainer.estimate.serving import Wanted
+from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
+from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
@@ -56,11 +56,13 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     name = options.card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
     card = cards.find(name)
     data = _data(file, rows=options.rows, tokens=options.tokens, longest=options.longest)
-    wanted = Wanted(
+    serving = ServingOptions(
         max_model_len=spec.serving.max_model_len, share=spec.serving.gpu_memory_utilization
     )
-    asked = Asked(card=card, serving=wanted if spec.serving.enabled else None, merges=file.merges)
-    found = estimate(found_shape, spec.training, data=data, asked=asked)
+    estimate_options = EstimateOptions(
+        card=card, serving=serving if spec.serving.enabled else None, merges=file.merges
+    )
+    found = estimate(found_shape, spec.training, data=data, options=estimate_options)
     if options.json:
         print(json.dumps(report.facts(found), indent=1))
     else:
@@ -70,7 +72,7 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
         print(f"\n{name} is no card of the table, so nothing is refused ({known})", file=sys.stderr)
     for warning in verdict.warnings(found):
         print(f"\nwarning: {warning}", file=sys.stderr)
-    refused = verdict.refusal(found, found_shape, spec.training, data, wanted)
+    refused = verdict.refusal(found, found_shape, spec.training, data, serving)
     if refused is not None:
         raise refused
     return 0

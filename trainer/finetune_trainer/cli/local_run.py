@@ -23,8 +23,8 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_trainer.cli import job_file
 from finetune_trainer.cli.job_file import SpecFile
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.estimate.budget import Asked
-from finetune_trainer.estimate.serving import Wanted
+from finetune_trainer.estimate.budget import EstimateOptions
+from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.runtime import lock
 from finetune_trainer.runtime.cards import Card, find
 from finetune_trainer.runtime.files import write_json
@@ -34,7 +34,7 @@ from finetune_trainer.volume_layout import Layout
 
 JOB_FILE = "job.json"
 REFRESH_SECONDS = 0.25
-BARS = {"prepare": "fetching and tokenising", "train": "training", "merge": "merging"}
+BARS = {"prepare": "fetching and tokenizing", "train": "training", "merge": "merging"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,9 @@ def _stage(
             job,
             layout,
             progress,
-            asked=Asked(card=_card(), serving=_served(spec), merges=file.merges),
+            options=EstimateOptions(
+                card=_card(), serving=_serving_options(spec), merges=file.merges
+            ),
         )
     if name == "train":
         from finetune_trainer.runtime import gpu_usage
@@ -107,11 +109,11 @@ def _stage(
     )
 
 
-def _served(spec: FineTuneJobSpec) -> Wanted | None:
+def _serving_options(spec: FineTuneJobSpec) -> ServingOptions | None:
     if not spec.serving.enabled:
         return None
     share, length = spec.serving.gpu_memory_utilization, spec.serving.max_model_len
-    return Wanted(max_model_len=length, share=share)
+    return ServingOptions(max_model_len=length, share=share)
 
 
 def _handle_ctrl_c(stop: StopRequest) -> None:

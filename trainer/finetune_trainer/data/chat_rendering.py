@@ -1,7 +1,7 @@
 """From a conversation to token ids and labels, once for every backend.
 
 Which tokens belong to an answer is found by rendering the conversation piece by piece with the same
-template that will serve: the prompt before each answer is tokenised exactly as a request would be,
+template that will serve: the prompt before each answer is tokenized exactly as a request would be,
 and the answer is what the next rendering adds to it. No template needs generation markers for it.
 
 Labels carry the token ids that the loss is taken on, ``IGNORED`` elsewhere; they are not shifted.
@@ -118,7 +118,7 @@ class Renderer:
         whole = self._ids(after)
         if whole[: len(ids)] == ids:
             return whole[len(ids) :]
-        # A token would span the border. A server never sees such a token, since it tokenises the
+        # A token would span the border. A server never sees such a token, since it tokenizes the
         # prompt alone: the border stays where it is.
         return self._ids(after[len(before) :])
 

@@ -1,4 +1,4 @@
-"""From tokenised rows to the training set: split, packed and counted once."""
+"""From tokenized rows to the training set: split, packed and counted once."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,13 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import IGNORED
 from finetune_trainer.data.token_store import Integers, Tokens
-from finetune_trainer.data.tokenize_rows import Tokeniser
+from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What was counted while tokenising."""
+    """What was counted while tokenizing."""
 
     rows: int
     validation_rows: int
@@ -67,7 +67,7 @@ class Prepared:
         return self.train.bytes + self.held_out.bytes
 
 
-def prepare(job: JobConfig, rows: Tokeniser, evaluation: Tokeniser | None) -> Prepared:
+def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None) -> Prepared:
     """Return what is trained on and what is evaluated on. Raises DatasetInvalid.
 
     rows: of ``dataset``; evaluation: of ``evaluation.dataset``, None where rows are held out.
@@ -121,7 +121,7 @@ def prepare(job: JobConfig, rows: Tokeniser, evaluation: Tokeniser | None) -> Pr
     )
 
 
-def _counted(evaluation: Tokeniser, training: Tokeniser) -> EvaluationData:
+def _counted(evaluation: RowTokenizer, training: RowTokenizer) -> EvaluationData:
     """Count an evaluation dataset as it will be evaluated on, repeated rows included."""
     lengths, contents = evaluation.pieces.lengths, evaluation.contents
     return EvaluationData(

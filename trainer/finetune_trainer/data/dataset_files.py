@@ -21,7 +21,7 @@ class RowSource:
     """Where rows come from: a repository at one commit, and the files of it that are read."""
 
     kind: Kind
-    asked: Rows
+    spec: Rows
     store: Store
     repository: Repository
     files: tuple[str, ...]
@@ -29,13 +29,15 @@ class RowSource:
     @property
     def size(self) -> int:
         """Bytes to fetch: what is mounted is read where it is."""
-        return self.repository.size_of(name for name in self.files if not self.store.here(name))
+        return self.repository.size_of(
+            name for name in self.files if not self.store.local_path(name)
+        )
 
     def folder(self, layout: Layout) -> Path:
         """Where they are brought: what arrived of this very commit is gone on with."""
         return layout.scratch(f"rows-of-{self.kind}-{self.repository.commit[:12]}")
 
-    def left(self, layout: Layout) -> int:
+    def remaining(self, layout: Layout) -> int:
         """Bytes that are still to be fetched."""
         return max(0, self.size - bytes_below(self.folder(layout)))
 
@@ -68,23 +70,23 @@ def pin(kind: Kind, rows: Rows) -> RowSource:
     else:
         files = readers.files_of_split(found.files, rows.split, source=found.name, kind=kind)
     log(f"{kind} {found.name} is pinned to {found.commit[:12]}: {', '.join(files)}")
-    return RowSource(kind=kind, asked=rows, store=store, repository=found, files=tuple(files))
+    return RowSource(kind=kind, spec=rows, store=store, repository=found, files=tuple(files))
 
 
 def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes) -> Fetched:
     """Bring the files here that are not mounted. ``on_bytes``: as stores take it."""
-    repository, here = source.repository, source.store.here
-    remote = [name for name in source.files if not here(name)]
+    repository, local_path = source.repository, source.store.local_path
+    remote = [name for name in source.files if not local_path(name)]
     folder = source.folder(layout)
     folder.mkdir(exist_ok=True)
     if remote:
         what = f"{source.kind} {repository.name} ({disk.human(source.size)} in {len(remote)} files)"
-        disk.require(layout.work, source.left(layout), what)
+        disk.require(layout.work, source.remaining(layout), what)
     digests = source.store.download(repository, remote, folder, on_bytes=on_bytes)
-    files = [(here(name) or folder / name, name) for name in source.files]
+    files = [(local_path(name) or folder / name, name) for name in source.files]
     digests |= {name: sha256_of(path) for path, name in files if name not in digests}
     digest = "sha256:" + digest_of(f"{digests[name]}  {name}" for name in source.files)
-    if source.asked.source.startswith(CONFIGMAP_SOURCE_PREFIX):
+    if source.spec.source.startswith(CONFIGMAP_SOURCE_PREFIX):
         # The key of a ConfigMap may be named anyhow.
         files = [
             (path, name if name.endswith(readers.SUFFIXES) else f"{name}.jsonl")

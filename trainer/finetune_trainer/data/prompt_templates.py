@@ -155,9 +155,9 @@ def _require_jinja(text: str, tokenizer: Any, *, own: bool, source: str) -> None
         )
     except jinja2.TemplateSyntaxError as error:
         whose = "dataset.chatTemplate" if own else f"the chat template of model {source}"
-        way_out = "correct it" if own else "write one in dataset.chatTemplate"
+        remediation = "correct it" if own else "write one in dataset.chatTemplate"
         raise InvalidSpec(
-            f"{whose} is no Jinja template (line {error.lineno}: {error}): {way_out}"
+            f"{whose} is no Jinja template (line {error.lineno}: {error}): {remediation}"
         ) from error
     except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError):
         # It refuses this question, and may take the rows' own.

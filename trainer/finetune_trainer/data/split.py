@@ -30,7 +30,7 @@ def content_hash(example: Example, seed: int) -> int:
     return int.from_bytes(digest.digest()[:8])
 
 
-class Contents:
+class ContentHashes:
     """Hashes of rows in the order in which they came."""
 
     def __init__(self, *, validation_fraction: float | None) -> None:
@@ -61,7 +61,7 @@ class Contents:
         first[np.unique(self._array(), return_index=True)[1]] = True
         return first
 
-    def also_in(self, others: "Contents") -> int:
+    def also_in(self, others: "ContentHashes") -> int:
         """Count the rows whose content is among others."""
         return int(np.isin(self._array(), others._array()).sum())
 

@@ -1,4 +1,4 @@
-"""Tokenised rows: collected one by one, then gathered into the file that training reads.
+"""Tokenized rows: collected one by one, then gathered into the file that training reads.
 
 Both the training set and the held-out rows are safetensors files of flat arrays: ``input_ids`` and
 ``labels`` of all rows one after the other, ``rows`` (row borders) and ``sequences`` (borders of
@@ -51,7 +51,7 @@ class Tokens:
         return cls(**load_file(path))
 
 
-class Collected:
+class TokenBuffer:
     """Rows in the order in which they came, four bytes a token."""
 
     def __init__(self) -> None:

@@ -14,8 +14,8 @@ from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
 from finetune_trainer.data.readers import Row
 from finetune_trainer.data.reference_sample import Sample
 from finetune_trainer.data.schema import BrokenRow, example_of
-from finetune_trainer.data.split import Contents, content_hash
-from finetune_trainer.data.token_store import Collected, Integers
+from finetune_trainer.data.split import ContentHashes, content_hash
+from finetune_trainer.data.token_store import Integers, TokenBuffer
 from finetune_trainer.errors import DatasetInvalid
 
 OVERLONG_SHARE = 0.05
@@ -25,8 +25,8 @@ EVALUATION_SEED = 0
 """Draws the sample of an evaluation dataset: the same rows, whatever recipe is evaluated."""
 
 
-class Tokeniser:
-    """Collects the rows of one dataset; ``add`` validates and tokenises one.
+class RowTokenizer:
+    """Collects the rows of one dataset; ``add`` validates and tokenizes one.
 
     ``pieces`` are their sequences, ``owner`` says which row each belongs to, ``contents`` has the
     rows themselves; ``seen`` counts those that were left out, too.
@@ -37,8 +37,8 @@ class Tokeniser:
     ) -> None:
         """``template`` is chat, alpaca, own, or None for format text; ``kind`` says whose rows."""
         self.renderer = renderer
-        self.pieces = Collected()
-        self.contents = Contents(validation_fraction=job.dataset.validation_fraction)
+        self.pieces = TokenBuffer()
+        self.contents = ContentHashes(validation_fraction=job.dataset.validation_fraction)
         self.truncated = 0
         self.longest = 0
         self.seen = 0

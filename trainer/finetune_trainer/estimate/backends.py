@@ -1,6 +1,6 @@
 """The formula of each backend, at the versions that constraints/trainer.txt pins."""
 
-from finetune_trainer.estimate.memory import Stack, fused_layer, stock_layer
+from finetune_trainer.estimate.memory import BackendFormula, fused_layer, stock_layer
 from finetune_trainer.estimate.shape import Shape
 
 TRL_CHUNK = 256
@@ -23,9 +23,9 @@ def unsloth_head(shape: Shape, tokens: int) -> int:
     return 2 * 2 * shape.hidden * tokens + min(UNSLOTH_CHUNK, 16 * shape.vocabulary * tokens)
 
 
-STACKS = {
-    "trl": Stack(name="trl", layer=stock_layer, head=trl_head, offloads=False),
-    "unsloth": Stack(name="unsloth", layer=fused_layer, head=unsloth_head, offloads=True),
+FORMULAS = {
+    "trl": BackendFormula(name="trl", layer=stock_layer, head=trl_head, offloads=False),
+    "unsloth": BackendFormula(name="unsloth", layer=fused_layer, head=unsloth_head, offloads=True),
 }
 EFFICIENCY = {"trl": 0.31, "unsloth": 0.48}
 """Share of the card's dense 16-bit rate that training reaches. From one published pair (Llama-2-7B,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate import memory
-from finetune_trainer.estimate.backends import EFFICIENCY, STACKS
+from finetune_trainer.estimate.backends import EFFICIENCY, FORMULAS
 from finetune_trainer.estimate.memory import GIB, Memory
-from finetune_trainer.estimate.serving import ServingMemory, Wanted, serving
+from finetune_trainer.estimate.serving import ServingMemory, ServingOptions, serving
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.cards import Card
 
@@ -21,14 +21,14 @@ HOST_BASE = 3 * GIB
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class EstimateOptions:
     """What is known of the cluster. ``card`` is None for one that no label names.
 
     ``serving`` is None where nothing is served, ``merges`` False where nothing is merged.
     """
 
     card: Card | None = None
-    serving: Wanted | None = None
+    serving: ServingOptions | None = None
     merges: bool = True
 
 
@@ -87,28 +87,28 @@ def estimate(
     recipe: Training,
     *,
     data: Data,
-    asked: Asked,
+    options: EstimateOptions,
     base_bytes: int | None = None,
 ) -> Estimate:
     """Return a job's bill. ``base_bytes`` is what the base takes on disk, where that is known."""
-    card = asked.card
-    stack = STACKS[recipe.advanced.backend]
+    card = options.card
+    formula = FORMULAS[recipe.advanced.backend]
     length = batch_length(recipe, data)
-    micro = pick(shape, recipe, length=length, card=card)
+    micro = choose_micro_batch(shape, recipe, length=length, card=card)
     tokens = _tokens(recipe, data)
     rate = None if card is None or card.tflops is None else card.tflops * 1e12
-    flops = None if tokens is None else tokens * flops_of_a_token(shape, recipe, length=length)
+    flops = None if tokens is None else tokens * flops_per_token(shape, recipe, length=length)
     efficiency = EFFICIENCY[recipe.advanced.backend]
     return Estimate(
         card=card,
-        backend=stack.name,
+        backend=formula.name,
         micro_batch=micro,
         accumulation=recipe.effective_batch_size // micro,
         length=length,
-        training=memory.training(shape, recipe, stack, micro_batch=micro, length=length),
-        serving=None if asked.serving is None else serving(shape, asked.serving),
+        training=memory.training(shape, recipe, formula, micro_batch=micro, length=length),
+        serving=None if options.serving is None else serving(shape, options.serving),
         host=host_bytes(shape, recipe, tokens=micro * length, data=data),
-        volume=volume_bytes(shape, recipe, data=data, merges=asked.merges, base_bytes=base_bytes),
+        volume=volume_bytes(shape, recipe, data=data, merges=options.merges, base_bytes=base_bytes),
         tokens=tokens,
         seconds=None if rate is None or flops is None else flops / (rate * efficiency),
     )
@@ -124,7 +124,7 @@ def batch_length(recipe: Training, data: Data) -> int:
     return min(full, data.longest)
 
 
-def pick(shape: Shape, recipe: Training, *, length: int, card: Card | None) -> int:
+def choose_micro_batch(shape: Shape, recipe: Training, *, length: int, card: Card | None) -> int:
     """Return the written micro-batch, or the largest that fits ``USABLE`` of the card.
 
     It divides the effective batch.
@@ -136,15 +136,15 @@ def pick(shape: Shape, recipe: Training, *, length: int, card: Card | None) -> i
     divisors = [size for size in range(effective, 1, -1) if effective % size == 0]
     if card is None:
         return UNKNOWN_CARD_MICRO_BATCH if UNKNOWN_CARD_MICRO_BATCH in divisors else 1
-    stack = STACKS[recipe.advanced.backend]
+    formula = FORMULAS[recipe.advanced.backend]
     for micro in divisors:
-        found = memory.training(shape, recipe, stack, micro_batch=micro, length=length)
+        found = memory.training(shape, recipe, formula, micro_batch=micro, length=length)
         if found.total <= USABLE * card.memory:
             return micro
     return 1
 
 
-def flops_of_a_token(shape: Shape, recipe: Training, *, length: int) -> float:
+def flops_per_token(shape: Shape, recipe: Training, *, length: int) -> float:
     """Operations that a token costs: forward, gradients of the inputs, and the recomputation.
 
     The base's weights are frozen, so their own gradients are not computed; a trained head's are.
@@ -160,7 +160,7 @@ def flops_of_a_token(shape: Shape, recipe: Training, *, length: int) -> float:
 
 def host_bytes(shape: Shape, recipe: Training, *, tokens: int, data: Data) -> int:
     """Host memory of the train pod, offloaded activations included."""
-    offloads = STACKS[recipe.advanced.backend].offloads
+    offloads = FORMULAS[recipe.advanced.backend].offloads
     kept = 0
     if offloads and recipe.advanced.gradient_checkpointing:
         kept = 2 * shape.layers * shape.hidden * tokens

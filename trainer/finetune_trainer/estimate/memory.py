@@ -52,7 +52,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stack:
+class BackendFormula:
     """How a library trains: what the formula has to know of it.
 
     ``layer`` and ``head`` give the bytes of one layer's backward pass and of the loss;
@@ -99,7 +99,7 @@ def optimizer_bytes(shape: Shape, recipe: Training) -> float:
 
 
 def training(
-    shape: Shape, recipe: Training, stack: Stack, *, micro_batch: int, length: int
+    shape: Shape, recipe: Training, formula: BackendFormula, *, micro_batch: int, length: int
 ) -> Memory:
     """Return the peak of a step over ``micro_batch`` rows padded or packed to ``length``."""
     advanced = recipe.advanced
@@ -107,22 +107,22 @@ def training(
     compute = COMPUTE_BYTES[advanced.quantization.compute_dtype]
     constants = 1 / 64 + 4 / 16384 if advanced.quantization.double_quant else 4 / 64
     trained = trained_parameters(shape, recipe)
-    layer = stack.layer(shape, recipe, length) * tokens
-    head = stack.head(shape, tokens)
+    layer = formula.layer(shape, recipe, length) * tokens
+    head = formula.head(shape, tokens)
     saved, table = recipe.lora.modules_to_save or (), shape.vocabulary * shape.hidden
     if "lm_head" in saved:
         head += HEAD_GRADIENT * table
     elif "embed_tokens" in saved:
         head = max(head, EMBEDDING_GRADIENT * table)
     if advanced.gradient_checkpointing:
-        inputs = 0 if stack.offloads else shape.layers * shape.hidden * compute * tokens
+        inputs = 0 if formula.offloads else shape.layers * shape.hidden * compute * tokens
         activations, loss = inputs + layer, max(0, head - layer)
     else:
         activations, loss = shape.layers * layer, head
     parts = {
         "weights": shape.linear_parameters * (0.5 + constants),
-        "embeddings": shape.other_parameters * (stack.embedding_bytes or compute),
-        "adapter": trained * (stack.adapter_bytes + stack.adapter_bytes),
+        "embeddings": shape.other_parameters * (formula.embedding_bytes or compute),
+        "adapter": trained * (formula.adapter_bytes + formula.adapter_bytes),
         "optimizer": optimizer_bytes(shape, recipe),
         "activations": activations,
         "loss": loss,

@@ -19,7 +19,7 @@ SEQUENCES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ServingOptions:
     """How the model is going to be served. ``max_model_len`` is None for the model's own."""
 
     max_model_len: int | None
@@ -46,9 +46,9 @@ class ServingMemory:
         return self.share * card.memory
 
 
-def serving(shape: Shape, wanted: Wanted) -> ServingMemory | None:
+def serving(shape: Shape, options: ServingOptions) -> ServingMemory | None:
     """Return what serving takes; None where the longest request's length is not known."""
-    length = wanted.max_model_len or shape.context
+    length = options.max_model_len or shape.context
     if length is None:
         return None
     activations = BATCHED_TOKENS * 2 * (4 * shape.hidden + 3 * shape.intermediate)
@@ -59,13 +59,13 @@ def serving(shape: Shape, wanted: Wanted) -> ServingMemory | None:
         cache=shape.kv_bytes(length),
         working=CONTEXT + activations + sampler,
         length=length,
-        share=wanted.share,
+        share=options.share,
     )
 
 
-def longest_that_fits(shape: Shape, wanted: Wanted, card: Card) -> int:
+def longest_that_fits(shape: Shape, options: ServingOptions, card: Card) -> int:
     """Return the largest ``maxModelLen`` that the card can serve, in whole 256s; 0 for none."""
-    bare = serving(shape, Wanted(max_model_len=1, share=wanted.share))
+    bare = serving(shape, ServingOptions(max_model_len=1, share=options.share))
     assert bare is not None
     room = bare.limit(card) - bare.weights - bare.working
     return max(0, int(room // shape.kv_bytes(256)) * 256)

@@ -11,9 +11,9 @@ from typing import get_args
 
 from finetune_api.v1alpha1.training import AdvancedTraining, Training
 from finetune_trainer.estimate import budget, memory
-from finetune_trainer.estimate.backends import STACKS
-from finetune_trainer.estimate.budget import Asked, Data, Estimate
-from finetune_trainer.estimate.serving import Wanted, longest_that_fits
+from finetune_trainer.estimate.backends import FORMULAS
+from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
+from finetune_trainer.estimate.serving import ServingOptions, longest_that_fits
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.cards import Card, next_larger
 
@@ -46,7 +46,9 @@ def for_training(shape: Shape, recipe: Training, data: Data, card: Card, count: 
                 found.append(min(fitting, key=_cost))
     kept = [one for one in found if not any(_goes_less_far(other, one) for other in found)]
     ways = [(_cost(one), " and ".join(option.words for option in one)) for one in kept]
-    ways += _other_card(budget.estimate(shape, recipe, data=data, asked=Asked(card=card)))
+    ways += _other_card(
+        budget.estimate(shape, recipe, data=data, options=EstimateOptions(card=card))
+    )
     return [words for _, words in sorted(ways)[:count]]
 
 
@@ -62,15 +64,15 @@ def _goes_less_far(one: tuple[Option, ...], other: tuple[Option, ...]) -> bool:
     )
 
 
-def for_serving(shape: Shape, wanted: Wanted, found: Estimate, count: int) -> list[str]:
+def for_serving(shape: Shape, options: ServingOptions, found: Estimate, count: int) -> list[str]:
     """Return up to ``count`` alternatives, smallest first."""
     assert found.card is not None
     assert found.serving is not None
     words = []
-    length = longest_that_fits(shape, wanted, found.card)
+    length = longest_that_fits(shape, options, found.card)
     if length >= SHORTEST:
         words.append(f"serving.maxModelLen: {length}")
-    larger = next_larger(found.serving.total / wanted.share)
+    larger = next_larger(found.serving.total / options.share)
     if larger is not None:
         words.append(_on(larger))
     return [*words, "serving.enabled: false"][:count]
@@ -92,7 +94,7 @@ def _knobs(recipe: Training, data: Data) -> Iterator[list[Option]]:
     if advanced.pad_to_sequence_length and not recipe_packs(recipe, data):
         yield [_option("padToSequenceLength", False, 1, advanced="pad_to_sequence_length")]
     backends = get_args(AdvancedTraining.model_fields["backend"].annotation)
-    others = [name for name in backends if name != advanced.backend and name in STACKS]
+    others = [name for name in backends if name != advanced.backend and name in FORMULAS]
     yield [_option("backend", name, 2, advanced="backend") for name in others]
     if recipe.lora.modules_to_save:
         yield [
@@ -161,9 +163,9 @@ def _fits(
         }
     )
     length = budget.batch_length(changed, data)
-    micro = budget.pick(shape, changed, length=length, card=card)
-    stack = STACKS[changed.advanced.backend]
-    found = memory.training(shape, changed, stack, micro_batch=micro, length=length)
+    micro = budget.choose_micro_batch(shape, changed, length=length, card=card)
+    formula = FORMULAS[changed.advanced.backend]
+    found = memory.training(shape, changed, formula, micro_batch=micro, length=length)
     return found.total <= budget.USABLE * card.memory
 
 

@@ -5,14 +5,14 @@ from finetune_trainer.errors import DoesNotFit
 from finetune_trainer.estimate import suggestions
 from finetune_trainer.estimate.budget import USABLE, Data, Estimate
 from finetune_trainer.estimate.memory import GIB
-from finetune_trainer.estimate.serving import Wanted
+from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.estimate.shape import Shape
 
 WAYS_OUT = 3
 
 
 def refusal(
-    found: Estimate, shape: Shape, recipe: Training, data: Data, wanted: Wanted | None
+    found: Estimate, shape: Shape, recipe: Training, data: Data, serving: ServingOptions | None
 ) -> DoesNotFit | None:
     """Return why a job cannot run on its card, or None. On an unknown card nothing is refused."""
     card = found.card
@@ -31,9 +31,9 @@ def refusal(
         )
     if not found.serving_fits:
         assert found.serving is not None
-        assert wanted is not None
+        assert serving is not None
         parts_ = found.serving
-        ways = suggestions.for_serving(shape, wanted, found, WAYS_OUT)
+        ways = suggestions.for_serving(shape, serving, found, WAYS_OUT)
         return DoesNotFit(
             f"serving needs about {gib(parts_.total)} of GPU memory (weights "
             f"{gib(parts_.weights)}, key-value cache of one request of {parts_.length} tokens "

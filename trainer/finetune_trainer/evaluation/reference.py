@@ -65,7 +65,7 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
     import torch
 
     from finetune_trainer.evaluation.scoring import KINDS, Scorer, models
-    from finetune_trainer.models.layerwise_model import Skeleton
+    from finetune_trainer.models.layerwise_model import LayerwiseModel
     from finetune_trainer.quantization.record import RoundedBase
     from finetune_trainer.runtime import device as devices
 
@@ -79,7 +79,7 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
     precision = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     try:
-        skeleton = Skeleton(
+        model = LayerwiseModel(
             layout.base,
             layout.adapter,
             RoundedBase(adapter, layout.adapter),
@@ -88,7 +88,7 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
         positions = [
             [at for start, end in row["spans"] for at in range(start, end)] for row in rows
         ]
-        scores = Scorer(skeleton).score(
+        scores = Scorer(model).score(
             models(evaluated=held_out), [row["ids"] for row in rows], positions
         )
     finally:
@@ -101,9 +101,9 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
                     **row,
                     **{
                         kind: {
-                            model.part: found[at]
-                            for model, found in scores.items()
-                            if model.kind == kind
+                            each.part: found[at]
+                            for each, found in scores.items()
+                            if each.kind == kind
                         }
                         for kind in KINDS
                     },

@@ -15,7 +15,13 @@ from typing import Any, get_args
 
 import torch
 
-from finetune_trainer.models.layerwise_model import BaseKind, Skeleton, Unsupported, fold, switch
+from finetune_trainer.models.layerwise_model import (
+    BaseKind,
+    LayerwiseModel,
+    UnsupportedFamily,
+    merge_adapter,
+    set_adapter_enabled,
+)
 
 KINDS: tuple[BaseKind, ...] = get_args(BaseKind)
 TOKENS_AT_ONCE = 2048
@@ -64,12 +70,12 @@ class _Batch:
 
 
 class Scorer:
-    """Walks rows through a skeleton, once."""
+    """Walks rows through a layer-wise model, once."""
 
-    def __init__(self, skeleton: Skeleton) -> None:
+    def __init__(self, model: LayerwiseModel) -> None:
         """Take over the forward passes of its layers."""
-        self._skeleton = skeleton
-        self._own = [layer.forward for layer in skeleton.layers]
+        self._layerwise = model
+        self._own = [layer.forward for layer in model.layers]
         self._inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._begun = self._ended = torch.empty(0)
 
@@ -90,8 +96,8 @@ class Scorer:
                 self._one_layer_further(at, wanted, batches)
             self._instead_of_layers(self._replay)
             for model in sorted(wanted, key=lambda model: model.dtype == torch.bfloat16):
-                self._skeleton.cast_all_but_layers(model.dtype)
-                self._skeleton.switch_all_but_layers(on=model.tuned)
+                self._layerwise.cast_outside_layers(model.dtype)
+                self._layerwise.use_saved_modules(on=model.tuned)
                 for batch in batches:
                     for at, row in enumerate(batch.rows):
                         hidden = batch.states[model][at, [each - 1 for each in positions[row]]]
@@ -110,8 +116,8 @@ class Scorer:
         begun = {}
         for tuned in (False, True):
             self._inputs = []
-            self._skeleton.switch_all_but_layers(on=tuned)
-            self._skeleton.decoder(input_ids=ids.to(self._skeleton.device))
+            self._layerwise.use_saved_modules(on=tuned)
+            self._layerwise.decoder(input_ids=ids.to(self._layerwise.device))
             begun[tuned] = self._begun
         states = {model: begun[model.tuned].to(model.dtype) for model in wanted}
         return _Batch(rows=numbers, inputs=self._inputs, states=states)
@@ -119,37 +125,39 @@ class Scorer:
     def _one_layer_further(
         self, at: int, wanted: Sequence[Model], batches: Sequence[_Batch]
     ) -> None:
-        layer = self._skeleton.layers[at]
+        layer = self._layerwise.layers[at]
         for kind in KINDS:
-            self._skeleton.lay_in(layer, kind)
+            self._layerwise.load_layer(layer, kind)
             for model in wanted:
                 if model.kind != kind:
                     continue
                 if model.part == "rounded":
-                    fold(layer)
+                    merge_adapter(layer)
                 else:
-                    switch(layer, on=model.tuned)
-                with self._skeleton.cast(layer, model.dtype):
+                    set_adapter_enabled(layer, on=model.tuned)
+                with self._layerwise.cast_layer(layer, model.dtype):
                     for batch in batches:
                         args, kwargs = _cast(batch.inputs[at], model.dtype)
                         result = self._own[at](batch.states[model], *args, **kwargs)
                         if not isinstance(result, torch.Tensor):
-                            raise Unsupported(f"{type(layer).__name__} returns more than states")
+                            raise UnsupportedFamily(
+                                f"{type(layer).__name__} returns more than states"
+                            )
                         batch.states[model] = result
-        self._skeleton.take_out(layer)
+        self._layerwise.unload_layer(layer)
 
     def _head(self, hidden: torch.Tensor, targets: Sequence[int]) -> Iterator[float]:
         """Yield the log-probability of each target, from what the last layer said before it."""
         for start in range(0, len(targets), LOGITS_AT_ONCE):
             part = slice(start, start + LOGITS_AT_ONCE)
-            ids = torch.tensor([targets[part]], device=self._skeleton.device)
+            ids = torch.tensor([targets[part]], device=self._layerwise.device)
             # The model's own final norm, head and whatever it does to its logits.
             self._ended = hidden[None, part]
-            logits = self._skeleton.model(input_ids=ids).logits[0].float()
+            logits = self._layerwise.model(input_ids=ids).logits[0].float()
             yield from logits.log_softmax(-1).gather(1, ids.T)[:, 0].tolist()
 
     def _instead_of_layers(self, instead: Callable[..., torch.Tensor]) -> None:
-        for layer in self._skeleton.layers:
+        for layer in self._layerwise.layers:
             layer.forward = instead
 
     def _note(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

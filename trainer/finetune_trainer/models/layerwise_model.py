@@ -26,11 +26,11 @@ Place = tuple[torch.nn.Module, str, str]
 """Module, parameter, and the name of its tensor in the base's files."""
 
 
-class Unsupported(Exception):
+class UnsupportedFamily(Exception):
     """This model family cannot be walked through layer by layer; the text says why."""
 
 
-class Skeleton:
+class LayerwiseModel:
     """One base and one adapter. ``rounded`` makes the 4-bit weights of the training again."""
 
     def __init__(
@@ -62,34 +62,34 @@ class Skeleton:
         }
         strange = sorted(set(self._names.values()) - set(self._header.tensors))
         if strange:
-            raise Unsupported(f"the base's files have no {strange[0]}")
+            raise UnsupportedFamily(f"the base's files have no {strange[0]}")
         self.decoder = model.get_decoder()
         if not isinstance(getattr(self.decoder, "layers", None), torch.nn.ModuleList):
-            raise Unsupported(f"{type(model).__name__} has no list of decoder layers")
+            raise UnsupportedFamily(f"{type(model).__name__} has no list of decoder layers")
         self.layers = list(self.decoder.layers)
         self._places = {layer: list(self._found(layer)) for layer in self.layers}
         inside = {name for places in self._places.values() for _, _, name in places}
         self._outside = [place for place in self._found(model) if place[2] not in inside]
         self._in_full = [each for each in model.modules() if isinstance(each, ModulesToSaveWrapper)]
-        self._lay_in_all_but_layers()
+        self._load_outside_layers()
 
-    def lay_in(self, layer: torch.nn.Module, kind: BaseKind) -> None:
+    def load_layer(self, layer: torch.nn.Module, kind: BaseKind) -> None:
         """Give a layer its weights on one base, in float32, with an adapter that is not folded."""
-        _unfold(layer)
+        _forget_merge(layer)
         for module, part, name in self._places[layer]:
             weight = self._read(name)
             if kind == "dequantized" and self._rounded.covers(name):
                 weight = self._rounded.weight(name, weight.to(self.device))
             _put(module, part, weight.to(self.device, torch.float32, copy=True))
 
-    def take_out(self, layer: torch.nn.Module) -> None:
+    def unload_layer(self, layer: torch.nn.Module) -> None:
         """Forget a layer's weights."""
-        _unfold(layer)
+        _forget_merge(layer)
         for module, part, _ in self._places[layer]:
             _put(module, part, torch.empty_like(getattr(module, part), device="meta"))
 
     @contextmanager
-    def cast(self, layer: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    def cast_layer(self, layer: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
         """Have a layer's base weights in a number format for a while."""
         before = [(module, part, getattr(module, part)) for module, part, _ in self._places[layer]]
         for module, part, weight in before:
@@ -98,19 +98,19 @@ class Skeleton:
         for module, part, weight in before:
             _put(module, part, weight)
 
-    def cast_all_but_layers(self, dtype: torch.dtype) -> None:
+    def cast_outside_layers(self, dtype: torch.dtype) -> None:
         """Have what lies outside the layers in a number format from now on."""
         for module, part, _ in self._outside:
             _put(module, part, getattr(module, part).to(dtype))
         for wrapper in self._in_full:
             wrapper.modules_to_save.to(dtype)
 
-    def switch_all_but_layers(self, *, on: bool) -> None:
+    def use_saved_modules(self, *, on: bool) -> None:
         """Let embedding and head be those that were trained, where they were, or the base's."""
         for wrapper in self._in_full:
             wrapper.enable_adapters(on)
 
-    def _lay_in_all_but_layers(self) -> None:
+    def _load_outside_layers(self) -> None:
         for parameter in self.model.parameters():
             if not parameter.is_meta:
                 parameter.data = parameter.data.to(self.device, torch.float32)
@@ -134,20 +134,20 @@ class Skeleton:
                     yield module, part, self._names[id(parameter)]
 
 
-def switch(layer: torch.nn.Module, *, on: bool) -> None:
+def set_adapter_enabled(layer: torch.nn.Module, *, on: bool) -> None:
     """Let a layer's adapter take part, or not."""
     for module in _adapted(layer):
         module.enable_adapters(on)
 
 
-def fold(layer: torch.nn.Module) -> None:
+def merge_adapter(layer: torch.nn.Module) -> None:
     """Add a layer's adapter to its weights."""
-    switch(layer, on=True)
+    set_adapter_enabled(layer, on=True)
     for module in _adapted(layer):
         module.merge()
 
 
-def _unfold(layer: torch.nn.Module) -> None:
+def _forget_merge(layer: torch.nn.Module) -> None:
     """Let adapters be what they were before they were folded into weights that go now."""
     for module in _adapted(layer):
         module.merged_adapters.clear()

@@ -12,7 +12,7 @@ from finetune_api.v1alpha1.ledger import EvaluationData
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
-from finetune_trainer.estimate.budget import Asked
+from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.models import backend_support
 from finetune_trainer.preparation import prepare_base, prepare_estimate, prepare_rows
 from finetune_trainer.runtime import capabilities
@@ -22,44 +22,44 @@ from finetune_trainer.volume_layout import Layout
 
 
 def run(
-    job: JobConfig, layout: Layout, progress: Progress, *, asked: Asked | None = None
+    job: JobConfig, layout: Layout, progress: Progress, *, options: EstimateOptions | None = None
 ) -> Result:
     """Stage a job, or find that it is staged already."""
-    asked = asked or Asked()
+    options = options or EstimateOptions()
     layout.work.mkdir(parents=True, exist_ok=True)
     with translate_volume_errors(layout.work, "preparation"):
         found = published.prepared(layout, job, hashes=True)
         if found is not None:
             return _result(*found, message="staged already")
         backend_support.refuse_absent(job.training.advanced.backend)
-        capabilities.check_ahead(job.training, asked.card)
+        capabilities.check_ahead(job.training, options.card)
         sources = prepare_rows.pin(job)
-        begun = prepare_base.begin(
+        download = prepare_base.start(
             job,
             layout,
             rows=[source.folder(layout) for source in sources.all],
-            also_needed=sum(source.left(layout) for source in sources.all),
+            also_needed=sum(source.remaining(layout) for source in sources.all),
         )
-        rows = prepare_rows.tokenise(job, layout, sources, begun, progress)
-        bill = prepare_estimate.check(
+        rows = prepare_rows.tokenize(job, layout, sources, download, progress)
+        checked = prepare_estimate.check(
             job,
-            begun.config,
+            download.config,
             rows.rows,
-            asked,
-            base_bytes=begun.size,
-            base_left=begun.left,
+            options,
+            base_bytes=download.size,
+            base_remaining=download.remaining,
             work=layout.work,
         )
-        base = prepare_base.finish(begun, job, layout, progress)
-        dataset = prepare_rows.publish(job, layout, sources, begun, rows, bill)
+        base = prepare_base.finish(download, job, layout, progress)
+        dataset = prepare_rows.publish(job, layout, sources, download, rows, checked)
         manifest.sweep(layout.work)
     progress.ratio(1.0)
-    return _result(base, dataset, message=f"base and dataset are staged{said(bill)}")
+    return _result(base, dataset, message=f"base and dataset are staged{_estimate_suffix(checked)}")
 
 
-def said(bill: prepare_estimate.Bill) -> str:
-    """Return the bill as the end of a sentence."""
-    return f"; {bill.sentence}" if bill.sentence else ""
+def _estimate_suffix(checked: prepare_estimate.CheckedEstimate) -> str:
+    """Return the estimate as the end of a sentence."""
+    return f"; {checked.sentence}" if checked.sentence else ""
 
 
 def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, message: str) -> Result:

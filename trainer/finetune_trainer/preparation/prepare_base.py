@@ -1,6 +1,6 @@
 """The base's share of staging: pinned, checked, and fetched last, since it is the largest part.
 
-``begin`` brings the small files, which are all that rows need to be tokenised; ``finish`` brings
+``start`` brings the small files, which are all that rows need to be tokenized; ``finish`` brings
 the weights and publishes. What can be refused is refused in between, before gigabytes are fetched.
 """
 
@@ -22,7 +22,7 @@ from finetune_trainer.volume_layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
+class BaseDownload:
     """A base whose small files are in ``folder``. ``published`` is set where all of it is here."""
 
     folder: Path
@@ -43,12 +43,14 @@ class Begun:
         return self.repository.size_of(self.shards)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Bytes of the weights that are still to be fetched, at most."""
         return 0 if self.published else max(0, self.size - bytes_below(self.folder))
 
 
-def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: int) -> Begun:
+def start(
+    job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: int
+) -> BaseDownload:
     """Pin the base, check what can be checked, and make sure that its weights will fit.
 
     ``rows`` are the folders where files of the datasets may be already, ``also_needed`` how many
@@ -62,7 +64,7 @@ def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: 
         commit = found.facts["baseCommit"]
         log(f"base {name} is here already, at {commit[:12]}")
         config = read_json(layout.base / base_files.CONFIG)
-        return Begun(
+        return BaseDownload(
             folder=layout.base,
             name=name,
             config=config,
@@ -94,7 +96,7 @@ def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: 
         size - max(0, there) + also_needed,
         f"model {name} ({disk.human(size)} in {len(shards)} safetensors files)",
     )
-    return Begun(
+    return BaseDownload(
         folder=scratch,
         name=name,
         config=config,
@@ -106,34 +108,38 @@ def begin(job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: 
     )
 
 
-def finish(begun: Begun, job: JobConfig, layout: Layout, progress: Progress) -> manifest.Manifest:
+def finish(
+    download: BaseDownload, job: JobConfig, layout: Layout, progress: Progress
+) -> manifest.Manifest:
     """Fetch the weights, check them against the recipe, and publish the base."""
-    if begun.published is not None:
-        return begun.published
-    assert begun.store is not None
-    assert begun.repository is not None
-    size = begun.repository.size_of(begun.shards)
-    progress.fetching(begun.left, size)
+    if download.published is not None:
+        return download.published
+    assert download.store is not None
+    assert download.repository is not None
+    size = download.repository.size_of(download.shards)
+    progress.fetching(download.remaining, size)
 
     def on_bytes(count: int) -> None:
         progress.transferred(count, size)
 
-    digests = begun.digests | cache.take(
-        begun.repository, begun.shards, begun.folder, on_bytes=on_bytes
+    digests = download.digests | cache.take(
+        download.repository, download.shards, download.folder, on_bytes=on_bytes
     )
-    missing = [name for name in begun.shards if name not in digests]
-    digests |= begun.store.download(begun.repository, missing, begun.folder, on_bytes=on_bytes)
-    header = read_header(begun.folder, begun.shards)
-    check_targets(job, header, source=begun.name)
-    check_saved(job, header, source=begun.name)
-    architecture.check(begun.folder, header, source=begun.name)
-    log(f"base {begun.name}: {disk.human(size)}, {begun.config['model_type']}")
+    missing = [name for name in download.shards if name not in digests]
+    digests |= download.store.download(
+        download.repository, missing, download.folder, on_bytes=on_bytes
+    )
+    header = read_header(download.folder, download.shards)
+    check_targets(job, header, source=download.name)
+    check_saved(job, header, source=download.name)
+    architecture.check(download.folder, header, source=download.name)
+    log(f"base {download.name}: {disk.human(size)}, {download.config['model_type']}")
     return manifest.publish(
-        begun.folder,
+        download.folder,
         layout.base,
         kind=published.BASE,
         key=job.revision,
-        facts={"source": job.model.source, "baseCommit": begun.commit},
+        facts={"source": job.model.source, "baseCommit": download.commit},
         known=digests,
     )
 

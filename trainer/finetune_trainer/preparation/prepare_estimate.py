@@ -12,13 +12,13 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.data.dataset import Prepared
 from finetune_trainer.errors import VolumeFull
 from finetune_trainer.estimate import report, shape, verdict
-from finetune_trainer.estimate.budget import Asked, Data, estimate
+from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.progress import log
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bill:
+class CheckedEstimate:
     """What was estimated: facts for the manifest (None: nothing could be), and what to say."""
 
     facts: dict[str, Any] | None
@@ -30,20 +30,20 @@ def check(
     job: JobConfig,
     config: dict[str, Any],
     rows: Prepared,
-    asked: Asked,
+    options: EstimateOptions,
     *,
     base_bytes: int,
-    base_left: int,
+    base_remaining: int,
     work: Path,
-) -> Bill:
-    """Return the job's bill. ``base_left`` of ``base_bytes`` are still to be fetched.
+) -> CheckedEstimate:
+    """Return the job's estimate. ``base_remaining`` of ``base_bytes`` are still to be fetched.
 
     Raises DoesNotFit where the card, VolumeFull where the volume is too small for the whole job.
     """
     found_shape = shape.read(config)
     if found_shape is None:
         log(f"nothing is estimated for the family {config.get('model_type')}")
-        return Bill(facts=None, sentence="")
+        return CheckedEstimate(facts=None, sentence="")
     counts, plan = rows.counts, rows.plan
     data = Data(
         longest=rows.longest,
@@ -57,22 +57,22 @@ def check(
         found_shape,
         job.training,
         data=data,
-        asked=asked,
+        options=options,
         base_bytes=base_bytes,
     )
     for line in report.table(found, title=job.model.source).splitlines():
         log(line)
-    refused = verdict.refusal(found, found_shape, job.training, data, asked.serving)
+    refused = verdict.refusal(found, found_shape, job.training, data, options.serving)
     if refused is not None:
         raise refused
-    free, needed = disk.free_bytes(work), found.volume - base_bytes + base_left
+    free, needed = disk.free_bytes(work), found.volume - base_bytes + base_remaining
     if free < needed:
         raise VolumeFull(
             f"base, checkpoints and merged model need about {disk.human(found.volume)}, the volume "
             f"has {disk.human(free)} free and {disk.human(needed)} are still to be written: raise "
             f"spec.storage.size by at least {disk.human(needed - free)}"
         )
-    return Bill(
+    return CheckedEstimate(
         facts=report.facts(found),
         sentence=report.sentence(found),
         warnings=tuple(verdict.warnings(found)),

@@ -1,7 +1,7 @@
-"""The datasets' share of staging: fetched or found mounted, tokenised once, published.
+"""The datasets' share of staging: fetched or found mounted, tokenized once, published.
 
 What is evaluated on, where a dataset of its own is named for that, is read first: it is small, and
-what is wrong with it is said before the large one is tokenised.
+what is wrong with it is said before the large one is tokenized.
 """
 
 import shutil
@@ -26,10 +26,10 @@ from finetune_trainer.data.dataset_files import Fetched, RowSource
 from finetune_trainer.data.load_tokenizer import load_tokenizer, stop_ids
 from finetune_trainer.data.prompt_templates import Template
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN
-from finetune_trainer.data.tokenize_rows import Tokeniser
+from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
-from finetune_trainer.preparation.prepare_base import Begun
-from finetune_trainer.preparation.prepare_estimate import Bill
+from finetune_trainer.preparation.prepare_base import BaseDownload
+from finetune_trainer.preparation.prepare_estimate import CheckedEstimate
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import fresh, write_json
 from finetune_trainer.runtime.progress import Progress, log
@@ -59,7 +59,7 @@ class Sources:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokenised:
+class TokenizedRows:
     """Rows that are ready to be published, with the digests of the files that they are from."""
 
     rows: dataset.Prepared
@@ -77,13 +77,13 @@ def pin(job: JobConfig) -> Sources:
     )
 
 
-def tokenise(
-    job: JobConfig, layout: Layout, sources: Sources, base: Begun, progress: Progress
-) -> Tokenised:
-    """Read, validate and tokenise the rows; nothing is published yet."""
+def tokenize(
+    job: JobConfig, layout: Layout, sources: Sources, base: BaseDownload, progress: Progress
+) -> TokenizedRows:
+    """Read, validate and tokenize the rows; nothing is published yet."""
     fetched: dict[Kind, Fetched] = {}
     before = 0
-    progress.fetching(sum(source.left(layout) for source in sources.all), sources.size)
+    progress.fetching(sum(source.remaining(layout) for source in sources.all), sources.size)
     for source in sources.all:
         on_bytes = _reporting(progress, before, sources.size)
         fetched[source.kind] = dataset_files.fetch(source, layout, on_bytes=on_bytes)
@@ -100,16 +100,16 @@ def tokenise(
     )
     vocabulary = _vocabulary(base)
 
-    def read(kind: Kind) -> Tokeniser:
-        tokeniser = Tokeniser(job, renderer, template=template.kind, kind=kind)
+    def read(kind: Kind) -> RowTokenizer:
+        row_tokenizer = RowTokenizer(job, renderer, template=template.kind, kind=kind)
         for row in fetched[kind].rows():
-            if tokeniser.full:
+            if row_tokenizer.full:
                 break
-            tokeniser.add(row)
-            if tokeniser.seen % REPORT_EVERY == 0:
-                log(f"{tokeniser.seen} rows tokenised")
-        tokeniser.check(vocabulary=vocabulary)
-        return tokeniser
+            row_tokenizer.add(row)
+            if row_tokenizer.seen % REPORT_EVERY == 0:
+                log(f"{row_tokenizer.seen} rows tokenized")
+        row_tokenizer.check(vocabulary=vocabulary)
+        return row_tokenizer
 
     evaluation = None
     if sources.evaluation is not None:
@@ -125,7 +125,7 @@ def tokenise(
         f"{counts.dropped_rows} dropped; {counts.train_tokens} tokens, {counts.trained_tokens} "
         f"of them learned; {plan.steps} steps{', packed' if plan.packed else ''}"
     )
-    return Tokenised(
+    return TokenizedRows(
         rows=prepared,
         template=template,
         source_digest=fetched["dataset"].digest,
@@ -151,13 +151,13 @@ def publish(
     job: JobConfig,
     layout: Layout,
     sources: Sources,
-    base: Begun,
-    tokenised: Tokenised,
-    bill: Bill,
+    base: BaseDownload,
+    tokenized: TokenizedRows,
+    checked: CheckedEstimate,
 ) -> manifest.Manifest:
-    """Publish the tokenised rows."""
-    rows, template = tokenised.rows, tokenised.template
-    disk.require(layout.work, rows.bytes, "the tokenised dataset")
+    """Publish the tokenized rows."""
+    rows, template = tokenized.rows, tokenized.template
+    disk.require(layout.work, rows.bytes, "the tokenized dataset")
     scratch = fresh(layout.scratch("dataset"))
     rows.train.save(scratch / TRAIN)
     if rows.held_out.count:
@@ -174,7 +174,7 @@ def publish(
         facts={
             "source": job.dataset.source,
             "commit": sources.dataset.repository.commit,
-            "sourceDigest": tokenised.source_digest,
+            "sourceDigest": tokenized.source_digest,
             "baseCommit": base.commit,
             "template": template.kind,
             "templateDate": template.frozen,
@@ -191,34 +191,34 @@ def publish(
             "medianLength": counts.median_length,
             "p95Length": counts.p95_length,
             "longestRow": counts.longest,
-            published.EVALUATION_FACT: _evaluation(sources.evaluation, tokenised),
-            published.ESTIMATE_FACT: bill.facts,
-            "warnings": [*_warnings(job, base, tokenised), *bill.warnings],
+            published.EVALUATION_FACT: _evaluation(sources.evaluation, tokenized),
+            published.ESTIMATE_FACT: checked.facts,
+            "warnings": [*_warnings(job, base, tokenized), *checked.warnings],
         },
     )
 
 
-def _evaluation(source: RowSource | None, tokenised: Tokenised) -> dict[str, Any] | None:
+def _evaluation(source: RowSource | None, tokenized: TokenizedRows) -> dict[str, Any] | None:
     """Return what the manifest says of the evaluation's own rows."""
-    if source is None or tokenised.rows.evaluation is None:
+    if source is None or tokenized.rows.evaluation is None:
         return None
     return {
-        "source": source.asked.source,
+        "source": source.spec.source,
         "commit": source.repository.commit,
-        "sourceDigest": tokenised.evaluation_digest,
-        **tokenised.rows.evaluation.model_dump(),
+        "sourceDigest": tokenized.evaluation_digest,
+        **tokenized.rows.evaluation.model_dump(),
     }
 
 
-def _vocabulary(base: Begun) -> int:
+def _vocabulary(base: BaseDownload) -> int:
     """Rows of the base's embedding, as its configuration says."""
     text = base.config.get("text_config") or base.config
     return int(text.get("vocab_size") or base.config.get("vocab_size") or 2**31)
 
 
-def _warnings(job: JobConfig, base: Begun, tokenised: Tokenised) -> list[str]:
-    counts, steps = tokenised.rows.counts, tokenised.rows.plan.steps
-    longest = tokenised.rows.longest
+def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> list[str]:
+    counts, steps = tokenized.rows.counts, tokenized.rows.plan.steps
+    longest = tokenized.rows.longest
     warnings = []
     if steps < packing.FEW_STEPS:
         warnings.append(
@@ -229,7 +229,7 @@ def _warnings(job: JobConfig, base: Begun, tokenised: Tokenised) -> list[str]:
         warnings.append(
             f"{counts.dropped_rows} rows longer than training.sequenceLength were dropped"
         )
-    own = tokenised.rows.evaluation
+    own = tokenized.rows.evaluation
     if own is not None and own.dropped_rows:
         warnings.append(
             f"{own.dropped_rows} rows of evaluation.dataset longer than training.sequenceLength "
@@ -251,9 +251,9 @@ def _warnings(job: JobConfig, base: Begun, tokenised: Tokenised) -> list[str]:
             f"{counts.duplicate_rows} rows repeat others word for word: set dataset.duplicates to "
             "drop unless that is meant"
         )
-    if tokenised.template.frozen:
+    if tokenized.template.frozen:
         warnings.append(
             "the chat template puts the current date into every prompt: it says "
-            f"{tokenised.template.frozen}, the day of staging, in training and in serving"
+            f"{tokenized.template.frozen}, the day of staging, in training and in serving"
         )
     return warnings

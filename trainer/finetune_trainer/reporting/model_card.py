@@ -145,7 +145,7 @@ def _provenance(story: Story) -> Iterable[tuple[str, str]]:
         yield "evaluation dataset", f"`{own['source']}`"
         yield "evaluation dataset commit", f"`{own['commit']}`"
         yield "evaluation dataset as published", f"`{own['sourceDigest']}`"
-    yield "dataset as tokenised", f"`{trained['datasetDigest']}`"
+    yield "dataset as tokenized", f"`{trained['datasetDigest']}`"
     yield "prompt", str(data["template"] or "text as it is")
     yield "attention kernel", str(trained["attention"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.volume_layout import unfinished
+from finetune_trainer.volume_layout import partial_path
 
 
 def fresh(scratch: Path) -> Path:
@@ -29,7 +29,7 @@ def write_json(path: Path, document: Any) -> None:
 
     A reader sees either the old or the new content, even after a power failure.
     """
-    part = unfinished(path)
+    part = partial_path(path)
     with part.open("w") as file:
         json.dump(document, file, indent=1, sort_keys=True)
         file.write("\n")

@@ -42,8 +42,8 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
     source = part.source
     prefix = prefix_of(kind)
     config = Path(os.environ.get("FINETUNE_CONFIG_DIR", CONFIG))
-    authority = config / "ca" / f"{kind}.crt"
-    trusted = authority if authority.is_file() else None
+    ca_file = config / "ca" / f"{kind}.crt"
+    trusted = ca_file if ca_file.is_file() else None
     if source.startswith(CONFIGMAP_SOURCE_PREFIX):
         key = source.rsplit("/", 1)[-1]
         return Folder(
@@ -51,7 +51,7 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
             name=source,
             root=Path(os.environ.get(f"FINETUNE_{prefix}_DIR", config / kind)),
             path=key,
-            way_out=f"check that the ConfigMap exists and has the key {key!r}",
+            remediation=f"check that the ConfigMap exists and has the key {key!r}",
         )
     if source.startswith(CLAIM_SOURCE_PREFIX):
         claim, _, path = source.removeprefix(CLAIM_SOURCE_PREFIX).partition("/")
@@ -60,12 +60,12 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
             name=source,
             root=Path(os.environ.get("FINETUNE_SOURCES_DIR", CLAIMS)) / claim,
             path=path,
-            way_out=f"correct {kind}.source, or put it into the claim {claim}",
+            remediation=f"correct {kind}.source, or put it into the claim {claim}",
         )
     if source.startswith("s3://"):
         from finetune_trainer.sources.s3 import S3
 
-        return S3(kind=kind, source=source, endpoint=part.s3.endpoint, authority=trusted)
+        return S3(kind=kind, source=source, endpoint=part.s3.endpoint, ca_file=trusted)
     if source.startswith("https://"):
         from finetune_trainer.sources.https import Https
 
@@ -74,7 +74,7 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
             url=source,
             sha256=part.sha256 or "",
             token=os.environ.get(f"{prefix}_HTTPS_TOKEN") or None,
-            authority=trusted,
+            ca_file=trusted,
         )
     return Hub(
         kind=kind,

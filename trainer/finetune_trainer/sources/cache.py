@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune_trainer.runtime.progress import log
-from finetune_trainer.sources.repository import OnBytes, Repository, watching
+from finetune_trainer.sources.repository import OnBytes, Repository, reporting_bytes
 from finetune_trainer.sources.transfer import digest_while_copying
-from finetune_trainer.volume_layout import unfinished
+from finetune_trainer.volume_layout import partial_path
 
 VARIABLE = "FINETUNE_BASE_CACHE"
 
@@ -29,7 +29,7 @@ def take(
         log(f"the base cache has no {repository.name} at {repository.commit[:12]}")
         return {}
     taken = {}
-    with watching(into, on_bytes):
+    with reporting_bytes(into, on_bytes):
         for name in names:
             digest = _copied(snapshot / name, into / name, repository.files[name].sha256)
             if digest is not None:
@@ -41,7 +41,7 @@ def take(
 def _copied(source: Path, target: Path, expected: str | None) -> str | None:
     if expected is None or target.exists():
         return None
-    part = unfinished(target)
+    part = partial_path(target)
     try:
         if not source.is_file():
             return None

@@ -17,22 +17,22 @@ from finetune_trainer.sources.repository import (
     Repository,
     digest_of,
     missing,
-    watching,
+    reporting_bytes,
 )
 from finetune_trainer.sources.transfer import digest_while_copying
-from finetune_trainer.volume_layout import unfinished
+from finetune_trainer.volume_layout import partial_path
 
 
 class Folder:
     """Reads one folder, or one file, below ``root``; nothing outside ``root`` is ever read."""
 
-    def __init__(self, *, kind: Kind, name: str, root: Path, path: str, way_out: str) -> None:
-        """``way_out`` ends the message that ``path`` is not there."""
+    def __init__(self, *, kind: Kind, name: str, root: Path, path: str, remediation: str) -> None:
+        """``remediation`` ends the message that ``path`` is not there."""
         self.name = name
         self._kind: Kind = kind
         self._root = root
         self._top = root / path if path else root
-        self._way_out = way_out
+        self._remediation = remediation
 
     def pin(self) -> Repository:
         """List the files there are now."""
@@ -44,7 +44,9 @@ class Folder:
                 f"{os.getuid()} or gid {os.getgid()}"
             ) from error
         if not files:
-            raise missing(self._kind)(f"{self._kind} {self.name} holds no file: {self._way_out}")
+            raise missing(self._kind)(
+                f"{self._kind} {self.name} holds no file: {self._remediation}"
+            )
         lines = (f"{each.st_mtime_ns} {each.st_size}  {name}" for name, each in files.items())
         return Repository(
             kind=self._kind,
@@ -59,7 +61,9 @@ class Folder:
     def _walk(self) -> Iterator[tuple[str, Path]]:
         top = self._inside(self._top)
         if not top.exists():
-            raise missing(self._kind)(f"{self._kind} {self.name} does not exist: {self._way_out}")
+            raise missing(self._kind)(
+                f"{self._kind} {self.name} does not exist: {self._remediation}"
+            )
         if top.is_file():
             yield self._top.name, top
             return
@@ -79,7 +83,7 @@ class Folder:
             )
         return real
 
-    def here(self, name: str) -> Path | None:
+    def local_path(self, name: str) -> Path | None:
         """Return where a file lies."""
         top = self._inside(self._top)
         return top if top.is_file() else self._inside(top / name)
@@ -94,15 +98,15 @@ class Folder:
     ) -> dict[str, str]:
         """Copy files into a folder; return their SHA-256 by name."""
         digests = {}
-        with watching(into, on_bytes):
+        with reporting_bytes(into, on_bytes):
             for name in names:
-                source, target = self.here(name), into / name
+                source, target = self.local_path(name), into / name
                 assert source is not None
                 if target.is_file() and target.stat().st_size == repository.files[name].size:
                     digests[name] = sha256_of(target)
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                part = unfinished(target)
+                part = partial_path(target)
                 digests[name] = digest_while_copying(source, part)
                 if part.stat().st_size != repository.files[name].size:
                     raise Transient(

@@ -22,9 +22,15 @@ from finetune_trainer.sources.repository import (
     Repository,
     brief,
     missing,
-    watching,
+    reporting_bytes,
 )
-from finetune_trainer.sources.transfer import CONTENT_RANGE, Broken, fetch, passes, streamed
+from finetune_trainer.sources.transfer import (
+    CONTENT_RANGE,
+    BrokenTransfer,
+    fetch,
+    is_retryable,
+    streamed,
+)
 
 LONGEST_LIST = 1 << 20
 TIMEOUT = httpx.Timeout(60.0, connect=30.0)
@@ -35,14 +41,14 @@ class Https:
     """Reads one address. ``sha256`` is what the file there has to have."""
 
     def __init__(
-        self, *, kind: Kind, url: str, sha256: str, token: str | None, authority: Path | None
+        self, *, kind: Kind, url: str, sha256: str, token: str | None, ca_file: Path | None
     ) -> None:
         """``authority`` is a file of certificates that are trusted as well as the system's."""
         self.name = url
         self._kind: Kind = kind
         self._sha256 = sha256
         self._token = token
-        self._authority = authority
+        self._ca_file = ca_file
 
     def pin(self) -> Repository:
         """Return the file, or the files of the list, with sizes."""
@@ -55,7 +61,7 @@ class Https:
             }
         return Repository(kind=self._kind, name=self.name, commit=self._sha256, files=files)
 
-    def here(self, name: str) -> Path | None:
+    def local_path(self, name: str) -> Path | None:
         """Return None: what a server has is elsewhere."""
         return None
 
@@ -69,7 +75,7 @@ class Https:
     ) -> dict[str, str]:
         """Bring files into a folder; return their SHA-256 by name."""
         digests = {}
-        with self._named(), self._client() as client, watching(into, on_bytes):
+        with self._named(), self._client() as client, reporting_bytes(into, on_bytes):
             for name in names:
 
                 @contextmanager
@@ -130,14 +136,14 @@ class Https:
         headers = {} if whole else {"Range": f"bytes={offset}-{'' if last is None else last}"}
         try:
             with client.stream("GET", self._address(name), headers=headers) as answer:
-                if last is None and passes(answer.status_code):
-                    raise Broken(f"the server answers HTTP {answer.status_code}")
+                if last is None and is_retryable(answer.status_code):
+                    raise BrokenTransfer(f"the server answers HTTP {answer.status_code}")
                 self._check(answer, name)
                 yield answer
         except httpx.TransportError as error:
             if last is None:
                 self._refuse_certificate(error)
-                raise Broken(brief(error)) from error
+                raise BrokenTransfer(brief(error)) from error
             raise
 
     def _address(self, name: str) -> str:
@@ -145,9 +151,9 @@ class Https:
 
     def _client(self) -> httpx.Client:
         context = ssl.create_default_context()
-        if self._authority is not None:
+        if self._ca_file is not None:
             try:
-                context.load_verify_locations(self._authority)
+                context.load_verify_locations(self._ca_file)
             except (OSError, ssl.SSLError) as error:
                 raise InvalidSpec(
                     f"{self._kind}.caConfigMapRef holds no certificates in PEM ({error})"
@@ -166,12 +172,12 @@ class Https:
             raise InvalidSpec(f"{what} is redirected to {where}, which is not https://")
         if status in (401, 403):
             secret = f"{self._kind}.tokenSecretRef"
-            way_out = (
+            remediation = (
                 f"the token in {secret} is invalid or may not read it: replace it"
                 if self._token
                 else f"name a Secret with a token in {secret}"
             )
-            raise AccessDenied(f"the server refuses {what} (HTTP {status}): {way_out}")
+            raise AccessDenied(f"the server refuses {what} (HTTP {status}): {remediation}")
         if status in (404, 410):
             raise missing(self._kind)(
                 f"{what} does not exist (HTTP {status}): correct {self._kind}.source"
@@ -179,7 +185,7 @@ class Https:
         empty = status == 416 and answer.headers.get("Content-Range") == "bytes */0"
         if status not in (200, 206) and not empty:
             error = f"the server answers HTTP {status} for {what}"
-            if not passes(status) and status != 416:
+            if not is_retryable(status) and status != 416:
                 raise InvalidSpec(f"{error}: correct {self._kind}.source")
             raise Transient(f"{error}: it is tried again")
 

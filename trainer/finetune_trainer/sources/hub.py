@@ -35,9 +35,9 @@ from finetune_trainer.sources.repository import (
     brief,
     missing,
     repo_type,
-    watching,
+    reporting_bytes,
 )
-from finetune_trainer.sources.transfer import Broken, fetch, passes, streamed
+from finetune_trainer.sources.transfer import BrokenTransfer, fetch, is_retryable, streamed
 
 TIMEOUT = httpx.Timeout(30.0)
 
@@ -89,7 +89,7 @@ class Hub:
         the folder about once a second.
         """
         digests = {}
-        with self._named(), watching(into, on_bytes):
+        with self._named(), reporting_bytes(into, on_bytes):
             for name in names:
 
                 @contextmanager
@@ -119,16 +119,16 @@ class Hub:
                 hf_raise_for_status(answer)
                 yield answer
         except httpx.TransportError as error:
-            raise Broken(brief(error)) from error
+            raise BrokenTransfer(brief(error)) from error
         except HfHubHTTPError as error:
             if said := _broken(error.response, url):
-                raise Broken(said) from error
+                raise BrokenTransfer(said) from error
             raise
 
     def _what(self) -> str:
         return f"{self.kind} {self.name}"
 
-    def here(self, name: str) -> Path | None:
+    def local_path(self, name: str) -> Path | None:
         """Return None: what the hub has is elsewhere."""
         return None
 
@@ -151,13 +151,13 @@ class Hub:
         """Name the outcome of a hub error. The hub answers 401, not 404, for what is missing."""
         what, secret = self._what(), f"{self.kind}.tokenSecretRef"
         if isinstance(error, GatedRepoError):
-            way_out = (
+            remediation = (
                 f"the account of the token in {secret} has not been granted access: accept the "
                 "conditions on the repository's page with that account"
                 if self._token
                 else f"accept its conditions on the hub and name a Secret with a token in {secret}"
             )
-            return AccessDenied(f"{what} is gated: {way_out}")
+            return AccessDenied(f"{what} is gated: {remediation}")
         if isinstance(error, DisabledRepoError):
             return AccessDenied(f"{what} is disabled on the hub: choose another repository")
         if isinstance(error, RevisionNotFoundError):
@@ -177,13 +177,13 @@ class Hub:
             )
         status = error.response.status_code
         if status in (401, 403):
-            way_out = (
+            remediation = (
                 f"the token in {secret} is invalid, expired or lacks the right to read it: "
                 "replace it"
                 if self._token
                 else f"name a Secret with a token in {secret}"
             )
-            return AccessDenied(f"the hub refuses {what} (HTTP {status}): {way_out}")
+            return AccessDenied(f"the hub refuses {what} (HTTP {status}): {remediation}")
         if status == 404:
             return missing(self.kind)(
                 f"{what} does not exist on the hub: correct {self.kind}.source"
@@ -203,4 +203,4 @@ def _broken(answer: httpx.Response, asked: str) -> str | None:
             f"{said}, where the hub sends for it: no matter of the token; check proxies and the "
             "node's clock if it stays so"
         )
-    return said if passes(answer.status_code) else None
+    return said if is_retryable(answer.status_code) else None

@@ -59,7 +59,7 @@ class Store(Protocol):
         """
         ...
 
-    def here(self, name: str) -> Path | None:
+    def local_path(self, name: str) -> Path | None:
         """Return where a file lies on this machine already, or None."""
         ...
 
@@ -80,7 +80,7 @@ def digest_of(lines: Iterable[str]) -> str:
 
 
 @contextmanager
-def watching(folder: Path, on_bytes: OnBytes) -> Iterator[None]:
+def reporting_bytes(folder: Path, on_bytes: OnBytes) -> Iterator[None]:
     """Report the bytes below a folder about once a second, and once more at the end."""
     done = threading.Event()
 

@@ -21,9 +21,9 @@ from finetune_trainer.sources.repository import (
     brief,
     digest_of,
     missing,
-    watching,
+    reporting_bytes,
 )
-from finetune_trainer.sources.transfer import Broken, fetch
+from finetune_trainer.sources.transfer import BrokenTransfer, fetch
 
 BLOCK = 16 << 20
 """Bytes asked for at once."""
@@ -44,7 +44,7 @@ class S3:
         kind: Kind,
         source: str,
         endpoint: str | None,
-        authority: Path | None,
+        ca_file: Path | None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """``source`` is ``s3://bucket/path``; ``authority`` a file of certificates to trust."""
@@ -52,7 +52,7 @@ class S3:
         self._kind: Kind = kind
         self._path = source.removeprefix("s3://").rstrip("/")
         self._endpoint = endpoint
-        self._authority = authority
+        self._ca_file = ca_file
         self._environment = environment
         self._etags: dict[str, str] = {}
         self._keys: dict[str, str] = {}
@@ -75,7 +75,7 @@ class S3:
         lines = (f"{self._etags[name]} {file.size}  {name}" for name, file in files.items())
         return Repository(kind=self._kind, name=self.name, commit=digest_of(lines), files=files)
 
-    def here(self, name: str) -> Path | None:
+    def local_path(self, name: str) -> Path | None:
         """Return None: what a bucket has is elsewhere."""
         return None
 
@@ -89,7 +89,7 @@ class S3:
     ) -> dict[str, str]:
         """Bring objects into a folder; return their SHA-256 by name."""
         digests = {}
-        with self._named(), watching(into, on_bytes):
+        with self._named(), reporting_bytes(into, on_bytes):
             files = self._files()
             for name in names:
 
@@ -139,7 +139,7 @@ class S3:
         ) as error:
             if is_full_volume(error):
                 raise
-            raise Broken(brief(error)) from error
+            raise BrokenTransfer(brief(error)) from error
 
     def _changed(self, name: str) -> Transient:
         return Transient(
@@ -156,8 +156,8 @@ class S3:
 
         key = self._own("AWS_ACCESS_KEY_ID")
         client: dict[str, Any] = {"region_name": self._own("AWS_REGION") or "us-east-1"}
-        if self._authority is not None:
-            client["verify"] = str(self._authority)
+        if self._ca_file is not None:
+            client["verify"] = str(self._ca_file)
         return s3fs.S3FileSystem(
             anon=not key and not self._has_identity(),
             key=key,
@@ -191,7 +191,7 @@ class S3:
         except TrainerError:
             raise
         except (PermissionError, botocore.exceptions.NoCredentialsError) as error:
-            way_out = (
+            remediation = (
                 f"check that the key in {whose}.s3.secretRef is right and may list and read it"
                 if self._own("AWS_ACCESS_KEY_ID")
                 else "check that the role of access.serviceAccountName may list and read it"
@@ -200,7 +200,7 @@ class S3:
                 "access.serviceAccountName"
             )
             raise AccessDenied(
-                f"the store refuses {what} ({_refusal(error)}): {way_out}"
+                f"the store refuses {what} ({_refusal(error)}): {remediation}"
             ) from error
         except FileNotFoundError as error:
             raise missing(self._kind)(

@@ -18,7 +18,7 @@ from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.runtime.progress import log
 from finetune_trainer.runtime.volume_errors import is_full_volume
 from finetune_trainer.sources.repository import RemoteFile
-from finetune_trainer.volume_layout import unfinished
+from finetune_trainer.volume_layout import partial_path
 
 CHUNK = 1 << 20
 PAUSES = (0.0, 1.0, 4.0, 15.0)
@@ -30,17 +30,17 @@ A source that cannot begin in the middle begins at 0."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
-class Broken(Exception):
+class BrokenTransfer(Exception):
     """A transfer that ended before its file was whole, as the text says; it may be gone on with."""
 
 
-def passes(status: int) -> bool:
+def is_retryable(status: int) -> bool:
     """Tell whether a server that answers with this status may answer otherwise in a moment."""
     return status in (408, 425, 429) or status >= 500
 
 
 def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
-    """Bring a file into a folder; return its SHA-256. ``read`` raises Broken where that may help.
+    """Fetch a file into a folder; return its SHA-256. A BrokenTransfer of ``read`` is resumed.
 
     ``what`` is what messages call the repository. Raises InvalidSpec for a name that leads out of
     the folder, and Transient.
@@ -57,7 +57,7 @@ def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
             return digest
         target.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = unfinished(target)
+    part = partial_path(target)
     digest = _complete(part, file, read, what)
     if file.sha256 not in (None, digest):
         part.unlink()
@@ -81,8 +81,8 @@ def _complete(part: Path, file: RemoteFile, read: Read, what: str) -> str:
                 _append(part, read, before, file.size)
             if part.stat().st_size == file.size:
                 return sha256_of(part)
-            raise Broken(f"{part.stat().st_size} of {file.size} bytes came")
-        except Broken as error:
+            raise BrokenTransfer(f"{part.stat().st_size} of {file.size} bytes came")
+        except BrokenTransfer as error:
             if is_full_volume(error):
                 raise
             size = part.stat().st_size
@@ -101,27 +101,27 @@ def _complete(part: Path, file: RemoteFile, read: Read, what: str) -> str:
 def _append(part: Path, read: Read, offset: int, size: int) -> None:
     with read(offset) as (start, chunks), part.open("r+b") as out:
         if start > offset:
-            raise Broken(f"it went on at byte {start} instead of {offset}")
+            raise BrokenTransfer(f"it went on at byte {start} instead of {offset}")
         out.truncate(start)
         out.seek(start)
         for chunk in chunks:
             out.write(chunk)
             if out.tell() > size:
-                raise Broken(f"more than the promised {size} bytes came")
+                raise BrokenTransfer(f"more than the promised {size} bytes came")
 
 
 def streamed(answer: httpx.Response) -> tuple[int, Iterator[bytes]]:
     """Return the offset that an answer over HTTP begins at, and its bytes: what a ``Read`` gives.
 
-    In pieces as they come: of fixed size, the last one before a break would be lost. Raises Broken
-    for a part that does not say where it begins.
+    Chunks are yielded as they arrive: with a fixed size, the last one before a break would be lost.
+    Raises BrokenTransfer for a part that does not say where it begins.
     """
     if answer.status_code != 206:
         return 0, answer.iter_raw()
     told = answer.headers.get("Content-Range", "")
     found = CONTENT_RANGE.match(told)
     if found is None:
-        raise Broken(f"a part came whose place is not told (Content-Range: {told!r})")
+        raise BrokenTransfer(f"a part came whose place is not told (Content-Range: {told!r})")
     return int(found[1]), answer.iter_raw()
 
 

@@ -14,10 +14,10 @@ from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Training
 from finetune_trainer.__main__ import main
 from finetune_trainer.estimate import budget, memory, serving, shape, verdict
-from finetune_trainer.estimate.backends import STACKS
-from finetune_trainer.estimate.budget import Asked, Data, Estimate
+from finetune_trainer.estimate.backends import FORMULAS
+from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
 from finetune_trainer.estimate.memory import GIB
-from finetune_trainer.estimate.serving import Wanted
+from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.runtime import cards
 
 A10G = cards.CARDS["NVIDIA-A10G"]
@@ -41,7 +41,7 @@ spec:
 
 
 def bill(recipe: Training, *, card: cards.Card | None = A10G, **data: Any) -> Estimate:
-    return budget.estimate(LLAMA3, recipe, data=Data(**data), asked=Asked(card=card))
+    return budget.estimate(LLAMA3, recipe, data=Data(**data), options=EstimateOptions(card=card))
 
 
 def micro(size: int, **advanced: Any) -> AdvancedTraining:
@@ -77,9 +77,9 @@ def test_the_largest_micro_batch_that_fits_is_picked(effective: int, length: int
     divisors = [each for each in range(1, effective + 1) if effective % each == 0]
     assert found.micro_batch in divisors
     assert found.micro_batch * found.accumulation == effective
-    stack = STACKS[recipe.advanced.backend]
+    formula = FORMULAS[recipe.advanced.backend]
     sizes = {
-        each: memory.training(LLAMA3, recipe, stack, micro_batch=each, length=length).total
+        each: memory.training(LLAMA3, recipe, formula, micro_batch=each, length=length).total
         for each in divisors
     }
     fitting = [each for each, size in sizes.items() if size <= 0.9 * A10G.memory]
@@ -162,16 +162,16 @@ def test_every_way_out_fits() -> None:
             group = document
             for each in groups[1:]:
                 group = group.setdefault(each, {})
-            group[name] = json.loads(value) if value not in STACKS else value
+            group[name] = json.loads(value) if value not in FORMULAS else value
             changed = Training.model_validate(document)
         assert bill(changed).training.total <= 0.9 * A10G.memory, way
 
 
 def test_serving_is_refused_before_training() -> None:
     long_context = known(shapes.LLAMA31_8B)
-    wanted = Wanted(max_model_len=None, share=0.88)
-    asked = Asked(card=A10G, serving=wanted)
-    found = budget.estimate(long_context, Training(), data=Data(), asked=asked)
+    wanted = ServingOptions(max_model_len=None, share=0.88)
+    asked = EstimateOptions(card=A10G, serving=wanted)
+    found = budget.estimate(long_context, Training(), data=Data(), options=asked)
     said = verdict.refusal(found, long_context, Training(), Data(), wanted)
     assert said is not None
     assert "131072 tokens" in str(said)
@@ -179,13 +179,15 @@ def test_serving_is_refused_before_training() -> None:
     length = serving.longest_that_fits(long_context, wanted, A10G)
     assert f"(1) serving.maxModelLen: {length}" in str(said)
     for tokens, fits in ((length, True), (length + 256, False)):
-        with_length = Asked(card=A10G, serving=Wanted(max_model_len=tokens, share=0.88))
-        again = budget.estimate(long_context, Training(), data=Data(), asked=with_length)
+        with_length = EstimateOptions(
+            card=A10G, serving=ServingOptions(max_model_len=tokens, share=0.88)
+        )
+        again = budget.estimate(long_context, Training(), data=Data(), options=with_length)
         assert again.serving_fits is fits
 
 
 def test_vllm_gets_the_16_bit_weights_and_one_longest_request() -> None:
-    found = serving.serving(LLAMA3, Wanted(max_model_len=8192, share=0.88))
+    found = serving.serving(LLAMA3, ServingOptions(max_model_len=8192, share=0.88))
     assert found is not None
     assert found.weights == 16_060_522_496
     assert found.cache == GIB

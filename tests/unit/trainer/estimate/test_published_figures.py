@@ -9,9 +9,9 @@ from tests.unit.trainer import shapes
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Training
 from finetune_trainer.estimate import budget, memory
-from finetune_trainer.estimate.backends import STACKS
-from finetune_trainer.estimate.budget import Asked, Data
-from finetune_trainer.estimate.memory import Stack
+from finetune_trainer.estimate.backends import FORMULAS
+from finetune_trainer.estimate.budget import Data, EstimateOptions
+from finetune_trainer.estimate.memory import BackendFormula
 from finetune_trainer.estimate.shape import Shape, read
 from finetune_trainer.runtime import cards
 
@@ -23,7 +23,7 @@ UNSLOTH = {8: 2972, 12: 21848, 16: 40724, 24: 78475, 40: 153977, 48: 191728, 80:
 # The same table's row for transformers with FlashAttention 2. That was before TRL left out PEFT's
 # prepare_model_for_kbit_training, which holds embeddings and head in float32.
 TRANSFORMERS = {12: 932, 16: 2551, 24: 5789, 40: 12264, 48: 15502, 80: 28454}
-WITH_KBIT = Stack(
+WITH_KBIT = BackendFormula(
     name="transformers with kbit preparation",
     layer=memory.stock_layer,
     head=memory.full_head,
@@ -46,8 +46,8 @@ def shape(config: dict[str, object]) -> Shape:
     return found
 
 
-def estimated(config: dict[str, object], stack: Stack, *, r: int, tokens: int) -> float:
-    found = memory.training(shape(config), recipe(r), stack, micro_batch=1, length=tokens)
+def estimated(config: dict[str, object], formula: BackendFormula, *, r: int, tokens: int) -> float:
+    found = memory.training(shape(config), recipe(r), formula, micro_batch=1, length=tokens)
     return found.total / GB
 
 
@@ -61,7 +61,7 @@ ROWS = [
 @pytest.mark.parametrize(("table", "published", "tokens"), ROWS)
 def test_each_published_row_is_met(table: str, published: int, tokens: int) -> None:
     found = {
-        "unsloth": lambda: estimated(shapes.LLAMA31_8B, STACKS["unsloth"], r=32, tokens=tokens),
+        "unsloth": lambda: estimated(shapes.LLAMA31_8B, FORMULAS["unsloth"], r=32, tokens=tokens),
         "transformers": lambda: estimated(shapes.LLAMA31_8B, WITH_KBIT, r=32, tokens=tokens),
         "llama-factory": lambda: estimated(shapes.LLAMA2_7B, PLAIN, r=8, tokens=tokens),
     }[table]()
@@ -76,7 +76,7 @@ def test_the_pace_is_the_published_one(backend: Any, published: int) -> None:
         shape(shapes.LLAMA2_7B),
         Training(sequence_length=1024, effective_batch_size=4, lora=Lora(r=8), advanced=own),
         data=Data(sequences=400, tokens=400 * 1024, steps=100),
-        asked=Asked(card=cards.CARDS["NVIDIA-A100-SXM4-40GB"]),
+        options=EstimateOptions(card=cards.CARDS["NVIDIA-A100-SXM4-40GB"]),
     )
     assert found.tokens == 400 * 1024
     assert found.seconds is not None
