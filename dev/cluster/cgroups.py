@@ -13,8 +13,8 @@ from cluster.settings import CGROUP
 ROOT = Path("/sys/fs/cgroup")
 # What the kubelet cannot do without.
 NEEDED = ("cpu", "cpuset", "memory", "pids")
-WEIGHTS = {"cpu.weight": "800", "cpu.shares": "8192"}
-"""Eight times the usual weight, for v2 and v1."""
+WEIGHTS = {"cpu.weight": "200", "cpu.shares": "2048"}
+"""Twice the usual weight, for v2 and v1."""
 CPUSET = ("cpuset.cpus", "cpuset.mems")
 
 
@@ -49,7 +49,7 @@ def make(root: Path = ROOT) -> None:
 
 
 def prefer(root: Path = ROOT) -> None:
-    """Give pods CPU time before the programs that compute next to them."""
+    """Give pods twice the CPU time of the programs that compute next to them."""
     for folder in folders(root):
         for name, value in WEIGHTS.items():
             if (folder / name).exists():
