@@ -61,11 +61,11 @@ async def _rest(plane: ControlPlane, running: Any, size: int, minutes: float) ->
     each = size * minutes
     verbs = ", ".join(f"{count / each:.2f} {verb}" for verb, count in requests.items())
     return table(
-        ("jobs that train", f"{size:,}"),
+        ("training jobs", f"{size:,}"),
         [
-            ("requests a job and minute (goal: 1.5)", f"{sum(requests.values()) / each:.2f}"),
+            ("requests per job and minute (goal: 1.5)", f"{sum(requests.values()) / each:.2f}"),
             ("… by verb", verbs),
-            ("looks a job and minute", f"{(_looks(running) - looks) / each:.2f}"),
+            ("reconciles per job and minute", f"{(_looks(running) - looks) / each:.2f}"),
             ("share of a core (goal: 10 %)", f"{100 * share:.1f} %"),
             ("resident memory, MiB", f"{after.resident_bytes / 2**20:.0f}"),
         ],

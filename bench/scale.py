@@ -207,16 +207,16 @@ def markdown(figures: Sequence[Figures]) -> str:
     """Return the table of all sizes, and how the cost has grown."""
     percentiles = [quantiles(each.waits, n=100) for each in figures]
     rows = [
-        ("until each job has its first child, s", [f"{each.first_child:.1f}" for each in figures]),
+        ("until each job has its first object, s", [f"{each.first_child:.1f}" for each in figures]),
         ("until all are Ready, s", [f"{each.ready:.1f}" for each in figures]),
-        ("looks a second", [f"{each.looks / each.ready:.0f}" for each in figures]),
-        ("looks a job", [f"{each.looks / each.jobs:.1f}" for each in figures]),
-        ("reads a job (goal: 50)", [f"{_reads(each):.1f}" for each in figures]),
-        ("writes a job (goal: 30)", [f"{_writes(each):.1f}" for each in figures]),
+        ("reconciles per second", [f"{each.looks / each.ready:.0f}" for each in figures]),
+        ("reconciles per job", [f"{each.looks / each.jobs:.1f}" for each in figures]),
+        ("reads per job (goal: 50)", [f"{_reads(each):.1f}" for each in figures]),
+        ("writes per job (goal: 30)", [f"{_writes(each):.1f}" for each in figures]),
         ("… by verb", [_verbs(each) for each in figures]),
         ("processor time, s", [f"{each.cost.processor_seconds:.1f}" for each in figures]),
         (
-            "processor time a job, ms",
+            "processor time per job, ms",
             [f"{1000 * each.cost.processor_seconds / each.jobs:.0f}" for each in figures],
         ),
         (

@@ -150,18 +150,18 @@ async def _soak(
     return table(
         ("soak", f"{seconds / 60:.0f} minutes"),
         [
-            ("what users did", ", ".join(f"{n} {what}" for what, n in sorted(done.items()))),
+            ("actions of users", ", ".join(f"{n} {what}" for what, n in sorted(done.items()))),
             ("replicas killed", str(replicas.kills)),
             (
-                "jobs there at the end, Ready among them",
+                "jobs at the end, Ready jobs among them",
                 f"{there}, {ready}",
             ),
             (
-                "resident memory of the oldest, 6th and last eighth of the time, MiB",
+                "resident memory of the oldest process, 6th and last eighth of the run, MiB",
                 f"{middle / 2**20:.0f}, {last / 2**20:.0f}",
             ),
             ("tasks at rest, before and after", f"{tasks:.0f}, {after:.0f}"),
-            ("objects left, all jobs deleted (goal: 0)", str(left)),
+            ("objects left after deletion of all jobs (goal: 0)", str(left)),
         ],
     )
 

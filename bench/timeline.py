@@ -68,7 +68,7 @@ class Timeline:
             "the operator starts the merge": waits["start merge"],
             "the operator starts serving": waits["start serve"],
             "the verifier compares, without vLLM's answers": self.verified.own,
-            "the kubelet sees that it agrees": self.verified.noticed,
+            "the kubelet observes readiness": self.verified.noticed,
             "the operator reports Ready": waits["report Ready"],
         }
 
@@ -77,7 +77,7 @@ class Timeline:
         train, merge, serve = (self.stages[name] for name in ("train", "merge", "serve"))
         loaded = serve.ended - self.verified.noticed - self.verified.own - self.verified.answering
         return {
-            "training's end: adapter, reference": train.ended - self.last_step,
+            "end of training: adapter, reference": train.ended - self.last_step,
             "Kubernetes": (train.told - train.ended)
             + (merge.running - merge.created)
             + (merge.told - merge.ended)
