@@ -60,9 +60,9 @@ def ensure() -> None:
             return
         with phase("make .venv from the pinned constraints"):
             shutil.rmtree(FOLDER, ignore_errors=True)
-            uv = _uv()
-            logged([uv, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=INDEX_HINT)
-            command = [uv, "pip", "install", "--python", program("python")]
+            tool = uv()
+            logged([tool, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=INDEX_HINT)
+            command = [tool, "pip", "install", "--python", program("python")]
             command += ["--override", str(OVERRIDES)]
             for file in present:
                 command += ["--requirement", str(file)]
@@ -71,7 +71,7 @@ def ensure() -> None:
             mark.write_text(key)
 
 
-def _uv() -> str:
+def uv() -> str:
     """The uv command; one of its own in the cache unless it is on the path."""
     found = shutil.which("uv")
     if found:

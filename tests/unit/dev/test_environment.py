@@ -118,7 +118,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
         return folders
 
     monkeypatch.setattr(environment, "LOG", tmp_path / "logs" / "venv.log")
-    monkeypatch.setattr(environment, "_uv", lambda: "uv")
+    monkeypatch.setattr(environment, "uv", lambda: "uv")
     monkeypatch.setattr(environment, "logged", logged)
     return ensure
 
