@@ -136,15 +136,16 @@ def dev_cluster(*arguments: str, seconds: float = 2700) -> str:
 def local_kubectl() -> Kubectl:
     """Make sure that the cluster runs with the operator of this checkout; return its kubectl.
 
-    ``make test`` and ``make e2e`` have seen to it before they start the lanes.
+    ``make test`` and ``make e2e`` have seen to it before they start the lanes, and name the files.
     """
-    if "FINETUNE_E2E_RUN" not in os.environ:
+    if "FINETUNE_E2E_RUN" in os.environ:
+        programs, kubeconfig = os.environ["KUBEBUILDER_ASSETS"], os.environ["KUBECONFIG"]
+    else:
         for command in ("up", "images", "install"):
             dev_cluster(command)
-    return Kubectl(
-        program=Path(dev_cluster("assets").splitlines()[-1]) / "kubectl",
-        kubeconfig=Path(dev_cluster("kubeconfig").splitlines()[-1]),
-    )
+        programs = dev_cluster("assets").splitlines()[-1]
+        kubeconfig = dev_cluster("kubeconfig").splitlines()[-1]
+    return Kubectl(program=Path(programs) / "kubectl", kubeconfig=Path(kubeconfig))
 
 
 def is_ready(pod: Object) -> bool:
