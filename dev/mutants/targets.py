@@ -51,6 +51,7 @@ AREAS = (
             "tests/unit/operator/controller",
             "tests/unit/operator/snapshot",
             "tests/unit/operator/kube",
+            "tests/unit/operator/test_leader_election.py",
         ),
     ),
     Area(

@@ -1,0 +1,375 @@
+"""Leader election in virtual time: when a Lease is taken, kept, lost and released."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.fakes import virtual_time
+from tests.fakes.virtual_time import now
+
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import Conflict, Transient
+from finetune_operator.leader_election import (
+    DURATION_SECONDS,
+    HELD_SECONDS,
+    RENEW_SECONDS,
+    LeaderElector,
+)
+from finetune_operator.types import Object
+
+Fault = Callable[[str], Awaitable[None]]
+"""Takes the verb of a request; may wait, and may raise instead of answering it."""
+
+
+async def _answers(verb: str) -> None:
+    """The server answers at once."""
+
+
+class OneLease(Kube):
+    """An API server that stores one Lease and tells its watchers of every change."""
+
+    def __init__(self, holder: str | None = None, *, seconds: int = DURATION_SECONDS) -> None:
+        self.before: Fault = _answers
+        self.after: Fault = _answers
+        self.requests: list[tuple[str, float]] = []
+        self.lease: dict[str, Any] | None = None
+        self._versions = itertools.count(1)
+        self._events: list[asyncio.Queue[dict[str, Any]]] = []
+        if holder is not None:
+            self.renew(holder, seconds=seconds)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        assert self.lease is not None
+        return dict(self.lease["spec"])
+
+    def renew(self, holder: str, *, seconds: int = DURATION_SECONDS) -> None:
+        """Write the Lease as another replica does."""
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": seconds}
+        self._store({**spec, "acquireTime": "then", "leaseTransitions": 0})
+
+    def remove(self) -> None:
+        """Delete the Lease as an administrator does."""
+        gone, self.lease = self.lease, None
+        self._tell("DELETED", gone or {})
+
+    def times(self, verb: str) -> list[float]:
+        return [at for made, at in self.requests if made == verb]
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        await self._request("get")
+        return self.lease
+
+    async def create(self, body: Object, *, fenced: bool = True) -> Object:
+        await self._request("create")
+        if self.lease is not None:
+            raise Conflict("409 already exists")
+        stored = self._store(dict(body["spec"]))
+        await self.after("create")
+        return stored
+
+    async def replace(self, body: Object, *, seconds: float) -> Object:
+        await self._request("replace")
+        version = body["metadata"]["resourceVersion"]
+        if self.lease is None or self.lease["metadata"]["resourceVersion"] != version:
+            raise Conflict("409 not as observed")
+        stored = self._store(dict(body["spec"]))
+        await self.after("replace")
+        return stored
+
+    async def watch(
+        self, kind: str, namespace: str, name: str, *, since: str
+    ) -> AsyncGenerator[Object, None]:
+        await self._request("watch")
+        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._events.append(events)
+        while True:
+            yield await events.get()
+
+    async def _request(self, verb: str) -> None:
+        self.requests.append((verb, now() if self._running() else 0.0))
+        await self.before(verb)
+
+    def _store(self, spec: dict[str, Any]) -> Object:
+        version = str(next(self._versions))
+        metadata = {"name": "lease", "namespace": "ns", "resourceVersion": version}
+        self.lease = {"metadata": metadata, "spec": spec}
+        self._tell("MODIFIED", self.lease)
+        return self.lease
+
+    def _tell(self, type_: str, lease: dict[str, Any]) -> None:
+        for events in self._events:
+            events.put_nowait({"type": type_, "object": lease})
+
+    @staticmethod
+    def _running() -> bool:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return True
+
+
+def elector(kube: OneLease, identity: str = "ours") -> LeaderElector:
+    return LeaderElector(kube=kube, namespace="ns", name="lease", identity=identity, clock=now)
+
+
+async def unavailable(verb: str) -> None:
+    raise Transient("503 no server")
+
+
+def test_a_missing_lease_is_created_at_once() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader, began = elector(kube), now()
+        await leader.acquire()
+        assert now() == began
+        assert leader.remaining() == HELD_SECONDS
+        assert kube.spec["holderIdentity"] == "ours"
+        assert kube.spec["leaseDurationSeconds"] == DURATION_SECONDS
+        assert kube.spec["leaseTransitions"] == 1
+
+    virtual_time.run(story())
+
+
+@pytest.mark.parametrize("holder", ["", "ours"], ids=["released", "of-this-pod-before-a-restart"])
+def test_a_free_lease_is_taken_at_once(holder: str) -> None:
+    async def story() -> None:
+        kube, began = OneLease(holder), now()
+        await elector(kube).acquire()
+        assert (now(), kube.spec["holderIdentity"]) == (began, "ours")
+
+    virtual_time.run(story())
+
+
+def test_a_lease_that_is_not_renewed_is_taken_after_its_duration() -> None:
+    async def story() -> None:
+        kube, began = OneLease("other"), now()
+        await elector(kube).acquire()
+        assert now() - began == pytest.approx(DURATION_SECONDS, abs=0.1)
+
+    virtual_time.run(story())
+
+
+def test_the_duration_is_the_one_that_the_holder_wrote() -> None:
+    async def story() -> None:
+        kube, began = OneLease("other", seconds=40), now()
+        await elector(kube).acquire()
+        assert now() - began == pytest.approx(40, abs=0.1)
+
+    virtual_time.run(story())
+
+
+def test_each_renewal_restarts_the_wait() -> None:
+    async def story() -> None:
+        kube, began = OneLease("other"), now()
+        taking = asyncio.create_task(elector(kube).acquire())
+        for _ in range(5):
+            await asyncio.sleep(10)
+            kube.renew("other")
+        await taking
+        assert now() - began == pytest.approx(50 + DURATION_SECONDS, abs=0.1)
+        assert len(kube.times("watch")) <= 2, "one watch waits, it does not poll"
+
+    virtual_time.run(story())
+
+
+@pytest.mark.parametrize("how", ["released", "deleted"])
+def test_a_lease_that_becomes_free_is_taken_without_waiting(how: str) -> None:
+    async def story() -> None:
+        kube, began = OneLease("other"), now()
+        taking = asyncio.create_task(elector(kube).acquire())
+        await asyncio.sleep(5)
+        kube.renew("", seconds=1) if how == "released" else kube.remove()
+        await taking
+        assert now() - began == pytest.approx(5, abs=0.1)
+
+    virtual_time.run(story())
+
+
+def test_of_two_replicas_that_take_a_free_lease_one_leads() -> None:
+    async def story() -> None:
+        kube = OneLease("")
+        electors = [elector(kube, "one"), elector(kube, "two")]
+        tasks = [asyncio.create_task(each.acquire()) for each in electors]
+        await asyncio.sleep(HELD_SECONDS / 2)
+        assert sum(task.done() for task in tasks) == 1
+        assert sum(each.remaining() > 0 for each in electors) == 1
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    virtual_time.run(story())
+
+
+def test_an_unavailable_server_is_asked_again_after_a_pause() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        kube.before = unavailable
+        taking = asyncio.create_task(elector(kube).acquire())
+        await asyncio.sleep(60)
+        assert 60 / RENEW_SECONDS <= len(kube.times("get")) <= 2 * 60 / RENEW_SECONDS + 1
+        kube.before = _answers
+        await taking
+
+    virtual_time.run(story())
+
+
+def test_the_time_counts_from_when_a_renewal_was_sent() -> None:
+    async def story() -> None:
+        kube = OneLease()
+
+        async def slowly(verb: str) -> None:
+            await asyncio.sleep(2.5)
+
+        kube.after = slowly
+        leader = elector(kube)
+        await leader.acquire()
+        assert leader.remaining() == pytest.approx(HELD_SECONDS - 2.5)
+
+    virtual_time.run(story())
+
+
+def test_the_holder_renews_and_keeps_when_it_began() -> None:
+    async def story() -> None:
+        kube = OneLease("other", seconds=1)
+        leader = elector(kube)
+        await leader.acquire()
+        first = kube.spec
+        holding = asyncio.create_task(leader.hold())
+        for _ in range(60):
+            await asyncio.sleep(1)
+            assert leader.remaining() >= HELD_SECONDS - RENEW_SECONDS - 0.1
+        assert not holding.done()
+        assert len(kube.times("replace")) == pytest.approx(60 / RENEW_SECONDS, abs=2)
+        for field in ("acquireTime", "leaseTransitions", "holderIdentity"):
+            assert kube.spec[field] == first[field]
+        assert first["leaseTransitions"] == 1
+        holding.cancel()
+
+    virtual_time.run(story())
+
+
+def test_leadership_ends_when_renewals_fail_for_too_long() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        began, kube.before = now(), unavailable
+        await leader.hold()
+        assert now() - began == pytest.approx(HELD_SECONDS, abs=0.1)
+        assert leader.remaining() == 0
+        assert len(kube.times("replace")) <= HELD_SECONDS / RENEW_SECONDS + 1
+
+    virtual_time.run(story())
+
+
+def test_leadership_survives_a_short_outage() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        holding = asyncio.create_task(leader.hold())
+        kube.before = unavailable
+        await asyncio.sleep(HELD_SECONDS - RENEW_SECONDS)
+        kube.before = _answers
+        await asyncio.sleep(60)
+        assert not holding.done()
+        holding.cancel()
+
+    virtual_time.run(story())
+
+
+def test_leadership_ends_at_once_when_another_replica_has_the_lease() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        began = now()
+        kube.renew("other")
+        await leader.hold()
+        assert now() - began == pytest.approx(RENEW_SECONDS, abs=0.1)
+        assert leader.remaining() == 0
+        assert kube.spec["holderIdentity"] == "other"
+
+    virtual_time.run(story())
+
+
+def test_a_renewal_whose_answer_was_lost_does_not_end_leadership() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        kube.after = unavailable
+        holding = asyncio.create_task(leader.hold())
+        await asyncio.sleep(RENEW_SECONDS * 1.5)
+        kube.after = _answers
+        await asyncio.sleep(60)
+        assert not holding.done()
+        assert leader.remaining() > 0
+        holding.cancel()
+
+    virtual_time.run(story())
+
+
+def test_a_conflict_that_cannot_be_explained_costs_no_time_that_is_left() -> None:
+    """The Lease was written by somebody, and the server does not say by whom."""
+
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        began = now()
+        kube.renew("ours")
+
+        async def no_reads(verb: str) -> None:
+            if verb == "get":
+                raise Transient("503 no server")
+
+        kube.before = no_reads
+        await leader.hold()
+        assert now() - began == pytest.approx(HELD_SECONDS, abs=0.1)
+
+    virtual_time.run(story())
+
+
+def test_a_released_lease_is_free_for_the_next_replica() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        await leader.release()
+        assert leader.remaining() == 0
+        assert kube.spec["holderIdentity"] == ""
+        assert kube.spec["leaseDurationSeconds"] == 1
+
+    virtual_time.run(story())
+
+
+def test_a_lease_that_has_run_out_is_not_released() -> None:
+    """It may be another replica's by now."""
+
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        await asyncio.sleep(HELD_SECONDS)
+        await leader.release()
+        assert kube.times("replace") == []
+        assert kube.spec["holderIdentity"] == "ours"
+
+    virtual_time.run(story())
+
+
+def test_a_release_that_fails_is_no_error() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        kube.before = unavailable
+        await leader.release()
+        assert leader.remaining() == 0
+
+    virtual_time.run(story())
