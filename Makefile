@@ -13,7 +13,7 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)' --values '$(VALUES)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run down status images venv fmt generate docs check test mutants e2e bench
+.PHONY: help run down status images venv fmt generate recording docs check test mutants e2e bench
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ fmt: ## Format, and fix what the linter can
 generate: venv ## Write the generated files: CRD, chart README, reference pages
 	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
 	@PYTHONPATH=dev .venv/bin/python -m chartdocs
+
+recording: ## Record make run, and draw the README's pictures from it
+	@$(PYTHON) dev/recording quickstart
 
 docs: ## Build the documentation site (build/site); a dead link is an error
 	@$(PYTHON) dev/checks docs
