@@ -1,4 +1,4 @@
-# Everything a developer types. `make` alone explains.
+# Commands for development; `make` lists them.
 
 PYTHON ?= python3
 CLUSTER ?= local
@@ -15,48 +15,48 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 .DEFAULT_GOAL := help
 .PHONY: help run down status images venv fmt generate recording docs check test mutants e2e bench
 
-help: ## This list
+help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-run: ## Local cluster, operator, and a tuned model that answers. CLUSTER=current: your cluster
+run: ## Run the demo: local cluster, operator, tuned model. CLUSTER=current uses your cluster
 	@$(PYTHON) dev/cluster run $(run_current)
 
 down: ## Stop and remove the local cluster
 	@$(PYTHON) dev/cluster down
 
-status: ## What of the local cluster runs
+status: ## Show the processes of the local cluster
 	@$(PYTHON) dev/cluster status
 
 images: ## Build the images whose inputs changed
 	@$(PYTHON) dev/cluster images
 
-venv: ## .venv with the operator's, the trainer's and the development packages
+venv: ## Create .venv with the packages of operator, trainer and development
 	@$(PYTHON) dev/checks venv
 
-fmt: ## Format, and fix what the linter can
+fmt: ## Format the code and apply the fixes of the linter
 	@$(PYTHON) dev/checks fmt
 
 generate: venv ## Write the generated files: CRD, chart README, reference pages
 	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
 	@PYTHONPATH=dev .venv/bin/python -m chartdocs
 
-recording: ## Record make run, and draw the README's pictures from it
+recording: ## Record make run, and render the pictures of the README from it
 	@$(PYTHON) dev/recording quickstart
 
-docs: ## Build the documentation site (build/site); a dead link is an error
+docs: ## Build the documentation site in build/site; fails on dead links
 	@$(PYTHON) dev/checks docs
 
-check: ## Format, lint, types, import rules, generated files, unit tests
+check: ## Check format, lint, types, import rules and generated files; run the unit tests
 	@$(PYTHON) dev/checks check
 
-test: ## Every check and test, the end-to-end ones on the local cluster included
+test: ## Run all checks and tests, including the end-to-end tests on the local cluster
 	@$(PYTHON) dev/checks test
 
-mutants: venv ## Plant small faults in the pure packages; print those that no test notices
+mutants: venv ## Plant small faults in the pure packages; list those that no test detects
 	@PYTHONPATH=operator:crds:trainer:dev .venv/bin/python dev/mutants
 
-e2e: ## The end-to-end tests alone
+e2e: ## Run only the end-to-end tests
 	@$(PYTHON) dev/checks e2e
 
-bench: ## Measure everything and write docs/reference/benchmarks.md; some three hours
+bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about three hours
 	@$(PYTHON) dev/checks bench

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# The interpreter puts this folder itself on the path; its parent makes `cluster` a package.
+# Python puts this folder on the path; its parent is needed to import the package `cluster`.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from cluster.cli import main  # noqa: E402

@@ -1,7 +1,7 @@
-"""Cluster services: DNS, volumes, and the roles of our host processes.
+"""Cluster add-ons: DNS, the volume provisioner, and the roles of the host processes.
 
-CoreDNS and the volume provisioner run as host processes: no image to build, and nothing of
-theirs can be evicted. A Service without a selector leads pods to CoreDNS on the node's address.
+CoreDNS and the volume provisioner run as host processes: they need no image and cannot be evicted.
+A Service without a selector routes pods to CoreDNS on the address of the node.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ CLASSES = {"local-path": paths.VOLUMES, "local-path-small": paths.SMALL_VOLUMES}
 
 
 def start(helper_image: str) -> None:
-    """Apply the objects and start what does not run."""
+    """Apply the objects and start the processes that are not running."""
     kubectl.local().apply(*_roles(), *_dns_objects(), *_storage_objects())
     _start_dns()
     _start_provisioner(helper_image)
 
 
 def wait_for_account() -> None:
-    """Wait for the account that pods run as; none is taken before a controller has made it."""
+    """Wait for the default ServiceAccount: pods are rejected until a controller has created it."""
     client = kubectl.local()
     client.kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=50s")
 
 
 def apply_roles() -> None:
-    """The roles alone: the firewall must read policies before anything else runs."""
+    """Apply only the roles: the firewall must be able to read policies before pods run."""
     kubectl.local().apply(*_roles())
 
 
 def _role(name: str, *rules: tuple[str, list[str], list[str]]) -> list[dict[str, Any]]:
-    """A ClusterRole with (group, resources, verbs) rules, bound to the user of that name."""
+    """Return a ClusterRole with (group, resources, verbs) rules and its binding to the user."""
     api = "rbac.authorization.k8s.io"
     metadata = {"name": f"finetune-local:{name}"}
     return [
@@ -130,7 +130,7 @@ def _start_dns() -> None:
     }}
     forward . /etc/resolv.conf
     cache 30 {{
-        # A Service that has just been made must be found at once.
+        # No negative caching: a new Service must resolve immediately.
         disable denial
     }}
 }}
@@ -139,7 +139,7 @@ def _start_dns() -> None:
     command = [binaries.program("coredns"), "-conf", str(corefile)]
     processes.start("coredns", command, configuration=[corefile])
     url = f"http://{NODE_ADDRESS}:8181/ready"
-    processes.wait_until("coredns", lambda: answers(url), what="ready answer")
+    processes.wait_until("coredns", lambda: answers(url), what="ready")
 
 
 def _storage_objects() -> list[dict[str, Any]]:
@@ -156,7 +156,7 @@ def _storage_objects() -> list[dict[str, Any]]:
                 "kind": "StorageClass",
                 "metadata": {
                     "name": name,
-                    # `local` volumes, unlike hostPath ones, honour a pod's fsGroup.
+                    # `local` volumes, unlike hostPath volumes, apply the fsGroup of a pod.
                     "annotations": {
                         "defaultVolumeType": "local",
                         default: str(name == "local-path").lower(),
@@ -173,7 +173,7 @@ def _storage_objects() -> list[dict[str, Any]]:
 
 def _start_provisioner(helper_image: str) -> None:
     paths.VOLUMES.mkdir(parents=True, exist_ok=True)
-    # Small on purpose: a test fills it.
+    # Small, because a test fills it.
     mounts.tmpfs(paths.SMALL_VOLUMES, SMALL_VOLUMES_SIZE)
     everywhere = "DEFAULT_PATH_FOR_NON_LISTED_NODES"
     classes = {

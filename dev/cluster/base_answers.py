@@ -1,7 +1,7 @@
-"""Answers of the untuned model to the demo's questions, by plain transformers in the cluster.
+"""Answers of the base model to the questions of the demo, computed with transformers in a pod.
 
-A pod mounts the job's volume read-only and asks the very base that the job was trained on. The
-answers depend on nothing but that model and the questions, so they are computed once and kept.
+The pod mounts the volume of the job read-only and loads the base model that the job was trained on.
+The answers depend only on that model and the questions, so they are cached.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ print("ANSWERS " + json.dumps(answers))
 
 
 def ask(client: Client, job: dict[str, Any], image: str, questions: list[str]) -> list[str]:
-    """One answer for each question, from the cache or from a pod."""
+    """Return one answer for each question, from the cache or from a pod."""
     revision = job["status"]["revision"]
     ledger = next(item for item in job["status"]["revisions"] if item["revision"] == revision)
     identity = [ledger["artifacts"]["baseCommit"], questions, SCRIPT, BASE_ANSWER_TOKENS]
@@ -76,14 +76,16 @@ def _run_pod(client: Client, job: dict[str, Any], image: str, questions: list[st
         if line.startswith("ANSWERS "):
             answers: list[str] = json.loads(line.removeprefix("ANSWERS "))
             return answers
-    raise ClusterError(f"the base model's pod gave no answers:\n{output[-1000:]}")
+    raise ClusterError(
+        f"pod {namespace}/{name} printed no answers of the base model:\n{output[-1000:]}"
+    )
 
 
 def _pod(client: Client, job: dict[str, Any], image: str, questions: list[str]) -> dict[str, Any]:
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     selector = f"finetune.dev/job={name},finetune.dev/stage=serve"
     serving = client.get("pods", "-n", namespace, "-l", selector)
-    # A volume for one node only can be mounted there alone.
+    # A ReadWriteOnce volume can only be mounted on the node of the serving pod.
     node = serving["items"][0]["spec"]["nodeName"]
     environment = {
         "QUESTIONS": json.dumps(questions),

@@ -1,4 +1,4 @@
-"""The images that nothing of ours lies below: a minimal Debian, and single static programs."""
+"""Images without a parent image of this project: a minimal Debian, and single static programs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from cluster.shell import logged
 
 NAME = "finetune-base"
 RELEASE = "bookworm"
-"""Of Debian, on whatever machine: our pins are tested with its Python."""
+"""Debian release, on every machine: the pinned packages are tested with its Python."""
 INCLUDED = "python3,ca-certificates"
 
 
 def reference() -> str:
-    """The base image; a new one only when the release or the package list changes."""
+    """Return the reference of the base image; it changes with the release or the package list."""
     digest = hashlib.sha256(f"{RELEASE} {INCLUDED} 1".encode()).hexdigest()[:8]
     return f"{REGISTRY}/{NAME}:{RELEASE}-{digest}"
 
 
 def ensure() -> str:
-    """Build by debootstrap and push, unless the registry and buildah have it."""
+    """Build the base image with debootstrap and push it, unless it exists; return its reference."""
     registry.start()
     paths.IMAGES.mkdir(parents=True, exist_ok=True)
     image = reference()
     with (paths.IMAGES / ".base.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (registry.has(image) and buildah.exists(image)):
-            with phase("build the base image (debootstrap)"):
+            with phase("build the base image with debootstrap"):
                 _build(image)
     return image
 
@@ -46,7 +46,11 @@ def _build(image: str) -> None:
             root = Path(folder) / "root"
             options = ["--variant=minbase", f"--include={INCLUDED}", RELEASE, str(root)]
             command = ["debootstrap", *options, *([mirror] if mirror else [])]
-            logged(command, log, hint="Debian's mirror must be reachable; try again")
+            logged(
+                command,
+                log,
+                hint="check that the Debian mirror is reachable, then run the same command again",
+            )
             for cached in ("var/cache/apt/archives", "var/lib/apt/lists"):
                 shutil.rmtree(root / cached, ignore_errors=True)
                 (root / cached / "partial").mkdir(parents=True)
@@ -61,7 +65,7 @@ def _build(image: str) -> None:
 
 
 def ensure_single_program(name: str, program: Path) -> str:
-    """An image of one static program that is its entry point."""
+    """Build and push an image whose entry point is this static program; return its reference."""
     digest = hashlib.sha256(program.read_bytes()).hexdigest()[:12]
     image = f"{REGISTRY}/{name}:{digest}"
     registry.start()

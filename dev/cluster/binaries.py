@@ -1,8 +1,8 @@
-"""The cluster's programs, built from source once and kept in the cache.
+"""The programs of the cluster, built from source once and cached.
 
-They lie in ``bin/<key>/``, where the key is a hash of everything that decides their content
-(module files, our own Go sources, flags, architecture). A program appears there by rename, so a
-build that was killed leaves nothing half-written. The folder serves as ``KUBEBUILDER_ASSETS``.
+They are in ``bin/<key>/``; the key is a hash of all build inputs (module files, Go sources of this
+repository, flags, architecture). A program is published by rename, so an interrupted build leaves
+no partial files. The folder can be used as ``KUBEBUILDER_ASSETS``.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ KUBERNETES_FLAGS = " ".join(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Programs that one ``go build`` makes: name to package path."""
+    """Programs of one ``go build``; ``packages`` maps the name of each to its package path."""
 
     name: str
     module: str
     flags: str
     packages: dict[str, str]
     manifests: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    """What the programs are installed with, beside them: file name to module and the folder of a
-    kustomization in it. Rendering them takes the control plane's kubectl."""
+    """Install manifests next to the programs: file name to a module and the folder of a
+    kustomization in it. They are rendered with the kubectl of the control plane."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of all that it makes."""
+        """Names of all files that the group builds."""
         return (*self.packages, *self.manifests)
 
 
@@ -79,8 +79,8 @@ NODE = Group(
         "pause": "./pause",
     },
 )
-# By itself: it imports a package by an upper-case name that the others import in lower case,
-# and one build must not contain both.
+# A separate build: it imports a package by an upper-case name that the other programs import in
+# lower case, and one build cannot contain both.
 VOLUMES = Group(
     name="volume",
     module="kubernetes",
@@ -90,18 +90,18 @@ VOLUMES = Group(
 HELM = Group(
     name="helm",
     module="helm",
-    # Without these it renders charts for a Kubernetes of years ago.
+    # Without these flags helm renders charts for a much older Kubernetes version.
     flags=f"-s -w -X {_HELM}.k8sVersionMajor={_MAJOR} -X {_HELM}.k8sVersionMinor={_MINOR}",
     packages={"helm": "helm.sh/helm/v3/cmd/helm"},
 )
-# The Lua that Argo CD runs health checks in.
+# The Lua interpreter of Argo CD, for its health checks.
 GITOPS = Group(
     name="GitOps",
     module="gitops",
     flags="-s -w",
     packages={"glua": "github.com/yuin/gopher-lua/cmd/glua"},
 )
-# For one test: that of a queue which somebody else runs.
+# For the tests with a queue that suspends Jobs.
 KUEUE = Group(
     name="Kueue",
     module="kueue",
@@ -109,14 +109,15 @@ KUEUE = Group(
     packages={"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
     manifests={"kueue.yaml": ("sigs.k8s.io/kueue", "config/default")},
 )
-# Helm, Lua and Kueue last: they share nothing with the rest, and the cluster starts without them.
+# Helm, Lua and Kueue last: they share no packages with the others, and the cluster starts without
+# them.
 ALL = (CONTROL_PLANE, NODE, VOLUMES, HELM, GITOPS, KUEUE)
 CLUSTER = (CONTROL_PLANE, NODE, VOLUMES)
 ASSETS = (CONTROL_PLANE, HELM, GITOPS)
 
 
 def key() -> str:
-    """Hash of everything that decides what the programs are."""
+    """Return the hash of all build inputs."""
     digest = hashlib.sha256(platform.machine().encode())
     for group in ALL:
         digest.update(repr(group).encode())
@@ -128,23 +129,23 @@ def key() -> str:
 
 
 def folder() -> Path:
-    """Where the programs are, or will be."""
+    """Return the folder of the programs, which may not exist yet."""
     return paths.BINARIES / key()
 
 
 def program(name: str) -> str:
-    """Path of a built program."""
+    """Return the path of a program."""
     return str(folder() / name)
 
 
 def ensure(*groups: Group) -> Path:
-    """Build what is missing of these groups; returns the folder."""
+    """Build the missing programs of these groups; return the folder."""
     target = folder()
     if not _missing(groups, target):
         return target
     target.mkdir(parents=True, exist_ok=True)
     with (target / ".lock").open("w") as lock:
-        # Two builds at once would only take the cores from each other.
+        # Concurrent builds would only compete for the cores.
         fcntl.flock(lock, fcntl.LOCK_EX)
         for group in groups:
             names = _missing((group,), target)
@@ -168,7 +169,7 @@ def _build(group: Group, names: list[str], target: Path) -> None:
         partial = Path(folder)
         if packages := [package for name, package in group.packages.items() if name in names]:
             command = [go, "build", "-trimpath", "-ldflags", group.flags, "-o", folder + os.sep]
-            hint = "the Go module proxy must be reachable; try again"
+            hint = "check that the Go module proxy is reachable, then run the same command again"
             logged([*command, *packages], log, env=env, cwd=module, hint=hint)
         for name in names:
             if name in group.packages:
@@ -180,19 +181,19 @@ def _build(group: Group, names: list[str], target: Path) -> None:
 
 
 def _rendered(go: str, module: Path, of: str, folder: str, *, env: Mapping[str, str]) -> str:
-    """Render a kustomization of a module that was built: the version is that of its programs."""
+    """Render a kustomization of a module, in the same version as the programs."""
     downloaded = json.loads(run([go, "mod", "download", "-json", of], env=env, cwd=module).stdout)
     return run([program("kubectl"), "kustomize", str(Path(downloaded["Dir"], folder))]).stdout
 
 
 def _output_name(package: str) -> str:
-    """The file name that ``go build -o <folder>/`` gives: the last element without a version."""
+    """Return the file name of ``go build -o <folder>/``: the last element that is no version."""
     *_, parent, last = package.split("/")
     return parent if last.startswith("v") and last[1:].isdigit() else last
 
 
 def _forget_old(target: Path) -> None:
-    """Keep this and the one most recently used before; half a gigabyte each."""
+    """Keep this folder and the most recently used other one; each has half a gigabyte."""
     os.utime(target)
     others = sorted(
         (other for other in paths.BINARIES.iterdir() if other != target),

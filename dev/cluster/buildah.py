@@ -1,8 +1,8 @@
-"""buildah with a storage of its own, so that nothing of the user's is touched.
+"""buildah with its own storage, so that images of the user are not touched.
 
-RUN steps use the host's network and trust: its certificate bundle and the files that tell pip
-and uv where packages come from are mounted read-only, so that an image builds wherever the host
-itself can install packages, and nothing of it stays in a layer.
+RUN steps use the network of the host. Its certificate bundle and the index settings of pip and uv
+are mounted read-only, so that an image can be built wherever the host can install packages, and no
+layer contains them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cluster.settings import REGISTRY, REGISTRY_ADDRESS
 from cluster.shell import capture, logged, run
 
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-# The build arguments that our Dockerfiles declare for the package indexes.
+# Build arguments of the Dockerfiles for the package indexes.
 INDEX_VARIABLES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 SETTINGS = {
     "/etc/pip.conf": ("~/.config/pip/pip.conf", "~/.pip/pip.conf", "/etc/pip.conf"),
@@ -25,13 +25,13 @@ SETTINGS = {
 
 
 def command(*arguments: str) -> list[str]:
-    """Return a buildah command on our storage."""
+    """Return a buildah command on the storage of this project."""
     places = ["--root", str(paths.BUILDAH_ROOT), "--runroot", str(paths.BUILDAH_RUN)]
     return ["buildah", *places, "--storage-driver", "overlay", *arguments]
 
 
 def host_volumes() -> list[str]:
-    """Options that mount the host's trust and index settings into RUN steps."""
+    """Return options that mount certificates and index settings of the host into RUN steps."""
     sources = {CERTIFICATES: CERTIFICATES}
     for target, candidates in SETTINGS.items():
         present = [name for name in map(os.path.expanduser, candidates) if os.path.isfile(name)]
@@ -42,7 +42,7 @@ def host_volumes() -> list[str]:
 
 
 def exists(image: str) -> bool:
-    """Whether the image is in our storage."""
+    """Report whether the image is in the storage."""
     return run(command("inspect", "--type", "image", image), check=False).returncode == 0
 
 
@@ -55,7 +55,7 @@ def build(
     arguments: Mapping[str, str],
     labels: Mapping[str, str] | None = None,
 ) -> None:
-    """Build and tag; layers that did not change come from the storage."""
+    """Build and tag an image; unchanged layers come from the storage."""
     options = ["--isolation", "chroot", "--network", "host", "--layers", "--pull-never"]
     options += ["--format", "oci", "--tag", image, "--file", str(dockerfile), *host_volumes()]
     indexes = {name: os.environ[name] for name in INDEX_VARIABLES if os.environ.get(name)}
@@ -66,26 +66,26 @@ def build(
     logged(
         command("bud", *options, str(context)),
         log,
-        hint="the package indexes must be reachable; `make images` goes on where it stopped",
+        hint="check that the package indexes are reachable, then run `make images`, which resumes",
     )
 
 
 def push(image: str, log: Path) -> None:
-    """Push to the local registry; layers that it has are skipped."""
+    """Push to the local registry; existing layers are skipped."""
     target = image.replace(REGISTRY, REGISTRY_ADDRESS, 1)
-    # The fastest gzip: the layers travel to the next folder, not over a network.
+    # The fastest compression: the layers stay on this machine.
     flags = ["--tls-verify=false", "--compression-format", "gzip", "--compression-level", "1"]
     logged(command("push", *flags, image, f"docker://{target}"), log)
 
 
 def tags() -> list[str]:
-    """Names of all images in our storage."""
+    """Return the names of all images in the storage."""
     output = capture(command("images", "--format", "{{.Name}}:{{.Tag}}"))
     return [line for line in output.splitlines() if "<none>" not in line]
 
 
 def remove(images: Sequence[str]) -> None:
-    """Remove images and the layers that nothing else uses."""
+    """Remove images, and layers that no other image uses."""
     if images:
         run(command("rmi", "--force", *images), check=False)
     run(command("rmi", "--prune"), check=False)

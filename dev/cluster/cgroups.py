@@ -1,6 +1,6 @@
-"""Our cgroup: one folder on a unified machine (v2), one in each hierarchy on others (v1).
+"""The cgroup of the cluster: one folder with cgroup v2, one in each hierarchy with cgroup v1.
 
-Pods lie below it, so that all that runs in the cluster can be found and ended.
+All pods are below it, so that all their processes can be found and terminated.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from cluster.errors import Unsupported
 from cluster.settings import CGROUP
 
 ROOT = Path("/sys/fs/cgroup")
-# What the kubelet cannot do without.
+# Controllers that the kubelet requires.
 NEEDED = ("cpu", "cpuset", "memory", "pids")
 WEIGHTS = {"cpu.weight": "200", "cpu.shares": "2048"}
-"""Twice the usual weight, for v2 and v1."""
+"""Twice the default weight, for v2 and v1."""
 CPUSET = ("cpuset.cpus", "cpuset.mems")
 
 
 def unified(root: Path = ROOT) -> bool:
-    """Whether this is v2; a v1 machine may have a v2 hierarchy without controllers beside."""
+    """Report whether this is v2. A v1 machine can also have a v2 hierarchy without controllers."""
     return (root / "cgroup.controllers").exists()
 
 
 def folders(root: Path = ROOT) -> list[Path]:
-    """Where ours is, or will be."""
+    """Return the folders of the cgroup, which may not exist yet."""
     if unified(root):
         return [root / CGROUP]
     return [parent / CGROUP for parent in root.iterdir() if (parent / "cgroup.procs").exists()]
 
 
 def make(root: Path = ROOT) -> None:
-    """Make ours, with all controllers that there are. Raises Unsupported."""
+    """Create the cgroup with all available controllers. Raises Unsupported."""
     present = _controllers(root)
     missing = [name for name in NEEDED if name not in present]
     if missing:
         raise Unsupported(
-            f"this kernel offers no cgroup controller {', '.join(missing)} in {root}",
-            hint="start it with cgroup_enable=memory, or use your own cluster: "
+            f"the kernel has no cgroup controller {', '.join(missing)} in {root}",
+            hint="boot the kernel with cgroup_enable=memory, or use your own cluster: "
             "make run CLUSTER=current",
         )
     if unified(root):
-        _pass_on(root, present)
+        _enable_controllers(root, present)
     for folder in folders(root):
         folder.mkdir(exist_ok=True)
         if not unified(root):
@@ -49,7 +49,7 @@ def make(root: Path = ROOT) -> None:
 
 
 def prefer(root: Path = ROOT) -> None:
-    """Give pods twice the CPU time of the programs that compute next to them."""
+    """Give pods twice the CPU weight of other programs on the machine."""
     for folder in folders(root):
         for name, value in WEIGHTS.items():
             if (folder / name).exists():
@@ -59,12 +59,12 @@ def prefer(root: Path = ROOT) -> None:
 def _controllers(root: Path) -> list[str]:
     if unified(root):
         return (root / "cgroup.controllers").read_text().split()
-    # Several controllers may share a hierarchy: cpu,cpuacct.
+    # Controllers can share a hierarchy, for example cpu,cpuacct.
     return [name for folder in root.iterdir() for name in folder.name.split(",")]
 
 
-def _pass_on(root: Path, controllers: list[str]) -> None:
-    """Let folders below the root of v2 use the controllers."""
+def _enable_controllers(root: Path, controllers: list[str]) -> None:
+    """Enable the controllers for the folders below the root of v2."""
     subtree = root / "cgroup.subtree_control"
     for name in controllers:
         if name in subtree.read_text().split():
@@ -74,14 +74,15 @@ def _pass_on(root: Path, controllers: list[str]) -> None:
         except OSError as error:
             if name in NEEDED:
                 raise Unsupported(
-                    f"the cgroup controller {name} cannot be passed on in {root}: {error}",
-                    hint="inside a container processes must not lie in the cgroup's root; use the "
-                    "machine itself, or your own cluster: make run CLUSTER=current",
+                    f"cannot enable the cgroup controller {name} in {subtree}: {error}",
+                    hint="a container with processes in its root cgroup cannot run the cluster; "
+                    "run it on the machine itself, or use your own cluster: "
+                    "make run CLUSTER=current",
                 ) from error
 
 
 def _fill_cpuset(folder: Path) -> None:
-    """A new cpuset of v1 is empty, and nothing can run in it; one of v2 has its parent's."""
+    """Copy the cpuset of the parent: a new cpuset of v1 is empty, and no process can run in it."""
     for name in CPUSET:
         file = folder / name
         if file.exists() and not file.read_text().strip():

@@ -1,8 +1,9 @@
-"""Removing every trace of the local cluster, and nothing else.
+"""Remove all traces of the local cluster, and nothing else.
 
-What is ours is recognised by where it points: shims by our containerd socket in their command
-line, mounts by our folders, chains by the prefixes of the two programs that we ran. Works on a
-half-dead cluster too: no component needs to be alive.
+The traces are recognized by references to the cluster: shims by the containerd socket in their
+command line, mounts by their folders, firewall chains by the prefixes of kube-proxy and
+kube-router.
+No component of the cluster needs to run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cluster.phases import say
 from cluster.settings import CNI_NETWORK
 from cluster.shell import run
 
-# First what would start things again, last what things need to end well.
+# Controllers that restart other processes come first, their dependencies last.
 ORDER = (
     "kubelet",
     "local-path-provisioner",
@@ -35,9 +36,9 @@ ORDER = (
     "registry",
 )
 CHAIN_PREFIXES = ("KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-", "KUBE-KUBELET-CANARY")
-# Besides the prefix KUBE-, kube-router's sets of addresses are named like this.
+# Prefixes of the address sets of kube-router.
 SET_PREFIXES = ("KUBE-SRC-", "KUBE-DST-", "kube-router-", "inet6:KUBE-", "inet6:kube-router-")
-# Places that kubelet, containerd and CNI plugins use whatever their settings say.
+# Folders that kubelet, containerd and CNI plugins use regardless of their settings.
 FOLDERS = (
     "/etc/cni",
     "/run/containerd",
@@ -54,9 +55,9 @@ PROXY_TABLES = (("ip", "kube-proxy"), ("ip6", "kube-proxy"))
 
 
 def remove_all(*, keep: tuple[str, ...] = ()) -> None:
-    """Stop and remove the cluster, but for the processes named in ``keep``.
+    """Stop and remove the cluster, except for the processes in ``keep``.
 
-    Binaries, images and model content stay in the cache.
+    Programs, images and the content of the hub stay in the cache.
     """
     processes.stop("kubelet")
     _remove_containers()
@@ -76,7 +77,7 @@ def remove_all(*, keep: tuple[str, ...] = ()) -> None:
 
 
 def _remove_containers() -> None:
-    """Remove the containers properly, so that containerd's storage can serve the next cluster."""
+    """Remove the containers with containerd, so that the next cluster can reuse its storage."""
     config = paths.ETC / "containerd.toml"
     if not (config.exists() and paths.CONTAINERD_ROOT.exists()):
         return
@@ -87,15 +88,15 @@ def _remove_containers() -> None:
         containers.remove_all()
         images.prune_containerd()
     except ClusterError as error:
-        # What is left is ended below by other means; the next start removes its traces.
+        # The shims are killed later; the next start removes the remaining records.
         say(f"    containerd could not remove its containers: {error}")
 
 
 def end_unrecorded() -> None:
-    """End processes of the cluster that no record knows: a start was killed half-way.
+    """Terminate processes of the cluster that have no record, left by an interrupted start.
 
-    A program alone proves nothing (the tests run the same ones); its arguments must name a file
-    of the cluster's state.
+    The program name is not sufficient, because the tests run the same programs: an argument must
+    name a file of the state of the cluster.
     """
     known = {record.pid for name in processes.recorded() if (record := processes.alive(name))}
     for folder in Path("/proc").iterdir():
@@ -114,13 +115,13 @@ def end_unrecorded() -> None:
 
 
 def remember_folders() -> None:
-    """Note which of the folders that programs make by themselves are not there yet."""
+    """Record which of ``FOLDERS`` do not exist yet, so that only those are removed."""
     if not CREATED.exists():
         files.write(CREATED, json.dumps([name for name in FOLDERS if not os.path.exists(name)]))
 
 
 def _end_shims() -> None:
-    """End our containerd's shims and all that runs below them."""
+    """Kill the shims of the containerd of the cluster, and their descendants."""
     socket = str(paths.CONTAINERD_SOCKET)
     for _ in range(50):
         ours = _shims_and_children(socket)
@@ -149,7 +150,7 @@ def _shims_and_children(socket: str) -> list[int]:
         parents[pid] = int(status[1])
         if "containerd-shim" in words[0] and socket in words:
             ours.add(pid)
-    # A container whose shim was killed belongs to init, but is still in a cgroup of ours.
+    # If its shim was killed, a container is a child of init, but still in the cgroup.
     for cgroup in cgroups.folders():
         for file in cgroup.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
@@ -175,14 +176,14 @@ def _remove_firewall() -> None:
 
 
 def _remove_chains(tool: str) -> None:
-    """Delete our chains and the rules that lead to them, in one transaction a table."""
+    """Delete the chains of the cluster and the rules that jump to them, table by table."""
     text = chain_removal(run([f"{tool}-save"], check=False).stdout)
     if text:
         run([f"{tool}-restore", "--noflush"], stdin=text, check=False)
 
 
 def chain_removal(saved: str) -> str:
-    """What to give iptables-restore, for what iptables-save said; empty if nothing is ours."""
+    """Return the input of iptables-restore for an output of iptables-save; empty without chains."""
     table = ""
     changes: dict[str, list[str]] = {}
     for line in saved.splitlines():
@@ -197,7 +198,7 @@ def chain_removal(saved: str) -> str:
             and any(f" -j {prefix}" in line for prefix in CHAIN_PREFIXES)
         ):
             changes.setdefault(table, []).append("-D " + line.removeprefix("-A "))
-    # Jumps go before the chains that they lead to, and chains are emptied before they go.
+    # Delete the jumps to a chain and its rules before the chain itself.
     rank = {"-D": 0, "-F": 1, "-X": 2}
     return "".join(
         "\n".join([name, *sorted(commands, key=lambda command: rank[command[:2]]), "COMMIT", ""])
@@ -224,14 +225,14 @@ def _remove_files() -> None:
         result.unlink(missing_ok=True)
     for folder in json.loads(CREATED.read_text()) if CREATED.exists() else []:
         shutil.rmtree(folder, ignore_errors=True)
-    # Nothing below a mount may be deleted: it can be somebody's folder.
+    # Never delete below a mount: it can be a folder of the user.
     left = mounts.below(paths.RUN, paths.STATE)
     if left:
         raise ClusterError(
             f"still mounted: {', '.join(map(str, left))}",
-            hint="end the processes that use them, then run the same command again",
+            hint="stop the processes that use these mounts, then run the same command again",
         )
-    # The logs stay until the next start: they tell what went wrong.
+    # The logs stay until the next start, for troubleshooting.
     for path in paths.STATE.glob("*"):
         if path != paths.LOGS:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,7 +1,7 @@
-"""containerd with a configuration, state and socket of its own, and the pod network (CNI).
+"""containerd with its own configuration, state and socket, and the pod network (CNI).
 
-It shares nothing with a containerd that the machine may run: other socket, root and state.
-Network namespaces lie below our state folder, so that all of ours can be found and removed.
+It shares no socket, root or state with another containerd of the machine. Network namespaces are
+below its state folder, so that they can be found and removed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ REGISTRY_HOSTS = paths.ETC / "registries"
 
 
 def write_config(pause_image: str) -> Path:
-    """Write the configuration of containerd and of the network; returns containerd's."""
-    # ptp, not bridge: traffic between pods on a bridge passes the firewall by where the
-    # kernel lacks br_netfilter. Masquerading is one rule of ours (network.py).
+    """Write the configuration of containerd and of the network; return the file of containerd."""
+    # ptp, not bridge: without br_netfilter, traffic between pods on a bridge bypasses the firewall.
+    # Masquerading is a rule in network.py.
     network = {
         "cniVersion": "0.4.0",
         "name": CNI_NETWORK,
@@ -52,8 +52,8 @@ def write_config(pause_image: str) -> Path:
 def _containerd(pause_image: str) -> str:
     quote = json.dumps
     cri = 'plugins."io.containerd.grpc.v1.cri"'
-    # restrict_oom_score_adj: a root without CAP_SYS_RESOURCE (inside some containers and
-    # virtual machines) cannot lower the score, and runc then fails without a clear reason.
+    # restrict_oom_score_adj: root without CAP_SYS_RESOURCE, as in some containers and virtual
+    # machines, cannot lower the score, and runc then fails without a clear message.
     return f"""version = 2
 root = {quote(str(paths.CONTAINERD_ROOT))}
 state = {quote(str(paths.CONTAINERD_STATE))}
@@ -89,28 +89,28 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
 
 def start(pause_image: str) -> None:
-    """Start containerd unless it runs; returns when it answers."""
+    """Start containerd if it is not running; return when it answers."""
     write_config(pause_image)
     start_as_configured()
 
 
 def start_as_configured() -> None:
-    """Start it with the configuration that is there."""
+    """Start containerd with its present configuration; return when it answers."""
     config = paths.ETC / "containerd.toml"
     paths.RUN.mkdir(parents=True, exist_ok=True)
     processes.start("containerd", ["containerd", "--config", str(config)], configuration=[config])
     processes.wait_until(
         "containerd",
         lambda: ctr("version", check=False).returncode == 0,
-        what="answer on its socket",
+        what="answering on its socket",
     )
 
 
 def remove_all() -> bool:
-    """Remove every container; images stay. Returns whether there were any.
+    """Remove all containers, but no images; report whether there were any.
 
-    containerd must run; afterwards it must be started anew, because its Kubernetes part
-    remembers what was removed.
+    containerd must be running. Restart it afterwards, because its CRI plugin caches the removed
+    containers.
     """
     names = ctr("containers", "list", "--quiet").stdout.split()
     for name in names:
@@ -120,18 +120,18 @@ def remove_all() -> bool:
 
 
 def images() -> dict[str, str]:
-    """Names of the images in containerd, with their digests."""
+    """Return the names of the images in containerd, with their digests."""
     lines = ctr("images", "list").stdout.splitlines()[1:]
     return {fields[0]: fields[2] for fields in map(str.split, lines)}
 
 
 def remove_images(names: Sequence[str]) -> None:
-    """Forget images; what they alone use is deleted."""
+    """Remove images, and content that no other image uses."""
     if names:
         ctr("images", "remove", "--sync", *names, check=False)
 
 
 def ctr(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run containerd's own client, in the namespace that the kubelet uses."""
+    """Run ctr, the client of containerd, in the namespace of the kubelet."""
     address = ["--address", str(paths.CONTAINERD_SOCKET), "--namespace", "k8s.io"]
     return run(["ctr", *address, *arguments], check=check, timeout=120)

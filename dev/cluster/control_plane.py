@@ -14,15 +14,15 @@ ETCD_PORTS = (12379, 12380)
 ETCD = f"https://127.0.0.1:{ETCD_PORTS[0]}"
 ETCD_PEER = f"http://127.0.0.1:{ETCD_PORTS[1]}"
 ISSUER = f"https://kubernetes.default.svc.{CLUSTER_DOMAIN}"
-# Each of these ends by itself when it cannot read this, instead of waiting for it.
+# The managers exit if they cannot read this ConfigMap.
 AUTHENTICATION = ("configmap", "-n", "kube-system", "extension-apiserver-authentication")
-# Ports of their health probes, on the loopback address.
+# Ports of the health probes, on the loopback address.
 MANAGERS = {"kube-controller-manager": 10257, "kube-scheduler": 10259}
 KUBECONFIG_FLAGS = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
 
 
 def start() -> None:
-    """Start what does not run; returns when the API server is ready."""
+    """Start the processes that are not running; return when the API server is ready."""
     _start_etcd()
     _start_api_server()
     for name, port in MANAGERS.items():
@@ -34,10 +34,10 @@ def start() -> None:
 
 
 def wait() -> None:
-    """Wait for the other two; the node needs neither of them to start."""
+    """Wait for the managers, which the node does not need to start."""
     for name, port in MANAGERS.items():
         probe = functools.partial(answers, f"https://127.0.0.1:{port}/healthz")
-        processes.wait_until(name, probe, what="healthy answer")
+        processes.wait_until(name, probe, what="healthy")
 
 
 def _start_etcd() -> None:
@@ -54,7 +54,7 @@ def _start_etcd() -> None:
             f"--key-file={pki.key('etcd')}",
             f"--trusted-ca-file={pki.certificate('etcd-ca')}",
             "--client-cert-auth",
-            # What a power cut would lose here, `down` and `up` bring back.
+            # Data lost in a power failure is recreated by `down` and `up`.
             "--unsafe-no-fsync",
             "--log-level=warn",
         ],
@@ -91,11 +91,11 @@ def _start_api_server() -> None:
         ],
     )
     url = f"{API_SERVER}/readyz"
-    processes.wait_until("kube-apiserver", lambda: answers(url), what="ready answer")
+    processes.wait_until("kube-apiserver", lambda: answers(url), what="ready")
     processes.wait_until(
         "kube-apiserver",
         lambda: kubectl.local().kubectl("get", *AUTHENTICATION, check=False).returncode == 0,
-        what="authentication settings",
+        what="serving its authentication settings",
     )
 
 
@@ -108,18 +108,18 @@ def _controller_manager_flags() -> list[str]:
         f"--cluster-signing-cert-file={pki.certificate('ca')}",
         f"--cluster-signing-key-file={pki.key('ca')}",
         "--use-service-account-credentials=true",
-        # The pod CIDR of the one node is fixed in the CNI configuration.
+        # The CNI configuration fixes the pod CIDR of the only node.
         "--allocate-node-cidrs=false",
     ]
 
 
 def answers(url: str) -> bool:
-    """Whether a GET is answered with 200. Who answers is not checked: it is a health probe."""
+    """Report whether a GET returns 200. As a health probe, it does not verify certificates."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     handler = urllib.request.HTTPSHandler(context=context)
-    # A proxy of the environment does not know our addresses.
+    # A proxy of the environment cannot reach these addresses.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), handler)
     try:
         with opener.open(url, timeout=2) as response:

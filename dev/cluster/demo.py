@@ -1,4 +1,4 @@
-"""``make run``: from nothing to a tuned model that answers, with the time of every phase."""
+"""``make run``: start the cluster, install the operator, tune a model, and ask it questions."""
 
 from __future__ import annotations
 
@@ -32,43 +32,42 @@ EXAMPLE = paths.REPO / "examples" / "quickstart.yaml"
 NAME, NAMESPACE = "quickstart", "default"
 JOB_SECONDS = 1800.0
 ASKED = ("nginx", "sqlite3", "tmux", "htop")
-# Without a mirror that has our demo repositories: the same model where everybody finds it, and
-# the rows as a ConfigMap.
+# Without a hub that has the demo repositories: the same model on the public hub, and the rows in a
+# ConfigMap.
 PUBLIC_MODEL = "hf://HuggingFaceTB/SmolLM2-135M-Instruct"
 ROWS_CONFIGMAP = "quickstart-rows"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Elsewhere:
-    """``CLUSTER=current``: images that the nodes can pull, and a hub with the demo repositories."""
+class CurrentCluster:
+    """Options of ``CLUSTER=current``: images, an optional hub with the demo data, and values."""
 
     images: install.Images
     hub_endpoint: str
     values: Path | None
 
 
-def run(elsewhere: Elsewhere | None) -> None:
-    """The whole demo. ``elsewhere`` None means the local cluster."""
+def run(current: CurrentCluster | None) -> None:
+    """Run the demo on the current cluster of the user; None means the local cluster."""
     begin = time.monotonic()
-    if elsewhere is None:
-        client, chosen = _local()
+    if current is None:
+        client, images = _start_local_cluster()
         public = False
     else:
-        client, chosen = kubectl.current(), elsewhere.images
+        client, images = kubectl.current(), current.images
         say(f"using the current context {_context(client)}")
-        endpoint_value = elsewhere.hub_endpoint
-        install.install(client, chosen, values=elsewhere.values, hub_endpoint=endpoint_value)
-        public = not endpoint_value
+        install.install(client, images, values=current.values, hub_endpoint=current.hub_endpoint)
+        public = not current.hub_endpoint
     rows = hub.rows()
-    with phase(f"tune: {EXAMPLE.relative_to(paths.REPO)}"):
+    with phase(f"run {EXAMPLE.relative_to(paths.REPO)}"):
         _apply(client, rows, public=public)
         ready = job.watch(client, NAME, NAMESPACE, timeout=JOB_SECONDS)
-    _compare(client, ready, chosen.trainer, rows)
-    _farewell(client, ready, time.monotonic() - begin, public=public)
+    _compare(client, ready, images.trainer, rows)
+    _print_summary(client, ready, time.monotonic() - begin, public=public)
 
 
-def _local() -> tuple[kubectl.Client, install.Images]:
-    with phase("look at this machine"):
+def _start_local_cluster() -> tuple[kubectl.Client, install.Images]:
+    with phase("check this machine"):
         preflight.check()
     packages.ensure()
     built: list[install.Images] = []
@@ -78,11 +77,11 @@ def _local() -> tuple[kubectl.Client, install.Images]:
         hub.ensure_content()
         built.append(install.local_images())
 
-    # Compiling keeps the cores busy, images mostly the disk and the network.
-    with phase("build what is not built yet"):
+    # In parallel: compiling uses the cores, images mostly use disk and network.
+    with phase("build missing programs and images"):
         side_by_side(lambda: binaries.ensure(*binaries.CLUSTER, binaries.HELM), images_and_content)
     lifecycle.up()
-    install.beside_the_hub(built[0])
+    install.install_with_hub(built[0])
     return kubectl.local(), built[0]
 
 
@@ -91,10 +90,10 @@ def _context(client: kubectl.Client) -> str:
 
 
 def _apply(client: kubectl.Client, rows: list[dict[str, str]], *, public: bool) -> None:
-    there = client.get("finetunejob", NAME, "-n", NAMESPACE)
-    if there is not None and job.condition(there, "Ready").true:
-        say(f"    {NAME} is there and ready: nothing that is finished is done again")
-        say(f"    (to see it all: kubectl delete ftj {NAME} -n {NAMESPACE}, then make run again)")
+    present = client.get("finetunejob", NAME, "-n", NAMESPACE)
+    if present is not None and job.condition(present, "Ready").true:
+        say(f"    FineTuneJob {NAMESPACE}/{NAME} is already Ready; completed work is not repeated")
+        say(f"    (to repeat it: kubectl delete ftj {NAME} -n {NAMESPACE}, then make run)")
     if not public:
         client.kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLE))
         return
@@ -117,11 +116,11 @@ def _apply(client: kubectl.Client, rows: list[dict[str, str]], *, public: bool) 
 def _compare(
     client: kubectl.Client, ready: dict[str, Any], image: str, rows: list[dict[str, str]]
 ) -> None:
-    """Ask what was taught, and show what the model said before."""
-    taught = {row["instruction"]: row["output"] for row in rows}
+    """Ask questions from the dataset, and print the answers of tuned and base model."""
+    expected = {row["instruction"]: row["output"] for row in rows}
     questions = [f"What is the Debian package {name}?" for name in ASKED]
-    questions = [question for question in questions if question in taught]
-    with phase("ask the tuned model and, for comparison, the base model"):
+    questions = [question for question in questions if question in expected]
+    with phase("ask the tuned model and the base model"):
         with endpoint.forwarded(client, f"{NAME}-serve", NAMESPACE) as url:
             tuned = [
                 endpoint.chat(url, NAME, question, tokens=BASE_ANSWER_TOKENS)
@@ -130,45 +129,48 @@ def _compare(
         base = base_answers.ask(client, ready, image, questions)
     for question, before, after in zip(questions, base, tuned, strict=True):
         say(f"\n    {question}")
-        for label, answer in (("taught", taught[question]), ("base", before), ("tuned", after)):
+        for label, answer in (("dataset", expected[question]), ("base", before), ("tuned", after)):
             short = textwrap.shorten(answer, 150, placeholder=" ...")
             say(f"      {label:7} {short}")
-    right = sum(taught[question] in after for question, after in zip(questions, tuned, strict=True))
-    if right == 0:
+    correct = sum(
+        expected[question] in after for question, after in zip(questions, tuned, strict=True)
+    )
+    if correct == 0:
         raise ClusterError(
-            "the tuned model gives none of the taught answers",
-            hint=f"kubectl -n {NAMESPACE} describe ftj {NAME}",
+            f"FineTuneJob {NAMESPACE}/{NAME}: no answer of the tuned model matches the dataset",
+            hint=f"check the training with kubectl -n {NAMESPACE} describe ftj {NAME}",
         )
 
 
-def _farewell(
+def _print_summary(
     client: kubectl.Client, ready: dict[str, Any], seconds: float, *, public: bool
 ) -> None:
     local = client.kubeconfig is not None
     exports = "".join(f"\n      {line}" for line in lifecycle.exports()) if local else ""
     delete = f"kubectl delete ftj {NAME} -n {NAMESPACE}"
-    away = [delete, "helm uninstall finetune-operator -n finetune-system"]
+    uninstall = [delete, "helm uninstall finetune-operator -n finetune-system"]
     if public:
-        away.append(f"kubectl delete configmap {ROWS_CONFIGMAP} -n {NAMESPACE}")
+        uninstall.append(f"kubectl delete configmap {ROWS_CONFIGMAP} -n {NAMESPACE}")
     say(
         f"""
 Done in {seconds / 60:.1f} minutes.
 
-  The endpoint, inside the cluster: {ready["status"]["endpoint"]}
+  Endpoint in the cluster: {ready["status"]["endpoint"]}
   From this machine:{exports}
       kubectl port-forward -n {NAMESPACE} service/{NAME}-serve 8000 &
       curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{{"model": "{NAME}", "messages": [{{"role": "user", "content": "What is tmux?"}}]}}'
 
-  The next job: copy examples/quickstart.yaml, give it another name, and apply and watch it:
-      kubectl apply -n {NAMESPACE} -f the-copy.yaml
+  To run another job, copy examples/quickstart.yaml, change its name, then apply and watch it:
+      kubectl apply -n {NAMESPACE} -f my-copy.yaml
       kubectl get ftj -n {NAMESPACE} -w
-  (This cluster has one GPU to offer, and {NAME} serves on it: {delete} first.)
+  The cluster has one GPU, which {NAME} uses for serving. To release it first:
+      {delete}
 
-  Take it all down: {"make down" if local else "; ".join(away)}
+  To remove everything: {"make down" if local else "; ".join(uninstall)}
 """
     )
     longest = sorted(phases.finished, key=lambda item: -item[1])[:12]
-    say("  Where the time went:")
+    say("  Longest phases:")
     for name, spent in longest:
         say(f"    {spent:7.1f} s  {name}")

@@ -1,4 +1,4 @@
-"""Talking to the job's endpoint through a port-forward, as a person at this machine would."""
+"""Requests to the endpoint of a job through a port-forward."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 @contextlib.contextmanager
 def forwarded(client: Client, service: str, namespace: str) -> Iterator[str]:
-    """The base URL of the service on this machine, while the context lasts."""
+    """Yield the base URL of the Service on this machine; the port-forward ends with the context."""
     words = ["port-forward", "-n", namespace, f"service/{service}", ":8000"]
     process = subprocess.Popen(
         client.command(*words),
@@ -31,7 +31,9 @@ def forwarded(client: Client, service: str, namespace: str) -> Iterator[str]:
         line = process.stdout.readline()
         match = FORWARDING.search(line)
         if match is None:
-            raise NotReady(f"kubectl port-forward to {service}: {line.strip()}")
+            raise NotReady(
+                f"kubectl port-forward to Service {namespace}/{service} failed: {line.strip()}"
+            )
         yield f"http://127.0.0.1:{match.group(1)}/v1"
     finally:
         process.terminate()
@@ -39,7 +41,7 @@ def forwarded(client: Client, service: str, namespace: str) -> Iterator[str]:
 
 
 def chat(url: str, model: str, question: str, *, tokens: int) -> str:
-    """The model's most likely answer to one question."""
+    """Return the most likely answer of the model to one question."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": question}],

@@ -1,6 +1,6 @@
-"""The one exception tree of the local cluster.
+"""The exception tree of the local cluster.
 
-Every error carries what a person needs next: what failed, where the log is, and the way out.
+Each error states the failure, the log file with the details, and the fix.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 class ClusterError(Exception):
-    """Something that a person must look at; printed without a traceback.
+    """A failure that the user must fix; printed without a traceback.
 
-    ``log`` names the file with the details, ``hint`` the way out.
+    ``log`` is the file with the details, ``hint`` the fix in the imperative.
     """
 
     def __init__(self, message: str, *, log: Path | None = None, hint: str = "") -> None:
@@ -26,8 +26,8 @@ class CommandFailed(ClusterError):
 
 
 class NotReady(ClusterError):
-    """A component did not become ready in time, or ended while it was waited for."""
+    """A component exited, or did not become ready in time."""
 
 
 class Unsupported(ClusterError):
-    """This machine lacks something that cannot be installed."""
+    """This machine lacks a requirement that cannot be installed."""

@@ -1,4 +1,4 @@
-"""Writing configuration files: only when they change, and never half."""
+"""Write configuration files atomically, and only if their content changes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def write(file: Path, content: str, *, mode: int = 0o644) -> Path:
-    """Write by rename unless the file says exactly this (kube-proxy ends when its file is touched).
+    """Write by rename, unless the content is equal: kube-proxy exits when its file is touched.
 
-    ``mode`` holds from the first byte on.
+    ``mode`` applies from the first byte on. Return the file.
     """
     try:
         if file.read_text() == content:

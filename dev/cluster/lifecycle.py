@@ -1,7 +1,7 @@
-"""The cluster's life: up, down, status.
+"""The lifecycle of the cluster: up, down, status.
 
-``up`` starts what does not run and leaves the rest alone, so a healthy cluster is reused and
-one that lost a process is made whole. What cannot be made whole is removed and started afresh.
+``up`` starts only the processes that are not running, so it reuses a healthy cluster and repairs
+one that lost a process. It removes and recreates a cluster that it cannot repair.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cluster.shell import behind_proxy
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """Only one program changes the cluster at a time."""
+    """Hold the lock that allows only one command at a time to change the cluster."""
     paths.CACHE.mkdir(parents=True, exist_ok=True)
     with paths.LOCK.open("w") as lock:
         try:
@@ -45,7 +45,7 @@ def locked() -> Iterator[None]:
 
 
 def up() -> None:
-    """A running cluster, whatever was there before."""
+    """Start, repair or recreate the cluster."""
     packages.ensure()
     binaries.ensure(*binaries.CLUSTER)
     with locked():
@@ -55,8 +55,8 @@ def up() -> None:
             _start(helper)
         except ClusterError as error:
             say(f"    {error}")
-            with phase("remove what cannot be made whole, and start afresh"):
-                # The registry is no part of what failed, and a build may be using it.
+            with phase("remove the cluster, which cannot be repaired, and recreate it"):
+                # Keep the registry: it is not affected, and a build may be using it.
                 cleanup.remove_all(keep=("registry",))
             _start(helper)
 
@@ -74,7 +74,7 @@ def _start(helper: str) -> None:
     with phase("start the node"):
         containers.start(pause)
         if fresh and containers.remove_all():
-            # Left by a cluster whose end was cut off.
+            # Containers of a cluster whose removal was interrupted.
             processes.stop("containerd")
             containers.start(pause)
         node.start()
@@ -85,7 +85,7 @@ def _start(helper: str) -> None:
     for name in cleanup.ORDER:
         if processes.alive(name) is None:
             log = processes.log_file(name)
-            raise NotReady(f"{name} ended", log=log, hint=processes.AFRESH)
+            raise NotReady(f"{name} exited", log=log, hint=processes.RECREATE)
 
 
 def down() -> None:
@@ -95,7 +95,7 @@ def down() -> None:
 
 
 def exports() -> list[str]:
-    """Lines for a shell that is to use the cluster."""
+    """Return shell lines that give access to the cluster."""
     lines = [
         f"export KUBECONFIG='{paths.KUBECONFIG}'",
         f"export PATH='{binaries.folder()}':\"$PATH\"",
@@ -107,7 +107,7 @@ def exports() -> list[str]:
 
 
 def status() -> int:
-    """Print what runs; 0 if the API server is ready."""
+    """Print the state of each process; return 0 if the API server is ready, else 1."""
     for name in cleanup.ORDER:
         record = processes.alive(name)
         say(f"{name:26} {'pid ' + str(record.pid) if record else 'stopped'}")

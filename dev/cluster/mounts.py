@@ -1,4 +1,4 @@
-"""Mounts: making ours, finding and removing them."""
+"""Create, find and remove the mounts of the cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cluster.shell import run
 
 
 def below(*folders: Path) -> list[Path]:
-    """Mount points at or below these folders, innermost first."""
+    """Return the mount points at or below these folders, innermost first."""
     points = mount_points(Path("/proc/self/mountinfo").read_text())
     return [
         point for point in points[::-1] if any(point.is_relative_to(folder) for folder in folders)
@@ -17,8 +17,8 @@ def below(*folders: Path) -> list[Path]:
 
 
 def mount_points(table: str) -> list[Path]:
-    """The mount points of a mountinfo table, in its order."""
-    # Blanks and the like are written as octal escapes.
+    """Return the mount points of a mountinfo table, in its order."""
+    # The kernel writes spaces and some other characters as octal escapes.
     return [
         Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match.group(1), 8)), line.split()[4]))
         for line in table.splitlines()
@@ -26,7 +26,7 @@ def mount_points(table: str) -> list[Path]:
 
 
 def tmpfs(folder: Path, size: str) -> None:
-    """A tmpfs of that size there, unless one is."""
+    """Mount a tmpfs of that size on the folder, unless one is mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     if folder not in below(folder):
         options = f"size={size},mode=0755"
@@ -34,7 +34,7 @@ def tmpfs(folder: Path, size: str) -> None:
 
 
 def unmount_below(*folders: Path) -> None:
-    """Unmount everything there; busy ones lazily."""
+    """Unmount everything at or below these folders, busy mounts lazily."""
     for point in below(*folders):
         if run(["umount", str(point)], check=False).returncode != 0:
             run(["umount", "--lazy", str(point)], check=False)

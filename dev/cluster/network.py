@@ -1,4 +1,4 @@
-"""The node's address, packet forwarding and the one firewall table that is ours."""
+"""The address of the node, packet forwarding, and the firewall table of the cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _file(sysctl: str) -> Path:
 
 
 def up() -> None:
-    """A bridge without members holds the node's address; pods leave through masquerading."""
+    """Add the node address to a bridge without members, and masquerade traffic from pods."""
     if run(["ip", "link", "show", BRIDGE], check=False).returncode != 0:
         run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     run(["ip", "address", "replace", f"{NODE_ADDRESS}/32", "dev", BRIDGE])
@@ -43,7 +43,7 @@ table ip {FIREWALL_TABLE} {{
 
 
 def down() -> None:
-    """Remove what :func:`up` made and restore the settings that it changed."""
+    """Revert the changes of :func:`up`."""
     run(["nft", "delete", "table", "ip", FIREWALL_TABLE], check=False)
     run(["ip", "link", "delete", BRIDGE], check=False)
     if _SAVED.exists():

@@ -24,10 +24,10 @@ FIREWALL_PORT = 20244
 
 
 def start() -> None:
-    """Start what does not run; returns when the node is Ready and offers its GPU."""
+    """Start the missing processes; return when the node is Ready and offers its GPU."""
     cgroups.make()
     _start_kubelet()
-    processes.wait_until("kubelet", _node_ready, what="Ready node", timeout=90)
+    processes.wait_until("kubelet", _node_ready, what="reporting a Ready node", timeout=90)
     _start_kube_proxy()
     _advertise_gpu()
     _start_firewall()
@@ -63,8 +63,8 @@ def _start_kubelet() -> None:
             "failSwapOn": False,
             "oomScoreAdj": 0,
             "enforceNodeAllocatable": [],
-            # The machine is somebody's: its full disk must not evict pods, and images that
-            # take minutes to bring back are not collected.
+            # The machine has other uses: a full disk must not evict pods, and images are not
+            # garbage-collected, because pulling them again takes minutes.
             "evictionHard": {
                 "memory.available": "0%",
                 "nodefs.available": "0%",
@@ -112,7 +112,7 @@ def _start_kube_proxy() -> None:
     command = [binaries.program("kube-proxy"), f"--config={config}"]
     processes.start("kube-proxy", command, configuration=[config])
     url = f"http://{NODE_ADDRESS}:10256/healthz"
-    processes.wait_until("kube-proxy", lambda: answers(url), what="healthy answer")
+    processes.wait_until("kube-proxy", lambda: answers(url), what="healthy")
 
 
 def _start_firewall() -> None:
@@ -134,7 +134,7 @@ def _start_firewall() -> None:
         ports=[FIREWALL_PORT],
     )
     url = f"http://127.0.0.1:{FIREWALL_PORT}/healthz"
-    processes.wait_until("kube-router", lambda: answers(url), what="healthy answer")
+    processes.wait_until("kube-router", lambda: answers(url), what="healthy")
 
 
 def _node() -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _node_ready() -> bool:
 
 
 def _advertise_gpu() -> None:
-    """Pretend to be a device plugin; a kubelet that restarts forgets it, so do it on every up."""
+    """Advertise a GPU like a device plugin. A restarted kubelet resets it, so do it every time."""
     amounts = {"nvidia.com/gpu": str(GPU_COUNT)}
     patch = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
     target = ["node", NODE_NAME]

@@ -1,4 +1,4 @@
-"""Debian packages that the local cluster needs: installs what is missing, nothing else."""
+"""Install the Debian packages that the local cluster requires and that are missing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cluster.errors import ClusterError, Unsupported
 from cluster.phases import phase
 from cluster.shell import SEARCH, capture, logged, prepare, run
 
-# Debian keeps this part of Python's own library in the package python3-venv.
+# Debian moves this part of the standard library of Python to the package python3-venv.
 VENV = os.path.join(sysconfig.get_path("stdlib"), "ensurepip")
-# Package and the program (or file) that shows it is there.
+# Packages, with a program or file that proves the installation.
 REQUIRED = {
     "buildah": "buildah",
     "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
@@ -36,17 +36,17 @@ REQUIRED = {
     "netavark": "/usr/lib/podman/netavark",
     "nftables": "nft",
     "openssl": "openssl",
-    # containerd unpacks with it when it is there, in half the time.
+    # containerd uses it, if installed, to unpack images in half the time.
     "pigz": "pigz",
-    # For promtool, which the tests ask about the operator's metrics.
+    # promtool: the tests check the metrics of the operator with it.
     "prometheus": "promtool",
     "python3-venv": VENV,
     "runc": "runc",
     "socat": "socat",
 }
 HINT = (
-    "the package mirror must be reachable and no other package manager running; on Ubuntu, "
-    "add-apt-repository universe: buildah, netavark and docker-registry are there"
+    "check that the package mirror is reachable and no other package manager is running; "
+    "on Ubuntu, run `add-apt-repository universe`, which has buildah, netavark and docker-registry"
 )
 POLICY = Path("/usr/sbin/policy-rc.d")
 UNITS = (".path", ".service", ".socket", ".timer")
@@ -59,29 +59,29 @@ def _present(evidence: str) -> bool:
 
 
 def missing() -> list[str]:
-    """Names of the packages that are not installed."""
+    """Return the names of the packages that are not installed."""
     return sorted(name for name, evidence in REQUIRED.items() if not _present(evidence))
 
 
 def ensure() -> None:
-    """Install what is missing. Needs root and a Debian or Ubuntu machine."""
+    """Install the missing packages. Requires root, and Debian or Ubuntu. Raises Unsupported."""
     if os.geteuid() != 0:
         raise Unsupported(
-            "the local cluster needs root (containers, network, mounts)",
-            hint="run it as root, or use your own cluster: make run CLUSTER=current",
+            "the local cluster requires root for containers, network and mounts",
+            hint="run the command as root, or use your own cluster: make run CLUSTER=current",
         )
     prepare()
     _install(missing())
 
 
 def ensure_venv() -> None:
-    """What ``python -m venv`` needs, for whoever brings programs from the package index."""
+    """Install the requirements of ``python -m venv``. Raises Unsupported."""
     if _present(VENV):
         return
     if os.geteuid() != 0:
         raise Unsupported(
-            f"{sys.executable} makes no virtual environments: it has no ensurepip",
-            hint="install python3-venv, or put uv on the PATH",
+            f"{sys.executable} cannot create virtual environments: it has no ensurepip",
+            hint="install python3-venv, or add uv to the PATH",
         )
     _install(["python3-venv"])
 
@@ -91,8 +91,8 @@ def _install(names: list[str]) -> None:
         return
     if shutil.which("apt-get") is None:
         raise Unsupported(
-            f"apt-get is not here to install: {' '.join(names)}",
-            hint="install them by hand, or use your own cluster: make run CLUSTER=current",
+            f"missing packages, and no apt-get to install them: {' '.join(names)}",
+            hint="install them manually, or use your own cluster: make run CLUSTER=current",
         )
     log = paths.LOGS / "packages.log"
     env = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -106,22 +106,24 @@ def _install(names: list[str]) -> None:
         logged(command, log, env=env, hint=HINT)
     still = sorted(set(missing()) & set(names))
     if still:
-        raise Unsupported(f"installed, but not found: {' '.join(still)}", log=log)
+        raise Unsupported(
+            f"packages installed, but their programs are not found: {' '.join(still)}", log=log
+        )
 
 
 def ensure_lists() -> None:
-    """The package lists that apt-cache reads; a fresh machine may have none."""
+    """Download the package lists that apt-cache reads, if the machine has none."""
     if not any(Path("/var/lib/apt/lists").glob("*_Packages*")):
-        with phase("read the package lists"):
+        with phase("download the package lists"):
             logged(["apt-get", "update"], paths.LOGS / "packages.log", hint=HINT)
 
 
 @contextlib.contextmanager
 def _no_service_starts() -> Iterator[None]:
-    """Keep the packages' own services (containerd, docker-registry) from being started.
+    """Prevent the start of the services of the packages, such as containerd and docker-registry.
 
-    The cluster runs its own instances; a ``policy-rc.d`` that says 101 is Debian's way to say
-    "do not start". One that is there already is left alone.
+    The cluster runs its own instances. On Debian, a ``policy-rc.d`` that exits with 101 forbids
+    starts; an existing one is not changed.
     """
     ours = not POLICY.exists()
     if ours:
@@ -136,22 +138,23 @@ def _no_service_starts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_service_at_boot() -> Iterator[None]:
-    """Keep the services of the packages that come meanwhile from being started at the next boot.
+    """Disable the services of newly installed packages, so that the next boot does not start them.
 
-    docker-registry would have the port of ours then. Those that were there before are the user's.
+    docker-registry would use the port of the local registry. Services of packages that were
+    installed before are not changed.
     """
     before = _installed()
     try:
         yield
     finally:
         for unit in _units(_installed() - before):
-            # One that cannot be disabled is none that was enabled, or systemd is not at home.
+            # Fails if the unit was not enabled, or systemd is not running.
             with contextlib.suppress(ClusterError):
                 run(["systemctl", "disable", unit], check=False, timeout=60)
 
 
 def _installed() -> set[str]:
-    """Packages whose files are here; empty where there is no systemd to start any of them."""
+    """Return the installed packages; empty without systemd, which would start their services."""
     if shutil.which("systemctl") is None or shutil.which("dpkg-query") is None:
         return set()
     listed = run(["dpkg-query", "-W", "-f", "${binary:Package} ${db:Status-Status}\n"], check=False)
@@ -160,7 +163,7 @@ def _installed() -> set[str]:
 
 
 def _units(names: set[str]) -> list[str]:
-    """The systemd units that these packages brought."""
+    """Return the systemd units of these packages."""
     if not names:
         return []
     files = map(Path, run(["dpkg-query", "-L", *sorted(names)], check=False).stdout.splitlines())
@@ -170,7 +173,7 @@ def _units(names: set[str]) -> list[str]:
             for file in files
             if str(file.parent).endswith("/lib/systemd/system")
             and file.suffix in UNITS
-            # A link can be another name of somebody else's unit.
+            # A link can be an alias of a unit of another package.
             and not file.is_symlink()
         }
     )
@@ -178,7 +181,7 @@ def _units(names: set[str]) -> list[str]:
 
 @functools.cache
 def host_mirror() -> str:
-    """The Debian mirror that this machine has its own packages from; empty if there is none."""
+    """Return the Debian mirror that this machine uses; empty if there is none."""
     fields = dict(
         line.split("=", 1)
         for line in run(["cat", "/etc/os-release"]).stdout.splitlines()
@@ -191,9 +194,10 @@ def host_mirror() -> str:
 
 
 def mirror(policy: str, codename: str) -> str:
-    """Debian's mirror that ``apt-cache policy`` names, if debootstrap can read it; else empty.
+    """Return the Debian mirror in an output of ``apt-cache policy``; empty without a usable one.
 
-    Cloud images have ``mirror+file:``, and others than Debian name a release like Debian's.
+    debootstrap cannot read the ``mirror+file:`` of cloud images, and other repositories can use the
+    release names of Debian.
     """
     for line, release in itertools.pairwise(policy.splitlines()):
         words = line.split()

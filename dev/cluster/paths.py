@@ -1,7 +1,7 @@
-"""Where the local cluster keeps its files.
+"""Paths of the local cluster.
 
-Everything lies below ``${XDG_CACHE_HOME:-~/.cache}/finetune-operator`` except what must not
-survive a reboot (sockets, mounts), which lies below ``/run/finetune-operator``.
+All files are below ``${XDG_CACHE_HOME:-~/.cache}/finetune-operator``, except those that must not
+survive a reboot (sockets, mounts), which are below ``/run/finetune-operator``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PIDS = STATE / "pids"
 PKI = STATE / "pki"
 ETC = STATE / "etc"
 ETCD_DATA = STATE / "etcd"
-# With the images, because unpacking them again would take a minute of every start.
+# With the images, because unpacking them again would add a minute to every start.
 CONTAINERD_ROOT = IMAGES / "containerd"
 KUBELET_ROOT = STATE / "kubelet"
 VOLUMES = STATE / "volumes"

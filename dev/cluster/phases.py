@@ -1,7 +1,7 @@
-"""Phases of work with elapsed times, and side-by-side work.
+"""Phases of work with their durations, and parallel work.
 
-A phase prints one line when it begins and one when it ended, with its seconds. An error that
-leaves a phase keeps its name, so that the report at the end can say where it happened.
+A phase prints a line when it begins and a line with its duration when it ends. An error in a phase
+is labeled with its name for the final report.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from cluster.errors import ClusterError
-from cluster.shell import way_out
+from cluster.shell import known_fix
 
 _lock = threading.Lock()
 finished: list[tuple[str, float]] = []
 quiet = False
-HINT = "put right what the system says there; the same command then goes on where it stopped"
+HINT = "fix the cause of the system error, then run the same command again to resume"
 
 
 def say(text: str) -> None:
-    """One line to the person, whole even when threads speak at once."""
+    """Print a line, without mixing the output of threads."""
     with _lock:
         print(text, file=sys.stderr if quiet else sys.stdout, flush=True)
 
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Announce, time, and label errors."""
+    """Print begin, end and duration of the phase, and label its errors."""
     begin = time.monotonic()
     say(f"==> {name}")
     try:
@@ -39,26 +39,26 @@ def phase(name: str) -> Iterator[None]:
         error.phase = error.phase or name
         raise
     except BrokenPipeError:
-        # Nobody reads what is said here; that is no failure of the phase.
+        # The reader closed the pipe; the phase itself did not fail.
         raise
     except OSError as error:
-        raise of_the_system(error, name) from error
+        raise from_os_error(error, name) from error
     seconds = time.monotonic() - begin
     finished.append((name, seconds))
     say(f"    {name}: done in {seconds:.1f} s")
 
 
-def of_the_system(error: OSError, name: str) -> ClusterError:
-    """What the system refused, as a person needs it: it is this machine that must be looked at."""
-    refused = ClusterError(f"{type(error).__name__}: {error}", hint=way_out(str(error)) or HINT)
-    refused.phase = name
-    return refused
+def from_os_error(error: OSError, name: str) -> ClusterError:
+    """Return the ClusterError for a system error in a phase, with a hint."""
+    failure = ClusterError(f"{type(error).__name__}: {error}", hint=known_fix(str(error)) or HINT)
+    failure.phase = name
+    return failure
 
 
 def side_by_side(*works: Callable[[], object], lanes: int = 0) -> None:
-    """Run all to the end in threads; raise the first error after all have ended.
+    """Run all works in threads, started in this order; raise the first error when all have ended.
 
-    They begin in this order. ``lanes`` bounds how many run at a time; 0 means all of them.
+    ``lanes`` limits how many run at a time; 0 means no limit.
     """
     waiting = deque(works)
     errors: list[BaseException] = []
@@ -72,7 +72,7 @@ def side_by_side(*works: Callable[[], object], lanes: int = 0) -> None:
             try:
                 work()
             except BaseException as error:
-                # Told at once: the others may go on for minutes.
+                # Report immediately: the others can run for minutes.
                 say(f"    failed: {error}")
                 errors.append(error)
 

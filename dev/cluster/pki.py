@@ -1,8 +1,7 @@
-"""Keys, certificates and kubeconfigs of the local cluster, made with openssl.
+"""Keys, certificates and kubeconfigs of the local cluster, created with openssl.
 
-A cluster's PKI is one folder, published by rename when complete; it lives as long as the
-cluster does. Two authorities: one for Kubernetes, one for etcd alone, so that no Kubernetes
-client certificate opens etcd.
+The PKI is a folder that is published by rename when complete, and exists as long as the cluster.
+etcd has its own certificate authority, so that no Kubernetes client certificate gives access to it.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ CERTIFICATES = (
         usage="clientAuth",
     ),
     Certificate(name="kubelet-server", subject=_NODE, usage="serverAuth", names=_NODE_NAMES),
-    # etcd's own gateway is a client of it with this very certificate.
+    # Also for client authentication: the gateway of etcd uses this certificate as a client.
     Certificate(
         name="etcd",
         subject="/CN=etcd",
@@ -88,22 +87,22 @@ CERTIFICATES = (
 
 
 def certificate(name: str) -> str:
-    """Path of a certificate."""
+    """Return the path of a certificate."""
     return str(paths.PKI / f"{name}.crt")
 
 
 def key(name: str) -> str:
-    """Path of a private key."""
+    """Return the path of a private key."""
     return str(paths.PKI / f"{name}.key")
 
 
 def kubeconfig(name: str) -> str:
-    """Path of a component's kubeconfig."""
+    """Return the path of the kubeconfig of a component."""
     return str(paths.PKI / f"{name}.kubeconfig")
 
 
 def ensure() -> None:
-    """Make the whole PKI unless it is there; write the user's kubeconfig."""
+    """Create the PKI unless it exists, and write the kubeconfig of the user."""
     if not paths.PKI.exists():
         partial = paths.PKI.with_name("pki.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -143,7 +142,7 @@ def _make_certificate(folder: Path, leaf: Certificate) -> None:
 
 
 def _kubeconfig(folder: Path, name: str, *, embedded: bool = False) -> str:
-    """A kubeconfig (JSON is YAML); with the certificates inside if it may be copied elsewhere."""
+    """Return a kubeconfig as JSON; ``embedded`` includes the certificates, so it can be copied."""
 
     def reference(kind: str, file: str) -> dict[str, str]:
         if not embedded:

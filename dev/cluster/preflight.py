@@ -1,4 +1,4 @@
-"""What the machine must have before hours are spent on it."""
+"""Check the requirements of the machine before a long build."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MEMORY = 7 * GIB
 
 
 def check() -> None:
-    """Raises Unsupported with the numbers."""
+    """Check disk and memory. Raises Unsupported with the numbers."""
     paths.CACHE.mkdir(parents=True, exist_ok=True)
     first = not paths.CONTAINERD_ROOT.exists()
     needed = FIRST_DISK if first else LATER_DISK
     free = shutil.disk_usage(paths.CACHE).free
     if free < needed:
         raise Unsupported(
-            f"{free // GIB} GiB are free below {paths.CACHE}, {needed // GIB} GiB are needed",
-            hint="free some, or set XDG_CACHE_HOME to a folder on a larger disk",
+            f"{paths.CACHE} has {free // GIB} GiB of free disk, {needed // GIB} GiB are required",
+            hint="free disk space, or set XDG_CACHE_HOME to a folder on a larger disk",
         )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if memory < MEMORY:
         raise Unsupported(
-            f"the machine has {memory / GIB:.1f} GiB of memory, {MEMORY // GIB} are needed",
+            f"the machine has {memory / GIB:.1f} GiB of memory, {MEMORY // GIB} GiB are required",
             hint="use your own cluster: make run CLUSTER=current",
         )

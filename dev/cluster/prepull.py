@@ -1,6 +1,6 @@
-"""Brings images to the node before they are needed, beside what the node does otherwise.
+"""Pull images to the node in the background.
 
-The serving image is needed only after training; pulled then, it would be half a minute of waiting.
+The serving image is needed only after training; pulling it then would take half a minute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NAMESPACE = "kube-system"
 
 
 def start(client: Client, *images: str) -> None:
-    """One Job for each image that does nothing; Kubernetes removes them when they are done."""
+    """Create a Job without work for each image; Kubernetes deletes the Jobs when they finish."""
     client.apply(*(_job(image) for image in images))
 
 

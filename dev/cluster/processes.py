@@ -1,8 +1,8 @@
 """Background processes that outlive this program.
 
-Each one is recorded as ``<pids>/<name>.json`` with its pid **and its start time** (field 22 of
-``/proc/<pid>/stat``): a pid alone may belong to somebody else after a reboot or a wrap-around.
-A process is ours, and is signalled, only if both agree.
+Each process is recorded in ``<pids>/<name>.json`` with its PID and its start time (field 22 of
+``/proc/<pid>/stat``), because a PID is reused after a reboot or a wrap-around. Only a process with
+the recorded PID and start time is signaled.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from cluster import files, paths
 from cluster.errors import NotReady, Unsupported
 
 POLL_SECONDS = 0.1
-AFRESH = "the end of the log tells why; `make down`, then the same command again"
+RECREATE = "find the cause at the end of the log; to recreate the cluster, run `make down` first"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """A process by identity, with a digest of how it was started."""
+    """Identity of a process, its command, and the digest of its configuration files."""
 
     pid: int
     started: int
@@ -36,12 +36,12 @@ class Record:
 
 
 def start_time(pid: int) -> int | None:
-    """Clock ticks after boot at which the process started; None if it is gone or a zombie."""
+    """Return the start time in clock ticks after boot; None if the process has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The command name may hold spaces and brackets; the fields count from after its last one.
+    # The command name can contain spaces and parentheses; the other fields follow the last one.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
 
@@ -51,17 +51,17 @@ def _file(name: str) -> Path:
 
 
 def log_file(name: str) -> Path:
-    """The log of the process of that name."""
+    """Return the log file of a process."""
     return paths.LOGS / f"{name}.log"
 
 
 def recorded() -> list[str]:
-    """Names of all recorded processes, alive or not."""
+    """Return the names of all recorded processes, running or not."""
     return sorted(file.stem for file in paths.PIDS.glob("*.json"))
 
 
 def alive(name: str) -> Record | None:
-    """The record of a process that still runs."""
+    """Return the record of a process; None if it is not running."""
     try:
         record = Record(**json.loads(_file(name).read_text()))
     except (OSError, ValueError, TypeError):
@@ -76,11 +76,11 @@ def start(
     configuration: Sequence[Path] = (),
     ports: Sequence[int] = (),
 ) -> None:
-    """Start in a session of its own, unless the very same command runs under that name.
+    """Start a process in its own session, unless the same command is already running.
 
-    One that runs with other arguments, or with other content of its ``configuration`` files, is
-    replaced. ``ports`` are those of the loopback address that it needs: another program that has
-    one of them would be taken for ours. Raises Unsupported then.
+    A running process is replaced if its arguments or the content of its ``configuration`` files
+    differ. ``ports`` are the required ports of the loopback address: the health probe would accept
+    another program on such a port. Raises Unsupported if a port is in use.
     """
     digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in configuration)).hexdigest()
     present = alive(name)
@@ -103,29 +103,29 @@ def start(
         )
     started = start_time(process.pid)
     if started is None:
-        raise NotReady(f"{name} ended at once", log=log_file(name), hint=AFRESH)
+        raise NotReady(f"{name} exited immediately", log=log_file(name), hint=RECREATE)
     record = Record(pid=process.pid, started=started, command=list(command), configuration=digest)
     files.write(_file(name), json.dumps(dataclasses.asdict(record)))
-    # The child is meant to outlive us: nobody waits for it.
+    # Suppress the ResourceWarning of Popen: the child outlives this program.
     process.returncode = 0
 
 
 def _require_free(name: str, port: int) -> None:
     with socket.socket() as probe:
-        # Connections that have just ended do not hold a port.
+        # Without this option, recently closed connections would block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise Unsupported(
-                f"{name} needs 127.0.0.1:{port}, where another program listens: {error}",
-                hint=f"`ss -ltnp sport = :{port}` names it; end it, then the same command again "
-                "(`make down` ends what is left of an earlier cluster)",
+                f"{name} requires 127.0.0.1:{port}, which another program uses: {error}",
+                hint=f"find the program with `ss -ltnp sport = :{port}` and stop it, or remove an "
+                "earlier cluster with `make down`; then run the same command again",
             ) from error
 
 
 def end(pid: int, started: int, *, grace: float = 10.0) -> None:
-    """SIGTERM, then SIGKILL after ``grace`` seconds, to exactly that process."""
+    """Send SIGTERM, and SIGKILL after ``grace`` seconds, to exactly this process."""
     for number, limit in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         if start_time(pid) != started:
             return
@@ -139,7 +139,7 @@ def end(pid: int, started: int, *, grace: float = 10.0) -> None:
 
 
 def stop(name: str, *, grace: float = 10.0) -> None:
-    """End the recorded process if it is still that process, and forget it."""
+    """Terminate the recorded process, if it is running, and delete the record."""
     record = alive(name)
     if record is not None:
         end(record.pid, record.started, grace=grace)
@@ -147,13 +147,16 @@ def stop(name: str, *, grace: float = 10.0) -> None:
 
 
 def wait_until(name: str, ready: Callable[[], bool], *, what: str, timeout: float = 60.0) -> None:
-    """Wait for ``ready``; fail at once if the process ends before."""
+    """Wait until ``ready``. Raises NotReady on a timeout, or immediately if the process exits.
+
+    ``what`` completes the sentence "the process is not …".
+    """
     deadline = time.monotonic() + timeout
     while not ready():
         if alive(name) is None:
-            ended = f"{name} ended while {what} was waited for"
-            raise NotReady(ended, log=log_file(name), hint=AFRESH)
+            exited = f"{name} exited before it was {what}"
+            raise NotReady(exited, log=log_file(name), hint=RECREATE)
         if time.monotonic() > deadline:
-            late = f"{name}: no {what} after {timeout:g} s"
-            raise NotReady(late, log=log_file(name), hint=AFRESH)
+            late = f"{name} is not {what} after {timeout:g} s"
+            raise NotReady(late, log=log_file(name), hint=RECREATE)
         time.sleep(POLL_SECONDS)

@@ -1,7 +1,6 @@
-"""The local image registry: Debian's docker-registry with a configuration of its own.
+"""The local image registry: the docker-registry package of Debian with its own configuration.
 
-It listens on the loopback address alone. Layers that it holds are neither pushed nor pulled
-twice, which is what makes the second start short.
+It listens only on the loopback address. It keeps layers, so a second start pushes and pulls none.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ MANIFESTS = ", ".join(
 
 
 def start() -> None:
-    """Start it unless it runs; returns when it answers."""
+    """Start the registry if it is not running; return when it answers."""
     paths.REGISTRY_ROOT.mkdir(parents=True, exist_ok=True)
     files.write(
         CONFIG,
@@ -44,11 +43,11 @@ def start() -> None:
     )
     command = ["docker-registry", "serve", str(CONFIG)]
     processes.start("registry", command, configuration=[CONFIG], ports=[REGISTRY_PORT])
-    processes.wait_until("registry", lambda: _request("GET", "/v2/") is not None, what="answer")
+    processes.wait_until("registry", lambda: _request("GET", "/v2/") is not None, what="answering")
 
 
 def _request(method: str, path: str) -> str | None:
-    """The content digest header (or an empty text) of a successful answer, else None."""
+    """Return the content digest header of a successful response, or ""; None on failure."""
     request = urllib.request.Request(f"http://{REGISTRY_ADDRESS}{path}", method=method)
     request.add_header("Accept", MANIFESTS)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -65,19 +64,19 @@ def _manifest_path(image: str) -> str:
 
 
 def has(image: str) -> bool:
-    """Whether the registry has this ``localhost:5000/<name>:<tag>``."""
+    """Report whether the registry has the image ``localhost:5000/<name>:<tag>``."""
     return _request("HEAD", _manifest_path(image)) is not None
 
 
 def tags(name: str) -> list[str]:
-    """All tags of a repository, newest first."""
+    """Return all tags of a repository, newest first."""
     folder = _tags_folder(name)
     found = list(folder.iterdir()) if folder.is_dir() else []
     return [tag.name for tag in sorted(found, key=lambda tag: -tag.stat().st_mtime)]
 
 
 def knows(image: str) -> bool:
-    """Whether it has this image, by its files: it need not run."""
+    """Report whether the registry has the image, from its files: it does not have to run."""
     name, _, tag = image.removeprefix(f"{REGISTRY}/").rpartition(":")
     return (_tags_folder(name) / tag).is_dir()
 
@@ -87,7 +86,7 @@ def _tags_folder(name: str) -> Path:
 
 
 def remove(image: str) -> bool:
-    """Forget an image; its layers go with :func:`collect`."""
+    """Delete an image, report whether it existed; :func:`collect` deletes its layers."""
     digest = _request("HEAD", _manifest_path(image))
     if not digest:
         return False
@@ -96,6 +95,6 @@ def remove(image: str) -> bool:
 
 
 def collect() -> None:
-    """Delete layers that no image needs. The registry must not run meanwhile."""
+    """Delete layers that no image uses. The registry must not be running."""
     log = paths.LOGS / "images.log"
     logged(["docker-registry", "garbage-collect", "--delete-untagged", str(CONFIG)], log)

@@ -1,7 +1,7 @@
-"""The fixed names, addresses and versions of the local cluster.
+"""Names, addresses and versions of the local cluster.
 
-Every component listens on :data:`NODE_ADDRESS`, an address on a bridge of our own, so that
-nothing is reachable from the machine's network and nothing clashes with its services.
+Components listen on :data:`NODE_ADDRESS`, an address on a separate bridge, so that they are not
+reachable from the network of the machine and do not conflict with its services.
 """
 
 from __future__ import annotations

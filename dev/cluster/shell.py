@@ -1,6 +1,6 @@
-"""Running other programs.
+"""Run other programs.
 
-:func:`run` raises :class:`CommandFailed` with the last lines of the output; :func:`logged` sends
+:func:`run` raises :class:`CommandFailed` with the last lines of the output; :func:`logged` writes
 the output to a file and names it in the error; :func:`capture` returns standard output.
 """
 
@@ -18,9 +18,9 @@ from cluster.errors import CommandFailed
 from cluster.settings import CLUSTER_DOMAIN, NODE_ADDRESS, POD_CIDR, SERVICE_CIDR
 
 TAIL_LINES = 25
-# Where Debian keeps programs; `su` without `-` and cron leave part of it out.
+# Folders of programs on Debian; `su` without `-` and cron omit some of them.
 SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-# What no proxy of the environment can reach: client-go spares it loopback addresses alone.
+# Addresses that a proxy cannot reach; client-go bypasses the proxy only for loopback addresses.
 DIRECT = (
     "localhost",
     "127.0.0.1",
@@ -30,30 +30,35 @@ DIRECT = (
     ".svc",
     f".{CLUSTER_DOMAIN}",
 )
-INDEX_HINT = "the Python package index must be reachable (HTTPS_PROXY, pip.conf); try again"
-# What a program says, and the way out, whatever it was busy with.
-WAYS_OUT = (
-    ("No space left on device", "free some disk (`df -h`), then the same command again"),
-    ("Could not resolve", "this machine resolves no names: see /etc/resolv.conf and HTTPS_PROXY"),
-    ("Temporary failure in name resolution", "see /etc/resolv.conf and HTTPS_PROXY"),
-    ("proxyconnect tcp", "the proxy that HTTPS_PROXY names does not answer"),
-    ("tunneling through proxy", "the proxy that HTTPS_PROXY names does not answer"),
-    ("Cannot connect to proxy", "the proxy that HTTPS_PROXY names does not answer"),
+INDEX_HINT = (
+    "check that the Python package index is reachable (HTTPS_PROXY, pip.conf), then run the same "
+    "command again"
+)
+_DNS_FIX = "check the DNS settings of this machine: /etc/resolv.conf and HTTPS_PROXY"
+_PROXY_FIX = "check that the proxy in HTTPS_PROXY is reachable"
+# Parts of the output of a failed program, with the fix.
+KNOWN_FIXES = (
+    ("No space left on device", "free disk space (`df -h`), then run the same command again"),
+    ("Could not resolve", _DNS_FIX),
+    ("Temporary failure in name resolution", _DNS_FIX),
+    ("proxyconnect tcp", _PROXY_FIX),
+    ("tunneling through proxy", _PROXY_FIX),
+    ("Cannot connect to proxy", _PROXY_FIX),
 )
 
 
 def prepare() -> None:
-    """Make this environment, which all that is started inherits, fit for the cluster.
+    """Prepare the environment, which all started programs inherit; every command calls this first.
 
-    Every command begins with it. The folders of :data:`SEARCH` are on the PATH, and behind a proxy
-    the cluster's addresses are reached without it; what is there already is kept.
+    Adds the folders of :data:`SEARCH` to the PATH and, behind a proxy, the addresses of the cluster
+    to NO_PROXY. Existing entries are kept.
     """
     present = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     present += [folder for folder in SEARCH if folder not in present]
     os.environ["PATH"] = os.pathsep.join(present)
     if not behind_proxy():
         return
-    # Some programs read one of the two, some the other.
+    # Programs differ in which of the two they read.
     given = [os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")]
     exempt = [entry.strip() for entry in ",".join(given).split(",") if entry.strip()]
     if "*" not in exempt:
@@ -62,24 +67,24 @@ def prepare() -> None:
 
 
 def behind_proxy() -> bool:
-    """Whether the environment names a proxy."""
+    """Report whether the environment sets a proxy."""
     return bool(urllib.request.getproxies_environment().keys() - {"no"})
 
 
 def describe(command: Sequence[str]) -> str:
-    """The command as one would type it, shortened for messages."""
+    """Return the command as typed in a shell, shortened for messages."""
     text = " ".join(shlex.quote(word) for word in command)
     return text if len(text) <= 160 else text[:157] + "..."
 
 
 def tail(text: str) -> str:
-    """The last lines of an output, for an error message."""
+    """Return the last lines of an output, for an error message."""
     return "\n".join(text.rstrip().splitlines()[-TAIL_LINES:])
 
 
-def way_out(output: str) -> str:
-    """The way out of what an output tells of; empty where it is nothing known."""
-    return next((hint for words, hint in WAYS_OUT if words in output), "")
+def known_fix(output: str) -> str:
+    """Return the fix for a known failure in an output; empty for other failures."""
+    return next((fix for words, fix in KNOWN_FIXES if words in output), "")
 
 
 def run(
@@ -91,7 +96,11 @@ def run(
     timeout: float | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end with captured output; ``env`` is added to the environment."""
+    """Run a command with captured output; ``env`` is added to the environment.
+
+    Raises CommandFailed if the program is missing, exceeds ``timeout`` seconds or, with ``check``,
+    fails.
+    """
     try:
         done = subprocess.run(
             list(command),
@@ -108,17 +117,18 @@ def run(
     except FileNotFoundError as error:
         raise CommandFailed(f"{command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise CommandFailed(f"{describe(command)} did not end within {timeout:g} s") from error
+        raise CommandFailed(f"{describe(command)} did not finish within {timeout:g} s") from error
     if check and done.returncode != 0:
         output = tail(done.stderr or done.stdout)
         raise CommandFailed(
-            f"{describe(command)} ended with {done.returncode}:\n{output}", hint=way_out(output)
+            f"{describe(command)} failed with exit code {done.returncode}:\n{output}",
+            hint=known_fix(output),
         )
     return done
 
 
 def capture(command: Sequence[str], **options: Any) -> str:
-    """Standard output of a command that must succeed, stripped."""
+    """Return the stripped standard output of a command. Raises CommandFailed if it fails."""
     return run(command, **options).stdout.strip()
 
 
@@ -130,7 +140,7 @@ def logged(
     cwd: Path | None = None,
     hint: str = "",
 ) -> None:
-    """Run to the end with all output appended to ``log``."""
+    """Run a command with its output appended to ``log``. Raises CommandFailed if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
         stream.write(f"$ {describe(command)}\n".encode())
@@ -153,7 +163,7 @@ def logged(
             stream.seek(start)
             output = tail(stream.read().decode(errors="replace"))
         raise CommandFailed(
-            f"{describe(command)} ended with {done.returncode}:\n{output}",
+            f"{describe(command)} failed with exit code {done.returncode}:\n{output}",
             log=log,
-            hint=way_out(output) or hint,
+            hint=known_fix(output) or hint,
         )

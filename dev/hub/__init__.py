@@ -1,1 +1,1 @@
-"""A small hub-compatible server and the content that the local cluster serves with it."""
+"""A small hub-compatible server, and its content for the local cluster."""

@@ -1,11 +1,11 @@
-"""The data that the local hub serves, made on this machine.
+"""The content of the local hub, created on this machine.
 
-* ``datasets/demo/debian-packages``: Alpaca rows that ask what a Debian package is; the answers
-  are the short descriptions that apt knows here, so every row is a checkable fact.
-* ``models/demo/gated``: opens only with the token :data:`TOKEN`.
+* ``datasets/demo/debian-packages``: Alpaca rows with questions about Debian packages; the answers
+  are the short descriptions in the package lists of apt, so that every row can be verified.
+* ``models/demo/gated``: requires the token :data:`TOKEN`.
 * ``datasets/demo/broken-row``: one row is not JSON.
 
-The model ``demo/smollm2-135m-instruct`` is made by :mod:`hub.convert`, in the trainer image.
+:mod:`hub.convert` creates the model ``demo/smollm2-135m-instruct`` in the trainer image.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BROKEN_ROW = 7
 
 
 class ContentError(Exception):
-    """The content cannot be made here."""
+    """The content cannot be created on this machine."""
 
 
 def short_descriptions(names: list[str]) -> dict[str, str]:
-    """Package name to short description, for those of ``names`` that apt knows."""
+    """Return the short description of each package in ``names`` that apt lists."""
     done = subprocess.run(
         ["apt-cache", "show", "--no-all-versions", *names],
         env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
@@ -46,17 +46,16 @@ def short_descriptions(names: list[str]) -> dict[str, str]:
 
 @functools.cache
 def instruction_rows() -> list[dict[str, str]]:
-    """The first :data:`ROWS` listed packages that apt knows, as Alpaca rows.
+    """Return Alpaca rows for the first :data:`ROWS` packages that apt lists.
 
-    Raises ContentError where apt knows too few.
+    Raises ContentError if apt lists fewer.
     """
     names = PACKAGE_NAMES.read_text().split()
     descriptions = short_descriptions(names)
     known = [name for name in names if name in descriptions][:ROWS]
     if len(known) < ROWS:
         raise ContentError(
-            f"apt knows {len(known)} of the packages in {PACKAGE_NAMES.name}, {ROWS} are needed: "
-            "run apt-get update"
+            f"apt lists {len(known)} packages of {PACKAGE_NAMES.name}, but {ROWS} are required"
         )
     return [
         {
@@ -74,7 +73,7 @@ def _write_lines(file: Path, lines: list[str]) -> None:
 
 
 def write_small_content(root: Path) -> None:
-    """Write everything but the model below ``root``. Raises ContentError."""
+    """Write all content except the models below ``root``. Raises ContentError."""
     rows = [json.dumps(row) for row in instruction_rows()]
     _write_lines(root / "datasets/demo/debian-packages/train.jsonl", rows)
     broken = rows[:12]

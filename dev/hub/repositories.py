@@ -1,8 +1,8 @@
-"""Repositories in folders: ``<root>/{models,datasets}/<organisation>/<name>/…``.
+"""Repositories in folders: ``<root>/{models,datasets}/<organization>/<name>/…``.
 
-A repository's commit id is derived from its files' content, so it changes exactly when they do.
-``.hub.json`` beside the files may say ``{"gated": true, "tokens": ["…"]}``; hidden files are not
-part of a repository.
+The commit ID of a repository is a hash of its files, so it changes exactly when they change. An
+optional ``.hub.json`` contains ``{"gated": true, "tokens": ["…"]}``; hidden files are not part of
+the repository.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import hashlib
 import json
 from pathlib import Path
 
-# As on a real hub, large files are addressed by sha256, small ones like git does.
+# As on a real hub, the ID of a large file is its SHA-256, that of a small file its git blob ID.
 LARGE = 10 * 1024 * 1024
 CHUNK = 1024 * 1024
 
 
 class HubError(Exception):
-    """An answer other than success, with the header that clients read the reason from."""
+    """An error response; ``code`` is the header that tells clients the reason."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class HubError(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class File:
-    """One file of a repository; ``oid`` is its git blob id."""
+    """One file of a repository; ``oid`` is its git blob ID."""
 
     path: str
     location: Path
@@ -38,18 +38,18 @@ class File:
 
     @property
     def large(self) -> bool:
-        """Whether clients are told the sha256 instead of the blob id."""
+        """Whether the SHA-256 identifies the file, instead of the blob ID."""
         return self.size >= LARGE
 
     @property
     def etag(self) -> str:
-        """The identity that clients cache by."""
+        """The identity of the content in client caches."""
         return self.sha256 if self.large else self.oid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repository:
-    """One repository at its one commit."""
+    """One repository at its only commit."""
 
     kind: str
     name: str
@@ -59,38 +59,38 @@ class Repository:
     tokens: frozenset[str]
 
     def file(self, path: str) -> File:
-        """The file at that path, or EntryNotFound."""
+        """Return the file at a path. Raises HubError (EntryNotFound)."""
         for file in self.files:
             if file.path == path:
                 return file
         raise HubError(404, "EntryNotFound", f"{self.name} has no file {path}")
 
     def check_revision(self, revision: str) -> None:
-        """``main`` and the commit exist, nothing else."""
+        """Accept only ``main`` and the commit. Raises HubError (RevisionNotFound)."""
         if revision not in ("main", "refs/heads/main", self.commit):
             raise HubError(404, "RevisionNotFound", f"{self.name} has no revision {revision}")
 
     def check_access(self, token: str | None) -> None:
-        """A gated repository opens for its tokens; 401 without one, 403 with a wrong one."""
+        """Require a valid token if the repository is gated. Raises HubError (401 or 403)."""
         if self.gated and token not in self.tokens:
             status = 401 if token is None else 403
             raise HubError(status, "GatedRepo", f"Access to {self.name} is restricted.")
 
 
 class Store:
-    """Reads repositories; digests are computed once for each state of a file."""
+    """Reads repositories; each version of a file is hashed once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._digests: dict[tuple[Path, int, int], tuple[str, str]] = {}
 
     def repository(self, kind: str, name: str) -> Repository:
-        """``kind`` is ``models`` or ``datasets``; RepoNotFound if there is none."""
+        """Return a repository; ``kind`` is ``models`` or ``datasets``. Raises HubError."""
         base = self.root / kind
         folder = base / name
         valid = name.count("/") == 1 and not any(part[:1] in ("", ".") for part in name.split("/"))
         if not valid or not folder.is_dir():
-            raise HubError(404, "RepoNotFound", f"There is no {kind[:-1]} {name}.")
+            raise HubError(404, "RepoNotFound", f"{kind[:-1].capitalize()} {name} does not exist.")
         settings_file = folder / ".hub.json"
         settings = json.loads(settings_file.read_text()) if settings_file.exists() else {}
         files = tuple(self._files(folder))

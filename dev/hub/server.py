@@ -2,9 +2,9 @@
 
     python3 -m hub.server --root /content [--host 0.0.0.0] [--port 8000]
 
-Serves what ``huggingface_hub`` and ``datasets`` ask for: repository information, trees and paths,
-and file contents with the headers that decide caching (ETag, X-Repo-Commit, X-Linked-*), ranges,
-and ``X-Error-Code`` on refusals. Standard library only; reads, never writes.
+Implements the requests of ``huggingface_hub`` and ``datasets``: repository information, trees and
+paths, file contents with the headers for caching (ETag, X-Repo-Commit, X-Linked-*) and ranges, and
+``X-Error-Code`` in error responses. Read-only, and only the standard library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 def describe(file: File) -> dict[str, Any]:
-    """A file as trees and path listings show it."""
+    """Return the entry of a file in trees and path listings."""
     entry: dict[str, Any] = {
         "type": "file",
         "path": file.path,
@@ -50,7 +50,7 @@ def describe(file: File) -> dict[str, Any]:
 
 
 def sibling(file: File, *, blobs: bool) -> dict[str, Any]:
-    """A file as repository information shows it."""
+    """Return the entry of a file in repository information."""
     entry: dict[str, Any] = {"rfilename": file.path}
     if blobs:
         entry |= {"size": file.size, "blobId": file.oid}
@@ -60,7 +60,7 @@ def sibling(file: File, *, blobs: bool) -> dict[str, Any]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request. HEAD takes the same way as GET and leaves the body out."""
+    """One request. HEAD is handled like GET, without the body."""
 
     protocol_version = "HTTP/1.1"
     server_version = "finetune-hub"
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_HEAD(self) -> None:
-        """Answer with headers alone."""
+        """Answer with headers only."""
         self._answer()
 
     def do_POST(self) -> None:
@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
                 repository.check_revision(parts.get("revision") or "main")
                 getattr(self, f"_{name}")(repository, parts.get("path", ""))
                 return
-        raise HubError(404, "NotFound", f"There is nothing at {path}.")
+        raise HubError(404, "NotFound", f"Path {path} does not exist.")
 
     def _token(self) -> str | None:
         scheme, _, token = (self.headers.get("Authorization") or "").partition(" ")
@@ -215,20 +215,20 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """One line a request, on standard output, without health probes."""
+        """Print one line for each request, except for health probes."""
         if self.path != "/healthz":
             print(f"{self.address_string()} {format % arguments}", flush=True)
 
 
 class Server(ThreadingHTTPServer):
-    """A thread for each connection; a stop does not wait for them."""
+    """Serve each connection in a thread; shutdown does not wait for the threads."""
 
     daemon_threads = True
     request_queue_size = 128
 
 
 def make_server(root: Path, host: str, port: int) -> Server:
-    """A server that is bound but does not serve yet; port 0 picks a free one."""
+    """Return a bound server that does not serve yet; port 0 selects a free port."""
     handler = type("BoundHandler", (Handler,), {"store": Store(root)})
     return Server((host, port), handler)
 

@@ -1,6 +1,6 @@
-"""The local cluster itself: whole again after a kill -9, at home anywhere, gone without a trace.
+"""The lifecycle of the local cluster: repair after kill -9, paths with spaces, complete removal.
 
-The tests run in this order on one cluster, and the last one takes it away.
+The tests share a cluster and run in this order; the last one removes it.
 """
 
 import json
@@ -27,7 +27,7 @@ POD = {
 
 
 def cluster(command: str, repository: Path = paths.REPO) -> str:
-    """Run a command of the local cluster; it must succeed."""
+    """Run a command of the local cluster, which must succeed; return its output."""
     words = [sys.executable, str(repository / "dev" / "cluster"), command]
     done = subprocess.run(words, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -35,7 +35,7 @@ def cluster(command: str, repository: Path = paths.REPO) -> str:
 
 
 def pids() -> dict[str, int]:
-    """Name to pid of everything that is recorded and runs."""
+    """Return the PID of each recorded process that is running."""
     found = {name: processes.alive(name) for name in processes.recorded()}
     return {name: record.pid for name, record in found.items() if record is not None}
 
@@ -46,7 +46,7 @@ def pod_status() -> dict[str, object]:
 
 
 def echo_in_pod(client: kubectl.Client, *, seconds: float) -> str:
-    """Run echo in the pod, as soon as a kubelet that was started anew knows it again."""
+    """Run echo in the pod; retry until the restarted kubelet knows the pod."""
     deadline = time.monotonic() + seconds
     while True:
         done = client.kubectl("exec", "lifecycle", "--", "echo", "alive", check=False)
@@ -61,13 +61,13 @@ def running() -> None:
     cluster("up")
 
 
-def test_up_reuses_what_runs() -> None:
+def test_up_reuses_running_processes() -> None:
     before = pids()
     cluster("up")
     assert pids() == before
 
 
-def test_a_kill_in_the_middle_is_made_whole_and_pods_live_on() -> None:
+def test_up_restarts_killed_processes_and_pods_keep_running() -> None:
     client = kubectl.local()
     helper = json.loads((paths.ETC / "local-path-helper.json").read_text())
     POD["spec"]["containers"][0]["image"] = helper["spec"]["containers"][0]["image"]  # type: ignore[index]
@@ -89,13 +89,13 @@ def test_a_kill_in_the_middle_is_made_whole_and_pods_live_on() -> None:
     assert node["metadata"]["labels"]["nvidia.com/gpu.product"] == "NVIDIA-A10G"
 
 
-def test_a_start_that_is_killed_half_way_is_gone_on_with() -> None:
+def test_up_resumes_an_interrupted_start() -> None:
     cluster("down")
     for reached in ("etcd", "kubelet"):
         words = [sys.executable, str(paths.REPO / "dev" / "cluster"), "up"]
         with subprocess.Popen(words, stdout=subprocess.DEVNULL) as starting:
             while processes.alive(reached) is None:
-                assert starting.poll() is None, f"it ended before {reached} ran"
+                assert starting.poll() is None, f"up ended before {reached} was running"
                 time.sleep(0.005)
             starting.kill()
     cluster("up")
@@ -104,8 +104,8 @@ def test_a_start_that_is_killed_half_way_is_gone_on_with() -> None:
     assert node["status"]["allocatable"]["nvidia.com/gpu"] == "1"
 
 
-def test_it_starts_from_a_path_with_blanks(tmp_path: Path) -> None:
-    repository = tmp_path / "a path with blanks"
+def test_up_works_from_a_path_with_spaces(tmp_path: Path) -> None:
+    repository = tmp_path / "a path with spaces"
     for name in COPIED:
         shutil.copytree(paths.REPO / name, repository / name)
     before = pids()
@@ -113,8 +113,8 @@ def test_it_starts_from_a_path_with_blanks(tmp_path: Path) -> None:
     assert pids() == before
 
 
-def test_down_leaves_no_trace() -> None:
+def test_down_removes_all_traces_except_images() -> None:
     assert traces.all_of_them().keys() >= {"processes", "mounts", "links", "firewall"}
     cluster("down")
     assert traces.all_of_them() == {}
-    assert list(paths.IMAGES.glob("registry/*")), "the images are kept for the next start"
+    assert list(paths.IMAGES.glob("registry/*")), "the registry keeps the images for the next start"

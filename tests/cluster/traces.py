@@ -1,4 +1,4 @@
-"""What of the local cluster can be found on this machine, by the machine's own tools."""
+"""Find traces of the local cluster with the tools of the machine."""
 
 import subprocess
 from pathlib import Path
@@ -11,12 +11,12 @@ CHAINS = ("KUBE-ROUTER", "KUBE-POD-FW", "KUBE-NWPLCY", "KUBE-KUBELET")
 
 
 def output(*command: str) -> str:
-    """Standard output of a command that must succeed."""
+    """Return the standard output of a command that must succeed."""
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def processes() -> list[str]:
-    """Command lines that name a folder of the cluster."""
+    """Return the command lines that contain a folder of the cluster."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -29,24 +29,24 @@ def processes() -> list[str]:
 
 
 def mounts() -> list[str]:
-    """Mounts below a folder of the cluster."""
+    """Return the mounts below the folders of the cluster."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if any(folder in line.split()[4] for folder in OURS)]
 
 
 def links() -> list[str]:
-    """Our bridge, and the pods' ends of virtual cables."""
+    """Return the bridge of the cluster and the virtual Ethernet links of pods."""
     lines = output("ip", "-brief", "link").splitlines()
     return [line for line in lines if line.startswith((BRIDGE, "veth"))]
 
 
 def routes() -> list[str]:
-    """Routes to pods."""
+    """Return the routes to pods."""
     return [line for line in output("ip", "route").splitlines() if line.startswith("10.244.")]
 
 
 def firewall() -> list[str]:
-    """Tables, chains, rules and address sets."""
+    """Return the firewall tables, chains, rules and address sets of the cluster."""
     tables = output("nft", "list", "tables").splitlines()
     found = [line for line in tables if FIREWALL_TABLE in line or "kube-proxy" in line]
     for tool in ("iptables-save", "ip6tables-save"):
@@ -56,7 +56,7 @@ def firewall() -> list[str]:
 
 
 def leftovers() -> list[str]:
-    """Cgroups, sockets and folders."""
+    """Return the remaining cgroups, sockets and folders."""
     candidates = [
         *Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"),
         *Path("/sys/fs/cgroup").glob(CGROUP),
@@ -69,7 +69,7 @@ def leftovers() -> list[str]:
 
 
 def all_of_them() -> dict[str, list[str]]:
-    """Every kind of trace that was found; empty when there is none."""
+    """Return the traces of each kind; empty if the machine has none."""
     kinds = (processes, mounts, links, routes, firewall, leftovers)
     found = {kind.__name__: kind() for kind in kinds}
     return {name: lines for name, lines in found.items() if lines}

@@ -1,4 +1,4 @@
-"""Cgroups of both kinds, as folders of files: which are ours, and what is written where."""
+"""The cgroup of the cluster, with cgroup v1 and v2, on folders of files."""
 
 import errno
 from pathlib import Path
@@ -14,7 +14,7 @@ V2 = "cpuset cpu io memory hugetlb pids"
 
 @pytest.fixture
 def v2(tmp_path: Path) -> Path:
-    """The root of a unified machine has no cpuset.cpus, and cgroup.procs of its own."""
+    """The root of cgroup v2: it has cgroup.procs, but no cpuset.cpus."""
     (tmp_path / "cgroup.controllers").write_text(V2 + "\n")
     (tmp_path / "cgroup.subtree_control").write_text(V2 + "\n")
     (tmp_path / "cgroup.procs").write_text("1\n")
@@ -35,14 +35,16 @@ def v1(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_unified_machine_has_one_folder(v2: Path) -> None:
+def test_cgroup_v2_has_one_folder(v2: Path) -> None:
     cgroups.make(v2)
     assert cgroups.folders(v2) == [v2 / CGROUP]
     assert (v2 / CGROUP).is_dir()
-    assert (v2 / "cgroup.subtree_control").read_text() == V2 + "\n", "nothing was left to pass on"
+    assert (v2 / "cgroup.subtree_control").read_text() == V2 + "\n", (
+        "all controllers were already enabled"
+    )
 
 
-def test_an_empty_cpuset_of_a_unified_machine_is_its_parents(v2: Path) -> None:
+def test_empty_cpuset_of_cgroup_v2_is_not_filled(v2: Path) -> None:
     ours = v2 / CGROUP
     ours.mkdir()
     (ours / "cpuset.cpus").write_text("\n")
@@ -50,28 +52,28 @@ def test_an_empty_cpuset_of_a_unified_machine_is_its_parents(v2: Path) -> None:
     assert (ours / "cpuset.cpus").read_text() == "\n"
 
 
-def test_controllers_are_passed_on_one_by_one(v2: Path) -> None:
+def test_only_missing_controllers_are_enabled(v2: Path) -> None:
     rest = " ".join(name for name in V2.split() if name != "pids")
     (v2 / "cgroup.subtree_control").write_text(rest)
     cgroups.make(v2)
     assert (v2 / "cgroup.subtree_control").read_text() == "+pids"
 
 
-def test_a_controller_that_cannot_be_passed_on_is_named(
+def test_error_names_the_controller_that_cannot_be_enabled(
     v2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container whose processes lie in the root of its cgroup."""
+    """As in a container with processes in its root cgroup."""
     (v2 / "cgroup.subtree_control").write_text("")
 
     def busy(*_: object) -> int:
         raise OSError(errno.EBUSY, "Device or resource busy")
 
     monkeypatch.setattr(Path, "write_text", busy)
-    with pytest.raises(Unsupported, match="controller cpuset cannot be passed on"):
+    with pytest.raises(Unsupported, match="cannot enable the cgroup controller cpuset"):
         cgroups.make(v2)
 
 
-def test_other_machines_have_a_folder_in_each_hierarchy(v1: Path) -> None:
+def test_cgroup_v1_has_a_folder_in_each_hierarchy(v1: Path) -> None:
     (v1 / "cpuset" / CGROUP).mkdir()
     for name in cgroups.CPUSET:
         (v1 / "cpuset" / CGROUP / name).write_text("\n")
@@ -84,7 +86,7 @@ def test_other_machines_have_a_folder_in_each_hierarchy(v1: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2"])
-def test_a_kernel_without_the_memory_controller_is_refused(
+def test_kernel_without_memory_controller_is_unsupported(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     root: Path = request.getfixturevalue(kind)

@@ -1,12 +1,23 @@
-"""Finding what is the cluster's among what is not: firewall rules, mounts, images, answers."""
+"""Firewall rules, mounts, images and job states of the local cluster, without a cluster."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster import base_image, binaries, buildah, cleanup, images, install, job, mounts, paths
-from cluster.errors import ClusterError
+from cluster import (
+    base_image,
+    binaries,
+    buildah,
+    cleanup,
+    images,
+    install,
+    job,
+    kubectl,
+    mounts,
+    paths,
+)
+from cluster.errors import ClusterError, NotReady
 
 SAVED = """\
 *filter
@@ -26,7 +37,7 @@ COMMIT
 """
 
 
-def test_only_our_chains_are_removed_jumps_first() -> None:
+def test_chain_removal_deletes_only_chains_of_the_cluster_jumps_first() -> None:
     assert cleanup.chain_removal(SAVED) == (
         "*filter\n"
         '-D INPUT -m comment --comment "kube-router netpol - X" -j KUBE-ROUTER-INPUT\n'
@@ -38,11 +49,11 @@ def test_only_our_chains_are_removed_jumps_first() -> None:
     )
 
 
-def test_a_firewall_without_us_is_left_alone() -> None:
+def test_chain_removal_is_empty_without_chains_of_the_cluster() -> None:
     assert cleanup.chain_removal("*nat\n:DOCKER - [0:0]\n-A DOCKER -j RETURN\nCOMMIT\n") == ""
 
 
-def test_mount_points_with_blanks_are_read() -> None:
+def test_mount_points_with_spaces_are_unescaped() -> None:
     table = (
         "36 35 98:0 / /plain rw - ext4 /dev/root rw\n"
         "37 36 0:40 / /with\\040a\\040blank/and\\134slash rw - tmpfs tmpfs rw\n"
@@ -58,11 +69,13 @@ def test_mount_points_with_blanks_are_read() -> None:
         ("x@sha256:ab", "x", "", "sha256:ab"),
     ],
 )
-def test_image_references_are_split(image: str, repository: str, tag: str, digest: str) -> None:
+def test_split_image_returns_repository_tag_and_digest(
+    image: str, repository: str, tag: str, digest: str
+) -> None:
     assert install.split_image(image) == {"repository": repository, "tag": tag, "digest": digest}
 
 
-def test_an_image_without_a_tag_is_refused() -> None:
+def test_split_image_rejects_a_reference_without_tag_and_digest() -> None:
     with pytest.raises(ClusterError, match="neither a tag nor a digest"):
         install.split_image("localhost:5000/x")
 
@@ -84,7 +97,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_image_is_named_by_its_inputs(sources: Path) -> None:
+def test_image_tag_changes_with_the_inputs_of_the_image(sources: Path) -> None:
     code = sources / "trainer/finetune_trainer/b.py"
     first = images.reference(images.TRAINER)
     packages = images.reference(images.PACKAGES)
@@ -98,7 +111,7 @@ def test_an_image_is_named_by_its_inputs(sources: Path) -> None:
     assert images.reference(images.PACKAGES) != packages
 
 
-def test_the_version_is_a_label_of_what_is_ours_alone(
+def test_only_versioned_images_have_the_version_label(
     sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options: list[str] = []
@@ -124,13 +137,13 @@ def test_the_version_is_a_label_of_what_is_ours_alone(
     assert images.reference(images.PACKAGES) == packages
 
 
-def test_a_missing_input_is_named(sources: Path) -> None:
+def test_error_names_the_missing_input_of_an_image(sources: Path) -> None:
     (sources / "Dockerfile.trainer").unlink()
-    with pytest.raises(ClusterError, match=r"Dockerfile\.trainer is not in the repository"):
+    with pytest.raises(ClusterError, match=r"input Dockerfile\.trainer is not in the repository"):
         images.reference(images.TRAINER)
 
 
-def test_programs_are_found_under_the_names_that_go_gives() -> None:
+def test_output_names_are_the_file_names_of_go_build() -> None:
     names = {
         binaries._output_name(path): name
         for group in binaries.ALL
@@ -154,15 +167,37 @@ def status_of(generation: int = 1, **training: float) -> dict[str, Any]:
     }
 
 
-def test_training_is_shown_with_bar_loss_and_time_left() -> None:
+def test_describe_shows_bar_loss_and_remaining_time_of_a_training_job() -> None:
     line = job.describe(status_of(globalStep=24, maxSteps=96, loss=1.5, etaSeconds=72))
     assert "[######" + "." * 18 + "] 24/96 steps  loss 1.500  about 72 s left" in line
 
 
-def test_what_is_not_known_yet_is_not_shown() -> None:
+def test_describe_omits_unknown_training_progress() -> None:
     line = job.describe(status_of())
     assert line == "Training   training the adapter"
 
 
-def test_a_condition_of_an_older_spec_does_not_count() -> None:
+def test_condition_of_an_older_generation_is_ignored() -> None:
     assert job.condition(status_of(generation=2), "Ready").reason == "Pending"
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("UnsupportedVersion", "delete it with `kubectl -n ns delete ftj demo`"),
+        ("DatasetInvalid", "find the cause with `kubectl -n ns describe ftj demo`"),
+    ],
+    ids=["job-of-an-earlier-version", "other-reason"],
+)
+def test_stalled_job_is_reported_with_a_fix(
+    monkeypatch: pytest.MonkeyPatch, reason: str, fix: str
+) -> None:
+    stalled = {"type": "Stalled", "status": "True", "reason": reason, "message": "why"}
+    status = {"conditions": [{**stalled, "observedGeneration": 1}]}
+    found = {"metadata": {"generation": 1}, "status": status}
+    monkeypatch.setattr(kubectl.Client, "get", lambda *_: found)
+    client = kubectl.Client(kubectl_program="kubectl", helm_program="helm", kubeconfig=None)
+    with pytest.raises(NotReady) as error:
+        job.watch(client, "demo", "ns", timeout=60)
+    assert str(error.value) == f"FineTuneJob ns/demo is stalled: {reason}: why"
+    assert fix in error.value.hint

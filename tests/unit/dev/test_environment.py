@@ -1,4 +1,4 @@
-"""The environment that a command begins with, and the folder of Python's packages."""
+"""The environment variables of each command, and the virtual environment."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     for name in VARIABLES:
-        # Set first, so that what prepare() makes of it is taken back.
+        # Set first, so that monkeypatch restores variables that prepare() sets.
         for variable in (name, name.lower()):
             monkeypatch.setenv(variable, "")
             monkeypatch.delenv(variable)
@@ -31,16 +31,16 @@ def exempt() -> list[str]:
     return os.environ["NO_PROXY"].split(",")
 
 
-def test_every_command_finds_what_lies_in_sbin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_has_sbin_on_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/mine:/usr/bin:/bin")
-    seen: list[str] = []
-    monkeypatch.setattr(lifecycle, "down", lambda: seen.append(os.environ["PATH"]))
+    recorded: list[str] = []
+    monkeypatch.setattr(lifecycle, "down", lambda: recorded.append(os.environ["PATH"]))
     monkeypatch.setattr(sys, "argv", ["dev/cluster", "down"])
     assert cli.main() == 0
-    assert seen == ["/mine:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin"]
+    assert recorded == ["/mine:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin"]
 
 
-def test_the_path_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_is_idempotent(monkeypatch: pytest.MonkeyPatch) -> None:
     shell.prepare()
     once = os.environ["PATH"]
     shell.prepare()
@@ -50,7 +50,7 @@ def test_the_path_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "" not in os.environ["PATH"].split(os.pathsep)
 
 
-def test_behind_a_proxy_the_cluster_is_reached_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_addresses_are_exempt_from_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
     shell.prepare()
     assert exempt() == [
@@ -64,7 +64,7 @@ def test_behind_a_proxy_the_cluster_is_reached_without_it(monkeypatch: pytest.Mo
     ]
 
 
-def test_what_the_user_exempts_is_kept_under_both_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exemptions_of_the_user_are_kept_in_both_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", PROXY)
     monkeypatch.setenv("NO_PROXY", "corp.example, localhost")
     monkeypatch.setenv("no_proxy", ".intern")
@@ -73,13 +73,13 @@ def test_what_the_user_exempts_is_kept_under_both_names(monkeypatch: pytest.Monk
     once = exempt()
     shell.prepare()
     assert exempt() == once
-    said = lifecycle.exports()[-1]
-    script = f'unset NO_PROXY no_proxy; {said}; printf \'%s %s\' "$NO_PROXY" "$no_proxy"'
+    export = lifecycle.exports()[-1]
+    script = f'unset NO_PROXY no_proxy; {export}; printf \'%s %s\' "$NO_PROXY" "$no_proxy"'
     shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown.split() == [",".join(once)] * 2
 
 
-def test_who_exempts_everything_and_who_has_no_proxy_are_left_alone(
+def test_no_exemptions_without_proxy_or_with_wildcard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shell.prepare()
@@ -92,7 +92,7 @@ def test_who_exempts_everything_and_who_has_no_proxy_are_left_alone(
     assert os.environ["no_proxy"] == "*"
 
 
-def test_whoever_starts_the_cluster_by_itself_is_prepared_too(
+def test_ensuring_packages_prepares_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -103,7 +103,7 @@ def test_whoever_starts_the_cluster_by_itself_is_prepared_too(
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Path]]:
-    """Make the environment in a folder of that name; returns all that were made until now."""
+    """Ensure the environment in a folder of this name; return all folders created so far."""
     folders: list[Path] = []
 
     def logged(command: list[str], *_: object, **__: object) -> None:
@@ -123,7 +123,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
     return ensure
 
 
-def test_a_folder_that_has_moved_gets_a_new_environment(
+def test_moved_repository_gets_a_new_environment(
     made: Callable[[str], list[Path]], tmp_path: Path
 ) -> None:
     made("repo")

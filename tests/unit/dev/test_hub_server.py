@@ -1,4 +1,4 @@
-"""The local hub, asked by the real client library over HTTP."""
+"""Requests of the real client library to the local hub."""
 
 import http.client
 import json
@@ -57,7 +57,7 @@ def api(endpoint: str) -> HfApi:
     return HfApi(endpoint=endpoint, token=False)
 
 
-def test_information_lists_files_with_sizes_and_hides_hidden_ones(api: HfApi) -> None:
+def test_information_lists_files_with_sizes_without_hidden_files(api: HfApi) -> None:
     info = api.model_info(MODEL, files_metadata=True)
     siblings = info.siblings or []
     assert {item.rfilename: item.size for item in siblings} == {
@@ -69,32 +69,32 @@ def test_information_lists_files_with_sizes_and_hides_hidden_ones(api: HfApi) ->
     assert len(info.sha) == 40
 
 
-def test_datasets_are_found_apart_from_models(api: HfApi) -> None:
+def test_datasets_and_models_are_separate(api: HfApi) -> None:
     assert api.dataset_info("demo/rows").id == "demo/rows"
     with pytest.raises(RepositoryNotFoundError):
         api.model_info("demo/rows")
 
 
-def test_tree_shows_one_level_or_all(api: HfApi) -> None:
+def test_tree_lists_one_level_or_all(api: HfApi) -> None:
     flat = {item.path for item in api.list_repo_tree(MODEL)}
     deep = {item.path for item in api.list_repo_tree(MODEL, recursive=True)}
     assert flat == {"config.json", "model.safetensors", "sub"}
     assert deep == flat | {"sub/note.txt"}
 
 
-def test_paths_info_answers_for_what_exists(api: HfApi) -> None:
+def test_paths_info_omits_missing_files(api: HfApi) -> None:
     found = api.get_paths_info(MODEL, ["config.json", "nothing.json"])
     assert [item.path for item in found] == ["config.json"]
 
 
-def test_download_gives_the_bytes(endpoint: str, tmp_path: Path) -> None:
+def test_download_returns_the_content(endpoint: str, tmp_path: Path) -> None:
     for name in ("model.safetensors", "sub/note.txt"):
         file = hf_hub_download(MODEL, name, endpoint=endpoint, cache_dir=tmp_path, token=False)
         expected = LARGE if name.startswith("model") else b"deep"
         assert Path(file).read_bytes() == expected
 
 
-def test_commit_changes_with_the_content_alone(root: Path, api: HfApi) -> None:
+def test_commit_changes_only_with_the_content(root: Path, api: HfApi) -> None:
     first = api.model_info(MODEL).sha
     config = root / "models" / MODEL / "config.json"
     config.touch()
@@ -135,7 +135,7 @@ def ask(endpoint: str, path: str, **headers: str) -> tuple[int, dict[str, str], 
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("byte_range", "expected"),
     [
         ("bytes=4-7", LARGE[4:8]),
         (f"bytes={len(LARGE) - 5}-", LARGE[-5:]),
@@ -143,21 +143,23 @@ def ask(endpoint: str, path: str, **headers: str) -> tuple[int, dict[str, str], 
         (f"bytes={len(LARGE) - 2}-{len(LARGE) + 100}", LARGE[-2:]),
     ],
 )
-def test_a_broken_download_goes_on_by_range(endpoint: str, wanted: str, expected: bytes) -> None:
+def test_range_request_returns_the_requested_bytes(
+    endpoint: str, byte_range: str, expected: bytes
+) -> None:
     path = f"/{MODEL}/resolve/main/model.safetensors"
-    status, headers, body = ask(endpoint, path, Range=wanted)
+    status, headers, body = ask(endpoint, path, Range=byte_range)
     assert (status, body) == (206, expected)
     assert headers["Content-Range"].endswith(f"/{len(LARGE)}")
 
 
-def test_a_range_beyond_the_end_is_refused(endpoint: str) -> None:
+def test_range_beyond_the_end_is_not_satisfiable(endpoint: str) -> None:
     path = f"/{MODEL}/resolve/main/config.json"
     status, headers, _ = ask(endpoint, path, Range="bytes=100-200")
     assert (status, headers["Content-Range"]) == (416, "bytes */8")
 
 
 @pytest.mark.parametrize("name", ["..%2F..%2Fetc", "demo/..", ".hub/x", "demo/.hidden"])
-def test_names_do_not_lead_out_of_the_root(endpoint: str, name: str) -> None:
+def test_repository_names_cannot_escape_the_root(endpoint: str, name: str) -> None:
     status, _, body = ask(endpoint, f"/api/models/{name}")
     assert status == 404
     assert "error" in json.loads(body)

@@ -1,7 +1,4 @@
-"""What a machine lacks: told to whoever may not install it, with the way out.
-
-What is installed, here by a dpkg and an apt-get of our own, starts nothing at boot.
-"""
+"""Installation of Debian packages, with stub programs for apt-get, dpkg-query and systemctl."""
 
 import os
 from pathlib import Path
@@ -12,23 +9,23 @@ from cluster import packages, paths
 from cluster.errors import CommandFailed, Unsupported
 
 
-def test_a_python_without_venv_is_refused_to_whoever_may_not_install(
+def test_missing_ensurepip_is_unsupported_without_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packages, "VENV", str(tmp_path / "ensurepip"))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(Unsupported, match="no ensurepip") as refused:
+    with pytest.raises(Unsupported, match="no ensurepip") as error:
         packages.ensure_venv()
-    assert "python3-venv" in refused.value.hint
+    assert "python3-venv" in error.value.hint
     (tmp_path / "ensurepip").mkdir()
     packages.ensure_venv()
 
 
-def test_without_apt_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_lists_the_packages_if_apt_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(Unsupported, match="buildah netavark") as refused:
+    with pytest.raises(Unsupported, match="buildah netavark") as error:
         packages._install(["buildah", "netavark"])
-    assert "by hand" in refused.value.hint
+    assert "manually" in error.value.hint
 
 
 DEBIAN = """\
@@ -52,27 +49,27 @@ Pinned packages:
 
 
 @pytest.mark.parametrize(
-    ("given", "used"),
+    ("source", "expected"),
     [
         ("http://mirror.example/debian", "http://mirror.example/debian"),
         ("https://mirror.example/debian", "https://mirror.example/debian"),
-        # What Debian's cloud images say.
+        # In the cloud images of Debian.
         ("mirror+file:/etc/apt/mirrors/debian.list", ""),
         ("cdrom://[Debian GNU/Linux 12 _Bookworm_]", ""),
     ],
 )
-def test_the_mirror_is_one_of_debian_that_debootstrap_can_read(given: str, used: str) -> None:
-    assert packages.mirror(DEBIAN.format(mirror=given), "bookworm") == used
+def test_mirror_is_a_debian_mirror_that_debootstrap_can_read(source: str, expected: str) -> None:
+    assert packages.mirror(DEBIAN.format(mirror=source), "bookworm") == expected
 
 
-def test_without_lists_of_packages_there_is_no_mirror() -> None:
+def test_mirror_is_empty_without_package_lists() -> None:
     empty = "Package files:\n 100 /var/lib/dpkg/status\n     release a=now\nPinned packages:\n"
     assert packages.mirror(empty, "bookworm") == ""
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of stubs: a folder for each package, whose units dpkg-query lists."""
+    """A machine with stub programs: a folder for each package, whose units dpkg-query lists."""
     for name in ("bin", "packages", "packages/prometheus"):
         (tmp_path / name).mkdir()
     stubs = {
@@ -105,7 +102,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_was_installed_does_not_start_at_boot_and_what_was_there_is_left_alone(
+def test_only_services_of_new_packages_are_disabled_at_boot(
     machine: Path,
 ) -> None:
     packages._install(["docker-registry"])
@@ -114,7 +111,7 @@ def test_what_was_installed_does_not_start_at_boot_and_what_was_there_is_left_al
     assert not packages.POLICY.exists()
 
 
-def test_a_machine_without_systemd_is_not_asked(machine: Path) -> None:
+def test_packages_are_installed_without_systemd(machine: Path) -> None:
     (machine / "bin" / "systemctl").unlink()
     for name in ("mkdir", "ls"):
         (machine / "bin" / name).symlink_to(f"/bin/{name}")
@@ -123,11 +120,11 @@ def test_a_machine_without_systemd_is_not_asked(machine: Path) -> None:
     assert (machine / "packages" / "docker-registry").exists()
 
 
-def test_lists_that_cannot_be_read_are_told_with_the_way_out(
+def test_failed_update_of_package_lists_is_reported_with_a_fix(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAILS", "update")
-    with pytest.raises(CommandFailed, match="apt-get update ended with 100") as failed:
+    with pytest.raises(CommandFailed, match="apt-get update failed with exit code 100") as error:
         packages._install(["docker-registry"])
-    assert "package mirror" in failed.value.hint
+    assert "package mirror" in error.value.hint
     assert not (machine / "disabled").exists()

@@ -1,4 +1,4 @@
-"""Background processes: started once, replaced on change, never confused with somebody else's."""
+"""Background processes: started once, replaced on change, never confused with other processes."""
 
 import json
 import os
@@ -32,14 +32,14 @@ def pid_of(name: str) -> int:
     return record.pid
 
 
-def test_start_twice_is_one_process() -> None:
+def test_second_start_keeps_the_process() -> None:
     processes.start("one", SLEEP)
     first = pid_of("one")
     processes.start("one", SLEEP)
     assert pid_of("one") == first
 
 
-def test_other_arguments_replace_it() -> None:
+def test_changed_arguments_replace_the_process() -> None:
     processes.start("one", SLEEP)
     first = pid_of("one")
     processes.start("one", [*SLEEP, "more"])
@@ -47,7 +47,7 @@ def test_other_arguments_replace_it() -> None:
     assert processes.start_time(first) is None
 
 
-def test_changed_configuration_replaces_it(folders: Path) -> None:
+def test_changed_configuration_replaces_the_process(folders: Path) -> None:
     configuration = folders / "settings"
     configuration.write_text("a")
     processes.start("one", SLEEP, configuration=[configuration])
@@ -70,7 +70,7 @@ def test_killed_process_is_started_again() -> None:
     assert pid_of("one") != first
 
 
-def test_a_recycled_pid_is_not_ours_and_not_signalled(folders: Path) -> None:
+def test_process_with_a_reused_pid_is_not_signaled(folders: Path) -> None:
     with subprocess.Popen(SLEEP) as other:
         started = processes.start_time(other.pid)
         assert started is not None
@@ -84,40 +84,42 @@ def test_a_recycled_pid_is_not_ours_and_not_signalled(folders: Path) -> None:
         other.kill()
 
 
-def test_stop_ends_what_ignores_sigterm() -> None:
+def test_stop_kills_a_process_that_ignores_sigterm() -> None:
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "print(1, flush=True); time.sleep(600)"
     )
     processes.start("stubborn", [sys.executable, "-c", code])
     processes.wait_until(
-        "stubborn", lambda: processes.log_file("stubborn").read_text() == "1\n", what="start"
+        "stubborn", lambda: processes.log_file("stubborn").read_text() == "1\n", what="started"
     )
     pid = pid_of("stubborn")
     processes.stop("stubborn", grace=0.2)
     assert processes.start_time(pid) is None
 
 
-def test_a_process_that_ends_is_not_waited_for() -> None:
+def test_wait_fails_immediately_if_the_process_exits() -> None:
     processes.start("short", [sys.executable, "-c", "import time; time.sleep(0.3)"])
-    with pytest.raises(NotReady, match="short ended while an answer was waited for") as failure:
-        processes.wait_until("short", lambda: False, what="an answer", timeout=30)
+    with pytest.raises(NotReady, match="short exited before it was answering") as failure:
+        processes.wait_until("short", lambda: False, what="answering", timeout=30)
     assert failure.value.log == processes.log_file("short")
     assert "make down" in failure.value.hint
 
 
-def test_a_process_that_is_never_ready_is_told_with_the_way_out() -> None:
+def test_wait_times_out_with_log_and_fix() -> None:
     processes.start("one", SLEEP)
-    with pytest.raises(NotReady, match=r"one: no answer after 0\.1 s") as failure:
-        processes.wait_until("one", lambda: False, what="answer", timeout=0.1)
+    with pytest.raises(NotReady, match=r"one is not answering after 0\.1 s") as failure:
+        processes.wait_until("one", lambda: False, what="answering", timeout=0.1)
     assert failure.value.log == processes.log_file("one")
     assert "make down" in failure.value.hint
 
 
-def test_a_port_that_somebody_else_has_is_named_before_anything_starts() -> None:
+def test_port_in_use_is_reported_before_the_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(Unsupported, match=f"one needs 127.0.0.1:{port}") as refused:
+        with pytest.raises(
+            Unsupported, match=f"one requires 127.0.0.1:{port}, which another program uses"
+        ) as refused:
             processes.start("one", SLEEP, ports=[port])
     assert f"ss -ltnp sport = :{port}" in refused.value.hint
     assert processes.recorded() == []
