@@ -51,7 +51,7 @@ STYLES = (
     (re.compile(r"^==> "), "a"),
     (re.compile(r"^ +tuned  "), "g"),
     (re.compile(r"\[#+\.*\]"), "a"),
-    (re.compile(r"^ +(.*: done in |base  |taught )"), "d"),
+    (re.compile(r"^ +(.*: done in |base  |dataset )"), "d"),
 )
 """Classes of rows by what they contain; the first that matches counts."""
 

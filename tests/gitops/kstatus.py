@@ -1,7 +1,7 @@
-"""What kstatus (Flux, kpt, cli-utils) makes of a custom resource, from its documented rules.
+"""Status of a custom resource by the documented rules of kstatus (Flux, kpt, cli-utils).
 
-Source: kubernetes-sigs/cli-utils, pkg/kstatus/status/{status,generic}.go: a deletion first, then
-the generation, then the first of Reconciling, Stalled and Ready that has something to say.
+Source: kubernetes-sigs/cli-utils, pkg/kstatus/status/{status,generic}.go: first the deletion, then
+the generation, then Reconciling and Stalled in the order of the conditions, then Ready.
 """
 
 from typing import Any, Literal
@@ -10,7 +10,7 @@ Status = Literal["Current", "InProgress", "Failed", "Terminating"]
 
 
 def of(job: dict[str, Any]) -> Status:
-    """Return the status of an object."""
+    """Return the kstatus of an object."""
     if "deletionTimestamp" in job["metadata"]:
         return "Terminating"
     status = job.get("status", {})

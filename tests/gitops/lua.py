@@ -1,4 +1,4 @@
-"""Runs Argo CD's Lua scripts under glua, the interpreter of gopher-lua, as Argo CD does."""
+"""Run the Lua scripts for Argo CD with glua, the interpreter of gopher-lua that Argo CD uses."""
 
 import json
 import os
@@ -25,15 +25,15 @@ end
 
 
 def run(script: str, *objects: Any) -> list[Any]:
-    """Run a script of ``SCRIPTS`` once for each object, as ``obj``; return what it returned.
+    """Run a script in ``SCRIPTS`` once for each object, as ``obj``; return its results.
 
-    Tables come back as dictionaries. Raises subprocess.CalledProcessError where the script fails,
-    RuntimeError where there is no glua.
+    Tables become dictionaries. Raises subprocess.CalledProcessError if the script fails, and
+    RuntimeError without glua.
     """
     glua = Path(os.environ.get("KUBEBUILDER_ASSETS", ""), "glua")
     if not glua.is_file():
         raise RuntimeError(
-            "KUBEBUILDER_ASSETS holds no glua; say: "
+            "glua is not in KUBEBUILDER_ASSETS; run: "
             "export KUBEBUILDER_ASSETS=$(python3 dev/cluster assets)"
         )
     lines = [
@@ -47,7 +47,7 @@ def run(script: str, *objects: Any) -> list[Any]:
 
 
 def literal(value: Any) -> str:
-    """Return what JSON can say as Lua; null is nil, so a field that is null is one that is not."""
+    """Return a JSON value as Lua. null becomes nil, so a null field is an absent field."""
     if value is None:
         return "nil"
     if isinstance(value, bool):

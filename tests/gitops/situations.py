@@ -1,6 +1,6 @@
-"""A FineTuneJob in every situation that GitOps tools tell apart, with the operator's own status.
+"""A FineTuneJob in each situation that GitOps tools distinguish, with the status of the operator.
 
-Each is brought about in the cluster in memory, by users, kubelets and controllers; nothing of a
+Each situation results from actions of users, kubelets and controllers in the in-memory cluster; no
 status is written by hand.
 """
 
@@ -18,12 +18,12 @@ Situation = Callable[[], Cluster]
 DAY = 86_400.0
 
 
-def after(*done: Callable[[Cluster], object]) -> Situation:
-    """Return the situation after some steps, once the operator has looked."""
+def after(*steps: Callable[[Cluster], object]) -> Situation:
+    """Return the situation after some steps, when the operator has reconciled the job."""
 
     def made() -> Cluster:
         cluster = Cluster()
-        for step in done:
+        for step in steps:
             step(cluster)
         cluster.settle()
         return cluster
@@ -31,15 +31,15 @@ def after(*done: Callable[[Cluster], object]) -> Situation:
     return made
 
 
-def unseen(cluster: Cluster) -> None:
-    """Edit the job after the operator's last look."""
+def edit_after_reconcile(cluster: Cluster) -> None:
+    """Edit the job after the last reconcile."""
     cluster.settle()
     cluster.edit(training={"learningRate": 1e-5})
 
 
 def edited() -> Cluster:
     cluster = Cluster()
-    unseen(cluster)
+    edit_after_reconcile(cluster)
     return cluster
 
 
@@ -49,28 +49,28 @@ def train_job(cluster: Cluster) -> dict[str, Any]:
     return job
 
 
-def hold(cluster: Cluster) -> None:
-    """Suspend the train Job as Kueue does, which takes its pods away."""
+def suspend_by_queue(cluster: Cluster) -> None:
+    """Suspend the train Job, which removes its pods, as Kueue does."""
     job = train_job(cluster)
     job["spec"]["suspend"] = True
     for pod in controllers.pods_of(cluster, job):
         cluster.remove(pod)
 
 
-def give_up(cluster: Cluster) -> None:
-    """Suspend the train Job, and finish its Workload, as Kueue does with what cannot start."""
-    hold(cluster)
+def finish_workload(cluster: Cluster) -> None:
+    """Suspend the train Job and finish its Workload, as Kueue does if the Job cannot start."""
+    suspend_by_queue(cluster)
     note = "Workload 'team/job-demo' is declared finished"
-    told = event(train_job(cluster), "FinishedWorkload", note, cluster.stamp())
-    cluster.events.append({**told, "type": "Normal"})
+    finished = event(train_job(cluster), "FinishedWorkload", note, cluster.stamp())
+    cluster.events.append({**finished, "type": "Normal"})
 
 
 def wait(seconds: float) -> Callable[[Cluster], None]:
     return lambda cluster: cluster.wait(seconds)
 
 
-def stuck(cause: str) -> Callable[[Cluster], None]:
-    """Let the stage pod be kept from starting."""
+def block_prepare_pod(cause: str) -> Callable[[Cluster], None]:
+    """Give the prepare pod a status in which it cannot start."""
 
     def step(cluster: Cluster) -> None:
         cluster.settle()
@@ -82,7 +82,7 @@ def stuck(cause: str) -> Callable[[Cluster], None]:
 
 
 def lose_endpoint(cluster: Cluster) -> None:
-    """Let the serving pod's container die and be started again."""
+    """Restart the container of the serving pod."""
     pod = controllers.pod_of_stage(cluster, "serve")
     pod["status"] = {"phase": "Pending"}
     cluster.touch(pod)
@@ -91,7 +91,7 @@ def lose_endpoint(cluster: Cluster) -> None:
 
 
 def failed_candidate() -> Cluster:
-    """Merge again, beside a build that serves, and let what comes out not agree."""
+    """Merge again while a build is serving, and fail the verification of the new build."""
     cluster = serving(2)
     mismatch(cluster, candidate(cluster))
     scheduler.settle(cluster, 2)
@@ -107,14 +107,14 @@ SITUATIONS: Mapping[str, Situation] = {
     "training": after(plan_steps.STAGED, plan_steps.running("train")),
     "merging": after(plan_steps.STAGED, plan_steps.TRAINED),
     "starting": after(plan_steps.STAGED, plan_steps.TRAINED, plan_steps.MERGED),
-    "queued": after(plan_steps.STAGED, hold, wait(7 * DAY)),
-    "preempted": after(plan_steps.STAGED, plan_steps.running("train"), hold, wait(DAY)),
-    "failed-to-start": after(plan_steps.STAGED, give_up),
+    "queued": after(plan_steps.STAGED, suspend_by_queue, wait(7 * DAY)),
+    "preempted": after(plan_steps.STAGED, plan_steps.running("train"), suspend_by_queue, wait(DAY)),
+    "failed-to-start": after(plan_steps.STAGED, finish_workload),
     "suspended": after(plan_steps.STAGED, plan_steps.running("train"), plan_steps.SUSPEND),
     "suspended-before-it-began": after(plan_steps.SUSPEND),
-    "secret-missing": after(stuck("SecretMissing")),
-    "secret-missing-for-long": after(stuck("SecretMissing"), wait(601)),
-    "unschedulable-for-long": after(stuck("Unschedulable"), wait(7 * DAY)),
+    "secret-missing": after(block_prepare_pod("SecretMissing")),
+    "secret-missing-for-long": after(block_prepare_pod("SecretMissing"), wait(601)),
+    "unschedulable-for-long": after(block_prepare_pod("Unschedulable"), wait(7 * DAY)),
     "invalid-spec": after(plan_steps.edit(training={"advanced": {"microBatchSize": 3}})),
     "dataset-invalid": after(
         plan_steps.run(
@@ -146,6 +146,6 @@ SITUATIONS: Mapping[str, Situation] = {
 
 
 def job_in(situation: str) -> dict[str, Any]:
-    """Return the FineTuneJob of a situation, as the API server would give it out."""
+    """Return the FineTuneJob in a situation, as the API server would return it."""
     job: dict[str, Any] = copied(SITUATIONS[situation]().present_job())
     return job

@@ -1,7 +1,7 @@
-"""Argo CD's health check and kstatus, on the operator's own statuses, in every situation.
+"""Health in Argo CD and in kstatus, for the status of the operator in each situation.
 
-The files below testdata/ are in Argo CD's form and made from the situations, argocd-cm.yaml is made
-from the scripts; ``UPDATE_GOLDEN=1`` writes them, and health_test.yaml, anew.
+``UPDATE_GOLDEN=1`` writes testdata/ and health_test.yaml, in the format of Argo CD, from the
+situations, and argocd-cm.yaml from the scripts.
 """
 
 import os
@@ -48,22 +48,22 @@ EXPECTED = {name: both for both, found in ROWS.items() for name in found}
 
 @pytest.fixture(scope="module")
 def healths() -> dict[str, dict[str, str]]:
-    """What Argo CD says in each situation."""
+    """The health in Argo CD, for each situation."""
     return dict(zip(JOBS, lua.run("health.lua", *JOBS.values()), strict=True))
 
 
-def test_every_situation_has_its_row() -> None:
+def test_every_situation_has_an_expected_health() -> None:
     assert set(EXPECTED) == set(SITUATIONS)
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_argo_cd_and_kstatus(name: str, healths: dict[str, dict[str, str]]) -> None:
-    told = JOBS[name].get("status", {}).get("conditions", [])
-    assert (healths[name]["status"], kstatus.of(JOBS[name])) == EXPECTED[name], told
+def test_health_in_argo_cd_and_kstatus(name: str, healths: dict[str, dict[str, str]]) -> None:
+    conditions = JOBS[name].get("status", {}).get("conditions", [])
+    assert (healths[name]["status"], kstatus.of(JOBS[name])) == EXPECTED[name], conditions
 
 
-def test_argo_cds_own_tests_hold(healths: dict[str, dict[str, str]]) -> None:
-    """health_test.yaml names each file of testdata/, with the health of the job in it."""
+def test_health_test_file_of_argo_cd_passes(healths: dict[str, dict[str, str]]) -> None:
+    """health_test.yaml lists each file in testdata/ with the health of its job."""
     if UPDATE:
         for name, job in JOBS.items():
             _file(name).write_text(yaml.safe_dump(job, sort_keys=False))
@@ -82,27 +82,27 @@ def test_argo_cds_own_tests_hold(healths: dict[str, dict[str, str]]) -> None:
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_the_files_are_what_the_operator_says(name: str) -> None:
-    assert _load(_file(name)) == JOBS[name], "say: UPDATE_GOLDEN=1 pytest tests/gitops"
+def test_testdata_equals_the_status_of_the_operator(name: str) -> None:
+    assert _load(_file(name)) == JOBS[name], "run: UPDATE_GOLDEN=1 pytest tests/gitops"
 
 
-def test_a_failed_candidate_is_told_from_an_endpoint_that_is_down(
+def test_failed_change_and_endpoint_down_have_different_messages(
     healths: dict[str, dict[str, str]],
 ) -> None:
     failed, down = healths["candidate-failed"]["message"], healths["endpoint-down"]["message"]
-    assert "still serves" in failed
+    assert "is still serving" in failed
     assert failed.split(": ")[1] != down.split(": ")[0]
     assert down.startswith("EndpointDown: ")
 
 
 @pytest.mark.parametrize(("situation", "wait"), [("queued", "queue"), ("preempted", "checkpoint")])
-def test_who_waits_in_a_queue_says_so(
+def test_message_of_a_queued_job_states_the_wait(
     situation: str, wait: str, healths: dict[str, dict[str, str]]
 ) -> None:
     assert wait in healths[situation]["message"]
 
 
-def test_a_job_without_status_and_one_that_is_deleted() -> None:
+def test_job_without_status_is_progressing_and_deleted_job_terminating() -> None:
     bare = {key: value for key, value in JOBS["unobserved"].items() if key != "status"}
     assert lua.run("health.lua", bare)[0]["status"] == "Progressing"
     job = JOBS["serving"]
@@ -110,7 +110,7 @@ def test_a_job_without_status_and_one_that_is_deleted() -> None:
     assert kstatus.of(going) == "Terminating"
 
 
-def test_the_actions_pause_and_resume() -> None:
+def test_actions_suspend_and_resume() -> None:
     (running,), (paused,) = (
         lua.run("actions/discovery.lua", JOBS[name]) for name in ("training", "suspended")
     )
@@ -121,14 +121,14 @@ def test_the_actions_pause_and_resume() -> None:
     assert (suspended["spec"]["suspend"], resumed["spec"]["suspend"]) == (True, False)
 
 
-def test_the_settings_are_made_from_the_scripts() -> None:
+def test_argocd_cm_contains_the_scripts() -> None:
     if UPDATE:
         SETTINGS.write_text(_settings())
-    assert SETTINGS.read_text() == _settings(), "say: UPDATE_GOLDEN=1 pytest tests/gitops"
+    assert SETTINGS.read_text() == _settings(), "run: UPDATE_GOLDEN=1 pytest tests/gitops"
 
 
 def _settings() -> str:
-    """Return the scripts as the keys of ``argocd-cm`` that Argo CD reads them from."""
+    """Return the ConfigMap ``argocd-cm`` with the scripts."""
     folder = lua.SCRIPTS / "actions"
     actions = {
         "discovery.lua": (folder / "discovery.lua").read_text(),
@@ -154,7 +154,7 @@ def _settings() -> str:
 
 
 class _Readable(yaml.SafeDumper):
-    """Writes text of several lines as such."""
+    """Writes multi-line strings as literal blocks."""
 
 
 _Readable.add_representer(

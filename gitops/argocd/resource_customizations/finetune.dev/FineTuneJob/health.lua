@@ -1,8 +1,7 @@
--- Health of a FineTuneJob.
---
--- The conditions decide, never their order: Stalled is Degraded, Ready is Healthy, a job that its
--- user paused is Suspended, everything else is on its way. A job that waits in a queue is on its
--- way too: Argo CD takes Suspended for "not finished" and would never complete the sync wave.
+-- Health of a FineTuneJob, from its conditions by type, regardless of their order:
+-- Stalled is Degraded, Ready is Healthy, suspended by the user is Suspended, all others are
+-- Progressing. A job that waits in a queue is Progressing, too: Argo CD treats Suspended as
+-- unfinished and would never complete the sync wave.
 
 local health = {
   status = "Progressing",
@@ -30,10 +29,10 @@ health.message = ready.reason .. ": " .. ready.message
 
 if is_true("Stalled") then
   health.status = "Degraded"
-  -- Nobody who asks the endpoint notices this; an endpoint that is down is another matter.
+  -- The failed change does not affect the endpoint, unlike an endpoint that is down.
   if is_true("Serving") then
     local build = (obj.status.serving or {}).build or "an earlier build"
-    health.message = "Build " .. build .. " still serves; the change failed: " .. health.message
+    health.message = "The change failed, build " .. build .. " is still serving: " .. health.message
   end
 elseif is_true("Ready") then
   health.status = "Healthy"

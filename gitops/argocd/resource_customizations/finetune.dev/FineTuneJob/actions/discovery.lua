@@ -1,4 +1,4 @@
--- What the menu of a FineTuneJob offers.
+-- Actions in the menu of a FineTuneJob: suspend and resume.
 
 local suspended = obj.spec.suspend == true
 
