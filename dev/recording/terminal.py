@@ -32,9 +32,8 @@ class Shown:
 
 @dataclass(kw_only=True)
 class Screen:
-    """Rows without end; a program writes at the cursor."""
+    """Rows without end, of any length; a program writes at the cursor."""
 
-    columns: int
     rows: list[str] = field(default_factory=lambda: [""])
     column: int = 0
 
@@ -51,13 +50,9 @@ class Screen:
                 self._print(piece)
 
     def _print(self, text: str) -> None:
-        while text:
-            if self.column == self.columns:
-                self._next_row()
-            part, text = text[: self.columns - self.column], text[self.columns - self.column :]
-            row = self.rows[-1].ljust(self.column)
-            self.rows[-1] = row[: self.column] + part + row[self.column + len(part) :]
-            self.column += len(part)
+        row = self.rows[-1].ljust(self.column)
+        self.rows[-1] = row[: self.column] + text + row[self.column + len(text) :]
+        self.column += len(text)
 
     def _next_row(self) -> None:
         self.rows.append("")
@@ -109,9 +104,10 @@ def until(events: Iterable[Event], last: str) -> list[Event]:
 def replay(events: Iterable[Event], *, columns: int, shortest: float = 0.1) -> list[Shown]:
     """Return what every row showed, by time. A text shown for less than ``shortest`` is left out.
 
-    The text that a row has at the end is always returned.
+    The text that a row has at the end is always returned. A text that is longer than a row is cut
+    rather than wrapped: a picture is easier to read that way.
     """
-    screen = Screen(columns=columns)
+    screen = Screen()
     current: dict[int, tuple[float, str]] = {}
     shown: list[Shown] = []
     for at, output in events:
@@ -120,6 +116,8 @@ def replay(events: Iterable[Event], *, columns: int, shortest: float = 0.1) -> l
         for row in range(max(len(current) - 1, 0), len(screen.rows)):
             since, text = current.get(row, (at, ""))
             new = screen.rows[row].rstrip()
+            if len(new) > columns:
+                new = f"{new[: columns - 1]}…"
             if new == text:
                 current[row] = (since, text)
                 continue

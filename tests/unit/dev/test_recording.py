@@ -53,12 +53,9 @@ def test_a_text_that_is_shown_too_shortly_is_left_out() -> None:
     ]
 
 
-def test_a_long_line_is_wrapped() -> None:
-    assert [each.text for each in terminal.replay([(0.0, "abcdefgh\r\nx")], columns=5)] == [
-        "abcde",
-        "fgh",
-        "x",
-    ]
+def test_a_long_line_is_cut() -> None:
+    events = [(0.0, "abcdefgh\r\nabcde")]
+    assert [each.text for each in terminal.replay(events, columns=5)] == ["abcd…", "abcde"]
 
 
 def test_a_carriage_return_alone_overwrites() -> None:
