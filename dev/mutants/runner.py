@@ -6,6 +6,7 @@ A fork sees the mutated module through an import hook, so nothing is written to 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -22,6 +23,8 @@ SECONDS = 120
 """After which a mutant counts as killed: it made a loop endless, or the tests unbearably slow."""
 LIBRARIES = ("pytest", "hypothesis", "pydantic", "yaml", "kubernetes.aio.client", "aiohttp", "kopf")
 SURVIVED = 0
+PR_SET_PDEATHSIG = 1
+"""Of ``prctl(2)``: the signal that a process gets when its parent ends."""
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", "--no-header", "--no-summary")
 
 
@@ -72,6 +75,8 @@ def _in_fork(finder: _Mutated, tests: Sequence[Sequence[str]]) -> None:
     import pytest
 
     os.setpgid(0, 0)
+    # A mutant may loop for ever; it must not outlive the worker that watches over it.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
