@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -10,7 +9,6 @@ from pydantic import BaseModel
 from tests.chart import helm
 from tests.chart.helm import CHART, Values, render, template
 
-from cluster import install
 from finetune_api.defaulting import effective_defaults, resolve
 from finetune_operator.config import Egress, OperatorConfig
 
@@ -52,57 +50,6 @@ def test_crd_without_keep_has_no_resource_policy() -> None:
 def test_crd_can_be_disabled() -> None:
     assert render().all("CustomResourceDefinition")
     assert not render({"crds": {"enabled": False}}).all("CustomResourceDefinition")
-
-
-DIGEST = "sha256:" + "0" * 64
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        ({}, "{repository}:{tag}"),
-        (
-            {"repository": "registry.example.com:5000/a", "tag": "v2"},
-            "registry.example.com:5000/a:v2",
-        ),
-        ({"repository": "registry.example.com:5000/a"}, "registry.example.com:5000/a:{tag}"),
-        ({"tag": "v2", "digest": DIGEST}, "{repository}@" + DIGEST),
-    ],
-    ids=["defaults", "repository-and-tag", "repository", "digest-overrides-tag"],
-)
-@pytest.mark.parametrize(
-    ("name", "path", "repository", "tag"),
-    [
-        ("operator", "image", "finetune-operator", "0.1.0"),
-        ("trainer", "trainer.image", "finetune-trainer", "0.1.0"),
-        ("serving", "serving.image", "docker.io/vllm/vllm-openai", "v0.32.0"),
-    ],
-    ids=["operator", "trainer", "serving"],
-)
-def test_image_reference_is_built_from_repository_tag_and_digest(
-    name: str, path: str, repository: str, tag: str, image: Values, expected: str
-) -> None:
-    reference = expected.format(repository=repository, tag=tag)
-    rendered = render(_with({}, path, image))
-    assert rendered.config["images"][name] == reference
-    if name == "operator":
-        assert rendered.pod["containers"][0]["image"] == reference
-
-
-def test_serving_image_requires_a_tag_or_a_digest() -> None:
-    with pytest.raises(
-        helm.RenderError, match=r"set serving\.image\.tag or serving\.image\.digest"
-    ):
-        render({"serving": {"image": {"tag": ""}}})
-    rendered = render({"serving": {"image": {"tag": "", "digest": DIGEST}}})
-    assert rendered.config["images"]["serving"] == f"docker.io/vllm/vllm-openai@{DIGEST}"
-
-
-def test_image_references_of_the_local_cluster_render_unchanged() -> None:
-    """dev/cluster passes image references to the chart as repository, tag and digest."""
-    for reference in ("localhost:5000/trainer:abc", "registry.example.com/a/b@" + DIGEST):
-        values = {"trainer": {"image": install.split_image(reference)}}
-        assert render(values).config["images"]["trainer"] == reference
 
 
 def test_configuration_contains_every_setting_of_the_operator() -> None:
@@ -236,82 +183,6 @@ def test_an_existing_service_account_must_be_named() -> None:
     assert not rendered.all("ServiceAccount")
     assert rendered.pod["serviceAccountName"] == "given"
     assert rendered.one("ClusterRoleBinding")["subjects"][0]["name"] == "given"
-
-
-# Changed values, for values that need more than another value of the same type.
-CHANGED: dict[str, Any] = {
-    "image.digest": DIGEST,
-    "image.pullPolicy": "Always",
-    "imagePullSecrets": ["registry"],
-    "replicaCount": 3,
-    "watchNamespaces": ["team-a"],
-    "extraEnv": [{"name": "A", "value": "b"}],
-    "podSecurityContext.runAsUser": 1001,
-    "podSecurityContext.runAsGroup": 1001,
-    "podSecurityContext.seccompProfile.type": "Localhost",
-    "trainer.image.digest": DIGEST,
-    "serving.image.digest": DIGEST,
-    "serving.env": {"A": "b"},
-    "serving.dtype": "bfloat16",
-    "serving.shmSize": "1Gi",
-    "hub.endpoint": "http://mirror.example.com",
-    "logLevel": "debug",
-    "metrics.serviceMonitor.interval": "5s",
-    "networkPolicy.metricsFrom": [{"podSelector": {}}],
-    "networkPolicy.apiServerPorts": [1],
-    "egress.cidrs": ["192.0.2.0/24"],
-    "egress.excludedCidrs": ["192.0.2.0/24"],
-    "egress.ports": [8443],
-    "egress.dns.cidrs": ["192.0.2.0/24"],
-    "egress.dns.ports": [10053],
-    "resources.requests.cpu": "1",
-    "resources.requests.memory": "1Gi",
-    "resources.limits.memory": "1Gi",
-    "tolerations": [{"operator": "Exists"}],
-    "affinity": {"nodeAffinity": {"a": {}}},
-}
-# Values that have an effect only together with others.
-PREREQUISITES: dict[str, Values] = {
-    "metrics.serviceMonitor": {"metrics": {"serviceMonitor": {"enabled": True}}},
-    "networkPolicy": {"networkPolicy": {"enabled": True}},
-    "serviceAccount.create": {"serviceAccount": {"name": "given"}},
-}
-
-
-def _leaves(values: Values, path: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value and key != "defaults":
-            found |= _leaves(value, f"{path}{key}.")
-        else:
-            found[path + key] = value
-    return found
-
-
-def _chart_values() -> Values:
-    values: Values = yaml.safe_load((CHART / "values.yaml").read_text())
-    return values
-
-
-def _with(base: Values, path: str, value: Any) -> Values:
-    key, _, rest = path.partition(".")
-    inner = dict(base.get(key) or {}) if rest else {}
-    return {**base, key: _with(inner, rest, value) if rest else value}
-
-
-@pytest.mark.parametrize(
-    ("path", "value"), _leaves(_chart_values()).items(), ids=_leaves(_chart_values())
-)
-def test_every_value_changes_the_manifests(path: str, value: Any) -> None:
-    other = CHANGED.get(path)
-    if other is None:
-        by_type = {bool: not value, str: "other", list: ["other"], dict: {"other": "value"}}
-        other = by_type[type(value)]
-    base: Values = {}
-    for prefix, values in PREREQUISITES.items():
-        if path.startswith(prefix):
-            base = values
-    assert template(_with(base, path, other)) != template(_with(base, path, value))
 
 
 def test_default_egress_equals_the_default_of_the_operator() -> None:
