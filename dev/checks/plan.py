@@ -86,19 +86,30 @@ def test() -> int:
     suites.begin()
     with phase("checks and tests, and next to them all that is not built yet"):
         lanes.run(*_lanes())
-    # Last, because it ends with the cluster taken away.
-    suites.pytest("cluster", ["tests/cluster"])
     return _report()
 
 
 def _lanes() -> list[lanes.Lane]:
     """Return the lanes of ``make test``."""
-    build = Build()
-    first = lanes.Lane(name="cluster 1", works=[build.run, lambda: _end_to_end(0, build)])
-    second = lanes.Lane(name="cluster 2")
+    build, second_ended = Build(), threading.Event()
+
+    def second_end_to_end() -> None:
+        try:
+            _end_to_end(1, build)
+        finally:
+            second_ended.set()
+
+    first, second = lanes.Lane(name="cluster 1"), lanes.Lane(name="cluster 2")
+    first.works = [
+        build.run,
+        lambda: _end_to_end(0, build),
+        first.waiting(second_ended.wait),
+        # Last, because it ends with the cluster taken away.
+        lambda: suites.pytest("cluster", ["tests/cluster"]),
+    ]
     second.works = [
         second.waiting(build.ended.wait),
-        lambda: _end_to_end(1, build),
+        second_end_to_end,
         _integration,
     ]
     server = lanes.Lane(name="API server", works=[_api_server])
