@@ -1,6 +1,6 @@
 """An upgrade of everything at once: other images, other defaults, and a CRD with one more field.
 
-A hundred jobs serve and some are in every stage when the operator is exchanged. What is finished is
+Forty jobs serve and some are in every stage when the operator is exchanged. What is finished is
 left as it is, to the last pod; what is under way goes on with what its revision was started with.
 """
 
@@ -22,7 +22,7 @@ from tests.integration.operatorprocess import CONFIG, operator
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
-FINISHED = 100
+FINISHED = 40
 # Each with the word of its Ready condition when the upgrade meets it.
 UNDER_WAY = {
     "preparing": "Preparing",
