@@ -16,7 +16,7 @@ DEV = Path(__file__).parents[3] / "dev"
 TEXT = "{http://www.w3.org/2000/svg}text"
 
 
-def test_a_command_is_recorded_with_timings_and_without_the_home_folder(tmp_path: Path) -> None:
+def test_a_command_is_recorded_with_timings_and_without_folders(tmp_path: Path) -> None:
     recording = tmp_path / "a.cast"
     script = (
         f"echo {Path.home()}/x; sleep 0.2; printf 'at %s' $(tput cols 2>/dev/null || stty size)"
@@ -26,11 +26,12 @@ def test_a_command_is_recorded_with_timings_and_without_the_home_folder(tmp_path
         "sys.exit(recorder.record(pathlib.Path(sys.argv[1]), ['sh', '-c', sys.argv[2]]))"
     )
     words = [sys.executable, "-c", code, str(recording), f"{script}; exit 3"]
-    done = subprocess.run(words, env={"PYTHONPATH": str(DEV), "PATH": "/usr/bin:/bin"}, check=False)
+    env = {"PYTHONPATH": str(DEV), "PATH": "/usr/bin:/bin", "MAKELEVEL": "1"}
+    done = subprocess.run(words, env=env, cwd=tmp_path, check=False)
     assert done.returncode == 3
     header, events = terminal.read(recording)
     assert header["version"] == 2
-    assert "".join(text for _, text in events).startswith("~/x\r\n")
+    assert "".join(text for _, text in events).startswith("~/x\r\n.\r\n\r\n")
     assert events[-1][0] >= 0.2
     assert [at for at, _ in events] == sorted(at for at, _ in events)
 
