@@ -1,9 +1,8 @@
-"""The FineTuneJob API: its models, its schema, and the contracts that cross a process boundary.
+"""The FineTuneJob API: its types, its CustomResourceDefinition, and the inter-process contracts.
 
-``spec`` and ``status`` are the resource; ``schema`` and ``crd`` render them as the
-CustomResourceDefinition in ``crds/``; ``resolve`` turns what a user wrote into what is run;
-``job``, ``result`` and ``exitcodes`` are what the operator and the trainer say to each other.
-Everything here is pure and depends on pydantic alone.
+``v1alpha1`` declares spec and status; ``crd`` renders them as the CustomResourceDefinition and the
+reference documentation; ``defaulting`` completes a user's spec; ``contracts`` defines the documents
+that operator and trainer exchange. Everything here is pure and depends on pydantic alone.
 """
 
 GROUP = "finetune.dev"

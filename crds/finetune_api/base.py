@@ -1,4 +1,4 @@
-"""The base of every model in a file or object of Kubernetes: camelCase outside, snake_case here."""
+"""Base models: camelCase in JSON and YAML, snake_case in Python."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from pydantic.alias_generators import to_camel
 
 
 class CamelModel(BaseModel):
-    """A group of values that does not change; unknown names are refused."""
+    """An immutable group of values. Unknown names are an error."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -20,9 +20,10 @@ class CamelModel(BaseModel):
 
 
 class StatusModel(CamelModel):
-    """A group of status fields; unknown ones (of a newer operator) are left out."""
+    """A group of status fields. Unknown ones, written by a newer operator, are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 Values = dict[str, Any]
+"""Nested values in the form of a spec: camelCase keys, JSON types."""

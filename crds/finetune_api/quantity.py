@@ -1,4 +1,4 @@
-"""Kubernetes quantities such as ``500m``, ``16Gi`` or ``2``: how they are checked and compared."""
+"""Validate and compare Kubernetes quantities such as ``500m``, ``16Gi`` or ``2``."""
 
 import re
 from decimal import Decimal
@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
-MESSAGE = "write a quantity such as 500m, 2 or 16Gi (Gi and Mi, not GB and MB)"
-# No pattern and no conversion to text in the rule: when it estimates what a rule costs, the API
-# server takes an int-or-string for a string of megabytes, and refuses the CRD.
+MESSAGE = "write a quantity such as 500m, 2 or 16Gi; use Gi and Mi, not GB and MB"
+# The rule has no pattern and no conversion to text: the API server's cost estimate assumes that an
+# int-or-string may be a string of megabytes, and would reject the CRD.
 CEL = "type(self) == string ? isQuantity(self) && !self.startsWith('-') : self >= 0"
-# isQuantity takes "Gi" for 0. Nor are there exponents: see ``comparable``.
+# isQuantity accepts "Gi" as 0; this pattern does not. See ``comparable`` for why it excludes
+# exponents too.
 SHAPE = "^[-+.]{0,2}[0-9][0-9.]{0,22}[A-DF-Za-df-z]{0,2}$"
 MAX_LENGTH = 27
 
@@ -21,7 +22,7 @@ _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50}
 
 
 def amount(text: str) -> Decimal:
-    """Return the number that a quantity stands for. Raises ValueError where it is none."""
+    """Return the number that a quantity stands for. Raise ValueError if ``text`` is not one."""
     match = _GRAMMAR.fullmatch(text)
     if match is None or _SHAPE.fullmatch(text) is None:
         raise ValueError(MESSAGE)
@@ -32,10 +33,10 @@ def amount(text: str) -> Decimal:
 
 
 def comparable(*values: str) -> str:
-    """Return the CEL that is true where ``quantity()`` may be asked for the values.
+    """Return the CEL that is true if ``quantity()`` can safely be called on the values.
 
-    Comparing ``1e99999999999`` with anything keeps the API server busy for minutes, and it looks at
-    rules even where the pattern of the schema has refused a value already.
+    Comparing ``1e99999999999`` with anything keeps the API server busy for minutes, and the server
+    evaluates rules even if the schema's pattern has rejected the value already.
     """
     return " && ".join(
         f"isQuantity(string({value})) && !string({value}).lowerAscii().contains('e')"
@@ -65,4 +66,4 @@ Quantity = Annotated[
         }
     ),
 ]
-"""A quantity that is not negative, kept as text."""
+"""A non-negative quantity, stored as text."""

@@ -1,4 +1,4 @@
-"""Digests that name a revision and a build."""
+"""Hash a spec into the names of its revision and build."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _part(model: ApiModel, edit: Edit) -> Values:
-    """Return the fields of one edit class, in their groups; nulls and empty groups left out.
+def part_of(model: ApiModel, edit: Edit) -> Values:
+    """Return the fields of one edit class in their groups, without nulls and empty groups.
 
-    Only what is set: a field that an upgrade added is no part of a revision that was resolved
-    before it.
+    Fields that are not set are left out: a field that an upgrade added does not belong to a
+    revision that was resolved before the upgrade.
     """
     part: Values = {}
     for name, info in type(model).model_fields.items():
@@ -27,7 +27,7 @@ def _part(model: ApiModel, edit: Edit) -> Values:
             continue
         alias = info.alias or name
         if isinstance(value, ApiModel) and not value.atomic:
-            if inner := _part(value, edit):
+            if inner := part_of(value, edit):
                 part[alias] = inner
         elif extra_of(info).edit is edit:
             part[alias] = _plain(value)

@@ -1,4 +1,4 @@
-"""The FineTuneJob manifests of the tests, and how they are read and shown to the API server."""
+"""The FineTuneJob manifests of the tests: read them, and run kubectl on them."""
 
 import re
 import subprocess
@@ -15,10 +15,10 @@ VALID = sorted((Path(__file__).parent / "manifests" / "valid").glob("*.yaml"))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as kubectl reads it: PyYAML alone takes ``2e-4`` for text, and lets a key come twice."""
+    """YAML as kubectl parses it; PyYAML reads ``2e-4`` as text and accepts duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping; the first of two equal keys would be lost without a word."""
+        """Return the mapping; fail on a duplicate key, whose first value PyYAML would drop."""
         keys = [key.value for key, _ in node.value]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         assert not twice, f"{node.start_mark}: twice in one mapping: {', '.join(twice)}"
@@ -38,7 +38,7 @@ def documents(file: Path) -> list[dict[str, Any]]:
 
 
 def expected(file: Path) -> str:
-    """Return what an invalid manifest's first line expects the API server to say."""
+    """Return the part of the API server's error that an invalid manifest's first line expects."""
     first = file.read_text().splitlines()[0]
     said = first.removeprefix("# expect: ")
     assert said != first, f"{file.name} must begin with '# expect: <part of the message>'"

@@ -1,7 +1,7 @@
-"""The API server and the Python models refuse and accept the same specs, whatever is written.
+"""The API server and the Python models accept and reject the same random specs.
 
-A spec is a valid one with a few fields overwritten by values at, near and beyond their bounds. The
-values come from the CRD's own schema, so that a new field is tried without a new test.
+A random spec is a valid one with a few fields set to values at, near and beyond their bounds. The
+values are derived from the CRD's schema, so that a new field is tested without a new test.
 """
 
 from collections.abc import Iterator
@@ -41,14 +41,14 @@ Spec = dict[str, Any]
 
 
 def _leaves(schema: Spec, path: Path = ()) -> Iterator[tuple[Path, Spec]]:
-    """Yield the fields below ``schema`` that hold a value, a list or a map."""
+    """Yield path and schema of every field below ``schema``."""
     for name, found in schema.get("properties", {}).items():
         yield (*path, name), found
         yield from _leaves(found, (*path, name))
 
 
 def _values(schema: Spec, path: Path) -> st.SearchStrategy[Any]:
-    """Draw values for a field, good and bad."""
+    """Draw valid and invalid values of a field."""
     kind = schema.get("type")
     if schema.get("x-kubernetes-int-or-string"):
         return st.sampled_from(QUANTITIES)
@@ -124,7 +124,7 @@ def specs(draw: st.DrawFn) -> Spec:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(spec=specs())
-def test_both_decide_alike(control_plane: ControlPlane, spec: Spec) -> None:
+def test_api_server_and_python_agree(control_plane: ControlPlane, spec: Spec) -> None:
     job = {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
@@ -134,12 +134,12 @@ def test_both_decide_alike(control_plane: ControlPlane, spec: Spec) -> None:
     server = python = "accepted"
     try:
         control_plane.post(DRY_RUN, job)
-    except ApiError as refusal:
-        if refusal.status not in (400, 422):
+    except ApiError as rejection:
+        if rejection.status not in (400, 422):
             raise
-        server = f"refused: {refusal}"
+        server = f"rejected: {rejection}"
     try:
         FineTuneJobSpec.model_validate(spec, strict=True)
-    except ValidationError as refusal:
-        python = f"refused: {refusal}"
+    except ValidationError as rejection:
+        python = f"rejected: {rejection}"
     assert server.split(":")[0] == python.split(":")[0], f"server {server}\npython {python}"

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition of FineTuneJob, made from the models."""
+"""Build the CustomResourceDefinition of FineTuneJob from the models."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ _COLUMNS = (
 
 
 def custom_resource_definition() -> dict[str, Any]:
-    """Return the CustomResourceDefinition as the API server takes it."""
+    """Return the CustomResourceDefinition as a dict."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -72,27 +72,30 @@ def custom_resource_definition() -> dict[str, Any]:
 
 def _root() -> dict[str, Any]:
     spec = schema_of(FineTuneJobSpec)
-    spec["description"] = "What to tune, on what, how, and what to do with the result."
+    spec["description"] = "Desired state of the job: base model, dataset, recipe, and serving."
     spec["properties"]["storage"]["x-kubernetes-validations"] = [
         {
             "rule": f"!has(self.size) || !has(oldSelf.size) || !({comparable('self.size')}) || "
             "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-            "message": "a volume cannot shrink: leave storage.size as it is or make it larger",
+            "message": "a volume cannot shrink: keep storage.size or set a larger value",
         }
     ]
     status = schema_of(FineTuneJobStatus)
-    status["description"] = "What the operator last saw and did."
-    # A job that nobody has looked at yet must not pass for a current one: kstatus compares this
-    # with metadata.generation. It is the only default of the schema.
+    status["description"] = "Observed state of the job. Written by the operator."
+    # kstatus compares this with metadata.generation. Without the default, a new job that has not
+    # been reconciled yet would count as current. It is the only default of the schema.
     status["default"] = {"observedGeneration": -1}
     return {
         "type": "object",
-        "description": "A FineTuneJob tunes a language model with QLoRA on one GPU, merges the "
-        "result and serves it.",
+        "description": "FineTuneJob fine-tunes a language model with QLoRA on one GPU, merges the "
+        "adapter into the base model, and serves the result.",
         "required": ["spec"],
         "properties": {
-            "apiVersion": {"type": "string", "description": "Version of this API."},
-            "kind": {"type": "string", "description": "FineTuneJob."},
+            "apiVersion": {
+                "type": "string",
+                "description": "API group and version: finetune.dev/v1alpha1.",
+            },
+            "kind": {"type": "string", "description": "Kind of the object: FineTuneJob."},
             "metadata": {"type": "object"},
             "spec": spec,
             "status": status,
@@ -101,9 +104,9 @@ def _root() -> dict[str, Any]:
             {
                 "rule": f"self.metadata.name.matches('{NAME_PATTERN}') && "
                 f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
-                "message": "metadata.name becomes the name of a Service: start with a letter, use "
-                "lower-case letters, digits and '-' only, end with a letter or digit, and keep "
-                f"to {NAME_MAX_LENGTH} characters",
+                "message": "metadata.name is part of the name of a Service: use at most "
+                f"{NAME_MAX_LENGTH} lower-case letters, digits and '-', starting with a letter and "
+                "ending with a letter or digit",
             }
         ],
     }

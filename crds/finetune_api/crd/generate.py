@@ -1,6 +1,6 @@
-"""``python -m finetune_api.crd.generate [--check]``: write the CRD to ``crds/`` and to the chart.
+"""``python -m finetune_api.crd.generate [--check]``: write the CRD and the reference pages.
 
-With ``--check`` nothing is written; files that are not up to date are named, with exit code 1.
+With ``--check`` nothing is written: the command prints the stale files and exits with code 1.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     for path in stale:
         if check:
-            print(f"{path.relative_to(ROOT)} is not up to date: run `make generate`")
+            print(f"{path.relative_to(ROOT)} is stale: run `make generate`")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

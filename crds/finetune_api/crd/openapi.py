@@ -1,14 +1,15 @@
-"""pydantic models → a structural OpenAPI v3 schema, as a CustomResourceDefinition needs it.
+"""Convert pydantic models to the structural OpenAPI v3 schema of a CustomResourceDefinition.
 
-References are inlined, ``null`` alternatives and defaults removed, bounds written in OpenAPI 3.0's
-way, and each description completed with the built-in value and with what an edit does.
+References are inlined, ``null`` alternatives and defaults are removed, bounds take the form of
+OpenAPI 3.0, and each description ends with the default and the effect of changing the field.
 """
 
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from finetune_api.markers import ApiModel, Edit, Extra, Rule, extra_of
+from finetune_api.markers import ApiModel, Edit, Extra, extra_of
+from finetune_api.rules import Rule
 
 Schema = dict[str, Any]
 
@@ -33,7 +34,7 @@ _MAX_ITEM_LENGTH = 253
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """Return the structural schema of ``model``, with CEL rules and full descriptions."""
+    """Return the structural schema of ``model``, with CEL rules and complete descriptions."""
     raw = model.model_json_schema(by_alias=True, mode="validation")
     return _object(model, raw, raw.get("$defs", {}))
 
@@ -41,7 +42,7 @@ def schema_of(model: type[BaseModel]) -> Schema:
 def _object(
     model: type[BaseModel], raw: Schema, definitions: Schema, edit: Edit | None = None
 ) -> Schema:
-    """``edit`` is what an edit does where the model is replaced as a whole: its field says."""
+    """Return the schema of a model. edit: that of the field around it, if the model is atomic."""
     properties = {}
     for name, info in model.model_fields.items():
         alias = info.alias or name
@@ -75,7 +76,7 @@ def _value(
             return _object(nested, raw, definitions, edit if whole else None)
     schema = {key: raw[key] for key in _KEPT if key in raw}
     if rules := raw.get("x-kubernetes-validations"):
-        # A list of its own each time, or YAML would point from one to the next.
+        # A new list each time: PyYAML writes an alias for an object that it meets twice.
         schema["x-kubernetes-validations"] = [
             {"rule": rule["rule"], "message": rule["message"]} for rule in rules
         ]
@@ -98,7 +99,7 @@ def _value(
 
 
 def _bounded(schema: Schema) -> Schema:
-    """Bound the strings in lists and maps: CEL's cost is estimated from their largest size."""
+    """Bound the strings in lists and maps: the cost estimate of CEL assumes their largest size."""
     if schema.get("type") == "string" and "enum" not in schema:
         schema.setdefault("maxLength", _MAX_ITEM_LENGTH)
     return schema
@@ -112,7 +113,7 @@ def _without_null(raw: Schema) -> Schema:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that an annotation names, inside a list or an option as well."""
+    """Return the model in an annotation, also inside a list or an optional; None if none is."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
@@ -120,16 +121,25 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _description(extra: Extra, default: Any, edit: Edit, *, group: bool) -> str:
     parts = [extra.text]
-    whole = isinstance(default, ApiModel) and default.atomic
-    if extra.builtin is not None:
-        parts.append(f"Built-in value: {extra.builtin}.")
-    elif whole:
-        parts.append(f"Built-in value: {_text(default.model_dump(exclude_unset=True))}.")
-    elif not group and isinstance(default, str | int | float | list):
-        parts.append(f"Built-in value: {_text(default)}.")
+    if (text := default_text(extra, default, group=group)) is not None:
+        parts.append(f"Default: {text}.")
     if not group:
         parts.append(str(edit))
     return " ".join(parts)
+
+
+def default_text(extra: Extra, default: Any, *, group: bool) -> str | None:
+    """Return the default of a field as a description names it; None if the field has none.
+
+    group: whether the field holds a group of fields, whose defaults are their own.
+    """
+    if extra.builtin is not None:
+        return extra.builtin
+    if isinstance(default, ApiModel) and default.atomic:
+        return _text(default.model_dump(exclude_unset=True))
+    if not group and isinstance(default, str | int | float | list):
+        return _text(default)
+    return None
 
 
 def _text(value: Any) -> str:

@@ -1,40 +1,41 @@
-"""``spec.dataset`` of a FineTuneJob: the rows to train on, and how a prompt is made of one."""
+"""``spec.dataset`` of a FineTuneJob: the training rows, and how prompts are rendered from them."""
 
 from typing import ClassVar, Literal
 
-from finetune_api.markers import Edit, Rule, between, field
+from finetune_api.markers import Edit, field
+from finetune_api.rules import Rule, between, equals, excludes, is_set, requires
 from finetune_api.v1alpha1 import rows
 from finetune_api.v1alpha1.rows import Rows
 
-PROMPT_PLACE = "{prompt}"
-"""Where a promptFormat takes the prompt."""
+PROMPT_PLACEHOLDER = "{prompt}"
+"""Replaced by the prompt in a promptFormat."""
+
+_OWN_TEMPLATE = is_set("chatTemplate") | is_set("promptFormat")
 
 
 class Dataset(Rows):
     """The rows to train on."""
 
     validation_fraction: float | None = field(
-        "Share of the rows that is held out for evaluation; 0 holds out none. "
-        "Rows are chosen by a hash of their content and the seed.",
+        "Fraction of the rows to hold out for evaluation; 0 holds out none. Rows are selected by a "
+        "hash of their content and the seed.",
         None,
         edit=Edit.RETRAIN,
-        builtin="0.05 from 400 rows on, none below and none beside an evaluation.dataset",
-        rules=(
-            between(
-                0, 0.5, "validationFraction is a share of the rows: from 0 to 0.5, such as 0.05"
-            ),
-        ),
+        builtin="0.05 for datasets of at least 400 rows; otherwise, and with an "
+        "evaluation.dataset, 0",
+        rules=(between(0, 0.5, "set validationFraction to a value from 0 to 0.5, such as 0.05"),),
     )
     prompt_template: Literal["auto", "chat", "alpaca"] = field(
-        "How a prompt is rendered: chat (the base's chat template), alpaca (the Alpaca prompt), "
-        "or auto: the chat template where the base has one, the Alpaca prompt otherwise. The "
-        "endpoint's chat template renders the same prompt that was trained.",
+        "Template that renders a prompt: chat (the chat template of the base model), alpaca (the "
+        "Alpaca prompt), or auto (chat if the base model has a chat template, alpaca otherwise). "
+        "The chat template of the endpoint renders the same prompt.",
         "auto",
         edit=Edit.RETRAIN,
     )
     prompt_format: str | None = field(
-        "Own prompt, with {prompt} where the instruction and its input (or the prompt column) go, "
-        "such as 'Question: {prompt}\\nAnswer: '. The endpoint's chat template renders the same.",
+        "Custom prompt in which {prompt} is replaced by the instruction with its input, or by the "
+        "prompt column, such as 'Question: {prompt}\\nAnswer: '. The chat template of the endpoint "
+        "renders the same prompt.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -43,60 +44,54 @@ class Dataset(Rows):
             Rule(
                 cel="self.contains('{prompt}') "
                 "&& self.indexOf('{prompt}') == self.lastIndexOf('{prompt}')",
-                message="write {prompt} exactly once in promptFormat, where the prompt goes",
-                fails=lambda text: text.count(PROMPT_PLACE) != 1,
+                message="write {prompt} exactly once in promptFormat, in place of the prompt",
+                fails=lambda text: text.count(PROMPT_PLACEHOLDER) != 1,
             ),
         ),
     )
     chat_template: str | None = field(
-        "Own chat template, in Jinja, in place of the base's. The merged model ships it.",
+        "Custom chat template in Jinja. It replaces the chat template of the base model in "
+        "training and in the merged model.",
         None,
         edit=Edit.RETRAIN,
-        builtin="the base's own",
+        builtin="the chat template of the base model",
         min_length=1,
         max_length=65536,
     )
     duplicates: Literal["keep", "drop"] = field(
-        "Rows with the same content: kept, or dropped but for the first. They are counted either "
-        "way.",
+        "Whether rows with the same content are kept, or dropped except for the first. Duplicates "
+        "are counted in the status in both cases.",
         "keep",
         edit=Edit.RETRAIN,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
         *rows.rules("dataset"),
-        Rule(
-            cel="!has(self.promptTemplate) || self.promptTemplate != 'alpaca' "
-            "|| self.format == 'alpaca'",
-            message="promptTemplate alpaca renders rows of format alpaca only: "
-            "set format: alpaca, or leave promptTemplate out",
-            fails=lambda d: d.prompt_template == "alpaca" and d.format != "alpaca",
+        requires(
+            equals("promptTemplate", "alpaca"),
+            equals("format", "alpaca"),
+            "promptTemplate alpaca renders rows of format alpaca only: set format: alpaca, or "
+            "remove promptTemplate",
         ),
-        Rule(
-            cel="!has(self.promptTemplate) || self.promptTemplate == 'auto' "
-            "|| self.format != 'text'",
-            message="rows of format text are trained as they are: remove promptTemplate",
-            fails=lambda d: d.prompt_template == "chat" and d.format == "text",
+        excludes(
+            equals("promptTemplate", "chat"),
+            equals("format", "text"),
+            "rows of format text are trained unchanged, without a prompt: remove promptTemplate",
         ),
-        Rule(
-            cel="!has(self.chatTemplate) || !has(self.promptFormat)",
-            message="chatTemplate and promptFormat exclude each other: remove one of them",
-            fails=lambda d: d.chat_template is not None and d.prompt_format is not None,
+        excludes(
+            is_set("chatTemplate"),
+            is_set("promptFormat"),
+            "chatTemplate and promptFormat exclude each other: remove one of them",
         ),
-        Rule(
-            cel="!(has(self.chatTemplate) || has(self.promptFormat)) "
-            "|| ((!has(self.promptTemplate) || self.promptTemplate != 'alpaca') "
-            "&& self.format != 'text')",
-            message="chatTemplate and promptFormat take the place of the base's chat template, "
-            "which promptTemplate alpaca and format text do not use: remove one of the two",
-            fails=lambda d: (
-                (d.chat_template is not None or d.prompt_format is not None)
-                and (d.prompt_template == "alpaca" or d.format == "text")
-            ),
+        excludes(
+            _OWN_TEMPLATE,
+            equals("promptTemplate", "alpaca") | equals("format", "text"),
+            "chatTemplate and promptFormat replace the chat template of the base model, which is "
+            "not used with promptTemplate alpaca or format text: remove one of the two",
         ),
-        Rule(
-            cel="!has(self.promptFormat) || self.format != 'messages'",
-            message="promptFormat renders one prompt and its answer: write a chatTemplate for "
-            "conversations",
-            fails=lambda d: d.prompt_format is not None and d.format == "messages",
+        excludes(
+            is_set("promptFormat"),
+            equals("format", "messages"),
+            "promptFormat renders a single prompt, not a conversation: use chatTemplate with "
+            "format messages",
         ),
     )

@@ -8,157 +8,193 @@ from finetune_api.base import StatusModel
 
 
 class Attempt(StatusModel):
-    """One stage of a revision: its latest attempt and how that ended."""
+    """A stage of a revision: its latest attempt and the outcome of that attempt."""
 
     stage: Literal["prepare", "train", "merge", "serve"] = Field(description="Name of the stage.")
-    build: str | None = Field(None, description="Build that was merged or served.")
-    attempt: int = Field(description="Number of the latest attempt, from 1.")
+    build: str | None = Field(None, description="Build that the attempt merges or serves.")
+    attempt: int = Field(description="Number of the latest attempt, starting at 1.")
     outcome: Literal["Starting", "Running", "Completed", "Failed", "Stopped"] = Field(
-        description="How the latest attempt ended."
+        description="State of the latest attempt: Starting, Running, Completed, Failed or Stopped."
     )
     has_run: bool | None = Field(None, description="Whether a pod of this attempt has run.")
-    reason: str | None = Field(None, description="The cause of a failure, in one word.")
-    message: str | None = Field(None, description="The cause of a failure, with the way out.")
+    reason: str | None = Field(None, description="Reason of the failure, in CamelCase.")
+    message: str | None = Field(None, description="Cause of the failure and its remediation.")
     retry_key: str | None = Field(
-        None,
-        description="Hash of the fields whose edit gives a failed stage a new attempt.",
+        None, description="Hash of the fields whose change gives a failed stage a new attempt."
     )
-    pod: str | None = Field(None, description="uid of the attempt's newest pod.")
-    pod_created: str | None = Field(None, description="When that pod was created.")
+    pod: str | None = Field(None, description="UID of the latest pod of the attempt.")
+    pod_created: str | None = Field(None, description="Creation time of that pod.")
     failures: int | None = Field(
-        None, description="Restarts after a failure, over all attempts at the stage."
+        None, description="Number of restarts after failures, over all attempts of the stage."
     )
     disruptions: int | None = Field(
         None,
-        description="Restarts after a pod was lost to its node, or its Job to somebody's hand.",
+        description="Number of restarts after the node lost a pod or the Job was deleted "
+        "externally.",
     )
     preemptions: int | None = Field(
-        None, description="Restarts after the queue took the admission back."
+        None, description="Number of restarts after the queue evicted the workload."
     )
     memory: str | None = Field(
-        None, description="Memory of the container, where a retry was given more than the spec's."
+        None, description="Memory of the container, if a retry got more than the spec requests."
     )
-    merged_dtype: str | None = Field(
-        None, description="Number format of the model that the attempt merged."
-    )
+    merged_dtype: str | None = Field(None, description="Data type of the merged model.")
     base: Literal["dequantized", "original"] | None = Field(
-        None, description="Base that the build which the attempt serves runs on."
+        None, description="Base weights of the build that the attempt serves."
     )
 
 
 class EvaluatedBuild(StatusModel):
-    """The held-out loss of one of the two models that a merge can make."""
+    """Held-out loss of one of the two models that a merge can produce."""
 
-    loss: str = Field(description="Mean loss of a held-out answer token, in nats.")
-    difference: str = Field(description="That loss minus the base model's; above 0 is worse.")
+    loss: str = Field(description="Mean held-out loss per answer token, in nats.")
+    difference: str = Field(
+        description="Held-out loss minus that of the base model; above 0 is worse."
+    )
     standard_error: str | None = Field(
         None, description="Standard error of the difference, paired by rows."
     )
 
 
 class Evaluation(StatusModel):
-    """The tuned model against its base on rows that were kept from training."""
+    """Evaluation of the tuned model and its base model on held-out rows."""
 
-    rows: int = Field(description="Held-out rows that were scored.")
-    tokens: int = Field(description="Answer tokens in them.")
-    base_loss: str = Field(description="Mean loss of a token under the base model, in nats.")
+    rows: int = Field(description="Number of held-out rows that were scored.")
+    tokens: int = Field(description="Number of answer tokens in these rows.")
+    base_loss: str = Field(description="Mean loss per token of the base model, in nats.")
     rows_digest: str | None = Field(
-        None, description="Digest of the rows' token ids: the same rows can be compared."
+        None,
+        description="Digest of the token IDs of the rows. Evaluations with equal digests are "
+        "comparable.",
     )
-    dequantized: EvaluatedBuild = Field(description="With merge.base dequantized.")
-    original: EvaluatedBuild = Field(description="With merge.base original.")
+    dequantized: EvaluatedBuild = Field(description="Result with merge.base dequantized.")
+    original: EvaluatedBuild = Field(description="Result with merge.base original.")
 
 
 class Artifacts(StatusModel):
-    """What a revision was made of and what it made, by digest."""
+    """Inputs and outputs of a revision, by digest."""
 
     base_commit: str | None = Field(
-        None, description="Commit of the base model, or the digest of its source's list of files."
+        None, description="Commit of the base model, or the digest of the file list of its source."
     )
-    base_bytes: int | None = Field(None, description="Size of the base model's files.")
+    base_bytes: int | None = Field(None, description="Size of the base model's files in bytes.")
     chat_template: str | None = Field(
-        None, description="Digest of the chat template, where it is not the base's own."
+        None, description="Digest of the chat template, if it is not that of the base model."
     )
     dataset_digest: str | None = Field(None, description="Commit or digest of the dataset.")
     adapter: str | None = Field(None, description="Digest of the adapter's manifest.")
-    backend: str | None = Field(None, description="Library that trained, with its version.")
-    attention: str | None = Field(None, description="Attention kernel that it was trained with.")
-    device: str | None = Field(None, description="Card that it was trained on, or cpu.")
+    backend: str | None = Field(None, description="Training library and its version.")
+    attention: str | None = Field(None, description="Attention kernel used in training.")
+    device: str | None = Field(None, description="GPU model used in training, or cpu.")
     merged: str | None = Field(None, description="Digest of the merged model's manifest.")
-    merged_dtype: str | None = Field(None, description="Number format of the merged model.")
+    merged_dtype: str | None = Field(None, description="Data type of the merged model.")
     evaluation: Evaluation | None = Field(
-        None, description="The held-out loss, where rows were held out."
+        None, description="Held-out loss of tuned model and base model, if rows were held out."
     )
 
 
 class EvaluationData(StatusModel):
-    """What staging found in ``evaluation.dataset``."""
+    """Statistics of ``evaluation.dataset``, determined by data preparation."""
 
-    rows: int | None = Field(None, description="Rows that are evaluated on.")
-    dropped_rows: int | None = Field(None, description="Rows longer than sequenceLength.")
-    truncated_rows: int | None = Field(None, description="Rows cut at sequenceLength.")
-    duplicate_rows: int | None = Field(None, description="Rows that repeat an earlier one.")
-    trained_rows: int | None = Field(None, description="Rows that are trained on, too.")
-    tokens: int | None = Field(None, description="Tokens of the rows.")
-    evaluated_tokens: int | None = Field(
-        None, description="Those of them that the loss is taken on."
+    rows: int | None = Field(None, description="Number of rows that are evaluated on.")
+    dropped_rows: int | None = Field(
+        None, description="Number of rows dropped because they exceed sequenceLength."
     )
-    median_length: int | None = Field(None, description="Tokens of the median row.")
-    p95_length: int | None = Field(None, description="Tokens that 95 of 100 rows have at most.")
+    truncated_rows: int | None = Field(None, description="Number of rows cut at sequenceLength.")
+    duplicate_rows: int | None = Field(
+        None, description="Number of rows that repeat an earlier row."
+    )
+    trained_rows: int | None = Field(
+        None, description="Number of rows that are trained on as well."
+    )
+    tokens: int | None = Field(None, description="Number of tokens in the rows.")
+    evaluated_tokens: int | None = Field(
+        None, description="Number of tokens that contribute to the loss."
+    )
+    median_length: int | None = Field(None, description="Median length of a row in tokens.")
+    p95_length: int | None = Field(
+        None, description="95th percentile of the length of a row in tokens."
+    )
     longest_row: int | None = Field(
-        None, description="Tokens of the longest row, one that was dropped or cut included."
+        None,
+        description="Length of the longest row in tokens, including dropped and truncated rows.",
     )
 
 
 class Data(StatusModel):
-    """What staging found in the dataset."""
+    """Statistics of the dataset, determined by data preparation."""
 
-    rows: int | None = Field(None, description="Rows that are trained on.")
+    rows: int | None = Field(None, description="Number of rows that are trained on.")
     validation_rows: int | None = Field(
-        None, description="Rows that are held out, or those of evaluation.dataset."
+        None, description="Number of held-out rows, or of rows in evaluation.dataset."
     )
-    dropped_rows: int | None = Field(None, description="Rows longer than sequenceLength.")
-    truncated_rows: int | None = Field(None, description="Rows cut at sequenceLength.")
-    duplicate_rows: int | None = Field(None, description="Rows that repeat an earlier one.")
-    train_tokens: int | None = Field(None, description="Tokens of the rows that are trained on.")
-    trained_tokens: int | None = Field(None, description="Those of them that the loss is taken on.")
-    median_length: int | None = Field(None, description="Tokens of the median row.")
-    p95_length: int | None = Field(None, description="Tokens that 95 of 100 rows have at most.")
+    dropped_rows: int | None = Field(
+        None, description="Number of rows dropped because they exceed sequenceLength."
+    )
+    truncated_rows: int | None = Field(None, description="Number of rows cut at sequenceLength.")
+    duplicate_rows: int | None = Field(
+        None, description="Number of rows that repeat an earlier row."
+    )
+    train_tokens: int | None = Field(
+        None, description="Number of tokens in the rows that are trained on."
+    )
+    trained_tokens: int | None = Field(
+        None, description="Number of these tokens that contribute to the loss."
+    )
+    median_length: int | None = Field(None, description="Median length of a row in tokens.")
+    p95_length: int | None = Field(
+        None, description="95th percentile of the length of a row in tokens."
+    )
     longest_row: int | None = Field(
-        None, description="Tokens of the longest row, one that was dropped or cut included."
+        None,
+        description="Length of the longest row in tokens, including dropped and truncated rows.",
     )
-    planned_steps: int | None = Field(None, description="Optimizer steps that training will take.")
+    planned_steps: int | None = Field(
+        None, description="Number of optimizer steps that training will take."
+    )
     evaluation_dataset: EvaluationData | None = Field(
-        None, description="What staging found in evaluation.dataset, where one is named."
+        None, description="Statistics of evaluation.dataset, if the spec sets one."
     )
 
 
 class Estimate(StatusModel):
-    """What staging expects the job to take."""
+    """Estimated resource needs of the job."""
 
-    card: str | None = Field(None, description="Card that the estimate was held against.")
-    micro_batch_size: int | None = Field(None, description="Rows in one forward pass.")
-    training_memory: str | None = Field(None, description="GPU memory of training.")
+    card: str | None = Field(None, description="GPU model that the estimate is compared with.")
+    micro_batch_size: int | None = Field(None, description="Rows per forward pass.")
+    training_memory: str | None = Field(None, description="GPU memory of the train pod.")
     serving_memory: str | None = Field(None, description="GPU memory of each serving pod.")
     host_memory: str | None = Field(None, description="Host memory of the train pod.")
-    volume: str | None = Field(None, description="Disk of the whole job.")
-    training_seconds: int | None = Field(None, description="Time of training, very roughly.")
+    volume: str | None = Field(None, description="Disk space of the whole job.")
+    training_seconds: int | None = Field(
+        None, description="Duration of training in seconds; a rough estimate."
+    )
 
 
 class Revision(StatusModel):
-    """One frozen resolution of the spec, and what became of it."""
+    """A frozen spec, and the attempts and artifacts of its stages."""
 
-    revision: str = Field(description="First 8 hex digits of the hash of its training part.")
-    stages: list[Attempt] = Field(default_factory=list, description="Its stages, in their order.")
-    artifacts: Artifacts = Field(Artifacts(), description="What went in and came out, by digest.")
-    data: Data = Field(Data(), description="What staging found in the dataset.")
-    estimate: Estimate | None = Field(None, description="What staging expects the job to take.")
+    revision: str = Field(
+        description="Name of the revision: the first 8 hex digits of the hash of the fields that "
+        "determine training."
+    )
+    stages: list[Attempt] = Field(
+        default_factory=list, description="Stages of the revision, in order."
+    )
+    artifacts: Artifacts = Field(
+        Artifacts(), description="Inputs and outputs of the revision, by digest."
+    )
+    data: Data = Field(
+        Data(), description="Statistics of the dataset, determined by data preparation."
+    )
+    estimate: Estimate | None = Field(None, description="Estimated resource needs of the job.")
     volume: str | None = Field(
-        None, description="uid of the volume that holds what its completed stages made."
+        None,
+        description="UID of the PersistentVolumeClaim with the artifacts of the completed stages.",
     )
     gpu_seconds: int | None = Field(
-        None, description="GPU-seconds of its training, over all attempts."
+        None, description="GPU time of training in seconds, summed over all attempts."
     )
     gpu_seconds_lost: int | None = Field(
-        None, description="Those of them that were spent on a volume that is gone."
+        None, description="Part of gpuSeconds whose results were lost with a deleted volume."
     )

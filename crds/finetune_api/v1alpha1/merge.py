@@ -1,4 +1,4 @@
-"""``spec.merge`` of a FineTuneJob: the 16-bit model made of base and adapter."""
+"""``spec.merge`` of a FineTuneJob: merge base model and adapter into a 16-bit model."""
 
 from typing import Literal
 
@@ -6,23 +6,23 @@ from finetune_api.markers import ApiModel, Edit, field
 
 
 class Merge(ApiModel):
-    """The 16-bit model made of base and adapter."""
+    """Settings of the merged 16-bit model."""
 
     enabled: bool = field(
-        "Merge the adapter into a 16-bit model. Switching it on for a trained job merges without "
-        "training again. With serving.mode adapter nothing is merged.",
+        "Merge the adapter into a 16-bit model. Enabling it for a trained job merges without "
+        "retraining. Ignored with serving.mode: adapter, which needs no merged model.",
         True,
         edit=Edit.NOTHING,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        "Number format of the merged weights; auto is float16, and bfloat16 for the model "
-        "families that vLLM refuses in float16.",
+        "Data type of the merged weights. auto selects float16, or bfloat16 for model families "
+        "that vLLM does not support in float16.",
         "auto",
         edit=Edit.REMERGE,
     )
     base: Literal["dequantized", "original"] = field(
-        "What the adapter is added to: dequantized, the 4-bit rounded weights that it was trained "
-        "against and evaluated on, or original, the base as published.",
+        "Weights that the adapter is added to. dequantized uses the 4-bit rounded weights that the "
+        "adapter was trained on and evaluated with; original uses the published base model.",
         "dequantized",
         edit=Edit.REMERGE,
     )

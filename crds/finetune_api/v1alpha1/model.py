@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from finetune_api.markers import ApiModel, Edit, Rule, field, matches
+from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import Rule, matches
 from finetune_api.v1alpha1 import sources
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef
 from finetune_api.v1alpha1.sources import S3
@@ -12,20 +13,18 @@ class Model(ApiModel):
     """The base model."""
 
     source: str = field(
-        "Where the base model is: a repository on the hub as hf://org/name, a folder of a "
-        "PersistentVolumeClaim in the job's namespace as pvc://claim/path, a prefix in S3 as "
-        "s3://bucket/prefix, or a list of files as https://host/path/SHA256SUMS. It must hold "
-        "safetensors.",
+        "Location of the base model: hf://org/name (a repository on the hub), pvc://claim/path (a "
+        "folder of a PersistentVolumeClaim in the job's namespace), s3://bucket/prefix, or "
+        "https://host/path/SHA256SUMS (a list of files). The weights must be safetensors files.",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(
             matches(
                 f"{sources.HF_SOURCE}|{sources.CLAIM_SOURCE}|{sources.S3_SOURCE}"
                 f"|{sources.HTTPS_SOURCE}",
-                "write the model's repository as hf://org/name, "
-                "for instance hf://meta-llama/Meta-Llama-3-8B-Instruct, "
-                "or its folder as pvc://claim/path, s3://bucket/prefix or "
-                "https://host/path/SHA256SUMS",
+                "write the model's source as hf://org/name, such as "
+                "hf://meta-llama/Meta-Llama-3-8B-Instruct, or as pvc://claim/path, "
+                "s3://bucket/prefix or https://host/path/SHA256SUMS",
             ),
         ),
     )
@@ -38,10 +37,10 @@ class Model(ApiModel):
         *sources.rules("model"),
         Rule(
             cel="!self.source.startsWith('https://') || self.source.endsWith('/SHA256SUMS')",
-            message="a model is several files: over https://, write the address of the list of "
-            "them that sha256sum prints, named SHA256SUMS and beside them",
-            fails=lambda m: (
-                m.source.startswith("https://") and not m.source.endswith("/SHA256SUMS")
+            message="a model consists of several files: write the https:// source of a model as "
+            "the URL of a SHA256SUMS list, as printed by sha256sum, in the folder of the files",
+            fails=lambda model: (
+                model.source.startswith("https://") and not model.source.endswith("/SHA256SUMS")
             ),
         ),
     )

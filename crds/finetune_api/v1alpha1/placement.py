@@ -1,81 +1,89 @@
-"""What the API says of pods in more than one place: where they run, and what is written on them."""
+"""``spec.placement`` and ``spec.podMetadata`` of a FineTuneJob: scheduling and pod labels."""
 
-import re
 from typing import ClassVar, Literal
 
-from finetune_api.markers import (
+from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import (
     LABEL_KEY,
     LABEL_VALUE,
-    ApiModel,
-    Edit,
+    NONEMPTY_LABEL_VALUE,
     Rule,
-    field,
+    each_matches,
+    equals,
+    excludes,
+    is_set,
     labels,
     matches,
+    requires,
 )
+
+RESERVED_PREFIXES = ("finetune.dev/", "app.kubernetes.io/", "kueue.x-k8s.io/")
+"""Label prefixes that the operator sets itself, or that change how other controllers act."""
 
 
 class Toleration(ApiModel):
-    """A taint that the job's pods bear, as in a pod's own tolerations."""
+    """A toleration, with the fields and meanings of a pod's own tolerations."""
 
     atomic: ClassVar[bool] = True
     key: str | None = field(
-        "Key of the taint.",
+        "Key of the taint to tolerate.",
         None,
         edit=Edit.RETRY,
         builtin="every key",
         max_length=316,
-        rules=(matches(LABEL_KEY, "a taint's key is a label's key, such as nvidia.com/gpu"),),
+        rules=(
+            matches(LABEL_KEY, "write the key of a taint as a label key, such as nvidia.com/gpu"),
+        ),
     )
     operator: Literal["Exists", "Equal"] = field(
-        "How the value is compared.", "Equal", edit=Edit.RETRY
+        "Relation between the key and the value.", "Equal", edit=Edit.RETRY
     )
     value: str | None = field(
-        "Value of the taint, for operator Equal.",
+        "Value of the taint to tolerate, with operator Equal.",
         None,
         edit=Edit.RETRY,
-        builtin="the empty value",
+        builtin="the empty string",
         max_length=63,
         rules=(
             matches(
                 LABEL_VALUE,
-                "a taint's value has letters, digits, '-', '_' and '.' only, at most 63",
+                "use at most 63 letters, digits, '-', '_' and '.' in the value of a taint",
             ),
         ),
     )
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = field(
-        "Effect of the taint.", None, edit=Edit.RETRY, builtin="every effect"
+        "Effect of the taint to tolerate.", None, edit=Edit.RETRY, builtin="every effect"
     )
     toleration_seconds: int | None = field(
-        "Seconds that a NoExecute taint is borne.",
+        "Seconds that a taint with effect NoExecute is tolerated.",
         None,
         edit=Edit.RETRY,
-        builtin="for ever",
+        builtin="unlimited",
         ge=0,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.operator) || self.operator != 'Exists' || !has(self.value)",
-            message="operator Exists compares no value: remove value, or use operator Equal",
-            fails=lambda t: t.operator == "Exists" and t.value is not None,
+        excludes(
+            equals("operator", "Exists"),
+            is_set("value"),
+            "operator Exists compares no value: remove value, or use operator Equal",
         ),
-        Rule(
-            cel="has(self.key) || (has(self.operator) && self.operator == 'Exists')",
-            message="a toleration without a key tolerates every taint: "
-            "write operator: Exists, or name the key",
-            fails=lambda t: t.key is None and t.operator != "Exists",
+        requires(
+            ~is_set("key"),
+            equals("operator", "Exists"),
+            "a toleration without a key tolerates every taint: set operator: Exists to confirm "
+            "this, or set key",
         ),
-        Rule(
-            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-            message="tolerationSeconds counts for effect NoExecute only: "
-            "set effect: NoExecute, or remove tolerationSeconds",
-            fails=lambda t: t.toleration_seconds is not None and t.effect != "NoExecute",
+        requires(
+            is_set("tolerationSeconds"),
+            equals("effect", "NoExecute"),
+            "tolerationSeconds applies to effect NoExecute only: set effect: NoExecute, or remove "
+            "tolerationSeconds",
         ),
     )
 
 
 class Placement(ApiModel):
-    """Where the job's pods may run. All pods of a job follow it, since they share a volume."""
+    """Scheduling constraints of the job's pods. All pods follow them: they share a volume."""
 
     zones: list[str] | None = field(
         "Zones (label topology.kubernetes.io/zone) that the pods may run in.",
@@ -85,53 +93,50 @@ class Placement(ApiModel):
         min_length=1,
         max_length=16,
         rules=(
-            Rule(
-                cel=f"self.all(zone, zone.matches('{LABEL_VALUE}') && size(zone) > 0)",
-                message="zones takes values of the label topology.kubernetes.io/zone, "
-                "such as eu-central-1a",
-                fails=lambda zones: (
-                    not all(zone and re.fullmatch(LABEL_VALUE, zone) for zone in zones)
-                ),
+            each_matches(
+                NONEMPTY_LABEL_VALUE,
+                "write zones as values of the label topology.kubernetes.io/zone, such as "
+                "eu-central-1a",
             ),
         ),
     )
     node_selector: dict[str, str] | None = field(
-        "Labels that a node must have. It replaces the administrator's own selector.",
+        "Labels that a node must have. It replaces the node selector of the chart defaults.",
         None,
         edit=Edit.RETRY,
-        builtin="the administrator's, which the chart sets to NVIDIA A10G cards",
+        builtin="that of the chart defaults, which selects NVIDIA A10G GPUs",
         max_length=16,
         rules=(
             labels(
-                "nodeSelector takes labels of nodes, such as nvidia.com/gpu.product: NVIDIA-A10G"
+                "write nodeSelector as labels of nodes, such as nvidia.com/gpu.product: NVIDIA-A10G"
             ),
         ),
     )
     tolerations: list[Toleration] | None = field(
-        "Taints that the pods bear.", None, edit=Edit.RETRY, builtin="none", max_length=16
+        "Tolerations of the pods.", None, edit=Edit.RETRY, builtin="none", max_length=16
     )
 
 
 class PodMetadata(ApiModel):
-    """What is written on the job's pods."""
+    """Metadata of the job's pods."""
 
     labels: dict[str, str] | None = field(
-        "Labels for the job's pods and other objects, such as a cost centre.",
+        "Labels of the job's pods and other objects, such as a cost center.",
         None,
         edit=Edit.ROLL,
         builtin="none",
         max_length=16,
-        rules=(labels("labels takes Kubernetes labels, such as example.com/cost-centre: a-42"),),
+        rules=(labels("write labels as Kubernetes labels, such as example.com/cost-center: a-42"),),
     )
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!has(self.labels) || !self.labels.exists(k, k.startsWith('finetune.dev/') "
-            "|| k.startsWith('app.kubernetes.io/') || k.startsWith('kueue.x-k8s.io/'))",
-            message="labels under finetune.dev/, app.kubernetes.io/ and kueue.x-k8s.io/ are the "
-            "operator's: use another prefix, or spec.queueName for Kueue",
-            fails=lambda m: any(
-                key.startswith(("finetune.dev/", "app.kubernetes.io/", "kueue.x-k8s.io/"))
-                for key in m.labels or {}
+            cel="!has(self.labels) || !self.labels.exists(k, "
+            + " || ".join(f"k.startsWith('{prefix}')" for prefix in RESERVED_PREFIXES)
+            + ")",
+            message="labels with the prefixes finetune.dev/, app.kubernetes.io/ and "
+            "kueue.x-k8s.io/ are reserved: use another prefix, or spec.queueName for Kueue",
+            fails=lambda metadata: any(
+                key.startswith(RESERVED_PREFIXES) for key in metadata.labels or {}
             ),
         ),
     )

@@ -1,53 +1,57 @@
-"""Other objects in a job's namespace, by name. The operator reads none; the kubelet does."""
+"""References to other objects in the job's namespace. The operator never reads these objects."""
 
 from typing import Any, ClassVar
 
-from finetune_api.markers import ApiModel, Edit, field, matches
+from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import matches
 
 NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 KEY = r"^[-._A-Za-z0-9]+$"
 
 
-def named(
-    text: str, default: Any = ..., *, what: str, longest: int = 253, builtin: str | None = None
+def object_name(
+    text: str,
+    default: Any = ...,
+    *,
+    kind: str,
+    max_length: int = 253,
+    builtin: str | None = None,
 ) -> Any:
-    """Declare a field that names an object.
-
-    what: the subject of the sentence that refuses a wrong name, such as "a claim's name".
-    """
+    """Declare a field that names an object of a kind, such as ``StorageClass``."""
+    message = f"use lower-case letters, digits, '-' and '.' only in the name of a {kind}"
     return field(
         text,
         default,
         edit=Edit.RETRY,
         builtin=builtin,
-        max_length=longest,
-        rules=(matches(NAME, f"{what} has lower-case letters, digits, '-' and '.' only"),),
+        max_length=max_length,
+        rules=(matches(NAME, message),),
     )
 
 
-def key_in(text: str, default: str, *, kind: str) -> Any:
+def object_key(text: str, default: str, *, kind: str) -> Any:
     """Declare a field that names a key of a Secret or ConfigMap."""
-    message = f"a key of a {kind} has letters, digits, '-', '_' and '.' only, such as {default}"
+    message = f"use letters, digits, '-', '_' and '.' only in a key of a {kind}, such as {default}"
     return field(text, default, edit=Edit.RETRY, max_length=253, rules=(matches(KEY, message),))
 
 
 def _in_namespace(kind: str) -> Any:
-    return named(f"Name of the {kind}, in the job's namespace.", what=f"a {kind}'s name")
+    return object_name(f"Name of the {kind} in the job's namespace.", kind=kind)
 
 
 class SecretRef(ApiModel):
-    """A Secret in the job's namespace, of which several keys are used."""
+    """A Secret in the job's namespace of which several keys are used."""
 
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
 
 
 class SecretKeyRef(ApiModel):
-    """A key of a Secret in the job's namespace. The operator never reads it; the kubelet does."""
+    """A key of a Secret in the job's namespace. Only the kubelet reads it."""
 
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
-    key: str = key_in("Key in the Secret that holds the token.", "token", kind="Secret")
+    key: str = object_key("Key of the Secret that holds the token.", "token", kind="Secret")
 
 
 class ConfigMapKeyRef(ApiModel):
@@ -55,6 +59,8 @@ class ConfigMapKeyRef(ApiModel):
 
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("ConfigMap")
-    key: str = key_in(
-        "Key in the ConfigMap that holds the certificates, in PEM.", "ca.crt", kind="ConfigMap"
+    key: str = object_key(
+        "Key of the ConfigMap that holds the certificates in PEM format.",
+        "ca.crt",
+        kind="ConfigMap",
     )

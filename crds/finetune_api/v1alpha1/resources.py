@@ -1,16 +1,22 @@
 """``spec.resources`` of a FineTuneJob: CPU and memory of each stage."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from finetune_api.markers import ApiModel, Edit, Rule, field
+from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.quantity import Quantity, amount, comparable
+from finetune_api.rules import Rule
 
 
-def _gpu_named(values: dict[str, str] | None) -> bool:
-    return any(key.endswith("/gpu") for key in values or {})
+def _without_gpu(part: Literal["requests", "limits"]) -> Rule:
+    return Rule(
+        cel=f"!has(self.{part}) || !self.{part}.exists(k, k.endsWith('/gpu'))",
+        message="the operator requests one GPU for each train and serving pod: remove the GPU from "
+        f"{part}",
+        fails=lambda resources: any(key.endswith("/gpu") for key in getattr(resources, part) or {}),
+    )
 
 
-def _above_limit(name: str) -> Rule:
+def _request_within_limit(name: str) -> Rule:
     request, limit = f"self.requests['{name}']", f"self.limits['{name}']"
     missing = " || ".join(
         f"!has(self.{part}) || !('{name}' in self.{part})" for part in ("requests", "limits")
@@ -18,72 +24,62 @@ def _above_limit(name: str) -> Rule:
     return Rule(
         cel=f"{missing} || !({comparable(request, limit)}) || "
         f"quantity(string({request})).compareTo(quantity(string({limit}))) <= 0",
-        message=f"the {name} request is above its limit: lower the request or raise the limit",
-        fails=lambda r: (
-            name in (r.requests or {})
-            and name in (r.limits or {})
-            and amount(r.requests[name]) > amount(r.limits[name])
+        message=f"requests.{name} exceeds limits.{name}: lower the request or raise the limit",
+        fails=lambda resources: (
+            name in (resources.requests or {})
+            and name in (resources.limits or {})
+            and amount(resources.requests[name]) > amount(resources.limits[name])
         ),
     )
 
 
 class ResourceRequirements(ApiModel):
-    """Requests and limits of one stage's container, replaced as a whole where they are written."""
+    """Requests and limits of the container of a stage. Replaced as a whole if set."""
 
     atomic: ClassVar[bool] = True
     requests: dict[str, Quantity] | None = field(
-        "What the scheduler sets aside, such as {cpu: '4', memory: 16Gi}. The GPU is not named "
-        "here: the operator asks for one where a stage needs it.",
+        "Minimum resources, such as {cpu: '4', memory: 16Gi}. The GPU must not be named: the "
+        "operator requests one for the stages that need it.",
         None,
         edit=Edit.RETRY,
-        builtin="the stage's own",
+        builtin="that of the stage",
         max_length=8,
     )
     limits: dict[str, Quantity] | None = field(
-        "What the container may use at most.",
+        "Maximum resources, such as {memory: 16Gi}.",
         None,
         edit=Edit.RETRY,
-        builtin="the stage's own",
+        builtin="that of the stage",
         max_length=8,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.requests) || !self.requests.exists(k, k.endsWith('/gpu'))",
-            message="the operator asks for the GPU itself, one for each train and serving pod: "
-            "remove it from requests",
-            fails=lambda r: _gpu_named(r.requests),
-        ),
-        Rule(
-            cel="!has(self.limits) || !self.limits.exists(k, k.endsWith('/gpu'))",
-            message="the operator asks for the GPU itself, one for each train and serving pod: "
-            "remove it from limits",
-            fails=lambda r: _gpu_named(r.limits),
-        ),
-        _above_limit("cpu"),
-        _above_limit("memory"),
+        _without_gpu("requests"),
+        _without_gpu("limits"),
+        _request_within_limit("cpu"),
+        _request_within_limit("memory"),
     )
 
 
 class Resources(ApiModel):
-    """CPU, memory and other resources of each stage. The GPU is the operator's own business."""
+    """CPU, memory and other resources of each stage, except for the GPU."""
 
     prepare: ResourceRequirements = field(
-        "The prepare pod: download, validation and tokenisation, on a CPU.",
+        "Resources of the prepare pod, which downloads, validates and tokenizes on a CPU.",
         ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
         edit=Edit.RETRY,
     )
     train: ResourceRequirements = field(
-        "The train pod, beside its one GPU.",
+        "Resources of the train pod, in addition to its GPU.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.RETRY,
     )
     merge: ResourceRequirements = field(
-        "The merge pod, on a CPU.",
+        "Resources of the merge pod, which runs on a CPU.",
         ResourceRequirements(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"}),
         edit=Edit.RETRY,
     )
     serve: ResourceRequirements = field(
-        "Each serving pod, beside its one GPU.",
+        "Resources of each serving pod, in addition to its GPU.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.ROLL,
     )

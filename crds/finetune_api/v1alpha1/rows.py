@@ -1,11 +1,12 @@
-"""Rows of a dataset: where they are, and which columns of them are read.
+"""Rows of a dataset: their location, format and columns.
 
-Shared by what is trained on (``dataset``) and what is evaluated on (``evaluation.dataset``).
+Shared by the training dataset (``dataset``) and the evaluation dataset (``evaluation.dataset``).
 """
 
 from typing import Any, Literal
 
-from finetune_api.markers import ApiModel, Edit, Rule, field, matches
+from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import Condition, Rule, equals, excludes, is_set, matches, starts_with
 from finetune_api.v1alpha1 import sources
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef
 from finetune_api.v1alpha1.sources import S3
@@ -18,92 +19,97 @@ COLUMNS_OF_FORMAT = {
 }
 
 
-def _column(part: str, text: str) -> Any:
-    return field(text, None, edit=Edit.RETRAIN, builtin=part, min_length=1, max_length=128)
+def _column(name: str, text: str) -> Any:
+    return field(text, None, edit=Edit.RETRAIN, builtin=name, min_length=1, max_length=128)
 
 
 class Columns(ApiModel):
-    """Which column of the dataset plays which part, where its name differs from the part's."""
+    """Column names of the dataset that differ from the names of its format."""
 
-    instruction: str | None = _column("instruction", "Column with the instruction (format alpaca).")
+    instruction: str | None = _column(
+        "instruction", "Column that holds the instruction (format alpaca)."
+    )
     input: str | None = _column(
-        "input", "Column with the optional input (format alpaca); it may be absent from the data."
+        "input", "Column that holds the input (format alpaca). The dataset may lack this column."
     )
-    output: str | None = _column("output", "Column with the answer (format alpaca).")
+    output: str | None = _column("output", "Column that holds the answer (format alpaca).")
     messages: str | None = _column(
-        "messages", "Column with the list of {role, content} (format messages)."
+        "messages", "Column that holds the list of {role, content} objects (format messages)."
     )
-    prompt: str | None = _column("prompt", "Column with the prompt (format prompt-completion).")
+    prompt: str | None = _column(
+        "prompt", "Column that holds the prompt (format prompt-completion)."
+    )
     completion: str | None = _column(
-        "completion", "Column with the completion (format prompt-completion)."
+        "completion", "Column that holds the completion (format prompt-completion)."
     )
-    text: str | None = _column("text", "Column with the text (format text).")
+    text: str | None = _column("text", "Column that holds the text (format text).")
 
     def of(self, part: str) -> str:
-        """Return the name of the column that plays ``part`` (such as ``instruction``)."""
+        """Return the name of the column that holds ``part`` (such as ``instruction``)."""
         return getattr(self, part) or part
 
 
 def _columns_rule(format_: str, parts: tuple[str, ...]) -> Rule:
-    foreign = [part for part in Columns.model_fields if part not in parts]
-    none_set = " && ".join(f"!has(self.columns.{part})" for part in foreign)
-    return Rule(
-        cel=f"self.format != '{format_}' || !has(self.columns) || ({none_set})",
-        message=f"format {format_} reads the columns {', '.join(parts)} only: "
-        "remove the others from columns, or change format",
-        fails=lambda dataset: (
-            dataset.format == format_
-            and any(getattr(dataset.columns, part) is not None for part in foreign)
-        ),
+    first, *others = (
+        is_set(f"columns.{part}") for part in Columns.model_fields if part not in parts
+    )
+    foreign: Condition = first
+    for other in others:
+        foreign |= other
+    return excludes(
+        equals("format", format_),
+        foreign,
+        f"format {format_} reads the columns {', '.join(parts)} only: remove the other names from "
+        "columns, or change format",
     )
 
 
 class Rows(ApiModel):
-    """Where rows are, and how one is read."""
+    """Location, format and columns of a dataset."""
 
     source: str = field(
-        "Where the rows are: a dataset repository on the hub as hf://org/name, a file or folder of "
-        "a PersistentVolumeClaim in the job's namespace as pvc://claim/path, a file or prefix in "
-        "S3 as s3://bucket/path, a file or a SHA256SUMS list of files as https://host/path, or a "
-        "small JSONL file in a ConfigMap of the job's namespace as configmap://name/key.",
+        "Location of the dataset: hf://org/name (a repository on the hub), pvc://claim/path (a "
+        "file or folder of a PersistentVolumeClaim in the job's namespace), s3://bucket/path (a "
+        "file or prefix), https://host/path (a file or a SHA256SUMS list), or configmap://name/key "
+        "(a small JSONL file in a ConfigMap of the job's namespace).",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(
             matches(
                 f"{sources.HF_SOURCE}|{sources.CONFIGMAP_SOURCE}|{sources.CLAIM_SOURCE}"
                 f"|{sources.S3_SOURCE}|{sources.HTTPS_SOURCE}",
-                "write the dataset as hf://org/name, pvc://claim/path, s3://bucket/path, "
+                "write the dataset's source as hf://org/name, pvc://claim/path, s3://bucket/path, "
                 "https://host/path or, for a small JSONL file in a ConfigMap, "
-                "as configmap://name/key",
+                "configmap://name/key",
             ),
         ),
     )
     format: Literal["alpaca", "messages", "prompt-completion", "text"] = field(
-        "How a row is read: alpaca (instruction, input, output), messages (a chat), "
-        "prompt-completion, or text (trained as it is).",
+        "Format of a row: alpaca (instruction, input and output), messages (a conversation), "
+        "prompt-completion, or text (trained unchanged).",
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")
     sha256: str | None = sources.sha256("dataset")
     split: str = field(
-        "Split of the dataset that is read.",
+        "Split of the dataset to read.",
         "train",
         edit=Edit.RETRAIN,
         max_length=128,
-        rules=(matches(r"^[A-Za-z0-9_.-]+$", "a split is one name, such as train"),),
+        rules=(matches(r"^[A-Za-z0-9_.-]+$", "write split as a single name, such as train"),),
     )
     max_samples: int | None = field(
-        "Read the first rows only, this many.",
+        "Number of rows to read, from the beginning of the dataset.",
         None,
         edit=Edit.RETRAIN,
         builtin="all rows",
         ge=1,
     )
     columns: Columns = field(
-        "Names of the columns, where they differ from the format's own.",
+        "Column names that differ from those of the format.",
         Columns(),
         edit=Edit.RETRAIN,
-        builtin="the format's own names",
+        builtin="the column names of the format",
     )
     token_secret_ref: SecretKeyRef | None = sources.token("dataset")
     ca_config_map_ref: ConfigMapKeyRef | None = sources.ca("dataset")
@@ -111,14 +117,13 @@ class Rows(ApiModel):
 
 
 def rules(what: Literal["dataset", "evaluation.dataset"]) -> tuple[Rule, ...]:
-    """Return the rules of rows; ``what`` is their place in the spec, such as ``dataset``."""
+    """Return the rules of a dataset. what: its path in the spec."""
     return (
         *sources.rules(what),
-        Rule(
-            cel="!self.source.startsWith('configmap://') || !has(self.split) "
-            "|| self.split == 'train'",
-            message=f"a ConfigMap has no splits: remove {what}.split",
-            fails=lambda d: d.source.startswith("configmap://") and d.split != "train",
+        excludes(
+            starts_with("source", sources.CONFIGMAP_SOURCE_PREFIX),
+            is_set("split") & ~equals("split", "train"),
+            f"a ConfigMap has no splits: remove {what}.split",
         ),
         *(_columns_rule(name, parts) for name, parts in COLUMNS_OF_FORMAT.items()),
     )

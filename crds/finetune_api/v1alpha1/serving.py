@@ -1,16 +1,16 @@
-"""``spec.serving`` of a FineTuneJob: the OpenAI-compatible endpoint, in vLLM's words."""
+"""``spec.serving`` of a FineTuneJob: the OpenAI-compatible endpoint, served by vLLM."""
 
-import re
 from typing import ClassVar, Literal
 
-from finetune_api.markers import ApiModel, Edit, Rule, between, field
+from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import Rule, between, each_matches, equals, requires
 from finetune_api.v1alpha1.placement import Placement
 from finetune_api.v1alpha1.references import SecretKeyRef
 
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"
 NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 BASE_SUFFIX = "-base"
-"""Ends the name that the unchanged base has beside an adapter."""
+"""Suffix of the name under which the base model itself is served with serving.mode adapter."""
 
 EXTRA_ARGUMENTS = (
     "async-scheduling",
@@ -39,31 +39,21 @@ EXTRA_ARGUMENTS = (
     "tool-call-parser",
     "uvicorn-log-level",
 )
-"""Arguments of ``vllm serve`` that a user may give: how requests are batched, parsed and logged.
+"""Permitted arguments of ``vllm serve``: they control batching, parsing and logging only.
 
-Not among them is what would read other files or addresses, run other code, listen elsewhere, or
-change the numbers that the build was verified with."""
+Arguments that read other files or URLs, run other code, change the listen address, or change the
+numbers that the build was verified with are not permitted."""
 
 _EXTRA = f"^--({'|'.join(EXTRA_ARGUMENTS)})(=[A-Za-z0-9_.,:/-]+)?$"
 _EXTRA_MESSAGE = (
-    "extraArgs takes arguments of vllm serve that only batch, parse or log, each as --name or "
-    "--name=value, such as --max-num-seqs=64: remove the others "
-    "(docs/concepts/serving.md has the list)"
+    "extraArgs permits arguments of vllm serve for batching, parsing and logging only, each as "
+    "--name or --name=value, such as --max-num-seqs=64: remove the others "
+    "(docs/concepts/serving.md lists the permitted arguments)"
 )
 
 
-def _each(pattern: str, message: str) -> Rule:
-    """Return the rule that every item of a list matches ``pattern``."""
-    compiled = re.compile(pattern)
-    return Rule(
-        cel=f"self.all(item, item.matches('{pattern}'))",
-        message=message,
-        fails=lambda items: not all(compiled.fullmatch(item) for item in items),
-    )
-
-
 class ServingPlacement(Placement):
-    """Where the serving pods may run, in place of ``spec.placement``."""
+    """Scheduling constraints of the serving pods, instead of ``spec.placement``."""
 
     atomic: ClassVar[bool] = True
 
@@ -72,130 +62,129 @@ class Serving(ApiModel):
     """The OpenAI-compatible endpoint of the tuned model."""
 
     enabled: bool = field(
-        "Serve the tuned model. Switching it on or off changes nothing that is trained or merged.",
+        "Serve the tuned model. Changing this field neither retrains nor merges again.",
         True,
         edit=Edit.NOTHING,
     )
     mode: Literal["merged", "adapter"] = field(
-        "What vLLM loads: merged, the 16-bit model that base and adapter were merged into, or "
-        "adapter, the base with the adapter beside it; then nothing is merged.",
+        "What vLLM loads: merged (the merged 16-bit model), or adapter (the base model and the "
+        "adapter; nothing is merged).",
         "merged",
         edit=Edit.REMERGE,
     )
     rollout: Literal["KeepServing", "FreeGPU"] = field(
-        "What the build that serves does while the next one is made: KeepServing, it goes on, "
-        "which takes a second GPU while training; FreeGPU, it gives its GPU up once the data is "
-        "ready and a train pod finds no other, and comes back when that is paused or fails.",
+        "GPU use of the serving build while the next build is made. KeepServing keeps it running, "
+        "which needs a second GPU during training. FreeGPU releases its GPU when the data is ready "
+        "and the train pod finds no free GPU; it resumes if training is suspended or fails.",
         "KeepServing",
         edit=Edit.NOTHING,
     )
     replicas: int = field(
-        "Serving pods, each on a GPU of its own; 0 stops serving and keeps everything. More than "
-        "one need storage.accessMode: ReadWriteMany. Write it where kubectl scale or an "
-        "autoscaler is to change it.",
+        "Number of serving pods, each with a GPU of its own; 0 stops serving and keeps all "
+        "artifacts. More than one needs storage.accessMode: ReadWriteMany. Set this field if "
+        "kubectl scale or an autoscaler changes it.",
         1,
         edit=Edit.NOTHING,
         ge=0,
         le=64,
     )
     max_model_len: int | None = field(
-        "Longest prompt plus answer that is served, in tokens.",
+        "Maximum length of prompt plus answer in tokens.",
         None,
         edit=Edit.ROLL,
-        builtin="the model's own context length",
+        builtin="the context length of the model",
         ge=128,
         le=1_048_576,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        "Number format that the base is served in with mode adapter; auto is the base's own. A "
-        "merged model is served in the format of merge.dtype.",
+        "Data type of the base model with mode adapter; auto selects that of the published base "
+        "model. A merged model is served in the data type of merge.dtype.",
         "auto",
         edit=Edit.ROLL,
     )
     gpu_memory_utilization: float = field(
-        "Share of the card's memory that vLLM takes for weights and KV cache.",
+        "Fraction of the GPU's memory that vLLM uses for weights and KV cache.",
         0.88,
         edit=Edit.ROLL,
         rules=(
             between(
-                0.1,
-                0.98,
-                "gpuMemoryUtilization is a share of the card's memory: from 0.1 to 0.98, "
-                "such as 0.88",
+                0.1, 0.98, "set gpuMemoryUtilization to a value from 0.1 to 0.98, such as 0.88"
             ),
         ),
     )
     extra_args: list[str] | None = field(
-        "Further arguments of vllm serve, each as --name or --name=value, from a list of those "
-        "that only batch, parse or log.",
+        "Additional arguments of vllm serve, each as --name or --name=value. Only arguments for "
+        "batching, parsing and logging are permitted.",
         None,
         edit=Edit.ROLL,
         builtin="none",
         max_length=32,
-        rules=(_each(_EXTRA, _EXTRA_MESSAGE),),
+        rules=(each_matches(_EXTRA, _EXTRA_MESSAGE),),
     )
     served_model_names: list[str] | None = field(
-        "Names that requests may call the model; the first is the one that answers carry.",
+        "Model names that requests may use; responses carry the first one.",
         None,
         edit=Edit.ROLL,
-        builtin="the job's name",
+        builtin="the name of the job",
         min_length=1,
         max_length=8,
         rules=(
-            _each(
+            each_matches(
                 MODEL_NAME,
-                "servedModelNames takes names of letters, digits, '-', '_', '.', ':' and '/', "
-                "such as acme/support",
+                "use letters, digits, '-', '_', '.', ':' and '/' only in servedModelNames, such "
+                "as acme/support",
             ),
         ),
     )
     api_key_secret_ref: SecretKeyRef | None = field(
-        "Secret with the key that requests must carry as a bearer token. The operator never reads "
-        "it.",
+        "Secret with the API key that requests must carry as a bearer token. The operator never "
+        "reads it.",
         None,
         edit=Edit.ROLL,
-        builtin="none; whoever reaches the endpoint may use it",
+        builtin="none; requests need no API key",
     )
     placement: ServingPlacement | None = field(
-        "Where the serving pods may run, in place of spec.placement; they need the same volume.",
+        "Scheduling constraints of the serving pods, instead of spec.placement. The pods need "
+        "access to the same volume.",
         None,
         edit=Edit.ROLL,
-        builtin="that of spec.placement",
+        builtin="spec.placement",
     )
     allowed_namespaces: list[str] | None = field(
-        "Namespaces whose pods may call the endpoint; all others are refused.",
+        "Namespaces whose pods may call the endpoint; requests from all others are blocked.",
         None,
         edit=Edit.NOTHING,
-        builtin="the job's own",
+        builtin="the namespace of the job",
         min_length=1,
         max_length=32,
         rules=(
-            _each(
+            each_matches(
                 NAMESPACE,
-                "allowedNamespaces takes names of namespaces: lower-case letters, digits and '-' "
-                "only",
+                "use names of namespaces in allowedNamespaces: at most 63 lower-case letters, "
+                "digits and '-'",
             ),
         ),
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.dtype) || self.dtype == 'auto' "
-            "|| (has(self.mode) && self.mode == 'adapter')",
-            message="a merged model is served in the number format of merge.dtype: "
-            "remove serving.dtype, or set serving.mode: adapter",
-            fails=lambda s: s.dtype != "auto" and s.mode != "adapter",
+        requires(
+            equals("dtype", "float16") | equals("dtype", "bfloat16"),
+            equals("mode", "adapter"),
+            "a merged model is served in the data type of merge.dtype: remove serving.dtype, or "
+            "set serving.mode: adapter",
         ),
         Rule(
             cel="!has(self.mode) || self.mode != 'adapter' || !has(self.servedModelNames) "
             "|| (size(self.servedModelNames) == 1 "
             f"&& !self.servedModelNames[0].endsWith('{BASE_SUFFIX}'))",
-            message="with serving.mode adapter vLLM loads the adapter once for each name, and the "
-            f"base's own name ends in {BASE_SUFFIX}: write a single name with another end",
-            fails=lambda s: (
-                s.mode == "adapter"
-                and s.served_model_names is not None
+            message="with serving.mode adapter, servedModelNames takes a single name, which must "
+            f"not end in {BASE_SUFFIX} (reserved for the base model): use one name with another "
+            "ending",
+            fails=lambda serving: (
+                serving.mode == "adapter"
+                and serving.served_model_names is not None
                 and (
-                    len(s.served_model_names) != 1 or s.served_model_names[0].endswith(BASE_SUFFIX)
+                    len(serving.served_model_names) != 1
+                    or serving.served_model_names[0].endswith(BASE_SUFFIX)
                 )
             ),
         ),

@@ -1,21 +1,21 @@
-"""``spec`` of a FineTuneJob: what a user may ask for.
+"""``spec`` of a FineTuneJob: the desired state.
 
-Each group of fields has a module of its own; here they come together, with the rules that tie one
-group to another. Field names are Kubernetes-style camelCase of the words that Hugging Face, PEFT,
-TRL and vLLM use. The default of each field is its built-in value; ``None`` means that the value is
-worked out later (by the trainer from the data and the card, or by the cluster), as the description
-says.
+Each group of fields has a module of its own. This module combines them and adds the rules that tie
+one group to another. Field names are the camelCase form of the names used by Hugging Face, PEFT,
+TRL and vLLM. The default of a field is its built-in value; ``None`` means that the trainer or the
+cluster determines the value later, as the description says.
 """
 
 from typing import ClassVar
 
-from finetune_api.markers import ApiModel, Edit, Rule, field
+from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import Rule, equals, excludes, is_set, requires
 from finetune_api.v1alpha1.dataset import Dataset
 from finetune_api.v1alpha1.evaluation import Evaluation
 from finetune_api.v1alpha1.merge import Merge
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement, PodMetadata
-from finetune_api.v1alpha1.references import named
+from finetune_api.v1alpha1.references import object_name
 from finetune_api.v1alpha1.resources import Resources
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.run_policy import RunPolicy
@@ -25,196 +25,185 @@ from finetune_api.v1alpha1.training import Training
 
 
 class Access(ApiModel):
-    """Who a job is towards the cloud."""
+    """Identity of the job towards cloud services."""
 
-    service_account_name: str | None = named(
-        "ServiceAccount of the stage pod alone, for a cloud identity that reads s3:// sources. The "
-        "pod gets no token for the API server.",
+    service_account_name: str | None = object_name(
+        "Name of the ServiceAccount of the prepare pod, for a cloud identity that reads s3:// "
+        "sources. No other pod uses it. The pod gets no token for the Kubernetes API.",
         None,
-        what="a ServiceAccount",
+        kind="ServiceAccount",
         builtin="none",
     )
 
 
-NAMES_ROWS = "(has(self.evaluation) && has(self.evaluation.dataset))"
-HOLDS_OUT_SOME = (
-    "!has(self.dataset.validationFraction) || self.dataset.validationFraction != 0.0 "
-    f"|| {NAMES_ROWS}"
-)
+_SERVES_ADAPTER = equals("serving.mode", "adapter")
+_HAS_EVALUATION_DATASET = is_set("evaluation.dataset")
+_HOLDS_OUT_NOTHING = equals("dataset.validationFraction", 0.0)
+_EVALUATES_NOTHING = _HOLDS_OUT_NOTHING & ~_HAS_EVALUATION_DATASET
 
 
-def _evaluates_nothing(spec: "FineTuneJobSpec") -> bool:
-    return spec.dataset.validation_fraction == 0 and spec.evaluation.dataset is None
+def _value_or(group: str, name: str, default: str) -> str:
+    """Return the CEL of a field's value, or of its default if it is not set."""
+    return f"(has({group}.{name}) ? {group}.{name} : '{default}')"
 
 
-def _or_else(group: str, name: str, builtin: str) -> str:
-    return f"(has({group}.{name}) ? {group}.{name} : '{builtin}')"
-
-
-def _place(rows: Rows) -> tuple[str, str, str]:
-    return rows.source, rows.revision or "main", rows.split
+def _rows_of(dataset: Rows) -> tuple[str, str, str]:
+    """Return which rows a dataset names: source, revision and split."""
+    return dataset.source, dataset.revision or "main", dataset.split
 
 
 class FineTuneJobSpec(ApiModel):
-    """What to tune, on what, how, and what to do with the result."""
+    """Desired state of the job."""
 
     model: Model = field("The base model.", edit=Edit.RETRAIN)
     dataset: Dataset = field("The rows to train on.", edit=Edit.RETRAIN)
     training: Training = field(
-        "The recipe: QLoRA, by default as it suits an 8-billion-parameter model on one 24 GB card.",
+        "The QLoRA recipe. The defaults suit an 8-billion-parameter model on a 24 GB GPU.",
         Training(),
         edit=Edit.RETRAIN,
     )
-    merge: Merge = field("The merged 16-bit model.", Merge(), edit=Edit.REMERGE)
+    merge: Merge = field("Settings of the merged 16-bit model.", Merge(), edit=Edit.REMERGE)
     evaluation: Evaluation = field(
-        "The gate between a trained model and the endpoint, and its own rows.",
+        "Evaluation of the tuned model against its base model.",
         Evaluation(),
         edit=Edit.NOTHING,
     )
-    serving: Serving = field("The endpoint.", Serving(), edit=Edit.ROLL)
-    storage: Storage = field("The volume.", Storage(), edit=Edit.RETRY)
-    access: Access = field("Who the job is towards the cloud.", Access(), edit=Edit.RETRY)
+    serving: Serving = field(
+        "The OpenAI-compatible endpoint of the tuned model.", Serving(), edit=Edit.ROLL
+    )
+    storage: Storage = field(
+        "The volume that holds base model, data, checkpoints, adapter and merged model.",
+        Storage(),
+        edit=Edit.RETRY,
+    )
+    access: Access = field("Identity of the job towards cloud services.", Access(), edit=Edit.RETRY)
     resources: Resources = field("CPU and memory of each stage.", Resources(), edit=Edit.RETRY)
-    placement: Placement = field("Where the pods may run.", Placement(), edit=Edit.RETRY)
-    queue_name: str | None = named(
-        "Kueue LocalQueue for the train Job, which is the only one that asks for GPU quota. With "
-        "a queue the administrator's node selector is left to the queue's flavors.",
+    placement: Placement = field(
+        "Scheduling constraints of the job's pods.", Placement(), edit=Edit.RETRY
+    )
+    queue_name: str | None = object_name(
+        "Kueue LocalQueue of the train Job, the only Job that needs GPU quota. With a queue, the "
+        "node selector of the chart defaults does not apply: the queue's flavors select the nodes.",
         None,
-        what="a LocalQueue",
-        longest=63,
+        kind="LocalQueue",
+        max_length=63,
         builtin="none",
     )
-    workload_priority_class_name: str | None = named(
-        "Kueue WorkloadPriorityClass of the train Job: its place in the queue and who is preempted "
-        "for it. The pods keep the priority of priorityClassName.",
+    workload_priority_class_name: str | None = object_name(
+        "Kueue WorkloadPriorityClass of the train Job. It determines the order in the queue and "
+        "preemption. The priority of the pods is that of priorityClassName.",
         None,
-        what="a WorkloadPriorityClass",
-        longest=63,
+        kind="WorkloadPriorityClass",
+        max_length=63,
         builtin="none",
     )
-    priority_class_name: str | None = named(
+    priority_class_name: str | None = object_name(
         "PriorityClass of the job's pods.",
         None,
-        what="a PriorityClass",
-        builtin="the cluster's default priority",
+        kind="PriorityClass",
+        builtin="the default priority of the cluster",
     )
-    pod_metadata: PodMetadata = field(
-        "What is written on the job's pods.", PodMetadata(), edit=Edit.ROLL
-    )
+    pod_metadata: PodMetadata = field("Metadata of the job's pods.", PodMetadata(), edit=Edit.ROLL)
     suspend: bool = field(
-        "Pause the job: the stage under way is stopped and its checkpoint kept. Setting it back "
-        "goes on from there. What serves goes on serving.",
+        "Suspend the job: the running stage is stopped and keeps its last checkpoint. Setting it "
+        "to false resumes from there. A serving build continues to serve.",
         False,
         edit=Edit.NOTHING,
     )
-    run_policy: RunPolicy = field("Retries, budget and deadlines.", RunPolicy(), edit=Edit.RETRY)
+    run_policy: RunPolicy = field(
+        "Limits for failures, restarts, waiting and GPU time.", RunPolicy(), edit=Edit.RETRY
+    )
     revision_history_limit: int = field(
-        "How many revisions that neither serve nor are asked for are kept with their volumes, so "
-        "that an edit back to one of them trains nothing again. Those that were trained to the end "
-        "are kept before others, and newer ones before older ones.",
+        "Number of old revisions that are retained with their volumes, so that returning to one of "
+        "them does not retrain. The revision that serves and the one that the spec requests do not "
+        "count. Completed revisions are retained before others, newer ones before older ones.",
         1,
         edit=Edit.NOTHING,
         ge=0,
         le=20,
     )
     rerun: str | None = field(
-        "Any new value trains again with the same recipe, for instance the date.",
+        "Any text, such as a date. A new value trains a new revision with the same recipe.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
         max_length=63,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.training) || !has(self.training.trainOn) "
-            "|| self.training.trainOn != 'responses' || self.dataset.format != 'text'",
-            message="rows of format text have no response: set training.trainOn: all, "
-            "or leave it out",
-            fails=lambda s: s.training.train_on == "responses" and s.dataset.format == "text",
+        excludes(
+            equals("training.trainOn", "responses"),
+            equals("dataset.format", "text"),
+            "rows of format text have no responses: set training.trainOn: all, or remove it",
         ),
-        Rule(
-            cel="!has(self.merge) || !has(self.merge.enabled) || self.merge.enabled "
-            "|| (has(self.serving) && ((has(self.serving.enabled) && !self.serving.enabled) "
-            "|| (has(self.serving.mode) && self.serving.mode == 'adapter')))",
-            message="serving needs the merged model: set merge.enabled: true, "
-            "serving.mode: adapter, or serving.enabled: false as well",
-            fails=lambda s: (
-                not s.merge.enabled and s.serving.enabled and s.serving.mode == "merged"
-            ),
+        requires(
+            equals("merge.enabled", False),
+            equals("serving.enabled", False) | _SERVES_ADAPTER,
+            "serving needs the merged model: set merge.enabled: true, serving.mode: adapter, or "
+            "serving.enabled: false",
         ),
-        Rule(
-            cel="!has(self.serving) || !has(self.serving.mode) || self.serving.mode != 'adapter' "
-            "|| !has(self.training) || !has(self.training.lora) "
-            "|| !has(self.training.lora.useDora) || !self.training.lora.useDora",
-            message="vLLM cannot load a DoRA adapter: set serving.mode: merged, "
-            "or training.lora.useDora: false",
-            fails=lambda s: s.serving.mode == "adapter" and s.training.lora.use_dora,
+        excludes(
+            _SERVES_ADAPTER,
+            equals("training.lora.useDora", True),
+            "vLLM cannot load a DoRA adapter: set serving.mode: merged, or training.lora.useDora: "
+            "false",
         ),
-        Rule(
-            cel="!has(self.serving) || !has(self.serving.mode) || self.serving.mode != 'adapter' "
-            "|| !has(self.training) || !has(self.training.lora) "
-            "|| !has(self.training.lora.modulesToSave)",
-            message="vLLM cannot load modules that were trained in full beside an adapter: "
-            "set serving.mode: merged, or remove training.lora.modulesToSave",
-            fails=lambda s: (
-                s.serving.mode == "adapter" and s.training.lora.modules_to_save is not None
-            ),
+        excludes(
+            _SERVES_ADAPTER,
+            is_set("training.lora.modulesToSave"),
+            "vLLM cannot load fully trained modules with an adapter: set serving.mode: merged, or "
+            "remove training.lora.modulesToSave",
         ),
         Rule(
             cel="!has(self.serving) || !has(self.serving.replicas) || self.serving.replicas <= 1 "
             "|| (has(self.storage) && has(self.storage.accessMode) "
             "&& self.storage.accessMode == 'ReadWriteMany')",
-            message="more than one replica needs a volume that several nodes can use: "
+            message="more than one serving replica needs a volume that several nodes can mount: "
             "set storage.accessMode: ReadWriteMany, or serving.replicas: 1",
-            fails=lambda s: s.serving.replicas > 1 and s.storage.access_mode != "ReadWriteMany",
-        ),
-        Rule(
-            cel=f"{HOLDS_OUT_SOME} || !has(self.training) || !has(self.training.advanced) "
-            "|| !has(self.training.advanced.evalSteps)",
-            message="evalSteps evaluates held-out rows, and validationFraction: 0 holds out none: "
-            "remove one of them, or name an evaluation.dataset",
-            fails=lambda s: _evaluates_nothing(s) and s.training.advanced.eval_steps is not None,
-        ),
-        Rule(
-            cel=f"{HOLDS_OUT_SOME} || !has(self.training) || !has(self.training.advanced) "
-            "|| !has(self.training.advanced.earlyStoppingPatience)",
-            message="earlyStoppingPatience needs held-out rows, and validationFraction: 0 holds "
-            "out none: remove one of them, or name an evaluation.dataset",
-            fails=lambda s: (
-                _evaluates_nothing(s) and s.training.advanced.early_stopping_patience is not None
+            fails=lambda spec: (
+                spec.serving.replicas > 1 and spec.storage.access_mode != "ReadWriteMany"
             ),
         ),
-        Rule(
-            cel=f"!{NAMES_ROWS} || !has(self.dataset.validationFraction) "
-            "|| self.dataset.validationFraction == 0.0",
-            message="evaluation.dataset takes the place of rows held out by "
-            "dataset.validationFraction: remove one of them",
-            fails=lambda s: (
-                s.evaluation.dataset is not None and bool(s.dataset.validation_fraction)
-            ),
+        excludes(
+            _EVALUATES_NOTHING,
+            is_set("training.advanced.evalSteps"),
+            "evalSteps needs held-out rows, and validationFraction: 0 holds out none: remove one "
+            "of them, or set evaluation.dataset",
+        ),
+        excludes(
+            _EVALUATES_NOTHING,
+            is_set("training.advanced.earlyStoppingPatience"),
+            "earlyStoppingPatience needs held-out rows, and validationFraction: 0 holds out none: "
+            "remove one of them, or set evaluation.dataset",
+        ),
+        excludes(
+            _HAS_EVALUATION_DATASET,
+            is_set("dataset.validationFraction") & ~_HOLDS_OUT_NOTHING,
+            "evaluation.dataset replaces the rows held out by dataset.validationFraction: remove "
+            "one of them",
         ),
         Rule(
-            cel=f"!{NAMES_ROWS} "
+            cel=f"!{_HAS_EVALUATION_DATASET.cel} "
             "|| (self.evaluation.dataset.format == 'text') == (self.dataset.format == 'text')",
-            message="evaluation.dataset is rendered as the dataset is, and rows of format text are "
-            "not rendered at all: set format: text for both, or for none",
-            fails=lambda s: (
-                s.evaluation.dataset is not None
-                and (s.evaluation.dataset.format == "text") != (s.dataset.format == "text")
+            message="evaluation.dataset is rendered like dataset, and rows of format text are not "
+            "rendered: set format: text for both datasets or for neither",
+            fails=lambda spec: (
+                spec.evaluation.dataset is not None
+                and (spec.evaluation.dataset.format == "text") != (spec.dataset.format == "text")
             ),
         ),
         Rule(
-            cel=f"!{NAMES_ROWS} || self.evaluation.dataset.source != self.dataset.source || "
+            cel=f"!{_HAS_EVALUATION_DATASET.cel} "
+            "|| self.evaluation.dataset.source != self.dataset.source || "
             + " || ".join(
-                f"{_or_else('self.evaluation.dataset', name, builtin)} "
-                f"!= {_or_else('self.dataset', name, builtin)}"
-                for name, builtin in (("revision", "main"), ("split", "train"))
+                f"{_value_or('self.evaluation.dataset', name, default)} "
+                f"!= {_value_or('self.dataset', name, default)}"
+                for name, default in (("revision", "main"), ("split", "train"))
             ),
-            message="evaluation.dataset names the very rows that are trained on: set its split or "
-            "source to others, or remove it to have rows held out",
-            fails=lambda s: (
-                s.evaluation.dataset is not None
-                and _place(s.evaluation.dataset) == _place(s.dataset)
+            message="evaluation.dataset names the rows that are trained on: set another split or "
+            "source for it, or remove it to hold out rows of dataset",
+            fails=lambda spec: (
+                spec.evaluation.dataset is not None
+                and _rows_of(spec.evaluation.dataset) == _rows_of(spec.dataset)
             ),
         ),
     )

@@ -1,7 +1,7 @@
-"""``status`` of a FineTuneJob: what the operator reports.
+"""``status`` of a FineTuneJob: the observed state.
 
-Conditions carry the state; there is no phase. ``revisions`` is the ledger: what was attempted and
-how it ended, kept here because a deleted child takes its evidence along.
+Conditions describe the state; the status has no phase. ``revisions`` is the ledger of attempts and
+outcomes. It is part of the status because a deleted Job takes its own record with it.
 """
 
 from typing import Literal
@@ -13,144 +13,170 @@ from finetune_api.v1alpha1.ledger import Revision
 
 
 class Condition(StatusModel):
-    """One aspect of the job, in the form of the Kubernetes API conventions."""
+    """A condition as defined by the Kubernetes API conventions."""
 
     type: str = Field(
-        description="Ready, Succeeded, Reconciling, Stalled, Suspended, DataReady, Trained, "
-        "Merged or Serving."
+        description="Type of the condition: Ready, Succeeded, Reconciling, Stalled, Suspended, "
+        "DataReady, Trained, Merged or Serving."
     )
-    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
-    reason: str = Field(description="The cause in one CamelCase word.")
-    message: str = Field(description="The cause in a sentence, with the way out.")
-    observed_generation: int = Field(description="Generation of the spec that this describes.")
+    status: Literal["True", "False", "Unknown"] = Field(
+        description="Status of the condition: True, False or Unknown."
+    )
+    reason: str = Field(description="Reason for the status, in CamelCase.")
+    message: str = Field(description="Details of the reason and its remediation.")
+    observed_generation: int = Field(
+        description="Generation of the spec that the condition is based on."
+    )
     last_transition_time: str = Field(
-        description="When status last changed.", json_schema_extra={"format": "date-time"}
+        description="Time of the last change of the status.",
+        json_schema_extra={"format": "date-time"},
     )
 
 
 class PreparationProgress(StatusModel):
-    """How far staging is with what it downloads now, read from the stage pod's metrics."""
+    """Progress of the current download, read from the metrics of the prepare pod."""
 
-    downloaded_bytes: int | None = Field(None, description="Bytes that have arrived.")
-    total_bytes: int | None = Field(None, description="Bytes in all.")
-    progress_percent: int | None = Field(None, description="Bytes that have arrived, in percent.")
-    eta_seconds: int | None = Field(None, description="Seconds left, at the present pace.")
+    downloaded_bytes: int | None = Field(None, description="Number of bytes downloaded.")
+    total_bytes: int | None = Field(None, description="Number of bytes to download in total.")
+    progress_percent: int | None = Field(None, description="Downloaded bytes in percent.")
+    eta_seconds: int | None = Field(
+        None, description="Estimated remaining time in seconds at the current rate."
+    )
 
 
 class TrainingProgress(StatusModel):
-    """How far training is, read from the trainer's metrics."""
+    """Progress of training, read from the metrics of the train pod."""
 
     attempt: int | None = Field(None, description="Number of the train Job.")
-    restarts: int | None = Field(None, description="Pods that were started again.")
-    failures: int | None = Field(None, description="Restarts after a failure.")
+    restarts: int | None = Field(None, description="Number of pods that were restarted.")
+    failures: int | None = Field(None, description="Number of restarts after failures.")
     disruptions: int | None = Field(
-        None, description="Restarts after a pod was lost to its node, or deleted."
+        None, description="Number of restarts after the node lost a pod or the pod was deleted."
     )
     preemptions: int | None = Field(
-        None, description="Restarts after the queue took the admission back."
+        None, description="Number of restarts after the queue evicted the workload."
     )
-    global_step: int | None = Field(None, description="Optimizer steps done.")
-    max_steps: int | None = Field(None, description="Optimizer steps in all.")
-    progress_percent: int | None = Field(None, description="Steps done, in percent.")
-    eta_seconds: int | None = Field(None, description="Seconds left, at the present pace.")
+    global_step: int | None = Field(None, description="Number of completed optimizer steps.")
+    max_steps: int | None = Field(None, description="Number of optimizer steps in total.")
+    progress_percent: int | None = Field(None, description="Completed steps in percent.")
+    eta_seconds: int | None = Field(
+        None, description="Estimated remaining time in seconds at the current rate."
+    )
     loss: str | None = Field(None, description="Training loss at the last logged step.")
     eval_loss: str | None = Field(None, description="Loss on the held-out rows.")
     step_seconds: str | None = Field(
         None,
-        description="Seconds a step, as measured; the next pod's grace period is made of it.",
+        description="Measured duration of a step in seconds. It determines the grace period of the "
+        "next pod.",
     )
-    tokens_per_second: str | None = Field(None, description="Tokens trained on per second.")
-    last_checkpoint_step: int | None = Field(None, description="Step of the newest checkpoint.")
-    gpu_seconds: int | None = Field(None, description="GPU-seconds over all attempts.")
+    tokens_per_second: str | None = Field(
+        None, description="Training throughput in tokens per second."
+    )
+    last_checkpoint_step: int | None = Field(None, description="Step of the latest checkpoint.")
+    gpu_seconds: int | None = Field(
+        None, description="GPU time of training in seconds, summed over all attempts."
+    )
 
 
 class ServingStatus(StatusModel):
-    """What answers requests."""
+    """State of the serving build."""
 
-    revision: str | None = Field(None, description="Revision that is served.")
-    build: str | None = Field(None, description="Build that is served.")
-    replicas: int | None = Field(None, description="Serving pods.")
-    available_replicas: int | None = Field(None, description="Serving pods that answer.")
-    selector: str | None = Field(None, description="Labels of the serving pods, for autoscalers.")
+    revision: str | None = Field(None, description="Revision of the serving build.")
+    build: str | None = Field(None, description="Name of the serving build.")
+    replicas: int | None = Field(None, description="Number of serving pods.")
+    available_replicas: int | None = Field(
+        None, description="Number of serving pods that are available."
+    )
+    selector: str | None = Field(
+        None, description="Label selector of the serving pods, for autoscalers."
+    )
     model: str | None = Field(None, description="Model name to use in requests.")
 
 
 class ServingComparison(StatusModel):
-    """A build against the one that served when it was evaluated, on the same rows."""
+    """Comparison of a build with the build that was serving, on the same rows."""
 
-    build: str = Field(description="Build that served.")
+    build: str = Field(description="Build that was serving.")
     outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
-        description="Better or Worse by more than two standard errors, Undecided within them, or "
-        "NotComparable, where the two were not scored on the same rows against the same base."
+        description="Better or Worse if the losses differ by more than two standard errors, "
+        "Undecided if they do not, or NotComparable if the builds were not scored on the same rows "
+        "against the same base model."
     )
-    message: str = Field(description="The numbers, or why there are none.")
+    message: str = Field(description="The measured losses, or the reason why there are none.")
 
 
 class EvaluationStatus(StatusModel):
-    """What the evaluation says about the build that the spec asks for."""
+    """Result of the evaluation gate for the target build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
-        description="Whether the build may be served, as far as its held-out loss tells."
+        description="Whether the held-out loss permits serving the build: Passed, Failed, or "
+        "NotEvaluated."
     )
-    message: str = Field(description="The numbers, or why there are none.")
+    message: str = Field(description="The measured losses, or the reason why there are none.")
     against_serving: ServingComparison | None = Field(
-        None, description="The build against the one that it is to replace. It decides nothing."
+        None,
+        description="Comparison with the build that it replaces. Informational; it does not affect "
+        "the gate.",
     )
 
 
 class VerificationStatus(StatusModel):
-    """How the build that serves was proved to be the model that was trained."""
+    """Result of verifying that the serving build is the trained model."""
 
     build: str | None = Field(None, description="Build that was verified.")
-    pod: str | None = Field(None, description="Serving pod whose numbers these are.")
+    pod: str | None = Field(None, description="Serving pod that was measured.")
     outcome: str | None = Field(
         None,
-        description="Verified (the numbers agree with training's own), Inconclusive (tuned and "
-        "base model are too alike for numbers; the digests decided) or Skipped (nothing was "
-        "recorded to compare with; the digests decided).",
+        description="Verified (the log-probabilities agree with those of training), Inconclusive "
+        "(tuned model and base model are too similar to compare; the digests match), or Skipped "
+        "(training recorded nothing to compare with; the digests match).",
     )
     distance: str | None = Field(
-        None, description="Distance of the log-probabilities to training's, in nats (rms)."
+        None,
+        description="Distance (RMS) of the log-probabilities from those of training, in nats.",
     )
     tolerance: str | None = Field(
-        None, description="What the number formats' rounding may make of it, in nats (rms)."
+        None, description="Distance (RMS) that rounding can explain, in nats."
     )
-    seconds: str | None = Field(None, description="Time that the comparison took.")
+    seconds: str | None = Field(None, description="Duration of the comparison in seconds.")
 
 
 class FineTuneJobStatus(StatusModel):
-    """What the operator last saw and did."""
+    """Observed state of the job."""
 
     observed_generation: int = Field(
-        -1, description="Generation of the spec that the operator last acted on."
+        -1, description="Generation of the spec that the operator last reconciled."
     )
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="The state. Ready's reason is the one word to read.",
+        description="Conditions of the job. The reason of Ready summarizes the state.",
         json_schema_extra={
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["type"],
         },
     )
-    revision: str | None = Field(None, description="Revision that the spec asks for.")
-    build: str | None = Field(None, description="Build that the spec asks for.")
+    revision: str | None = Field(None, description="Target revision of the spec.")
+    build: str | None = Field(None, description="Target build of the spec.")
     warnings: list[str] = Field(
-        default_factory=list, description="What works, but is worth a look.", max_length=32
+        default_factory=list,
+        description="Problems that do not prevent the job from running.",
+        max_length=32,
     )
     preparation: PreparationProgress = Field(
         PreparationProgress(), description="Progress of data preparation while it runs."
     )
     training: TrainingProgress = Field(TrainingProgress(), description="Progress of training.")
     evaluation: EvaluationStatus | None = Field(
-        None, description="The tuned model against its base, once it is trained."
+        None, description="Result of the evaluation gate, once the model is trained."
     )
-    serving: ServingStatus = Field(ServingStatus(), description="What answers requests.")
+    serving: ServingStatus = Field(ServingStatus(), description="State of the serving build.")
     verification: VerificationStatus = Field(
-        VerificationStatus(), description="What proves the build that serves."
+        VerificationStatus(),
+        description="Result of verifying that the serving build is the trained model.",
     )
     endpoint: str | None = Field(
-        None, description="Base URL of the OpenAI-compatible API, inside the cluster."
+        None, description="Base URL of the OpenAI-compatible API inside the cluster."
     )
     revisions: list[Revision] = Field(
-        default_factory=list, description="The ledger: what was attempted and how it ended."
+        default_factory=list, description="Ledger of revisions, their attempts and artifacts."
     )

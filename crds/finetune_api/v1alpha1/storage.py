@@ -1,71 +1,73 @@
-"""``spec.storage`` of a FineTuneJob: the volume of a revision, and a cache of bases beside it."""
+"""``spec.storage`` of a FineTuneJob: the volume of a revision, and a shared cache of models."""
 
 from typing import ClassVar, Literal
 
-from finetune_api.markers import ApiModel, Edit, Rule, field, matches
+from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.quantity import Quantity, amount, comparable
-from finetune_api.v1alpha1.references import named
+from finetune_api.rules import Rule, matches
+from finetune_api.v1alpha1.references import object_name
 
 
 class BaseCache(ApiModel):
-    """A folder of models, as the hub's own client keeps it, on a claim that jobs share."""
+    """A PersistentVolumeClaim, shared by jobs, with models in the layout of the hub's cache."""
 
     atomic: ClassVar[bool] = True
-    claim_name: str = named(
-        "PersistentVolumeClaim in the job's namespace. It is mounted read-only.",
-        what="a claim's name",
+    claim_name: str = object_name(
+        "Name of the PersistentVolumeClaim in the job's namespace. It is mounted read-only.",
+        kind="PersistentVolumeClaim",
     )
     sub_path: str | None = field(
-        "Folder in the claim that holds models--org--name folders.",
+        "Folder of the claim that contains the models--org--name folders.",
         None,
         edit=Edit.RETRY,
-        builtin="the claim's root",
+        builtin="the root of the claim",
         max_length=253,
         rules=(
             matches(
                 r"^[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)*$",
-                "subPath is a relative path without '..', such as hub",
+                "write subPath as a relative path without '..', such as hub",
             ),
         ),
     )
 
 
 class Storage(ApiModel):
-    """The volume of a revision: base, data, checkpoints, adapter and merged model."""
+    """The volume that holds base model, data, checkpoints, adapter and merged model."""
 
     size: Quantity = field(
-        "Size of the volume. It may grow, where the storage class allows, but not shrink.",
+        "Size of the volume. It can grow if the storage class allows expansion, but not shrink.",
         "60Gi",
         edit=Edit.RETRY,
         rules=(
             Rule(
                 cel=f"!({comparable('self')}) || "
                 "quantity(string(self)).isGreaterThan(quantity('0'))",
-                message="a volume of size 0 holds nothing: write its size, such as 60Gi",
+                message="storage.size must be greater than 0: set the size of the volume, such as "
+                "60Gi",
                 fails=lambda size: amount(size) <= 0,
             ),
         ),
     )
-    storage_class_name: str | None = named(
-        "Storage class of the volume.",
+    storage_class_name: str | None = object_name(
+        "Name of the StorageClass of the volume.",
         None,
-        what="a storage class",
-        builtin="the cluster's default class",
+        kind="StorageClass",
+        builtin="the default StorageClass of the cluster",
     )
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = field(
-        "How many nodes may use the volume at once. More than one serving replica needs "
-        "ReadWriteMany, from a storage class that offers it. A volume that is there keeps its own.",
+        "Access mode of the volume. More than one serving replica needs ReadWriteMany and a "
+        "storage class that supports it. An existing volume keeps its access mode.",
         "ReadWriteOnce",
         edit=Edit.RETRY,
     )
     deletion_policy: Literal["Delete", "Retain"] = field(
-        "What becomes of the volumes when the job is deleted: Delete, or Retain, which keeps them "
-        "for somebody to delete by hand. It takes effect on the volumes that are there at once.",
+        "Whether the volumes are deleted together with the job. Retained volumes must be deleted "
+        "manually. A change applies to existing volumes too.",
         "Delete",
         edit=Edit.NOTHING,
     )
     base_cache: BaseCache | None = field(
-        "Shared claim in which the stage pod looks for the base before it downloads it.",
+        "Shared claim that the prepare pod searches for the base model before it downloads it.",
         None,
         edit=Edit.RETRY,
         builtin="none",

@@ -1,8 +1,9 @@
-"""``spec.training``: the QLoRA recipe. Common fields first, the rest under ``advanced``."""
+"""``spec.training`` of a FineTuneJob: the QLoRA recipe, with rarely used fields in ``advanced``."""
 
 from typing import ClassVar, Literal
 
-from finetune_api.markers import ApiModel, Edit, Rule, between, field
+from finetune_api.markers import ApiModel, Edit, field
+from finetune_api.rules import Rule, between, equals, excludes, is_set
 from finetune_api.v1alpha1.lora import Lora
 
 Optimizer = Literal[
@@ -33,49 +34,47 @@ Scheduler = Literal[
 
 
 class Quantization(ApiModel):
-    """The 4-bit base that the adapter is trained against."""
+    """4-bit quantization of the base model that the adapter is trained on."""
 
-    type: Literal["nf4", "fp4"] = field(
-        "Number format of the 4-bit weights.", "nf4", edit=Edit.RETRAIN
-    )
+    type: Literal["nf4", "fp4"] = field("Data type of the 4-bit weights.", "nf4", edit=Edit.RETRAIN)
     double_quant: bool = field(
-        "Quantise the quantisation constants too: 0.4 bit a weight less.",
+        "Quantize the quantization constants too, which saves 0.4 bits per weight.",
         True,
         edit=Edit.RETRAIN,
     )
     compute_dtype: Literal["bfloat16", "float16", "float32"] = field(
-        "Number format that the matrix products are computed in.", "bfloat16", edit=Edit.RETRAIN
+        "Data type of matrix multiplications.", "bfloat16", edit=Edit.RETRAIN
     )
 
 
 class AdvancedTraining(ApiModel):
-    """What most jobs leave alone."""
+    """Settings that most jobs leave at their defaults."""
 
     backend: Literal["unsloth", "trl"] = field(
-        "Library that trains. unsloth takes less memory and time on a GPU, and must be built into "
-        "the trainer image; trl is in every image, and trains every family that transformers has.",
+        "Training library. unsloth needs less memory and time on a GPU but must be built into the "
+        "trainer image; trl is part of every image and supports all models of transformers.",
         "unsloth",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(
-        "Rows in one forward pass; it must divide effectiveBatchSize. A written value is never "
-        "changed; where it is left out and does not fit the card it is halved, with the effective "
-        "batch kept.",
+        "Rows per forward pass; must divide effectiveBatchSize. A value that is set is never "
+        "changed. The default is halved, with the same effective batch, if it does not fit the "
+        "GPU's memory.",
         None,
         edit=Edit.RETRAIN,
-        builtin="the largest that is estimated to fit the card; 2 on an unknown one, or 1 where "
-        "the effective batch is odd",
+        builtin="the largest value that is estimated to fit the GPU; on an unknown GPU 2, or 1 if "
+        "effectiveBatchSize is odd",
         ge=1,
         le=1024,
     )
     attn_implementation: Literal["auto", "flash_attention_2", "sdpa", "eager"] = field(
-        "Attention kernel; auto takes FlashAttention-2 where it is installed and the card "
-        "supports it, PyTorch's own otherwise.",
+        "Attention kernel. auto selects FlashAttention-2 if it is installed and supported by the "
+        "GPU, and PyTorch's own kernel otherwise.",
         "auto",
         edit=Edit.RETRAIN,
     )
     gradient_checkpointing: bool = field(
-        "Compute activations again in the backward pass instead of keeping them.",
+        "Recompute activations in the backward pass instead of storing them.",
         True,
         edit=Edit.RETRAIN,
     )
@@ -85,8 +84,9 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     overlong: Literal["drop", "truncate", "refuse"] = field(
-        "Rows longer than sequenceLength: dropped and counted (refused where they are more than "
-        "5 %), cut at their end, or refused whatever their number.",
+        "Handling of rows longer than sequenceLength. drop drops and counts them, and fails if "
+        "they exceed 5 % of the rows; truncate cuts them at their end; refuse fails on the first "
+        "one.",
         "drop",
         edit=Edit.RETRAIN,
     )
@@ -94,63 +94,63 @@ class AdvancedTraining(ApiModel):
         "Optimizer, by its Hugging Face name.", "paged_adamw_8bit", edit=Edit.RETRAIN
     )
     lr_scheduler_type: Scheduler = field(
-        "Course of the learning rate after the warm-up.", "cosine", edit=Edit.RETRAIN
+        "Schedule of the learning rate after the warmup.", "cosine", edit=Edit.RETRAIN
     )
     warmup_ratio: float = field(
-        "Share of the steps over which the learning rate rises from 0.",
+        "Fraction of the steps over which the learning rate rises from 0.",
         0.03,
         edit=Edit.RETRAIN,
-        rules=(
-            between(0, 0.5, "warmupRatio is a share of the steps: from 0 to 0.5, such as 0.03"),
-        ),
+        rules=(between(0, 0.5, "set warmupRatio to a value from 0 to 0.5, such as 0.03"),),
     )
     weight_decay: float = field("Weight decay.", 0.0, edit=Edit.RETRAIN, ge=0, le=1)
     max_grad_norm: float = field(
-        "Norm that gradients are clipped to.", 1.0, edit=Edit.RETRAIN, gt=0, le=1000
+        "Maximum norm of the gradients; larger gradients are clipped.",
+        1.0,
+        edit=Edit.RETRAIN,
+        gt=0,
+        le=1000,
     )
     tf32: bool = field(
-        "Use TensorFloat-32 for what is still computed in float32, on cards that have it.",
+        "Use TensorFloat-32 for the remaining float32 operations on GPUs that support it.",
         True,
         edit=Edit.RETRAIN,
     )
-    quantization: Quantization = field("The 4-bit base.", Quantization(), edit=Edit.RETRAIN)
+    quantization: Quantization = field(
+        "Quantization of the base model to 4 bits.", Quantization(), edit=Edit.RETRAIN
+    )
     eval_steps: int | None = field(
         "Optimizer steps between evaluations.",
         None,
-        edit=Edit.NOTHING,
-        builtin="once an epoch, where rows are held out",
+        edit=Edit.NEXT_REVISION,
+        builtin="one epoch, if rows are held out",
         ge=1,
     )
     early_stopping_patience: int | None = field(
-        "Evaluations in a row without a lower loss on the held-out rows after which training "
-        "ends. The adapter is then that of the lowest loss; otherwise it is the last step's.",
+        "Consecutive evaluations without a lower held-out loss after which training stops. The "
+        "adapter with the lowest loss is then kept; without early stopping it is that of the last "
+        "step.",
         None,
         edit=Edit.RETRAIN,
-        builtin="none: all steps are trained",
+        builtin="none; all steps are trained",
         ge=1,
         le=1000,
     )
     save_steps: int | None = field(
         "Optimizer steps between checkpoints.",
         None,
-        edit=Edit.NOTHING,
-        builtin="a tenth of the run, at most 100",
+        edit=Edit.NEXT_REVISION,
+        builtin="a tenth of all steps, at most 100",
         ge=1,
     )
     logging_steps: int = field(
-        "Optimizer steps between reports of the loss.", 1, edit=Edit.NOTHING, ge=1
+        "Optimizer steps between reports of the loss.", 1, edit=Edit.NEXT_REVISION, ge=1
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.attnImplementation) || self.attnImplementation != 'flash_attention_2' "
-            "|| !has(self.quantization) || !has(self.quantization.computeDtype) "
-            "|| self.quantization.computeDtype != 'float32'",
-            message="FlashAttention-2 computes in 16 bits: set quantization.computeDtype to "
-            "bfloat16, or attnImplementation to sdpa",
-            fails=lambda a: (
-                a.attn_implementation == "flash_attention_2"
-                and a.quantization.compute_dtype == "float32"
-            ),
+        excludes(
+            equals("attnImplementation", "flash_attention_2"),
+            equals("quantization.computeDtype", "float32"),
+            "FlashAttention-2 computes in 16 bits: set quantization.computeDtype: bfloat16, or "
+            "attnImplementation: sdpa",
         ),
     )
 
@@ -161,73 +161,71 @@ def _indivisible(training: "Training") -> bool:
 
 
 class Training(ApiModel):
-    """The recipe."""
+    """The QLoRA recipe."""
 
     epochs: float | None = field(
-        "Passes over the rows. Leave it out where maxSteps is set.",
+        "Passes over the training rows. Excludes maxSteps.",
         3.0,
         edit=Edit.RETRAIN,
-        builtin="3, where maxSteps is left out",
+        builtin="3 if maxSteps is not set",
         gt=0,
         le=1000,
     )
     max_steps: int | None = field(
-        "Optimizer steps to train, instead of epochs.",
+        "Optimizer steps to train. Excludes epochs.",
         None,
         edit=Edit.RETRAIN,
-        builtin="as many as the epochs need",
+        builtin="derived from epochs",
         ge=1,
     )
-    learning_rate: float = field("Highest learning rate.", 2e-4, edit=Edit.RETRAIN, gt=0, le=1)
+    learning_rate: float = field("Peak learning rate.", 2e-4, edit=Edit.RETRAIN, gt=0, le=1)
     effective_batch_size: int = field(
-        "Rows that one optimizer step learns from: the micro-batch times the accumulation.",
+        "Rows per optimizer step: the micro-batch size times the gradient accumulation steps.",
         8,
         edit=Edit.RETRAIN,
         ge=1,
         le=4096,
     )
     sequence_length: int = field(
-        "Longest row, in tokens.", 4096, edit=Edit.RETRAIN, ge=32, le=1_048_576
+        "Maximum length of a row in tokens.", 4096, edit=Edit.RETRAIN, ge=32, le=1_048_576
     )
     packing: Literal["auto", "always", "never"] = field(
-        "Fill sequences with several short rows, kept apart from each other. auto packs where at "
-        "least 200 optimizer steps remain with it.",
+        "Pack several short rows into one sequence, without attention between them. auto packs if "
+        "at least 200 optimizer steps remain with packing.",
         "auto",
         edit=Edit.RETRAIN,
     )
     train_on: Literal["responses", "all"] | None = field(
-        "Which tokens the loss is taken on: the responses, or all.",
+        "Tokens that contribute to the loss: those of the responses, or all.",
         None,
         edit=Edit.RETRAIN,
-        builtin="responses, and all for rows of format text",
+        builtin="responses, or all for rows of format text",
     )
     lora: Lora = field("The adapter.", Lora(), edit=Edit.RETRAIN)
     seed: int = field(
-        "Seed of initialisation and shuffling.", 3407, edit=Edit.RETRAIN, ge=0, le=4294967295
+        "Seed of initialization and shuffling.", 3407, edit=Edit.RETRAIN, ge=0, le=4294967295
     )
     deterministic: bool = field(
-        "Use only algorithms that give the same bits on every run on the same card: slower. A CPU "
-        "always does.",
+        "Use only algorithms that produce identical bits in every run on the same GPU model. "
+        "Slower. Training on a CPU is always deterministic.",
         False,
         edit=Edit.RETRAIN,
     )
     advanced: AdvancedTraining = field(
-        "What most jobs leave alone.", AdvancedTraining(), edit=Edit.RETRAIN
+        "Settings that most jobs leave at their defaults.", AdvancedTraining(), edit=Edit.RETRAIN
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.epochs) || !has(self.maxSteps)",
-            message="epochs and maxSteps exclude each other: remove one of them",
-            fails=lambda t: (
-                "epochs" in t.model_fields_set and t.epochs is not None and t.max_steps is not None
-            ),
+        excludes(
+            is_set("epochs"),
+            is_set("maxSteps"),
+            "epochs and maxSteps exclude each other: remove one of them",
         ),
         Rule(
             cel="!has(self.advanced) || !has(self.advanced.microBatchSize) || "
             "(has(self.effectiveBatchSize) ? self.effectiveBatchSize : 8) "
             "% self.advanced.microBatchSize == 0",
-            message="advanced.microBatchSize must divide effectiveBatchSize (built-in 8): "
-            "change one of them",
+            message="advanced.microBatchSize must divide effectiveBatchSize (default 8): change "
+            "one of them",
             fails=_indivisible,
         ),
     )

@@ -1,7 +1,7 @@
-"""Every field of the spec, found by walking the models, and another valid value for each.
+"""Every field of the spec, found by walking the models, with another valid value for each.
 
-A new field takes part without a new test; where no value can be made up for it, ``CHANGES`` says
-what to write beside it.
+A new field is tested without a new test. If no value can be derived from its type, or if it needs
+other fields, add it to ``CHANGES``.
 """
 
 import types
@@ -29,7 +29,7 @@ EVALUATED: Spec = {
 
 @dataclass(frozen=True, kw_only=True)
 class Leaf:
-    """A field that holds a value; ``edit`` is what an edit of it does."""
+    """A field that holds a value, and the effect of changing it."""
 
     path: tuple[str, ...]
     edit: Edit
@@ -42,7 +42,7 @@ class Leaf:
 def leaves(
     model: type[ApiModel] = FineTuneJobSpec, path: tuple[str, ...] = (), edit: Edit | None = None
 ) -> Iterator[Leaf]:
-    """Yield the leaves below a model; of what is replaced as a whole, its field decides."""
+    """Yield the leaves of a model. edit: that of the field around it, if the model is atomic."""
     for name, info in model.model_fields.items():
         here = (*path, info.alias or name)
         own = edit or extra_of(info).edit
@@ -69,7 +69,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def other_value(leaf: Leaf) -> Any:
-    """Return a value that is valid and not the built-in one."""
+    """Return a valid value other than the built-in one."""
     (kind,) = _alternatives(leaf.info.annotation)
     default = leaf.info.default
     if get_origin(kind) is Literal:
@@ -96,7 +96,7 @@ def _number(kind: type, default: Any, bounds: list[Any]) -> Any:
 
 
 def nested(path: tuple[str, ...], value: Any) -> Spec:
-    """Return a spec in which only ``path`` is written."""
+    """Return a spec with a value at ``path`` only."""
     for step in reversed(path):
         value = {step: value}
     return dict(value)
@@ -115,7 +115,7 @@ def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What is written before an edit and what after it; both lie over ``ALPACA``."""
+    """The written fields before and after a change; both are layered over ``ALPACA``."""
 
     before: Spec
     after: Spec
@@ -126,7 +126,7 @@ def _toleration(**fields: Any) -> Spec:
 
 
 def _tolerations(into: Callable[[Spec], Spec], prefix: str = "") -> Iterator[tuple[str, Change]]:
-    """Yield an edit of each field of a toleration; ``into`` puts a placement into a spec."""
+    """Yield a change of each field of a toleration. into: puts a placement into a spec."""
     no_execute = {"effect": "NoExecute"}
     edits: dict[str, tuple[Spec, Spec]] = {
         "key": ({}, {"key": "other"}),
@@ -215,7 +215,7 @@ CHANGES: dict[str, Change] = {
         before={"storage": {"baseCache": {"claimName": "models"}}},
         after={"storage": {"baseCache": {"claimName": "models", "subPath": "hub"}}},
     ),
-    # 2 is what left out means, but the trainer may halve it; written, it is kept.
+    # The default is also 2, but the trainer may halve a default; a written value is kept.
     "training.advanced.microBatchSize": Change(
         before={}, after={"training": {"advanced": {"microBatchSize": 2}}}
     ),
@@ -258,7 +258,7 @@ CHANGES: dict[str, Change] = {
 
 
 def change_of(leaf: Leaf) -> Change:
-    """Return an edit of this field alone."""
+    """Return a change of this field alone."""
     if leaf.path[:2] == ("evaluation", "dataset"):
         same = change_of(Leaf(path=leaf.path[1:], edit=leaf.edit, info=leaf.info))
         return Change(before=_evaluated(same.before), after=_evaluated(same.after))
@@ -267,7 +267,7 @@ def change_of(leaf: Leaf) -> Change:
 
 
 def _evaluated(spec: Spec) -> Spec:
-    """Return ``evaluation.dataset`` where a spec has ``dataset``, and what the latter then is."""
+    """Return a spec whose ``evaluation.dataset`` has the fields of the given spec's ``dataset``."""
     rows = spec.get("dataset", {})
     both = {"dataset": {"format": "text"}} if rows.get("format") == "text" else {}
     return merged(

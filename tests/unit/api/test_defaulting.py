@@ -1,4 +1,4 @@
-"""Layers of values: the user's, the administrator's, the built-in ones; and what is frozen."""
+"""Defaulting: the spec over the chart defaults over the built-in values, and frozen defaults."""
 
 import copy
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _at(values: Any, path: tuple[str, ...]) -> Any:
     return values
 
 
-# Of what is replaced as a whole, the whole.
+# Values of atomic groups are replaced as a whole.
 WRITTEN_OUT = {
     path: _at(DEFAULTS, path)
     for leaf in LEAVES
@@ -58,14 +58,14 @@ def _dataset(format_: str, **fields: Any) -> Spec:
 
 
 def _evaluated(format_: str, **fields: Any) -> Spec:
-    """Return a spec with a dataset of its own for the evaluation."""
+    """Return a spec with an evaluation dataset."""
     dataset = {"source": "hf://org/test", "format": format_, **fields}
     return {**_dataset(format_), "evaluation": {"dataset": dataset}}
 
 
 @settings(deadline=None)
 @given(paths=st.sets(st.sampled_from(sorted(WRITTEN_OUT))), format_=st.sampled_from(FORMATS))
-def test_spelling_out_a_built_in_value_changes_nothing(
+def test_writing_a_built_in_value_changes_no_hash(
     paths: set[tuple[str, ...]], format_: str
 ) -> None:
     evaluated = any(path[:2] == ("evaluation", "dataset") for path in paths)
@@ -89,12 +89,12 @@ def test_spelling_out_a_built_in_value_changes_nothing(
         ("alpaca", {"evaluation": {"dataset": None}}),
     ],
 )
-def test_so_does_spelling_out_what_a_description_says(format_: str, written: Spec) -> None:
+def test_writing_a_described_default_changes_no_hash(format_: str, written: Spec) -> None:
     spec = _dataset(format_)
     assert _names(resolve(merged(spec, written), DEFAULTS)) == _names(resolve(spec, DEFAULTS))
 
 
-def test_so_does_the_default_key_of_a_secret() -> None:
+def test_writing_the_default_key_of_a_secret_changes_no_hash() -> None:
     short = merged(ALPACA, {"model": {"tokenSecretRef": {"name": "hf"}}})
     long = merged(short, {"model": {"tokenSecretRef": {"key": "token"}}})
     assert _names(resolve(short, DEFAULTS)) == _names(resolve(long, DEFAULTS))
@@ -105,7 +105,7 @@ def test_so_does_the_default_key_of_a_secret() -> None:
     [leaf for leaf in LEAVES if _at(ALPACA, leaf.path) is None and leaf.path[0] != "placement"],
     ids=str,
 )
-def test_an_administrators_value_counts_as_if_it_were_written(leaf: Leaf) -> None:
+def test_chart_default_has_the_effect_of_a_written_value(leaf: Leaf) -> None:
     change = change_of(leaf)
     if leaf.path[:2] == ("dataset", "columns"):
         spec = _dataset(_at(change.after, ("dataset", "format")) or "alpaca")
@@ -115,7 +115,7 @@ def test_an_administrators_value_counts_as_if_it_were_written(leaf: Leaf) -> Non
         own = {name: each for name, each in change.after[leaf.path[0]].items() if name != "source"}
         change = type(change)(before={}, after={leaf.path[0]: own})
     else:
-        # Rows of an evaluation are text where those of the training are.
+        # Both datasets have format text, or neither.
         spec = merged(ALPACA, {"dataset": change.after.get("dataset", {})})
     written = resolve(merged(spec, change.after), DEFAULTS)
     default = resolve(spec, effective_defaults(change.after))
@@ -130,8 +130,8 @@ def _columns(spec: Spec) -> Any:
 @pytest.mark.parametrize(
     "leaf", [leaf for leaf in LEAVES if _at(DEFAULTS, leaf.path) is not None], ids=str
 )
-def test_a_revision_keeps_the_defaults_that_it_started_with(leaf: Leaf) -> None:
-    """The stored tree is the truth: what the running code has as its own default counts nothing."""
+def test_revision_keeps_its_stored_defaults(leaf: Leaf) -> None:
+    """The built-in values of the running version do not matter."""
     *group, name = leaf.path
     change = change_of(leaf)
     other = _at(change.after, leaf.path)
@@ -141,8 +141,8 @@ def test_a_revision_keeps_the_defaults_that_it_started_with(leaf: Leaf) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(WRITTEN_OUT), ids=".".join)
-def test_a_field_that_an_upgrade_adds_changes_no_revision(path: tuple[str, ...]) -> None:
-    """Defaults that were stored before the field existed say nothing of it."""
+def test_field_added_by_an_upgrade_changes_no_revision(path: tuple[str, ...]) -> None:
+    """Defaults that were stored before the field existed do not contain it."""
     stored = copy.deepcopy(DEFAULTS)
     del _at(stored, path[:-1])[path[-1]]
     spec = EVALUATED if path[:2] == ("evaluation", "dataset") else ALPACA
@@ -154,7 +154,7 @@ def test_a_field_that_an_upgrade_adds_changes_no_revision(path: tuple[str, ...])
     assert then.training_part == expected
 
 
-def test_max_steps_replaces_the_epochs_of_a_lower_layer() -> None:
+def test_written_max_steps_or_epochs_replace_the_other_of_a_lower_layer() -> None:
     steps = {"training": {"maxSteps": 10}}
     written = resolve(merged(ALPACA, steps), DEFAULTS).spec.training
     assert (written.epochs, written.max_steps) == (None, 10)
@@ -164,7 +164,7 @@ def test_max_steps_replaces_the_epochs_of_a_lower_layer() -> None:
     assert (back.spec.training.epochs, back.spec.training.max_steps) == (2.0, None)
 
 
-def test_the_trainer_gets_exactly_one_of_epochs_and_steps() -> None:
+def test_job_config_has_either_epochs_or_max_steps() -> None:
     for spec in ({}, {"training": {"maxSteps": 10}}, {"training": {"epochs": 1}}):
         resolved = resolve(merged(ALPACA, spec), DEFAULTS)
         job = JobConfig(
@@ -182,7 +182,7 @@ def test_the_trainer_gets_exactly_one_of_epochs_and_steps() -> None:
         assert read == job
 
 
-def test_a_selector_is_replaced_and_a_queue_drops_the_administrators() -> None:
+def test_node_selector_of_the_chart_defaults_is_replaced_or_dropped_for_a_queue() -> None:
     defaults = effective_defaults({"placement": {"nodeSelector": {"gpu": "a10g"}, "zones": ["a"]}})
     assert resolve(ALPACA, defaults).spec.placement.node_selector == {"gpu": "a10g"}
     own = resolve(merged(ALPACA, {"placement": {"nodeSelector": {"pool": "x"}}}), defaults)
@@ -193,8 +193,8 @@ def test_a_selector_is_replaced_and_a_queue_drops_the_administrators() -> None:
     assert (own.placed_by_user, queued.placed_by_user) == (True, False)
 
 
-def test_an_administrators_value_for_another_kind_of_dataset_is_left_out() -> None:
-    """Else a default for most jobs would be an error in the rest, for others to mend."""
+def test_chart_default_for_another_format_is_ignored() -> None:
+    """Otherwise a default that suits most jobs would make all others invalid."""
     defaults = effective_defaults(
         {
             "dataset": {"promptTemplate": "alpaca", "tokenSecretRef": {"name": "hf"}},
@@ -211,7 +211,7 @@ def test_an_administrators_value_for_another_kind_of_dataset_is_left_out() -> No
 
 
 @pytest.mark.parametrize("name", ["evalSteps", "earlyStoppingPatience"])
-def test_held_out_rows_and_what_needs_them_are_as_the_user_wrote(name: str) -> None:
+def test_user_decides_between_held_out_rows_and_fields_that_need_them(name: str) -> None:
     asks = {"training": {"advanced": {name: 3}}}
     none = {"dataset": {"validationFraction": 0}}
     found = resolve(merged(ALPACA, none), effective_defaults(asks))
@@ -232,7 +232,7 @@ def test_held_out_rows_and_what_needs_them_are_as_the_user_wrote(name: str) -> N
         ("modulesToSave", ["embed_tokens", "lm_head"]),
     ],
 )
-def test_modules_are_a_set(field: str, names: list[str]) -> None:
+def test_order_of_modules_changes_no_hash(field: str, names: list[str]) -> None:
     def of(written: list[str]) -> tuple[str, str, str]:
         spec = merged(ALPACA, {"training": {"lora": {field: written}}})
         return _names(resolve(spec, DEFAULTS))
@@ -240,53 +240,53 @@ def test_modules_are_a_set(field: str, names: list[str]) -> None:
     assert of(names) == of(names[::-1])
     assert of(names) != of(names[:1])
     assert (of(names) == _names(resolve(ALPACA, DEFAULTS))) == (len(names) == 7)
-    with pytest.raises(InvalidSpec, match=f"{field} holds a name twice: remove one of them"):
+    with pytest.raises(InvalidSpec, match=f"{field} contains a duplicate name: remove one of them"):
         of([*names[:1], *names[:1]])
 
 
-def test_an_administrators_columns_and_split_are_for_rows_that_have_them() -> None:
+def test_default_columns_and_split_apply_only_to_datasets_that_have_them() -> None:
     rows = {"split": "tuning", "columns": {"instruction": "question"}}
-    everybodys = effective_defaults({"dataset": rows})
-    found = resolve(ALPACA, everybodys).spec.dataset
+    defaults = effective_defaults({"dataset": rows})
+    found = resolve(ALPACA, defaults).spec.dataset
     assert (found.split, found.columns.instruction) == ("tuning", "question")
     for spec in (
         _dataset("messages", split="train"),
         _dataset("messages", source="configmap://rows/rows.jsonl"),
     ):
-        assert _names(resolve(spec, everybodys)) == _names(resolve(spec, DEFAULTS))
+        assert _names(resolve(spec, defaults)) == _names(resolve(spec, DEFAULTS))
     with pytest.raises(InvalidSpec, match="format messages reads the columns messages only"):
-        resolve(_dataset("messages", columns={"instruction": "question"}), everybodys)
+        resolve(_dataset("messages", columns={"instruction": "question"}), defaults)
     with pytest.raises(InvalidSpec, match="a ConfigMap has no splits"):
-        resolve(_dataset("text", source="configmap://rows/a.jsonl", split="test"), everybodys)
+        resolve(_dataset("text", source="configmap://rows/a.jsonl", split="test"), defaults)
     other = effective_defaults(
         {"dataset": {"source": "hf://acme/rows", "format": "alpaca", **rows}}
     )
     assert _names(resolve(ALPACA, other)) == _names(resolve(ALPACA, DEFAULTS))
 
 
-def test_what_is_evaluated_on_rows_of_its_own_holds_out_none() -> None:
+def test_job_with_an_evaluation_dataset_holds_out_no_rows() -> None:
     found = resolve(EVALUATED, effective_defaults({"dataset": {"validationFraction": 0.1}})).spec
     assert found.dataset.validation_fraction == 0
     assert found.evaluation.dataset is not None
     assert (found.evaluation.dataset.split, found.evaluation.dataset.revision) == ("train", "main")
 
 
-def test_another_evaluation_dataset_is_another_revision() -> None:
-    """The reference is computed on it, with the GPU, at the end of training."""
+def test_changing_the_evaluation_dataset_changes_the_revision() -> None:
+    """The train pod computes the reference on it at the end of training."""
     first, second = (resolve(spec, DEFAULTS) for spec in (ALPACA, EVALUATED))
     third = resolve(_evaluated("alpaca", split="test"), DEFAULTS)
     assert len({first.revision, second.revision, third.revision}) == 3
     text = merged(EVALUATED, {"dataset": {"format": "text"}})
-    with pytest.raises(InvalidSpec, match=r"set format: text for both, or for none"):
+    with pytest.raises(InvalidSpec, match=r"set format: text for both datasets or for neither"):
         resolve(text, DEFAULTS)
 
 
-def test_an_administrators_evaluation_dataset_is_for_jobs_that_it_suits() -> None:
+def test_default_evaluation_dataset_applies_only_to_suitable_jobs() -> None:
     company = {"source": "hf://acme/questions", "format": "alpaca", "split": "test"}
-    everybodys = effective_defaults({"evaluation": {"dataset": company}})
+    defaults = effective_defaults({"evaluation": {"dataset": company}})
     own = merged(ALPACA, {"dataset": {"validationFraction": 0.1}})
     asked = {
-        name: resolve(spec, everybodys).spec
+        name: resolve(spec, defaults).spec
         for name, spec in (("any", ALPACA), ("text", _dataset("text")), ("own", own))
     }
     assert {name: spec.evaluation.dataset is not None for name, spec in asked.items()} == {
@@ -295,7 +295,7 @@ def test_an_administrators_evaluation_dataset_is_for_jobs_that_it_suits() -> Non
         "own": False,
     }
     assert asked["own"].dataset.validation_fraction == 0.1
-    same = resolve(merged(ALPACA, {"dataset": company}), everybodys).spec
+    same = resolve(merged(ALPACA, {"dataset": company}), defaults).spec
     assert same.evaluation.dataset is None, "it is trained on"
     token = effective_defaults({"evaluation": {"dataset": {"tokenSecretRef": {"name": "hf"}}}})
     assert resolve(ALPACA, token).spec.evaluation.dataset is None
@@ -313,7 +313,7 @@ def test_an_administrators_evaluation_dataset_is_for_jobs_that_it_suits() -> Non
     ],
     ids=lambda own: f"{own['source']} {own['format']}",
 )
-def test_what_an_administrator_says_of_one_dataset_is_not_said_of_a_users(own: Spec) -> None:
+def test_fields_of_a_default_dataset_do_not_apply_to_another_dataset(own: Spec) -> None:
     company = {
         "source": "hf://acme/questions",
         "format": "alpaca",
@@ -323,18 +323,18 @@ def test_what_an_administrator_says_of_one_dataset_is_not_said_of_a_users(own: S
         "maxSamples": 100,
         "tokenSecretRef": {"name": "acme"},
     }
-    everybodys = effective_defaults({"evaluation": {"dataset": company}})
+    defaults = effective_defaults({"evaluation": {"dataset": company}})
     spec = merged(ALPACA, {"evaluation": {"dataset": own}})
-    assert _names(resolve(spec, everybodys)) == _names(resolve(spec, DEFAULTS))
+    assert _names(resolve(spec, defaults)) == _names(resolve(spec, DEFAULTS))
     named = {name: company[name] for name in ("source", "format")}
-    same = resolve(merged(ALPACA, {"evaluation": {"dataset": named}}), everybodys)
-    assert _names(same) == _names(resolve(ALPACA, everybodys))
+    same = resolve(merged(ALPACA, {"evaluation": {"dataset": named}}), defaults)
+    assert _names(same) == _names(resolve(ALPACA, defaults))
 
 
 @pytest.mark.parametrize(
-    ("administrators", "said"),
+    ("chart_defaults", "message"),
     [
-        ({"evaluation": {"dataset": {"split": "a b"}}}, "defaults.evaluation.dataset.*one name"),
+        ({"evaluation": {"dataset": {"split": "a b"}}}, "defaults.evaluation.dataset.*single name"),
         (
             {"evaluation": {"dataset": {"split": "train", "columns": {"answer": "a"}}}},
             "defaults.evaluation.dataset.columns.answer: there is no such field",
@@ -350,9 +350,11 @@ def test_what_an_administrator_says_of_one_dataset_is_not_said_of_a_users(own: S
         ({"placement": ["zone"]}, "defaults.placement: "),
     ],
 )
-def test_defaults_that_no_job_could_have_are_refused(administrators: Spec, said: str) -> None:
-    with pytest.raises(InvalidSpec, match=said):
-        effective_defaults(administrators)
+def test_chart_defaults_that_no_job_could_have_are_rejected(
+    chart_defaults: Spec, message: str
+) -> None:
+    with pytest.raises(InvalidSpec, match=message):
+        effective_defaults(chart_defaults)
 
 
 JSON = st.recursive(
@@ -383,7 +385,7 @@ def _refusal(call: Callable[[], object]) -> str | None:
 @example(path=("dataset", "columns"), value={"input": {}}, queue=False)
 @example(path=("dataset", "format"), value=[], queue=False)
 @example(path=("evaluation", "dataset"), value=5, queue=False)
-def test_whatever_slips_past_the_schema_is_an_invalid_spec(
+def test_any_spec_resolves_or_raises_invalid_spec(
     path: tuple[str, ...], value: object, queue: bool
 ) -> None:
     spec = merged(merged(ALPACA, {"queueName": "team"} if queue else {}), nested(path, value))
@@ -393,7 +395,7 @@ def test_whatever_slips_past_the_schema_is_an_invalid_spec(
     assert said is None or said.startswith("defaults")
 
 
-def test_inputs_are_left_as_they_are() -> None:
+def test_resolve_does_not_modify_its_arguments() -> None:
     spec = merged(ALPACA, {"training": {"maxSteps": 3}, "queueName": "team"})
     defaults = effective_defaults({"placement": {"nodeSelector": {"a": "b"}}})
     before = copy.deepcopy((spec, defaults))
@@ -404,8 +406,8 @@ def test_inputs_are_left_as_they_are() -> None:
 @pytest.mark.parametrize(
     "source", ["hf://org/data", "pvc://claim/rows", "configmap://rows/a.jsonl", "s3://bucket/rows"]
 )
-def test_an_administrators_way_to_a_source_is_for_sources_of_that_kind(source: str) -> None:
-    """A cluster's own S3 service and its authority are no reason to refuse what needs neither."""
+def test_default_access_applies_only_to_its_kind_of_source(source: str) -> None:
+    """A default S3 endpoint and CA bundle must not make jobs invalid that need neither."""
     store = {"endpoint": "https://minio:9000", "secretRef": {"name": "keys"}}
     dataset = {"s3": store, "caConfigMapRef": {"name": "ca"}, "tokenSecretRef": {"name": "hf"}}
     defaults = effective_defaults({"dataset": dataset})
@@ -416,7 +418,7 @@ def test_an_administrators_way_to_a_source_is_for_sources_of_that_kind(source: s
     assert (found.revision == "main") == source.startswith("hf://")
 
 
-def test_an_own_prompt_goes_before_an_administrators() -> None:
+def test_written_prompt_replaces_the_prompt_of_the_chart_defaults() -> None:
     defaults = effective_defaults({"dataset": {"chatTemplate": "{{ messages }}"}})
     spec = merged(ALPACA, {"dataset": {"promptFormat": "Q: {prompt}"}})
     found = resolve(spec, defaults).spec.dataset

@@ -1,4 +1,4 @@
-"""What an edit of each field does: it is what the field's own description promises."""
+"""Changing a field changes exactly the hashes that its edit class promises."""
 
 import pytest
 from tests.unit.api.leaves import (
@@ -18,6 +18,7 @@ EFFECTS = {
     Edit.REMERGE: {"build"},
     Edit.RETRY: {"retry_key", "serve_key"},
     Edit.ROLL: {"serve_key"},
+    Edit.NEXT_REVISION: set(),
     Edit.NOTHING: set(),
 }
 
@@ -27,7 +28,7 @@ def _resolved(spec: Spec) -> Resolved:
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=str)
-def test_an_edit_changes_what_its_class_says(leaf: Leaf) -> None:
+def test_change_affects_the_hashes_of_its_edit_class(leaf: Leaf) -> None:
     change = change_of(leaf)
     before, after = _resolved(change.before), _resolved(change.after)
     assert before.spec != after.spec
@@ -39,8 +40,8 @@ def test_an_edit_changes_what_its_class_says(leaf: Leaf) -> None:
     assert changed == EFFECTS[leaf.edit]
 
 
-def test_the_walk_finds_the_spec() -> None:
-    """The table above would pass over a walk that finds nothing."""
+def test_leaves_cover_the_spec() -> None:
+    """The parametrized test above would pass without any leaves."""
     found = {str(leaf) for leaf in LEAVES}
     assert len(found) == len(LEAVES) > 80
     assert {"model.source", "training.lora.r", "resources.serve.limits", "suspend"} <= found
@@ -51,11 +52,16 @@ def test_the_walk_finds_the_spec() -> None:
     ("edit", "paths"),
     [
         (
-            Edit.NOTHING,
+            Edit.NEXT_REVISION,
             {
                 "training.advanced.evalSteps",
                 "training.advanced.saveSteps",
                 "training.advanced.loggingSteps",
+            },
+        ),
+        (
+            Edit.NOTHING,
+            {
                 "merge.enabled",
                 "serving.enabled",
                 "evaluation.onRegression",
@@ -90,20 +96,24 @@ def test_the_walk_finds_the_spec() -> None:
             },
         ),
     ],
+    ids=lambda value: value.name if isinstance(value, Edit) else "",
 )
-def test_classes_are_as_decided(edit: Edit, paths: set[str]) -> None:
-    """A field put into another class by mistake would train, or fail to train, a whole fleet."""
+def test_fields_of_edit_class(edit: Edit, paths: set[str]) -> None:
+    """A field in the wrong class would retrain a whole fleet, or fail to retrain it."""
     assert {str(leaf) for leaf in LEAVES if leaf.edit is edit} == paths
 
 
-def test_everything_about_the_weights_retrains() -> None:
-    how = ("tokenSecretRef", "caConfigMapRef", "s3.region", "s3.secretRef")
+def test_fields_that_determine_the_weights_retrain() -> None:
     sources = ("model", "dataset", "evaluation.dataset")
-    retry = {f"{group}.{name}" for group in sources for name in how}
+    access = tuple(
+        f"{source}.{name}"
+        for source in sources
+        for name in ("tokenSecretRef", "caConfigMapRef", "s3.region", "s3.secretRef")
+    )
     cadence = {f"training.advanced.{name}Steps" for name in ("eval", "save", "logging")}
+    weights = (*(f"{source}." for source in sources), "training.")
     for leaf in LEAVES:
         path = str(leaf)
-        weights = (*(f"{group}." for group in sources), "training.")
         if path.startswith(weights) and path not in cadence:
-            secret = any(path.startswith(prefix) for prefix in retry)
-            assert leaf.edit is (Edit.RETRY if secret else Edit.RETRAIN), path
+            expected = Edit.RETRY if path.startswith(access) else Edit.RETRAIN
+            assert leaf.edit is expected, path

@@ -1,8 +1,8 @@
-"""Names of revisions and builds, as released: a changed one would train a fleet again.
+"""Released names of revisions and builds: a changed name would retrain a fleet.
 
 Each file in ``golden/`` holds the built-in values of a release, as its revisions stored them, and
-the names that it gave to some jobs. Files are never changed. A release with other built-in values
-gets a file of its own, which ``python -m tests.unit.api.test_revision_hash v0.2.0`` writes.
+the names that it gave to some jobs. Released files never change. A release with other built-in
+values gets a new file, which ``python -m tests.unit.api.test_revision_hash v0.2.0`` writes.
 """
 
 import json
@@ -73,33 +73,33 @@ NEWEST = max(RELEASES, key=lambda name: [int(part) for part in name[1:].split(".
     ("release", "job"),
     [(release, job) for release, found in RELEASES.items() for job in found["jobs"]],
 )
-def test_a_released_name_is_kept(release: str, job: str) -> None:
+def test_released_names_do_not_change(release: str, job: str) -> None:
     defaults, found = RELEASES[release]["defaults"], RELEASES[release]["jobs"][job]
     expected = {key: value for key, value in found.items() if key != "spec"}
     assert _names(resolve(found["spec"], defaults)) == expected
 
 
-def test_built_in_values_are_those_of_the_newest_release() -> None:
-    """Another value is a decision, which counts for new revisions only and gets a file."""
+def test_built_in_values_equal_those_of_the_newest_release() -> None:
+    """Changing one is a decision: it applies to new revisions only, and needs a new golden file."""
     assert builtin_defaults() == RELEASES[NEWEST]["defaults"]
 
 
-def test_jobs_differ_by_name() -> None:
+def test_golden_jobs_have_different_names() -> None:
     jobs = RELEASES[NEWEST]["jobs"]
     assert set(jobs) == set(JOBS)
     assert len({job["revision"] for job in jobs.values()}) == len(jobs)
     assert len({job["build"] for job in jobs.values()}) == len(jobs)
 
 
-def test_a_digest_knows_no_order_and_no_layout() -> None:
+def test_digest_ignores_the_order_of_keys() -> None:
     assert digest({"b": 1, "a": [1.0, "é"]}) == digest({"a": [1.0, "é"], "b": 1})
     assert digest([1, 2]) != digest([2, 1])
     assert digest({"a": 1.0}) != digest({"a": 1})
     assert re.fullmatch("[0-9a-f]{8}", digest({}))
 
 
-def test_a_build_is_of_its_revision() -> None:
-    """The same merge of other weights is another build."""
+def test_build_depends_on_its_revision() -> None:
+    """The same merge settings with other weights are another build."""
     defaults = builtin_defaults()
     first = resolve(ALPACA, defaults)
     second = resolve(merged(ALPACA, {"rerun": "again"}), defaults)

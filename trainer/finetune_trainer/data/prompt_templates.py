@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from finetune_api.v1alpha1.dataset import PROMPT_PLACE, Dataset
+from finetune_api.v1alpha1.dataset import PROMPT_PLACEHOLDER, Dataset
 from finetune_trainer.errors import InvalidSpec
 
 ALPACA_INPUT = "\n\n### Input:\n"
@@ -109,7 +109,7 @@ def alpaca(*, with_bos: bool) -> str:
 
 def own(prompt: str, *, with_bos: bool) -> str:
     """Return ``dataset.promptFormat`` as a chat template: {prompt} is the user's message."""
-    before, after = prompt.split(PROMPT_PLACE, 1)
+    before, after = prompt.split(PROMPT_PLACEHOLDER, 1)
     text = _OWN.replace("BEFORE", _quoted(before)).replace("AFTER", _quoted(after))
     return _opened(text, with_bos=with_bos)
 

@@ -1,4 +1,4 @@
-"""The termination message: whatever happened fits into 4,096 bytes and can be read again."""
+"""The termination message: any result fits into 4,096 bytes and can be parsed again."""
 
 import json
 import math
@@ -27,7 +27,7 @@ NUMBER = st.none() | st.floats()
 )
 @example("R" * 9000, "", None, None, None, {}, [])
 @example("VolumeFull", "\udcff.jsonl: no space", math.nan, math.inf, 1, {}, ["\udcff"])
-def test_a_message_fits_and_can_be_read(
+def test_any_result_fits_the_limit_and_can_be_parsed(
     reason: str,
     message: str,
     loss: float | None,
@@ -49,14 +49,14 @@ def test_a_message_fits_and_can_be_read(
     )
     text = result.to_message()
     assert len(text.encode()) <= LIMIT
-    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     read = Result.from_message(text)
     assert read is not None
     assert (read.stage, read.outcome, read.global_step) == ("train", "failed", step)
     assert read.reason == reason[:64]
 
 
-def test_what_fits_is_left_as_it_is() -> None:
+def test_result_within_the_limit_is_unchanged() -> None:
     result = Result(
         stage="prepare",
         outcome="completed",
@@ -68,8 +68,8 @@ def test_what_fits_is_left_as_it_is() -> None:
     assert Result.from_message(result.to_message()) == result
 
 
-def test_the_digests_outlive_the_warnings() -> None:
-    """Without them the next stage would not be believed."""
+def test_digests_are_kept_before_warnings() -> None:
+    """The operator does not accept the next stage without them."""
     artifacts = {"adapter": "sha256:" + "a" * 64, "baseCommit": "b" * 40}
     result = Result(
         stage="train",
@@ -85,7 +85,7 @@ def test_the_digests_outlive_the_warnings() -> None:
     assert read.message.startswith("m" * 200)
 
 
-def test_the_first_warnings_are_kept() -> None:
+def test_first_warnings_are_kept() -> None:
     warnings = [f"{number} {'w' * 300}" for number in range(20)]
     result = Result(stage="prepare", outcome="completed", reason="Completed", warnings=warnings)
     read = Result.from_message(result.to_message())
@@ -98,17 +98,17 @@ def test_the_first_warnings_are_kept() -> None:
     "text",
     ["", "Traceback (most recent call last):", "{}", "[]", '{"stage": "train"', '{"stage": "eat"}'],
 )
-def test_what_is_no_result_is_none(text: str) -> None:
+def test_other_text_is_not_a_result(text: str) -> None:
     assert Result.from_message(text) is None
 
 
-def test_a_newer_trainers_result_can_be_read() -> None:
+def test_result_of_a_newer_trainer_can_be_parsed() -> None:
     text = '{"stage": "train", "outcome": "completed", "reason": "Completed", "carbon": 3}'
     assert Result.from_message(text) is not None
 
 
-def test_no_retry_for_what_no_retry_mends() -> None:
-    """The list stands in the podFailurePolicy of Jobs that already exist: it only ever grows."""
+def test_terminal_exit_codes() -> None:
+    """The podFailurePolicy of existing Jobs contains this list: codes may only be added."""
     assert FINAL == (64, 65, 66, 73, 77, 78, 80, 81, 82, 83, 84, 85)
     retried = {ExitCode.COMPLETED, ExitCode.INTERNAL_ERROR, ExitCode.TRANSIENT, ExitCode.STOPPED}
     assert not retried & set(FINAL)

@@ -1,4 +1,4 @@
-"""The generated CRD: its files are up to date, and its schema keeps the promises of the API."""
+"""The generated CRD: its files are current, and its schema is structural, bounded and described."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,38 +38,46 @@ def _schema_of(leaf: Leaf) -> Schema:
     return SPEC[path]
 
 
-def test_files_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generated_files_are_current(capsys: pytest.CaptureFixture[str]) -> None:
     assert generate.main(["--check"]) == 0, capsys.readouterr().out
 
 
-def test_a_stale_file_is_named(
+def test_check_prints_stale_files_and_generate_writes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stale = tmp_path / "crds" / "stale.yaml"
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     monkeypatch.setattr(generate, "TARGETS", (stale,))
     assert generate.main(["--check"]) == 1
-    assert "crds/stale.yaml is not up to date: run `make generate`" in capsys.readouterr().out
+    assert "crds/stale.yaml is stale: run `make generate`" in capsys.readouterr().out
     assert not stale.exists()
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
 
 
-def test_two_files_are_the_same() -> None:
+def test_chart_has_the_same_crd() -> None:
     first, second = (path.read_bytes() for path in generate.TARGETS)
     assert first == second
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=str)
-def test_a_description_says_value_and_effect(leaf: Leaf) -> None:
-    said = _schema_of(leaf)["description"]
-    assert said.endswith(str(leaf.edit))
-    assert said.count("An edit ") == 1
-    required = leaf.info.is_required()
-    assert ("Built-in value: " in said) is not required
+def test_description_ends_with_default_and_effect_of_a_change(leaf: Leaf) -> None:
+    description = _schema_of(leaf)["description"]
+    assert description.endswith(f" {leaf.edit}")
+    assert [description.count(f" {edit}") for edit in Edit].count(1) == 1
+    assert description.count(" Default: ") == (0 if leaf.info.is_required() else 1)
 
 
-def test_everything_is_described() -> None:
+@pytest.mark.parametrize("path", [path for path in (*SPEC, *STATUS) if not path.endswith("[]")])
+def test_description_is_short_and_made_of_sentences(path: str) -> None:
+    """At most 400 characters without the default and the sentence about the effect of a change."""
+    description = {**SPEC, **STATUS}[path]["description"]
+    assert description.endswith("."), description
+    assert not description[0].islower(), description
+    assert len(description.split(" Default: ")[0]) <= 400, description
+
+
+def test_every_field_has_a_description() -> None:
     bare = [
         path
         for path, schema in {**SPEC, **STATUS}.items()
@@ -79,7 +87,7 @@ def test_everything_is_described() -> None:
 
 
 def test_every_value_is_bounded() -> None:
-    """What has no bound costs the API server's rules their budget, and fits no ConfigMap."""
+    """Without bounds the rules exceed the API server's cost limit, and a ConfigMap may overflow."""
     for path, schema in SPEC.items():
         kind = schema.get("type")
         if kind == "array":
@@ -93,34 +101,34 @@ def test_every_value_is_bounded() -> None:
 
 
 def test_no_bound_is_a_fraction() -> None:
-    """The API server rounds it where the value is whole; such a bound has to be a rule."""
+    """The API server rounds a fractional bound if the value is whole; a rule must check it."""
     for path, schema in SPEC.items():
         for bound in ("minimum", "maximum"):
             assert float(schema.get(bound, 0)).is_integer(), path
 
 
-def test_the_status_alone_has_a_default() -> None:
+def test_only_the_status_has_a_schema_default() -> None:
     assert [path for path, schema in SPEC.items() if "default" in schema] == []
     assert [path for path, schema in STATUS.items() if "default" in schema] == ["status"]
     assert STATUS["status"]["default"] == {"observedGeneration": -1}
 
 
-def test_nothing_takes_unknown_fields() -> None:
+def test_no_object_accepts_unknown_fields() -> None:
     for schema in (*SPEC.values(), *STATUS.values()):
         assert "x-kubernetes-preserve-unknown-fields" not in schema
 
 
-def test_names_are_kubernetes_names() -> None:
+def test_field_names_are_camel_case() -> None:
     for path in {**SPEC, **STATUS}:
         last = path.rsplit(".", 1)[-1].removesuffix("[]")
         assert last[0].islower(), path
         assert last.isalnum(), path
 
 
-def test_the_crd_can_be_applied_by_kubectl() -> None:
-    """Client-side apply keeps a copy in an annotation, of at most 262,144 bytes."""
+def test_crd_fits_the_annotation_of_kubectl_apply() -> None:
+    """Client-side apply stores a copy in an annotation of at most 262,144 bytes."""
     assert len(generate.rendered().encode()) < 200_000
 
 
-def test_each_edit_class_reads_differently() -> None:
+def test_each_edit_class_has_a_sentence_of_its_own() -> None:
     assert len({str(edit) for edit in Edit}) == len(Edit)

@@ -1,4 +1,4 @@
-"""``spec.serving``: the arguments that may be given, and that its documentation names them."""
+"""``spec.serving.extraArgs``: permitted arguments are accepted and documented, others rejected."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from finetune_api.v1alpha1.serving import EXTRA_ARGUMENTS, Serving
 DOCUMENT = Path(__file__).parents[4] / "docs" / "concepts" / "serving.md"
 
 
-def test_the_document_lists_the_arguments() -> None:
+def test_documentation_lists_the_permitted_arguments() -> None:
     listed = re.search(r"as `--name` or `--name=value`:\n\n(.*?)\n\n", DOCUMENT.read_text(), re.S)
     assert listed
     assert re.findall(r"`--([-a-z]+)`", listed[1]) == list(EXTRA_ARGUMENTS)
@@ -32,11 +32,11 @@ def test_the_document_lists_the_arguments() -> None:
         "--max_num_seqs=8",
     ],
 )
-def test_what_is_not_on_the_list_is_refused(argument: str) -> None:
-    with pytest.raises(ValidationError, match="extraArgs takes arguments of vllm serve"):
+def test_other_arguments_are_rejected(argument: str) -> None:
+    with pytest.raises(ValidationError, match="extraArgs permits arguments of vllm serve"):
         Serving.model_validate({"extraArgs": [argument]})
 
 
-def test_what_is_on_the_list_is_taken() -> None:
+def test_permitted_arguments_are_accepted() -> None:
     Serving.model_validate({"extraArgs": [f"--{name}" for name in EXTRA_ARGUMENTS]})
     Serving.model_validate({"extraArgs": ["--block-size=32", "--max-num-seqs=16"]})

@@ -1,0 +1,180 @@
+"""Fit lower layers to the job: a default that does not apply to its data never blocks a job.
+
+The user's own values are never changed here; a contradiction between them is for the validation
+rules to report. What a field's description calls its default is written out or removed, so that a
+user who writes the default explicitly gets the same revision.
+
+Each function takes the layered values and the written ones (the user's), and returns new values.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.base import Values
+from finetune_api.layering import Path, has, value_at, with_value, without
+from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT, Rows
+from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, inapplicable_fields
+
+DATASET: Path = ("dataset",)
+EVALUATION_DATASET: Path = ("evaluation", "dataset")
+VALIDATION_FRACTION: Path = ("dataset", "validationFraction")
+PROMPT_TEMPLATE: Path = ("dataset", "promptTemplate")
+MAX_STEPS: Path = ("training", "maxSteps")
+TRAIN_ON: Path = ("training", "trainOn")
+NODE_SELECTOR: Path = ("placement", "nodeSelector")
+WITH_ROWS = (DATASET, EVALUATION_DATASET)
+WITH_SOURCE: tuple[Path, ...] = (("model",), *WITH_ROWS)
+OWN_PROMPTS = ("chatTemplate", "promptFormat")
+NEEDS_HELD_OUT_ROWS = ("evalSteps", "earlyStoppingPatience")
+FIELDS_OF_ROWS = frozenset(str(info.alias) for info in Rows.model_fields.values())
+
+
+def fit(values: Values, written: Values) -> Values:
+    """Return the values with every lower layer fitted to what the user wrote."""
+    for step in (
+        _fit_length,
+        fit_evaluation,
+        _fit_held_out,
+        fit_sources,
+        _fit_columns,
+        _fit_prompt,
+        _fit_train_on,
+        _fit_node_selector,
+    ):
+        values = step(values, written)
+    return values
+
+
+def without_foreign_rows(defaults: Values, written: Values, builtin: Values) -> Values:
+    """Return defaults without the fields that describe a dataset other than the user's.
+
+    A default dataset with another source than the user's is another dataset: its split, columns
+    and so on do not apply, and the built-in values take their place.
+    """
+    for path in WITH_ROWS:
+        lower, own = value_at(defaults, path), value_at(written, path)
+        if not isinstance(own, Mapping) or not isinstance(lower, Mapping):
+            continue
+        if lower.get("source") in (None, own.get("source")):
+            continue
+        known = value_at(builtin, path)
+        kept = {name: value for name, value in lower.items() if name not in FIELDS_OF_ROWS}
+        kept |= {name: known[name] for name in lower if name in FIELDS_OF_ROWS and name in known}
+        defaults = with_value(defaults, path, kept)
+    return defaults
+
+
+def _fit_length(values: Values, written: Values) -> Values:
+    """Let the user's choice of epochs or maxSteps replace the other one of a lower layer."""
+    epochs, steps = has(written, "training", "epochs"), has(written, *MAX_STEPS)
+    if epochs and not steps:
+        return without(values, MAX_STEPS)
+    if not epochs and has(values, *MAX_STEPS):
+        return with_value(values, ("training", "epochs"), None)
+    return values
+
+
+def fit_evaluation(values: Values, written: Values) -> Values:
+    """Evaluate on a dataset of its own or on held-out rows, as the user says.
+
+    A lower layer may complete an evaluation dataset that the user names. It may also name one for
+    every job that renders rows in the same way and trains on other rows. A job with an evaluation
+    dataset holds out no rows.
+    """
+    own, dataset = value_at(values, EVALUATION_DATASET), value_at(values, DATASET)
+    if not isinstance(own, Mapping) or not isinstance(dataset, Mapping):
+        return values
+    if not has(written, *EVALUATION_DATASET):
+        same_rendering = (own.get("format") == "text") == (dataset.get("format") == "text")
+        applies = "source" in own and same_rendering and _rows_of(own) != _rows_of(dataset)
+        if not applies or has(written, *VALIDATION_FRACTION):
+            return without(values, EVALUATION_DATASET)
+    if not has(written, *VALIDATION_FRACTION):
+        return with_value(values, VALIDATION_FRACTION, 0.0)
+    return values
+
+
+def _rows_of(dataset: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Return which rows a dataset names: source, revision and split."""
+    return (
+        dataset.get("source"),
+        dataset.get("revision") or "main",
+        dataset.get("split") or "train",
+    )
+
+
+def _fit_held_out(values: Values, written: Values) -> Values:
+    """Resolve a conflict of lower layers: no held-out rows, but fields that need some.
+
+    The user's side wins; if the user wrote neither, no rows are held out.
+    """
+    if has(values, *EVALUATION_DATASET) or value_at(values, VALIDATION_FRACTION) != 0:
+        return values
+    paths = {("training", "advanced", name) for name in NEEDS_HELD_OUT_ROWS}
+    asked = {path for path in paths if has(written, *path)}
+    if asked and not has(written, *VALIDATION_FRACTION):
+        return without(values, VALIDATION_FRACTION)
+    return without(values, *(paths - asked))
+
+
+def fit_sources(values: Values, written: Values) -> Values:
+    """Remove defaults that do not apply to the kind of a source, and pin its default revision."""
+    for path in WITH_SOURCE:
+        part = value_at(values, path)
+        if not isinstance(part, Mapping):
+            continue
+        source = str(part.get("source"))
+        foreign = ((*path, *inner) for inner in inapplicable_fields(source))
+        values = without(values, *(field for field in foreign if not has(written, *field)))
+        if source.startswith("hf://") and not has(values, *path, "revision"):
+            values = with_value(values, (*path, "revision"), "main")
+        if source.startswith(CONFIGMAP_SOURCE_PREFIX) and not has(written, *path, "split"):
+            values = with_value(values, (*path, "split"), "train")
+    return values
+
+
+def _fit_columns(values: Values, written: Values) -> Values:
+    """Remove column names that equal the format's own, and defaults for other formats."""
+    for path in WITH_ROWS:
+        columns = value_at(values, (*path, "columns"))
+        if not isinstance(columns, Mapping):
+            continue
+        parts = COLUMNS_OF_FORMAT.get(str(value_at(values, (*path, "format"))), ())
+        kept = {
+            part: name
+            for part, name in columns.items()
+            if (name != part if part in parts else has(written, *path, "columns", part))
+        }
+        values = with_value(values, (*path, "columns"), kept)
+    return values
+
+
+def _fit_prompt(values: Values, written: Values) -> Values:
+    """Remove default prompts that do not apply to the dataset's format or to the user's prompt."""
+    format_ = value_at(values, ("dataset", "format"))
+    own = {name for name in OWN_PROMPTS if has(written, "dataset", name)}
+    if (own or format_ != "alpaca") and not has(written, *PROMPT_TEMPLATE):
+        values = with_value(values, PROMPT_TEMPLATE, "auto")
+    removed = set()
+    if own or format_ == "text" or value_at(values, PROMPT_TEMPLATE) == "alpaca":
+        removed |= set(OWN_PROMPTS)
+    if format_ == "messages":
+        removed.add("promptFormat")
+    return without(values, *(("dataset", name) for name in removed - own))
+
+
+def _fit_train_on(values: Values, written: Values) -> Values:
+    """Write out the default of training.trainOn, which depends on the dataset's format."""
+    dataset = value_at(values, DATASET)
+    if not isinstance(dataset, Mapping):
+        return values
+    if dataset.get("format") != "text":
+        return values if has(values, *TRAIN_ON) else with_value(values, TRAIN_ON, "responses")
+    return values if has(written, *TRAIN_ON) else with_value(values, TRAIN_ON, "all")
+
+
+def _fit_node_selector(values: Values, written: Values) -> Values:
+    """Leave the choice of nodes to the queue's flavors if the user names a queue only."""
+    if "queueName" in written and not has(written, *NODE_SELECTOR):
+        return without(values, NODE_SELECTOR)
+    return values

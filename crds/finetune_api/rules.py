@@ -1,0 +1,206 @@
+"""Validation rules of the API: each one in CEL for the API server and in Python.
+
+The API server runs the CEL on the spec as it was written. Python runs the same rule on the spec
+after defaulting, so that a value from the chart defaults is validated too. The constructors here
+build both sides from one description; the differential test compares them on a real API server.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+NONEMPTY_LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A rule of a model or of a field.
+
+    ``cel`` is true for a valid value. ``fails`` returns True for an invalid one; its argument is
+    the validated model (for a rule of a model) or the value (for a rule of a field).
+    """
+
+    cel: str
+    message: str
+    fails: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A statement about the fields of a model, in CEL and in Python."""
+
+    cel: str
+    holds: Callable[[Any], bool]
+
+    def __and__(self, other: "Condition") -> "Condition":
+        """Return the condition that both hold."""
+        return Condition(
+            cel=f"({self.cel} && {other.cel})",
+            holds=lambda model: self.holds(model) and other.holds(model),
+        )
+
+    def __or__(self, other: "Condition") -> "Condition":
+        """Return the condition that at least one of the two holds."""
+        return Condition(
+            cel=f"({self.cel} || {other.cel})",
+            holds=lambda model: self.holds(model) or other.holds(model),
+        )
+
+    def __invert__(self) -> "Condition":
+        """Return the condition that this one does not hold."""
+        return Condition(cel=f"!({self.cel})", holds=lambda model: not self.holds(model))
+
+
+def is_set(path: str) -> Condition:
+    """Return the condition that a field is set. path: in camelCase, such as ``lora.useDora``."""
+    return Condition(cel=f"({_has(path)})", holds=lambda model: _written(model, path))
+
+
+def equals(path: str, value: str | bool | float) -> Condition:
+    """Return the condition that a field has a value.
+
+    CEL sees the written value, Python the value after defaulting.
+    """
+    return Condition(
+        cel=f"({_has(path)} && self.{path} == {_literal(value)})",
+        holds=lambda model: _value(model, path) == value,
+    )
+
+
+def starts_with(path: str, *prefixes: str) -> Condition:
+    """Return the condition that a required string begins with one of the prefixes."""
+    return Condition(
+        cel="(" + " || ".join(f"self.{path}.startsWith('{prefix}')" for prefix in prefixes) + ")",
+        holds=lambda model: str(_value(model, path)).startswith(prefixes),
+    )
+
+
+def excludes(first: Condition, second: Condition, message: str) -> Rule:
+    """Return the rule that two conditions do not hold together."""
+    return Rule(
+        cel=f"!({first.cel} && {second.cel})",
+        message=message,
+        fails=lambda model: first.holds(model) and second.holds(model),
+    )
+
+
+def requires(first: Condition, second: Condition, message: str) -> Rule:
+    """Return the rule that the second condition holds if the first one does."""
+    return Rule(
+        cel=f"!{first.cel} || {second.cel}",
+        message=message,
+        fails=lambda model: first.holds(model) and not second.holds(model),
+    )
+
+
+def matches(pattern: str, message: str) -> Rule:
+    """Return the rule that a string matches ``pattern``, in RE2's and Python's common syntax.
+
+    pattern: with ``^`` and ``$`` around each alternative.
+    """
+    compiled = re.compile(pattern)
+    return Rule(
+        cel=f"self.matches({_literal(pattern)})",
+        message=message,
+        # Python's $ also matches before a trailing newline; fullmatch does not.
+        fails=lambda value: compiled.fullmatch(value) is None,
+    )
+
+
+def each_matches(pattern: str, message: str) -> Rule:
+    """Return the rule that every item of a list of strings matches ``pattern``."""
+    compiled = re.compile(pattern)
+    return Rule(
+        cel=f"self.all(item, item.matches({_literal(pattern)}))",
+        message=message,
+        fails=lambda items: not all(compiled.fullmatch(item) for item in items),
+    )
+
+
+def lacks(item: str, message: str) -> Rule:
+    """Return the rule that a list of strings does not contain ``item``."""
+    return Rule(
+        cel=f"!({_literal(item)} in self)", message=message, fails=lambda items: item in items
+    )
+
+
+def unique(name: str) -> Rule:
+    """Return the rule that a list of strings has no duplicates. name: of the field."""
+    return Rule(
+        cel="self.all(one, self.exists_one(other, other == one))",
+        message=f"{name} contains a duplicate name: remove one of them",
+        fails=lambda items: len(set(items)) < len(items),
+    )
+
+
+def labels(message: str) -> Rule:
+    """Return the rule that a map holds valid Kubernetes labels."""
+    key, value = re.compile(LABEL_KEY), re.compile(LABEL_VALUE)
+    return Rule(
+        cel=f"self.all(k, k.matches({_literal(LABEL_KEY)}) "
+        f"&& self[k].matches({_literal(LABEL_VALUE)}))",
+        message=message,
+        fails=lambda found: any(
+            key.fullmatch(k) is None or value.fullmatch(v) is None for k, v in found.items()
+        ),
+    )
+
+
+def between(low: float, high: float, message: str) -> Rule:
+    """Return the rule that a number lies between two bounds, at least one of them a fraction.
+
+    The schema's own ``minimum`` and ``maximum`` do not work here: the API server rounds a
+    fractional bound down if the value is a whole number, so that 0 would pass a minimum of 0.1.
+    """
+    return Rule(
+        cel=f"self >= {float(low)} && self <= {float(high)}",
+        message=message,
+        fails=lambda value: not low <= value <= high,
+    )
+
+
+def _has(path: str) -> str:
+    """Return the CEL that a field and all groups around it are set."""
+    steps = path.split(".")
+    return " && ".join(f"has(self.{'.'.join(steps[:depth])})" for depth in range(1, len(steps) + 1))
+
+
+def _literal(value: str | bool | float) -> str:
+    """Return a value as a CEL literal."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)
+
+
+def _written(model: Any, path: str) -> bool:
+    for alias in path.split("."):
+        name = _name_of(model, alias)
+        if name not in model.model_fields_set:
+            return False
+        model = getattr(model, name)
+        if model is None:
+            return False
+    return True
+
+
+def _value(model: Any, path: str) -> Any:
+    for alias in path.split("."):
+        if model is None:
+            return None
+        model = getattr(model, _name_of(model, alias))
+    return model
+
+
+def _name_of(model: BaseModel, alias: str) -> str:
+    for name, info in type(model).model_fields.items():
+        if alias in (info.alias, name):
+            return name
+    raise LookupError(f"{type(model).__name__} has no field {alias}")
