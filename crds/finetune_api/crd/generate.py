@@ -5,21 +5,19 @@ With ``--check`` nothing is written: the command prints the stale files and exit
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
 
 from finetune_api.crd.definition import custom_resource_definition
+from finetune_api.crd.reference import api_page, exit_codes_page, reasons_page
 
 ROOT = Path(__file__).resolve().parents[3]
-TARGETS = (
-    ROOT / "crds" / "finetune.dev_finetunejobs.yaml",
-    ROOT / "charts" / "finetune-operator" / "files" / "finetune.dev_finetunejobs.yaml",
-)
 HEADER = "# Generated from crds/finetune_api by `make generate`; do not edit.\n"
 
 
-def rendered() -> str:
+def crd_file() -> str:
     """Return the CRD as YAML."""
     text = yaml.safe_dump(
         custom_resource_definition(), sort_keys=False, width=100, allow_unicode=True
@@ -27,22 +25,40 @@ def rendered() -> str:
     return HEADER + text
 
 
-def main(arguments: list[str] | None = None) -> int:
+FILES: Mapping[str, Callable[[], str]] = {
+    "crds/finetune.dev_finetunejobs.yaml": crd_file,
+    "charts/finetune-operator/files/finetune.dev_finetunejobs.yaml": crd_file,
+    "docs/reference/api.md": api_page,
+    "docs/reference/exit-codes.md": exit_codes_page,
+    "docs/reference/reasons.md": reasons_page,
+}
+"""Generated files by their path in the repository, and the functions that return their text."""
+
+
+def stale_files(root: Path) -> dict[Path, str]:
+    """Return path and new text of the files below ``root`` that are missing or out of date."""
+    texts = {root / name: render() for name, render in FILES.items()}
+    return {
+        path: text
+        for path, text in texts.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Write the generated files, or check them; return the exit code."""
     parser = argparse.ArgumentParser(prog="finetune_api.crd.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, compare only")
     check = parser.parse_args(arguments).check
-    text = rendered()
-    stale = [
-        path for path in TARGETS if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    for path in stale:
+    stale = stale_files(root)
+    for path, text in stale.items():
+        name = path.relative_to(root)
         if check:
-            print(f"{path.relative_to(ROOT)} is stale: run `make generate`")
+            print(f"{name} is stale: run `make generate`")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.relative_to(ROOT)}")
+            print(f"wrote {name}")
     return 1 if check and stale else 0
 
 

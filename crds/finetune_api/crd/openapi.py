@@ -46,7 +46,7 @@ def _object(
     properties = {}
     for name, info in model.model_fields.items():
         alias = info.alias or name
-        nested = _model_in(info.annotation)
+        nested = model_in(info.annotation)
         if issubclass(model, ApiModel):
             extra = extra_of(info)
             own = edit or extra.edit
@@ -112,11 +112,11 @@ def _without_null(raw: Schema) -> Schema:
     return {**kept, **{key: value for key, value in raw.items() if key != "anyOf"}}
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
     """Return the model in an annotation, also inside a list or an optional; None if none is."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+    return next((found for arg in get_args(annotation) if (found := model_in(arg))), None)
 
 
 def _description(extra: Extra, default: Any, edit: Edit, *, group: bool) -> str:

@@ -14,7 +14,7 @@ class Attempt(StatusModel):
     build: str | None = Field(None, description="Build that the attempt merges or serves.")
     attempt: int = Field(description="Number of the latest attempt, starting at 1.")
     outcome: Literal["Starting", "Running", "Completed", "Failed", "Stopped"] = Field(
-        description="State of the latest attempt: Starting, Running, Completed, Failed or Stopped."
+        description="State of the latest attempt."
     )
     has_run: bool | None = Field(None, description="Whether a pod of this attempt has run.")
     reason: str | None = Field(None, description="Reason of the failure, in CamelCase.")
@@ -23,7 +23,7 @@ class Attempt(StatusModel):
         None, description="Hash of the fields whose change gives a failed stage a new attempt."
     )
     pod: str | None = Field(None, description="UID of the latest pod of the attempt.")
-    pod_created: str | None = Field(None, description="Creation time of that pod.")
+    pod_created: str | None = Field(None, description="Creation time of the latest pod.")
     failures: int | None = Field(
         None, description="Number of restarts after failures, over all attempts of the stage."
     )
@@ -139,7 +139,7 @@ class Data(StatusModel):
         None, description="Number of tokens in the rows that are trained on."
     )
     trained_tokens: int | None = Field(
-        None, description="Number of these tokens that contribute to the loss."
+        None, description="Number of trainTokens that contribute to the loss."
     )
     median_length: int | None = Field(None, description="Median length of a row in tokens.")
     p95_length: int | None = Field(

@@ -19,9 +19,7 @@ class Condition(StatusModel):
         description="Type of the condition: Ready, Succeeded, Reconciling, Stalled, Suspended, "
         "DataReady, Trained, Merged or Serving."
     )
-    status: Literal["True", "False", "Unknown"] = Field(
-        description="Status of the condition: True, False or Unknown."
-    )
+    status: Literal["True", "False", "Unknown"] = Field(description="Status of the condition.")
     reason: str = Field(description="Reason for the status, in CamelCase.")
     message: str = Field(description="Details of the reason and its remediation.")
     observed_generation: int = Field(
@@ -109,8 +107,7 @@ class EvaluationStatus(StatusModel):
     """Result of the evaluation gate for the target build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
-        description="Whether the held-out loss permits serving the build: Passed, Failed, or "
-        "NotEvaluated."
+        description="Whether the held-out loss permits serving the build."
     )
     message: str = Field(description="The measured losses, or the reason why there are none.")
     against_serving: ServingComparison | None = Field(

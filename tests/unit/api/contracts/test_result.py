@@ -8,7 +8,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from finetune_api.contracts.exitcodes import FINAL, ExitCode
 from finetune_api.contracts.result import LIMIT, Result
 
 TEXT = st.text(max_size=20_000) | st.text(alphabet='\x00\x1f"\\😀é', max_size=20_000)
@@ -105,10 +104,3 @@ def test_other_text_is_not_a_result(text: str) -> None:
 def test_result_of_a_newer_trainer_can_be_parsed() -> None:
     text = '{"stage": "train", "outcome": "completed", "reason": "Completed", "carbon": 3}'
     assert Result.from_message(text) is not None
-
-
-def test_terminal_exit_codes() -> None:
-    """The podFailurePolicy of existing Jobs contains this list: codes may only be added."""
-    assert FINAL == (64, 65, 66, 73, 77, 78, 80, 81, 82, 83, 84, 85)
-    retried = {ExitCode.COMPLETED, ExitCode.INTERNAL_ERROR, ExitCode.TRANSIENT, ExitCode.STOPPED}
-    assert not retried & set(FINAL)

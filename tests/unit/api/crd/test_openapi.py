@@ -1,14 +1,13 @@
-"""The generated CRD: its files are current, and its schema is structural, bounded and described."""
+"""The schema of the CRD is structural, bounded and described."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.api.leaves import LEAVES, Leaf
 
-from finetune_api.crd import generate
 from finetune_api.crd.definition import custom_resource_definition
+from finetune_api.crd.generate import crd_file
 from finetune_api.markers import Edit
 
 Schema = dict[str, Any]
@@ -36,28 +35,6 @@ STATUS = dict(_all(_root()["properties"]["status"], "status"))
 def _schema_of(leaf: Leaf) -> Schema:
     path = f"spec.{leaf}".replace("tolerations.", "tolerations[].")
     return SPEC[path]
-
-
-def test_generated_files_are_current(capsys: pytest.CaptureFixture[str]) -> None:
-    assert generate.main(["--check"]) == 0, capsys.readouterr().out
-
-
-def test_check_prints_stale_files_and_generate_writes_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stale = tmp_path / "crds" / "stale.yaml"
-    monkeypatch.setattr(generate, "ROOT", tmp_path)
-    monkeypatch.setattr(generate, "TARGETS", (stale,))
-    assert generate.main(["--check"]) == 1
-    assert "crds/stale.yaml is stale: run `make generate`" in capsys.readouterr().out
-    assert not stale.exists()
-    assert generate.main([]) == 0
-    assert generate.main(["--check"]) == 0
-
-
-def test_chart_has_the_same_crd() -> None:
-    first, second = (path.read_bytes() for path in generate.TARGETS)
-    assert first == second
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=str)
@@ -127,7 +104,7 @@ def test_field_names_are_camel_case() -> None:
 
 def test_crd_fits_the_annotation_of_kubectl_apply() -> None:
     """Client-side apply stores a copy in an annotation of at most 262,144 bytes."""
-    assert len(generate.rendered().encode()) < 200_000
+    assert len(crd_file().encode()) < 200_000
 
 
 def test_each_edit_class_has_a_sentence_of_its_own() -> None:

@@ -1,0 +1,33 @@
+"""Generated files are current; ``--check`` prints stale ones."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune_api.crd import generate
+
+
+def test_generated_files_are_current(capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_check_prints_stale_files_and_generate_writes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate.main([], root=tmp_path) == 0
+    assert generate.main(["--check"], root=tmp_path) == 0
+    capsys.readouterr()
+    stale, missing = "docs/reference/api.md", "crds/finetune.dev_finetunejobs.yaml"
+    (tmp_path / stale).write_text("edited", encoding="utf-8")
+    (tmp_path / missing).unlink()
+    assert generate.main(["--check"], root=tmp_path) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name} is stale: run `make generate`" for name in (missing, stale)
+    ]
+    assert (tmp_path / stale).read_text(encoding="utf-8") == "edited"
+    assert not (tmp_path / missing).exists()
+
+
+def test_chart_has_the_same_crd() -> None:
+    crd, chart = (generate.ROOT / name for name in generate.FILES if name.endswith(".yaml"))
+    assert crd.read_bytes() == chart.read_bytes()
