@@ -118,7 +118,7 @@ def _explained(error: ValidationError, root: str) -> str:
         path = ".".join(str(step) for step in (root, *finding["loc"]))
         text = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "extra_forbidden":
-            text = "there is no such field"
+            text = "unknown field; remove it, or use an operator version that supports it"
         value = finding["input"]
         shown = "" if isinstance(value, Mapping) else f" (it is {value!r})"
         sentences.append(f"{path}: {text}{shown}")

@@ -239,7 +239,7 @@ def test_what_a_newer_operator_wrote_is_left_alone_until_this_one_is_upgraded(
             f"{name} is refused",
             lambda name=name: place.reason(name) == "InvalidSpec",  # type: ignore[misc]
         )
-        assert "fieldToCome: there is no such field" in place.condition("Ready", name)["message"]
+        assert "fieldToCome: unknown field; remove it" in place.condition("Ready", name)["message"]
     assert place.items("jobs") == jobs
     place.plane.merge(path, {"spec": {"training": None}})
     wait_until("it goes on", lambda: place.reason("running") == "Preparing")

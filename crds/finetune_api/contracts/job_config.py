@@ -1,4 +1,4 @@
-"""``job.json``: the frozen resolution of a revision, which every trainer command reads."""
+"""``job.json``: the frozen spec of a revision. Every trainer command reads it."""
 
 from finetune_api import API_VERSION
 from finetune_api.base import CamelModel
@@ -9,10 +9,10 @@ from finetune_api.v1alpha1.training import Training
 
 
 class JobConfig(CamelModel):
-    """What a revision trains.
+    """The fields that determine training.
 
-    Fields that this version does not know are refused: they change what is trained.
-    Where ``training.maxSteps`` is set, ``training.epochs`` is null.
+    Unknown fields are an error, since they may change what is trained. If ``training.maxSteps`` is
+    set, ``training.epochs`` is null.
     """
 
     api_version: str = API_VERSION
@@ -24,4 +24,4 @@ class JobConfig(CamelModel):
     dataset: Dataset
     training: Training
     evaluation_dataset: EvaluationDataset | None = None
-    """Rows to evaluate on in place of held-out ones."""
+    """Rows to evaluate on instead of held-out rows."""

@@ -1,11 +1,11 @@
-"""``reference/reference.json``: what the tuned model says about some rows of its own dataset.
+"""``reference/reference.json``: log-probabilities of the tuned model on rows of its dataset.
 
-The trainer writes it at the end of training; the verify container compares what is served with it.
-Row texts are in it, so it never leaves the volume.
+The trainer writes it at the end of training; the verifier compares the served model with it. It
+contains texts of rows, so it never leaves the volume.
 
 Log-probabilities are natural logarithms, one for each scored token, computed in float32 unless a
-field says otherwise. They are kept for both bases that a merge can choose (``merge.base``), since
-those are different models.
+field states another type. They are recorded for both values of ``merge.base``, which are different
+models.
 """
 
 from typing import Any, Literal
@@ -28,35 +28,34 @@ class _Document(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         serialize_by_alias=True,
-        # An error's text reaches the status, which row texts must not.
+        # Errors end up in the status, which must not contain texts of rows.
         hide_input_in_errors=True,
     )
 
 
 class Scores(_Document):
-    """Log-probabilities of one row's scored tokens on one base."""
+    """Log-probabilities of the scored tokens of one row, for one value of merge.base."""
 
     base: list[float]
-    """Without the adapter. Computed in bfloat16, but for the rows that were held out, on the
-    original base."""
+    """Without the adapter. Computed in bfloat16, except for held-out rows on the original base."""
     tuned: list[float]
-    """With it."""
+    """With the adapter."""
     rounded: list[float]
-    """With it too, but computed in bfloat16: how much rounding moves this model."""
+    """With the adapter, computed in bfloat16: shows the effect of rounding on this model."""
 
 
 class Row(_Document):
-    """One row, cut to the reference's length.
+    """One row, truncated to the length of the reference.
 
-    ``messages`` are the conversation up to the last answer, as a chat request sends them, and
-    ``text`` is a whole row of plain text; ``prompt_ids`` are the token ids that a server must make
-    of the one that is set. All three are null where a row cannot be sent as it was trained.
+    ``messages`` is the conversation up to the last answer, as in a chat request; ``text`` is a
+    whole row of plain text. ``prompt_ids`` are the token IDs that a server must produce from the
+    one that is set. All three are null if the row cannot be sent in the form that was trained.
     """
 
     ids: list[int] = Field(min_length=2)
     spans: list[tuple[int, int]]
-    """Scored tokens as positions in ``ids``, each span from its first to past its last; position 0
-    has no log-probability and is never among them."""
+    """Scored tokens as half-open ranges of positions in ``ids``. Position 0 is never scored: it has
+    no log-probability."""
     messages: list[dict[str, Any]] | None = None
     text: str | None = None
     prompt_ids: list[int] | None = None
@@ -64,7 +63,7 @@ class Row(_Document):
     original: Scores
 
     def scores(self, base: BaseKind) -> Scores:
-        """Return the log-probabilities on one base."""
+        """Return the log-probabilities for one value of merge.base."""
         return self.dequantized if base == "dequantized" else self.original
 
     @property
@@ -74,13 +73,13 @@ class Row(_Document):
 
 
 class Reference(_Document):
-    """All rows, and what they were computed with."""
+    """All rows of the reference."""
 
     rows: list[Row]
     held_out: bool
-    """Whether the rows were kept from training; otherwise they are a sample of what was trained."""
+    """Whether the rows were held out; otherwise they are a sample of the training rows."""
 
     @property
     def tokens(self) -> int:
-        """Scored tokens of all rows."""
+        """Number of scored tokens in all rows."""
         return sum(len(row.original.tuned) for row in self.rows)

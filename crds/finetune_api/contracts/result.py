@@ -1,7 +1,7 @@
-"""The result that a trainer process leaves in its termination message.
+"""The result of a trainer process, written to the termination message of its container.
 
-JSON of at most 4,096 bytes, which is what the kubelet keeps. It is believed only together with the
-Job's own condition: a message alone proves nothing.
+JSON of at most 4,096 bytes, the limit of the kubelet. The operator accepts it only together with
+the Job's own condition: a message alone proves nothing.
 """
 
 import json
@@ -17,7 +17,7 @@ _REASON_LENGTH = 64
 
 
 class Result(StatusModel):
-    """How a stage ended. Only what is known is set."""
+    """The outcome of a stage. Unknown values are null."""
 
     stage: Literal["prepare", "train", "merge", "verify"]
     outcome: Literal["completed", "stopped", "failed"]
@@ -29,16 +29,20 @@ class Result(StatusModel):
     eval_loss: float | None = None
     gpu_seconds: float | None = None
     artifacts: dict[str, Any] = Field(default_factory=dict)
-    """``baseCommit``, ``baseBytes``, ``chatTemplate`` (where it is not the base's own),
-    ``datasetDigest`` and the fields of ``status.Data`` of staging, and its estimate by the names of
-    ``status.Estimate``; ``adapter`` and ``evaluation`` of training; ``merged`` and ``mergedDtype``
-    of merging. Digests are ``sha256:`` and 64 hex digits."""
+    """Outputs of the stage.
+
+    prepare: ``baseCommit``, ``baseBytes``, ``chatTemplate`` (if it is not that of the base model),
+    ``datasetDigest``, and the fields of ``ledger.Data`` and ``ledger.Estimate``; train: ``adapter``
+    and ``evaluation``; merge: ``merged`` and ``mergedDtype``. Digests are ``sha256:`` and 64 hex
+    digits.
+    """
     warnings: list[str] = Field(default_factory=list)
 
     def to_message(self) -> str:
-        """Return the JSON, its sentences shortened until it fits the kubelet's limit.
+        """Return the JSON, with texts shortened until it fits the kubelet's limit.
 
-        A number that is none (the loss of a diverged run) is left out: JSON has no word for it.
+        Numbers that are not finite (the loss of a diverged run) are omitted: JSON has no such
+        numbers.
         """
         values = {
             key: value
@@ -57,7 +61,7 @@ class Result(StatusModel):
 
     @classmethod
     def from_message(cls, text: str) -> "Result | None":
-        """Return the result in a termination message, or None where there is none to read."""
+        """Return the result in a termination message, or None if the text is not a result."""
         try:
             return cls.model_validate_json(text)
         except ValidationError:
@@ -65,5 +69,5 @@ class Result(StatusModel):
 
 
 def _json(values: dict[str, Any]) -> bytes:
-    # A file's name may hold bytes that are no UTF-8; it must not cost the whole message.
+    # A file name may contain bytes that are not UTF-8; the message must be written anyway.
     return json.dumps(values, ensure_ascii=False).encode(errors="replace")

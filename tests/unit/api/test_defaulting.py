@@ -337,11 +337,11 @@ def test_fields_of_a_default_dataset_do_not_apply_to_another_dataset(own: Spec) 
         ({"evaluation": {"dataset": {"split": "a b"}}}, "defaults.evaluation.dataset.*single name"),
         (
             {"evaluation": {"dataset": {"split": "train", "columns": {"answer": "a"}}}},
-            "defaults.evaluation.dataset.columns.answer: there is no such field",
+            "defaults.evaluation.dataset.columns.answer: unknown field; remove it",
         ),
         (
             {"training": {"lora": {"rank": 16}}},
-            "defaults.training.lora.rank: there is no such field",
+            "defaults.training.lora.rank: unknown field; remove it",
         ),
         ({"training": {"lora": {"r": 0}}}, r"defaults.training.lora.r: .*\(it is 0\)"),
         ({"training": {"epochs": 1, "maxSteps": 5}}, "epochs and maxSteps exclude each other"),

@@ -432,7 +432,7 @@ def test_a_revision_of_a_newer_operator_is_not_trained_again_by_one_that_was_rol
     assert planned.actions == ()
     ready = planned.status["conditions"][0]
     assert (ready["type"], ready["reason"]) == ("Ready", "InvalidSpec")
-    assert "spec.training.fieldToCome: there is no such field" in ready["message"]
+    assert "spec.training.fieldToCome: unknown field; remove it" in ready["message"]
     assert "upgrade this one" in ready["message"]
     serving = next(each for each in planned.status["conditions"] if each["type"] == "Serving")
     assert serving["status"] == "True"
