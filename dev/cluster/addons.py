@@ -139,7 +139,7 @@ def _start_dns() -> None:
     command = [binaries.program("coredns"), "-conf", str(corefile)]
     processes.start("coredns", command, configuration=[corefile])
     url = f"http://{NODE_ADDRESS}:8181/ready"
-    processes.wait_until("coredns", lambda: answers(url), what="ready")
+    processes.wait_until("coredns", lambda: answers(url), state="ready")
 
 
 def _storage_objects() -> list[dict[str, Any]]:

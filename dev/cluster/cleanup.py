@@ -106,8 +106,8 @@ def end_unrecorded() -> None:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        ours = words[0].startswith(str(paths.BINARIES)) or words[0] in HOST_PROGRAMS
-        if ours and any(str(mark) in word for word in words[1:] for mark in MARKS):
+        owned = words[0].startswith(str(paths.BINARIES)) or words[0] in HOST_PROGRAMS
+        if owned and any(str(mark) in word for word in words[1:] for mark in MARKS):
             pid = int(folder.name)
             started = processes.start_time(pid)
             if started is not None:
@@ -124,10 +124,10 @@ def _end_shims() -> None:
     """Kill the shims of the containerd of the cluster, and their descendants."""
     socket = str(paths.CONTAINERD_SOCKET)
     for _ in range(50):
-        ours = _shims_and_children(socket)
-        if not ours:
+        owned = _shims_and_children(socket)
+        if not owned:
             return
-        for pid in ours:
+        for pid in owned:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
         time.sleep(0.1)
@@ -135,7 +135,7 @@ def _end_shims() -> None:
 
 def _shims_and_children(socket: str) -> list[int]:
     parents: dict[int, int] = {}
-    ours: set[int] = set()
+    owned: set[int] = set()
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
@@ -149,18 +149,18 @@ def _shims_and_children(socket: str) -> list[int]:
             continue
         parents[pid] = int(status[1])
         if "containerd-shim" in words[0] and socket in words:
-            ours.add(pid)
+            owned.add(pid)
     # If its shim was killed, a container is a child of init, but still in the cgroup.
     for cgroup in cgroups.folders():
         for file in cgroup.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
-                ours.update(int(pid) for pid in file.read_text().split())
+                owned.update(int(pid) for pid in file.read_text().split())
     grown = True
     while grown:
-        below = {pid for pid, parent in parents.items() if parent in ours} - ours
-        ours |= below
+        below = {pid for pid, parent in parents.items() if parent in owned} - owned
+        owned |= below
         grown = bool(below)
-    return sorted(pid for pid in ours if pid in parents)
+    return sorted(pid for pid in owned if pid in parents)
 
 
 def _remove_firewall() -> None:

@@ -102,7 +102,7 @@ def start_as_configured() -> None:
     processes.wait_until(
         "containerd",
         lambda: ctr("version", check=False).returncode == 0,
-        what="answering on its socket",
+        state="answering on its socket",
     )
 
 

@@ -37,7 +37,7 @@ def wait() -> None:
     """Wait for the managers, which the node does not need to start."""
     for name, port in MANAGERS.items():
         probe = functools.partial(answers, f"https://127.0.0.1:{port}/healthz")
-        processes.wait_until(name, probe, what="healthy")
+        processes.wait_until(name, probe, state="healthy")
 
 
 def _start_etcd() -> None:
@@ -91,11 +91,11 @@ def _start_api_server() -> None:
         ],
     )
     url = f"{API_SERVER}/readyz"
-    processes.wait_until("kube-apiserver", lambda: answers(url), what="ready")
+    processes.wait_until("kube-apiserver", lambda: answers(url), state="ready")
     processes.wait_until(
         "kube-apiserver",
         lambda: kubectl.local().kubectl("get", *AUTHENTICATION, check=False).returncode == 0,
-        what="serving its authentication settings",
+        state="serving its authentication settings",
     )
 
 

@@ -27,7 +27,7 @@ def start() -> None:
     """Start the missing processes; return when the node is Ready and offers its GPU."""
     cgroups.make()
     _start_kubelet()
-    processes.wait_until("kubelet", _node_ready, what="reporting a Ready node", timeout=90)
+    processes.wait_until("kubelet", _node_ready, state="reporting a Ready node", timeout=90)
     _start_kube_proxy()
     _advertise_gpu()
     _start_firewall()
@@ -112,7 +112,7 @@ def _start_kube_proxy() -> None:
     command = [binaries.program("kube-proxy"), f"--config={config}"]
     processes.start("kube-proxy", command, configuration=[config])
     url = f"http://{NODE_ADDRESS}:10256/healthz"
-    processes.wait_until("kube-proxy", lambda: answers(url), what="healthy")
+    processes.wait_until("kube-proxy", lambda: answers(url), state="healthy")
 
 
 def _start_firewall() -> None:
@@ -134,7 +134,7 @@ def _start_firewall() -> None:
         ports=[FIREWALL_PORT],
     )
     url = f"http://127.0.0.1:{FIREWALL_PORT}/healthz"
-    processes.wait_until("kube-router", lambda: answers(url), what="healthy")
+    processes.wait_until("kube-router", lambda: answers(url), state="healthy")
 
 
 def _node() -> dict[str, Any]:

@@ -125,14 +125,14 @@ def _no_service_starts() -> Iterator[None]:
     The cluster runs its own instances. On Debian, a ``policy-rc.d`` that exits with 101 forbids
     starts; an existing one is not changed.
     """
-    ours = not POLICY.exists()
-    if ours:
+    created = not POLICY.exists()
+    if created:
         POLICY.write_text("#!/bin/sh\nexit 101\n")
         POLICY.chmod(0o755)
     try:
         yield
     finally:
-        if ours:
+        if created:
             POLICY.unlink()
 
 

@@ -146,17 +146,17 @@ def stop(name: str, *, grace: float = 10.0) -> None:
     _file(name).unlink(missing_ok=True)
 
 
-def wait_until(name: str, ready: Callable[[], bool], *, what: str, timeout: float = 60.0) -> None:
+def wait_until(name: str, ready: Callable[[], bool], *, state: str, timeout: float = 60.0) -> None:
     """Wait until ``ready``. Raises NotReady on a timeout, or immediately if the process exits.
 
-    ``what`` completes the sentence "the process is not …".
+    ``state`` completes the sentence "the process is not …".
     """
     deadline = time.monotonic() + timeout
     while not ready():
         if alive(name) is None:
-            exited = f"{name} exited before it was {what}"
+            exited = f"{name} exited before it was {state}"
             raise NotReady(exited, log=log_file(name), hint=RECREATE)
         if time.monotonic() > deadline:
-            late = f"{name} is not {what} after {timeout:g} s"
+            late = f"{name} is not {state} after {timeout:g} s"
             raise NotReady(late, log=log_file(name), hint=RECREATE)
         time.sleep(POLL_SECONDS)

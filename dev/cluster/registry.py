@@ -43,7 +43,7 @@ def start() -> None:
     )
     command = ["docker-registry", "serve", str(CONFIG)]
     processes.start("registry", command, configuration=[CONFIG], ports=[REGISTRY_PORT])
-    processes.wait_until("registry", lambda: _request("GET", "/v2/") is not None, what="answering")
+    processes.wait_until("registry", lambda: _request("GET", "/v2/") is not None, state="answering")
 
 
 def _request(method: str, path: str) -> str | None:

@@ -91,7 +91,7 @@ def test_stop_kills_a_process_that_ignores_sigterm() -> None:
     )
     processes.start("stubborn", [sys.executable, "-c", code])
     processes.wait_until(
-        "stubborn", lambda: processes.log_file("stubborn").read_text() == "1\n", what="started"
+        "stubborn", lambda: processes.log_file("stubborn").read_text() == "1\n", state="started"
     )
     pid = pid_of("stubborn")
     processes.stop("stubborn", grace=0.2)
@@ -101,7 +101,7 @@ def test_stop_kills_a_process_that_ignores_sigterm() -> None:
 def test_wait_fails_immediately_if_the_process_exits() -> None:
     processes.start("short", [sys.executable, "-c", "import time; time.sleep(0.3)"])
     with pytest.raises(NotReady, match="short exited before it was answering") as failure:
-        processes.wait_until("short", lambda: False, what="answering", timeout=30)
+        processes.wait_until("short", lambda: False, state="answering", timeout=30)
     assert failure.value.log == processes.log_file("short")
     assert "make down" in failure.value.hint
 
@@ -109,7 +109,7 @@ def test_wait_fails_immediately_if_the_process_exits() -> None:
 def test_wait_times_out_with_log_and_fix() -> None:
     processes.start("one", SLEEP)
     with pytest.raises(NotReady, match=r"one is not answering after 0\.1 s") as failure:
-        processes.wait_until("one", lambda: False, what="answering", timeout=0.1)
+        processes.wait_until("one", lambda: False, state="answering", timeout=0.1)
     assert failure.value.log == processes.log_file("one")
     assert "make down" in failure.value.hint
 
