@@ -178,7 +178,7 @@ def test_security_contexts_are_merged_with_the_defaults() -> None:
 
 def test_extra_env_follows_the_variables_of_the_chart() -> None:
     extra = [
-        {"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"},
+        {"name": "TZ", "value": "Europe/Berlin"},
         {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "token"}}},
     ]
     env = render({"extraEnv": extra}).pod["containers"][0]["env"]

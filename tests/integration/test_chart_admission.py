@@ -13,6 +13,12 @@ from tests.integration.manifest_files import kubectl
 NAMESPACE = "finetune-system"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:finetune-operator"
 NETWORK_POLICY: Values = {"networkPolicy": {"enabled": True}}
+OVERRIDES: Values = {
+    "replicaCount": 1,
+    "extraEnv": [{"name": "TZ", "value": "Europe/Berlin"}],
+    "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": 2000},
+    "securityContext": {"runAsUser": 1000680000},
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,9 @@ def roles(control_plane: ControlPlane, system: str) -> Iterator[None]:
     kubectl(control_plane, "delete", "--wait=false", "-f", "-", stdin=listed)
 
 
-@pytest.mark.parametrize("values", [{}, NETWORK_POLICY], ids=["default", "network-policy"])
+@pytest.mark.parametrize(
+    "values", [{}, NETWORK_POLICY, OVERRIDES], ids=["default", "network-policy", "overrides"]
+)
 def test_api_server_takes_everything(
     control_plane: ControlPlane, system: str, values: Values
 ) -> None:
