@@ -76,7 +76,7 @@ def make(layout: Layout, shape: Shape) -> None:
     import torch
     import transformers
 
-    from finetune_trainer.quantization import record
+    from finetune_trainer.quantization import quant_state
 
     torch.manual_seed(1)
     facts: dict[str, Any] = {"source": "hf://bench/base", "baseCommit": "0" * 40}
@@ -95,7 +95,7 @@ def make(layout: Layout, shape: Shape) -> None:
             bnb_4bit_compute_dtype=torch.bfloat16,
         ),
     )
-    recorded = record.record(model)
+    recorded = quant_state.record_quantization(model)
     scratch = fresh(layout.scratch("adapter"))
     recorded.save(scratch)
     config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear")

@@ -80,7 +80,7 @@ def test_a_paused_training_goes_on_from_its_checkpoint(training: Tuning) -> None
     assert step > reached
     assert [label(job, ATTEMPT) for job in training.jobs("train")] == ["1", "2"]
     log = training.cluster.kubectl.logs(pod["metadata"]["name"], training.namespace)
-    assert f"going on from the checkpoint of step {reached}" in log
+    assert f"resuming from the checkpoint of step {reached}" in log
     done = [line.split()[2] for line in log.splitlines() if line.split()[1:2] == ["step"]]
     assert done[0] == f"{reached + 1}/{STEPS}"
     steps = [

@@ -19,7 +19,7 @@ from tests.trainer.support.workshop import Running, Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import Stopped
-from finetune_trainer.reporting.loss_history import Curves, Points
+from finetune_trainer.reporting.loss_history import LossHistory, Points
 from finetune_trainer.training import backends
 from finetune_trainer.training.backends import sft, trl
 
@@ -95,7 +95,7 @@ def adapter(workshop: Workshop) -> bytes:
 
 
 def losses(workshop: Workshop) -> Points:
-    return Curves.load(workshop.work / "adapter")["loss"]
+    return LossHistory.load(workshop.work / "adapter")["loss"]
 
 
 def newest(workshop: Workshop) -> Path:
@@ -114,7 +114,7 @@ def test_killed_twice_and_still_the_same_to_the_bit(
         kill(running)
     starts = RecordsStarts(path=workshop.folder / "starts")
     ended = workshop.meeting(starts).succeed("train")
-    step = re.findall(r"going on from the checkpoint of step (\d+)", ended.log)[-1]
+    step = re.findall(r"resuming from the checkpoint of step (\d+)", ended.log)[-1]
     # The time that is left is told from this attempt's own steps.
     assert starts.shares == [int(step) / STEPS] != [0.0]
     assert adapter(workshop) == adapter(uninterrupted)
@@ -144,10 +144,10 @@ def test_a_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Works
     state = torn / "optimizer.pt"
     state.write_bytes(state.read_bytes()[:-100])
     ended = workshop.succeed("train")
-    said = f"checkpoint {torn.name} is damaged and set aside"
+    said = f"checkpoint {torn.name} is damaged and was set aside"
     assert said in ended.log
     assert any(said in each for each in ended.result["warnings"])
-    assert f"going on from the checkpoint of step {int(torn.name[5:]) - 2}" in ended.log
+    assert f"resuming from the checkpoint of step {int(torn.name[5:]) - 2}" in ended.log
     assert adapter(workshop) == adapter(uninterrupted)
 
 
@@ -163,13 +163,13 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_said(
         path.symlink_to("/proc/self/mem")
     ended = workshop.run("train")
     assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
-    assert "Input/output error, at each checkpoint: step-6, step-4" in ended.message
+    assert "Input/output error at every checkpoint: step-6, step-4" in ended.message
     kept = workshop.work / "checkpoints" / "step-4" / "kept"
     kept.rename(kept.with_name(manifest.FILE))
     ended = workshop.meeting(KilledAfterCheckpoint(step=8)).run("train")
-    assert "going on from the checkpoint of step 4" in ended.log
+    assert "resuming from the checkpoint of step 4" in ended.log
     ended = workshop.succeed("train")
-    assert "going on from the checkpoint of step 8" in ended.log
+    assert "resuming from the checkpoint of step 8" in ended.log
     (said,) = (each for each in ended.result["warnings"] if "checkpoint" in each)
     assert said.startswith("checkpoint step-6 cannot be read ([Errno 5]")
     assert adapter(workshop) == adapter(uninterrupted)
@@ -194,7 +194,7 @@ def test_sigterm_saves_and_says_so(
     )
     step = ended.result["globalStep"]
     assert 4 <= step < STEPS
-    assert ended.message == f"stopped at step {step} of {STEPS}; its checkpoint is kept"
+    assert ended.message == f"stopped at step {step} of {STEPS}; the checkpoint is kept"
     assert newest(workshop).name == f"step-{step}"
     assert "adapter" not in workshop.published()
     workshop.succeed("train")
@@ -280,7 +280,7 @@ def test_another_recipe_or_other_rows_do_not_go_on_from_it(
 def test_training_without_staging_is_refused(make: MakeWorkshop) -> None:
     ended = make().run("train")
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
-    assert "run the stage command again" in ended.message
+    assert "run the prepare command again" in ended.message
 
 
 def test_the_budget_is_kept_over_attempts(make: MakeWorkshop) -> None:
@@ -289,7 +289,7 @@ def test_the_budget_is_kept_over_attempts(make: MakeWorkshop) -> None:
     (workshop.work / "usage.json").write_text('{"gpuSeconds": 1000}')
     ended = workshop.run("train", "--max-gpu-seconds", "900")
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
-    assert "at step 0 of 2, runPolicy.maxGpuSeconds is 900" in ended.message
+    assert "at step 0 of 2; runPolicy.maxGpuSeconds is 900" in ended.message
     ended = workshop.run("train", "--max-gpu-seconds", "2000")
     assert ended.code == 0, ended.log
     assert 1000 < ended.result["gpuSeconds"] < 1100
@@ -302,7 +302,7 @@ def test_the_budget_ends_a_run_with_a_checkpoint(make: MakeWorkshop) -> None:
     assert (ended.code, ended.result["reason"]) == (85, "BudgetExceeded")
     step = ended.result["globalStep"]
     assert newest(workshop).name == f"step-{step}"
-    assert f"at step {step} of 9999, runPolicy.maxGpuSeconds is 3; the checkpoint is kept" in (
+    assert f"at step {step} of 9999; runPolicy.maxGpuSeconds is 3: raise it to resume" in (
         ended.message
     )
 
@@ -318,7 +318,9 @@ def test_a_base_that_gives_no_number_ends_at_once(
     workshop.succeed("prepare")
     ended = workshop.run("train")
     assert (ended.code, ended.result["reason"]) == (81, "LossDiverged")
-    assert "the loss is nan at step 1: lower training.learningRate (0.01 now)" in ended.message
+    assert (
+        "the loss is nan at step 1: lower training.learningRate (currently 0.01)" in ended.message
+    )
     assert workshop.published() == ["base", "dataset"]
     assert not list((workshop.work / "checkpoints").glob("step-*"))
 
@@ -328,7 +330,7 @@ def test_running_out_of_memory_is_told_from_other_errors(monkeypatch: pytest.Mon
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(sft, "_train", out_of_memory)
-    with pytest.raises(backends.TooLarge, match="GiB were allocated"):
+    with pytest.raises(backends.OutOfMemory, match="GiB were allocated"):
         trl.TrlBackend().train(None, None, Path())  # type: ignore[arg-type]
 
 

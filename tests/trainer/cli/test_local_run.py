@@ -67,11 +67,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_running_again_goes_on(
     os.kill(running.process.pid, signal.SIGINT)
     stopped = running.wait()
     assert stopped.code == 143, stopped.log
-    assert "its checkpoint is kept" in stopped.log
+    assert "the checkpoint is kept" in stopped.log
     again = station.run()
     assert again.code == 0, again.log
     assert "staged already" in again.log
-    assert "going on from the checkpoint of step" in again.log
+    assert "resuming from the checkpoint of step" in again.log
     for name in ("base", "dataset", "adapter"):
         assert manifest.valid(station.work / name, kind=name, key=None)
     (merged,) = station.work.glob("merged-*")

@@ -96,7 +96,7 @@ def test_status_and_manifest_say_what_was_found(evaluated: Workshop, hub: Hub) -
     card = (evaluated.work / "adapter" / "README.md").read_text()
     assert f"| evaluation dataset | `{OWN['source']}` |" in card
     assert fact["commit"] in card
-    assert "rows evaluated on" in card
+    assert "evaluation rows" in card
 
 
 def test_reference_and_gate_are_of_its_rows(evaluated: Workshop) -> None:

@@ -32,7 +32,7 @@ from finetune_trainer.data.split import content_hash
 from finetune_trainer.evaluation.loss_comparison import difference, evaluate
 from finetune_trainer.evaluation.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models
 from finetune_trainer.models.layerwise_model import LayerwiseModel
-from finetune_trainer.quantization.record import RoundedBase
+from finetune_trainer.quantization.quant_state import DequantizedBase
 
 BASE = ("original", "base")
 CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today }}<|im_end|>\n"
@@ -161,7 +161,7 @@ def test_a_base_that_is_evaluated_is_computed_in_float32(done: Workshop) -> None
     layerwise = LayerwiseModel(
         done.work / "base",
         done.work / "adapter",
-        RoundedBase(trained, done.work / "adapter"),
+        DequantizedBase(trained, done.work / "adapter"),
         device=torch.device("cpu"),
     )
     positions = [[at for span in row["spans"] for at in range(*span)] for row in rows]

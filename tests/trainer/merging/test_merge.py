@@ -28,7 +28,7 @@ from finetune_trainer.errors import NotMergeable
 from finetune_trainer.merging import lora_delta
 from finetune_trainer.models import merged_config
 from finetune_trainer.quantization import nf4
-from finetune_trainer.quantization.record import RoundedBase
+from finetune_trainer.quantization.quant_state import DequantizedBase
 
 KINDS = {
     "lora": {},
@@ -163,7 +163,7 @@ def test_bases_of_other_types_in_one_file_or_more_with_tied_embeddings(
     )
     workshop.stage_and_train()
     ended = workshop.succeed("merge", "--build", "b", "--base", "original")
-    assert ended.message == "14 adapter pairs are merged"
+    assert ended.message == "merged 14 adapter pairs"
     base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     theirs = peft.PeftModel.from_pretrained(base, workshop.work / "adapter").merge_and_unload()
     expected = dict(theirs.half().state_dict())
@@ -251,14 +251,20 @@ def change_adapter(workshop: Workshop, change: str) -> None:
     [
         ("half a pair", "pair for model.layers.1.mlp.up_proj.weight is incomplete"),
         ("another shape", "pair for model.layers.1.mlp.up_proj.weight has the shapes (16, 63)"),
-        ("an unknown layer", "changes model.layers.9.mlp.up_proj.weight, which the base's files"),
-        ("another rank", "pair for model.layers.1.mlp.up_proj.weight has rank 3, its config"),
-        ("another kind", "the adapter is of type LOHA, not LORA"),
-        ("empty", "the adapter holds no LoRA pair"),
-        ("in full, another size", "replaces lm_head.weight by one of shape (319, 64), the base's"),
-        ("in full, not there", "replaces other.weight, which the base's files do not have"),
-        ("in full, and a pair", "replaces model.layers.1.mlp.up_proj.weight, which it also chang"),
-        ("no LoRA", "holds base_model.model.lm_head.weight, which is no part of a LoRA pair"),
+        (
+            "an unknown layer",
+            "changes model.layers.9.mlp.up_proj.weight, which is not in the base's",
+        ),
+        (
+            "another rank",
+            "pair for model.layers.1.mlp.up_proj.weight has rank 3, but adapter_config",
+        ),
+        ("another kind", "the adapter has peft_type LOHA; only LORA can be merged"),
+        ("empty", "the adapter contains no LoRA pair"),
+        ("in full, another size", "replaces lm_head.weight with shape (319, 64), but the base"),
+        ("in full, not there", "replaces other.weight, which is not in the base's files"),
+        ("in full, and a pair", "replaces model.layers.1.mlp.up_proj.weight, which it also adapts"),
+        ("no LoRA", "contains base_model.model.lm_head.weight, which is not part of a LoRA pair"),
         (
             "another magnitude",
             "magnitudes for model.layers.1.mlp.up_proj.weight have the shape (127",
@@ -289,7 +295,9 @@ def test_integers_of_a_base_are_refused_from_its_header(tmp_path: Path, part: st
     whole = {f"base_model.model.{name}.weight": torch.zeros(8, 4)}
     save_file(pair if part == "pairs" else whole, tmp_path / adapter_files.WEIGHTS)
     peft.LoraConfig(r=2, modules_to_save=["up_proj"]).save_pretrained(tmp_path)
-    with pytest.raises(NotMergeable, match=rf"^{name}.weight is I8, which nothing can be added to"):
+    with pytest.raises(
+        NotMergeable, match=rf"^{name}.weight has the type I8, which cannot be merged"
+    ):
         adapter_files.read(tmp_path, read_header(tmp_path, ["m.safetensors"]), tied=False)
 
 
@@ -305,7 +313,7 @@ def test_an_end_that_is_the_other_end_too_is_not_replaced(
     publish_adapter(workshop, peft.LoraConfig(target_modules="all-linear", modules_to_save=[name]))
     ended = workshop.run("merge", "--build", "b")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
-    assert f"{name}.weight, but embedding and head of this base are one tensor" in ended.message
+    assert f"{name}.weight, but embedding and head of this base share one tensor" in ended.message
     assert not list(workshop.work.glob(".writing-*"))
 
 
@@ -454,13 +462,13 @@ def test_pieces_change_no_bit(trained: Workshop, monkeypatch: pytest.MonkeyPatch
     folder = trained.work / "base"
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
     found = adapter_files.read(trained.work / "adapter", header, tied=False)
-    rounded = RoundedBase(manifest.read(trained.work / "adapter"), trained.work / "adapter")
+    rounded = DequantizedBase(manifest.read(trained.work / "adapter"), trained.work / "adapter")
 
     def merged() -> dict[str, torch.Tensor]:
-        made = lora_delta.Folder(found, dtype=torch.float16, rounded=rounded)
+        made = lora_delta.LoraMerger(found, dtype=torch.float16, dequantized=rounded)
         return {
             name: torch.cat(
-                [p.clone() for p in made.fold(read_tensor(folder / tensor.file, name), tensor)]
+                [p.clone() for p in made.merge(read_tensor(folder / tensor.file, name), tensor)]
             )
             for name, tensor in header.tensors.items()
         }
@@ -486,11 +494,11 @@ def test_a_product_in_pieces_is_the_whole_one(
     peft.LoraConfig(r=16, lora_alpha=24).save_pretrained(tmp_path)
     header = read_header(tmp_path, ["model.safetensors"])
     found = adapter_files.read(tmp_path, header, tied=False)
-    made = lora_delta.Folder(found, dtype=torch.bfloat16, rounded=None)
+    made = lora_delta.LoraMerger(found, dtype=torch.bfloat16, dequantized=None)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        pieces = list(made.fold(weight, header.tensors[f"{name}.weight"]))
+        pieces = list(made.merge(weight, header.tensors[f"{name}.weight"]))
         whole = (weight + (b @ a) * 1.5).to(torch.bfloat16)
     finally:
         torch.set_num_threads(before)
@@ -518,7 +526,7 @@ def test_codes_are_those_of_bitsandbytes(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("dtype", "bad", "said"),
     [
-        (dtype, float(bad), "is not finite: base or adapter is damaged")
+        (dtype, float(bad), "is not finite, so the base or the adapter is damaged")
         for dtype in (torch.bfloat16, torch.float16)
         for bad in ("nan", "inf", "-inf")
     ]
@@ -534,9 +542,9 @@ def test_one_number_that_the_result_cannot_hold_is_found(
     tensor = header.tensors[name]
     weight = read_tensor(folder / tensor.file, name).clone()
     weight[3, 5] = bad
-    made = lora_delta.Folder(found, dtype=dtype, rounded=None)
+    made = lora_delta.LoraMerger(found, dtype=dtype, dequantized=None)
     with pytest.raises(NotMergeable, match=f"{name} {said}"):
-        list(made.fold(weight, tensor))
+        list(made.merge(weight, tensor))
 
 
 def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
@@ -544,22 +552,22 @@ def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
     found = adapter_files.read(done.work / "adapter", header, tied=False)
     tensor = header.tensors[name]
-    made = lora_delta.Folder(found, dtype=torch.float16, rounded=None)
+    made = lora_delta.LoraMerger(found, dtype=torch.float16, dequantized=None)
 
     def fold() -> torch.Tensor:
         made.applied.clear()
-        pieces = list(made.fold(read_tensor(folder / tensor.file, name), tensor))
+        pieces = list(made.merge(read_tensor(folder / tensor.file, name), tensor))
         return torch.cat(pieces).reshape(tensor.shape)
 
     made.check(name, fold())
     right = fold()
-    with pytest.raises(NotMergeable, match=f"{name} was merged wrongly: row"):
+    with pytest.raises(NotMergeable, match=f"{name} was merged incorrectly: row"):
         made.check(name, right * 1.01)
     right = fold()
-    with pytest.raises(NotMergeable, match="was merged wrongly"):
+    with pytest.raises(NotMergeable, match="was merged incorrectly"):
         made.check(name, torch.zeros_like(right))
-    with pytest.raises(NotMergeable, match="would get its adapter pair twice"):
-        list(made.fold(read_tensor(folder / tensor.file, name), tensor))
+    with pytest.raises(NotMergeable, match=f"the adapter pair of {name} would be applied twice"):
+        list(made.merge(read_tensor(folder / tensor.file, name), tensor))
 
 
 def test_a_merge_recomputes_what_it_wrote(
@@ -569,15 +577,15 @@ def test_a_merge_recomputes_what_it_wrote(
     name = "model.layers.0.self_attn.k_proj.weight"
     ended = workshop.meeting(WrongSums(name=name)).run("merge", "--build", "b2")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
-    assert f"{name} was merged wrongly: row" in ended.message
+    assert f"{name} was merged incorrectly: row" in ended.message
     assert "merged-b2" not in workshop.published()
 
 
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("model.layers.0.mlp.up_proj", "{} quantises to other 4-bit codes"),
-        ("model.layers.9.mlp.up_proj", "training quantised {}.weight, which the base's files do"),
+        ("model.layers.0.mlp.up_proj", "the 4-bit codes of {} differ from those of the training"),
+        ("model.layers.9.mlp.up_proj", "training quantized {}.weight, which is not in the base's"),
     ],
 )
 def test_other_codes_than_in_training_are_refused(

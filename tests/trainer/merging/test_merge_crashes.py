@@ -119,7 +119,7 @@ def test_a_killed_merge_redoes_one_shard_and_ends_with_the_same_bytes(
         left = 4 + len(kept) % 3 if kept[-1] < shards else 20 * (len(kept) - shards) + 3
         ended = workshop.start("merge", "--build", "b", target=(killed_at_flush, left)).wait()
         assert ended.code in (0, -signal.SIGKILL), ended.log
-        lines = re.findall(r"merging .*?(?:(\d+) shards are done already)?$", ended.log, re.M)
+        lines = re.findall(r"merging .*?(?:(\d+) shards are already complete)?$", ended.log, re.M)
         kept.append(int(lines[-1] or 0))
         assert len(kept) <= shards + 5, kept
     # A kill never costs what was done before it.
@@ -157,7 +157,9 @@ def test_a_pair_that_was_not_applied_once_is_noticed(trained: Workshop) -> None:
         file.write_text(before.replace(f'"{name}"', after))
         ended = trained.run("merge", "--build", "b1")
         assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
-        assert f"{name} got its adapter pair {said} times instead of once" in ended.message
+        assert (
+            f"the adapter pair of {name} was applied {said} times instead of once" in ended.message
+        )
     file.write_text(before)
     trained.succeed("merge", "--build", "b1")
 
@@ -284,7 +286,7 @@ def test_a_pickle_is_refused_before_the_first_byte(
     )
     ended = trained.run("merge", "--build", "b1")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
-    assert f"{folder}/{name} is a pickle, which is never loaded" in ended.message
+    assert f"{folder}/{name} is a pickle, which can run code and is never loaded" in ended.message
     assert "set spec.rerun" in ended.message
     assert not (tmp_path / "it ran").exists()
     assert written(trained) == []

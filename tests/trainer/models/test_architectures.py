@@ -91,7 +91,7 @@ def test_from_stage_to_a_model_that_loads(
     workshop.succeed("prepare")
     assert workshop.meeting(KilledAfterCheckpoint(step=2)).run("train").code == -9
     resumed = workshop.succeed("train")
-    assert "going on from the checkpoint of step 2" in resumed.log
+    assert "resuming from the checkpoint of step 2" in resumed.log
     workshop.succeed("merge", "--build", "b")
     untuned, trained, merged = logits_of_all(workshop, "b")
     assert torch.isfinite(trained).all()

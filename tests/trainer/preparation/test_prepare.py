@@ -247,7 +247,7 @@ def change_config(folder: Path, **changes: Any) -> None:
         ("no language model", "of type 'vit', which is no causal language model"),
         ("quantised", "is quantised already (gptq)"),
         ("shard missing", "names 'model-00002-of-00002.safetensors', which is no safetensors file"),
-        ("shard torn", "model-00001-of-00002.safetensors of the model is no intact safetensors"),
+        ("shard torn", "model-00001-of-00002.safetensors of the model is not a valid safetensors"),
         ("escape", "names '../../x.safetensors'"),
         ("another shape", "makes model.layers.0.mlp.gate_proj.weight 256 × 64, its weights have"),
         ("more layers", "config.json asks for model.layers.2."),

@@ -9,8 +9,8 @@ from tests.trainer.support.workshop import Workshop
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting import model_card
-from finetune_trainer.reporting.loss_history import Curves
-from finetune_trainer.reporting.model_card import Story
+from finetune_trainer.reporting.loss_history import LossHistory
+from finetune_trainer.reporting.model_card import TrainingReport
 from finetune_trainer.runtime.progress import duration
 
 
@@ -29,7 +29,7 @@ def test_the_card_says_where_the_adapter_comes_from(done: Workshop) -> None:
         found.facts["baseCommit"],
         found.facts["datasetDigest"],
         done.job["revision"],
-        "![Loss over the steps](loss.png)",
+        "![Training loss](loss.png)",
         *found.facts["versions"].values(),
     ):
         assert said in text
@@ -48,38 +48,38 @@ def test_the_card_shows_the_curve_and_the_estimate_beside_what_was_measured(
     text = (done.work / "adapter" / "README.md").read_text()
     trained = manifest.read(done.work / "adapter").facts
     estimate = manifest.read(done.work / "dataset").facts["estimate"]
-    for step, loss in Curves.load(done.work / "adapter")["loss"]:
+    for step, loss in LossHistory.load(done.work / "adapter")["loss"]:
         assert f"| {step} | {loss:.4f} | – |" in text
     assert f"| micro-batch | {estimate['microBatch']} | {trained['microBatch']} |" in text
     # There is no card to measure the peak of.
     assert f"| GPU memory | {estimate['trainingBytes'] / 2**30:.2f} GiB | – |" in text
-    assert f"| training time | – | {duration(trained['gpuSeconds'])}, all attempts" in text
+    assert f"| training time | – | {duration(trained['gpuSeconds'])}, including startup" in text
 
 
 def test_what_a_card_took_at_most_stands_beside_its_estimate(done: Workshop) -> None:
     facts = {name: manifest.read(done.work / name).facts for name in ("base", "dataset", "adapter")}
     estimate = {"trainingBytes": 12 << 30, "seconds": 3720.0, "card": "NVIDIA-A10G"}
     text = model_card.render(
-        Story(
+        TrainingReport(
             job=JobConfig.model_validate(done.job),
             base=facts["base"],
             data=facts["dataset"] | {"estimate": estimate},
             trained=facts["adapter"] | {"gpuSeconds": 3840.0, "device": "NVIDIA A10G"},
-            curves=Curves(),
+            history=LossHistory(),
             peak=13 << 30,
         )
     )
     assert "| GPU memory | 12.00 GiB | 13.00 GiB |" in text
-    assert "| training time | 1h02m | 1h04m, all attempts" in text
+    assert "| training time | 1h02m | 1h04m, including startup" in text
     assert "| card | NVIDIA-A10G | NVIDIA A10G |" in text
 
 
 def test_the_picture_and_its_numbers_are_published_with_the_adapter(done: Workshop) -> None:
     folder = done.work / "adapter"
     names = {entry.name for entry in manifest.verify(folder, kind="adapter", key=None).files}
-    assert {"loss.png", "curves.json", "README.md"} < names
+    assert {"loss.png", "loss_history.json", "README.md"} < names
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
-    curves = Curves.load(folder)
+    curves = LossHistory.load(folder)
     assert [step for step, _ in curves["loss"]] == [1, 2, 3, 4, 5, 6]
     assert curves["loss"][-1][1] == manifest.read(folder).facts["loss"]
 

@@ -58,4 +58,4 @@ def test_the_next_trainer_goes_on_when_the_first_is_killed(make: MakeWorkshop) -
     ended = second.wait()
     assert ended.code == 0, ended.log
     assert "did not exit cleanly; taking over" in ended.log
-    assert "going on from the checkpoint of step" in ended.log
+    assert "resuming from the checkpoint of step" in ended.log

@@ -13,12 +13,12 @@ from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support.faults import HeldWhileLoading, KilledAfterCheckpoint
 
 from finetune_trainer.errors import Stopped
-from finetune_trainer.reporting.loss_history import Curves
+from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime import signals
 from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.training.early_stopping import Evaluations
+from finetune_trainer.training.early_stopping import EvaluationHistory
 from finetune_trainer.training.monitor import Cadence, Monitor
 
 
@@ -38,12 +38,12 @@ def monitor(stop: StopRequest, tmp_path: Path) -> Monitor:
         cadence=Cadence(max_steps=9, eval_steps=None, save_steps=9),
         progress=Progress("train"),
         usage=GpuUsage(tmp_path / "usage.json"),
-        evaluations=Evaluations(patience=None),
+        evaluations=EvaluationHistory(patience=None),
         stop=stop,
         budget=None,
         learning_rate=1.0,
         scales_loss=False,
-        curves=Curves(),
+        history=LossHistory(),
         memory_peak=lambda: None,
     )
 
@@ -61,9 +61,9 @@ def test_while_the_model_loads_it_is_heeded_at_once(monitor: Monitor) -> None:
 def test_from_the_first_step_on_it_waits_for_a_steps_end(
     monitor: Monitor, stop: StopRequest
 ) -> None:
-    monitor.begin(0)
+    monitor.on_train_begin(0)
     terminate()
-    assert monitor.step_end(1).stop
+    assert monitor.on_step_end(1).stop
     stop.end_deferral()
     assert stop.requested
 
@@ -72,11 +72,11 @@ def test_a_training_does_not_begin_after_it(monitor: Monitor) -> None:
     with pytest.raises(Stopped):
         terminate()
     with pytest.raises(Stopped):
-        monitor.begin(0)
+        monitor.on_train_begin(0)
 
 
 def test_it_is_heeded_again_when_training_is_over(monitor: Monitor, stop: StopRequest) -> None:
-    monitor.begin(0)
+    monitor.on_train_begin(0)
     stop.end_deferral()
     with pytest.raises(Stopped):
         terminate()
@@ -134,6 +134,6 @@ def test_while_a_real_model_loads_nothing_is_waited_for_and_nothing_is_lost(
     assert (ended.code, ended.result["reason"]) == (143, "Stopped")
     assert ended.message == "stopped before anything had to be saved"
     again = workshop.succeed("train")
-    assert "going on from the checkpoint of step 4" in again.log
+    assert "resuming from the checkpoint of step 4" in again.log
     causes = {"killed": 2} if swallows else {"killed": 1, "stopped": 1}
     assert json.loads((workshop.work / "usage.json").read_text())["retries"] == causes

@@ -49,14 +49,14 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
 
     from finetune_trainer.data.token_store import Tokens
     from finetune_trainer.training import backends
-    from finetune_trainer.training.backends import Order
+    from finetune_trainer.training.backends import TrainRequest
     from finetune_trainer.training.backends.trainer import Trainer
-    from finetune_trainer.training.oom_fallback import Rung
+    from finetune_trainer.training.oom_fallback import MemorySettings
 
     ids = np.random.default_rng(5).integers(3, 259, sum(lengths), dtype=np.int32)
     rows = np.cumsum([0, *lengths], dtype=np.int64)
     sequences = np.array([0, len(lengths)] if packed else range(len(rows)), dtype=np.int64)
-    order = Order(
+    request = TrainRequest(
         base=base,
         source="a/b",
         commit="c",
@@ -65,7 +65,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
         train=Tokens(input_ids=ids, labels=ids, rows=rows, sequences=sequences),
         held_out=None,
         max_steps=10,
-        rung=Rung(micro_batch=recipe.advanced.micro_batch_size or 1),
+        memory=MemorySettings(micro_batch=recipe.advanced.micro_batch_size or 1),
         scratch=base.parent / "scratch",
         checkpoint=None,
         publish_checkpoint=lambda scratch, step: None,
@@ -78,7 +78,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     usual = Trainer.run
     Trainer.run = run  # type: ignore[assignment, method-assign]
     try:
-        backends.load(recipe.advanced.backend).train(order, None, Path())  # type: ignore[arg-type]
+        backends.load(recipe.advanced.backend).train(request, None, Path())  # type: ignore[arg-type]
     except _Ready as ready:
         return ready.args[0]
     finally:
@@ -112,11 +112,11 @@ def moved(base: Path) -> tuple[set[str], list[str]]:
     import transformers
     from unsloth.models._utils import offload_input_embeddings
 
-    from finetune_trainer.training.backends.unsloth import _moving_what_is_copied
+    from finetune_trainer.training.backends.unsloth import _offload_folder
 
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
     before = model.get_input_embeddings().weight.detach().clone()
-    with _moving_what_is_copied(model) as folder:
+    with _offload_folder(model) as folder:
         offload_input_embeddings(model, folder)
         places = [str(path.relative_to(folder)) for path in Path(folder).rglob("*.pt")]
     assert not Path(folder).exists()
@@ -136,7 +136,7 @@ def _facts(made: Any) -> dict[str, Any]:
     model = made.model
     layers = [each for each in model.modules() if isinstance(each, LoraLayer)]
     quantised = [each for each in model.modules() if isinstance(each, Linear4bit)]
-    arguments = library_arguments.arguments(made.order, detect())
+    arguments = library_arguments.sft_arguments(made.request, detect())
     made.create_optimizer_and_scheduler(10)
     rates = []
     for _ in range(10):
@@ -276,17 +276,19 @@ def unsloth_kernel(module: str, chosen: str) -> str:
 
 
 def kernel_refusal(wanted: str, kernel: str) -> str:
-    """Return what is said where a library trains with a kernel; nothing where that is fine."""
+    """Return what is said where a factory trains with a kernel; nothing where that is fine."""
     from types import SimpleNamespace
 
     from finetune_trainer.errors import InvalidSpec
     from finetune_trainer.training.backends import sft
 
     advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")
-    order: Any = SimpleNamespace(recipe=SimpleNamespace(advanced=advanced))
-    library = sft.Library(load=lambda *_: None, adapt=lambda *_: None, attention=lambda *_: kernel)
+    request: Any = SimpleNamespace(recipe=SimpleNamespace(advanced=advanced))
+    factory = sft.ModelFactory(
+        load=lambda *_: None, adapt=lambda *_: None, attention=lambda *_: kernel
+    )
     try:
-        sft._kernel(order, library, None)
+        sft._kernel(request, factory, None)
     except InvalidSpec as refused:
         return str(refused)
     return ""

@@ -27,7 +27,7 @@ class OutOfMemoryAbove:
         rows, unless_offloaded = self.rows, self.unless_offloaded
 
         def step(trainer: Any, model: Any, inputs: Any, *rest: Any) -> Any:
-            spared = unless_offloaded and trainer.order.rung.offload
+            spared = unless_offloaded and trainer.request.memory.offload
             if len(inputs["input_ids"]) > rows and not spared:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return usual(trainer, model, inputs, *rest)
@@ -129,14 +129,14 @@ class KilledAfterCheckpoint:
     def __call__(self) -> None:
         from finetune_trainer.training.monitor import Monitor
 
-        usual = Monitor.saved
+        usual = Monitor.on_save
 
         def saved(monitor: Monitor, step: int) -> None:
             usual(monitor, step)
             if step == self.step:
                 killed()
 
-        Monitor.saved = saved  # type: ignore[assignment, method-assign]
+        Monitor.on_save = saved  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,15 +238,15 @@ class SlowPieces:
     def __call__(self) -> None:
         import time
 
-        from finetune_trainer.merging.lora_delta import Folder
+        from finetune_trainer.merging.lora_delta import LoraMerger
 
-        usual = Folder._piece
+        usual = LoraMerger._merge_piece
 
         def slow(folder: Any, *arguments: Any) -> Any:
             time.sleep(self.seconds)
             return usual(folder, *arguments)
 
-        Folder._piece = slow  # type: ignore[assignment, method-assign]
+        LoraMerger._merge_piece = slow  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,14 +256,14 @@ class WrongSums:
     name: str
 
     def __call__(self) -> None:
-        from finetune_trainer.merging.lora_delta import Folder
+        from finetune_trainer.merging.lora_delta import LoraMerger
 
-        usual = Folder._cast
+        usual = LoraMerger._cast
 
         def cast(folder: Any, values: Any, name: str) -> Any:
             return usual(folder, values * 1.01 if name == self.name else values, name)
 
-        Folder._cast = cast  # type: ignore[assignment, method-assign]
+        LoraMerger._cast = cast  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,9 +280,9 @@ class HeldWhileLoading:
         import contextlib
         import time
 
-        from finetune_trainer.quantization import record as quantized
+        from finetune_trainer.quantization import quant_state
 
-        usual = quantized.record
+        usual = quant_state.record_quantization
 
         def record(model: Any) -> Any:
             self.marker.touch()
@@ -291,7 +291,7 @@ class HeldWhileLoading:
             time.sleep(60)
             return usual(model)
 
-        quantized.record = record
+        quant_state.record_quantization = record
 
 
 def without_unsloth() -> None:

@@ -98,7 +98,7 @@ def test_no_field_is_left_out() -> None:
 def test_a_field_arrives_on_unsloth_as_on_trl(arrived: dict[str, Any], name: str) -> None:
     on_trl, on_unsloth = arrived["trl"][name], arrived["unsloth"][name]
     if name in ONLY_ON_A_CARD:
-        assert "here the backend quantises to nf4 with double quantisation, computing" in on_unsloth
+        assert "the backend quantizes to nf4 with double quantization, computing" in on_unsloth
         assert "or set training.advanced.backend to trl" in on_unsloth
         return
     assert on_unsloth == on_trl

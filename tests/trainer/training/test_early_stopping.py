@@ -9,7 +9,7 @@ from tests.trainer.support.faults import KilledAfterCheckpoint
 from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.training.early_stopping import Evaluation, Evaluations
+from finetune_trainer.training.early_stopping import Evaluation, EvaluationHistory
 
 STEPS = 40
 
@@ -29,16 +29,16 @@ STEPS = 40
 def test_patience(
     losses: list[float], patience: int | None, exhausted: bool, kept: int | None
 ) -> None:
-    found = Evaluations(patience=patience)
+    found = EvaluationHistory(patience=patience)
     for step, loss in enumerate(losses, 1):
         found.add(step, loss)
-    assert found.exhausted == exhausted
-    assert (found.kept.step if found.kept else None) == kept
-    assert Evaluations.from_facts(found.as_facts(), patience=patience).kept == found.kept
+    assert found.patience_exhausted == exhausted
+    assert (found.best.step if found.best else None) == kept
+    assert EvaluationHistory.from_facts(found.as_facts(), patience=patience).best == found.best
 
 
 def test_an_evaluation_that_is_made_again_counts_once() -> None:
-    found = Evaluations([Evaluation(step=1, loss=1.0)], patience=1)
+    found = EvaluationHistory([Evaluation(step=1, loss=1.0)], patience=1)
     found.add(2, 2.0)
     found.add(2, 2.0)
     assert found.as_facts() == [[1, 1.0], [2, 2.0]]
@@ -86,8 +86,8 @@ def test_it_ends_early_with_the_adapter_of_the_lowest_loss(
 def test_it_says_so(make: MakeWorkshop, early: Workshop) -> None:
     facts = manifest.read(early.work / "adapter").facts
     said = (
-        f"ended early, at step {facts['globalStep']} of {STEPS}; the adapter is that of step "
-        f"{facts['adapterStep']}, where the loss on the held-out rows was lowest"
+        f"stopped early at step {facts['globalStep']} of {STEPS}; kept the adapter of step "
+        f"{facts['adapterStep']}, which has the lowest loss on the held-out rows: "
     )
     assert said in (early.folder / "log").read_text()
 

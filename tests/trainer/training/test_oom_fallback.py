@@ -10,7 +10,7 @@ from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.training import backends
-from finetune_trainer.training.oom_fallback import Ladder, Rung
+from finetune_trainer.training.oom_fallback import MemorySettings, OomFallback
 
 FLOAT32 = {"quantization": {"computeDtype": "float32"}}
 
@@ -23,11 +23,11 @@ class Card:
         self.fits_offloaded = fits_offloaded
         self.tried: list[str] = []
 
-    def attempt(self, rung: Rung) -> Rung:
-        self.tried.append(f"{rung.micro_batch}{'o' * rung.offload}")
-        if rung.micro_batch > (self.fits_offloaded if rung.offload else self.fits):
-            raise backends.TooLarge("1.0 GiB were allocated when it ran out")
-        return rung
+    def attempt(self, memory: MemorySettings) -> MemorySettings:
+        self.tried.append(f"{memory.micro_batch}{'o' * memory.offload}")
+        if memory.micro_batch > (self.fits_offloaded if memory.offload else self.fits):
+            raise backends.OutOfMemory("1.0 GiB were allocated")
+        return memory
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,25 @@ class Card:
 def test_smaller_until_it_fits(
     card: Card, start: int, batch: int, written: bool, tried: str
 ) -> None:
-    ladder = Ladder(effective_batch=batch, written=written, can_offload=True)
+    fallback = OomFallback(effective_batch=batch, micro_batch_fixed=written, can_offload=True)
 
-    def climb_down() -> Rung:
-        return ladder.climb_down(card.attempt, Rung(micro_batch=start), too_large=backends.TooLarge)
+    def run() -> MemorySettings:
+        return fallback.run(
+            card.attempt, MemorySettings(micro_batch=start), too_large=backends.OutOfMemory
+        )
 
     last = tried.split()[-1]
     if int(last.removesuffix("o")) > (card.fits_offloaded if "o" in last else card.fits):
-        with pytest.raises(backends.TooLarge):
-            climb_down()
+        with pytest.raises(backends.OutOfMemory):
+            run()
     else:
-        climb_down()
+        run()
     assert card.tried == tried.split()
 
 
 def test_without_offloading_the_ladder_ends_at_one() -> None:
-    ladder = Ladder(effective_batch=8, written=False, can_offload=False)
-    assert ladder.below(Rung(micro_batch=1)) is None
+    fallback = OomFallback(effective_batch=8, micro_batch_fixed=False, can_offload=False)
+    assert fallback.next_smaller(MemorySettings(micro_batch=1)) is None
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])
@@ -78,17 +80,17 @@ def test_the_curve_is_the_same_with_and_without_it(make: MakeWorkshop, backend: 
     expected = losses(plain)
     assert len(expected) == 20
     for fault, last in (
-        (OutOfMemoryAbove(rows=1), "micro-batch 2; trying micro-batch 1"),
+        (OutOfMemoryAbove(rows=1), "micro-batch 2; retrying with micro-batch 1"),
         (
             OutOfMemoryAbove(rows=0, unless_offloaded=True),
-            "micro-batch 1; trying micro-batch 1, activations offloaded",
+            "micro-batch 1; retrying with micro-batch 1, activations offloaded",
         ),
     ):
         laddered = make(training=tiny_merged(recipe, {}))
         laddered.succeed("prepare")
         ended = laddered.meeting(fault).run("train")
         assert ended.code == 0, ended.log
-        assert f"ran out of memory at {last}\n" in ended.log
+        assert f"ran out of memory with {last}\n" in ended.log
         found = losses(laddered)
         assert max(abs(a - b) for a, b in zip(expected, found, strict=True)) < 1e-5
 
@@ -126,6 +128,6 @@ def test_the_last_rung_fails_with_its_peak(make: MakeWorkshop) -> None:
     workshop.succeed("prepare")
     ended = workshop.meeting(OutOfMemoryAbove(rows=0)).run("train")
     assert (ended.code, ended.result["reason"]) == (80, "CUDAOutOfMemory")
-    assert "at micro-batch 1, activations offloaded of 128 tokens" in ended.message
-    assert "GiB were allocated when it ran out; " in ended.message
-    assert "were estimated)" in ended.message
+    assert "with micro-batch 1, activations offloaded and rows of 128 tokens" in ended.message
+    assert "GiB were allocated; " in ended.message
+    assert "; the estimate was " in ended.message

@@ -27,20 +27,22 @@ from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import capabilities, cards, progress
 from finetune_trainer.runtime.device import Device
-from finetune_trainer.training.backends import Order, library_arguments, trl
+from finetune_trainer.training.backends import TrainRequest, library_arguments, trl
 from finetune_trainer.training.backends.sft import is_out_of_memory
-from finetune_trainer.training.oom_fallback import Rung
+from finetune_trainer.training.oom_fallback import MemorySettings
 
 CPU = Device(name="cpu", cuda=False)
 A10G = Device(name="NVIDIA A10G", cuda=True, capability=(8, 6))
 T4 = Device(name="Tesla T4", cuda=True, capability=(7, 5))
-TWO = Rung(micro_batch=2)
+TWO = MemorySettings(micro_batch=2)
 
 
-def order(recipe: Training, *, rung: Rung = TWO, packed: bool = False) -> Order:
+def request(
+    recipe: Training, *, memory: MemorySettings = TWO, packed: bool = False
+) -> TrainRequest:
     nothing = np.zeros(0, dtype=np.int32)
     borders = np.zeros(1, dtype=np.int64)
-    return Order(
+    return TrainRequest(
         base=Path("base"),
         source="a/b",
         commit="c",
@@ -49,7 +51,7 @@ def order(recipe: Training, *, rung: Rung = TWO, packed: bool = False) -> Order:
         train=Tokens(input_ids=nothing, labels=nothing, rows=borders, sequences=borders),
         held_out=None,
         max_steps=10,
-        rung=rung,
+        memory=memory,
         scratch=Path("scratch"),
         checkpoint=None,
         publish_checkpoint=lambda scratch, step: None,
@@ -64,7 +66,7 @@ def recipe(**changes: Any) -> Training:
 
 def sft(field: str, value: Any, *, device: Device = CPU) -> SFTConfig:
     wanted = recipe(**nested(field, value))
-    return SFTConfig(**library_arguments.arguments(order(wanted), device))
+    return SFTConfig(**library_arguments.sft_arguments(request(wanted), device))
 
 
 def nested(field: str, value: Any) -> dict[str, Any]:
@@ -225,7 +227,9 @@ def test_every_optimizer_can_take_a_step(name: str) -> None:
 
 
 def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:
-    arguments = library_arguments.arguments(order(recipe(), rung=Rung(micro_batch=4)), CPU)
+    arguments = library_arguments.sft_arguments(
+        request(recipe(), memory=MemorySettings(micro_batch=4)), CPU
+    )
     assert arguments["per_device_train_batch_size"] == 4
     assert arguments["gradient_accumulation_steps"] == 1
     workshop = make(training={"maxSteps": 1, "advanced": {"microBatchSize": 4}})
@@ -392,7 +396,7 @@ def test_unsloths_own_attention_is_what_it_chooses(
 
 def test_a_kernel_that_would_not_train_is_refused(servers: dict[str, Server]) -> None:
     said = backend_probe.ask(servers["trl"], backend_probe.kernel_refusal, "sdpa", "xformers")
-    assert "attnImplementation is sdpa, but unsloth would train with xformers" in said
+    assert "attnImplementation is sdpa, but the unsloth backend would use xformers" in said
     assert backend_probe.ask(servers["trl"], backend_probe.kernel_refusal, "auto", "xformers") == ""
 
 
@@ -431,12 +435,12 @@ def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) 
 
 def test_what_only_a_card_has() -> None:
     half = recipe(advanced={"quantization": {"computeDtype": "float16"}})
-    assert library_arguments.arguments(order(half), T4)["fp16"] is True
-    assert library_arguments.arguments(order(half), CPU)["fp16"] is False
+    assert library_arguments.sft_arguments(request(half), T4)["fp16"] is True
+    assert library_arguments.sft_arguments(request(half), CPU)["fp16"] is False
     assert capabilities.uses_tf32(recipe(), A10G)
     assert not capabilities.uses_tf32(recipe(advanced={"tf32": False}), A10G)
     assert not capabilities.uses_tf32(recipe(), T4)
-    assert library_arguments.arguments(order(recipe()), A10G)["use_cpu"] is False
+    assert library_arguments.sft_arguments(request(recipe()), A10G)["use_cpu"] is False
     with pytest.raises(
         InvalidSpec, match=r"Tesla T4 does not support bfloat16: set training\.advanced"
     ):
@@ -465,7 +469,7 @@ def test_tf32_is_used_in_training_alone(
     ended = workshop.meeting(Ampere(path=path)).run("train")
     assert ended.code == 0, ended.log
     assert path.read_text() == multiplied
-    assert "no reference" not in ended.log
+    assert "could not record the reference" not in ended.log
     assert "reference" in workshop.published()
 
 

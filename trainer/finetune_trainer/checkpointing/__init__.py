@@ -1,1 +1,1 @@
-"""Folders published by rename with digests, and the safetensors files in them."""
+"""Files on the volume: manifests, published folders, checkpoints, adapters and safetensors."""

@@ -1,7 +1,7 @@
-"""A LoRA adapter in PEFT's format, as the merge needs it: what changes which base tensor, and how.
+"""Read a LoRA adapter in PEFT's format: which base tensors it changes, and how.
 
-A pair of matrices is added to a tensor, scaled by its own rank and alpha (patterns may set both for
-single layers); a module that was trained in full (``modules_to_save``) replaces its tensors.
+A pair of matrices A and B is added to a tensor, scaled by its alpha and rank (patterns may set both
+per layer). A fully trained module (``modules_to_save``) replaces its tensors.
 """
 
 import re
@@ -43,8 +43,8 @@ EMBEDDINGS = ("embed_tokens", "lm_head")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """The names, in the adapter's file, of what is added to one base tensor."""
+class LoraPair:
+    """Names of the tensors in the adapter's file that change one base tensor."""
 
     target: str
     a: str
@@ -58,25 +58,25 @@ class Adapter:
     """An adapter. ``pairs`` and ``replacements`` are keyed by the base tensor's name."""
 
     path: Path
-    pairs: dict[str, Pair]
+    pairs: dict[str, LoraPair]
     replacements: dict[str, str]
     header: Header
 
     @property
     def targets(self) -> set[str]:
-        """Names of the base tensors that it changes."""
+        """Names of the base tensors that the adapter changes."""
         return {*self.pairs, *self.replacements}
 
 
 def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
-    """Read an adapter and check, before anything is written, that all of it fits this base.
+    """Read an adapter and check that all of it fits this base, before anything is written.
 
-    tied: whether the base's head is its embedding. Raises NotMergeable, with the tensor's name, for
-    a pair that has no base tensor or one of integers, is half, has another shape, or is of a kind
-    that does not fold into a weight.
+    tied: whether the base's head shares its embedding. Raise NotMergeable, with the tensor's name,
+    if a pair has no base tensor, or an integer one, is incomplete, has another shape, or is of a
+    kind that cannot be merged into a weight.
     """
     config = read_json(folder / CONFIG)
-    _refuse_other_kinds(config)
+    _require_plain_lora(config)
     header = read_header(folder, [WEIGHTS])
     saved = tuple(config.get("modules_to_save") or ())
     found: dict[str, dict[str, str]] = {}
@@ -91,42 +91,44 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
             replacements[target] = name
         else:
             raise NotMergeable(
-                f"the adapter holds {name}, which is no part of a LoRA pair: it cannot be folded "
-                "into a weight"
+                f"the adapter contains {name}, which is not part of a LoRA pair and cannot be "
+                "merged into a weight: set merge.enabled to false"
             )
     if not found and not replacements:
-        raise NotMergeable("the adapter holds no LoRA pair: train again with spec.rerun")
+        raise NotMergeable("the adapter contains no LoRA pair: set spec.rerun to retrain")
     pairs = {
         target: _pair(target, parts, config, header) for target, parts in sorted(found.items())
     }
     if tied or not any(EMBEDDINGS[1] in name.split(".") for name in base.tensors):
-        _refuse_tied([*pairs, *replacements])
+        _require_untied([*pairs, *replacements])
     for pair in pairs.values():
-        _refuse_misfit(pair, header, base)
+        _require_matching_shapes(pair, header, base)
     for target, name in replacements.items():
-        _refuse_misplaced(target, header.tensors[name].shape, base, pairs)
+        _require_replaceable(target, header.tensors[name].shape, base, pairs)
     return Adapter(path=folder / WEIGHTS, pairs=pairs, replacements=replacements, header=header)
 
 
-def _refuse_other_kinds(config: dict[str, Any]) -> None:
+def _require_plain_lora(config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        raise NotMergeable(f"the adapter is of type {config.get('peft_type')}, not LORA")
+        raise NotMergeable(
+            f"the adapter has peft_type {config.get('peft_type')}; only LORA can be merged"
+        )
     unsupported = {name: config[name] for name in OTHER_KINDS if config.get(name)}
     if unsupported:
-        raise NotMergeable(f"the adapter uses {unsupported}, which this merge does not know")
+        raise NotMergeable(f"the adapter uses {unsupported}, which the merge does not support")
     if config.get("bias", "none") != "none":
         raise NotMergeable(
-            f"the adapter trains biases ({config['bias']}), which stay out of a merge"
+            f"the adapter trains biases ({config['bias']}), which the merge does not support"
         )
 
 
 def _within(module: str, saved: Iterable[str]) -> bool:
-    """Tell whether a module is one that was trained in full, or lies in one (PEFT's own rule)."""
+    """Report whether a module is a fully trained one or inside one (PEFT's own rule)."""
     parts = module.split(".")
     return any(name in parts or module.endswith(name) for name in saved)
 
 
-def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: Header) -> Pair:
+def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: Header) -> LoraPair:
     dora = bool(config.get("use_dora"))
     missing = {"a", "b", *(["magnitude"] if dora else [])} - set(parts)
     if missing:
@@ -136,10 +138,10 @@ def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: He
     alpha = _of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
     if header.tensors[parts["a"]].shape[0] != rank:
         raise NotMergeable(
-            f"the adapter's pair for {target} has rank {header.tensors[parts['a']].shape[0]}, its "
-            f"configuration says {rank}"
+            f"the adapter's pair for {target} has rank {header.tensors[parts['a']].shape[0]}, but "
+            f"{CONFIG} sets {rank}"
         )
-    return Pair(
+    return LoraPair(
         target=target,
         a=parts["a"],
         b=parts["b"],
@@ -149,63 +151,65 @@ def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: He
 
 
 def _of_pattern(pattern: dict[str, Any] | None, module: str, otherwise: Any) -> Any:
-    """Return what a pattern sets for a module; the first that fits counts, as in PEFT."""
+    """Return the value of the first pattern that matches a module, as PEFT does."""
     for key, value in (pattern or {}).items():
         if re.match(rf"(.*\.)?({key})$", module):
             return value
     return otherwise
 
 
-def _refuse_tied(targets: Iterable[str]) -> None:
+def _require_untied(targets: Iterable[str]) -> None:
     for target in targets:
         if any(name in target.split(".") for name in EMBEDDINGS):
             raise NotMergeable(
-                f"the adapter changes {target}, but embedding and head of this base are one "
-                "tensor: merge.enabled must be false for it"
+                f"the adapter changes {target}, but embedding and head of this base share one "
+                "tensor: set merge.enabled to false"
             )
 
 
-def _refuse_misfit(pair: Pair, header: Header, base: Header) -> None:
+def _require_matching_shapes(pair: LoraPair, header: Header, base: Header) -> None:
     tensor = base.tensors.get(pair.target)
     if tensor is None:
         raise NotMergeable(
-            f"the adapter changes {pair.target}, which the base's files do not have under that "
-            "name: merge.enabled must be false for this model"
+            f"the adapter changes {pair.target}, which is not in the base's files under that name: "
+            "set merge.enabled to false"
         )
     a, b = header.tensors[pair.a].shape, header.tensors[pair.b].shape
     if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != tensor.shape:
         raise NotMergeable(
-            f"the adapter's pair for {pair.target} has the shapes {a} and {b}, the base tensor "
-            f"{tensor.shape}"
+            f"the adapter's pair for {pair.target} has the shapes {a} and {b}, which do not match "
+            f"the base tensor's {tensor.shape}"
         )
     if pair.magnitude is not None and header.tensors[pair.magnitude].shape != tensor.shape[:1]:
         raise NotMergeable(
             f"the adapter's magnitudes for {pair.target} have the shape "
-            f"{header.tensors[pair.magnitude].shape}, the base tensor {tensor.shape}"
+            f"{header.tensors[pair.magnitude].shape}, which does not match the base tensor's "
+            f"{tensor.shape}"
         )
-    _refuse_integers(tensor)
+    _require_float(tensor)
 
 
-def _refuse_integers(tensor: TensorInfo) -> None:
+def _require_float(tensor: TensorInfo) -> None:
     if tensor.dtype not in FLOATS:
         raise NotMergeable(
-            f"{tensor.name} is {tensor.dtype}, which nothing can be added to: choose a base with "
-            "16-bit weights"
+            f"{tensor.name} has the type {tensor.dtype}, which cannot be merged: use a base model "
+            "with 16-bit weights"
         )
 
 
-def _refuse_misplaced(
+def _require_replaceable(
     target: str,
     shape: tuple[int, ...],
     base: Header,
-    pairs: dict[str, Pair],
+    pairs: dict[str, LoraPair],
 ) -> None:
     tensor = base.tensors.get(target)
     if tensor is None or target in pairs:
-        why = "it also changes" if target in pairs else "the base's files do not have"
+        why = "it also adapts" if target in pairs else "is not in the base's files"
         raise NotMergeable(f"the adapter replaces {target}, which {why}")
     if tensor.shape != shape:
         raise NotMergeable(
-            f"the adapter replaces {target} by one of shape {shape}, the base's is {tensor.shape}"
+            f"the adapter replaces {target} with shape {shape}, but the base tensor's shape is "
+            f"{tensor.shape}"
         )
-    _refuse_integers(tensor)
+    _require_float(tensor)

@@ -1,9 +1,9 @@
-"""Checkpoints that can be trusted: published by rename, verified before use, newest valid first.
+"""Checkpoints: published by rename, verified before use, newest intact one first.
 
-A checkpoint that a kill or a full disk left damaged, or that a failing disk does not give back, is
-set aside under ``.corrupt-…`` (the next good one replaces it), and the one before it is used: a run
-never starts over because its last save broke. Nor does it where none can be read: the next attempt
-may read them.
+A checkpoint that is damaged or unreadable is set aside as ``.corrupt-…`` (the next published one
+removes it), and the previous one is used: a run does not start over because its last checkpoint
+broke. If no checkpoint is readable, it does not start over either, because the next attempt may
+read them.
 """
 
 import re
@@ -40,9 +40,9 @@ def save(
     facts: dict[str, Any],
     spare: int | None = None,
 ) -> Path:
-    """Publish ``scratch`` as the checkpoint of ``step`` and drop all but the newest ``KEEP``.
+    """Publish ``scratch`` as the checkpoint of ``step`` and remove all but the newest ``KEEP``.
 
-    The one of step ``spare`` stays in any case.
+    The checkpoint of step ``spare`` is kept, too.
     """
     final = folder / f"step-{step}"
     manifest.publish(scratch, final, kind=KIND, key=key, facts=facts)
@@ -56,32 +56,32 @@ def save(
 
 
 def newest(
-    folder: Path, *, key: str, versions: dict[str, str], told: Callable[[str], None] = log
+    folder: Path, *, key: str, versions: dict[str, str], warn: Callable[[str], None] = log
 ) -> Checkpoint | None:
-    """Return the newest intact checkpoint, or None; set others aside, and have that ``told``.
+    """Return the newest intact checkpoint, or None; set damaged ones aside and ``warn`` about each.
 
-    Raises ResumeRefused for one of another revision or made with other library versions: going on
-    from it would train something that nobody asked for. Raises OSError where the disk fails and no
-    intact one is left; then those that could not be read stay where they are.
+    Raise ResumeRefused if it belongs to another revision or dataset, or was written with other
+    library versions: resuming from it would train a different model. Raise OSError if the disk
+    fails and no intact checkpoint is left; unreadable ones then stay in place.
     """
     unreadable: dict[Path, OSError] = {}
     for path in _numbered(folder):
         try:
             found = manifest.verify(path, kind=KIND, key=None)
         except manifest.ManifestError as problem:
-            told(f"checkpoint {path.name} is damaged and set aside: {problem}")
+            warn(f"checkpoint {path.name} is damaged and was set aside: {problem}")
             _set_aside(path)
             continue
         except OSError as error:
             if not is_broken_volume(error):
                 raise
-            log(f"checkpoint {path.name} cannot be read ({error}): trying the one before it")
+            log(f"checkpoint {path.name} cannot be read ({error}); trying the previous one")
             unreadable[path] = error
             continue
         if found.key != key:
             raise ResumeRefused(
-                f"checkpoint {path.name} belongs to another job or dataset ({found.key}, this one "
-                f"is {key}): delete checkpoints/ on the volume, or set spec.rerun to train anew"
+                f"checkpoint {path.name} belongs to another job or dataset ({found.key} instead of "
+                f"{key}): delete checkpoints/ on the volume, or set spec.rerun to retrain"
             )
         changed = [
             f"{name} {found.facts['versions'].get(name)} → {version}"
@@ -90,32 +90,32 @@ def newest(
         ]
         if changed:
             raise ResumeRefused(
-                f"checkpoint {path.name} was made with other library versions "
-                f"({', '.join(changed)}): resume with the image that began the training, or set "
-                "spec.rerun to train anew"
+                f"checkpoint {path.name} was written with other library versions "
+                f"({', '.join(changed)}): resume with the trainer image that started the training, "
+                "or set spec.rerun to retrain"
             )
         for lost, why in unreadable.items():
-            told(
-                f"checkpoint {lost.name} cannot be read ({why}) and is set aside: have the disk "
-                "behind spec.storage.storageClassName looked at"
+            warn(
+                f"checkpoint {lost.name} cannot be read ({why}) and was set aside: check the disk "
+                "behind spec.storage.storageClassName"
             )
             _set_aside(lost)
         return Checkpoint(step=found.facts["step"], path=path, facts=found.facts)
     for first in unreadable.values():
         names = ", ".join(path.name for path in unreadable)
-        raise OSError(first.errno, f"{first.strerror}, at each checkpoint: {names}") from first
+        raise OSError(first.errno, f"{first.strerror} at every checkpoint: {names}") from first
     return None
 
 
 def of_step(folder: Path, step: int, *, key: str) -> Path:
-    """Return the checkpoint of a step; raises ResumeRefused where it is not intact."""
+    """Return the checkpoint of a step. Raise ResumeRefused if it is not intact."""
     path = folder / f"step-{step}"
     try:
         manifest.verify(path, kind=KIND, key=key)
     except manifest.ManifestError as problem:
         raise ResumeRefused(
             f"the checkpoint with the lowest loss on the held-out rows is damaged ({problem}): set "
-            "spec.rerun to train anew"
+            "spec.rerun to retrain"
         ) from None
     return path
 
@@ -128,7 +128,7 @@ def _set_aside(path: Path) -> None:
 
 def _numbered(folder: Path) -> list[Path]:
     try:
-        # Not by glob(), for which a folder that cannot be read may be an empty one.
+        # glob() would treat an unreadable folder as empty.
         found = [path for path in folder.iterdir() if re.fullmatch(r"step-\d+", path.name)]
     except FileNotFoundError:
         return []

@@ -1,8 +1,8 @@
-"""A folder is published whole or not at all, and can prove later that it is still whole.
+"""Publish a folder atomically, with a manifest that proves later that it is intact.
 
-Files are written into a scratch folder; then every file gets its final mode, is hashed and flushed;
-``manifest.json`` is written last, and the folder is renamed into place. A folder without a valid
-manifest does not exist as far as the trainer is concerned.
+Files are written into a scratch folder. Then each file gets its final mode, is hashed and flushed;
+``manifest.json`` is written last, and the folder is renamed into place. The trainer treats a folder
+without a valid manifest as absent.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from finetune_trainer.runtime.files import flush, sha256_of, write_json
 from finetune_trainer.volume_layout import partial_path
 
 FILE = "manifest.json"
-DESCRIPTIONS = ("README.md", "loss.png", "curves.json")
-"""Files that tell how a folder came about. They are checked like all others, but are no part of its
-digest: equal results of two runs are equal, however long each took."""
+DESCRIPTIONS = ("README.md", "loss.png", "loss_history.json")
+"""Files that describe a folder. They are verified like all others but excluded from its digest, so
+that equal results of two runs have equal digests, however long each run took."""
 
 
 class ManifestError(Exception):
-    """A published folder is not what its manifest says; the text says how."""
+    """A published folder does not match its manifest; the text names the difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One file: path relative to the folder, bytes, and SHA-256 in hex."""
+    """One file: path relative to the folder, size in bytes, SHA-256 in hex."""
 
     name: str
     size: int
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a published folder holds, and what it was made from."""
+    """Files of a published folder, and facts about their origin."""
 
     kind: str
     key: str
@@ -46,13 +46,13 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """One digest for the folder's content, independent of when it was made."""
+        """Digest of the folder's content, independent of the time of publishing."""
         content = [entry for entry in self.files if entry.name not in DESCRIPTIONS]
         lines = "".join(f"{entry.sha256}  {entry.name}\n" for entry in content)
         return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the total size of all files in bytes."""
         return sum(entry.size for entry in self.files)
 
 
@@ -65,14 +65,17 @@ def publish(
     facts: Mapping[str, Any],
     known: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Turn ``scratch`` into ``final``. ``known`` has digests that need not be computed again."""
-    # A kill right here left them in a folder that is gone on with.
+    """Publish ``scratch`` as ``final``, replacing it, and return the manifest.
+
+    known: digests by file name that need not be computed again.
+    """
+    # An attempt that was killed here left them in a scratch folder that is reused.
     for leftover in (scratch / FILE, partial_path(scratch / FILE)):
         leftover.unlink(missing_ok=True)
     files = []
     for path in sorted(path for path in scratch.rglob("*") if path.is_file()):
         name = path.relative_to(scratch).as_posix()
-        # safetensors creates files that only their owner can read; vLLM may run as another user.
+        # safetensors makes files readable by their owner only; vLLM may run as another user.
         path.chmod(0o644)
         digest = (known or {}).get(name) or sha256_of(path)
         flush(path)
@@ -90,7 +93,7 @@ def publish(
 
 
 def withdraw(folder: Path) -> None:
-    """Unpublish a folder; a kill half-way leaves rubbish under another name, no half folder."""
+    """Remove a published folder; an interruption leaves a hidden folder, never a partial one."""
     rubbish = folder.with_name(f".old-{folder.name}")
     shutil.rmtree(rubbish, ignore_errors=True)
     folder.rename(rubbish)
@@ -98,7 +101,7 @@ def withdraw(folder: Path) -> None:
 
 
 def read(folder: Path) -> Manifest:
-    """Read a manifest without looking at the files that it lists."""
+    """Return the manifest of a folder without checking its files. Raise ManifestError."""
     try:
         document = json.loads((folder / FILE).read_text())
         return Manifest(
@@ -114,15 +117,15 @@ def read(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest:
-    """Return the manifest of ``folder`` if it is of this kind and key and every file is intact.
+    """Return the manifest of ``folder`` if kind and key match and every file is intact.
 
-    Without ``hashes`` only names and sizes are compared.
+    Raise ManifestError otherwise. Without ``hashes``, only names and sizes are compared.
     """
     manifest = read(folder)
     if manifest.kind != kind:
-        raise ManifestError(f"{folder.name}/ holds {manifest.kind}, not {kind}")
+        raise ManifestError(f"{folder.name}/ contains {manifest.kind}, not {kind}")
     if key is not None and manifest.key != key:
-        raise ManifestError(f"{folder.name}/ belongs to {manifest.key}, not to {key}")
+        raise ManifestError(f"{folder.name}/ belongs to {manifest.key}, not {key}")
     for entry in manifest.files:
         path = folder / entry.name
         size = path.stat().st_size if path.is_file() else -1
@@ -138,13 +141,13 @@ def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> 
 
 
 def check_digest(folder: Path, entry: Entry) -> None:
-    """Raise ManifestError where a file of a published folder is not what it was."""
+    """Raise ManifestError if a file of a published folder has changed."""
     if sha256_of(folder / entry.name) != entry.sha256:
-        raise ManifestError(f"{folder.name}/{entry.name} has changed since it was written")
+        raise ManifestError(f"{folder.name}/{entry.name} has changed since it was published")
 
 
 def valid(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest | None:
-    """Like ``verify``, with None for a folder that is missing, foreign or damaged."""
+    """Like ``verify``, but return None instead of raising ManifestError."""
     try:
         return verify(folder, kind=kind, key=key, hashes=hashes)
     except ManifestError:
@@ -152,7 +155,7 @@ def valid(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> M
 
 
 def sweep(work: Path, *, but: Collection[Path] = ()) -> None:
-    """Remove what earlier, broken-off attempts left on the volume."""
+    """Remove leftovers of interrupted attempts from the volume."""
     for pattern in (".writing-*", ".old-*"):
         for leftover in work.glob(pattern):
             if leftover not in but:

@@ -1,6 +1,6 @@
-"""The folders that one stage publishes for the next: their kinds, and the names of their facts.
+"""The folders that one stage publishes for the next: their kinds, and names of their facts.
 
-A kind is written into a folder's manifest, so that one folder is never taken for another.
+The manifest contains the kind, so that no folder is mistaken for another.
 """
 
 from finetune_api.contracts.job_config import JobConfig
@@ -12,7 +12,8 @@ DATASET = "dataset"
 ADAPTER = "adapter"
 
 CHAT_TEMPLATE = "chat_template.jinja"
-"""A file of the dataset's folder, where the training renders rows with another than the base's."""
+"""File in the dataset's folder if the training renders rows with another chat template than the
+base's."""
 
 EVALUATION_FACT = "evaluationDataset"
 ESTIMATE_FACT = "estimate"
@@ -22,9 +23,9 @@ ESTIMATE_FACT = "estimate"
 def prepared(
     layout: Layout, job: JobConfig, *, hashes: bool
 ) -> tuple[manifest.Manifest, manifest.Manifest] | None:
-    """Return the manifests of base and dataset if both are there and whole.
+    """Return the manifests of base and dataset, or None unless both are intact.
 
-    Without ``hashes`` only names and sizes of the base's files are compared.
+    Without ``hashes``, only names and sizes of the base's files are compared.
     """
     base = manifest.valid(layout.base, kind=BASE, key=job.revision, hashes=hashes)
     dataset = manifest.valid(layout.dataset, kind=DATASET, key=job.revision)

@@ -1,7 +1,8 @@
-"""The safetensors format, as far as streaming needs it: headers read and written.
+"""Read and write headers of safetensors files. Does not import torch.
 
-Free of torch: a header says every name, shape and type, and therefore every byte that a merged
-model will have, before the first one is written.
+A header lists the name, shape and type of each tensor, so the size of every byte range of a merged
+model is known before the first byte is written. Format:
+https://github.com/huggingface/safetensors#format
 """
 
 import json
@@ -19,12 +20,12 @@ BYTES |= {"F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 FLOATS = ("F64", "F32", "F16", "BF16")
 LIMIT = 100_000_000
-"""Bytes that the format allows a header to have."""
+"""Maximum size of a header in bytes, as defined by the format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
-    """What a tensor looks like and where it is, counted from the start of its file's data."""
+    """Name, type, shape and byte range of a tensor, relative to its file's data section."""
 
     name: str
     file: str
@@ -35,25 +36,25 @@ class TensorInfo:
 
     @property
     def elements(self) -> int:
-        """Numbers in it."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """All tensors of a model, over all its shards, in the order in which they lie there."""
+    """All tensors of a model over all shards, in file order."""
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, dict[str, str]]
 
     def of_file(self, file: str) -> list[TensorInfo]:
-        """Tensors of one shard, by their place in it."""
+        """Return the tensors of one shard, ordered by offset."""
         inside = [tensor for tensor in self.tensors.values() if tensor.file == file]
         return sorted(inside, key=lambda tensor: tensor.start)
 
 
 def read_header(folder: Path, files: Iterable[str]) -> Header:
-    """Read the headers of a model's shards."""
+    """Read the headers of all shards of a model. Raise InvalidSpec if a file is malformed."""
     tensors: dict[str, TensorInfo] = {}
     metadata = {}
     for file in files:
@@ -61,7 +62,9 @@ def read_header(folder: Path, files: Iterable[str]) -> Header:
         metadata[file] = document.pop("__metadata__", {})
         for name, entry in document.items():
             if name in tensors:
-                raise InvalidSpec(f"tensor {name} is in {tensors[name].file} and in {file}")
+                raise InvalidSpec(
+                    f"tensor {name} of the model is in both {tensors[name].file} and {file}"
+                )
             start, end = entry["data_offsets"]
             tensors[name] = TensorInfo(
                 name=name,
@@ -75,37 +78,42 @@ def read_header(folder: Path, files: Iterable[str]) -> Header:
 
 
 def header_of(path: Path) -> tuple[dict[str, Any], int]:
-    """Return a file's header and the offset at which its data starts."""
+    """Return a file's header and the offset of its data section.
+
+    Raise InvalidSpec, with the file's name, if it is not a well-formed safetensors file.
+    """
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(LIMIT, size - 8):
-                raise ValueError(f"a header of {length} bytes in a file of {size}")
+                raise ValueError(f"the header has {length} bytes, the file {size}")
             document = json.loads(file.read(length))
             data = size - 8 - length
             for name, entry in document.items():
                 if name != "__metadata__":
-                    _require_sound(name, entry, data)
+                    _check_entry(name, entry, data)
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise InvalidSpec(
-            f"{path.name} of the model is no intact safetensors file: {error}"
+            f"{path.name} of the model is not a valid safetensors file: {error}"
         ) from None
     return document, 8 + length
 
 
-def _require_sound(name: str, entry: dict[str, Any], data: int) -> None:
+def _check_entry(name: str, entry: dict[str, Any], data: int) -> None:
     kind, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if kind not in BYTES:
-        raise ValueError(f"{name} is of the type {kind}, which nothing here can read")
+        raise ValueError(f"{name} has the unsupported type {kind}")
     if not 0 <= start <= end <= data:
-        raise ValueError(f"{name} is at {start} to {end} of {data} bytes")
+        raise ValueError(f"{name} is at bytes {start} to {end} of {data}")
     if math.prod(shape) * BYTES[kind] != end - start:
-        raise ValueError(f"{name} has {end - start} bytes, which are no {kind} of shape {shape}")
+        raise ValueError(
+            f"{name} has {end - start} bytes, which does not match {kind} of shape {shape}"
+        )
 
 
 def encode_header(entries: dict[str, Any]) -> bytes:
-    """Return the first bytes of a file: length and header, padded as safetensors itself does."""
+    """Return length and header as bytes, padded as safetensors pads them."""
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text

@@ -1,9 +1,8 @@
-"""The merged model's shards: laid out before the first byte, written one by one, kept over a kill.
+"""Write the merged model's shards one by one, so that an interrupted merge resumes.
 
-A shard is written under another name, flushed, and renamed; then the plan beside the scratch folder
-says that it is done, with its digest. So a process that was killed at any moment redoes at most the
-shard it was writing, and since nothing in a shard depends on when it was written, the result is the
-same bytes.
+A shard is written under a temporary name, flushed and renamed; then the progress file next to the
+scratch folder records it with its digest. A killed process repeats at most one shard. Nothing in a
+shard depends on when it was written, so the result has the same bytes.
 """
 
 import ctypes
@@ -24,18 +23,18 @@ from finetune_trainer.volume_layout import partial_path
 
 DTYPES = {"float16": "F16", "bfloat16": "BF16"}
 WAITING = 4
-"""Pieces that may wait to be written; more would only take memory."""
+"""Maximum number of queued pieces; more would only use memory."""
 WRITE_BEHIND = 16 * 1024 * 1024
-"""Bytes after which the disk gets to work."""
+"""Bytes after which the kernel is asked to start writing to disk."""
 SYNC_EVERY = 256 * 1024 * 1024
-"""Bytes after which the disk is waited for. No signal is heeded while a file is flushed, and at
-40 MB/s a shard of 5 GB would take longer than a stop may."""
+"""Bytes after which the file is synced. A signal is not handled during an fsync, and at 40 MB/s the
+one of a 5 GB shard would exceed the termination grace period."""
 LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One output file: the tensors of one base shard, in their order, in the merged type."""
+    """One output file: the tensors of one base shard in their order, in the merged type."""
 
     name: str
     header: bytes
@@ -44,17 +43,17 @@ class Shard:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return len(self.header) + self.data
 
     def place(self, tensor: str) -> tuple[int, int]:
-        """Return the first byte of a tensor in the file, and the one past its last."""
+        """Return the byte range [start, end) of a tensor in the file."""
         start, end = self.entries[tensor]["data_offsets"]
         return len(self.header) + start, len(self.header) + end
 
 
-def layout(header: Header, name: str, dtype: str) -> Shard:
-    """Lay a shard out in the merged number format."""
+def plan_shard(header: Header, name: str, dtype: str) -> Shard:
+    """Return the layout of a shard in the merged number format."""
     entries: dict[str, Any] = {}
     if header.metadata[name]:
         entries["__metadata__"] = header.metadata[name]
@@ -71,14 +70,14 @@ def layout(header: Header, name: str, dtype: str) -> Shard:
     return Shard(name=name, header=encode_header(entries), entries=entries, data=at)
 
 
-class Progress:
-    """Which shards of one merge are done: a small file beside the scratch folder."""
+class ShardProgress:
+    """Completed shards of one merge, in a small file next to the scratch folder."""
 
     def __init__(self, path: Path, scratch: Path, key: str) -> None:
-        """Find out what an earlier attempt at the merge of this ``key`` has left.
+        """Read the progress of an earlier attempt at the merge of this ``key``.
 
-        Of what lies in ``scratch``, only shards that are done stay: the rest would be written once
-        more beside itself, and there may be no room for both.
+        All other files in ``scratch`` are deleted: they would be written again, and the volume may
+        not have space for both.
         """
         self._path = path
         self._key = key
@@ -100,15 +99,15 @@ class Progress:
                 path.unlink()
 
     def finished(self, shard: Shard, digest: str, applied: Iterable[str]) -> None:
-        """Remember a shard that is in its place."""
+        """Record a shard that was renamed into place."""
         entry = {"size": shard.size, "sha256": digest, "applied": sorted(applied)}
         self.done[shard.name] = entry
         write_json(self._path, {"key": self._key, "shards": self.done})
 
 
 @contextmanager
-def writing(path: Path, shard: Shard) -> Iterator["Writer"]:
-    """Write a shard; it is in its place, flushed, when the block ends well."""
+def write_shard(path: Path, shard: Shard) -> Iterator["Writer"]:
+    """Write a shard; when the block ends without error, it is flushed and in place."""
     part = partial_path(path)
     with part.open("wb") as file:
         reserve(file.fileno(), shard.size)
@@ -128,7 +127,7 @@ def writing(path: Path, shard: Shard) -> Iterator["Writer"]:
 
 
 class Writer:
-    """Writes and hashes in a thread of its own, while the next piece is computed."""
+    """Writes and hashes in a background thread while the next piece is computed."""
 
     def __init__(self, file: BinaryIO) -> None:
         """Start the thread."""
@@ -136,23 +135,23 @@ class Writer:
         self._sha256 = hashlib.sha256()
         self._pieces: queue.Queue[bytes | memoryview | None] = queue.Queue(WAITING)
         self._error: BaseException | None = None
-        # A daemon: a stop may come before anybody is there to close it.
+        # A daemon thread: a stop may end the process before ``close`` is called.
         self._thread = threading.Thread(target=self._run, name="shard-writer", daemon=True)
         self._thread.start()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that was written, once closed."""
+        """SHA-256 in hex of everything written; valid after ``close``."""
         return self._sha256.hexdigest()
 
     def write(self, piece: bytes | memoryview) -> None:
-        """Hand over bytes, which must not change any more."""
+        """Queue bytes, which must not change afterwards. Raise the error of an earlier write."""
         if self._error is not None:
             raise self._error
         self._pieces.put(piece)
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written. Raise the error of a write that failed."""
         self._pieces.put(None)
         self._thread.join()
         if self._error is not None:
@@ -181,20 +180,20 @@ class Writer:
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Let the file system find the place for a file at once, which halves the cost of writing it.
+    """Preallocate a file in one extent, which halves the cost of writing it.
 
-    Where that is refused it finds it piece by piece. Not posix_fallocate(3), which would write. The
-    file stays as long as what was written to it, so that one that is too short shows.
+    Errors are ignored: the file system then allocates as it writes. posix_fallocate(3) does not do,
+    because it falls back to writing. The file size is unchanged, so a truncated file is detected.
     """
     keep_size = 1
     LIBC.fallocate(descriptor, keep_size, ctypes.c_int64(0), ctypes.c_int64(size))
 
 
 def begin_writing(descriptor: int, start: int, size: int) -> None:
-    """Let the kernel begin to bring a part of a file to disk, without waiting for it.
+    """Ask the kernel to start writing a byte range to disk, without waiting (sync_file_range(2)).
 
-    Otherwise it begins when the file is complete and flushed, and everything waits. This promises
-    nothing (sync_file_range(2)); where it is refused, flushing takes longer.
+    Otherwise it starts when the complete file is flushed, and everything waits. Errors are ignored:
+    the flush then takes longer.
     """
     write = 2
     LIBC.sync_file_range(

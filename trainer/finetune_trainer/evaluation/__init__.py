@@ -1,1 +1,1 @@
-"""The reference pass, and the tuned model's loss compared with the base model's."""
+"""Reference scores of the tuned model, and its held-out loss compared with the base."""

@@ -1,10 +1,11 @@
-"""The held-out loss of a tuned model against that of its base, row by row on the same rows.
+"""Compare the held-out loss of the tuned model with that of its base, on the same rows.
 
-Losses are means over tokens, so that a row counts as much as it has answer tokens. The standard
-error is that of the paired difference, with rows as the units that were drawn:
+Losses are means over tokens, so a row counts in proportion to its answer tokens. The standard error
+is that of the paired difference, with rows as sampling units (ratio estimator; Cochran, Sampling
+Techniques, 1977, 6.4):
 
     D = Σ d_r / Σ n_r        d_r = Σ over the row's tokens of (tuned loss - base loss)
-    SE² = R / (R - 1) · Σ (d_r - D·n_r)² / (Σ n_r)²        a ratio estimator's (Cochran, 1977, 6.4)
+    SE² = R / (R - 1) · Σ (d_r - D·n_r)² / (Σ n_r)²
 """
 
 import hashlib
@@ -26,7 +27,7 @@ class Difference:
 
 
 def evaluate(reference: Reference) -> Evaluation:
-    """Return the losses of both builds that a merge can make, against the 16-bit base's."""
+    """Return the losses of both builds that a merge can produce, and that of the 16-bit base."""
     return Evaluation(
         rows=len(reference.rows),
         tokens=reference.tokens,
@@ -38,7 +39,7 @@ def evaluate(reference: Reference) -> Evaluation:
 
 
 def difference(tuned: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> Difference:
-    """Compare two models' log-probabilities, given row by row for the same tokens."""
+    """Compare the log-probabilities of two models for the same tokens, given by row."""
     rows = [
         (math.fsum(b - t for t, b in zip(ours, theirs, strict=True)), len(ours))
         for ours, theirs in zip(tuned, base, strict=True)
@@ -64,7 +65,7 @@ def _build(reference: Reference, kind: BaseKind) -> EvaluatedBuild:
 
 
 def _digest(reference: Reference) -> str:
-    """Return what two references have in common that score the same tokens of the same rows."""
+    """Return a digest that is equal for references of the same tokens of the same rows."""
     rows = json.dumps([[row.ids, row.spans] for row in reference.rows])
     return "sha256:" + hashlib.sha256(rows.encode()).hexdigest()
 

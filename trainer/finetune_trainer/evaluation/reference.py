@@ -1,8 +1,9 @@
-"""The reference: what the tuned model says about the sampled rows, for whoever serves it later.
+"""Record the reference: log-probabilities of the tuned model for sample rows.
 
-Made at the end of training, while the GPU is still there, from the published adapter: training that
-was killed in between only does this again. It never costs a training its success: where it cannot
-be made, the endpoint is checked by digests alone, and a warning says so.
+The verify container compares the served model with it. It is recorded at the end of training, while
+the pod still holds the GPU, from the published adapter; if training is killed in between, only this
+is repeated. A failure never fails the training: the endpoint is then verified by digests only, and
+a warning says so.
 """
 
 import gc
@@ -25,7 +26,10 @@ KIND = reference.KIND
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What came of it. ``evaluation`` (of ``finetune_api.v1alpha1.ledger``) needs held-out rows."""
+    """Result of recording a reference.
+
+    evaluation: ``Evaluation`` of ``finetune_api.v1alpha1.status``; None without held-out rows.
+    """
 
     seconds: float
     evaluation: dict[str, Any] | None
@@ -33,7 +37,7 @@ class Recorded:
 
 
 def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
-    """Record the reference of the published adapter, or find it recorded already."""
+    """Record the reference of the published adapter unless it is already recorded."""
     key = f"{adapter.key} {adapter.digest}"
     found = manifest.valid(layout.reference, kind=KIND, key=key)
     if found is None:
@@ -45,13 +49,13 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
             if is_full_volume(error):
                 raise
             text = " ".join(str(error).split())[:200]
-            log(f"no reference: {type(error).__name__}: {text}")
+            log(f"could not record the reference: {type(error).__name__}: {text}")
             return Recorded(
                 seconds=time.monotonic() - began,
                 evaluation=None,
                 warnings=(
-                    "no reference could be recorded, so that the endpoint will be checked by "
-                    f"digests alone: {text}",
+                    "the reference could not be recorded; the endpoint will be verified by "
+                    f"digests only: {text}",
                 ),
             )
         found = _publish(layout, scored, adapter, key=key, seconds=time.monotonic() - began)
@@ -66,29 +70,29 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
 
     from finetune_trainer.evaluation.scoring import KINDS, Scorer, models
     from finetune_trainer.models.layerwise_model import LayerwiseModel
-    from finetune_trainer.quantization.record import RoundedBase
+    from finetune_trainer.quantization.quant_state import DequantizedBase
     from finetune_trainer.runtime import device as devices
 
     rows: list[dict[str, Any]] = json.loads((layout.dataset / reference_sample.FILE).read_text())
     device = devices.detect()
-    # The trained model has gone out of scope, but not yet off the card.
+    # The trained model is out of scope but still in GPU memory.
     gc.collect()
     if device.cuda:
         torch.cuda.empty_cache()
-    # The older allow_tf32 cannot be read any more where a library has set the newer one.
+    # allow_tf32 cannot be read once a library has set the newer fp32_precision.
     precision = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     try:
-        model = LayerwiseModel(
+        layerwise = LayerwiseModel(
             layout.base,
             layout.adapter,
-            RoundedBase(adapter, layout.adapter),
+            DequantizedBase(adapter, layout.adapter),
             device=torch.device("cuda" if device.cuda else "cpu"),
         )
         positions = [
             [at for start, end in row["spans"] for at in range(start, end)] for row in rows
         ]
-        scores = Scorer(model).score(
+        scores = Scorer(layerwise).score(
             models(evaluated=held_out), [row["ids"] for row in rows], positions
         )
     finally:
@@ -101,9 +105,9 @@ def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> ref
                     **row,
                     **{
                         kind: {
-                            each.part: found[at]
-                            for each, found in scores.items()
-                            if each.kind == kind
+                            model.part: found[at]
+                            for model, found in scores.items()
+                            if model.kind == kind
                         }
                         for kind in KINDS
                     },

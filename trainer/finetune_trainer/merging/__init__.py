@@ -1,1 +1,1 @@
-"""The merge command: base and adapter into one 16-bit model."""
+"""The merge command: add the adapter to the base and publish one 16-bit model."""

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.checkpointing.safetensors_header import read_header
-from finetune_trainer.quantization.record import RoundedBase
+from finetune_trainer.quantization.quant_state import DequantizedBase
 
 BaseKind = Literal["original", "dequantized"]
 Place = tuple[torch.nn.Module, str, str]
@@ -34,7 +34,7 @@ class LayerwiseModel:
     """One base and one adapter. ``rounded`` makes the 4-bit weights of the training again."""
 
     def __init__(
-        self, base: Path, adapter: Path, rounded: RoundedBase, *, device: torch.device
+        self, base: Path, adapter: Path, rounded: DequantizedBase, *, device: torch.device
     ) -> None:
         """Read headers, build the model without weights, lay the adapter over it."""
         shards = sorted(path.name for path in base.glob("*.safetensors"))

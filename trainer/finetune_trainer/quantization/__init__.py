@@ -1,1 +1,1 @@
-"""NF4 weights, and the record from which they are reproduced bit for bit."""
+"""NF4 quantization, and the record that reproduces the 4-bit weights bit for bit."""

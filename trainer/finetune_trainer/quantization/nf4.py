@@ -1,11 +1,11 @@
-"""NF4 codes on a CPU and back, bit for bit as bitsandbytes 0.50 makes them, several times faster.
+"""NF4 quantization on a CPU, bit-identical to bitsandbytes 0.50 and several times faster.
 
-A code says between which two of 15 borders a weight lies, relative to its block's largest.
-bitsandbytes searches them for each weight (16 ns). Here a table of 256 cells names the one border
-that is near, and one comparison with it decides (2 ns): cells are far narrower than the distance of
-two borders, so that it never matters into which of two cells rounding puts a number.
+A code is the position of a weight among 15 borders, relative to the largest magnitude of its block.
+bitsandbytes searches the borders for each weight (16 ns). Here a table of 256 cells gives the only
+border nearby, and one comparison decides (2 ns): cells are much narrower than the distance between
+two borders, so rounding a weight into a neighboring cell does not matter.
 
-bitsandbytes itself is not imported: with what it loads it takes 120 MiB and some seconds.
+bitsandbytes itself is not imported: with its dependencies it takes 120 MiB and some seconds.
 """
 
 from dataclasses import dataclass
@@ -31,15 +31,15 @@ LEVELS = (
     0.7229568362236023,
     1.0,
 )
-"""What each code stands for, relative to the largest of its block (QLoRA, appendix E)."""
+"""Value of each code relative to the largest magnitude of its block (QLoRA, appendix E)."""
 CELLS = 256
 CHUNK = 1 << 18
-"""Weights at a time: what is computed from them stays in a core's cache."""
+"""Weights per chunk; the intermediate results stay in the cache of a core."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """For each cell: the border next to it (float32), and how many borders are below that one."""
+    """For each cell: the nearest border (float32), and the number of borders below it."""
 
     border: torch.Tensor
     below: torch.Tensor
@@ -48,10 +48,10 @@ class Table:
 def round_trip(
     weight: torch.Tensor, scales: torch.Tensor | None, *, block: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a weight is once it was quantised, in its own type and shape, and its codes.
+    """Return a weight quantized and dequantized, in its own type and shape, and its packed codes.
 
-    weight: on the CPU, of any floating type and shape, a whole number of blocks. scales: one for
-    each block (float32), where they are not to be the blocks' own largest magnitudes.
+    weight: on the CPU, any floating type and shape, a whole number of blocks. scales: float32, one
+    per block; None: the largest magnitude of each block.
     """
     flat = weight.reshape(-1)
     packed = torch.empty(flat.numel() // 2, 1, dtype=torch.uint8)
@@ -66,15 +66,15 @@ def round_trip(
 
 
 def quantize(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the packed codes (uint8, two a byte) and each block's largest magnitude (float32).
+    """Return packed codes (uint8, two per byte) and each block's largest magnitude (float32).
 
-    weight: as for ``round_trip``, but all at once.
+    weight: as for ``round_trip``; not chunked.
     """
     table = _table()
     blocks = weight.float().view(-1, block)
     largest = blocks.abs().amax(1)
     relative = (blocks * (1.0 / largest.clamp(min=1e-38)).view(-1, 1)).view(-1)
-    # A weight that is not finite lands anywhere; it is found when it is written.
+    # A weight that is not finite gets an arbitrary code; the merge detects it when it is written.
     cell = ((relative + 1) * (CELLS / 2)).int().clamp_(0, CELLS - 1)
     codes = table.below.index_select(0, cell)
     codes += relative > table.border.index_select(0, cell)
@@ -82,8 +82,8 @@ def quantize(weight: torch.Tensor, *, block: int) -> tuple[torch.Tensor, torch.T
 
 
 def dequantize(packed: torch.Tensor, scales: torch.Tensor, *, block: int) -> torch.Tensor:
-    """Return the weights (float32, flat) that codes stand for, with a scale for each block."""
-    # Two weights at a time: a byte is the place of a pair in the table.
+    """Return the weights (float32, flat) of packed codes, with one scale per block."""
+    # Two weights at a time: each byte indexes a table of pairs.
     pairs = _pairs().index_select(0, packed.view(-1).int())
     return (pairs.view(torch.float32).view(-1, block) * scales.view(-1, 1)).view(-1)
 
@@ -99,6 +99,6 @@ def _table() -> Table:
 
 @cache
 def _pairs() -> torch.Tensor:
-    """Return what each byte of packed codes stands for: two float32 seen as one int64."""
+    """Return the two values of each byte of packed codes: two float32 as one int64."""
     code, byte = torch.tensor(LEVELS), torch.arange(256)
     return torch.stack([code[byte >> 4], code[byte & 15]], 1).view(torch.int64).view(-1)

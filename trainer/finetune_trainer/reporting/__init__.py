@@ -1,1 +1,1 @@
-"""Files for people: model card and loss plot."""
+"""Files for people: model card, loss history and loss plot."""

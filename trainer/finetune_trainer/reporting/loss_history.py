@@ -1,25 +1,25 @@
-"""Every loss that a run reported, from its first step on, however often it was resumed.
+"""Every loss, learning rate and gradient norm that a training logged, over all its attempts.
 
-The file goes with each checkpoint, so that a resumed run goes on with the curve as it was at that
-step: what was trained after it and lost is not in the curve either.
+The file is part of each checkpoint, so a resumed run continues with the history as of that step;
+entries of later steps, which are trained again, are not in it.
 """
 
 import json
 from pathlib import Path
 
-FILE = "curves.json"
+FILE = "loss_history.json"
 Points = list[tuple[int, float]]
 
 
-class Curves:
-    """Named series of (step, value), steps ascending."""
+class LossHistory:
+    """Named series of (step, value), ordered by step."""
 
     def __init__(self, series: dict[str, Points] | None = None) -> None:
-        """Go on with what there is already."""
+        """Continue existing series."""
         self.series: dict[str, Points] = series or {}
 
     def add(self, step: int, **values: float | None) -> None:
-        """Record values of a step; None is not known. A step that is reported again replaces."""
+        """Record values of a step (None: skip); they replace those of the same and later steps."""
         for name, value in values.items():
             if value is None:
                 continue
@@ -29,16 +29,16 @@ class Curves:
             points.append((step, float(value)))
 
     def __getitem__(self, name: str) -> Points:
-        """Return a series, an empty one where nothing was recorded."""
+        """Return a series; it is empty if nothing was recorded."""
         return self.series.get(name, [])
 
     def save(self, folder: Path) -> None:
-        """Write into a folder."""
+        """Write the history into a folder."""
         (folder / FILE).write_text(json.dumps(self.series, separators=(",", ":")))
 
     @classmethod
-    def load(cls, folder: Path) -> "Curves":
-        """Read what ``save`` wrote; an older checkpoint has none, and its curve begins there."""
+    def load(cls, folder: Path) -> "LossHistory":
+        """Return the saved history of a folder, or an empty one if there is none."""
         path = folder / FILE
         if not path.is_file():
             return cls()

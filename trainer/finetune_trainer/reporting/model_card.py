@@ -1,7 +1,7 @@
-"""The adapter's README.md: where it comes from, how it was trained, how it went.
+"""The model card (README.md) of the adapter: origin, recipe and results.
 
-It begins with the metadata that a hub reads. It describes the adapter and is no part of what the
-adapter's digest covers: two runs of equal recipe and data make equal adapters in different times.
+It starts with the metadata block that a model hub reads. The adapter's digest does not cover it:
+equal recipes and data give equal adapters, but different training times.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_trainer.reporting.loss_history import Curves
+from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime.progress import duration
 
 FILE = "README.md"
@@ -20,60 +20,60 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
-    """What a finished training knows of itself.
+class TrainingReport:
+    """Facts of a completed training.
 
-    ``base`` and ``data`` are the facts of the staged folders' manifests, ``trained`` those of the
-    adapter's. ``peak`` is the most GPU memory that was allocated, in bytes; None on a CPU.
-    ``plotted`` is the picture's file, None where there is none.
+    base, data: facts of the prepared folders' manifests. trained: facts of the adapter's manifest.
+    peak: peak of allocated GPU memory in bytes, None on a CPU. plotted: file name of the loss plot,
+    None if there is none.
     """
 
     job: JobConfig
     base: Mapping[str, Any]
     data: Mapping[str, Any]
     trained: Mapping[str, Any]
-    curves: Curves
+    history: LossHistory
     peak: int | None
     plotted: str | None = None
 
 
-def render(story: Story) -> str:
-    """Return the card."""
-    job, trained = story.job, story.trained
-    base = _repository(story.base["source"])
+def render(report: TrainingReport) -> str:
+    """Return the model card as Markdown."""
+    job, trained = report.job, report.trained
+    base = _repository(report.base["source"])
     parts = [
-        _front_matter(story),
+        _front_matter(report),
         f"# {job.name}\n",
         f"A QLoRA adapter for `{base}`, trained on `{job.dataset.source}` by the FineTuneJob "
         f"`{job.namespace}/{job.name}`, revision `{job.revision}`.\n",
-        _usage(base, story.base["baseCommit"]),
-        "## How it went\n",
-        f"![Loss over the steps]({story.plotted})\n" if story.plotted else "",
-        _table(_outcome(story)),
-        _curve(story.curves),
-        "## Estimate and reality\n",
-        _table(_reality(story), header=("", "estimated", "measured")),
+        _usage(base, report.base["baseCommit"]),
+        "## Results\n",
+        f"![Training loss]({report.plotted})\n" if report.plotted else "",
+        _table(_outcome(report)),
+        _curve(report.history),
+        "## Estimated and measured\n",
+        _table(_comparison(report), header=("", "estimated", "measured")),
         "## Provenance\n",
-        _table(_provenance(story)),
+        _table(_provenance(report)),
         "## Versions\n",
         _table((name, version) for name, version in sorted(trained["versions"].items())),
         "## Recipe\n",
-        "As it was resolved: the job's words over the administrator's and the built-in values.\n",
+        "Resolved values: the job's own, the administrator's defaults, then built-in defaults.\n",
         "```yaml\n" + _yaml(_recipe(job)) + "```\n",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _front_matter(story: Story) -> str:
-    job = story.job
+def _front_matter(report: TrainingReport) -> str:
+    job = report.job
     metadata: dict[str, Any] = {
         "library_name": "peft",
         "pipeline_tag": "text-generation",
         "tags": ["lora", "qlora", "sft", job.training.advanced.backend],
     }
-    # A hub takes names of repositories only.
-    if story.base["source"].startswith("hf://"):
-        metadata["base_model"] = _repository(story.base["source"])
+    # A hub accepts repository names only.
+    if report.base["source"].startswith("hf://"):
+        metadata["base_model"] = _repository(report.base["source"])
         metadata["base_model_relation"] = "adapter"
     if job.dataset.source.startswith("hf://"):
         metadata["datasets"] = [_repository(job.dataset.source)]
@@ -94,22 +94,22 @@ tokenizer = AutoTokenizer.from_pretrained("{base}", revision="{commit[:12]}")
 """
 
 
-def _outcome(story: Story) -> Iterable[tuple[str, str]]:
-    trained, data = story.trained, story.data
+def _outcome(report: TrainingReport) -> Iterable[tuple[str, str]]:
+    trained, data = report.trained, report.data
     yield "steps", f"{trained['globalStep']:,}"
-    yield "training loss, last step", _number(trained["loss"])
-    yield "loss on held-out rows", _number(trained["evalLoss"])
-    yield "rows trained on", f"{data['rows']:,}"
+    yield "training loss at the last step", _number(trained["loss"])
+    yield "loss on the held-out rows", _number(trained["evalLoss"])
+    yield "training rows", f"{data['rows']:,}"
     own = data.get("evaluationDataset")
-    yield "rows evaluated on" if own else "rows held out", f"{data['validationRows']:,}"
-    yield "rows dropped as too long", f"{data['droppedRows']:,}"
-    yield "tokens of one epoch", f"{data['trainTokens']:,}"
-    yield "of which learned", f"{data['trainedTokens']:,}"
+    yield "evaluation rows" if own else "held-out rows", f"{data['validationRows']:,}"
+    yield "rows dropped (too long)", f"{data['droppedRows']:,}"
+    yield "tokens per epoch", f"{data['trainTokens']:,}"
+    yield "of which trained on", f"{data['trainedTokens']:,}"
 
 
-def _curve(curves: Curves) -> str:
-    """Return some points of the losses as a table, for readers without the picture."""
-    losses, held_out = curves["loss"], dict(curves["evalLoss"])
+def _curve(history: LossHistory) -> str:
+    """Return a table of some points of the loss curve, for readers without the plot."""
+    losses, held_out = history["loss"], dict(history["evalLoss"])
     if not losses:
         return ""
     every = max(1, len(losses) // 10)
@@ -120,38 +120,38 @@ def _curve(curves: Curves) -> str:
     return _table(rows, header=("step", "training loss", "held-out loss"))
 
 
-def _reality(story: Story) -> Iterable[tuple[str, str, str]]:
-    estimate = story.data.get("estimate") or {}
-    micro = story.trained["microBatch"]
+def _comparison(report: TrainingReport) -> Iterable[tuple[str, str, str]]:
+    estimate = report.data.get("estimate") or {}
+    micro = report.trained["microBatch"]
     yield "micro-batch", str(estimate.get("microBatch", "–")), str(micro)
-    yield "GPU memory", _gib(estimate.get("trainingBytes")), _gib(story.peak)
+    yield "GPU memory", _gib(estimate.get("trainingBytes")), _gib(report.peak)
     yield (
         "training time",
         duration(estimate.get("seconds")) if estimate.get("seconds") else "–",
-        f"{duration(story.trained['gpuSeconds'])}, all attempts and their starts included",
+        f"{duration(report.trained['gpuSeconds'])}, including startup, over all attempts",
     )
-    yield "card", str(estimate.get("card") or "–"), str(story.trained["device"])
+    yield "card", str(estimate.get("card") or "–"), str(report.trained["device"])
 
 
-def _provenance(story: Story) -> Iterable[tuple[str, str]]:
-    job, data, trained = story.job, story.data, story.trained
-    yield "base", f"`{story.base['source']}`"
-    yield "base commit", f"`{story.base['baseCommit']}`"
+def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
+    job, data, trained = report.job, report.data, report.trained
+    yield "base", f"`{report.base['source']}`"
+    yield "base commit", f"`{report.base['baseCommit']}`"
     yield "dataset", f"`{job.dataset.source}`"
     if data.get("commit"):
         yield "dataset commit", f"`{data['commit']}`"
-    yield "dataset as published", f"`{data['sourceDigest']}`"
+    yield "dataset digest", f"`{data['sourceDigest']}`"
     if own := data.get("evaluationDataset"):
         yield "evaluation dataset", f"`{own['source']}`"
         yield "evaluation dataset commit", f"`{own['commit']}`"
-        yield "evaluation dataset as published", f"`{own['sourceDigest']}`"
-    yield "dataset as tokenized", f"`{trained['datasetDigest']}`"
-    yield "prompt", str(data["template"] or "text as it is")
+        yield "evaluation dataset digest", f"`{own['sourceDigest']}`"
+    yield "tokenized dataset digest", f"`{trained['datasetDigest']}`"
+    yield "prompt", str(data["template"] or "none (plain text)")
     yield "attention kernel", str(trained["attention"])
 
 
 def _recipe(job: JobConfig) -> dict[str, Any]:
-    """Return what was trained without what is not set and what is a secret's name."""
+    """Return the resolved recipe without unset values and names of Secrets."""
     parts = ("model", "dataset", "evaluation_dataset")
     document = job.model_dump(mode="json", exclude={name: {"token_secret_ref"} for name in parts})
     recipe = {name: document[name] for name in ("model", "dataset", "training")}

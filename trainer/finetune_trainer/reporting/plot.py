@@ -1,16 +1,16 @@
-"""The loss curve as a PNG. The same curves make the same bytes."""
+"""The loss curve as a PNG. Equal histories give equal bytes."""
 
 from pathlib import Path
 
-from finetune_trainer.reporting.loss_history import Curves, Points
+from finetune_trainer.reporting.loss_history import LossHistory, Points
 
 FILE = "loss.png"
 SMOOTHING = 0.9
 INK, PALE, ACCENT = "#1f3a5f", "#b9c7d9", "#d1495b"
 
 
-def draw(curves: Curves, path: Path, *, title: str) -> None:
-    """Draw training and held-out loss over the steps, and learning rate and gradients below."""
+def draw(history: LossHistory, path: Path, *, title: str) -> None:
+    """Plot training and held-out loss over the steps; learning rate and gradient norm below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -20,7 +20,7 @@ def draw(curves: Curves, path: Path, *, title: str) -> None:
     above, middle, below = figure.subplots(
         3, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1, 1]}
     )
-    losses = curves["loss"]
+    losses = history["loss"]
     many = len(losses) > 20
     if losses:
         style = {"color": PALE if many else INK, "linewidth": 1.0 if many else 1.5}
@@ -28,32 +28,32 @@ def draw(curves: Curves, path: Path, *, title: str) -> None:
     if many:
         smooth = _smoothed(losses)
         above.plot(*zip(*smooth, strict=True), color=INK, linewidth=1.8, label="training, smoothed")
-    if curves["evalLoss"]:
-        points = zip(*curves["evalLoss"], strict=True)
+    if history["evalLoss"]:
+        points = zip(*history["evalLoss"], strict=True)
         above.plot(*points, "o-", color=ACCENT, markersize=4, linewidth=1.2, label="held-out rows")
     above.set_ylabel("loss")
     above.set_title(title, loc="left", fontsize=11)
     if losses:
         above.legend(frameon=False, fontsize=9)
-    for axis, name, words in (
+    for axis, name, label in (
         (middle, "learningRate", "learning\nrate"),
         (below, "gradNorm", "gradient\nnorm"),
     ):
-        if curves[name]:
-            axis.plot(*zip(*curves[name], strict=True), color=INK, linewidth=1.0)
-        axis.set_ylabel(words, fontsize=9)
+        if history[name]:
+            axis.plot(*zip(*history[name], strict=True), color=INK, linewidth=1.0)
+        axis.set_ylabel(label, fontsize=9)
         axis.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
     below.set_xlabel("step")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (above, middle, below):
         axis.grid(visible=True, color="#e6e6e6", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-    # Without its version, matplotlib writes the same file for the same figure.
+    # matplotlib's version would make the file differ between versions.
     figure.savefig(path, metadata={"Software": None})
 
 
 def _smoothed(points: Points) -> Points:
-    """Return the exponential mean, unbiased at its start."""
+    """Return the exponential moving average with bias correction."""
     mean, weight, result = 0.0, 0.0, []
     for step, value in points:
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value

@@ -1,1 +1,1 @@
-"""The train command: the loop, its monitor, its fallback and its results."""
+"""The train command: training loop, monitor, OOM fallback and results."""

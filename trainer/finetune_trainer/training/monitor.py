@@ -1,7 +1,8 @@
-"""What ends a training early, and what a step's end asks for. Free of torch.
+"""Decides at the end of each step: save, evaluate, stop, or fail on a loss that is not finite.
 
-The stock stack hides a NaN (it logs a loss of 0 and goes on), forgets the budget, and takes a stop
-for a success. Here every report and every step's end goes through one ``Monitor``.
+The stock Trainer logs a NaN as a loss of 0 and continues, has no GPU budget, and reports a stopped
+run as a success. Here each log record and each end of a step passes through one ``Monitor``. This
+module does not import torch.
 """
 
 import math
@@ -10,21 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
-from finetune_trainer.reporting.loss_history import Curves
+from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime.gpu_usage import GpuUsage
 from finetune_trainer.runtime.progress import Progress, duration, log
 from finetune_trainer.runtime.signals import StopRequest
-from finetune_trainer.training.early_stopping import Evaluations
+from finetune_trainer.training.early_stopping import EvaluationHistory
 
 RECORD_SECONDS = 5.0
-"""GPU seconds that a kill may make the record forget."""
+"""Interval of writing the usage file: a killed process loses at most this many GPU seconds."""
 SCALER_PATIENCE = 20
-"""Steps in a row that float16's loss scaling may skip while it looks for a scale that fits."""
+"""Consecutive steps that float16 loss scaling may skip while it searches for a scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """Steps in all, and steps between evaluations (None: no held-out rows) and checkpoints."""
+    """Total steps, and steps between evaluations (None: no held-out rows) and checkpoints."""
 
     max_steps: int
     eval_steps: int | None
@@ -32,8 +33,8 @@ class Cadence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepEnd:
-    """What has to be done now that a step is done."""
+class StepActions:
+    """What to do at the end of a step."""
 
     save: bool
     evaluate: bool
@@ -41,7 +42,7 @@ class StepEnd:
 
 
 class Monitor:
-    """Watches one training run."""
+    """Monitors one attempt at a training."""
 
     def __init__(
         self,
@@ -49,18 +50,19 @@ class Monitor:
         cadence: Cadence,
         progress: Progress,
         usage: GpuUsage,
-        evaluations: Evaluations,
+        evaluations: EvaluationHistory,
         stop: StopRequest,
         budget: float | None,
         learning_rate: float,
         scales_loss: bool,
-        curves: Curves,
+        history: LossHistory,
         memory_peak: Callable[[], int | None],
     ) -> None:
-        """``evaluations`` are those of earlier attempts; ``budget`` is in GPU seconds.
+        """Monitor one attempt.
 
-        scales_loss: whether float16 is trained. memory_peak: returns the most GPU memory so far in
-        bytes, None where there is no GPU.
+        evaluations: those of earlier attempts. budget: GPU seconds over all attempts. scales_loss:
+        whether float16 loss scaling is used. memory_peak: returns the peak GPU memory in bytes,
+        None without a GPU.
         """
         self.evaluations = evaluations
         self._cadence = cadence
@@ -71,36 +73,36 @@ class Monitor:
         self._learning_rate = learning_rate
         self._patience = SCALER_PATIENCE if scales_loss else 0
         self._skipped = 0
-        self._finite: tuple[int, float] | None = None
+        self._last_finite: tuple[int, float] | None = None
         self._tokens = 0.0
         self._since = time.monotonic()
-        self._curves = curves
+        self._curves = history
         self._memory_peak = memory_peak
         self._ready = self._step_began = self._since
         self._waited = 0.0
 
-    def begin(self, step: int) -> None:
-        """Start at ``step``, 0 or a checkpoint's; from here on a stop waits for a step's end.
+    def on_train_begin(self, step: int) -> None:
+        """Start at ``step`` (0, or that of a checkpoint); a stop now waits for the end of a step.
 
-        Raises Stopped where the process was asked to stop before.
+        Raise Stopped if a stop was requested before.
         """
         self._stop.defer()
         self._since = self._ready = time.monotonic()
         self._progress.start_from(step / self._cadence.max_steps)
         self._progress.set(global_step=step, max_steps=self._cadence.max_steps)
 
-    def step_begin(self) -> None:
-        """Record that a step's rows are there: what passed since the last one was the wait."""
+    def on_step_begin(self) -> None:
+        """Record that the rows of a step have arrived, and how long they were awaited."""
         self._step_began = time.monotonic()
         self._waited += self._step_began - self._ready
         self._progress.set(data_wait_seconds=self._waited)
 
-    def step_over(self) -> None:
-        """Record that all that a step's end asked for is done, and the next rows are awaited."""
+    def on_step_actions_done(self) -> None:
+        """Record that the actions of a step are done and the next rows are awaited."""
         self._ready = time.monotonic()
 
-    def step_end(self, step: int) -> StepEnd:
-        """Say what a finished step asks for."""
+    def on_step_end(self, step: int) -> StepActions:
+        """Return the actions that the end of a step requires."""
         self._progress.set(step_seconds=time.monotonic() - self._step_began)
         cadence = self._cadence
         last = step >= cadence.max_steps
@@ -108,16 +110,16 @@ class Monitor:
         self._progress.ratio(step / cadence.max_steps)
         stop = not last and (self._stop.requested or self.over_budget)
         evaluate = not stop and self.evaluation_due(step)
-        # The adapter of an evaluation that turns out to be the best must still be there at the end.
+        # If this evaluation turns out to be the best, its adapter must still exist at the end.
         keep = evaluate and self.evaluations.keeps_best
-        return StepEnd(
+        return StepActions(
             save=last or stop or keep or step % cadence.save_steps == 0,
             evaluate=evaluate,
             stop=stop,
         )
 
     def evaluation_due(self, step: int) -> bool:
-        """Tell whether the held-out rows are to be looked at after ``step``."""
+        """Report whether the held-out rows are evaluated after ``step``."""
         every = self._cadence.eval_steps
         return every is not None and (step >= self._cadence.max_steps or step % every == 0)
 
@@ -128,19 +130,19 @@ class Monitor:
 
     @property
     def over_budget(self) -> bool:
-        """Whether the GPU seconds are spent."""
+        """Whether the GPU-second budget is used up."""
         return self._budget is not None and self._usage.gpu_seconds >= self._budget
 
-    def refuse_over_budget(self, *, step: int) -> None:
-        """Raise BudgetExceeded where the GPU seconds are spent."""
+    def require_budget(self, *, step: int) -> None:
+        """Raise BudgetExceeded if the GPU-second budget is used up."""
         if self.over_budget:
             raise BudgetExceeded(
-                f"{self._usage.gpu_seconds:.0f} GPU seconds are spent at step {step} of "
-                f"{self._cadence.max_steps}, runPolicy.maxGpuSeconds is {self._budget:.0f}; the "
-                "checkpoint is kept: raise it to go on from there"
+                f"{self._usage.gpu_seconds:.0f} GPU seconds are used at step {step} of "
+                f"{self._cadence.max_steps}; runPolicy.maxGpuSeconds is {self._budget:.0f}: raise "
+                "it to resume from the checkpoint, which is kept"
             )
 
-    def logged(
+    def on_log(
         self,
         step: int,
         *,
@@ -150,8 +152,8 @@ class Monitor:
         epoch: float,
         tokens: float | None,
     ) -> None:
-        """Record a report; raise LossDiverged where a figure is not finite."""
-        self._refuse_non_finite(step, loss, grad_norm)
+        """Record a log entry. Raise LossDiverged if the loss or the gradient norm is not finite."""
+        self._require_finite(step, loss, grad_norm)
         now = time.monotonic()
         speed = None
         if tokens is not None:
@@ -159,7 +161,7 @@ class Monitor:
                 speed = (tokens - self._tokens) / (now - self._since)
             self._tokens = tokens
         self._since = now
-        self._finite = (step, loss)
+        self._last_finite = (step, loss)
         if grad_norm is not None and not math.isfinite(grad_norm):
             # Loss scaling skipped the step.
             grad_norm = None
@@ -177,12 +179,12 @@ class Monitor:
         log(
             f"step {step}/{self._cadence.max_steps}  loss {loss:.4f}  lr {rate or 0:.2e}  "
             f"grad {grad_norm if grad_norm is not None else float('nan'):.3f}  "
-            f"{f'{speed:.0f}' if speed else '?'} tok/s  "
+            f"{f'{speed:.0f}' if speed else '?'} tokens/s  "
             f"ETA {duration(self._progress.get('eta_seconds'))}"
         )
 
-    def evaluated(self, step: int, loss: float) -> None:
-        """Record an evaluation."""
+    def on_evaluate(self, step: int, loss: float) -> None:
+        """Record an evaluation. Raise LossDiverged if the loss is not finite."""
         if not math.isfinite(loss):
             raise LossDiverged(self._diverged(step, f"the loss on the held-out rows is {loss}"))
         self._curves.add(step, evalLoss=loss)
@@ -190,32 +192,32 @@ class Monitor:
         self._progress.set(eval_loss=loss)
         log(f"step {step}/{self._cadence.max_steps}  loss on held-out rows {loss:.4f}")
 
-    def saved(self, step: int) -> None:
+    def on_save(self, step: int) -> None:
         """Record a published checkpoint."""
         self._progress.checkpoint_published(step)
         self._usage.record()
 
-    def weights_not_finite(self, step: int, name: str) -> LossDiverged:
+    def non_finite_weight_error(self, step: int, name: str) -> LossDiverged:
         """Return the error for an adapter weight that is not finite."""
         return LossDiverged(self._diverged(step, f"adapter weight {name} is not finite"))
 
-    def _refuse_non_finite(self, step: int, loss: float, grad_norm: float | None) -> None:
+    def _require_finite(self, step: int, loss: float, grad_norm: float | None) -> None:
         if not math.isfinite(loss):
             raise LossDiverged(self._diverged(step, f"the loss is {loss}"))
         if grad_norm is not None and not math.isfinite(grad_norm):
             self._skipped += 1
             if self._skipped > self._patience:
-                raise LossDiverged(
-                    self._diverged(step, f"the norm of the gradients is {grad_norm}")
-                )
+                raise LossDiverged(self._diverged(step, f"the gradient norm is {grad_norm}"))
             return
         self._skipped = 0
 
     def _diverged(self, step: int, what: str) -> str:
         last = (
-            f" (last good: {self._finite[1]:.4f} at step {self._finite[0]})" if self._finite else ""
+            f" (last finite loss: {self._last_finite[1]:.4f} at step {self._last_finite[0]})"
+            if self._last_finite
+            else ""
         )
         return (
             f"{what} at step {step}{last}: lower training.learningRate "
-            f"({self._learning_rate:g} now) or raise training.advanced.warmupRatio"
+            f"(currently {self._learning_rate:g}) or raise training.advanced.warmupRatio"
         )

@@ -1,7 +1,7 @@
-"""What is tried when a training runs out of the card's memory: the same training in smaller bites.
+"""After CUDA runs out of memory, train again with a smaller micro-batch or offloaded activations.
 
-Each rung takes less memory than the one above it and trains the same rows in the same order with
-the same effective batch, so the curve of the loss stays the same up to rounding.
+The rows, their order and the effective batch stay the same, so the loss curve is equal up to
+rounding.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
-    """Rows in one forward pass, and whether activations wait for the backward pass in RAM."""
+class MemorySettings:
+    """Rows per forward pass, and whether activations are offloaded to RAM."""
 
     micro_batch: int
     offload: bool = False
@@ -25,40 +25,51 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
-    """Which rungs there are. ``written``: the user wrote the micro-batch, so it is kept."""
+class OomFallback:
+    """The sequence of settings to try.
+
+    micro_batch_fixed: the user set the micro-batch, so it is not changed.
+    """
 
     effective_batch: int
-    written: bool
+    micro_batch_fixed: bool
     can_offload: bool
 
-    def below(self, rung: Rung) -> Rung | None:
-        """Return the next smaller rung: at most half the micro-batch, then offloading."""
-        if rung.micro_batch > 1 and not self.written:
+    def next_smaller(self, memory: MemorySettings) -> MemorySettings | None:
+        """Return the settings to try next, or None if there are none.
+
+        The micro-batch is at least halved; at micro-batch 1, or if it is fixed, activations are
+        offloaded.
+        """
+        if memory.micro_batch > 1 and not self.micro_batch_fixed:
             half = next(
                 size
-                for size in range(rung.micro_batch // 2, 0, -1)
+                for size in range(memory.micro_batch // 2, 0, -1)
                 if self.effective_batch % size == 0
             )
-            return Rung(micro_batch=half, offload=rung.offload)
-        if self.can_offload and not rung.offload:
-            return Rung(micro_batch=rung.micro_batch, offload=True)
+            return MemorySettings(micro_batch=half, offload=memory.offload)
+        if self.can_offload and not memory.offload:
+            return MemorySettings(micro_batch=memory.micro_batch, offload=True)
         return None
 
-    def climb_down(
-        self, attempt: Callable[[Rung], T], start: Rung, *, too_large: type[Exception]
+    def run(
+        self,
+        attempt: Callable[[MemorySettings], T],
+        start: MemorySettings,
+        *,
+        too_large: type[Exception],
     ) -> T:
-        """Call ``attempt`` on ``start`` and, after each ``too_large``, on the next smaller rung.
+        """Call ``attempt`` with ``start``, then with smaller settings after each ``too_large``.
 
-        The last ``too_large`` goes on to the caller.
+        The last ``too_large`` propagates.
         """
-        rung = start
+        memory = start
         while True:
             try:
-                return attempt(rung)
+                return attempt(memory)
             except too_large:
-                smaller = self.below(rung)
+                smaller = self.next_smaller(memory)
                 if smaller is None:
                     raise
-            log(f"CUDA ran out of memory at {rung}; trying {smaller}")
-            rung = smaller
+            log(f"CUDA ran out of memory with {memory}; retrying with {smaller}")
+            memory = smaller

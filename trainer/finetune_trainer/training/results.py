@@ -1,4 +1,4 @@
-"""What a finished training leaves: the adapter's folder with its facts, and the stage's result."""
+"""Publish a completed training: the adapter's folder with its facts, and the stage's result."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.evaluation import reference
-from finetune_trainer.reporting import describe
-from finetune_trainer.reporting.loss_history import Curves
-from finetune_trainer.reporting.model_card import Story
+from finetune_trainer.reporting import summary
+from finetune_trainer.reporting.loss_history import LossHistory
+from finetune_trainer.reporting.model_card import TrainingReport
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.progress import log
-from finetune_trainer.training.backends import Trained
-from finetune_trainer.training.early_stopping import Evaluation, Evaluations
-from finetune_trainer.training.oom_fallback import Rung
+from finetune_trainer.training.backends import TrainOutput
+from finetune_trainer.training.early_stopping import Evaluation, EvaluationHistory
+from finetune_trainer.training.oom_fallback import MemorySettings
 from finetune_trainer.volume_layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
-    """A training of which all steps are done, its adapter still in the scratch folder.
+class CompletedTraining:
+    """A training whose steps are done, with its adapter still in the scratch folder.
 
-    base, data: manifests of what was staged. loss: of the last logged step. gpu_seconds: of all
-    attempts. warnings: what all attempts have met, in sentences.
+    base, data: manifests of the prepared folders. loss: of the last logged step. gpu_seconds: over
+    all attempts. warnings: of all attempts, as sentences.
     """
 
     job: JobConfig
@@ -34,49 +34,49 @@ class Finished:
     base: manifest.Manifest
     data: manifest.Manifest
     max_steps: int
-    rung: Rung
+    memory: MemorySettings
     versions: Mapping[str, str]
-    evaluations: Evaluations
-    curves: Curves
+    evaluations: EvaluationHistory
+    history: LossHistory
     loss: float | None
     gpu_seconds: float
-    trained: Trained
+    trained: TrainOutput
     warnings: Sequence[str]
 
     @property
     def message(self) -> str:
-        """How it ended, in a sentence."""
-        done = f"all {self.max_steps} steps are done"
+        """A sentence for the result: the steps done, and the adapter that was kept."""
+        done = f"all {self.max_steps} steps completed"
         if self.trained.step < self.max_steps:
-            done = f"ended early, at step {self.trained.step} of {self.max_steps}"
-        lowest = self.evaluations.kept
+            done = f"stopped early at step {self.trained.step} of {self.max_steps}"
+        lowest = self.evaluations.best
         if lowest is None:
             return done
         return (
-            f"{done}; the adapter is that of step {lowest.step}, where the loss on the held-out "
-            f"rows was lowest: {lowest.loss:.4f}"
+            f"{done}; kept the adapter of step {lowest.step}, which has the lowest loss on the "
+            f"held-out rows: {lowest.loss:.4f}"
         )
 
 
-def publish(finished: Finished) -> manifest.Manifest:
+def publish(finished: CompletedTraining) -> manifest.Manifest:
     """Complete the adapter's folder and publish it."""
     trained, layout = finished.trained, finished.layout
     template = layout.dataset / published.CHAT_TEMPLATE
     scratch = layout.scratch("adapter")
     if template.is_file():
         shutil.copyfile(template, scratch / template.name)
-    if trained.quantized.scales:
-        trained.quantized.save(scratch)
+    if trained.quantization.scales:
+        trained.quantization.save(scratch)
     facts = _facts(finished)
-    story = Story(
+    story = TrainingReport(
         job=finished.job,
         base=finished.base.facts,
         data=finished.data.facts,
         trained=facts,
-        curves=finished.curves,
+        history=finished.history,
         peak=device.memory_peak(),
     )
-    facts["warnings"] = [*facts["warnings"], *describe.write(scratch, story)]
+    facts["warnings"] = [*facts["warnings"], *summary.write(scratch, story)]
     adapter = manifest.publish(
         scratch, layout.adapter, kind=published.ADAPTER, key=finished.job.revision, facts=facts
     )
@@ -84,9 +84,9 @@ def publish(finished: Finished) -> manifest.Manifest:
     return adapter
 
 
-def _facts(finished: Finished) -> dict[str, Any]:
+def _facts(finished: CompletedTraining) -> dict[str, Any]:
     trained, recipe = finished.trained, finished.job.training
-    lowest = finished.evaluations.kept
+    lowest = finished.evaluations.best
     kept: Evaluation | None = lowest or finished.evaluations.last
     return {
         "source": finished.base.facts["source"],
@@ -99,26 +99,26 @@ def _facts(finished: Finished) -> dict[str, Any]:
         "evaluations": finished.evaluations.as_facts(),
         "adapterStep": lowest.step if lowest else trained.step,
         "gpuSeconds": round(finished.gpu_seconds, 1),
-        "microBatch": finished.rung.micro_batch,
-        "offload": finished.rung.offload,
+        "microBatch": finished.memory.micro_batch,
+        "offload": finished.memory.offload,
         "backend": recipe.advanced.backend,
         "attention": trained.attention,
         "device": trained.device,
         "versions": dict(finished.versions),
-        "quantizedModules": dict(trained.quantized.digests),
+        "quantizedModules": dict(trained.quantization.digests),
         "quantization": recipe.advanced.quantization.model_dump(mode="json", by_alias=True),
         "warnings": [*finished.data.facts["warnings"], *trained.notes, *finished.warnings],
     }
 
 
 def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
-    """Record the reference, which a kill may have cut off, and say what was trained."""
+    """Record the reference if an earlier attempt did not, and return the result of the stage."""
     facts = adapter.facts
     recorded = reference.ensure(layout, adapter)
     total = max(facts["gpuSeconds"], recorded.seconds)
     log(
-        f"the reference took {recorded.seconds:.1f} s, "
-        f"{100 * recorded.seconds / total:.1f} % of the GPU's {total:.0f} s"
+        f"recorded the reference in {recorded.seconds:.1f} s, "
+        f"{100 * recorded.seconds / total:.1f} % of {total:.0f} GPU seconds"
     )
     return Result(
         stage="train",

@@ -1,8 +1,8 @@
-"""``train``: the adapter of a staged job, on the one stage that holds a GPU.
+"""``train``: trains the adapter of a prepared job. The only stage that holds a GPU.
 
-It may be killed at any moment: the next attempt goes on from the newest checkpoint that is whole,
-and ends with the bytes that an uninterrupted run would have ended with. It succeeds only when every
-planned step was done.
+The process may be killed at any moment. The next attempt resumes from the newest intact checkpoint
+and ends with the same bytes as an uninterrupted run. The stage succeeds only if every planned step
+is done or early stopping ended the training.
 """
 
 import gc
@@ -14,7 +14,7 @@ from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, ResumeRefused, Stopped, Transient
-from finetune_trainer.reporting.loss_history import Curves
+from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.disk import human
 from finetune_trainer.runtime.files import fresh
@@ -23,10 +23,10 @@ from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.training import backends, results
-from finetune_trainer.training.early_stopping import Evaluations
+from finetune_trainer.training.early_stopping import EvaluationHistory
 from finetune_trainer.training.monitor import Cadence, Monitor
-from finetune_trainer.training.oom_fallback import Ladder, Rung
-from finetune_trainer.training.results import Finished
+from finetune_trainer.training.oom_fallback import MemorySettings, OomFallback
+from finetune_trainer.training.results import CompletedTraining
 from finetune_trainer.volume_layout import Layout
 
 DEFAULT_MICRO_BATCH = 2
@@ -42,26 +42,27 @@ def run(
     max_gpu_seconds: float | None = None,
     gpu_held_since: float = 0.0,
 ) -> Result:
-    """Train a job, or find that it is trained already.
+    """Train a job, or return the result of an earlier attempt that published its adapter.
 
-    begun: the age of this process, in seconds, from which on its GPU is counted.
+    max_gpu_seconds: budget over all attempts. gpu_held_since: age of this process, in seconds, from
+    which its GPU is counted.
     """
     with translate_volume_errors(layout.work, "training"):
         found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.revision)
         if found is not None:
             progress.ratio(1.0)
-            return results.result(found, layout, "trained already")
-        staged = published.prepared(layout, job, hashes=False)
-        if staged is None:
+            return results.result(found, layout, "the adapter is already trained")
+        prepared = published.prepared(layout, job, hashes=False)
+        if prepared is None:
             raise ResumeRefused(
-                "the volume holds no intact base and dataset of this revision: run the stage "
+                "the volume has no intact base and dataset of this revision: run the prepare "
                 "command again"
             )
         usage = GpuUsage(layout.usage, held_since=gpu_held_since)
         progress.retried(usage.retries)
         with ending(usage):
             usage.record()
-            return _Run(job, layout, progress, stop, usage, staged, max_gpu_seconds).result()
+            return _Run(job, layout, progress, stop, usage, prepared, max_gpu_seconds).result()
 
 
 class _Run:
@@ -74,39 +75,39 @@ class _Run:
         progress: Progress,
         stop: StopRequest,
         usage: GpuUsage,
-        staged: tuple[manifest.Manifest, manifest.Manifest],
+        prepared: tuple[manifest.Manifest, manifest.Manifest],
         budget: float | None,
     ) -> None:
         self.job, self.layout, self.progress, self.stop = job, layout, progress, stop
         self.usage, self.budget = usage, budget
-        self.base, self.data = staged
+        self.base, self.data = prepared
         self.max_steps: int = self.data.facts["plannedSteps"]
         self.backend = backends.load(job.training.advanced.backend)
         self.key = f"{job.revision} {self.data.digest}"
         self.warnings: list[str] = []
-        self.ladder = Ladder(
+        self.oom_fallback = OomFallback(
             effective_batch=job.training.effective_batch_size,
-            written=job.training.advanced.micro_batch_size is not None,
+            micro_batch_fixed=job.training.advanced.micro_batch_size is not None,
             can_offload=self.backend.can_offload(job.training),
         )
-        self.rung = self._first_rung()
+        self.memory = self._initial_memory()
         self.evaluations = self._evaluations(None)
-        self.curves = Curves()
+        self.history = LossHistory()
 
     def result(self) -> Result:
-        trained = self._rolled_back_once()
+        trained = self._train_with_rollback()
         if not trained.complete:
-            self._say_why_it_stopped(trained.step)
-        finished = Finished(
+            self._raise_why_it_stopped(trained.step)
+        finished = CompletedTraining(
             job=self.job,
             layout=self.layout,
             base=self.base,
             data=self.data,
             max_steps=self.max_steps,
-            rung=self.rung,
+            memory=self.memory,
             versions=self.backend.versions(),
             evaluations=self.evaluations,
-            curves=self.curves,
+            history=self.history,
             loss=self.progress.get("train_loss"),
             gpu_seconds=self.usage.record(),
             trained=trained,
@@ -115,66 +116,66 @@ class _Run:
         adapter = results.publish(finished)
         return results.result(adapter, self.layout, finished.message)
 
-    def _first_rung(self) -> Rung:
-        """Start where the last checkpoint was: a rung that did not fit once is not tried again."""
+    def _initial_memory(self) -> MemorySettings:
+        """Start with the settings of the last checkpoint: larger ones did not fit."""
         checkpoint = self._checkpoint()
         if checkpoint is not None:
-            return Rung(
+            return MemorySettings(
                 micro_batch=checkpoint.facts["microBatch"], offload=checkpoint.facts["offload"]
             )
         recipe = self.job.training
         written = recipe.advanced.micro_batch_size
         picked = (self.data.facts.get(published.ESTIMATE_FACT) or {}).get("microBatch")
-        # Without an estimate the family is not known; the smallest batches are the safe ones.
+        # Without an estimate the model family is unknown, and a small micro-batch is safe.
         cautious = math.gcd(DEFAULT_MICRO_BATCH, recipe.effective_batch_size)
-        return Rung(micro_batch=written or picked or cautious)
+        return MemorySettings(micro_batch=written or picked or cautious)
 
-    def _rolled_back_once(self) -> backends.Trained:
-        """Train; after a figure that is not finite, once more from the last good checkpoint.
+    def _train_with_rollback(self) -> backends.TrainOutput:
+        """Train; after a value that is not finite, retry once from the last good checkpoint.
 
-        A bit that flipped in the card's memory does not come again; a recipe that diverges does.
+        A bit flip in GPU memory does not recur; a recipe that diverges does.
         """
         try:
-            return self._on_a_rung_that_fits()
+            return self._train_with_oom_fallback()
         except LossDiverged as error:
-            log(f"{error}; going back to the last good checkpoint, once")
-            # The traceback holds the model.
+            log(f"{error}; retrying once from the last good checkpoint")
+            # The traceback references the model and would keep it in GPU memory.
             error.__traceback__ = None
         gc.collect()
-        self._begun_again("loss_diverged")
-        return self._on_a_rung_that_fits()
+        self._count_retry("loss_diverged")
+        return self._train_with_oom_fallback()
 
-    def _begun_again(self, cause: str) -> None:
+    def _count_retry(self, cause: str) -> None:
         self.usage.retry(cause)
         self.progress.retried(self.usage.retries)
 
-    def _on_a_rung_that_fits(self) -> backends.Trained:
+    def _train_with_oom_fallback(self) -> backends.TrainOutput:
         try:
-            return self.ladder.climb_down(self._attempt, self.rung, too_large=backends.TooLarge)
-        except backends.TooLarge as error:
+            return self.oom_fallback.run(self._attempt, self.memory, too_large=backends.OutOfMemory)
+        except backends.OutOfMemory as error:
             advice = "use a card with more memory, or lower training.sequenceLength"
-            if self.ladder.written and self.rung.micro_batch > 1:
-                advice = "lower training.advanced.microBatchSize, or leave it out"
+            if self.oom_fallback.micro_batch_fixed and self.memory.micro_batch > 1:
+                advice = "lower training.advanced.microBatchSize, or omit it"
             raise CudaOutOfMemory(
-                f"CUDA ran out of memory at {self.rung} of "
+                f"CUDA ran out of memory with {self.memory} and rows of "
                 f"{self.job.training.sequence_length} tokens ({error}{self._estimated()}): {advice}"
             ) from None
 
     def _estimated(self) -> str:
         found = self.data.facts.get(published.ESTIMATE_FACT)
-        return f"; {human(found['trainingBytes'])} were estimated" if found else ""
+        return f"; the estimate was {human(found['trainingBytes'])}" if found else ""
 
-    def _attempt(self, rung: Rung) -> backends.Trained:
-        if rung != self.rung:
-            self._begun_again("out_of_memory")
-        self.rung = rung
+    def _attempt(self, memory: MemorySettings) -> backends.TrainOutput:
+        if memory != self.memory:
+            self._count_retry("out_of_memory")
+        self.memory = memory
         checkpoint = self._checkpoint()
-        self.curves = Curves.load(checkpoint.path) if checkpoint else Curves()
+        self.history = LossHistory.load(checkpoint.path) if checkpoint else LossHistory()
         self.evaluations = self._evaluations(checkpoint)
         monitor = self._monitor()
-        monitor.refuse_over_budget(step=checkpoint.step if checkpoint else 0)
+        monitor.require_budget(step=checkpoint.step if checkpoint else 0)
         if checkpoint is not None:
-            log(f"going on from the checkpoint of step {checkpoint.step}")
+            log(f"resuming from the checkpoint of step {checkpoint.step}")
             last = self.evaluations.last
             self.progress.set(
                 last_checkpoint_step=checkpoint.step,
@@ -182,7 +183,7 @@ class _Run:
                 eval_loss=last.loss if last else None,
             )
         held_out = self.layout.dataset / HELD_OUT
-        order = backends.Order(
+        request = backends.TrainRequest(
             base=self.layout.base,
             source=self.base.facts["source"].removeprefix("hf://"),
             commit=self.base.facts["baseCommit"],
@@ -191,7 +192,7 @@ class _Run:
             train=Tokens.load(self.layout.dataset / TRAIN),
             held_out=Tokens.load(held_out) if held_out.is_file() else None,
             max_steps=self.max_steps,
-            rung=rung,
+            memory=memory,
             scratch=self.layout.scratch("checkpoint"),
             checkpoint=checkpoint,
             publish_checkpoint=self._publish_checkpoint,
@@ -201,7 +202,7 @@ class _Run:
         )
         scratch = fresh(self.layout.scratch("adapter"))
         try:
-            return self.backend.train(order, monitor, scratch)
+            return self.backend.train(request, monitor, scratch)
         finally:
             self.stop.end_deferral()
 
@@ -223,12 +224,12 @@ class _Run:
             budget=self.budget,
             learning_rate=recipe.learning_rate,
             scales_loss=self.backend.scales_loss(recipe),
-            curves=self.curves,
+            history=self.history,
             memory_peak=device.memory_peak,
         )
 
-    def _evaluations(self, checkpoint: checkpoints.Checkpoint | None) -> Evaluations:
-        return Evaluations.from_facts(
+    def _evaluations(self, checkpoint: checkpoints.Checkpoint | None) -> EvaluationHistory:
+        return EvaluationHistory.from_facts(
             checkpoint.facts["evaluations"] if checkpoint else (),
             patience=self.job.training.advanced.early_stopping_patience,
         )
@@ -238,10 +239,10 @@ class _Run:
             self.layout.checkpoints,
             key=self.key,
             versions=self.backend.versions(),
-            told=self._warn,
+            warn=self._warn,
         )
         if found is not None:
-            # Earlier attempts' come first; a checkpoint of an older image has none.
+            # Warnings of earlier attempts come first; checkpoints of older images have none.
             known = [*found.facts.get("warnings", ()), *self.warnings]
             self.warnings = list(dict.fromkeys(known))
         return found
@@ -252,8 +253,8 @@ class _Run:
 
     def _publish_checkpoint(self, scratch: Path, step: int) -> None:
         self.layout.checkpoints.mkdir(exist_ok=True)
-        self.curves.save(scratch)
-        kept = self.evaluations.kept
+        self.history.save(scratch)
+        kept = self.evaluations.best
         checkpoints.save(
             self.layout.checkpoints,
             scratch,
@@ -261,8 +262,8 @@ class _Run:
             key=self.key,
             facts={
                 "step": step,
-                "microBatch": self.rung.micro_batch,
-                "offload": self.rung.offload,
+                "microBatch": self.memory.micro_batch,
+                "offload": self.memory.offload,
                 "versions": self.backend.versions(),
                 "loss": self.progress.get("train_loss"),
                 "evaluations": self.evaluations.as_facts(),
@@ -271,11 +272,11 @@ class _Run:
             spare=kept.step if kept else None,
         )
 
-    def _say_why_it_stopped(self, step: int) -> None:
+    def _raise_why_it_stopped(self, step: int) -> None:
         if self.stop.requested:
-            raise Stopped(f"stopped at step {step} of {self.max_steps}; its checkpoint is kept")
-        self._monitor().refuse_over_budget(step=step)
+            raise Stopped(f"stopped at step {step} of {self.max_steps}; the checkpoint is kept")
+        self._monitor().require_budget(step=step)
         raise Transient(
-            f"the training ended at step {step} of {self.max_steps} for no known reason: it goes "
-            "on from its checkpoint"
+            f"the training ended at step {step} of {self.max_steps} for an unknown reason: the "
+            "stage is retried from its checkpoint"
         )

@@ -30,7 +30,7 @@ def break_file(path: Path) -> None:
 
 def newest(folder: Path) -> tuple[int | None, list[str]]:
     told: list[str] = []
-    found = checkpoints.newest(folder, key="k", versions={}, told=told.append)
+    found = checkpoints.newest(folder, key="k", versions={}, warn=told.append)
     return (None if found is None else found.step), told
 
 
@@ -64,7 +64,7 @@ def test_a_run_does_not_start_over_because_none_can_be_read(tmp_path: Path, othe
         (tmp_path / "step-1" / EMPTY).write_text("x")
     for _ in range(2):
         with (
-            pytest.raises(Transient, match=r"at each checkpoint: step-2.*check the disk behind"),
+            pytest.raises(Transient, match=r"at every checkpoint: step-2.*check the disk behind"),
             translate_volume_errors(tmp_path, "training"),
         ):
             newest(tmp_path)

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.checkpointing import safetensors_writer
-from finetune_trainer.checkpointing.safetensors_writer import Progress, Shard, reserve, writing
+from finetune_trainer.checkpointing.safetensors_writer import (
+    Shard,
+    ShardProgress,
+    reserve,
+    write_shard,
+)
 
 SIZE = 4096
 SHARD = Shard(name="a.safetensors", header=b"#" * 8, entries={}, data=SIZE)
@@ -15,11 +20,11 @@ SHARD = Shard(name="a.safetensors", header=b"#" * 8, entries={}, data=SIZE)
 def test_a_shard_of_which_a_piece_is_missing_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match="has 4103 bytes instead of 4104"),
-        writing(tmp_path / SHARD.name, SHARD) as writer,
+        write_shard(tmp_path / SHARD.name, SHARD) as writer,
     ):
         writer.write(bytes(SIZE - 1))
     assert not (tmp_path / SHARD.name).exists()
-    with writing(tmp_path / SHARD.name, SHARD) as writer:
+    with write_shard(tmp_path / SHARD.name, SHARD) as writer:
         writer.write(bytes(SIZE))
     assert (tmp_path / SHARD.name).stat().st_size == SHARD.size
 
@@ -38,7 +43,7 @@ def test_a_large_shard_is_brought_to_disk_as_it_is_written(
 
     monkeypatch.setattr(os, "fdatasync", recorded)
     large = Shard(name=SHARD.name, header=SHARD.header, entries={}, data=5 * SIZE)
-    with writing(tmp_path / SHARD.name, large) as writer:
+    with write_shard(tmp_path / SHARD.name, large) as writer:
         for _ in range(5):
             writer.write(bytes(SIZE))
     assert synced == [8 + 2 * SIZE, 8 + 4 * SIZE]
@@ -57,16 +62,16 @@ def test_room_is_found_for_all_of_a_file_at_once(tmp_path: Path) -> None:
 def test_only_what_is_done_stays_of_a_merge_that_was_killed(tmp_path: Path) -> None:
     """The rest takes room that the next attempt needs."""
     scratch, plan = tmp_path / "scratch", tmp_path / "plan.json"
-    first = Progress(plan, scratch, "k")
-    with writing(scratch / SHARD.name, SHARD) as writer:
+    first = ShardProgress(plan, scratch, "k")
+    with write_shard(scratch / SHARD.name, SHARD) as writer:
         writer.write(bytes(SIZE))
     first.finished(SHARD, writer.digest, [])
     (scratch / ".b.safetensors.part").write_bytes(bytes(SIZE))
     (scratch / "b.safetensors").write_bytes(bytes(SIZE))
     (scratch / "templates").mkdir()
     (scratch / "templates" / "a.jinja").write_text("x")
-    again = Progress(plan, scratch, "k")
+    again = ShardProgress(plan, scratch, "k")
     assert again.done == first.done
     assert [path.name for path in scratch.rglob("*") if path.is_file()] == [SHARD.name]
-    Progress(plan, scratch, "another key")
+    ShardProgress(plan, scratch, "another key")
     assert list(scratch.iterdir()) == []

@@ -6,11 +6,11 @@ from pathlib import Path
 from matplotlib.image import imread
 
 from finetune_trainer.reporting import plot
-from finetune_trainer.reporting.loss_history import Curves
+from finetune_trainer.reporting.loss_history import LossHistory
 
 
-def falling(steps: int) -> Curves:
-    curves = Curves()
+def falling(steps: int) -> LossHistory:
+    curves = LossHistory()
     for step in range(1, steps + 1):
         noise = 0.2 * math.sin(step * 1.7)
         loss = 1 + 2 * math.exp(-step / 60) + noise * math.exp(-step / 80)
@@ -23,7 +23,7 @@ def falling(steps: int) -> Curves:
 def test_a_resumed_run_goes_on_with_the_curve_of_its_checkpoint(tmp_path: Path) -> None:
     curves = falling(10)
     curves.save(tmp_path)
-    resumed = Curves.load(tmp_path)
+    resumed = LossHistory.load(tmp_path)
     assert resumed.series == curves.series
     resumed.add(8, loss=0.5)
     assert [step for step, _ in resumed["loss"]] == [*range(1, 8), 8]
@@ -31,7 +31,7 @@ def test_a_resumed_run_goes_on_with_the_curve_of_its_checkpoint(tmp_path: Path) 
 
 
 def test_a_checkpoint_without_a_curve_begins_one(tmp_path: Path) -> None:
-    assert Curves.load(tmp_path)["loss"] == []
+    assert LossHistory.load(tmp_path)["loss"] == []
 
 
 def test_equal_curves_make_equal_pictures(tmp_path: Path) -> None:
@@ -54,5 +54,5 @@ def test_the_picture_shows_what_was_held_out_where_rows_were(tmp_path: Path) -> 
 
 def test_a_run_of_one_step_has_a_picture_too(tmp_path: Path) -> None:
     plot.draw(falling(1), tmp_path / "one.png", title="one")
-    plot.draw(Curves(), tmp_path / "none.png", title="none")
+    plot.draw(LossHistory(), tmp_path / "none.png", title="none")
     assert (tmp_path / "none.png").stat().st_size > 0

@@ -1,8 +1,8 @@
-"""The seam between the trainer and the library that trains.
+"""Interface between the trainer and the library that trains.
 
-A backend gets tokens and labels, never text, and a ``Monitor`` that every report goes through; what
-it hands back is an adapter in PEFT's format and what the merge has to know. Everything else
-(checkpoints that can be trusted, budgets, stops, publishing) is common to all backends.
+A backend receives token ids and labels, never text, and reports through a ``Monitor``. It returns
+an adapter in PEFT's format and the facts that a merge needs. Verified checkpoints, budgets, stops
+and publishing are common to all backends.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.models.backend_support import refuse_absent
-from finetune_trainer.quantization.record import Recorded
+from finetune_trainer.quantization.quant_state import QuantizationRecord
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.training.monitor import Monitor
-from finetune_trainer.training.oom_fallback import Rung
+from finetune_trainer.training.oom_fallback import MemorySettings
 
 
-class TooLarge(Exception):
-    """CUDA is out of memory; the text has the peak that was reached."""
+class OutOfMemory(Exception):
+    """CUDA is out of memory; the text contains the peak allocation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """What to train, from where on, and where checkpoints go."""
+class TrainRequest:
+    """What to train, from which checkpoint, and where to save."""
 
     base: Path
     source: str
@@ -36,26 +36,26 @@ class Order:
     train: Tokens
     held_out: Tokens | None
     max_steps: int
-    rung: Rung
+    memory: MemorySettings
     scratch: Path
     checkpoint: Checkpoint | None
     publish_checkpoint: Callable[[Path, int], None]
-    """Takes a scratch folder and its step, and publishes it as a checkpoint."""
+    """Publishes a scratch folder as the checkpoint of a step."""
     checkpoint_of: Callable[[int], Path]
-    """Returns the verified checkpoint of a step whose evaluation is the one to keep."""
+    """Returns the verified checkpoint of the step with the best evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What came of it. ``complete`` is False where it was stopped before its end.
+class TrainOutput:
+    """Result of a training; ``complete`` is False if it was stopped before its end.
 
-    notes: what the backend does differently from the recipe on this device, in sentences.
+    notes: differences from the recipe that the backend made on this device, as sentences.
     """
 
     step: int
     complete: bool
-    quantized: Recorded
-    """The 4-bit weights, as they were when the model was loaded."""
+    quantization: QuantizationRecord
+    """The 4-bit weights as they were when the model was loaded."""
     attention: str
     device: str
     notes: tuple[str, ...] = ()
@@ -65,27 +65,27 @@ class Backend(Protocol):
     """A library that trains QLoRA."""
 
     def versions(self) -> dict[str, str]:
-        """Return the libraries that a checkpoint depends on."""
+        """Return the versions of the libraries that a checkpoint depends on."""
         ...
 
     def scales_loss(self, recipe: Training) -> bool:
-        """Tell whether the loss is scaled, so that single steps may be skipped."""
+        """Report whether loss scaling is used, which may skip single steps."""
         ...
 
     def can_offload(self, recipe: Training) -> bool:
-        """Tell whether activations can be moved to RAM that stay on the card otherwise."""
+        """Report whether activations that stay on the card by default can be moved to RAM."""
         ...
 
-    def train(self, order: Order, monitor: Monitor, adapter: Path) -> Trained:
-        """Train, and save the adapter into ``adapter`` if all steps were done.
+    def train(self, request: TrainRequest, monitor: Monitor, adapter: Path) -> TrainOutput:
+        """Train, and save the adapter into ``adapter`` if all steps are done.
 
-        Raises TooLarge where CUDA runs out of memory.
+        Raise OutOfMemory if CUDA runs out of memory.
         """
         ...
 
 
 def load(name: str) -> Backend:
-    """Return a backend by its name in the API."""
+    """Return the backend with this name (``training.advanced.backend``)."""
     refuse_absent(name)
     if name == "trl":
         from finetune_trainer.training.backends.trl import TrlBackend

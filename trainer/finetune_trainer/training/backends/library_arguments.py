@@ -1,4 +1,4 @@
-"""A recipe in the words of the libraries that compute it: bitsandbytes, PEFT, TRL and datasets."""
+"""Translate a recipe into arguments of bitsandbytes, PEFT and TRL, and tokens into a dataset."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime.device import Device
-from finetune_trainer.training.backends import Order
+from finetune_trainer.training.backends import TrainRequest
 
 
 def quantization_config(recipe: Training) -> BitsAndBytesConfig:
-    """Return the 4-bit base of a recipe in bitsandbytes' words."""
+    """Return the recipe's quantization as transformers' BitsAndBytesConfig."""
     wanted = recipe.advanced.quantization
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -25,7 +25,7 @@ def quantization_config(recipe: Training) -> BitsAndBytesConfig:
 
 
 def lora_config(recipe: Training) -> peft.LoraConfig:
-    """Return the adapter of a recipe in PEFT's words."""
+    """Return the recipe's adapter as PEFT's LoraConfig."""
     lora = recipe.lora
     everything = lora.target_modules == ["all-linear"]
     return peft.LoraConfig(
@@ -41,19 +41,19 @@ def lora_config(recipe: Training) -> peft.LoraConfig:
     )
 
 
-def arguments(order: Order, device: Device) -> dict[str, Any]:
-    """Return a recipe in the words of TRL's SFTConfig."""
-    recipe, advanced = order.recipe, order.recipe.advanced
+def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
+    """Return the arguments of TRL's SFTConfig."""
+    recipe, advanced = request.recipe, request.recipe.advanced
     compute = advanced.quantization.compute_dtype
     return {
-        "output_dir": str(order.scratch),
-        "max_steps": order.max_steps,
-        "per_device_train_batch_size": order.rung.micro_batch,
-        "per_device_eval_batch_size": order.rung.micro_batch,
-        "gradient_accumulation_steps": recipe.effective_batch_size // order.rung.micro_batch,
+        "output_dir": str(request.scratch),
+        "max_steps": request.max_steps,
+        "per_device_train_batch_size": request.memory.micro_batch,
+        "per_device_eval_batch_size": request.memory.micro_batch,
+        "gradient_accumulation_steps": recipe.effective_batch_size // request.memory.micro_batch,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": advanced.lr_scheduler_type,
-        # A share below 1 is taken as a ratio of all steps.
+        # transformers takes a value below 1 as a ratio of all steps.
         "warmup_steps": advanced.warmup_ratio,
         "weight_decay": advanced.weight_decay,
         "max_grad_norm": advanced.max_grad_norm,
@@ -65,13 +65,13 @@ def arguments(order: Order, device: Device) -> dict[str, Any]:
         "gradient_checkpointing_kwargs": (
             {"use_reentrant": False} if advanced.gradient_checkpointing else None
         ),
-        "activation_offloading": order.rung.offload and device.cuda,
+        "activation_offloading": request.memory.offload and device.cuda,
         "max_length": recipe.sequence_length,
-        "packing": order.packed,
+        "packing": request.packed,
         "pad_to_multiple_of": (recipe.sequence_length if advanced.pad_to_sequence_length else None),
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "logging_steps": advanced.logging_steps,
-        # A NaN must be seen: the filter would log a loss of 0 in its place.
+        # The filter would log a NaN as a loss of 0, and hide it from the monitor.
         "logging_nan_inf_filter": False,
         "logging_first_step": True,
         "save_strategy": "no",
@@ -84,7 +84,7 @@ def arguments(order: Order, device: Device) -> dict[str, Any]:
 
 
 def as_dataset(tokens: Tokens, *, packed: bool) -> Any:
-    """Return tokens as a ``datasets`` table, without a copy of the ids as Python objects."""
+    """Return tokens as a ``datasets`` table, without copying the ids into Python objects."""
     import datasets
     import pyarrow as pa  # type: ignore[import-untyped]
 

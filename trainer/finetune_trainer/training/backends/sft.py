@@ -1,4 +1,4 @@
-"""One training with TRL's trainer, whichever library made the model: on CUDA and on a CPU."""
+"""One training with TRL's SFTTrainer, for models of any backend, on CUDA or on a CPU."""
 
 import gc
 import os
@@ -17,23 +17,28 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing.adapter_files import WEIGHTS
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.quantization import record
+from finetune_trainer.quantization import quant_state
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.runtime.progress import log
-from finetune_trainer.training.backends import Order, TooLarge, Trained, library_arguments
-from finetune_trainer.training.backends.trainer import Reporter, Trainer
+from finetune_trainer.training.backends import (
+    OutOfMemory,
+    TrainOutput,
+    TrainRequest,
+    library_arguments,
+)
+from finetune_trainer.training.backends.trainer import MonitorCallback, Trainer
 from finetune_trainer.training.monitor import Monitor
 
 DETERMINISTIC = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "FLASH_ATTENTION_DETERMINISTIC": "1",
-    # Otherwise Unsloth sizes the pieces of its loss by the memory that happens to be free.
+    # Otherwise Unsloth sizes the chunks of its loss by the free memory.
     "UNSLOTH_CE_LOSS_TARGET_GB": "1",
 }
-"""What the libraries read before they choose among algorithms."""
-KEPT = (
+"""Environment variables that the libraries read before they choose algorithms."""
+PROTECTED_ARGUMENTS = (
     "max_steps",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -48,105 +53,108 @@ KEPT = (
     "fp16",
     "packing",
 )
-"""Arguments that no library may change in silence."""
+"""Arguments that a library must not change."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Library:
-    """What makes the model. ``load``: the 4-bit base, for a device and an attention kernel."""
+class ModelFactory:
+    """How a backend makes the model. ``load``: the 4-bit base for a device and attention kernel."""
 
-    load: Callable[[Order, Device, str], Any]
-    adapt: Callable[[Order, Any], Any]
-    """Gives that base a fresh adapter."""
-    attention: Callable[[Order, Any], str]
-    """Tells the kernel that computes the attention of a model."""
+    load: Callable[[TrainRequest, Device, str], Any]
+    adapt: Callable[[TrainRequest, Any], Any]
+    """Adds a new adapter to that base."""
+    attention: Callable[[TrainRequest, Any], str]
+    """Returns the kernel that computes the attention of a model."""
 
 
-def train(order: Order, monitor: Monitor, adapter: Path, library: Library) -> Trained:
-    """Train, and save the adapter into ``adapter`` if all steps were done.
+def train(
+    request: TrainRequest, monitor: Monitor, adapter: Path, factory: ModelFactory
+) -> TrainOutput:
+    """Train, and save the adapter into ``adapter`` if all steps are done.
 
-    Raises TooLarge where CUDA runs out of memory.
+    Raise OutOfMemory if CUDA runs out of memory.
     """
     try:
-        return _train(order, monitor, adapter, devices.detect(), library)
+        return _train(request, monitor, adapter, devices.detect(), factory)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        text = f"{peak / 2**30:.1f} GiB were allocated when it ran out"
+        text = f"{peak / 2**30:.1f} GiB were allocated"
         error.__traceback__ = None
-    # Only now are the model and its activations unreachable.
-    release_memory()
-    raise TooLarge(text)
+    # The model and its activations are unreachable only after the except block.
+    release_gpu_memory()
+    raise OutOfMemory(text)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether the card had no memory left; not all libraries say it in PyTorch's class."""
+    """Report whether the GPU ran out of memory; not all libraries raise PyTorch's class."""
     said = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in said)
 
 
-def release_memory() -> None:
-    """Give back to the card what nothing refers to any more."""
+def release_gpu_memory() -> None:
+    """Return unreferenced memory to the GPU."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _train(
-    order: Order, monitor: Monitor, adapter: Path, device: Device, library: Library
-) -> Trained:
-    recipe = order.recipe
+    request: TrainRequest, monitor: Monitor, adapter: Path, device: Device, factory: ModelFactory
+) -> TrainOutput:
+    recipe = request.recipe
     capabilities.check(recipe, device)
     transformers.utils.logging.set_verbosity_error()
     transformers.set_seed(recipe.seed)
     _choose_algorithms(recipe, device)
     attention = capabilities.attention(recipe, device)
     log(
-        f"loading the base in {recipe.advanced.quantization.type} on {device.name}, {attention}, "
-        f"{order.rung}"
+        f"loading the base model in {recipe.advanced.quantization.type} on {device.name}, "
+        f"{attention}, {request.memory}"
     )
-    model = library.load(order, device, attention)
-    record.require(model, recipe)
-    recorded = record.record(model)
-    model = library.adapt(order, model)
-    kernel = _kernel(order, library, model)
+    model = factory.load(request, device, attention)
+    quant_state.require_quantization(model, recipe)
+    recorded = quant_state.record_quantization(model)
+    model = factory.adapt(request, model)
+    kernel = _kernel(request, factory, model)
     _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    log(f"{trainable / 1e6:.2f} M adapter weights on {len(recorded.digests)} quantised layers")
-    trainer = _trainer(order, monitor, model, device)
+    log(f"{trainable / 1e6:.2f} M trainable parameters on {len(recorded.digests)} quantized layers")
+    trainer = _trainer(request, monitor, model, device)
     trainer.run()
     if trainer.complete:
         trainer.require_finite()
-        _save_adapter(order, trainer, adapter)
-    return Trained(
+        _save_adapter(request, trainer, adapter)
+    return TrainOutput(
         step=trainer.state.global_step,
         complete=trainer.complete,
-        quantized=recorded,
+        quantization=recorded,
         attention=kernel,
         device=device.name,
     )
 
 
-def _kernel(order: Order, library: Library, model: Any) -> str:
-    """Return the attention kernel that trains. Raises InvalidSpec where another was written."""
-    kernel = library.attention(order, model)
-    log(f"attention is computed by {kernel}")
-    advanced = order.recipe.advanced
+def _kernel(request: TrainRequest, factory: ModelFactory, model: Any) -> str:
+    """Return the attention kernel in use. Raise InvalidSpec if the recipe sets another."""
+    kernel = factory.attention(request, model)
+    log(f"attention kernel: {kernel}")
+    advanced = request.recipe.advanced
     if advanced.attn_implementation not in ("auto", kernel):
         raise InvalidSpec(
             f"training.advanced.attnImplementation is {advanced.attn_implementation}, but "
-            f"{advanced.backend} would train with {kernel}: set it to auto, or "
+            f"the {advanced.backend} backend would use {kernel}: set it to auto, or set "
             "training.advanced.backend to trl"
         )
     return kernel
 
 
 def _train_in_float32(model: Any, compute: torch.dtype) -> None:
-    """Have all that is trained in float32: in 16 bits, small updates would round to nothing.
+    """Convert all trained parameters to float32: in 16 bits, small updates round to nothing.
 
-    Copies of modules that are trained in full come in the base's type. What an embedding returns is
-    rounded, as the base's own is: every layer's input would be twice as large otherwise.
+    Copies of fully trained modules (``modules_to_save``) have the type of the base. The output of
+    such an embedding is cast to the compute type, as the base's is; otherwise the input of every
+    layer would be twice as large.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -157,62 +165,62 @@ def _train_in_float32(model: Any, compute: torch.dtype) -> None:
 
 
 def _choose_algorithms(recipe: Training, device: Device) -> None:
-    # Not by SFTConfig: Unsloth's drops it on a CPU, and transformers sets it once in a process.
+    # Not via SFTConfig: Unsloth's drops tf32 on a CPU, and transformers sets it once per process.
     torch.backends.cuda.matmul.allow_tf32 = capabilities.uses_tf32(recipe, device)
     torch.use_deterministic_algorithms(recipe.deterministic)
     if recipe.deterministic:
         os.environ.update(DETERMINISTIC)
-        log("deterministic algorithms only")
+        log("using deterministic algorithms only")
 
 
-def _trainer(order: Order, monitor: Monitor, model: Any, device: Device) -> Trainer:
-    # TRL casts the adapter of a quantised base to bfloat16, which loses small updates: it is put
-    # back to float32 as it was made.
+def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device) -> Trainer:
+    # TRL casts the adapter of a quantized base to bfloat16, which loses small updates: the float32
+    # weights are restored below.
     made = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    wanted = library_arguments.arguments(order, device)
+    wanted = library_arguments.sft_arguments(request, device)
     arguments = SFTConfig(**wanted)
-    for name in KEPT:
-        # On a CPU Unsloth replaces 8-bit optimizers, turns packing off, and avoids bfloat16.
+    for name in PROTECTED_ARGUMENTS:
+        # On a CPU, Unsloth replaces 8-bit optimizers, disables packing, and avoids bfloat16.
         if getattr(arguments, name) != wanted[name]:
             log(
-                f"{name} stays {wanted[name]}: the library would make it {getattr(arguments, name)}"
+                f"{name} stays {wanted[name]}; the library changed it to {getattr(arguments, name)}"
             )
             setattr(arguments, name, wanted[name])
     trainer = Trainer(
-        order=order,
+        request=request,
         monitor=monitor,
         model=model,
         args=arguments,
-        processing_class=load_tokenizer(order.base),
-        train_dataset=library_arguments.as_dataset(order.train, packed=order.packed),
+        processing_class=load_tokenizer(request.base),
+        train_dataset=library_arguments.as_dataset(request.train, packed=request.packed),
     )
     for name, parameter in model.named_parameters():
         if name in made:
             parameter.data = made[name]
-    for name in KEPT:
+    for name in PROTECTED_ARGUMENTS:
         if getattr(trainer.args, name) != wanted[name]:
             raise InvalidSpec(
                 f"the backend would train with {name} {getattr(trainer.args, name)} instead of "
                 f"{wanted[name]}: set training.advanced.backend to trl"
             )
-    # The tokenizer has done its part (padding); with it, every checkpoint would hold a copy.
+    # The tokenizer is needed for padding only; if kept, each checkpoint would contain a copy.
     trainer.processing_class = None
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.add_callback(Reporter(trainer, monitor))
+    trainer.add_callback(MonitorCallback(trainer, monitor))
     return trainer
 
 
-def _save_adapter(order: Order, trainer: Trainer, folder: Path) -> None:
+def _save_adapter(request: TrainRequest, trainer: Trainer, folder: Path) -> None:
     model = trainer.model
-    # PEFT writes the path that the base was loaded from; whoever loads the adapter has another.
+    # PEFT writes the path that the base was loaded from, which exists on this volume only.
     for each in model.peft_config.values():
-        each.base_model_name_or_path, each.revision = order.source, order.commit
+        each.base_model_name_or_path, each.revision = request.source, request.commit
         if each.modules_to_save:
-            # Unsloth made a set of it, whose order differs from process to process.
+            # Unsloth makes it a set, whose order differs between processes.
             each.modules_to_save = sorted(each.modules_to_save)
     model.save_pretrained(folder, save_embedding_layers=False)
-    # PEFT's model card would name a path of this volume.
+    # PEFT's model card names a path of this volume.
     (folder / "README.md").unlink(missing_ok=True)
-    kept = trainer.monitor.evaluations.kept
+    kept = trainer.monitor.evaluations.best
     if kept is not None and kept.step != trainer.state.global_step:
-        shutil.copyfile(order.checkpoint_of(kept.step) / WEIGHTS, folder / WEIGHTS)
+        shutil.copyfile(request.checkpoint_of(kept.step) / WEIGHTS, folder / WEIGHTS)

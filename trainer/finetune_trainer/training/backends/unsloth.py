@@ -1,7 +1,7 @@
-"""QLoRA with Unsloth, which makes the model and changes the libraries that train it.
+"""QLoRA with Unsloth, which makes the model and patches the libraries that train it.
 
-It must be imported before them, and it changes them for the whole process; so this module is
-imported only where it is the backend.
+Unsloth must be imported before those libraries and patches them for the whole process. Therefore
+this module is imported only if unsloth is the backend.
 """
 
 import importlib.metadata
@@ -26,37 +26,46 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.device import Device
-from finetune_trainer.training.backends import Order, Trained, library_arguments, sft, trl
+from finetune_trainer.training.backends import (
+    TrainOutput,
+    TrainRequest,
+    library_arguments,
+    sft,
+    trl,
+)
 from finetune_trainer.training.monitor import Monitor
 
 VERSIONS = (*trl.VERSIONS, "unsloth", "unsloth_zoo")
 
 
 class UnslothBackend:
-    """The built-in backend."""
+    """The built-in default backend."""
 
     def versions(self) -> dict[str, str]:
-        """Return the libraries that a checkpoint depends on."""
+        """Return the versions of the libraries that a checkpoint depends on."""
         return {name: importlib.metadata.version(name) for name in VERSIONS}
 
     def scales_loss(self, recipe: Training) -> bool:
-        """Tell whether float16 loss scaling is used."""
+        """Report whether float16 loss scaling is used."""
         return capabilities.scales_loss(recipe, devices.detect())
 
     def can_offload(self, recipe: Training) -> bool:
-        """Tell whether activations stay on the card; its checkpointing moves them to RAM anyway."""
+        """Report whether activations stay on the card by default.
+
+        Unsloth's gradient checkpointing moves them to RAM anyway.
+        """
         return not recipe.advanced.gradient_checkpointing
 
-    def train(self, order: Order, monitor: Monitor, adapter: Path) -> Trained:
-        """Train, and save the adapter into ``adapter`` if all steps were done."""
-        return sft.train(order, monitor, adapter, LIBRARY)
+    def train(self, request: TrainRequest, monitor: Monitor, adapter: Path) -> TrainOutput:
+        """Train, and save the adapter into ``adapter`` if all steps are done."""
+        return sft.train(request, monitor, adapter, FACTORY)
 
 
-def _load(order: Order, device: Device, attention: str) -> Any:
-    """Return the 4-bit base."""
-    recipe = order.recipe
+def _load(request: TrainRequest, device: Device, attention: str) -> Any:
+    """Return the 4-bit base model."""
+    recipe = request.recipe
     model, _ = unsloth.FastLanguageModel.from_pretrained(
-        str(order.base),
+        str(request.base),
         max_seq_length=recipe.sequence_length,
         dtype=getattr(torch, recipe.advanced.quantization.compute_dtype),
         load_in_4bit=True,
@@ -65,7 +74,7 @@ def _load(order: Order, device: Device, attention: str) -> Any:
         random_state=recipe.seed,
         trust_remote_code=False,
         local_files_only=True,
-        use_gradient_checkpointing=_checkpointing(order),
+        use_gradient_checkpointing=_checkpointing(request),
     )
     model.config.use_cache = False
     for module in model.modules():
@@ -74,34 +83,35 @@ def _load(order: Order, device: Device, attention: str) -> Any:
     return model
 
 
-def _adapt(order: Order, model: Any) -> Any:
-    """Return the base with a fresh adapter."""
-    recipe = order.recipe
+def _adapt(request: TrainRequest, model: Any) -> Any:
+    """Return the base model with a new adapter."""
+    recipe = request.recipe
     lora = library_arguments.lora_config(recipe)
-    with _moving_what_is_copied(model) as folder:
+    with _offload_folder(model) as folder:
         return unsloth.FastLanguageModel.get_peft_model(
             model,
             r=lora.r,
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
-            target_modules=_targets(order),
+            target_modules=_targets(request),
             modules_to_save=lora.modules_to_save,
             use_rslora=lora.use_rslora,
             use_dora=lora.use_dora,
             bias="none",
             random_state=recipe.seed,
             max_seq_length=recipe.sequence_length,
-            use_gradient_checkpointing=_checkpointing(order),
+            use_gradient_checkpointing=_checkpointing(request),
             temporary_location=folder,
         )
 
 
 @contextmanager
-def _moving_what_is_copied(model: Any) -> Iterator[str]:
-    """Give Unsloth a folder for the frozen originals of modules that are trained in full.
+def _offload_folder(model: Any) -> Iterator[str]:
+    """Provide a folder for the frozen originals of fully trained modules.
 
-    It takes them off the card, into a file that stays mapped, below this folder and the model's
-    name; as that is an absolute path, it would be the base's own folder on the volume.
+    Unsloth moves them off the card into memory-mapped files in this folder, under the model's name.
+    The name is an absolute path here, which would replace the folder: the files would be written
+    next to the base on the volume. So the model has another name within the block.
     """
     name = model.config._name_or_path
     with tempfile.TemporaryDirectory() as folder:
@@ -112,21 +122,21 @@ def _moving_what_is_copied(model: Any) -> Iterator[str]:
             model.config._name_or_path = name
 
 
-def _targets(order: Order) -> str | list[str]:
-    names = order.recipe.lora.target_modules
+def _targets(request: TrainRequest) -> str | list[str]:
+    names = request.recipe.lora.target_modules
     return "all-linear" if names == ["all-linear"] else list(names)
 
 
-def _checkpointing(order: Order) -> bool | str:
-    on = order.recipe.advanced.gradient_checkpointing or order.rung.offload
+def _checkpointing(request: TrainRequest) -> bool | str:
+    on = request.recipe.advanced.gradient_checkpointing or request.memory.offload
     return "unsloth" if on else False
 
 
-def attention(order: Order, model: Any) -> str:
-    """Return the kernel that trains.
+def attention(request: TrainRequest, model: Any) -> str:
+    """Return the attention kernel in use.
 
-    The attention that Unsloth writes itself, on a card, chooses among what is installed, whatever
-    the model was loaded with.
+    On a GPU, Unsloth's own attention picks one of the installed kernels, whatever
+    ``attn_implementation`` the model was loaded with.
     """
     chooses = sys.modules.get("unsloth.utils.attention_dispatch")
     own = any(
@@ -136,8 +146,8 @@ def attention(order: Order, model: Any) -> str:
     )
     if chooses is None or not own:
         return str(model.config._attn_implementation)
-    chosen = str(chooses.select_attention_backend(order.packed))
+    chosen = str(chooses.select_attention_backend(request.packed))
     return "flash_attention_2" if chosen.startswith("flash") else chosen
 
 
-LIBRARY = sft.Library(load=_load, adapt=_adapt, attention=attention)
+FACTORY = sft.ModelFactory(load=_load, adapt=_adapt, attention=attention)

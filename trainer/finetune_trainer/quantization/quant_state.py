@@ -1,13 +1,13 @@
-"""The 4-bit weights of a training, described so that they can be made again bit for bit.
+"""Record the 4-bit weights of a training, and reproduce them bit for bit.
 
-A weight is quantised in blocks of 64: a code of 4 bits a number, a scale a block. The codes follow
-from the weight, and a digest says whether they came out the same. The scales of double quantisation
-do not: they hang on a mean, whose last bits depend on the order in which the device summed, and
-were themselves rounded to 8 bits; so they are kept (1/64 byte a weight).
+A weight is quantized in blocks of 64: a 4-bit code per weight, a scale per block. The codes follow
+from the weight; their digest shows whether they were reproduced. The scales of double quantization
+do not: they depend on a mean, whose last bits depend on the summation order of the device, and are
+themselves rounded to 8 bits. Therefore they are stored (1/64 byte per weight).
 
-``record`` reads them off the model that is about to be trained, ``require`` compares them with the
-recipe; ``Quantizer`` makes the weights
-again, on any device and in pieces of any number of blocks.
+``record_quantization`` reads them from the model before training, ``require_quantization`` compares
+the model with the recipe, and ``Quantizer`` reproduces the weights on any device, in pieces of any
+number of blocks.
 """
 
 import hashlib
@@ -33,24 +33,24 @@ NESTED = ("absmax", "nested_absmax", "nested_quant_map", "offset")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """``digests`` has the SHA-256 of each quantised module's packed codes, by the module's name.
+class QuantizationRecord:
+    """Digests of the packed codes and, with double quantization, the scales.
 
-    ``scales`` has, for double quantisation alone, each module's tensors under ``<module>.<part>``:
-    absmax (uint8, one a block), nested_absmax (float32, one for 256 blocks), nested_quant_map
-    (float32, 256) and offset (float32, a scalar), as bitsandbytes' QuantState has them.
+    digests: SHA-256 in hex by module name. scales: tensors named ``<module>.<part>`` as in
+    bitsandbytes' QuantState: absmax (uint8, one per block), nested_absmax (float32, one per 256
+    blocks), nested_quant_map (float32, 256), offset (float32, scalar).
     """
 
     digests: Mapping[str, str]
     scales: Mapping[str, torch.Tensor]
 
     def save(self, folder: Path) -> None:
-        """Write the scales."""
+        """Write the scales into a folder."""
         save_file(dict(self.scales), folder / FILE)
 
 
-def record(model: Any) -> Recorded:
-    """Describe the 4-bit weights of a freshly loaded model, before an adapter is laid over it."""
+def record_quantization(model: Any) -> QuantizationRecord:
+    """Record the 4-bit weights of a newly loaded model, before an adapter is added."""
     from bitsandbytes.nn import Linear4bit
 
     digests, scales = {}, {}
@@ -63,43 +63,44 @@ def record(model: Any) -> Recorded:
             parts = (state.absmax, state.state2.absmax, state.state2.code, state.offset)
             for part, tensor in zip(NESTED, parts, strict=True):
                 scales[f"{name}.{part}"] = tensor.detach().cpu().contiguous().clone()
-    return Recorded(digests=digests, scales=scales)
+    return QuantizationRecord(digests=digests, scales=scales)
 
 
-def require(model: Any, recipe: Training) -> None:
-    """Refuse a loaded model whose 4-bit weights are not what the recipe asks for.
+def require_quantization(model: Any, recipe: Training) -> None:
+    """Raise InvalidSpec if a loaded model is not quantized as the recipe requires.
 
-    A library may choose otherwise on a device that it does not know well: Unsloth on a CPU has nf4
-    with double quantisation alone, computes in no float16, and leaves narrow layers in 16 bits.
+    A library may deviate on some devices: on a CPU, Unsloth supports only nf4 with double
+    quantization, does not compute in float16, and leaves narrow layers in 16 bits.
     """
     from bitsandbytes.nn import Linear4bit
 
-    wanted = recipe.advanced.quantization
-    asked = (wanted.type, wanted.double_quant, getattr(torch, wanted.compute_dtype))
+    requested = recipe.advanced.quantization
+    asked = (requested.type, requested.double_quant, getattr(torch, requested.compute_dtype))
     layers = [each for each in model.modules() if isinstance(each, Linear4bit)]
     for each in layers:
         state = each.weight.quant_state
         found = (state.quant_type, state.nested, each.compute_dtype)
         if found != asked:
             raise InvalidSpec(
-                f"here the backend quantises to {_words(*found)}, not to {_words(*asked)}: leave "
-                "training.advanced.quantization out, or set training.advanced.backend to trl"
+                f"on this device the backend quantizes to {_describe(*found)} instead of "
+                f"{_describe(*asked)}: omit training.advanced.quantization, or set "
+                "training.advanced.backend to trl"
             )
     if not layers:
         raise InvalidSpec(
-            "the backend quantised no layer of this base: set training.advanced.backend to trl, or "
-            "choose a base with wider layers"
+            "the backend quantized no layer of this base model: set training.advanced.backend to "
+            "trl, or use a base model with wider layers"
         )
 
 
-def _words(kind: str, nested: bool, dtype: torch.dtype) -> str:
+def _describe(kind: str, nested: bool, dtype: torch.dtype) -> str:
     scales = "with" if nested else "without"
     computing = str(dtype).removeprefix("torch.")
-    return f"{kind} {scales} double quantisation, computing in {computing}"
+    return f"{kind} {scales} double quantization, computing in {computing}"
 
 
 class Quantizer:
-    """Makes one recorded weight again, in pieces, and proves that it is the same."""
+    """Reproduces one recorded weight in pieces and verifies its codes."""
 
     def __init__(
         self,
@@ -109,46 +110,46 @@ class Quantizer:
         scales: Mapping[str, torch.Tensor],
         quantization: Quantization,
     ) -> None:
-        """``scales`` has this module's tensors, on the device that is to compute."""
+        """``scales``: this module's tensors, on the device that computes."""
         self._module = module
         self._digest = digest
         self._quantization = quantization
         self._sha256 = hashlib.sha256()
-        self._absmax = _absmax(module, scales) if quantization.double_quant else None
+        self._absmax = _block_scales(module, scales) if quantization.double_quant else None
 
     def round_trip(
         self, piece: torch.Tensor, *, block: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a piece as training saw it, and its packed codes (uint8), which ``count`` takes.
+        """Return a piece as it was in training, and its packed codes (uint8) for ``count``.
 
-        piece: whole blocks, but for the weight's end. block: the weight's blocks before it.
+        piece: whole blocks, except at the end of the weight. block: index of its first block.
         """
-        wanted = self._quantization
-        piece = piece.to(getattr(torch, wanted.compute_dtype))
+        requested = self._quantization
+        piece = piece.to(getattr(torch, requested.compute_dtype))
         blocks = math.ceil(piece.numel() / BLOCK)
         absmax = None if self._absmax is None else self._absmax[block : block + blocks]
-        if wanted.type == "nf4" and piece.device.type == "cpu" and piece.numel() % BLOCK == 0:
+        if requested.type == "nf4" and piece.device.type == "cpu" and piece.numel() % BLOCK == 0:
             return nf4.round_trip(piece, absmax, block=BLOCK)
-        return _round_trip(piece, absmax, wanted.type)
+        return _round_trip(piece, absmax, requested.type)
 
     def count(self, codes: torch.Tensor) -> None:
-        """Take the codes of the next piece, from the weight's start to its end."""
+        """Add the codes of the next piece to the digest; pieces must come in order."""
         self._sha256.update(_bytes(codes))
 
     def finish(self) -> None:
-        """Make sure that the codes of all pieces were those of the training."""
+        """Raise NotMergeable if the codes of all pieces differ from those of the training."""
         if self._sha256.hexdigest() != self._digest:
             raise NotMergeable(
-                f"{self._module} quantises to other 4-bit codes here than it did in training: set "
+                f"the 4-bit codes of {self._module} differ from those of the training: set "
                 "merge.base to original"
             )
 
 
-class RoundedBase:
-    """The base as it was quantised in training, from what ``record`` left in the adapter."""
+class DequantizedBase:
+    """The base as it was quantized in training, reproduced from the record in the adapter."""
 
     def __init__(self, adapter: Manifest, folder: Path) -> None:
-        """``adapter`` is the manifest of the published ``folder``."""
+        """``adapter``: manifest of the published ``folder``."""
         self._digests: dict[str, str] = adapter.facts["quantizedModules"]
         self._quantization = Quantization.model_validate(adapter.facts["quantization"])
         path = folder / FILE
@@ -157,15 +158,15 @@ class RoundedBase:
 
     @property
     def tensors(self) -> frozenset[str]:
-        """Names of the base tensors that were quantised."""
+        """Names of the base tensors that were quantized."""
         return frozenset(f"{module}.weight" for module in self._digests)
 
     def covers(self, tensor: str) -> bool:
-        """Tell whether a base tensor was quantised."""
+        """Report whether a base tensor was quantized."""
         return tensor.removesuffix(".weight") in self._digests
 
     def quantizer(self, tensor: str, device: torch.device | str = "cpu") -> Quantizer:
-        """Return what makes a tensor again, in pieces, on a device."""
+        """Return the quantizer of a tensor on a device."""
         module = tensor.removesuffix(".weight")
         scales = {}
         if self._scales is not None:
@@ -179,7 +180,7 @@ class RoundedBase:
         )
 
     def weight(self, tensor: str, original: torch.Tensor) -> torch.Tensor:
-        """Return a whole weight as training saw it, on the original's device."""
+        """Return a whole weight as it was in training, on the original's device."""
         quantizer = self.quantizer(tensor, original.device)
         made, codes = quantizer.round_trip(original)
         quantizer.count(codes)
@@ -190,7 +191,7 @@ class RoundedBase:
 def _round_trip(
     piece: torch.Tensor, absmax: torch.Tensor | None, kind: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Let bitsandbytes quantise a piece and make it again, with the scales that were kept."""
+    """Quantize and dequantize a piece with bitsandbytes, with the stored scales."""
     from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
 
     codes, found = quantize_4bit(piece, blocksize=BLOCK, quant_type=kind)
@@ -205,8 +206,8 @@ def _round_trip(
     return dequantize_4bit(codes, state), codes
 
 
-def _absmax(module: str, scales: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the scale of each block, in float32."""
+def _block_scales(module: str, scales: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the scale of each block in float32."""
     codes, nested, quant_map, offset = (scales[f"{module}.{part}"] for part in NESTED)
     relative = quant_map[codes.view(-1).int()]
     return relative * nested.repeat_interleave(NESTED_BLOCK)[: relative.numel()] + offset

@@ -1,0 +1,92 @@
+"""What one merge reads and writes, verified before the first byte is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_trainer.checkpointing import manifest, published
+from finetune_trainer.errors import NotMergeable, ResumeRefused
+from finetune_trainer.models import base_files, merged_config
+from finetune_trainer.runtime.files import read_json
+from finetune_trainer.volume_layout import Layout
+
+SHARD = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeRequest:
+    """One build: its inputs, its number format, and the key that identifies all of them."""
+
+    layout: Layout
+    build: str
+    dtype: str
+    base: str
+    key: str
+    base_manifest: manifest.Manifest
+    trained: manifest.Manifest
+
+    @property
+    def scratch(self) -> Path:
+        """The folder that the merged model is written to before it is published."""
+        return self.layout.scratch(f"merged-{self.build}")
+
+    @property
+    def identity(self) -> str:
+        """Everything that the merged bytes depend on."""
+        return f"{self.key} {self.dtype} {self.base_manifest.digest} {self.trained.digest}"
+
+    @property
+    def shards(self) -> list[str]:
+        """Names of the base's weight files."""
+        return [entry.name for entry in self.base_manifest.files if entry.name.endswith(SHARD)]
+
+    @property
+    def other_files(self) -> list[manifest.Entry]:
+        """The base's other files: configuration, tokenizer, index."""
+        return [entry for entry in self.base_manifest.files if not entry.name.endswith(SHARD)]
+
+
+def resolve(
+    job: JobConfig, layout: Layout, *, build: str, dtype: str, base_kind: str, key: str
+) -> MergeRequest:
+    """Verify base and adapter on the volume and return the request.
+
+    Raise ResumeRefused if one of them is missing or damaged, and NotMergeable if they do not belong
+    together or contain pickles.
+    """
+    try:
+        # The digests of the shards are checked later, while they are read for the merge.
+        base_manifest = manifest.verify(
+            layout.base, kind=published.BASE, key=job.revision, hashes=False
+        )
+        for entry in base_manifest.files:
+            if not entry.name.endswith(SHARD):
+                manifest.check_digest(layout.base, entry)
+        trained = manifest.verify(layout.adapter, kind=published.ADAPTER, key=job.revision)
+    except manifest.ManifestError as problem:
+        raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
+    _refuse_pickles(layout.base, base_manifest)
+    _refuse_pickles(layout.adapter, trained)
+    if trained.facts["baseCommit"] != base_manifest.facts["baseCommit"]:
+        raise NotMergeable(
+            f"the adapter was trained on base commit {trained.facts['baseCommit']}, but the volume "
+            f"contains {base_manifest.facts['baseCommit']}: run the earlier stages again"
+        )
+    return MergeRequest(
+        layout=layout,
+        build=build,
+        dtype=merged_config.resolve_dtype(dtype, read_json(layout.base / base_files.CONFIG)),
+        base=base_kind,
+        key=key,
+        base_manifest=base_manifest,
+        trained=trained,
+    )
+
+
+def _refuse_pickles(folder: Path, listed: manifest.Manifest) -> None:
+    pickles = [entry.name for entry in listed.files if entry.name.endswith(base_files.PICKLES)]
+    if pickles:
+        raise NotMergeable(
+            f"{folder.name}/{pickles[0]} is a pickle, which can run code and is never loaded: set "
+            "spec.rerun to prepare and train with safetensors"
+        )

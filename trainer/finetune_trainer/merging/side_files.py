@@ -1,0 +1,31 @@
+"""The merged model's files other than its weights."""
+
+import shutil
+
+from finetune_trainer.checkpointing import published
+from finetune_trainer.merging.request import MergeRequest
+from finetune_trainer.models import base_files, merged_config
+from finetune_trainer.runtime.files import read_json, write_json
+
+
+def write(request: MergeRequest, *, total: int) -> None:
+    """Write configuration, tokenizer and index: copies of the base's files, with three exceptions.
+
+    config.json gets the merged number format, which vLLM uses; the index gets ``total``, the size
+    of all tensors in bytes; and if the training prompts were rendered with another chat template
+    than the base's, that template is used.
+    """
+    scratch, source = request.scratch, request.layout.base
+    names = [entry.name for entry in request.other_files]
+    for name in names:
+        (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+        if name not in (base_files.CONFIG, base_files.INDEX):
+            shutil.copyfile(source / name, scratch / name)
+    merged_config.write(source / base_files.CONFIG, scratch / base_files.CONFIG, request.dtype)
+    if base_files.INDEX in names:
+        index = read_json(source / base_files.INDEX)
+        index["metadata"] = index.get("metadata", {}) | {"total_size": total}
+        write_json(scratch / base_files.INDEX, index)
+    template = request.layout.adapter / published.CHAT_TEMPLATE
+    if template.is_file():
+        shutil.copyfile(template, scratch / template.name)
