@@ -18,7 +18,7 @@ from tests.e2e.target import is_ready
 from tests.e2e.tuning import ATTEMPT, STAGE, Tuning, condition, label
 
 BUILD = "finetune.dev/build"
-SCORES, TOKENS, DIGESTS = "not the tuned model", "become other tokens", "has SHA-256"
+SCORES, TOKENS, DIGESTS = "not the tuned model", "tokenized differently", "has SHA-256"
 FOUND_BY = {
     "base": SCORES,
     "previous": SCORES,

@@ -1,5 +1,5 @@
-"""The verify container: beside vLLM in the serving pod, ready only when the right model answers.
+"""The verify container, next to vLLM in the serving pod: ready only if vLLM serves the tuned model.
 
-It knows neither torch nor Kubernetes: it reads the volume, talks to vLLM on localhost, and answers
-the kubelet's probe.
+It imports neither torch nor Kubernetes. It reads the volume, calls vLLM on localhost, and answers
+the kubelet's readiness probe.
 """

@@ -1,8 +1,8 @@
-"""``python -m finetune_verify``: proves that vLLM in this pod serves the model that was trained.
+"""``python -m finetune_verify``: verifies that vLLM in this pod serves the trained model.
 
-Answers ``/readyz`` with 200 once everything agreed, and goes on watching: a server that went away
-is compared again when it is back. A mismatch ends the process with exit code 83 and its numbers in
-the termination message. SIGTERM ends it with 0.
+``/readyz`` answers 200 after a successful verification. The process then watches vLLM and verifies
+it again after each restart. A mismatch ends the process with exit code 83 and a termination message
+with the numbers. SIGTERM ends it with 0.
 """
 
 import argparse
@@ -22,38 +22,38 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.reference import Reference
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_verify import build, mounted
-from finetune_verify.endpoint import Endpoint
+from finetune_verify import build, volume
 from finetune_verify.errors import Mismatch, Unavailable
 from finetune_verify.server import State, application
 from finetune_verify.verification import SKIPPED, Verdict, score
+from finetune_verify.vllm_client import VllmClient
 
 TERMINATION_LOG = "/dev/termination-log"
 WATCH_SECONDS = 5.0
-"""Pace of looks at a verified server; starting one takes longer, so no restart is missed."""
+"""Interval of health checks of a verified server. A start takes longer, so no restart is missed."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line's grammar."""
+    """Return the command-line parser."""
     made = argparse.ArgumentParser(prog="finetune_verify", description=__doc__)
     made.add_argument("--config", type=Path, required=True, help="job.json of the revision")
     made.add_argument("--work", type=Path, required=True, help="the volume's root")
-    made.add_argument("--build", required=True, help="name of the build that is served")
-    made.add_argument("--model", required=True, help="name under which vLLM serves it")
+    made.add_argument("--build", required=True, help="name of the served build")
+    made.add_argument("--model", required=True, help="name of the served model")
     made.add_argument("--mode", choices=("merged", "adapter"), default="merged")
     made.add_argument("--endpoint", default="http://127.0.0.1:8000", help="vLLM's base URL")
-    made.add_argument("--port", type=int, default=9401, help="for /readyz and /metrics")
+    made.add_argument("--port", type=int, default=9401, help="port of /readyz and /metrics")
     made.add_argument(
         "--dtype",
         choices=("auto", "float16", "bfloat16", "float32"),
         default="auto",
-        help="number format that vLLM computes in; auto: that of the weights",
+        help="number format of vLLM's arithmetic; auto: that of the weights",
     )
     return made
 
 
 async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Serve, verify and watch until ``stop``. Raises Mismatch."""
+    """Serve, verify and watch until ``stop`` is set. Raise Mismatch."""
     state = State()
     runner = web.AppRunner(application(state), access_log=None, shutdown_timeout=0.2)
     await runner.setup()
@@ -62,8 +62,8 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
     try:
         await web.TCPSite(runner, port=options.port).start()
         async with aiohttp.ClientSession(headers=headers) as session:
-            endpoint = Endpoint(session, options.endpoint, options.model)
-            work = asyncio.create_task(_verify_and_watch(options, endpoint, state))
+            vllm = VllmClient(session, options.endpoint, options.model)
+            work = asyncio.create_task(_verify_and_watch(options, vllm, state))
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
@@ -76,7 +76,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
         await runner.cleanup()
 
 
-async def _verify_and_watch(options: argparse.Namespace, endpoint: Endpoint, state: State) -> None:
+async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state: State) -> None:
     found = build.find(
         options.work,
         revision=_revision(options.config),
@@ -85,34 +85,37 @@ async def _verify_and_watch(options: argparse.Namespace, endpoint: Endpoint, sta
         dtype=options.dtype,
     )
     began = time.monotonic()
-    # The files are read while vLLM loads the same ones.
-    await mounted.check_digests(list(found.folders))
-    reference = mounted.read_reference(options.work)
+    # Read the files while vLLM loads them, so that both share one read from disk.
+    await volume.check_digests(list(found.folders))
+    reference = volume.read_reference(options.work)
     size = sum(entry["size"] for folder in found.folders for entry in folder.files)
-    _log(f"{size / 2**20:.0f} MiB have their digests ({time.monotonic() - began:.1f} s)")
+    _log(f"checked the digests of {size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")
     while True:
-        state.wait_for("vLLM")
-        await endpoint.wait()
+        state.wait_for("vLLM to become healthy")
+        await vllm.wait()
         state.wait_for("the comparison with the reference")
-        began, answering = time.monotonic(), endpoint.answering
+        began, answering = time.monotonic(), vllm.answering
         try:
-            verdict = await _verdict(endpoint, reference, found)
+            verdict = await _verdict(vllm, reference, found)
         except Unavailable as error:
-            _log(f"vLLM went away while it was compared ({error}); again when it is back")
+            _log(
+                f"vLLM stopped answering during the comparison ({error}); retrying once it is "
+                "healthy"
+            )
             await asyncio.sleep(1)
             continue
-        seconds, answering = time.monotonic() - began, endpoint.answering - answering
+        seconds, answering = time.monotonic() - began, vllm.answering - answering
         state.agreed(verdict, seconds, answering=answering)
         _log(
             f"{verdict.outcome} in {seconds:.2f} s, of which vLLM took {answering:.2f} s to "
             f"answer: {verdict.message}"
         )
-        await endpoint.watch(WATCH_SECONDS)
-        _log("vLLM went away")
+        await vllm.watch(WATCH_SECONDS)
+        _log("vLLM stopped answering")
 
 
-async def _verdict(endpoint: Endpoint, reference: Reference | None, found: build.Build) -> Verdict:
-    return SKIPPED if reference is None else await score(endpoint, reference, found)
+async def _verdict(vllm: VllmClient, reference: Reference | None, found: build.Build) -> Verdict:
+    return SKIPPED if reference is None else await score(vllm, reference, found)
 
 
 def _revision(config: Path) -> str:
@@ -136,7 +139,7 @@ async def _run_until_stopped(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run until the end; return the exit code."""
+    """Run until the end and return the exit code."""
     try:
         asyncio.run(_run_until_stopped(parser().parse_args(arguments)))
     except Mismatch as mismatch:

@@ -1,4 +1,4 @@
-"""Which build is served: its folders, its base, and the number formats that it goes through."""
+"""The served build: its folders, its base, and the number formats that it passes through."""
 
 import json
 from dataclasses import dataclass
@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Literal
 
 from finetune_api.contracts.reference import FOLDER, KIND, BaseKind
-from finetune_verify import mounted
+from finetune_verify import volume
+from finetune_verify.comparison import APART, MERGED, UNIT_ROUNDOFF
 from finetune_verify.errors import Mismatch
-from finetune_verify.judgement import APART, MERGED, UNIT_ROUNDOFF
 
 Mode = Literal["merged", "adapter"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """What must be served. ``dtypes`` are those of its weights and of the server's arithmetic.
+    """The build that must be served.
 
-    ``paths`` is how often the server may round, as ``judgement`` has it.
+    dtypes: of its weights and of the server's arithmetic. paths: ``MERGED`` or ``APART`` of
+    ``comparison``.
     """
 
-    folders: tuple[mounted.Folder, ...]
+    folders: tuple[volume.Folder, ...]
     base: BaseKind
     dtypes: tuple[str, ...]
     paths: int
@@ -29,39 +30,39 @@ class Build:
 def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Build:
     """Read the manifests of a build and check that they belong together.
 
-    dtype: the server's number format, ``auto`` for that of the weights. Raises Mismatch.
+    dtype: the server's number format; ``auto``: that of the weights. Raise Mismatch otherwise.
     """
-    adapter = mounted.read(work / "adapter", "adapter")
+    adapter = volume.read(work / "adapter", "adapter")
     if mode == "merged":
-        served = mounted.read(work / f"merged-{build}", "merged")
+        served = volume.read(work / f"merged-{build}", "merged")
         base: BaseKind = served.facts["base"]
         if served.facts["adapter"] != adapter.digest:
-            raise Mismatch(f"merged-{build}/ was made of another adapter than adapter/ holds")
+            raise Mismatch(f"merged-{build}/ was merged from another adapter than that in adapter/")
         folders = [served]
     else:
-        served = mounted.read(work / "base", "base")
+        served = volume.read(work / "base", "base")
         base = "original"
         folders = [served, adapter]
     for folder in (served, adapter):
         if folder.key.split(" ")[0] != revision:
             raise Mismatch(
-                f"{folder.path.name}/ belongs to revision {folder.key.split(' ')[0]}, not to "
+                f"{folder.path.name}/ belongs to revision {folder.key.split(' ')[0]}, not "
                 f"{revision}"
             )
-    if (work / FOLDER / mounted.MANIFEST).is_file():
-        reference = mounted.read(work / FOLDER, KIND)
+    if (work / FOLDER / volume.MANIFEST).is_file():
+        reference = volume.read(work / FOLDER, KIND)
         if reference.facts["adapter"] != adapter.digest:
-            raise Mismatch(f"{FOLDER}/ was made of another adapter than adapter/ holds")
+            raise Mismatch(f"{FOLDER}/ was recorded with another adapter than that in adapter/")
         folders.append(reference)
     weights = served.facts.get("dtype") or _dtype_of(served.path / "config.json")
     computed = dtype
     if dtype == "auto":
-        # vLLM's own auto follows the weights, but does not compute in float32 for anyone.
+        # vLLM's auto uses the type of the weights, except that float32 becomes a 16-bit type.
         computed = "bfloat16" if weights == "float32" else weights
     for each in (weights, computed):
         if each not in UNIT_ROUNDOFF:
             raise Mismatch(
-                f"the number format {each!r} is none of {', '.join(sorted(UNIT_ROUNDOFF))}"
+                f"the number format {each!r} is not one of {', '.join(sorted(UNIT_ROUNDOFF))}"
             )
     return Build(
         folders=tuple(folders),

@@ -1,9 +1,9 @@
-"""What ends a verification other than agreement."""
+"""Errors of a verification."""
 
 
 class Mismatch(Exception):
-    """What is served is not what was trained; the text says which check found it, with numbers."""
+    """The served model is not the trained one; the text names the failed check, with numbers."""
 
 
 class Unavailable(Exception):
-    """vLLM does not answer now; ask again later."""
+    """vLLM does not answer at the moment; retry later."""

@@ -1,4 +1,4 @@
-"""What the kubelet and the operator ask: ``/readyz`` and ``/metrics``."""
+"""HTTP server for the kubelet (``/readyz``) and the operator (``/metrics``)."""
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
@@ -9,26 +9,34 @@ OUTCOMES = ("Verified", "Inconclusive", "Skipped")
 
 
 class State:
-    """What is known so far; ``ready`` follows it."""
+    """State of the verification; readiness and metrics follow it."""
 
     def __init__(self) -> None:
         self.verdict: Verdict | None = None
-        self.waiting_for = "the files' digests"
+        self.waiting_for = "the digests of the files"
         self.registry = CollectorRegistry()
         gauge = self._gauge
-        self._distance = gauge("distance", "Distance to the reference, in nats (rms).")
-        self._tolerance = gauge("tolerance", "What rounding may make of it, in nats (rms).")
-        self._seconds = gauge("seconds", "Time that the comparison took once vLLM answered.")
-        self._answering = gauge("server_seconds", "Of that, what vLLM took to answer.")
+        self._distance = gauge(
+            "distance", "Distance between served and reference log-probabilities in nats (rms)."
+        )
+        self._tolerance = gauge(
+            "tolerance", "Maximum distance that rounding explains, in nats (rms)."
+        )
+        self._seconds = gauge(
+            "seconds", "Duration of the comparison in seconds, after vLLM became healthy."
+        )
+        self._answering = gauge(
+            "server_seconds", "Seconds of the comparison that vLLM took to answer."
+        )
         self._outcome = Gauge(
             "finetune_verify_outcome",
-            "1 for the outcome, 0 for the others.",
+            "Outcome of the verification: 1 for the current outcome, 0 for the others.",
             ["outcome"],
             registry=self.registry,
         )
         for outcome in OUTCOMES:
             self._outcome.labels(outcome).set(0)
-        # Until there are numbers, none must be read.
+        # NaN until the first comparison: a 0 would read as a measurement.
         for metric in (self._distance, self._tolerance, self._seconds, self._answering):
             metric.set(float("nan"))
 
@@ -36,7 +44,7 @@ class State:
         return Gauge(f"finetune_verify_{name}", text, registry=self.registry)
 
     def agreed(self, verdict: Verdict, seconds: float, *, answering: float) -> None:
-        """Become ready after a comparison of ``seconds``, ``answering`` of them vLLM's own."""
+        """Become ready; vLLM took ``answering`` of the ``seconds`` of the comparison to answer."""
         self.verdict = verdict
         nothing = float("nan")
         self._distance.set(nothing if verdict.distance is None else verdict.distance)
@@ -47,13 +55,13 @@ class State:
             self._outcome.labels(outcome).set(outcome == verdict.outcome)
 
     def wait_for(self, what: str) -> None:
-        """Become not ready, and say why."""
+        """Become not ready; ``/readyz`` answers what it waits for."""
         self.verdict = None
         self.waiting_for = what
 
 
 def application(state: State) -> web.Application:
-    """Return the two routes."""
+    """Return the application with its two routes."""
 
     async def readyz(_: web.Request) -> web.Response:
         if state.verdict is None:

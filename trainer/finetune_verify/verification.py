@@ -1,20 +1,20 @@
-"""The verification itself: the volume's digests, the server's tokens, the server's scores."""
+"""Compare tokenization and scores of the server with the reference."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune_api.contracts.reference import Reference, Row
 from finetune_verify.build import Build
-from finetune_verify.endpoint import Endpoint
+from finetune_verify.comparison import compare
 from finetune_verify.errors import Mismatch
-from finetune_verify.judgement import judge
+from finetune_verify.vllm_client import VllmClient
 
 Outcome = Literal["Verified", "Inconclusive", "Skipped"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What was found, in nats where there are numbers."""
+    """Outcome of a verification. Distances are in nats; None if nothing was scored."""
 
     outcome: Outcome
     message: str
@@ -25,24 +25,24 @@ class Verdict:
 
 SKIPPED = Verdict(
     outcome="Skipped",
-    message="the training left no reference: only the digests of the files were checked",
+    message="the training recorded no reference; only the digests of the files were verified",
 )
 
 
-async def score(endpoint: Endpoint, reference: Reference, build: Build) -> Verdict:
-    """Compare what the server tokenizes and scores with the reference.
+async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict:
+    """Compare the tokens and log-probabilities of the server with the reference.
 
-    Raises Mismatch where it is another model, and Unavailable where the server went away.
+    Raise Mismatch if the model is another one, and Unavailable if the server stopped answering.
     """
-    longest = await _tokens_agree(endpoint, reference)
+    longest = await _compare_tokens(vllm, reference)
     served, tuned, base, rounding = list[float](), list[float](), list[float](), list[float]()
     for row in reference.rows:
-        # The server gives one more token than it is asked about.
+        # The request generates one token, which counts towards the maximum length.
         ids = row.ids[: longest - 1]
         kept = [at for at in row.positions if at < len(ids)]
         if not kept:
             continue
-        found = await endpoint.logprobs(ids)
+        found = await vllm.logprobs(ids)
         scores = row.scores(build.base)
         served += [found[at - 1] for at in kept]
         tuned += scores.tuned[: len(kept)]
@@ -54,8 +54,10 @@ async def score(endpoint: Endpoint, reference: Reference, build: Build) -> Verdi
             )
         ]
     if not served:
-        raise Mismatch(f"the server takes {longest} tokens at most, too few to score anything")
-    found_out = judge(
+        raise Mismatch(
+            f"the server's maximum length is {longest} tokens, too few to score anything"
+        )
+    result = compare(
         served=served,
         tuned=tuned,
         base=base,
@@ -64,46 +66,46 @@ async def score(endpoint: Endpoint, reference: Reference, build: Build) -> Verdi
         paths=build.paths,
     )
     numbers = (
-        f"{found_out.distance:.4g} nats rms over {found_out.tokens} tokens, tolerance "
-        f"{found_out.tolerance:.4g}; tuning itself moved them by {found_out.effect:.4g}"
+        f"distance {result.distance:.4g} nats rms over {result.tokens} tokens, tolerance "
+        f"{result.tolerance:.4g}; distance between tuned model and base {result.effect:.4g}"
     )
-    if found_out.outcome == "Mismatch":
-        raise Mismatch(f"what is served is not the tuned model: it is {numbers} away from it")
-    if found_out.outcome == "Inconclusive":
+    if result.outcome == "Mismatch":
+        raise Mismatch(f"the served model is not the tuned model: {numbers}")
+    if result.outcome == "Inconclusive":
         message = (
-            f"the digests agree, and so do the scores, but tuned model and base are too close to "
-            f"be told apart by them ({numbers})"
+            f"digests and scores agree, but the tuned model is too close to its base to be "
+            f"distinguished by scores ({numbers})"
         )
     else:
-        message = f"the tuned model is served ({numbers})"
+        message = f"the served model is the tuned model ({numbers})"
     if all(row.prompt_ids is None for row in reference.rows):
-        message += "; no row could be sent as a request, so that tokens were not compared"
+        message += "; tokenization was not compared, because no row can be sent as a request"
     return Verdict(
-        outcome=found_out.outcome,
+        outcome=result.outcome,
         message=message,
-        distance=found_out.distance,
-        tolerance=found_out.tolerance,
-        tokens=found_out.tokens,
+        distance=result.distance,
+        tolerance=result.tolerance,
+        tokens=result.tokens,
     )
 
 
-async def _tokens_agree(endpoint: Endpoint, reference: Reference) -> int:
-    """Compare tokenization; return the longest sequence that the server takes."""
-    _, longest = await endpoint.tokenize({"prompt": ""})
+async def _compare_tokens(vllm: VllmClient, reference: Reference) -> int:
+    """Compare tokenization; return the maximum sequence length of the server."""
+    _, longest = await vllm.tokenize({"prompt": ""})
     for number, row in enumerate(reference.rows, 1):
         if row.prompt_ids is None:
             continue
-        found, longest = await endpoint.tokenize(_request(row))
+        found, longest = await vllm.tokenize(_request(row))
         if found != row.prompt_ids:
             at = next(
                 (i for i, (a, b) in enumerate(zip(found, row.prompt_ids, strict=False)) if a != b),
                 min(len(found), len(row.prompt_ids)),
             )
-            what = "messages" if row.messages is not None else "text"
+            what = "conversation" if row.messages is not None else "text"
             raise Mismatch(
-                f"the {what} of reference row {number} become other tokens than in training, from "
-                f"token {at + 1} on ({len(found)} tokens instead of {len(row.prompt_ids)}): "
-                "tokenizer or chat template differ"
+                f"the {what} of reference row {number} is tokenized differently than in training, "
+                f"from token {at + 1} ({len(found)} tokens instead of {len(row.prompt_ids)}): the "
+                "tokenizer or the chat template differs"
             )
     return longest
 

@@ -247,7 +247,7 @@ def test_a_base_with_another_byte_is_not_merged(trained: Workshop, at: int) -> N
 def refused_as_changed(workshop: Workshop, shard: Path) -> None:
     ended = workshop.run("merge", "--build", "b1")
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused"), ended.log
-    assert f"base/{shard.name} has changed since it was written" in ended.message
+    assert f"base/{shard.name} has changed since it was published" in ended.message
     assert "merged-b1" not in workshop.published()
 
 

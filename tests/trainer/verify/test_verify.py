@@ -24,8 +24,8 @@ from tests.trainer.support.workshop import Workshop
 from finetune_api.contracts.reference import FILE, FOLDER, Reference
 from finetune_trainer.checkpointing import manifest
 from finetune_verify import __main__ as verify
+from finetune_verify.comparison import rms
 from finetune_verify.errors import Mismatch
-from finetune_verify.judgement import rms
 from finetune_verify.verification import Verdict
 
 Change = Callable[[Served], None]
@@ -169,7 +169,7 @@ async def test_another_scale_is_caught(
     done: Workshop, unused_port: int, factor: float, computed: str
 ) -> None:
     server = served(done, factor=factor, dtype=getattr(torch, computed))
-    with pytest.raises(Mismatch, match=r"not the tuned model: it is .* nats rms over"):
+    with pytest.raises(Mismatch, match=r"not the tuned model: distance .* nats rms over"):
         await verified(done, server, unused_port, dtype=computed)
 
 
@@ -228,14 +228,14 @@ async def test_another_tokenizer_is_caught(done: Workshop, unused_port: int) -> 
         tokenizer_object=type(server.tokenizer.backend_tokenizer).from_str(json.dumps(vocabulary)),
         chat_template=tiny.CHAT_TEMPLATE,
     )
-    with pytest.raises(Mismatch, match="become other tokens than in training, from token"):
+    with pytest.raises(Mismatch, match="is tokenized differently than in training, from token"):
         await verified(done, server, unused_port)
 
 
 async def test_another_chat_template_is_caught(done: Workshop, unused_port: int) -> None:
     server = served(done)
     server.template = tiny.CHAT_TEMPLATE.replace("assistant\n", "assistant\n\n")
-    with pytest.raises(Mismatch, match="tokenizer or chat template differ"):
+    with pytest.raises(Mismatch, match="the tokenizer or the chat template differs"):
         await verified(done, server, unused_port)
 
 
@@ -255,7 +255,7 @@ async def test_rows_that_cannot_be_asked_for_are_scored_all_the_same(
     manifest.publish(scratch, final, kind=found.kind, key=found.key, facts=found.facts)
     verdict = await verified(copy, served(done), unused_port)
     assert verdict.outcome == "Verified"
-    assert "no row could be sent as a request" in verdict.message
+    assert "no row can be sent as a request" in verdict.message
     assert "no row" not in (await verified(done, served(done), unused_port)).message
 
 
@@ -267,7 +267,7 @@ async def test_a_model_that_learned_nothing_is_inconclusive(
     workshop.succeed("merge", "--build", "b1")
     verdict = await verified(workshop, served(workshop), unused_port)
     assert verdict.outcome == "Inconclusive"
-    assert "too close to be told apart" in verdict.message
+    assert "too close to its base to be distinguished" in verdict.message
 
 
 async def test_a_volume_without_a_reference(
@@ -321,7 +321,7 @@ async def test_the_api_key(
 ) -> None:
     server = served(done)
     server.key = "secret"
-    with pytest.raises(Mismatch, match="refused with 401") as refused:
+    with pytest.raises(Mismatch, match="returned 401") as refused:
         await verified(done, server, unused_port)
     assert "Refused" not in str(refused.value), "no word of a row leaves the volume"
     monkeypatch.setenv("VLLM_API_KEY", "secret")

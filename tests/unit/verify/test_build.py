@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from finetune_verify import mounted
+from finetune_verify import volume
 from finetune_verify.build import Build, find
+from finetune_verify.comparison import APART, MERGED
 from finetune_verify.errors import Mismatch
-from finetune_verify.judgement import APART, MERGED
 
 
 def publish(folder: Path, kind: str, *, key: str = "r1", digest: str = "", **facts: Any) -> None:
     folder.mkdir(exist_ok=True)
     document = {"kind": kind, "key": key, "digest": digest, "facts": facts, "files": []}
-    (folder / mounted.MANIFEST).write_text(json.dumps(document))
+    (folder / volume.MANIFEST).write_text(json.dumps(document))
 
 
 @pytest.fixture
@@ -55,11 +55,16 @@ def test_number_formats_of_weights_and_arithmetic(work: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "kind", "changes", "said"),
     [
-        ("merged-b1", "merged", {"adapter": "a2"}, "merged-b1/ was made of another adapter"),
-        ("reference", "reference", {"adapter": "a2"}, "reference/ was made of another adapter"),
-        ("adapter", "adapter", {"digest": "a1", "key": "r2"}, "belongs to revision r2, not to r1"),
-        ("merged-b1", "base", {}, "merged-b1/ holds base, not merged"),
-        ("merged-b1", "merged", {"adapter": "a1", "dtype": "float8"}, "'float8' is none of"),
+        ("merged-b1", "merged", {"adapter": "a2"}, "merged-b1/ was merged from another adapter"),
+        (
+            "reference",
+            "reference",
+            {"adapter": "a2"},
+            "reference/ was recorded with another adapter",
+        ),
+        ("adapter", "adapter", {"digest": "a1", "key": "r2"}, "belongs to revision r2, not r1"),
+        ("merged-b1", "base", {}, "merged-b1/ contains base, not merged"),
+        ("merged-b1", "merged", {"adapter": "a1", "dtype": "float8"}, "'float8' is not one of"),
     ],
 )
 def test_what_does_not_belong_together(
@@ -78,5 +83,5 @@ def test_an_unreadable_reference_is_told_without_its_rows(work: Path) -> None:
     with pytest.raises(
         Mismatch, match=r"reference\.json cannot be read: .*rows\.0\.later"
     ) as refused:
-        mounted.read_reference(work)
+        volume.read_reference(work)
     assert "secret" not in str(refused.value)

@@ -1,14 +1,14 @@
-"""Judge two lists of log-probabilities. Pure; docs/concepts/verification.md derives the tolerance.
+"""Compare two lists of log-probabilities. Pure; docs/concepts/verification.md derives the formulas.
 
     distance   rms over the scored tokens of (served - reference), in nats
-    tolerance  what rounding alone can make of it: sqrt(paths) · chance · (u / u_bf16) · rounding
+    tolerance  maximum effect of rounding: sqrt(paths) · chance · (u / u_bf16) · rounding
 
-``rounding`` is the distance between this very model computed in bfloat16 and in float32, on the
-same tokens; it is proportional to the unit roundoff u, so that of another number format follows.
-``paths``: how many times as often as that computation a server may round, independently: twice
-where adapter and weights are merged as there, four times where the adapter is a path of its own.
-``chance``: both sides are samples, each with the standard error that their own fourth moment tells;
-three of them.
+``rounding`` is the distance between this model computed in bfloat16 and in float32, on the same
+tokens. It is proportional to the unit roundoff u, which scales it to other number formats.
+``paths`` is the number of times that a server may round independently, relative to that
+computation: two if adapter and weights are merged, four if the adapter is a separate path.
+``chance`` covers sampling: both sides are samples with the standard error of their own fourth
+moment; the tolerance allows three of them.
 """
 
 import math
@@ -19,16 +19,16 @@ from typing import Literal
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 ROUNDED_IN = "bfloat16"
 CLEAR = 8.0
-"""Tolerances that tuned and base must lie apart for the scores to tell them from each other."""
+"""Distance between tuned model and base, in tolerances, from which the scores distinguish them."""
 
 STANDARD_ERRORS = 3.0
 MERGED, APART = 2, 4
-"""Times that a server may round as often as the reference's computation did."""
+"""Number of times that a server may round, relative to the reference's computation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What the scores say. Distances are in nats, rms over ``tokens``."""
+class Comparison:
+    """Result of a comparison. Distances are in nats, rms over ``tokens``."""
 
     outcome: Literal["Verified", "Inconclusive", "Mismatch"]
     distance: float
@@ -38,7 +38,7 @@ class Judgement:
     tokens: int
 
 
-def judge(
+def compare(
     *,
     served: Sequence[float],
     tuned: Sequence[float],
@@ -46,12 +46,12 @@ def judge(
     rounding: Sequence[float],
     dtypes: Sequence[str],
     paths: int,
-) -> Judgement:
-    """Compare what is served with the reference.
+) -> Comparison:
+    """Compare served log-probabilities with the reference.
 
-    served, tuned, base: log-probabilities of the same tokens; rounding: differences between the
-    tuned model in bfloat16 and in float32; dtypes: number formats that the served model goes
-    through (of its weights, of the server's arithmetic); paths: ``MERGED`` or ``APART``.
+    served, tuned, base: log-probabilities of the same tokens. rounding: differences between the
+    tuned model in bfloat16 and in float32. dtypes: number formats of the weights and of the
+    server's arithmetic. paths: ``MERGED`` or ``APART``.
     """
     distance = rms([a - b for a, b in zip(served, tuned, strict=True)])
     effect = rms([a - b for a, b in zip(tuned, base, strict=True)])
@@ -61,7 +61,7 @@ def judge(
         outcome: Literal["Verified", "Inconclusive", "Mismatch"] = "Mismatch"
     else:
         outcome = "Verified" if effect >= CLEAR * allowed else "Inconclusive"
-    return Judgement(
+    return Comparison(
         outcome=outcome, distance=distance, tolerance=allowed, effect=effect, tokens=len(served)
     )
 
@@ -74,7 +74,7 @@ def tolerance(rounding: Sequence[float], dtypes: Sequence[str], paths: int) -> f
 
 
 def rms(values: Sequence[float]) -> float:
-    """Return the root of the mean square; 0 for none."""
+    """Return the root mean square; 0 for no values."""
     return math.sqrt(_moment(values, 2))
 
 

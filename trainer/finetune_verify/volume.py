@@ -1,4 +1,4 @@
-"""What lies on the volume: manifests, the digests of the files that they list, the reference."""
+"""Read the volume volume: manifests, digests of the listed files, and the reference."""
 
 import asyncio
 import hashlib
@@ -16,12 +16,12 @@ from finetune_verify.errors import Mismatch
 
 MANIFEST = "manifest.json"
 READERS = 2
-"""Files that are read at once: more would take the disk from vLLM, which loads the same ones."""
+"""Files read in parallel. More would slow down vLLM, which loads the same files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """A published folder: its manifest, believed so far."""
+    """A published folder with its manifest, whose digests are not checked yet."""
 
     path: Path
     kind: str
@@ -32,7 +32,7 @@ class Folder:
 
 
 def read(path: Path, kind: str) -> Folder:
-    """Read the manifest of a folder that must be there."""
+    """Return the manifest of a published folder. Raise Mismatch if it is missing or malformed."""
     try:
         document = json.loads((path / MANIFEST).read_text())
         found = Folder(
@@ -46,12 +46,12 @@ def read(path: Path, kind: str) -> Folder:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Mismatch(f"{path.name}/{MANIFEST} cannot be read: {error!r}") from error
     if found.kind != kind:
-        raise Mismatch(f"{path.name}/ holds {found.kind}, not {kind}")
+        raise Mismatch(f"{path.name}/ contains {found.kind}, not {kind}")
     return found
 
 
 async def check_digests(folders: list[Folder]) -> None:
-    """Compare every file with its manifest. Raises Mismatch, with the file's name."""
+    """Compare every file with its manifest. Raise Mismatch, with the name of the file."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(READERS, thread_name_prefix="digest") as pool:
         checks = [
@@ -79,12 +79,12 @@ def _check(folder: Path, entry: dict[str, Any]) -> None:
     if digest != entry["sha256"]:
         raise Mismatch(
             f"{name} has SHA-256 {digest[:16]}… instead of {entry['sha256'][:16]}…: it has changed "
-            "since it was written"
+            "since it was published"
         )
 
 
 def read_reference(work: Path) -> reference.Reference | None:
-    """Read the reference, or return None where the training left none."""
+    """Return the reference, or None if the training recorded none."""
     path = work / reference.FOLDER
     if not (path / MANIFEST).is_file():
         return None

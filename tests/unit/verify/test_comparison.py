@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_verify.judgement import (
+from finetune_verify.comparison import (
     APART,
     MERGED,
-    Judgement,
-    judge,
+    Comparison,
+    compare,
     relative_error,
     rms,
     tolerance,
@@ -26,10 +26,10 @@ def noise(size: float, seed: int, tokens: int = TOKENS) -> list[float]:
     return [drawn.gauss(0, size) * tokens_own.lognormvariate(0, 1) for _ in range(tokens)]
 
 
-def judged(distance: float, *, seed: int = 1, effect: float = 4.0, dtype: str) -> Judgement:
+def judged(distance: float, *, seed: int = 1, effect: float = 4.0, dtype: str) -> Comparison:
     """Judge a server whose rounding is ``distance`` times that of bfloat16."""
     tuned = [-1.0] * TOKENS
-    return judge(
+    return compare(
         served=[a + b for a, b in zip(tuned, noise(distance * 0.05, seed), strict=True)],
         tuned=tuned,
         base=[each - effect for each in tuned],
@@ -61,7 +61,7 @@ def test_too_small_an_effect_is_inconclusive() -> None:
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -9999.0])
 def test_a_score_that_is_none_never_passes(strange: float) -> None:
-    found = judge(
+    found = compare(
         served=[-1.0, strange],
         tuned=[-1.0, -1.0],
         base=[-5.0, -5.0],
