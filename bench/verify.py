@@ -182,7 +182,7 @@ def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
             attempt = found.serve(fault)
             caught = attempt["outcome"] == "Failed" and FOUND_BY[fault] in attempt["message"]
             numbers = re.search(
-                r"it is (\S+) nats rms .*, tolerance ([^;]+);", attempt.get("message", "")
+                r"distance (\S+) nats rms .*, tolerance ([^;]+);", attempt.get("message", "")
             )
             distance, tolerance = numbers.groups() if numbers else ("", "")
             ready = "yes" if found.was_ready(attempt["attempt"]) else "no"

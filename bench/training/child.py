@@ -40,9 +40,9 @@ def _plain(who: str, config: Path, work: Path) -> int:
     from safetensors.numpy import load_file
     from trl import SFTConfig, SFTTrainer
 
-    print("loading the base", flush=True)
+    print("loading the base model", flush=True)
     model = _unsloth(work, recipe) if library == "unsloth" else _transformers(work, recipe)
-    print("adapter weights", flush=True)
+    print("trainable parameters", flush=True)
     columns = _columns(load_file(work / "dataset" / "train.safetensors"))
 
     class Steps(transformers.TrainerCallback):  # type: ignore[misc]

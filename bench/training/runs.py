@@ -104,7 +104,7 @@ def run(
             if int(found[1]) == kill_at:
                 process.kill()
                 killed = True
-        for moment in ("loading the base", "adapter weights"):
+        for moment in ("loading the base model", "trainable parameters"):
             if moment in line:
                 moments.setdefault(moment, now)
         if found := re.match(r"peak (\d+)$", line):
@@ -112,8 +112,8 @@ def run(
     if (process.wait() and not killed) or not steps:
         raise Failed(" ".join(command), log)
     return Run(
-        imported=moments["loading the base"],
-        loaded=moments["adapter weights"],
+        imported=moments["loading the base model"],
+        loaded=moments["trainable parameters"],
         steps=tuple(steps),
         losses=tuple(losses),
         peak=peak,
