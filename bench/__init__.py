@@ -1,1 +1,1 @@
-"""Measurements of one real run of the quickstart on the local cluster: ``make bench``."""
+"""Benchmarks, run by ``make bench``."""

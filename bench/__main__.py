@@ -1,6 +1,6 @@
-"""``python bench COMMAND [--write]``: measure, and print the figures.
+"""``python bench COMMAND [--write]``: run a benchmark and print the results.
 
---write puts them into docs/reference/benchmarks.md as well.
+--write also puts them into docs/reference/benchmarks.md.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# The interpreter puts this folder itself on the path; packages are found from these.
+# The interpreter adds this folder to the path; imports need the folders above it.
 sys.path[0:1] = [
     str(REPOSITORY),
     *(str(REPOSITORY / name) for name in ("crds", "dev", "operator", "trainer")),
@@ -18,36 +18,36 @@ sys.path[0:1] = [
 
 DOCUMENT = REPOSITORY / "docs" / "reference" / "benchmarks.md"
 COMMANDS = {
-    "quickstart": "the quickstart, once, on the local cluster",
-    "scale": "many jobs at once, through the whole life",
-    "idle": "many jobs that train, and nothing happens",
-    "merge": "the merge against a copy of the same bytes, and against PEFT's",
-    "trainer": "the trainer against plain scripts, packing against padding, start, checkpoints",
-    "verify": "honest rollouts that must pass, and faults that must not, on the local cluster",
-    "soak": "users that never rest, and a replica killed every 20 seconds",
+    "quickstart": "run the quickstart once on the local cluster",
+    "scale": "run many jobs at once to Ready",
+    "idle": "cost of many training jobs without changes",
+    "merge": "the merge compared with a copy of the same bytes and with PEFT",
+    "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
+    "verify": "rollouts that must be verified and faults that must not, on the local cluster",
+    "soak": "random user actions while a replica is killed every 20 seconds",
 }
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run a benchmark and report the results."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in COMMANDS.items():
-        command = commands.add_parser(name, help=what)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
         command.add_argument(
             "--write", action="store_true", help="write docs/reference/benchmarks.md"
         )
-        # Each needs other parts of the tests; one that is not measured is not imported.
+        # Each imports other parts of the tests: import the requested one only.
         if name in sys.argv[1:2]:
             importlib.import_module(f"bench.{name}").add_arguments(command)
     options = parser.parse_args()
-    # Told to end, it takes down what it has started: operators, etcd, `kubectl proxy`.
+    # On SIGTERM, stop the started processes (operators, etcd, kubectl proxy) by unwinding.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     measured = importlib.import_module(f"bench.{options.command}").measure(options)
-    text = f"Machine: {importlib.import_module('bench.machine').words()}.\n\n{measured}"
-    print(text)
+    report = f"Machine: {importlib.import_module('bench.machine').description()}.\n\n{measured}"
+    print(report)
     if options.write:
-        _write(options.command, text)
+        _write(options.command, report)
 
 
 def _write(name: str, text: str) -> None:

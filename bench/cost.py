@@ -1,4 +1,4 @@
-"""What the operator has cost, read from its own metrics."""
+"""The cost of the operator, read from its own metrics."""
 
 import re
 from collections.abc import Mapping
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Figures of the operator's process so far."""
+    """Totals of the operator's process."""
 
     requests: Mapping[str, float]
-    """Requests to the API server by HTTP method; kopf's watches are not among them."""
+    """Requests to the API server by HTTP method, without kopf's watches."""
     resident_bytes: float
     processor_seconds: float
 
     def since(self, before: "Cost") -> dict[str, float]:
-        """Requests by method since an earlier look at the same process."""
+        """Return the requests by method since an earlier reading of the same process."""
         return {
             method: count - before.requests.get(method, 0)
             for method, count in sorted(self.requests.items())
@@ -24,7 +24,7 @@ class Cost:
 
 
 def parsed(text: str) -> Cost:
-    """Return the figures in the text of ``/metrics``. Raises ValueError."""
+    """Parse the text of ``/metrics``. Raise ValueError if a metric is missing."""
     requests: dict[str, float] = {}
     for method, count in re.findall(
         r'^rest_client_requests_total\{.*method="(\w+)".*\} (\S+)$', text, re.M
@@ -38,7 +38,7 @@ def parsed(text: str) -> Cost:
 
 
 def value(text: str, name: str) -> float:
-    """Return the one sample of a metric. Raises ValueError where there is none."""
+    """Return the value of a metric with one sample. Raise ValueError if it is missing."""
     found = re.search(rf"^{name} (\S+)$", text, re.M)
     if found is None:
         raise ValueError(f"the operator's metrics have no {name}")

@@ -1,4 +1,4 @@
-"""How close a merged model is to the one that was trained: 4-bit base and adapter."""
+"""Compare a merged model with the trained one: 4-bit base plus adapter."""
 
 import tempfile
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ ROWS, LENGTH = 4, 64
 
 @dataclass(frozen=True, kw_only=True)
 class Divergences:
-    """Mean Kullback-Leibler divergences of the next token from the trained model's, in nats."""
+    """Mean Kullback-Leibler divergence of the next token from the trained model, in nats."""
 
     original: float
     dequantized: float
 
 
 def same(ours: Path, theirs: Path) -> bool:
-    """Tell whether two models hold the same tensors; names, types and every bit."""
+    """Report whether two models have the same tensors: names, types and every bit."""
     import torch
     from safetensors import safe_open
 
@@ -31,7 +31,7 @@ def same(ours: Path, theirs: Path) -> bool:
     left, right = where(ours), where(theirs)
 
     def alike(one: Any, other: Any) -> bool:
-        # Numbers would not do: -0.0 equals 0.0.
+        # Compare bits, not values: -0.0 equals 0.0.
         bits = (each.view(-1).view(torch.uint8) for each in (one, other))
         return (one.dtype, one.shape) == (other.dtype, other.shape) and torch.equal(*bits)
 
@@ -41,9 +41,9 @@ def same(ours: Path, theirs: Path) -> bool:
 
 
 def divergences(layout: Layout) -> Divergences:
-    """Compare the builds ``original`` and ``dequantized`` of a volume, on random tokens."""
+    """Compare the builds ``original`` and ``dequantized`` of a volume on random tokens."""
     with tempfile.TemporaryDirectory() as folder:
-        # One after the other, so that only one model in float32 is in memory.
+        # One after the other, so that memory holds only one float32 model.
         timed.run(_trained, layout, Path(folder, "trained"))
         found = {}
         for base in ("original", "dequantized"):
@@ -69,7 +69,7 @@ def _trained(layout: Layout, target: Path) -> None:
     )
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # Repacked for AVX512-BF16, the weights would be computed with in bfloat16.
+            # Repacked for AVX512-BF16, the weights would be computed in bfloat16.
             module.support_avx512bf16_for_cpu = False
         else:
             for parameter in module.parameters(recurse=False):

@@ -1,8 +1,8 @@
-"""``python bench idle``: what the operator costs while many jobs train and nothing happens.
+"""``python bench idle``: the cost of the operator while many jobs train and nothing changes.
 
-All jobs are brought to their training. Then requests and processor time are counted for some
-minutes, at the pace that a job has after its first five: these are not waited for. Each look
-scrapes an exporter of this machine, whose numbers differ with each answer.
+All jobs are brought to training. Then requests and CPU time are counted for some minutes, at the
+scrape interval that applies after a job's first five minutes (which are skipped). Each reconcile
+scrapes an exporter on this machine, whose values change with each response.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from bench.world import Api, World
 AT_ONCE = (
     "from finetune_operator.reconcile.stages import pipeline; pipeline.SLOW_AFTER_SECONDS = 0.0"
 )
-"""Run before the operator: jobs are looked at every 60 s from the beginning."""
+"""Runs before the operator: jobs are reconciled every 60 s from the start."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    parser.add_argument("--jobs", type=int, default=1000, help="how many train")
-    parser.add_argument("--minutes", type=float, default=3.0, help="for how long it is measured")
+    """Add the arguments of the command."""
+    parser.add_argument("--jobs", type=int, default=1000, help="number of training jobs")
+    parser.add_argument("--minutes", type=float, default=3.0, help="duration of the measurement")
 
 
 def measure(options: argparse.Namespace) -> str:
-    """Measure and return the table."""
+    """Run the benchmark and return its table."""
     with (
         scale.cluster() as (plane, folder),
         operator(plane, folder, scale.quiet(CONFIG), prelude=AT_ONCE) as running,
@@ -42,16 +42,16 @@ async def _rest(plane: ControlPlane, running: Any, size: int, minutes: float) ->
     world = World(api=api, lasts=_stages)
     try:
         async with scale.living(world):
-            print(f"==> {size} jobs are brought to their training", flush=True)
+            print(f"==> bring {size} jobs to training", flush=True)
             await scale.create(api, size, scale.NAMESPACE_JOBS)
             await scale.until(
                 "every job trains",
                 lambda: sum("train" in each.children for each in world.moments.values()) == size,
             )
-            # One more look at each, at the pace that is measured.
+            # One more reconcile of each, at the measured interval.
             await asyncio.sleep(75)
-            print(f"==> measured for {minutes:.1f} minutes", flush=True)
-            before, looks = scale.cost(running), _looks(running)
+            print(f"==> measure for {minutes:.1f} minutes", flush=True)
+            before, reconciles = scale.cost(running), _reconciles(running)
             await asyncio.sleep(60 * minutes)
             after = scale.cost(running)
     finally:
@@ -65,7 +65,7 @@ async def _rest(plane: ControlPlane, running: Any, size: int, minutes: float) ->
         [
             ("requests per job and minute (goal: 1.5)", f"{sum(requests.values()) / each:.2f}"),
             ("… by verb", verbs),
-            ("reconciles per job and minute", f"{(_looks(running) - looks) / each:.2f}"),
+            ("reconciles per job and minute", f"{(_reconciles(running) - reconciles) / each:.2f}"),
             ("share of a core (goal: 10 %)", f"{100 * share:.1f} %"),
             ("resident memory, MiB", f"{after.resident_bytes / 2**20:.0f}"),
         ],
@@ -76,5 +76,5 @@ def _stages(stage: str) -> float | None:
     return None if stage == "train" else 1.0
 
 
-def _looks(running: Any) -> float:
+def _reconciles(running: Any) -> float:
     return float(running.metric("controller_runtime_reconcile_total"))

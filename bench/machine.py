@@ -1,4 +1,4 @@
-"""What figures were measured on, in words."""
+"""Describe the machine of a benchmark."""
 
 import os
 import platform
@@ -8,8 +8,8 @@ from pathlib import Path
 CARDS = Path("/proc/driver/nvidia/gpus")
 
 
-def words() -> str:
-    """Return cores, processor, memory, kernel and cards of this machine."""
+def description() -> str:
+    """Return cores, CPU model, memory, kernel and GPUs of this machine."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
@@ -20,5 +20,5 @@ def words() -> str:
 
 
 def _cards() -> list[str]:
-    told = "".join(each.read_text() for each in sorted(CARDS.glob("*/information")))
-    return re.findall(r"^Model:\s*(.*)$", told, re.M)
+    information = "".join(each.read_text() for each in sorted(CARDS.glob("*/information")))
+    return re.findall(r"^Model:\s*(.*)$", information, re.M)

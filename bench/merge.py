@@ -1,8 +1,8 @@
-"""The merge against a copy of the same bytes, which it cannot beat, and against PEFT's own.
+"""The merge compared with a copy of the same bytes, its lower bound, and with PEFT's merge.
 
-One run: for each base, rounds of copy and both merges, each from a cold page cache; then PEFT's
-load, merge and save. The copy is cp and a sync of what it wrote. PEFT's files are not synced, and
-nothing of it is hashed or checked, while our merge does all of that in its time.
+For each base, rounds of the copy and both merges, each with a cold page cache; then PEFT's load,
+merge and save. The copy is cp and a sync of the files. PEFT's files are neither synced nor hashed,
+while the time of our merge includes all of that.
 """
 
 import argparse
@@ -21,15 +21,15 @@ from bench.table import table
 from finetune_trainer.volume_layout import Layout
 
 DTYPE = "bfloat16"
-"""The bases' own, so that PEFT loads, adds and saves without a conversion."""
+"""Type of the bases, so that PEFT loads, adds and saves without a conversion."""
 IMPORTS = {
     "cp + sync": (),
     "PEFT": ("torch", "transformers", "peft"),
     "original": ("finetune_trainer.merging.merge",),
     "dequantized": ("finetune_trainer.merging.merge",),
 }
-"""What is imported before the clock starts."""
-HEAD = ("", "seconds", "times the copy", "times faster than PEFT", "anonymous memory")
+"""Modules that are imported before the clock starts."""
+HEAD = ("", "seconds", "ratio to the copy", "speed-up over PEFT", "anonymous memory")
 TIMES_COPY = {"original": 1.5, "dequantized": 4.0}
 TIMES_PEFT = 2.5
 MEMORY = 512 * 2**20
@@ -38,7 +38,7 @@ CLOSER = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One base: what each way took, and the widths it was measured on."""
+    """Results for one base: cost of each method, and the shape."""
 
     shape: models.Shape
     bytes: int
@@ -48,20 +48,24 @@ class Measured:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add what this measurement can be told."""
-    command.add_argument("--rounds", type=int, default=3, help="of copy and merges; medians count")
-    command.add_argument("--work", type=Path, help="keep the volumes here, and use those there")
+    """Add the arguments of the command."""
+    command.add_argument(
+        "--rounds", type=int, default=3, help="rounds of copy and merges; medians are reported"
+    )
+    command.add_argument(
+        "--work", type=Path, help="keep the volumes in this folder, and reuse existing ones"
+    )
     command.add_argument(
         "--shapes",
         nargs="+",
         choices=models.SHAPES,
         default=["small", "wide"],
-        help="bases to merge; tiny is a dry run of a minute",
+        help="bases to merge; tiny is a one-minute dry run",
     )
 
 
 def measure(options: argparse.Namespace) -> str:
-    """Measure; return the tables."""
+    """Run the benchmark and return its tables."""
     work = options.work or Path(tempfile.mkdtemp(prefix="bench-merge-"))
     found = []
     try:
@@ -77,7 +81,7 @@ def measure(options: argparse.Namespace) -> str:
 
 
 def stream(work: Path, base: str) -> None:
-    """Run the trainer's merge stage; the build is named after the base."""
+    """Run the trainer's merge; the build is named after the base."""
     from finetune_trainer.merging import merge
     from finetune_trainer.runtime.progress import Progress
 
@@ -86,7 +90,7 @@ def stream(work: Path, base: str) -> None:
 
 
 def peft(work: Path) -> None:
-    """Load the base, merge the adapter into it, save it: PEFT's documented way."""
+    """Load the base, merge the adapter and save, as PEFT documents it."""
     import torch
     import transformers
     from peft import PeftModel
@@ -99,7 +103,7 @@ def peft(work: Path) -> None:
 
 
 def copy(work: Path) -> None:
-    """Copy the base with cp, and bring the copy to disk."""
+    """Copy the base with cp and sync the copy to disk."""
     target = work / "copy"
     subprocess.run(["cp", "-r", str(Layout(work=work).base), str(target)], check=True)
     subprocess.run(["sync", *map(str, target.iterdir())], check=True)
@@ -131,7 +135,7 @@ def _measure(work: Path, shape: models.Shape, *, rounds: int) -> Measured:
         bytes=sum(path.stat().st_size for path in weights),
         costs={name: _median(each) for name, each in costs.items()},
         same_as_peft=fidelity.same(layout.merged("original"), work / "peft"),
-        # In float32 the wide one takes more memory than the whole measurement otherwise.
+        # In float32, the wide one needs more memory than all other measurements.
         kl=None if shape is models.WIDE else fidelity.divergences(layout),
     )
 
@@ -147,7 +151,7 @@ def _markdown(found: Measured) -> str:
     cp, theirs = found.costs["cp + sync"], found.costs["PEFT"]
     copied = cp.seconds
     rows = [
-        ("`cp` + `sync`", f"{copied:.2f}", "1", "", f"{_mib(cp)}, libraries alone"),
+        ("`cp` + `sync`", f"{copied:.2f}", "1", "", f"{_mib(cp)}, libraries only"),
         (
             "PEFT: load, merge, save",
             f"{theirs.seconds:.2f}",
@@ -177,13 +181,13 @@ def _markdown(found: Measured) -> str:
         "",
         table(HEAD, rows),
         "",
-        "`original` is what PEFT wrote, bit for bit: " + ("yes." if found.same_as_peft else "NO."),
+        "`original` is bit-identical to PEFT's merge: " + ("yes." if found.same_as_peft else "NO."),
     ]
     if found.kl is not None:
         closer = found.kl.original / found.kl.dequantized
         parts += [
             "",
-            "Kullback-Leibler divergence from the 4-bit model with its adapter, in nats a token: "
+            "Kullback-Leibler divergence from the 4-bit model with its adapter, in nats per token: "
             f"`original` {found.kl.original:.3g}, `dequantized` {found.kl.dequantized:.3g}, "
             f"{closer:.0f} times closer (goal {CLOSER:.0f}, {_verdict(closer >= CLOSER)}).",
         ]

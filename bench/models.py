@@ -1,7 +1,7 @@
-"""Volumes with something to merge: bases of real widths with random weights, adapters likewise.
+"""Volumes for merge benchmarks: bases with real shapes and random weights, and adapters.
 
-What a merge costs does not depend on what the weights say. How close its result is to the model
-that was trained does, a little: random weights have no outliers, which 4 bits hold badly.
+The cost of a merge does not depend on the weights. Its accuracy does slightly: random weights have
+no outliers, which 4 bits represent poorly.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ RANK, ALPHA = 16, 32
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A Llama: ``config`` are settings of transformers' LlamaConfig."""
+    """A Llama; ``config`` are arguments of transformers' LlamaConfig."""
 
     name: str
     config: Mapping[str, Any]
@@ -51,7 +51,7 @@ WIDE = Shape(
 )
 
 TINY = Shape(
-    name="a tiny one, whose figures mean nothing",
+    name="tiny (dry run; the results are meaningless)",
     config={
         "vocab_size": 4096,
         "hidden_size": 256,
@@ -66,12 +66,12 @@ SHAPES = {"small": SMALL, "wide": WIDE, "tiny": TINY}
 
 
 def job() -> JobConfig:
-    """Return the job that both stages before the merge would have run for."""
+    """Return the job that the earlier stages would have run for."""
     return JobConfig.model_validate(tiny.job("hf://bench/base", "hf://bench/rows"))
 
 
 def make(layout: Layout, shape: Shape) -> None:
-    """Publish a base and an adapter for it, as staging and training leave them on a volume."""
+    """Publish a base and an adapter as the earlier stages would."""
     import peft
     import torch
     import transformers

@@ -1,4 +1,4 @@
-"""What the operator itself costs: requests, memory, processor time, and how fast it starts."""
+"""Cost and start time of the operator on the local cluster."""
 
 import http.client
 import time
@@ -12,13 +12,13 @@ POLL_SECONDS = 0.02
 
 
 def cost(cluster: Cluster) -> Cost:
-    """Read the operator's own metrics."""
+    """Read the operator's metrics."""
     name = cluster.wait_for_operator()["metadata"]["name"]
     return parsed(cluster.kubectl.raw(f"{_proxy(name)}/metrics"))
 
 
 def start_seconds(cluster: Cluster) -> float:
-    """Replace the leader's pod; return the seconds from process start to a ready answer."""
+    """Replace the leader's pod; return the seconds from process start to readiness."""
     old = cluster.wait_for_operator()
     known = {pod["metadata"]["uid"] for pod in cluster.record.present("Pod", OPERATOR_NAMESPACE)}
     cluster.kubectl.delete("pod", old["metadata"]["name"], OPERATOR_NAMESPACE)
@@ -37,7 +37,7 @@ def start_seconds(cluster: Cluster) -> float:
 
 
 def _wait_for_answer(host: str) -> float:
-    """Return when /readyz was first answered with 200. The node reaches its pods directly."""
+    """Return the time of the first 200 of /readyz. The node reaches its pods directly."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         connection = http.client.HTTPConnection(host, 8080, timeout=2)

@@ -1,4 +1,4 @@
-"""``python bench quickstart``: run the quickstart once on the local cluster, and measure it."""
+"""``python bench quickstart``: run the quickstart once on the local cluster and measure it."""
 
 import argparse
 import time
@@ -18,12 +18,12 @@ READY_SECONDS = 1200.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes: nothing."""
+    """Add the arguments of the command: none."""
 
 
 def measure(_: argparse.Namespace) -> str:
-    """Measure, and return the tables."""
-    print("==> make sure that cluster, images and operator are there", flush=True)
+    """Run the benchmark and return its tables."""
+    print("==> check cluster, images and operator", flush=True)
     kubectl = local_kubectl()
     with recorder.recording(kubectl) as record:
         cluster = Cluster(kubectl=kubectl, record=record)
@@ -33,7 +33,7 @@ def measure(_: argparse.Namespace) -> str:
 
 
 def _measure(cluster: Cluster) -> Run:
-    print("==> start the operator anew", flush=True)
+    print("==> restart the operator", flush=True)
     started = process.start_seconds(cluster)
     job = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     with namespaces(cluster, NAMESPACE):

@@ -1,7 +1,7 @@
-"""``python bench scale``: many FineTuneJobs created at once, through the whole life.
+"""``python bench scale``: create many FineTuneJobs at once and run them to Ready.
 
-kube-apiserver, etcd, controller manager and the operator are real processes of this machine; the
-nodes are played by ``world``. Each size begins with an empty cluster and a new operator.
+kube-apiserver, etcd, controller manager and operator are real processes on this machine; ``world``
+simulates the nodes. Each size starts with an empty cluster and a new operator.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CONTROLLERS = (
     "replicaset-controller",
     "serviceaccount-controller",
 )
-"""Those that have a part in a job's life. Volumes are bound by the nodes that are played."""
+"""Controllers that a FineTuneJob needs. The simulated nodes bind the volumes."""
 NAMESPACE_JOBS = 100
 STAGE_SECONDS = 3.0
 CREATORS = 16
@@ -43,27 +43,29 @@ PATIENCE_SECONDS = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """One size, measured."""
+    """Results for one number of jobs."""
 
     jobs: int
     first_child: float
     ready: float
-    looks: float
+    reconciles: float
     cost: Cost
     peak_bytes: float
     waits: Sequence[float]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    parser.add_argument("--jobs", default="1000,5000", help="how many at once: 1000,5000")
+    """Add the arguments of the command."""
     parser.add_argument(
-        "--per-namespace", type=int, default=NAMESPACE_JOBS, help="jobs that share a namespace"
+        "--jobs", default="1000,5000", help="jobs created at once, for example 1000,5000"
+    )
+    parser.add_argument(
+        "--per-namespace", type=int, default=NAMESPACE_JOBS, help="jobs per namespace"
     )
 
 
 def measure(options: argparse.Namespace) -> str:
-    """Measure each size and return the tables."""
+    """Run each size and return the tables."""
     sizes = [int(size) for size in options.jobs.split(",")]
     figures = []
     for size in sizes:
@@ -76,7 +78,7 @@ def measure(options: argparse.Namespace) -> str:
 
 @contextmanager
 def cluster() -> Iterator[tuple[ControlPlane, Path]]:
-    """Start a control plane with a controller manager that no limit slows down."""
+    """Start a control plane with a controller manager without client rate limits."""
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
         folder = Path(name)
         with (
@@ -95,13 +97,13 @@ def cluster() -> Iterator[tuple[ControlPlane, Path]]:
 
 
 def quiet(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration of the operator with the log level of an installation."""
+    """Return an operator configuration with the log level of an installation."""
     return {**config, "logLevel": "info"}
 
 
 @asynccontextmanager
 async def living(world: World) -> AsyncIterator[None]:
-    """Let a world run for the time of the block; what goes wrong in it ends the block at once."""
+    """Run a world within the block; an error in it ends the block."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(world.run())
         yield
@@ -109,7 +111,7 @@ async def living(world: World) -> AsyncIterator[None]:
 
 
 async def create(api: Api, count: int, per_namespace: int) -> None:
-    """Create jobs, many at once, ``per_namespace`` in each namespace."""
+    """Create ``count`` jobs concurrently, ``per_namespace`` in each namespace."""
     namespaces = [f"team-{number}" for number in range(-(-count // per_namespace))]
     for name in namespaces:
         await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -139,14 +141,14 @@ def job(name: str, **spec: Any) -> dict[str, Any]:
 
 
 async def until(what: str, ready: Any, every: float = 0.25) -> float:
-    """Wait until it is so; return when that was. Raises TimeoutError."""
-    deadline, told = monotonic() + PATIENCE_SECONDS, monotonic()
+    """Wait until ``ready()``; return the time. Raise TimeoutError."""
+    deadline, logged = monotonic() + PATIENCE_SECONDS, monotonic()
     while not ready():
         if monotonic() > deadline:
-            raise TimeoutError(f"{what}: not so within {PATIENCE_SECONDS:.0f} s")
+            raise TimeoutError(f"{what}: not reached within {PATIENCE_SECONDS:.0f} s")
         await asyncio.sleep(every)
-        if monotonic() - told > 30:
-            told = monotonic()
+        if monotonic() - logged > 30:
+            logged = monotonic()
             print(f"    waiting: {what}", flush=True)
     return monotonic()
 
@@ -156,7 +158,7 @@ async def _life(
 ) -> Figures:
     api = Api(plane)
     world = World(api=api, lasts=lambda stage: STAGE_SECONDS)
-    before, looks = cost(running), running.metric("controller_runtime_reconcile_total")
+    before, reconciles = cost(running), running.metric("controller_runtime_reconcile_total")
     try:
         async with living(world):
             began = monotonic()
@@ -179,7 +181,7 @@ async def _life(
         jobs=size,
         first_child=first - began,
         ready=ready - began,
-        looks=running.metric("controller_runtime_reconcile_total") - looks,
+        reconciles=running.metric("controller_runtime_reconcile_total") - reconciles,
         cost=Cost(
             requests=after.since(before),
             processor_seconds=after.processor_seconds - before.processor_seconds,
@@ -191,12 +193,12 @@ async def _life(
 
 
 def cost(running: OperatorProcess) -> Cost:
-    """Return what the operator has cost so far."""
+    """Return the operator's cost so far."""
     return parsed(running.get("/metrics")[1])
 
 
 def peak(running: OperatorProcess) -> float:
-    """Return the most memory that the process has had resident, in bytes."""
+    """Return the process's peak resident memory in bytes."""
     status = Path(f"/proc/{running.process.pid}/status").read_text(encoding="ascii")
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M)
     assert found is not None
@@ -204,13 +206,13 @@ def peak(running: OperatorProcess) -> float:
 
 
 def markdown(figures: Sequence[Figures]) -> str:
-    """Return the table of all sizes, and how the cost has grown."""
+    """Return the table of all sizes and the growth between them."""
     percentiles = [quantiles(each.waits, n=100) for each in figures]
     rows = [
         ("until each job has its first object, s", [f"{each.first_child:.1f}" for each in figures]),
         ("until all are Ready, s", [f"{each.ready:.1f}" for each in figures]),
-        ("reconciles per second", [f"{each.looks / each.ready:.0f}" for each in figures]),
-        ("reconciles per job", [f"{each.looks / each.jobs:.1f}" for each in figures]),
+        ("reconciles per second", [f"{each.reconciles / each.ready:.0f}" for each in figures]),
+        ("reconciles per job", [f"{each.reconciles / each.jobs:.1f}" for each in figures]),
         ("reads per job (goal: 50)", [f"{_reads(each):.1f}" for each in figures]),
         ("writes per job (goal: 30)", [f"{_writes(each):.1f}" for each in figures]),
         ("… by verb", [_verbs(each) for each in figures]),

@@ -1,9 +1,9 @@
-"""``python bench soak``: users that never rest, and a replica of two killed every 20 seconds.
+"""``python bench soak``: random user actions while one of two replicas is killed every 20 seconds.
 
-Users create, edit, pause, resume and delete jobs at random. In the first half of the time the
-replica that leads is killed, in the second the one that stands by, so that one grows old while it
-works. A killed one comes back a second later, as the same pod or as another. In the end every job
-is deleted, and what is left is counted.
+Users create, edit, pause, resume and delete jobs at random. In the first half of the run the leader
+is killed, in the second half the standby, so that one process runs for a long time. A killed
+replica returns a second later, as the same pod or as another. At the end every job is deleted, and
+the remaining objects are counted.
 """
 
 import argparse
@@ -54,18 +54,18 @@ def tasks():
     return sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
 Gauge("soak_tasks", "Tasks of all loops.", registry=REGISTRY).set_function(tasks)
 """
-"""Run before the operator: its tasks are counted."""
+"""Runs before the operator: exports the number of asyncio tasks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    parser.add_argument("--minutes", type=float, default=30.0, help="for how long")
-    parser.add_argument("--seed", type=int, default=1, help="of all that is random")
+    """Add the arguments of the command."""
+    parser.add_argument("--minutes", type=float, default=30.0, help="duration")
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
 
 
 @dataclass(kw_only=True)
 class Replicas:
-    """Two operators, which are killed and come back."""
+    """Two operator replicas that are killed and restarted."""
 
     plane: ControlPlane
     folder: Path
@@ -76,14 +76,14 @@ class Replicas:
     kills: int = 0
 
     def start(self, pod: str = "") -> None:
-        """Start a replica, as a new pod where none is named."""
+        """Start a replica, as a new pod unless one is named."""
         pod = pod or f"replica-{next(self.numbers)}"
         config = {**scale.quiet(CONFIG), "leaseName": "soak"}
         how = starting(self.plane, self.folder, config, pod=pod, prelude=TASKS)
         self.running[pod] = self.stack.enter_context(how)
 
     async def kill(self, api: Api, *, leader: bool) -> None:
-        """Kill the replica that leads, or the other one, and bring it back."""
+        """Kill the leader or the standby, and restart it."""
         holder = (await api.send("GET", LEASE)).get("spec", {}).get("holderIdentity", "")
         victims = [pod for pod in self.running if (pod == holder) == leader] or list(self.running)
         pod = victims[0]
@@ -95,12 +95,12 @@ class Replicas:
         self.start(pod if self.chance.random() < 0.5 else "")
 
     def oldest(self) -> OperatorProcess:
-        """Return the replica that has been running for longest."""
+        """Return the replica that has run longest."""
         return next(iter(self.running.values()))
 
 
 def measure(options: argparse.Namespace) -> str:
-    """Run it and return the table."""
+    """Run the benchmark and return its table."""
     with scale.cluster() as (plane, folder), ExitStack() as stack:
         chance = random.Random(options.seed)
         replicas = Replicas(plane=plane, folder=folder, stack=stack, chance=chance)
@@ -117,7 +117,7 @@ async def _soak(
     replicas.start()
     try:
         async with scale.living(world):
-            await scale.until("a replica leads", lambda: _tasks(replicas.oldest()) > 0)
+            await scale.until("a replica is the leader", lambda: _tasks(replicas.oldest()) > 0)
             await asyncio.sleep(5)
             tasks = _tasks(replicas.oldest())
             replicas.start()
@@ -133,10 +133,10 @@ async def _soak(
                 await asyncio.sleep(1)
             users.cancel()
             await asyncio.wait([users])
-            await asyncio.sleep(1)  # The event of the last creation arrives.
-            there = len(world.moments)
+            await asyncio.sleep(1)  # until the event of the last creation arrives
+            present = len(world.moments)
             ready = sum(each.ready is not None for each in world.moments.values())
-            print("==> every job is deleted", flush=True)
+            print("==> delete all jobs", flush=True)
             for namespace, name in list(world.moments):
                 await _change(api, "DELETE", namespace, name)
             left = await _left(api)
@@ -150,17 +150,17 @@ async def _soak(
     return table(
         ("soak", f"{seconds / 60:.0f} minutes"),
         [
-            ("actions of users", ", ".join(f"{n} {what}" for what, n in sorted(done.items()))),
-            ("replicas killed", str(replicas.kills)),
+            ("user actions", ", ".join(f"{n} {what}" for what, n in sorted(done.items()))),
+            ("killed replicas", str(replicas.kills)),
             (
-                "jobs at the end, Ready jobs among them",
-                f"{there}, {ready}",
+                "jobs at the end; of these, Ready",
+                f"{present}, {ready}",
             ),
             (
                 "resident memory of the oldest process, 6th and last eighth of the run, MiB",
                 f"{middle / 2**20:.0f}, {last / 2**20:.0f}",
             ),
-            ("tasks at rest, before and after", f"{tasks:.0f}, {after:.0f}"),
+            ("idle asyncio tasks, before and after", f"{tasks:.0f}, {after:.0f}"),
             ("objects left after deletion of all jobs (goal: 0)", str(left)),
         ],
     )
@@ -192,7 +192,7 @@ async def _change(api: Api, method: str, namespace: str, name: str, body: object
 
 
 async def _left(api: Api, seconds: float = 120) -> int:
-    """Return how many objects of jobs are there once there are none, or after some time."""
+    """Wait until the jobs' objects are gone, at most ``seconds``; return how many remain."""
     deadline = time.monotonic() + seconds
     while True:
         left = 0

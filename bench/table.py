@@ -1,10 +1,10 @@
-"""Figures as a Markdown table, for a terminal as well as for a document."""
+"""Format results as a Markdown table."""
 
 from collections.abc import Iterable
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """Return a table whose columns are aligned."""
+    """Return a table with aligned columns."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
 

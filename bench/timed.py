@@ -1,7 +1,7 @@
-"""One function in a process of its own: its wall time without the interpreter's start, its memory.
+"""Run one function in a new process; measure its wall time, without startup, and its memory.
 
-The process imports first and then waits; while the function runs, the memory that is the process's
-own (RssAnon: neither mapped files nor the page cache) is looked at every few milliseconds.
+The process imports its modules and waits. While the function runs, the anonymous memory of the
+process (RssAnon: neither mapped files nor page cache) is sampled every few milliseconds.
 """
 
 import importlib
@@ -17,12 +17,12 @@ from typing import Any
 
 from finetune_trainer.runtime import threads
 
-LOOK_SECONDS = 0.003
+SAMPLE_SECONDS = 0.003
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Wall seconds, and the highest anonymous memory in bytes, the interpreter's included."""
+    """Wall seconds, and peak anonymous memory in bytes, including the interpreter."""
 
     seconds: float
     anonymous: int
@@ -34,12 +34,12 @@ def run(
     imports: Sequence[str] = (),
     cold: Iterable[Path] = (),
 ) -> Cost:
-    """Run a module's function in a new process.
+    """Run a module-level function in a new process.
 
-    imports: modules that are there before the clock starts. cold: files that are not in the page
-    cache then.
+    imports: modules to import before the clock starts. cold: files to evict from the page cache
+    before.
     """
-    # As in the trainer; the new process loads OpenMP before anything of its own runs.
+    # As in the trainer. Set here, because the new process loads OpenMP before its own code runs.
     threads.configure(os.environ)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -52,7 +52,7 @@ def run(
     os.sync()
     peak = _anonymous(process.pid)
     ours.send(None)
-    while not ours.poll(LOOK_SECONDS):
+    while not ours.poll(SAMPLE_SECONDS):
         peak = max(peak, _anonymous(process.pid))
     seconds: float = ours.recv()
     process.join()
@@ -60,7 +60,7 @@ def run(
 
 
 def drop(path: Path) -> None:
-    """Let the kernel forget a file's pages, so that it is read from disk again."""
+    """Evict a file from the page cache, so that it is read from disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

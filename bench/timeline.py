@@ -1,8 +1,8 @@
-"""When what happened in one run, from the record of the watches and the trainer's log.
+"""Timeline of one run, from recorded watch events and the trainer's log.
 
-Objects carry times of whole seconds only, so moments are those at which an event arrived here. All
-events come over the same connection to the same API server: differences between them are good to a
-few milliseconds. Steps are taken from the timestamps that the container runtime gave the log lines.
+Timestamps of objects have whole seconds only, so events are timed on arrival. All events arrive
+over one connection to the same API server, so differences are accurate to a few milliseconds.
+Training steps are timed by the timestamps that the container runtime adds to log lines.
 """
 
 import re
@@ -19,35 +19,35 @@ VERIFIED = re.compile(r" \w+ in (\S+) s, of which vLLM took (\S+) s to answer: "
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Moments of one stage, in seconds of the system clock."""
+    """Times of one stage, in seconds of the system clock."""
 
     due: float
-    """From here on the operator could have started it."""
+    """The operator can start it from this time."""
     created: float
-    """Its Job, or its Deployment, is there."""
+    """Its Job or Deployment exists."""
     running: float
     """Its container runs."""
     ended: float
-    """Its container has ended; for serving, the pod is ready."""
-    told: float
-    """Kubernetes says so in the Job's, or the Deployment's, own status."""
+    """Its container has ended; for serving: the pod is ready."""
+    reported: float
+    """The status of its Job or Deployment reports it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The comparison beside vLLM, in seconds."""
+    """Durations of the verification, in seconds."""
 
     own: float
-    """What the verifier took itself, once vLLM answered."""
+    """Time of the verifier itself, after vLLM became healthy."""
     answering: float
-    """What vLLM took to answer it."""
+    """Time that vLLM took to answer."""
     noticed: float
-    """From the verifier's agreement to the pod's readiness."""
+    """From the end of the verification to the pod's readiness."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """Moments of one run, in seconds of the system clock."""
+    """Times of one run, in seconds of the system clock."""
 
     applied: float
     stages: dict[str, Stage]
@@ -57,12 +57,12 @@ class Timeline:
     verified: Verified
 
     def operator_waits(self) -> dict[str, float]:
-        """Seconds between what the operator waited for and what it did then, by what it did."""
+        """Return the operator's reaction times in seconds, by action."""
         waits = {f"start {name}": stage.created - stage.due for name, stage in self.stages.items()}
-        return waits | {"report Ready": self.ready - self.stages["serve"].told}
+        return waits | {"report Ready": self.ready - self.stages["serve"].reported}
 
     def own_after_training(self) -> dict[str, float]:
-        """Seconds between last step and Ready that are the operator's and the verifier's own."""
+        """Return seconds of operator and verifier between the last step and Ready."""
         waits = self.operator_waits()
         return {
             "the operator starts the merge": waits["start merge"],
@@ -73,16 +73,16 @@ class Timeline:
         }
 
     def others_after_training(self) -> dict[str, float]:
-        """Seconds between last step and Ready that are anyone else's."""
+        """Return seconds of everything else between the last step and Ready."""
         train, merge, serve = (self.stages[name] for name in ("train", "merge", "serve"))
         loaded = serve.ended - self.verified.noticed - self.verified.own - self.verified.answering
         return {
             "end of training: adapter, reference": train.ended - self.last_step,
-            "Kubernetes": (train.told - train.ended)
+            "Kubernetes": (train.reported - train.ended)
             + (merge.running - merge.created)
-            + (merge.told - merge.ended)
+            + (merge.reported - merge.ended)
             + (serve.running - serve.created)
-            + (serve.told - serve.ended),
+            + (serve.reported - serve.ended),
             "the merge": merge.ended - merge.running,
             "vLLM loads": loaded - serve.running,
             "vLLM scores the reference": self.verified.answering,
@@ -90,7 +90,7 @@ class Timeline:
 
 
 def read(tuning: Tuning, *, applied: float) -> Timeline:
-    """Return the timeline of a job that is Ready and never had a second attempt."""
+    """Return the timeline of a Ready job whose stages had one attempt each."""
     due = _first(tuning, "FineTuneJob", "", lambda job: True)
     stages = {}
     for name in STAGES:
@@ -99,15 +99,15 @@ def read(tuning: Tuning, *, applied: float) -> Timeline:
             created=_first(tuning, "Job", name, lambda job: True),
             running=_first(tuning, "Pod", name, lambda pod: _phase(pod) == "Running"),
             ended=_first(tuning, "Pod", name, lambda pod: _phase(pod) == "Succeeded"),
-            told=_first(tuning, "Job", name, lambda job: _is(job, "Complete")),
+            reported=_first(tuning, "Job", name, lambda job: _is(job, "Complete")),
         )
-        due = stages[name].told
+        due = stages[name].reported
     stages["serve"] = Stage(
         due=due,
         created=_first(tuning, "Deployment", "serve", lambda deployment: True),
         running=_first(tuning, "Pod", "serve", lambda pod: _phase(pod) == "Running"),
         ended=_first(tuning, "Pod", "serve", lambda pod: _is(pod, "Ready")),
-        told=_first(tuning, "Deployment", "serve", _available),
+        reported=_first(tuning, "Deployment", "serve", _available),
     )
     first_step, last_step = _steps(tuning)
     pod_ready = stages["serve"].ended
@@ -122,11 +122,11 @@ def read(tuning: Tuning, *, applied: float) -> Timeline:
 
 
 def _first(tuning: Tuning, kind: str, stage: str, where: Callable[[Object], bool]) -> float:
-    """Return when an object of a stage (empty: of none) was first seen to be so."""
+    """Return when an object of a stage (empty: of none) first matched ``where``."""
     for event in tuning.cluster.record.events(kind, tuning.namespace):
         if (label(event.object, STAGE) or "") == stage and where(event.object):
             return event.at
-    raise LookupError(f"no {kind} of stage {stage!r} was seen as it should have been")
+    raise LookupError(f"no {kind} of stage {stage!r} reached the expected state")
 
 
 def _phase(pod: Object) -> str:
@@ -151,7 +151,7 @@ def _steps(tuning: Tuning) -> tuple[float, float]:
 
 
 def _verified(tuning: Tuning, pod_ready: float) -> Verified:
-    """Return what the verifier logged about its comparison."""
+    """Return the durations that the verifier logged."""
     (pod,) = tuning.pods("serve")
     options = ("--container=verify", "--timestamps")
     log = tuning.cluster.kubectl.logs(pod["metadata"]["name"], tuning.namespace, *options)
@@ -163,6 +163,6 @@ def _verified(tuning: Tuning, pod_ready: float) -> Verified:
 
 
 def _moment(line: str) -> float:
-    # Nine digits of a second are more than Python reads.
+    # Python parses at most six fractional digits.
     stamp = re.sub(r"(\.\d{6})\d*Z$", r"\1+00:00", line.split(" ", 1)[0])
     return datetime.fromisoformat(stamp).timestamp()

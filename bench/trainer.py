@@ -1,11 +1,10 @@
-"""The trainer against plain scripts of the libraries: what its care costs, and what packing gives.
+"""The trainer compared with plain scripts of the libraries, and packing compared with padding.
 
-One run, on the processor: a random model of a real shape, real rows, both backends. Ours and the
-plain script take turns, with the same settings on the same tokens in the same order, and are
-compared step by step, so that neither a busy minute nor a long row counts for one of them alone.
-Ours trains the adapter in float32, and so does the script; what the script takes as the libraries
-leave it, in 16 bits, is told beside it.
-Each process is killed when its last step is done: what comes after is no part of this.
+Everything runs on the CPU: a random model of a real shape, real rows, both backends. Our trainer
+and the plain script alternate, with equal settings, on the same tokens in the same order, and are
+compared step by step, so that neither background load nor a long row affects only one of them. Both
+train the adapter in float32; a plain script with the libraries' default, 16 bits, is listed, too.
+Each process is killed after its last step.
 """
 
 import argparse
@@ -30,26 +29,26 @@ LENGTH = 256
 SAVE_STEPS = 5
 OVERHEAD = 0.02
 SAME_LOSS = 0.001
-"""How far the losses of a first step may be apart, as a share: more is not the same work. Later the
-libraries' own roundings of the adapter tell."""
+"""Maximum relative difference between the losses of a first step; more means that the work differs.
+Later losses differ by the libraries' rounding of the adapter."""
 PACKED_LENGTH, PACKED_MICRO = 512, 4
-"""Of packing and padding alike: either may take the same memory of a card."""
+"""For packing and padding alike: both may use the same GPU memory."""
 EPOCHS = 2
-"""Of packing and padding; the second one counts, in which each row is trained exactly once."""
+"""Epochs of packing and padding. The second one counts: it trains each row exactly once."""
 SHORT, LONG = 100, 1000
-"""Steps of the runs for which the share of checkpoints is told."""
+"""Steps of the trainings for which the share of checkpoints is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Ours and a plain script's, each in several rounds, step by step on the same tokens."""
+    """Rounds of our trainer and a plain script on the same tokens."""
 
     ours: Sequence[Run]
     plain: Sequence[Run]
     checkpoint_bytes: int = 0
 
     def seconds(self) -> tuple[float, float]:
-        """Return the seconds of a step of both, of steps that no checkpoint came before."""
+        """Return the seconds per step of both, without steps that follow a checkpoint."""
         steps = [step for step in self._ours if step not in self._saved]
         return (
             statistics.mean(self._ours[step] for step in steps),
@@ -57,14 +56,14 @@ class Pair:
         )
 
     def stall(self) -> float:
-        """Return the seconds that a checkpoint holds the training up."""
+        """Return the seconds by which a checkpoint delays the training."""
         ours, plain = self.seconds()
         return statistics.median(
             self._ours[step] - self._plain[step] * ours / plain for step in self._saved
         )
 
     def rounds(self) -> list[float]:
-        """Return the overhead of each round on its own, as a share."""
+        """Return the relative overhead of each round."""
         return [
             ours / plain - 1
             for ours, plain in (
@@ -74,13 +73,13 @@ class Pair:
         ]
 
     def refuse_other_work(self) -> None:
-        """Raise RuntimeError where the losses of a step show that not the same was trained."""
+        """Raise RuntimeError if the losses of the first steps differ."""
         both = list(zip(self.ours[0].losses, self.plain[0].losses, strict=True))
         for step, (ours, plain) in enumerate(both[: runs.WARM_UP], 1):
             if abs(ours / plain - 1) > SAME_LOSS:
                 raise RuntimeError(
-                    "ours and the plain script do not train the same: at step "
-                    f"{step} their losses are {ours} and {plain}"
+                    "our trainer and the plain script do different work: their losses at step "
+                    f"{step} are {ours} and {plain}"
                 )
 
     @property
@@ -98,27 +97,29 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """A training on rows of all lengths, packed or padded. tokens: those that the loss is of."""
+    """A training on rows of all lengths, packed or padded, in trained tokens per second."""
 
     tokens_per_second: float
     steps_per_epoch: int
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add what this measurement can be told."""
+    """Add the arguments of the command."""
     backends = ("trl", "unsloth")
     command.add_argument("--backends", nargs="+", choices=backends, default=backends)
     command.add_argument("--shape", choices=tuple(workload.SHAPES), default="smollm2-135m")
-    command.add_argument("--rounds", type=int, default=3, help="of ours and the plain script")
-    command.add_argument("--steps", type=int, default=11, help="of each of their trainings")
+    command.add_argument(
+        "--rounds", type=int, default=3, help="rounds of our trainer and the plain script"
+    )
+    command.add_argument("--steps", type=int, default=11, help="steps of each training")
 
 
 def measure(options: argparse.Namespace) -> str:
-    """Measure; return the tables."""
-    # The processes that train find the same packages.
+    """Run the benchmark and return its tables."""
+    # Training processes import the same packages.
     packages = (str(REPOSITORY / name) for name in ("", "crds", "trainer"))
     os.environ["PYTHONPATH"] = os.pathsep.join(packages)
-    # Also where there is a card: python bench/gpu is for those.
+    # Do not use a GPU: python bench/gpu measures those.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory(prefix="bench-trainer-") as name:
         folder = Path(name)
@@ -146,8 +147,8 @@ def measure(options: argparse.Namespace) -> str:
 
 
 def _pairs(folder: Path, backend: str, *, rounds: int, steps: int) -> tuple[Pair, Pair]:
-    """Return ours beside the plain script, with an adapter in float32 and in 16 bits."""
-    # Packed, so that all steps are about as long.
+    """Return our trainer and plain scripts with an adapter in float32 and in 16 bits."""
+    # Packed, so that all steps have similar lengths.
     training = {
         "maxSteps": steps,
         "packing": "always",
@@ -160,7 +161,7 @@ def _pairs(folder: Path, backend: str, *, rounds: int, steps: int) -> tuple[Pair
     found: dict[str, list[Run]] = {"ours": [], exact: [], backend: []}
     bytes_ = 0
     for number in range(rounds):
-        # Who comes later finds a warmer machine, or a busier one.
+        # Rotate the order: later runs find a warmer or busier machine.
         first = number % len(found)
         for who in [*found][first:] + [*found][:first]:
             print(f"==> {backend}, round {number + 1}: {who}", flush=True)
@@ -209,9 +210,9 @@ def _packing(folder: Path, backend: str, packing: str) -> Packing:
 
 
 def overhead(pairs: Mapping[str, Pair], rounded: Mapping[str, Pair]) -> str:
-    """Return the seconds of a step against those of the plain scripts.
+    """Return the seconds per step compared with the plain scripts.
 
-    rounded: beside those whose adapter is in 16 bits.
+    rounded: pairs with plain scripts whose adapter is in 16 bits.
     """
     rows = []
     for backend, pair in pairs.items():
@@ -229,12 +230,12 @@ def overhead(pairs: Mapping[str, Pair], rounded: Mapping[str, Pair]) -> str:
                 f"{stock:.3f} ({ours / stock - 1:+.1%})",
             )
         )
-    head = ("backend", "seconds a step", "of a plain script", "overhead", "by round")
-    return table((*head, "of one that trains in 16 bits"), rows)
+    head = ("backend", "seconds per step", "of a plain script", "overhead", "by round")
+    return table((*head, "of a plain script in 16 bits"), rows)
 
 
 def packing(found: Mapping[str, tuple[Packing, Packing]]) -> str:
-    """Return what packing gives. found: packed and padded, of each backend."""
+    """Return the gain of packing. found: packed and padded, by backend."""
     rows = [
         (
             f"`{backend}`",
@@ -245,12 +246,12 @@ def packing(found: Mapping[str, tuple[Packing, Packing]]) -> str:
         )
         for backend, (packed, padded) in found.items()
     ]
-    head = ("backend", "trained tokens/s, packed", "padded", "times", "steps of an epoch")
+    head = ("backend", "trained tokens/s, packed", "padded", "ratio", "steps per epoch")
     return table(head, rows)
 
 
 def start(pairs: Mapping[str, Pair]) -> str:
-    """Return the time from the process's start to the end of its first step."""
+    """Return the time from process start to the end of the first step."""
     rows = []
     for backend, pair in pairs.items():
         for who, each in ((f"`{backend}`", pair.ours), ("its plain script", pair.plain)):
@@ -275,12 +276,19 @@ def start(pairs: Mapping[str, Pair]) -> str:
                     f"{step:.1f}",
                 )
             )
-    head = ("start", "first step done after", "imports", "of it", "base", "trainer, first step")
+    head = (
+        "start",
+        "seconds to the end of the first step",
+        "imports",
+        "share",
+        "base model",
+        "trainer and first step",
+    )
     return table(head, rows)
 
 
 def checkpoints(pairs: Mapping[str, Pair]) -> str:
-    """Return how long a checkpoint holds the training up, and what share of it that is."""
+    """Return the duration of a checkpoint and its share of the training time."""
     rows = []
     for backend, pair in pairs.items():
         stall, (step, _) = pair.stall(), pair.seconds()
@@ -300,6 +308,6 @@ def checkpoints(pairs: Mapping[str, Pair]) -> str:
 
 
 def _by_step(found: Sequence[Run]) -> dict[int, float]:
-    """Return the seconds up to each step, the median of all rounds."""
+    """Return the seconds of each step, as the median of all rounds."""
     intervals = zip(*(run.intervals() for run in found), strict=True)
     return {step: statistics.median(each) for step, each in enumerate(intervals, runs.WARM_UP + 1)}

@@ -1,8 +1,8 @@
-"""``python bench verify``: honest rollouts that must pass, and faults that must not, on real vLLM.
+"""``python bench verify``: rollouts that must be verified, and faults that must not, on real vLLM.
 
-Two jobs of the same rows: one is computed in float32, as the local cluster is set up, the other in
-the 16-bit format of what is served, as on a card; for that the operator is installed with another
-value, and with its own again at the end. Every rollout is an edit of a job that serves.
+Two jobs with the same rows: one is computed in float32, as the local cluster is configured, the
+other in the 16-bit format of the served weights, as on a GPU. For the latter the operator is
+installed with another value, and restored at the end. Every rollout is an edit of a serving job.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from cluster import install, kubectl
 NAMESPACE = "e2e-bench-verify"
 ROWS = "rows"
 ROW_COUNT, PACKAGES = 24, 12
-"""Rows, and packages that an answer lists: a dozen rows hold the 2,000 tokens of a reference."""
+"""Rows, and packages listed per answer: a dozen rows hold the 2,000 tokens of a reference."""
 READY_SECONDS = 900.0
 SPEC = small(
     dataset={"source": f"configmap://{ROWS}/train.jsonl", "maxSamples": None},
@@ -41,7 +41,7 @@ SPEC = small(
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """An edit that makes a build, and how that one takes over."""
+    """An edit that creates a build, and its rollout strategy."""
 
     rollout: str
     base: str = "dequantized"
@@ -75,21 +75,21 @@ IN_16_BITS = (
     Rollout(rollout=FREE, base="original", weights="bfloat16"),
     Rollout(rollout=KEEP, mode="adapter", served_in="float16"),
     Rollout(rollout=KEEP, mode="adapter", served_in="bfloat16"),
-    # The next revision, for which the one before is kept; the faults are planted into its builds.
+    # The next revision, which retains the previous one; faults are planted into its builds.
     Rollout(rollout=KEEP, seed=2),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of one half of the rollouts; each takes some ten minutes."""
-    parser.add_argument("--computed", choices=("float32", "served"), help="only that half")
+    """Add the arguments of the command. Each rollout takes about ten minutes."""
+    parser.add_argument("--computed", choices=("float32", "served"), help="run only this half")
 
 
 def measure(options: argparse.Namespace) -> str:
-    """Roll out, plant, and return the tables."""
+    """Roll out, plant the faults, and return the tables."""
     honest: list[tuple[str, ...]] = []
     faults: list[tuple[str, ...]] = []
-    print("==> make sure that cluster, images and operator are there", flush=True)
+    print("==> check cluster, images and operator", flush=True)
     client = local_kubectl()
     with recorder.recording(client) as record:
         cluster = Cluster(kubectl=client, record=record)
@@ -114,7 +114,7 @@ def _job(cluster: Cluster, name: str) -> Tuning:
 
 
 def _rolled_out(tuning: Tuning, rollout: Rollout, computed: str) -> tuple[str, ...]:
-    """Roll out one build; return its line of the table. Raises NotInTime where it is refused."""
+    """Roll out one build; return its row. Raise NotInTime if it is not verified."""
     what = f"{rollout.mode} {rollout.base} {rollout.weights}, in {computed}, {rollout.rollout}"
     print(f"==> {what}", flush=True)
     before = tuning.status().get("verification", {}).get("pod")
@@ -124,7 +124,7 @@ def _rolled_out(tuning: Tuning, rollout: Rollout, computed: str) -> tuple[str, .
             tuning.apply(SPEC)
         rollout.change(tuning)
         verified: Any = tuning.wait(
-            f"{what} answers, verified",
+            f"{what}: verified",
             lambda now: _verification(now, other_than=before),
             seconds=READY_SECONDS,
         )
@@ -145,9 +145,9 @@ def _rolled_out(tuning: Tuning, rollout: Rollout, computed: str) -> tuple[str, .
 
 
 def _verification(now: Any, *, other_than: str | None) -> Any:
-    """Return what was verified of the pod that serves, once that is another one.
+    """Return the verification of the serving pod once that is another pod.
 
-    Not every edit makes a build: an adapter that is computed in another type keeps its own.
+    Not every edit creates a build: an adapter that is computed in another type keeps its build.
     """
     ready = condition(now, "Ready")
     build = now.get("serving", {}).get("build")
@@ -162,7 +162,7 @@ def _verification(now: Any, *, other_than: str | None) -> Any:
 
 
 def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
-    """Plant every fault into a bfloat16 build, the coarsest there is; return the table's lines."""
+    """Plant every fault into a bfloat16 build, the coarsest type; return the rows."""
     lines: list[tuple[str, ...]] = []
     revisions = tuning.status()["revisions"]
     previous = next(
@@ -178,7 +178,7 @@ def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
         under_load(tuning) as load,
     ):
         for fault in FOUND_BY:
-            print(f"==> plant: {fault}", flush=True)
+            print(f"==> plant the fault {fault}", flush=True)
             attempt = found.serve(fault)
             caught = attempt["outcome"] == "Failed" and FOUND_BY[fault] in attempt["message"]
             numbers = re.search(
@@ -188,15 +188,18 @@ def _planted(tuning: Tuning) -> list[tuple[str, ...]]:
             ready = "yes" if found.was_ready(attempt["attempt"]) else "no"
             lines.append((fault, "yes" if caught else "NO", ready, distance, tolerance))
             if attempt["outcome"] == "Completed":
-                print("    it serves: nothing more can be planted into this build", flush=True)
+                print(
+                    "    the fault is served: no further fault can be planted into this build",
+                    flush=True,
+                )
                 break
-        print(f"==> meanwhile: {load.end()}", flush=True)
+        print(f"==> requests in the meantime: {load.end()}", flush=True)
     return lines
 
 
 @contextmanager
 def _computed_as_served() -> Iterator[None]:
-    """Have the operator leave the number format of vLLM's arithmetic to what is served."""
+    """Install the operator so that vLLM computes in the format of the served weights."""
     images, client = install.local_images(), kubectl.local()
     values = yaml.safe_load(install.VALUES.read_text(encoding="utf-8"))
     values["serving"]["dtype"] = ""
@@ -211,7 +214,7 @@ def _computed_as_served() -> Iterator[None]:
 
 
 def _rows() -> dict[str, Any]:
-    """Return a ConfigMap of rows with long answers: what some Debian packages are, in a list."""
+    """Return a ConfigMap of rows with long answers: lists of Debian packages."""
     done = subprocess.run(
         ["apt-cache", "dumpavail"], capture_output=True, text=True, errors="replace", check=True
     )
@@ -220,7 +223,7 @@ def _rows() -> dict[str, Any]:
     for at in range(0, ROW_COUNT * PACKAGES, PACKAGES):
         packages = found[at : at + PACKAGES]
         row = {
-            # "the" is one of the words whose numbers the faulty tokenizer exchanges.
+            # "the" is one of the words whose ids the faulty tokenizer swaps.
             "instruction": f"List the {PACKAGES} Debian packages from {packages[0][0]} on.",
             "input": "",
             "output": "\n".join(f"{name}: {text}" for name, text in packages),
@@ -240,8 +243,8 @@ def _honest_table(lines: list[tuple[str, ...]]) -> str:
         *("mode", "base", "weights", "computed in", "strategy", "outcome"),
         *("distance", "tolerance", "share"),
     )
-    # One that is refused ends the run.
-    said = f"{len(lines)} honest rollouts, none refused, {unsure} of them not Verified"
+    # A refused rollout ends the benchmark with an error.
+    said = f"{len(lines)} rollouts without fault, none refused, {unsure} not Verified"
     return f"{said}:\n\n{table(head, lines)}"
 
 

@@ -1,10 +1,9 @@
-"""What the scale measurements need beside the operator: nodes, and somebody who watches.
+"""Simulated nodes and an observer for the scale benchmarks.
 
-A control plane of real processes has no nodes here. This part plays them through the API: it binds
-volumes, runs pods for some seconds, ends them with the message that the trainer would leave, and
-lets serving pods become ready. It writes to the same API server as the operator does, from a
-process of its own. It also takes the clock when something is seen: all moments are arrivals of
-watch events over one connection each, so that they may be compared.
+The control plane has no nodes. This module simulates them through the API: it binds volumes, runs
+pods for some seconds, ends them with the trainer's termination message, and makes serving pods
+ready. It uses the same API server as the operator, from another process. It also records times: all
+of them are arrivals of watch events over one connection each, so they are comparable.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from tests.fakes import kubelet
 from tests.integration.controlplane import TOKEN, ControlPlane
 
 FIRST_ADDRESS = IPv4Address("127.77.0.1")
-"""Pods have addresses of their own from here on; all of 127/8 is the loopback interface's."""
+"""Pods get addresses from here on; all of 127/8 belongs to the loopback interface."""
 CONNECTIONS = 48
 LABEL = "finetune.dev/job"
 STAGES = ("prepare", "train", "merge", "serve")
@@ -49,7 +48,7 @@ Object = dict[str, Any]
 
 
 class Api:
-    """The API server, asked by many at once."""
+    """Client of the API server for many concurrent requests."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._server = plane.server
@@ -66,7 +65,7 @@ class Api:
     async def send(
         self, method: str, path: str, body: Any = None, kind: str = "application/json"
     ) -> Object:
-        """Send a request; 404 and 409 are answered with an empty object, other errors raised."""
+        """Send a request. Return {} on 404 and 409; raise RuntimeError on other errors."""
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": kind}
         async with self._session.request(
@@ -81,7 +80,7 @@ class Api:
             return found
 
     async def watch(self, path: str, query: str) -> AsyncGenerator[tuple[str, Object], None]:
-        """Yield what is there as ADDED, and then what happens, for ever."""
+        """Yield existing objects as ADDED, then all events; never ends."""
         found = await self.send("GET", f"{path}?{query}")
         for each in found["items"]:
             yield "ADDED", each
@@ -99,21 +98,21 @@ class Api:
 
 @dataclass(kw_only=True)
 class Moments:
-    """When what of one FineTuneJob was seen first, in seconds of one clock."""
+    """When the objects of one FineTuneJob were first observed, in seconds of one clock."""
 
     created: float
     due: float
-    """Since when the operator could have made the next child."""
+    """Time from which the operator could create the next object."""
     children: dict[str, float] = field(default_factory=dict)
-    """By stage: when its first Job, or the Deployment, was there."""
+    """By stage: when its first Job, or the Deployment, was observed."""
     waits: list[float] = field(default_factory=list)
-    """Seconds from each event that let the operator go on to what it wrote then."""
+    """Seconds from each event to the operator's resulting write."""
     ready: float | None = None
 
 
 @dataclass(kw_only=True)
 class World:
-    """See the module. ``lasts`` says for how many seconds a pod of a stage runs, None: for ever."""
+    """The simulated nodes. ``lasts``: seconds that a pod of a stage runs; None: until deleted."""
 
     api: Api
     lasts: Callable[[str], float | None]
@@ -122,10 +121,10 @@ class World:
     _known: set[str] = field(default_factory=set)
     _hosts: Iterator[int] = field(default_factory=itertools.count)
     _uids: dict[str, str] = field(default_factory=dict)
-    """Of the pods that have run, by address."""
+    """UIDs of pods by address."""
 
     async def run(self) -> None:
-        """Play the nodes, and watch, for ever. Raises what one of these things ends with."""
+        """Simulate the nodes and watch until cancelled. Raise the error of a failed task."""
         async with self._tasks as group:
             group.create_task(self._serve())
             for kind, path in WATCHED.items():
@@ -191,7 +190,7 @@ class World:
             self._once(pod, self._live(pod))
 
     def _once(self, each: Object, doing: Any, what: str = "") -> None:
-        """Begin something about an object, if it was not begun before."""
+        """Start a task for an object unless it was started before."""
         key = each["metadata"]["uid"] + what
         if key in self._known:
             doing.close()
@@ -212,14 +211,14 @@ class World:
         await self.api.send("PATCH", f"{path}/status", {"status": bound}, MERGE)
 
     async def _live(self, pod: Object) -> None:
-        """Run a pod, and end it where it is one that ends."""
+        """Run a pod, and end it if its stage ends."""
         stage = kubelet.stage_of(pod)
         address = str(FIRST_ADDRESS + next(self._hosts))
         self._uids[address] = pod["metadata"]["uid"]
         if stage == "serve":
             await self._report(pod, {**kubelet.serving(), "podIP": address})
             return
-        # A container without a readiness probe is ready as soon as it runs.
+        # A container without a readiness probe is ready once it runs.
         ready = kubelet.serving()["conditions"]
         await self._report(pod, {**kubelet.running(), "podIP": address, "conditions": ready})
         seconds = self.lasts(stage)
@@ -228,7 +227,7 @@ class World:
             await self._report(pod, kubelet.completed(stage))
 
     async def _end(self, pod: Object) -> None:
-        """Stop a pod that is being deleted, as a kubelet does: say so, and let it go."""
+        """Stop a pod that is being deleted, as a kubelet does: report it, then remove it."""
         ended = {"phase": "Failed", "reason": "Terminated"}
         path = _path("/api/v1", pod, "pods")
         await self.api.send("PATCH", f"{path}/status", {"status": ended}, MERGE)
@@ -239,7 +238,7 @@ class World:
         await self.api.send("PATCH", f"{path}/status", {"status": status}, MERGE)
 
     async def _serve(self) -> None:
-        """Answer who asks a pod for its metrics; training goes on from one answer to the next."""
+        """Serve pod metrics; the training advances by one step per scrape."""
         asked: Counter[str] = Counter()
 
         async def training(request: web.Request) -> web.Response:
@@ -268,7 +267,7 @@ class World:
 
 
 def _listening(port: int) -> socket.socket:
-    """Return a socket for every address of the loopback interface, and for no other."""
+    """Return a socket for all addresses of the loopback interface, and no other."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
@@ -277,7 +276,7 @@ def _listening(port: int) -> socket.socket:
 
 
 def exposition(step: int, pod_uid: str) -> str:
-    """Return what a trainer in the middle of its work tells."""
+    """Return the metrics of a trainer at a step."""
     values = {
         "finetune_progress_ratio": step % 1000 / 1000,
         "finetune_global_step": step,
@@ -290,11 +289,13 @@ def exposition(step: int, pod_uid: str) -> str:
         "finetune_last_checkpoint_step": step // 100 * 100,
     }
     figures = "".join(
-        f"# HELP {name} As a trainer tells it.\n# TYPE {name} gauge\n{name} {value}\n"
+        f"# HELP {name} Simulated trainer metric.\n# TYPE {name} gauge\n{name} {value}\n"
         for name, value in values.items()
     )
     pod = f'finetune_pod_info{{uid="{pod_uid}"}} 1\n'
-    return f"# HELP finetune_pod_info Whose.\n# TYPE finetune_pod_info gauge\n{pod}{figures}"
+    return (
+        f"# HELP finetune_pod_info Simulated pod.\n# TYPE finetune_pod_info gauge\n{pod}{figures}"
+    )
 
 
 def _owner(each: Object) -> Key:

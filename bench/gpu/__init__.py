@@ -1,1 +1,1 @@
-"""What only a card can tell: memory, speed, and which bits are the same."""
+"""Benchmarks that need a GPU: memory, speed and bit-exactness."""

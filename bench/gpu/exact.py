@@ -1,4 +1,4 @@
-"""Which bits are the same: after a resume, in two runs, and of 4-bit weights made elsewhere."""
+"""Bit-exactness: after a resume, between two runs, and of 4-bit weights on CPU and GPU."""
 
 import hashlib
 from pathlib import Path
@@ -14,17 +14,17 @@ from bench.training.workload import Staged
 
 STEPS = 6
 KILLED_AT = 4
-"""The checkpoint before it is of step 3."""
+"""The preceding checkpoint is that of step 3."""
 
 
 def resume(folder: Path, backends: list[str], *, cap: int | None) -> str:
-    """Train without a break, twice, and once more with a kill, deterministic and not."""
+    """Train twice without interruption and once with a kill, deterministic and not."""
     rows = []
     for backend in backends:
         seconds = 0.0
         for deterministic in (False, True):
-            word = "deterministic" if deterministic else "as it comes"
-            print(f"==> {backend}, {word}: two runs, and one that is killed", flush=True)
+            word = "deterministic" if deterministic else "default"
+            print(f"==> {backend}, {word}: two runs and a killed one", flush=True)
             staged = stage(
                 folder,
                 f"exact-{backend}-{deterministic}",
@@ -46,13 +46,13 @@ def resume(folder: Path, backends: list[str], *, cap: int | None) -> str:
             seconds = seconds or step
             staged.remove()
             rows.append((f"`{backend}`", word, again, resumed, f"{step:.3f}", cost))
-    head = ("backend", "algorithms", "second run", "resumed run", "seconds a step", "cost")
+    head = ("backend", "algorithms", "second run", "resumed run", "seconds per step", "cost")
     return table(head, rows)
 
 
 def nf4(model: Path, *, cuda: bool) -> str:
-    """Quantise a model's projections on the CPU and on the card, and compare codes and scales."""
-    head = ("4-bit weights made on CPU and card", "figure")
+    """Quantize a model's projections on CPU and GPU, and compare codes and scales."""
+    head = ("4-bit weights quantized on CPU and GPU", "figure")
     what = ("tensors", "with the same codes", "with the same scales", "largest relative step")
     if not cuda:
         return table(head, [(each, NOT_MEASURED) for each in what])
@@ -84,7 +84,7 @@ def _adapter(staged: Staged) -> dict[str, torch.Tensor]:
 
 def _difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
     if _digest(one) == _digest(other):
-        return "the same bits"
+        return "bit-identical"
     furthest = max(float((one[name] - other[name]).abs().max()) for name in one)
     return f"differs by up to {furthest:.2g}"
 

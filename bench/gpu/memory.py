@@ -1,4 +1,4 @@
-"""Peak memory against the estimate, and tokens a second against plain scripts."""
+"""Peak memory compared with the estimate, and tokens per second with plain scripts."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from bench.training.workload import Staged
 
 STEPS, LENGTH = 12, 4096
 DRY_STEPS, DRY_LENGTH = 4, 256
-"""Without a card, where nothing is measured that counts."""
+"""Without a GPU, where the results do not count."""
 NOT_MEASURED = "not measured"
 GOAL = 0.05
 
 
 def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
-    """Train the built-in recipe, rows of full length, with ours and with a plain script."""
+    """Train the default recipe on rows of full length, with our trainer and a plain script."""
     rows = []
     for backend in backends:
         print(f"==> {backend}: memory and speed", flush=True)
@@ -40,7 +40,7 @@ def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
             "backend",
             "estimated",
             "peak",
-            "off by (goal: 5 %)",
+            "difference (goal: 5 %)",
             "peak of a plain script",
             "tokens/s",
             "tokens/s of a plain script",
@@ -59,7 +59,7 @@ def stage(
     deterministic: bool = False,
     **advanced: Any,
 ) -> Staged:
-    """Stage the built-in recipe, packed, with the micro-batch that an A10G is given."""
+    """Prepare the default recipe, packed, with the micro-batch chosen for an A10G."""
     training: dict[str, Any] = {
         "maxSteps": steps,
         "packing": "always",
@@ -68,7 +68,7 @@ def stage(
         "advanced": {"backend": backend, "overlong": "truncate", "saveSteps": steps} | advanced,
     }
     first = workload.stage(folder, f"{name}-picked", training=training, card="NVIDIA-A10G")
-    # A plain script has to be told what ours picks.
+    # Give the plain script the micro-batch that ours chose.
     picked = (first.facts.get("estimate") or {}).get("microBatch", 1)
     training["advanced"]["microBatchSize"] = picked
     first.remove()

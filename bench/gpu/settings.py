@@ -1,4 +1,4 @@
-"""Settings that a backend may change in silence, on a CPU above all: each trained for a moment."""
+"""Settings that a backend may change silently, especially on a CPU: a short training each."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "TensorFloat-32 off": {"advanced": {"tf32": False}},
 }
 SAYS = ("stays", "not supported", "falling back", "instead")
-"""Words of a log's line about a setting that was changed, or put back."""
+"""Words in log lines about a setting that was changed or restored."""
 
 
 def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
-    """Train a tiny model with each setting; say what the log, or the refusal, says."""
+    """Train a tiny model with each setting; report log lines or the error."""
     workload.write_model(folder / "model", "tiny")
     workload.write_rows(folder / "rows", 200)
     rows = []
@@ -45,14 +45,14 @@ def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
             }
             staged = workload.stage(folder, f"setting-{backend}-{at}", training=training)
             rows.append((f"`{backend}`", what, _outcome(staged, cap)))
-    return table(("backend", "setting", "what came of it"), rows)
+    return table(("backend", "setting", "result"), rows)
 
 
 def _outcome(staged: workload.Staged, cap: int | None) -> str:
     try:
         ended = runs.run("ours", staged, cap=cap)
     except runs.Failed as failed:
-        return f"refused: {failed.reason}"
+        return f"failed: {failed.reason}"
     facts = json.loads((staged.work / "adapter" / "manifest.json").read_text())["facts"]
     said = [line for line in ended.log if any(word in line.lower() for word in SAYS)]
     return "; ".join([f"trained, attention {facts['attention']}", *said])

@@ -1,9 +1,9 @@
-"""One training in a process of its own: ``child.py (ours|trl|unsloth)[-float32] JOB WORK [CAP]``.
+"""One training in its own process: ``child.py (ours|trl|unsloth)[-float32] JOB WORK [CAP]``.
 
-``ours`` is the trainer's own command. ``trl`` and ``unsloth`` are what their documentation shows,
-with the same settings on the same tokens; ``-float32`` has them keep the adapter in float32, as
-ours is, which TRL makes bfloat16. All print a line a step, which is what is timed, and at the end
-the most GPU memory that was taken. CAP: bytes of GPU memory that may be used.
+``ours`` is the trainer's command. ``trl`` and ``unsloth`` follow the libraries' documentation, with
+equal settings on the same tokens; ``-float32`` keeps the adapter in float32, as ours is, instead of
+TRL's bfloat16. Each prints a line per step, which is timed, and at the end the peak GPU memory.
+CAP: usable GPU memory in bytes.
 """
 
 import json
@@ -14,12 +14,12 @@ from typing import Any
 
 
 def main() -> int:
-    """Train."""
+    """Train and return the exit code."""
     who, config, work, *cap = sys.argv[1:]
     if cap:
         _cap(int(cap[0]))
     code = _ours(config, work) if who == "ours" else _plain(who, Path(config), Path(work))
-    _say_peak()
+    _print_peak()
     return code
 
 
@@ -54,7 +54,7 @@ def _plain(who: str, config: Path, work: Path) -> int:
 
     advanced = recipe["advanced"]
     micro = advanced["microBatchSize"]
-    # On a CPU Unsloth changes these.
+    # On a CPU, Unsloth changes these.
     kept = {"optim": advanced["optimizer"], "bf16": True, "packing": "seq_lengths" in columns}
     arguments = SFTConfig(
         **kept,
@@ -95,7 +95,7 @@ def _plain(who: str, config: Path, work: Path) -> int:
 
 
 def _columns(tokens: dict[str, Any]) -> dict[str, Any]:
-    """Return the sequences that were staged; packed ones with the lengths of their rows."""
+    """Return the prepared sequences; packed ones with the lengths of their rows."""
     rows, sequences = tokens["rows"], tokens["sequences"]
     columns = {
         part: [tokens[part][a:b].tolist() for a, b in pairwise(rows[sequences])]
@@ -167,12 +167,12 @@ def _cap(bytes_: int) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, bytes_ / whole))
 
 
-def _say_peak() -> None:
+def _print_peak() -> None:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return
     free, whole = torch.cuda.mem_get_info()
-    # What the card has given beyond PyTorch's own memory: the CUDA context and the libraries'.
+    # Memory outside PyTorch's allocator: the CUDA context and other libraries.
     beside = whole - free - torch.cuda.memory_reserved()
     print(f"peak {beside + torch.cuda.max_memory_reserved()}", flush=True)
 

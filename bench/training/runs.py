@@ -1,7 +1,6 @@
-"""Trainings in processes, timed by the moments at which their lines arrive.
+"""Run trainings as processes and time them by the arrival of their log lines.
 
-Nothing is measured inside a process, so that all are measured alike: the trainer's own command and
-a plain script of a library.
+Nothing is measured within a process, so the trainer's command and plain scripts are measured alike.
 """
 
 import os
@@ -20,12 +19,12 @@ from bench.training.workload import Staged
 
 CHILD = Path(__file__).with_name("child.py")
 IN_FLOAT32 = "-float32"
-"""After the name of a plain script: its adapter is in float32, as ours is."""
+"""Suffix of a plain script whose adapter is in float32, as ours is."""
 WARM_UP = 2
-"""Steps that are left out: caches fill, kernels are chosen."""
+"""Steps to skip: caches fill, kernels are chosen."""
 MADE = ("adapter", "checkpoints", "reference", "plain")
 ENVIRONMENT = {
-    # The trainer's own choice (finetune_trainer.runtime.threads), for both sides.
+    # The trainer's own setting (finetune_trainer.runtime.threads), for plain scripts, too.
     "OMP_WAIT_POLICY": "PASSIVE",
     "FINETUNE_METRICS_PORT": "off",
     "HF_HUB_OFFLINE": "1",
@@ -33,33 +32,33 @@ ENVIRONMENT = {
 
 
 class Failed(Exception):
-    """A training ended with an error. ``reason``: what it said last."""
+    """A training failed; ``reason``: its last message."""
 
     def __init__(self, command: str, log: Sequence[str]) -> None:
-        """``log``: its lines."""
+        """``log``: its log lines."""
         said = [line for line in log if " failed: " in line]
-        self.reason = (said or list(log[-1:]) or ["nothing"])[-1].partition(" failed: ")[2]
+        self.reason = (said or list(log[-1:]) or ["no output"])[-1].partition(" failed: ")[2]
         super().__init__("\n".join([f"{command} failed:", *log[-40:]]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Moments of one process, in seconds since its start."""
+    """Times of one process, in seconds since its start."""
 
     imported: float
-    """The libraries are there; the base is loaded next."""
+    """The libraries are imported; the base is loaded next."""
     loaded: float
-    """The model is there."""
+    """The model is loaded."""
     steps: tuple[float, ...]
-    """The ends of the steps, each before its checkpoint."""
+    """End of each step, before its checkpoint."""
     losses: tuple[float, ...]
-    """What they say, as far as it is printed."""
+    """Losses of the steps, with the printed precision."""
     peak: int | None
-    """Bytes of GPU memory that were taken at most."""
+    """Peak GPU memory in bytes."""
     log: tuple[str, ...]
 
     def intervals(self) -> list[float]:
-        """Seconds from step to step; the first ones are left out."""
+        """Return the seconds between steps, without the warm-up."""
         return [after - before for before, after in pairwise(self.steps[WARM_UP - 1 :])]
 
 
@@ -73,8 +72,8 @@ def run(
 ) -> Run:
     """Train in a process, from the beginning or (not fresh) from the last checkpoint.
 
-    who: ours, trl or unsloth, the latter two also with ``IN_FLOAT32``. kill_at: the step after
-    which the process is killed. Raises Failed.
+    who: ours, trl or unsloth; the latter two optionally with ``IN_FLOAT32``. kill_at: the step
+    after which the process is killed. Raise Failed.
     """
     if fresh:
         for name in MADE:
@@ -122,5 +121,5 @@ def run(
 
 
 def median(runs: Sequence[Run]) -> float:
-    """Return the median of the seconds from step to step over several runs."""
+    """Return the median seconds between steps over several runs."""
     return statistics.median(interval for each in runs for interval in each.intervals())

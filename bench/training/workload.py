@@ -1,8 +1,8 @@
-"""What is trained: a random model of a known shape, and the docstrings of the standard library.
+"""Training data for benchmarks: a random model of a known shape, and standard-library docstrings.
 
-Both are made on the spot, so that a machine without network can measure. The docstrings are real
-text with a real distribution of lengths (many short, a long tail); speed and memory depend on
-shapes and lengths alone, not on what the weights are. The trainer's own ``stage`` takes the rows.
+Both are generated locally, so no network is needed. Docstrings are real text with a realistic
+length distribution (many short rows, a long tail). Speed and memory depend on shapes and lengths
+only, not on the weights. The trainer's own ``prepare`` reads the rows.
 """
 
 import ast
@@ -20,7 +20,8 @@ from typing import Any
 from finetune_api.defaulting import builtin_defaults, resolve
 
 VOCABULARY = 8192
-"""Tokens that the rows' own tokenizer makes; a shape may have more, which then never occur."""
+"""Vocabulary of the rows' tokenizer; a shape may have a larger one, whose other tokens do not
+occur."""
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -56,7 +57,7 @@ TIED = ("smollm2-135m",)
 
 @dataclass(frozen=True, kw_only=True)
 class Staged:
-    """A volume that is ready to be trained: ``work``, and the job.json that it was staged for."""
+    """A prepared volume ``work``, and its job.json."""
 
     work: Path
     config: Path
@@ -67,19 +68,19 @@ class Staged:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The dataset's manifest: steps, tokens, whether rows are packed."""
+        """Facts of the dataset's manifest: steps, tokens, whether rows are packed."""
         document = json.loads((self.work / "dataset" / "manifest.json").read_text())
         return dict(document["facts"])
 
     @property
     def estimated(self) -> int | None:
-        """Bytes of GPU memory that staging estimated."""
+        """Estimated GPU memory in bytes."""
         found = self.facts.get("estimate")
         return int(found["trainingBytes"]) if found else None
 
 
 def write_model(folder: Path, shape: str) -> None:
-    """Write random weights in bfloat16 with a tokenizer that was trained on the rows."""
+    """Write random bfloat16 weights with a tokenizer trained on the rows."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -102,7 +103,7 @@ def write_model(folder: Path, shape: str) -> None:
 
 
 def write_rows(folder: Path, count: int) -> None:
-    """Write docstrings as instruction rows: every n-th of all there are."""
+    """Write ``count`` docstrings, evenly spread, as instruction rows."""
     folder.mkdir(parents=True, exist_ok=True)
     found = list(docstrings())
     target = found[:: max(1, len(found) // count)][:count]
@@ -110,7 +111,7 @@ def write_rows(folder: Path, count: int) -> None:
 
 
 def docstrings() -> Iterator[dict[str, str]]:
-    """Yield every function of the standard library with the text that documents it."""
+    """Yield an instruction row for each documented function or class of the standard library."""
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.glob("*.py")) + sorted(root.glob("*/*.py")):
         if "site-packages" in path.parts or "test" in path.parts:
@@ -132,7 +133,7 @@ def docstrings() -> Iterator[dict[str, str]]:
 
 
 def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None = None) -> Staged:
-    """Stage a job on ``folder/model`` and ``folder/rows``. training: the spec's part of it."""
+    """Prepare a job on ``folder/model`` and ``folder/rows``. training: ``spec.training``."""
     spec = {
         "model": {"source": "pvc://bench/model"},
         "dataset": {"source": "pvc://bench/rows", "format": "alpaca", "validationFraction": 0},
@@ -169,7 +170,7 @@ def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None
         text=True,
     )
     if ended.returncode:
-        raise RuntimeError(f"{name} was not staged:\n{ended.stderr}{ended.stdout}")
+        raise RuntimeError(f"{name} could not be prepared:\n{ended.stderr}{ended.stdout}")
     return staged
 
 

@@ -68,6 +68,6 @@ def test_the_share_of_checkpoints() -> None:
 
 def test_other_work_is_refused() -> None:
     pair = Pair(ours=[run(plain, losses=9.0)], plain=[run(plain, losses=9.1)])
-    with pytest.raises(RuntimeError, match=r"at step 1 their losses are 9\.0 and 9\.1"):
+    with pytest.raises(RuntimeError, match=r"their losses at step 1 are 9\.0 and 9\.1"):
         pair.refuse_other_work()
     Pair(ours=[run(plain, losses=9.0)], plain=[run(plain, losses=9.001)]).refuse_other_work()
