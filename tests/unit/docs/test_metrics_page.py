@@ -1,4 +1,4 @@
-"""docs/reference/metrics.md lists every metric of the operator and of the trainer, as it is."""
+"""docs/reference/metrics.md lists every metric of operator and trainer, with type and labels."""
 
 import re
 from pathlib import Path
@@ -35,13 +35,13 @@ def declared() -> dict[str, tuple[str, str]]:
     }
 
 
-def test_every_metric_has_its_row_and_every_row_its_metric() -> None:
+def test_rows_match_the_metrics_of_the_operator() -> None:
     page = TRAINER.sub("", PAGE.read_text())
     rows = {name: (type_, labels) for name, type_, labels, _ in ROW.findall(page)}
     assert rows == declared()
 
 
-def test_every_metric_of_the_trainer_is_in_its_section(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_match_the_metrics_of_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
     found = TRAINER.search(PAGE.read_text())
     assert found is not None
@@ -64,7 +64,7 @@ def test_every_metric_of_the_trainer_is_in_its_section(monkeypatch: pytest.Monke
     assert rows == served
 
 
-def test_everything_that_is_registered_is_declared() -> None:
+def test_every_registered_metric_is_declared_in_a_module() -> None:
     served = {family.name for family in metrics.REGISTRY.collect()}
     ours = {name.removesuffix("_total") for name in declared()}
     assert {name for name in served if not name.startswith("process_")} == ours

@@ -16,7 +16,7 @@ FILE = "sample.json"
 LENGTH = 512
 """Tokens that a row is cut to: what scoring one costs is bounded, whatever the dataset."""
 ENOUGH_TOKENS = 2000
-"""Trained tokens that tell a faulty tensor from rounding (docs/concepts/verification.md)."""
+"""Answer tokens that suffice to detect a faulty tensor (docs/concepts/verification.md)."""
 ENOUGH_ROWS = 32
 """Rows that an evaluation needs for a standard error; only held-out rows are one."""
 MOST_ROWS = 256
