@@ -16,8 +16,10 @@ import threading
 import uuid
 
 from checks import environment, lanes, suites
-from cluster import binaries, cgroups, cli, images, lifecycle, packages, paths, phases
+from cluster import cli, lifecycle, packages, paths, phases
+from cluster.artifacts import binaries, images
 from cluster.errors import ClusterError
+from cluster.host import cgroups
 from cluster.phases import phase
 
 API_SERVER = {

@@ -15,8 +15,11 @@ import shutil
 import time
 from pathlib import Path
 
-from cluster import cgroups, containers, files, images, mounts, network, paths, processes, registry
+from cluster import paths
+from cluster.artifacts import images, registry
+from cluster.components import containers
 from cluster.errors import ClusterError
+from cluster.host import cgroups, files, mounts, network, processes
 from cluster.phases import say
 from cluster.settings import CNI_NETWORK
 from cluster.shell import run

@@ -8,18 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster import (
-    binaries,
-    demo,
-    hub,
-    images,
-    install,
-    lifecycle,
-    packages,
-    paths,
-    phases,
-    shell,
-)
+from cluster import install, lifecycle, packages, paths, phases, shell
+from cluster.artifacts import binaries, images
+from cluster.components import hub
+from cluster.demo import quickstart
 from cluster.errors import ClusterError
 from cluster.phases import say
 
@@ -114,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for reference in images.ensure(*(images.ALL[name] for name in names)).values():
             print(reference)
     elif command == "run":
-        demo.run(_current_cluster(arguments) if arguments.current else None)
+        quickstart.run(_current_cluster(arguments) if arguments.current else None)
     return 0
 
 
@@ -125,7 +117,7 @@ def install_here() -> None:
     install.install_with_hub(install.local_images())
 
 
-def _current_cluster(arguments: argparse.Namespace) -> demo.CurrentCluster:
+def _current_cluster(arguments: argparse.Namespace) -> quickstart.CurrentCluster:
     given = {
         name: getattr(arguments, f"image_{name}") for name in ("operator", "trainer", "serving")
     }
@@ -142,6 +134,6 @@ def _current_cluster(arguments: argparse.Namespace) -> demo.CurrentCluster:
             f"make run CLUSTER=current: VALUES={values} does not exist",
             hint="set VALUES to a YAML file with chart values",
         )
-    return demo.CurrentCluster(
+    return quickstart.CurrentCluster(
         images=install.Images(**given), hub_endpoint=arguments.hub_endpoint, values=values
     )

@@ -6,7 +6,9 @@ import dataclasses
 import fcntl
 from pathlib import Path
 
-from cluster import hub, images, kubectl, paths, prepull
+from cluster import kubectl, paths
+from cluster.artifacts import images
+from cluster.components import hub, prepull
 from cluster.errors import ClusterError
 from cluster.phases import phase, side_by_side
 from cluster.settings import OPERATOR_NAMESPACE, OPERATOR_RELEASE

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cluster import binaries, paths
+from cluster import paths
+from cluster.artifacts import binaries
 from cluster.errors import Unsupported
 from cluster.shell import run
 

@@ -11,21 +11,11 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from cluster import (
-    addons,
-    base_image,
-    binaries,
-    cleanup,
-    containers,
-    control_plane,
-    network,
-    node,
-    packages,
-    paths,
-    pki,
-    processes,
-)
+from cluster import cleanup, packages, paths
+from cluster.artifacts import base_image, binaries
+from cluster.components import addons, containers, control_plane, node, pki
 from cluster.errors import ClusterError, NotReady
+from cluster.host import network, processes
 from cluster.phases import phase, say
 from cluster.settings import API_SERVER
 from cluster.shell import behind_proxy

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from tests.cluster import traces
 
-from cluster import cleanup, kubectl, paths, processes
+from cluster import cleanup, kubectl, paths
+from cluster.host import processes
 
 COPIED = ("dev",)
 POD = {

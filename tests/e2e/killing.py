@@ -5,7 +5,7 @@ from typing import Any, Literal
 from tests.e2e.kubectl import Object
 from tests.e2e.target import OPERATOR_NAMESPACE, Cluster
 
-from cluster import containers
+from cluster.components import containers
 
 How = Literal["process", "pod"]
 KILLED = 137

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cgroups
 from cluster.errors import Unsupported
+from cluster.host import cgroups
 from cluster.settings import CGROUP
 
 V2 = "cpuset cpu io memory hugetlb pids"

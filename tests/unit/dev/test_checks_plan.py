@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from checks import plan, suites
-from cluster import binaries, images, paths
+from cluster import paths
+from cluster.artifacts import binaries, images
 from cluster.errors import ClusterError
 
 

@@ -5,19 +5,11 @@ from typing import Any
 
 import pytest
 
-from cluster import (
-    base_image,
-    binaries,
-    buildah,
-    cleanup,
-    images,
-    install,
-    job,
-    kubectl,
-    mounts,
-    paths,
-)
+from cluster import cleanup, install, kubectl, paths
+from cluster.artifacts import base_image, binaries, buildah, images
+from cluster.demo import job
 from cluster.errors import ClusterError, NotReady
+from cluster.host import mounts
 
 SAVED = """\
 *filter

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster import demo, kubectl
+from cluster import kubectl
+from cluster.demo import quickstart
 
 READY = {"status": {"endpoint": "http://quickstart-serve.default.svc:8000/v1"}}
 
 
 def summary(capsys: pytest.CaptureFixture[str], kubeconfig: Path | None, *, public: bool) -> str:
     client = kubectl.Client(kubectl_program="kubectl", helm_program="helm", kubeconfig=kubeconfig)
-    demo._print_summary(client, READY, 60.0, public=public)
+    quickstart._print_summary(client, READY, 60.0, public=public)
     return capsys.readouterr().out
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import paths, processes
+from cluster import paths
 from cluster.errors import NotReady, Unsupported
+from cluster.host import processes
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 

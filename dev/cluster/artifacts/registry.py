@@ -10,7 +10,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from cluster import files, paths, processes
+from cluster import paths
+from cluster.host import files, processes
 from cluster.settings import REGISTRY, REGISTRY_ADDRESS, REGISTRY_PORT
 from cluster.shell import logged
 

@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cluster import base_image, buildah, images, kubectl, packages, paths
+from cluster import kubectl, packages, paths
+from cluster.artifacts import base_image, buildah, images
 from cluster.errors import ClusterError
 from cluster.phases import phase
 from cluster.settings import HUB_NAMESPACE

@@ -11,7 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster import files, paths, processes
+from cluster import paths
+from cluster.host import files, processes
 from cluster.settings import CNI_NETWORK, POD_CIDR, REGISTRY, REGISTRY_ADDRESS
 from cluster.shell import run
 

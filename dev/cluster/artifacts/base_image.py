@@ -8,7 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cluster import buildah, packages, paths, registry
+from cluster import packages, paths
+from cluster.artifacts import buildah, registry
 from cluster.phases import phase
 from cluster.settings import REGISTRY
 from cluster.shell import logged

@@ -7,7 +7,10 @@ import ssl
 import urllib.error
 import urllib.request
 
-from cluster import binaries, kubectl, paths, pki, processes
+from cluster import kubectl, paths
+from cluster.artifacts import binaries
+from cluster.components import pki
+from cluster.host import processes
 from cluster.settings import API_SERVER, CLUSTER_DOMAIN, NODE_ADDRESS, POD_CIDR, SERVICE_CIDR
 
 ETCD_PORTS = (12379, 12380)

@@ -18,7 +18,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import golang, paths
+from cluster import paths
+from cluster.artifacts import golang
 from cluster.phases import phase
 from cluster.settings import KUBERNETES_VERSION
 from cluster.shell import logged, run

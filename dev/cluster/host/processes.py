@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import files, paths
+from cluster import paths
 from cluster.errors import NotReady, Unsupported
+from cluster.host import files
 
 POLL_SECONDS = 0.1
 RECREATE = "find the cause at the end of the log; to recreate the cluster, run `make down` first"

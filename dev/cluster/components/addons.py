@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cluster import binaries, files, kubectl, mounts, paths, pki, processes
-from cluster.control_plane import answers
+from cluster import kubectl, paths
+from cluster.artifacts import binaries
+from cluster.components import pki
+from cluster.components.control_plane import answers
+from cluster.host import files, mounts, processes
 from cluster.settings import (
     CLUSTER_DOMAIN,
     DNS_PORT,

@@ -15,7 +15,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster import base_image, buildah, containers, paths, registry
+from cluster import paths
+from cluster.artifacts import base_image, buildah, registry
+from cluster.components import containers
 from cluster.errors import ClusterError
 from cluster.phases import phase
 from cluster.settings import REGISTRY

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cluster import binaries, cgroups, files, kubectl, paths, pki, processes
-from cluster.control_plane import answers
+from cluster import kubectl, paths
+from cluster.artifacts import binaries
+from cluster.components import pki
+from cluster.components.control_plane import answers
+from cluster.host import cgroups, files, processes
 from cluster.settings import (
     CGROUP,
     CLUSTER_DOMAIN,

@@ -10,8 +10,9 @@ import hashlib
 import json
 from typing import Any
 
-from cluster import files, paths
+from cluster import paths
 from cluster.errors import ClusterError
+from cluster.host import files
 from cluster.kubectl import Client
 from cluster.settings import BASE_ANSWER_TOKENS
 

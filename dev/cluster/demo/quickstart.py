@@ -9,21 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import (
-    base_answers,
-    base_image,
-    binaries,
-    endpoint,
-    hub,
-    install,
-    job,
-    kubectl,
-    lifecycle,
-    packages,
-    paths,
-    phases,
-    preflight,
-)
+from cluster import install, kubectl, lifecycle, packages, paths, phases
+from cluster.artifacts import base_image, binaries
+from cluster.components import hub
+from cluster.demo import base_answers, endpoint, job, preflight
 from cluster.errors import ClusterError
 from cluster.phases import phase, say, side_by_side
 from cluster.settings import BASE_ANSWER_TOKENS

@@ -12,7 +12,8 @@ import json
 import shutil
 from pathlib import Path
 
-from cluster import files, paths
+from cluster import paths
+from cluster.host import files
 from cluster.settings import (
     API_SERVER,
     CLUSTER_DOMAIN,

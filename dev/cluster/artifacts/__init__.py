@@ -1,0 +1,1 @@
+"""Programs and images of the cluster: built from source, cached, served by a local registry."""

@@ -1,0 +1,1 @@
+"""The components of the cluster: control plane, node, add-ons, hub."""

@@ -1,0 +1,1 @@
+"""The demo of ``make run``: a job, its progress, and questions to the tuned model."""

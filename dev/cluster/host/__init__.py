@@ -1,0 +1,1 @@
+"""The machine of the cluster: processes, cgroups, mounts, network and files."""
