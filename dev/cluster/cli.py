@@ -1,4 +1,4 @@
-"""The command line: ``python3 dev/cluster <command>``."""
+"""Manage the local cluster, and run the demo."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ from cluster.phases import finished, say
 
 BAR = 24
 POLL_SECONDS = 1.0
+UNSUPPORTED = "UnsupportedVersion"
+"""Reason of a job that an earlier version wrote, and that the operator cannot read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,16 @@ def condition(job: dict[str, Any], name: str) -> Condition:
                 true=item["status"] == "True", reason=item["reason"], message=item["message"]
             )
     return Condition(true=False, reason="Pending", message="waiting for the operator")
+
+
+def unsupported(client: Client) -> list[tuple[str, str]]:
+    """Return namespace and name of every job in the cluster that an earlier version wrote."""
+    jobs = client.get("finetunejobs", "--all-namespaces")["items"]
+    return [
+        (found["metadata"]["namespace"], found["metadata"]["name"])
+        for found in jobs
+        if (stalled := condition(found, "Stalled")).true and stalled.reason == UNSUPPORTED
+    ]
 
 
 def describe(job: dict[str, Any]) -> str:
@@ -99,7 +111,7 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
 
 def _fix(name: str, namespace: str, reason: str) -> str:
     """Return the commands that fix a stalled job, or find the cause."""
-    if reason == "UnsupportedVersion":
+    if reason == UNSUPPORTED:
         return (
             f"an earlier version wrote this job; delete it with `kubectl -n {namespace} delete ftj "
             f"{name}`, which deletes its volumes, then run the same command again"

@@ -52,7 +52,17 @@ def run(current: CurrentCluster | None) -> None:
         _apply(client, rows, public=public)
         ready = job.watch(client, NAME, NAMESPACE, timeout=JOB_SECONDS)
     _compare(client, ready, images.trainer, rows)
+    if current is None:
+        _report_unsupported(client)
     _print_summary(client, ready, time.monotonic() - begin, public=public)
+
+
+def _report_unsupported(client: kubectl.Client) -> None:
+    """Print the jobs of an earlier version in a reused cluster, with the fix."""
+    if found := job.unsupported(client):
+        say("\nThe operator cannot run these jobs of an earlier version. Delete and recreate them:")
+        for namespace, name in found:
+            say(f"    kubectl delete ftj {name} -n {namespace}")
 
 
 def _start_local_cluster() -> tuple[kubectl.Client, install.Images]:

@@ -34,3 +34,24 @@ def test_removal_commands_cover_all_created_objects(capsys: pytest.CaptureFixtur
     local = summary(capsys, Path("/somewhere"), public=False)
     assert "To remove everything: make down\n" in local
     assert "export KUBECONFIG=" in local
+
+
+def test_jobs_of_an_earlier_version_are_listed_with_the_fix(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(name: str, reason: str) -> dict[str, object]:
+        stalled = {"type": "Stalled", "status": "True", "reason": reason, "message": ""}
+        conditions = [{**stalled, "observedGeneration": 1}]
+        metadata = {"name": name, "namespace": "team", "generation": 1}
+        return {"metadata": metadata, "status": {"conditions": conditions}}
+
+    jobs = [found("old", "UnsupportedVersion"), found("failed", "DatasetInvalid")]
+    monkeypatch.setattr(kubectl.Client, "get", lambda *_: {"items": jobs})
+    client = kubectl.Client(kubectl_program="kubectl", helm_program="helm", kubeconfig=None)
+    quickstart._report_unsupported(client)
+    output = capsys.readouterr().out
+    assert "    kubectl delete ftj old -n team\n" in output
+    assert "failed" not in output
+    jobs.clear()
+    quickstart._report_unsupported(client)
+    assert capsys.readouterr().out == ""
