@@ -111,7 +111,7 @@ SITUATIONS: Mapping[str, Situation] = {
     "preempted": after(plan_steps.STAGED, plan_steps.running("train"), suspend_by_queue, wait(DAY)),
     "failed-to-start": after(plan_steps.STAGED, finish_workload),
     "suspended": after(plan_steps.STAGED, plan_steps.running("train"), plan_steps.SUSPEND),
-    "suspended-before-it-began": after(plan_steps.SUSPEND),
+    "suspended-before-start": after(plan_steps.SUSPEND),
     "secret-missing": after(block_prepare_pod("SecretMissing")),
     "secret-missing-for-long": after(block_prepare_pod("SecretMissing"), wait(601)),
     "unschedulable-for-long": after(block_prepare_pod("Unschedulable"), wait(7 * DAY)),

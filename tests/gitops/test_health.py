@@ -29,7 +29,7 @@ ROWS = {
         "unschedulable-for-long",
         "endpoint-lost",
     ),
-    ("Suspended", "InProgress"): ("suspended", "suspended-before-it-began"),
+    ("Suspended", "InProgress"): ("suspended", "suspended-before-start"),
     ("Degraded", "Failed"): (
         "secret-missing-for-long",
         "invalid-spec",

@@ -129,5 +129,5 @@ def test_flux_takes_a_paused_job_for_done_and_all_others_as_kstatus_does(
     told = answer(flux, job)
     found = TELLS.search(told)
     assert found is not None, told
-    paused = name in ("suspended", "suspended-before-it-began")
+    paused = name in ("suspended", "suspended-before-start")
     assert found[1] == ("Current" if paused else kstatus.of(job))

@@ -103,7 +103,7 @@ STORIES = {
     "queued": Story(fates=STAGED, at=says("Training"), then=hold),
     "preempted": Story(fates=RUNNING, then=hold),
     "suspended": Story(fates=RUNNING, then=edit(suspend=True)),
-    "suspended-before-it-began": Story(spec={"suspend": True}),
+    "suspended-before-start": Story(spec={"suspend": True}),
     "secret-missing": Story(fates=WAITING),
     "secret-missing-for-long": Story(fates=WAITING, spec=IMPATIENT),
     "dataset-invalid": Story(fates=failing("prepare", 65, "DatasetInvalid")),
