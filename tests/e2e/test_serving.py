@@ -277,7 +277,7 @@ def _chat(question: str) -> dict[str, Any]:
 
 def _numbers(message: str) -> tuple[float, float]:
     """Return distance and tolerance out of a finding."""
-    found = re.search(r"it is (\S+) nats rms .*, tolerance ([^;]+);", message)
+    found = re.search(r"distance (\S+) nats rms .*, tolerance ([^;]+);", message)
     assert found is not None, message
     distance, tolerance = float(found[1]), float(found[2])
     assert math.isfinite(distance)
