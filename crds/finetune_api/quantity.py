@@ -21,12 +21,17 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50}
 
 
-def amount(text: str) -> Decimal:
-    """Return the number that a quantity stands for. Raise ValueError if ``text`` is not one."""
+def split(text: str) -> tuple[Decimal, str]:
+    """Return number and suffix of a quantity. Raise ValueError if ``text`` is not one."""
     match = _GRAMMAR.fullmatch(text)
     if match is None or _SHAPE.fullmatch(text) is None:
         raise ValueError(MESSAGE)
-    number, suffix = Decimal(match["number"]), match["suffix"]
+    return Decimal(match["number"]), match["suffix"] or ""
+
+
+def amount(text: str) -> Decimal:
+    """Return the number that a quantity stands for. Raise ValueError if ``text`` is not one."""
+    number, suffix = split(text)
     if suffix in _BINARY:
         return number * (1 << _BINARY[suffix])
     return number.scaleb(_DECIMAL[suffix]) if suffix else number

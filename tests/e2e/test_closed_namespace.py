@@ -12,12 +12,13 @@ from tests.e2e.pods import Task
 from tests.e2e.target import Cluster, namespaces
 from tests.e2e.tuning import Tuning, condition, small
 
+from finetune_api.contracts.ports import TRAINER_METRICS
+
 NAMESPACE, OTHER = "e2e-closed", "e2e-outside"
 STEPS = 400
 """More than are ever done here."""
 ANSWER_SECONDS = 30.0
 START_SECONDS = 300.0
-METRICS_PORT = 9400
 TOKEN = "hf_demo"
 DENY: Object = {
     "apiVersion": "networking.k8s.io/v1",
@@ -62,7 +63,7 @@ def test_it_is_staged_and_its_progress_is_read(closed: Tuning) -> None:
 
 def test_nobody_else_reaches_the_trainers_metrics(closed: Tuning) -> None:
     (pod,) = closed.pods("train")
-    address = f"{pod['status']['podIP']}:{METRICS_PORT}"
+    address = f"{pod['status']['podIP']}:{TRAINER_METRICS}"
     task = Task(script="reach.py", image=closed.cluster.operator_image(), given=[address])
     assert pods.run(closed.cluster, OTHER, task)[address] != "connected"
 

@@ -21,6 +21,7 @@ from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import (
+    LISTS,
     Action,
     Apply,
     Create,
@@ -34,16 +35,6 @@ from finetune_operator.types import (
 
 Thing = dict[str, Any]
 
-LISTS = {
-    "ConfigMap": "configmaps",
-    "PersistentVolumeClaim": "volumes",
-    "Job": "jobs",
-    "Pod": "pods",
-    "Deployment": "deployments",
-    "Service": "services",
-    "NetworkPolicy": "networkpolicies",
-    "PodDisruptionBudget": "budgets",
-}
 SPEC: Thing = {
     "model": {"source": "hf://demo/llama"},
     "dataset": {"source": "hf://demo/rows", "format": "alpaca"},

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_api.contracts.reference import Reference
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
@@ -42,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--model", required=True, help="name of the served model")
     made.add_argument("--mode", choices=("merged", "adapter"), default="merged")
     made.add_argument("--endpoint", default="http://127.0.0.1:8000", help="vLLM's base URL")
-    made.add_argument("--port", type=int, default=9401, help="port of /readyz and /metrics")
+    made.add_argument(
+        "--port", type=int, default=VERIFIER_METRICS, help="port of /readyz and /metrics"
+    )
     made.add_argument(
         "--dtype",
         choices=("auto", "float16", "bfloat16", "float32"),

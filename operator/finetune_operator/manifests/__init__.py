@@ -1,1 +1,1 @@
-"""The objects that a job owns, as dicts. Pure: the same inputs give the same objects."""
+"""Manifests of the objects that a job owns, as dicts. Pure: rendering only, no decisions."""

@@ -1,9 +1,9 @@
-"""Whom the stage pod may reach: DNS, the hub, the internet's web servers, and what is listed.
+"""Egress rules of the prepare pod: DNS, the model hub, web servers, and configured destinations.
 
-The chart's ``egress`` says which. A range that is listed in ``cidrs`` is open but for those of
-``excludedCidrs`` within it, so a narrower one that is listed beside a wide one is open as a whole:
-``10.20.0.7/32`` opens one private address. Where clouds answer a pod's questions about its node's
-identity is never open.
+The chart's ``egress`` value configures them. A range in ``cidrs`` is open except for the ranges of
+``excludedCidrs`` inside it. A narrower range that is listed next to a wide one is therefore open as
+a whole: ``10.20.0.7/32`` opens one private address. The metadata services of clouds, which hand out
+the credentials of the node, are never open.
 """
 
 from ipaddress import ip_address
@@ -12,65 +12,68 @@ from urllib.parse import urlsplit
 
 from finetune_operator.config import METADATA, Network, OperatorConfig
 
-NAMESPACE = "kubernetes.io/metadata.name"
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 POD_IDENTITY = "169.254.170.23/32"
-"""Where EKS answers a pod about the identity of its own service account, and of no other."""
+"""Address of the EKS Pod Identity agent, which serves the credentials of the pod's own service
+account only."""
 
 
 def dns(config: OperatorConfig) -> list[dict[str, Any]]:
-    """Return the rule that lets a pod ask the cluster's DNS, and nobody else."""
-    known = config.egress.dns
-    peers = [namespaces(*known.namespaces)] if known.namespaces else []
-    peers += [{"ipBlock": {"cidr": str(cidr)}} for cidr in known.cidrs]
+    """Return the rule that lets a pod reach the cluster's DNS only."""
+    servers = config.egress.dns
+    peers = [namespaces(*servers.namespaces)] if servers.namespaces else []
+    peers += [{"ipBlock": {"cidr": str(cidr)}} for cidr in servers.cidrs]
     ports = [
-        {"protocol": protocol, "port": port} for port in known.ports for protocol in ("UDP", "TCP")
+        {"protocol": protocol, "port": port}
+        for port in servers.ports
+        for protocol in ("UDP", "TCP")
     ]
-    # A rule without peers would open the ports of everybody.
+    # A rule without peers would allow these ports to every destination.
     return [{"to": peers, "ports": ports}] if peers else []
 
 
 def rules(config: OperatorConfig, *, cloud_identity: bool) -> list[dict[str, Any]]:
-    """Return the egress rules of a stage pod.
+    """Return the egress rules of the prepare pod.
 
-    cloud_identity: whether it has a service account of its own, for which it asks the cloud.
+    cloud_identity: whether the pod has its own service account and requests cloud credentials.
     """
     host, port = _hub(config.hub.endpoint)
     ports = sorted({*config.egress.ports, *([port] if host else [])})
-    within = [*config.egress.namespaces]
-    outside = [_block(cidr, config) for cidr in config.egress.cidrs]
-    wanted = dns(config)
+    open_namespaces = [*config.egress.namespaces]
+    blocks = [_block(cidr, config) for cidr in config.egress.cidrs]
+    egress = dns(config)
     if (namespace := _namespace_of(host)) is not None:
-        within.append(namespace)
+        open_namespaces.append(namespace)
     elif (address := _address(host)) is not None:
-        wanted.append({"to": [{"ipBlock": {"cidr": address}}], "ports": _tcp(port)})
-    if within:
-        # A Service's port is not the pod's, which the policy would have to name.
-        wanted.append({"to": [namespaces(*within)]})
-    if outside:
-        wanted.append({"to": outside, "ports": _tcp(*ports)})
+        egress.append({"to": [{"ipBlock": {"cidr": address}}], "ports": _tcp(port)})
+    if open_namespaces:
+        # No port: a policy sees the port of the pod, which may differ from the port of the Service.
+        egress.append({"to": [namespaces(*open_namespaces)]})
+    if blocks:
+        egress.append({"to": blocks, "ports": _tcp(*ports)})
     if cloud_identity:
-        wanted.append({"to": [{"ipBlock": {"cidr": POD_IDENTITY}}], "ports": _tcp(80)})
-    return wanted
+        egress.append({"to": [{"ipBlock": {"cidr": POD_IDENTITY}}], "ports": _tcp(80)})
+    return egress
 
 
-def namespaces(*wanted: str) -> dict[str, Any]:
-    """Return the peer that stands for every pod of some namespaces."""
-    if len(set(wanted)) == 1:
-        return {"namespaceSelector": {"matchLabels": {NAMESPACE: wanted[0]}}}
-    target = {"key": NAMESPACE, "operator": "In", "values": sorted(set(wanted))}
-    return {"namespaceSelector": {"matchExpressions": [target]}}
+def namespaces(*names: str) -> dict[str, Any]:
+    """Return the peer that selects every pod of the namespaces."""
+    if len(set(names)) == 1:
+        return {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: names[0]}}}
+    expression = {"key": NAMESPACE_LABEL, "operator": "In", "values": sorted(set(names))}
+    return {"namespaceSelector": {"matchExpressions": [expression]}}
 
 
 def _hub(endpoint: str) -> tuple[str, int]:
-    """Return host and port of the hub; no host means the public one."""
+    """Return host and port of the hub; an empty host means the public hub."""
     parts = urlsplit(endpoint)
     return parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
 
 
 def _namespace_of(host: str) -> str | None:
-    """Return the namespace of a Service's name, ``hub.models.svc`` or longer; None of others."""
-    words = host.split(".")
-    return words[1] if len(words) > 2 and words[2] == "svc" else None
+    """Return the namespace of a Service name such as ``hub.models.svc``, None for other names."""
+    parts = host.split(".")
+    return parts[1] if len(parts) > 2 and parts[2] == "svc" else None
 
 
 def _address(host: str) -> str | None:
@@ -82,8 +85,8 @@ def _address(host: str) -> str | None:
 
 
 def _block(cidr: Network, config: OperatorConfig) -> dict[str, Any]:
-    closed = [*METADATA, *config.egress.excluded_cidrs]
-    inside = [each for each in closed if each.version == cidr.version and _within(each, cidr)]
+    excluded = [*METADATA, *config.egress.excluded_cidrs]
+    inside = [each for each in excluded if each.version == cidr.version and _within(each, cidr)]
     block: dict[str, Any] = {"cidr": str(cidr)}
     if inside:
         block["except"] = list(dict.fromkeys(map(str, inside)))

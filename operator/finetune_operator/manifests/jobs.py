@@ -1,17 +1,17 @@
-"""The Jobs: one attempt at ``stage``, ``train`` or ``merge``, from the same image.
+"""The Job of one attempt at ``prepare``, ``train`` or ``merge``; all stages use the same image.
 
-A Job is created once and never patched; another attempt is another Job. Exit codes that no retry
-can mend fail it at once, disruptions of the node cost no retry, and no second pod starts while the
-first still holds the volume and the GPU. There is no TTL: a finished Job that vanished by itself
-would be indistinguishable from one that was never there.
+A Job is created once and never patched; another attempt is another Job. Terminal exit codes fail
+the Job at once, node disruptions do not count as retries, and no second pod starts while the first
+still holds the volume and the GPU. Jobs have no TTL: a finished Job that was deleted automatically
+could not be distinguished from a Job that was never created.
 """
 
 import math
-import string
-from decimal import Decimal
 from typing import Any
 
+from finetune_api import quantity
 from finetune_api.contracts.exitcodes import FINAL
+from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.manifests import pod, sources
@@ -23,28 +23,27 @@ from finetune_operator.types import Object
 CONTAINER = "trainer"
 WORK = "/work"
 CONFIG = "/etc/finetune"
-METRICS_PORT = 9400
 POD_UID = {
     "name": "FINETUNE_POD_UID",
     "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
 }
-"""What the trainer says in its metrics, so that nobody takes it for another (``progress``)."""
-CARD_LABEL = "nvidia.com/gpu.product"
-"""Label that NVIDIA's GPU feature discovery puts on nodes."""
-GRACE_SECONDS = 120
-"""Enough for a step and its checkpoint, as a rule; some clouds give a spot node no more."""
+"""The trainer publishes it in its metrics, which identifies the pod that was scraped."""
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+"""Node label set by NVIDIA GPU feature discovery."""
+MIN_GRACE_SECONDS = 120
+"""Usually enough for one step and a checkpoint; some clouds give a spot node no longer notice."""
+MAX_GRACE_SECONDS = 1800
 SAVE_SECONDS = 60
-LONGEST_GRACE_SECONDS = 1800
 
 
-def grace(step_seconds: float | None) -> int:
-    """Return how long a trainer that is asked to stop may take, in seconds.
+def grace_seconds(step_seconds: float | None) -> int:
+    """Return the termination grace period of a trainer, in seconds.
 
-    It ends the step under way, which may have just begun, and saves a checkpoint. The measured
-    step time counts twice, since not every step is like the next.
+    On SIGTERM the trainer completes the current step, which may have just begun, and saves a
+    checkpoint. The measured step time counts twice because step times vary.
     """
     needed = SAVE_SECONDS + 2 * math.ceil(step_seconds or 0)
-    return min(max(GRACE_SECONDS, needed), LONGEST_GRACE_SECONDS)
+    return min(max(MIN_GRACE_SECONDS, needed), MAX_GRACE_SECONDS)
 
 
 def render(
@@ -59,8 +58,9 @@ def render(
 ) -> dict[str, Any]:
     """Return the Job of one attempt at a stage.
 
-    memory: for the container, in place of the spec's; step_seconds: of an earlier attempt at
-    training; gpu_seconds_lost: spent on volumes that are gone, of which the trainer cannot know.
+    memory: memory of the container, instead of the value of the spec. step_seconds: measured by an
+    earlier train attempt. gpu_seconds_lost: GPU-seconds recorded on volumes that no longer exist,
+    which the trainer cannot read.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -106,7 +106,7 @@ def render(
                 },
                 "spec": {
                     **_pod(job, target, stage, memory, gpu_seconds_lost),
-                    "terminationGracePeriodSeconds": grace(step_seconds),
+                    "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },
             },
         },
@@ -114,36 +114,36 @@ def render(
 
 
 def _queue(spec: FineTuneJobSpec, stage: Stage) -> dict[str, str]:
-    """Return Kueue's labels: on the train Job alone, since no other stage asks for a GPU.
+    """Return the labels for Kueue, which only the train Job has: no other Job requests a GPU.
 
-    Kueue writes ``spec.suspend`` and the placement in the pod template from then on; a label on the
-    pods or on the Deployment would queue those by themselves.
+    Kueue owns ``spec.suspend`` and the placement in the pod template of a labeled Job. The label on
+    pods or on the Deployment would queue these as workloads of their own.
     """
     if stage != "train":
         return {}
-    wanted = {
+    labels = {
         naming.QUEUE: spec.queue_name,
         naming.QUEUE_PRIORITY: spec.workload_priority_class_name,
     }
-    return {label: value for label, value in wanted.items() if value}
+    return {label: value for label, value in labels.items() if value}
 
 
-def more_memory(wanted: ResourceRequirements) -> str | None:
-    """Return twice the memory that a container has, or None where it has no limit of its own."""
-    limit = (wanted.limits or {}).get("memory")
+def more_memory(resources: ResourceRequirements) -> str | None:
+    """Return twice the memory limit of a container, None if it has no memory limit."""
+    limit = (resources.limits or {}).get("memory")
     if limit is None:
         return None
-    digits = limit.rstrip(string.ascii_letters)
-    return f"{2 * Decimal(digits):f}{limit[len(digits) :]}"
+    number, suffix = quantity.split(limit)
+    return f"{2 * number:f}{suffix}"
 
 
-def _with_memory(wanted: ResourceRequirements, memory: str | None) -> ResourceRequirements:
+def _with_memory(resources: ResourceRequirements, memory: str | None) -> ResourceRequirements:
     if memory is None:
-        return wanted
-    # A request as high: what is not set aside is what another container may take.
+        return resources
+    # The request equals the limit: memory that is not reserved may be used by other containers.
     return ResourceRequirements(
-        requests={**(wanted.requests or {}), "memory": memory},
-        limits={**(wanted.limits or {}), "memory": memory},
+        requests={**(resources.requests or {}), "memory": memory},
+        limits={**(resources.limits or {}), "memory": memory},
     )
 
 
@@ -183,10 +183,10 @@ def _pod(
                 "args": [
                     stage,
                     *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
-                    *_own_arguments(target, stage, gpu_seconds_lost),
+                    *_stage_arguments(target, stage, gpu_seconds_lost),
                 ],
                 "env": [*_environment(target, stage), POD_UID],
-                "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
+                "ports": [{"name": "metrics", "containerPort": TRAINER_METRICS}],
                 "resources": pod.resources(
                     _with_memory(getattr(target.resolved.spec.resources, stage), memory), gpu=gpu
                 ),
@@ -200,16 +200,16 @@ def _pod(
 
 
 def _configuration(job: Object, target: TargetRevision, stage: Stage) -> list[dict[str, Any]]:
-    """Return the sources of the configuration folder: job.json, and what staging reads beside."""
+    """Return the sources of the config volume: job.json, and certificates and rows for prepare."""
     revision = naming.revision_name(job["metadata"]["name"], target.revision)
     own = [sources.file(revision, JOB_FILE, JOB_FILE)]
     return own + sources.files(target.resolved.spec) if stage == "prepare" else own
 
 
-def _own_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int) -> list[str]:
+def _stage_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int) -> list[str]:
     spec = target.resolved.spec
     if stage == "prepare":
-        return estimated(spec)
+        return estimate_arguments(spec)
     if stage == "train" and spec.run_policy.max_gpu_seconds is not None:
         left = max(0, spec.run_policy.max_gpu_seconds - gpu_seconds_lost)
         return ["--max-gpu-seconds", str(left)]
@@ -218,14 +218,14 @@ def _own_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int) 
     return []
 
 
-def estimated(spec: FineTuneJobSpec) -> list[str]:
-    """Return what staging holds the job against: the card, and how it will be served.
+def estimate_arguments(spec: FineTuneJobSpec) -> list[str]:
+    """Return the arguments for the resource estimate of prepare: the GPU model and serving values.
 
-    Not in job.json, which is frozen: another card or context length gives a refused job another
-    attempt.
+    They are not in job.json, which is frozen: a job that was rejected is attempted again after its
+    GPU model or its context length has changed.
     """
     serving, arguments = spec.serving, []
-    if card := (spec.placement.node_selector or {}).get(CARD_LABEL):
+    if card := (spec.placement.node_selector or {}).get(GPU_PRODUCT_LABEL):
         arguments += ["--card", card]
     if serving.enabled:
         arguments += ["--serving-share", str(serving.gpu_memory_utilization)]

@@ -1,18 +1,17 @@
-"""NetworkPolicies: who may talk to a job's pods, and whom they may talk to.
+"""NetworkPolicies of a job's pods.
 
-Only the stage pod reaches out, to its sources (``egress``). Training and merging reach nobody,
-serving reaches the cluster's DNS. The endpoint answers the namespaces that the spec names, its own
-by default; further callers are admitted by a policy of the namespace's owner, since policies add
-up. Prometheus reads vLLM's metrics where requests go too: on that port the monitoring namespaces
-may do both.
+Only the prepare pod has egress to data sources (``egress``). Training and merging have no egress;
+serving reaches the cluster's DNS. The endpoint accepts requests from the namespaces in the spec, by
+default from its own. The owner of the namespace can admit more clients with another policy, since
+policies are additive. vLLM serves its metrics on the port of its API, so the scraper namespaces can
+reach both.
 """
 
 from typing import Any
 
+from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 from finetune_operator.config import OperatorConfig
 from finetune_operator.manifests import egress
-from finetune_operator.manifests.jobs import METRICS_PORT
-from finetune_operator.manifests.verifier import PORT as VERIFY_PORT
 from finetune_operator.manifests.vllm import PORT
 from finetune_operator.objects import naming
 from finetune_operator.revisions.target import TargetRevision
@@ -22,7 +21,7 @@ from finetune_operator.types import Object
 def render(job: Object, target: TargetRevision, config: OperatorConfig) -> list[dict[str, Any]]:
     """Return the three policies of a job."""
     spec = target.resolved.spec
-    collectors = sorted({config.operator_namespace, *config.scraper_namespaces})
+    scrapers = sorted({config.operator_namespace, *config.scraper_namespaces})
     monitoring = [egress.namespaces(*config.scraper_namespaces)]
     callers = (
         [egress.namespaces(*spec.serving.allowed_namespaces)]
@@ -30,22 +29,26 @@ def render(job: Object, target: TargetRevision, config: OperatorConfig) -> list[
         else [{"podSelector": {}}]
     )
     callers += monitoring if config.scraper_namespaces else []
-    outwards = egress.rules(config, cloud_identity=spec.access.service_account_name is not None)
+    prepare_egress = egress.rules(
+        config, cloud_identity=spec.access.service_account_name is not None
+    )
 
-    def collected(port: int) -> dict[str, Any]:
-        peers = [egress.namespaces(*collectors)]
+    def scraped(port: int) -> dict[str, Any]:
+        peers = [egress.namespaces(*scrapers)]
         return {"from": peers, "ports": [{"protocol": "TCP", "port": port}]}
 
     return [
-        _policy(job, "prepare", ["prepare"], ingress=[collected(METRICS_PORT)], egress=outwards),
-        _policy(job, "work", ["train", "merge"], ingress=[collected(METRICS_PORT)], egress=[]),
+        _policy(
+            job, "prepare", ["prepare"], ingress=[scraped(TRAINER_METRICS)], egress=prepare_egress
+        ),
+        _policy(job, "work", ["train", "merge"], ingress=[scraped(TRAINER_METRICS)], egress=[]),
         _policy(
             job,
             "serve",
             ["serve"],
             ingress=[
                 {"from": callers, "ports": [{"protocol": "TCP", "port": PORT}]},
-                collected(VERIFY_PORT),
+                scraped(VERIFIER_METRICS),
             ],
             egress=egress.dns(config),
         ),

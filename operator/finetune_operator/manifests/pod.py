@@ -1,4 +1,4 @@
-"""What all pods of a job have in common: identity, isolation, placement and scratch space."""
+"""The parts of a pod spec that all pods of a job share: security, placement, scratch space."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,30 +22,30 @@ WRITABLE_CACHES = {
     "XDG_CONFIG_HOME": f"{SCRATCH}/config",
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-# An image may see every GPU of a node without asking for one; a CPU stage must not.
+# Without this, an image may see every GPU of its node although the pod requests none.
 NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}
-# Unsloth trains on the CPU where CUDA finds no card; a pod that holds a GPU must not, unnoticed.
+# If CUDA finds no GPU, Unsloth trains on the CPU; a pod that holds a GPU must fail instead.
 ON_GPU = {"UNSLOTH_DISABLE_CPU_FALLBACK": "1"}
 
 
 def environment(values: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return a container's ``env``, in a stable order."""
+    """Return the ``env`` of a container, sorted by name."""
     return [{"name": name, "value": value} for name, value in sorted(values.items())]
 
 
-def resources(wanted: ResourceRequirements, *, gpu: bool) -> dict[str, Any]:
-    """Return a container's ``resources``, with one GPU where the stage needs it."""
-    limits = dict(wanted.limits or {})
+def resources(requirements: ResourceRequirements, *, gpu: bool) -> dict[str, Any]:
+    """Return the ``resources`` of a container, with one GPU if ``gpu`` is set."""
+    limits = dict(requirements.limits or {})
     if gpu:
         limits[GPU] = "1"
-    both = {"requests": dict(wanted.requests or {}), "limits": limits}
+    both = {"requests": dict(requirements.requests or {}), "limits": limits}
     return {kind: amounts for kind, amounts in both.items() if amounts}
 
 
 def container_security(*, read_only_root: bool) -> dict[str, Any]:
-    """Return a container's ``securityContext``, as the restricted Pod Security Standard asks.
+    """Return the ``securityContext`` of a container for the restricted Pod Security Standard.
 
-    The root of GPU containers stays writable: some NVIDIA container hooks write below /etc.
+    The root filesystem of GPU containers stays writable: some NVIDIA container hooks write to /etc.
     """
     return {
         "allowPrivilegeEscalation": False,
@@ -55,7 +55,7 @@ def container_security(*, read_only_root: bool) -> dict[str, Any]:
 
 
 def secret(name: str, reference: SecretKeyRef | None) -> list[dict[str, Any]]:
-    """Return the ``env`` entry that takes a value from a Secret, none without a reference."""
+    """Return the ``env`` entry that reads a key of a Secret; empty without a reference."""
     if reference is None:
         return []
     key = {"name": reference.name, "key": reference.key}
@@ -65,9 +65,9 @@ def secret(name: str, reference: SecretKeyRef | None) -> list[dict[str, Any]]:
 def spec(
     config: OperatorConfig, resolved: Resolved, *, gpu: bool, serving: bool = False
 ) -> dict[str, Any]:
-    """Return the parts of a pod's ``spec`` that do not depend on what its container does.
+    """Return the parts of a pod ``spec`` that do not depend on its containers.
 
-    serving: whether the pod answers requests; it may have a place of its own then.
+    serving: whether it is a serving pod, to which ``spec.serving.placement`` applies.
     """
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
@@ -90,15 +90,16 @@ def spec(
 
 
 def _placement(resolved: Resolved, *, gpu: bool, serving: bool) -> dict[str, Any]:
-    """All pods of a job share a volume, which may be bound to a node or a zone.
+    """Return node selector, affinity and tolerations.
 
-    GPU pods, and all pods where the user chose a place, are held to it. Otherwise the CPU pods
-    prefer the nodes that the GPU pods need, so that the volume comes to be where they can run.
+    All pods of a job share a volume, which may be bound to a node or a zone. The node selector is
+    required for GPU pods, and for all pods if the user set it. Otherwise CPU pods only prefer these
+    nodes, so that the volume is bound where the GPU pods can run.
     """
-    wanted = resolved.spec.placement
+    placement = resolved.spec.placement
     if serving and resolved.spec.serving.placement is not None:
-        wanted = resolved.spec.serving.placement
-    selector = wanted.node_selector or {}
+        placement = resolved.spec.serving.placement
+    selector = placement.node_selector or {}
     parts: dict[str, Any] = {}
     affinity: dict[str, Any] = {}
     if selector and (gpu or resolved.placed_by_user):
@@ -115,17 +116,17 @@ def _placement(resolved: Resolved, *, gpu: bool, serving: bool) -> dict[str, Any
                 },
             }
         ]
-    if wanted.zones:
+    if placement.zones:
         affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {
             "nodeSelectorTerms": [
-                {"matchExpressions": [{"key": ZONE, "operator": "In", "values": wanted.zones}]}
+                {"matchExpressions": [{"key": ZONE, "operator": "In", "values": placement.zones}]}
             ]
         }
     if affinity:
         parts["affinity"] = {"nodeAffinity": affinity}
-    if wanted.tolerations:
+    if placement.tolerations:
         parts["tolerations"] = [
             toleration.model_dump(mode="json", exclude_none=True)
-            for toleration in wanted.tolerations
+            for toleration in placement.tolerations
         ]
     return parts

@@ -1,4 +1,4 @@
-"""The endpoint: a Deployment for each build, the Service that selects one of them, its budget."""
+"""Serving objects: one Deployment per build, the Service that selects a build, and its budget."""
 
 from typing import Any
 
@@ -20,17 +20,17 @@ def selector(job: Object, build: str) -> dict[str, str]:
 
 
 def selector_text(job: Object, build: str) -> str:
-    """Return the labels of a build's serving pods, as autoscalers read them."""
+    """Return the label selector of a build's serving pods, as the scale subresource reports it."""
     return ",".join(f"{key}={value}" for key, value in sorted(selector(job, build).items()))
 
 
 def deployment(
     job: Object, target: TargetRevision, model: vllm.Model, *, replicas: int, attempt: int
 ) -> dict[str, Any]:
-    """Return the Deployment of the chosen build.
+    """Return the Deployment of the target build.
 
-    Within a build a pod can only be replaced by stopping it first: there may be no other GPU. A
-    new ``attempt`` at serving has new pods, so that nobody takes the old ones' failure for its own.
+    Within a build a pod is stopped before it is replaced: there may be no second GPU. A new
+    ``attempt`` changes the pod template, so that failures of old pods do not count for it.
     """
     labels = naming.labels(
         job,
@@ -61,7 +61,7 @@ def deployment(
 
 
 def service(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
-    """Return the Service that users talk to, selecting one build."""
+    """Return the Service of the endpoint, which selects the pods of one build."""
     name = job["metadata"]["name"]
     return {
         "apiVersion": "v1",
@@ -76,7 +76,7 @@ def service(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
 
 
 def budget(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
-    """Return the PodDisruptionBudget of the build that serves: one pod at a time may be evicted."""
+    """Return the PodDisruptionBudget of the serving build: one pod may be evicted at a time."""
     name = job["metadata"]["name"]
     return {
         "apiVersion": "policy/v1",
@@ -85,7 +85,7 @@ def budget(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": selector(job, build)},
-            # A pod that does not answer protects nobody, and would hold up its node's drain.
+            # The budget must not protect an unready pod: it would only block the drain of its node.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

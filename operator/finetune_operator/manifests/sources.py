@@ -1,8 +1,7 @@
-"""What the stage pod gets to read a job's sources: claims, certificates, credentials, identity.
+"""Access of the prepare pod to model and dataset sources: claims, certificates, credentials.
 
-Only this pod gets any of it. Claims are mounted read-only, each once, below ``SOURCES``; what comes
-from ConfigMaps lies in the configuration folder; secrets are environment variables that the kubelet
-resolves.
+No other pod has this access. Claims are mounted read-only, each once, below ``SOURCES``. Files from
+ConfigMaps are in the config volume. Secrets are environment variables that the kubelet resolves.
 """
 
 from collections.abc import Iterator
@@ -24,72 +23,72 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": False,
     "AWS_SESSION_TOKEN": True,
 }
-"""Keys of a Secret for S3, and whether they may be absent."""
+"""Keys of a Secret for S3, and whether each is optional."""
 
 
 def volumes(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
-    """Return the claims that are read, as volumes: a pod must not name one claim twice."""
+    """Return the volumes of the claims, one for each claim."""
     return [
         {
-            "name": f"source-{at}",
+            "name": f"source-{index}",
             "persistentVolumeClaim": {"claimName": claim, "readOnly": True},
         }
-        for at, claim in enumerate(_claims(spec))
+        for index, claim in enumerate(_claims(spec))
     ]
 
 
 def mounts(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
-    """Return where those volumes are mounted."""
+    """Return the mounts of these volumes."""
     return [
-        {"name": f"source-{at}", "mountPath": f"{SOURCES}/{claim}", "readOnly": True}
-        for at, claim in enumerate(_claims(spec))
+        {"name": f"source-{index}", "mountPath": f"{SOURCES}/{claim}", "readOnly": True}
+        for index, claim in enumerate(_claims(spec))
     ]
 
 
 def files(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
-    """Return the sources of the configuration folder: certificates, rows in ConfigMaps."""
-    found = []
+    """Return sources for the config volume: CA certificates, and rows in ConfigMaps."""
+    projections = []
     for kind, part in _parts(spec):
         if part.source.startswith(CONFIGMAP_SOURCE_PREFIX):
             name, key = part.source.removeprefix(CONFIGMAP_SOURCE_PREFIX).split("/", 1)
-            found.append(file(name, key, f"{kind}/{key}"))
+            projections.append(file(name, key, f"{kind}/{key}"))
         if part.ca_config_map_ref is not None:
             reference = part.ca_config_map_ref
-            found.append(file(reference.name, reference.key, f"ca/{kind}.crt"))
-    return found
+            projections.append(file(reference.name, reference.key, f"ca/{kind}.crt"))
+    return projections
 
 
 def file(configmap: str, key: str, path: str) -> dict[str, Any]:
-    """Return a projected volume's source: one key of a ConfigMap under a path of its own."""
+    """Return the projection of one key of a ConfigMap to a path."""
     return {"configMap": {"name": configmap, "items": [{"key": key, "path": path}]}}
 
 
 def environment(spec: FineTuneJobSpec) -> list[dict[str, Any]]:
-    """Return the variables that say how the sources are reached, prefixed by whose they are."""
-    found: list[dict[str, Any]] = []
+    """Return the variables with credentials and regions, each prefixed with its source."""
+    variables: list[dict[str, Any]] = []
     for kind, part in _parts(spec):
         prefix = prefix_of(kind)
         if part.token_secret_ref is not None:
             name = "HF_TOKEN" if part.source.startswith("hf://") else "HTTPS_TOKEN"
             reference = part.token_secret_ref
-            found.append(_secret(f"{prefix}_{name}", reference.name, reference.key))
+            variables.append(_secret(f"{prefix}_{name}", reference.name, reference.key))
         if part.s3.region is not None:
-            found.append({"name": f"{prefix}_AWS_REGION", "value": part.s3.region})
+            variables.append({"name": f"{prefix}_AWS_REGION", "value": part.s3.region})
         if part.s3.secret_ref is not None:
             secret = part.s3.secret_ref.name
-            found += [
+            variables += [
                 _secret(f"{prefix}_{key}", secret, key, optional=optional)
                 for key, optional in CREDENTIALS.items()
             ]
     cache = spec.storage.base_cache
     if cache is not None:
         path = "/".join(filter(None, (SOURCES, cache.claim_name, cache.sub_path)))
-        found.append({"name": "FINETUNE_BASE_CACHE", "value": path})
-    return found
+        variables.append({"name": "FINETUNE_BASE_CACHE", "value": path})
+    return variables
 
 
 def identity(spec: FineTuneJobSpec) -> dict[str, Any]:
-    """Return the pod's service account, which brings a cloud identity and no API token."""
+    """Return the service account of the pod: a cloud identity, no token for the Kubernetes API."""
     account = spec.access.service_account_name
     return {} if account is None else {"serviceAccountName": account}
 
@@ -102,14 +101,14 @@ def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows]]:
 
 
 def _claims(spec: FineTuneJobSpec) -> Iterator[str]:
-    found = [
+    claims = [
         part.source.removeprefix(CLAIM_SOURCE_PREFIX).split("/", 1)[0]
         for _, part in _parts(spec)
         if part.source.startswith(CLAIM_SOURCE_PREFIX)
     ]
     if spec.storage.base_cache is not None:
-        found.append(spec.storage.base_cache.claim_name)
-    yield from dict.fromkeys(found)
+        claims.append(spec.storage.base_cache.claim_name)
+    yield from dict.fromkeys(claims)
 
 
 def _secret(variable: str, name: str, key: str, *, optional: bool = False) -> dict[str, Any]:

@@ -1,26 +1,26 @@
-"""The container beside vLLM that verifies what is served; the pod is ready when it agrees.
+"""The verify container of a serving pod; the pod becomes ready after the verification passed.
 
-It reads the files that vLLM reads, and asks vLLM on the pod's own loopback interface. It needs next
-to nothing of a GPU node: reading and comparing take a fraction of a core for some seconds.
+It reads the same files as vLLM and sends requests to vLLM over the pod's loopback interface. It
+requests little: reading and comparing take a fraction of a core for some seconds.
 """
 
 from typing import Any
 
+from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_operator.manifests import pod, vllm
 from finetune_operator.revisions.target import JOB_FILE, TargetRevision
 from finetune_operator.types import Object
 
 CONTAINER = "verify"
-PORT = 9401
 WORK = "/work"
 CONFIG = "/etc/finetune"
 RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
 
 
 def container(job: Object, target: TargetRevision) -> dict[str, Any]:
-    """Return the container; its volumes are ``work`` and ``config``."""
+    """Return the container; it mounts the volumes ``work`` and ``config``."""
     config, serving = target.config, target.resolved.spec.serving
-    computed_in = config.serving.dtype or ("auto" if serving.mode == "merged" else serving.dtype)
+    dtype = config.serving.dtype or ("auto" if serving.mode == "merged" else serving.dtype)
     return {
         "name": CONTAINER,
         "image": config.images.operator,
@@ -29,11 +29,11 @@ def container(job: Object, target: TargetRevision) -> dict[str, Any]:
         "args": [
             *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
             *("--build", target.build, "--model", vllm.names(job, target)[0]),
-            *("--mode", serving.mode, "--dtype", computed_in),
-            *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(PORT)),
+            *("--mode", serving.mode, "--dtype", dtype),
+            *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(VERIFIER_METRICS)),
         ],
         "env": pod.environment(pod.NO_GPU) + pod.secret("VLLM_API_KEY", serving.api_key_secret_ref),
-        "ports": [{"name": "verify", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": [{"name": "verify", "containerPort": VERIFIER_METRICS, "protocol": "TCP"}],
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": "verify"},
             "periodSeconds": 1,

@@ -1,7 +1,7 @@
-"""How vLLM is started on a build: its command line, environment, probes and mounts.
+"""The vLLM container of a serving pod: command line, environment, probes and mounts.
 
-The model is mounted read-only, everything that vLLM writes goes to a scratch volume. A pod that is
-asked to end first waits until no Service sends it requests any more, then finishes those it has.
+The model is mounted read-only; vLLM writes only to a scratch volume. A terminating pod first waits
+until it is removed from the endpoints of the Service, then completes its running requests.
 """
 
 from collections.abc import Sequence
@@ -18,61 +18,61 @@ PORT = 8000
 MODEL = "/model"
 ADAPTER = "/adapter"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What ``--max-lora-rank`` takes (vLLM 0.32.0, ``vllm/config/lora.py``)."""
+"""Values accepted by ``--max-lora-rank`` (vLLM 0.32.0, ``vllm/config/lora.py``)."""
 
 PROBE_PERIOD = 5
 STARTUP_PERIOD = 2
-LEAVE_SECONDS = 5
-"""Time for every node to hear that a pod takes no more requests."""
+PRESTOP_SECONDS = 5
+"""Time until every node has removed a terminating pod from the endpoints."""
 
 DRAIN_SECONDS = 30
-"""Time for running requests to end. While vLLM still imports it hears no signal, so a pod that is
-deleted then holds its GPU and its volume for all of ``GRACE_SECONDS``, less than a minute."""
+"""Time for running requests to complete. vLLM ignores signals during its imports, so a pod that is
+deleted at that time holds its GPU and its volume for ``GRACE_SECONDS``, less than a minute."""
 
-GRACE_SECONDS = LEAVE_SECONDS + DRAIN_SECONDS + 10
+GRACE_SECONDS = PRESTOP_SECONDS + DRAIN_SECONDS + 10
 STARTUP_SECONDS = 300
-"""Imports, compilation and CUDA graphs, without the reading of weights."""
+"""Imports, compilation and CUDA graph capture, without the time to read the weights."""
 
 SLOWEST_BYTES_PER_SECOND = 25_000_000
-"""A network disk on a bad day; reading the weights may take as long as at this pace."""
+"""Read rate of a slow network disk; the startup probe allows for it."""
 
 UNKNOWN_SIZE_SECONDS = 1800
 PENDING_SECONDS = 600
-"""Beyond loading, for what else a rollout takes: pulling the image, verifying what was loaded."""
+"""Time that a rollout needs in addition to loading: image pull and verification."""
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CACHE_ROOT": f"{pod.SCRATCH}/vllm"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What the earlier stages found out about a build's model."""
+    """Facts about a build's model that earlier stages reported."""
 
     dtype: str = "auto"
-    """Number format of the merged weights; vLLM would otherwise guess."""
+    """Number format of the merged weights; ``auto`` lets vLLM choose."""
     base_bytes: int | None = None
-    own_template: bool = False
-    """Whether the rows were rendered through another chat template than the base's."""
+    custom_template: bool = False
+    """Whether the rows were rendered with a chat template other than that of the base model."""
 
 
 def names(job: Object, target: TargetRevision) -> list[str]:
-    """Return the names that requests call the model, the one that answers carry first."""
+    """Return the model names that the API accepts; responses carry the first one."""
     return target.resolved.spec.serving.served_model_names or [job["metadata"]["name"]]
 
 
 def startup_seconds(model: Model) -> int:
-    """Return how long a pod may take from its start until it answers."""
+    """Return the time limit from container start to readiness, in seconds."""
     if model.base_bytes is None:
         return UNKNOWN_SIZE_SECONDS
     return STARTUP_SECONDS + model.base_bytes // SLOWEST_BYTES_PER_SECOND
 
 
 def deadline_seconds(model: Model) -> int:
-    """Return how long a rollout may go without progress; a pod's own start always fits in."""
+    """Return the progress deadline of the Deployment in seconds, longer than the startup limit."""
     return startup_seconds(model) + PENDING_SECONDS
 
 
 def container(job: Object, target: TargetRevision, model: Model) -> dict[str, Any]:
-    """Return the container that answers requests."""
+    """Return the vLLM container."""
     config, spec = target.config, target.resolved.spec
     health = {"httpGet": {"path": "/health", "port": "http"}}
     return {
@@ -111,7 +111,7 @@ def container(job: Object, target: TargetRevision, model: Model) -> dict[str, An
             "timeoutSeconds": 10,
             "failureThreshold": 6,
         },
-        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
         "resources": pod.resources(spec.resources.serve, gpu=True),
         "securityContext": pod.container_security(read_only_root=False),
         "volumeMounts": [
@@ -124,21 +124,28 @@ def container(job: Object, target: TargetRevision, model: Model) -> dict[str, An
 
 def _model_arguments(job: Object, target: TargetRevision, model: Model) -> list[str]:
     config, spec = target.config, target.resolved.spec
-    called = names(job, target)
+    served_names = names(job, target)
     if spec.serving.mode == "merged":
-        return ["--served-model-name", *called, "--dtype", config.serving.dtype or model.dtype]
-    template = ["--chat-template", f"{ADAPTER}/chat_template.jinja"] if model.own_template else []
+        return [
+            "--served-model-name",
+            *served_names,
+            "--dtype",
+            config.serving.dtype or model.dtype,
+        ]
+    template = (
+        ["--chat-template", f"{ADAPTER}/chat_template.jinja"] if model.custom_template else []
+    )
     return [
         *("--served-model-name", job["metadata"]["name"] + BASE_SUFFIX),
         *("--dtype", config.serving.dtype or spec.serving.dtype),
         *("--enable-lora", "--max-lora-rank", str(lora_rank(spec.training.lora.r))),
-        *("--lora-modules", f"{called[0]}={ADAPTER}"),
+        *("--lora-modules", f"{served_names[0]}={ADAPTER}"),
         *template,
     ]
 
 
 def lora_rank(r: int) -> int:
-    """Return the smallest rank that vLLM sets memory aside for and that holds rank ``r``."""
+    """Return the smallest value of ``--max-lora-rank`` that is at least ``r``."""
     return next(rank for rank in LORA_RANKS if rank >= r)
 
 

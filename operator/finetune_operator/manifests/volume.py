@@ -1,9 +1,8 @@
-"""The volume of a revision: base, data, checkpoints, adapter and merged model.
+"""The PersistentVolumeClaim of a revision: base model, data, checkpoints, adapter, merged model.
 
-It is created once. After that its size changes, and only upwards, and its owner: a volume that is
-to outlive its job (``storage.deletionPolicy: Retain``) has none, and a label says whose it is. An
-API server refuses every other change of a claim; one that is not bound yet holds nothing, and is
-replaced.
+After its creation only its size (upwards) and its owner change. A volume that outlives its job
+(``storage.deletionPolicy: Retain``) has no owner reference; a label names its job. The API server
+rejects other changes to a claim; a claim that is not bound yet contains nothing and is replaced.
 """
 
 from typing import Any
@@ -14,7 +13,7 @@ from finetune_operator.types import Object
 
 
 def render(job: Object, target: TargetRevision) -> dict[str, Any]:
-    """Return the PersistentVolumeClaim of the chosen revision."""
+    """Return the PersistentVolumeClaim of the target revision."""
     storage = target.resolved.spec.storage
     spec: dict[str, Any] = {
         "accessModes": [storage.access_mode],

@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from finetune_api.contracts.ports import TRAINER_METRICS
+
 PORT_VARIABLE = "FINETUNE_METRICS_PORT"
-DEFAULT_PORT = 9400
 POD_UID_VARIABLE = "FINETUNE_POD_UID"
 
 HELP = {
@@ -126,7 +127,7 @@ class Progress(Collector):
 
     def serve(self) -> None:
         """Serve /metrics on port 9400 or on FINETUNE_METRICS_PORT ("off": do not serve)."""
-        port = os.environ.get(PORT_VARIABLE, str(DEFAULT_PORT))
+        port = os.environ.get(PORT_VARIABLE, str(TRAINER_METRICS))
         if port == "off":
             return
         registry = CollectorRegistry(auto_describe=False)

@@ -137,5 +137,5 @@ class Served:
         return vllm.Model(
             dtype=known or self.spec.merge.dtype,
             base_bytes=artifacts.base_bytes,
-            own_template=artifacts.chat_template is not None,
+            custom_template=artifacts.chat_template is not None,
         )

@@ -46,7 +46,9 @@ def retry_key(target: TargetRevision, stage: Stage) -> str:
     must not need another field's edit to go on.
     """
     key = target.resolved.retry_key
-    return digest([key, jobs.estimated(target.resolved.spec)]) if stage == "prepare" else key
+    return (
+        digest([key, jobs.estimate_arguments(target.resolved.spec)]) if stage == "prepare" else key
+    )
 
 
 def creation(

@@ -1,4 +1,4 @@
-"""Every child that a plan makes for some specs, as it is written to the API server."""
+"""All children of some specs, as they are written to the API server."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -148,7 +148,7 @@ MAXIMAL_CONFIG = OperatorConfig.model_validate(
         },
     }
 )
-ADMINISTRATORS_SPEC: Thing = {
+ADMIN_SPEC: Thing = {
     "model": {"source": "hf://demo/llama"},
     "dataset": {"source": "configmap://rows/rows.jsonl", "format": "messages"},
 }
@@ -164,7 +164,7 @@ ADAPTER_SPEC: Thing = {
         "placement": {"nodeSelector": {"pool": "serving"}},
     },
 }
-ADMINISTRATORS_CONFIG = CONFIG.model_copy(
+ADMIN_CONFIG = CONFIG.model_copy(
     update={
         "defaults": {
             "placement": {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-A10G"}},
@@ -175,8 +175,8 @@ ADMINISTRATORS_CONFIG = CONFIG.model_copy(
 SETS = {
     "minimal": (SPEC, CONFIG),
     "maximal": (MAXIMAL_SPEC, MAXIMAL_CONFIG),
-    "administrators": (ADMINISTRATORS_SPEC, ADMINISTRATORS_CONFIG),
-    "adapter": (ADAPTER_SPEC, ADMINISTRATORS_CONFIG),
+    "administrators": (ADMIN_SPEC, ADMIN_CONFIG),
+    "adapter": (ADAPTER_SPEC, ADMIN_CONFIG),
 }
 TITLES = {
     "PersistentVolumeClaim": "volume",
@@ -187,15 +187,15 @@ TITLES = {
 }
 
 
-FOUND: dict[str, Thing] = {
+REPORTED: dict[str, Thing] = {
     "prepare": {"baseBytes": 16_060_000_000, "chatTemplate": "sha256:" + "c" * 64},
     "merge": {"mergedDtype": "float16"},
 }
-"""What the stages report that later pods depend on."""
+"""Artifacts of the stages on which later manifests depend."""
 
 
 def children(spec: Thing, config: OperatorConfig, name: str = "demo") -> dict[str, Thing]:
-    """Take a job to where it serves; return what was created and applied, by a short title."""
+    """Run a job until it serves; return the objects that were created and applied, by title."""
     cluster = Cluster(spec=copied(spec), config=config, name=name)
     found: dict[str, Thing] = {}
     merging = ("merge",) if "merge" not in spec or spec["merge"].get("enabled", True) else ()
@@ -205,21 +205,21 @@ def children(spec: Thing, config: OperatorConfig, name: str = "demo") -> dict[st
             controllers.serve(cluster)
         else:
             controllers.run(
-                cluster, stage, text=controllers.message(stage, artifacts=FOUND.get(stage))
+                cluster, stage, text=controllers.message(stage, artifacts=REPORTED.get(stage))
             )
     found |= {title(thing): thing for thing in written(cluster)}
     return found
 
 
 def written(cluster: Cluster) -> Iterator[Thing]:
-    """Yield what the next look creates and applies."""
+    """Yield the objects that the next reconcile creates and applies."""
     for action in cluster.plan().actions:
         if isinstance(action, Create | Apply):
             yield dict(action.object)
 
 
 def title(thing: Thing) -> str:
-    """Return what a child is called in the name of its golden file."""
+    """Return the name of a child in its golden file."""
     if thing["kind"] == "Job":
         return f"job-{thing['metadata']['labels'][naming.STAGE]}"
     if thing["kind"] == "NetworkPolicy":
@@ -228,5 +228,5 @@ def title(thing: Thing) -> str:
 
 
 def template(thing: Thing) -> Any:
-    """Return the pod template of a child, None where it has none."""
+    """Return the pod template of a child, None if it has none."""
     return thing.get("spec", {}).get("template")

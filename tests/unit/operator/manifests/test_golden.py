@@ -1,7 +1,6 @@
-"""Every child, byte for byte: ``pytest tests/unit/operator/manifests --update-golden`` writes them.
+"""Rendered children, byte for byte; ``pytest … --update-golden`` writes the golden files.
 
-A change of these files is a change of what runs in clusters. Read the difference before you
-commit it.
+A change of a golden file changes the objects in clusters: review the difference.
 """
 
 import json
@@ -48,7 +47,7 @@ Dumper.add_representer(str, _text)
 
 
 def titles(name: str) -> list[str]:
-    """Return what a set of children has: only that of an adapter has replicas, and no merge."""
+    """Return the titles of a set: only ``adapter`` has several replicas, and no merge."""
     missing = "job-merge" if name == "adapter" else "budget"
     return [title for title in TITLES if title != missing]
 
@@ -58,7 +57,7 @@ def shown(thing: Thing) -> str:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_children_are_those_of_the_golden_files(name: str, request: pytest.FixtureRequest) -> None:
+def test_children_equal_their_golden_files(name: str, request: pytest.FixtureRequest) -> None:
     made = children(*SETS[name])
     assert sorted(made) == titles(name)
     if request.config.getoption("--update-golden", default=False):
@@ -68,10 +67,10 @@ def test_children_are_those_of_the_golden_files(name: str, request: pytest.Fixtu
     for title, thing in made.items():
         golden = (GOLDEN / f"{name}-{title}.yaml").read_text(encoding="utf-8")
         assert shown(thing) == golden, f"{name}-{title}.yaml"
-        assert yaml.safe_load(golden) == json.loads(json.dumps(thing)), "nothing but plain YAML"
+        assert yaml.safe_load(golden) == json.loads(json.dumps(thing)), "plain YAML only"
 
 
-def test_no_golden_file_is_left_over() -> None:
+def test_every_golden_file_belongs_to_a_child() -> None:
     assert sorted(path.stem for path in GOLDEN.iterdir()) == sorted(
         f"{name}-{title}" for name in SETS for title in titles(name)
     )

@@ -1,4 +1,4 @@
-"""What must be true of every rendered child, whatever the spec: above all its security."""
+"""Invariants of all rendered children, above all of their security."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def containers(pod: Thing) -> Iterator[Thing]:
 
 
 def references(pod: Thing) -> dict[str, Thing]:
-    """Return the Secrets that the environment names."""
+    """Return the references to Secrets in the environment."""
     values = {name: each.get("valueFrom", {}) for name, each in env(pod).items()}
     return {
         name: value["secretKeyRef"] for name, value in values.items() if "secretKeyRef" in value
@@ -73,7 +73,7 @@ def labels_of(thing: Thing) -> Iterator[dict[str, str]]:
 def env(pod: Thing) -> dict[str, Thing]:
     container, *_ = containers(pod)
     found = {each["name"]: each for each in container["env"]}
-    assert len(found) == len(container["env"]), "a name is given once"
+    assert len(found) == len(container["env"]), "duplicate name"
     return found
 
 
@@ -100,23 +100,23 @@ def test_pods_meet_the_restricted_standard(stage: str, pod: Thing) -> None:
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
-def test_pods_hold_no_identity_in_the_cluster(stage: str, pod: Thing) -> None:
+def test_pods_have_no_token_for_the_api_server(stage: str, pod: Thing) -> None:
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert pod["spec"]["enableServiceLinks"] is False
     assert stage == "prepare" or "serviceAccountName" not in pod["spec"]
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
-def test_only_training_and_serving_see_a_gpu(stage: str, pod: Thing) -> None:
+def test_only_train_and_serving_pods_have_a_gpu(stage: str, pod: Thing) -> None:
     container, *_ = containers(pod)
     needs = stage in ("train", "deployment")
     assert container["resources"]["limits"].get(GPU) == ("1" if needs else None)
     assert GPU not in container["resources"].get("requests", {})
     hidden = {name: env(pod).get(name, {}).get("value") for name in NO_GPU}
     assert hidden == (dict.fromkeys(NO_GPU) if needs else NO_GPU)
-    # Unsloth is in the train pods alone; there it trains on the card or not at all.
-    alone = env(pod).get(NO_FALLBACK, {}).get("value")
-    assert alone == ("1" if stage == "train" else None)
+    # Unsloth runs only in train pods, where it must not fall back to the CPU.
+    fallback = env(pod).get(NO_FALLBACK, {}).get("value")
+    assert fallback == ("1" if stage == "train" else None)
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
@@ -127,7 +127,7 @@ def test_only_the_cpu_stages_have_a_read_only_root(stage: str, pod: Thing) -> No
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
-def test_only_staging_gets_tokens_and_only_by_reference(stage: str, pod: Thing) -> None:
+def test_only_the_prepare_pod_references_tokens(stage: str, pod: Thing) -> None:
     found = references(pod)
     if stage == "deployment":
         assert found.keys() <= {"VLLM_API_KEY"}
@@ -144,26 +144,26 @@ def test_only_staging_gets_tokens_and_only_by_reference(stage: str, pod: Thing) 
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_the_trainer_is_told_the_uid_of_its_pod(job: Thing) -> None:
-    told = env(template(job))[POD_UID_VARIABLE]
-    assert told["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+def test_the_trainer_knows_the_uid_of_its_pod(job: Thing) -> None:
+    variable = env(template(job))[POD_UID_VARIABLE]
+    assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
 
 
-def test_the_maximal_stage_pod_gets_both_tokens() -> None:
+def test_the_prepare_pod_has_the_tokens_of_model_and_dataset() -> None:
     assert {"MODEL_HF_TOKEN", "DATASET_HF_TOKEN"} <= env(
         template(ALL["maximal"]["job-prepare"])
     ).keys()
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_frozen_configuration_names_no_secret(name: str) -> None:
+def test_the_frozen_configuration_references_no_secret(name: str) -> None:
     data = ALL[name]["configuration"]["data"]
     assert "ecretRef" not in data["job.json"]
     assert "hf-" not in data["job.json"] + data["operator.json"]
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
-def test_whoever_may_not_reach_the_hub_is_told_so(stage: str, pod: Thing) -> None:
+def test_all_pods_except_prepare_are_offline(stage: str, pod: Thing) -> None:
     values = {name: env(pod).get(name, {}).get("value") for name in (*OFFLINE, "HF_ENDPOINT")}
     if stage == "prepare":
         assert set(values.values()) <= {None, MAXIMAL_CONFIG.hub.endpoint}
@@ -172,7 +172,7 @@ def test_whoever_may_not_reach_the_hub_is_told_so(stage: str, pod: Thing) -> Non
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
-def test_all_that_is_written_outside_the_volume_is_scratch(stage: str, pod: Thing) -> None:
+def test_caches_are_in_the_scratch_volume(stage: str, pod: Thing) -> None:
     container, *_ = containers(pod)
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
@@ -185,7 +185,7 @@ def test_all_that_is_written_outside_the_volume_is_scratch(stage: str, pod: Thin
 
 
 @pytest.mark.parametrize("thing", EACH)
-def test_children_are_owned_named_and_labelled(thing: Thing) -> None:
+def test_children_have_owner_name_and_labels(thing: Thing) -> None:
     meta = thing["metadata"]
     (owner,) = meta["ownerReferences"]
     assert owner == {
@@ -206,7 +206,7 @@ def test_children_are_owned_named_and_labelled(thing: Thing) -> None:
 
 
 @pytest.mark.parametrize("attempt", [1, 10, 99_999])
-def test_the_longest_names_fit(attempt: int) -> None:
+def test_the_longest_names_are_valid(attempt: int) -> None:
     for stage in ("prepare", "train", "merge"):
         name = naming.job_name(LONG, "0" * 8, stage, attempt)
         assert NAME.fullmatch(name), f"{len(name)} characters"
@@ -215,21 +215,21 @@ def test_the_longest_names_fit(attempt: int) -> None:
 @pytest.mark.parametrize(
     "title", ["job-prepare", "job-train", "job-merge", "deployment", "volume", "service"]
 )
-def test_the_users_labels_are_on_what_costs_money(title: str) -> None:
-    wanted = MAXIMAL_SPEC["podMetadata"]["labels"].items()
+def test_labels_of_the_spec_are_on_objects_that_cost_money(title: str) -> None:
+    expected = MAXIMAL_SPEC["podMetadata"]["labels"].items()
     thing = ALL["maximal"][title]
-    assert wanted <= thing["metadata"]["labels"].items()
+    assert expected <= thing["metadata"]["labels"].items()
     if template(thing):
-        assert wanted <= template(thing)["metadata"]["labels"].items()
+        assert expected <= template(thing)["metadata"]["labels"].items()
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_jobs_end_once_and_stay(job: Thing) -> None:
+def test_jobs_run_once_and_have_no_ttl(job: Thing) -> None:
     spec = job["spec"]
     assert (spec["completions"], spec["parallelism"]) == (1, 1)
     assert spec["podReplacementPolicy"] == "Failed"
     assert "ttlSecondsAfterFinished" not in spec
-    assert spec["template"]["spec"]["restartPolicy"] == "Never", "the failure policy needs it"
+    assert spec["template"]["spec"]["restartPolicy"] == "Never", "required by podFailurePolicy"
     final, disrupted = spec["podFailurePolicy"]["rules"]
     (container,) = containers(spec["template"])
     assert final == {
@@ -245,7 +245,7 @@ def test_jobs_end_once_and_stay(job: Thing) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_references_between_children_hold(name: str) -> None:
+def test_references_between_children_resolve(name: str) -> None:
     made = ALL[name]
     volume, configuration = (made[each]["metadata"]["name"] for each in ("volume", "configuration"))
     for title in pods_among(made):
@@ -279,7 +279,7 @@ def pods_among(made: dict[str, Thing]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_trainer_reads_what_was_frozen(name: str) -> None:
+def test_the_frozen_configuration_is_valid_for_the_trainer(name: str) -> None:
     document = JobConfig.model_validate_json(ALL[name]["configuration"]["data"]["job.json"])
     assert document.revision == ALL[name]["configuration"]["metadata"]["labels"][naming.REVISION]
     assert document.uid == "uid-1"
@@ -288,7 +288,7 @@ def test_the_trainer_reads_what_was_frozen(name: str) -> None:
 
 
 def by_name(*namespaces: str) -> Thing:
-    """Return the peer that stands for namespaces."""
+    """Return the peer that selects namespaces."""
     key = "kubernetes.io/metadata.name"
     if len(namespaces) == 1:
         return {"namespaceSelector": {"matchLabels": {key: namespaces[0]}}}
@@ -297,7 +297,7 @@ def by_name(*namespaces: str) -> Thing:
 
 
 def selects(policy: Thing, labels: dict[str, str]) -> bool:
-    """Tell whether a policy is about pods with these labels."""
+    """Report whether a policy selects pods with these labels."""
     selector = policy["spec"]["podSelector"]
     (expression,) = selector["matchExpressions"]
     assert expression["operator"] == "In"
@@ -308,7 +308,7 @@ def selects(policy: Thing, labels: dict[str, str]) -> bool:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> None:
+def test_each_pod_has_one_policy_and_only_prepare_has_egress(name: str) -> None:
     made = ALL[name]
     policies = {title: thing for title, thing in made.items() if title.startswith("policy-")}
     found: dict[str, list[str]] = {}
@@ -319,9 +319,11 @@ def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> N
     assert found == {title: [policy_of.get(title, "policy-work")] for title in pods_among(made)}
     for policy in policies.values():
         assert sorted(policy["spec"]["policyTypes"]) == ["Egress", "Ingress"]
-        assert all(rule["to"] for rule in policy["spec"]["egress"]), "nobody reaches everybody"
+        assert all(rule["to"] for rule in policy["spec"]["egress"]), (
+            "a rule without peers would allow all destinations"
+        )
         for rule in policy["spec"]["ingress"]:
-            assert rule["from"], "an empty list would admit everybody"
+            assert rule["from"], "an empty list would admit all clients"
             assert rule["ports"]
     assert policies["policy-work"]["spec"]["egress"] == []
     (dns,) = policies["policy-serve"]["spec"]["egress"]
@@ -336,38 +338,36 @@ def test_each_pod_is_under_one_policy_and_only_staging_may_leave(name: str) -> N
         ("maximal", [by_name("batch", "web"), by_name("monitoring", "tracing")]),
     ],
 )
-def test_the_endpoint_answers_the_namespaces_that_are_named(
-    name: str, callers: list[Thing]
-) -> None:
+def test_the_endpoint_admits_the_allowed_namespaces(name: str, callers: list[Thing]) -> None:
     (rule, _) = ALL[name]["policy-serve"]["spec"]["ingress"]
     assert rule == {"from": callers, "ports": [{"protocol": "TCP", "port": 8000}]}
 
 
-def test_serving_pods_may_have_a_place_of_their_own() -> None:
+def test_serving_placement_applies_only_to_serving_pods() -> None:
     made = ALL["adapter"]
     assert template(made["deployment"])["spec"]["nodeSelector"] == {"pool": "serving"}
     assert "pool" not in template(made["job-train"])["spec"]["nodeSelector"]
 
 
-def test_a_pod_has_the_time_that_its_model_needs() -> None:
+def test_startup_and_shutdown_limits_fit_the_model() -> None:
     for name, seconds in (("maximal", 300 + 642), ("long name", 300 + 642)):
         deployment = ALL[name]["deployment"]["spec"]
         server, *_ = containers(deployment["template"])
         probe = server["startupProbe"]
         assert probe["periodSeconds"] * probe["failureThreshold"] == seconds
         assert seconds < deployment["progressDeadlineSeconds"]
-        leave = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+        pre_stop = server["lifecycle"]["preStop"]["sleep"]["seconds"]
         drain = int(argument(server, "--shutdown-timeout"))
-        assert leave + drain < deployment["template"]["spec"]["terminationGracePeriodSeconds"]
+        assert pre_stop + drain < deployment["template"]["spec"]["terminationGracePeriodSeconds"]
 
 
 def argument(container: Thing, name: str) -> str:
-    """Return the value of a command-line argument that is given once."""
+    """Return the value of a command-line argument that occurs once."""
     assert container["args"].count(name) == 1
     return str(container["args"][container["args"].index(name) + 1])
 
 
-def test_an_adapter_is_loaded_beside_its_base() -> None:
+def test_adapter_mode_loads_base_and_adapter() -> None:
     server, *_ = containers(template(ALL["adapter"]["deployment"]))
     assert argument(server, "--served-model-name") == "demo-base"
     assert argument(server, "--lora-modules") == "demo=/adapter"
@@ -380,11 +380,11 @@ def test_an_adapter_is_loaded_beside_its_base() -> None:
 
 
 @pytest.mark.parametrize(("r", "rank"), [(1, 1), (2, 8), (8, 8), (9, 16), (257, 320), (512, 512)])
-def test_the_rank_is_the_smallest_that_vllm_takes(r: int, rank: int) -> None:
+def test_the_lora_rank_is_the_smallest_that_vllm_accepts(r: int, rank: int) -> None:
     assert vllm.lora_rank(r) == rank
 
 
-def test_the_api_key_is_the_kubelets_business() -> None:
+def test_the_api_key_is_a_reference_to_a_secret() -> None:
     for container in containers(template(ALL["maximal"]["deployment"])):
         (key,) = [each for each in container["env"] if each["name"] == "VLLM_API_KEY"]
         assert key["valueFrom"] == {"secretKeyRef": {"name": "support-api", "key": "key"}}
@@ -398,7 +398,9 @@ def test_the_api_key_is_the_kubelets_business() -> None:
         ("adapter", "demo", "adapter", "bfloat16"),
     ],
 )
-def test_what_is_served_is_verified_beside_it(name: str, model: str, mode: str, dtype: str) -> None:
+def test_the_verify_container_matches_the_served_model(
+    name: str, model: str, mode: str, dtype: str
+) -> None:
     deployment = ALL[name]["deployment"]
     _, verifier = containers(template(deployment))
     image = MAXIMAL_CONFIG.images.operator if name == "maximal" else "registry/operator:1"
@@ -413,22 +415,22 @@ def test_what_is_served_is_verified_beside_it(name: str, model: str, mode: str, 
     assert (options.endpoint, options.port) == ("http://127.0.0.1:8000", 9401)
 
 
-def test_pods_follow_the_users_placement_all_together() -> None:
-    wanted = MAXIMAL_SPEC["placement"]
+def test_all_pods_follow_the_placement_of_the_spec() -> None:
+    placement = MAXIMAL_SPEC["placement"]
     for title in ("job-prepare", "job-train", "job-merge", "deployment"):
         pod = template(ALL["maximal"][title])["spec"]
-        assert pod["nodeSelector"] == wanted["nodeSelector"], title
-        assert pod["tolerations"] == wanted["tolerations"], title
+        assert pod["nodeSelector"] == placement["nodeSelector"], title
+        assert pod["tolerations"] == placement["tolerations"], title
         (term,) = required(pod)["nodeSelectorTerms"]
-        assert term["matchExpressions"][0]["values"] == wanted["zones"], title
+        assert term["matchExpressions"][0]["values"] == placement["zones"], title
 
 
 def required(pod: Thing) -> Any:
-    """Return the node affinity that a pod insists on."""
+    """Return the required node affinity of a pod."""
     return pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
 
 
-def test_cpu_pods_only_prefer_the_administrators_gpu_nodes() -> None:
+def test_cpu_pods_only_prefer_the_gpu_nodes_of_chart_defaults() -> None:
     made = ALL["administrators"]
     card = {"nvidia.com/gpu.product": "NVIDIA-A10G"}
     for title in ("job-train", "deployment"):
@@ -441,7 +443,7 @@ def test_cpu_pods_only_prefer_the_administrators_gpu_nodes() -> None:
         }
 
 
-def test_a_dataset_in_a_configmap_is_mounted_for_staging_only() -> None:
+def test_a_dataset_in_a_configmap_is_mounted_only_for_prepare() -> None:
     made = ALL["administrators"]
     mounted = {
         "configMap": {
@@ -454,14 +456,14 @@ def test_a_dataset_in_a_configmap_is_mounted_for_staging_only() -> None:
         assert (mounted in volumes["config"]["projected"]["sources"]) == (title == "job-prepare")
 
 
-def test_the_budget_reaches_the_trainer() -> None:
+def test_max_gpu_seconds_is_an_argument_of_the_trainer() -> None:
     (container,) = containers(template(ALL["maximal"]["job-train"]))
     assert container["args"][-2:] == ["--max-gpu-seconds", "86400"]
     (container,) = containers(template(children(SPEC, MAXIMAL_CONFIG)["job-train"]))
     assert "--max-gpu-seconds" not in container["args"]
 
 
-def test_only_the_train_job_itself_is_queued() -> None:
+def test_only_the_train_job_has_labels_for_kueue() -> None:
     own = {"kueue.x-k8s.io/queue-name": "gpu-queue", "kueue.x-k8s.io/priority-class": "research"}
     queued = [
         (title, {key: value for key, value in labels.items() if "kueue" in key})
@@ -471,7 +473,7 @@ def test_only_the_train_job_itself_is_queued() -> None:
     assert [found for found in queued if found[1]] == [("job-train", own)]
 
 
-def test_nothing_is_queued_that_nobody_asked_to() -> None:
+def test_without_a_queue_name_there_are_no_labels_for_kueue() -> None:
     assert "kueue" not in json.dumps([*ALL["minimal"].values(), *ALL["administrators"].values()])
 
 
@@ -490,7 +492,7 @@ SOURCES: Thing = {
 }
 
 
-OWN_QUESTIONS: Thing = {
+EVALUATION_DATASET: Thing = {
     **SPEC,
     "evaluation": {
         "dataset": {
@@ -503,8 +505,8 @@ OWN_QUESTIONS: Thing = {
 }
 
 
-def test_the_evaluations_own_rows_are_reached_by_staging_alone() -> None:
-    made = children(OWN_QUESTIONS, CONFIG)
+def test_only_prepare_has_access_to_the_evaluation_dataset() -> None:
+    made = children(EVALUATION_DATASET, CONFIG)
     pod = template(made["job-prepare"])
     found = env(pod)
     assert found["EVALUATION_DATASET_AWS_REGION"]["value"] == "eu-north-1"
@@ -543,7 +545,7 @@ def test_the_evaluations_own_rows_are_reached_by_staging_alone() -> None:
         ),
     ],
 )
-def test_they_are_mounted_where_they_are_a_claims_or_a_configmaps(
+def test_an_evaluation_dataset_in_a_claim_or_configmap_is_mounted(
     source: str, mounted: Thing
 ) -> None:
     spec = {**SPEC, "evaluation": {"dataset": {"source": source, "format": "alpaca"}}}
@@ -553,7 +555,7 @@ def test_they_are_mounted_where_they_are_a_claims_or_a_configmaps(
     assert mounted in [*container["volumeMounts"], *configuration["sources"]]
 
 
-def test_only_staging_gets_what_reads_the_sources() -> None:
+def test_only_prepare_has_access_to_the_sources() -> None:
     made = children(SOURCES, MAXIMAL_CONFIG)
     pod = template(made["job-prepare"])
     (container,) = containers(pod)
@@ -564,7 +566,7 @@ def test_only_staging_gets_what_reads_the_sources() -> None:
             "name": "source-0",
             "persistentVolumeClaim": {"claimName": "models", "readOnly": True},
         }
-    ], "one claim is mounted once, however often it is named"
+    ], "a claim is mounted once"
     mounts = [m for m in container["volumeMounts"] if m["name"] == "source-0"]
     assert mounts == [{"name": "source-0", "mountPath": "/sources/models", "readOnly": True}]
     assert references(pod) == {

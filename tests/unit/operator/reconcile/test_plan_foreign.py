@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from tests.fakes import controllers
-from tests.fakes.apiserver import LISTS, Cluster, Refused, Thing, stored
+from tests.fakes.apiserver import Cluster, Refused, Thing, stored
 
-from finetune_operator.types import Create
+from finetune_operator.types import LISTS, Create
 
 
 def served() -> Cluster:

@@ -21,7 +21,7 @@ from tests.unit.operator.reconcile.plan_steps import (
 )
 
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_operator.manifests.jobs import grace, more_memory
+from finetune_operator.manifests.jobs import grace_seconds, more_memory
 from finetune_operator.objects.naming import ATTEMPT
 from finetune_operator.types import Progress
 
@@ -324,7 +324,7 @@ def wanted(cluster: Cluster) -> Any:
 def test_the_grace_period_has_room_for_a_step_and_a_checkpoint(
     step: float | None, seconds: int
 ) -> None:
-    assert grace(step) == seconds
+    assert grace_seconds(step) == seconds
 
 
 def test_the_next_pods_grace_period_is_made_of_the_measured_step_time() -> None:
