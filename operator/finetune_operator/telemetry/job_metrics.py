@@ -1,8 +1,8 @@
-"""What is counted of the jobs themselves, for Prometheus.
+"""Metrics about the jobs: their state, their attempts and their GPU-seconds.
 
-No label carries the name of a job: the number of series grows with namespaces, not with the fleet.
-Counters start at zero with the process, and count only what a status says for the first time, so
-that a restart counts nothing twice.
+No label carries the name of a job: the number of series grows with namespaces, not with jobs.
+Counters start at zero with the process. They count only what a status reports for the first time,
+so that nothing is counted twice after a restart.
 """
 
 import re
@@ -23,130 +23,134 @@ from finetune_operator.types import Object, Plan, Snapshot
 
 _STAGE_SECONDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400, 259200)
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
-_ENDED = ("Completed", "Failed", "Stopped")
+_TERMINATED = ("Completed", "Failed", "Stopped")
 
 STAGE_SECONDS = Histogram(
     "finetune_stage_duration_seconds",
-    "Time from start to completion of a stage's Job.",
+    "Length of time from start to completion of the Job of a stage, in seconds.",
     ("stage",),
     buckets=_STAGE_SECONDS,
     registry=REGISTRY,
 )
 STAGE_OUTCOMES = Counter(
     "finetune_stage_outcomes",
-    "Attempts at a stage that ended, by how and why.",
+    "Total number of terminated attempts per stage, by outcome and reason.",
     ("stage", "outcome", "reason"),
     registry=REGISTRY,
 )
 
-Key = tuple[str, str]
-"""Namespace and name of a FineTuneJob."""
 
+@dataclass(slots=True, kw_only=True)
+class JobSample:
+    """State of one job at its last reconcile: reason of Ready, GPUs of its serving pods, time."""
 
-@dataclass(frozen=True, kw_only=True)
-class _Known:
-    """What was last seen of a job: Ready's reason, the GPUs that serve it, and when."""
-
+    namespace: str
     reason: str
     gpus: int
     at: float
 
 
-class Fleet(Collector):
+class JobMetrics(Collector):
     """Jobs by state, and GPU-seconds by namespace and purpose.
 
-    Those of training are the trainers' own count, over all attempts. Those of serving are the time
-    that serving pods have a node, and with it a GPU each, between two looks at them.
+    GPU-seconds of training are reported by the trainers, over all attempts. GPU-seconds of serving
+    are the time for which serving pods are assigned to a node, and hold one GPU each.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._jobs: dict[Key, _Known] = {}
+        self._samples: Callable[[], Iterable[JobSample]] = tuple
         self._gpu_seconds: dict[tuple[str, str], float] = {}
 
-    def saw(self, key: Key, pods: Iterable[Object], status: Object) -> None:
-        """Take note of a look at a job: its pods, and the status that it has now."""
-        self._account(key)
-        gpus = sum(map(_serves_on_a_gpu, pods))
-        reason = ready_reason(status)
-        self._jobs[key] = _Known(reason=reason, gpus=gpus, at=self._clock())
+    def read_from(self, samples: Callable[[], Iterable[JobSample]]) -> None:
+        """Set the function that returns the samples of all jobs."""
+        self._samples = samples
 
-    def forget(self, key: Key) -> None:
-        """Take note that a job is gone."""
-        self._account(key)
-        self._jobs.pop(key, None)
+    def sample(
+        self, previous: JobSample | None, namespace: str, pods: Iterable[Object], status: Object
+    ) -> JobSample:
+        """Account for the time since the previous sample of a job; return the new sample."""
+        self.account(previous)
+        return JobSample(
+            namespace=namespace,
+            reason=ready_reason(status),
+            gpus=sum(map(_holds_serving_gpu, pods)),
+            at=self._clock(),
+        )
 
-    def trained(self, namespace: str, seconds: float) -> None:
+    def account(self, sample: JobSample | None) -> None:
+        """Add the GPU-seconds of a job's serving pods up to now."""
+        if sample is not None and sample.gpus:
+            now = self._clock()
+            self._add(sample.namespace, "serving", sample.gpus * (now - sample.at))
+            sample.at = now
+
+    def add_training(self, namespace: str, seconds: float) -> None:
         """Add GPU-seconds that a trainer reported."""
         self._add(namespace, "training", seconds)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics, as prometheus-client asks for them."""
-        for key in self._jobs:
-            self._account(key)
+        """Return the metrics, for prometheus-client."""
+        counts: dict[tuple[str, str], int] = {}
+        for sample in self._samples():
+            self.account(sample)
+            labels = sample.namespace, sample.reason
+            counts[labels] = counts.get(labels, 0) + 1
         jobs = GaugeMetricFamily(
             "finetune_jobs",
-            "FineTuneJobs by the reason of their Ready condition.",
+            "Number of FineTuneJobs per namespace and reason of the Ready condition.",
             labels=["namespace", "reason"],
         )
-        counts: dict[tuple[str, str], int] = {}
-        for (namespace, _), known in self._jobs.items():
-            counts[namespace, known.reason] = counts.get((namespace, known.reason), 0) + 1
         for labels, count in sorted(counts.items()):
             jobs.add_metric(labels, count)
-        spent = CounterMetricFamily(
+        gpu_seconds = CounterMetricFamily(
             "finetune_gpu_seconds",
-            "GPU-seconds spent, by what they were spent on.",
+            "Total GPU-seconds per namespace and purpose.",
             labels=["namespace", "purpose"],
         )
         for labels, seconds in sorted(self._gpu_seconds.items()):
-            spent.add_metric(labels, seconds)
-        return [jobs, spent]
-
-    def _account(self, key: Key) -> None:
-        """Add what a job's serving pods have held since it was last looked at."""
-        known, now = self._jobs.get(key), self._clock()
-        if known is not None and known.gpus:
-            self._add(key[0], "serving", known.gpus * (now - known.at))
-            self._jobs[key] = _Known(reason=known.reason, gpus=known.gpus, at=now)
+            gpu_seconds.add_metric(labels, seconds)
+        return [jobs, gpu_seconds]
 
     def _add(self, namespace: str, purpose: str, seconds: float) -> None:
-        spent = self._gpu_seconds.get((namespace, purpose), 0.0)
-        self._gpu_seconds[namespace, purpose] = spent + seconds
+        total = self._gpu_seconds.get((namespace, purpose), 0.0)
+        self._gpu_seconds[namespace, purpose] = total + seconds
 
 
-FLEET = Fleet()
-REGISTRY.register(FLEET)
+JOB_METRICS = JobMetrics()
+REGISTRY.register(JOB_METRICS)
 
 
 def ready_reason(status: Object) -> str:
-    """Return the reason of the Ready condition, Unknown where there is none."""
+    """Return the reason of the Ready condition, Unknown if it is missing."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == "Ready":
             return str(condition.get("reason", "Unknown"))
     return "Unknown"
 
 
-def wrote(snapshot: Snapshot, plan: Plan, fleet: Fleet = FLEET) -> None:
-    """Count what a written status says for the first time: attempts that ended, GPU-seconds."""
+def count_status_write(
+    snapshot: Snapshot, plan: Plan, job_metrics: JobMetrics = JOB_METRICS
+) -> None:
+    """Count the attempts and GPU-seconds that a written status reports for the first time."""
     old, new = snapshot.job.get("status") or {}, plan.status
     before = _gpu_seconds(old)
-    if spent := sum(
+    if seconds := sum(
         max(seconds - before.get(revision, 0), 0) for revision, seconds in _gpu_seconds(new).items()
     ):
-        fleet.trained(str(snapshot.job["metadata"]["namespace"]), spent)
-    known = _endings(old)
-    for attempt, (outcome, reason) in _endings(new).items():
-        if attempt in known:
+        job_metrics.add_training(str(snapshot.job["metadata"]["namespace"]), seconds)
+    counted = _terminated_attempts(old)
+    for attempt, (outcome, reason) in _terminated_attempts(new).items():
+        if attempt in counted:
             continue
         revision, stage, number, _ = attempt
         STAGE_OUTCOMES.labels(stage, outcome, reason).inc()
         if outcome == "Completed":
-            for seconds in _durations(snapshot.jobs, (revision, stage, str(number))):
-                STAGE_SECONDS.labels(stage).observe(seconds)
+            for duration in _durations(snapshot.jobs, (revision, stage, str(number))):
+                STAGE_SECONDS.labels(stage).observe(duration)
 
 
-def _serves_on_a_gpu(pod: Object) -> bool:
+def _holds_serving_gpu(pod: Object) -> bool:
     return (
         naming.label(pod, naming.STAGE) == "serve"
         and bool(pod.get("spec", {}).get("nodeName"))
@@ -155,36 +159,37 @@ def _serves_on_a_gpu(pod: Object) -> bool:
 
 
 def _gpu_seconds(status: Object) -> dict[str, int]:
-    """Return what training took, by revision: an edit back to an earlier one spends nothing."""
+    """Return the GPU-seconds of training by revision."""
     return {
         str(revision["revision"]): int(revision.get("gpuSeconds") or 0)
         for revision in status.get("revisions") or ()
     }
 
 
-def _endings(status: Object) -> dict[tuple[Any, ...], tuple[str, str]]:
-    """Return outcome and reason of the attempts that ended, by revision, stage, number, build.
+def _terminated_attempts(status: Object) -> dict[tuple[Any, ...], tuple[str, str]]:
+    """Return outcome and reason of terminated attempts, by revision, stage, number and build.
 
-    The trainer's word for the reason is taken only if it is a word: it becomes a label.
+    A reason is written by the trainer and becomes a label, so only a CamelCase word is accepted.
     """
-    endings = {}
+    attempts = {}
     for revision in status.get("revisions") or ():
         for stage in revision.get("stages") or ():
-            if stage.get("outcome") in _ENDED:
+            if stage.get("outcome") in _TERMINATED:
                 key = (revision.get("revision"), *map(stage.get, ("stage", "attempt", "build")))
                 reason = str(stage.get("reason") or stage["outcome"])
-                known = _REASON.fullmatch(reason) is not None
-                endings[key] = (str(stage["outcome"]), reason if known else "Other")
-    return endings
+                valid = _REASON.fullmatch(reason) is not None
+                attempts[key] = (str(stage["outcome"]), reason if valid else "Other")
+    return attempts
 
 
-def _durations(jobs: Iterable[Object], wanted: tuple[str, str, str]) -> Iterable[float]:
+def _durations(jobs: Iterable[Object], attempt: tuple[str, str, str]) -> Iterable[float]:
+    """Yield the duration of an attempt's Job in seconds."""
     for job in jobs:
-        found = tuple(
+        labels = tuple(
             naming.label(job, key) for key in (naming.REVISION, naming.STAGE, naming.ATTEMPT)
         )
         status = job.get("status") or {}
-        if found == wanted and "startTime" in status and "completionTime" in status:
+        if labels == attempt and "startTime" in status and "completionTime" in status:
             start, end = (
                 datetime.fromisoformat(status[field]) for field in ("startTime", "completionTime")
             )

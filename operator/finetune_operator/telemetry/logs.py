@@ -1,6 +1,5 @@
-"""JSON logs: one object a line, with the job's key wherever the line is about one."""
+"""JSON logs: one object per line, with the key of the job that the line is about."""
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -9,51 +8,59 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-_key: ContextVar[str | None] = ContextVar("job", default=None)
-_KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-# kopf says a line about every event of every object, at INFO.
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
+
+_job: ContextVar[str | None] = ContextVar("job", default=None)
+# kopf logs a line at INFO for every event of every object.
 _QUIET = ("kopf.objects", "kopf.activities", "kopf._core", "kopf._cogs", "aiohttp.access")
 
 
 @contextmanager
-def about(namespace: str, name: str) -> Iterator[None]:
-    """Name the job in every line that is logged in the block."""
-    token = _key.set(f"{namespace}/{name}")
+def for_job(namespace: str, name: str) -> Iterator[None]:
+    """Add ``job: namespace/name`` to every line that is logged in the block."""
+    token = _job.set(f"{namespace}/{name}")
     try:
         yield
     finally:
-        _key.reset(token)
+        _job.reset(token)
 
 
-class JsonFormatter(logging.Formatter):
-    """Formats a record, with whatever ``extra`` it was given."""
+class Formatter(JsonFormatter):
+    """Formats a record as ``ts, level, logger, message, job``, its ``extra``, and ``exception``."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        when = datetime.fromtimestamp(record.created, UTC)
-        line: dict[str, Any] = {
-            "ts": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if (key := _key.get()) is not None:
-            line["job"] = key
-        line |= {name: value for name, value in vars(record).items() if name not in _KNOWN}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+    def __init__(self) -> None:
+        super().__init__(
+            [],
+            rename_fields={"exc_info": "exception"},
+            reserved_attrs=[*RESERVED_ATTRS, "taskName"],
+            json_default=str,
+            json_ensure_ascii=False,
+        )
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        """Add the fields of a record."""
+        time = datetime.fromtimestamp(record.created, UTC)
+        log_data["ts"] = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        log_data["level"] = record.levelname.lower()
+        log_data["logger"] = record.name
+        log_data["message"] = record.message
+        if (job := _job.get()) is not None:
+            log_data["job"] = job
+        super().add_fields(log_data, record, message_dict)
 
 
 def configure(level: str) -> None:
-    """Log to stderr as JSON. Raises ValueError for a level that is none."""
+    """Log to stderr as JSON. Raises ValueError for an unknown level."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(Formatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It is told to stop by other means (`watches`), and warns that no signal reaches it.
+    # kopf warns that it receives no signals: its stop flag ends it (`controller.watch`).
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     logging.captureWarnings(True)

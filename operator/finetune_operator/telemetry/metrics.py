@@ -1,8 +1,8 @@
-"""Prometheus metrics of the operator, under the names and labels that controller-runtime uses.
+"""Prometheus metrics of the operator, with the names and labels of controller-runtime.
 
-Dashboards and alerts written for operators of that family work unchanged. Those of the API client
-are client-go's (``component-base/metrics/prometheus/restclient``). What is counted of the jobs
-themselves is in ``fleet``.
+Dashboards and alerts for operators built with controller-runtime work unchanged. The metrics of the
+API client are those of client-go (``component-base/metrics/prometheus/restclient``). Metrics about
+the jobs are in ``job_metrics``.
 """
 
 from prometheus_client import (
@@ -14,7 +14,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-# A second series for each counter, of use to nobody who scrapes.
+# Otherwise each counter has a second series with its time of creation.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -26,89 +26,97 @@ _QUEUE_SECONDS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100, 10
 
 RECONCILE_TOTAL = Counter(
     "controller_runtime_reconcile",
-    "Looks at a job, by how they ended.",
+    "Total number of reconciliations per controller and result.",
     ("controller", "result"),
     registry=REGISTRY,
 )
 RECONCILE_ERRORS = Counter(
     "controller_runtime_reconcile_errors",
-    "Looks that failed and are repeated.",
+    "Total number of reconciliation errors per controller, which are retried with backoff.",
     ("controller",),
     registry=REGISTRY,
 )
 RECONCILE_TERMINAL = Counter(
     "controller_runtime_terminal_reconcile_errors",
-    "Looks whose writes were refused for good.",
+    "Total number of terminal reconciliation errors per controller.",
     ("controller",),
     registry=REGISTRY,
 )
 RECONCILE_TIMEOUTS = Counter(
     "controller_runtime_reconcile_timeouts",
-    "Looks that took too long and were cut off.",
+    "Total number of reconciliation timeouts per controller.",
     ("controller",),
     registry=REGISTRY,
 )
 RECONCILE_SECONDS = Histogram(
     "controller_runtime_reconcile_time_seconds",
-    "Duration of a look.",
+    "Length of time per reconciliation per controller, in seconds.",
     ("controller",),
     buckets=_SECONDS,
     registry=REGISTRY,
 )
 ACTIVE_WORKERS = Gauge(
     "controller_runtime_active_workers",
-    "Workers that are looking at a job.",
+    "Number of currently used workers per controller.",
     ("controller",),
     registry=REGISTRY,
 )
 MAX_WORKERS = Gauge(
     "controller_runtime_max_concurrent_reconciles",
-    "Workers.",
+    "Maximum number of concurrent reconciles per controller.",
     ("controller",),
     registry=REGISTRY,
 )
 
-QUEUE_DEPTH = Gauge("workqueue_depth", "Keys that wait.", _QUEUE, registry=REGISTRY)
-QUEUE_ADDS = Counter("workqueue_adds", "Keys that were queued.", _QUEUE, registry=REGISTRY)
+QUEUE_DEPTH = Gauge(
+    "workqueue_depth", "Current number of keys in the work queue.", _QUEUE, registry=REGISTRY
+)
+QUEUE_ADDS = Counter(
+    "workqueue_adds", "Total number of keys added to the work queue.", _QUEUE, registry=REGISTRY
+)
 QUEUE_RETRIES = Counter(
-    "workqueue_retries", "Keys that were queued again.", _QUEUE, registry=REGISTRY
+    "workqueue_retries",
+    "Total number of keys added to the work queue again after an error.",
+    _QUEUE,
+    registry=REGISTRY,
 )
 QUEUE_SECONDS = Histogram(
     "workqueue_queue_duration_seconds",
-    "Time that a key waits.",
+    "Length of time that a key waits in the work queue, in seconds.",
     _QUEUE,
     buckets=_QUEUE_SECONDS,
     registry=REGISTRY,
 )
 WORK_SECONDS = Histogram(
     "workqueue_work_duration_seconds",
-    "Time that the work on a key takes.",
+    "Length of time to process a key, in seconds.",
     _QUEUE,
     buckets=_QUEUE_SECONDS,
     registry=REGISTRY,
 )
 UNFINISHED_SECONDS = Gauge(
     "workqueue_unfinished_work_seconds",
-    "Time spent so far on all keys in work.",
+    "Seconds of work in progress, summed over all keys that are being processed.",
     _QUEUE,
     registry=REGISTRY,
 )
 LONGEST_SECONDS = Gauge(
     "workqueue_longest_running_processor_seconds",
-    "Time spent so far on the key that is longest in work.",
+    "Seconds of work in progress on the key that has been processed for the longest time.",
     _QUEUE,
     registry=REGISTRY,
 )
 
 REQUESTS = Counter(
     "rest_client_requests",
-    "Requests to the API server, by HTTP status ('<error>' without one), method and host.",
+    "Total number of HTTP requests to the API server, by status code ('<error>' without a "
+    "response), method and host.",
     ("code", "method", "host"),
     registry=REGISTRY,
 )
 REQUEST_SECONDS = Histogram(
     "rest_client_request_duration_seconds",
-    "Duration of requests to the API server.",
+    "Latency of HTTP requests to the API server in seconds, by verb and host.",
     ("verb", "host"),
     buckets=_SECONDS,
     registry=REGISTRY,
@@ -116,7 +124,7 @@ REQUEST_SECONDS = Histogram(
 
 LEADER = Gauge(
     "leader_election_master_status",
-    "Whether this replica holds the lease of the name: 1, or 0 for one that stands by.",
+    "Whether this replica is the leader for the Lease: 1 for the leader, 0 for a standby.",
     ("name",),
     registry=REGISTRY,
 )

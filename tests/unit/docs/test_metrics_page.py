@@ -26,7 +26,7 @@ def declared() -> dict[str, tuple[str, str]]:
     ]
     found += [
         (each.name, each.type, each._labelnames)
-        for each in job_metrics.FLEET.collect()
+        for each in job_metrics.JOB_METRICS.collect()
         if isinstance(each, GaugeMetricFamily | CounterMetricFamily)
     ]
     return {

@@ -1,4 +1,4 @@
-"""What is counted of the jobs: states, outcomes, GPU-seconds; nothing twice, nobody by name."""
+"""Job metrics: states, outcomes and GPU-seconds, counted once and without names of jobs."""
 
 from typing import Any
 
@@ -8,20 +8,35 @@ from tests.fakes.apiserver import Cluster
 
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.telemetry import job_metrics
-from finetune_operator.telemetry.job_metrics import Fleet
-from finetune_operator.types import Plan, Snapshot
+from finetune_operator.telemetry.job_metrics import JobMetrics, JobSample
+from finetune_operator.types import Key, Object, Plan, Snapshot
 
 A, B = ("team-a", "one"), ("team-a", "two")
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that tests advance."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
         return self.now
+
+
+class Jobs:
+    """Job metrics over the samples of reconciled jobs."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.metrics, self.samples = JobMetrics(clock), dict[Key, JobSample]()
+        self.metrics.read_from(self.samples.values)
+
+    def reconciled(self, key: Key, pods: list[Object], status: Object) -> None:
+        previous = self.samples.get(key)
+        self.samples[key] = self.metrics.sample(previous, key[0], pods, status)
+
+    def forget(self, key: Key) -> None:
+        self.metrics.account(self.samples.pop(key, None))
 
 
 def status(reason: str) -> dict[str, Any]:
@@ -36,9 +51,9 @@ def pod(stage: str = "serve", *, node: str = "gpu-1", phase: str = "Running") ->
     }
 
 
-def samples(subject: Fleet) -> dict[tuple[str, ...], float]:
+def samples(metrics: JobMetrics) -> dict[tuple[str, ...], float]:
     registry = CollectorRegistry()
-    registry.register(subject)
+    registry.register(metrics)
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in registry.collect()
@@ -46,92 +61,96 @@ def samples(subject: Fleet) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_jobs_are_counted_by_namespace_and_state() -> None:
-    subject = Fleet(Clock())
-    subject.saw(A, [], status("Training"))
-    subject.saw(B, [], status("Training"))
-    subject.saw(("team-b", "one"), [], {})
-    subject.saw(B, [], status("Serving"))
-    assert samples(subject) == {
+def test_jobs_are_counted_by_namespace_and_reason() -> None:
+    jobs = Jobs(Clock())
+    jobs.reconciled(A, [], status("Training"))
+    jobs.reconciled(B, [], status("Training"))
+    jobs.reconciled(("team-b", "one"), [], {})
+    jobs.reconciled(B, [], status("Serving"))
+    assert samples(jobs.metrics) == {
         ("finetune_jobs", "team-a", "Serving"): 1,
         ("finetune_jobs", "team-a", "Training"): 1,
         ("finetune_jobs", "team-b", "Unknown"): 1,
     }
-    subject.forget(A)
-    subject.forget(A)
-    assert ("finetune_jobs", "team-a", "Training") not in samples(subject)
+    jobs.forget(A)
+    jobs.forget(A)
+    assert ("finetune_jobs", "team-a", "Training") not in samples(jobs.metrics)
 
 
-def test_serving_is_counted_while_a_pod_has_a_node() -> None:
+def test_gpu_seconds_of_serving_count_while_a_pod_has_a_node() -> None:
     clock = Clock()
-    subject = Fleet(clock)
-    spent = ("finetune_gpu_seconds_total", "team-a", "serving")
-    subject.saw(A, [pod(node=""), pod(stage="train")], status("Starting"))
+    jobs = Jobs(clock)
+    serving = ("finetune_gpu_seconds_total", "team-a", "serving")
+    jobs.reconciled(A, [pod(node=""), pod(stage="train")], status("Starting"))
     clock.now += 100
-    subject.saw(A, [pod(phase="Pending"), pod(phase="Failed")], status("Starting"))
-    assert samples(subject)[spent] == 0
+    jobs.reconciled(A, [pod(phase="Pending"), pod(phase="Failed")], status("Starting"))
+    assert samples(jobs.metrics)[serving] == 0
     clock.now += 60
-    assert samples(subject)[spent] == 60, "the pod holds its GPU while it loads the model"
-    subject.saw(A, [pod(), pod()], status("Serving"))
+    assert samples(jobs.metrics)[serving] == 60, "the pod holds its GPU while it loads the model"
+    jobs.reconciled(A, [pod(), pod()], status("Serving"))
     clock.now += 10
-    assert samples(subject)[spent] == 80
-    assert samples(subject)[spent] == 80
+    assert samples(jobs.metrics)[serving] == 80
+    assert samples(jobs.metrics)[serving] == 80
     clock.now += 1
-    subject.forget(A)
+    jobs.forget(A)
     clock.now += 1000
-    assert samples(subject)[spent] == 82
+    assert samples(jobs.metrics)[serving] == 82
 
 
-def test_training_is_counted_as_reported_and_once() -> None:
-    subject = Fleet(Clock())
-    spent = ("finetune_gpu_seconds_total", "team-a", "training")
+def test_gpu_seconds_of_training_are_counted_once() -> None:
+    metrics = JobMetrics(Clock())
+    training = ("finetune_gpu_seconds_total", "team-a", "training")
 
     def write(before: dict[str, int], after: dict[str, int]) -> None:
         old, new = (
-            {"revisions": [{"revision": name, "gpuSeconds": each} for name, each in spent.items()]}
-            for spent in (before, after)
+            {
+                "revisions": [
+                    {"revision": name, "gpuSeconds": each} for name, each in seconds.items()
+                ]
+            }
+            for seconds in (before, after)
         )
         job = {"metadata": {"namespace": "team-a"}, "status": old}
-        job_metrics.wrote(Snapshot(job=job), Plan(status=new), subject)
+        job_metrics.count_status_write(Snapshot(job=job), Plan(status=new), metrics)
 
     write({}, {"r1": 10})
     write({"r1": 10}, {"r1": 10})
     write({"r1": 10}, {"r1": 25})
-    assert samples(subject)[spent] == 25
+    assert samples(metrics)[training] == 25
     write({"r1": 25}, {"r1": 25, "r2": 5})
-    assert samples(subject)[spent] == 30
+    assert samples(metrics)[training] == 30
     write({"r1": 25, "r2": 5}, {"r2": 7})
-    assert samples(subject)[spent] == 32, "a revision that goes takes nothing back"
+    assert samples(metrics)[training] == 32, "removing a revision subtracts nothing"
 
 
-def test_an_edit_back_to_an_earlier_revision_spends_nothing() -> None:
+def test_an_edit_back_to_an_earlier_revision_counts_nothing() -> None:
     cluster = Cluster()
-    subject, counted = Fleet(Clock()), ("finetune_gpu_seconds_total", "ns", "training")
+    metrics, training = JobMetrics(Clock()), ("finetune_gpu_seconds_total", "ns", "training")
 
-    def look() -> None:
+    def reconcile() -> None:
         snapshot = cluster.observe()
         planned = plan(snapshot, config=cluster.config, now=cluster.now)
-        job_metrics.wrote(snapshot, planned, subject)
+        job_metrics.count_status_write(snapshot, planned, metrics)
         cluster.carry_out(snapshot, planned)
 
     def train(seconds: float) -> None:
         controllers.run(cluster, "prepare")
-        look()
+        reconcile()
         controllers.sync(cluster)
         trainer = controllers.pod_of_stage(cluster, "train")
         controllers.start(cluster, trainer)
         controllers.finish(cluster, trainer, 0, controllers.message("train", gpuSeconds=seconds))
         controllers.sync(cluster)
-        look()
+        reconcile()
 
     train(1000.0)
     cluster.edit(training={"seed": 1})
-    look()
+    reconcile()
     train(300.0)
     cluster.edit(training={"seed": None})
-    look()
+    reconcile()
     assert cluster.status["training"]["gpuSeconds"] == 1000
-    assert samples(subject)[counted] == 1300
+    assert samples(metrics)[training] == 1300
 
 
 def ledger(*attempts: dict[str, Any]) -> dict[str, Any]:
@@ -142,22 +161,24 @@ def outcomes(outcome: str, reason: str, stage: str = "train") -> float:
     return float(job_metrics.STAGE_OUTCOMES.labels(stage, outcome, reason)._value.get())
 
 
-def test_each_attempt_is_counted_once_by_how_it_ended() -> None:
+def test_each_attempt_is_counted_once_by_outcome_and_reason() -> None:
     job = {"metadata": {"namespace": "team-a"}}
     running = {"stage": "train", "attempt": 1, "outcome": "Running"}
     stopped = {**running, "outcome": "Stopped", "reason": "Preempted"}
     failed = {**running, "attempt": 2, "outcome": "Failed", "reason": "LossDiverged"}
-    course = [ledger(running), ledger(stopped), ledger(stopped), ledger(failed), ledger(failed)]
+    history = [ledger(running), ledger(stopped), ledger(stopped), ledger(failed), ledger(failed)]
     before = (outcomes("Stopped", "Preempted"), outcomes("Failed", "LossDiverged"))
-    for old, new in zip([{}, *course], course, strict=False):
-        job_metrics.wrote(Snapshot(job={**job, "status": old}), Plan(status=new), Fleet(Clock()))
+    for old, new in zip([{}, *history], history, strict=False):
+        snapshot = Snapshot(job={**job, "status": old})
+        job_metrics.count_status_write(snapshot, Plan(status=new), JobMetrics(Clock()))
     assert outcomes("Stopped", "Preempted") == before[0] + 1
     assert outcomes("Failed", "LossDiverged") == before[1] + 1
 
 
-def test_a_reason_that_is_no_word_does_not_become_a_label() -> None:
+def test_a_reason_that_is_not_one_word_is_counted_as_other() -> None:
     failed = {"stage": "prepare", "attempt": 1, "outcome": "Failed", "reason": "row 7 of x"}
     before = outcomes("Failed", "Other", "prepare")
     job = {"metadata": {"namespace": "team-a"}}
-    job_metrics.wrote(Snapshot(job=job), Plan(status=ledger(failed)), Fleet(Clock()))
+    snapshot, planned = Snapshot(job=job), Plan(status=ledger(failed))
+    job_metrics.count_status_write(snapshot, planned, JobMetrics(Clock()))
     assert outcomes("Failed", "Other", "prepare") == before + 1
