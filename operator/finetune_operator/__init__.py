@@ -1,1 +1,1 @@
-"""The operator of FineTuneJob: wakeups → workqueue → observe → plan → apply."""
+"""The operator for FineTuneJobs: watch → workqueue → snapshot → reconcile → apply."""

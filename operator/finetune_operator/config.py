@@ -1,4 +1,4 @@
-"""The operator's configuration, as the chart renders it."""
+"""Configuration of the operator, as rendered by the chart."""
 
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -9,22 +9,22 @@ from finetune_api.base import CamelModel
 
 
 class Images(CamelModel):
-    """Images of the pods that a job consists of, with tag or digest."""
+    """Images of the pods of a job, with tag or digest."""
 
     trainer: str
     serving: str
     operator: str
-    """Also that of the container that verifies what is served."""
+    """Image of the operator and of the verify container."""
 
 
 class Hub(CamelModel):
-    """The model hub; an empty endpoint means the public one."""
+    """The model hub; an empty endpoint means the public hub."""
 
     endpoint: str = ""
 
 
 class ServingConfig(CamelModel):
-    """How the serving image is started. ``dtype`` overrides the merged model's own."""
+    """How the serving image is started. ``dtype`` overrides that of the merged model."""
 
     command: list[str] = Field(default_factory=lambda: ["vllm", "serve", "/model"])
     args: list[str] = Field(default_factory=list)
@@ -51,15 +51,15 @@ METADATA: tuple[Network, ...] = (
     IPv6Network("fd00:ec2::254/128"),
     IPv6Network("fd20:ce::254/128"),
 )
-"""Where clouds answer a pod's questions about its node's identity: link-local addresses, and those
-of Alibaba Cloud (IPv4), AWS and Google Cloud (IPv6), which are not."""
+"""Metadata services, which hand out the credentials of a node: link-local addresses, and those of
+Alibaba Cloud (IPv4), AWS and Google Cloud (IPv6)."""
 
 
 class Dns(CamelModel):
-    """Where the cluster's DNS answers: pods of these namespaces, these addresses, on these ports.
+    """DNS servers of the cluster: pods of these namespaces, and these addresses, on these ports.
 
-    Built in are pods of kube-system and NodeLocal DNSCache. A policy sees the port of the pod,
-    which is 5353 in some clusters.
+    The defaults are the pods of kube-system and NodeLocal DNSCache. A NetworkPolicy sees the port
+    of the pod, which is 5353 in some clusters.
     """
 
     namespaces: list[str] = Field(default_factory=lambda: ["kube-system"])
@@ -68,9 +68,9 @@ class Dns(CamelModel):
 
 
 class Egress(CamelModel):
-    """Whom the pods of a job may reach beside the hub (``children.egress``).
+    """Destinations that prepare pods may reach in addition to the hub (``manifests.egress``).
 
-    Built in is the internet's HTTPS, and no private address.
+    The default is port 443 on all public addresses.
     """
 
     dns: Dns = Dns()
@@ -81,13 +81,13 @@ class Egress(CamelModel):
 
     @field_validator("cidrs")
     @classmethod
-    def _open_no_metadata_service(cls, cidrs: list[Network]) -> list[Network]:
+    def _reject_metadata_services(cls, cidrs: list[Network]) -> list[Network]:
         for cidr in cidrs:
-            for closed in METADATA:
-                if cidr.version == closed.version and cidr.subnet_of(closed):  # type: ignore[arg-type]
+            for service in METADATA:
+                if cidr.version == service.version and cidr.subnet_of(service):  # type: ignore[arg-type]
                     raise ValueError(
-                        f"{cidr} is where clouds tell a pod its node's credentials; it is never "
-                        "opened"
+                        f"{cidr} contains only a cloud metadata service, which hands out the "
+                        "credentials of the node; it is never opened, remove it"
                     )
         return cidrs
 
@@ -95,10 +95,10 @@ class Egress(CamelModel):
 class OperatorConfig(CamelModel):
     """All settings.
 
-    ``defaults`` is a partial FineTuneJob spec, below the user's values and above the built-in ones.
-    ``operator_namespace`` holds the operator, which scrapes the pods of jobs, and the Lease
-    ``lease_name`` that all replicas share. Prometheus and other collectors run in
-    ``scraper_namespaces``. The operator runs the jobs of ``watch_namespaces``; empty means all.
+    ``operator_namespace`` is the namespace of the operator and of ``lease_name``, the Lease of all
+    its replicas. Jobs in ``watch_namespaces`` are reconciled; empty means all. Clients in
+    ``scraper_namespaces`` may scrape the pods of jobs. ``defaults`` is a partial FineTuneJob spec,
+    which overrides built-in defaults and is overridden by each job.
     """
 
     operator_namespace: str = "finetune-system"

@@ -1,7 +1,7 @@
-"""The operator's own HTTP server: ``/metrics``, ``/healthz`` and ``/readyz``.
+"""HTTP server of the operator: ``/metrics``, ``/healthz`` and ``/readyz``.
 
-``/healthz`` fails when a worker is gone or has been at one job for ``STUCK_SECONDS``: a restart
-helps then, and only then. ``/readyz`` fails until the watches run; who stands by is ready too.
+``/healthz`` fails if a worker has ended or has processed one job for ``STUCK_SECONDS``; a restart
+resolves both. ``/readyz`` fails until the watches run. A standby is ready too.
 """
 
 from collections.abc import AsyncIterator
@@ -18,25 +18,25 @@ STUCK_SECONDS = 300.0
 
 
 class Health:
-    """What the probes answer from."""
+    """State of the process for the probes."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self.ready = False
 
-    def complaint(self) -> str | None:
-        """Return what a restart would mend, None where nothing is wrong."""
+    def failure_reason(self) -> str | None:
+        """Return why the process must be restarted, None if it is healthy."""
         if not self._controller.alive:
-            return "a worker is gone"
+            return "a worker has ended"
         longest = self._controller.queue.longest()
         if longest > STUCK_SECONDS:
-            return f"a worker has been at one job for {longest:.0f} s"
+            return f"a worker has been reconciling one job for {longest:.0f} s"
         return None
 
 
 @asynccontextmanager
 async def serving(health: Health, port: int = PORT) -> AsyncIterator[int]:
-    """Serve for the time of the block, on all addresses; yield the port. Raises OSError."""
+    """Serve on all addresses until the end of the block; yield the port. Raises OSError."""
     runner = web.AppRunner(_application(health), access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:
@@ -54,11 +54,11 @@ def _application(health: Health) -> web.Application:
         )
 
     async def healthz(_: web.Request) -> web.Response:
-        complaint = health.complaint()
-        return web.Response(text=complaint or "ok", status=500 if complaint else 200)
+        reason = health.failure_reason()
+        return web.Response(text=reason or "ok", status=500 if reason else 200)
 
     async def readyz(_: web.Request) -> web.Response:
-        text = "ok" if health.ready else "the watches are being started"
+        text = "ok" if health.ready else "watches are starting"
         return web.Response(text=text, status=200 if health.ready else 503)
 
     application = web.Application()

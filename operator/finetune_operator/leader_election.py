@@ -1,17 +1,17 @@
-"""Leadership: of several replicas one works, the others stand by, warm.
+"""Leader election: one replica is the leader, the others are hot standbys.
 
-A ``coordination.k8s.io/v1`` Lease says whose turn it is. Its holder renews it every
-``RENEW_SECONDS`` and counts itself as the holder for ``HELD_SECONDS`` from the moment that the last
-successful renewal was *sent*. Whoever stands by watches the Lease and takes it ``DURATION_SECONDS``
-after it *saw* the last renewal, or at once where it is given back. Nobody compares clocks of two
-machines. Between the two there are five seconds, in which what the old holder sent last arrives.
+The leader holds a ``coordination.k8s.io/v1`` Lease. It renews it every ``RENEW_SECONDS``, and
+counts itself as the leader for ``HELD_SECONDS`` from the moment it *sent* the last successful
+renewal. A standby watches the Lease and acquires it ``DURATION_SECONDS`` after it *observed* the
+last renewal, or at once if the Lease is released. Clocks of two machines are never compared. The
+five seconds in between cover requests that the old leader sent last.
 
-``remaining`` is the fence of every other write (``transport.Transport.fence``): none is sent where
-it is 0, and none is waited for longer. A write that arrives later still finds that the
-resourceVersion, the uid or the name that it depends on is another's by then.
+``remaining`` is the fence of every other write (``transport.Transport.fence``): a write is not sent
+if it is 0, and has no longer timeout. A write that is delayed beyond that fails on its
+precondition: the new leader has changed the resourceVersion, the uid or the name.
 
-``identity`` is the name of the pod: a container that the kubelet starts anew takes its own Lease
-back without waiting, since the kubelet starts no second one beside it.
+``identity`` is the name of the pod. A restarted container acquires the Lease of its pod without
+waiting, since the kubelet never runs the same container twice at once.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ DURATION_SECONDS = 15
 HELD_SECONDS = 10.0
 RENEW_SECONDS = 2.0
 REQUEST_SECONDS = 3.0
-"""Of one renewal: a connection that stalls leaves time for another."""
+"""Timeout of a renewal: after a stalled connection there is time for another attempt."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("finetune_operator.leader_election")
 
 
 def boottime() -> float:
-    """Return seconds that go on while the machine sleeps, which those of ``monotonic`` do not."""
+    """Return a monotonic time in seconds that includes the time in which the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -52,51 +52,51 @@ class LeaderElector:
     identity: str
     clock: Callable[[], float] = boottime
     _held: Object | None = None
-    """As it was last written by us."""
+    """The Lease as this replica wrote it last."""
     _held_until: float = 0.0
-    _seen: tuple[str, float] = field(default=("", 0.0))
-    """The resourceVersion that was seen last, and when it was first."""
+    _observed: tuple[str, float] = field(default=("", 0.0))
+    """The resourceVersion that was observed last, and the time when it was observed first."""
 
     def remaining(self) -> float:
-        """Return for how many seconds writes may be under way, 0 where we are not the holder."""
+        """Return for how many more seconds this replica may write; 0 if it is not the leader."""
         return max(0.0, self._held_until - self.clock())
 
     async def acquire(self) -> None:
-        """Wait until the Lease is ours."""
+        """Wait until this replica is the leader."""
         while True:
             try:
-                present = await self.kube.get("Lease", self.namespace, self.name)
-                if self._free_in(present) <= 0:
-                    await self._write(present)
-                    logger.info("leading", extra={"identity": self.identity})
+                lease = await self.kube.get("Lease", self.namespace, self.name)
+                if self._available_in(lease) <= 0:
+                    await self._write(lease)
+                    logger.info("became the leader", extra={"identity": self.identity})
                     return
-                assert present is not None
-                await self._freed(present)
+                assert lease is not None
+                await self._wait_until_available(lease)
             except Conflict:
                 continue
             except OperatorError as error:
-                logger.warning("the lease cannot be read or taken: %s", error)
+                logger.warning("failed to read or acquire the Lease: %s", error)
                 await asyncio.sleep(RENEW_SECONDS * random.uniform(0.5, 1.0))
 
     async def hold(self) -> None:
         """Renew the Lease; return once it is lost."""
-        while (left := self.remaining()) > 0:
-            await asyncio.sleep(min(RENEW_SECONDS, left))
+        while (seconds := self.remaining()) > 0:
+            await asyncio.sleep(min(RENEW_SECONDS, seconds))
             try:
                 await self._write(self._held)
             except Conflict:
-                # Perhaps with a renewal of our own whose answer was lost.
-                if not await self._still_ours():
+                # The conflict may be with our own renewal, if its response was lost.
+                if not await self._is_still_held():
                     break
             except OperatorError as error:
-                logger.warning("the lease was not renewed: %s", error)
-        self._lost()
-        logger.warning("not leading any more", extra={"identity": self.identity})
+                logger.warning("failed to renew the Lease: %s", error)
+        self._lose()
+        logger.warning("no longer the leader", extra={"identity": self.identity})
 
     async def release(self) -> None:
-        """Give the Lease back, so that the next need not wait for its end."""
+        """Release the Lease, so that a standby need not wait for its expiration."""
         held, usable = self._held, self.remaining() > 0
-        self._lost()
+        self._lose()
         if held is None or not usable:
             return
         try:
@@ -105,25 +105,25 @@ class LeaderElector:
                 seconds=REQUEST_SECONDS,
             )
         except OperatorError as error:
-            logger.warning("the lease was not given back: %s", error)
+            logger.warning("failed to release the Lease: %s", error)
 
-    def _lost(self) -> None:
+    def _lose(self) -> None:
         self._held, self._held_until = None, 0.0
         metrics.LEADER.labels(self.name).set(0)
 
-    async def _write(self, present: Object | None) -> None:
-        """Write our name and the time. Raises Conflict where somebody wrote meanwhile."""
-        before = dict((present or {}).get("spec") or {})
+    async def _write(self, lease: Object | None) -> None:
+        """Write identity and time into the Lease. Raises Conflict if it changed since."""
+        previous = dict((lease or {}).get("spec") or {})
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {
             "holderIdentity": self.identity,
             "leaseDurationSeconds": DURATION_SECONDS,
             "acquireTime": now,
             "renewTime": now,
-            "leaseTransitions": int(before.get("leaseTransitions") or 0) + 1,
+            "leaseTransitions": int(previous.get("leaseTransitions") or 0) + 1,
         }
-        if before.get("holderIdentity") == self.identity:
-            spec |= {key: before[key] for key in ("acquireTime", "leaseTransitions")}
+        if previous.get("holderIdentity") == self.identity:
+            spec |= {key: previous[key] for key in ("acquireTime", "leaseTransitions")}
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -131,42 +131,42 @@ class LeaderElector:
             "spec": spec,
         }
         sent = self.clock()
-        if present is None:
+        if lease is None:
             written = await self.kube.create(body, fenced=False)
         else:
-            body["metadata"] = present["metadata"]
+            body["metadata"] = lease["metadata"]
             written = await self.kube.replace(body, seconds=REQUEST_SECONDS)
         self._held, self._held_until = written, sent + HELD_SECONDS
         metrics.LEADER.labels(self.name).set(1)
 
-    async def _still_ours(self) -> bool:
+    async def _is_still_held(self) -> bool:
         try:
-            present = await self.kube.get("Lease", self.namespace, self.name)
+            lease = await self.kube.get("Lease", self.namespace, self.name)
         except OperatorError:
-            # Not known; as the holder we may go on until our time is over.
+            # Unknown: this replica remains the leader until its time has expired.
             return True
-        if present is None or _holder(present) != self.identity:
+        if lease is None or _holder(lease) != self.identity:
             return False
-        self._held = present
+        self._held = lease
         return True
 
-    def _free_in(self, present: Object | None) -> float:
-        """Return in how many seconds a Lease may be taken, by what was seen of it."""
-        if present is None or _holder(present) in ("", self.identity):
+    def _available_in(self, lease: Object | None) -> float:
+        """Return the seconds until the Lease may be acquired, as far as it was observed."""
+        if lease is None or _holder(lease) in ("", self.identity):
             return 0.0
-        version = present["metadata"]["resourceVersion"]
-        if self._seen[0] != version:
-            self._seen = (version, self.clock())
-        duration = float(present["spec"].get("leaseDurationSeconds") or DURATION_SECONDS)
-        return self._seen[1] + duration - self.clock()
+        version = lease["metadata"]["resourceVersion"]
+        if self._observed[0] != version:
+            self._observed = (version, self.clock())
+        duration = float(lease["spec"].get("leaseDurationSeconds") or DURATION_SECONDS)
+        return self._observed[1] + duration - self.clock()
 
-    async def _freed(self, present: Object) -> None:
-        """Watch somebody else's Lease until it may be free, or until the stream ends."""
-        version = present["metadata"]["resourceVersion"]
+    async def _wait_until_available(self, lease: Object) -> None:
+        """Watch the Lease of another replica until it may be available, or the stream ends."""
+        version = lease["metadata"]["resourceVersion"]
         loop = asyncio.get_running_loop()
         try:
             async with (
-                asyncio.timeout(self._free_in(present)) as limit,
+                asyncio.timeout(self._available_in(lease)) as timeout,
                 aclosing(
                     self.kube.watch("Lease", self.namespace, self.name, since=version)
                 ) as events,
@@ -174,9 +174,9 @@ class LeaderElector:
                 async for event in events:
                     if event["type"] not in ("ADDED", "MODIFIED"):
                         return
-                    if (left := self._free_in(event["object"])) <= 0:
+                    if (seconds := self._available_in(event["object"])) <= 0:
                         return
-                    limit.reschedule(loop.time() + left)
+                    timeout.reschedule(loop.time() + seconds)
         except TimeoutError:
             return
 

@@ -1,7 +1,7 @@
-"""The process: wires the parts together and watches over them.
+"""The manager: connects the parts of the operator and supervises them.
 
-Whatever part ends ends the process: with 0 after SIGTERM or SIGINT, with 1 and a reason in the log
-in any other case, so that the kubelet starts it anew.
+If any part ends, the process ends: with 0 after SIGTERM or SIGINT, else with 1 and the cause in the
+log, so that the kubelet restarts it.
 """
 
 import argparse
@@ -23,8 +23,9 @@ from finetune_operator import health
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
-from finetune_operator.controller.watch import keep_watching
+from finetune_operator.controller.watch import run_watches
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
@@ -33,143 +34,127 @@ from finetune_operator.reconcile import plan
 from finetune_operator.snapshot.scraper import Scraper
 from finetune_operator.telemetry import logs
 
+RETRY_SECONDS = 2.0
+"""Between two checks whether the API server serves FineTuneJobs."""
+
 logger = logging.getLogger("finetune_operator")
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used; the message says what to change."""
+    """The configuration is invalid; the message names file and field."""
 
 
-def configuration(path: Path) -> OperatorConfig:
-    """Read and check the configuration. Raises ConfigurationError."""
+def load_config(path: Path) -> OperatorConfig:
+    """Return the validated configuration. Raises ConfigurationError."""
     try:
         config = OperatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         effective_defaults(config.defaults)
     except OSError as error:
         raise ConfigurationError(f"--config {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"--config {path}: not YAML: {error}") from error
+        raise ConfigurationError(f"--config {path}: invalid YAML: {error}") from error
     except InvalidSpec as error:
         raise ConfigurationError(f"--config {path}: {error}") from error
     except ValidationError as error:
-        findings = "; ".join(
-            f"{'.'.join(map(str, finding['loc'])) or 'the file'}: {finding['msg']}"
-            for finding in error.errors()
+        details = "; ".join(
+            f"{'.'.join(map(str, detail['loc'])) or 'the file'}: {detail['msg']}"
+            for detail in error.errors()
         )
-        raise ConfigurationError(f"--config {path}: {findings}") from error
+        raise ConfigurationError(f"--config {path}: {details}") from error
     if config.log_level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(
-            f"--config {path}: logLevel: {config.log_level!r} is not debug, info, warning or error"
+            f"--config {path}: logLevel: {config.log_level!r} is invalid; use debug, info, warning "
+            "or error"
         )
     return config
 
 
 async def run(config: OperatorConfig, *, port: int) -> None:
-    """Run the operator until a signal ends it. Raises what ended it otherwise."""
+    """Run the operator until a signal. Raises the error that ended a part."""
     async with AsyncExitStack() as stack:
         kube = await Kube.connect()
         stack.push_async_callback(kube.close)
         scraper = Scraper()
         stack.push_async_callback(scraper.close)
         identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
-        lease = LeaderElector(
+        elector = LeaderElector(
             kube=kube,
             namespace=config.operator_namespace,
             name=config.lease_name,
             identity=identity,
         )
-        kube.transport.fence = lease.remaining
-        recorder = Recorder(kube, instance=identity)
-        controller = Controller(
+        kube.transport.fence = elector.remaining
+        reconciler = Reconciler(
             kube=kube,
-            applier=PlanExecutor(kube=kube, recorder=recorder),
+            executor=PlanExecutor(kube=kube, recorder=Recorder(kube, instance=identity)),
             config=config,
             planner=plan,
             scrape=scraper,
         )
+        controller = Controller(reconciler=reconciler)
         resync = Resync(
             kube=kube,
             namespaces=tuple(config.watch_namespaces),
-            known=controller.snapshot,
-            wake=controller.wake,
+            fingerprints=reconciler.fingerprints,
+            enqueue=controller.enqueue,
         )
         probes = health.Health(controller)
         bound = await stack.enter_async_context(health.serving(probes, port))
-        await _until_served(kube, ending=True)
+        await _wait_for_crd(kube, required=True)
         logger.info("started", extra={"port": bound, "identity": identity})
-        await until_first_ends(
-            lead(lease, controller, resync),
-            keep_watching(
-                controller.told,
+        await run_until_first_exit(
+            lead(elector, controller, resync),
+            run_watches(
+                controller.notify,
                 config.watch_namespaces,
-                served=lambda: _until_served(kube, ending=False),
-                ready=lambda running: setattr(probes, "ready", running),
+                wait_for_crd=lambda: _wait_for_crd(kube, required=False),
+                set_ready=lambda ready: setattr(probes, "ready", ready),
             ),
-            _until_told_to_end(),
+            _wait_for_signal(),
         )
         logger.info("stopped")
 
 
-async def _until_served(kube: Kube, *, ending: bool) -> None:
-    """Wait for the API server, however long it is away.
+async def _wait_for_crd(kube: Kube, *, required: bool) -> None:
+    """Wait until the API server is available and serves FineTuneJobs.
 
-    ending: whether a missing CRD is the end. Raises Terminal then.
+    required: whether a missing CRD is an error. Raises Terminal in this case.
     """
     while True:
         try:
-            return await kube.require_served()
+            return await kube.require_crd()
         except Transient as error:
             logger.warning("waiting for the API server: %s", error)
         except Terminal as error:
-            if ending:
+            if required:
                 raise
             logger.warning("waiting for the CRD: %s", error)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _until_told_to_end() -> None:
-    told = asyncio.Event()
+async def _wait_for_signal() -> None:
+    received = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-    await told.wait()
+        asyncio.get_running_loop().add_signal_handler(number, received.set)
+    await received.wait()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return the exit code."""
-    parser = argparse.ArgumentParser(prog="finetune-operator", description="Runs FineTuneJobs.")
-    parser.add_argument("--config", type=Path, required=True, help="the operator's YAML file")
-    parser.add_argument("--port", type=int, default=health.PORT, help="of metrics and probes")
-    options = parser.parse_args(arguments)
-    logs.configure("info")
-    try:
-        config = configuration(options.config)
-        logs.configure(config.log_level)
-        asyncio.run(run(config, port=options.port))
-    except (ConfigurationError, OperatorError) as error:
-        logger.error("%s", error)
-        return 1
-    except Exception:
-        logger.exception("ended by a defect")
-        return 1
-    return 0
+async def lead(elector: LeaderElector, controller: Controller, resync: Resync) -> None:
+    """Run the controller whenever this replica is the leader; at the end release the Lease.
 
-
-async def lead(lease: LeaderElector, controller: Controller, resync: Resync) -> None:
-    """Take turns until cancelled; then end the work and give the Lease back.
-
-    Raises what a worker raised.
+    Raises the error that ended a worker.
     """
     try:
         while True:
-            await lease.acquire()
-            await until_first_ends(controller.run(), resync.run(), lease.hold())
+            await elector.acquire()
+            await run_until_first_exit(controller.run(), resync.run(), elector.hold())
     finally:
         await controller.stop()
-        await lease.release()
+        await elector.release()
 
 
-async def until_first_ends(*parts: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
-    """Wait for the first part to end, end the others, raise what any of them raised."""
+async def run_until_first_exit(*parts: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
+    """Wait for the first part to end, cancel the others, and raise an error that ended any."""
     tasks = [
         part if isinstance(part, asyncio.Task) else asyncio.create_task(part) for part in parts
     ]
@@ -182,3 +167,29 @@ async def until_first_ends(*parts: Coroutine[Any, Any, None] | asyncio.Task[None
     for result in results:
         if isinstance(result, Exception):
             raise result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="finetune-operator", description="Operator for FineTuneJobs."
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, help="path of the YAML configuration file"
+    )
+    parser.add_argument(
+        "--port", type=int, default=health.PORT, help="port of /metrics, /healthz and /readyz"
+    )
+    options = parser.parse_args(arguments)
+    logs.configure("info")
+    try:
+        config = load_config(options.config)
+        logs.configure(config.log_level)
+        asyncio.run(run(config, port=options.port))
+    except (ConfigurationError, OperatorError) as error:
+        logger.error("%s", error)
+        return 1
+    except Exception:
+        logger.exception("ended by an unexpected error")
+        return 1
+    return 0

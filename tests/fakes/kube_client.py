@@ -1,7 +1,6 @@
-"""An API server in a dictionary, for tests of the order and the fences of writes.
+"""In-memory API server for tests of the order and the preconditions of writes.
 
-What an API server does to an object beyond storing it is proved against a real one
-(tests/integration).
+It only stores objects; everything else is tested against a real API server (tests/integration).
 """
 
 import itertools
@@ -14,11 +13,11 @@ from finetune_operator.kube.kinds import KINDS
 from finetune_operator.types import Object
 
 Fault = Callable[[str, str, str], OperatorError | None]
-"""Takes verb, kind and name of a write; returns what to raise instead of doing it."""
+"""Takes verb, kind and name of a write; returns the error to raise, None for no error."""
 
 
 class MemoryKube(Kube):
-    """Objects by (kind, namespace, name); ``calls`` lists the writes as (verb, kind, name)."""
+    """Objects by (kind, namespace, name); ``calls`` are the writes as (verb, kind, name)."""
 
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -54,12 +53,12 @@ class MemoryKube(Kube):
 
     async def apply(self, body: Object) -> Object:
         self._write("apply", body)
-        present = self.objects.get(self._key(body))
-        self._fenced(body["metadata"], present)
-        if present is not None:
-            merged = {**present, **body, "metadata": {**present["metadata"], **body["metadata"]}}
-            if merged == present:
-                return present
+        existing = self.objects.get(self._key(body))
+        self._fenced(body["metadata"], existing)
+        if existing is not None:
+            merged = {**existing, **body, "metadata": {**existing["metadata"], **body["metadata"]}}
+            if merged == existing:
+                return existing
             return self._store(merged)
         return self._store(dict(body))
 
@@ -69,21 +68,21 @@ class MemoryKube(Kube):
 
     async def delete(self, target: Object, *, propagation: Propagation) -> None:
         self._write(f"delete {propagation}", target)
-        present = self.objects.get(self._key(target))
-        if present is not None:
-            self._fenced(target["metadata"], present)
+        existing = self.objects.get(self._key(target))
+        if existing is not None:
+            self._fenced(target["metadata"], existing)
             del self.objects[self._key(target)]
 
     async def replace_status(self, job: Object, status: Object) -> Object:
         self._write("status", job)
-        present = self.objects.get(self._key(job))
-        if present is None:
+        existing = self.objects.get(self._key(job))
+        if existing is None:
             raise NotFound("404")
-        self._fenced(job["metadata"], present)
-        return self._store({**present, "status": status})
+        self._fenced(job["metadata"], existing)
+        return self._store({**existing, "status": status})
 
     def touch(self, kind: str, namespace: str, name: str, **changes: Any) -> None:
-        """Change an object as somebody else would."""
+        """Change an object as another client would."""
         self._store({**self.objects[kind, namespace, name], **changes})
 
     def _write(self, verb: str, body: Object) -> None:
@@ -100,11 +99,11 @@ class MemoryKube(Kube):
         return stored
 
     @staticmethod
-    def _fenced(metadata: Object, present: Object | None) -> None:
+    def _fenced(metadata: Object, existing: Object | None) -> None:
         for field in ("uid", "resourceVersion"):
             expected = metadata.get(field)
-            if expected and (present is None or present["metadata"][field] != expected):
-                raise Conflict("409 not as observed")
+            if expected and (existing is None or existing["metadata"][field] != expected):
+                raise Conflict("409 the object has changed")
 
     @staticmethod
     def _key(body: Object) -> tuple[str, str, str]:
@@ -124,7 +123,7 @@ def job(**status: Any) -> dict[str, Any]:
 
 
 def child(kind: str, name: str, *, owner: str | None = "uid-of-demo", **more: Any) -> Any:
-    """Return an object, controlled by the FineTuneJob of a uid."""
+    """Return an object that is controlled by the FineTuneJob with the uid ``owner``."""
     references = [
         {
             "apiVersion": "finetune.dev/v1alpha1",

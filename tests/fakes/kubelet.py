@@ -1,7 +1,6 @@
-"""The kubelet's part in a job's life, played by the tests: it reports how pods fare.
+"""Fake kubelet for tests against a real API server: writes the status of pods, runs nothing.
 
-Nothing is run. A pod of a finished stage ends with the termination message that the trainer would
-have left; a serving pod becomes ready.
+A pod of a completed stage has the termination message of the trainer; a serving pod becomes ready.
 """
 
 import json
@@ -24,7 +23,7 @@ ARTIFACTS: dict[str, dict[str, Any]] = {
 
 
 def completed(stage: str, *, gpu_seconds: float = 0.0) -> dict[str, Any]:
-    """Return the status of a pod whose stage has completed."""
+    """Return the status of a pod whose stage completed."""
     result = {
         "stage": stage,
         "outcome": "completed",
@@ -40,7 +39,7 @@ def completed(stage: str, *, gpu_seconds: float = 0.0) -> dict[str, Any]:
 def failed(
     stage: str, *, code: int, reason: str, message: str, gpu_seconds: float = 0.0
 ) -> dict[str, Any]:
-    """Return the status of a pod whose stage has failed."""
+    """Return the status of a pod whose stage failed with a result."""
     result = {
         "stage": stage,
         "outcome": "failed",
@@ -52,7 +51,7 @@ def failed(
 
 
 def ended(code: int, reason: str = "Error") -> dict[str, Any]:
-    """Return the status of a pod that has ended without a result."""
+    """Return the status of a pod that terminated without a result."""
     status = _status("Failed", exit_code=code, result={})
     (container,) = status["containerStatuses"]
     container["state"]["terminated"] |= {"reason": reason, "message": ""}
@@ -60,7 +59,7 @@ def ended(code: int, reason: str = "Error") -> dict[str, Any]:
 
 
 def serving() -> dict[str, Any]:
-    """Return the status of a pod that answers requests."""
+    """Return the status of a ready serving pod."""
     return {
         "phase": "Running",
         "podIP": "127.0.0.1",
@@ -70,21 +69,21 @@ def serving() -> dict[str, Any]:
 
 
 def start(place: Namespace, pod: dict[str, Any]) -> None:
-    """Run a pod if everything that its containers refer to is there, or say what is not."""
+    """Report a pod as running, or as waiting if a Secret that it references does not exist."""
     for container in pod["spec"]["containers"]:
         for variable in container.get("env", ()):
-            wanted = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
-            if wanted and not any(
-                secret["metadata"]["name"] == wanted for secret in place.items("secrets")
+            name = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
+            if name and not any(
+                secret["metadata"]["name"] == name for secret in place.items("secrets")
             ):
-                message = f'secret "{wanted}" not found'
+                message = f'secret "{name}" not found'
                 report(place, pod, waiting("CreateContainerConfigError", message))
                 return
     report(place, pod, running())
 
 
 def running() -> dict[str, Any]:
-    """Return the status of a pod that works."""
+    """Return the status of a running pod."""
     return {
         "phase": "Running",
         "startTime": _now(),
@@ -99,7 +98,7 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
 
 
 def mismatch(message: str) -> dict[str, Any]:
-    """Return the status of a serving pod whose verification has just disagreed."""
+    """Return the status of a serving pod whose verification failed."""
     result = {
         "prepare": "verify",
         "outcome": "failed",
@@ -113,7 +112,7 @@ def mismatch(message: str) -> dict[str, Any]:
 
 
 def report(place: Namespace, pod: dict[str, Any], status: dict[str, Any]) -> None:
-    """Write a pod's status; one that was deleted meanwhile has none."""
+    """Write the status of a pod, unless the pod was deleted."""
     path = place.path("pods", pod["metadata"]["name"])
     try:
         place.plane.merge(f"{path}/status", {"status": status})
@@ -123,7 +122,7 @@ def report(place: Namespace, pod: dict[str, Any], status: dict[str, Any]) -> Non
 
 
 def stage_of(pod: dict[str, Any]) -> str:
-    """Return the stage that a pod belongs to."""
+    """Return the stage of a pod."""
     return str(pod["metadata"]["labels"]["finetune.dev/stage"])
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from tests.integration.controlplane import ControlPlane
 
-from finetune_operator.controller.apply import PlanExecutor
+from finetune_operator.controller.apply import AppliedVersions, PlanExecutor
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Conflict, NameConflict, NotFound, Terminal
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.snapshot.reader import observe
+from finetune_operator.snapshot.reader import read
 from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,14 +44,21 @@ async def no_scrape(address: str, port: int) -> str | None:
     return None
 
 
-async def look(kube: Kube, job: Any) -> Snapshot:
-    snapshot = await observe(kube, job["metadata"]["namespace"], "demo", no_scrape)
+async def observe(kube: Kube, job: Any) -> Snapshot:
+    snapshot = await read(kube, (job["metadata"]["namespace"], "demo"), no_scrape)
     assert snapshot is not None
     return snapshot
 
 
-def applier(kube: Kube) -> PlanExecutor:
-    return PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
+class Process:
+    """Executes plans, and remembers its applies as one operator process does."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._executor = PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
+        self._applied = AppliedVersions()
+
+    async def execute(self, snapshot: Snapshot, plan: Plan) -> int:
+        return await self._executor.execute(snapshot, plan, NOW, applied=self._applied)
 
 
 def service(job: Any, port: int = 8000, *, owned: bool = True) -> dict[str, Any]:
@@ -88,12 +95,12 @@ async def present(kube: Kube, job: Any) -> Any:
 
 
 async def test_applied_fields_are_ours_and_those_of_others_stay(kube: Kube, job: Any) -> None:
-    subject = applier(kube)
+    subject = Process(kube)
     initial = job.get("status", {})
-    await subject.apply(await look(kube, job), plan(Apply(object=service(job)), **initial), NOW)
+    await subject.execute(await observe(kube, job), plan(Apply(object=service(job)), **initial))
     await kube.merge(service(job), {"metadata": {"annotations": {"mesh": "yes"}}})
-    snapshot = await look(kube, job)
-    await subject.apply(snapshot, plan(Apply(object=service(job, 9000)), **initial), NOW)
+    snapshot = await observe(kube, job)
+    await subject.execute(snapshot, plan(Apply(object=service(job, 9000)), **initial))
     found = await present(kube, job)
     assert found["spec"]["ports"][0]["port"] == 9000
     assert found["metadata"]["annotations"] == {"mesh": "yes"}
@@ -105,12 +112,12 @@ async def test_applied_fields_are_ours_and_those_of_others_stay(kube: Kube, job:
 async def test_a_second_apply_of_the_same_is_not_sent_and_of_a_restart_changes_nothing(
     kube: Kube, job: Any
 ) -> None:
-    first = applier(kube)
+    first = Process(kube)
     todo = plan(Apply(object=service(job)), **job.get("status", {}))
-    assert await first.apply(await look(kube, job), todo, NOW) == 1
+    assert await first.execute(await observe(kube, job), todo) == 1
     version = (await present(kube, job))["metadata"]["resourceVersion"]
-    assert await first.apply(await look(kube, job), todo, NOW) == 0
-    assert await applier(kube).apply(await look(kube, job), todo, NOW) == 0
+    assert await first.execute(await observe(kube, job), todo) == 0
+    assert await Process(kube).execute(await observe(kube, job), todo) == 0
     assert (await present(kube, job))["metadata"]["resourceVersion"] == version
 
 
@@ -118,11 +125,11 @@ async def test_an_apply_onto_what_changed_since_the_look_is_a_conflict(
     kube: Kube, job: Any
 ) -> None:
     await kube.create(service(job))
-    snapshot = await look(kube, job)
+    snapshot = await observe(kube, job)
     await kube.merge(service(job), {"metadata": {"labels": {"x": "y"}}})
     with pytest.raises(Conflict):
-        await applier(kube).apply(
-            snapshot, plan(Apply(object=service(job, 9000)), **job.get("status", {})), NOW
+        await Process(kube).execute(
+            snapshot, plan(Apply(object=service(job, 9000)), **job.get("status", {}))
         )
     assert (await present(kube, job))["spec"]["ports"][0]["port"] == 8000
 
@@ -133,25 +140,25 @@ async def test_a_foreign_object_under_our_name_is_not_touched(
 ) -> None:
     foreign = await kube.create(service(job, 80, owned=False))
     with pytest.raises(NameConflict):
-        await applier(kube).apply(
-            await look(kube, job), plan(action(object=service(job)), **job.get("status", {})), NOW
+        await Process(kube).execute(
+            await observe(kube, job), plan(action(object=service(job)), **job.get("status", {}))
         )
     assert await present(kube, job) == foreign
 
 
 async def test_a_create_that_was_done_before_is_success(kube: Kube, job: Any) -> None:
     todo = plan(Create(object=service(job)), **job.get("status", {}))
-    assert await applier(kube).apply(await look(kube, job), todo, NOW) == 1
-    assert await applier(kube).apply(await look(kube, job), todo, NOW) == 0
+    assert await Process(kube).execute(await observe(kube, job), todo) == 1
+    assert await Process(kube).execute(await observe(kube, job), todo) == 0
 
 
 async def test_a_delete_takes_what_was_observed_and_nothing_newer(kube: Kube, job: Any) -> None:
     await kube.create(service(job))
-    (snapshot,) = (await look(kube, job)).services
+    (snapshot,) = (await observe(kube, job)).services
     await kube.merge(service(job), {"metadata": {"labels": {"x": "y"}}})
     with pytest.raises(Conflict):
         await kube.delete(snapshot, propagation="Background")
-    (snapshot,) = (await look(kube, job)).services
+    (snapshot,) = (await observe(kube, job)).services
     await kube.delete(snapshot, propagation="Background")
     assert await present(kube, job) is None
     await kube.delete(snapshot, propagation="Background")
@@ -160,11 +167,11 @@ async def test_a_delete_takes_what_was_observed_and_nothing_newer(kube: Kube, jo
 async def test_a_status_onto_what_changed_since_the_look_is_a_conflict(
     kube: Kube, job: Any
 ) -> None:
-    snapshot = await look(kube, job)
+    snapshot = await observe(kube, job)
     await kube.merge(job, {"metadata": {"labels": {"x": "y"}}})
     with pytest.raises(Conflict):
-        await applier(kube).apply(
-            snapshot, plan(Create(object=service(job)), observedGeneration=1), NOW
+        await Process(kube).execute(
+            snapshot, plan(Create(object=service(job)), observedGeneration=1)
         )
     assert await present(kube, job) is None
 
@@ -229,7 +236,7 @@ async def test_a_list_of_several_pages_is_complete(
                 },
             }
         )
-    snapshot = await look(kube, job)
+    snapshot = await observe(kube, job)
     assert [each["metadata"]["name"] for each in snapshot.configmaps] == [
         "c0",
         "c1",
@@ -271,5 +278,5 @@ async def test_the_warnings_about_what_does_not_run_are_seen(kube: Kube, job: An
     for kind, about in (("Warning", claim), ("Normal", claim), ("Warning", job)):
         said = Event(type=kind, reason="ProvisioningFailed", message=f"no disk {kind}")  # type: ignore[arg-type]
         await Recorder(kube, instance="pod").record(about, [said], NOW)
-    (event,) = (await look(kube, job)).events
+    (event,) = (await observe(kube, job)).events
     assert (event["involvedObject"]["uid"], event["type"]) == (claim["metadata"]["uid"], "Warning")

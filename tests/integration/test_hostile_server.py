@@ -30,7 +30,7 @@ CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs
 SILENT_SECONDS = 3
 SILENT = (
     "from finetune_operator.controller import handlers; "
-    f"handlers.SILENT_SECONDS = {SILENT_SECONDS}.0"
+    f"handlers.WATCH_TIMEOUT_SECONDS = {SILENT_SECONDS}.0"
 )
 
 

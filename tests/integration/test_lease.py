@@ -189,5 +189,5 @@ def test_no_write_is_sent_after_the_lease_is_over(pair: Pair, place: Namespace) 
     assert max(sent) < 10.5
     assert 13 < taken < 20
     lines = [json.loads(x) for x in pair.operators["first"].log.read_text().splitlines()]
-    assert any(line["message"] == "not leading any more" for line in lines)
+    assert any(line["message"] == "no longer the leader" for line in lines)
     pair.relays["first"].release()

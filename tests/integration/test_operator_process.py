@@ -13,7 +13,7 @@ from tests.integration.controlplane import ApiError, ControlPlane, install_crd, 
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess
 
-IMPATIENT = "from finetune_operator.controller import controller; controller.REFUSED_SECONDS = 2.0"
+IMPATIENT = "from finetune_operator.controller import controller; controller.REJECTED_SECONDS = 2.0"
 """What was refused is tried again sooner."""
 FIELDS_OF_USERS = ("spec", "labels", "annotations", "finalizers", "ownerReferences")
 
@@ -142,7 +142,7 @@ def test_a_foreign_object_under_our_name_is_reported_left_alone_and_its_end_noti
         present = place.plane.get(path)
         assert present["metadata"]["resourceVersion"] == foreign["metadata"]["resourceVersion"]
         message = place.condition("Ready")["message"]
-        assert message.startswith("NetworkPolicy demo-prepare exists and is not this job's")
+        assert message.startswith("NetworkPolicy demo-prepare exists and is not controlled by this")
         assert place.items("jobs") == []
 
         place.plane.delete(path)

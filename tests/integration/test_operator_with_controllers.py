@@ -159,55 +159,55 @@ def test_a_stage_that_fails_says_why(operator: OperatorProcess, place: Namespace
     assert "row 7 is empty" in ready["message"]
 
 
-def test_what_somebody_changes_is_put_right_and_one_event_says_so(
+def test_drift_is_corrected_and_reported_in_one_event(
     operator: OperatorProcess, place: Namespace
 ) -> None:
-    def told() -> dict[str, int]:
+    def reported() -> dict[str, int]:
         return {
             event["note"]: event.get("series", {}).get("count", 1)
             for event in place.items("events")
             if event["reason"] == "DriftCorrected"
         }
 
-    def look_again() -> None:
+    def reconcile_again() -> None:
         looks = operator.metric("controller_runtime_reconcile_total")
         labels = {"metadata": {"labels": {"looks": str(looks)}}}
         place.plane.merge(place.path("finetunejobs", "demo"), labels)
         wait_until(
-            "the operator looks again",
+            "the job is reconciled again",
             lambda: operator.metric("controller_runtime_reconcile_total") > looks,
         )
         operator.settled()
 
     place.submit()
     live(place, "Serving")
-    look_again()
+    reconcile_again()
     (deployment,), (service,) = place.items("deployments"), place.items("services")
     by_hand = "?fieldManager=kubectl-edit"
-    path = place.path("deployments", deployment["metadata"]["name"])
-    place.plane.merge(path, {"metadata": {"annotations": {"note": "nobody minds"}}})
+    name = deployment["metadata"]["name"]
+    path = place.path("deployments", name)
+    place.plane.merge(path, {"metadata": {"annotations": {"note": "no drift"}}})
     place.plane.merge(path + by_hand, {"spec": {"progressDeadlineSeconds": 7}})
     wait_until(
         "the Deployment is as it was",
         lambda: place.items("deployments")[0]["spec"] == deployment["spec"],
     )
-    # Services are not watched: the next look, or a resync, finds what became of one.
+    # Services are not watched: the next full reconcile corrects a change.
     selector = {"spec": {"selector": {"finetune.dev/build": "another"}}}
     place.plane.merge(place.path("services", "demo-serve") + by_hand, selector)
-    look_again()
+    reconcile_again()
     assert place.items("services")[0]["spec"] == service["spec"]
     place.plane.delete(path)
     live(place, "Serving")
     expected = {
-        f"Deployment {deployment['metadata']['name']} was changed by kubectl-edit; it is put right",
-        "Service demo-serve was changed by kubectl-edit; it is put right",
-        f"Deployment {deployment['metadata']['name']} was deleted by somebody else; it is made "
-        "again",
+        f"Reverted changes made to Deployment {name} by field manager kubectl-edit.",
+        "Reverted changes made to Service demo-serve by field manager kubectl-edit.",
+        f"Re-created Deployment {name}, which was deleted externally.",
     }
-    wait_until("all is told", lambda: set(told()) == expected)
+    wait_until("all events are recorded", lambda: set(reported()) == expected)
     for _ in range(3):
-        look_again()
-    assert told() == dict.fromkeys(expected, 1)
+        reconcile_again()
+    assert reported() == dict.fromkeys(expected, 1)
 
 
 def test_a_quota_is_named_and_its_end_is_noticed(

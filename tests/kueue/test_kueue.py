@@ -131,7 +131,7 @@ def nothing_was_refused(running: OperatorProcess) -> None:
     """
     running.settled()
     assert running.metric("controller_runtime_terminal_reconcile_errors_total") == 0
-    assert "a defect of the operator" not in running.log.read_text(encoding="utf-8")
+    assert "unexpected error" not in running.log.read_text(encoding="utf-8")
 
 
 def test_a_job_in_the_queue_of_kueue(running: OperatorProcess, place: Namespace) -> None:

@@ -1,27 +1,27 @@
-"""Carrying out a plan: the status first, then the actions in their order, then the events.
+"""Executes a plan: first the status, then the actions in their order, then the events.
 
-The status is written with the resourceVersion that was observed. Where that is refused nothing of
-the plan happens, so what the ledger says is always ahead of what exists. Every other write carries
-its own fence: a create its deterministic name, an apply and a delete the uid and resourceVersion
-that were observed. An object that is not controlled by the job is never changed.
+The status is written with the resourceVersion that was read. If this write is rejected, nothing
+else of the plan is executed, so the ledger in the status is always ahead of the children. Every
+other write has its own precondition: a create its deterministic name, an apply and a delete the uid
+and resourceVersion that were read. An object that is not controlled by the job is never changed.
 
-An apply that would say again what was last applied to an object that nobody changed since is left
-out: a resync makes no writes. One that says it again and changes something has put right what
-somebody did by hand; an event says so, once.
+An apply is skipped if the object is still in the version that the same apply produced, so a resync
+causes no writes. If the same apply changes an object again, it reverted changes made by another
+client, and an event reports that once.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.controller.memory import Applied
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, NameConflict
 from finetune_operator.kube.recorder import Recorder
+from finetune_operator.objects.digest import sha256
 from finetune_operator.objects.naming import owned_by
 from finetune_operator.telemetry import job_metrics
 from finetune_operator.types import (
@@ -38,178 +38,188 @@ from finetune_operator.types import (
     Snapshot,
 )
 
-Wrote = Callable[[str, Object | None], None]
-"""Takes the kind of what was written, and what there is now; None where no answer told that."""
+OnWrite = Callable[[str, Object | None], None]
+"""Takes the kind of a written object and the object in the response, None if there is none."""
+AppliedVersions = dict[tuple[str, str], Applied]
 
-logger = logging.getLogger(__name__)
-
-
-def _nobody(kind: str, answer: Object | None) -> None:
-    """Take note of nothing."""
+logger = logging.getLogger("finetune_operator.apply")
 
 
-@dataclass(kw_only=True)
+def needs_writes(snapshot: Snapshot, plan: Plan, applied: AppliedVersions) -> bool:
+    """Report whether the actions of a plan would write anything."""
+    return any(
+        not (isinstance(action, Apply) and is_applied(snapshot, action.object, applied))
+        for action in plan.actions
+    )
+
+
+def is_applied(snapshot: Snapshot, body: Object, applied: AppliedVersions) -> bool:
+    """Report whether an object is in the version that applying ``body`` produced."""
+    existing = _find(snapshot, body)
+    if existing is None or not owned_by(snapshot.job, existing):
+        return False
+    return applied.get(_kind_and_name(body)) == Applied(
+        existing["metadata"]["resourceVersion"], sha256(body)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanExecutor:
-    """Writes what plans ask for, and remembers what it applied."""
+    """Executes plans."""
 
     kube: Kube
     recorder: Recorder
-    _applied: dict[str, dict[tuple[str, str], tuple[str, str]]] = field(default_factory=dict)
-    """By the job's uid: kind and name → resourceVersion and digest of the intent."""
 
-    def acts(self, snapshot: Snapshot, plan: Plan) -> bool:
-        """Tell whether a plan asks for more than what is as it should be, its status aside."""
-        return any(
-            not (isinstance(action, Apply) and self._stands(snapshot, action.object))
-            for action in plan.actions
-        )
-
-    async def apply(
-        self, snapshot: Snapshot, plan: Plan, now: datetime, wrote: Wrote = _nobody
+    async def execute(
+        self,
+        snapshot: Snapshot,
+        plan: Plan,
+        now: datetime,
+        *,
+        applied: AppliedVersions,
+        on_write: OnWrite = lambda kind, written: None,
     ) -> int:
-        """Carry out a plan; return the number of writes, events not counted.
+        """Execute a plan; return the number of writes, not counting events.
 
-        ``wrote`` is told of each of them. Raises OperatorError; what was done before that stays
-        done.
+        applied: versions of the job's earlier applies, which this updates. on_write: is called for
+        each write. Raises OperatorError; writes before the error are not undone.
         """
         writes, events = 0, list(plan.events)
-        if normal(plan.status) != normal(snapshot.job.get("status") or {}):
-            answer = await self.kube.replace_status(snapshot.job, normal(plan.status))
-            wrote(snapshot.job["kind"], answer)
-            job_metrics.wrote(snapshot, plan)
+        status = without_empty(plan.status)
+        if status != without_empty(snapshot.job.get("status") or {}):
+            on_write(snapshot.job["kind"], await self.kube.replace_status(snapshot.job, status))
+            job_metrics.count_status_write(snapshot, plan)
             writes += 1
+        run = _Execution(self.kube, snapshot, applied, on_write, events)
         try:
             for action in plan.actions:
-                writes += await self._act(snapshot, action, wrote, events)
+                writes += await run.execute(action)
         finally:
-            # What the status says by now has happened, whatever became of the rest.
+            # The status was written, so its events are recorded even if an action failed.
             if writes:
                 await self.recorder.record(snapshot.job, events, now)
         return writes
 
-    def forget(self, uid: str) -> None:
-        """Drop what is remembered of a job that is gone."""
-        self._applied.pop(uid, None)
 
-    async def _act(
-        self, snapshot: Snapshot, action: Action, wrote: Wrote, events: list[Event]
-    ) -> int:
-        kind, name = action.object["kind"], action.object["metadata"]["name"]
-        extra = {"child": f"{kind}/{name}"}
+@dataclass(frozen=True)
+class _Execution:
+    """Executes the actions of one plan."""
+
+    kube: Kube
+    snapshot: Snapshot
+    applied: AppliedVersions
+    on_write: OnWrite
+    events: list[Event]
+
+    async def execute(self, action: Action) -> int:
+        """Execute an action; return the number of changes, 0 or 1."""
+        kind, name = _kind_and_name(action.object)
+        extra: dict[str, Any] = {"child": f"{kind}/{name}"}
         if not isinstance(action, Create | Apply):
-            _refuse_foreign(snapshot.job, action.object)
+            _require_owned(self.snapshot.job, action.object)
         if isinstance(action, Delete | Scale):
-            self._known(snapshot.job).pop(_key(action.object), None)
+            self.applied.pop((kind, name), None)
         match action:
             case Create():
-                answer, changed = await self._create(snapshot, action.object)
-                wrote(kind, answer)
+                written, changed = await self._create(action.object)
+                self.on_write(kind, written)
                 if changed:
                     logger.info("created", extra=extra)
                 return int(changed)
             case Apply():
-                if self._stands(snapshot, action.object):
+                if is_applied(self.snapshot, action.object, self.applied):
                     return 0
-                answer, changed = await self._apply(snapshot, action.object, events)
-                wrote(kind, answer)
+                written, changed = await self._apply(action.object)
+                self.on_write(kind, written)
                 if changed:
                     logger.info("applied", extra=extra)
                 return int(changed)
             case Patch():
-                wrote(kind, await self.kube.merge(action.object, _fenced(action)))
+                self.on_write(kind, await self.kube.merge(action.object, _fenced(action)))
                 logger.info("patched", extra=extra)
             case Delete():
                 await self.kube.delete(action.object, propagation=action.propagation)
-                wrote(kind, None)
+                self.on_write(kind, None)
                 logger.info("deleted", extra=extra)
             case Scale():
                 await self.kube.scale(action.object, action.replicas)
-                wrote(kind, None)
+                self.on_write(kind, None)
                 logger.info("scaled", extra={**extra, "replicas": action.replicas})
         return 1
 
-    async def _create(self, snapshot: Snapshot, body: Object) -> tuple[Object, bool]:
-        """Create an object; return what there is now, and whether it was not there before."""
+    async def _create(self, body: Object) -> tuple[Object, bool]:
+        """Create an object; return it, and whether it is new."""
         try:
             return await self.kube.create(body), True
         except Conflict:
-            present = await self._get(body)
-            if present is None:
-                # 409 has other causes than the name, a quota being counted among them.
+            existing = await self._get(body)
+            if existing is None:
+                # 409 without such an object, such as a conflict while a quota is updated.
                 raise
-            _refuse_foreign(snapshot.job, present)
-            return present, False
+            _require_owned(self.snapshot.job, existing)
+            return existing, False
 
-    async def _apply(
-        self, snapshot: Snapshot, body: Object, events: list[Event]
-    ) -> tuple[Object, bool]:
-        """Apply an object; return what there is now, and whether that is another version."""
-        present = _observed(snapshot, body) or await self._get(body)
+    async def _apply(self, body: Object) -> tuple[Object, bool]:
+        """Apply an object; return it, and whether its version changed."""
+        existing = _find(self.snapshot, body) or await self._get(body)
         fence: dict[str, Any] = {}
-        if present is not None:
-            _refuse_foreign(snapshot.job, present)
-            fence = {key: present["metadata"][key] for key in ("uid", "resourceVersion")}
+        if existing is not None:
+            _require_owned(self.snapshot.job, existing)
+            fence = {key: existing["metadata"][key] for key in ("uid", "resourceVersion")}
         written = await self.kube.apply({**body, "metadata": {**body["metadata"], **fence}})
-        version, intent = written["metadata"]["resourceVersion"], _digest(body)
-        changed = bool(version != fence.get("resourceVersion"))
-        known, key = self._known(snapshot.job), _key(body)
-        if changed and known.get(key, ("", ""))[1] == intent:
-            events.append(_put_right(*key, present))
-        known[key] = (version, intent)
+        result = Applied(written["metadata"]["resourceVersion"], sha256(body))
+        changed = result.resource_version != fence.get("resourceVersion")
+        key = _kind_and_name(body)
+        previous = self.applied.get(key)
+        if changed and previous is not None and previous.digest == result.digest:
+            self.events.append(_drift_corrected(*key, existing))
+        self.applied[key] = result
         return written, changed
-
-    def _stands(self, snapshot: Snapshot, body: Object) -> bool:
-        """Tell whether an object is in the version that came of applying this same intent."""
-        present = _observed(snapshot, body)
-        if present is None or not owned_by(snapshot.job, present):
-            return False
-        stands = (present["metadata"]["resourceVersion"], _digest(body))
-        return self._known(snapshot.job).get(_key(body)) == stands
-
-    def _known(self, job: Object) -> dict[tuple[str, str], tuple[str, str]]:
-        return self._applied.setdefault(job["metadata"]["uid"], {})
 
     async def _get(self, body: Object) -> Object | None:
         metadata = body["metadata"]
         return await self.kube.get(body["kind"], metadata["namespace"], metadata["name"])
 
 
-def normal(value: Any) -> Any:
-    """Return a status without its nulls and empty groups: the API server drops or keeps them."""
+def without_empty(value: Any) -> Any:
+    """Return a status without nulls and empty groups, which the API server may keep or drop."""
     if isinstance(value, Mapping):
-        items = ((key, normal(each)) for key, each in value.items())
+        items = ((key, without_empty(each)) for key, each in value.items())
         return {key: each for key, each in items if each is not None and each != {}}
     if isinstance(value, (list, tuple)):
-        return [normal(each) for each in value]
+        return [without_empty(each) for each in value]
     return value
 
 
-def _key(body: Object) -> tuple[str, str]:
+def _kind_and_name(body: Object) -> tuple[str, str]:
     return body["kind"], body["metadata"]["name"]
 
 
-def _put_right(kind: str, name: str, present: Object | None) -> Event:
-    """Return what to say of a child that was changed or deleted by somebody else."""
-    if present is None:
-        message = f"{kind} {name} was deleted by somebody else; it is made again"
+def _drift_corrected(kind: str, name: str, existing: Object | None) -> Event:
+    """Return the event about a child that was changed or deleted externally."""
+    if existing is None:
+        message = f"Re-created {kind} {name}, which was deleted externally."
     else:
-        message = f"{kind} {name} was changed by {_last_writer(present)}; it is put right"
+        manager = _last_field_manager(existing)
+        author = f"field manager {manager}" if manager else "another client"
+        message = f"Reverted changes made to {kind} {name} by {author}."
     return Event(type="Warning", reason=Reason.DRIFT_CORRECTED, message=message)
 
 
-def _last_writer(present: Object) -> str:
-    """Return the name under which somebody else last wrote into the spec."""
+def _last_field_manager(existing: Object) -> str | None:
+    """Return the other field manager that changed the spec last, None if it is unknown."""
     entries = [
         each
-        for each in present["metadata"].get("managedFields") or ()
+        for each in existing["metadata"].get("managedFields") or ()
         if each.get("manager") != FIELD_MANAGER and "f:spec" in (each.get("fieldsV1") or {})
     ]
     if not entries:
-        return "somebody else"
+        return None
     return str(max(entries, key=lambda each: str(each.get("time", "")))["manager"])
 
 
-def _observed(snapshot: Snapshot, body: Object) -> Object | None:
+def _find(snapshot: Snapshot, body: Object) -> Object | None:
+    """Return the object of the snapshot with the kind and name of ``body``."""
     each: Object
     for each in getattr(snapshot, LISTS[body["kind"]]):
         if each["metadata"]["name"] == body["metadata"]["name"]:
@@ -217,21 +227,19 @@ def _observed(snapshot: Snapshot, body: Object) -> Object | None:
     return None
 
 
-def _digest(body: Object) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
 def _fenced(patch: Patch) -> Object:
-    """Return the changes of a patch with what keeps them from any other object or version."""
+    """Return the changes of a patch with uid and resourceVersion as preconditions."""
     metadata = patch.object["metadata"]
     fence = {key: metadata[key] for key in ("uid", "resourceVersion")}
     return {**patch.changes, "metadata": {**patch.changes.get("metadata", {}), **fence}}
 
 
-def _refuse_foreign(job: Object, present: Object) -> None:
-    if not owned_by(job, present):
-        kind, name = present["kind"], present["metadata"]["name"]
+def _require_owned(job: Object, existing: Object) -> None:
+    """Raise NameConflict if an object is not controlled by the job."""
+    if not owned_by(job, existing):
+        kind, name = _kind_and_name(existing)
         raise NameConflict(
-            f"{kind} {name} exists and is not this job's (it has no controller reference to uid "
-            f"{job['metadata']['uid']}); delete or rename it, or give the job another name"
+            f"{kind} {name} exists and is not controlled by this FineTuneJob (it has no controller "
+            f"reference to uid {job['metadata']['uid']}). Delete or rename {kind} {name}, or "
+            "create the FineTuneJob under another name."
         )

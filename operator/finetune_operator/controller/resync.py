@@ -1,9 +1,10 @@
-"""Finding what the watches lost: every kind is listed once, and compared with what looks saw.
+"""Resync: compares the versions of all objects with those of the last reconciles.
 
-A watch that lists anew does not tell of what is gone. So every ``RESYNC_SECONDS``, and when this
-replica begins to lead, the names and versions of all jobs and of all that carries their label are
-listed in pages, and the jobs that differ from what the last look at them saw are looked at again. A
-job that nobody has looked at differs. Of each job one number is kept, however much it owns.
+A watch that lists again does not report deletions. So every ``RESYNC_SECONDS``, and when this
+replica becomes the leader, the metadata of all jobs and of all objects with their label is listed
+in pages. Jobs whose fingerprint differs from that of their last reconcile are enqueued for a full
+read; so are jobs that have never been reconciled. The fingerprint of a job is one number, however
+many objects the job owns.
 """
 
 import asyncio
@@ -13,64 +14,66 @@ from dataclasses import dataclass
 
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Transient
+from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.objects.digest import object_version
 from finetune_operator.objects.naming import JOB as JOB_LABEL
 from finetune_operator.types import LISTS, Key, Object, Snapshot
 
 RESYNC_SECONDS = 300.0
-AGAIN_SECONDS = 5.0
-logger = logging.getLogger(__name__)
+RETRY_SECONDS = 5.0
+logger = logging.getLogger("finetune_operator.resync")
 
 
 def fingerprint(snapshot: Snapshot) -> int:
-    """Return a number that is the same while a job and what carries its label are the same."""
-    children = (child for field in LISTS.values() for child in getattr(snapshot, field))
+    """Return a number that changes with the versions of a job and of its labeled objects."""
+    children = (child for name in LISTS.values() for child in getattr(snapshot, name))
     return _of_job(snapshot.job) ^ _of_children(children)
 
 
 def _of_job(job: Object) -> int:
-    # Not the version: our own status writes change it.
+    # The resourceVersion is left out: our own status writes change it.
     metadata = job["metadata"]
     return hash((metadata["uid"], metadata["generation"], metadata.get("deletionTimestamp")))
 
 
 def _of_children(children: Iterable[Object]) -> int:
-    print_ = 0
+    result = 0
     for child in children:
-        print_ ^= hash((child["metadata"]["uid"], child["metadata"]["resourceVersion"]))
-    return print_
+        result ^= object_version(child)
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resync:
-    """See the module. ``known``: fingerprints of the last looks; ``wake`` takes what differs."""
+    """See the module. ``fingerprints`` returns those of the last reconciles."""
 
     kube: Kube
     namespaces: tuple[str, ...]
-    known: Mapping[Key, int]
-    wake: Callable[[Key], None]
+    fingerprints: Callable[[], Mapping[Key, int]]
+    enqueue: Callable[[Key], None]
 
     async def run(self) -> None:
-        """Compare now and then, for ever."""
+        """Resync periodically until cancelled."""
         while True:
             try:
-                differing = await self.once()
+                enqueued = await self.resync()
             except OperatorError as error:
                 logger.warning("resync failed: %s", error)
-                asked = error.retry_after if isinstance(error, Transient) else None
-                await asyncio.sleep(max(AGAIN_SECONDS, asked or 0.0))
+                retry_after = error.retry_after if isinstance(error, Transient) else None
+                await asyncio.sleep(max(RETRY_SECONDS, retry_after or 0.0))
                 continue
-            logger.info("resync", extra={"differing": differing})
+            logger.info("resync completed", extra={"enqueued": enqueued})
             await asyncio.sleep(RESYNC_SECONDS)
 
-    async def once(self) -> int:
-        """Wake the jobs that differ; return how many these are. Raises OperatorError."""
-        before = dict(self.known)
-        found: dict[Key, int] = {}
+    async def resync(self) -> int:
+        """Enqueue the jobs that differ; return their number. Raises OperatorError."""
+        reconciled = self.fingerprints()
+        listed: dict[Key, int] = {}
         for namespace in self.namespaces or ("",):
-            async for page in self.kube.pages("FineTuneJob", namespace, metadata_only=True):
+            async for page in self.kube.pages(FINETUNEJOB, namespace, metadata_only=True):
                 for job in page:
                     metadata = job["metadata"]
-                    found[metadata["namespace"], metadata["name"]] = _of_job(job)
+                    listed[metadata["namespace"], metadata["name"]] = _of_job(job)
         for kind in LISTS:
             for namespace in self.namespaces or ("",):
                 pages = self.kube.pages(kind, namespace, labels=JOB_LABEL, metadata_only=True)
@@ -78,11 +81,11 @@ class Resync:
                     for child in page:
                         metadata = child["metadata"]
                         key = metadata["namespace"], metadata["labels"][JOB_LABEL]
-                        if key in found:
-                            found[key] ^= _of_children([child])
-        differing = {key for key, print_ in found.items() if before.get(key) != print_}
-        # Also what is gone: it is to be forgotten.
-        differing |= before.keys() - found.keys()
+                        if key in listed:
+                            listed[key] ^= object_version(child)
+        differing = {key for key, value in listed.items() if reconciled.get(key) != value}
+        # Deleted jobs are reconciled once more, which forgets them.
+        differing |= reconciled.keys() - listed.keys()
         for key in differing:
-            self.wake(key)
+            self.enqueue(key)
         return len(differing)

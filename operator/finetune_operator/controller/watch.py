@@ -1,12 +1,12 @@
-"""kopf's watches, kept up: where kopf gives up, it begins anew.
+"""Runs kopf's watches, and restarts kopf when it ends.
 
-kopf waits for an API server that is away, busy or broken (``wakeups.settings``), and ends at
-anything else: the CRD is gone, a list took too long, a stream was garbage. Then all is listed and
-watched anew, as soon as FineTuneJobs are served. The work goes on meanwhile, by resyncs and by the
-jobs' own delays.
+kopf retries while the API server is unavailable, overloaded or broken (``handlers.settings``). It
+ends on other failures: the CRD was deleted, a list took too long, a stream contained garbage. It is
+then restarted as soon as the API server serves FineTuneJobs, and lists all objects again. In the
+meantime, reconciles continue on resyncs and scheduled delays.
 
-kopf takes the event loop that it runs in for its own, and cancels every task of it when it ends.
-So it gets one of its own, in a thread.
+kopf assumes that it owns its event loop, and cancels every task of the loop when it ends. It
+therefore runs in a loop of its own, in a thread.
 """
 
 import asyncio
@@ -19,66 +19,72 @@ import kopf
 from finetune_operator.controller import handlers
 from finetune_operator.types import Key
 
-AGAIN_SECONDS = 1.0
+RESTART_SECONDS = 1.0
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("finetune_operator.watch")
 
 
-async def keep_watching(
-    tell: handlers.Tell,
+async def run_watches(
+    notify: handlers.Notify,
     namespaces: list[str],
     *,
-    served: Callable[[], Awaitable[None]],
-    ready: Callable[[bool], None],
+    wait_for_crd: Callable[[], Awaitable[None]],
+    set_ready: Callable[[bool], None],
 ) -> None:
     """Watch until cancelled.
 
-    namespaces: none means all. served: waits until the server knows FineTuneJobs. ready: is told
-    whether the watches run.
+    namespaces: empty means all. wait_for_crd: returns once the API server serves FineTuneJobs.
+    set_ready: receives whether the watches run.
     """
     loop = asyncio.get_running_loop()
 
-    def told(key: Key, kind: str, version: int | None) -> None:
-        loop.call_soon_threadsafe(tell, key, kind, version)
+    def notify_threadsafe(key: Key, kind: str, version: int | None) -> None:
+        loop.call_soon_threadsafe(notify, key, kind, version)
 
-    def watching() -> None:
-        loop.call_soon_threadsafe(ready, True)
+    def on_started() -> None:
+        loop.call_soon_threadsafe(set_ready, True)
 
     while True:
         stop = threading.Event()
         try:
-            await asyncio.to_thread(_run, told, namespaces, stop, watching)
+            await asyncio.to_thread(_run, notify_threadsafe, namespaces, stop, on_started)
         except Exception as error:
-            logger.warning("the watches ended, they begin anew: %s", error or type(error).__name__)
+            logger.warning("watches ended, restarting: %s", error or type(error).__name__)
         finally:
             stop.set()
-            ready(False)
-        await asyncio.sleep(AGAIN_SECONDS)
-        await served()
+            set_ready(False)
+        await asyncio.sleep(RESTART_SECONDS)
+        await wait_for_crd()
 
 
 def _run(
-    told: handlers.Tell, namespaces: list[str], stop: threading.Event, watching: Callable[[], None]
+    notify: handlers.Notify,
+    namespaces: list[str],
+    stop: threading.Event,
+    on_started: Callable[[], None],
 ) -> None:
-    asyncio.run(_watch(told, namespaces, stop, watching))
+    asyncio.run(_watch(notify, namespaces, stop, on_started))
 
 
 async def _watch(
-    told: handlers.Tell, namespaces: list[str], stop: threading.Event, watching: Callable[[], None]
+    notify: handlers.Notify,
+    namespaces: list[str],
+    stop: threading.Event,
+    on_started: Callable[[], None],
 ) -> None:
-    """Run kopf until ``stop`` is set, in a loop of its own. Raises what ended it before."""
+    """Run kopf in the current loop until ``stop`` is set. Raises the error that ended kopf."""
     started = asyncio.Event()
 
-    async def say() -> None:
+    async def report_started() -> None:
         await started.wait()
-        watching()
+        on_started()
 
-    saying = asyncio.create_task(say())
+    reporter = asyncio.create_task(report_started())
     try:
         await kopf.operator(
-            registry=handlers.registry(told),
+            registry=handlers.registry(notify),
             settings=handlers.settings(),
-            memories=handlers.Forgetful(),
+            memories=handlers.NoMemory(),
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
@@ -86,6 +92,6 @@ async def _watch(
             ready_flag=started,
         )
     finally:
-        # A thread of this loop waits for it too, and the loop for that thread.
+        # kopf waits for the flag in a thread of this loop, and the loop waits for that thread.
         stop.set()
-        saying.cancel()
+        reporter.cancel()

@@ -1,13 +1,13 @@
-"""A queue of keys in the manner of client-go's, for one event loop.
+"""A work queue of keys for one event loop, modeled on that of client-go.
 
-* A key that waits is not queued twice; ``add`` of it changes nothing.
-* A key is never with two workers: ``add`` during work makes it wait again once the work is done,
-  once, however often it was added.
-* Of several delays of a key the one that ends first counts; ``add`` ends them all.
-* ``retry`` delays by min(cap, base · 2ⁿ), n being the number of retries since ``forget``. Where it
-  is told that the server wants to be left alone, not even ``add`` ends that.
+* A queued key is not queued twice: ``add`` has no effect on it.
+* A key is never processed by two workers: ``add`` during its processing queues it once more after
+  ``done``, however often it is called.
+* Of several delays of a key, the earliest counts; ``add`` cancels it.
+* ``retry`` delays a key by min(cap, base · 2ⁿ), where n is the number of retries since ``forget``.
+  A minimum delay that the server requested is not shortened by ``add``.
 
-Not one method awaits but ``get``: nothing can happen between two statements.
+Only ``get`` awaits, so every other method is atomic.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Timer(Protocol):
-    """What ``call_later`` returns."""
+    """The handle that ``call_later`` returns."""
 
     def cancel(self) -> None:
-        """Do not call, then."""
+        """Cancel the call."""
 
 
 def _call_later(seconds: float, callback: Callable[[], None]) -> Timer:
@@ -34,7 +34,7 @@ def _call_later(seconds: float, callback: Callable[[], None]) -> Timer:
 
 
 class WorkQueue(Generic[K]):
-    """See the module. ``clock`` and ``call_later`` are there to be replaced by tests."""
+    """See the module. Tests replace ``clock`` and ``call_later``."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class WorkQueue(Generic[K]):
         self._delayed: dict[K, tuple[float, Timer]] = {}
         self._failures: dict[K, int] = {}
         self._not_before: dict[K, float] = {}
-        self._takers: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
         # controller-runtime names a queue after its controller.
         self._labels = (name, name)
         metrics.QUEUE_DEPTH.labels(*self._labels).set_function(lambda: len(self._ready))
@@ -62,12 +62,12 @@ class WorkQueue(Generic[K]):
         metrics.LONGEST_SECONDS.labels(*self._labels).set_function(self.longest)
 
     def add(self, key: K) -> None:
-        """Let a worker take the key as soon as one is free."""
+        """Queue the key for the next free worker."""
         self._undelay(key)
         if key in self._active:
             self._dirty.add(key)
-        elif (early := self._not_before.get(key, 0.0) - self._clock()) > 0:
-            self.add_after(key, early)
+        elif (remaining := self._not_before.get(key, 0.0) - self._clock()) > 0:
+            self.add_after(key, remaining)
         elif key not in self._queued_at:
             self._not_before.pop(key, None)
             self._queued_at[key] = self._clock()
@@ -76,7 +76,7 @@ class WorkQueue(Generic[K]):
             self._wake()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Add the key later, unless it waits already or is due sooner."""
+        """Queue the key after a delay, unless it is queued or due earlier."""
         if key in self._queued_at or key in self._dirty:
             return
         due = self._clock() + seconds
@@ -89,13 +89,13 @@ class WorkQueue(Generic[K]):
             self._delayed[key] = (due, self._call_later(seconds, lambda: self.add(key)))
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
-        """Add the key after its next, longer delay; return that in seconds.
+        """Queue the key after its backoff; return the delay in seconds.
 
-        at_least: what the server asked for, in seconds; the key is left alone for so long.
+        at_least: minimum delay that the server requested, in seconds.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        # 2.0 ** 1024 is not a number any more; the cap is reached long before.
+        # 2.0 ** 1024 overflows; the cap is reached long before.
         seconds = max(at_least, min(self._cap, self._base * 2.0 ** min(failures, 64)))
         metrics.QUEUE_RETRIES.labels(*self._labels).inc()
         if at_least > 0:
@@ -104,11 +104,11 @@ class WorkQueue(Generic[K]):
         return seconds
 
     def forget(self, key: K) -> None:
-        """Let the delays of ``retry`` start over."""
+        """Reset the backoff of ``retry``."""
         self._failures.pop(key, None)
 
     def pop(self) -> K | None:
-        """Give out the key that waits longest, None where none does; ``done`` must follow."""
+        """Return the key that was queued first, None if none is; the caller must call ``done``."""
         if not self._ready:
             return None
         key = self._ready.popleft()
@@ -118,21 +118,21 @@ class WorkQueue(Generic[K]):
         return key
 
     async def get(self) -> K:
-        """Wait for a key; ``done`` must follow."""
+        """Wait for a key; the caller must call ``done``."""
         while (key := self.pop()) is None:
-            taker = asyncio.get_running_loop().create_future()
-            self._takers.append(taker)
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
             try:
-                await taker
+                await waiter
             except asyncio.CancelledError:
-                # The wake-up that came together with the cancellation belongs to somebody else.
-                if taker.done() and not taker.cancelled():
+                # A wake-up at the moment of the cancellation is passed to another waiter.
+                if waiter.done() and not waiter.cancelled():
                     self._wake()
                 raise
         return key
 
     def done(self, key: K) -> None:
-        """Take the key back; it waits again if it was added meanwhile."""
+        """End the processing of a key; it is queued again if it was added in the meantime."""
         metrics.WORK_SECONDS.labels(*self._labels).observe(self._clock() - self._active.pop(key))
         if key in self._dirty:
             self._dirty.discard(key)
@@ -140,7 +140,7 @@ class WorkQueue(Generic[K]):
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[K]:
-        """Wait for a key and hold it for the time of the block."""
+        """Wait for a key, and call ``done`` at the end of the block."""
         key = await self.get()
         try:
             yield key
@@ -148,11 +148,11 @@ class WorkQueue(Generic[K]):
             self.done(key)
 
     def longest(self) -> float:
-        """Return for how many seconds the key that is longest in work has been so; 0 if none is."""
+        """Return the longest time in seconds that a key has been processed; 0 if none is."""
         return max(self._ages(), default=0.0)
 
     def clear(self) -> None:
-        """Drop every timer and every key that waits; for the end of the process."""
+        """Remove all queued and delayed keys."""
         for key in list(self._delayed):
             self._undelay(key)
         self._ready.clear()
@@ -169,8 +169,8 @@ class WorkQueue(Generic[K]):
             delayed[1].cancel()
 
     def _wake(self) -> None:
-        while self._takers:
-            taker = self._takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return

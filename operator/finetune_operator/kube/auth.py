@@ -1,13 +1,14 @@
-"""The way in, for our own client and for kopf's watches: the same place, the same credentials.
+"""Address and credentials of the API server, for our own client and for kopf's watches.
 
-Read by the official client (``kubernetes.aio``): ``$KUBECONFIG`` where it is set, else the pod's
-service account, whose token is read again every minute, else ``~/.kube/config``. kopf's own logins
-know no token file and no ``exec`` of a kubeconfig, and want the cluster's DNS to find the server.
+The official client (``kubernetes.aio``) loads them: from ``$KUBECONFIG`` if it is set, else from
+the service account of the pod, whose token is reloaded every minute, else from ``~/.kube/config``.
+kopf's own logins support neither token files nor ``exec`` plugins of a kubeconfig, and need cluster
+DNS to resolve the server.
 
-A proxy is the kubeconfig's, else the one that ``HTTPS_PROXY`` and ``NO_PROXY`` name. It is looked
-up once, here: aiohttp would ask the environment, and ``~/.netrc``, again before every request.
+The proxy is that of the kubeconfig, else that of ``HTTPS_PROXY`` and ``NO_PROXY``. It is resolved
+once, here: aiohttp would read the environment and ``~/.netrc`` before every request.
 
-Credentials that were refused are read anew: a token in a file is exchanged long before it ends.
+Rejected credentials are loaded again: a token file is replaced long before its token expires.
 """
 
 import asyncio
@@ -26,13 +27,13 @@ from kubernetes.aio.client.configuration import Configuration
 
 from finetune_operator.kube.errors import Transient
 
-AGAIN_SECONDS = 1.0
-ANSWER_SECONDS = 5.0
-FOREVER = timedelta(days=3650)
+RETRY_SECONDS = 1.0
+TIMEOUT_SECONDS = 5.0
+NEVER = timedelta(days=3650)
 
 
-async def read(configuration: Configuration) -> None:
-    """Fill in where the API server is, and who we are. Raises Transient."""
+async def load(configuration: Configuration) -> None:
+    """Fill in address, credentials and proxy of the API server. Raises Transient."""
     try:
         file = os.environ.get("KUBECONFIG")
         if not file and os.environ.get("KUBERNETES_SERVICE_HOST"):
@@ -41,31 +42,31 @@ async def read(configuration: Configuration) -> None:
             await kube_config.load_kube_config(file, client_configuration=configuration)
     except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
         raise Transient(
-            f"no way to an API server: {error}; run in a pod with a service account, or set "
-            "KUBECONFIG"
+            f"cannot load credentials for an API server: {error}. Run in a pod with a service "
+            "account, or set KUBECONFIG"
         ) from error
-    configuration.proxy = configuration.proxy or _proxy_of_environment(configuration.host)
+    configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
     configuration.client_session_kwargs = {"trust_env": False}
 
 
-def _proxy_of_environment(server: str) -> str | None:
-    """Return the URL of the proxy through which an address is to be reached, None for none."""
+def _proxy_from_environment(server: str) -> str | None:
+    """Return the URL of the proxy for a server, None if there is none."""
     scheme, address = urlsplit(server)[:2]
     return None if proxy_bypass(address) else getproxies().get(scheme)
 
 
-async def for_kopf(**_: Any) -> kopf.ConnectionInfo:
-    """Return the same for kopf, once it is of use. Raises Transient.
+async def kopf_login(**_: Any) -> kopf.ConnectionInfo:
+    """Return the credentials for kopf as soon as the API server accepts them. Raises Transient.
 
-    kopf asks anew when it is refused, and ends where it gets nothing that it has not tried before:
-    so it gets what is accepted, and with a mark by which it is never the same.
+    kopf logs in again after a 401, and ends if a login returns credentials that it tried before. So
+    this returns only accepted credentials, with an expiration that differs on each call.
     """
     while True:
         configuration = Configuration()
-        await read(configuration)
-        if not await _refused(configuration):
+        await load(configuration)
+        if not await _are_rejected(configuration):
             break
-        await asyncio.sleep(AGAIN_SECONDS)
+        await asyncio.sleep(RETRY_SECONDS)
     scheme, _space, token = configuration.api_key.get("BearerToken", "").partition(" ")
     return kopf.ConnectionInfo(
         server=configuration.host,
@@ -76,19 +77,19 @@ async def for_kopf(**_: Any) -> kopf.ConnectionInfo:
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
         proxy_url=configuration.proxy,
-        expiration=datetime.now(UTC) + FOREVER,
+        expiration=datetime.now(UTC) + NEVER,
     )
 
 
-async def _refused(configuration: Configuration) -> bool:
-    """Tell whether the API server does not know these credentials; one that is away may do so."""
+async def _are_rejected(configuration: Configuration) -> bool:
+    """Report whether the API server answers 401; False if it does not answer."""
     async with ApiClient(configuration) as api:
-        limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        limit = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         verb, url, headers, body, _form = await api.param_serialize(
             "GET", "/version", auth_settings=["BearerToken"]
         )
         try:
-            answer = await api.call_api(verb, url, headers, body, _request_timeout=limit)
+            response = await api.call_api(verb, url, headers, body, _request_timeout=limit)
         except (TimeoutError, aiohttp.ClientError, OSError):
             return False
-        return bool(answer.status == 401)
+        return bool(response.status == 401)

@@ -1,6 +1,6 @@
-"""The verbs on objects, which are plain dicts: what there is to ask of an API server.
+"""Client for the API server: verbs on objects, which are plain dicts.
 
-How a request is sent, and what its answer means, is in ``transport``.
+``transport`` sends the requests and maps responses to errors.
 """
 
 from collections.abc import AsyncGenerator
@@ -12,12 +12,14 @@ from kubernetes.aio.client.configuration import Configuration
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
 from finetune_operator.kube.errors import NotFound, Terminal
-from finetune_operator.kube.kinds import KINDS, path_of
+from finetune_operator.kube.kinds import FINETUNEJOB, KINDS, path_of
 from finetune_operator.kube.transport import JSON, Transport
+from finetune_operator.objects import naming
 from finetune_operator.types import Object
 
-FIELD_MANAGER = "finetune-operator"
+FIELD_MANAGER = naming.MANAGED_BY
 PAGE = 500
+"""Objects per page of a list."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 WATCH_SECONDS = 300
 
@@ -26,16 +28,16 @@ Propagation = Literal["Foreground", "Background", "Orphan"]
 
 
 class Kube:
-    """One API server. Every verb raises OperatorError."""
+    """Client for one API server. Every method raises OperatorError."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
 
     @classmethod
     async def connect(cls) -> "Kube":
-        """Read configuration and credentials. Raises OperatorError where there are none."""
+        """Return a client with the credentials of ``auth``. Raises Transient without any."""
         configuration = Configuration()
-        await auth.read(configuration)
+        await auth.load(configuration)
         api = ApiClient(configuration)
         api.user_agent = FIELD_MANAGER
         return cls(Transport(api))
@@ -44,25 +46,25 @@ class Kube:
         """Close the connections."""
         await self.transport.close()
 
-    async def require_served(self) -> None:
-        """Make sure that the API server knows FineTuneJobs. Raises Terminal if not."""
-        kind = KINDS["FineTuneJob"]
+    async def require_crd(self) -> None:
+        """Check that the API server serves FineTuneJobs. Raises Terminal if it does not."""
+        kind = KINDS[FINETUNEJOB]
         try:
-            found = await self.transport.call("GET", f"/apis/{kind.api_version}")
-            served = {resource["name"] for resource in found.get("resources") or ()}
+            discovery = await self.transport.call("GET", f"/apis/{kind.api_version}")
+            served = {resource["name"] for resource in discovery.get("resources") or ()}
         except NotFound:
             served = set()
         missing = {kind.plural, f"{kind.plural}/status"} - served
         if missing:
             raise Terminal(
                 f"the API server does not serve {' and '.join(sorted(missing))} of "
-                f"{kind.api_version}; install the CRD: kubectl apply --server-side -f "
+                f"{kind.api_version}. To install the CRD, run: kubectl apply --server-side -f "
                 "crds/finetune.dev_finetunejobs.yaml",
                 reason=Reason.CRD_MISSING,
             )
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """Return an object, None where there is none."""
+        """Return an object, None if it does not exist."""
         try:
             return await self.transport.call("GET", KINDS[kind].path(namespace, name))
         except NotFound:
@@ -71,16 +73,16 @@ class Kube:
     async def list(
         self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0
     ) -> tuple[Object, ...]:
-        """Return the objects of a namespace, or of all, that the selectors match.
+        """Return the objects of a namespace, or of all namespaces, that the selectors match.
 
-        ``limit`` ends the list early; without it all pages are read.
+        limit: only the first page, of this size; 0 reads all pages.
         """
-        found: list[Object] = []
+        objects: list[Object] = []
         async for page in self.pages(kind, namespace, labels=labels, fields=fields, size=limit):
-            found += page
+            objects += page
             if limit:
                 break
-        return tuple(found)
+        return tuple(objects)
 
     async def pages(
         self,
@@ -92,30 +94,30 @@ class Kube:
         size: int = 0,
         metadata_only: bool = False,
     ) -> AsyncGenerator[Page, None]:
-        """Yield the pages of a list, each of ``size`` objects or fewer. Raises OperatorError."""
+        """Yield the pages of a list, each with at most ``size`` objects. Raises OperatorError."""
         path = KINDS[kind].path(namespace)
         if not namespace:
             path = path.replace("/namespaces/", "", 1)
         query = {"limit": str(size or PAGE)}
         query |= {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
-        # Items of a list come without the two fields that every object has.
+        # List items come without apiVersion and kind.
         common = {"apiVersion": KINDS[kind].api_version, "kind": KINDS[kind].kind or kind}
         while True:
             accept = METADATA_ONLY if metadata_only else JSON
             page = await self.transport.call("GET", path, query=query, accept=accept)
             yield [{**item, **common} for item in page.get("items") or ()]
-            rest = page.get("metadata", {}).get("continue")
-            if not rest:
+            token = page.get("metadata", {}).get("continue")
+            if not token:
                 return
-            query["continue"] = rest
+            query["continue"] = token
 
     def watch(
         self, kind: str, namespace: str, name: str, *, since: str
     ) -> AsyncGenerator[Object, None]:
-        """Yield what happens to one object, as ``{"type": …, "object": …}``, until the stream ends.
+        """Yield the watch events of one object, ``{"type": …, "object": …}``, until the end.
 
-        since: the resourceVersion after which it begins. Raises OperatorError.
+        since: the resourceVersion after which events are sent. Raises OperatorError.
         """
         path = KINDS[kind].path(namespace)
         query = {
@@ -127,7 +129,7 @@ class Kube:
         return self.transport.stream(path, query, seconds=WATCH_SECONDS + 30)
 
     async def create(self, body: Object, *, fenced: bool = True) -> Object:
-        """Create an object. Raises Conflict where the name is taken."""
+        """Create an object. Raises Conflict if the name is taken."""
         namespace = body["metadata"]["namespace"]
         return await self.transport.call(
             "POST",
@@ -138,9 +140,9 @@ class Kube:
         )
 
     async def replace(self, body: Object, *, seconds: float) -> Object:
-        """Replace an object that was observed, unfenced: for the Lease that is the fence.
+        """Replace an object without the write fence; only for the Lease, which is the fence.
 
-        Raises Conflict where it is not as observed any more.
+        seconds: timeout. Raises Conflict if the object changed since it was read.
         """
         return await self.transport.call(
             "PUT",
@@ -152,10 +154,10 @@ class Kube:
         )
 
     async def apply(self, body: Object) -> Object:
-        """Apply an object server-side, taking over the fields that it names.
+        """Apply an object server-side and force ownership of its fields.
 
-        Raises Conflict where ``metadata.uid`` or ``metadata.resourceVersion`` is in it and is not
-        the present one.
+        Raises Conflict if ``metadata.uid`` or ``metadata.resourceVersion`` is set and differs from
+        that of the existing object.
         """
         return await self.transport.call(
             "PATCH",
@@ -166,7 +168,7 @@ class Kube:
         )
 
     async def merge(self, target: Object, patch: Object) -> Object:
-        """Merge-patch the object."""
+        """Apply a JSON merge patch to the object."""
         return await self.transport.call(
             "PATCH",
             path_of(target),
@@ -176,10 +178,10 @@ class Kube:
         )
 
     async def delete(self, target: Object, *, propagation: Propagation) -> None:
-        """Delete exactly the object that was observed; one that is gone is success.
+        """Delete an object in the version that was read; an object that is gone is success.
 
-        Raises Conflict where it is not as observed any more. The propagation is always named: a Job
-        deleted without one leaves its pods running.
+        Raises Conflict if the object changed since. The propagation policy is always explicit: a
+        Job that is deleted without one leaves its pods running.
         """
         metadata = target["metadata"]
         preconditions = {key: metadata[key] for key in ("uid", "resourceVersion")}
@@ -190,7 +192,7 @@ class Kube:
             return
 
     async def scale(self, target: Object, replicas: int) -> Object:
-        """Set the replicas of exactly the object that was observed. Raises Conflict."""
+        """Set the replicas of an object in the version that was read. Raises Conflict."""
         metadata = {key: target["metadata"][key] for key in ("uid", "resourceVersion")}
         return await self.transport.call(
             "PATCH",
@@ -201,8 +203,8 @@ class Kube:
         )
 
     async def replace_status(self, job: Object, status: Object) -> Object:
-        """Write a status, if the object is as observed. Raises Conflict if it is not."""
-        kept = ("name", "namespace", "uid", "resourceVersion")
+        """Replace the status of an object in the version that was read. Raises Conflict."""
+        identity = ("name", "namespace", "uid", "resourceVersion")
         return await self.transport.call(
             "PUT",
             path_of(job) + "/status",
@@ -210,7 +212,7 @@ class Kube:
             body={
                 "apiVersion": job["apiVersion"],
                 "kind": job["kind"],
-                "metadata": {key: job["metadata"][key] for key in kept},
+                "metadata": {key: job["metadata"][key] for key in identity},
                 "spec": job["spec"],
                 "status": status,
             },

@@ -1,29 +1,29 @@
-"""Everything that the operator raises at its edges.
+"""Errors of the I/O packages, and how the controller handles each.
 
 ::
 
     OperatorError
-    ├── Transient         the API server or the way to it failed: look again, later and later
-    │   ├── NotFound      what was written to is gone
-    │   └── NotLeading    another replica may be at work: nothing was sent
-    ├── Conflict          somebody wrote in the meantime: look again at once; not an error
-    └── Terminal          refused, and would be again: reported in the status, tried again slowly
-        └── NameConflict  somebody else's object has the name that a child needs
+    ├── Transient         the API server or the network failed: retried with exponential backoff
+    │   ├── NotFound      the target of a write does not exist
+    │   └── NotLeading    this replica does not hold the Lease: the write was not sent
+    ├── Conflict          the object changed since it was read: reconciled again at once, no error
+    └── Terminal          rejected, and a retry would be too: reported in status, retried slowly
+        └── NameConflict  an object with the name of a child exists and is not controlled by the job
 
-``reason`` is the word that a condition shows, the text is its message.
+``reason`` becomes the reason of a condition, the text its message.
 """
 
 from finetune_api.v1alpha1.reasons import Reason
 
 
 class OperatorError(Exception):
-    """Any of the below."""
+    """Base class of the errors of this module."""
 
     reason = Reason.ERROR
 
 
 class Transient(OperatorError):
-    """A failure that passes by itself; ``retry_after`` is what the server asked for, in seconds."""
+    """A failure that ends without a change; ``retry_after``: seconds requested by the server."""
 
     reason = Reason.API_UNAVAILABLE
 
@@ -33,25 +33,25 @@ class Transient(OperatorError):
 
 
 class NotFound(Transient):
-    """The object, its namespace or its kind is not there."""
+    """The object, its namespace or its kind does not exist."""
 
     reason = Reason.NOT_FOUND
 
 
 class NotLeading(Transient):
-    """A write was asked for after this replica's Lease was over."""
+    """A write was requested after the Lease of this replica had expired."""
 
     reason = Reason.NOT_LEADING
 
 
 class Conflict(OperatorError):
-    """The object is not, or no longer, as it was observed."""
+    """The object is not in the version that was read."""
 
     reason = Reason.CONFLICT
 
 
 class Terminal(OperatorError):
-    """The API server refuses the request as it is."""
+    """The API server rejects the request."""
 
     def __init__(self, message: str, *, reason: Reason = Reason.FAILED_CREATE) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ class Terminal(OperatorError):
 
 
 class NameConflict(Terminal):
-    """An object of this name exists and is not the job's; it is left alone."""
+    """An object of this name exists and is not controlled by the job; it is not changed."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason=Reason.NAME_CONFLICT)

@@ -1,30 +1,38 @@
-"""The kinds of objects that the operator deals with, and where the API server keeps them."""
+"""The kinds of objects that the operator reads and writes, and their API paths."""
 
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import finetune_api
 from finetune_operator.types import Object
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of object and where the API server keeps it."""
+    """API version and plural of a kind."""
 
     api_version: str
     plural: str
     kind: str = ""
-    """What the API server calls it, where the table below calls it something else."""
+    """Name of the kind in the API, if it differs from the key in ``KINDS``."""
+
+    @property
+    def resource(self) -> tuple[str, str, str]:
+        """Group (empty for the core group), version and plural."""
+        group, _, version = self.api_version.rpartition("/")
+        return group, version, self.plural
 
     def path(self, namespace: str, name: str = "") -> str:
-        """Return the path of one object, or of the namespace's collection."""
+        """Return the path of one object, or of the collection of a namespace."""
         root = "/apis/" if "/" in self.api_version else "/api/"
         path = f"{root}{self.api_version}/namespaces/{quote(namespace)}/{self.plural}"
         return f"{path}/{quote(name)}" if name else path
 
 
+FINETUNEJOB = finetune_api.KIND
 CORE_EVENT = "CoreEvent"
 KINDS = {
-    "FineTuneJob": Kind(api_version="finetune.dev/v1alpha1", plural="finetunejobs"),
+    FINETUNEJOB: Kind(api_version=finetune_api.API_VERSION, plural=finetune_api.PLURAL),
     "ConfigMap": Kind(api_version="v1", plural="configmaps"),
     "PersistentVolumeClaim": Kind(api_version="v1", plural="persistentvolumeclaims"),
     "Pod": Kind(api_version="v1", plural="pods"),
@@ -35,7 +43,7 @@ KINDS = {
     "NetworkPolicy": Kind(api_version="networking.k8s.io/v1", plural="networkpolicies"),
     "Lease": Kind(api_version="coordination.k8s.io/v1", plural="leases"),
     "Event": Kind(api_version="events.k8s.io/v1", plural="events"),
-    # The same objects as they are read: roles for reading events commonly name the older group.
+    # The same objects in the core group, which roles for reading events commonly name.
     CORE_EVENT: Kind(api_version="v1", plural="events", kind="Event"),
 }
 

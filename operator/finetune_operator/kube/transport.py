@@ -1,13 +1,13 @@
-"""One request to the API server, and what its answer means.
+"""Requests to the API server, and the mapping of responses to errors.
 
-The official client (``kubernetes.aio``) sends it, with what ``login`` reads. Its generated models
-are not used: they refuse fields that they do not know and cost thirty times as much as the JSON.
+The official client (``kubernetes.aio``) sends them, with the credentials of ``auth``. Its generated
+models are not used: they reject unknown fields and cost thirty times as much as plain JSON.
 
-Every call ends within ``TIMEOUT_SECONDS`` and raises nothing but what ``errors`` names. The client
-never repeats a call; its user knows whether that is right.
+Every call ends within ``TIMEOUT_SECONDS`` and raises only errors of ``errors``. Calls are never
+repeated here; the caller knows whether a retry is safe.
 
-``fence`` tells for how many seconds a write may be under way (``lease``): none is sent where that
-is 0, and none is waited for longer.
+``fence`` returns for how many more seconds this replica may write (``leader_election``): with 0 a
+write is not sent, and no write has a longer timeout.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Transport:
         api: ApiClient,
         *,
         timeout: float = TIMEOUT_SECONDS,
-        renew: Callable[[Configuration], Awaitable[None]] = auth.read,
+        renew: Callable[[Configuration], Awaitable[None]] = auth.load,
     ) -> None:
         self._api = api
         self._renew = renew
@@ -71,24 +71,24 @@ class Transport:
         fenced: bool = True,
         seconds: float | None = None,
     ) -> dict[str, Any]:
-        """Send a request and return the object of its answer. Raises OperatorError.
+        """Send a request and return the object in its response. Raises OperatorError.
 
-        fenced: whether a write is held to the fence; seconds: of patience, where fewer than usual.
+        fenced: whether the fence applies to this write. seconds: timeout, if shorter than usual.
         """
         code, started = "<error>", time.monotonic()
         seconds = self._seconds if seconds is None else seconds
         if fenced and method != "GET":
             seconds = min(seconds, self.fence())
             if seconds <= 0:
-                raise NotLeading(f"{method} {path}: not sent, this replica does not lead any more")
+                raise NotLeading(f"{method} {path}: not sent, this replica is no longer the leader")
         try:
-            # Not by the client's own timeout: it rounds up to whole seconds.
+            # The timeout of the client rounds up to whole seconds.
             async with asyncio.timeout(seconds):
                 limit = aiohttp.ClientTimeout(total=None, connect=self._seconds / 2)
-                answer = await self._send(method, path, query, body, content_type, accept, limit)
-                text = await answer.read()
-                code = str(answer.status)
-                if answer.status == 401:
+                response = await self._send(method, path, query, body, content_type, accept, limit)
+                text = await response.read()
+                code = str(response.status)
+                if response.status == 401:
                     await self._renew(self._api.configuration)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             cause = str(error) or type(error).__name__
@@ -96,11 +96,11 @@ class Transport:
         finally:
             metrics.REQUESTS.labels(code, method, self._host).inc()
             metrics.REQUEST_SECONDS.labels(method, self._host).observe(time.monotonic() - started)
-        decoded = _decoded(text)
-        if answer.status >= 300:
-            after = answer.headers.get("Retry-After", "")
-            raise error_of(method, path, answer.status, decoded, after)
-        return decoded
+        answer = _decode(text)
+        if response.status >= 300:
+            after = response.headers.get("Retry-After", "")
+            raise error_of(method, path, response.status, answer, after)
+        return answer
 
     async def stream(
         self, path: str, query: dict[str, str], *, seconds: float
@@ -108,11 +108,11 @@ class Transport:
         """Yield the lines of a watch until it ends, within ``seconds``. Raises OperatorError."""
         limit = aiohttp.ClientTimeout(total=seconds, connect=self._seconds)
         try:
-            answer = await self._send("GET", path, query, None, JSON, JSON, limit)
-            if answer.status >= 300:
-                raise error_of("WATCH", path, answer.status, _decoded(await answer.read()))
-            async for line in answer.response.content:
-                yield _decoded(line)
+            response = await self._send("GET", path, query, None, JSON, JSON, limit)
+            if response.status >= 300:
+                raise error_of("WATCH", path, response.status, _decode(await response.read()))
+            async for line in response.response.content:
+                yield _decode(line)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Transient(f"WATCH {path}: {str(error) or type(error).__name__}") from error
 
@@ -142,28 +142,29 @@ class Transport:
 def error_of(
     method: str, path: str, status: int, answer: Object, retry_after: str = ""
 ) -> OperatorError:
-    """Return what an HTTP status that is not a success means.
+    """Return the error for an HTTP status that is not a success.
 
-    answer: the Status object of the API server, or anything else as ``message``.
+    answer: the Status object of the API server, or any other text as ``message``. retry_after: the
+    header of that name.
     """
-    said = str(answer.get("message") or "no explanation")
-    message = f"{method} {path}: {status} {said}"
+    detail = str(answer.get("message") or "no message")
+    message = f"{method} {path}: {status} {detail}"
     if status == 404:
         return NotFound(message)
     if status == 409:
         return Conflict(message)
-    if status == 403 and "exceeded quota" in said:
-        return Terminal(said, reason=Reason.QUOTA_EXCEEDED)
-    # 401: the token was exchanged a moment ago, or is being so. 410: a list took too long.
+    if status == 403 and "exceeded quota" in detail:
+        return Terminal(detail, reason=Reason.QUOTA_EXCEEDED)
+    # 401: the token is being replaced. 410: a list took too long.
     if status in (401, 408, 410, 429) or status >= 500 or 300 <= status < 400:
         seconds = float(retry_after) if retry_after.isdigit() else None
         return Transient(message, retry_after=seconds)
-    return Terminal(said)
+    return Terminal(detail)
 
 
-def _decoded(text: bytes) -> dict[str, Any]:
+def _decode(text: bytes) -> dict[str, Any]:
     try:
-        decoded = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {"message": text.decode(errors="replace")[:1000]}
-    return decoded if isinstance(decoded, dict) else {"message": str(decoded)[:1000]}
+    return value if isinstance(value, dict) else {"message": str(value)[:1000]}

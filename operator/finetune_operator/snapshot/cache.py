@@ -1,17 +1,18 @@
-"""What the last look at a job saw, so that the next one need not read all of it again.
+"""The cached snapshot of one job, so that a reconcile reads only what changed since the last one.
 
-Nothing in a view comes from a watch. All of it was read live by a look, or is what the API server
-answered to a write of that look; an event only says which list is out of date, and the next look
-reads that one anew. So an event that comes late, twice or in the wrong order costs a read, and one
-that is lost leaves a view as old as the job's last look, until the resync or a pod that does not
-answer gives it away.
+Cached objects never come from a watch. A reconcile read them live, or the API server returned them
+in response to a write of that reconcile. A watch event only invalidates its kind, and the next
+reconcile lists that kind again. An event that is late, duplicated or out of order therefore costs
+one read. After a lost event the cache is stale until the next resync, or until a pod that should
+run cannot be scraped.
 
-A view may be too old to act on. What depends on that is with the ``controller``: a look that wants
-to do more than write a status reads ``DECISIVE`` first.
+A stale cache is not safe to act on. The ``controller`` confirms a plan that does more than write a
+status with a live read of ``WATCHED_KINDS``.
 
-Views are kept packed, and only of jobs that are looked at again without an event: one at rest is
-forgotten, and so is one whose look did not end well. A look at a job that trains changes the job
-alone; what it owns, nine tenths of a view, is packed again only where something of it has changed.
+Entries are packed, and exist only for jobs with a scheduled reconcile: ``clear`` removes the entry
+of a job at rest, and ``checkout`` that of a reconcile which fails. Reconciles of a training job
+change only the FineTuneJob itself; its children, nine tenths of an entry, are packed again only
+after one of them has changed.
 """
 
 import dataclasses
@@ -21,167 +22,179 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.objects.digest import job_version, object_version
 from finetune_operator.objects.naming import left_by_an_earlier_job
-from finetune_operator.types import LISTS, Key, Object, Snapshot
+from finetune_operator.types import LISTS, Object, Snapshot
 
-FINETUNEJOB = "FineTuneJob"
-EVERYTHING = frozenset({FINETUNEJOB, *LISTS})
-DECISIVE = frozenset({FINETUNEJOB, "PersistentVolumeClaim", "Job", "Pod", "Deployment"})
-"""What is watched, and what decides whether something may be started or deleted.
+WATCHED_CHILDREN = ("Pod", "PersistentVolumeClaim", "Job", "Deployment")
+WATCHED_KINDS = frozenset({FINETUNEJOB, *WATCHED_CHILDREN})
+"""Kinds that decide whether an object may be created or deleted, confirmed before every write.
 
-What else a job owns has one fixed name: to create it twice, or to apply an old version, fails.
+The other children have one fixed name: a second create, or an apply to an old version, fails.
 """
+ALL_KINDS = frozenset({FINETUNEJOB, *LISTS})
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachedSnapshot:
-    """What a look begins with."""
+    """The snapshot with which a reconcile starts."""
 
     snapshot: Snapshot
     children: bytes
-    """All of it but the job, as it was kept."""
+    """The packed children of the entry."""
 
 
 @dataclass(kw_only=True)
 class SnapshotUpdate:
-    """What a look sees, kept up with what it writes."""
+    """The snapshot of a reconcile, updated with the responses to its writes."""
 
     snapshot: Snapshot
-    known: CachedSnapshot | None = None
-    outdated: set[str] = field(default_factory=set)
-    """Kinds of which more has changed than the answers tell."""
+    cached: CachedSnapshot | None = None
+    stale: set[str] = field(default_factory=set)
+    """Kinds with changes that the responses do not contain."""
 
-    def wrote(self, kind: str, answer: Object | None) -> None:
-        """Take note of a write: what the API server answered, None where that is no object."""
-        if answer is None:
-            self.outdated.add(kind)
+    def record(self, kind: str, written: Object | None) -> None:
+        """Record a write. written: the object in the response, None if it contains no object."""
+        if written is None:
+            self.stale.add(kind)
         elif kind == FINETUNEJOB:
-            self.snapshot = dataclasses.replace(self.snapshot, job=answer)
+            self.snapshot = dataclasses.replace(self.snapshot, job=written)
         else:
-            uid = answer["metadata"]["uid"]
+            uid = written["metadata"]["uid"]
             others = (
                 each
                 for each in getattr(self.snapshot, LISTS[kind])
                 if each["metadata"]["uid"] != uid
             )
-            changes: dict[str, Any] = {LISTS[kind]: (*others, answer)}
+            changes: dict[str, Any] = {LISTS[kind]: (*others, written)}
             self.snapshot = dataclasses.replace(self.snapshot, **changes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Kept:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
     job: bytes
     children: bytes
     versions: frozenset[int]
-    outdated: frozenset[str]
+    stale: frozenset[str]
     due: float
 
 
 class SnapshotCache:
-    """The views of all jobs that are looked at again by themselves."""
+    """Cache of one job: its last snapshot, and the kinds that events have invalidated since."""
+
+    __slots__ = ("_entry", "_events", "_job_version")
 
     def __init__(self) -> None:
-        self._kept: dict[Key, _Kept] = {}
-        self._told: dict[Key, set[tuple[str, int | None]]] = {}
-        """What events said since a job's last look began."""
+        self._entry: _Entry | None = None
+        self._events: set[tuple[str, int | None]] | None = None
+        """Events since the start of the last reconcile; None if nothing is to be committed."""
+        self._job_version: int | None = None
+        """Version of the FineTuneJob that was observed last; ``clear`` does not remove it."""
 
-    def told(self, key: Key, kind: str, version: int | None) -> bool:
-        """Take note of an event; return whether it says anything that the last look did not see.
+    def invalidate(self, kind: str, version: int | None) -> bool:
+        """Mark a kind as stale; return False if the last reconcile observed this version.
 
-        version: of the object that there is now (``version_of``), None where that is not known.
+        version: of the object in the event (``digest``), None if it is unknown. The version of a
+        FineTuneJob excludes its status, so our own status writes do not invalidate anything.
         """
-        kept = self._kept.get(key)
-        if kept is not None and version in kept.versions:
+        if version is not None and version in self._observed_versions():
             return False
-        if key in self._told:
-            self._told[key].add((kind, version))
+        if self._events is not None:
+            self._events.add((kind, version))
         return True
 
-    def left(self, key: Key, now: float) -> float:
-        """Return for how many seconds there is nothing to look at, 0 where there may be."""
-        kept = self._kept.get(key)
-        return 0.0 if kept is None or self._outdated(key, kept) else max(0.0, kept.due - now)
+    def not_due_for(self, now: float) -> float:
+        """Return the seconds until a reconcile is due; 0 if it is due or a kind is stale."""
+        if self._entry is None or self._stale(self._entry):
+            return 0.0
+        return max(0.0, self._entry.due - now)
 
-    def begin(self, key: Key) -> tuple[CachedSnapshot | None, Set[str]]:
-        """Begin a look: return what is known, and the kinds that have to be read.
+    def checkout(self) -> tuple[CachedSnapshot | None, Set[str]]:
+        """Start a reconcile: return the cached snapshot and the kinds that must be read.
 
-        It is known no longer, then, until ``keep``.
+        The entry is removed until ``commit``, so a reconcile that fails leaves no entry.
         """
-        kept = self._kept.pop(key, None)
-        outdated = EVERYTHING if kept is None else self._outdated(key, kept)
-        self._told[key] = set()
-        if kept is None:
-            return None, outdated
-        children = _unpacked(kept.children).items()
-        lists: dict[str, Any] = {name: tuple(found) for name, found in children}
-        snapshot = Snapshot(job=_unpacked(kept.job), **lists)
-        return CachedSnapshot(snapshot=snapshot, children=kept.children), outdated
+        entry, self._entry = self._entry, None
+        stale = ALL_KINDS if entry is None else self._stale(entry)
+        self._events = set()
+        if entry is None:
+            return None, stale
+        lists: dict[str, Any] = {
+            name: tuple(objects) for name, objects in _unpack(entry.children).items()
+        }
+        snapshot = Snapshot(job=_unpack(entry.job), **lists)
+        return CachedSnapshot(snapshot=snapshot, children=entry.children), stale
 
-    def keep(self, key: Key, view: SnapshotUpdate, *, due: float) -> None:
-        """End a look that went well. due: when the next one is to follow, whatever happens.
+    def observed(self, job: Object) -> None:
+        """Record the FineTuneJob that was read: events about this version are no news."""
+        self._job_version = job_version(job)
 
-        Nothing is kept if the job was forgotten meanwhile: that was to say that it be read anew.
+    def commit(self, update: SnapshotUpdate, *, due: float) -> None:
+        """Complete a successful reconcile. due: the time of the next one without any event.
+
+        Nothing is stored after a ``clear`` during the reconcile, which requests a full read.
         """
-        if key not in self._told:
+        if self._events is None:
             return
-        watched = (getattr(view.snapshot, LISTS[kind]) for kind in DECISIVE & LISTS.keys())
-        # No event tells when the last of these has gone.
+        self.observed(update.snapshot.job)
+        watched = (getattr(update.snapshot, LISTS[kind]) for kind in WATCHED_CHILDREN)
+        # No event reports the deletion of these objects.
         unwatched = {
             kind
-            for kind in LISTS.keys() - DECISIVE
-            if any(_goes(view.snapshot.job, each) for each in getattr(view.snapshot, LISTS[kind]))
+            for kind in LISTS.keys() - WATCHED_KINDS
+            if any(
+                _will_be_deleted(update.snapshot.job, each)
+                for each in getattr(update.snapshot, LISTS[kind])
+            )
         }
-        self._kept[key] = _Kept(
-            job=_packed(_without_managers(view.snapshot.job)),
-            children=_children(view),
-            versions=frozenset(version_of(each) for children in watched for each in children),
-            outdated=frozenset(view.outdated | unwatched),
+        self._entry = _Entry(
+            job=_pack(_without_managed_fields(update.snapshot.job)),
+            children=_pack_children(update),
+            versions=frozenset(object_version(each) for children in watched for each in children),
+            stale=frozenset(update.stale | unwatched),
             due=due,
         )
 
-    def forget(self, key: Key) -> None:
-        """Let the next look read everything."""
-        self._kept.pop(key, None)
-        self._told.pop(key, None)
-
     def clear(self) -> None:
-        """Forget every job."""
-        self._kept.clear()
-        self._told.clear()
+        """Remove the entry: the next reconcile reads all kinds."""
+        self._entry = self._events = None
 
-    def _outdated(self, key: Key, kept: _Kept) -> Set[str]:
-        told = self._told.get(key, ())
-        return kept.outdated | {kind for kind, version in told if version not in kept.versions}
+    def _observed_versions(self) -> Set[int | None]:
+        return {self._job_version, *(self._entry.versions if self._entry is not None else ())}
+
+    def _stale(self, entry: _Entry) -> Set[str]:
+        observed = entry.versions | {self._job_version}
+        return entry.stale | {
+            kind
+            for kind, version in self._events or ()
+            if version is None or version not in observed
+        }
 
 
-def version_of(each: Object) -> int:
-    """Return a number that stands for an object in its present version."""
-    return hash((each["metadata"]["uid"], each["metadata"]["resourceVersion"]))
-
-
-def _goes(job: Object, child: Object) -> bool:
+def _will_be_deleted(job: Object, child: Object) -> bool:
     return "deletionTimestamp" in child["metadata"] or left_by_an_earlier_job(job, child)
 
 
-def _children(view: SnapshotUpdate) -> bytes:
-    known = view.known
-    lists = {name: getattr(view.snapshot, name) for name in LISTS.values()}
-    if known is not None and all(getattr(known.snapshot, name) is lists[name] for name in lists):
-        return known.children
-    return _packed({name: [*map(_without_managers, lists[name])] for name in lists})
+def _pack_children(update: SnapshotUpdate) -> bytes:
+    cached = update.cached
+    lists = {name: getattr(update.snapshot, name) for name in LISTS.values()}
+    if cached is not None and all(getattr(cached.snapshot, name) is lists[name] for name in lists):
+        return cached.children
+    return _pack({name: [*map(_without_managed_fields, lists[name])] for name in lists})
 
 
-def _packed(what: dict[str, Any]) -> bytes:
-    # Not JSON: it takes eight times as long to write and twice as long to read.
-    return zlib.compress(marshal.dumps(what), level=5)
+def _pack(value: dict[str, Any]) -> bytes:
+    # JSON takes eight times as long to write and twice as long to read.
+    return zlib.compress(marshal.dumps(value), level=5)
 
 
-def _unpacked(packed: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = marshal.loads(zlib.decompress(packed))
-    return found
+def _unpack(packed: bytes) -> dict[str, Any]:
+    value: dict[str, Any] = marshal.loads(zlib.decompress(packed))
+    return value
 
 
-def _without_managers(each: Object) -> dict[str, Any]:
-    """Return an object without the record of who wrote which field, half of it and never read."""
+def _without_managed_fields(each: Object) -> dict[str, Any]:
+    """Return an object without its managedFields, which are half of it and never used."""
     metadata = {key: value for key, value in each["metadata"].items() if key != "managedFields"}
     return {**each, "metadata": metadata}

@@ -1,8 +1,8 @@
-"""One look at a job: what carries its label, read live and at once.
+"""Reads the snapshot of a job: the job and all objects with its label, live and concurrently.
 
-A look that knows nothing costs one GET and eight lists; one that knows what the last look saw reads
-what is out of date since (``views``). Events are asked for only about what does not run, and
-metrics only of a pod that does.
+A read without a cached snapshot costs one GET and eight lists; with one, only stale kinds are read
+(``cache``). Events are listed only for objects that do not run, and metrics are scraped only from a
+pod that runs.
 """
 
 import asyncio
@@ -11,59 +11,57 @@ from collections.abc import Iterable, Set
 from typing import Any
 
 from finetune_operator.kube.client import Kube
-from finetune_operator.kube.kinds import CORE_EVENT
+from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over, pod_has_ended, pods_of
 from finetune_operator.snapshot import trainer_metrics, verifier_metrics
-from finetune_operator.snapshot.cache import EVERYTHING, FINETUNEJOB
+from finetune_operator.snapshot.cache import ALL_KINDS
 from finetune_operator.snapshot.scraper import Scrape
-from finetune_operator.types import LISTS, Object, Progress, Snapshot, Verification
+from finetune_operator.types import LISTS, Key, Object, Progress, Snapshot, Verification
 
-MOST_EVENTS = 100
-MOST_QUESTIONS = 6
-_SCRAPED = ("train", "merge", "prepare")
+MAX_EVENTS = 100
+MAX_PENDING_OBJECTS = 6
+_SCRAPED_STAGES = ("train", "merge", "prepare")
 
 
-async def observe(
+async def read(
     kube: Kube,
-    namespace: str,
-    name: str,
+    key: Key,
     scrape: Scrape,
     *,
-    before: Snapshot | None = None,
-    kinds: Set[str] = EVERYTHING,
+    cached: Snapshot | None = None,
+    kinds: Set[str] = ALL_KINDS,
 ) -> Snapshot | None:
-    """Return what there is of a job now, None where there is no such job. Raises OperatorError.
+    """Return the snapshot of a job, None if the job does not exist. Raises OperatorError.
 
-    before: what is known. kinds: what is read nevertheless; without ``before`` that is everything.
+    kinds: the kinds that are read instead of taken from ``cached``; without ``cached`` all are.
     """
-    snapshot = await _read(kube, namespace, name, before, kinds)
+    snapshot = await _read(kube, key, cached, kinds)
     if snapshot is None:
         return None
-    events, measured, verified = await asyncio.gather(
-        _events(kube, namespace, snapshot),
+    events, progress, verification = await asyncio.gather(
+        _events(kube, key, snapshot),
         _progress(snapshot.pods, scrape),
         _verification(snapshot.job, snapshot.pods, scrape),
     )
-    return dataclasses.replace(snapshot, events=events, progress=measured, verification=verified)
+    return dataclasses.replace(
+        snapshot, events=events, progress=progress, verification=verification
+    )
 
 
-async def reread(
-    kube: Kube, namespace: str, name: str, snapshot: Snapshot, kinds: Set[str]
-) -> Snapshot | None:
-    """Return what was seen with ``kinds`` read anew; no pod is asked a second time."""
-    found = await _read(kube, namespace, name, snapshot, kinds)
-    if found is None:
+async def confirm(kube: Kube, key: Key, snapshot: Snapshot, kinds: Set[str]) -> Snapshot | None:
+    """Return the snapshot after a live read of ``kinds``; pods are not scraped again."""
+    confirmed = await _read(kube, key, snapshot, kinds)
+    if confirmed is None:
         return None
-    return dataclasses.replace(found, events=await _events(kube, namespace, found))
+    return dataclasses.replace(confirmed, events=await _events(kube, key, confirmed))
 
 
-async def _read(
-    kube: Kube, namespace: str, name: str, before: Snapshot | None, kinds: Set[str]
-) -> Snapshot | None:
+async def _read(kube: Kube, key: Key, cached: Snapshot | None, kinds: Set[str]) -> Snapshot | None:
+    namespace, name = key
     selector = f"{naming.JOB}={name}"
-    if before is None:
-        kinds = EVERYTHING
+    if cached is None:
+        kinds = ALL_KINDS
     elif "Job" in kinds:
         kinds |= {"Pod"}
     changes: dict[str, Any] = {}
@@ -75,8 +73,8 @@ async def _read(
         changes[LISTS[kind]] = await kube.list(kind, namespace, labels=selector)
 
     async def jobs_then_pods() -> None:
-        # A pod list that is older than the Job list could show an ended Job beside pods that still
-        # run: its result would be missed, and so would a pod that a Job's deletion left behind.
+        # A pod list that is older than the Job list could show running pods of a finished Job. Its
+        # result would be missed, and so would a pod that survived the deletion of its Job.
         for kind in ("Job", "Pod"):
             if kind in kinds:
                 await list_(kind)
@@ -84,30 +82,30 @@ async def _read(
     others = (kind for kind in LISTS if kind in kinds - {"Job", "Pod"})
     reads = [jobs_then_pods(), *map(list_, others)]
     await asyncio.gather(*reads, *([get()] if FINETUNEJOB in kinds else []))
-    if before is None:
+    if cached is None:
         return None if changes["job"] is None else Snapshot(**changes)
-    job = changes.get("job", before.job)
+    job = changes.get("job", cached.job)
     if job is None:
         return None
-    if job["metadata"]["uid"] != before.job["metadata"]["uid"]:
-        # Another of the same name: what is known is of what the first one owned.
-        return await _read(kube, namespace, name, None, EVERYTHING)
-    return dataclasses.replace(before, **changes)
+    if job["metadata"]["uid"] != cached.job["metadata"]["uid"]:
+        # The job was re-created: the cached children are those of the earlier job.
+        return await _read(kube, key, None, ALL_KINDS)
+    return dataclasses.replace(cached, **changes)
 
 
-def doubtful(
+def pending_objects(
     *, volumes: Iterable[Object], jobs: Iterable[Object], pods: Iterable[Object]
 ) -> list[Object]:
-    """Return the objects whose warnings may explain why something does not run, newest first."""
-    found = [pod for pod in pods if _status(pod).get("phase") in (None, "Pending")]
-    found += [volume for volume in volumes if _status(volume).get("phase") != "Bound"]
-    found += [job for job in jobs if not _status(job).get("ready") and not is_over(job)]
-    found.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
-    return found[:MOST_QUESTIONS]
+    """Return the newest objects that do not run, whose events may contain the cause."""
+    pending = [pod for pod in pods if _status(pod).get("phase") in (None, "Pending")]
+    pending += [volume for volume in volumes if _status(volume).get("phase") != "Bound"]
+    pending += [job for job in jobs if not _status(job).get("ready") and not is_over(job)]
+    pending.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
+    return pending[:MAX_PENDING_OBJECTS]
 
 
-def talkative(pods: Iterable[Object]) -> Object | None:
-    """Return the running pod whose metrics are read: the trainer's before any other."""
+def scrape_target(pods: Iterable[Object]) -> Object | None:
+    """Return the running stage pod whose metrics are scraped, a train pod first."""
     running = [
         pod
         for pod in pods
@@ -115,19 +113,19 @@ def talkative(pods: Iterable[Object]) -> Object | None:
         and _status(pod).get("podIP")
         and not pod["metadata"].get("deletionTimestamp")
     ]
-    for stage in _SCRAPED:
+    for stage in _SCRAPED_STAGES:
         for pod in running:
             if naming.label(pod, naming.STAGE) == stage:
                 return pod
     return None
 
 
-def silent(snapshot: Snapshot) -> bool:
-    """Tell whether a look without reads may have missed an end.
+def may_be_stale(snapshot: Snapshot) -> bool:
+    """Report whether a cached snapshot may have missed the end of a pod or a Job.
 
-    A pod that should run did not answer; or one has ended whose Job is not known to have.
+    A running pod could not be scraped; or a pod has ended and its Job has not.
     """
-    if snapshot.progress is None and talkative(snapshot.pods) is not None:
+    if snapshot.progress is None and scrape_target(snapshot.pods) is not None:
         return True
     return any(
         pod_has_ended(pod)
@@ -137,43 +135,42 @@ def silent(snapshot: Snapshot) -> bool:
     )
 
 
-async def _events(kube: Kube, namespace: str, snapshot: Snapshot) -> tuple[Object, ...]:
-    about = doubtful(volumes=snapshot.volumes, jobs=snapshot.jobs, pods=snapshot.pods)
+async def _events(kube: Kube, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
+    pending = pending_objects(volumes=snapshot.volumes, jobs=snapshot.jobs, pods=snapshot.pods)
     lists = await asyncio.gather(
         *(
-            kube.list(CORE_EVENT, namespace, fields=_question(each), limit=MOST_EVENTS)
-            for each in about
+            kube.list(CORE_EVENT, key[0], fields=_event_fields(each), limit=MAX_EVENTS)
+            for each in pending
         )
     )
     return tuple(event for events in lists for event in events)
 
 
-def _question(about: Object) -> str:
-    """Return the fields of the events that are asked for: warnings.
+def _event_fields(regarding: Object) -> str:
+    """Return the field selector for the warnings about an object.
 
-    Of a suspended Job it is all: that its queue has given it up is no warning to Kueue.
+    All events of a suspended Job are read: Kueue does not report as a warning that it finished the
+    Workload of a Job.
     """
-    events = f"involvedObject.uid={about['metadata']['uid']}"
-    suspended = about["kind"] == "Job" and about["spec"].get("suspend")
+    events = f"involvedObject.uid={regarding['metadata']['uid']}"
+    suspended = regarding["kind"] == "Job" and regarding["spec"].get("suspend")
     return events if suspended else f"type=Warning,{events}"
 
 
 async def _progress(pods: Iterable[Object], scrape: Scrape) -> Progress | None:
-    pod = talkative(pods)
+    pod = scrape_target(pods)
     if pod is None:
         return None
     text = await scrape(str(pod["status"]["podIP"]), trainer_metrics.PORT)
-    return None if text is None else trainer_metrics.parsed(text, str(pod["metadata"]["uid"]))
+    return None if text is None else trainer_metrics.parse(text, str(pod["metadata"]["uid"]))
 
 
-async def _verification(
-    job: Object | None, pods: Iterable[Object], scrape: Scrape
-) -> Verification | None:
-    pod = None if job is None else verifier_metrics.untold(job, pods)
+async def _verification(job: Object, pods: Iterable[Object], scrape: Scrape) -> Verification | None:
+    pod = verifier_metrics.unreported_pod(job, pods)
     if pod is None:
         return None
     text = await scrape(str(pod["status"]["podIP"]), verifier_metrics.PORT)
-    return None if text is None else verifier_metrics.parsed(text, pod)
+    return None if text is None else verifier_metrics.parse(text, pod)
 
 
 def _status(each: Object) -> Object:

@@ -1,6 +1,6 @@
-"""Reading the metrics of a job's pods over the pod network.
+"""Scrapes the metrics of a job's pods over the pod network.
 
-A scrape that fails says nothing about the pod: it may be busy, starting or out of reach.
+A failed scrape is no information about the pod: it may be busy, starting or unreachable.
 """
 
 from collections.abc import Awaitable, Callable
@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 
 TIMEOUT_SECONDS = 2.0
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 Scrape = Callable[[str, int], Awaitable[str | None]]
-"""Takes a pod's address and a port, returns the metrics' text; None where there is none to read."""
+"""Takes address and port of a pod; returns the text of its metrics, None if the scrape failed."""
 
 
 class Scraper:
@@ -23,11 +23,11 @@ class Scraper:
         )
 
     async def __call__(self, address: str, port: int) -> str | None:
-        """Read the metrics of the pod at an IPv4 or IPv6 address."""
+        """Return the metrics of the pod at an IPv4 or IPv6 address, None if the scrape failed."""
         host = f"[{address}]" if ":" in address else address
         try:
-            async with self._session.get(f"http://{host}:{port}/metrics") as answer:
-                text = await answer.content.read(MOST_BYTES)
+            async with self._session.get(f"http://{host}:{port}/metrics") as response:
+                text = await response.content.read(MAX_BYTES)
         except (TimeoutError, aiohttp.ClientError, OSError):
             return None
         return text.decode(errors="replace")

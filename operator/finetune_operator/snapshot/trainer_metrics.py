@@ -1,17 +1,18 @@
-"""The trainer's metrics, in the text format of Prometheus → ``Progress``. Pure.
+"""Parses the metrics of a trainer pod, in the Prometheus text format, into ``Progress``. Pure.
 
-An address is given to another pod once its own has gone, which a watch may tell late. So a trainer
-says the uid of its pod, and figures of another pod are none. An image from before it did says no
-uid; its figures are taken, since a revision keeps the image that it was started with.
+The address of a deleted pod is assigned to other pods, possibly before its deletion is observed. A
+trainer therefore publishes the uid of its pod, and metrics with another uid are discarded. Metrics
+without a uid are accepted: a revision keeps its image, which may predate the uid.
 """
 
 import math
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_operator.types import Progress
 
-PORT = 9400
+PORT = TRAINER_METRICS
 _IDENTITY = "finetune_pod_info"
 
 _FLOATS = {
@@ -31,12 +32,10 @@ _INTEGERS = {
 }
 
 
-def parsed(text: str, pod_uid: str) -> Progress | None:
-    """Return what the metrics say of the pod with this uid.
+def parse(text: str, pod_uid: str) -> Progress | None:
+    """Return the progress of the pod with this uid; values that are not finite are left out.
 
-    None where they are another pod's, say nothing of ours or cannot be read.
-
-    A value that is not finite is one that is not known.
+    Return None if the metrics belong to another pod, contain no progress or cannot be parsed.
     """
     floats: dict[str, float] = {}
     integers: dict[str, int] = {}

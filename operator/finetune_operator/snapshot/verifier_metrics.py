@@ -1,7 +1,7 @@
-"""``status.verification``: what the container beside vLLM found out, from its metrics. Pure.
+"""Parses the metrics of a verify container into a ``Verification``. Pure.
 
-It is asked once for a serving pod: a pod is verified at each start, and a new start of vLLM in it
-is compared with the same files again.
+A serving pod is scraped until the status reports its verification: each start of a pod is verified
+once, and a restart of vLLM in a pod is compared with the same files again.
 """
 
 import math
@@ -9,30 +9,31 @@ from collections.abc import Iterable
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from finetune_api.contracts.ports import VERIFIER_METRICS
+from finetune_operator.objects.naming import BUILD, STAGE, label
 from finetune_operator.types import Object, Verification
 
-PORT = 9401
+PORT = VERIFIER_METRICS
 _PREFIX = "finetune_verify_"
 _NUMBERS = ("distance", "tolerance", "seconds")
-_BUILD, _STAGE = "finetune.dev/build", "finetune.dev/stage"
 
 
-def untold(job: Object, pods: Iterable[Object]) -> Object | None:
-    """Return a ready serving pod of a build of which the status tells nothing, or None.
+def unreported_pod(job: Object, pods: Iterable[Object]) -> Object | None:
+    """Return the newest ready serving pod whose build has no verification in the status, or None.
 
-    The status may tell of any ready pod of a build; they are all held to the same reference.
+    The status may report any ready pod of a build; all are compared with the same reference.
     """
-    told = job.get("status", {}).get("verification", {})
+    reported = job.get("status", {}).get("verification", {})
+    build = reported.get("build")
     ready = [pod for pod in pods if _is_ready(pod)]
-    names = {pod["metadata"]["name"] for pod in ready if _label(pod, _BUILD) == told.get("build")}
-    if told.get("pod") in names:
-        known = told.get("build")
-        ready = [pod for pod in ready if _label(pod, _BUILD) != known]
+    names = {pod["metadata"]["name"] for pod in ready if label(pod, BUILD) == build}
+    if reported.get("pod") in names:
+        ready = [pod for pod in ready if label(pod, BUILD) != build]
     return max(ready, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
 
 
-def parsed(text: str, pod: Object) -> Verification | None:
-    """Return what a pod's metrics say, None while they say no outcome."""
+def parse(text: str, pod: Object) -> Verification | None:
+    """Return the verification in the metrics of a pod, None if they contain no outcome."""
     numbers: dict[str, float] = {}
     outcome = None
     try:
@@ -49,7 +50,7 @@ def parsed(text: str, pod: Object) -> Verification | None:
         return None
     return Verification(
         pod=pod["metadata"]["name"],
-        build=str(_label(pod, _BUILD)),
+        build=str(label(pod, BUILD)),
         outcome=outcome,
         distance=numbers.get("distance"),
         tolerance=numbers.get("tolerance"),
@@ -60,7 +61,7 @@ def parsed(text: str, pod: Object) -> Verification | None:
 def _is_ready(pod: Object) -> bool:
     status = pod.get("status") or {}
     return (
-        _label(pod, _STAGE) == "serve"
+        label(pod, STAGE) == "serve"
         and bool(status.get("podIP"))
         and not pod["metadata"].get("deletionTimestamp")
         and any(
@@ -68,8 +69,3 @@ def _is_ready(pod: Object) -> bool:
             for condition in status.get("conditions") or ()
         )
     )
-
-
-def _label(pod: Object, key: str) -> str | None:
-    value = (pod["metadata"].get("labels") or {}).get(key)
-    return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""An HTTP server in the API server's place, and a connection to it."""
+"""An HTTP server that acts as the API server, and a transport to it."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    """Answers with ``handler``; keeps the requests and their bodies."""
+    """Responds with ``handler``, and records the requests and their bodies."""
 
     def __init__(self) -> None:
         self.handler: Handler = self.echo
@@ -26,12 +26,12 @@ class Server:
     async def echo(self, request: web.Request) -> web.Response:
         return web.json_response({"metadata": {}})
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         text = await request.text()
         self.requests.append((request, json.loads(text) if text else None))
         return await self.handler(request)
 
-    def says(self, status: int, body: Any, **headers: str) -> None:
+    def responds(self, status: int, body: Any, **headers: str) -> None:
         async def handler(request: web.Request) -> web.Response:
             return web.json_response(body, status=status, headers=headers)
 
@@ -39,16 +39,16 @@ class Server:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Answer nobody until the end of the block."""
-        over = asyncio.Event()
+        """Send no response until the end of the block."""
+        ended = asyncio.Event()
 
         async def handler(request: web.Request) -> web.Response:
-            await over.wait()
+            await ended.wait()
             return web.Response()
 
         self.handler = handler
         yield
-        over.set()
+        ended.set()
 
 
 @pytest.fixture
@@ -59,15 +59,15 @@ async def server() -> Server:
 @pytest.fixture
 async def transport(server: Server) -> AsyncIterator[Transport]:
     application = web.Application()
-    application.router.add_route("*", "/{path:.*}", server.answer)
+    application.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
     configuration.api_key["BearerToken"] = "bearer secret"
 
-    async def renew(known: Configuration) -> None:
-        known.api_key["BearerToken"] = "bearer renewed"
+    async def renew(configuration: Configuration) -> None:
+        configuration.api_key["BearerToken"] = "bearer renewed"
 
     connection = Transport(ApiClient(configuration), timeout=1.0, renew=renew)
     yield connection

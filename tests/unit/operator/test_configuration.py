@@ -1,42 +1,50 @@
-"""A configuration that cannot be used is refused at start, in words that say what to change."""
+"""Validation of the configuration at startup, and the log format."""
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
 
-from finetune_operator.manager import ConfigurationError, configuration, main
+from finetune_operator.manager import ConfigurationError, load_config, main
 from finetune_operator.telemetry import logs
 
-GOOD = "images: {trainer: t, serving: s, operator: o}\n"
+VALID = "images: {trainer: t, serving: s, operator: o}\n"
 
 
-def test_the_least_that_is_needed(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(GOOD)
-    assert configuration(tmp_path / "c.yaml").images.trainer == "t"
+def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(VALID)
+    assert load_config(tmp_path / "c.yaml").images.trainer == "t"
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("", "the file: "),
         ("images: {trainer: t}", "images.serving: Field required"),
-        ("a: [", "not YAML"),
-        (GOOD + "image: x", "image: Extra inputs are not permitted"),
-        (GOOD + "logLevel: loud", "logLevel: 'loud' is not debug"),
-        (GOOD + "defaults: {training: {epochs: -1}}", "c.yaml: defaults.training.epochs"),
+        ("a: [", "invalid YAML"),
+        (VALID + "image: x", "image: Extra inputs are not permitted"),
+        (VALID + "logLevel: loud", "logLevel: 'loud' is invalid"),
+        (VALID + "defaults: {training: {epochs: -1}}", "c.yaml: defaults.training.epochs"),
     ],
-    ids=["empty", "missing", "not YAML", "unknown", "log level", "defaults"],
+    ids=[
+        "empty file",
+        "missing field",
+        "invalid YAML",
+        "unknown field",
+        "unknown log level",
+        "invalid default",
+    ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+def test_invalid_configuration_names_the_field(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigurationError) as caught:
-        configuration(tmp_path / "c.yaml")
-    assert complaint in str(caught.value)
+        load_config(tmp_path / "c.yaml")
+    assert message in str(caught.value)
 
 
-def test_a_file_that_is_not_there_ends_the_process_with_a_reason(
+def test_missing_file_ends_the_process_with_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
@@ -49,13 +57,38 @@ def test_a_file_that_is_not_there_ends_the_process_with_a_reason(
     assert "No such file" in json.loads(capsys.readouterr().err)["message"]
 
 
-def test_a_line_of_the_log_is_one_object_that_names_the_job() -> None:
+def test_log_line_is_one_json_object_with_the_job() -> None:
     record = logging.makeLogRecord(
-        {"name": "x", "levelname": "INFO", "msg": "a\n%s", "args": ("b",), "child": "Job/j"}
+        {
+            "name": "x",
+            "levelname": "INFO",
+            "msg": "a\n%s",
+            "args": ("ä",),
+            "child": "Job/j",
+            "created": 1767225600.25,
+            "taskName": "worker-1",
+        }
     )
-    with logs.about("ns", "demo"):
-        line = logs.JsonFormatter().format(record)
+    with logs.for_job("ns", "demo"):
+        line = logs.Formatter().format(record)
     assert "\n" not in line
-    said = json.loads(line)
-    assert (said["job"], said["child"], said["message"]) == ("ns/demo", "Job/j", "a\nb")
-    assert "job" not in json.loads(logs.JsonFormatter().format(record))
+    assert "ä" in line
+    assert json.loads(line) == {
+        "ts": "2026-01-01T00:00:00.250Z",
+        "level": "info",
+        "logger": "x",
+        "message": "a\nä",
+        "job": "ns/demo",
+        "child": "Job/j",
+    }
+    assert "job" not in json.loads(logs.Formatter().format(record))
+
+
+def test_log_line_of_an_error_has_the_traceback() -> None:
+    try:
+        raise KeyError("metadata")
+    except KeyError:
+        record = logging.makeLogRecord({"exc_info": sys.exc_info()})
+    line = json.loads(logs.Formatter().format(record))
+    assert line["exception"].endswith("KeyError: 'metadata'")
+    assert "exc_info" not in line

@@ -1,4 +1,4 @@
-"""The queue's four promises, for any order of calls, and what only an event loop can show."""
+"""The guarantees of the work queue for any order of calls, and its behavior on an event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -34,20 +34,20 @@ class FakeTime:
         self.timers.append(timer)
         return timer
 
-    def pass_until(self, then: float) -> None:
+    def advance_to(self, time: float) -> None:
         while True:
-            due = [timer for timer in self.timers if timer.due <= then and not timer.cancelled]
+            due = [timer for timer in self.timers if timer.due <= time and not timer.cancelled]
             if not due:
                 break
             first = min(due, key=lambda timer: timer.due)
             self.timers.remove(first)
             self.now = max(self.now, first.due)
             first.callback()
-        self.now = then
+        self.now = time
 
 
 class Model(RuleBasedStateMachine):
-    """Compares the queue with what its promises say."""
+    """Compares the queue with a model of its guarantees."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Model(RuleBasedStateMachine):
             return
         due = self.time.now + seconds
         if due < self.due.get(key, float("inf")):
-            # At the end: of two that are due at once the one that was delayed first comes first.
+            # Of two keys that are due at the same time, the one that was delayed first comes first.
             self.due.pop(key, None)
             self.due[key] = due
 
@@ -121,13 +121,13 @@ class Model(RuleBasedStateMachine):
     @rule(seconds=st.floats(0.001, 100))
     def wait(self, seconds: float) -> None:
         then = self.time.now + seconds
-        self.time.pass_until(then)
+        self.time.advance_to(then)
         for key, due in sorted(self.due.items(), key=lambda item: item[1]):
             if due <= then:
                 self._added(key)
 
     @invariant()
-    def longest_is_that_of_the_active(self) -> None:
+    def longest_is_zero_without_active_keys(self) -> None:
         assert (self.queue.longest() > 0) <= bool(self.active)
 
 
@@ -135,7 +135,7 @@ TestWorkQueue = Model.TestCase
 TestWorkQueue.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 
 
-async def test_a_worker_that_waits_is_woken_by_add() -> None:
+async def test_add_wakes_a_waiting_worker() -> None:
     queue: WorkQueue[str] = WorkQueue("test")
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
@@ -143,7 +143,7 @@ async def test_a_worker_that_waits_is_woken_by_add() -> None:
     assert await asyncio.wait_for(waiting, 1) == "a"
 
 
-async def test_a_wakeup_is_passed_on_when_its_worker_is_cancelled_at_that_moment() -> None:
+async def test_a_cancelled_worker_passes_its_wakeup_on() -> None:
     queue: WorkQueue[str] = WorkQueue("test")
     first, second = (asyncio.create_task(queue.get()) for _ in range(2))
     await asyncio.sleep(0)
@@ -153,7 +153,7 @@ async def test_a_wakeup_is_passed_on_when_its_worker_is_cancelled_at_that_moment
     assert first.cancelled()
 
 
-async def test_a_key_is_given_back_when_the_work_on_it_fails() -> None:
+async def test_a_key_is_done_after_an_error() -> None:
     queue: WorkQueue[str] = WorkQueue("test")
     queue.add("a")
     try:
@@ -165,20 +165,20 @@ async def test_a_key_is_given_back_when_the_work_on_it_fails() -> None:
     assert queue.pop() == "a"
 
 
-async def test_a_delay_ends_on_the_real_clock() -> None:
+async def test_a_delayed_key_is_queued_on_a_real_event_loop() -> None:
     queue: WorkQueue[str] = WorkQueue("test")
     queue.add_after("a", 0.01)
     assert queue.pop() is None
     assert await asyncio.wait_for(queue.get(), 1) == "a"
 
 
-def test_the_backoff_has_a_cap_however_often_a_key_fails() -> None:
+def test_the_backoff_is_capped() -> None:
     time = FakeTime()
     queue: WorkQueue[str] = WorkQueue("test", cap=60, call_later=time.call_later)
     assert [queue.retry("a") for _ in range(5000)][-1] == 60
 
 
-def test_a_server_that_wants_to_be_left_alone_is() -> None:
+def test_add_does_not_shorten_a_delay_that_the_server_requested() -> None:
     time = FakeTime()
     queue: WorkQueue[str] = WorkQueue("test", clock=lambda: time.now, call_later=time.call_later)
     queue.add("a")
@@ -190,10 +190,10 @@ def test_a_server_that_wants_to_be_left_alone_is() -> None:
     queue.add_after("a", 1)
     queue.add("b")
     assert (queue.pop(), queue.pop()) == ("b", None)
-    time.pass_until(6.9)
+    time.advance_to(6.9)
     queue.add("a")
     assert queue.pop() is None
-    time.pass_until(7.1)
+    time.advance_to(7.1)
     assert (queue.pop(), queue.pop()) == ("a", None)
     queue.done("a")
     queue.add("a")

@@ -1,4 +1,4 @@
-"""Where the API server is, and through which proxy it is reached."""
+"""Address, credentials and proxy of the API server."""
 
 import asyncio
 from pathlib import Path
@@ -25,16 +25,16 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def kubeconfig(
     folder: Path, monkeypatch: pytest.MonkeyPatch, server: str, **more: str
 ) -> Configuration:
-    """Return what is read of a kubeconfig with this server."""
-    named = {"name": "a", "cluster": {"server": server, **more}}
+    """Return the configuration of a kubeconfig with this server."""
+    cluster = {"name": "a", "cluster": {"server": server, **more}}
     context = {"name": "a", "context": {"cluster": "a", "user": "a"}}
     users = [{"name": "a", "user": {"token": "t"}}]
     file = folder / "kubeconfig"
-    parts = {"clusters": [named], "contexts": [context], "users": users, "current-context": "a"}
+    parts = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "a"}
     file.write_text(yaml.safe_dump(parts))
     monkeypatch.setenv("KUBECONFIG", str(file))
     configuration = Configuration()
-    asyncio.run(auth.read(configuration))
+    asyncio.run(auth.load(configuration))
     return configuration
 
 
@@ -52,7 +52,7 @@ def kubeconfig(
         ),
     ],
 )
-def test_the_environment_names_the_proxy(
+def test_proxy_from_the_environment(
     environment: dict[str, str],
     proxy: str | None,
     tmp_path: Path,
@@ -63,25 +63,25 @@ def test_the_environment_names_the_proxy(
     assert kubeconfig(tmp_path, monkeypatch, "https://api.example:6443").proxy == proxy
 
 
-def test_the_proxy_of_a_kubeconfig_comes_before_the_environments(
+def test_proxy_of_the_kubeconfig_overrides_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     own = {"proxy-url": "http://own.example:3128"}
-    found = kubeconfig(tmp_path, monkeypatch, "https://api.example:6443", **own)
-    assert found.proxy == "http://own.example:3128"
+    configuration = kubeconfig(tmp_path, monkeypatch, "https://api.example:6443", **own)
+    assert configuration.proxy == "http://own.example:3128"
 
 
-def test_requests_go_through_the_proxy_with_its_password_and_without_netrc(
+def test_requests_use_the_proxy_password_and_not_netrc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".netrc").write_text("machine api.example login someone password other\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    asked: list[tuple[str, str | None, str | None]] = []
+    requests: list[tuple[str, str | None, str | None]] = []
 
     async def proxied(request: web.BaseRequest) -> web.Response:
         headers = request.headers
-        asked.append(
+        requests.append(
             (str(request.url), headers.get("Authorization"), headers.get("Proxy-Authorization"))
         )
         return web.json_response({"kind": "Status"})
@@ -93,7 +93,7 @@ def test_requests_go_through_the_proxy_with_its_password_and_without_netrc(
         await site.start()
         port = runner.addresses[0][1]
         monkeypatch.setenv("HTTP_PROXY", f"http://user:secret@127.0.0.1:{port}")
-        await auth.read(configuration := Configuration())
+        await auth.load(configuration := Configuration())
         transport = Transport(ApiClient(configuration))
         try:
             await transport.call("GET", "/version")
@@ -103,4 +103,4 @@ def test_requests_go_through_the_proxy_with_its_password_and_without_netrc(
 
     kubeconfig(tmp_path, monkeypatch, "http://api.example")
     asyncio.run(run())
-    assert asked == [("http://api.example/version", "Bearer t", "Basic dXNlcjpzZWNyZXQ=")]
+    assert requests == [("http://api.example/version", "Bearer t", "Basic dXNlcjpzZWNyZXQ=")]

@@ -1,4 +1,4 @@
-"""The verbs against an HTTP server: what they send, and what they make of the answers."""
+"""Requests of the client, and the handling of responses, against an HTTP server."""
 
 import pytest
 from aiohttp import web
@@ -15,13 +15,15 @@ def kube(transport: Transport) -> Kube:
     return Kube(transport)
 
 
-async def test_what_is_not_there_is_none(kube: Kube, server: Server) -> None:
-    server.says(404, {"message": "not found"})
+async def test_a_missing_object_is_none_and_deleting_it_is_success(
+    kube: Kube, server: Server
+) -> None:
+    server.responds(404, {"message": "not found"})
     assert await kube.get("Pod", "a", "x") is None
     await kube.delete(child("Pod", "x") | {"metadata": _identity()}, propagation="Foreground")
 
 
-async def test_a_list_is_read_to_its_last_page(kube: Kube, server: Server) -> None:
+async def test_a_list_contains_all_pages(kube: Kube, server: Server) -> None:
     pages = {None: (["a", "b"], "more"), "more": (["c"], "")}
 
     async def handler(request: web.Request) -> web.Response:
@@ -30,29 +32,33 @@ async def test_a_list_is_read_to_its_last_page(kube: Kube, server: Server) -> No
         return web.json_response({"items": items, "metadata": {"continue": rest}})
 
     server.handler = handler
-    found = await kube.list("Deployment", "ns", labels="finetune.dev/job=x")
-    assert [each["metadata"]["name"] for each in found] == ["a", "b", "c"]
-    assert {(each["kind"], each["apiVersion"]) for each in found} == {("Deployment", "apps/v1")}
+    objects = await kube.list("Deployment", "ns", labels="finetune.dev/job=x")
+    assert [each["metadata"]["name"] for each in objects] == ["a", "b", "c"]
+    assert {(each["kind"], each["apiVersion"]) for each in objects} == {("Deployment", "apps/v1")}
     assert [request.path for request, _ in server.requests] == [
         "/apis/apps/v1/namespaces/ns/deployments"
     ] * 2
     assert all(r.query["labelSelector"] == "finetune.dev/job=x" for r, _ in server.requests)
 
 
-async def test_a_list_over_all_namespaces_has_none_in_its_path(kube: Kube, server: Server) -> None:
-    server.says(200, {"items": []})
+async def test_a_list_of_all_namespaces_has_no_namespace_in_its_path(
+    kube: Kube, server: Server
+) -> None:
+    server.responds(200, {"items": []})
     assert await kube.list("Pod") == ()
     assert server.requests[0][0].path == "/api/v1/pods"
 
 
-async def test_a_limited_list_ends_with_its_first_page(kube: Kube, server: Server) -> None:
-    server.says(200, {"items": [{"metadata": {}}], "metadata": {"continue": "more"}})
+async def test_a_limited_list_reads_one_page(kube: Kube, server: Server) -> None:
+    server.responds(200, {"items": [{"metadata": {}}], "metadata": {"continue": "more"}})
     assert len(await kube.list("Event", "ns", fields="type=Warning", limit=5)) == 1
     (request, _), *_ = server.requests
     assert (request.query["limit"], request.query["fieldSelector"]) == ("5", "type=Warning")
 
 
-async def test_apply_names_its_manager_and_takes_over_fields(kube: Kube, server: Server) -> None:
+async def test_apply_names_its_field_manager_and_forces_ownership(
+    kube: Kube, server: Server
+) -> None:
     await kube.apply(child("Service", "x"))
     request, body = server.requests[0]
     assert (request.method, request.path) == ("PATCH", "/api/v1/namespaces/a/services/x")
@@ -62,7 +68,7 @@ async def test_apply_names_its_manager_and_takes_over_fields(kube: Kube, server:
     assert body == child("Service", "x")
 
 
-async def test_a_delete_names_what_was_observed_and_a_propagation(
+async def test_a_delete_has_preconditions_and_a_propagation_policy(
     kube: Kube, server: Server
 ) -> None:
     await kube.delete({"kind": "Job", "metadata": _identity()}, propagation="Foreground")
@@ -74,7 +80,9 @@ async def test_a_delete_names_what_was_observed_and_a_propagation(
     }
 
 
-async def test_a_status_is_put_with_the_observed_version(kube: Kube, server: Server) -> None:
+async def test_a_status_is_replaced_in_the_version_that_was_read(
+    kube: Kube, server: Server
+) -> None:
     await kube.replace_status(job() | {"metadata": _identity()}, {"observedGeneration": 1})
     request, body = server.requests[0]
     path = "/apis/finetune.dev/v1alpha1/namespaces/a/finetunejobs/x/status"
@@ -83,10 +91,10 @@ async def test_a_status_is_put_with_the_observed_version(kube: Kube, server: Ser
     assert body["status"] == {"observedGeneration": 1}
 
 
-async def test_a_missing_crd_is_named_with_the_way_out(kube: Kube, server: Server) -> None:
-    server.says(404, {"message": "not found"})
+async def test_a_missing_crd_is_reported_with_the_remediation(kube: Kube, server: Server) -> None:
+    server.responds(404, {"message": "not found"})
     with pytest.raises(Terminal, match="install the CRD"):
-        await kube.require_served()
+        await kube.require_crd()
 
 
 def _identity() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Events: one object for one thing said, and nothing said twice for no reason."""
+"""Event recorder: equal events are counted in one object."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, job
 
 from finetune_operator.kube.errors import OperatorError, Terminal
-from finetune_operator.kube.recorder import Recorder, name_of, rendered
+from finetune_operator.kube.recorder import Recorder, event_name, render
 from finetune_operator.types import Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,28 +25,27 @@ def names(memory: MemoryKube) -> list[str]:
 
 
 @given(TEXT, TEXT, TEXT, TEXT)
-def test_a_name_says_what_was_said(a: str, b: str, c: str, d: str) -> None:
+def test_the_name_depends_on_reason_and_message(a: str, b: str, c: str, d: str) -> None:
     first = Event(type="Normal", reason=a, message=b)
     second = Event(type="Normal", reason=c, message=d)
-    same = "\n".join((a, b)) == "\n".join((c, d))
-    assert (name_of(job(), first) == name_of(job(), second)) == same
+    assert (event_name(job(), first) == event_name(job(), second)) == ((a, b) == (c, d))
 
 
-def test_a_name_says_about_whom() -> None:
+def test_the_name_depends_on_the_uid_of_the_job() -> None:
     other = job() | {"metadata": job()["metadata"] | {"uid": "another"}}
-    assert name_of(job(), EVENT) != name_of(other, EVENT)
-    assert name_of(job(), EVENT).startswith("demo.")
+    assert event_name(job(), EVENT) != event_name(other, EVENT)
+    assert event_name(job(), EVENT).startswith("demo.")
 
 
-def test_a_note_fits_into_an_event_whatever_its_alphabet() -> None:
+def test_a_note_has_at_most_1024_bytes() -> None:
     _, snapshot = kube()
     event = Event(type="Warning", reason="DatasetInvalid", message="ä" * 2000)
-    body = rendered(snapshot, event, NOW, "pod")
+    body = render(snapshot, event, NOW, "pod")
     assert len(body["note"].encode()) <= 1024
     assert body["note"] == "ä" * 512
 
 
-async def test_the_same_said_again_by_whatever_process_is_a_count() -> None:
+async def test_a_repeated_event_of_any_process_is_counted() -> None:
     memory, snapshot = kube()
     first, second = Recorder(memory, instance="pod"), Recorder(memory, instance="another")
     await first.record(snapshot, [EVENT], NOW)
@@ -57,13 +56,13 @@ async def test_the_same_said_again_by_whatever_process_is_a_count() -> None:
     assert series == {"count": 3, "lastObservedTime": "2026-01-01T00:10:00.000000Z"}
 
 
-async def test_an_event_that_is_refused_keeps_nothing_from_going_on() -> None:
+async def test_a_rejected_event_does_not_block_the_next() -> None:
     memory, snapshot = kube()
     other = Event(type="Normal", reason="Merged", message="merged")
 
     def fault(verb: str, kind: str, name: str) -> OperatorError | None:
-        return Terminal("may not") if name == name_of(snapshot, EVENT) else None
+        return Terminal("forbidden") if name == event_name(snapshot, EVENT) else None
 
     memory.fault = fault
     await Recorder(memory, instance="pod").record(snapshot, [EVENT, other], NOW)
-    assert names(memory) == [name_of(snapshot, other)]
+    assert names(memory) == [event_name(snapshot, other)]

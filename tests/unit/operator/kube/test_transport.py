@@ -1,4 +1,4 @@
-"""One request: how it is sent, how long it may take, and what is made of its answer."""
+"""Requests: credentials, timeouts, the write fence, and the mapping of responses to errors."""
 
 import asyncio
 import time
@@ -20,11 +20,11 @@ from finetune_operator.kube.transport import Transport
 PATH = "/api/v1/namespaces/a/services"
 
 
-async def test_a_token_that_is_refused_is_read_anew(transport: Transport, server: Server) -> None:
-    server.says(401, {"message": "Unauthorized"})
+async def test_a_rejected_token_is_loaded_again(transport: Transport, server: Server) -> None:
+    server.responds(401, {"message": "Unauthorized"})
     with pytest.raises(Transient):
         await transport.call("GET", PATH)
-    server.says(200, {})
+    server.responds(200, {})
     await transport.call("GET", PATH)
     sent = [request.headers["Authorization"] for request, _ in server.requests]
     assert sent == ["bearer secret", "bearer renewed"]
@@ -35,7 +35,7 @@ async def test_a_token_that_is_refused_is_read_anew(transport: Transport, server
     [
         (400, "bad", Terminal, "FailedCreate"),
         (401, "expired", Transient, "ApiUnavailable"),
-        (403, "may not", Terminal, "FailedCreate"),
+        (403, "forbidden", Terminal, "FailedCreate"),
         (403, "pods x is forbidden: exceeded quota: gpu", Terminal, "QuotaExceeded"),
         (404, "gone", NotFound, "NotFound"),
         (409, "already exists", Conflict, "Conflict"),
@@ -46,7 +46,7 @@ async def test_a_token_that_is_refused_is_read_anew(transport: Transport, server
         (503, "starting", Transient, "ApiUnavailable"),
     ],
 )
-async def test_a_refusal_becomes_what_is_to_be_done_about_it(
+async def test_a_status_code_is_mapped_to_an_error(
     transport: Transport,
     server: Server,
     status: int,
@@ -54,7 +54,7 @@ async def test_a_refusal_becomes_what_is_to_be_done_about_it(
     expected: type[OperatorError],
     reason: str,
 ) -> None:
-    server.says(status, {"kind": "Status", "message": message})
+    server.responds(status, {"kind": "Status", "message": message})
     with pytest.raises(expected) as caught:
         await transport.call("POST", PATH, body={})
     assert type(caught.value) is expected
@@ -62,16 +62,14 @@ async def test_a_refusal_becomes_what_is_to_be_done_about_it(
     assert message in str(caught.value)
 
 
-async def test_a_server_that_asks_for_time_is_given_it(
-    transport: Transport, server: Server
-) -> None:
-    server.says(429, {"message": "slow down"}, **{"Retry-After": "7"})
+async def test_retry_after_is_part_of_the_error(transport: Transport, server: Server) -> None:
+    server.responds(429, {"message": "slow down"}, **{"Retry-After": "7"})
     with pytest.raises(Transient) as caught:
         await transport.call("POST", PATH, body={})
     assert caught.value.retry_after == 7
 
 
-async def test_an_answer_that_is_no_json_is_an_error_like_any_other(
+async def test_a_response_that_is_not_json_is_mapped_to_an_error(
     transport: Transport, server: Server
 ) -> None:
     async def handler(request: web.Request) -> web.Response:
@@ -82,14 +80,12 @@ async def test_an_answer_that_is_no_json_is_an_error_like_any_other(
         await transport.call("GET", PATH)
 
 
-async def test_a_server_that_does_not_answer_is_given_up(
-    transport: Transport, server: Server
-) -> None:
+async def test_a_request_without_a_response_times_out(transport: Transport, server: Server) -> None:
     with server.silent(), pytest.raises(Transient):
         await asyncio.wait_for(transport.call("GET", PATH), 5)
 
 
-async def test_after_the_lease_reads_are_sent_and_writes_are_not(
+async def test_without_a_lease_only_reads_and_unfenced_writes_are_sent(
     transport: Transport, server: Server
 ) -> None:
     transport.fence = lambda: 0.0
@@ -102,11 +98,11 @@ async def test_after_the_lease_reads_are_sent_and_writes_are_not(
     assert [request.method for request, _ in server.requests] == ["GET", "PUT"]
 
 
-async def test_a_write_is_waited_for_no_longer_than_the_lease_lasts(
+async def test_the_timeout_of_a_write_does_not_exceed_the_lease(
     transport: Transport, server: Server
 ) -> None:
     transport.fence = lambda: 0.1
     began = time.monotonic()
     with server.silent(), pytest.raises(Transient):
         await transport.call("POST", PATH, body={})
-    assert time.monotonic() - began < 0.9, "less than the patience of a read"
+    assert time.monotonic() - began < 0.9, "shorter than the timeout of a read"

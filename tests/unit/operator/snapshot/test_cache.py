@@ -1,4 +1,4 @@
-"""What is known of a job between two looks, and when it is read again."""
+"""The cached snapshot of a job, and the events that invalidate it."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, child, job
 
 import finetune_operator.snapshot.cache
+from finetune_operator.objects.digest import job_version, object_version
+from finetune_operator.snapshot import reader
 from finetune_operator.snapshot.cache import (
-    DECISIVE,
-    EVERYTHING,
+    ALL_KINDS,
+    WATCHED_KINDS,
     SnapshotCache,
     SnapshotUpdate,
-    version_of,
 )
-from finetune_operator.snapshot.reader import observe, reread
 from finetune_operator.types import LISTS, Snapshot
 
 KEY = ("a", "demo")
@@ -23,228 +23,240 @@ VERSIONS = st.sampled_from(["1", "2", "3"])
 
 
 def pod(version: str = "1", uid: str = "p") -> dict[str, Any]:
-    found: dict[str, Any] = child("Pod", "p")
-    found["metadata"] |= {"uid": uid, "resourceVersion": version}
-    return found
+    each: dict[str, Any] = child("Pod", "p")
+    each["metadata"] |= {"uid": uid, "resourceVersion": version}
+    return each
 
 
-def looked(views: SnapshotCache, *pods: dict[str, Any], due: float = 10.0) -> None:
-    views.begin(KEY)
-    views.keep(KEY, SnapshotUpdate(snapshot=Snapshot(job=job(), pods=pods)), due=due)
+def committed(*pods: dict[str, Any], due: float = 10.0) -> SnapshotCache:
+    """Return a cache after a reconcile that observed these pods."""
+    cache = SnapshotCache()
+    commit(cache, Snapshot(job=job(), pods=pods), due=due)
+    return cache
 
 
-def outdated(views: SnapshotCache) -> set[str]:
-    return set(views.begin(KEY)[1])
+def commit(cache: SnapshotCache, snapshot: Snapshot, *, due: float = 10.0) -> None:
+    cache.checkout()
+    cache.commit(SnapshotUpdate(snapshot=snapshot), due=due)
 
 
-def known(views: SnapshotCache) -> Snapshot | None:
-    begun, _ = views.begin(KEY)
-    return None if begun is None else begun.snapshot
+def stale(cache: SnapshotCache) -> set[str]:
+    return set(cache.checkout()[1])
 
 
-async def nothing(address: str, port: int) -> str | None:
-    raise AssertionError(f"{address} was asked")
+def cached(cache: SnapshotCache) -> Snapshot | None:
+    entry, _ = cache.checkout()
+    return None if entry is None else entry.snapshot
 
 
-def test_the_first_look_reads_everything() -> None:
-    assert SnapshotCache().begin(KEY) == (None, EVERYTHING)
+async def no_scrape(address: str, port: int) -> str | None:
+    raise AssertionError(f"{address} was scraped")
 
 
-def test_what_was_seen_is_known_but_for_who_wrote_which_field() -> None:
-    views, snapshot = (
-        SnapshotCache(),
-        Snapshot(job=job(a=1), pods=(pod(),), services=(child("Service", "s"),)),
-    )
+def test_the_first_reconcile_reads_all_kinds() -> None:
+    assert SnapshotCache().checkout() == (None, ALL_KINDS)
+
+
+def test_the_snapshot_is_cached_without_managed_fields() -> None:
+    snapshot = Snapshot(job=job(a=1), pods=(pod(),), services=(child("Service", "s"),))
     managed = {**pod(), "metadata": {**pod()["metadata"], "managedFields": [{"manager": "m"}]}}
-    views.begin(KEY)
-    views.keep(
-        KEY, SnapshotUpdate(snapshot=Snapshot(**{**vars(snapshot), "pods": (managed,)})), due=0
-    )
-    assert known(views) == snapshot
+    cache = SnapshotCache()
+    commit(cache, Snapshot(**{**vars(snapshot), "pods": (managed,)}))
+    assert cached(cache) == snapshot
 
 
 @given(
-    looks=st.lists(
+    reconciles=st.lists(
         st.lists(st.tuples(st.sampled_from(["FineTuneJob", *LISTS]), VERSIONS), max_size=2)
     )
 )
-def test_a_look_knows_what_the_one_before_it_saw_and_wrote(
-    looks: list[list[tuple[str, str]]],
+def test_a_reconcile_starts_with_what_the_previous_one_read_and_wrote(
+    reconciles: list[list[tuple[str, str]]],
 ) -> None:
-    """Whether all of it is packed again, or only the job."""
-    views, snapshot = SnapshotCache(), Snapshot(job=job())
-    views.begin(KEY)
-    views.keep(KEY, SnapshotUpdate(snapshot=snapshot), due=0)
-    for writes in looks:
-        begun, _ = views.begin(KEY)
-        assert begun is not None
-        assert begun.snapshot == snapshot
-        view = SnapshotUpdate(snapshot=begun.snapshot, known=begun)
+    """Whether everything is packed again, or only the job."""
+    cache, snapshot = SnapshotCache(), Snapshot(job=job())
+    commit(cache, snapshot)
+    for writes in reconciles:
+        entry, _ = cache.checkout()
+        assert entry is not None
+        assert entry.snapshot == snapshot
+        update = SnapshotUpdate(snapshot=entry.snapshot, cached=entry)
         for kind, version in writes:
-            answer = job(version=version) if kind == "FineTuneJob" else child(kind, "c")
-            answer["metadata"] |= {"uid": f"uid-{kind}", "resourceVersion": version}
-            view.wrote(kind, answer)
-        views.keep(KEY, view, due=0)
-        snapshot = view.snapshot
-    assert known(views) == snapshot
+            written = job(version=version) if kind == "FineTuneJob" else child(kind, "c")
+            written["metadata"] |= {"uid": f"uid-{kind}", "resourceVersion": version}
+            update.record(kind, written)
+        cache.commit(update, due=0)
+        snapshot = update.snapshot
+    assert cached(cache) == snapshot
 
 
-def test_what_a_job_owns_is_packed_again_only_where_it_changed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_children_are_packed_again_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     packed: list[set[str]] = []
-    usual = finetune_operator.snapshot.cache._packed
+    pack = finetune_operator.snapshot.cache._pack
 
-    def recorded(what: dict[str, Any]) -> bytes:
-        packed.append(set(what))
-        return usual(what)
+    def recorded(value: dict[str, Any]) -> bytes:
+        packed.append(set(value))
+        return pack(value)
 
-    monkeypatch.setattr(finetune_operator.snapshot.cache, "_packed", recorded)
-    views = SnapshotCache()
-    looked(views, pod())
-    for answer in (job(a=1), pod("2")):
-        begun, _ = views.begin(KEY)
-        assert begun is not None
-        view = SnapshotUpdate(snapshot=begun.snapshot, known=begun)
+    monkeypatch.setattr(finetune_operator.snapshot.cache, "_pack", recorded)
+    cache = committed(pod())
+    for written in (job(a=1), pod("2")):
+        entry, _ = cache.checkout()
+        assert entry is not None
+        update = SnapshotUpdate(snapshot=entry.snapshot, cached=entry)
         packed.clear()
-        view.wrote(answer["kind"], answer)
-        views.keep(KEY, view, due=0)
-        assert (set(LISTS.values()) in packed) == (answer["kind"] == "Pod")
+        update.record(written["kind"], written)
+        cache.commit(update, due=0)
+        assert (set(LISTS.values()) in packed) == (written["kind"] == "Pod")
         assert set(job()) in packed
 
 
-def test_a_look_that_did_not_end_well_leaves_nothing() -> None:
-    views = SnapshotCache()
-    looked(views)
-    views.begin(KEY)
-    assert views.begin(KEY) == (None, EVERYTHING)
+def test_a_failed_reconcile_leaves_no_entry() -> None:
+    cache = committed()
+    cache.checkout()
+    assert cache.checkout() == (None, ALL_KINDS)
 
 
-@given(events=st.lists(st.tuples(st.sampled_from(sorted(EVERYTHING)), VERSIONS)), snapshot=VERSIONS)
-def test_an_event_outdates_its_kind_unless_that_version_was_seen(
-    events: list[tuple[str, str]], snapshot: str
+@given(events=st.lists(st.tuples(st.sampled_from(sorted(LISTS)), VERSIONS)), observed=VERSIONS)
+def test_an_event_invalidates_its_kind_unless_its_version_was_observed(
+    events: list[tuple[str, str]], observed: str
 ) -> None:
-    """Whenever the event comes: while the look is under way, or after it."""
+    """The same during a reconcile and after it."""
     for during in (0, len(events) // 2, len(events)):
-        views = SnapshotCache()
-        views.begin(KEY)
+        cache = SnapshotCache()
+        cache.checkout()
         for kind, version in events[:during]:
-            views.told(KEY, kind, version_of(pod(version)))
-        views.keep(KEY, SnapshotUpdate(snapshot=Snapshot(job=job(), pods=(pod(snapshot),))), due=10)
+            cache.invalidate(kind, object_version(pod(version)))
+        snapshot = Snapshot(job=job(), pods=(pod(observed),))
+        cache.commit(SnapshotUpdate(snapshot=snapshot), due=10)
         for kind, version in events[during:]:
-            news = views.told(KEY, kind, version_of(pod(version)))
-            assert news == (version != snapshot)
-        assert outdated(views) == {kind for kind, version in events if version != snapshot}
+            is_news = cache.invalidate(kind, object_version(pod(version)))
+            assert is_news == (version != observed)
+        assert stale(cache) == {kind for kind, version in events if version != observed}
+
+
+@pytest.mark.parametrize("at", ["during the reconcile", "after it", "at rest"])
+def test_an_event_of_a_job_is_no_news_if_only_its_status_changed(at: str) -> None:
+    cache, read = SnapshotCache(), job(a=1)
+    cache.checkout()
+    cache.observed(read)
+    if at != "during the reconcile":
+        cache.commit(SnapshotUpdate(snapshot=Snapshot(job=read)), due=10)
+    if at == "at rest":
+        cache.clear()
+    assert not cache.invalidate("FineTuneJob", job_version(job(a=2)))
+    assert cache.invalidate("FineTuneJob", job_version({**read, "spec": {"suspend": True}}))
+    if at == "during the reconcile":
+        cache.commit(SnapshotUpdate(snapshot=Snapshot(job=read)), due=10)
+    assert stale(cache) == (ALL_KINDS if at == "at rest" else {"FineTuneJob"})
 
 
 def test_an_event_without_a_version_is_always_news() -> None:
-    views = SnapshotCache()
-    looked(views, pod())
-    assert views.told(KEY, "Pod", None)
-    assert outdated(views) == {"Pod"}
+    cache = committed(pod())
+    assert cache.invalidate("Pod", None)
+    assert cache.invalidate("FineTuneJob", None)
+    assert stale(cache) == {"Pod", "FineTuneJob"}
 
 
-def test_there_is_nothing_to_look_at_before_it_is_due_or_an_event_says_so() -> None:
-    views = SnapshotCache()
-    assert views.left(KEY, 0) == 0
-    looked(views, pod(), due=10)
-    assert (views.left(KEY, 4), views.left(KEY, 11)) == (6, 0)
-    views.told(KEY, "Pod", version_of(pod("1")))
-    assert views.left(KEY, 4) == 6
-    views.told(KEY, "Pod", version_of(pod("2")))
-    assert views.left(KEY, 4) == 0
+def test_a_reconcile_is_due_at_its_time_or_after_an_event() -> None:
+    assert SnapshotCache().not_due_for(0) == 0
+    cache = committed(pod(), due=10)
+    assert (cache.not_due_for(4), cache.not_due_for(11)) == (6, 0)
+    cache.invalidate("Pod", object_version(pod("1")))
+    assert cache.not_due_for(4) == 6
+    cache.invalidate("Pod", object_version(pod("2")))
+    assert cache.not_due_for(4) == 0
 
 
-def test_of_a_job_that_is_forgotten_events_are_news_and_are_not_kept() -> None:
-    views = SnapshotCache()
-    looked(views, pod())
-    views.forget(KEY)
-    assert views.told(KEY, "Pod", version_of(pod("1")))
-    assert views.begin(KEY) == (None, EVERYTHING)
+def test_events_after_clear_are_news_and_are_not_stored() -> None:
+    cache = committed(pod())
+    cache.clear()
+    assert cache.invalidate("Pod", object_version(pod("1")))
+    assert cache.checkout() == (None, ALL_KINDS)
 
 
-def test_a_look_during_which_the_job_was_forgotten_leaves_nothing() -> None:
-    """Or nobody would note the events that follow it."""
-    views = SnapshotCache()
-    views.begin(KEY)
-    views.forget(KEY)
-    views.keep(KEY, SnapshotUpdate(snapshot=Snapshot(job=job(), pods=(pod(),))), due=10)
-    assert views.told(KEY, "Pod", version_of(pod("2")))
-    assert views.left(KEY, 4) == 0
-    assert views.begin(KEY) == (None, EVERYTHING)
+def test_clear_during_a_reconcile_prevents_its_commit() -> None:
+    """Events between the clear and the commit were not stored, so the entry would be stale."""
+    cache = SnapshotCache()
+    cache.checkout()
+    cache.clear()
+    snapshot = Snapshot(job=job(), pods=(pod(),))
+    cache.commit(SnapshotUpdate(snapshot=snapshot), due=10)
+    assert cache.invalidate("Pod", object_version(pod("2")))
+    assert cache.not_due_for(4) == 0
+    assert cache.checkout() == (None, ALL_KINDS)
 
 
-def test_what_a_look_wrote_is_known_as_the_server_answered() -> None:
-    view = SnapshotUpdate(snapshot=Snapshot(job=job(), pods=(pod("1"), pod("1", uid="q"))))
-    view.wrote("Pod", pod("2"))
-    view.wrote("FineTuneJob", job(a=1))
-    view.wrote("Job", None)
-    assert view.snapshot.pods == (pod("1", uid="q"), pod("2"))
-    assert view.snapshot.job == job(a=1)
-    views = SnapshotCache()
-    views.begin(KEY)
-    views.keep(KEY, view, due=0)
-    assert outdated(views) == {"Job"}
+def test_a_write_updates_the_snapshot_with_the_response() -> None:
+    update = SnapshotUpdate(snapshot=Snapshot(job=job(), pods=(pod("1"), pod("1", uid="q"))))
+    update.record("Pod", pod("2"))
+    update.record("FineTuneJob", job(a=1))
+    update.record("Job", None)
+    assert update.snapshot.pods == (pod("1", uid="q"), pod("2"))
+    assert update.snapshot.job == job(a=1)
+    cache = SnapshotCache()
+    cache.checkout()
+    cache.commit(update, due=0)
+    assert stale(cache) == {"Job"}
 
 
 @pytest.mark.parametrize("kind", sorted(LISTS))
-async def test_a_list_that_is_out_of_date_is_read_alone(kind: str) -> None:
-    """But for Jobs: pods must never be older."""
+async def test_only_the_stale_kind_is_read(kind: str) -> None:
+    """Except for Jobs: the pods must never be older than their Jobs."""
     kube = MemoryKube(job())
-    before = await observe(kube, *KEY, nothing)
+    before = await reader.read(kube, KEY, no_scrape)
     for each in LISTS:
         kube.objects[each, "a", "new"] = child(each, "new", status={"phase": "Bound", "ready": 1})
     kube.reads = 0
-    snapshot = await observe(kube, *KEY, nothing, before=before, kinds={kind})
-    found = {each for each, name in LISTS.items() if getattr(snapshot, name)}
-    assert found == ({"Job", "Pod"} if kind == "Job" else {kind})
-    assert kube.reads == len(found)
+    snapshot = await reader.read(kube, KEY, no_scrape, cached=before, kinds={kind})
+    read = {each for each, name in LISTS.items() if getattr(snapshot, name)}
+    assert read == ({"Job", "Pod"} if kind == "Job" else {kind})
+    assert kube.reads == len(read)
 
 
-async def test_a_look_with_nothing_new_reads_nothing() -> None:
+async def test_without_a_stale_kind_nothing_is_read() -> None:
     kube = MemoryKube(job())
-    before = await observe(kube, *KEY, nothing)
+    before = await reader.read(kube, KEY, no_scrape)
     kube.reads = 0
-    assert await observe(kube, *KEY, nothing, before=before, kinds=frozenset()) == before
+    assert await reader.read(kube, KEY, no_scrape, cached=before, kinds=frozenset()) == before
     assert kube.reads == 0
 
 
-async def test_what_decides_costs_five_reads() -> None:
+async def test_a_confirmation_costs_five_reads() -> None:
     kube = MemoryKube(job())
-    before = await observe(kube, *KEY, nothing)
+    before = await reader.read(kube, KEY, no_scrape)
     assert before is not None
     kube.reads = 0
-    assert await reread(kube, *KEY, before, DECISIVE) == before
+    assert await reader.confirm(kube, KEY, before, WATCHED_KINDS) == before
     assert kube.reads == 5
 
 
-async def test_nothing_known_of_a_job_is_taken_for_another_of_its_name() -> None:
+async def test_cached_children_of_an_earlier_job_are_not_used() -> None:
     kube = MemoryKube(job(), child("ConfigMap", "c"))
-    before = await observe(kube, *KEY, nothing)
+    before = await reader.read(kube, KEY, no_scrape)
     another = {**job(), "metadata": {**job()["metadata"], "uid": "another"}}
     kube.objects["FineTuneJob", *KEY] = another
     del kube.objects["ConfigMap", "a", "c"]
-    snapshot = await observe(kube, *KEY, nothing, before=before, kinds={"FineTuneJob"})
+    snapshot = await reader.read(kube, KEY, no_scrape, cached=before, kinds={"FineTuneJob"})
     assert snapshot is not None
     assert (snapshot.job["metadata"]["uid"], snapshot.configmaps) == ("another", ())
 
 
-async def test_a_job_that_is_gone_is_gone() -> None:
+async def test_a_deleted_job_has_no_snapshot_although_it_is_cached() -> None:
     kube = MemoryKube(job())
-    before = await observe(kube, *KEY, nothing)
+    before = await reader.read(kube, KEY, no_scrape)
     del kube.objects["FineTuneJob", *KEY]
-    assert await observe(kube, *KEY, nothing, before=before, kinds={"FineTuneJob"}) is None
+    assert await reader.read(kube, KEY, no_scrape, cached=before, kinds={"FineTuneJob"}) is None
 
 
 @pytest.mark.parametrize("kind", sorted(LISTS))
-@pytest.mark.parametrize("goes", ["deleted", "of an earlier job", "stays"])
-def test_of_what_is_not_watched_nothing_else_tells_that_it_has_gone(kind: str, goes: str) -> None:
-    each = child(kind, "c", owner="before" if goes == "of an earlier job" else "uid-of-demo")
+@pytest.mark.parametrize("fate", ["terminating", "of an earlier job", "stays"])
+def test_unwatched_kinds_are_read_again_while_one_is_being_deleted(kind: str, fate: str) -> None:
+    each = child(kind, "c", owner="before" if fate == "of an earlier job" else "uid-of-demo")
     each["metadata"] |= {"uid": "c", "resourceVersion": "1"}
-    if goes == "deleted":
+    if fate == "terminating":
         each["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    views = SnapshotCache()
-    views.begin(KEY)
+    cache = SnapshotCache()
     lists: dict[str, Any] = {LISTS[kind]: (each,)}
-    views.keep(KEY, SnapshotUpdate(snapshot=Snapshot(job=job(), **lists)), due=10)
-    assert outdated(views) == (set() if goes == "stays" or kind in DECISIVE else {kind})
+    commit(cache, Snapshot(job=job(), **lists))
+    assert stale(cache) == (set() if fate == "stays" or kind in WATCHED_KINDS else {kind})

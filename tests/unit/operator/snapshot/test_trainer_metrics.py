@@ -1,15 +1,15 @@
-"""The trainer's metrics, read."""
+"""Parsing of the metrics of a trainer pod."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from finetune_operator.snapshot.trainer_metrics import parsed
+from finetune_operator.snapshot.trainer_metrics import parse
 from finetune_operator.types import Progress
 
 
-def test_what_the_trainer_says_is_read() -> None:
+def test_all_metrics_of_the_trainer_are_parsed() -> None:
     registry = CollectorRegistry()
     values = {
         "finetune_progress_ratio": 0.5,
@@ -28,7 +28,7 @@ def test_what_the_trainer_says_is_read() -> None:
     Gauge("finetune_stage_info", "x", ["stage"], registry=registry).labels("train").set(1)
     Gauge("finetune_pod_info", "x", ["uid"], registry=registry).labels("uid-1").set(1)
     Counter("finetune_gpu_seconds", "x", registry=registry).inc(75.5)
-    assert parsed(generate_latest(registry).decode(), "uid-1") == Progress(
+    assert parse(generate_latest(registry).decode(), "uid-1") == Progress(
         ratio=0.5,
         global_step=60,
         max_steps=120,
@@ -43,30 +43,30 @@ def test_what_the_trainer_says_is_read() -> None:
     )
 
 
-def test_what_is_absent_is_not_known_rather_than_zero() -> None:
-    assert parsed("finetune_progress_ratio 0.0\n", "uid-1") == Progress(ratio=0.0)
+def test_a_missing_metric_is_none_and_not_zero() -> None:
+    assert parse("finetune_progress_ratio 0.0\n", "uid-1") == Progress(ratio=0.0)
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_the_figures_of_another_pod_are_none(place: str) -> None:
-    """Wherever the identity stands in the text; one who says none is believed."""
-    figure, identity = "finetune_global_step 3\n", 'finetune_pod_info{uid="uid-1"} 1.0\n'
-    text = identity + figure if place == "before" else figure + identity
-    assert parsed(text, "uid-1") == parsed(figure, "uid-1") == Progress(global_step=3)
-    assert parsed(text, "uid-2") is None
+def test_metrics_of_another_pod_are_discarded(place: str) -> None:
+    """Wherever the uid is in the text; metrics without a uid are accepted."""
+    metric, uid = "finetune_global_step 3\n", 'finetune_pod_info{uid="uid-1"} 1.0\n'
+    text = uid + metric if place == "before" else metric + uid
+    assert parse(text, "uid-1") == parse(metric, "uid-1") == Progress(global_step=3)
+    assert parse(text, "uid-2") is None
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
-def test_what_is_not_finite_is_not_known(value: str) -> None:
+def test_a_value_that_is_not_finite_is_left_out(value: str) -> None:
     text = f"finetune_train_loss {value}\nfinetune_global_step 3\n"
-    assert parsed(text, "uid-1") == Progress(global_step=3)
+    assert parse(text, "uid-1") == Progress(global_step=3)
 
 
 @pytest.mark.parametrize("text", ["", "<html>not found</html>", "python_info 1\n", "{", "a{b= 1"])
-def test_what_says_nothing_of_ours_is_nothing(text: str) -> None:
-    assert parsed(text, "uid-1") is None
+def test_a_text_without_our_metrics_has_no_progress(text: str) -> None:
+    assert parse(text, "uid-1") is None
 
 
 @given(st.text())
-def test_no_text_breaks_the_reader(text: str) -> None:
-    assert parsed(text, "uid-1") is None or "finetune_" in text
+def test_any_text_is_parsed_without_an_error(text: str) -> None:
+    assert parse(text, "uid-1") is None or "finetune_" in text

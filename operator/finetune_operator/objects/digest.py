@@ -1,0 +1,32 @@
+"""Digests and versions of objects, for comparing what was observed with what is there now. Pure."""
+
+import hashlib
+import json
+from typing import Any
+
+from finetune_operator.types import Object
+
+
+def sha256(value: Any) -> str:
+    """Return the SHA-256, in hex, of a value's JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def object_version(each: Object) -> int:
+    """Return a number that identifies one version of one object."""
+    return hash((each["metadata"]["uid"], each["metadata"]["resourceVersion"]))
+
+
+def job_version(job: Object) -> int:
+    """Return a number that identifies a FineTuneJob's contents except for its status.
+
+    A write to the status does not change it: the resourceVersion and the field managers, which the
+    API server updates on every write, are left out.
+    """
+    metadata = {
+        key: value
+        for key, value in job["metadata"].items()
+        if key not in ("managedFields", "resourceVersion")
+    }
+    rest = {key: value for key, value in job.items() if key not in ("metadata", "status")}
+    return hash(sha256({**rest, "metadata": metadata}))

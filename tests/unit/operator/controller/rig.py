@@ -1,0 +1,102 @@
+"""A reconciler and a controller over the in-memory API server, with recorded delays."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.fakes.kube_client import MemoryKube, child
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.config import Images, OperatorConfig
+from finetune_operator.controller.apply import PlanExecutor
+from finetune_operator.controller.controller import Controller
+from finetune_operator.controller.reconciler import Reconciler
+from finetune_operator.controller.workqueue import WorkQueue
+from finetune_operator.kube.errors import OperatorError
+from finetune_operator.kube.recorder import Recorder
+from finetune_operator.telemetry.job_metrics import JobMetrics
+from finetune_operator.types import Create, Plan, Snapshot
+
+KEY = ("a", "demo")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CONFIG = OperatorConfig(images=Images(trainer="t", serving="s", operator="o"))
+
+
+def condition(reason: str) -> dict[str, str]:
+    return {"type": "Ready", "status": "False", "reason": reason}
+
+
+class StubPlanner:
+    """Plans one ConfigMap; ``failure`` is raised instead."""
+
+    failure: Exception | None = None
+    requeue_after: float | None = 15.0
+    step = 1
+
+    def plan(self, snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
+        if self.failure is not None:
+            raise self.failure
+        return Plan(
+            status={"step": self.step, "conditions": [condition("Preparing")]},
+            actions=() if snapshot.configmaps else (Create(object=child("ConfigMap", "c")),),
+            requeue_after=self.requeue_after,
+        )
+
+    def report(self, snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -> Plan:
+        return Plan(status={**snapshot.job["status"], "conditions": [condition(reason)]})
+
+
+async def no_scrape(address: str, port: int) -> str | None:
+    return None
+
+
+class Rig:
+    """A controller whose delays are recorded in ``delays`` and never end."""
+
+    def __init__(self, *objects: dict[str, Any]) -> None:
+        self.kube, self.planner = MemoryKube(*objects), StubPlanner()
+        self.delays: list[float] = []
+        self.reconciler = Reconciler(
+            kube=self.kube,
+            executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="pod")),
+            config=CONFIG,
+            planner=self.planner,
+            scrape=no_scrape,
+            clock=lambda: NOW,
+            job_metrics=JobMetrics(),
+        )
+        self.controller = Controller(
+            reconciler=self.reconciler, queue=WorkQueue("test", call_later=self._delay)
+        )
+
+    def _delay(self, seconds: float, callback: Callable[[], None]) -> "Rig":
+        self.delays.append(seconds)
+        return self
+
+    def cancel(self) -> None:
+        """Accept the cancellation of a delay by the queue."""
+
+    async def reconcile(self) -> str:
+        """Reconcile once with a full read; return the result."""
+        self.reconciler.invalidate_all(KEY)
+        return await self.reconcile_cached()
+
+    async def reconcile_cached(self) -> str:
+        """Reconcile once with the cache; return the result."""
+        self.controller.queue.add(KEY)
+        assert self.controller.queue.pop() == KEY
+        try:
+            return await self.controller.process(KEY)
+        finally:
+            self.controller.queue.done(KEY)
+
+    def reject(self, error: OperatorError | None) -> None:
+        """Raise the error for writes of ConfigMaps."""
+        self.kube.fault = lambda verb, kind, name: error if kind == "ConfigMap" else None
+
+    def reason(self) -> str:
+        status = self.kube.objects["FineTuneJob", "a", "demo"]["status"]
+        return str(status["conditions"][0]["reason"])
+
+    def status_writes(self) -> int:
+        return sum(verb == "status" for verb, *_ in self.kube.calls)

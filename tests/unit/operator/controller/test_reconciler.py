@@ -1,0 +1,114 @@
+"""What a reconcile reads, writes, logs and remembers."""
+
+from typing import Any
+
+import pytest
+from tests.fakes.kube_client import child, job
+from tests.unit.operator.controller.rig import CONFIG, KEY, NOW, Rig
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.kube.errors import Terminal
+from finetune_operator.objects.digest import job_version
+from finetune_operator.telemetry.job_metrics import ready_reason
+from finetune_operator.types import Apply, Plan, Snapshot
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig(job())
+
+
+async def test_only_changes_are_logged_at_info(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "finetune_operator.controller")
+    await rig.reconcile()
+    assert [record.message for record in caplog.records] == ["reconciled"]
+    caplog.clear()
+    rig.planner.step = 2
+    await rig.reconcile()
+    assert (rig.status_writes(), caplog.records) == (2, [])
+
+
+async def test_own_writes_are_observed_without_a_read(rig: Rig) -> None:
+    await rig.reconcile()
+    reads = rig.kube.reads
+    await rig.reconcile_cached()
+    assert rig.kube.reads == reads
+    await rig.reconcile_cached()
+    assert rig.kube.calls.count(("create", "ConfigMap", "c")) == 1
+
+
+async def test_a_plan_with_writes_is_confirmed_by_a_live_read(rig: Rig) -> None:
+    """The ConfigMap and the job were deleted, but only the first event has arrived."""
+    await rig.reconcile()
+    await rig.reconcile_cached()
+    rig.reconciler.invalidate(KEY, "ConfigMap", None)
+    del rig.kube.objects["ConfigMap", "a", "c"]
+    del rig.kube.objects["FineTuneJob", "a", "demo"]
+    before = list(rig.kube.calls)
+    assert await rig.reconcile_cached() == "success"
+    assert rig.kube.calls == before
+
+
+async def test_a_second_reconcile_writes_nothing(rig: Rig) -> None:
+    await rig.reconcile()
+    before = list(rig.kube.calls)
+    await rig.reconcile()
+    assert rig.kube.calls == before
+
+
+@pytest.mark.parametrize("requeue_after", [15.0, None], ids=["scheduled", "at rest"])
+async def test_the_event_of_an_own_status_write_is_no_news(
+    rig: Rig, requeue_after: float | None
+) -> None:
+    rig.planner.requeue_after = requeue_after
+    await rig.reconcile()
+    assert rig.status_writes() == 1
+    written = rig.kube.objects["FineTuneJob", "a", "demo"]
+    assert not rig.reconciler.invalidate(KEY, "FineTuneJob", job_version(written))
+    edited = {**written, "spec": {"suspend": True}}
+    assert rig.reconciler.invalidate(KEY, "FineTuneJob", job_version(edited))
+
+
+async def test_a_recreated_job_inherits_nothing(rig: Rig) -> None:
+    rig.reject(Terminal("exceeded quota: gpu", reason=Reason.QUOTA_EXCEEDED))
+    await rig.reconcile()
+    earlier = rig.reconciler.jobs[KEY]
+    assert earlier.rejection is not None
+    again = job()
+    again["metadata"] |= {"uid": "uid-of-the-second", "resourceVersion": "99"}
+    rig.kube.objects["FineTuneJob", "a", "demo"] = again
+    rig.reject(None)
+    await rig.reconcile()
+    assert rig.reconciler.jobs[KEY] is not earlier
+    assert rig.reconciler.jobs[KEY].uid == "uid-of-the-second"
+    assert rig.reason() == "Preparing"
+
+
+async def test_forgetting_a_job_removes_its_only_record(rig: Rig) -> None:
+    await rig.reconcile()
+    memory = rig.reconciler.jobs[KEY]
+    assert memory.fingerprint is not None
+    assert memory.sample is not None
+    rig.reconciler.forget_all()
+    assert (rig.reconciler.jobs, rig.reconciler.fingerprints()) == ({}, {})
+    jobs, _ = rig.reconciler.job_metrics.collect()
+    assert jobs.samples == []
+
+
+async def test_an_apply_is_remembered_for_its_job(rig: Rig, monkeypatch: Any) -> None:
+    """The same apply is no write, so it needs no confirmation and no request."""
+
+    def plan(snapshot: Snapshot, *, config: object, now: object) -> Plan:
+        assert (config, now) == (CONFIG, NOW)
+        service = Apply(object=child("Service", "s", spec={"port": 1}))
+        return Plan(status={"conditions": []}, actions=(service,), requeue_after=15.0)
+
+    monkeypatch.setattr(rig.planner, "plan", plan)
+    await rig.reconcile()
+    assert [*rig.reconciler.jobs[KEY].applied] == [("Service", "s")]
+    await rig.reconcile_cached()
+    reads = rig.kube.reads
+    await rig.reconcile_cached()
+    assert rig.kube.reads == reads
+    assert sum(call[0] == "apply" for call in rig.kube.calls) == 1
+    assert ready_reason(rig.kube.objects["FineTuneJob", "a", "demo"]["status"]) == "Unknown"
