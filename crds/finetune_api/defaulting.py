@@ -71,7 +71,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     the revision. Raise InvalidSpec if the completed spec cannot be run.
     """
     written = without_nulls(spec)
-    lower = without_foreign_rows(without_nulls(defaults), written, builtin_defaults())
+    lower = without_foreign_rows(without_nulls(defaults), written)
     values = fit(layered(FineTuneJobSpec, lower, written), written)
     try:
         model = FineTuneJobSpec.model_validate(values)

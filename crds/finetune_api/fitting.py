@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.base import Values
-from finetune_api.layering import Path, has, value_at, with_value, without
+from finetune_api.layering import Path, builtin_values, has, value_at, with_value, without
 from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT, Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, inapplicable_fields
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 DATASET: Path = ("dataset",)
 EVALUATION_DATASET: Path = ("evaluation", "dataset")
@@ -45,7 +46,7 @@ def fit(values: Values, written: Values) -> Values:
     return values
 
 
-def without_foreign_rows(defaults: Values, written: Values, builtin: Values) -> Values:
+def without_foreign_rows(defaults: Values, written: Values) -> Values:
     """Return defaults without the fields that describe a dataset other than the user's.
 
     A default dataset with another source than the user's is another dataset: its split, columns
@@ -57,7 +58,7 @@ def without_foreign_rows(defaults: Values, written: Values, builtin: Values) -> 
             continue
         if lower.get("source") in (None, own.get("source")):
             continue
-        known = value_at(builtin, path)
+        known = value_at(builtin_values(FineTuneJobSpec), path)
         kept = {name: value for name, value in lower.items() if name not in FIELDS_OF_ROWS}
         kept |= {name: known[name] for name in lower if name in FIELDS_OF_ROWS and name in known}
         defaults = with_value(defaults, path, kept)

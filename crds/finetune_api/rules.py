@@ -8,6 +8,7 @@ build both sides from one description; the differential test compares them on a 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -182,7 +183,7 @@ def _literal(value: str | bool | float) -> str:
 
 def _written(model: Any, path: str) -> bool:
     for alias in path.split("."):
-        name = _name_of(model, alias)
+        name = _name_of(model.__class__, alias)
         if name not in model.model_fields_set:
             return False
         model = getattr(model, name)
@@ -195,12 +196,14 @@ def _value(model: Any, path: str) -> Any:
     for alias in path.split("."):
         if model is None:
             return None
-        model = getattr(model, _name_of(model, alias))
+        model = getattr(model, _name_of(model.__class__, alias))
     return model
 
 
-def _name_of(model: BaseModel, alias: str) -> str:
-    for name, info in type(model).model_fields.items():
-        if alias in (info.alias, name):
+@cache
+def _name_of(model: type[BaseModel], alias: str) -> str:
+    """Return the Python name of a field. Raise LookupError if the model has no such field."""
+    for name, info in model.model_fields.items():
+        if info.alias == alias:
             return name
-    raise LookupError(f"{type(model).__name__} has no field {alias}")
+    raise LookupError(f"{model.__name__} has no field {alias}")

@@ -88,6 +88,16 @@ def test_writing_a_built_in_value_changes_no_hash(
         ("alpaca", {"podMetadata": {}, "placement": {}}),
         ("alpaca", {"evaluation": {"dataset": None}}),
     ],
+    ids=[
+        "dataset.revision",
+        "columns-of-alpaca",
+        "columns-of-messages",
+        "trainOn-of-alpaca",
+        "trainOn-of-text",
+        "nulls",
+        "empty-groups",
+        "null-evaluation-dataset",
+    ],
 )
 def test_writing_a_described_default_changes_no_hash(format_: str, written: Spec) -> None:
     spec = _dataset(format_)
@@ -231,6 +241,7 @@ def test_user_decides_between_held_out_rows_and_fields_that_need_them(name: str)
         ("targetModules", DEFAULTS["training"]["lora"]["targetModules"]),
         ("modulesToSave", ["embed_tokens", "lm_head"]),
     ],
+    ids=["targetModules-own", "targetModules-built-in", "modulesToSave"],
 )
 def test_order_of_modules_changes_no_hash(field: str, names: list[str]) -> None:
     def of(written: list[str]) -> tuple[str, str, str]:
@@ -348,6 +359,16 @@ def test_fields_of_a_default_dataset_do_not_apply_to_another_dataset(own: Spec) 
         ({"merge": {"enabled": False}}, "serving needs the merged model"),
         ({"storage": {"size": "60GB"}}, "write a quantity such as"),
         ({"placement": ["zone"]}, "defaults.placement: "),
+    ],
+    ids=[
+        "split-with-space",
+        "unknown-column",
+        "unknown-field",
+        "value-out-of-bounds",
+        "epochs-and-maxSteps",
+        "serving-without-merge",
+        "quantity-in-GB",
+        "list-for-a-group",
     ],
 )
 def test_chart_defaults_that_no_job_could_have_are_rejected(

@@ -96,7 +96,7 @@ def test_leaves_cover_the_spec() -> None:
             },
         ),
     ],
-    ids=lambda value: value.name if isinstance(value, Edit) else "",
+    ids=["NEXT_REVISION", "NOTHING", "REMERGE", "ROLL"],
 )
 def test_fields_of_edit_class(edit: Edit, paths: set[str]) -> None:
     """A field in the wrong class would retrain a whole fleet, or fail to retrain it."""

@@ -49,20 +49,21 @@ def test_every_field_of_the_status_has_a_row() -> None:
     assert len(linked) == 7
 
 
+ROWS = [
+    ("spec.training.learningRate", "number", "`0.0002`", "Greater than 0. At most 1."),
+    ("spec.training.lora.dropout", "number", "`0.0`", "At least 0. Less than 1."),
+    ("spec.training.epochs", "number", "3 if maxSteps is not set", "At most 1000."),
+    ("spec.training.lora.targetModules", "list of strings", "`q_proj, ", "1 to 32 items."),
+    ("spec.merge.base", "string", "`dequantized`", "One of `dequantized`, `original`."),
+    ("spec.storage.size", "quantity", "`60Gi`", "At most 27 characters."),
+    ("spec.resources.train", "[object](#specresourcestrain)", "`{requests: ", ""),
+    ("spec.resources.train.limits", "map of quantity", "that of", "At most 8 entries."),
+    ("spec.placement.tolerations", "list of [object](#specplacementtolerations)", "none", ""),
+]
+
+
 @pytest.mark.parametrize(
-    ("path", "type_", "default", "limits"),
-    [
-        ("spec.training.learningRate", "number", "`0.0002`", "Greater than 0. At most 1."),
-        ("spec.training.lora.dropout", "number", "`0.0`", "At least 0. Less than 1."),
-        ("spec.training.epochs", "number", "3 if maxSteps is not set", "At most 1000."),
-        ("spec.training.lora.targetModules", "list of strings", "`q_proj, ", "1 to 32 items."),
-        ("spec.merge.base", "string", "`dequantized`", "One of `dequantized`, `original`."),
-        ("spec.storage.size", "quantity", "`60Gi`", "At most 27 characters."),
-        ("spec.resources.train", "[object](#specresourcestrain)", "`{requests: ", ""),
-        ("spec.resources.train.limits", "map of quantity", "that of", "At most 8 entries."),
-        ("spec.placement.tolerations", "list of [object](#specplacementtolerations)", "none", ""),
-    ],
-    ids=lambda value: value if str(value).startswith("spec.") else "",
+    ("path", "type_", "default", "limits"), ROWS, ids=[path for path, *_ in ROWS]
 )
 def test_row_names_type_default_and_limits(
     path: str, type_: str, default: str, limits: str

@@ -223,7 +223,7 @@ def test_a_file_of_test_rows_goes_into_a_configmap_and_one_list_is_one_dataset()
     assert found.source == "configmap://evaluation-rows/rows.jsonl"
     assert "only the first of 2" in only(warnings, "test_datasets:")
     assert "create configmap evaluation-rows" in only(warnings, "test_datasets[0].path")
-    with pytest.raises(InvalidSpec, match="takes the place of rows held out"):
+    with pytest.raises(InvalidSpec, match="replaces the rows held out"):
         imported(test_datasets=[rows], val_set_size=0.1)
 
 
