@@ -71,7 +71,7 @@ def resolve_target(
                 ) from error
             continue
         except InvalidSpec:
-            # An old administrator's default may clash with the present spec; the new ones decide.
+            # An old chart default may conflict with the present spec; the new ones decide.
             continue
         if resolved.revision == revision:
             return TargetRevision(resolved=resolved, config=settings)

@@ -58,7 +58,7 @@ def render(report: TrainingReport) -> str:
         "## Versions\n",
         _table((name, version) for name, version in sorted(trained["versions"].items())),
         "## Recipe\n",
-        "Resolved values: the job's own, the administrator's defaults, then built-in defaults.\n",
+        "Resolved values: the job's own, the chart defaults, then built-in values.\n",
         "```yaml\n" + _yaml(_recipe(job)) + "```\n",
     ]
     return "\n".join(part for part in parts if part)

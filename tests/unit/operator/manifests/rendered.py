@@ -175,7 +175,7 @@ ADMIN_CONFIG = CONFIG.model_copy(
 SETS = {
     "minimal": (SPEC, CONFIG),
     "maximal": (MAXIMAL_SPEC, MAXIMAL_CONFIG),
-    "administrators": (ADMIN_SPEC, ADMIN_CONFIG),
+    "chart-defaults": (ADMIN_SPEC, ADMIN_CONFIG),
     "adapter": (ADAPTER_SPEC, ADMIN_CONFIG),
 }
 TITLES = {

@@ -431,7 +431,7 @@ def required(pod: Thing) -> Any:
 
 
 def test_cpu_pods_only_prefer_the_gpu_nodes_of_chart_defaults() -> None:
-    made = ALL["administrators"]
+    made = ALL["chart-defaults"]
     card = {"nvidia.com/gpu.product": "NVIDIA-A10G"}
     for title in ("job-train", "deployment"):
         assert template(made[title])["spec"]["nodeSelector"] == card
@@ -444,7 +444,7 @@ def test_cpu_pods_only_prefer_the_gpu_nodes_of_chart_defaults() -> None:
 
 
 def test_a_dataset_in_a_configmap_is_mounted_only_for_prepare() -> None:
-    made = ALL["administrators"]
+    made = ALL["chart-defaults"]
     mounted = {
         "configMap": {
             "name": "rows",
@@ -474,7 +474,7 @@ def test_only_the_train_job_has_labels_for_kueue() -> None:
 
 
 def test_without_a_queue_name_there_are_no_labels_for_kueue() -> None:
-    assert "kueue" not in json.dumps([*ALL["minimal"].values(), *ALL["administrators"].values()])
+    assert "kueue" not in json.dumps([*ALL["minimal"].values(), *ALL["chart-defaults"].values()])
 
 
 SOURCES: Thing = {
