@@ -30,7 +30,7 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     """A new, empty namespace; its FineTuneJobs are gone after the test."""
     name = control_plane.namespace(f"test-{uuid.uuid4().hex[:8]}")
     yield name
-    # What is left would be looked at by the operators of all later tests.
+    # Remaining jobs would be reconciled by the operators of all later tests.
     control_plane.delete(Namespace(control_plane, name).path("finetunejobs"))
 
 

@@ -128,7 +128,7 @@ def _decoded(text: bytes) -> dict[str, Any]:
 
 
 def assets_folder() -> Path:
-    """Return the folder of the binaries. Raises RuntimeError with the way out."""
+    """Return the folder of the binaries. Raise RuntimeError with a remediation."""
     folder = os.environ.get("KUBEBUILDER_ASSETS", "")
     missing = [
         name for name in ("etcd", "kube-apiserver") if not (folder and Path(folder, name).exists())
@@ -354,7 +354,7 @@ def _kubeconfig(server: str, authority: bytes) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that nobody listens on."""
+    """Return unused ports of the loopback interface."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

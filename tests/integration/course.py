@@ -1,4 +1,4 @@
-"""A whole life of a job, and what it leaves behind, for comparing one life with another."""
+"""The whole life of a job, and the objects it leaves, for comparing two runs."""
 
 from collections.abc import Mapping
 from typing import Any

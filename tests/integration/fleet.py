@@ -1,8 +1,8 @@
-"""Many jobs in namespaces of their own, each on its way through a life, with one kubelet for all.
+"""Many jobs in namespaces of their own, which one fake kubelet runs through their lives.
 
-A life is a generator: it does what a user does, and yields what it waits for. One loop plays the
-kubelet and asks every life whether it can go on; it costs two requests a round, however many there
-are.
+A life is a generator: it acts as a user, and yields the condition it waits for. One loop acts as
+the kubelet and checks the condition of every life. It costs two requests a round, however many
+lives there are.
 """
 
 import time

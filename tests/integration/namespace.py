@@ -1,4 +1,4 @@
-"""A namespace, and what tests of the operator do in it."""
+"""A namespace, with the requests that tests of the operator send."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The operator as a process of its own beside a control plane, as the image runs it."""
+"""The operator as a process next to a control plane, as in its image."""
 
 import os
 import re
@@ -31,8 +31,8 @@ CONFIG: Mapping[str, Any] = {
 
 
 SETTLED_SECONDS, SETTLED_ANSWERS = 0.3, 6
-"""More than the operator waits after an event for others to follow; and, for a machine that is too
-busy for that to mean anything, how often it says meanwhile that it is idle."""
+"""Longer than the settle delay of the operator; and, for a busy machine, the number of responses in
+that time that must report an idle operator."""
 
 _MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
 
@@ -47,7 +47,7 @@ class OperatorProcess:
     ready_seconds: float = 0.0
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return status and text of what its server answers; status 0 where it does not."""
+        """Return status and text of a response of its server; status 0 without a response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return int(answer.status), answer.read().decode()
@@ -57,7 +57,7 @@ class OperatorProcess:
             return 0, ""
 
     def ready(self) -> bool:
-        """Tell whether it is ready. Raises RuntimeError if it has ended."""
+        """Report whether it is ready. Raise RuntimeError if it has ended."""
         if self.process.poll() is not None:
             raise RuntimeError(f"the operator ended:\n{self.log.read_text()}")
         return self.get("/readyz")[0] == 200
@@ -81,27 +81,27 @@ class OperatorProcess:
         return code, time.monotonic() - started
 
     def settled(self) -> None:
-        """Wait until nothing waits to be looked at, nobody looks, and no event is about to."""
+        """Wait until the queue is empty, no worker is active, and no event is pending."""
         last, since, answers = -1.0, 0.0, 0
 
         def idle() -> bool:
             nonlocal last, since, answers
-            looks = self.metric("controller_runtime_reconcile_total")
+            reconciles = self.metric("controller_runtime_reconcile_total")
             waiting = self.metric("workqueue_depth")
             waiting += self.metric("controller_runtime_active_workers")
-            if waiting or looks != last:
-                last, since, answers = looks, time.monotonic(), 0
+            if waiting or reconciles != last:
+                last, since, answers = reconciles, time.monotonic(), 0
             answers += 1
             long = answers > SETTLED_ANSWERS and time.monotonic() - since > SETTLED_SECONDS
-            return looks > 0 and long
+            return reconciles > 0 and long
 
         wait_until("the operator is idle", idle)
 
     def writes(self) -> float:
-        """Return how many requests it sent that change something about a job.
+        """Return the number of requests that changed objects of jobs.
 
-        PUT is left out: it renews the Lease every two seconds. The other thing that is written so
-        is a status, which a FineTuneJob's resourceVersion tells.
+        PUT is left out: it renews the Lease every two seconds. Statuses are also written with PUT;
+        the resourceVersion of a FineTuneJob shows these writes.
         """
         return sum(
             self.metric("rest_client_requests_total", method=method)
@@ -138,11 +138,11 @@ def starting(
 ) -> Iterator[OperatorProcess]:
     """Run the operator until the end of the block, without waiting for it.
 
-    kubeconfig: its way to the API server, the administrator's where none is named. pod: its name,
-    and so its identity as a leader. prelude: Python that runs before it, to shorten a wait.
-    environment: variables above its own.
+    kubeconfig: the administrator's by default. pod: its name, which is its identity in leader
+    election. prelude: Python code that runs first, to shorten delays. environment: additional
+    variables.
     """
-    # A Lease of its own, in a namespace that is always there: whoever holds another is no matter.
+    # A Lease of its own, in a namespace that always exists: no other operator holds it.
     config = {"operatorNamespace": "default", "leaseName": f"lease-{uuid.uuid4().hex}", **config}
     file = folder / f"config-{uuid.uuid4().hex}.yaml"
     file.write_text(yaml.safe_dump(config))

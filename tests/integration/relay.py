@@ -1,7 +1,7 @@
-"""A relay between an operator and the API server, through which things go wrong.
+"""A relay between an operator and the API server that injects failures.
 
-It speaks HTTP on the loopback interface and passes every request on, unless ``decide`` says what
-else becomes of it. A request that is held arrives late: it is passed on when the relay is released,
+It serves HTTP on the loopback interface and forwards every request unless ``decide`` returns
+another fate. A request that is held arrives late: it is passed on when the relay is released,
 even where its sender has given up. It runs in a thread of its own.
 """
 

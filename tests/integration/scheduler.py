@@ -1,4 +1,4 @@
-"""Nodes for the real kube-scheduler that have GPUs but no kubelet: the tests play that one.
+"""Nodes with GPUs for the real kube-scheduler, without a kubelet: the tests act as the kubelet.
 
 A node's heartbeat is its status, which is written again whenever the kubelet acts.
 """

@@ -1,4 +1,4 @@
-"""What the attempts at a stage have from each other, with the real Job controller between them."""
+"""Values that an attempt takes over from earlier attempts, with the real Job controller."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class Trainer:
     """The train pods of a job, and where each is asked how far it is.
 
     What they have spent is on their volume, as the real one's ``usage.json`` is; one that has spent
-    what it was given ends. ``prelude`` tells an operator at which port they answer.
+    what it was given ends. ``prelude`` configures an operator to scrape their port.
     """
 
     def __init__(self, place: Namespace) -> None:
@@ -35,7 +35,7 @@ class Trainer:
         self._known: set[str] = set()
         registry = CollectorRegistry()
         Gauge("finetune_global_step", "", registry=registry).set(3)
-        self._told = Gauge("finetune_gpu_seconds_total", "", registry=registry)
+        self._gauge = Gauge("finetune_gpu_seconds_total", "", registry=registry)
         (port,) = free_ports(1)
         self._server, _ = start_http_server(port, "127.0.0.1", registry)
         self.prelude = (
@@ -43,7 +43,7 @@ class Trainer:
         )
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -67,7 +67,7 @@ class Trainer:
         self.budgets.append(int(arguments[arguments.index(BUDGET) + 1]))
         volume = claim["metadata"]["uid"]
         self._spent[volume] += seconds
-        self._told.set(self._spent[volume])
+        self._gauge.set(self._spent[volume])
         status = kubelet.running() | {"podIP": "127.0.0.1"}
         if self._spent[volume] >= self.budgets[-1]:
             status = kubelet.failed(
@@ -96,7 +96,7 @@ def of_stage(place: Namespace, kind: str, stage: str) -> list[dict[str, Any]]:
     return [each for each in place.items(kind) if kubelet.stage_of(each) == stage]
 
 
-def test_a_merge_out_of_memory_gets_more_of_it_once(
+def test_a_merge_that_ran_out_of_memory_gets_more_memory_once(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     asked: list[tuple[str, str]] = []
@@ -128,7 +128,7 @@ def test_a_merge_out_of_memory_gets_more_of_it_once(
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
 
 
-def test_gpu_seconds_are_counted_over_all_attempts(
+def test_gpu_seconds_are_summed_over_all_attempts(
     control_plane: ControlPlane, place: Namespace, trainer: Trainer, tmp_path: Path
 ) -> None:
     """A pod without a node goes at once and takes along what it would have said at its end."""

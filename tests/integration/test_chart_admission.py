@@ -1,4 +1,4 @@
-"""The chart against a real API server: what it takes, what it allows, what it keeps."""
+"""The chart on a real API server: admission of its objects, permissions, uninstallation."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def roles(control_plane: ControlPlane, system: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     "values", [{}, NETWORK_POLICY, OVERRIDES], ids=["default", "network-policy", "overrides"]
 )
-def test_api_server_takes_everything(
+def test_api_server_accepts_all_objects(
     control_plane: ControlPlane, system: str, values: Values
 ) -> None:
     manifests = helm.template(values)
@@ -56,7 +56,7 @@ def test_api_server_takes_everything(
     assert done.stdout.count("(server dry run)") == len(render(values).objects)
 
 
-def test_pod_is_let_into_a_restricted_namespace(control_plane: ControlPlane) -> None:
+def test_pod_is_admitted_to_a_restricted_namespace(control_plane: ControlPlane) -> None:
     """The API server's own admission decides, not a list of fields here."""
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     control_plane.post(
@@ -121,7 +121,7 @@ def _may(
         ("create", "rbac.authorization.k8s.io", "rolebindings", False),
     ],
 )
-def test_what_the_operator_may_do(
+def test_permissions_of_the_operator(
     control_plane: ControlPlane, roles: None, verb: str, group: str, resource: str, allowed: bool
 ) -> None:
     assert _may(control_plane, OPERATOR, verb, group, resource, "team-a") is allowed
@@ -139,7 +139,7 @@ def test_what_the_operator_may_do(
         ("admin", "patch", "finetunejobs", True),
     ],
 )
-def test_what_people_may_do(
+def test_permissions_of_user_roles(
     controller_manager: ControlPlane,
     roles: None,
     namespace: str,
@@ -176,7 +176,7 @@ def test_what_people_may_do(
         ("get", "finetune-operator", "kube-system", False),
     ],
 )
-def test_what_the_operator_may_do_with_leases(
+def test_permissions_of_the_operator_on_leases(
     control_plane: ControlPlane,
     roles: None,
     verb: str,
@@ -195,7 +195,7 @@ def _helm(plane: ControlPlane, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_uninstalling_keeps_the_crd_and_the_jobs(
+def test_uninstalling_keeps_crd_and_jobs(
     control_plane: ControlPlane, system: str, namespace: str
 ) -> None:
     path = f"/apis/finetune.dev/v1alpha1/namespaces/{namespace}/finetunejobs"

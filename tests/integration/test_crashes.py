@@ -1,7 +1,7 @@
 """A crash after every write of a whole life.
 
-One life is lived without a crash, and its writes are counted. Then as many lives begin as there
-were writes, in namespaces of their own, under one operator. In the n-th of them nothing of the
+One life runs without a crash, and its writes are counted. Then as many lives start as there were
+writes, in namespaces of their own, under one operator. In the n-th of them nothing of the
 operator passes any more once its n-th write has been answered: to that namespace the operator is
 dead. When all are at their points, the process is killed with SIGKILL, and the next one has to make
 of each what the first one made. Events are not counted: nothing is decided by them.

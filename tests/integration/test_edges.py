@@ -1,4 +1,4 @@
-"""The client, the writes and the events, in this process, against a real API server."""
+"""Client, plan executor and event recorder against a real API server, without a process."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -94,7 +94,7 @@ async def present(kube: Kube, job: Any) -> Any:
     return await kube.get("Service", job["metadata"]["namespace"], "demo-serve")
 
 
-async def test_applied_fields_are_ours_and_those_of_others_stay(kube: Kube, job: Any) -> None:
+async def test_an_apply_owns_its_fields_and_keeps_those_of_others(kube: Kube, job: Any) -> None:
     subject = Process(kube)
     initial = job.get("status", {})
     await subject.execute(await observe(kube, job), plan(Apply(object=service(job)), **initial))
@@ -109,21 +109,19 @@ async def test_applied_fields_are_ours_and_those_of_others_stay(kube: Kube, job:
     assert "f:ports" in ours[0]["fieldsV1"]["f:spec"]
 
 
-async def test_a_second_apply_of_the_same_is_not_sent_and_of_a_restart_changes_nothing(
+async def test_an_equal_apply_is_not_sent_and_after_a_restart_changes_nothing(
     kube: Kube, job: Any
 ) -> None:
     first = Process(kube)
-    todo = plan(Apply(object=service(job)), **job.get("status", {}))
-    assert await first.execute(await observe(kube, job), todo) == 1
+    planned = plan(Apply(object=service(job)), **job.get("status", {}))
+    assert await first.execute(await observe(kube, job), planned) == 1
     version = (await present(kube, job))["metadata"]["resourceVersion"]
-    assert await first.execute(await observe(kube, job), todo) == 0
-    assert await Process(kube).execute(await observe(kube, job), todo) == 0
+    assert await first.execute(await observe(kube, job), planned) == 0
+    assert await Process(kube).execute(await observe(kube, job), planned) == 0
     assert (await present(kube, job))["metadata"]["resourceVersion"] == version
 
 
-async def test_an_apply_onto_what_changed_since_the_look_is_a_conflict(
-    kube: Kube, job: Any
-) -> None:
+async def test_an_apply_to_a_stale_version_is_a_conflict(kube: Kube, job: Any) -> None:
     await kube.create(service(job))
     snapshot = await observe(kube, job)
     await kube.merge(service(job), {"metadata": {"labels": {"x": "y"}}})
@@ -135,7 +133,7 @@ async def test_an_apply_onto_what_changed_since_the_look_is_a_conflict(
 
 
 @pytest.mark.parametrize("action", [Apply, Create])
-async def test_a_foreign_object_under_our_name_is_not_touched(
+async def test_an_object_of_others_with_our_name_is_not_changed(
     kube: Kube, job: Any, action: Any
 ) -> None:
     foreign = await kube.create(service(job, 80, owned=False))
@@ -146,13 +144,13 @@ async def test_a_foreign_object_under_our_name_is_not_touched(
     assert await present(kube, job) == foreign
 
 
-async def test_a_create_that_was_done_before_is_success(kube: Kube, job: Any) -> None:
-    todo = plan(Create(object=service(job)), **job.get("status", {}))
-    assert await Process(kube).execute(await observe(kube, job), todo) == 1
-    assert await Process(kube).execute(await observe(kube, job), todo) == 0
+async def test_creating_an_owned_object_again_is_success(kube: Kube, job: Any) -> None:
+    planned = plan(Create(object=service(job)), **job.get("status", {}))
+    assert await Process(kube).execute(await observe(kube, job), planned) == 1
+    assert await Process(kube).execute(await observe(kube, job), planned) == 0
 
 
-async def test_a_delete_takes_what_was_observed_and_nothing_newer(kube: Kube, job: Any) -> None:
+async def test_a_delete_of_a_stale_version_is_a_conflict(kube: Kube, job: Any) -> None:
     await kube.create(service(job))
     (snapshot,) = (await observe(kube, job)).services
     await kube.merge(service(job), {"metadata": {"labels": {"x": "y"}}})
@@ -164,9 +162,7 @@ async def test_a_delete_takes_what_was_observed_and_nothing_newer(kube: Kube, jo
     await kube.delete(snapshot, propagation="Background")
 
 
-async def test_a_status_onto_what_changed_since_the_look_is_a_conflict(
-    kube: Kube, job: Any
-) -> None:
+async def test_a_status_write_to_a_stale_version_is_a_conflict(kube: Kube, job: Any) -> None:
     snapshot = await observe(kube, job)
     await kube.merge(job, {"metadata": {"labels": {"x": "y"}}})
     with pytest.raises(Conflict):
@@ -176,27 +172,27 @@ async def test_a_status_onto_what_changed_since_the_look_is_a_conflict(
     assert await present(kube, job) is None
 
 
-async def test_a_status_write_changes_the_status_alone(kube: Kube, job: Any) -> None:
+async def test_a_status_write_changes_only_the_status(kube: Kube, job: Any) -> None:
     written = await kube.replace_status(job, {"observedGeneration": 1, "endpoint": "http://x"})
     assert written["status"]["endpoint"] == "http://x"
     assert written["spec"] == job["spec"]
     assert written["metadata"]["generation"] == 1
 
 
-async def test_a_status_of_a_job_that_is_gone_is_not_found(kube: Kube, job: Any) -> None:
+async def test_a_status_write_to_a_deleted_job_is_not_found(kube: Kube, job: Any) -> None:
     await kube.delete(job, propagation="Background")
     with pytest.raises(NotFound):
         await kube.replace_status(job, {"observedGeneration": 1})
 
 
-async def test_what_the_server_refuses_is_terminal_with_its_words(kube: Kube, job: Any) -> None:
+async def test_a_rejection_is_terminal_with_the_message_of_the_server(kube: Kube, job: Any) -> None:
     broken = service(job)
     broken["spec"]["ports"][0]["port"] = 70000
     with pytest.raises(Terminal, match="must be between 1 and 65535"):
         await kube.create(broken)
 
 
-async def test_a_quota_is_told_from_other_refusals(
+async def test_an_exceeded_quota_has_its_own_reason(
     kube: Kube, control_plane: ControlPlane, job: Any
 ) -> None:
     namespace = job["metadata"]["namespace"]
@@ -219,7 +215,7 @@ async def test_a_quota_is_told_from_other_refusals(
     assert "exceeded quota: none" in str(caught.value)
 
 
-async def test_a_list_of_several_pages_is_complete(
+async def test_a_list_contains_all_pages(
     kube: Kube, job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune_operator.kube.client.PAGE", 2)
@@ -247,18 +243,18 @@ async def test_a_list_of_several_pages_is_complete(
     assert {each["kind"] for each in snapshot.configmaps} == {"ConfigMap"}
 
 
-async def test_an_event_said_again_is_a_count_on_the_same_object(kube: Kube, job: Any) -> None:
-    said = Event(type="Warning", reason="DatasetInvalid", message="row 7 has no output")
+async def test_a_repeated_event_is_counted_in_one_object(kube: Kube, job: Any) -> None:
+    repeated = Event(type="Warning", reason="DatasetInvalid", message="row 7 has no output")
     namespace = job["metadata"]["namespace"]
-    await Recorder(kube, instance="pod").record(job, [said], NOW)
-    await Recorder(kube, instance="another").record(job, [said], NOW + timedelta(hours=1))
+    await Recorder(kube, instance="pod").record(job, [repeated], NOW)
+    await Recorder(kube, instance="another").record(job, [repeated], NOW + timedelta(hours=1))
     (event,) = await kube.list("Event", namespace)
     assert (event["note"], event["type"]) == ("row 7 has no output", "Warning")
     assert event["series"]["count"] == 2
     assert event["reportingInstance"] == "pod"
 
 
-async def test_the_warnings_about_what_does_not_run_are_seen(kube: Kube, job: Any) -> None:
+async def test_warnings_about_pending_objects_are_in_the_snapshot(kube: Kube, job: Any) -> None:
     namespace = job["metadata"]["namespace"]
     claim = await kube.create(
         {
@@ -276,7 +272,7 @@ async def test_the_warnings_about_what_does_not_run_are_seen(kube: Kube, job: An
         }
     )
     for kind, about in (("Warning", claim), ("Normal", claim), ("Warning", job)):
-        said = Event(type=kind, reason="ProvisioningFailed", message=f"no disk {kind}")  # type: ignore[arg-type]
-        await Recorder(kube, instance="pod").record(about, [said], NOW)
+        warning = Event(type=kind, reason="ProvisioningFailed", message=f"no disk {kind}")  # type: ignore[arg-type]
+        await Recorder(kube, instance="pod").record(about, [warning], NOW)
     (event,) = (await observe(kube, job)).events
     assert (event["involvedObject"]["uid"], event["type"]) == (claim["metadata"]["uid"], "Warning")

@@ -1,4 +1,4 @@
-"""A job that serves: what may befall it without a pod being replaced or a Job being made."""
+"""Events that must not replace a pod or create a Job of a serving job."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ def snapshot(place: Namespace) -> dict[str, Any]:
             # Of these two kinds others write, too.
             if not name.startswith(("events/", "finetunejobs/"))
         },
-        "told": [
+        "events": [
             (each["metadata"]["name"], each.get("series"))
             for each in place.items("events")
             if each["regarding"]["kind"] == "FineTuneJob"
@@ -87,19 +87,19 @@ def snapshot(place: Namespace) -> dict[str, Any]:
 
 
 def look(operator: OperatorProcess, place: Namespace) -> None:
-    """Let the operator look at the job again."""
-    looks = operator.metric("controller_runtime_reconcile_total")
-    labels = {"metadata": {"labels": {"looks": f"{operator.port}-{looks:.0f}"}}}
+    """Reconcile the job again."""
+    reconciles = operator.metric("controller_runtime_reconcile_total")
+    labels = {"metadata": {"labels": {"reconciles": f"{operator.port}-{reconciles:.0f}"}}}
     place.plane.merge(place.path("finetunejobs", "demo"), labels)
     wait_until(
-        "the operator looked again",
-        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+        "the job is reconciled again",
+        lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
     )
     operator.settled()
 
 
 @pytest.mark.parametrize("days", [3650, -3650])
-def test_a_clock_that_is_ten_years_wrong(served: Served, days: int) -> None:
+def test_a_clock_that_is_wrong_by_ten_years(served: Served, days: int) -> None:
     place, _, starts = served
     before = snapshot(place)
     with starts(prelude=CLOCK.format(days=days)) as operator:
@@ -109,7 +109,7 @@ def test_a_clock_that_is_ten_years_wrong(served: Served, days: int) -> None:
 
 
 @pytest.mark.parametrize("how", [(), ("--server-side", "--force-conflicts")], ids=str)
-def test_the_same_manifest_applied_again(served: Served, how: tuple[str, ...]) -> None:
+def test_applying_the_same_manifest_again(served: Served, how: tuple[str, ...]) -> None:
     place, manifest, starts = served
     before = snapshot(place)
     with starts() as operator:
@@ -121,7 +121,7 @@ def test_the_same_manifest_applied_again(served: Served, how: tuple[str, ...]) -
         assert (snapshot(place), operator.writes()) == (before, writes)
 
 
-def test_its_jobs_deleted(served: Served) -> None:
+def test_deletion_of_its_jobs(served: Served) -> None:
     place, _, starts = served
     with starts() as operator:
         operator.settled()

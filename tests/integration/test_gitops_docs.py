@@ -1,4 +1,4 @@
-"""What docs/how-to/gitops.md gives to Argo CD and Flux, carried out on a real API server.
+"""The settings in docs/how-to/gitops.md for Argo CD and Flux, on a real API server.
 
 Flux evaluates its expressions with cel-go; so does the API server, which is therefore asked to: a
 ValidatingAdmissionPolicy refuses everything, with what the expressions say as its message.
@@ -118,16 +118,14 @@ def answer(plane: ControlPlane, job: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_flux_takes_a_paused_job_for_done_and_all_others_as_kstatus_does(
-    name: str, flux: ControlPlane
-) -> None:
+def test_flux_reports_as_kstatus_except_for_a_suspended_job(name: str, flux: ControlPlane) -> None:
     job = JOBS[name]
     if job["status"]["observedGeneration"] != job["metadata"]["generation"]:
-        # Flux looks at no expression then (RFC 0009).
+        # Flux evaluates no expression in this case (RFC 0009).
         assert kstatus.of(job) == "InProgress"
         return
-    told = answer(flux, job)
-    found = TELLS.search(told)
-    assert found is not None, told
+    message = answer(flux, job)
+    found = TELLS.search(message)
+    assert found is not None, message
     paused = name in ("suspended", "suspended-before-start")
     assert found[1] == ("Current" if paused else kstatus.of(job))

@@ -39,7 +39,7 @@ def edit(**spec: Any) -> Callable[[Namespace], object]:
 
 
 def hold(place: Namespace) -> None:
-    """Suspend the train Job as Kueue does; the status tells of it before it is there."""
+    """Suspend the train Job as Kueue does; the status names the Job before it exists."""
     wait_until("there is a train Job", lambda: bool(train_jobs(place)))
     kueue(place, train_jobs(place)[0], {"suspend": True})
 
@@ -83,7 +83,7 @@ class Story:
     later: Fates = field(default_factory=dict)
 
 
-def told(job: Mapping[str, Any]) -> set[tuple[str, ...]]:
+def reported(job: Mapping[str, Any]) -> set[tuple[str, ...]]:
     """Return what a job's conditions say of its present generation; of an earlier one nothing."""
     status = job.get("status", {})
     if status.get("observedGeneration") != job["metadata"]["generation"]:
@@ -92,7 +92,7 @@ def told(job: Mapping[str, Any]) -> set[tuple[str, ...]]:
 
 
 def says(reason: str) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda job: reason in {each[2] for each in told(job) if each[0] == "Ready"}
+    return lambda job: reason in {each[2] for each in reported(job) if each[0] == "Ready"}
 
 
 STORIES = {
@@ -123,7 +123,7 @@ STORIES = {
 }
 
 
-def test_every_situation_is_told_as_in_memory_and_taken_alike(
+def test_every_situation_is_reported_as_in_memory(
     operator: OperatorProcess, control_plane: ControlPlane
 ) -> None:
     places = {control_plane.namespace(f"gitops-{name}"): name for name in STORIES}
@@ -144,10 +144,10 @@ def test_every_situation_is_told_as_in_memory_and_taken_alike(
 
         found["unobserved"] = place.submit(spec=story.spec)
         if story.then is not None:
-            yield f"{name} is to come", lambda: bool(told(job())) and story.at(job())
+            yield f"{name} is to come", lambda: bool(reported(job())) and story.at(job())
             changed.add(place.name)
             story.then(place)
-        yield name, lambda: told(job()) == told(JOBS[name])
+        yield name, lambda: reported(job()) == reported(JOBS[name])
         found[name] = job()
         place.plane.delete(place.path("finetunejobs", "demo"))
 

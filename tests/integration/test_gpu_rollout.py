@@ -83,7 +83,7 @@ def reach(kubelet: Kubelet, reason: str, *, build: str | None = None) -> list[in
 
 
 @pytest.mark.parametrize(("rollout", "gpus"), [("KeepServing", 2), ("FreeGPU", 1)], ids=str)
-def test_a_new_revision_takes_over(
+def test_a_new_revision_replaces_the_old_one(
     operator: OperatorProcess, place: Namespace, node: Node, rollout: str, gpus: int
 ) -> None:
     kubelet = Kubelet(place, node)
@@ -107,7 +107,7 @@ def test_a_new_revision_takes_over(
 
     wait_until("the train pod has a GPU", training)
     left = {old: (1, 1) if gpus == 2 else (0, 0)}
-    wait_until("the GPU's owner is told", lambda: deployments(place) == left)
+    wait_until("the owner of the GPU is decided", lambda: deployments(place) == left)
     kubelet.held = set()
     available = reach(kubelet, "Serving", build=old)
 
@@ -123,7 +123,7 @@ def test_a_new_revision_takes_over(
 
 
 @pytest.mark.parametrize("gpus", [1])
-def test_a_paused_training_gives_the_gpu_back(
+def test_a_suspended_training_releases_the_gpu(
     operator: OperatorProcess, place: Namespace, node: Node, gpus: int
 ) -> None:
     kubelet = Kubelet(place, node)

@@ -28,12 +28,12 @@ class History:
         generation = self.place.plane.merge(path, {"spec": spec})["metadata"]["generation"]
         self.fleet.fate = fate
 
-        def told() -> bool:
+        def has_reason() -> bool:
             job = self.fleet.jobs.get((self.place.name, "demo"), {})
             snapshot = job.get("status", {}).get("observedGeneration")
             return snapshot == generation and self.fleet.reason(self.place.name) == reason
 
-        self.fleet.until(f"Ready has reason {reason}", told)
+        self.fleet.until(f"Ready has reason {reason}", has_reason)
         return str(self.place.job()["status"]["revision"])
 
     def wait_for(self, *revisions: str) -> None:
@@ -62,13 +62,13 @@ def training(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def broken(pod: dict[str, Any]) -> dict[str, Any]:
-    """Let staging fail for good, and what serves serve."""
+    """Fail prepare with a terminal error, and report serving pods as ready."""
     if kubelet.stage_of(pod) == "prepare":
         return kubelet.failed("prepare", code=65, reason="DatasetInvalid", message="row 7 is empty")
     return all_well(pod)
 
 
-def test_what_neither_serves_nor_is_wanted_goes_and_an_edit_back_trains_nothing(
+def test_old_revisions_are_pruned_and_an_edit_back_trains_nothing(
     operator: OperatorProcess, control_plane: ControlPlane, place: Namespace
 ) -> None:
     history = History(control_plane, place)

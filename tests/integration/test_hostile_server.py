@@ -1,7 +1,6 @@
-"""What else an API server may do to an operator that runs: it must go on, by itself, as it is.
+"""Failures of the API server that a running operator must survive without a restart.
 
-The process is the same at the end of every test. What fails in single requests, and an outage, is
-in ``test_misfortunes``.
+Failures of single requests, and an outage, are in ``test_misfortunes``.
 """
 
 import base64
@@ -40,10 +39,10 @@ def between(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Relay]:
         yield running
 
 
-def test_a_watch_that_falls_silent_is_noticed(
+def test_a_silent_watch_is_restarted(
     control_plane: ControlPlane, between: Relay, place: Namespace, tmp_path: Path
 ) -> None:
-    """It stays open, as when a firewall has forgotten the connection."""
+    """The connection stays open, as after a firewall dropped its state."""
     with operatorprocess.operator(
         control_plane, tmp_path, kubeconfig=between.kubeconfig, prelude=SILENT
     ) as operator:
@@ -53,7 +52,7 @@ def test_a_watch_that_falls_silent_is_noticed(
         between.silence(True)
         place.submit("unheard")
         asked = len(_watches(between))
-        wait_until("the jobs are watched anew", lambda: len(_watches(between)) > asked)
+        wait_until("the watch of jobs is restarted", lambda: len(_watches(between)) > asked)
         between.silence(False)
         began = time.monotonic()
         place.staged("unheard")
@@ -65,10 +64,10 @@ def _watches(between: Relay) -> list[Call]:
     return [call for call in between.calls if call.watches and "finetunejobs" in call.path]
 
 
-def test_a_token_that_ends_is_exchanged(
+def test_an_expired_token_is_replaced(
     control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
-    """As in a pod: in a file, which holds the next one some seconds after the end of the first."""
+    """As in a pod: the token file is updated some seconds after the first token expired."""
     account = Account(control_plane, place.name)
     token, authority = tmp_path / "token", tmp_path / "ca.crt"
     kubeconfig = yaml.safe_load(control_plane.kubeconfig.read_text())
@@ -93,11 +92,11 @@ def test_a_token_that_ends_is_exchanged(
         place.submit("before")
         place.staged("before")
         second = account.token("second")
-        account.end("first")
-        wait_until("the first token is refused", lambda: not account.is_good(first))
+        account.revoke("first")
+        wait_until("the first token is rejected", lambda: not account.is_valid(first))
         refused = {"code": "401"}
         wait_until(
-            "the operator is refused",
+            "the operator is rejected",
             lambda: operator.metric("rest_client_requests_total", **refused) > 3,
         )
         place.submit("meanwhile")
@@ -109,7 +108,7 @@ def test_a_token_that_ends_is_exchanged(
 
 
 class Account:
-    """A service account that may do all, and its tokens; each is good while its Secret exists."""
+    """A service account with all permissions; a token is valid while its Secret exists."""
 
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self._plane, self._core = plane, f"/api/v1/namespaces/{namespace}"
@@ -135,10 +134,10 @@ class Account:
         made = self._plane.post(f"{self._core}/serviceaccounts/operator/token", {"spec": asked})
         return str(made["status"]["token"])
 
-    def end(self, name: str) -> None:
+    def revoke(self, name: str) -> None:
         self._plane.delete(f"{self._core}/secrets/{name}")
 
-    def is_good(self, token: str) -> bool:
+    def is_valid(self, token: str) -> bool:
         try:
             self._plane.request("GET", self._core, headers={"Authorization": f"Bearer {token}"})
         except ApiError as error:
@@ -148,18 +147,20 @@ class Account:
         return True
 
 
-def test_a_crd_that_is_deleted_and_put_back(
+def test_a_crd_is_deleted_and_created_again(
     operator: OperatorProcess, control_plane: ControlPlane, place: Namespace
 ) -> None:
     place.submit("before")
     place.staged("before")
     control_plane.delete(CRD_PATH)
     try:
-        wait_until("the operator says so", lambda: operator.get("/readyz")[0] == 503)
+        wait_until("the operator is not ready", lambda: operator.get("/readyz")[0] == 503)
         assert operator.get("/healthz") == (200, "ok")
-        wait_until("why, too", lambda: "waiting for the CRD" in operator.log.read_text())
+        wait_until(
+            "the log contains the cause", lambda: "waiting for the CRD" in operator.log.read_text()
+        )
     finally:
-        wait_until("the CRD can be made again", lambda: _is_gone(control_plane))
+        wait_until("the CRD can be created again", lambda: _is_gone(control_plane))
         install_crd(control_plane)
     wait_until("the operator is ready again", operator.ready)
     place.submit("after")
@@ -176,9 +177,7 @@ def _is_gone(plane: ControlPlane) -> bool:
     return False
 
 
-def test_a_status_of_a_megabyte_is_read_and_put_right(
-    operator: OperatorProcess, place: Namespace
-) -> None:
+def test_a_status_of_a_megabyte_is_corrected(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
     place.staged()
     operator.settled()
@@ -192,9 +191,9 @@ def test_a_status_of_a_megabyte_is_read_and_put_right(
     )
     assert len(str(place.job()["status"])) > 1_000_000
     place.plane.merge(path, {"metadata": {"labels": {"a": "b"}}})
-    wait_until("the status is put right", lambda: len(str(place.job()["status"])) < 10_000)
+    wait_until("the status is corrected", lambda: len(str(place.job()["status"])) < 10_000)
     found = place.job()["status"]
-    # Of other revisions as many are kept as its history may hold.
+    # Other revisions are kept up to the history limit.
     assert own in found.pop("revisions")
     assert found == {key: value for key, value in status.items() if key != "revisions"}
     assert len(place.items("jobs")) == 1
@@ -203,7 +202,7 @@ def test_a_status_of_a_megabyte_is_read_and_put_right(
 
 @pytest.fixture
 def newer_crd(control_plane: ControlPlane) -> Iterator[None]:
-    """The CRD of a version to come, with one more field in spec and status."""
+    """The CRD of a newer version, with one more field in spec and status."""
     crd = yaml.safe_load(CRD.read_text(encoding="utf-8"))
     newer = copy.deepcopy(crd)
     (version,) = newer["spec"]["versions"]
@@ -215,7 +214,7 @@ def newer_crd(control_plane: ControlPlane) -> Iterator[None]:
     install_crd(control_plane)
 
 
-def test_what_a_newer_operator_wrote_is_left_alone_until_this_one_is_upgraded(
+def test_fields_of_a_newer_operator_are_not_changed(
     operator: OperatorProcess, place: Namespace, newer_crd: None
 ) -> None:
     def serves_the_field() -> bool:
@@ -242,25 +241,25 @@ def test_what_a_newer_operator_wrote_is_left_alone_until_this_one_is_upgraded(
         assert "fieldToCome: unknown field; remove it" in place.condition("Ready", name)["message"]
     assert place.items("jobs") == jobs
     place.plane.merge(path, {"spec": {"training": None}})
-    wait_until("it goes on", lambda: place.reason("running") == "Preparing")
+    wait_until("the job continues", lambda: place.reason("running") == "Preparing")
     assert place.items("jobs") == jobs
     assert operator.metric("controller_runtime_reconcile_errors_total") == errors
 
 
-def test_one_bad_object_does_not_slow_the_others(
+def test_a_failing_job_does_not_slow_other_jobs(
     control_plane: ControlPlane,
     between: Relay,
     place: Namespace,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ten jobs, each by itself: first alone, then beside one whose every request fails or hangs."""
+    """Ten jobs one after another: first alone, then next to one whose requests fail or hang."""
     bad = Namespace(control_plane, control_plane.namespace(f"{place.name}-bad"))
 
     def decide(call: Call) -> Fate:
         if call.namespace != bad.name or call.watches:
             return PASS
-        # Its lists hang until the client gives up, everything else is an error of the server.
+        # Its lists hang until the timeout of the client; its other requests fail.
         return Fate(what="hold") if call.path.endswith("/jobs") else answer(500)
 
     between.decide = decide
@@ -277,8 +276,8 @@ def test_one_bad_object_does_not_slow_the_others(
         between.release()
     with capsys.disabled():
         sys.stdout.write(
-            f"\n    until staged, median: {statistics.median(alone):.2f} s, beside a job that "
-            f"always fails: {statistics.median(beside):.2f} s\n"
+            f"\n    until prepare has started, median: {statistics.median(alone):.2f} s, next to a "
+            f"job that always fails: {statistics.median(beside):.2f} s\n"
         )
     assert statistics.median(beside) < 2 * statistics.median(alone) + 0.1
     assert max(beside) < 2 * max(alone) + 0.5

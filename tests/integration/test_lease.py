@@ -1,4 +1,4 @@
-"""Two replicas and one Lease: who works, and what becomes of writes when that changes."""
+"""Leader election of two replicas: fail-over, and writes of the old leader."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 
 
 class Pair:
-    """Two replicas that share a Lease, each behind a relay of its own; the first one leads."""
+    """Two replicas with one Lease, each behind its own relay; the first is the leader."""
 
     def __init__(self, plane: ControlPlane, folder: Path, stack: ExitStack) -> None:
         self.plane, self.name = plane, f"pair-{uuid.uuid4().hex[:8]}"
@@ -38,7 +38,7 @@ class Pair:
                     pod=pod,
                 )
             )
-            wait_until("the first one leads", lambda: self.holder() == "first")
+            wait_until("the first replica leads", lambda: self.holder() == "first")
 
     def lease(self) -> dict[str, Any]:
         return self.plane.get(f"{LEASES}/{self.name}")
@@ -54,9 +54,9 @@ class Pair:
         return self.operators[pod].metric("leader_election_master_status", name=self.name) == 1
 
     def until_taken_over(self) -> float:
-        """Return the seconds until the second one holds the Lease."""
+        """Return the seconds until the second replica holds the Lease."""
         began = time.monotonic()
-        wait_until("the second one leads", lambda: self.holder() == "second", 30)
+        wait_until("the second replica leads", lambda: self.holder() == "second", 30)
         return time.monotonic() - began
 
 
@@ -66,7 +66,7 @@ def pair(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Pair]:
         yield Pair(control_plane, tmp_path, stack)
 
 
-def test_one_works_and_the_other_is_warm_and_silent(pair: Pair, place: Namespace) -> None:
+def test_a_standby_watches_and_writes_nothing(pair: Pair, place: Namespace) -> None:
     place.submit()
     place.staged()
     pair.operators["first"].settled()
@@ -79,7 +79,9 @@ def test_one_works_and_the_other_is_warm_and_silent(pair: Pair, place: Namespace
     assert pair.relays["second"].watches == 6
 
 
-def test_after_sigterm_the_other_works_within_two_seconds(pair: Pair, place: Namespace) -> None:
+def test_after_sigterm_the_standby_takes_over_within_two_seconds(
+    pair: Pair, place: Namespace
+) -> None:
     began = time.monotonic()
     place.submit("before")
     place.staged("before")
@@ -94,7 +96,9 @@ def test_after_sigterm_the_other_works_within_two_seconds(pair: Pair, place: Nam
     assert seconds < max(2, 1.5 + usual), (seconds, usual)
 
 
-def test_after_sigkill_the_other_works_within_twenty_seconds(pair: Pair, place: Namespace) -> None:
+def test_after_sigkill_the_standby_takes_over_within_twenty_seconds(
+    pair: Pair, place: Namespace
+) -> None:
     pair.operators["first"].process.send_signal(signal.SIGKILL)
     began = time.monotonic()
     place.submit()
@@ -104,7 +108,7 @@ def test_after_sigkill_the_other_works_within_twenty_seconds(pair: Pair, place: 
     assert pair.lease()["spec"]["leaseTransitions"] == 2
 
 
-def test_a_container_that_is_started_anew_takes_its_own_lease_back(
+def test_a_restarted_container_acquires_its_own_lease_at_once(
     pair: Pair, place: Namespace, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     pair.operators["first"].process.send_signal(signal.SIGKILL)
@@ -117,10 +121,10 @@ def test_a_container_that_is_started_anew_takes_its_own_lease_back(
 @pytest.mark.parametrize(
     ("late", "method"), [("status", "PUT"), ("jobs", "POST"), ("jobs/", "DELETE")], ids=str
 )
-def test_a_write_that_a_paused_network_delays_changes_nothing(
+def test_a_delayed_write_of_the_old_leader_changes_nothing(
     pair: Pair, place: Namespace, late: str, method: str
 ) -> None:
-    """It was sent while its sender led, and arrives when the other one has done the work."""
+    """It was sent by the leader, and arrives after the new leader has reconciled the job."""
     if method != "POST":
         place.submit()
         place.staged()
@@ -143,10 +147,10 @@ def test_a_write_that_a_paused_network_delays_changes_nothing(
         place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"suspend": True}})
     wait_until("a write is on its way", lambda: bool(pausing))
     pair.until_taken_over()
-    wait_until("the first one knows", lambda: not pair.leads("first"))
+    wait_until("the first replica is no longer the leader", lambda: not pair.leads("first"))
     assert pair.operators["first"].metric("finetune_jobs") == 0
     expected = "Preparing" if method == "POST" else "SuspendedByUser"
-    wait_until("the second one does the work", lambda: place.reason() == expected)
+    wait_until("the second replica reconciles the job", lambda: place.reason() == expected)
     pair.operators["second"].settled()
     versions = place.versions()
 
@@ -157,7 +161,7 @@ def test_a_write_that_a_paused_network_delays_changes_nothing(
     assert answers[0] in (404, 409)
     pair.operators["second"].settled()
     assert place.versions() == versions
-    # Who stood by goes on as before: no new process, and it is ready to lead again.
+    # The old leader continues as a standby in the same process, and can lead again.
     assert pair.operators["first"].process.poll() is None
     pair.operators["second"].stop()
     place.submit("another")
@@ -165,8 +169,8 @@ def test_a_write_that_a_paused_network_delays_changes_nothing(
     assert pair.holder() == "first"
 
 
-def test_no_write_is_sent_after_the_lease_is_over(pair: Pair, place: Namespace) -> None:
-    """The Lease cannot be renewed, while everything else passes: only the clock ends the work."""
+def test_no_write_is_sent_after_the_lease_expired(pair: Pair, place: Namespace) -> None:
+    """Renewals hang, other requests succeed: only the expiration stops the writes."""
     sent: list[float] = []
     stalled = time.monotonic()
 

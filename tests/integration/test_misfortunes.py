@@ -32,7 +32,7 @@ RETRY_AFTER = 2
 BUSY = answer(429, Retry_After=str(RETRY_AFTER))
 
 Kind = Literal["look", "read", "write"]
-"""A look is told by its one GET of the job itself."""
+"""A reconcile is recognized by its one GET of the job."""
 Misfortune = Callable[[Kind, int], Fate]
 """Takes the kind of a request and its number among those; returns what becomes of it."""
 # A look makes a dozen reads: one of 19 fails, so that about every other look gets through.
@@ -51,7 +51,7 @@ STAGES = ("prepare", "train", "merge", "serve")
 class Requests:
     """Lets requests fail by the namespace that they are about; counts how many did.
 
-    waits: seconds between a look that was told to come later and the next one.
+    waits: seconds between a reconcile that was rejected with Retry-After and the next one.
     """
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ class Requests:
 class Outage:
     """One job in each stage, and what happens to them while the operator is cut off.
 
-    The kubelet goes on, one job is made, one unsuspended, one deleted, and of one that serves the
-    Deployment. When all is over every watch is told that its version is too old.
+    The kubelet continues; one job is created, one unsuspended, one deleted, and the Deployment of a
+    serving job is deleted. After the outage every watch is rejected because its version is too old.
     """
 
     def __init__(self, plane: ControlPlane) -> None:
@@ -126,7 +126,7 @@ class Outage:
         self.began, self.is_on = time.monotonic(), True
         between.decide = lambda call: CUT
         between.cut_watches()
-        # What happens meanwhile, with nobody to see it.
+        # Changes during the outage, which no watch reports.
         path = places["suspended"].path("finetunejobs", "demo")
         self.plane.merge(path, {"spec": {"suspend": False}})
         places["created"].submit()
@@ -156,8 +156,8 @@ class Outage:
         return PASS
 
     @property
-    def told(self) -> int:
-        """How many watches were told that their version is too old."""
+    def expired(self) -> int:
+        """Number of watches that were rejected because their version is too old."""
         return len(self._told)
 
 
@@ -192,7 +192,7 @@ def cutting(course: Course, between: Relay, cuts: list[int]) -> Iterator[Any]:
         yield what, and_cut
 
 
-def test_whatever_fails_a_life_ends_as_one_without(
+def test_failures_do_not_change_the_end_of_a_life(
     control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     courses: dict[str, Course] = {}
@@ -230,7 +230,7 @@ def test_whatever_fails_a_life_ends_as_one_without(
             else:
                 fleet.begin(name, course.life())
         fleet.until("every life is over", lambda: not fleet.alive, seconds=240)
-        # Those that were deleted while nobody looked are not counted for ever.
+        # Jobs that were deleted during the outage are no longer counted.
         wait_until("no job is left to count", lambda: third.metric("finetune_jobs") == 0)
         ends = {each.process.poll() for each in (first, second, third)}
 
@@ -252,7 +252,7 @@ def test_whatever_fails_a_life_ends_as_one_without(
     assert min(requests.waits) >= RETRY_AFTER
     assert sum(cuts) > 20
 
-    assert outage.told == 5 * len(outage.names)
+    assert outage.expired == 5 * len(outage.names)
     after = outage.objects
     assert after.pop("deleted") == {}
     for name, found in after.items():
@@ -266,4 +266,4 @@ def _in_outage(outage: Outage, pod: dict[str, Any]) -> dict[str, Any] | None:
 
 
 PRELUDE = "import finetune_operator.controller.resync as resync; resync.RESYNC_SECONDS = 10.0"
-"""What only a resync finds is found sooner."""
+"""Shortens the interval between resyncs."""

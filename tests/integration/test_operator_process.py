@@ -1,7 +1,7 @@
 """The operator as a process, against a real API server.
 
-There is no kubelet, so a job stays in its first stage; what is proved is how the operator treats
-the API server and the objects of others.
+There is no kubelet, so a job stays in its first stage. The tests cover the requests of the
+operator, and objects of others.
 """
 
 import json
@@ -13,12 +13,14 @@ from tests.integration.controlplane import ApiError, ControlPlane, install_crd, 
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess
 
-IMPATIENT = "from finetune_operator.controller import controller; controller.REJECTED_SECONDS = 2.0"
-"""What was refused is tried again sooner."""
+SHORT_RETRY = (
+    "from finetune_operator.controller import controller; controller.REJECTED_SECONDS = 2.0"
+)
+"""Shortens the delay after a rejected write."""
 FIELDS_OF_USERS = ("spec", "labels", "annotations", "finalizers", "ownerReferences")
 
 
-def test_a_job_that_exists_before_the_operator_is_taken_up(
+def test_a_job_that_exists_before_the_operator_is_reconciled(
     control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
     place.submit()
@@ -26,7 +28,7 @@ def test_a_job_that_exists_before_the_operator_is_taken_up(
         place.staged()
 
 
-def test_sigterm_ends_the_process_at_once_and_well(
+def test_sigterm_ends_the_process_at_once_with_code_0(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit()
@@ -39,7 +41,7 @@ def test_sigterm_ends_the_process_at_once_and_well(
     assert [line for line in lines if line["level"] in ("warning", "error")] == []
 
 
-def test_sigterm_is_heard_while_the_process_starts(
+def test_sigterm_during_startup_ends_the_process_with_code_0(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     with operatorprocess.starting(control_plane, tmp_path) as early:
@@ -49,9 +51,7 @@ def test_sigterm_is_heard_while_the_process_starts(
     assert seconds < 2
 
 
-def test_a_job_is_never_written_but_for_its_status(
-    operator: OperatorProcess, place: Namespace
-) -> None:
+def test_only_the_status_of_a_job_is_written(operator: OperatorProcess, place: Namespace) -> None:
     before = place.submit(labels={"team": "a"}, annotations={"note": "mine"})
     place.staged()
     after = place.job()
@@ -69,9 +69,7 @@ def test_a_job_is_never_written_but_for_its_status(
     ]
 
 
-def test_every_child_is_the_jobs_own_and_labelled(
-    operator: OperatorProcess, place: Namespace
-) -> None:
+def test_children_have_owner_and_label(operator: OperatorProcess, place: Namespace) -> None:
     uid = place.submit()["metadata"]["uid"]
     place.staged()
     children = [
@@ -90,7 +88,7 @@ def test_every_child_is_the_jobs_own_and_labelled(
         )
 
 
-def test_a_status_that_others_wrote_is_put_right(
+def test_a_status_written_by_others_is_corrected(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit()
@@ -102,14 +100,14 @@ def test_a_status_that_others_wrote_is_put_right(
         place.path("finetunejobs", "demo") + "/status", {"status": {"conditions": wrong}}
     )
     place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"a": "b"}}})
-    wait_until("the status is put right", lambda: place.reason() == "Preparing")
+    wait_until("the status is corrected", lambda: place.reason() == "Preparing")
     assert place.job()["status"] == status
 
 
-def test_two_writers_of_one_job_meet_in_a_conflict_that_is_no_error(
+def test_a_conflict_with_another_writer_is_no_error(
     operator: OperatorProcess, place: Namespace
 ) -> None:
-    """Labels that change while looks are under way make status writes fail their precondition."""
+    """Labels that change during a reconcile cause status writes to fail their precondition."""
     place.submit()
     for number in range(60):
         place.plane.merge(
@@ -121,7 +119,7 @@ def test_two_writers_of_one_job_meet_in_a_conflict_that_is_no_error(
     assert len(place.items("jobs")) == 1
 
 
-def test_a_foreign_object_under_our_name_is_reported_left_alone_and_its_end_noticed(
+def test_a_name_conflict_is_reported_and_ends_with_the_other_object(
     control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
     foreign = place.plane.post(
@@ -133,7 +131,7 @@ def test_a_foreign_object_under_our_name_is_reported_left_alone_and_its_end_noti
             "spec": {"podSelector": {}},
         },
     )
-    with operatorprocess.operator(control_plane, tmp_path, prelude=IMPATIENT) as operator:
+    with operatorprocess.operator(control_plane, tmp_path, prelude=SHORT_RETRY) as operator:
         place.submit()
         wait_until("the conflict is reported", lambda: place.reason() == "NameConflict")
         assert place.condition("Stalled")["reason"] == "NameConflict"
@@ -152,10 +150,10 @@ def test_a_foreign_object_under_our_name_is_reported_left_alone_and_its_end_noti
         assert owner["uid"] == place.job()["metadata"]["uid"]
 
 
-def test_a_job_in_the_same_name_by_somebody_else_is_not_ours(
+def test_children_of_an_earlier_job_with_the_name_are_not_adopted(
     operator: OperatorProcess, place: Namespace
 ) -> None:
-    """The objects of a job that was deleted and made again belong to the first until collected."""
+    """Children of a deleted job belong to it until they are garbage collected."""
     first = place.submit()
     place.staged()
     place.plane.delete(place.path("finetunejobs", "demo"))
@@ -170,7 +168,7 @@ def test_a_resync_makes_no_writes(operator: OperatorProcess, place: Namespace) -
     place.submit()
     place.staged()
     operator.settled()
-    looks = operator.metric("controller_runtime_reconcile_total")
+    reconciles = operator.metric("controller_runtime_reconcile_total")
     writes, versions = operator.writes(), place.versions()
     # A label of a child that the operator does not apply is an event like any other.
     (job,) = place.items("jobs")
@@ -178,8 +176,8 @@ def test_a_resync_makes_no_writes(operator: OperatorProcess, place: Namespace) -
         place.path("jobs", job["metadata"]["name"]), {"metadata": {"labels": {"seen": "1"}}}
     )
     wait_until(
-        "the operator looked again",
-        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+        "the job is reconciled again",
+        lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
     )
     operator.settled()
     assert operator.writes() == writes
@@ -187,22 +185,24 @@ def test_a_resync_makes_no_writes(operator: OperatorProcess, place: Namespace) -
     assert changed == {f"jobs/{job['metadata']['name']}"}
 
 
-def test_a_status_write_wakes_nobody(operator: OperatorProcess, place: Namespace) -> None:
+def test_a_status_write_does_not_enqueue_its_job(
+    operator: OperatorProcess, place: Namespace
+) -> None:
     for name in ("demo", "fence"):
         place.submit(name, suspend=True)
     for name in ("demo", "fence"):
         wait_until(f"{name} is seen", lambda name=name: place.reason(name) != "")  # type: ignore[misc]
     operator.settled()
     adds = operator.metric("workqueue_adds_total")
-    looks = operator.metric("controller_runtime_reconcile_total")
+    reconciles = operator.metric("controller_runtime_reconcile_total")
     place.plane.merge(
         place.path("finetunejobs", "demo") + "/status", {"status": {"endpoint": "http://x"}}
     )
-    # It follows on the same stream: once it has arrived, so has the one before it.
+    # Events of one stream are ordered: the event of the fence is the later one.
     place.plane.merge(place.path("finetunejobs", "fence"), {"metadata": {"labels": {"a": "b"}}})
     wait_until(
-        "the fence was looked at",
-        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+        "the fence is reconciled",
+        lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
     )
     operator.settled()
     assert operator.metric("workqueue_adds_total") == adds + 1
@@ -223,22 +223,22 @@ def test_a_restart_changes_nothing(
         assert place.versions() == versions
 
 
-def test_an_orphaned_or_deleted_child_wakes_its_job(
-    operator: OperatorProcess, place: Namespace
-) -> None:
+def test_a_deleted_child_enqueues_its_job(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
     place.staged()
     operator.settled()
-    looks = operator.metric("controller_runtime_reconcile_total")
+    reconciles = operator.metric("controller_runtime_reconcile_total")
     (claim,) = place.items("persistentvolumeclaims")
     place.plane.delete(place.path("persistentvolumeclaims", claim["metadata"]["name"]))
     wait_until(
-        "the operator looked again",
-        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+        "the job is reconciled again",
+        lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
     )
 
 
-def test_the_server_answers_probes_and_scrapes(operator: OperatorProcess, place: Namespace) -> None:
+def test_the_http_server_serves_probes_and_metrics(
+    operator: OperatorProcess, place: Namespace
+) -> None:
     place.submit()
     place.staged()
     assert operator.get("/healthz") == (200, "ok")
@@ -264,7 +264,7 @@ def test_the_server_answers_probes_and_scrapes(operator: OperatorProcess, place:
     assert "demo" not in text
 
 
-def test_events_say_what_happened(operator: OperatorProcess, place: Namespace) -> None:
+def test_an_event_is_recorded_for_the_job(operator: OperatorProcess, place: Namespace) -> None:
     uid = place.submit()["metadata"]["uid"]
     place.staged()
     wait_until("an event is written", lambda: bool(place.items("events")))
@@ -274,7 +274,7 @@ def test_events_say_what_happened(operator: OperatorProcess, place: Namespace) -
     assert event["reportingController"] == "finetune.dev/finetune-operator"
 
 
-def test_a_cluster_without_the_crd_ends_the_process_with_the_way_out(
+def test_without_the_crd_the_process_ends_with_a_remediation(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
@@ -289,7 +289,7 @@ def test_a_cluster_without_the_crd_ends_the_process_with_the_way_out(
         install_crd(control_plane)
 
 
-def test_a_port_that_is_taken_ends_the_process(
+def test_a_port_in_use_ends_the_process(
     operator: OperatorProcess, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     with operatorprocess.starting(control_plane, tmp_path, CONFIG, port=operator.port) as second:

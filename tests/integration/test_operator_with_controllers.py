@@ -38,7 +38,7 @@ def live(place: Namespace, reason: str, fate: Fate = all_well) -> list[str]:
     return stages
 
 
-def test_a_job_goes_all_the_way_and_then_rests(operator: OperatorProcess, place: Namespace) -> None:
+def test_a_job_completes_all_stages_and_serves(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
     assert live(place, "Serving") == ["prepare", "train", "merge", "serve"]
     operator.settled()
@@ -51,12 +51,12 @@ def test_a_job_goes_all_the_way_and_then_rests(operator: OperatorProcess, place:
     assert operator.metric("finetune_jobs", reason="Serving") == 1
 
     writes = operator.writes()
-    looks = operator.metric("controller_runtime_reconcile_total")
+    reconciles = operator.metric("controller_runtime_reconcile_total")
     labels = {"metadata": {"labels": {"a": "b"}}}
     labelled = place.plane.merge(place.path("finetunejobs", "demo"), labels)
     wait_until(
-        "the operator looked again",
-        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+        "the job is reconciled again",
+        lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
     )
     operator.settled()
     assert operator.writes() == writes
@@ -64,7 +64,7 @@ def test_a_job_goes_all_the_way_and_then_rests(operator: OperatorProcess, place:
     assert version == labelled["metadata"]["resourceVersion"]
 
 
-def test_what_a_job_made_goes_with_it(operator: OperatorProcess, place: Namespace) -> None:
+def test_deleting_a_job_deletes_its_children(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
     live(place, "Serving")
     place.plane.delete(place.path("finetunejobs", "demo"))
@@ -75,7 +75,7 @@ def test_what_a_job_made_goes_with_it(operator: OperatorProcess, place: Namespac
     assert operator.metric("finetune_jobs") == 0
 
 
-def test_a_job_that_is_replaced_waits_for_what_the_first_one_left(
+def test_a_recreated_job_waits_for_the_deletion_of_earlier_children(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     """As with ``kubectl replace --force``: the same manifest is a new job, which trains."""
@@ -96,7 +96,7 @@ def test_a_job_that_is_replaced_waits_for_what_the_first_one_left(
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
 
 
-def test_a_volume_outlives_its_job_where_that_is_asked_for(
+def test_deletion_policy_retain_keeps_the_volume(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     def claim() -> dict[str, Any]:
@@ -116,7 +116,7 @@ def test_a_volume_outlives_its_job_where_that_is_asked_for(
     assert (claim()["metadata"], claim()["spec"]) == (kept["metadata"], kept["spec"])
 
 
-def test_a_pod_orphaned_by_a_careless_delete_keeps_a_second_trainer_away(
+def test_an_orphaned_train_pod_prevents_a_second_trainer(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     def trainer() -> dict[str, Any]:
@@ -147,7 +147,9 @@ def test_a_pod_orphaned_by_a_careless_delete_keeps_a_second_trainer_away(
     assert after["metadata"]["labels"]["finetune.dev/attempt"] == "2"
 
 
-def test_a_stage_that_fails_says_why(operator: OperatorProcess, place: Namespace) -> None:
+def test_a_failed_stage_is_reported_with_its_cause(
+    operator: OperatorProcess, place: Namespace
+) -> None:
     def fate(stage: str) -> dict[str, Any]:
         return kubelet.failed(stage, code=65, reason="DatasetInvalid", message="row 7 is empty")
 
@@ -170,12 +172,12 @@ def test_drift_is_corrected_and_reported_in_one_event(
         }
 
     def reconcile_again() -> None:
-        looks = operator.metric("controller_runtime_reconcile_total")
-        labels = {"metadata": {"labels": {"looks": str(looks)}}}
+        reconciles = operator.metric("controller_runtime_reconcile_total")
+        labels = {"metadata": {"labels": {"reconciles": str(reconciles)}}}
         place.plane.merge(place.path("finetunejobs", "demo"), labels)
         wait_until(
             "the job is reconciled again",
-            lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+            lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
         )
         operator.settled()
 
@@ -210,7 +212,7 @@ def test_drift_is_corrected_and_reported_in_one_event(
     assert reported() == dict.fromkeys(expected, 1)
 
 
-def test_a_quota_is_named_and_its_end_is_noticed(
+def test_an_exceeded_quota_is_reported_until_it_ends(
     operator: OperatorProcess, place: Namespace, controller_manager: ControlPlane
 ) -> None:
     quotas = f"/api/v1/namespaces/{place.name}/resourcequotas"

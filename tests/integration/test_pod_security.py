@@ -24,7 +24,9 @@ def restricted(control_plane: ControlPlane) -> str:
 
 
 @pytest.mark.parametrize("pod", PODS)
-def test_it_is_let_in(control_plane: ControlPlane, restricted: str, pod: dict[str, Any]) -> None:
+def test_pod_is_admitted_to_a_restricted_namespace(
+    control_plane: ControlPlane, restricted: str, pod: dict[str, Any]
+) -> None:
     spec = {key: value for key, value in pod["spec"].items() if key != "priorityClassName"}
     body = {"metadata": {"name": "child", **pod["metadata"]}, "spec": spec}
     control_plane.post(restricted, body)

@@ -1,4 +1,4 @@
-"""A train Job in a queue: suspended, admitted, preempted and admitted again by somebody else.
+"""A train Job in a queue: suspended, admitted, preempted and admitted again by another controller.
 
 Kueue's part is played with the writes that it makes to a Job (``suspend``, and the node selector of
 a flavor in the pod template); what follows from them is the real Job controller's doing. Kueue
@@ -59,7 +59,7 @@ def ours(job: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def test_a_job_is_queued_preempted_and_goes_on_without_a_write_of_ours(
+def test_a_job_is_queued_preempted_and_resumed_by_its_queue(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit(spec=QUEUE)
@@ -102,11 +102,11 @@ def test_a_job_is_queued_preempted_and_goes_on_without_a_write_of_ours(
     assert ours(after) == [("Update", "")]
     assert after["metadata"]["managedFields"] != job["metadata"]["managedFields"]
     operator.settled()
-    told = [each for each in place.items("events") if each["regarding"]["kind"] == "FineTuneJob"]
-    told.sort(key=lambda event: str(event["eventTime"]))
-    training = next(event for event in told if event["reason"] == "Training")
+    events = [each for each in place.items("events") if each["regarding"]["kind"] == "FineTuneJob"]
+    events.sort(key=lambda event: str(event["eventTime"]))
+    training = next(event for event in events if event["reason"] == "Training")
     assert training["series"]["count"] == 3, "each transition counts, on one object"
-    reasons = [event["reason"] for event in told]
+    reasons = [event["reason"] for event in events]
     # Two events of one look have one time.
     assert [reasons[0], *sorted(reasons[1:3]), *reasons[3:]] == [
         "Preparing",

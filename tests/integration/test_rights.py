@@ -1,8 +1,8 @@
-"""The operator with the chart's rights and no others, each of which it needs.
+"""The operator with exactly the permissions of the chart.
 
-A real service account, bound as the chart binds it; RBAC is the API server's own. A whole life asks
-for nothing that is refused, and uses every rule of the chart: one that is taken away makes this
-fail, and so does one too many.
+A real service account is bound as in the chart, and the API server enforces RBAC. The whole life of
+a job sends no request that is rejected, and uses every rule of the chart. A missing rule fails the
+test, and so does an unnecessary one.
 """
 
 import json
@@ -29,7 +29,7 @@ ACCOUNT = "finetune-operator"
 Right = tuple[str, str, str]
 """Verb, API group, resource with its subresource."""
 
-# It is the admission of what a request says about owners that asks for it.
+# Required by the admission plugin for owner references, not by a request.
 IN_NO_REQUEST = {("update", "finetune.dev", "finetunejobs/finalizers")}
 
 
@@ -64,7 +64,7 @@ def granted(roles: list[dict[str, Any]]) -> set[Right]:
 
 
 def right(call: Call) -> Right | None:
-    """Return the right that a request needs, None for one that everybody may send."""
+    """Return the permission that a request needs, None if it needs none."""
     words = call.path.strip("/").split("/")
     group, rest = ("", words[2:]) if words[0] == "api" else (words[1:2] or [""], words[3:])
     group = group if isinstance(group, str) else group[0]
@@ -160,7 +160,7 @@ class Story:
         self.edit(training={"epochs": 2})
         self.until("Training", hold="train")
         for _ in range(2):
-            # The second time is one more of the same event.
+            # The second time increments the count of the event.
             self.edit(suspend=True)
             self.until("SuspendedByUser")
             self.edit(suspend=False, storage={"deletionPolicy": "Delete"})
@@ -219,7 +219,7 @@ def system(control_plane: ControlPlane) -> Iterator[None]:
 
 @pytest.fixture
 def in_force(control_plane: ControlPlane, system: None) -> Iterator[Callable[[Rendered], str]]:
-    """Apply an account and its roles; return a token of it. All is gone after the test."""
+    """Apply an account and its roles until the end of the test; return a token."""
     with ExitStack() as stack:
 
         def apply(rendered: Rendered) -> str:
@@ -235,12 +235,12 @@ def in_force(control_plane: ControlPlane, system: None) -> Iterator[Callable[[Re
 
 
 class Between:
-    """What went through a relay: the rights that were used, and what was refused."""
+    """The permissions used by requests through a relay, and the rejected requests."""
 
     def __init__(self, running: Relay, token: str) -> None:
         self.used: set[Right] = set()
         self.namespaces: set[str] = set()
-        self.refused: list[str] = []
+        self.rejected: list[str] = []
         running.after = self._after
         way: dict[str, Any] = yaml.safe_load(running.kubeconfig.read_text())
         way["users"][0]["user"] = {"token": token}
@@ -254,16 +254,16 @@ class Between:
 
     def _after(self, call: Call, status: int) -> None:
         if status in (401, 403):
-            self.refused.append(f"{call.method} {call.path}: {status}")
+            self.rejected.append(f"{call.method} {call.path}: {status}")
         if (needed := right(call)) is not None:
             self.namespaces.add(call.namespace)
             self.used.add(needed)
             if call.method == "PATCH" and status == 201:
-                # An apply of what was not there, for which a right to create it is asked too.
+                # An apply that creates an object needs the permission to create it, too.
                 self.used.add(("create", *needed[1:]))
 
 
-def test_confined_to_namespaces_it_uses_every_rule_and_no_other(
+def test_with_watch_namespaces_every_rule_is_used_and_no_other_needed(
     control_plane: ControlPlane,
     in_force: Callable[[Rendered], str],
     namespace: str,
@@ -282,14 +282,14 @@ def test_confined_to_namespaces_it_uses_every_rule_and_no_other(
         outside.submit()
         two.submit()
         for pod in ("first", "second"):
-            # The second one stands by, and watches the Lease.
+            # The second replica is a standby and watches the Lease.
             way = {"kubeconfig": between.kubeconfig, "pod": pod}
             stack.enter_context(operator(control_plane, tmp_path, rendered.config, **way))
         story = Story(one)
         story.meets_foreign_objects()
         story.lives()
         two.staged()
-    assert snapshot.refused == []
+    assert snapshot.rejected == []
     assert granted(bindings(rendered)) - IN_NO_REQUEST == snapshot.all_used()
     assert snapshot.namespaces == {SYSTEM, one.name, two.name}
     assert outside.job()["status"] == {"observedGeneration": -1}
@@ -298,7 +298,7 @@ def test_confined_to_namespaces_it_uses_every_rule_and_no_other(
         control_plane.delete(place.path("finetunejobs"))
 
 
-def test_in_the_whole_cluster_the_same_rules_are_enough(
+def test_without_watch_namespaces_the_same_rules_suffice(
     control_plane: ControlPlane,
     in_force: Callable[[Rendered], str],
     place: Namespace,
@@ -316,14 +316,14 @@ def test_in_the_whole_cluster_the_same_rules_are_enough(
             place.submit()
             Story(place).until("Serving")
             place.plane.delete(place.path("finetunejobs", "demo"))
-    assert snapshot.refused == []
+    assert snapshot.rejected == []
     assert snapshot.all_used() <= granted(bindings(rendered))
 
 
-def test_the_right_that_is_in_no_request_is_needed_too(
+def test_the_permission_for_owner_references_is_needed(
     control_plane: ControlPlane, in_force: Callable[[Rendered], str], namespace: str
 ) -> None:
-    """A child that keeps its owner from being deleted: its finalizers must be ours to set."""
+    """With blockOwnerDeletion, it must be allowed to update the finalizers of the owner."""
     place = Namespace(control_plane, namespace)
     owner = place.submit(suspend=True)
     child = _named("child")

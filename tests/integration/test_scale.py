@@ -26,7 +26,7 @@ def submitted(place: Namespace, **spec: Any) -> str:
     return place.path("finetunejobs", "scaled")
 
 
-def test_it_reads_and_writes_the_replicas(place: Namespace) -> None:
+def test_the_scale_subresource_reads_and_writes_replicas(place: Namespace) -> None:
     path = submitted(place, serving={"replicas": 1}, storage=SHARED)
     serving = {"replicas": 1, "selector": "finetune.dev/job=scaled"}
     place.plane.merge(f"{path}/status", {"status": {"serving": serving}})
@@ -41,7 +41,7 @@ def test_it_reads_and_writes_the_replicas(place: Namespace) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_the_rules_hold_for_it_too(place: Namespace, method: str) -> None:
+def test_validation_rules_apply_to_the_scale_subresource(place: Namespace, method: str) -> None:
     path = submitted(place, serving={"replicas": 1})
     body: dict[str, Any] = {"spec": {"replicas": 2}}
     kind = "application/merge-patch+json"
@@ -59,7 +59,7 @@ def test_the_rules_hold_for_it_too(place: Namespace, method: str) -> None:
     assert place.plane.get(path)["spec"]["serving"] == {"replicas": 0}
 
 
-def test_replicas_that_nobody_wrote_cannot_be_read(place: Namespace) -> None:
+def test_unset_replicas_cannot_be_read(place: Namespace) -> None:
     """The price of a schema without defaults; the field's description says so."""
     path = submitted(place)
     with pytest.raises(ApiError, match="spec replicas field"):

@@ -31,7 +31,7 @@ def selected(place: Namespace) -> str:
     return str(service["spec"]["selector"][BUILD])
 
 
-def test_a_build_that_does_not_agree_is_stopped_and_an_edit_tries_again(
+def test_a_failed_verification_stops_the_build_and_an_edit_retries(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit()
@@ -56,7 +56,9 @@ def test_a_build_that_does_not_agree_is_stopped_and_an_edit_tries_again(
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
 
 
-def test_callers_and_budget_follow_the_spec(operator: OperatorProcess, place: Namespace) -> None:
+def test_network_policy_and_budget_follow_the_spec(
+    operator: OperatorProcess, place: Namespace
+) -> None:
     def callers() -> Any:
         policy = place.plane.get(place.path("networkpolicies", "demo-serve"))
         return policy["spec"]["ingress"][0]["from"]
@@ -76,7 +78,7 @@ def test_callers_and_budget_follow_the_spec(operator: OperatorProcess, place: Na
     wait_until(
         "both replicas are reported", lambda: place.job()["status"]["serving"]["replicas"] == 2
     )
-    # The status is written first, and then what it tells of.
+    # The status is written before the objects that it describes.
     wait_until("there is a budget", lambda: bool(place.items("poddisruptionbudgets")))
     (budget,) = place.items("poddisruptionbudgets")
     assert budget["spec"]["selector"]["matchLabels"][BUILD] == selected(place)

@@ -159,7 +159,7 @@ def upgraded_crd(control_plane: ControlPlane) -> Iterator[Any]:
     install_crd(control_plane)
 
 
-def test_an_upgrade_starts_nothing_anew(
+def test_an_upgrade_restarts_nothing(
     control_plane: ControlPlane,
     place: Namespace,
     tmp_path: Path,
@@ -190,12 +190,12 @@ def test_an_upgrade_starts_nothing_anew(
     with operator(control_plane, tmp_path, newer, prelude=BUILT_IN) as upgraded:
         jobs = FINISHED + len(UNDER_WAY)
         cluster.fleet.until(
-            "every job was looked at",
+            "every job is reconciled",
             lambda: upgraded.metric("finetune_jobs") == jobs,
         )
         upgraded.settled()
         cluster.fleet.round()
-        after, looked = cluster.snapshot(), time.monotonic() - began
+        after, reconciled = cluster.snapshot(), time.monotonic() - began
         assert {**finished, **UNDER_WAY}.items() <= cluster.reasons().items()
         for what, found in before.items():
             assert after[what] == found, what
@@ -213,7 +213,7 @@ def test_an_upgrade_starts_nothing_anew(
     with capsys.disabled():
         sys.stdout.write(
             f"\n    {len(finished)} jobs serve and {len(UNDER_WAY)} are under way after "
-            f"{lived:.0f} s; all looked at {looked:.1f} s after the upgrade, nothing begun anew\n"
+            f"{lived:.0f} s; all reconciled {reconciled:.1f} s after the upgrade, none restarted\n"
         )
     # Of "edited" the second revision serves by now, in place of the first.
     stay = {uid for uid, name in before["pods"].items() if name != "edited"}

@@ -80,7 +80,7 @@ def enlarge(place: Namespace) -> None:
     place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"storage": {"size": "20Gi"}}})
 
 
-def test_the_volume_grows_in_place_and_the_stage_is_tried_again(
+def test_a_larger_size_expands_the_volume_and_retries_the_stage(
     operator: OperatorProcess, place: Namespace, storage: Classes
 ) -> None:
     before = begin(place, storage(True))
@@ -103,17 +103,17 @@ def test_the_volume_grows_in_place_and_the_stage_is_tried_again(
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
 
 
-def test_a_class_that_cannot_grow_says_so_and_nothing_is_lost(
+def test_a_class_without_expansion_is_reported_and_loses_nothing(
     operator: OperatorProcess, place: Namespace, storage: Classes
 ) -> None:
     before = begin(place, storage(False))
     enlarge(place)
     said = "must support resize"
-    wait_until("why is said", lambda: said in place.condition("Ready")["message"])
+    wait_until("the cause is reported", lambda: said in place.condition("Ready")["message"])
     assert place.condition("Stalled")["status"] == "True"
     assert claim(place)["spec"] == before["spec"]
     assert len(place.items("jobs")) == 1
-    # The class is mended, and the job goes on by itself.
+    # After the StorageClass is fixed, the job continues by itself.
     name = before["spec"]["storageClassName"]
     place.plane.merge(
         f"/apis/storage.k8s.io/v1/storageclasses/{name}", {"allowVolumeExpansion": True}

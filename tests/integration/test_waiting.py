@@ -1,10 +1,10 @@
-"""Why a job is not running: each cause for real, answered within 30 s, and over once it is mended.
+"""Causes why a job does not run: each is reported within 30 s, and the job continues after a fix.
 
 API server, controller manager and scheduler are real, and so are their refusals. Nodes are objects
 without a kubelet; what a kubelet would say of a missing Secret or image is said by the tests, in
 its words, from what the API server holds. A real kubelet says it in tests/e2e.
 
-All jobs are submitted at once, each into a namespace of its own, and looked at one by one.
+All jobs are submitted at once, each in its own namespace, and checked one by one.
 """
 
 import uuid
@@ -20,7 +20,7 @@ from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 
 ANSWER_SECONDS = 30.0
-MENDED_SECONDS = 120.0
+FIXED_SECONDS = 120.0
 NODES = "/api/v1/nodes"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 VOLUMES = "/api/v1/persistentvolumes"
@@ -33,13 +33,13 @@ ZONE = "topology.kubernetes.io/zone"
 class Cause:
     """Something that keeps a job from running.
 
-    before: makes it so in the namespace; spec: what the job asks for beside the usual; mend: takes
+    before: makes it so in the namespace; spec: what the job asks for beside the usual; fix: takes
     the cause away; after: what Ready says then.
     """
 
     reason: str
     words: tuple[str, ...]
-    mend: Callable[[Namespace], object]
+    fix: Callable[[Namespace], object]
     spec: Callable[[str], dict[str, Any]] = lambda namespace: {}
     before: Callable[[Namespace], object] = lambda place: None
     after: str = "Preparing"
@@ -213,7 +213,7 @@ CAUSES = {
         words=("didn't match Pod's node affinity/selector", "label a node"),
         before=stored,
         spec=lambda ns: {**in_class(ns), "placement": {"nodeSelector": {"pool": ns}}},
-        mend=label_node,
+        fix=label_node,
     ),
     "secret": Cause(
         reason="SecretMissing",
@@ -224,53 +224,53 @@ CAUSES = {
             "model": {"source": "hf://acme/base", "tokenSecretRef": {"name": "hf-token"}},
             "runPolicy": {"pendingDeadlineSeconds": 30},
         },
-        mend=create_secret,
+        fix=create_secret,
     ),
     "class": Cause(
         reason="VolumePending",
         words=("not found",),
         spec=in_class,
-        mend=stored,
+        fix=stored,
     ),
     "no-default-class": Cause(
         reason="VolumePending",
         words=("unbound immediate PersistentVolumeClaims", "spec.storage.storageClassName"),
-        mend=given_to,
+        fix=given_to,
     ),
     "quota-of-pods": Cause(
         reason="QuotaExceeded",
         words=("exceeded quota: budget", "pods=1"),
         before=lambda place: quota(place, pods="0"),
         spec=in_class,
-        mend=lift_quota,
+        fix=lift_quota,
     ),
     "quota-of-volumes": Cause(
         reason="QuotaExceeded",
         words=("exceeded quota: budget", "persistentvolumeclaims=1"),
         before=lambda place: quota(place, persistentvolumeclaims="0"),
         spec=in_class,
-        mend=lift_quota,
+        fix=lift_quota,
     ),
     "policy-on-pods": Cause(
         reason="FailedCreate",
         words=("ValidatingAdmissionPolicy", "images must come from trusted.example"),
         before=lambda place: forbid(place, "", "pods"),
         spec=in_class,
-        mend=allow,
+        fix=allow,
     ),
     "policy-on-volumes": Cause(
         reason="FailedCreate",
         words=("ValidatingAdmissionPolicy", "images must come from trusted.example"),
         before=lambda place: forbid(place, "", "persistentvolumeclaims"),
         spec=in_class,
-        mend=allow,
+        fix=allow,
     ),
     "zone": Cause(
         reason="Unschedulable",
         words=("PersistentVolume's node affinity", "spec.placement.zones"),
         before=zonal,
         spec=in_class,
-        mend=add_gpu_in_zone_b,
+        fix=add_gpu_in_zone_b,
         after="Training",
     ),
 }
@@ -291,12 +291,12 @@ def seconds_to_the_answer(place: Namespace, reason: str) -> float:
     """Return the time from the newest object that cannot go on to the event that says why."""
     made = [place.job(), *place.items("jobs")]
     since = max(each["metadata"]["creationTimestamp"] for each in made)
-    (told,) = (
+    (reported,) = (
         each["eventTime"]
         for each in place.items("events")
         if (each["regarding"]["kind"], each["reason"]) == ("FineTuneJob", reason)
     )
-    return (datetime.fromisoformat(told) - datetime.fromisoformat(since)).total_seconds()
+    return (datetime.fromisoformat(reported) - datetime.fromisoformat(since)).total_seconds()
 
 
 @pytest.fixture(scope="module")
@@ -324,16 +324,16 @@ def places(
 def wait_for(places: dict[str, Namespace], name: str, reason: str, seconds: float) -> None:
     """Wait until a job's Ready has the reason, with a kubelet at work for all of them."""
 
-    def told() -> bool:
+    def has_reason() -> bool:
         for each, place in places.items():
             report(place, CAUSES[each])
         return places[name].reason() == reason
 
-    wait_until(f"{name}: Ready has reason {reason}", told, seconds)
+    wait_until(f"{name}: Ready has reason {reason}", has_reason, seconds)
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_the_cause_is_told_within_30_seconds(places: dict[str, Namespace], name: str) -> None:
+def test_the_cause_is_reported_within_30_seconds(places: dict[str, Namespace], name: str) -> None:
     place, cause = places[name], CAUSES[name]
     wait_for(places, name, cause.reason, ANSWER_SECONDS)
     message = place.condition("Ready")["message"]
@@ -342,7 +342,7 @@ def test_the_cause_is_told_within_30_seconds(places: dict[str, Namespace], name:
     assert seconds_to_the_answer(place, cause.reason) < ANSWER_SECONDS
 
 
-def test_what_nobody_mends_within_the_deadline_is_stalled(places: dict[str, Namespace]) -> None:
+def test_a_cause_that_lasts_beyond_the_deadline_is_stalled(places: dict[str, Namespace]) -> None:
     place = places["secret"]
     wait_for(places, "secret", "SecretMissing", ANSWER_SECONDS)
     wait_until("it is stalled", lambda: bool(place.condition("Stalled")), 60.0)
@@ -354,21 +354,19 @@ def test_what_nobody_mends_within_the_deadline_is_stalled(places: dict[str, Name
 
 
 @pytest.fixture(scope="module")
-def mended(places: dict[str, Namespace]) -> dict[str, Namespace]:
+def fixed(places: dict[str, Namespace]) -> dict[str, Namespace]:
     """The same jobs, with what kept them taken away once it was told."""
     for name, cause in CAUSES.items():
         wait_for(places, name, cause.reason, ANSWER_SECONDS)
     for name, cause in CAUSES.items():
-        cause.mend(places[name])
+        cause.fix(places[name])
     return places
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_once_it_is_mended_the_job_goes_on_by_itself(
-    mended: dict[str, Namespace], name: str
-) -> None:
-    place = mended[name]
-    wait_for(mended, name, CAUSES[name].after, MENDED_SECONDS)
+def test_after_the_fix_the_job_continues_by_itself(fixed: dict[str, Namespace], name: str) -> None:
+    place = fixed[name]
+    wait_for(fixed, name, CAUSES[name].after, FIXED_SECONDS)
 
     def runs() -> bool:
         report(place, CAUSES[name])

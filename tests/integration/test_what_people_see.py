@@ -64,7 +64,7 @@ def test_kubectl_waits_by_condition(served: Served) -> None:
     assert said.strip() == "finetunejob.finetune.dev/demo condition met"
 
 
-def test_kubectl_describe_tells_the_course(served: Served) -> None:
+def test_kubectl_describe_shows_the_events_in_order(served: Served) -> None:
     _, place, _ = served
     text = kubectl(place, "describe", "ftj", "demo")
     events = text[text.index("Events:") :]
@@ -72,14 +72,14 @@ def test_kubectl_describe_tells_the_course(served: Served) -> None:
         assert re.search(rf"\s{reason}\s", events), events
 
 
-def test_a_resync_says_nothing_again(served: Served) -> None:
+def test_a_resync_repeats_no_event(served: Served) -> None:
     operator, place, _ = served
     before = {each["metadata"]["name"]: each.get("series") for each in place.items("events")}
-    looks = operator.metric("controller_runtime_reconcile_total")
+    reconciles = operator.metric("controller_runtime_reconcile_total")
     place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"seen": "1"}}})
     wait_until(
-        "the operator looked again",
-        lambda: operator.metric("controller_runtime_reconcile_total") > looks,
+        "the job is reconciled again",
+        lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
     )
     operator.settled()
     after = {each["metadata"]["name"]: each.get("series") for each in place.items("events")}
@@ -87,7 +87,7 @@ def test_a_resync_says_nothing_again(served: Served) -> None:
     place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"seen": None}}})
 
 
-def test_the_operator_wrote_nothing_but_the_status(served: Served) -> None:
+def test_the_operator_wrote_only_the_status(served: Served) -> None:
     _, place, before = served
     after = place.job()
     assert after["spec"] == before["spec"]
@@ -102,13 +102,13 @@ def test_the_operator_wrote_nothing_but_the_status(served: Served) -> None:
     assert ours == [("status", ["f:status"])]
 
 
-def test_kstatus_calls_a_stored_job_current_and_a_new_one_in_progress(served: Served) -> None:
+def test_kstatus_of_a_serving_job_is_current_and_of_a_new_one_in_progress(served: Served) -> None:
     _, place, before = served
     assert before["status"] == {"observedGeneration": -1}
     assert (kstatus.of(before), kstatus.of(place.job())) == ("InProgress", "Current")
 
 
-def test_promtool_finds_nothing_to_complain_about(served: Served) -> None:
+def test_promtool_accepts_the_metrics(served: Served) -> None:
     operator, _, _ = served
     promtool = shutil.which("promtool", path=os.defpath + os.pathsep + os.environ["PATH"])
     assert promtool, "promtool is missing: apt-get install prometheus"
@@ -122,7 +122,7 @@ def test_promtool_finds_nothing_to_complain_about(served: Served) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_labels_are_controller_runtimes_and_name_no_job(served: Served) -> None:
+def test_metric_labels_are_those_of_controller_runtime(served: Served) -> None:
     operator, place, _ = served
     text = operator.get("/metrics")[1]
     assert operator.metric("workqueue_adds_total", name="finetunejob", controller="finetunejob") > 0
