@@ -130,8 +130,13 @@ class Reconciler:
     async def _observe(self, key: Key, now: datetime) -> tuple[SnapshotUpdate, Plan] | None:
         """Return snapshot and plan, confirmed if necessary; None if the job does not exist."""
         cached, stale = self.jobs[key].cache.checkout()
-        known = None if cached is None else cached.snapshot
-        snapshot = await reader.read(self.kube, key, self.scrape, cached=known, kinds=stale)
+        snapshot = await reader.read(
+            self.kube,
+            key,
+            self.scrape,
+            cached=None if cached is None else cached.snapshot,
+            kinds=stale,
+        )
         if snapshot is None:
             return None
         plan = self._plan(key, snapshot, now)

@@ -28,7 +28,7 @@ async def _answers(verb: str) -> None:
 
 
 class OneLease(Kube):
-    """An API server that stores one Lease and tells its watchers of every change."""
+    """An API server that stores one Lease and sends every change to its watchers."""
 
     def __init__(self, holder: str | None = None, *, seconds: int = DURATION_SECONDS) -> None:
         self.before: Fault = _answers
@@ -315,7 +315,7 @@ def test_a_renewal_whose_answer_was_lost_does_not_end_leadership() -> None:
 
 
 def test_a_conflict_that_cannot_be_explained_costs_no_time_that_is_left() -> None:
-    """The Lease was written by somebody, and the server does not say by whom."""
+    """The Lease was written, and the server does not report by which replica."""
 
     async def story() -> None:
         kube = OneLease()

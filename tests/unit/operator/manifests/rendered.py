@@ -197,18 +197,18 @@ REPORTED: dict[str, Thing] = {
 def children(spec: Thing, config: OperatorConfig, name: str = "demo") -> dict[str, Thing]:
     """Run a job until it serves; return the objects that were created and applied, by title."""
     cluster = Cluster(spec=copied(spec), config=config, name=name)
-    found: dict[str, Thing] = {}
+    objects: dict[str, Thing] = {}
     merging = ("merge",) if "merge" not in spec or spec["merge"].get("enabled", True) else ()
     for stage in ("prepare", "train", *merging, "serve"):
-        found |= {title(thing): thing for thing in written(cluster)}
+        objects |= {title(thing): thing for thing in written(cluster)}
         if stage == "serve":
             controllers.serve(cluster)
         else:
             controllers.run(
                 cluster, stage, text=controllers.message(stage, artifacts=REPORTED.get(stage))
             )
-    found |= {title(thing): thing for thing in written(cluster)}
-    return found
+    objects |= {title(thing): thing for thing in written(cluster)}
+    return objects
 
 
 def written(cluster: Cluster) -> Iterator[Thing]:

@@ -72,9 +72,9 @@ def labels_of(thing: Thing) -> Iterator[dict[str, str]]:
 
 def env(pod: Thing) -> dict[str, Thing]:
     container, *_ = containers(pod)
-    found = {each["name"]: each for each in container["env"]}
-    assert len(found) == len(container["env"]), "duplicate name"
-    return found
+    variables = {each["name"]: each for each in container["env"]}
+    assert len(variables) == len(container["env"]), "duplicate name"
+    return variables
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
@@ -128,15 +128,15 @@ def test_only_the_cpu_stages_have_a_read_only_root(stage: str, pod: Thing) -> No
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
 def test_only_the_prepare_pod_references_tokens(stage: str, pod: Thing) -> None:
-    found = references(pod)
+    tokens = references(pod)
     if stage == "deployment":
-        assert found.keys() <= {"VLLM_API_KEY"}
+        assert tokens.keys() <= {"VLLM_API_KEY"}
         return
-    if stage != "prepare" or not found:
-        assert found == {}
+    if stage != "prepare" or not tokens:
+        assert tokens == {}
         assert "hf-" not in json.dumps(pod)
         return
-    assert found == {
+    assert tokens == {
         "MODEL_HF_TOKEN": {"name": "hf-model", "key": "model-token"},
         "DATASET_HF_TOKEN": {"name": "hf-dataset", "key": "token"},
         "EVALUATION_DATASET_HF_TOKEN": {"name": "hf-test", "key": "token"},
@@ -268,8 +268,8 @@ def test_references_between_children_resolve(name: str) -> None:
     merged = {"/model": f"merged-{build}"} if "job-merge" in made else None
     mounts = [mount for mount in server["volumeMounts"] if mount["name"] == "work"]
     assert all(mount["readOnly"] for mount in mounts)
-    found = {mount["mountPath"]: mount["subPath"] for mount in mounts}
-    assert found == (merged or {"/model": "base", "/adapter": "adapter"})
+    sub_paths = {mount["mountPath"]: mount["subPath"] for mount in mounts}
+    assert sub_paths == (merged or {"/model": "base", "/adapter": "adapter"})
 
 
 def pods_among(made: dict[str, Thing]) -> list[str]:
@@ -311,12 +311,14 @@ def selects(policy: Thing, labels: dict[str, str]) -> bool:
 def test_each_pod_has_one_policy_and_only_prepare_has_egress(name: str) -> None:
     made = ALL[name]
     policies = {title: thing for title, thing in made.items() if title.startswith("policy-")}
-    found: dict[str, list[str]] = {}
+    policies_of: dict[str, list[str]] = {}
     for title in pods_among(made):
         labels = template(made[title])["metadata"]["labels"]
-        found[title] = [each for each, policy in policies.items() if selects(policy, labels)]
+        policies_of[title] = [each for each, policy in policies.items() if selects(policy, labels)]
     policy_of = {"job-prepare": "policy-prepare", "deployment": "policy-serve"}
-    assert found == {title: [policy_of.get(title, "policy-work")] for title in pods_among(made)}
+    assert policies_of == {
+        title: [policy_of.get(title, "policy-work")] for title in pods_among(made)
+    }
     for policy in policies.values():
         assert sorted(policy["spec"]["policyTypes"]) == ["Egress", "Ingress"]
         assert all(rule["to"] for rule in policy["spec"]["egress"]), (
@@ -470,7 +472,7 @@ def test_only_the_train_job_has_labels_for_kueue() -> None:
         for title, thing in ALL["maximal"].items()
         for labels in labels_of(thing)
     ]
-    assert [found for found in queued if found[1]] == [("job-train", own)]
+    assert [labeled for labeled in queued if labeled[1]] == [("job-train", own)]
 
 
 def test_without_a_queue_name_there_are_no_labels_for_kueue() -> None:
@@ -508,9 +510,9 @@ EVALUATION_DATASET: Thing = {
 def test_only_prepare_has_access_to_the_evaluation_dataset() -> None:
     made = children(EVALUATION_DATASET, CONFIG)
     pod = template(made["job-prepare"])
-    found = env(pod)
-    assert found["EVALUATION_DATASET_AWS_REGION"]["value"] == "eu-north-1"
-    assert found["EVALUATION_DATASET_AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"] == {
+    variables = env(pod)
+    assert variables["EVALUATION_DATASET_AWS_REGION"]["value"] == "eu-north-1"
+    assert variables["EVALUATION_DATASET_AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"] == {
         "name": "hidden",
         "key": "AWS_ACCESS_KEY_ID",
     }

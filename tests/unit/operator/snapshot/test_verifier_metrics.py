@@ -77,9 +77,9 @@ def test_a_ready_pod_without_a_reported_verification_is_scraped(
     reported: dict[str, str], scraped: str
 ) -> None:
     pods = [pod("old"), pod("new", "b2", created="2"), pod("late", "b3", "3", ready="False")]
-    found = unreported_pod(job(**reported), pods)
-    assert found is not None
-    assert found["metadata"]["name"] == scraped
+    target = unreported_pod(job(**reported), pods)
+    assert target is not None
+    assert target["metadata"]["name"] == scraped
 
 
 def test_a_reported_verification_is_not_scraped_again() -> None:
