@@ -84,9 +84,8 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     overlong: Literal["drop", "truncate", "refuse"] = field(
-        "Handling of rows longer than sequenceLength. drop drops and counts them, and fails if "
-        "they exceed 5 % of the rows; truncate cuts them at their end; refuse fails on the first "
-        "one.",
+        "Handling of rows longer than sequenceLength. drop removes and counts them, and fails if "
+        "they exceed 5 % of the rows; truncate cuts off their end; refuse fails on the first one.",
         "drop",
         edit=Edit.RETRAIN,
     )
