@@ -13,8 +13,9 @@ from tests.integration.controlplane import ControlPlane
 from tests.integration.operatorprocess import CONFIG, operator
 
 from bench import scale
+from bench.api_client import Api
 from bench.table import table
-from bench.world import Api, World
+from bench.world import World
 
 AT_ONCE = (
     "from finetune_operator.reconcile.stages import pipeline; pipeline.SLOW_AFTER_SECONDS = 0.0"

@@ -21,9 +21,10 @@ from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane
 from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
 
+from bench.api_client import Api
 from bench.cost import Cost, parsed
 from bench.table import table
-from bench.world import JOBS, Api, Moments, World
+from bench.world import JOBS, Moments, World
 
 CONTROLLERS = (
     "deployment-controller",

@@ -23,8 +23,9 @@ from tests.integration.controlplane import ControlPlane
 from tests.integration.operatorprocess import CONFIG, OperatorProcess, starting
 
 from bench import scale
+from bench.api_client import Api
 from bench.table import table
-from bench.world import JOBS, LABEL, MERGE, Api, World
+from bench.world import JOBS, LABEL, MERGE, World
 
 KILL_SECONDS = 20.0
 BACK_SECONDS = 1.0

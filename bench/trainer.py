@@ -11,96 +11,28 @@ import argparse
 import os
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bench.table import table
 from bench.training import runs, workload
+from bench.training.pairs import SAVE_STEPS, Packing, Pair
 from bench.training.runs import Run
-from bench.training.workload import Staged
+from bench.training.workload import Prepared
 from finetune_trainer.training.train import SAVE_AT_LEAST_EVERY
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROWS = 48
 LENGTH = 256
-SAVE_STEPS = 5
 OVERHEAD = 0.02
-SAME_LOSS = 0.001
-"""Maximum relative difference between the losses of a first step; more means that the work differs.
-Later losses differ by the libraries' rounding of the adapter."""
 PACKED_LENGTH, PACKED_MICRO = 512, 4
 """For packing and padding alike: both may use the same GPU memory."""
 EPOCHS = 2
 """Epochs of packing and padding. The second one counts: it trains each row exactly once."""
 SHORT, LONG = 100, 1000
 """Steps of the trainings for which the share of checkpoints is reported."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Rounds of our trainer and a plain script on the same tokens."""
-
-    ours: Sequence[Run]
-    plain: Sequence[Run]
-    checkpoint_bytes: int = 0
-
-    def seconds(self) -> tuple[float, float]:
-        """Return the seconds per step of both, without steps that follow a checkpoint."""
-        steps = [step for step in self._ours if step not in self._saved]
-        return (
-            statistics.mean(self._ours[step] for step in steps),
-            statistics.mean(self._plain[step] for step in steps),
-        )
-
-    def stall(self) -> float:
-        """Return the seconds by which a checkpoint delays the training."""
-        ours, plain = self.seconds()
-        return statistics.median(
-            self._ours[step] - self._plain[step] * ours / plain for step in self._saved
-        )
-
-    def rounds(self) -> list[float]:
-        """Return the relative overhead of each round."""
-        return [
-            ours / plain - 1
-            for ours, plain in (
-                Pair(ours=[ours], plain=[plain]).seconds()
-                for ours, plain in zip(self.ours, self.plain, strict=True)
-            )
-        ]
-
-    def refuse_other_work(self) -> None:
-        """Raise RuntimeError if the losses of the first steps differ."""
-        both = list(zip(self.ours[0].losses, self.plain[0].losses, strict=True))
-        for step, (ours, plain) in enumerate(both[: runs.WARM_UP], 1):
-            if abs(ours / plain - 1) > SAME_LOSS:
-                raise RuntimeError(
-                    "our trainer and the plain script do different work: their losses at step "
-                    f"{step} are {ours} and {plain}"
-                )
-
-    @property
-    def _ours(self) -> dict[int, float]:
-        return _by_step(self.ours)
-
-    @property
-    def _plain(self) -> dict[int, float]:
-        return _by_step(self.plain)
-
-    @property
-    def _saved(self) -> list[int]:
-        return [step for step in self._ours if (step - 1) % SAVE_STEPS == 0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packing:
-    """A training on rows of all lengths, packed or padded, in trained tokens per second."""
-
-    tokens_per_second: float
-    steps_per_epoch: int
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -156,7 +88,7 @@ def _pairs(folder: Path, backend: str, *, rounds: int, steps: int) -> tuple[Pair
         "effectiveBatchSize": 2,
         "advanced": _advanced(backend, micro=1) | {"saveSteps": SAVE_STEPS},
     }
-    staged = workload.stage(folder, f"pair-{backend}", training=training)
+    prepared = workload.prepare(folder, f"pair-{backend}", training=training)
     exact = backend + runs.IN_FLOAT32
     found: dict[str, list[Run]] = {"ours": [], exact: [], backend: []}
     bytes_ = 0
@@ -165,11 +97,11 @@ def _pairs(folder: Path, backend: str, *, rounds: int, steps: int) -> tuple[Pair
         first = number % len(found)
         for who in [*found][first:] + [*found][:first]:
             print(f"==> {backend}, round {number + 1}: {who}", flush=True)
-            run = runs.run(who, staged, kill_at=steps)
+            run = runs.run(who, prepared, kill_at=steps)
             found[who].append(run)
             if who == "ours":
-                bytes_ = _checkpoint_bytes(staged)
-    staged.remove()
+                bytes_ = _checkpoint_bytes(prepared)
+    prepared.remove()
     pair, rounded = (
         Pair(ours=found["ours"], plain=found[who], checkpoint_bytes=bytes_)
         for who in (exact, backend)
@@ -183,9 +115,9 @@ def _advanced(backend: str, *, micro: int) -> dict[str, Any]:
     return {"backend": backend, "microBatchSize": micro, "overlong": "truncate"}
 
 
-def _checkpoint_bytes(staged: Staged) -> int:
+def _checkpoint_bytes(prepared: Prepared) -> int:
     newest = max(
-        (staged.work / "checkpoints").glob("step-*"), key=lambda path: path.stat().st_mtime
+        (prepared.work / "checkpoints").glob("step-*"), key=lambda path: path.stat().st_mtime
     )
     return sum(path.stat().st_size for path in newest.iterdir())
 
@@ -199,11 +131,11 @@ def _packing(folder: Path, backend: str, packing: str) -> Packing:
         "effectiveBatchSize": PACKED_MICRO,
         "advanced": _advanced(backend, micro=PACKED_MICRO),
     }
-    staged = workload.stage(folder, f"packing-{backend}-{packing}", training=training)
-    facts = staged.facts
+    prepared = workload.prepare(folder, f"packing-{backend}-{packing}", training=training)
+    facts = prepared.facts
     planned = facts["plannedSteps"]
-    run = runs.run("ours", staged, kill_at=planned)
-    staged.remove()
+    run = runs.run("ours", prepared, kill_at=planned)
+    prepared.remove()
     steps = planned // EPOCHS
     seconds = run.steps[-1] - run.steps[-1 - steps]
     return Packing(tokens_per_second=facts["trainedTokens"] / seconds, steps_per_epoch=steps)
@@ -305,9 +237,3 @@ def checkpoints(pairs: Mapping[str, Pair]) -> str:
         )
     of = "share of a training of"
     return table(("backend", "checkpoint", "seconds", f"{of} {SHORT} steps", f"{of} {LONG}"), rows)
-
-
-def _by_step(found: Sequence[Run]) -> dict[int, float]:
-    """Return the seconds of each step, as the median of all rounds."""
-    intervals = zip(*(run.intervals() for run in found), strict=True)
-    return {step: statistics.median(each) for step, each in enumerate(intervals, runs.WARM_UP + 1)}

@@ -8,24 +8,22 @@ of them are arrivals of watch events over one connection each, so they are compa
 
 import asyncio
 import itertools
-import json
 import socket
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from time import monotonic
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 from tests.fakes import kubelet
-from tests.integration.controlplane import TOKEN, ControlPlane
+
+from bench.api_client import Api, Object
 
 FIRST_ADDRESS = IPv4Address("127.77.0.1")
 """Pods get addresses from here on; all of 127/8 belongs to the loopback interface."""
-CONNECTIONS = 48
 LABEL = "finetune.dev/job"
 STAGES = ("prepare", "train", "merge", "serve")
 MERGE = "application/merge-patch+json"
@@ -44,56 +42,6 @@ finetune_verify_seconds 3
 """
 
 Key = tuple[str, str]
-Object = dict[str, Any]
-
-
-class Api:
-    """Client of the API server for many concurrent requests."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self._server = plane.server
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=plane.tls, limit=CONNECTIONS),
-            headers={"Authorization": f"Bearer {TOKEN}"},
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._session.close()
-
-    async def send(
-        self, method: str, path: str, body: Any = None, kind: str = "application/json"
-    ) -> Object:
-        """Send a request. Return {} on 404 and 409; raise RuntimeError on other errors."""
-        data = None if body is None else json.dumps(body)
-        headers = {"Content-Type": kind}
-        async with self._session.request(
-            method, self._server + path, data=data, headers=headers
-        ) as answer:
-            if answer.status in (404, 409):
-                return {}
-            text = await answer.text()
-            if answer.status >= 300:
-                raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]}")
-            found: Object = json.loads(text)
-            return found
-
-    async def watch(self, path: str, query: str) -> AsyncGenerator[tuple[str, Object], None]:
-        """Yield existing objects as ADDED, then all events; never ends."""
-        found = await self.send("GET", f"{path}?{query}")
-        for each in found["items"]:
-            yield "ADDED", each
-        since = found["metadata"]["resourceVersion"]
-        while True:
-            url = f"{self._server}{path}?watch=1&resourceVersion={since}&{query}"
-            async with self._session.get(url, timeout=None, read_bufsize=1 << 20) as answer:
-                async for line in answer.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise RuntimeError(f"watch of {path}: {event['object']}")
-                    since = event["object"]["metadata"]["resourceVersion"]
-                    yield event["type"], event["object"]
 
 
 @dataclass(kw_only=True)

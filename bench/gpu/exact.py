@@ -7,10 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from bench.gpu.memory import NOT_MEASURED, stage
+from bench.gpu.memory import NOT_MEASURED, prepare
 from bench.table import table
 from bench.training import runs
-from bench.training.workload import Staged
+from bench.training.workload import Prepared
 
 STEPS = 6
 KILLED_AT = 4
@@ -25,7 +25,7 @@ def resume(folder: Path, backends: list[str], *, cap: int | None) -> str:
         for deterministic in (False, True):
             word = "deterministic" if deterministic else "default"
             print(f"==> {backend}, {word}: two runs and a killed one", flush=True)
-            staged = stage(
+            prepared = prepare(
                 folder,
                 f"exact-{backend}-{deterministic}",
                 backend=backend,
@@ -34,17 +34,17 @@ def resume(folder: Path, backends: list[str], *, cap: int | None) -> str:
                 deterministic=deterministic,
                 saveSteps=3,
             )
-            first = runs.run("ours", staged, cap=cap)
-            whole = _adapter(staged)
-            runs.run("ours", staged, cap=cap)
-            again = _difference(whole, _adapter(staged))
-            runs.run("ours", staged, cap=cap, kill_at=KILLED_AT)
-            runs.run("ours", staged, cap=cap, fresh=False)
-            resumed = _difference(whole, _adapter(staged))
+            first = runs.run("ours", prepared, cap=cap)
+            whole = _adapter(prepared)
+            runs.run("ours", prepared, cap=cap)
+            again = _difference(whole, _adapter(prepared))
+            runs.run("ours", prepared, cap=cap, kill_at=KILLED_AT)
+            runs.run("ours", prepared, cap=cap, fresh=False)
+            resumed = _difference(whole, _adapter(prepared))
             step = runs.median([first])
             cost = f"{100 * (step / seconds - 1):+.1f} %" if seconds else "-"
             seconds = seconds or step
-            staged.remove()
+            prepared.remove()
             rows.append((f"`{backend}`", word, again, resumed, f"{step:.3f}", cost))
     head = ("backend", "algorithms", "second run", "resumed run", "seconds per step", "cost")
     return table(head, rows)
@@ -78,8 +78,8 @@ def nf4(model: Path, *, cuda: bool) -> str:
     return table(head, zip(what, figures, strict=True))
 
 
-def _adapter(staged: Staged) -> dict[str, torch.Tensor]:
-    return dict(load_file(staged.work / "adapter" / "adapter_model.safetensors"))
+def _adapter(prepared: Prepared) -> dict[str, torch.Tensor]:
+    return dict(load_file(prepared.work / "adapter" / "adapter_model.safetensors"))
 
 
 def _difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:

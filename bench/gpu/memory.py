@@ -6,7 +6,7 @@ from typing import Any
 from bench.table import table
 from bench.training import runs, workload
 from bench.training.runs import Run
-from bench.training.workload import Staged
+from bench.training.workload import Prepared
 
 STEPS, LENGTH = 12, 4096
 DRY_STEPS, DRY_LENGTH = 4, 256
@@ -21,20 +21,20 @@ def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
     for backend in backends:
         print(f"==> {backend}: memory and speed", flush=True)
         steps = STEPS if cap else DRY_STEPS
-        staged = stage(folder, f"memory-{backend}", backend=backend, steps=steps, cap=cap)
-        ours = runs.run("ours", staged, cap=cap)
-        plain = runs.run(backend, staged, cap=cap)
+        prepared = prepare(folder, f"memory-{backend}", backend=backend, steps=steps, cap=cap)
+        ours = runs.run("ours", prepared, cap=cap)
+        plain = runs.run(backend, prepared, cap=cap)
         rows.append(
             (
                 f"`{backend}`",
-                _gib(staged.estimated),
-                *_peak(ours, staged),
+                _gib(prepared.estimated),
+                *_peak(ours, prepared),
                 _gib(plain.peak),
-                f"{_speed(ours, staged):.0f}",
-                f"{_speed(plain, staged):.0f}",
+                f"{_speed(ours, prepared):.0f}",
+                f"{_speed(plain, prepared):.0f}",
             )
         )
-        staged.remove()
+        prepared.remove()
     return table(
         (
             "backend",
@@ -49,7 +49,7 @@ def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
     )
 
 
-def stage(
+def prepare(
     folder: Path,
     name: str,
     *,
@@ -58,7 +58,7 @@ def stage(
     cap: int | None,
     deterministic: bool = False,
     **advanced: Any,
-) -> Staged:
+) -> Prepared:
     """Prepare the default recipe, packed, with the micro-batch chosen for an A10G."""
     training: dict[str, Any] = {
         "maxSteps": steps,
@@ -67,22 +67,22 @@ def stage(
         "deterministic": deterministic,
         "advanced": {"backend": backend, "overlong": "truncate", "saveSteps": steps} | advanced,
     }
-    first = workload.stage(folder, f"{name}-picked", training=training, card="NVIDIA-A10G")
+    first = workload.prepare(folder, f"{name}-picked", training=training, card="NVIDIA-A10G")
     # Give the plain script the micro-batch that ours chose.
     picked = (first.facts.get("estimate") or {}).get("microBatch", 1)
     training["advanced"]["microBatchSize"] = picked
     first.remove()
-    return workload.stage(folder, name, training=training, card="NVIDIA-A10G")
+    return workload.prepare(folder, name, training=training, card="NVIDIA-A10G")
 
 
-def _peak(run: Run, staged: Staged) -> tuple[str, str]:
-    if run.peak is None or staged.estimated is None:
+def _peak(run: Run, prepared: Prepared) -> tuple[str, str]:
+    if run.peak is None or prepared.estimated is None:
         return NOT_MEASURED, NOT_MEASURED
-    return _gib(run.peak), f"{100 * (staged.estimated / run.peak - 1):+.1f} %"
+    return _gib(run.peak), f"{100 * (prepared.estimated / run.peak - 1):+.1f} %"
 
 
-def _speed(run: Run, staged: Staged) -> float:
-    facts = staged.facts
+def _speed(run: Run, prepared: Prepared) -> float:
+    facts = prepared.facts
     tokens = 8 * facts["trainTokens"] / facts["sequences"]
     return float(tokens / runs.median([run]))
 

@@ -43,16 +43,16 @@ def measure(folder: Path, backends: list[str], *, cap: int | None) -> str:
                 **setting,
                 "advanced": advanced,
             }
-            staged = workload.stage(folder, f"setting-{backend}-{at}", training=training)
-            rows.append((f"`{backend}`", what, _outcome(staged, cap)))
+            prepared = workload.prepare(folder, f"setting-{backend}-{at}", training=training)
+            rows.append((f"`{backend}`", what, _outcome(prepared, cap)))
     return table(("backend", "setting", "result"), rows)
 
 
-def _outcome(staged: workload.Staged, cap: int | None) -> str:
+def _outcome(prepared: workload.Prepared, cap: int | None) -> str:
     try:
-        ended = runs.run("ours", staged, cap=cap)
+        ended = runs.run("ours", prepared, cap=cap)
     except runs.Failed as failed:
         return f"failed: {failed.reason}"
-    facts = json.loads((staged.work / "adapter" / "manifest.json").read_text())["facts"]
+    facts = json.loads((prepared.work / "adapter" / "manifest.json").read_text())["facts"]
     said = [line for line in ended.log if any(word in line.lower() for word in SAYS)]
     return "; ".join([f"trained, attention {facts['attention']}", *said])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from bench.training.workload import Staged
+from bench.training.workload import Prepared
 
 CHILD = Path(__file__).with_name("child.py")
 IN_FLOAT32 = "-float32"
@@ -64,7 +64,7 @@ class Run:
 
 def run(
     who: str,
-    staged: Staged,
+    prepared: Prepared,
     *,
     cap: int | None = None,
     fresh: bool = True,
@@ -77,15 +77,15 @@ def run(
     """
     if fresh:
         for name in MADE:
-            shutil.rmtree(staged.work / name, ignore_errors=True)
-    command = [sys.executable, str(CHILD), who, str(staged.config), str(staged.work)]
+            shutil.rmtree(prepared.work / name, ignore_errors=True)
+    command = [sys.executable, str(CHILD), who, str(prepared.config), str(prepared.work)]
     began = time.monotonic()
     process = subprocess.Popen(
         [*command, *([str(cap)] if cap else [])],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | ENVIRONMENT | {"FINETUNE_TERMINATION_LOG": str(staged.work / "result")},
+        env=os.environ | ENVIRONMENT | {"FINETUNE_TERMINATION_LOG": str(prepared.work / "result")},
     )
     moments: dict[str, float] = {}
     steps: list[float] = []

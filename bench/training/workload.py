@@ -56,7 +56,7 @@ TIED = ("smollm2-135m",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Staged:
+class Prepared:
     """A prepared volume ``work``, and its job.json."""
 
     work: Path
@@ -132,7 +132,9 @@ def docstrings() -> Iterator[dict[str, str]]:
                 }
 
 
-def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None = None) -> Staged:
+def prepare(
+    folder: Path, name: str, *, training: dict[str, Any], card: str | None = None
+) -> Prepared:
     """Prepare a job on ``folder/model`` and ``folder/rows``. training: ``spec.training``."""
     spec = {
         "model": {"source": "pvc://bench/model"},
@@ -142,8 +144,8 @@ def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None
     }
     found = resolve(spec, builtin_defaults())
     document = found.spec.model_dump(mode="json", by_alias=True)
-    staged = Staged(work=folder / name, config=folder / f"{name}.json")
-    staged.config.write_text(
+    prepared = Prepared(work=folder / name, config=folder / f"{name}.json")
+    prepared.config.write_text(
         json.dumps(
             {
                 "apiVersion": "finetune.dev/v1alpha1",
@@ -155,13 +157,13 @@ def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None
             }
         )
     )
-    staged.work.mkdir(exist_ok=True)
+    prepared.work.mkdir(exist_ok=True)
     sources = folder / "sources"
     sources.mkdir(exist_ok=True)
     if not (sources / "bench").exists():
         (sources / "bench").symlink_to(folder)
     command = [sys.executable, "-m", "finetune_trainer", "prepare"]
-    command += ["--config", str(staged.config), "--work", str(staged.work), "--no-merge"]
+    command += ["--config", str(prepared.config), "--work", str(prepared.work), "--no-merge"]
     ended = subprocess.run(
         [*command, *(["--card", card] if card else [])],
         env=os.environ | {"FINETUNE_SOURCES_DIR": str(sources), "FINETUNE_METRICS_PORT": "off"},
@@ -171,7 +173,7 @@ def stage(folder: Path, name: str, *, training: dict[str, Any], card: str | None
     )
     if ended.returncode:
         raise RuntimeError(f"{name} could not be prepared:\n{ended.stderr}{ended.stdout}")
-    return staged
+    return prepared
 
 
 def _tokenizer(texts: list[str]) -> Any:

@@ -1,10 +1,11 @@
-"""What `bench trainer` makes of the moments that it sees."""
+"""Results that `bench trainer` computes from the times of training steps."""
 
 from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
-from bench.trainer import SAVE_STEPS, Pair, checkpoints, overhead
+from bench.trainer import checkpoints, overhead
+from bench.training.pairs import SAVE_STEPS, Pair
 from bench.training.runs import Run
 
 STEPS = range(1, 12)
