@@ -1,4 +1,4 @@
-"""The script for a card, as far as a machine without one can run it."""
+"""`bench/gpu` without a GPU."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def test_the_dry_run_without_a_card(tmp_path: Path) -> None:
+def test_dry_run_without_a_gpu(tmp_path: Path) -> None:
     command = [sys.executable, "bench/gpu", "--shape", "tiny", "--device", "cpu"]
     command += ["--backends", "trl"]
     ended = subprocess.run(

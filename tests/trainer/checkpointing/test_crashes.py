@@ -1,4 +1,4 @@
-"""Killed, or out of disk, at any moment: an error or an earlier checkpoint, never a torn one."""
+"""A training killed or out of disk space at any moment never uses a torn checkpoint."""
 
 import errno
 import itertools
@@ -70,7 +70,9 @@ def in_child(folder: Path, fault: Callable[[], None] | None, step: int) -> int:
         pytest.param(BROKEN, id="broken", marks=needs_seccomp),
     ],
 )
-def test_every_file_operation_of_a_save(tmp_path: Path, happens: Callable[[], None]) -> None:
+def test_failure_of_every_file_operation_of_a_save(
+    tmp_path: Path, happens: Callable[[], None]
+) -> None:
     """Three checkpoints are there, the oldest is about to go, and step 4's save is cut short."""
     failed = 0
     for count in range(1, 1000):
@@ -96,7 +98,7 @@ def test_every_file_operation_of_a_save(tmp_path: Path, happens: Callable[[], No
 @needs_seccomp
 @pytest.mark.parametrize("fault", [FULL, BROKEN], ids=["full", "broken"])
 @pytest.mark.parametrize("count", [4, 40, 90])
-def test_a_volume_that_takes_nothing_more(
+def test_write_errors_from_any_point_on_leave_no_torn_folder(
     make: MakeWorkshop, packed: Workshop, fault: WritesFail, count: int
 ) -> None:
     workshop = staged(make, packed)
@@ -113,7 +115,7 @@ def test_a_volume_that_takes_nothing_more(
 
 @pytest.mark.parametrize("command", ["prepare", "train"])
 @pytest.mark.parametrize("file", ["base/manifest.json", "dataset/manifest.json"])
-def test_what_was_staged_cannot_be_read_for_once(
+def test_read_error_of_a_prepared_folder_is_transient(
     make: MakeWorkshop, packed: Workshop, command: str, file: str
 ) -> None:
     workshop = staged(make, packed)
@@ -155,7 +157,7 @@ CUTS, KILLS = 5, 15
 
 
 @pytest.mark.parametrize("like", ["packed", "unslothed"])
-def test_killed_at_twenty_random_moments(
+def test_training_killed_at_twenty_random_moments(
     make: MakeWorkshop,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Crashes, stops and budgets: what was trained is kept, and the end is the same to the bit."""
+"""Crashes, stops and budgets: progress is kept, and the result is bit-identical."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def newest(workshop: Workshop) -> Path:
 
 
 @pytest.mark.parametrize("like", ["uninterrupted", "uninterrupted_packed"])
-def test_killed_twice_and_still_the_same_to_the_bit(
+def test_training_killed_twice_is_bit_identical(
     make: MakeWorkshop, request: pytest.FixtureRequest, like: str
 ) -> None:
     uninterrupted: Workshop = request.getfixturevalue(like)
@@ -124,7 +124,9 @@ def test_killed_twice_and_still_the_same_to_the_bit(
     assert ended.result["gpuSeconds"] > 0
 
 
-def test_an_evaluation_changes_nothing(make: MakeWorkshop, uninterrupted: Workshop) -> None:
+def test_evaluation_does_not_change_the_training(
+    make: MakeWorkshop, uninterrupted: Workshop
+) -> None:
     # On CPUs with AVX512-BF16 one forward pass without gradients used to spoil every later step.
     workshop = staged(make, uninterrupted)
     seldom = {"training": {"advanced": {"evalSteps": STEPS, "saveSteps": STEPS}}}
@@ -135,7 +137,7 @@ def test_an_evaluation_changes_nothing(make: MakeWorkshop, uninterrupted: Worksh
     assert ended.result["evalLoss"] == uninterrupted.succeed("train").result["evalLoss"]
 
 
-def test_a_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Workshop) -> None:
+def test_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Workshop) -> None:
     workshop = staged(make, uninterrupted)
     running = workshop.start("train")
     running.until(step_reached(workshop, 6))
@@ -151,7 +153,7 @@ def test_a_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Works
     assert adapter(workshop) == adapter(uninterrupted)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_said(
+def test_unreadable_checkpoint_is_skipped_with_a_warning(
     make: MakeWorkshop, uninterrupted: Workshop
 ) -> None:
     workshop = staged(make, uninterrupted)
@@ -176,7 +178,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_said(
 
 
 @pytest.mark.parametrize("like", ["uninterrupted", "uninterrupted_on_unsloth"])
-def test_sigterm_saves_and_says_so(
+def test_sigterm_saves_a_checkpoint_and_reports_it(
     make: MakeWorkshop, request: pytest.FixtureRequest, like: str
 ) -> None:
     uninterrupted: Workshop = request.getfixturevalue(like)
@@ -204,7 +206,7 @@ def test_sigterm_saves_and_says_so(
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "merge"])
-def test_sigterm_before_there_is_anything_to_save(
+def test_sigterm_before_the_first_step_saves_nothing(
     make: MakeWorkshop, tmp_path: Path, command: str
 ) -> None:
     workshop = make()
@@ -225,7 +227,7 @@ def is_waiting_to_open(running: Running, fifo: Path) -> bool:
     return "fifo" in call or "wait_for_partner" in call
 
 
-def test_a_checkpoint_at_the_last_step_adds_no_step(
+def test_resume_from_the_last_step_adds_no_step(
     make: MakeWorkshop, uninterrupted: Workshop
 ) -> None:
     workshop = staged(make, uninterrupted)
@@ -237,7 +239,7 @@ def test_a_checkpoint_at_the_last_step_adds_no_step(
 
 
 @pytest.mark.parametrize("change", ["key", "versions"])
-def test_a_foreign_checkpoint_is_refused(
+def test_foreign_checkpoint_is_refused(
     make: MakeWorkshop, uninterrupted: Workshop, change: str
 ) -> None:
     workshop = staged(make, uninterrupted)
@@ -259,7 +261,7 @@ def test_a_foreign_checkpoint_is_refused(
 
 
 @pytest.mark.parametrize("another", ["recipe", "dataset"])
-def test_another_recipe_or_other_rows_do_not_go_on_from_it(
+def test_changed_recipe_or_rows_do_not_resume(
     make: MakeWorkshop, uninterrupted: Workshop, another: str
 ) -> None:
     own: dict[str, dict[str, Any]] = {
@@ -277,13 +279,13 @@ def test_another_recipe_or_other_rows_do_not_go_on_from_it(
     assert "belongs to another job or dataset" in ended.message
 
 
-def test_training_without_staging_is_refused(make: MakeWorkshop) -> None:
+def test_training_without_prepared_data_is_refused(make: MakeWorkshop) -> None:
     ended = make().run("train")
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
     assert "run the prepare command again" in ended.message
 
 
-def test_the_budget_is_kept_over_attempts(make: MakeWorkshop) -> None:
+def test_budget_counts_all_attempts(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 2})
     workshop.succeed("prepare")
     (workshop.work / "usage.json").write_text('{"gpuSeconds": 1000}')
@@ -295,7 +297,7 @@ def test_the_budget_is_kept_over_attempts(make: MakeWorkshop) -> None:
     assert 1000 < ended.result["gpuSeconds"] < 1100
 
 
-def test_the_budget_ends_a_run_with_a_checkpoint(make: MakeWorkshop) -> None:
+def test_exceeded_budget_ends_with_a_checkpoint(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 9999, "advanced": {"saveSteps": 9999}})
     workshop.succeed("prepare")
     ended = workshop.run("train", "--max-gpu-seconds", "3")
@@ -307,7 +309,7 @@ def test_the_budget_ends_a_run_with_a_checkpoint(make: MakeWorkshop) -> None:
     )
 
 
-def test_a_base_that_gives_no_number_ends_at_once(
+def test_base_with_nan_weights_fails_at_the_first_step(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     folder = tiny.model(tmp_path / "nan", shard="10GB")
@@ -325,7 +327,7 @@ def test_a_base_that_gives_no_number_ends_at_once(
     assert not list((workshop.work / "checkpoints").glob("step-*"))
 
 
-def test_running_out_of_memory_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_distinguished_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -334,5 +336,5 @@ def test_running_out_of_memory_is_told_from_other_errors(monkeypatch: pytest.Mon
         trl.TrlBackend().train(None, None, Path())  # type: ignore[arg-type]
 
 
-def test_stopped_is_not_caught_by_handlers_of_errors() -> None:
+def test_stopped_is_not_an_exception_subclass() -> None:
     assert not issubclass(Stopped, Exception)

@@ -109,7 +109,7 @@ def wrong(attempts: Attempts, site: Site, error: int, lasting: bool) -> str | No
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "merge"])
-def test_a_fault_at_every_place_that_is_written_to(
+def test_fault_at_every_written_path(
     make: MakeWorkshop, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     workshop = make(

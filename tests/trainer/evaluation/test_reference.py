@@ -1,4 +1,4 @@
-"""The reference's rows and what is counted with them; templates that read the clock."""
+"""Reference rows and scores, the held-out evaluation, and frozen chat templates."""
 
 import json
 import math
@@ -59,35 +59,35 @@ def tokens(rows: list[Any]) -> int:
     return sum(end - start for row in rows for start, end in row["spans"])
 
 
-def test_as_many_rows_as_are_enough_and_no_more() -> None:
+def test_sample_takes_just_enough_rows() -> None:
     rows = sampled([100] * 100)
     assert ENOUGH_TOKENS <= tokens(rows) < ENOUGH_TOKENS + 100
     assert len(sampled([2] * 400)) == MOST_ROWS
     assert len(sampled([5] * 7)) == 7
 
 
-def test_held_out_rows_alone_and_enough_of_them_for_a_standard_error() -> None:
+def test_sample_takes_held_out_rows_only() -> None:
     held_out = set(range(0, 200, 4))
     rows = sampled([300] * 200, held_out=held_out)
     assert len(rows) == ENOUGH_ROWS
     assert {int(row["messages"][0]["content"]) for row in rows} <= held_out
 
 
-def test_the_sample_hangs_on_rows_and_seed_alone() -> None:
+def test_sample_depends_on_rows_and_seed_only() -> None:
     lengths = [50 + at % 7 for at in range(300)]
     assert sampled(lengths) == sampled(lengths)
     assert sampled(lengths) != sampled(lengths, seed=2)
     assert sampled([10, 10]) == sampled([10, 10])
 
 
-def test_rows_are_cut_and_answers_beyond_the_cut_left_out() -> None:
+def test_long_rows_are_truncated_with_their_answers() -> None:
     (row,) = sampled([LENGTH * 2])
     assert len(row["ids"]) == LENGTH
     assert row["spans"][-1][1] == LENGTH
     assert spans_of([1, IGNORED, 2, 3, IGNORED, 4]) == [(2, 4), (5, 6)]
 
 
-def test_the_paired_difference_is_that_of_a_ratio_of_sums() -> None:
+def test_paired_difference_is_a_ratio_estimate() -> None:
     drawn = random.Random(1)
     base = [[drawn.gauss(-2, 1) for _ in range(drawn.randint(5, 60))] for _ in range(40)]
     tuned = [[score + drawn.gauss(0.3, 0.5) for score in row] for row in base]
@@ -107,7 +107,7 @@ def test_the_paired_difference_is_that_of_a_ratio_of_sums() -> None:
     assert difference(tuned[:1], base[:1]).standard_error == math.inf
 
 
-def test_the_frozen_template_is_trained_and_shipped(
+def test_frozen_template_is_used_and_published(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     folder = tiny.model(tmp_path / "base")
@@ -131,7 +131,7 @@ def test_the_frozen_template_is_trained_and_shipped(
     assert str(datetime.now(UTC).year) in text
 
 
-def test_evaluations_of_the_same_rows_are_known_by_their_digest() -> None:
+def test_rows_digest_identifies_evaluations_of_the_same_rows() -> None:
     def scored(ids: list[int], score: float) -> reference.Reference:
         scores = {"base": [-2.0], "tuned": [score], "rounded": [score]}
         row = {"ids": ids, "spans": [(2, 3)], "original": scores, "dequantized": scores}
@@ -144,7 +144,7 @@ def test_evaluations_of_the_same_rows_are_known_by_their_digest() -> None:
     assert first == better != other
 
 
-def test_rows_of_like_length_go_together_and_each_goes_once() -> None:
+def test_batches_group_similar_lengths_and_cover_each_row_once() -> None:
     drawn = random.Random(3)
     lengths = [drawn.randint(1, 512) for _ in range(200)] + [TOKENS_AT_ONCE + 1]
     batches = in_batches([[0] * length for length in lengths])
@@ -155,7 +155,7 @@ def test_rows_of_like_length_go_together_and_each_goes_once() -> None:
     assert padded < 1.2 * sum(lengths), "all in one batch would be twice as many"
 
 
-def test_a_base_that_is_evaluated_is_computed_in_float32(done: Workshop) -> None:
+def test_evaluated_base_is_scored_in_float32(done: Workshop) -> None:
     trained = manifest.read(done.work / "adapter")
     rows = json.loads((done.work / "reference" / "reference.json").read_text())["rows"][:4]
     layerwise = LayerwiseModel(

@@ -1,4 +1,4 @@
-"""The merge against the libraries whose arithmetic it must reproduce, bit for bit."""
+"""The merge reproduces the arithmetic of PEFT and bitsandbytes bit for bit."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_original_is_what_peft_merges(trained: Workshop, dtype: str) -> None:
+def test_original_merge_equals_peft(trained: Workshop, dtype: str) -> None:
     trained.succeed("merge", "--build", dtype, "--dtype", dtype, "--base", "original")
     # One rounding, at the end: PEFT is given the base in float32.
     base = transformers.AutoModelForCausalLM.from_pretrained(
@@ -82,7 +82,7 @@ def test_original_is_what_peft_merges(trained: Workshop, dtype: str) -> None:
     same(weights(trained.work / f"merged-{dtype}"), dict(expected))
 
 
-def test_original_in_the_bases_own_dtype_is_what_peft_merges(trained: Workshop) -> None:
+def test_original_merge_in_the_base_dtype_equals_peft(trained: Workshop) -> None:
     trained.succeed("merge", "--build", "own", "--dtype", "bfloat16", "--base", "original")
     base = transformers.AutoModelForCausalLM.from_pretrained(
         trained.work / "base", dtype=torch.bfloat16
@@ -91,7 +91,7 @@ def test_original_in_the_bases_own_dtype_is_what_peft_merges(trained: Workshop) 
     same(weights(trained.work / "merged-own"), dict(theirs.state_dict()))
 
 
-def test_dequantized_answers_like_the_model_that_was_trained(trained: Workshop) -> None:
+def test_dequantized_merge_gives_the_logits_of_the_trained_model(trained: Workshop) -> None:
     trained.succeed("merge", "--build", "served")
     untuned, tuned, merged = logits_of_all(trained, "served")
     assert (merged - tuned).abs().max() < 0.01
@@ -109,7 +109,7 @@ def test_dequantized_answers_like_the_model_that_was_trained(trained: Workshop) 
     ],
     ids=str,
 )
-def test_dequantized_is_the_base_that_was_trained_against(
+def test_dequantized_merge_equals_dequantized_base_plus_adapter(
     make: MakeWorkshop, quantization: dict[str, Any]
 ) -> None:
     workshop = make(training={"maxSteps": 2, "advanced": {"quantization": quantization}})
@@ -145,14 +145,14 @@ def test_dequantized_is_the_base_that_was_trained_against(
     same(weights(workshop.work / "merged-b"), expected)
 
 
-def test_only_what_was_quantised_is_rounded(done: Workshop) -> None:
+def test_only_quantized_tensors_are_dequantized(done: Workshop) -> None:
     base, merged = weights(done.work / "base"), weights(done.work / "merged-b1")
     for name in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
         assert torch.equal(merged[name], base[name].to(torch.float16)), name
 
 
 @pytest.mark.parametrize(("dtype", "shard"), [("float32", "120KB"), ("float16", "10GB")])
-def test_bases_of_other_types_in_one_file_or_more_with_tied_embeddings(
+def test_base_with_tied_embeddings_by_dtype_and_shard_count(
     make: MakeWorkshop, hub: Hub, tmp_path: Path, dtype: str, shard: str
 ) -> None:
     folder = tiny.model(tmp_path / "base", dtype=dtype, tied=True, shard=shard)
@@ -174,9 +174,7 @@ def test_bases_of_other_types_in_one_file_or_more_with_tied_embeddings(
     assert loaded.dtype == torch.float16
 
 
-def test_a_weight_that_float16_cannot_hold_is_named(
-    make: MakeWorkshop, hub: Hub, tmp_path: Path
-) -> None:
+def test_float16_overflow_names_the_tensor(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
     folder = tiny.model(tmp_path / "base", shard="10GB")
     tensors = load_file(folder / "model.safetensors")
     tensors["model.embed_tokens.weight"][7, 7] = 1e5
@@ -272,7 +270,7 @@ def change_adapter(workshop: Workshop, change: str) -> None:
         ("not finite", "model.layers.1.mlp.up_proj.weight is not finite"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_refused(
+def test_mismatched_adapter_is_refused(
     done: Workshop, make: MakeWorkshop, tmp_path: Path, change: str, said: str
 ) -> None:
     shutil.copytree(done.work, tmp_path / "work")
@@ -287,7 +285,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("part", ["pairs", "replacements"])
-def test_integers_of_a_base_are_refused_from_its_header(tmp_path: Path, part: str) -> None:
+def test_integer_base_tensor_is_refused_from_its_header(tmp_path: Path, part: str) -> None:
     name = "model.layers.0.mlp.up_proj"
     save_file({f"{name}.weight": torch.zeros(8, 4, dtype=torch.int8)}, tmp_path / "m.safetensors")
     a, b = (f"base_model.model.{name}.lora_{side}.weight" for side in "AB")
@@ -302,7 +300,7 @@ def test_integers_of_a_base_are_refused_from_its_header(tmp_path: Path, part: st
 
 
 @pytest.mark.parametrize("name", ["lm_head", "embed_tokens"])
-def test_an_end_that_is_the_other_end_too_is_not_replaced(
+def test_tied_embedding_or_head_is_not_replaced(
     make: MakeWorkshop, hub: Hub, tmp_path: Path, name: str
 ) -> None:
     folder = tiny.model(tmp_path / "base", tied=True)
@@ -329,12 +327,12 @@ def test_an_end_that_is_the_other_end_too_is_not_replaced(
         ("glm4", "bfloat16"),
     ],
 )
-def test_families_that_vllm_refuses_in_float16(family: str, dtype: str) -> None:
+def test_auto_dtype_of_families_that_vllm_refuses_in_float16(family: str, dtype: str) -> None:
     assert merged_config.resolve_dtype("auto", {"model_type": family}) == dtype
     assert merged_config.resolve_dtype("float16", {"model_type": family}) == "float16"
 
 
-def test_the_configuration_keeps_its_own_key_for_the_dtype() -> None:
+def test_config_keeps_its_dtype_key() -> None:
     assert merged_config.with_dtype({"torch_dtype": "float32"}, "float16") == {
         "torch_dtype": "float16"
     }
@@ -387,7 +385,7 @@ def publish_adapter(workshop: Workshop, config: peft.LoraConfig) -> None:
     ],
     ids=str,
 )
-def test_patterns_and_modules_that_were_trained_in_full(
+def test_rank_and_alpha_patterns_and_fully_trained_modules(
     done: Workshop, make: MakeWorkshop, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     workshop = copy_of(done, make, tmp_path)
@@ -406,7 +404,7 @@ def secretive() -> None:
     os.umask(0o077)
 
 
-def test_what_lies_in_folders_of_the_base_comes_along_and_others_may_read_all(
+def test_files_in_subfolders_are_copied_and_world_readable(
     done: Workshop, make: MakeWorkshop, tmp_path: Path
 ) -> None:
     workshop = copy_of(done, make, tmp_path)
@@ -425,7 +423,7 @@ def test_what_lies_in_folders_of_the_base_comes_along_and_others_may_read_all(
         assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
 
 
-def test_a_base_with_biases(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
+def test_base_with_biases(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
     folder = tiny.model(tmp_path / "base", attention_bias=True, mlp_bias=True)
     workshop = make(
         model={"source": hub.add("model", "demo/biased", folder)}, training={"maxSteps": 1}
@@ -447,7 +445,7 @@ def test_a_base_with_biases(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> Non
         ({"trainable_token_indices": [1]}, "the adapter uses {'trainable_token_indices'"),
     ],
 )
-def test_what_does_not_fold_is_refused_before_the_first_byte(
+def test_unsupported_adapter_kind_is_refused_before_writing(
     done: Workshop, make: MakeWorkshop, tmp_path: Path, settings: dict[str, Any], said: str
 ) -> None:
     workshop = copy_of(done, make, tmp_path)
@@ -458,7 +456,9 @@ def test_what_does_not_fold_is_refused_before_the_first_byte(
     assert not list(workshop.work.glob(".writing-*"))
 
 
-def test_pieces_change_no_bit(trained: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_piece_size_does_not_change_the_result(
+    trained: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = trained.work / "base"
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
     found = adapter_files.read(trained.work / "adapter", header, tied=False)
@@ -480,7 +480,7 @@ def test_pieces_change_no_bit(trained: Workshop, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("shape", [(14336, 4096), (4096, 14336), (1000, 8192)], ids=str)
-def test_a_product_in_pieces_is_the_whole_one(
+def test_product_in_pieces_equals_the_whole_product(
     tmp_path: Path, shape: tuple[int, int], threads: int
 ) -> None:
     rows, columns = shape
@@ -507,7 +507,7 @@ def test_a_product_in_pieces_is_the_whole_one(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-def test_codes_are_those_of_bitsandbytes(dtype: torch.dtype) -> None:
+def test_nf4_codes_equal_bitsandbytes(dtype: torch.dtype) -> None:
     torch.manual_seed(8)
     weight = torch.randn(700, 1024).to(dtype) * 0.02
     weight[0] = 0
@@ -533,7 +533,7 @@ def test_codes_are_those_of_bitsandbytes(dtype: torch.dtype) -> None:
     + [(torch.float16, sign * 7e4, "reaches 7.014e.04, which torch.float16") for sign in (1, -1)],
     ids=str,
 )
-def test_one_number_that_the_result_cannot_hold_is_found(
+def test_single_unrepresentable_value_is_detected(
     done: Workshop, dtype: torch.dtype, bad: float, said: str
 ) -> None:
     folder, name = done.work / "base", "model.layers.1.mlp.up_proj.weight"
@@ -547,7 +547,7 @@ def test_one_number_that_the_result_cannot_hold_is_found(
         list(made.merge(weight, tensor))
 
 
-def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
+def test_check_detects_a_wrong_merge(done: Workshop) -> None:
     folder, name = done.work / "base", "model.layers.1.mlp.up_proj.weight"
     header = read_header(folder, sorted(path.name for path in folder.glob("*.safetensors")))
     found = adapter_files.read(done.work / "adapter", header, tied=False)
@@ -570,9 +570,7 @@ def test_the_merge_notices_what_it_did_wrong(done: Workshop) -> None:
         list(made.merge(read_tensor(folder / tensor.file, name), tensor))
 
 
-def test_a_merge_recomputes_what_it_wrote(
-    done: Workshop, make: MakeWorkshop, tmp_path: Path
-) -> None:
+def test_wrong_sums_fail_the_merge(done: Workshop, make: MakeWorkshop, tmp_path: Path) -> None:
     workshop = copy_of(done, make, tmp_path)
     name = "model.layers.0.self_attn.k_proj.weight"
     ended = workshop.meeting(WrongSums(name=name)).run("merge", "--build", "b2")
@@ -588,7 +586,7 @@ def test_a_merge_recomputes_what_it_wrote(
         ("model.layers.9.mlp.up_proj", "training quantized {}.weight, which is not in the base's"),
     ],
 )
-def test_other_codes_than_in_training_are_refused(
+def test_different_4bit_codes_are_refused(
     done: Workshop, make: MakeWorkshop, tmp_path: Path, module: str, said: str
 ) -> None:
     workshop = copy_of(done, make, tmp_path)
@@ -607,7 +605,7 @@ def test_other_codes_than_in_training_are_refused(
     assert workshop.succeed("merge", "--build", "b2", "--base", "original")
 
 
-def test_the_scales_of_the_training_are_used_not_new_ones(
+def test_merge_uses_the_recorded_quantization_scales(
     done: Workshop, make: MakeWorkshop, tmp_path: Path
 ) -> None:
     """A GPU sums in another order than a CPU: its offset is another, and is what was trained on."""

@@ -1,4 +1,4 @@
-"""A merge that is stopped, killed, short of room, or given files that are not what they were."""
+"""A merge that is stopped, killed, out of space, or given changed files."""
 
 import math
 import os
@@ -48,7 +48,7 @@ def written(workshop: Workshop) -> list[str]:
 
 
 @pytest.mark.parametrize("file", ["base/config.json", "adapter/adapter_model.safetensors"])
-def test_what_is_merged_cannot_be_read_for_once(trained: Workshop, file: str) -> None:
+def test_read_error_during_the_merge_is_transient(trained: Workshop, file: str) -> None:
     at = AtFileOperation(volume=trained.work / file, count=1, happens=unreadable)
     ended = trained.meeting(at).run("merge", "--build", "b1")
     assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
@@ -59,7 +59,7 @@ def test_what_is_merged_cannot_be_read_for_once(trained: Workshop, file: str) ->
 @pytest.mark.parametrize(
     "slow", [SlowDigests(seconds=60.0), SlowPieces(seconds=0.5)], ids=["digest", "arithmetic"]
 )
-def test_a_stop_waits_for_nothing(
+def test_stop_ends_the_merge_at_once(
     done: Workshop, trained: Workshop, slow: Callable[[], None]
 ) -> None:
     running = trained.meeting(slow).start("merge", "--build", "b1")
@@ -97,7 +97,7 @@ def killed_at_flush(
     command(arguments, environment, log)
 
 
-def test_a_killed_merge_redoes_one_shard_and_ends_with_the_same_bytes(
+def test_killed_merge_repeats_one_shard_and_gives_the_same_bytes(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     folder = tiny.model(tmp_path / "base", shard="40KB")
@@ -128,7 +128,7 @@ def test_a_killed_merge_redoes_one_shard_and_ends_with_the_same_bytes(
     assert not list(workshop.work.glob(".merging-*"))
 
 
-def test_killed_before_any_flush_it_ends_with_the_same_bytes(
+def test_merge_killed_at_any_flush_gives_the_same_bytes(
     done: Workshop, make: MakeWorkshop, tmp_path: Path
 ) -> None:
     expected = content(done.work / "merged-b1")
@@ -145,7 +145,7 @@ def test_killed_before_any_flush_it_ends_with_the_same_bytes(
     assert kills > 20
 
 
-def test_a_pair_that_was_not_applied_once_is_noticed(trained: Workshop) -> None:
+def test_pair_not_applied_exactly_once_is_refused(trained: Workshop) -> None:
     # Cut off in the publication: both shards are done.
     ended = trained.start("merge", "--build", "b1", target=(killed_at_flush, 9)).wait()
     assert ended.code == -signal.SIGKILL
@@ -169,7 +169,7 @@ def leave(volume: Path, room: int) -> None:
     (volume / "ballast").write_bytes(b"0" * (disk.free_bytes(volume) - room))
 
 
-def test_the_room_that_a_merge_needs_is_known_before_its_first_byte(
+def test_missing_space_fails_before_writing(
     done: Workshop, make: MakeWorkshop, small_volume: Path
 ) -> None:
     subprocess.run(["mount", "-o", "remount,size=40m", small_volume], check=True)
@@ -190,7 +190,7 @@ def test_the_room_that_a_merge_needs_is_known_before_its_first_byte(
     workshop.succeed("merge", "--build", "b1")
 
 
-def test_a_shard_that_was_cut_off_takes_no_room_from_the_next_attempt(
+def test_partial_shard_frees_its_space_for_the_next_attempt(
     done: Workshop, make: MakeWorkshop, small_volume: Path
 ) -> None:
     subprocess.run(["mount", "-o", "remount,size=40m", small_volume], check=True)
@@ -224,9 +224,7 @@ def test_a_shard_that_was_cut_off_takes_no_room_from_the_next_attempt(
     ],
     ids=str,
 )
-def test_a_base_with_another_header_is_not_merged(
-    trained: Workshop, before: bytes, after: bytes
-) -> None:
+def test_changed_base_header_is_refused(trained: Workshop, before: bytes, after: bytes) -> None:
     shard = sorted((trained.work / "base").glob("*.safetensors"))[-1]
     header = shard.read_bytes()
     assert before in header
@@ -236,7 +234,7 @@ def test_a_base_with_another_header_is_not_merged(
 
 
 @pytest.mark.parametrize("at", [0, 7, -1], ids=["length", "length's end", "last weight"])
-def test_a_base_with_another_byte_is_not_merged(trained: Workshop, at: int) -> None:
+def test_changed_base_byte_is_refused(trained: Workshop, at: int) -> None:
     shard = sorted((trained.work / "base").glob("*.safetensors"))[-1]
     data = bytearray(shard.read_bytes())
     data[at] ^= 1
@@ -269,7 +267,7 @@ class Bomb:
         ("base", "extra/state.pt", None),
     ],
 )
-def test_a_pickle_is_refused_before_the_first_byte(
+def test_pickle_is_refused_before_writing(
     trained: Workshop, tmp_path: Path, folder: str, name: str, instead: str | None
 ) -> None:
     scratch, final = tmp_path / "changed", trained.work / folder

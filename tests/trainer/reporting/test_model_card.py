@@ -1,4 +1,4 @@
-"""What lies beside an adapter for people, and that it is no part of what the adapter is."""
+"""The adapter's files for people, which its digest excludes."""
 
 import json
 
@@ -14,7 +14,7 @@ from finetune_trainer.reporting.model_card import TrainingReport
 from finetune_trainer.runtime.progress import duration
 
 
-def test_a_hub_can_read_the_card(done: Workshop) -> None:
+def test_model_card_metadata_is_valid(done: Workshop) -> None:
     card = ModelCard.load(done.work / "adapter" / "README.md")
     assert card.data.base_model == "demo/tiny"
     assert card.data.datasets == ["demo/rows"]
@@ -22,7 +22,7 @@ def test_a_hub_can_read_the_card(done: Workshop) -> None:
     assert card.data.to_dict()["base_model_relation"] == "adapter"
 
 
-def test_the_card_says_where_the_adapter_comes_from(done: Workshop) -> None:
+def test_model_card_lists_the_provenance(done: Workshop) -> None:
     text = (done.work / "adapter" / "README.md").read_text()
     found = manifest.read(done.work / "adapter")
     for said in (
@@ -42,7 +42,7 @@ def test_the_card_says_where_the_adapter_comes_from(done: Workshop) -> None:
     assert written["dataset"]["format"] == "alpaca"
 
 
-def test_the_card_shows_the_curve_and_the_estimate_beside_what_was_measured(
+def test_model_card_lists_losses_and_estimates(
     done: Workshop,
 ) -> None:
     text = (done.work / "adapter" / "README.md").read_text()
@@ -56,7 +56,7 @@ def test_the_card_shows_the_curve_and_the_estimate_beside_what_was_measured(
     assert f"| training time | – | {duration(trained['gpuSeconds'])}, including startup" in text
 
 
-def test_what_a_card_took_at_most_stands_beside_its_estimate(done: Workshop) -> None:
+def test_model_card_compares_gpu_memory_with_the_estimate(done: Workshop) -> None:
     facts = {name: manifest.read(done.work / name).facts for name in ("base", "dataset", "adapter")}
     estimate = {"trainingBytes": 12 << 30, "seconds": 3720.0, "card": "NVIDIA-A10G"}
     text = model_card.render(
@@ -74,7 +74,7 @@ def test_what_a_card_took_at_most_stands_beside_its_estimate(done: Workshop) -> 
     assert "| card | NVIDIA-A10G | NVIDIA A10G |" in text
 
 
-def test_the_picture_and_its_numbers_are_published_with_the_adapter(done: Workshop) -> None:
+def test_loss_plot_and_history_are_published_with_the_adapter(done: Workshop) -> None:
     folder = done.work / "adapter"
     names = {entry.name for entry in manifest.verify(folder, kind="adapter", key=None).files}
     assert {"loss.png", "loss_history.json", "README.md"} < names
@@ -84,7 +84,7 @@ def test_the_picture_and_its_numbers_are_published_with_the_adapter(done: Worksh
     assert curves["loss"][-1][1] == manifest.read(folder).facts["loss"]
 
 
-def test_they_are_no_part_of_the_adapters_digest(done: Workshop) -> None:
+def test_descriptions_are_excluded_from_the_adapter_digest(done: Workshop) -> None:
     document = json.loads((done.work / "adapter" / manifest.FILE).read_text())
     before = manifest.read(done.work / "adapter").digest
     for entry in document["files"]:

@@ -1,4 +1,4 @@
-"""A second trainer on the same volume waits for the first, and says for whom."""
+"""A second trainer on the same volume waits for the first and names it."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from finetune_trainer.runtime import lock
 from finetune_trainer.volume_layout import Layout
 
 
-def test_a_held_volume_is_refused_with_its_holder(tmp_path: Path) -> None:
+def test_held_volume_is_refused_with_its_holder(tmp_path: Path) -> None:
     layout = Layout(work=tmp_path / "volume")
     with lock.held(layout, "train"):
         owner = rf"in use by train in {re.escape(socket.gethostname())} \(process {os.getpid()}\)"
@@ -29,7 +29,7 @@ def test_a_held_volume_is_refused_with_its_holder(tmp_path: Path) -> None:
     assert layout.lock.read_text() == ""
 
 
-def test_what_a_killed_trainer_left_is_no_lock(
+def test_name_of_a_killed_trainer_is_not_a_lock(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     layout = Layout(work=tmp_path)
@@ -44,7 +44,7 @@ def test_what_a_killed_trainer_left_is_no_lock(
         assert json.loads(layout.lock.read_text())["pid"] == os.getpid()
 
 
-def test_the_next_trainer_goes_on_when_the_first_is_killed(make: MakeWorkshop) -> None:
+def test_waiting_trainer_continues_when_the_holder_is_killed(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 12, "advanced": {"saveSteps": 2}})
     workshop.succeed("prepare")
     first = workshop.start("train")

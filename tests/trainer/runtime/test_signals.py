@@ -1,4 +1,4 @@
-"""A stop waits only while there is something to save."""
+"""A stop is delayed only while there is something to save."""
 
 import json
 import os
@@ -52,13 +52,13 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_while_the_model_loads_it_is_heeded_at_once(monitor: Monitor) -> None:
+def test_stop_while_loading_is_immediate(monitor: Monitor) -> None:
     # The monitor is there before the model is loaded; only ``begin`` says that steps follow.
     with pytest.raises(Stopped):
         terminate()
 
 
-def test_from_the_first_step_on_it_waits_for_a_steps_end(
+def test_stop_while_training_waits_for_the_end_of_the_step(
     monitor: Monitor, stop: StopRequest
 ) -> None:
     monitor.on_train_begin(0)
@@ -68,23 +68,21 @@ def test_from_the_first_step_on_it_waits_for_a_steps_end(
     assert stop.requested
 
 
-def test_a_training_does_not_begin_after_it(monitor: Monitor) -> None:
+def test_training_does_not_start_after_a_stop(monitor: Monitor) -> None:
     with pytest.raises(Stopped):
         terminate()
     with pytest.raises(Stopped):
         monitor.on_train_begin(0)
 
 
-def test_it_is_heeded_again_when_training_is_over(monitor: Monitor, stop: StopRequest) -> None:
+def test_stop_after_training_is_immediate(monitor: Monitor, stop: StopRequest) -> None:
     monitor.on_train_begin(0)
     stop.end_deferral()
     with pytest.raises(Stopped):
         terminate()
 
 
-def test_a_process_whose_library_swallows_it_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_swallowed_stop_forces_the_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "FORCED_EXIT_SECONDS", 0.1)
     said = tmp_path / "said"
     child = os.fork()
@@ -99,7 +97,7 @@ def test_a_process_whose_library_swallows_it_is_ended(
     assert said.exists()
 
 
-def test_a_result_that_is_being_written_is_left_alone(
+def test_stop_does_not_interrupt_writing_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signals, "FORCED_EXIT_SECONDS", 0.1)
@@ -117,7 +115,7 @@ def test_a_result_that_is_being_written_is_left_alone(
 
 
 @pytest.mark.parametrize(("backend", "swallows"), [("trl", False), ("unsloth", True)])
-def test_while_a_real_model_loads_nothing_is_waited_for_and_nothing_is_lost(
+def test_stop_while_a_real_model_loads_is_immediate_and_loses_nothing(
     make: MakeWorkshop, backend: str, swallows: bool
 ) -> None:
     workshop = make(training={"advanced": {"backend": backend, "saveSteps": 2}})

@@ -1,4 +1,4 @@
-"""The threads of the mathematics follow the container's limit, not the node's cores."""
+"""The number of math threads follows the container's CPU limit."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ from finetune_trainer.runtime import threads
         ({}, None),
     ],
 )
-def test_the_limit_of_the_container(
+def test_thread_count_follows_the_container_limit(
     tmp_path: Path, files: dict[str, str], cores: int | None
 ) -> None:
     for name, text in files.items():
@@ -30,7 +30,7 @@ def test_the_limit_of_the_container(
     assert threads.available(tmp_path) == expected
 
 
-def test_what_the_pod_says_stands() -> None:
+def test_thread_settings_of_the_pod_are_kept() -> None:
     environment = {"OMP_NUM_THREADS": "3"}
     threads.configure(environment)
     assert environment == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "PASSIVE"}

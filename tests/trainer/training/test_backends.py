@@ -1,4 +1,4 @@
-"""Both backends get the same recipe, the same tensors, and keep packed rows apart."""
+"""Both backends get the same recipe and tensors, and packed rows do not attend to each other."""
 
 import pickle
 from pathlib import Path
@@ -88,14 +88,16 @@ def arrived(
     return found
 
 
-def test_no_field_is_left_out() -> None:
+def test_changes_cover_every_recipe_field() -> None:
     fields = {field for field, _ in CHANGES.values()}
     assert fields | ON_NO_MODEL == leaves(Training)
     assert not fields & ON_NO_MODEL
 
 
 @pytest.mark.parametrize("name", [BUILT_IN, *CHANGES])
-def test_a_field_arrives_on_unsloth_as_on_trl(arrived: dict[str, Any], name: str) -> None:
+def test_recipe_field_has_the_same_effect_on_unsloth_and_trl(
+    arrived: dict[str, Any], name: str
+) -> None:
     on_trl, on_unsloth = arrived["trl"][name], arrived["unsloth"][name]
     if name in ONLY_ON_A_CARD:
         assert "the backend quantizes to nf4 with double quantization, computing" in on_unsloth
@@ -107,7 +109,7 @@ def test_a_field_arrives_on_unsloth_as_on_trl(arrived: dict[str, Any], name: str
 
 
 @pytest.mark.parametrize("saved", ["lm_head", "embed_tokens"])
-def test_the_estimate_counts_what_is_held_more(
+def test_estimate_counts_extra_held_memory(
     arrived: dict[str, Any], tmp_path: Path, saved: str
 ) -> None:
     known = shape.read(read_json(tiny.model(tmp_path / "base") / "config.json"))
@@ -122,7 +124,9 @@ def test_the_estimate_counts_what_is_held_more(
     assert more["states"] == states[1] - states[0]
 
 
-def test_unsloth_writes_nothing_beside_the_base(servers: dict[str, Server], tmp_path: Path) -> None:
+def test_unsloth_writes_no_file_next_to_the_base(
+    servers: dict[str, Server], tmp_path: Path
+) -> None:
     base = tiny.model(tmp_path / "base")
     before = {path.name for path in base.iterdir()}
     after, places = backend_probe.ask(servers["unsloth"], backend_probe.moved, base)
@@ -132,7 +136,7 @@ def test_unsloth_writes_nothing_beside_the_base(servers: dict[str, Server], tmp_
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("on", [True, False])
-def test_activations_are_recomputed_where_that_is_asked_for(
+def test_gradient_checkpointing_recomputes_activations(
     servers: dict[str, Server], tmp_path: Path, backend: str, on: bool
 ) -> None:
     asked = recipe(backend, {"advanced": {"gradientCheckpointing": on}})
@@ -145,7 +149,7 @@ def test_activations_are_recomputed_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize("packing", ["always", "never"])
-def test_every_step_gets_the_same_tensors(make: MakeWorkshop, packing: str) -> None:
+def test_backends_get_the_same_tensors_at_every_step(make: MakeWorkshop, packing: str) -> None:
     seen: dict[str, Any] = {}
     staged: list[str] = []
     for backend in BACKENDS:
@@ -176,7 +180,7 @@ def test_every_step_gets_the_same_tensors(make: MakeWorkshop, packing: str) -> N
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_packed_rows_do_not_see_each_other(
+def test_packed_rows_do_not_attend_to_each_other(
     servers: dict[str, Server], tmp_path: Path, backend: str
 ) -> None:
     bases = {

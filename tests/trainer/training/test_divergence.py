@@ -1,4 +1,4 @@
-"""Figures that are not finite: back once to the last good checkpoint, then the end."""
+"""Values that are not finite: one retry from the last good checkpoint, then failure."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def healthy(make: MakeWorkshop) -> Workshop:
 
 @pytest.mark.parametrize("step", [2, 5])
 @pytest.mark.parametrize("in_gradient", [False, True])
-def test_a_flipped_bit_costs_a_few_steps_only(
+def test_transient_nan_is_recovered_from_the_last_good_checkpoint(
     make: MakeWorkshop, healthy: Workshop, step: int, in_gradient: bool
 ) -> None:
     workshop = make(training=RECIPE)
@@ -36,7 +36,7 @@ def test_a_flipped_bit_costs_a_few_steps_only(
 
 
 @pytest.mark.parametrize("step", [3, 8])
-def test_a_weight_that_is_no_number_is_in_no_checkpoint_and_no_adapter(
+def test_nan_weight_is_never_saved_in_a_checkpoint_or_adapter(
     make: MakeWorkshop, healthy: Workshop, step: int
 ) -> None:
     """The loss of its step was finite, and a checkpoint is due; after the last one none follows."""
@@ -51,7 +51,7 @@ def test_a_weight_that_is_no_number_is_in_no_checkpoint_and_no_adapter(
 
 
 @pytest.mark.parametrize("in_gradient", [False, True])
-def test_a_recipe_that_diverges_ends_with_its_step(make: MakeWorkshop, in_gradient: bool) -> None:
+def test_diverging_recipe_fails_with_its_step(make: MakeWorkshop, in_gradient: bool) -> None:
     workshop = make(training=RECIPE)
     workshop.succeed("prepare")
     fault = NotANumberAt(step=5, times=EVERY_TIME, in_gradient=in_gradient)

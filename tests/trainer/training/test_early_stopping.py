@@ -1,4 +1,4 @@
-"""Training ends when the held-out rows say so, and the adapter is the best one's."""
+"""Early stopping on the held-out loss, with the best adapter as the result."""
 
 import shutil
 
@@ -26,7 +26,7 @@ STEPS = 40
         ([1.0, 2.0, 3.0], None, False, None),
     ],
 )
-def test_patience(
+def test_patience_counts_evaluations_without_a_lower_loss(
     losses: list[float], patience: int | None, exhausted: bool, kept: int | None
 ) -> None:
     found = EvaluationHistory(patience=patience)
@@ -37,7 +37,7 @@ def test_patience(
     assert EvaluationHistory.from_facts(found.as_facts(), patience=patience).best == found.best
 
 
-def test_an_evaluation_that_is_made_again_counts_once() -> None:
+def test_repeated_evaluation_of_a_step_counts_once() -> None:
     found = EvaluationHistory([Evaluation(step=1, loss=1.0)], patience=1)
     found.add(2, 2.0)
     found.add(2, 2.0)
@@ -66,7 +66,7 @@ def early_on_unsloth(make: MakeWorkshop) -> Workshop:
 
 
 @pytest.mark.parametrize("like", ["early", "early_on_unsloth"])
-def test_it_ends_early_with_the_adapter_of_the_lowest_loss(
+def test_early_stop_publishes_the_adapter_with_the_lowest_loss(
     request: pytest.FixtureRequest, like: str
 ) -> None:
     early: Workshop = request.getfixturevalue(like)
@@ -83,7 +83,7 @@ def test_it_ends_early_with_the_adapter_of_the_lowest_loss(
     assert (again["globalStep"], again["maxSteps"]) == (last, STEPS)
 
 
-def test_it_says_so(make: MakeWorkshop, early: Workshop) -> None:
+def test_early_stop_is_reported_in_the_log(make: MakeWorkshop, early: Workshop) -> None:
     facts = manifest.read(early.work / "adapter").facts
     said = (
         f"stopped early at step {facts['globalStep']} of {STEPS}; kept the adapter of step "
@@ -93,7 +93,9 @@ def test_it_says_so(make: MakeWorkshop, early: Workshop) -> None:
 
 
 @pytest.mark.parametrize("back", [0, 1, 3])
-def test_a_kill_changes_nothing(make: MakeWorkshop, early: Workshop, back: int) -> None:
+def test_early_stop_after_a_kill_gives_the_same_adapter(
+    make: MakeWorkshop, early: Workshop, back: int
+) -> None:
     """Killed before an evaluation, of which the best one's and the last one matter most."""
     last = manifest.read(early.work / "adapter").facts["globalStep"]
     workshop = staged(make, early)
@@ -105,7 +107,7 @@ def test_a_kill_changes_nothing(make: MakeWorkshop, early: Workshop, back: int) 
     assert found["evaluations"] == expected["evaluations"]
 
 
-def test_a_damaged_best_checkpoint_is_refused(make: MakeWorkshop, early: Workshop) -> None:
+def test_damaged_best_checkpoint_is_refused(make: MakeWorkshop, early: Workshop) -> None:
     facts = manifest.read(early.work / "adapter").facts
     workshop = staged(make, early)
     shutil.copytree(early.work / "checkpoints", workshop.work / "checkpoints")
@@ -116,7 +118,7 @@ def test_a_damaged_best_checkpoint_is_refused(make: MakeWorkshop, early: Worksho
     assert "with the lowest loss on the held-out rows is damaged" in ended.message
 
 
-def test_rows_must_be_held_out(make: MakeWorkshop) -> None:
+def test_early_stopping_requires_held_out_rows(make: MakeWorkshop) -> None:
     workshop = make(training={"advanced": {"earlyStoppingPatience": 3}})
     ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (65, "DatasetInvalid")

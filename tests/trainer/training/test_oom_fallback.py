@@ -1,4 +1,4 @@
-"""Out of memory: smaller bites of the same training, and the same curve of the loss."""
+"""OOM fallback: smaller micro-batches with the same loss curve."""
 
 import json
 
@@ -43,7 +43,7 @@ class Card:
         (Card(2), 4, 8, True, "4 4o"),
     ],
 )
-def test_smaller_until_it_fits(
+def test_fallback_halves_until_the_training_fits(
     card: Card, start: int, batch: int, written: bool, tried: str
 ) -> None:
     fallback = OomFallback(effective_batch=batch, micro_batch_fixed=written, can_offload=True)
@@ -62,13 +62,13 @@ def test_smaller_until_it_fits(
     assert card.tried == tried.split()
 
 
-def test_without_offloading_the_ladder_ends_at_one() -> None:
+def test_fallback_without_offloading_ends_at_micro_batch_one() -> None:
     fallback = OomFallback(effective_batch=8, micro_batch_fixed=False, can_offload=False)
     assert fallback.next_smaller(MemorySettings(micro_batch=1)) is None
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])
-def test_the_curve_is_the_same_with_and_without_it(make: MakeWorkshop, backend: str) -> None:
+def test_loss_curve_is_unchanged_by_the_fallback(make: MakeWorkshop, backend: str) -> None:
     recipe = {
         "maxSteps": 20,
         "learningRate": 1e-3,
@@ -106,7 +106,7 @@ def losses(workshop: Workshop) -> list[float]:
     return [float(each["loss"]) for each in state["log_history"] if "loss" in each]
 
 
-def test_a_resume_starts_on_the_rung_of_its_checkpoint(make: MakeWorkshop) -> None:
+def test_resume_uses_the_memory_settings_of_its_checkpoint(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 14, "advanced": {"saveSteps": 2}})
     workshop.succeed("prepare")
     fault = OutOfMemoryAbove(rows=0, unless_offloaded=True)
@@ -123,7 +123,7 @@ def test_a_resume_starts_on_the_rung_of_its_checkpoint(make: MakeWorkshop) -> No
     assert (facts["microBatch"], facts["offload"]) == (1, True)
 
 
-def test_the_last_rung_fails_with_its_peak(make: MakeWorkshop) -> None:
+def test_exhausted_fallback_fails_with_the_peak_memory(make: MakeWorkshop) -> None:
     workshop = make()
     workshop.succeed("prepare")
     ended = workshop.meeting(OutOfMemoryAbove(rows=0)).run("train")

@@ -1,4 +1,4 @@
-"""Every field of the recipe reaches the library that it is meant for."""
+"""Every recipe field reaches the library argument that it maps to."""
 
 import json
 import re
@@ -94,7 +94,7 @@ IN_SFT_CONFIG = [
 
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_SFT_CONFIG)
-def test_in_trls_words(field: str, value: Any, name: str, expected: Any) -> None:
+def test_recipe_as_sft_arguments(field: str, value: Any, name: str, expected: Any) -> None:
     assert getattr(sft(field, value), name) == expected
 
 
@@ -112,7 +112,7 @@ IN_LORA_CONFIG = [
 
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_LORA_CONFIG)
-def test_in_pefts_words(field: str, value: Any, name: str, expected: Any) -> None:
+def test_recipe_as_lora_config(field: str, value: Any, name: str, expected: Any) -> None:
     found = library_arguments.lora_config(recipe(**nested(field, value)))
     assert isinstance(found, peft.LoraConfig)
     assert getattr(found, name) == expected
@@ -131,7 +131,7 @@ IN_QUANTIZATION = [
 
 
 @pytest.mark.parametrize(("field", "value", "name", "expected"), IN_QUANTIZATION)
-def test_in_bitsandbytes_words(field: str, value: Any, name: str, expected: Any) -> None:
+def test_recipe_as_quantization_config(field: str, value: Any, name: str, expected: Any) -> None:
     found = library_arguments.quantization_config(recipe(**nested(field, value)))
     assert getattr(found, name) == expected
     assert found.load_in_4bit
@@ -141,16 +141,16 @@ ELSEWHERE = {
     "epochs": "test_steps, test_packing_is_worth_it_from_200_steps_on",
     "maxSteps": "test_steps, test_each_stage_reports_what_it_made",
     "packing": "test_packing_is_worth_it_from_200_steps_on",
-    "trainOn": "test_what_is_trained_on_reaches_the_labels",
-    "deterministic": "test_deterministic_algorithms_are_chosen",
+    "trainOn": "test_train_on_setting_reaches_the_labels",
+    "deterministic": "test_deterministic_recipe_uses_deterministic_algorithms",
     "advanced.earlyStoppingPatience": "test_it_ends_early_with_the_adapter_of_the_lowest_loss",
     "advanced.overlong": "test_overlong_rows_are_cut_where_that_is_asked_for",
-    "advanced.backend": "test_the_backend_is_the_one_that_is_named",
-    "advanced.microBatchSize": "test_the_micro_batch_reaches_the_trainer",
-    "advanced.attnImplementation": "test_attention",
-    "advanced.tf32": "test_what_only_a_card_has, test_tf32_is_used_in_training_alone",
-    "advanced.evalSteps": "test_cadence_reaches_the_run",
-    "advanced.saveSteps": "test_cadence_reaches_the_run",
+    "advanced.backend": "test_training_uses_the_backend_of_the_recipe",
+    "advanced.microBatchSize": "test_micro_batch_reaches_the_trainer",
+    "advanced.attnImplementation": "test_attention_kernel_for_setting_and_device",
+    "advanced.tf32": "test_settings_that_depend_on_the_gpu, test_tf32_is_used_in_training_only",
+    "advanced.evalSteps": "test_eval_save_and_logging_steps_reach_the_run",
+    "advanced.saveSteps": "test_eval_save_and_logging_steps_reach_the_run",
 }
 """Fields that are no argument of a library, and the tests that show what they do."""
 
@@ -167,7 +167,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
     return found
 
 
-def test_no_field_of_the_recipe_is_left_out() -> None:
+def test_every_recipe_field_is_covered() -> None:
     arguments = {row[0] for row in [*IN_SFT_CONFIG, *IN_LORA_CONFIG, *IN_QUANTIZATION]}
     assert leaves(Training) == arguments | ELSEWHERE.keys()
     require_tests(ELSEWHERE)
@@ -203,7 +203,7 @@ OF_MODEL_AND_ROWS = {
 """Fields of model, dataset and evaluation.dataset, and the tests that show what they do."""
 
 
-def test_no_field_of_model_and_rows_is_left_out() -> None:
+def test_every_model_and_dataset_field_is_covered() -> None:
     groups = ("model.", "dataset.", "evaluation.dataset.")
     trained = [str(leaf) for leaf in LEAVES if leaf.edit is Edit.RETRAIN]
     found = {
@@ -226,7 +226,7 @@ def test_every_optimizer_can_take_a_step(name: str) -> None:
     assert not torch.equal(layer.weight, before)
 
 
-def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:
+def test_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:
     arguments = library_arguments.sft_arguments(
         request(recipe(), memory=MemorySettings(micro_batch=4)), CPU
     )
@@ -242,7 +242,9 @@ def test_the_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop)
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])
-def test_deterministic_algorithms_are_chosen(make: MakeWorkshop, backend: str) -> None:
+def test_deterministic_recipe_uses_deterministic_algorithms(
+    make: MakeWorkshop, backend: str
+) -> None:
     workshop = make(
         training={"maxSteps": 1, "deterministic": True, "advanced": {"backend": backend}}
     )
@@ -251,7 +253,7 @@ def test_deterministic_algorithms_are_chosen(make: MakeWorkshop, backend: str) -
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])
 @pytest.mark.parametrize("compute", ["bfloat16", "float32"])
-def test_the_adapter_computes_in_the_type_that_is_named(
+def test_adapter_uses_the_compute_dtype_of_the_recipe(
     make: MakeWorkshop, backend: str, compute: str
 ) -> None:
     """On a CPU, PEFT would copy each layer's input to float32, and autocast round it back."""
@@ -262,7 +264,7 @@ def test_the_adapter_computes_in_the_type_that_is_named(
     assert set(re.findall(r"an adapter is given torch\.(\w+)", log)) == {compute}
 
 
-def test_what_unsloth_would_change_on_a_cpu_stays(make: MakeWorkshop) -> None:
+def test_arguments_that_unsloth_changes_on_a_cpu_are_restored(make: MakeWorkshop) -> None:
     workshop = make(
         training={"maxSteps": 2, "packing": "always", "advanced": {"backend": "unsloth"}}
     )
@@ -271,7 +273,7 @@ def test_what_unsloth_would_change_on_a_cpu_stays(make: MakeWorkshop) -> None:
     assert "packing stays True" in log
 
 
-def test_unsloth_does_not_fall_back_to_the_cpu_where_it_must_not(make: MakeWorkshop) -> None:
+def test_unsloth_in_a_gpu_pod_does_not_fall_back_to_the_cpu(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 1, "advanced": {"backend": "unsloth"}})
     workshop.succeed("prepare")
     ended = workshop.run("train", UNSLOTH_DISABLE_CPU_FALLBACK="1")
@@ -279,7 +281,7 @@ def test_unsloth_does_not_fall_back_to_the_cpu_where_it_must_not(make: MakeWorks
     assert "CUDA found none" in ended.message
 
 
-def test_an_image_without_unsloth_says_so_while_staging(
+def test_image_without_unsloth_is_refused_in_prepare(
     make: MakeWorkshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop = make(training={"advanced": {"backend": "unsloth"}})
@@ -291,7 +293,7 @@ def test_an_image_without_unsloth_says_so_while_staging(
     assert workshop.published() == []
 
 
-def test_the_backend_is_the_one_that_is_named(make: MakeWorkshop) -> None:
+def test_training_uses_the_backend_of_the_recipe(make: MakeWorkshop) -> None:
     from finetune_trainer.training import backends
 
     workshop = make(training={"maxSteps": 2, "advanced": {"backend": "unsloth"}})
@@ -303,7 +305,7 @@ def test_the_backend_is_the_one_that_is_named(make: MakeWorkshop) -> None:
 
 
 @pytest.mark.parametrize("train_on", ["responses", "all"])
-def test_what_is_trained_on_reaches_the_labels(make: MakeWorkshop, train_on: str) -> None:
+def test_train_on_setting_reaches_the_labels(make: MakeWorkshop, train_on: str) -> None:
     workshop = make(training={"trainOn": train_on})
     workshop.succeed("prepare")
     facts = json.loads((workshop.work / "dataset/manifest.json").read_text())["facts"]
@@ -320,7 +322,9 @@ def test_what_is_trained_on_reaches_the_labels(make: MakeWorkshop, train_on: str
         ("flash_attention_2", A10G, "flash_attention_2"),
     ],
 )
-def test_attention(wanted: str, device: Device, expected: str) -> None:
+def test_attention_kernel_for_setting_and_device(
+    wanted: str, device: Device, expected: str
+) -> None:
     half = {"quantization": {"computeDtype": "float16"}}
     chosen = recipe(advanced={"attnImplementation": wanted, **half})
     assert capabilities.attention(chosen, device) == expected
@@ -351,7 +355,7 @@ def test_attention(wanted: str, device: Device, expected: str) -> None:
         ),
     ],
 )
-def test_what_the_card_that_will_train_cannot_do_is_refused_before_it_is_asked_for(
+def test_recipe_that_the_card_cannot_compute_is_refused_in_prepare(
     advanced: dict[str, Any],
     card: str | None,
     installed: bool,
@@ -368,7 +372,7 @@ def test_what_the_card_that_will_train_cannot_do_is_refused_before_it_is_asked_f
         capabilities.check_ahead(recipe(advanced=advanced), found)
 
 
-def test_a_kernel_that_is_not_there_is_refused_in_staging(make: MakeWorkshop) -> None:
+def test_missing_attention_kernel_is_refused_in_prepare(make: MakeWorkshop) -> None:
     workshop = make(training={"advanced": {"attnImplementation": "flash_attention_2"}})
     ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
@@ -385,7 +389,7 @@ def test_a_kernel_that_is_not_there_is_refused_in_staging(make: MakeWorkshop) ->
         ("transformers.models.llama", "xformers", "eager"),
     ],
 )
-def test_unsloths_own_attention_is_what_it_chooses(
+def test_unsloth_attention_reports_its_selected_kernel(
     servers: dict[str, Server], module: str, chosen: str, kernel: str
 ) -> None:
     assert (
@@ -394,7 +398,7 @@ def test_unsloths_own_attention_is_what_it_chooses(
     )
 
 
-def test_a_kernel_that_would_not_train_is_refused(servers: dict[str, Server]) -> None:
+def test_deviating_attention_kernel_is_refused(servers: dict[str, Server]) -> None:
     said = backend_probe.ask(servers["trl"], backend_probe.kernel_refusal, "sdpa", "xformers")
     assert "attnImplementation is sdpa, but the unsloth backend would use xformers" in said
     assert backend_probe.ask(servers["trl"], backend_probe.kernel_refusal, "auto", "xformers") == ""
@@ -409,13 +413,13 @@ def test_a_kernel_that_would_not_train_is_refused(servers: dict[str, Server]) ->
         ("CUDA error: an illegal memory access was encountered", False),
     ],
 )
-def test_a_card_without_memory_by_any_name(error: str, full: bool) -> None:
+def test_out_of_memory_is_recognized_in_every_form(error: str, full: bool) -> None:
     assert is_out_of_memory(RuntimeError(error)) is full
     assert is_out_of_memory(torch.OutOfMemoryError(error))
 
 
 @pytest.mark.parametrize(("installed", "kernel"), [(True, "flash_attention_2"), (False, "sdpa")])
-def test_flash_attention_is_taken_where_it_is_installed_and_the_card_has_it(
+def test_flash_attention_needs_package_and_card(
     monkeypatch: pytest.MonkeyPatch, installed: bool, kernel: str
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
@@ -425,7 +429,7 @@ def test_flash_attention_is_taken_where_it_is_installed_and_the_card_has_it(
     assert capabilities.attention(float32, A10G) == "sdpa"
 
 
-def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) -> None:
+def test_explicit_attention_kernel_is_used(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 1, "advanced": {"attnImplementation": "eager"}})
     ended = workshop.stage_and_train()
     assert "on cpu, eager" in ended.log
@@ -433,7 +437,7 @@ def test_the_attention_that_is_named_is_the_one_that_trains(make: MakeWorkshop) 
     assert '"attention": "eager"' in (workshop.work / "adapter/manifest.json").read_text()
 
 
-def test_what_only_a_card_has() -> None:
+def test_settings_that_depend_on_the_gpu() -> None:
     half = recipe(advanced={"quantization": {"computeDtype": "float16"}})
     assert library_arguments.sft_arguments(request(half), T4)["fp16"] is True
     assert library_arguments.sft_arguments(request(half), CPU)["fp16"] is False
@@ -448,7 +452,7 @@ def test_what_only_a_card_has() -> None:
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])
-def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(
+def test_unusable_gpu_fails_instead_of_training_on_the_cpu(
     make: MakeWorkshop, backend: str
 ) -> None:
     workshop = make(training={"advanced": {"backend": backend}})
@@ -460,7 +464,7 @@ def test_a_card_that_cannot_be_used_is_no_reason_to_train_on_the_cpu(
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])
 @pytest.mark.parametrize(("on", "multiplied"), [(True, "tf32"), (False, "ieee")])
-def test_tf32_is_used_in_training_alone(
+def test_tf32_is_used_in_training_only(
     make: MakeWorkshop, backend: str, on: bool, multiplied: str
 ) -> None:
     workshop = make(training={"maxSteps": 1, "advanced": {"backend": backend, "tf32": on}})
@@ -474,7 +478,7 @@ def test_tf32_is_used_in_training_alone(
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])
-def test_cadence_reaches_the_run(make: MakeWorkshop, backend: str) -> None:
+def test_eval_save_and_logging_steps_reach_the_run(make: MakeWorkshop, backend: str) -> None:
     cadence = {"evalSteps": 2, "saveSteps": 3, "loggingSteps": 4}
     workshop = make(
         dataset={"validationFraction": 0.25},
@@ -488,7 +492,7 @@ def test_cadence_reaches_the_run(make: MakeWorkshop, backend: str) -> None:
     assert "step 5/7  loss" not in log
 
 
-def test_float32_adapters_train_a_packed_dora(make: MakeWorkshop) -> None:
+def test_packed_dora_trains_with_a_float32_adapter(make: MakeWorkshop) -> None:
     workshop = make(
         training={
             "maxSteps": 3,
@@ -508,7 +512,7 @@ def test_float32_adapters_train_a_packed_dora(make: MakeWorkshop) -> None:
     assert (b != b.bfloat16().float()).any()
 
 
-def test_metrics_while_it_trains(make: MakeWorkshop, unused_port: int) -> None:
+def test_training_metrics_are_served(make: MakeWorkshop, unused_port: int) -> None:
     workshop = make(
         dataset={"validationFraction": 0.2},
         training={"maxSteps": 400, "advanced": {"saveSteps": 2, "evalSteps": 2}},

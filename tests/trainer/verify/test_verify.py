@@ -1,4 +1,4 @@
-"""The verification against a small real server: what is honest passes, each fault is caught."""
+"""The verifier with a small real server: correct builds pass, and each fault is detected."""
 
 import argparse
 import asyncio
@@ -129,7 +129,7 @@ def builds(
 @pytest.mark.parametrize("computed", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("weights", ["float16", "bfloat16"])
 @pytest.mark.parametrize("base", ["dequantized", "original"])
-async def test_every_honest_build_passes(
+async def test_correct_merged_build_is_verified(
     builds: Workshop, unused_port: int, base: str, weights: str, computed: str
 ) -> None:
     build = f"{base}-{weights}"
@@ -141,7 +141,7 @@ async def test_every_honest_build_passes(
     assert 0 < verdict.distance < verdict.tolerance
 
 
-async def test_the_base_with_its_adapter_passes(builds: Workshop, unused_port: int) -> None:
+async def test_correct_adapter_build_is_verified(builds: Workshop, unused_port: int) -> None:
     base = load(builds.work / "base", dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(base, builds.work / "adapter").eval()
     server = Served(model=model, tokenizer=tiny.tokenizer())
@@ -165,7 +165,7 @@ def zero(name: str) -> Change:
 
 @pytest.mark.parametrize("factor", [-1.0, -0.5, 1.0], ids=["base", "half its scale", "twice"])
 @pytest.mark.parametrize("computed", ["float32", "bfloat16"])
-async def test_another_scale_is_caught(
+async def test_wrong_adapter_scale_is_detected(
     done: Workshop, unused_port: int, factor: float, computed: str
 ) -> None:
     server = served(done, factor=factor, dtype=getattr(torch, computed))
@@ -173,13 +173,13 @@ async def test_another_scale_is_caught(
         await verified(done, server, unused_port, dtype=computed)
 
 
-async def test_the_published_base_is_caught(done: Workshop, unused_port: int) -> None:
+async def test_untuned_base_is_detected(done: Workshop, unused_port: int) -> None:
     model = load(done.work / "base", dtype=torch.float32)
     with pytest.raises(Mismatch, match="not the tuned model"):
         await verified(done, Served(model=model, tokenizer=tiny.tokenizer()), unused_port)
 
 
-async def test_the_previous_revision_is_caught(
+async def test_previous_revision_is_detected(
     done: Workshop, make: MakeWorkshop, unused_port: int
 ) -> None:
     before = make(training={"seed": 1, "maxSteps": 5})
@@ -196,7 +196,7 @@ async def test_the_previous_revision_is_caught(
 @pytest.mark.parametrize(
     "name", ["model.layers.0.mlp.down_proj.weight", "model.layers.1.self_attn.v_proj.weight"]
 )
-async def test_a_zeroed_tensor_is_caught(done: Workshop, unused_port: int, name: str) -> None:
+async def test_zeroed_tensor_is_detected(done: Workshop, unused_port: int, name: str) -> None:
     server = served(done)
     zero(name)(server)
     with pytest.raises(Mismatch, match="not the tuned model"):
@@ -204,7 +204,7 @@ async def test_a_zeroed_tensor_is_caught(done: Workshop, unused_port: int, name:
 
 
 @pytest.mark.parametrize("folder", ["merged-b1", FOLDER])
-async def test_one_changed_bit_is_caught(
+async def test_single_changed_bit_is_detected(
     done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int, folder: str
 ) -> None:
     shutil.copytree(done.work, tmp_path / "work")
@@ -219,7 +219,7 @@ async def test_one_changed_bit_is_caught(
     assert "/v1/completions" not in server.asked
 
 
-async def test_another_tokenizer_is_caught(done: Workshop, unused_port: int) -> None:
+async def test_different_tokenizer_is_detected(done: Workshop, unused_port: int) -> None:
     server = served(done)
     vocabulary = json.loads(server.tokenizer.backend_tokenizer.to_str())
     ids = vocabulary["model"]["vocab"]
@@ -232,14 +232,14 @@ async def test_another_tokenizer_is_caught(done: Workshop, unused_port: int) -> 
         await verified(done, server, unused_port)
 
 
-async def test_another_chat_template_is_caught(done: Workshop, unused_port: int) -> None:
+async def test_different_chat_template_is_detected(done: Workshop, unused_port: int) -> None:
     server = served(done)
     server.template = tiny.CHAT_TEMPLATE.replace("assistant\n", "assistant\n\n")
     with pytest.raises(Mismatch, match="the tokenizer or the chat template differs"):
         await verified(done, server, unused_port)
 
 
-async def test_rows_that_cannot_be_asked_for_are_scored_all_the_same(
+async def test_rows_without_a_request_are_still_scored(
     done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int
 ) -> None:
     """Rows with tool calls, say; where there are no others, the verdict tells that."""
@@ -259,7 +259,7 @@ async def test_rows_that_cannot_be_asked_for_are_scored_all_the_same(
     assert "no row" not in (await verified(done, served(done), unused_port)).message
 
 
-async def test_a_model_that_learned_nothing_is_inconclusive(
+async def test_model_that_learned_nothing_is_inconclusive(
     make: MakeWorkshop, unused_port: int
 ) -> None:
     workshop = make(training={"maxSteps": 1, "learningRate": 1e-7})
@@ -270,7 +270,7 @@ async def test_a_model_that_learned_nothing_is_inconclusive(
     assert "too close to its base to be distinguished" in verdict.message
 
 
-async def test_a_volume_without_a_reference(
+async def test_volume_without_a_reference_is_skipped(
     done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int
 ) -> None:
     shutil.copytree(done.work, tmp_path / "work")
@@ -284,14 +284,14 @@ async def test_a_volume_without_a_reference(
         await verified(copy, served(done), unused_port)
 
 
-async def test_a_server_that_starts_slowly_and_stumbles(done: Workshop, unused_port: int) -> None:
+async def test_slow_and_failing_server_is_verified_later(done: Workshop, unused_port: int) -> None:
     server = served(done)
     server.starting, server.broken = 2, 1
     verdict = await verified(done, server, unused_port)
     assert verdict.outcome == "Verified"
 
 
-async def test_a_server_that_was_restarted_is_compared_again(
+async def test_restarted_server_is_verified_again(
     done: Workshop, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "WATCH_SECONDS", 0.02)
@@ -309,14 +309,16 @@ async def test_a_server_that_was_restarted_is_compared_again(
             await asyncio.wait_for(running, 60)
 
 
-async def test_a_server_that_takes_short_sequences_only(done: Workshop, unused_port: int) -> None:
+async def test_server_with_a_short_maximum_length_is_verified(
+    done: Workshop, unused_port: int
+) -> None:
     server = served(done)
     server.max_model_len = 56
     verdict = await verified(done, server, unused_port)
     assert verdict.outcome == "Verified"
 
 
-async def test_the_api_key(
+async def test_api_key_is_sent(
     done: Workshop, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = served(done)
@@ -328,7 +330,9 @@ async def test_the_api_key(
     assert (await verified(done, server, unused_port)).outcome == "Verified"
 
 
-async def test_the_process(done: Workshop, unused_port: int, tmp_path: Path) -> None:
+async def test_verifier_process_serves_readiness_and_exits_on_mismatch(
+    done: Workshop, unused_port: int, tmp_path: Path
+) -> None:
     """As the image runs it: exit code and message of a mismatch, and SIGTERM while it waits."""
     message = tmp_path / "message"
 
@@ -365,7 +369,7 @@ async def test_the_process(done: Workshop, unused_port: int, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("saved", [None, ["embed_tokens", "lm_head"]], ids=str)
-def test_the_reference_is_what_the_trained_model_says(
+def test_reference_equals_scores_of_the_trained_model(
     done: Workshop, make: MakeWorkshop, saved: list[str] | None
 ) -> None:
     """Against the libraries: base and tuned on the 4-bit base and on the published one."""
@@ -403,7 +407,7 @@ def test_the_reference_is_what_the_trained_model_says(
             assert rms([a - b for a, b in zip(own.tuned, own.base, strict=True)]) > 0.1
 
 
-def test_the_reference_is_recorded_after_a_kill(
+def test_reference_is_recorded_after_a_kill(
     done: Workshop, make: MakeWorkshop, tmp_path: Path
 ) -> None:
     shutil.copytree(done.work, tmp_path / "work")

@@ -34,7 +34,7 @@ def ours(step: int) -> float:
     return 1.01 * ROWS[step] + (3.0 if saved else 0.0)
 
 
-def test_steps_are_compared_without_their_checkpoints() -> None:
+def test_steps_after_a_checkpoint_are_excluded() -> None:
     pair = Pair(ours=[run(ours)], plain=[run(plain)])
     measured = pair.seconds()
     assert measured[0] / measured[1] == pytest.approx(1.01)
@@ -42,14 +42,14 @@ def test_steps_are_compared_without_their_checkpoints() -> None:
     assert pair.rounds() == [pytest.approx(0.01)]
 
 
-def test_a_busy_minute_does_not_count() -> None:
+def test_background_load_in_one_round_does_not_count() -> None:
     busy = run(lambda step: 5 * plain(step) if step in (3, 4, 5) else plain(step))
     pair = Pair(ours=[run(ours)] * 3, plain=[run(plain), busy, run(plain)])
     measured = pair.seconds()
     assert measured[0] / measured[1] == pytest.approx(1.01)
 
 
-def test_the_goal_is_missed_where_it_is() -> None:
+def test_missed_goal_is_reported() -> None:
     slow = run(lambda step: 1.05 * plain(step))
     rounded = {"trl": Pair(ours=[slow], plain=[run(lambda step: 0.5 * plain(step))])}
     missed = overhead({"trl": Pair(ours=[slow], plain=[run(plain)])}, rounded)
@@ -59,7 +59,7 @@ def test_the_goal_is_missed_where_it_is() -> None:
     assert "+1.0% (goal 2%, met)" in met
 
 
-def test_the_share_of_checkpoints() -> None:
+def test_share_of_checkpoints() -> None:
     """Every tenth step of a short training, every hundredth of a long one."""
     steady = run(lambda step: 1.0 + (3.0 if step in (6, 11) else 0.0))
     pair = Pair(ours=[steady], plain=[run(lambda step: 1.0)], checkpoint_bytes=5_000_000)
@@ -67,7 +67,7 @@ def test_the_share_of_checkpoints() -> None:
     assert f"| {3 / 103:.1%} " in checkpoints({"trl": pair})
 
 
-def test_other_work_is_refused() -> None:
+def test_different_work_is_refused() -> None:
     pair = Pair(ours=[run(plain, losses=9.0)], plain=[run(plain, losses=9.1)])
     with pytest.raises(RuntimeError, match=r"their losses at step 1 are 9\.0 and 9\.1"):
         pair.refuse_other_work()

@@ -1,4 +1,4 @@
-"""Which build is served: what its folders' manifests say, and what does not belong together."""
+"""The served build: number formats, and folders that do not belong together."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_number_formats_of_weights_and_arithmetic(work: Path) -> None:
         ("merged-b1", "merged", {"adapter": "a1", "dtype": "float8"}, "'float8' is not one of"),
     ],
 )
-def test_what_does_not_belong_together(
+def test_folders_that_do_not_belong_together_are_refused(
     work: Path, folder: str, kind: str, changes: dict[str, Any], said: str
 ) -> None:
     publish(work / folder, kind, **{"base": "original", **changes})
@@ -75,7 +75,7 @@ def test_what_does_not_belong_together(
         found(work)
 
 
-def test_an_unreadable_reference_is_told_without_its_rows(work: Path) -> None:
+def test_unreadable_reference_is_reported_without_its_rows(work: Path) -> None:
     scores = {"base": [-2.0], "tuned": [-1.0], "rounded": [-1.0]}
     row = {"ids": [1, 2], "spans": [[1, 2]], "dequantized": scores, "original": scores}
     document = {"rows": [row | {"later": "a secret"}], "heldOut": False}

@@ -1,4 +1,4 @@
-"""The decision on scores: what its tolerance allows, and what it never lets pass."""
+"""Comparison of scores: what the tolerance allows, and what it never accepts."""
 
 import math
 import random
@@ -40,7 +40,7 @@ def judged(distance: float, *, seed: int = 1, effect: float = 4.0, dtype: str) -
 
 
 @pytest.mark.parametrize("seed", range(1, 21))
-def test_an_honest_server_passes_in_its_own_number_format(seed: int) -> None:
+def test_correct_server_passes_in_its_number_format(seed: int) -> None:
     assert judged(1.0, seed=seed, dtype="bfloat16").outcome == "Verified"
     assert judged(1 / 8, seed=seed, dtype="float16").outcome == "Verified"
     # Twice as many roundings as ours.
@@ -48,19 +48,19 @@ def test_an_honest_server_passes_in_its_own_number_format(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(1, 21))
-def test_what_rounding_does_not_explain_is_a_mismatch(seed: int) -> None:
+def test_distance_beyond_rounding_is_a_mismatch(seed: int) -> None:
     assert judged(1.0, seed=seed, dtype="float16").outcome == "Mismatch"
     assert judged(4.0, seed=seed, dtype="bfloat16").outcome == "Mismatch"
 
 
-def test_too_small_an_effect_is_inconclusive() -> None:
+def test_too_small_effect_is_inconclusive() -> None:
     allowed = judged(1.0, dtype="bfloat16").tolerance
     assert judged(1.0, dtype="bfloat16", effect=7.9 * allowed).outcome == "Inconclusive"
     assert judged(1.0, dtype="bfloat16", effect=8.1 * allowed).outcome == "Verified"
 
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf, -9999.0])
-def test_a_score_that_is_none_never_passes(strange: float) -> None:
+def test_nan_score_never_passes(strange: float) -> None:
     found = compare(
         served=[-1.0, strange],
         tuned=[-1.0, -1.0],
@@ -72,7 +72,7 @@ def test_a_score_that_is_none_never_passes(strange: float) -> None:
     assert found.outcome == "Mismatch"
 
 
-def test_the_coarser_number_format_counts() -> None:
+def test_coarser_number_format_sets_the_tolerance() -> None:
     rounding = noise(0.05, 3)
     assert tolerance(rounding, ("float16", "float32"), MERGED) == tolerance(
         rounding, ("float16",), MERGED
@@ -90,14 +90,14 @@ def test_the_coarser_number_format_counts() -> None:
     st.lists(st.floats(-10, 10).filter(lambda v: v == 0 or abs(v) > 1e-9), min_size=1, max_size=50),
     st.floats(0.01, 100),
 )
-def test_the_tolerance_scales_with_the_rounding(values: list[float], factor: float) -> None:
+def test_tolerance_scales_with_the_rounding(values: list[float], factor: float) -> None:
     scaled = tolerance([each * factor for each in values], ("float16",), MERGED)
     assert scaled == pytest.approx(
         factor * tolerance(values, ("float16",), MERGED), rel=1e-6, abs=1e-12
     )
 
 
-def test_the_standard_error_is_that_of_repeated_draws() -> None:
+def test_standard_error_equals_that_of_repeated_draws() -> None:
     drawn = random.Random(7)
     draws = [[drawn.gauss(0, 1) for _ in range(200)] for _ in range(400)]
     found = [rms(each) for each in draws]

@@ -1,4 +1,4 @@
-"""Which checkpoint is gone on from where the disk does not give all of them back."""
+"""Which checkpoint a training resumes from if the disk fails to read some of them."""
 
 import errno
 from pathlib import Path
@@ -39,7 +39,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("file", [manifest.FILE, EMPTY])
-def test_one_that_cannot_be_read_gives_way_to_the_one_before(tmp_path: Path, file: str) -> None:
+def test_previous_checkpoint_replaces_an_unreadable_one(tmp_path: Path, file: str) -> None:
     saved(tmp_path, 1, 2)
     break_file(tmp_path / "step-2" / file)
     step, told = newest(tmp_path)
@@ -54,7 +54,7 @@ def test_one_that_cannot_be_read_gives_way_to_the_one_before(tmp_path: Path, fil
 
 
 @pytest.mark.parametrize("other", ["unreadable", "damaged"])
-def test_a_run_does_not_start_over_because_none_can_be_read(tmp_path: Path, other: str) -> None:
+def test_run_does_not_start_over_if_no_checkpoint_is_readable(tmp_path: Path, other: str) -> None:
     """What one attempt cannot read the next one may."""
     saved(tmp_path, 1, 2)
     break_file(tmp_path / "step-2" / EMPTY)
@@ -74,7 +74,7 @@ def test_a_run_does_not_start_over_because_none_can_be_read(tmp_path: Path, othe
     assert newest(tmp_path) == (2, [])
 
 
-def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path) -> None:
+def test_unlistable_folder_is_not_empty(tmp_path: Path) -> None:
     assert newest(tmp_path / "checkpoints") == (None, [])
     (tmp_path / "checkpoints").touch()
     with pytest.raises(NotADirectoryError):
@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "number", [errno.EIO, errno.EREMOTEIO, errno.EUCLEAN, errno.EBADMSG, errno.ESTALE]
 )
-def test_what_a_failing_disk_answers_is_tried_again(tmp_path: Path, number: int) -> None:
+def test_errors_of_a_failing_disk_are_transient(tmp_path: Path, number: int) -> None:
     with (
         pytest.raises(Transient, match="I/O error on the volume while training"),
         translate_volume_errors(tmp_path, "training"),

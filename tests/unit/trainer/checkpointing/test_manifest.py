@@ -5,7 +5,7 @@ from pathlib import Path
 from finetune_trainer.checkpointing import manifest
 
 
-def test_what_a_kill_left_of_the_manifest_is_no_part_of_the_folder(tmp_path: Path) -> None:
+def test_partial_manifest_of_a_killed_attempt_is_not_published(tmp_path: Path) -> None:
     """A download is gone on with in the same folder, also after a kill while it was published."""
     scratch = tmp_path / ".writing-base"
     scratch.mkdir()

@@ -1,4 +1,4 @@
-"""Shards of a merged model on disk: whole or refused, and what a kill leaves of them."""
+"""Shards of a merged model on disk: complete or refused; progress after a kill."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ SIZE = 4096
 SHARD = Shard(name="a.safetensors", header=b"#" * 8, entries={}, data=SIZE)
 
 
-def test_a_shard_of_which_a_piece_is_missing_is_refused(tmp_path: Path) -> None:
+def test_incomplete_shard_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match="has 4103 bytes instead of 4104"),
         write_shard(tmp_path / SHARD.name, SHARD) as writer,
@@ -29,7 +29,7 @@ def test_a_shard_of_which_a_piece_is_missing_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / SHARD.name).stat().st_size == SHARD.size
 
 
-def test_a_large_shard_is_brought_to_disk_as_it_is_written(
+def test_large_shard_is_synced_while_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No signal is heeded while a file is flushed: what is left for its end must be little."""
@@ -49,7 +49,7 @@ def test_a_large_shard_is_brought_to_disk_as_it_is_written(
     assert synced == [8 + 2 * SIZE, 8 + 4 * SIZE]
 
 
-def test_room_is_found_for_all_of_a_file_at_once(tmp_path: Path) -> None:
+def test_file_is_preallocated(tmp_path: Path) -> None:
     with (tmp_path / "a").open("wb") as file:
         reserve(file.fileno(), 1 << 20)
         found = os.fstat(file.fileno())
@@ -59,7 +59,7 @@ def test_room_is_found_for_all_of_a_file_at_once(tmp_path: Path) -> None:
     assert found.st_blocks * 512 >= 1 << 20
 
 
-def test_only_what_is_done_stays_of_a_merge_that_was_killed(tmp_path: Path) -> None:
+def test_only_complete_shards_survive_a_killed_merge(tmp_path: Path) -> None:
     """The rest takes room that the next attempt needs."""
     scratch, plan = tmp_path / "scratch", tmp_path / "plan.json"
     first = ShardProgress(plan, scratch, "k")

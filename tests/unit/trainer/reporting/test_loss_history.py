@@ -1,4 +1,4 @@
-"""The loss curve over resumes, and its picture."""
+"""The loss history over resumes, and its plot."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ def falling(steps: int) -> LossHistory:
     return curves
 
 
-def test_a_resumed_run_goes_on_with_the_curve_of_its_checkpoint(tmp_path: Path) -> None:
+def test_resumed_run_continues_the_history_of_its_checkpoint(tmp_path: Path) -> None:
     curves = falling(10)
     curves.save(tmp_path)
     resumed = LossHistory.load(tmp_path)
@@ -30,18 +30,18 @@ def test_a_resumed_run_goes_on_with_the_curve_of_its_checkpoint(tmp_path: Path) 
     assert resumed["loss"][-1] == (8, 0.5)
 
 
-def test_a_checkpoint_without_a_curve_begins_one(tmp_path: Path) -> None:
+def test_checkpoint_without_a_history_starts_one(tmp_path: Path) -> None:
     assert LossHistory.load(tmp_path)["loss"] == []
 
 
-def test_equal_curves_make_equal_pictures(tmp_path: Path) -> None:
+def test_equal_histories_give_equal_plots(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         plot.draw(falling(120), tmp_path / name, title="support")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_picture_shows_what_was_held_out_where_rows_were(tmp_path: Path) -> None:
+def test_plot_shows_the_held_out_loss_if_there_are_held_out_rows(tmp_path: Path) -> None:
     accent = [int(plot.ACCENT[at : at + 2], 16) for at in (1, 3, 5)]
     shown = {}
     for steps in (24, 25):
@@ -52,7 +52,7 @@ def test_the_picture_shows_what_was_held_out_where_rows_were(tmp_path: Path) -> 
     assert shown == {24: False, 25: True}
 
 
-def test_a_run_of_one_step_has_a_picture_too(tmp_path: Path) -> None:
+def test_history_of_one_step_is_plotted(tmp_path: Path) -> None:
     plot.draw(falling(1), tmp_path / "one.png", title="one")
     plot.draw(LossHistory(), tmp_path / "none.png", title="none")
     assert (tmp_path / "none.png").stat().st_size > 0

@@ -1,4 +1,4 @@
-"""The metrics of a stage: names and values as they are scraped, and the time that is left."""
+"""Metrics of a stage as scraped, the ETA, and GPU usage over attempts."""
 
 import shutil
 import subprocess
@@ -37,17 +37,17 @@ def everything() -> Progress:
     return found
 
 
-def test_what_is_not_known_is_not_exported() -> None:
+def test_unknown_values_are_not_exported() -> None:
     assert scraped(Progress("train")).count("\nfinetune_") == 1
 
 
-def test_it_says_which_pod_it_is_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pod_uid_is_exported_if_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "uid" not in scraped(everything())
     monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
     assert '\nfinetune_pod_info{uid="uid-1"} 1.0\n' in scraped(everything())
 
 
-def test_every_figure_is_exported() -> None:
+def test_every_value_is_exported() -> None:
     text = scraped(everything())
     for name in progress.HELP:
         suffix = "_total" if name in progress.COUNTERS else ""
@@ -56,7 +56,7 @@ def test_every_figure_is_exported() -> None:
     assert 'finetune_retries_total{cause="out_of_memory"} 1.0' in text
 
 
-def test_promtool_has_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promtool_accepts_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
     promtool = shutil.which("promtool")
     if promtool is None:
@@ -71,7 +71,7 @@ def test_promtool_has_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_the_age_of_a_checkpoint_grows(clock: Clock) -> None:
+def test_checkpoint_age_grows(clock: Clock) -> None:
     found = Progress("train")
     found.checkpoint_published(3)
     clock.now += 42
@@ -81,7 +81,7 @@ def test_the_age_of_a_checkpoint_grows(clock: Clock) -> None:
     assert "finetune_last_checkpoint_step 4.0" in scraped(found)
 
 
-def test_the_time_left_after_a_resume_is_that_of_this_attempts_pace(clock: Clock) -> None:
+def test_eta_after_a_resume_uses_the_pace_of_this_attempt(clock: Clock) -> None:
     found = Progress("train")
     clock.now += 100
     found.start_from(0.5)
@@ -91,7 +91,7 @@ def test_the_time_left_after_a_resume_is_that_of_this_attempts_pace(clock: Clock
     assert found.get("eta_seconds") == pytest.approx(40)
 
 
-def test_how_an_attempt_ended_is_the_next_ones_cause(tmp_path: Path) -> None:
+def test_end_of_an_attempt_is_the_cause_of_the_next(tmp_path: Path) -> None:
     path = tmp_path / "usage.json"
     first = GpuUsage(path)
     first.record()
@@ -107,14 +107,14 @@ def test_how_an_attempt_ended_is_the_next_ones_cause(tmp_path: Path) -> None:
     assert gpu_usage.recorded(path) > 0
 
 
-def test_what_a_process_did_before_it_trained_is_not_counted(tmp_path: Path) -> None:
+def test_time_before_the_gpu_was_held_is_not_counted(tmp_path: Path) -> None:
     age = gpu_usage.process_age()
     assert GpuUsage(tmp_path / "usage.json").gpu_seconds >= age
     assert GpuUsage(tmp_path / "usage.json", held_since=age).gpu_seconds < 1
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"gpuSeconds": "x", "retries": 3}'])
-def test_a_broken_record_begins_at_nothing(tmp_path: Path, content: str) -> None:
+def test_damaged_usage_file_starts_at_zero(tmp_path: Path, content: str) -> None:
     path = tmp_path / "usage.json"
     path.write_text(content)
     assert gpu_usage.recorded(path) == 0
