@@ -35,15 +35,19 @@ from finetune_trainer.models.layerwise_model import LayerwiseModel
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
 BASE = ("original", "base")
+PINNED = ["5", "58", "18", "105", "132", "268"]
+"""First rows of a sample of 300 rows with seed 1."""
 CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today }}<|im_end|>\n"
 
 
-def sampled(lengths: list[int], *, held_out: Collection[int] = (), seed: int = 1) -> list[Any]:
-    """Offer rows whose answers have these lengths, and choose."""
+def sampled(
+    lengths: list[int], *, held_out: Collection[int] = (), seed: int = 1, backwards: bool = False
+) -> list[Any]:
+    """Offer rows whose answers have these lengths, and return the sample."""
     tokenizer = tiny.tokenizer()
     renderer = Renderer(tokenizer, template=tiny.CHAT_TEMPLATE, train_on="responses", stops=[0])
     sample = Sample(seed=seed)
-    for at, length in enumerate(lengths):
+    for at, length in sorted(enumerate(lengths), reverse=backwards):
         answer = "x" * (length - 1)
         messages = [
             {"role": "user", "content": str(at)},
@@ -74,10 +78,12 @@ def test_sample_takes_held_out_rows_only() -> None:
 
 
 def test_sample_depends_on_rows_and_seed_only() -> None:
+    """The chosen rows are pinned: each test process has another hash seed."""
     lengths = [50 + at % 7 for at in range(300)]
-    assert sampled(lengths) == sampled(lengths)
-    assert sampled(lengths) != sampled(lengths, seed=2)
-    assert sampled([10, 10]) == sampled([10, 10])
+    rows = sampled(lengths)
+    assert [row["messages"][0]["content"] for row in rows[:6]] == PINNED
+    assert sampled(lengths, backwards=True) == rows
+    assert sampled(lengths, seed=2) != rows
 
 
 def test_long_rows_are_truncated_with_their_answers() -> None:

@@ -59,6 +59,18 @@ def test_file_is_preallocated(tmp_path: Path) -> None:
     assert found.st_blocks * 512 >= 1 << 20
 
 
+@pytest.mark.parametrize("size", [SHARD.size - 1, SHARD.size + 1])
+def test_recorded_shard_of_another_size_is_written_again(tmp_path: Path, size: int) -> None:
+    scratch, plan = tmp_path / "scratch", tmp_path / "plan.json"
+    first = ShardProgress(plan, scratch, "k")
+    with write_shard(scratch / SHARD.name, SHARD) as writer:
+        writer.write(bytes(SIZE))
+    first.finished(SHARD, writer.digest, [])
+    os.truncate(scratch / SHARD.name, size)
+    assert ShardProgress(plan, scratch, "k").done == {}
+    assert list(scratch.iterdir()) == []
+
+
 def test_only_complete_shards_survive_a_killed_merge(tmp_path: Path) -> None:
     """The rest takes room that the next attempt needs."""
     scratch, plan = tmp_path / "scratch", tmp_path / "plan.json"
