@@ -200,7 +200,7 @@ class World:
 
         runners = []
         try:
-            for port, answer in ((9400, training), (9401, verified)):
+            for port, answer in ((TRAINER_METRICS, training), (VERIFIER_METRICS, verified)):
                 application = web.Application()
                 application.router.add_get("/metrics", answer)
                 runner = web.AppRunner(application, access_log=None)
