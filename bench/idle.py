@@ -18,7 +18,7 @@ from bench.table import table
 from bench.world import World
 
 AT_ONCE = (
-    "from finetune_operator.reconcile.stages import pipeline; pipeline.SLOW_AFTER_SECONDS = 0.0"
+    "from finetune_operator.reconcile.stages import under_way; under_way.SLOW_AFTER_SECONDS = 0.0"
 )
 """Runs before the operator: jobs are reconciled every 60 s from the start."""
 

@@ -96,6 +96,11 @@ class Reason(StrEnum):
 
     # Failed.
     INVALID_SPEC = ("InvalidSpec", "The resolved spec cannot be run.", READY, ATTEMPT)
+    UNSUPPORTED_VERSION = (
+        "UnsupportedVersion",
+        "Another version of the operator wrote state that this version cannot read.",
+        READY,
+    )
     FAILED_TO_START = ("FailedToStart", "Kueue cannot start the Job.", READY, ATTEMPT)
     NAME_CONFLICT = (
         "NameConflict",

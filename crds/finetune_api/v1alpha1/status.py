@@ -174,6 +174,10 @@ class FineTuneJobStatus(StatusModel):
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."
     )
+    ledger_version: int | None = Field(
+        None,
+        description="Format of revisions. An operator that does not support it changes nothing.",
+    )
     revisions: list[Revision] = Field(
         default_factory=list, description="Ledger of revisions, their attempts and artifacts."
     )

@@ -1,13 +1,17 @@
-"""Facts about Deployments: replicas of the newest template, and why one was refused."""
+"""Facts about Deployments: replicas of the current template, and rejected pods."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects import conditions
 from finetune_operator.types import Object
 
 
 def answering(deployment: Object | None) -> int:
-    """Return how many pods of a Deployment's newest template are ready, 0 while that is not known.
+    """Return how many pods of a Deployment's current template are ready, 0 if unknown.
 
-    Ready is a pod whose model was verified: its containers' readiness says so.
+    A serving pod becomes ready only after its model has been verified.
     """
     if deployment is None or "deletionTimestamp" in deployment["metadata"]:
         return 0
@@ -18,15 +22,13 @@ def answering(deployment: Object | None) -> int:
 
 
 def observed(deployment: Object) -> bool:
-    """Tell whether a Deployment's status is about its present spec."""
+    """Report whether a Deployment's status describes its current spec."""
     generation = int(deployment["metadata"]["generation"])
     return int(deployment.get("status", {}).get("observedGeneration", 0)) >= generation
 
 
-def replica_failure(deployment: Object) -> Object | None:
-    """Return a Deployment's condition that a pod of it was refused, None where none was."""
-    for condition in deployment.get("status", {}).get("conditions", ()):
-        is_failure = (condition["type"], condition["status"]) == ("ReplicaFailure", "True")
-        if is_failure and condition.get("reason") == Reason.FAILED_CREATE and observed(deployment):
-            return dict(condition)
-    return None
+def replica_failure(deployment: Object) -> Mapping[str, Any] | None:
+    """Return the condition ReplicaFailure if the API server rejects a pod, otherwise None."""
+    condition = conditions.get(deployment, "ReplicaFailure")
+    failed = condition.get("status") == "True" and condition.get("reason") == Reason.FAILED_CREATE
+    return condition if failed and observed(deployment) else None

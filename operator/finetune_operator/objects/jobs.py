@@ -2,31 +2,29 @@
 
 from collections.abc import Iterable
 
-from finetune_operator.objects import naming
+from finetune_operator.objects import conditions, naming
 from finetune_operator.types import Object
 
 
 def is_over(job: Object) -> bool:
-    """Tell whether a Job has ended, well or not."""
-    return _is(job, "Complete") or _is(job, "Failed")
+    """Report whether a Job has finished: Complete or Failed."""
+    return conditions.is_true(job, "Complete") or conditions.is_true(job, "Failed")
 
 
 def pod_has_ended(pod: Object) -> bool:
-    """Tell whether a pod has ended, well or not, and holds nothing any more."""
+    """Report whether a pod has terminated and holds no resources any more."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def pods_of(job: Object, pods: Iterable[Object]) -> list[Object]:
     """Return the pods that a Job controls, oldest first.
 
-    Its name would not do: one that an earlier Job of the name left behind is nobody's.
+    A label with the Job's name is not enough: an earlier Job of the same name may have left pods.
     """
     own = [pod for pod in pods if naming.owned_by(job, pod)]
-    return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+    return sorted(own, key=created)
 
 
-def _is(job: Object, condition: str) -> bool:
-    return any(
-        found["type"] == condition and found["status"] == "True"
-        for found in job.get("status", {}).get("conditions", ())
-    )
+def created(child: Object) -> str:
+    """Return when an object was created, as an RFC 3339 timestamp in UTC; they sort as text."""
+    return str(child["metadata"].get("creationTimestamp", ""))

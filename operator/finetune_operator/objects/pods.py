@@ -1,45 +1,30 @@
-"""What the status of pods says: whether they run, and about the node that one has or waits for."""
+"""Facts about a pod's scheduling."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from finetune_operator.objects import naming
-from finetune_operator.objects.naming import Stage
+from finetune_operator.objects import conditions
 from finetune_operator.types import Object
 
 
 def scheduling(pod: Object) -> Mapping[str, Any]:
-    """Return a pod's condition PodScheduled, an empty one while the scheduler has not seen it."""
-    found: Mapping[str, Any]
-    for found in pod.get("status", {}).get("conditions", ()):
-        if found["type"] == "PodScheduled":
-            return found
-    return {}
+    """Return a pod's condition PodScheduled, an empty mapping before the scheduler set it."""
+    return conditions.get(pod, "PodScheduled")
 
 
 def has_a_node(pod: Object) -> bool:
-    """Tell whether a pod was given a node."""
-    return scheduling(pod).get("status") == "True"
+    """Report whether a pod is assigned to a node."""
+    return conditions.is_true(pod, "PodScheduled")
 
 
 def refused_by_nodes(pod: Object) -> str | None:
-    """Return why the scheduler finds no node for a pod, None where it does or has not looked."""
+    """Return the scheduler's message if no node fits a pod, otherwise None."""
     condition = scheduling(pod)
     return str(condition.get("message", "")) if condition.get("status") == "False" else None
 
 
 def scheduled_since(pod: Object) -> datetime:
-    """Return since when a pod has, or lacks, a node; since its creation where nobody said."""
+    """Return when PodScheduled last changed; the pod's creation if it was never set."""
     since = scheduling(pod).get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
     return datetime.fromisoformat(str(since))
-
-
-def runs(pods: Iterable[Object], stage: Stage, revision: str) -> bool:
-    """Tell whether a pod of a revision's stage runs."""
-    return any(
-        naming.label(pod, naming.STAGE) == stage
-        and naming.label(pod, naming.REVISION) == revision
-        and pod.get("status", {}).get("phase") == "Running"
-        for pod in pods
-    )

@@ -18,8 +18,19 @@ from finetune_api.v1alpha1.status import Condition
 from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.diagnosis import Blocker
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
 
 CONDITION_OF: dict[Stage, str] = {"prepare": "DataReady", "train": "Trained", "merge": "Merged"}
+IN_PROGRESS: dict[Stage, Reason] = {
+    "prepare": Reason.PREPARING,
+    "train": Reason.TRAINING,
+    "merge": Reason.MERGING,
+}
+DOING: dict[Stage, str] = {
+    "prepare": "downloading, checking and tokenising model and data",
+    "train": "training the adapter",
+    "merge": "merging base and adapter",
+}
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
 POLL_SECONDS = 15.0
 """Pace of looks while something moves that sends no event: progress, a pod that cannot start."""
@@ -60,6 +71,11 @@ def suspended() -> Position:
     )
 
 
+def active(reason: Reason, message: str, *, requeue_after: float = POLL_SECONDS) -> Position:
+    """Return the position of a job that is making progress or waits for it."""
+    return Position(state="active", reason=reason, message=message, requeue_after=requeue_after)
+
+
 def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
     """Return the position of a job whose pod has been kept from starting for ``seconds``."""
     overdue = blocker.lasts or (not blocker.waits and seconds > deadline)
@@ -74,7 +90,7 @@ def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
 def conditions(
     position: Position,
     *,
-    previous: Iterable[Mapping[str, Any]],
+    previous: Mapping[str, Mapping[str, Any]],
     generation: int,
     now: datetime,
     stages: Mapping[Stage, Attempt | None],
@@ -108,7 +124,6 @@ def conditions(
             serving.reason,
             serving.message,
         )
-    known = {condition["type"]: condition for condition in previous}
     stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return [
         Condition(
@@ -118,8 +133,8 @@ def conditions(
             message=message,
             observed_generation=generation,
             last_transition_time=(
-                known[type_]["lastTransitionTime"]
-                if type_ in known and known[type_]["status"] == status
+                previous[type_]["lastTransitionTime"]
+                if type_ in previous and previous[type_]["status"] == status
                 else stamp
             ),
         ).model_dump(mode="json", by_alias=True)
@@ -133,6 +148,11 @@ def wanted_stages(spec: FineTuneJobSpec) -> tuple[Stage, ...]:
     if spec.merge.enabled and not from_adapter:
         return ("prepare", "train", "merge")
     return ("prepare", "train")
+
+
+def build_of(target: TargetRevision, stage: Stage) -> str | None:
+    """Return the build that an attempt at a stage belongs to; only merging depends on it."""
+    return target.build if stage == "merge" else None
 
 
 def latest_attempts(

@@ -45,18 +45,20 @@ def of_job(
     events: Iterable[Object],
     *,
     has_run: bool = False,
-    gave_up: bool = False,
+    failed_to_start: bool = False,
     since: str,
 ) -> Blocker | None:
     """Return what keeps a Job from running, or None.
 
     pods: the Job's own; events: those about the Job, its pods and its volume; has_run: whether
-    a pod of the Job has run before, which a Job that is suspended again does not tell; gave_up:
-    whether its queue has given it up (``given_up``); since: ``waiting_since``.
+    a pod of the Job has run before, which a Job that is suspended again does not show;
+    failed_to_start: the function's result; since: ``waiting_since``.
     """
     pods, events = list(pods), list(events)
     if job["spec"].get("suspend"):
-        return _given_up(job) if gave_up else _suspended(job, events, has_run=has_run)
+        return (
+            _failed_to_start(job) if failed_to_start else _suspended(job, events, has_run=has_run)
+        )
     for pod in pods:
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
@@ -94,7 +96,7 @@ def started(job: Object, pods: Iterable[Object]) -> bool:
     )
 
 
-def given_up(job: Object, events: Iterable[Object], *, before: bool) -> bool:
+def failed_to_start(job: Object, events: Iterable[Object], *, before: bool) -> bool:
     """Tell whether Kueue will not start a Job that it suspended: the Job's Workload is finished.
 
     before: whether that was known already, for an event is forgotten within the hour.
@@ -163,7 +165,7 @@ def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
     )
 
 
-def _given_up(job: Object) -> Blocker:
+def _failed_to_start(job: Object) -> Blocker:
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
     return Blocker(
         reason=Reason.FAILED_TO_START,

@@ -1,10 +1,9 @@
-"""Observed → Plan. Pure: no I/O, no clock, no environment.
+"""Snapshot → plan. Pure: no I/O, no clock, no environment.
 
-A job goes through its Job stages in order (``stages``), then its model comes into service
-(``rollout``); what serves meanwhile is kept (``upkeep``).
-What was attempted and how it ended is in the ledger in ``status``; everything else is looked up
-among the children. So an operator that restarts, or misses an event, does the same as one that
-does not.
+A job goes through its stages in order (``stages``); then its model is rolled out (``rollout``),
+while the stable build continues to serve (``stable``). The ledger in ``status`` records what was
+attempted and how it ended; the rest is read from the children. An operator that restarts or misses
+an event therefore plans the same as one that does not.
 """
 
 from datetime import datetime
@@ -12,85 +11,51 @@ from datetime import datetime
 from finetune_api.defaulting import InvalidSpec
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
-from finetune_operator.reconcile import storage
+from finetune_operator.objects.index import IndexedSnapshot, index
+from finetune_operator.objects.previous_status import previous_status
+from finetune_operator.reconcile import status, storage
 from finetune_operator.reconcile.conditions import (
     Position,
     conditions,
     latest_attempts,
+    wanted_stages,
 )
-from finetune_operator.reconcile.network import _surroundings
-from finetune_operator.reconcile.serving import evaluation_gate
-from finetune_operator.reconcile.serving.rollout import Rollout
-from finetune_operator.reconcile.serving.stable import Upkeep
-from finetune_operator.reconcile.serving.state import Served
-from finetune_operator.reconcile.stages.pipeline import Stages
-from finetune_operator.reconcile.status import _status, _transitions
+from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.network import surroundings
+from finetune_operator.reconcile.serving import rollout, stable
+from finetune_operator.reconcile.serving.state import serving_build
+from finetune_operator.reconcile.stages import pipeline, progress
 from finetune_operator.revisions import retention
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.revisions.target import resolve_target
+from finetune_operator.revisions.target import TargetRevision, resolve_target
+from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Plan, Snapshot
 
 
 def plan(snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
-    """Return what to do about a job.
+    """Return what a reconcile of a job writes.
 
-    now: the time of the look, timezone-aware; it dates transitions and measures deadlines.
+    now: timezone-aware; it dates transitions and measures deadlines.
     """
     if "deletionTimestamp" in snapshot.job["metadata"]:
         # The garbage collector deletes what the job owns; creating anything now would undo that.
         return Plan(status=snapshot.job.get("status", {}))
     try:
         target = resolve_target(snapshot.job, snapshot.configmaps, config)
+        found = index(snapshot)
+        ledger = Ledger.parse(found.previous.revisions, found.previous.ledger_version)
+        return _plan(found, target, ledger.with_target(target.revision), config, now)
     except InvalidSpec as error:
         return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)
-    ledger = Ledger(snapshot.job.get("status", {}).get("revisions", ()))
-    ledger.want(target.revision)
-    stages = Stages(snapshot, target, ledger, now)
-    there = Served(snapshot, target, ledger)
-    rollout, upkeep = Rollout(there, now), Upkeep(there, now)
-    position = stages.position() or rollout.position()
-    upkeep.tidy(position, rollout.actions)
-    outdated = retention.tidy(snapshot, target, ledger, serves=there.build)
-    served = upkeep.state()
-    previous = snapshot.job.get("status", {}).get("conditions", [])
-    current = conditions(
-        position,
-        previous=previous,
-        generation=snapshot.job["metadata"]["generation"],
-        now=now,
-        stages=latest_attempts(ledger, target.revision, target.build, stages.wanted),
-        serving=served,
-        succeeded=_succeeded_before(snapshot, target.revision),
-    )
-    return Plan(
-        status=_status(
-            snapshot,
-            target,
-            ledger,
-            current,
-            served,
-            evaluation_gate.gate(snapshot.job, target, ledger, there.build),
-            [*stages.warnings, *there.warnings],
-        ),
-        actions=(
-            *stages.stopping.actions,
-            *storage.owners(snapshot.job, target, snapshot.volumes),
-            *_surroundings(snapshot, target, ledger, config),
-            *stages.starts,
-            *rollout.actions,
-            *upkeep.actions,
-            *outdated,
-        ),
-        events=(*_transitions(previous, current), *stages.events),
-        requeue_after=position.requeue_after,
-    )
+    except UnsupportedVersion as error:
+        return report(snapshot, reason=Reason.UNSUPPORTED_VERSION, message=str(error), now=now)
 
 
 def report(snapshot: Snapshot, *, reason: str, message: str, now: datetime) -> Plan:
-    """Return a plan that says why nothing can be done: the status of before, but Stalled."""
-    status = dict(snapshot.job.get("status", {}))
+    """Return a plan that only reports why nothing can be done: the previous status, Stalled."""
+    present = snapshot.job.get("status", {})
     generation = snapshot.job["metadata"]["generation"]
-    previous = status.get("conditions", [])
+    previous = previous_status(snapshot.job).conditions
     stalled = conditions(
         Position(state="stalled", reason=reason, message=message),
         previous=previous,
@@ -100,19 +65,76 @@ def report(snapshot: Snapshot, *, reason: str, message: str, now: datetime) -> P
         serving=None,
         succeeded=False,
     )
-    known = {condition["type"] for condition in previous}
-    told = [
-        new for new in stalled if new["type"] in ("Ready", "Stalled") or new["type"] not in known
+    reported = [
+        new for new in stalled if new["type"] in ("Ready", "Stalled") or new["type"] not in previous
     ]
-    kept = {new["type"] for new in told} | {"Reconciling"}
-    told += [old for old in previous if old["type"] not in kept]
-    status |= {"observedGeneration": generation, "conditions": told}
-    return Plan(status=status, events=_transitions(previous, status["conditions"]))
-
-
-def _succeeded_before(snapshot: Snapshot, revision: str) -> bool:
-    status = snapshot.job.get("status", {})
-    return status.get("revision") == revision and any(
-        (condition["type"], condition["status"]) == ("Succeeded", "True")
-        for condition in status.get("conditions", ())
+    replaced = {new["type"] for new in reported} | {"Reconciling"}
+    reported += [dict(old) for type_, old in previous.items() if type_ not in replaced]
+    return Plan(
+        status={**present, "observedGeneration": generation, "conditions": reported},
+        events=status.transitions(previous, reported),
     )
+
+
+def _plan(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    config: OperatorConfig,
+    now: datetime,
+) -> Plan:
+    """Return the plan of a job whose target and ledger are known: each part's decision, in order.
+
+    Each part starts from the ledger of the part before it.
+    """
+    serving = serving_build(snapshot, ledger)
+    stages = pipeline.decide(snapshot, target, ledger, now)
+    candidate = Decision(ledger=stages.ledger)
+    position = stages.position
+    if position is None:
+        candidate, position = rollout.decide(snapshot, target, stages.ledger, serving, now)
+    kept, served = stable.decide(
+        snapshot, target, candidate.ledger, serving, position, candidate.actions, now
+    )
+    ledger, pruned = retention.prune(snapshot, target, kept.ledger, serving=serving)
+    measured = progress.measure(snapshot, target, ledger)
+    ledger = ledger.with_gpu_seconds(target.revision, measured.get("gpuSeconds"))
+    current = conditions(
+        position,
+        previous=snapshot.previous.conditions,
+        generation=snapshot.job["metadata"]["generation"],
+        now=now,
+        stages=latest_attempts(
+            ledger, target.revision, target.build, wanted_stages(target.resolved.spec)
+        ),
+        serving=served,
+        succeeded=_succeeded_before(snapshot, target.revision),
+    )
+    return Plan(
+        status=status.render(
+            snapshot,
+            target,
+            ledger,
+            conditions=current,
+            served=served,
+            serving=serving,
+            warnings=(*stages.warnings, *candidate.warnings, *kept.warnings),
+            measured=measured,
+        ),
+        actions=(
+            *stages.stops,
+            *storage.owners(snapshot.job, target, snapshot.volumes),
+            *surroundings(snapshot, target, ledger, config),
+            *stages.actions,
+            *candidate.actions,
+            *kept.actions,
+            *pruned,
+        ),
+        events=(*status.transitions(snapshot.previous.conditions, current), *stages.events),
+        requeue_after=position.requeue_after,
+    )
+
+
+def _succeeded_before(snapshot: IndexedSnapshot, revision: str) -> bool:
+    succeeded = snapshot.previous.conditions.get("Succeeded", {})
+    return snapshot.previous.is_about(revision) and succeeded.get("status") == "True"

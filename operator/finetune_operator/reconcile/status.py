@@ -1,50 +1,59 @@
 """The job's status, written from the decisions of a reconcile, and its transitions as events."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.manifests import serving, vllm
-from finetune_operator.reconcile.conditions import (
-    ServingState,
-)
-from finetune_operator.reconcile.serving.evaluation_gate import Gate
+from finetune_operator.manifests import serving as manifests
+from finetune_operator.manifests import vllm
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile.conditions import ServingState
+from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Event, Snapshot
+from finetune_operator.revisions.versions import LEDGER_VERSION
+from finetune_operator.types import Event
 
 COMPLETED = {"DataReady": Reason.DATA_READY, "Trained": Reason.TRAINED, "Merged": Reason.MERGED}
 """Stage conditions, with the reason of the event when they become True."""
 MOST_WARNINGS = 32
-"""As many as the CRD takes."""
+"""Limit of the CRD."""
 
 
-def _status(
-    snapshot: Snapshot,
+def render(
+    snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
-    current: list[dict[str, Any]],
+    *,
+    conditions: list[dict[str, Any]],
     served: ServingState | None,
-    gate: Gate,
-    warnings: list[str],
+    serving: str | None,
+    warnings: Iterable[str],
+    measured: Mapping[str, Any],
 ) -> dict[str, Any]:
-    before = snapshot.job.get("status", {})
-    known = before.get("warnings", []) if before.get("revision") == target.revision else []
+    """Return the whole status.
+
+    serving: the build that the Service selects, or None; measured: progress of training as this
+    reconcile knows it, whose GPU-seconds are in the ledger.
+    """
+    previous = snapshot.previous
+    known = previous.warnings if previous.is_about(target.revision) else ()
     status: dict[str, Any] = {
         "observedGeneration": snapshot.job["metadata"]["generation"],
-        "conditions": current,
+        "conditions": conditions,
         "revision": target.revision,
         "build": target.build,
         "warnings": list(dict.fromkeys([*known, *warnings]))[:MOST_WARNINGS],
         "preparation": preparation_status(snapshot, target.revision, ledger),
-        # What it learns goes into the ledger, which is therefore read after it.
-        "training": training_status(snapshot, target.revision, ledger),
+        "training": training_status(snapshot, target.revision, ledger, measured),
+        "ledgerVersion": LEDGER_VERSION,
         "revisions": ledger.to_status(),
     }
     trained = ledger.attempt(target.revision, "train")
     if trained is not None and trained.outcome == "Completed":
+        gate = evaluation_gate.gate(previous, target, ledger, serving)
         status["evaluation"] = gate.to_status().model_dump(
             mode="json", by_alias=True, exclude_none=True
         )
@@ -58,22 +67,27 @@ def _status(
             "model": vllm.names(snapshot.job, target)[0],
         }
         status["verification"] = verification_status(snapshot, served.build)
-        status["endpoint"] = serving.endpoint(snapshot.job)
+        status["endpoint"] = manifests.endpoint(snapshot.job)
     return status
 
 
-def _transitions(before: list[Mapping[str, Any]], after: list[dict[str, Any]]) -> tuple[Event, ...]:
-    """Return an event for each stage that has completed and each change of Ready's reason."""
-    known = {condition["type"]: condition for condition in before}
+def transitions(
+    before: Mapping[str, Mapping[str, Any]], after: Iterable[Mapping[str, Any]]
+) -> tuple[Event, ...]:
+    """Return an event for each stage that has completed and each new reason of Ready.
+
+    before: the previous conditions by type; after: all present conditions.
+    """
+    after = list(after)
+    failed = any(condition["type"] == "Stalled" for condition in after)
     events = []
     for condition in after:
-        type_, old = condition["type"], known.get(condition["type"], {})
+        type_, old = condition["type"], before.get(condition["type"], {})
         if type_ in COMPLETED and condition["status"] == "True" != old.get("status"):
             events.append(
                 Event(type="Normal", reason=COMPLETED[type_], message=condition["message"])
             )
         if type_ == "Ready" and condition["reason"] != old.get("reason"):
-            failed = any(found["type"] == "Stalled" for found in after)
             events.append(
                 Event(
                     type="Warning" if failed else "Normal",

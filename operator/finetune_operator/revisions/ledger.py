@@ -1,119 +1,151 @@
-"""The ledger: which stage of which revision was attempted how often, and how that ended.
+"""The ledger: how often each stage of each revision was attempted, and how that ended.
 
-It lives in ``status.revisions`` because children come and go, and a deleted Job takes its evidence
-along. It is written before any create or delete that depends on it.
+It is stored in ``status.revisions`` because children are temporary and a deleted Job takes its
+evidence with it. It is written before any create or delete that depends on it.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from finetune_api.v1alpha1.ledger import Artifacts, Attempt, Data, Estimate, Revision
 from finetune_operator.objects.naming import Stage
+from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 
 
+@dataclass(frozen=True)
 class Ledger:
-    """A working copy of the ledger, for the length of one plan."""
+    """The records of all retained revisions. It never changes; ``with_…`` returns another one."""
 
-    def __init__(self, revisions: Iterable[Mapping[str, Any]]) -> None:
-        parsed = (Revision.model_validate(revision) for revision in revisions)
-        self._revisions = {revision.revision: revision for revision in parsed}
+    revisions: Mapping[str, Revision] = field(default_factory=dict)
+    """By name; the revision that was the target most recently is the last."""
+
+    @classmethod
+    def parse(cls, revisions: Iterable[Mapping[str, Any]], version: int | None = None) -> "Ledger":
+        """Return the ledger of a status.
+
+        version: ``status.ledgerVersion``, None before the first write. Raises UnsupportedVersion.
+        """
+        if version is not None and version > LEDGER_VERSION:
+            raise UnsupportedVersion(
+                "the ledger in status.revisions",
+                f"status.ledgerVersion is {version}, this version supports {LEDGER_VERSION}",
+            )
+        try:
+            parsed = [Revision.model_validate(revision) for revision in revisions]
+        except ValidationError as error:
+            finding = error.errors()[0]
+            place = ".".join(str(step) for step in finding["loc"])
+            raise UnsupportedVersion(
+                "the ledger in status.revisions",
+                f"{place}: {finding['msg']}, it is {finding['input']!r}",
+            ) from error
+        return cls({revision.revision: revision for revision in parsed})
 
     def revision(self, revision: str) -> Revision:
-        """Return the record of a revision, an empty one where there is none yet."""
-        return self._revisions.get(revision, Revision(revision=revision))
+        """Return the record of a revision, an empty one if it has none yet."""
+        return self.revisions.get(revision) or Revision(revision=revision)
 
     def attempt(self, revision: str, stage: Stage, build: str | None = None) -> Attempt | None:
         """Return the latest attempt at a stage, or None."""
-        for attempt in self.revision(revision).stages:
-            if (attempt.stage, attempt.build) == (stage, build):
+        record = self.revisions.get(revision)
+        for attempt in record.stages if record is not None else ():
+            if attempt.stage == stage and attempt.build == build:
                 return attempt
         return None
 
-    def record(self, revision: str, attempt: Attempt) -> None:
-        """Write the latest attempt at a stage, in place of the one before."""
-        present = self.revision(revision)
-        key = (attempt.stage, attempt.build)
-        stages = [known for known in present.stages if (known.stage, known.build) != key]
-        position = next(
-            (i for i, known in enumerate(present.stages) if (known.stage, known.build) == key),
-            len(stages),
-        )
-        stages.insert(position, attempt)
-        self._change(revision, stages=stages)
-
-    def want(self, revision: str) -> None:
-        """Make a revision that is there the newest of all."""
-        if revision in self._revisions:
-            self._revisions[revision] = self._revisions.pop(revision)
-
     def names(self) -> list[str]:
-        """Return the revisions, the one that was wanted longest ago first."""
-        return list(self._revisions)
-
-    def forget(self, revision: str) -> None:
-        """Drop the record of a revision, whose children go."""
-        self._revisions.pop(revision, None)
+        """Return the revisions, the one that was the target longest ago first."""
+        return list(self.revisions)
 
     def completed(self, revision: str, stage: Stage) -> bool:
-        """Tell whether a stage of a revision has completed, for one build at least."""
+        """Report whether a stage of a revision has completed, for at least one build."""
         return any(
-            (attempt.stage, attempt.outcome) == (stage, "Completed")
+            attempt.stage == stage and attempt.outcome == "Completed"
             for attempt in self.revision(revision).stages
         )
 
     def revision_of(self, build: str) -> str | None:
         """Return the revision that a merged build belongs to, or None."""
-        for revision in self._revisions.values():
+        for name, revision in self.revisions.items():
             if any(attempt.build == build for attempt in revision.stages):
-                return revision.revision
+                return name
         return None
 
-    def keep_on(self, revision: str, volume: str | None) -> None:
-        """Note the volume (uid) that holds what the revision's stages made."""
-        self._change(revision, volume=volume)
+    def with_attempt(self, revision: str, attempt: Attempt) -> "Ledger":
+        """Return the ledger with another latest attempt at a stage."""
+        key = (attempt.stage, attempt.build)
+        stages = list(self.revision(revision).stages)
+        for position, known in enumerate(stages):
+            if (known.stage, known.build) == key:
+                if known == attempt:
+                    return self
+                stages[position] = attempt
+                break
+        else:
+            stages.append(attempt)
+        return self._with(revision, stages=stages)
 
-    def lose_volume(self, revision: str, reason: str) -> None:
-        """Note that what the revision's stages made is gone: each has to be done again.
+    def with_target(self, revision: str) -> "Ledger":
+        """Return the ledger with a recorded revision as the most recent target."""
+        if revision not in self.revisions or list(self.revisions)[-1] == revision:
+            return self
+        others = {name: each for name, each in self.revisions.items() if name != revision}
+        return Ledger({**others, revision: self.revisions[revision]})
 
-        What their pods still report is of that volume, too, so they are forgotten.
+    def without(self, revisions: Iterable[str]) -> "Ledger":
+        """Return the ledger without the records of pruned revisions."""
+        pruned = set(revisions)
+        if not pruned:
+            return self
+        return Ledger({name: each for name, each in self.revisions.items() if name not in pruned})
+
+    def with_volume(self, revision: str, volume: str) -> "Ledger":
+        """Return the ledger with the volume (uid) that holds the artifacts of a revision."""
+        return self._with(revision, volume=volume)
+
+    def with_lost_volume(self, revision: str, reason: str) -> "Ledger":
+        """Return the ledger after the artifacts of a revision are lost: every stage is repeated.
+
+        Its pods may still report results of that volume; their uids are dropped so that none is
+        counted.
         """
         present = self.revision(revision)
-        over = {"outcome": "Stopped", "reason": reason, "message": None}
+        stopped = {"outcome": "Stopped", "reason": reason, "message": None}
         stages = [
             attempt.model_copy(
                 update={
                     "pod": None,
-                    **(over if attempt.outcome in ("Starting", "Running", "Completed") else {}),
+                    **(stopped if attempt.outcome in ("Starting", "Running", "Completed") else {}),
                 }
             )
             for attempt in present.stages
         ]
-        self._change(revision, stages=stages, volume=None, gpu_seconds_lost=present.gpu_seconds)
+        return self._with(
+            revision, stages=stages, volume=None, gpu_seconds_lost=present.gpu_seconds
+        )
 
-    def spent(self, revision: str, gpu_seconds: int | None) -> int | None:
-        """Note what the trainer reports of the present volume; return what was spent in all.
+    def with_gpu_seconds(self, revision: str, gpu_seconds: int | None) -> "Ledger":
+        """Return the ledger with the GPU-seconds that the trainer reports for the present volume.
 
-        The figure never goes down, whoever reports less.
+        The total never decreases, even if a pod reports less.
         """
+        if gpu_seconds is None:
+            return self
         present = self.revision(revision)
-        if gpu_seconds is not None:
-            total = gpu_seconds + (present.gpu_seconds_lost or 0)
-            self._change(revision, gpu_seconds=max(total, present.gpu_seconds or 0))
-        return self.revision(revision).gpu_seconds
+        total = gpu_seconds + (present.gpu_seconds_lost or 0)
+        return self._with(revision, gpu_seconds=max(total, present.gpu_seconds or 0))
 
-    def _change(self, revision: str, **changes: Any) -> None:
-        self._revisions[revision] = self.revision(revision).model_copy(update=changes)
-
-    def note(self, revision: str, findings: Mapping[str, Any]) -> None:
-        """Keep what a stage reported: digests, counts, estimates, by their names in ``Result``."""
+    def with_findings(self, revision: str, findings: Mapping[str, Any]) -> "Ledger":
+        """Return the ledger with a stage's findings, named as in ``Result``."""
         present = self.revision(revision)
         artifacts = present.artifacts.model_dump(by_alias=True) | _known(Artifacts, findings)
         data = present.data.model_dump(by_alias=True) | _known(Data, findings)
         before = present.estimate.model_dump(by_alias=True) if present.estimate else {}
         estimate = before | _known(Estimate, findings)
-        self._change(
+        return self._with(
             revision,
             artifacts=Artifacts.model_validate(artifacts),
             data=Data.model_validate(data),
@@ -121,21 +153,25 @@ class Ledger:
         )
 
     def to_status(self) -> list[dict[str, Any]]:
-        """Return the ledger as it stands in ``status.revisions``."""
+        """Return the ledger in the form of ``status.revisions``."""
         return [
             revision.model_dump(mode="json", by_alias=True, exclude_none=True)
-            for revision in self._revisions.values()
+            for revision in self.revisions.values()
         ]
+
+    def _with(self, revision: str, **changes: Any) -> "Ledger":
+        changed = self.revision(revision).model_copy(update=changes)
+        return Ledger({**self.revisions, revision: changed})
 
 
 Group = Artifacts | Data | Estimate
 
 
 def _known(model: type[Group], findings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those findings that a model has a place for.
+    """Return the findings that a model has a field for.
 
-    The trainer may be of another version than the operator: what it says in a form that is not
-    ours is left out, or no look at the job would ever succeed again.
+    Trainer and operator may be of different versions: a value of an unknown form is left out;
+    otherwise every later reconcile of the job would fail.
     """
     names = {info.alias or name for name, info in model.model_fields.items()}
     return {

@@ -1,69 +1,60 @@
-"""Which revisions are kept, and how the others go: Jobs and their pods first, then the volume.
+"""Which revisions are retained, and in which order the others are deleted.
 
-Kept are the revision that is asked for, those that serve or still have a serving pod, and as many
-others as ``spec.revisionHistoryLimit`` says: trained ones before others, newer ones before older
-ones. What is not kept leaves the ledger at once; what is left of it is told by its labels, so an
-operator that dies half-way finishes the work.
+Retained are the target revision, revisions that serve or still have a serving Deployment, and as
+many others as ``spec.revisionHistoryLimit`` allows: trained revisions before others, newer before
+older. A revision that is not retained leaves the ledger at once; its remaining objects are found by
+their labels, so an operator that restarts halfway finishes the deletion.
 """
 
 from collections.abc import Iterable
 
-from finetune_operator.objects import naming
-from finetune_operator.objects.jobs import is_over, pod_has_ended
+from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Action, Delete, Object, Snapshot
+from finetune_operator.types import Action, Delete
 
 
-def tidy(
-    snapshot: Snapshot, target: TargetRevision, ledger: Ledger, *, serves: str | None
-) -> list[Action]:
-    """Return what takes away the revisions that are not kept, and drop them from the ledger.
+def prune(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, *, serving: str | None
+) -> tuple[Ledger, tuple[Action, ...]]:
+    """Return the ledger without pruned revisions, and the deletions of their objects.
 
-    serves: the build that the Service selects, or None.
+    serving: the build that the Service selects, or None. Jobs and their pods go first, then the
+    volume, which their pods mount.
     """
     held = {target.revision}
-    held |= {revision for each in snapshot.deployments if (revision := _revision(snapshot, each))}
-    if serves is not None and (revision := ledger.revision_of(serves)):
+    held |= {each.revision for each in snapshot.deployments if each.owned and each.revision}
+    if serving is not None and (revision := ledger.revision_of(serving)):
         held.add(revision)
     others = sorted(
         (name for name in ledger.names() if name not in held),
         key=lambda name: ledger.completed(name, "train"),
     )
     limit = target.resolved.spec.revision_history_limit
-    kept = held | set(others[max(0, len(others) - limit) :])
-    for name in others:
-        if name not in kept:
-            ledger.forget(name)
+    retained = held | set(others[max(0, len(others) - limit) :])
 
-    def gone(children: Iterable[Object]) -> list[Object]:
+    def pruned(children: Iterable[Child]) -> list[Child]:
         return [
             child
             for child in children
-            if (revision := _revision(snapshot, child)) and revision not in kept
+            if child.owned and child.revision and child.revision not in retained
         ]
 
-    jobs = gone(snapshot.jobs)
-    busy = {naming.label(each, naming.REVISION) for each in (*jobs, *_alive(snapshot.pods))}
+    jobs = pruned(snapshot.jobs)
+    living = (pod for pod in snapshot.pods if not pod.ended)
+    busy = {each.revision for each in (*jobs, *living)}
     rest = [
         each
-        for each in (*gone(snapshot.volumes), *gone(snapshot.configmaps))
-        if naming.label(each, naming.REVISION) not in busy
+        for each in (*pruned(snapshot.volumes), *pruned(snapshot.configmaps))
+        if each.revision not in busy
     ]
-    return [
-        # One that has not ended is stopped with those of other revisions (``stages``).
-        *(Delete(object=job) for job in jobs if _stays(job) and is_over(job)),
-        *(Delete(object=each, propagation="Background") for each in rest if _stays(each)),
-    ]
-
-
-def _revision(snapshot: Snapshot, child: Object) -> str | None:
-    return naming.label(child, naming.REVISION) if naming.owned_by(snapshot.job, child) else None
-
-
-def _alive(pods: Iterable[Object]) -> list[Object]:
-    return [pod for pod in pods if not pod_has_ended(pod)]
-
-
-def _stays(child: Object) -> bool:
-    return "deletionTimestamp" not in child["metadata"]
+    deletions: tuple[Action, ...] = (
+        # ``cancellation`` deletes the Jobs that have not finished.
+        *(Delete(object=job.object) for job in jobs if job.ended and not job.terminating),
+        *(
+            Delete(object=each.object, propagation="Background")
+            for each in rest
+            if not each.terminating
+        ),
+    )
+    return ledger.without(name for name in others if name not in retained), deletions

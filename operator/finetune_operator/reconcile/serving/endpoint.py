@@ -9,11 +9,12 @@ from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments, naming
+from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import diagnosis
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, ServingState, blocked
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Object, Snapshot
+from finetune_operator.types import Object
 
 
 def state(
@@ -23,12 +24,12 @@ def state(
     *,
     reachable: bool,
     stopped: bool,
-    gives_way: bool,
+    released: bool,
 ) -> ServingState:
     """Return how the build stands that the Service selects.
 
-    reachable: whether the Service is there; stopped: whether it is to have no replica; gives_way:
-    whether it has lent its GPU.
+    reachable: whether the Service is there; stopped: whether it is to have no replica; released:
+    whether it has released its GPU.
     """
     status = deployment.get("status", {}) if deployment else {}
     available = reachable and deployments.answering(deployment) > 0
@@ -37,7 +38,7 @@ def state(
         reason, message = Reason.AVAILABLE, f"build {build} answers at {serving.endpoint(job)}"
     elif stopped:
         reason, message = Reason.SCALED_TO_ZERO, f"build {build} is stopped by serving.replicas: 0"
-    elif gives_way:
+    elif released:
         reason = Reason.GPU_RELEASED
         message = f"build {build} has given its GPU up for the next one"
     return ServingState(
@@ -69,24 +70,25 @@ def refused(attempt: Attempt, build: str, served: str | None) -> Position:
 
 
 def starting(
-    snapshot: Snapshot,
+    snapshot: IndexedSnapshot,
     target: TargetRevision,
-    deployment: Object | None,
     *,
     restarting: bool,
     now: datetime,
 ) -> Position:
     """Return the position of a job whose chosen build does not answer yet.
 
-    deployment: the build's own; restarting: whether it has answered before, at the endpoint.
+    restarting: whether it has answered before, at the endpoint.
     """
-    pods = readiness.pods_of(snapshot.pods, target.build)
+    child = snapshot.builds.get(target.build)
+    deployment = child.object if child is not None else None
+    pods = readiness.pods_of(snapshot, target.build)
     no_pod = (
         deployments.replica_failure(deployment) if deployment is not None and not pods else None
     )
     if restarting and deployment is not None:
         seconds = int(deployment["spec"]["progressDeadlineSeconds"])
-        if readiness.down_seconds(snapshot.job, deployment, pods, now) > seconds:
+        if readiness.down_seconds(snapshot, deployment, pods, now) > seconds:
             see = f"see kubectl describe pod -l {naming.BUILD}={target.build}"
             if not pods:
                 see = f"it has no pod: see kubectl describe rs -l {naming.BUILD}={target.build}"

@@ -9,9 +9,9 @@ from typing import Literal
 from finetune_api.contracts.reference import BaseKind
 from finetune_api.v1alpha1.ledger import Artifacts, EvaluatedBuild, Evaluation
 from finetune_api.v1alpha1.status import EvaluationStatus, ServingComparison
+from finetune_operator.objects.previous_status import PreviousStatus
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Object
 
 ENOUGH_ROWS = 30
 """Rows from which a standard error of rows is worth something."""
@@ -120,11 +120,13 @@ def _of(found: Evaluation, base: BaseKind | None) -> EvaluatedBuild:
     return found.dequantized if base == "dequantized" else found.original
 
 
-def gate(job: Object, target: TargetRevision, ledger: Ledger, served: str | None) -> Gate:
+def gate(
+    previous: PreviousStatus, target: TargetRevision, ledger: Ledger, served: str | None
+) -> Gate:
     """Return what the evaluation says about the chosen build. served: the build that serves."""
     record = ledger.revision(target.revision)
     found = judge(record.artifacts.evaluation, base_of(target))
-    return replace(found, against_serving=_against_serving(job, target, ledger, served))
+    return replace(found, against_serving=_against_serving(previous, target, ledger, served))
 
 
 def base_of(target: TargetRevision) -> BaseKind:
@@ -134,15 +136,14 @@ def base_of(target: TargetRevision) -> BaseKind:
 
 
 def _against_serving(
-    job: Object, target: TargetRevision, ledger: Ledger, served: str | None
+    previous: PreviousStatus, target: TargetRevision, ledger: Ledger, served: str | None
 ) -> ServingComparison | None:
     """Compare the chosen build with what serves; once it does itself, as it was before."""
     if served is None:
         return None
-    status = job.get("status", {})
     if served == target.build:
-        known = status.get("evaluation", {}).get("againstServing")
-        same = known is not None and status.get("build") == target.build
+        known = previous.against_serving
+        same = known is not None and previous.build == target.build
         return ServingComparison.model_validate(known) if same else None
     revision = ledger.revision_of(served)
     attempt = revision and ledger.attempt(revision, "serve", served)

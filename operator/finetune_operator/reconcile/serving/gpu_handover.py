@@ -12,17 +12,16 @@ would have brought another one.
 
 from datetime import datetime
 
-from finetune_operator.objects import naming
-from finetune_operator.objects.jobs import is_over, pods_of
+from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position, latest_attempts, wanted_stages
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Object, Snapshot
+from finetune_operator.types import Object
 
 
-def due(
-    snapshot: Snapshot,
+def should_release(
+    snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
     *,
@@ -30,7 +29,7 @@ def due(
     old: Object,
     now: datetime,
 ) -> bool:
-    """Tell whether the Deployment ``old``, which serves, is to be without pods now."""
+    """Report whether the stable build should release its GPU now. old: its Deployment."""
     if position.state != "active":
         return False
     gave = old["spec"].get("replicas") == 0
@@ -50,7 +49,7 @@ def due(
     return gave or any(
         (since := readiness.gpu_wanted_since(pod)) is not None
         and (now - since).total_seconds() >= patience
-        for pod in readiness.pods_of(snapshot.pods, target.build)
+        for pod in readiness.pods_of(snapshot, target.build)
     )
 
 
@@ -67,26 +66,26 @@ def _under_way(target: TargetRevision, ledger: Ledger) -> str:
     return next(unfinished, "serve")
 
 
-def _train_jobs(snapshot: Snapshot, target: TargetRevision) -> list[Object]:
+def _train_jobs(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Child]:
     return [
         job
         for job in snapshot.jobs
-        if naming.owned_by(snapshot.job, job)
-        and naming.label(job, naming.STAGE) == "train"
-        and naming.label(job, naming.REVISION) == target.revision
-        and not is_over(job)
-        and "deletionTimestamp" not in job["metadata"]
+        if job.owned
+        and job.stage == "train"
+        and job.revision == target.revision
+        and not job.ended
+        and not job.terminating
     ]
 
 
-def _training_may_run(snapshot: Snapshot, target: TargetRevision) -> bool:
+def _training_may_run(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:
     """Tell whether no train Job is held back; Kueue preempts by suspending it."""
-    return not any(job["spec"].get("suspend") for job in _train_jobs(snapshot, target))
+    return not any(job.object["spec"].get("suspend") for job in _train_jobs(snapshot, target))
 
 
-def _starved(snapshot: Snapshot, target: TargetRevision) -> bool:
+def _starved(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:
     return any(
         readiness.gpu_wanted_since(pod) is not None
         for job in _train_jobs(snapshot, target)
-        for pod in pods_of(job, snapshot.pods)
+        for pod in snapshot.pods_of(job)
     )

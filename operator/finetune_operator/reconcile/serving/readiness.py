@@ -13,9 +13,9 @@ from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.pod import GPU
-from finetune_operator.objects import naming
+from finetune_operator.objects import conditions
 from finetune_operator.objects.deployments import observed
-from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.pods import has_a_node, refused_by_nodes, scheduled_since
 from finetune_operator.types import Object
 
@@ -31,16 +31,16 @@ class Failure:
     message: str
 
 
-def pods_of(pods: Iterable[Object], build: str, attempt: int | None = None) -> list[Object]:
-    """Return the serving pods of a build that are not being deleted, those of an attempt only."""
+def pods_of(snapshot: IndexedSnapshot, build: str, attempt: int | None = None) -> list[Object]:
+    """Return the living serving pods of a build, or of one attempt at serving it."""
     return [
-        pod
-        for pod in pods
-        if naming.label(pod, naming.BUILD) == build
-        and naming.label(pod, naming.STAGE) == "serve"
-        and attempt in (None, int(naming.label(pod, naming.ATTEMPT) or 0))
-        and "deletionTimestamp" not in pod["metadata"]
-        and not pod_has_ended(pod)
+        pod.object
+        for pod in snapshot.pods
+        if pod.build == build
+        and pod.stage == "serve"
+        and attempt in (None, pod.attempt or 0)
+        and not pod.terminating
+        and not pod.ended
     ]
 
 
@@ -51,7 +51,9 @@ def gpu_wanted_since(pod: Object) -> datetime | None:
     return None
 
 
-def down_seconds(job: Object, deployment: Object, pods: Iterable[Object], now: datetime) -> float:
+def down_seconds(
+    snapshot: IndexedSnapshot, deployment: Object, pods: Iterable[Object], now: datetime
+) -> float:
     """Return for how long the endpoint of a job has not answered, 0 where it does.
 
     pods: those that serve. One that was just created, after a scale-up for instance, has yet to
@@ -59,21 +61,17 @@ def down_seconds(job: Object, deployment: Object, pods: Iterable[Object], now: d
     Kubernetes says that one was refused or that too few are available. (Of a single replica that
     may be unavailable it never says the latter.)
     """
-    since = [
-        str(condition["lastTransitionTime"])
-        for condition in job.get("status", {}).get("conditions", ())
-        if (condition["type"], condition["status"]) == ("Serving", "False")
-    ]
+    serving = snapshot.previous.conditions.get("Serving", {})
     made = [str(pod["metadata"]["creationTimestamp"]) for pod in pods] or [
         str(condition["lastTransitionTime"])
-        for condition in deployment.get("status", {}).get("conditions", ())
-        if (condition["type"], condition["status"])
-        in (("ReplicaFailure", "True"), ("Available", "False"))
+        for type_, status in (("ReplicaFailure", "True"), ("Available", "False"))
+        if (condition := conditions.get(deployment, type_)).get("status") == status
         and observed(deployment)
     ]
-    if not since or not made:
+    if serving.get("status") != "False" or not made:
         return 0.0
-    return (now - datetime.fromisoformat(max(*since, *made))).total_seconds()
+    since = max(str(serving["lastTransitionTime"]), *made)
+    return (now - datetime.fromisoformat(since)).total_seconds()
 
 
 def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failure | None:
@@ -87,11 +85,8 @@ def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failur
         for container in pod.get("status", {}).get("containerStatuses", ()):
             if found := _refused(container) or _crashing(pod, container):
                 return found
-    if not observed(deployment) or not any(
-        condition["type"] == "Progressing"
-        and condition.get("reason") == Reason.PROGRESS_DEADLINE_EXCEEDED
-        for condition in deployment.get("status", {}).get("conditions", ())
-    ):
+    overdue = conditions.get(deployment, "Progressing").get("reason")
+    if not observed(deployment) or overdue != Reason.PROGRESS_DEADLINE_EXCEEDED:
         return None
     seconds = int(deployment["spec"]["progressDeadlineSeconds"])
     scheduled = [scheduled_since(pod) for pod in pods if has_a_node(pod)]

@@ -1,121 +1,162 @@
-"""What serves is kept, whatever becomes of the next model, and what nobody asks for goes.
+"""The stable build is kept serving whatever happens to the candidate; the rest is pruned.
 
-A Service or Deployment that was lost comes back; the build that serves beside the chosen one has
-the replicas that are asked for, unless it lends its GPU (``giving_way``). One that is selected but
-was never ready has none once it has failed, nor while the job is paused. A Deployment that is
-neither selected nor wanted is deleted.
+A Service or Deployment that was lost is created again. The stable build has the desired replicas
+unless it releases its GPU (``gpu_handover``). A build that is selected but was never ready has none
+once it has failed, nor while the job is paused. A Deployment that is neither selected nor the
+target's is deleted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.manifests import serving
+from finetune_operator.manifests import serving as manifests
+from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position, ServingState
-from finetune_operator.reconcile.serving import endpoint, gpu_handover
-from finetune_operator.reconcile.serving.state import Served
-from finetune_operator.revisions.target import earlier
-from finetune_operator.types import Action, Apply, Delete, Object, Scale
+from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision, resolve_retained
+from finetune_operator.types import Action, Apply, Delete, Scale
 
 
-class Upkeep:
-    """One look at what serves. ``tidy`` fills ``actions``."""
+def decide(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    serving: str | None,
+    position: Position,
+    planned: Sequence[Action],
+    now: datetime,
+) -> tuple[Decision, ServingState | None]:
+    """Return the decision about everything that serves but the candidate, and the serving state.
 
-    def __init__(self, there: Served, now: datetime) -> None:
-        self.there, self.now = there, now
-        self.enabled = there.spec.serving.enabled
-        self.actions: list[Action] = []
-        self.gives_way = False
-
-    def tidy(self, position: Position, planned: Iterable[Action]) -> None:
-        """Plan what does not wait for the model.
-
-        position: where the job stands; planned: what is done about the chosen build. What nobody
-        asks for goes, since it may hold the GPU that the next training needs.
-        """
-        there = self.there
-        gone: list[Object] = []
-        if self.enabled:
-            kept = (there.build, there.target.build)
-            gone += [each for build, each in there.deployments.items() if build not in kept]
-            applied = any(action.object["kind"] == "Service" for action in planned)
-            if there.build is not None and not applied and there.misdirected(there.build):
-                self.actions.append(there.selection(there.build))
-            self._keep_old(position)
-        else:
-            gone += [*there.deployments.values(), *([there.service] if there.service else ())]
-        if self.enabled and there.build is not None and there.spec.serving.replicas > 1:
-            budget = serving.budget(there.job, there.target, there.build)
-            self.actions.append(Apply(object=budget))
-        elif there.budget is not None:
-            gone.append(there.budget)
-        self.actions += [
-            Delete(object=child) for child in gone if "deletionTimestamp" not in child["metadata"]
-        ]
-
-    def state(self) -> ServingState | None:
-        """Return what answers requests now, or None where nothing is meant to."""
-        there = self.there
-        if not self.enabled:
-            if there.service is None and not there.deployments:
-                return None
-            return ServingState(
-                available=False, reason=Reason.DISABLED, message="being switched off"
-            )
-        if there.build is None:
-            return ServingState(
-                available=False, reason=Reason.PENDING, message="nothing has been served yet"
-            )
-        return endpoint.state(
-            there.job,
-            there.build,
-            there.deployments.get(there.build),
-            reachable=there.service is not None,
-            stopped=there.replicas() == 0,
-            gives_way=self.gives_way,
+    position: the job's; planned: the actions about the candidate. The state is None if nothing is
+    meant to serve. Pruning does not wait for the new model: what is pruned may hold the GPU that
+    the next training needs.
+    """
+    if not target.resolved.spec.serving.enabled:
+        return _disabled(snapshot, ledger)
+    if serving is None:
+        gone = _gone(snapshot, (target.build,), snapshot.budget)
+        pending = ServingState(
+            available=False, reason=Reason.PENDING, message="nothing has been served yet"
         )
+        return Decision(ledger=ledger, actions=gone), pending
+    actions: list[Action] = []
+    applied = any(action.object["kind"] == "Service" for action in planned)
+    if not applied and state.misdirected(snapshot, serving):
+        actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
+    old = _Old(ledger)
+    if serving != target.build:
+        old = _keep(snapshot, target, ledger, serving, position, now)
+        actions += old.actions
+    budget = snapshot.budget
+    if target.resolved.spec.serving.replicas > 1:
+        actions.append(Apply(object=manifests.budget(snapshot.job, target, serving)))
+        budget = None
+    actions += _gone(snapshot, (serving, target.build), budget)
+    desired = state.replicas(snapshot, target, target.revision)
+    child = snapshot.builds.get(serving)
+    current = endpoint.state(
+        snapshot.job,
+        serving,
+        child.object if child is not None else None,
+        reachable=snapshot.service is not None,
+        stopped=desired.count == 0,
+        released=old.released,
+    )
+    warnings = (*old.warnings, *desired.warnings)
+    return Decision(ledger=old.ledger, actions=tuple(actions), warnings=warnings), current
 
-    def _keep_old(self, position: Position) -> None:
-        """Give a build that serves beside the chosen one the replicas that it is to have."""
-        there = self.there
-        if there.build is None or there.build == there.target.build:
-            return
-        old, stopped = there.deployments.get(there.build), self._stopped(there.build)
-        if old is None and not stopped:
-            self._remake(there.build)
-        if old is None or "deletionTimestamp" in old["metadata"]:
-            return
-        wanted = 0 if stopped else there.replicas(there.build)
-        self.gives_way = wanted > 0 and gpu_handover.due(
-            there.snapshot, there.target, there.ledger, position=position, old=old, now=self.now
-        )
-        wanted = 0 if self.gives_way else wanted
-        if old["spec"].get("replicas") != wanted:
-            self.actions.append(Scale(object=old, replicas=wanted))
 
-    def _stopped(self, build: str) -> bool:
-        """Tell whether the build beside the chosen one is to have no pods.
+class _Old(NamedTuple):
+    """The decision about a stable build that is not the target's."""
 
-        It may have been the first, and passed over before its pods were ready: they are judged.
-        """
-        there = self.there
-        revision, attempt = there.ledger.revision_of(build), there.attempt(build)
-        if revision is None or attempt is None:
-            return False
-        attempt = there.judged(attempt, build, selectable=True, now=self.now)
-        there.ledger.record(revision, attempt)
-        paused = there.spec.suspend and attempt.outcome == "Starting"
-        return paused or attempt.outcome == "Failed"
+    ledger: Ledger
+    actions: tuple[Action, ...] = ()
+    released: bool = False
+    """Whether it releases its GPU."""
 
-    def _remake(self, build: str) -> None:
-        """Make a lost Deployment again, whose build serves while the next one comes."""
-        there = self.there
-        revision = there.ledger.revision_of(build)
-        if revision is None:
-            return
-        old = earlier(there.job, there.snapshot.configmaps, there.target, revision, build)
-        served = there.ledger.attempt(revision, "serve", build)
-        if old is not None:
-            replicas = min(1, there.spec.serving.replicas)
-            attempt = served.attempt if served is not None else 1
-            self.actions.append(there.deployment(build, replicas=replicas, attempt=attempt, of=old))
+    warnings: tuple[str, ...] = ()
+
+
+def _keep(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    serving: str,
+    position: Position,
+    now: datetime,
+) -> _Old:
+    """Give the stable build the replicas that it should have."""
+    ledger, stopped = _judge(snapshot, target, ledger, serving, now)
+    old = snapshot.builds.get(serving)
+    if old is None:
+        return _Old(ledger, () if stopped else _restored(snapshot, target, ledger, serving))
+    if old.terminating:
+        return _Old(ledger)
+    desired = state.Replicas(0) if stopped else state.replicas(snapshot, target, old.revision)
+    released = desired.count > 0 and gpu_handover.should_release(
+        snapshot, target, ledger, position=position, old=old.object, now=now
+    )
+    count = 0 if released else desired.count
+    scale = (
+        (Scale(object=old.object, replicas=count),)
+        if old.object["spec"].get("replicas") != count
+        else ()
+    )
+    return _Old(ledger, scale, released, desired.warnings)
+
+
+def _judge(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, serving: str, now: datetime
+) -> tuple[Ledger, bool]:
+    """Return the ledger with the stable build's outcome, and whether the build has no pods.
+
+    It may have been the first build, and replaced by an edit before its pods were ready.
+    """
+    revision, attempt = ledger.revision_of(serving), state.serve_attempt(ledger, serving)
+    if revision is None or attempt is None:
+        return ledger, False
+    attempt = state.judged(snapshot, attempt, serving, selectable=True, now=now)
+    paused = target.resolved.spec.suspend and attempt.outcome == "Starting"
+    return ledger.with_attempt(revision, attempt), paused or attempt.outcome == "Failed"
+
+
+def _restored(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, build: str
+) -> tuple[Action, ...]:
+    """Create the lost Deployment of the stable build again."""
+    revision = ledger.revision_of(build)
+    configmaps = [each.object for each in snapshot.configmaps]
+    retained = (
+        resolve_retained(snapshot.job, configmaps, target, revision, build) if revision else None
+    )
+    if retained is None:
+        return ()
+    attempt = state.serve_attempt(ledger, build)
+    number = attempt.attempt if attempt is not None else 1
+    count = min(1, target.resolved.spec.serving.replicas)
+    return (state.deployment(snapshot, retained, ledger, replicas=count, number=number),)
+
+
+def _disabled(snapshot: IndexedSnapshot, ledger: Ledger) -> tuple[Decision, ServingState | None]:
+    gone = _gone(snapshot, (), snapshot.service, snapshot.budget)
+    if snapshot.service is None and not snapshot.builds:
+        return Decision(ledger=ledger, actions=gone), None
+    disabled = ServingState(available=False, reason=Reason.DISABLED, message="being switched off")
+    return Decision(ledger=ledger, actions=gone), disabled
+
+
+def _gone(
+    snapshot: IndexedSnapshot, kept: Sequence[str], *others: Child | None
+) -> tuple[Action, ...]:
+    """Delete the Deployments of all builds but the kept ones, and other objects."""
+    builds = (each for build, each in snapshot.builds.items() if build not in kept)
+    return tuple(
+        Delete(object=child.object)
+        for child in (*builds, *others)
+        if child is not None and not child.terminating
+    )

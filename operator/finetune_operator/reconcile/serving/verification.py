@@ -1,26 +1,26 @@
-"""``status.verification``: the verification result of the build that serves."""
+"""``status.verification``: the verification result of the serving build."""
 
 from typing import Any
 
 from finetune_api.v1alpha1.status import VerificationStatus
-from finetune_operator.types import Snapshot
+from finetune_operator.objects.index import IndexedSnapshot
 
 
-def verification_status(snapshot: Snapshot, build: str | None) -> dict[str, Any]:
-    """Return what is known of ``build``, which serves; what was known before stays."""
+def verification_status(snapshot: IndexedSnapshot, build: str | None) -> dict[str, Any]:
+    """Return the verification result of the serving build; without a new one, the previous one."""
     found = snapshot.verification
     if found is None or found.build != build:
-        before: dict[str, Any] = dict(snapshot.job.get("status", {}).get("verification", {}))
+        before = dict(snapshot.previous.verification)
         return before if before.get("build") == build else {}
     return VerificationStatus(
         pod=found.pod,
         build=found.build,
         outcome=found.outcome,
-        distance=_text(found.distance),
-        tolerance=_text(found.tolerance),
-        seconds=_text(found.seconds),
+        distance=_significant(found.distance),
+        tolerance=_significant(found.tolerance),
+        seconds=_significant(found.seconds),
     ).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _text(value: float | None) -> str | None:
+def _significant(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"

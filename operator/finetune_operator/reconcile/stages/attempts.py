@@ -4,16 +4,16 @@ from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
-from finetune_operator.objects import naming
+from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Create, Snapshot
+from finetune_operator.types import Create
 
 
 def following(
-    snapshot: Snapshot,
+    snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
     stage: Stage,
@@ -52,17 +52,16 @@ def retry_key(target: TargetRevision, stage: Stage) -> str:
 
 
 def creation(
-    snapshot: Snapshot, target: TargetRevision, ledger: Ledger, stage: Stage, attempt: Attempt
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, attempt: Attempt
 ) -> Create:
     """Return the creation of an attempt's Job."""
-    status = snapshot.job.get("status", {})
     measured = None
-    if stage == "train" and status.get("revision") == target.revision:
-        measured = status.get("training", {}).get("stepSeconds")
+    if attempt.stage == "train" and snapshot.previous.is_about(target.revision):
+        measured = snapshot.previous.training.get("stepSeconds")
     body = jobs.render(
         snapshot.job,
         target,
-        stage,
+        attempt.stage,
         attempt.attempt,
         memory=attempt.memory,
         step_seconds=None if measured is None else float(measured),
@@ -72,7 +71,7 @@ def creation(
 
 
 def _number(
-    snapshot: Snapshot,
+    snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
     stage: Stage,
@@ -80,16 +79,14 @@ def _number(
 ) -> int:
     """Return the number of the next attempt.
 
-    One that is still "Starting" was written down but never seen: its number is used again.
+    An attempt that is still "Starting" never had a Job: its number is used again.
     """
     if previous is not None and previous.outcome == "Starting":
         return previous.attempt
     present = [
-        int(naming.label(job, naming.ATTEMPT) or 0)
+        job.attempt or 0
         for job in snapshot.jobs
-        if naming.owned_by(snapshot.job, job)
-        and naming.label(job, naming.REVISION) == target.revision
-        and naming.label(job, naming.STAGE) == stage
+        if job.owned and job.revision == target.revision and job.stage == stage
     ]
     known = [
         attempt.attempt

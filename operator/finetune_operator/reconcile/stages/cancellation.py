@@ -1,65 +1,53 @@
-"""Which Jobs are ended before their time, and what the ledger says of it."""
+"""Which Jobs are stopped before they finish, and how the ledger records that."""
 
 from collections.abc import Collection
 from typing import Any
 
 from finetune_api.v1alpha1.ledger import Attempt
-from finetune_operator.objects import naming
-from finetune_operator.objects.jobs import is_over
+from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.naming import Stage
+from finetune_operator.reconcile.decision import Decision
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Action, Delete, Object
+from finetune_operator.types import Delete
 
 UNDER_WAY = ("Starting", "Running")
 
 
-class Stopping:
-    """What one look stops, as ``actions``.
+def stop_abandoned(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, stages: Collection[Stage]
+) -> Decision:
+    """Stop the Jobs of a revision, build or stage that the spec no longer asks for.
 
-    jobs: the job's own; wanted: the stages that its spec asks for.
+    stages: the desired ones. A Job whose attempt the ledger records as ended is stopped, too: the
+    operator may have restarted between the write of the ledger and the deletion.
     """
+    decision = Decision(ledger=ledger)
+    for job in snapshot.jobs:
+        if not job.owned or job.revision is None or job.ended:
+            continue
+        desired = (
+            job.revision == target.revision
+            and job.build in (None, target.build)
+            and job.stage in stages
+        )
+        attempt = attempt_of(decision.ledger, job)
+        if not desired or (attempt is not None and attempt.outcome not in UNDER_WAY):
+            decision = decision.then(stop(decision.ledger, job))
+    return decision
 
-    def __init__(
-        self,
-        jobs: Collection[Object],
-        target: TargetRevision,
-        wanted: Collection[Stage],
-        ledger: Ledger,
-    ) -> None:
-        self.jobs, self.target, self.wanted, self.ledger = jobs, target, wanted, ledger
-        self.actions: list[Action] = []
 
-    def abandon_others(self) -> None:
-        """Stop what runs for a revision, a build or a stage that is no longer asked for.
+def stop(ledger: Ledger, job: Child, **end: str) -> Decision:
+    """Stop a Job. end: reason and message of its attempt, if neither a user nor an edit asked."""
+    stops = () if job.terminating else (Delete(object=job.object),)
+    attempt = attempt_of(ledger, job)
+    if attempt is not None and attempt.outcome in UNDER_WAY:
+        ended = {"outcome": "Stopped", "reason": None, "message": None, **end}
+        ledger = ledger.with_attempt(str(job.revision), attempt.model_copy(update=ended))
+    return Decision(ledger=ledger, stops=stops)
 
-        Also what was to be stopped before: the operator may have died between the ledger's word
-        and the deed.
-        """
-        for job in self.jobs:
-            revision, build = naming.label(job, naming.REVISION), naming.label(job, naming.BUILD)
-            if revision is None or is_over(job):
-                continue
-            wanted = (
-                revision == self.target.revision
-                and build in (None, self.target.build)
-                and naming.label(job, naming.STAGE) in self.wanted
-            )
-            attempt = self._attempt_of(job, revision, build)
-            if not wanted or (attempt is not None and attempt.outcome not in UNDER_WAY):
-                self.stop(job)
 
-    def stop(self, job: Object, **why: str) -> None:
-        """Stop a Job. why: what its attempt ended with, where that was nobody's wish."""
-        stopped = any(stop.object is job for stop in self.actions)
-        if not stopped and "deletionTimestamp" not in job["metadata"]:
-            self.actions.append(Delete(object=job))
-        revision = str(naming.label(job, naming.REVISION))
-        attempt = self._attempt_of(job, revision, naming.label(job, naming.BUILD))
-        if attempt is not None and attempt.outcome in UNDER_WAY:
-            ended = {"outcome": "Stopped", "reason": None, "message": None, **why}
-            self.ledger.record(revision, attempt.model_copy(update=ended))
-
-    def _attempt_of(self, job: Object, revision: str, build: str | None) -> Attempt | None:
-        stage: Any = naming.label(job, naming.STAGE)
-        return self.ledger.attempt(revision, stage, build)
+def attempt_of(ledger: Ledger, job: Child) -> Attempt | None:
+    """Return the latest attempt at the stage that a Job is for, or None."""
+    stage: Any = job.stage
+    return ledger.attempt(str(job.revision), stage, job.build)

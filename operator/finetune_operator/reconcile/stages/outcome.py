@@ -12,8 +12,8 @@ from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.jobs import CONTAINER
-from finetune_operator.objects import naming
-from finetune_operator.objects.jobs import _is, pods_of
+from finetune_operator.objects import conditions, naming
+from finetune_operator.objects.jobs import pods_of
 from finetune_operator.types import Object
 
 OOM_KILLED = "OOMKilled"
@@ -34,7 +34,7 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
 
     pods: those of the job's namespace; the Job's own are found among them.
     """
-    if _is(job, "Complete"):
+    if conditions.is_true(job, "Complete"):
         terminated = _last_end(job, pods)
         result = Result.from_message(terminated.get("message", ""))
         if result is not None and result.outcome == "completed" and not _cut_short(result):
@@ -52,17 +52,17 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
             )
             + f"see kubectl logs job/{job['metadata']['name']}",
         )
-    if _is(job, "Failed"):
+    if conditions.is_true(job, "Failed"):
         return _failure(job, _last_end(job, pods))
     return None
 
 
-def out_of_memory(job: Object, pods: Iterable[Object]) -> bool:
-    """Tell whether a pod of a Job was killed because it used more memory than its limit."""
+def out_of_memory(pods: Iterable[Object]) -> bool:
+    """Report whether one of a Job's own pods was killed because it exceeded its memory limit."""
     return any(
         container["name"] == CONTAINER
         and container.get("state", {}).get("terminated", {}).get("reason") == OOM_KILLED
-        for pod in pods_of(job, pods)
+        for pod in pods
         for container in pod.get("status", {}).get("containerStatuses", ())
     )
 
@@ -110,7 +110,7 @@ def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
     what = "no pod left a trace" if code is None else f"the last pod ended with exit code {code}"
     if code == ExitCode.STOPPED:
         what = "the last pod was stopped from outside before it had finished"
-    condition = next(found for found in job["status"]["conditions"] if found["type"] == "Failed")
+    condition = conditions.get(job, "Failed")
     return Outcome(
         kind="Failed",
         reason=Reason.RETRIES_EXHAUSTED,

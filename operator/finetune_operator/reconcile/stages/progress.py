@@ -1,63 +1,63 @@
 """``status.training``: how far training is, from the trainer's metrics and from its result."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.status import PreparationProgress, TrainingProgress
 from finetune_operator.manifests.jobs import CONTAINER
-from finetune_operator.objects import naming
-from finetune_operator.objects.jobs import pods_of
-from finetune_operator.objects.pods import runs
+from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions.ledger import Ledger
-from finetune_operator.types import Object, Progress, Snapshot
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object, Progress
 
 
-def training_status(snapshot: Snapshot, revision: str, ledger: Ledger) -> dict[str, Any]:
-    """Return the progress of ``revision``; what is not known now stays as it was known before.
+def measure(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Mapping[str, Any]:
+    """Return the progress of training that metrics or a result report now, by field name."""
+    attempt = ledger.attempt(target.revision, "train")
+    if attempt is None:
+        return {}
+    job = snapshot.attempt(target.revision, "train", attempt.attempt)
+    now = _measured(snapshot, target.revision)
+    if job is not None:
+        now |= _reported(snapshot.pods_of(job))
+    if attempt.pod is None and attempt.outcome in ("Stopped", "Failed"):
+        # It was spent on a volume that is gone, and is already counted.
+        now.pop("gpuSeconds", None)
+    return now
 
-    GPU-seconds are noted in the ledger, which outlives an edit to another revision and back.
+
+def training_status(
+    snapshot: IndexedSnapshot, revision: str, ledger: Ledger, measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return ``status.training``; a value that is not measured now keeps its previous value.
+
+    measured: ``measure``, whose GPU-seconds the ledger has: it outlives an edit to another revision
+    and back.
     """
     attempt = ledger.attempt(revision, "train")
     if attempt is None:
         return {}
-    before: dict[str, Any] = {}
-    if snapshot.job.get("status", {}).get("revision") == revision:
-        before = dict(snapshot.job["status"].get("training", {}))
-    job = next(
-        (
-            job
-            for job in snapshot.jobs
-            if naming.label(job, naming.STAGE) == "train"
-            and naming.label(job, naming.REVISION) == revision
-            and naming.label(job, naming.ATTEMPT) == str(attempt.attempt)
-        ),
-        None,
-    )
-    now = _measured(snapshot, revision)
-    if job is not None:
-        now |= _reported(job, snapshot)
-    if attempt.pod is None and attempt.outcome in ("Stopped", "Failed"):
-        # What it spent was on a volume that is gone, and is counted as such.
-        now.pop("gpuSeconds", None)
+    before, now = _previous(snapshot, revision, snapshot.previous.training), dict(measured)
     counters = {name: getattr(attempt, name) or 0 for name in restarts.COUNTERS}
     now |= {name: count for name, count in counters.items() if count or name in before}
     now["restarts"] = sum(counters.values())
     if attempt.outcome == "Completed":
         now |= {"progressPercent": 100, "etaSeconds": 0}
     progress = {**before, **{key: value for key, value in now.items() if value is not None}}
-    progress["gpuSeconds"] = ledger.spent(revision, now.get("gpuSeconds"))
+    progress["gpuSeconds"] = ledger.revision(revision).gpu_seconds
     progress["attempt"] = attempt.attempt
     return TrainingProgress.model_validate(progress).model_dump(
         mode="json", by_alias=True, exclude_none=True
     )
 
 
-def _measured(snapshot: Snapshot, revision: str) -> dict[str, Any]:
+def _measured(snapshot: IndexedSnapshot, revision: str) -> dict[str, Any]:
     """Return what the metrics said, where they are this revision's and not an abandoned one's."""
     progress = snapshot.progress
-    running = runs(snapshot.pods, "train", revision)
+    running = snapshot.runs("train", revision)
     if progress is None or progress.global_step is None or not running:
         return {}
     return {
@@ -74,9 +74,12 @@ def _measured(snapshot: Snapshot, revision: str) -> dict[str, Any]:
     }
 
 
-def _reported(job: Object, snapshot: Snapshot) -> dict[str, Any]:
-    """Return what the newest pod of a train Job left in its termination message."""
-    for pod in pods_of(job, snapshot.pods)[-1:]:
+def _reported(pods: Sequence[Object]) -> dict[str, Any]:
+    """Return the result in the termination message of a train Job's newest pod.
+
+    pods: those that the Job controls, oldest first.
+    """
+    for pod in pods[-1:]:
         for container in pod.get("status", {}).get("containerStatuses", ()):
             end = container.get("state", {}).get("terminated")
             if container["name"] != CONTAINER or end is None:
@@ -93,6 +96,12 @@ def _reported(job: Object, snapshot: Snapshot) -> dict[str, Any]:
                 "gpuSeconds": _whole(result.gpu_seconds),
             }
     return {}
+
+
+def _previous(
+    snapshot: IndexedSnapshot, revision: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    return dict(values) if snapshot.previous.is_about(revision) else {}
 
 
 def _pace(progress: Progress) -> float | None:
@@ -115,7 +124,7 @@ def _text(value: float | None, *, digits: int = 4) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 
 
-def preparation_status(snapshot: Snapshot, revision: str, ledger: Ledger) -> dict[str, Any]:
+def preparation_status(snapshot: IndexedSnapshot, revision: str, ledger: Ledger) -> dict[str, Any]:
     """Return the progress of staging ``revision``; nothing once it is over.
 
     What is not known now stays as it was known before.
@@ -123,11 +132,9 @@ def preparation_status(snapshot: Snapshot, revision: str, ledger: Ledger) -> dic
     attempt = ledger.attempt(revision, "prepare")
     if attempt is None or attempt.outcome not in ("Starting", "Running"):
         return {}
-    before: dict[str, Any] = {}
-    if snapshot.job.get("status", {}).get("revision") == revision:
-        before = dict(snapshot.job["status"].get("preparation", {}))
+    before = _previous(snapshot, revision, snapshot.previous.preparation)
     progress = snapshot.progress
-    running = runs(snapshot.pods, "prepare", revision)
+    running = snapshot.runs("prepare", revision)
     if progress is None or progress.downloaded_bytes is None or not running:
         return before
     done, total, eta = progress.downloaded_bytes, progress.total_bytes, progress.eta_seconds

@@ -11,7 +11,8 @@ from typing import Any
 
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.objects.jobs import pod_has_ended, pods_of
+from finetune_operator.objects import conditions
+from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.types import Object
 
 COUNTERS = ("failures", "disruptions", "preemptions")
@@ -20,7 +21,7 @@ COUNTERS = ("failures", "disruptions", "preemptions")
 def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
     """Return the attempt with what has happened to its pods since the last look.
 
-    job: the attempt's own, over or not; pods: those of the namespace.
+    job: the attempt's own, over or not; pods: those that it controls, oldest first.
     """
     if job["spec"].get("suspend"):
         if attempt.pod is None:
@@ -28,7 +29,7 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
         return _more(attempt, "preemptions").model_copy(update={"pod": None})
     known: Object | None = None
     fresh: list[Object] = []
-    for pod in pods_of(job, pods):
+    for pod in pods:
         created = str(pod["metadata"]["creationTimestamp"])
         if pod["metadata"]["uid"] == attempt.pod:
             known, fresh = pod, []
@@ -67,10 +68,20 @@ def carried(attempt: Attempt | None) -> dict[str, Any]:
     return {name: getattr(attempt, name) for name in COUNTERS}
 
 
-def capped(counters: Attempt | dict[str, Any]) -> int:
+def too_many(attempt: Attempt, limit: int) -> Attempt:
+    """Return the attempt as failed because its stage restarted more often than the limit."""
+    message = (
+        f"the {attempt.stage} stage was started again {capped(attempt)} times, "
+        f"runPolicy.maxRestarts is {limit}: "
+        "raise it to at least that to go on from where it was"
+    )
+    reason = Reason.TOO_MANY_RESTARTS
+    return attempt.model_copy(update={"outcome": "Failed", "reason": reason, "message": message})
+
+
+def capped(attempt: Attempt) -> int:
     """Return how many restarts count against ``runPolicy.maxRestarts``."""
-    values = counters if isinstance(counters, dict) else counters.model_dump()
-    return sum(values.get(name) or 0 for name in ("failures", "disruptions"))
+    return (attempt.failures or 0) + (attempt.disruptions or 0)
 
 
 def _more(attempt: Attempt, counter: str) -> Attempt:
@@ -78,8 +89,5 @@ def _more(attempt: Attempt, counter: str) -> Attempt:
 
 
 def _failed(pod: Object) -> bool:
-    status = pod.get("status", {})
-    return status.get("phase") == "Failed" and not any(
-        condition["type"] == "DisruptionTarget" and condition["status"] == "True"
-        for condition in status.get("conditions", ())
-    )
+    failed = pod.get("status", {}).get("phase") == "Failed"
+    return failed and not conditions.is_true(pod, "DisruptionTarget")

@@ -27,7 +27,7 @@ def made(
     position = Position(state=state, reason="Because", message="of something")
     found = conditions(
         position,
-        previous=previous,
+        previous={each["type"]: each for each in previous},
         generation=3,
         now=now,
         stages=stages or {},

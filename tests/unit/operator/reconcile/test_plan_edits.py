@@ -431,9 +431,9 @@ def test_a_revision_of_a_newer_operator_is_not_trained_again_by_one_that_was_rol
     planned = cluster.plan()
     assert planned.actions == ()
     ready = planned.status["conditions"][0]
-    assert (ready["type"], ready["reason"]) == ("Ready", "InvalidSpec")
-    assert "spec.training.fieldToCome: unknown field; remove it" in ready["message"]
-    assert "upgrade this one" in ready["message"]
+    assert (ready["type"], ready["reason"]) == ("Ready", "UnsupportedVersion")
+    assert "spec.training.fieldToCome: unknown field" in ready["message"]
+    assert "run that version of the operator or a newer one" in ready["message"]
     serving = next(each for each in planned.status["conditions"] if each["type"] == "Serving")
     assert serving["status"] == "True"
 

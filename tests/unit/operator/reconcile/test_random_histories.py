@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.fakes import controllers
-from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing
+from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing, copied
 from tests.unit.operator.reconcile import random_events
 from tests.unit.operator.reconcile.laws import Laws
 from tests.unit.operator.reconcile.random_events import EDITS, ENDS, STEPS, deleted, stage_of
@@ -26,7 +26,7 @@ from tests.unit.operator.reconcile.random_events import EDITS, ENDS, STEPS, dele
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
 from finetune_operator.reconcile.plan import plan
-from finetune_operator.types import Plan, Progress, Snapshot
+from finetune_operator.types import LISTS, Plan, Progress, Snapshot
 
 UPGRADED = OperatorConfig.model_validate(
     {
@@ -43,6 +43,11 @@ WRITE = st.integers(0, 7)
 """Before this write of a plan the operator dies, or it fails: no other follows either way."""
 REACTION = st.one_of(st.none(), st.just("settle"), WRITE)
 """What the operator does about a change: nothing, as if the event were lost, all, or a part."""
+
+
+def snapshot_fields(snapshot: Snapshot) -> Thing:
+    """Return all objects of a snapshot."""
+    return {name: getattr(snapshot, name) for name in ("job", "events", *LISTS.values())}
 
 
 class Machine(RuleBasedStateMachine):
@@ -134,7 +139,10 @@ class Machine(RuleBasedStateMachine):
 
     def planned(self, snapshot: Snapshot) -> tuple[Snapshot, Plan]:
         now = self.cluster.now + self.skew
+        before = copied(snapshot_fields(snapshot))
         intended = plan(snapshot, config=self.cluster.config, now=now)
+        assert plan(snapshot, config=self.cluster.config, now=now) == intended
+        assert snapshot_fields(snapshot) == before, "a plan leaves its input unchanged"
         self.laws.of_plan(snapshot, intended)
         return snapshot, intended
 

@@ -14,11 +14,11 @@ def ensured(size: str, present: str | None, storage_class: str | None = None) ->
     cluster = Cluster(spec={**SPEC, "storage": {"size": size, "storageClassName": storage_class}})
     job = cluster.present_job()
     target = resolve_target(job, (), CONFIG)
-    volumes: list[Thing] = []
+    claim: Thing | None = None
     if present is not None:
-        volumes = [volume.render(job, target)]
-        merge(volumes[0], {"spec": {"resources": {"requests": {"storage": present}}}})
-    actions = storage.ensure(job, target, volumes)
+        claim = volume.render(job, target)
+        merge(claim, {"spec": {"resources": {"requests": {"storage": present}}}})
+    actions = storage.ensure(job, target, claim)
     for action in actions:
         if isinstance(action, Apply):
             assert "storageClassName" not in action.object["spec"]

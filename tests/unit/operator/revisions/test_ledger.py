@@ -15,17 +15,17 @@ def attempt(
 
 
 def test_an_empty_ledger() -> None:
-    ledger = Ledger([])
+    ledger = Ledger()
     assert ledger.attempt("r", "train") is None
     assert ledger.revision("r").stages == []
     assert ledger.to_status() == []
 
 
 def test_the_latest_attempt_takes_the_place_of_the_one_before() -> None:
-    ledger = Ledger([])
+    ledger = Ledger()
     for each in (attempt("prepare"), attempt("train"), attempt("merge", build="b")):
-        ledger.record("r", each)
-    ledger.record("r", attempt("train", 2, outcome="Completed"))
+        ledger = ledger.with_attempt("r", each)
+    ledger = ledger.with_attempt("r", attempt("train", 2, outcome="Completed"))
     stages = ledger.revision("r").stages
     assert [(each.stage, each.attempt, each.outcome) for each in stages] == [
         ("prepare", 1, "Running"),
@@ -35,9 +35,9 @@ def test_the_latest_attempt_takes_the_place_of_the_one_before() -> None:
 
 
 def test_builds_of_one_revision_are_kept_apart() -> None:
-    ledger = Ledger([])
-    ledger.record("r", attempt("merge", 1, "b1", "Completed"))
-    ledger.record("r", attempt("merge", 2, "b2"))
+    ledger = Ledger()
+    ledger = ledger.with_attempt("r", attempt("merge", 1, "b1", "Completed"))
+    ledger = ledger.with_attempt("r", attempt("merge", 2, "b2"))
     first, second = (ledger.attempt("r", "merge", build) for build in ("b1", "b2"))
     assert first is not None
     assert second is not None
@@ -46,17 +46,19 @@ def test_builds_of_one_revision_are_kept_apart() -> None:
 
 
 def test_revisions_are_kept_apart_and_in_the_order_of_their_coming() -> None:
-    ledger = Ledger([])
-    ledger.record("new", attempt("prepare"))
-    ledger.record("old", attempt("prepare"))
-    ledger.record("new", attempt("train"))
+    ledger = Ledger()
+    ledger = ledger.with_attempt("new", attempt("prepare"))
+    ledger = ledger.with_attempt("old", attempt("prepare"))
+    ledger = ledger.with_attempt("new", attempt("train"))
     assert [each["revision"] for each in ledger.to_status()] == ["new", "old"]
 
 
 def test_a_status_comes_back_as_it_was_written() -> None:
-    ledger = Ledger([])
-    ledger.record("r", attempt("merge", 3, "b", "Failed").model_copy(update={"retry_key": "k"}))
-    ledger.note("r", {"adapter": "sha256:1", "rows": 7})
+    ledger = Ledger()
+    ledger = ledger.with_attempt(
+        "r", attempt("merge", 3, "b", "Failed").model_copy(update={"retry_key": "k"})
+    )
+    ledger = ledger.with_findings("r", {"adapter": "sha256:1", "rows": 7})
     status = ledger.to_status()
     assert status == [
         {
@@ -74,14 +76,14 @@ def test_a_status_comes_back_as_it_was_written() -> None:
             "data": {"rows": 7},
         }
     ]
-    assert Ledger(status).to_status() == status
+    assert Ledger.parse(status).to_status() == status
 
 
 def test_findings_add_up() -> None:
-    ledger = Ledger([])
-    ledger.note("r", {"baseCommit": "c", "rows": 10, "plannedSteps": 4})
-    ledger.note("r", {"adapter": "sha256:1"})
-    ledger.note("r", {"adapter": "sha256:2", "mergedDtype": "float16"})
+    ledger = Ledger()
+    ledger = ledger.with_findings("r", {"baseCommit": "c", "rows": 10, "plannedSteps": 4})
+    ledger = ledger.with_findings("r", {"adapter": "sha256:1"})
+    ledger = ledger.with_findings("r", {"adapter": "sha256:2", "mergedDtype": "float16"})
     artifacts, data = ledger.revision("r").artifacts, ledger.revision("r").data
     assert (artifacts.base_commit, artifacts.adapter, artifacts.merged_dtype) == (
         "c",
@@ -95,15 +97,15 @@ def test_findings_add_up() -> None:
     "findings", [{"rows": "many"}, {"adapter": 5}, {"merged": ["x"]}, {"later": {"version": 2}}]
 )
 def test_findings_in_a_form_that_is_not_ours_are_left_out(findings: dict[str, Any]) -> None:
-    ledger = Ledger([])
-    ledger.note("r", {"baseCommit": "c", **findings})
+    ledger = Ledger()
+    ledger = ledger.with_findings("r", {"baseCommit": "c", **findings})
     assert ledger.to_status() == [
         {"revision": "r", "stages": [], "artifacts": {"baseCommit": "c"}, "data": {}}
     ]
 
 
 def test_fields_of_a_newer_operator_are_no_obstacle() -> None:
-    ledger = Ledger([{"revision": "r", "stages": [{**STAGE, "novel": 1}], "novel": {"a": 1}}])
+    ledger = Ledger.parse([{"revision": "r", "stages": [{**STAGE, "novel": 1}], "novel": {"a": 1}}])
     found = ledger.attempt("r", "train")
     assert found is not None
     assert found.attempt == 2

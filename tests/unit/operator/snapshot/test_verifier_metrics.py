@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 from tests.fakes.kube_client import MemoryKube
 
+from finetune_operator.objects.index import index
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.snapshot.reader import read
 from finetune_operator.snapshot.verifier_metrics import parse, unreported_pod
@@ -94,7 +95,7 @@ async def test_the_status_reports_the_verification_of_the_build() -> None:
     before = {"pod": "x", "build": "b0", "outcome": "Skipped"}
     snapshot = await read(MemoryKube(job(**before), pod("p")), ("a", "demo"), scrape)
     assert isinstance(snapshot, Snapshot)
-    assert verification_status(snapshot, "b1") == {
+    assert verification_status(index(snapshot), "b1") == {
         "pod": "p",
         "build": "b1",
         "outcome": "Verified",
@@ -102,5 +103,5 @@ async def test_the_status_reports_the_verification_of_the_build() -> None:
         "tolerance": "0.0204",
         "seconds": "3.25",
     }
-    assert verification_status(snapshot, "b0") == before
-    assert verification_status(snapshot, "b9") == {}
+    assert verification_status(index(snapshot), "b0") == before
+    assert verification_status(index(snapshot), "b9") == {}

@@ -1,0 +1,20 @@
+"""Conditions of a Kubernetes object's status."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_operator.types import Object
+
+
+def get(child: Object, type_: str) -> Mapping[str, Any]:
+    """Return an object's condition of a type, an empty mapping if it has none."""
+    condition: Mapping[str, Any]
+    for condition in child.get("status", {}).get("conditions", ()):
+        if condition["type"] == type_:
+            return condition
+    return {}
+
+
+def is_true(child: Object, type_: str) -> bool:
+    """Report whether an object's condition of a type is True."""
+    return get(child, type_).get("status") == "True"

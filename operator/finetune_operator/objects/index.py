@@ -1,0 +1,162 @@
+"""A snapshot with its objects' labels, owners and states parsed once, and looked up by key."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from finetune_operator.objects import naming
+from finetune_operator.objects.jobs import created, is_over, pod_has_ended
+from finetune_operator.objects.previous_status import PreviousStatus, previous_status
+from finetune_operator.types import Object, Progress, Snapshot, Verification
+
+
+class Child(NamedTuple):
+    """An object with the job's label, whoever owns it, and what its metadata says."""
+
+    object: Object
+    name: str
+    owned: bool
+    """Whether this job owns it, not another job of the same name."""
+
+    revision: str | None
+    build: str | None
+    stage: str | None
+    attempt: int | None
+    terminating: bool
+    ended: bool
+    """Whether a Job has finished, or a pod has terminated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedSnapshot:
+    """A FineTuneJob, its previous status, and its objects by key."""
+
+    job: Object
+    name: str
+    previous: PreviousStatus
+    jobs: tuple[Child, ...]
+    pods: tuple[Child, ...]
+    volumes: tuple[Child, ...]
+    configmaps: tuple[Child, ...]
+    deployments: tuple[Child, ...]
+    others: tuple[Child, ...]
+    """Services, NetworkPolicies and PodDisruptionBudgets."""
+
+    own_jobs: Mapping[str, Child]
+    """By name, which names revision, stage and attempt."""
+
+    own_volumes: Mapping[str, Child]
+    """By name, which names the revision."""
+
+    builds: Mapping[str, Child]
+    """The job's own Deployments, by build."""
+
+    own_configmaps: frozenset[str]
+    own_policies: Mapping[str, Object]
+    service: Child | None
+    budget: Child | None
+    events: tuple[Object, ...]
+    progress: Progress | None
+    verification: Verification | None
+    pods_by_controller: Mapping[str, tuple[Object, ...]]
+
+    def attempt(self, revision: str, stage: naming.Stage, number: int) -> Child | None:
+        """Return the job's own Job of an attempt at a stage, or None."""
+        return self.own_jobs.get(naming.job_name(self.name, revision, stage, number))
+
+    def volume(self, revision: str) -> Child | None:
+        """Return the job's own volume of a revision, or None."""
+        return self.own_volumes.get(naming.revision_name(self.name, revision))
+
+    def pods_of(self, job: Child) -> tuple[Object, ...]:
+        """Return the pods that a Job controls, oldest first."""
+        return self.pods_by_controller.get(job.object["metadata"]["uid"], ())
+
+    def runs(self, stage: str, revision: str) -> bool:
+        """Report whether a pod of a revision's stage is running."""
+        return any(
+            pod.object.get("status", {}).get("phase") == "Running"
+            for pod in self.pods
+            if pod.stage == stage and pod.revision == revision
+        )
+
+    def all_children(self) -> tuple[Child, ...]:
+        """Return every object with the job's label."""
+        return (
+            *self.configmaps,
+            *self.volumes,
+            *self.jobs,
+            *self.pods,
+            *self.deployments,
+            *self.others,
+        )
+
+
+def index(snapshot: Snapshot) -> IndexedSnapshot:
+    """Return a snapshot with its objects parsed and looked up by key."""
+    job = snapshot.job
+    name: str = job["metadata"]["name"]
+    jobs = _children(job, snapshot.jobs)
+    volumes = _children(job, snapshot.volumes)
+    deployments = _children(job, snapshot.deployments)
+    services = _children(job, snapshot.services)
+    policies = _children(job, snapshot.networkpolicies)
+    budgets = _children(job, snapshot.budgets)
+    configmaps = _children(job, snapshot.configmaps)
+    return IndexedSnapshot(
+        job=job,
+        name=name,
+        previous=previous_status(job),
+        jobs=jobs,
+        pods=_children(job, snapshot.pods),
+        volumes=volumes,
+        configmaps=configmaps,
+        deployments=deployments,
+        others=(*services, *policies, *budgets),
+        own_jobs={each.name: each for each in jobs if each.owned},
+        own_volumes={each.name: each for each in volumes if each.owned},
+        builds={each.build: each for each in deployments if each.owned and each.build},
+        own_configmaps=frozenset(each.name for each in configmaps if each.owned),
+        own_policies={each.name: each.object for each in policies if each.owned},
+        service=_own(services, naming.service_name(name)),
+        budget=_own(budgets, naming.service_name(name)),
+        events=snapshot.events,
+        progress=snapshot.progress,
+        verification=snapshot.verification,
+        pods_by_controller=_by_controller(snapshot.pods),
+    )
+
+
+def _children(job: Object, objects: Iterable[Object]) -> tuple[Child, ...]:
+    return tuple(_child(job, each) for each in objects)
+
+
+def _child(job: Object, child: Object) -> Child:
+    metadata = child["metadata"]
+    labels = metadata.get("labels", {})
+    number = str(labels.get(naming.ATTEMPT, ""))
+    kind = child["kind"]
+    return Child(
+        object=child,
+        name=metadata["name"],
+        owned=naming.owned_by(job, child),
+        revision=labels.get(naming.REVISION),
+        build=labels.get(naming.BUILD),
+        stage=labels.get(naming.STAGE),
+        attempt=int(number) if number.isdecimal() else None,
+        terminating="deletionTimestamp" in metadata,
+        ended=(kind == "Pod" and pod_has_ended(child)) or (kind == "Job" and is_over(child)),
+    )
+
+
+def _own(children: Iterable[Child], name: str) -> Child | None:
+    return next((each for each in children if each.owned and each.name == name), None)
+
+
+def _by_controller(pods: Iterable[Object]) -> Mapping[str, tuple[Object, ...]]:
+    found: dict[str, tuple[Object, ...]] = {}
+    for pod in sorted(pods, key=created):
+        if (controller := naming.controller_of(pod)) is not None:
+            uid = controller["uid"]
+            found[uid] = (*found.get(uid, ()), pod)
+    return found

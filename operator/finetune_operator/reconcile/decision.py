@@ -1,0 +1,38 @@
+"""What one part of the reconciliation decides."""
+
+from dataclasses import dataclass
+
+from finetune_operator.reconcile.conditions import Position
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.types import Action, Delete, Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A part's result: the ledger with its attempts, and all that the plan takes from it."""
+
+    ledger: Ledger
+    position: Position | None = None
+    """None if the part leaves the position to the next one."""
+
+    stops: tuple[Delete, ...] = ()
+    """Deletions that come before anything is created."""
+
+    actions: tuple[Action, ...] = ()
+    events: tuple[Event, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def then(self, following: "Decision") -> "Decision":
+        """Return this decision and a following one, which started from this one's ledger."""
+        stopped = [stop.object for stop in self.stops]
+        stops = [
+            stop for stop in following.stops if not any(stop.object is each for each in stopped)
+        ]
+        return Decision(
+            ledger=following.ledger,
+            position=following.position,
+            stops=(*self.stops, *stops),
+            actions=(*self.actions, *following.actions),
+            events=(*self.events, *following.events),
+            warnings=(*self.warnings, *following.warnings),
+        )

@@ -1,0 +1,92 @@
+"""State of another version of the operator: nothing is guessed, created, deleted or dropped."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, copied
+
+from finetune_operator.revisions.versions import LEDGER_VERSION
+
+
+def rename_stage(cluster: Cluster) -> None:
+    """Write the ledger as a version did that called the first stage otherwise."""
+    for revision in cluster.status["revisions"]:
+        revision["stages"][0]["stage"] = "stage"
+
+
+def newer_ledger(cluster: Cluster) -> None:
+    cluster.status["ledgerVersion"] = LEDGER_VERSION + 1
+
+
+def frozen(**changes: Any) -> Callable[[Cluster], None]:
+    """Change the configuration that the current revision was started with."""
+
+    def step(cluster: Cluster) -> None:
+        configmap = cluster.get("ConfigMap", f"demo-{cluster.status['revision']}")
+        assert configmap
+        settings = json.loads(configmap["data"]["operator.json"])
+        configmap["data"]["operator.json"] = json.dumps({**settings, **changes})
+
+    return step
+
+
+STATES = {
+    "ledger with an unknown stage name": (rename_stage, "stages.0.stage: "),
+    "ledger of a newer format": (
+        newer_ledger,
+        "status.ledgerVersion is 2, this version supports 1",
+    ),
+    "frozen configuration of another form": (frozen(images="trainer:1"), "images: "),
+    "frozen default that does not exist": (
+        frozen(defaults={"training": {"fieldToCome": 7}}),
+        "spec.training.fieldToCome: unknown field",
+    ),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_state_of_another_version_is_reported_and_kept(state: str) -> None:
+    change, cause = STATES[state]
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    change(cluster)
+    before = copied(cluster.status)
+    planned = cluster.plan()
+    conditions = {each["type"]: each for each in planned.status["conditions"]}
+    assert planned.actions == ()
+    for type_ in ("Ready", "Stalled"):
+        assert conditions[type_]["reason"] == "UnsupportedVersion"
+        assert cause in conditions[type_]["message"]
+        assert "delete and re-create the job" in conditions[type_]["message"]
+    assert [event.reason for event in planned.events] == ["UnsupportedVersion"]
+    kept = {key: value for key, value in planned.status.items() if key != "conditions"}
+    assert kept == {key: value for key, value in before.items() if key != "conditions"}
+    assert conditions["Serving"]["status"] == "True"
+
+
+def test_an_upgrade_resumes_a_job_that_was_reported() -> None:
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    newer_ledger(cluster)
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "UnsupportedVersion"
+    cluster.status["ledgerVersion"] = LEDGER_VERSION
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "Serving"
+    assert [each["revision"] for each in cluster.status["revisions"]] == cluster.revisions
+
+
+def test_another_revisions_unreadable_configuration_does_not_stop_the_job() -> None:
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    old = cluster.status["revision"]
+    cluster.edit(rerun="again")
+    controllers.run_all(cluster)
+    configmap = cluster.get("ConfigMap", f"demo-{old}")
+    assert configmap
+    configmap["data"]["operator.json"] = "{"
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "Serving"
