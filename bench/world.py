@@ -21,6 +21,7 @@ from aiohttp import web
 from tests.fakes import kubelet
 
 from bench.api_client import Api, Object
+from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 
 FIRST_ADDRESS = IPv4Address("127.77.0.1")
 """Pods get addresses from here on; all of 127/8 belongs to the loopback interface."""
