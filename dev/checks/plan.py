@@ -38,6 +38,9 @@ of ``serving``, the second one is at files that need none, or waits (tests/e2e/l
 first one kills the operator, the second one deletes jobs, which takes no operator."""
 RUN = uuid.uuid4().hex[:12]
 """Which namespaces are of this run; those of another one are leftovers."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Variables of processes that share the cores: threads that spin while they wait take the cores
+from each other."""
 _numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
 
@@ -175,7 +178,7 @@ def _shared(suite: str, *, background: bool = False, **variables: str) -> None:
 
 
 def _trainer() -> None:
-    _shared("trainer", background=True)
+    _shared("trainer", background=True, **ONE_THREAD)
 
 
 class Build:

@@ -100,7 +100,7 @@ def waiting(reason: str, message: str) -> dict[str, Any]:
 def mismatch(message: str) -> dict[str, Any]:
     """Return the status of a serving pod whose verification failed."""
     result = {
-        "prepare": "verify",
+        "stage": "verify",
         "outcome": "failed",
         "reason": "VerificationFailed",
         "message": message,
