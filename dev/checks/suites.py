@@ -24,7 +24,7 @@ SLOWEST = 10
 # The kernel ends a suite together with the run that started it: a leftover one would disturb the
 # next run.
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
-BACKGROUND = ("nice", "-n", "15")
+BACKGROUND = ("nice", "-n", "10")
 _lock = threading.Lock()
 
 

@@ -24,7 +24,7 @@ PRELOAD = {
     "unsloth": ["finetune_trainer.training.backends.unsloth"],
 }
 COMMON = ["finetune_trainer.merging.merge", "finetune_trainer.__main__"]
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
