@@ -143,7 +143,7 @@ ELSEWHERE = {
     "packing": "test_packing_is_worth_it_from_200_steps_on",
     "trainOn": "test_train_on_setting_reaches_the_labels",
     "deterministic": "test_deterministic_recipe_uses_deterministic_algorithms",
-    "advanced.earlyStoppingPatience": "test_it_ends_early_with_the_adapter_of_the_lowest_loss",
+    "advanced.earlyStoppingPatience": "test_early_stop_publishes_the_adapter_with_the_lowest_loss",
     "advanced.overlong": "test_overlong_rows_are_cut_where_that_is_asked_for",
     "advanced.backend": "test_training_uses_the_backend_of_the_recipe",
     "advanced.microBatchSize": "test_micro_batch_reaches_the_trainer",
