@@ -92,8 +92,9 @@ def test_after_sigterm_the_standby_takes_over_within_two_seconds(
     place.staged()
     seconds = time.monotonic() - began
     assert (code, pair.holder()) == (0, "second")
-    # Half a second is what a job takes on an idle machine; a busy one needs longer for that alone.
-    assert seconds < max(2, 1.5 + usual), (seconds, usual)
+    # On an idle machine a job takes half a second; a busy machine is slower at everything. Without
+    # the SIGTERM the Lease would be free after 15 seconds.
+    assert seconds < min(8, 2 * max(1, usual / 0.5)), (seconds, usual)
 
 
 def test_after_sigkill_the_standby_takes_over_within_twenty_seconds(
