@@ -1,5 +1,5 @@
-"""The trainer: stages, trains and merges one FineTuneJob. It knows nothing of Kubernetes.
+"""The trainer: prepares, trains and merges one FineTuneJob. It is independent of Kubernetes.
 
-One volume, one folder for each result, each folder published by rename with its manifest written
-last. Every command may be killed at any moment and run again.
+A job has one volume with one folder for each result. A folder is written under a temporary name,
+its manifest last, and published by rename. Every command can be killed at any time and run again.
 """

@@ -1,9 +1,11 @@
-"""``python -m finetune_trainer prepare|train|merge``: runs one command and leaves its result.
+"""The command line: ``python -m finetune_trainer COMMAND``.
 
-``estimate``, ``import-axolotl`` and ``run`` are for people: they print, and leave no result. The
-result is one JSON object in the termination message; the exit code says whether trying again
-can help. Nothing heavy is imported before it is needed: SIGTERM ends the process by itself until
-the handler is in place, which is at once, and with a result from then on.
+``prepare``, ``train`` and ``merge`` run one stage of a job. They write their result, one JSON
+object, to the termination message; the exit code says whether a retry can help. ``estimate``,
+``import-axolotl`` and ``run`` are used in a terminal: they print, and write no result.
+
+The SIGTERM handler is installed before any heavy import, so that a pod that is deleted while it
+starts ends with a result, too.
 """
 
 import argparse
@@ -26,6 +28,10 @@ from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume_layout import Layout
 
+DESCRIPTION = (
+    "Prepare, train and merge one FineTuneJob (the stages that the operator runs), or estimate, "
+    "import and run a job on this machine."
+)
 TERMINATION_LOG = "/dev/termination-log"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 QUIET = {
@@ -36,33 +42,62 @@ QUIET = {
 }
 
 TOOLS = {
-    "estimate": ("finetune_trainer.cli.estimate", "what a manifest will take"),
-    "import-axolotl": ("finetune_trainer.cli.import_axolotl", "an Axolotl YAML as a manifest"),
-    "run": ("finetune_trainer.cli.local_run", "prepare, train and merge on this machine"),
+    "estimate": (
+        "finetune_trainer.cli.estimate",
+        "estimate GPU memory, disk and time of a FineTuneJob",
+    ),
+    "import-axolotl": (
+        "finetune_trainer.cli.import_axolotl",
+        "convert an Axolotl configuration to a FineTuneJob",
+    ),
+    "run": (
+        "finetune_trainer.cli.local_run",
+        "prepare, train and merge a FineTuneJob on this machine",
+    ),
 }
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InvalidSpec(f"the trainer was called wrongly: {message}")
+        raise InvalidSpec(f"invalid arguments of the trainer: {message}")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line's grammar."""
+    """Return the parser of all commands."""
     common = _Parser(add_help=False)
-    common.add_argument("--config", type=Path, required=True, help="job.json of the revision")
-    common.add_argument("--work", type=Path, required=True, help="the volume's root")
-    root = _Parser(prog="finetune_trainer", description=__doc__)
+    common.add_argument(
+        "--config", type=Path, required=True, help="path of the revision's job.json"
+    )
+    common.add_argument("--work", type=Path, required=True, help="root folder of the volume")
+    root = _Parser(prog="finetune_trainer", description=DESCRIPTION)
     commands = root.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    prepare = commands.add_parser("prepare", parents=[common], help="fetch, check and tokenize")
-    prepare.add_argument("--card", help="nvidia.com/gpu.product of the nodes that train and serve")
-    prepare.add_argument("--serving-share", type=float, help="share of the card that vLLM takes")
-    prepare.add_argument("--serving-length", type=int, help="tokens of the longest request")
-    prepare.add_argument("--no-merge", action="store_true", help="nothing will be merged")
+    prepare = commands.add_parser(
+        "prepare", parents=[common], help="download and check base and data, and tokenize"
+    )
+    prepare.add_argument(
+        "--card", help="nvidia.com/gpu.product of the GPU nodes; omit it to skip the memory check"
+    )
+    prepare.add_argument(
+        "--serving-share",
+        type=float,
+        help="gpuMemoryUtilization of the serving pods; omit it if nothing is served",
+    )
+    prepare.add_argument(
+        "--serving-length", type=int, help="maxModelLen of the serving pods, in tokens"
+    )
+    prepare.add_argument(
+        "--no-merge", action="store_true", help="do not plan disk space for a merged model"
+    )
     train = commands.add_parser("train", parents=[common], help="train the adapter")
-    train.add_argument("--max-gpu-seconds", type=float, help="budget over all attempts")
-    merge = commands.add_parser("merge", parents=[common], help="make the 16-bit model")
-    merge.add_argument("--build", required=True, help="name of the build, as in merged-<build>")
+    train.add_argument(
+        "--max-gpu-seconds", type=float, help="GPU seconds that all attempts together may use"
+    )
+    merge = commands.add_parser(
+        "merge", parents=[common], help="merge the adapter into a 16-bit model"
+    )
+    merge.add_argument(
+        "--build", required=True, help="name of the build; the model is written to merged-<build>"
+    )
     merge.add_argument("--dtype", choices=("auto", "float16", "bfloat16"), default="auto")
     merge.add_argument("--base", choices=("dequantized", "original"), default="dequantized")
     for name, (module, text) in TOOLS.items():
@@ -72,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; return its exit code."""
+    """Run one command and return its exit code."""
     command = next((each for each in arguments if each in ("prepare", "train", "merge")), "prepare")
     progress = Progress(command)
     tool = bool(arguments) and arguments[0] in TOOLS
@@ -101,7 +136,7 @@ def main(arguments: list[str]) -> int:
         result = _failure(
             progress,
             "InternalError",
-            f"{type(error).__name__}: {text}; the pod's log has the traceback",
+            f"{type(error).__name__}: {text}; see the pod log for the traceback",
         )
     stop.ignore()
     _end(result)
@@ -109,7 +144,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _tool(arguments: list[str], stop: StopRequest) -> int:
-    """Run a command for people: what it has to say goes to the terminal."""
+    """Run a terminal command: its output and its error are printed."""
     module = importlib.import_module(TOOLS[arguments[0]][0])
     try:
         code: int = module.run(parser().parse_args(arguments), stop)
@@ -143,7 +178,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
 def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
     card = cards.find(options.card) if options.card else None
     if options.card and card is None:
-        log(f"{options.card} is no card of the table: nothing is refused for its memory")
+        log(f"GPU {options.card} is not in the GPU table: its memory is not checked")
     share, length = options.serving_share, options.serving_length
     return EstimateOptions(
         card=card,
@@ -153,14 +188,14 @@ def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
 
 
 def read_job(path: Path) -> JobConfig:
-    """Read job.json, or say which field is wrong."""
+    """Return the job configuration. Raises InvalidSpec with the fields that are wrong."""
     try:
         return JobConfig.model_validate_json(path.read_text())
     except OSError as error:
-        raise InvalidSpec(f"the job's configuration cannot be read: {error}") from error
+        raise InvalidSpec(f"the job configuration cannot be read: {error}") from error
     except ValidationError as error:
         problems = [
-            f"{'.'.join(map(str, each['loc'])) or 'the job'}: {each['msg']}"
+            f"{'.'.join(map(str, each['loc'])) or 'job'}: {each['msg']}"
             for each in error.errors(include_url=False)
         ]
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -187,7 +222,7 @@ def _stopped(progress: Progress, stopped: Stopped) -> Result:
 
 
 def _end(result: Result) -> None:
-    """Write log and termination message; outside a pod there may be nowhere to put the latter."""
+    """Log the result and write the termination message, whose path may not exist outside a pod."""
     log(f"{result.stage} {result.outcome}: {result.reason}: {result.message}")
     for warning in result.warnings:
         log(f"warning: {warning}")
@@ -195,7 +230,7 @@ def _end(result: Result) -> None:
     try:
         path.write_text(result.to_message())
     except OSError as error:
-        log(f"the result could not be written to {path} ({error}): {result.to_message()}")
+        log(f"the result cannot be written to {path} ({error}): {result.to_message()}")
 
 
 if __name__ == "__main__":

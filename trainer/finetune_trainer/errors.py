@@ -1,24 +1,24 @@
-"""What can end a command other than success, as one tree.
+"""The errors that end a command, as one tree with exit codes.
 
-    TrainerError                    an outcome with an exit code; its text is for the user
-    ├── InvalidSpec          64     the job asks for what cannot be
-    ├── DatasetInvalid       65     rows or files of the dataset are broken
-    ├── NotFound             66
+    TrainerError                    an outcome that the operator acts on
+    ├── InvalidSpec          64     the job configuration cannot be carried out
+    ├── DatasetInvalid       65     rows or files of a dataset are invalid
+    ├── NotFound             66     a repository, revision or file does not exist
     │   ├── ModelNotFound
     │   └── DatasetNotFound
-    ├── VolumeFull           73
-    ├── Transient            75     try again: the hub is away, a download broke off
-    ├── AccessDenied         77     gated, private or forbidden
-    ├── ResumeRefused        78     what lies on the volume does not belong to this job
-    ├── CudaOutOfMemory      80     even at micro-batch 1
-    ├── LossDiverged         81     loss or gradients not finite
-    ├── DoesNotFit           82     training or serving is too large for the card
-    ├── NotMergeable         84
-    └── BudgetExceeded       85     GPU seconds spent
+    ├── VolumeFull           73     the volume is too small
+    ├── Transient            75     a retry may succeed: hub unreachable, download interrupted
+    ├── AccessDenied         77     gated, private or forbidden source
+    ├── ResumeRefused        78     the volume's content belongs to another job
+    ├── CudaOutOfMemory      80     out of GPU memory, even at micro-batch 1
+    ├── LossDiverged         81     loss or gradients are not finite
+    ├── DoesNotFit           82     training or serving is estimated too large for the GPU
+    ├── NotMergeable         84     base and adapter give no usable merged model
+    └── BudgetExceeded       85     runPolicy.maxGpuSeconds is used up
     Stopped                 143     SIGTERM; a BaseException, so that no handler swallows it
 
-Whatever else escapes is an InternalError, exit code 1. Messages name the field or file, the value
-and the way out; they end up in the job's status.
+Any other exception is an InternalError with exit code 1. A message names the field or file, the
+value and the remediation; it appears in a condition of the FineTuneJob.
 """
 
 from finetune_api.contracts.exitcodes import ExitCode
@@ -33,14 +33,14 @@ class TrainerError(Exception):
 
 
 class InvalidSpec(TrainerError):
-    """The job's configuration asks for something impossible."""
+    """The job configuration cannot be carried out."""
 
     code = ExitCode.INVALID_SPEC
     reason = Reason.INVALID_SPEC
 
 
 class DatasetInvalid(TrainerError):
-    """The dataset cannot be trained on as it is."""
+    """Rows or files of a dataset are invalid."""
 
     code = ExitCode.DATASET_INVALID
     reason = Reason.DATASET_INVALID
@@ -65,74 +65,74 @@ class DatasetNotFound(NotFound):
 
 
 class VolumeFull(TrainerError):
-    """The volume is too small for what has to be written."""
+    """The volume is too small for the data to be written."""
 
     code = ExitCode.VOLUME_FULL
     reason = Reason.VOLUME_FULL
 
 
 class Transient(TrainerError):
-    """Something outside failed; the same command may succeed later."""
+    """An external system failed; the same command may succeed later."""
 
     code = ExitCode.TRANSIENT
     reason = Reason.TRANSIENT
 
 
 class AccessDenied(TrainerError):
-    """The hub refuses access."""
+    """A source refuses access."""
 
     code = ExitCode.ACCESS_DENIED
     reason = Reason.ACCESS_DENIED
 
 
 class ResumeRefused(TrainerError):
-    """What the volume holds is not what this command may go on from."""
+    """The command must not resume from the content of the volume."""
 
     code = ExitCode.RESUME_REFUSED
     reason = Reason.RESUME_REFUSED
 
 
 class CudaOutOfMemory(TrainerError):
-    """The smallest step does not fit the card."""
+    """The smallest possible step does not fit the GPU."""
 
     code = ExitCode.CUDA_OUT_OF_MEMORY
     reason = Reason.CUDA_OUT_OF_MEMORY
 
 
 class LossDiverged(TrainerError):
-    """The loss or the gradients are no longer finite."""
+    """The loss or the gradients are not finite any more."""
 
     code = ExitCode.LOSS_DIVERGED
     reason = Reason.LOSS_DIVERGED
 
 
 class DoesNotFit(TrainerError):
-    """By its estimate, training or serving is too large for the card."""
+    """Training or serving is estimated too large for the GPU."""
 
     code = ExitCode.DOES_NOT_FIT
     reason = Reason.DOES_NOT_FIT
 
 
 class NotMergeable(TrainerError):
-    """Base and adapter do not give a merged model that can be trusted."""
+    """Base and adapter give no merged model that can be trusted."""
 
     code = ExitCode.NOT_MERGEABLE
     reason = Reason.NOT_MERGEABLE
 
 
 class BudgetExceeded(TrainerError):
-    """The GPU seconds that the run policy allows are spent."""
+    """The GPU seconds that the run policy allows are used up."""
 
     code = ExitCode.BUDGET_EXCEEDED
     reason = Reason.BUDGET_EXCEEDED
 
 
 class Stopped(BaseException):
-    """SIGTERM arrived where nothing has to be saved."""
+    """SIGTERM arrived while there was nothing to save."""
 
     code = ExitCode.STOPPED
     reason = Reason.STOPPED
 
-    def __init__(self, message: str = "stopped before anything had to be saved") -> None:
-        """``message``: for the user."""
+    def __init__(self, message: str = "stopped by SIGTERM; there was nothing to save") -> None:
+        """``message`` is shown to the user."""
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Where everything lies on the volume."""
+"""Paths of files and folders on the volume."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,43 +8,43 @@ from finetune_api.contracts import reference
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The folders below the volume's root."""
+    """The paths below ``work``, the root of the volume."""
 
     work: Path
 
     @property
     def base(self) -> Path:
-        """The base model as the hub has it: safetensors, configuration, tokenizer."""
+        """The base model as downloaded: safetensors, configuration, tokenizer."""
         return self.work / "base"
 
     @property
     def dataset(self) -> Path:
-        """The tokenized rows."""
+        """The tokenized rows (folder)."""
         return self.work / "dataset"
 
     @property
     def checkpoints(self) -> Path:
-        """One folder for each checkpoint, ``step-<number>``."""
+        """The checkpoints: one folder each, ``step-<number>``."""
         return self.work / "checkpoints"
 
     @property
     def adapter(self) -> Path:
-        """The trained adapter in PEFT's format."""
+        """The trained adapter in the format of PEFT."""
         return self.work / "adapter"
 
     @property
     def reference(self) -> Path:
-        """What the tuned model says about some rows, for those who serve it."""
+        """Log-probabilities of the tuned model on sample rows, for the verification of builds."""
         return self.work / reference.FOLDER
 
     @property
     def usage(self) -> Path:
-        """What the training has cost so far, over all attempts."""
+        """GPU usage of the training over all attempts."""
         return self.work / "usage.json"
 
     @property
     def lock(self) -> Path:
-        """What the one process that may write holds; it names the holder."""
+        """The lock file of the process that writes to the volume; it names the holder."""
         return self.work / "lock.json"
 
     def merged(self, build: str) -> Path:
@@ -52,17 +52,17 @@ class Layout:
         return self.work / f"merged-{build}"
 
     def merging(self, build: str) -> Path:
-        """What says, until it is published, how far the merge of one build has come."""
+        """Progress record of the unfinished merge of one build."""
         return self.work / f".merging-{build}.json"
 
     def scratch(self, name: str) -> Path:
-        """A folder on the same file system that is renamed into place, or thrown away."""
+        """A temporary folder on the same file system: it is renamed into place or deleted."""
         return self.work / f".writing-{name}"
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is written until it is whole, and then renamed to ``path``.
+    """Return where ``path`` is written until it is complete and renamed.
 
-    What a kill leaves there is gone on with (a download), written anew, or thrown away.
+    After a kill, the partial file is resumed (a download), overwritten or deleted.
     """
     return path.with_name(f".{path.name}.part")

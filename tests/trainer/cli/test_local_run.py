@@ -70,7 +70,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_running_again_goes_on(
     assert "the checkpoint is kept" in stopped.log
     again = station.run()
     assert again.code == 0, again.log
-    assert "staged already" in again.log
+    assert "were prepared already" in again.log
     assert "resuming from the checkpoint of step" in again.log
     for name in ("base", "dataset", "adapter"):
         assert manifest.valid(station.work / name, kind=name, key=None)
@@ -109,7 +109,7 @@ def test_rows_of_a_configmap_in_the_same_file(
     assert ended.code == 0, ended.log
     facts = manifest.read(station.work / "dataset").facts
     assert (facts["rows"], facts["validationRows"]) == (8, 8)
-    assert "8 of evaluation.dataset to evaluate on" in ended.log
+    assert "8 rows of evaluation.dataset" in ended.log
     reference = manifest.read(station.work / "reference").facts
     assert reference["evaluation"]["rows"] == 8
 

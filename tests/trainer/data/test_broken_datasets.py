@@ -1,7 +1,7 @@
-"""Broken datasets, each refused on a CPU: where it is broken, in which column, and the way out.
+"""Invalid datasets: the message names file, row, column and remediation.
 
-One row of the table is one dataset, written as a file and read as staging reads it, in this
-process. Those that are made to exhaust the memory are read under a measured limit.
+Each row of the tables is one dataset, written as a file and read as in the prepare stage, within
+this process. Datasets that are made to exhaust the memory are read under a measured limit.
 """
 
 import gzip
@@ -94,11 +94,17 @@ ONE = jsonl(GOOD["alpaca"])
 BOMB_ROW = jsonl({"instruction": "a" * 500, "output": "b" * 500})
 
 Case = tuple[str, str, Content, str, str]
-# name of the case, file, content, where it is broken and how, the way out
+# name of the case, file, content, where it is broken and how, remediation
 FILES: list[Case] = [
     ("latin-1", "a.jsonl", ONE + b'{"a": "\xe4"}\n', "row 2 of a.jsonl is not UTF-8", "as UTF-8"),
     ("utf-16", "a.jsonl", ONE.decode().encode("utf-16"), "a.jsonl is text in UTF-16", "as UTF-8"),
-    ("zeros", "a.jsonl", ONE + bytes(99), "row 2 of a.jsonl is no JSON", "one JSON object a line"),
+    (
+        "zeros",
+        "a.jsonl",
+        ONE + bytes(99),
+        "row 2 of a.jsonl is not valid JSON",
+        "one JSON object per line",
+    ),
     ("pickle", "a.jsonl", b"\x80\x04K\x01.", "is a pickle, which is never loaded", "JSON lines"),
     ("zip", "a.jsonl", zipped("a.jsonl"), "a.jsonl is a zip archive", "store the rows as UTF-8"),
     ("gz unnamed", "a.jsonl", gzip.compress(ONE), "is a gzip file", "must end in .gz"),
@@ -111,36 +117,78 @@ FILES: list[Case] = [
         "half a line",
         "a.jsonl",
         ONE + b'{"instruction": "a',
-        "row 2 of a.jsonl is no JSON",
-        "a line",
+        "row 2 of a.jsonl is not valid JSON",
+        "per line",
     ),
     ("a number", "a.jsonl", ONE + b"7\n", "row 2 of a.jsonl is a JSON int", '{"column": value'),
     ("a text", "a.jsonl", ONE + b'"b"\n', "row 2 of a.jsonl is a JSON str", '{"column": value'),
     ("a null", "a.jsonl", ONE + b"null\n", "row 2 of a.jsonl is a JSON NoneType", '{"column"'),
     ("a list", "a.jsonl", ONE + b'["b"]\n', "row 2 of a.jsonl is a JSON list", '{"column": value'),
-    ("python", "a.jsonl", b"{'instruction': 'a'}\n", "row 1 of a.jsonl is no JSON", "json.dumps"),
-    ("commas", "a.jsonl", b'{"a": 1},\n{"a": 2}\n', "row 1 of a.jsonl is no JSON", "ends in .json"),
-    ("indented", "a.json", b'{\n "a": 1\n}\n', "row 1 of a.json is no JSON", "one JSON array"),
-    ("deep", "a.jsonl", ONE + b"[" * 200_000 + b"\n", "row 2 of a.jsonl is no JSON", "a line"),
-    ("two a line", "a.jsonl", b'{"a": 1}{"a": 2}\n', "row 1 of a.jsonl is no JSON", "a line"),
-    ("endless number", "a.jsonl", b'{"a": ' + b"9" * 9999 + b"}\n", "row 1 of a.jsonl", "a line"),
-    ("array cut", "a.json", b'[{"a": 1},', "row 2 of a.json is no JSON", "one array of objects"),
-    ("element cut", "a.json", b'[{"a": 1}, {"a": ', "row 2 of a.json is no JSON", "one array"),
+    (
+        "python",
+        "a.jsonl",
+        b"{'instruction': 'a'}\n",
+        "row 1 of a.jsonl is not valid JSON",
+        "json.dumps",
+    ),
+    (
+        "commas",
+        "a.jsonl",
+        b'{"a": 1},\n{"a": 2}\n',
+        "row 1 of a.jsonl is not valid JSON",
+        "ends in .json",
+    ),
+    (
+        "indented",
+        "a.json",
+        b'{\n "a": 1\n}\n',
+        "row 1 of a.json is not valid JSON",
+        "one JSON array",
+    ),
+    (
+        "deep",
+        "a.jsonl",
+        ONE + b"[" * 200_000 + b"\n",
+        "row 2 of a.jsonl is not valid JSON",
+        "per line",
+    ),
+    (
+        "two a line",
+        "a.jsonl",
+        b'{"a": 1}{"a": 2}\n',
+        "row 1 of a.jsonl is not valid JSON",
+        "per line",
+    ),
+    ("endless number", "a.jsonl", b'{"a": ' + b"9" * 9999 + b"}\n", "row 1 of a.jsonl", "per line"),
+    (
+        "array cut",
+        "a.json",
+        b'[{"a": 1},',
+        "row 2 of a.json is not valid JSON",
+        "one array of objects",
+    ),
+    (
+        "element cut",
+        "a.json",
+        b'[{"a": 1}, {"a": ',
+        "row 2 of a.json is not valid JSON",
+        "one array",
+    ),
     ("array unclosed", "a.json", b'[{"a": 1}', "after row 1 comes the end", "one array of objects"),
     ("comma missing", "a.json", b'[{"a": 1} {"a": 2}]', "after row 1 comes '{'", "one array"),
     (
         "after the array",
         "a.json",
         b'[{"a": 1}]\n[]',
-        "goes on after the end",
-        "remove what follows",
+        "has text after the end",
+        "remove it",
     ),
     ("element text", "a.json", b'[{"a": 1}, "b"]', "row 2 of a.json is a JSON str", '{"column"'),
     (
         "element deep",
         "a.json",
         b'[{"a": 1}, ' + b"[" * 200_000,
-        "row 2 of a.json is no",
+        "row 2 of a.json is not valid JSON",
         "one array",
     ),
     ("array latin-1", "a.json", b'[{"a": "\xe4"}]', "a.json is not UTF-8 after row 0", "as UTF-8"),
@@ -152,8 +200,8 @@ FILES: list[Case] = [
         "row 2 of a.csv has fewer fields",
         "quote fields",
     ),
-    ("csv open quote", "a.csv", b'x,y\n1,2\n"1,2\n', "row 2 of a.csv is no CSV", "close"),
-    ("csv stray quote", "a.csv", b'x,y\n"a"b,2\n', "row 1 of a.csv is no CSV", "double"),
+    ("csv open quote", "a.csv", b'x,y\n1,2\n"1,2\n', "row 2 of a.csv is not valid CSV", "close"),
+    ("csv stray quote", "a.csv", b'x,y\n"a"b,2\n', "row 1 of a.csv is not valid CSV", "double"),
     ("csv header", "a.csv", b"x,x\n1,2\n", "the header of a.csv names x twice", "rename one"),
     ("csv latin-1", "a.csv", b"x,y\n1,2\n\xe4,2\n", "row 3 of a.csv is not UTF-8", "as UTF-8"),
     (
@@ -163,16 +211,22 @@ FILES: list[Case] = [
         "it has instruction;output",
         "columns",
     ),
-    ("csv of a Mac", "a.csv", b"instruction,output\ra,b\r", "row 1 of a.csv is no CSV", "quotes"),
+    (
+        "csv of a Mac",
+        "a.csv",
+        b"instruction,output\ra,b\r",
+        "row 1 of a.csv is not valid CSV",
+        "quotes",
+    ),
     ("csv header alone", "a.csv", b"instruction,output\n", "the dataset has no rows", "split"),
     (
         "parquet torn",
         "a.parquet",
         b"PAR1" + bytes(99),
-        "no readable Parquet file",
+        "not readable as Parquet",
         "write it again",
     ),
-    ("parquet text", "a.parquet", ONE, "a.parquet is no readable Parquet file", "write it again"),
+    ("parquet text", "a.parquet", ONE, "a.parquet is not readable as Parquet", "write it again"),
     (
         "parquet empty",
         "a.parquet",
@@ -201,17 +255,23 @@ FILES: list[Case] = [
         "row 1 of a.parquet: column 'output' is no text",
         "write it as text",
     ),
-    ("gz torn", "a.jsonl.gz", gzip.compress(ONE * 99)[:-9], "no intact gzip file", "pack it again"),
-    ("gz text", "a.jsonl.gz", ONE, "a.jsonl.gz is no intact gzip file", "store it unpacked"),
+    (
+        "gz torn",
+        "a.jsonl.gz",
+        gzip.compress(ONE * 99)[:-9],
+        "not a valid gzip file",
+        "compress it again",
+    ),
+    ("gz text", "a.jsonl.gz", ONE, "a.jsonl.gz is not a valid gzip file", "store it uncompressed"),
     ("empty file", "a.jsonl", b"", "the dataset has no rows", "check dataset.source"),
     ("blank lines", "a.jsonl", b"\n \n\n", "the dataset has no rows", "check dataset.source"),
     ("empty array", "a.json", b"[]", "the dataset has no rows", "check dataset.source"),
-    ("a zip alone", "a.zip", zipped("a.jsonl"), "no data file; it has a.zip", "unpacked first"),
-    ("text alone", "a.txt", b"hello", "no data file; it has a.txt", "JSON lines"),
+    ("a zip alone", "a.zip", zipped("a.jsonl"), "no data file (it has a.zip)", "must be unpacked"),
+    ("text alone", "a.txt", b"hello", "no data file (it has a.txt)", "JSON lines"),
     ("another split", "test.jsonl", ONE, "has no files for split 'train'", "correct dataset.split"),
 ]
 ROWS: list[tuple[str, Any, str, str]] = [
-    # format, the broken row (number 3 of 4), column and fault, the way out
+    # format, the broken row (number 3 of 4), column and fault, remediation
     ("alpaca", {"instruction": "a"}, "no column 'output'", "dataset.columns"),
     ("alpaca", {"output": "a"}, "no column 'instruction'", "dataset.columns"),
     ("alpaca", {"Instruction": "a", "Output": "b"}, "(it has Instruction, Output)", "columns"),
@@ -225,7 +285,7 @@ ROWS: list[tuple[str, Any, str, str]] = [
     ("alpaca", {"instruction": "a", "output": ["b"]}, "'output' is a list", "write it as text"),
     ("alpaca", {"instruction": "a", "output": {}}, "'output' is an object", "write it as text"),
     ("alpaca", {"instruction": "a", "output": "b", "input": 1}, "'input' is a number", "as text"),
-    ("alpaca", {"instruction": "a", "output": "\ud83d"}, "'output' holds half a char", "UTF-8"),
+    ("alpaca", {"instruction": "a", "output": "\ud83d"}, "'output' contains a lone sur", "UTF-8"),
     ("alpaca", GOOD["messages"], "no column 'instruction' (it has messages)", "dataset.columns"),
     ("messages", GOOD["alpaca"], "no column 'messages' (it has instruction", "dataset.columns"),
     ("messages", {"messages": "a"}, "'messages' is text instead of a list", "as such a list"),
@@ -255,7 +315,7 @@ ROWS: list[tuple[str, Any, str, str]] = [
     (
         "messages",
         chat(USER, {"role": "assistant", "content": "\udc00"}),
-        "[1].content holds",
+        "[1].content contains",
         "UTF-8",
     ),
     ("prompt-completion", {"completion": "b"}, "no column 'prompt'", "dataset.columns"),
@@ -265,8 +325,8 @@ ROWS: list[tuple[str, Any, str, str]] = [
     (
         "prompt-completion",
         {"prompt": "a", "completion": [USER]},
-        "'completion' begins",
-        "begin with",
+        "'completion' starts",
+        "start with",
     ),
     ("text", {"body": "a"}, "no column 'text' (it has body)", "dataset.columns"),
     ("text", {"text": ""}, "'text' is empty", "remove the row"),
@@ -278,21 +338,21 @@ LENGTHS: list[tuple[str, list[Any], dict[str, Any], str, str]] = [
         "some long",
         [*tiny.rows(18), LONG, LONG],
         {},
-        "such as row 19 of a.jsonl, row 20",
+        "for example row 19 of a.jsonl, row 20",
         "truncate",
     ),
     (
         "one long",
         [*tiny.rows(99), LONG],
         {"overlong": "refuse"},
-        "such as row 100 of a.jsonl",
+        "for example row 100 of a.jsonl",
         "drop",
     ),
     (
         "answers beyond",
         [{"instruction": "a" * 200, "output": "b"}] * 2,
         {"overlong": "truncate"},
-        "2 of 2 rows (100.0 %, at most 5 % are dropped) have their answers beyond",
+        "2 of 2 rows (100.0 %, 5 % may be dropped) have their answers beyond",
         "raise sequenceLength",
     ),
 ]
@@ -302,7 +362,7 @@ TOO_LARGE: list[Case] = [
         "a.jsonl",
         sparse(b""),
         "row 1 of a.jsonl is longer than 16 MiB",
-        "one row a line",
+        "one row per line",
     ),
     ("a text", "a.jsonl", sparse(ONE + b'{"text": "'), "row 2 of a.jsonl is longer", "split doc"),
     (
@@ -318,21 +378,21 @@ TOO_LARGE: list[Case] = [
         "a.csv",
         b'x,y\n1,2\n"' + b"a\n" * (20 << 20),
         "row 2 of a.csv",
-        "close each field",
+        "close each quoted field",
     ),
     (
         "packed line",
         "a.jsonl.gz",
         packed(b"", b"a" * (1 << 20), 1024),
-        "a.jsonl.gz unpacks to more than 100 times its",
-        "store it unpacked",
+        "a.jsonl.gz decompresses to more than 100 times its",
+        "store it uncompressed",
     ),
     (
         "packed rows",
         "a.jsonl.gz",
         packed(b"", BOMB_ROW * 1024, 256),
-        "a.jsonl.gz unpacks to more than 100 times its",
-        "store it unpacked",
+        "a.jsonl.gz decompresses to more than 100 times its",
+        "store it uncompressed",
     ),
     (
         "packed Parquet",
@@ -342,7 +402,7 @@ TOO_LARGE: list[Case] = [
             compression="zstd",
             use_dictionary=False,
         ),
-        "a.parquet unpacks to more than 100 times its size",
+        "a.parquet decompresses to more than 100 times its size",
         "without compression",
     ),
     (
@@ -354,13 +414,13 @@ TOO_LARGE: list[Case] = [
             use_dictionary=False,
         ),
         "the rows of a.parquet have 40 MiB on average",
-        "remove the columns",
+        "remove columns",
     ),
 ]
 
 
 def refused(folder: Path, format_: str, **training: Any) -> str:
-    """Read and tokenize a folder as staging does; return what it is refused with."""
+    """Read and tokenize a folder as the prepare stage does; return the error message."""
     job = JobConfig.model_validate(
         tiny.job("hf://a/b", "hf://c/d", dataset={"format": format_}, training=training)
     )
@@ -424,57 +484,59 @@ def test_a_text_that_many_rows_share_is_unpacked_by_turns(tmp_path: Path) -> Non
 def test_a_row_of_parquet_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     texts = pa.ListArray.from_arrays([0, 1, 4001], same("a" * 500_000, 4001))
     write(tmp_path, "a.parquet", parquet({"text": texts}, store_schema=False))
-    said = "row 2 of a.parquet is longer than the 16 MiB that a row may have"
+    said = "row 2 of a.parquet is longer than 16 MiB"
     with measured() as risen, pytest.raises(DatasetInvalid, match=said):
         list(readers.read(tmp_path / "a.parquet", "a.parquet"))
     assert risen[0] < MOST_MEMORY
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said", "way_out"),
+    ("file", "content", "said", "remediation"),
     [pytest.param(*case[1:], id=case[0]) for case in FILES],
 )
-def test_broken_files(tmp_path: Path, file: str, content: Content, said: str, way_out: str) -> None:
+def test_broken_files(
+    tmp_path: Path, file: str, content: Content, said: str, remediation: str
+) -> None:
     write(tmp_path, file, content)
     message = refused(tmp_path, "alpaca")
     assert said in message
-    assert way_out in message
+    assert remediation in message
 
 
-@pytest.mark.parametrize(("format_", "row", "said", "way_out"), ROWS)
-def test_broken_rows(tmp_path: Path, format_: str, row: Any, said: str, way_out: str) -> None:
+@pytest.mark.parametrize(("format_", "row", "said", "remediation"), ROWS)
+def test_broken_rows(tmp_path: Path, format_: str, row: Any, said: str, remediation: str) -> None:
     write(tmp_path, "a.jsonl", broken(row, format_))
     message = refused(tmp_path, format_)
     assert message.startswith("row 3 of a.jsonl: ")
     assert said in message
-    assert way_out in message
+    assert remediation in message
 
 
 @pytest.mark.parametrize(
-    ("rows", "advanced", "said", "way_out"),
+    ("rows", "advanced", "said", "remediation"),
     [pytest.param(*case[1:], id=case[0]) for case in LENGTHS],
 )
 def test_overlong_rows(
-    tmp_path: Path, rows: list[Any], advanced: dict[str, Any], said: str, way_out: str
+    tmp_path: Path, rows: list[Any], advanced: dict[str, Any], said: str, remediation: str
 ) -> None:
     write(tmp_path, "a.jsonl", jsonl(*rows))
     message = refused(tmp_path, "alpaca", advanced=advanced)
     assert said in message
-    assert way_out in message
+    assert remediation in message
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said", "way_out"),
+    ("file", "content", "said", "remediation"),
     [pytest.param(*case[1:], id=case[0]) for case in TOO_LARGE],
 )
 def test_datasets_that_would_fill_the_memory(
-    tmp_path: Path, file: str, content: Content, said: str, way_out: str
+    tmp_path: Path, file: str, content: Content, said: str, remediation: str
 ) -> None:
     write(tmp_path, file, content)
     with measured() as risen:
         message = refused(tmp_path, "alpaca")
     assert said in message
-    assert way_out in message
+    assert remediation in message
     assert risen[0] < MOST_MEMORY
 
 
@@ -485,7 +547,7 @@ def test_mixed_formats_name_each_row_and_count_the_rest(tmp_path: Path) -> None:
     assert "row 2 of a.jsonl: has no column 'instruction' (it has messages)" in message
     assert "row 3 of a.jsonl: has no column 'instruction' (it has text)" in message
     assert "row 4 of a.jsonl: has no column 'instruction' (it has prompt)" in message
-    assert message.endswith("; and 3 more broken rows")
+    assert message.endswith("; and 3 more invalid rows")
 
 
 def test_a_row_of_the_largest_size_is_still_read(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_status_and_manifest_say_what_was_found(evaluated: Workshop, hub: Hub) -
     assert counted.tokens is not None
     assert counted.evaluated_tokens is not None
     assert 0 < counted.evaluated_tokens < counted.tokens
-    said = f"{SHARED} of {QUESTIONS} rows of evaluation.dataset are trained on too"
+    said = f"{SHARED} of {QUESTIONS} rows of evaluation.dataset are also trained on"
     assert any(said in each for each in staged["warnings"])
     fact = manifest.read(evaluated.work / "dataset").facts["evaluationDataset"]
     assert fact["commit"] == hub.repos["datasets/demo/questions"].commit()
@@ -202,12 +202,12 @@ def test_a_token_is_its_own(make: MakeWorkshop, hub: Hub, questions: Path) -> No
         (
             [*tiny.rows(2), {"question": "a"}],
             "evaluation.dataset: row 3 of test.jsonl: has no column 'instruction' (it has "
-            "question): name the columns in evaluation.dataset.columns",
+            "question): set the column in evaluation.dataset.columns",
         ),
         ([], "the dataset has no rows: check evaluation.dataset.source"),
         (
             [{"instruction": "a", "output": "b" * 200}],
-            "evaluation.dataset: 1 of 1 rows (100.0 %, at most 5 % are dropped) are longer than",
+            "evaluation.dataset: 1 of 1 rows (100.0 %, 5 % may be dropped) are longer than",
         ),
     ],
 )

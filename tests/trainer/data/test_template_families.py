@@ -328,7 +328,7 @@ def test_a_template_that_opens_the_reasoning_itself_is_refused_with_a_way_out() 
     template = template_families.QWEN.template.split("{%- if add_generation_prompt")[0] + closed
     tokenizer = template_families.QWEN_3.tokenizer()
     renderer = Renderer(tokenizer, template=template, train_on="responses", stops=[2])
-    with pytest.raises(BrokenRow, match=r"write a template in dataset\.chatTemplate"):
+    with pytest.raises(BrokenRow, match=r"set a template in dataset\.chatTemplate"):
         renderer.conversation(ONE)
 
 
@@ -378,7 +378,7 @@ def test_freezing_changes_nothing_but_the_date(start: str) -> None:
 
 
 def test_a_date_that_cannot_be_frozen_is_refused() -> None:
-    with pytest.raises(InvalidSpec, match=r"dataset\.chatTemplate, with the date as text"):
+    with pytest.raises(InvalidSpec, match=r"set dataset\.chatTemplate .* with the date as text"):
         prompt_templates.freeze("{{ strftime_now(format) }}", TODAY)
     assert prompt_templates.freeze("{{ strftime_now is defined }}", TODAY)[1] is None
 

@@ -91,7 +91,7 @@ def test_the_formula_holds_as_many_logits_as_the_trl_that_is_installed() -> None
 def test_staging_estimates_and_training_takes_the_micro_batch(make: MakeWorkshop) -> None:
     workshop = make()
     staged = workshop.succeed("prepare", "--card", "NVIDIA-A10G", "--serving-share", "0.88")
-    assert "of NVIDIA-A10G's 22.49 GiB at micro-batch 4" in staged.message
+    assert "of the 22.49 GiB of NVIDIA-A10G at micro-batch 4" in staged.message
     estimate = manifest.read(workshop.work / "dataset").facts["estimate"]
     assert estimate["card"] == "NVIDIA-A10G"
     assert estimate["microBatch"] == 4

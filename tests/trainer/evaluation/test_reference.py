@@ -124,7 +124,7 @@ def test_frozen_template_is_used_and_published(
         model={"source": hub.add("model", "demo/clock", folder)}, training={"maxSteps": 1}
     )
     staged = workshop.succeed("prepare")
-    assert any("the day of staging" in each for each in staged.result["warnings"])
+    assert any("the day of preparation" in each for each in staged.result["warnings"])
     workshop.succeed("train")
     workshop.succeed("merge", "--build", "b")
     shipped = (workshop.work / "merged-b" / "chat_template.jinja").read_text()

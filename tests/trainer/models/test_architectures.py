@@ -52,12 +52,12 @@ def test_ends_that_cannot_be_trained_in_full_are_refused_before_the_weights_are_
 def test_unsloth_gets_the_families_that_are_tried_here_and_no_others(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
-    assert architectures.FAMILIES.keys() == backend_support.ON_UNSLOTH
+    assert architectures.FAMILIES.keys() == backend_support.UNSLOTH_FAMILIES
     source = hub.add("model", "demo/olmo2", architectures.model(tmp_path / "olmo2", "olmo2"))
     workshop = make(model={"source": source}, training={"advanced": {"backend": "unsloth"}})
     ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
-    assert "demo/olmo2 is of the family olmo2, which training.advanced.backend unsloth is" in (
+    assert "demo/olmo2 is of family olmo2, which is not tested with training.advanced.backend" in (
         ended.message
     )
     assert ended.message.endswith("set training.advanced.backend to trl")

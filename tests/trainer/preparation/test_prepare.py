@@ -88,7 +88,7 @@ def test_gated_repositories(make: MakeWorkshop, kind: str) -> None:
     ended = workshop.run("prepare")
     refused(ended, 77, "AccessDenied", f"{kind} demo/gated is gated", f"{kind}.tokenSecretRef")
     ended = workshop.run("prepare", **{variable: "hf_wrong"})
-    refused(ended, 77, "AccessDenied", "has not been granted access")
+    refused(ended, 77, "AccessDenied", "has no access")
     good = {"model": "hf_good", "dataset": "hf_other"}[kind]
     assert workshop.run("prepare", **{variable: good}).code == 0
     assert good not in (workshop.folder / "log").read_text()
@@ -111,7 +111,7 @@ def test_a_damaged_download_is_fetched_again(make: MakeWorkshop, hub: Hub) -> No
         ended = workshop.run("prepare")
     finally:
         hub.corrupt.clear()
-    refused(ended, 75, "Transient", f"{shard} of model demo/tiny arrived damaged")
+    refused(ended, 75, "Transient", f"{shard} of model demo/tiny is damaged")
     assert workshop.published() == []
     hub.requests.clear()
     workshop.succeed("prepare")
@@ -188,7 +188,7 @@ def test_what_lies_beside_a_base_that_is_here_takes_no_room(
         (small_volume / name / "left").write_bytes(bytes(500_000))
     assert disk.free_bytes(small_volume) < disk.RESERVE
     ended = workshop.succeed("prepare")
-    assert "is here already" in ended.log
+    assert "is already on the volume" in ended.log
     assert workshop.published() == ["base", "dataset"]
 
 
@@ -238,19 +238,28 @@ def change_config(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("pickles", "holds its weights as pickles only, which are never loaded"),
-        ("gguf", "holds GGUF files only"),
+        ("pickles", "has its weights as pickles only, which are never loaded"),
+        ("gguf", "has GGUF files only"),
         ("no config", "has no config.json"),
-        ("own code", "config.json asks for the repository's own Python code (auto_map), which is"),
-        ("own tokenizer", "tokenizer_config.json asks for the repository's own Python code (auto_"),
-        ("pickled adapter", "is an adapter, not a base: name the model that it was trained on"),
-        ("no language model", "of type 'vit', which is no causal language model"),
-        ("quantised", "is quantised already (gptq)"),
-        ("shard missing", "names 'model-00002-of-00002.safetensors', which is no safetensors file"),
+        (
+            "own code",
+            "config.json requires Python code of the repository (auto_map), which is never",
+        ),
+        (
+            "own tokenizer",
+            "tokenizer_config.json requires Python code of the repository (auto_map)",
+        ),
+        ("pickled adapter", "is an adapter, not a base: set model.source to the model that it was"),
+        ("no language model", "of type 'vit', which is not a causal language model"),
+        ("quantized", "is already quantized (gptq)"),
+        ("shard missing", "names 'model-00002-of-00002.safetensors', which is not a safetensors"),
         ("shard torn", "model-00001-of-00002.safetensors of the model is not a valid safetensors"),
         ("escape", "names '../../x.safetensors'"),
-        ("another shape", "makes model.layers.0.mlp.gate_proj.weight 256 × 64, its weights have"),
-        ("more layers", "config.json asks for model.layers.2."),
+        (
+            "another shape",
+            "model.layers.0.mlp.gate_proj.weight is 256 × 64 by config.json, but 128 × 64",
+        ),
+        ("more layers", "the weights lack model.layers.2."),
         ("other layers", "targetModules names gate_proj, which model demo/bad does not have"),
     ],
 )
@@ -283,7 +292,7 @@ def test_bases_that_cannot_be_trained(
         (folder / "adapter_model.bin").touch()
     elif change == "no language model":
         change_config(folder, model_type="vit")
-    elif change == "quantised":
+    elif change == "quantized":
         change_config(folder, quantization_config={"quant_method": "gptq"})
     elif change == "another shape":
         change_config(folder, intermediate_size=256)
@@ -429,7 +438,7 @@ def test_the_module_itself(make: MakeWorkshop, hub: Hub) -> None:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 66, ended.stderr
     assert json.loads(message.read_text())["reason"] == "DatasetNotFound"
-    assert "stage failed: DatasetNotFound: dataset demo/missing" in ended.stderr
+    assert "prepare failed: DatasetNotFound: dataset demo/missing" in ended.stderr
     assert ended.stdout == ""
     assert set(hub.requests) == {"GET api/datasets/demo/missing/revision/main"}
 
@@ -437,7 +446,7 @@ def test_the_module_itself(make: MakeWorkshop, hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ("{", "the job: Invalid JSON"),
+        ("{", "job: Invalid JSON"),
         ('{"name": "a"}', "namespace: Field required"),
         (None, "cannot be read"),
     ],

@@ -124,17 +124,17 @@ def test_a_list_pins_all_that_it_names(site: Web, own: Certificate, tmp_path: Pa
     store = https(site, own, "m/SHA256SUMS")
     assert fetched(store, tmp_path / "a") == {"a.json": b"{}", "deep/b.bin": DATA}
     site.files["m/a.json"] = b"[]"
-    with pytest.raises(Transient, match=r"a\.json of dataset .* arrived damaged"):
+    with pytest.raises(Transient, match=r"a\.json of dataset .* is damaged"):
         fetched(store, tmp_path / "b")
     site.files["m/SHA256SUMS"] += b"\n"
-    with pytest.raises(InvalidSpec, match=r"but dataset\.sha256 is .* write the new one"):
+    with pytest.raises(InvalidSpec, match=r"but dataset\.sha256 is .* set the new digest"):
         store.pin()
 
 
 @pytest.mark.parametrize("line", ["../a", "/a", "a/../../b", ""])
 def test_a_list_leads_nowhere_else(site: Web, own: Certificate, line: str) -> None:
     site.files["SHA256SUMS"] = f"{'0' * 64}  {line}\n".encode()
-    with pytest.raises(InvalidSpec, match="none that sha256sum prints"):
+    with pytest.raises(InvalidSpec, match="which sha256sum does not print"):
         https(site, own, "SHA256SUMS").pin()
 
 
@@ -162,7 +162,9 @@ def test_it_is_gone_on_with_by_the_next_attempt(
     store = https(site, own, "a")
     found = store.pin()
     site.cuts = [100_000, 0, 0, 0]
-    with pytest.raises(Transient, match=r"a of dataset .* broke off at 100000 of 300000 bytes"):
+    with pytest.raises(
+        Transient, match=r"download of a of dataset .* interrupted at 100000 of 300000 bytes"
+    ):
         store.download(found, ["a"], tmp_path)
     assert not (tmp_path / "a").exists()
     site.cuts, site.requests = [], []
@@ -189,7 +191,9 @@ def test_a_server_that_is_busy_is_asked_again_at_that_byte(
     assert (tmp_path / "a").read_bytes() == DATA
     (tmp_path / "a").unlink()
     site.answers["a"] = status
-    with pytest.raises(Transient, match=rf"broke off at 0 of 300000 .*HTTP {status}\): it is gone"):
+    with pytest.raises(
+        Transient, match=rf"interrupted at 0 of 300000 .*HTTP {status}\): the next attempt resumes"
+    ):
         store.download(found, ["a"], tmp_path)
 
 
@@ -201,7 +205,7 @@ def test_a_server_that_begins_anew_each_time_is_not_asked_for_ever(
     found = store.pin()
     site.cuts = [20_000, 10_000] * 50
     site.requests.clear()
-    with pytest.raises(Transient, match="broke off at 20000 of 300000 bytes"):
+    with pytest.raises(Transient, match="interrupted at 20000 of 300000 bytes"):
         store.download(found, ["a"], tmp_path)
     assert len(site.requests) == 1 + len(transfer.PAUSES)
 
@@ -237,7 +241,7 @@ def test_a_hub_that_is_busy_is_asked_again_at_that_byte(
     assert (tmp_path / name).read_bytes() == DATA
     (tmp_path / name).unlink()
     hub.answers[name] = [status] * 10
-    with pytest.raises(Transient, match=rf"broke off at 0 of 300000 bytes \(HTTP {status} from"):
+    with pytest.raises(Transient, match=rf"interrupted at 0 of 300000 bytes \(HTTP {status} from"):
         store.download(found, [name], tmp_path)
 
 
@@ -249,7 +253,9 @@ def test_what_the_hub_sends_on_to_refuses_no_token(
     found, name = store.pin(), "a.safetensors"
     with serving() as cdn:
         hub.cdn, cdn.refusing = cdn.url, status
-        with pytest.raises(Transient, match=r"where the hub sends for it: no matter of the token"):
+        with pytest.raises(
+            Transient, match=r"to which the hub redirects: the token is not the cause"
+        ):
             store.download(found, [name], tmp_path)
     assert len(cdn.requests) == len(transfer.PAUSES)
     hub.answers[name] = [403]
@@ -270,9 +276,9 @@ def test_no_message_holds_what_an_address_is_signed_with() -> None:
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("bytes 1000-2999/*", "whose place is not told"),
-        (None, "whose place is not told"),
-        ("bytes 1500-2999/3000", "went on at byte 1500 instead of 1000"),
+        ("bytes 1000-2999/*", "partial answer without offset"),
+        (None, "partial answer without offset"),
+        ("bytes 1500-2999/3000", "resumed at byte 1500 instead of 1000"),
     ],
 )
 def test_a_part_is_put_only_where_it_belongs(tmp_path: Path, place: str | None, said: str) -> None:
@@ -295,13 +301,13 @@ def test_a_part_is_put_only_where_it_belongs(tmp_path: Path, place: str | None, 
 @pytest.mark.parametrize(
     ("status", "error", "said"),
     [
-        (401, AccessDenied, "name a Secret with a token in dataset.tokenSecretRef"),
+        (401, AccessDenied, "set dataset.tokenSecretRef to a Secret with a token"),
         (403, AccessDenied, "HTTP 403"),
         (404, DatasetNotFound, "correct dataset.source"),
         (410, DatasetNotFound, "HTTP 410"),
         (400, InvalidSpec, "correct dataset.source"),
-        (429, Transient, "it is tried again"),
-        (503, Transient, "it is tried again"),
+        (429, Transient, "the download is retried"),
+        (503, Transient, "the download is retried"),
     ],
 )
 def test_what_a_web_server_refuses(
@@ -314,7 +320,7 @@ def test_what_a_web_server_refuses(
 
 def test_a_token_for_a_web_server(site: Web, own: Certificate, tmp_path: Path) -> None:
     site.files["a"], site.token = DATA, "secret"
-    with pytest.raises(AccessDenied, match="tokenSecretRef is invalid or may not read it"):
+    with pytest.raises(AccessDenied, match="tokenSecretRef is invalid or lacks read access"):
         https(site, own, "a", token="other").pin()
     assert fetched(https(site, own, "a", token="secret"), tmp_path / "a") == {"a": DATA}
 
@@ -324,13 +330,15 @@ def test_nothing_comes_without_tls(site: Web, own: Certificate, hub: Hub) -> Non
     hub.requests.clear()
     with pytest.raises(InvalidSpec, match=r"redirected to http://.*json, which is not https://"):
         https(site, own, "a").pin()
-    with pytest.raises(InvalidSpec, match=r"name a ConfigMap with its authority in dataset\.caC"):
+    with pytest.raises(
+        InvalidSpec, match=r"set dataset\.caConfigMapRef to a ConfigMap with its cert"
+    ):
         https(site, own, "a", ca_file=None).pin()
 
 
 def test_a_server_that_is_away(own: Certificate, unused_port: int) -> None:
     gone = Web(url=f"https://127.0.0.1:{unused_port}")
-    with pytest.raises(Transient, match="cannot be reached"):
+    with pytest.raises(Transient, match="is unreachable"):
         https(gone, own, "a").pin()
 
 
@@ -394,8 +402,13 @@ def test_no_name_leads_out_of_the_folder(bucket: Bucket, own: Certificate, tmp_p
 @pytest.mark.parametrize(
     ("path", "key", "error", "said"),
     [
-        ("tuning/rows", "forbidden", AccessDenied, "model.s3.secretRef is right and may list"),
-        ("tuning/rows", None, AccessDenied, "name a Secret in model.s3.secretRef, or a cloud"),
+        ("tuning/rows", "forbidden", AccessDenied, "model.s3.secretRef is correct and may list"),
+        (
+            "tuning/rows",
+            None,
+            AccessDenied,
+            "set model.s3.secretRef, or set access.serviceAccountName",
+        ),
         ("tuning/other", "allowed", ModelNotFound, "correct model.source"),
         ("other/rows", "allowed", ModelNotFound, "correct model.source"),
     ],
@@ -409,7 +422,7 @@ def test_what_a_store_refuses(
 
 
 def test_a_store_whose_certificate_is_not_trusted(bucket: Bucket) -> None:
-    with pytest.raises(InvalidSpec, match=r"its authority in model\.caConfigMapRef"):
+    with pytest.raises(InvalidSpec, match=r"set model\.caConfigMapRef to a ConfigMap"):
         s3(bucket, None, "tuning/rows", bucket.allowed).pin()
 
 
@@ -461,10 +474,10 @@ def test_nothing_outside_a_claim_is_read(tmp_path: Path) -> None:
     (root / "m").mkdir(parents=True)
     (tmp_path / "secret").write_text("x")
     (root / "m" / "a").symlink_to("../../secret")
-    with pytest.raises(InvalidSpec, match=r"m/a of model .* is a link that leads out of it"):
+    with pytest.raises(InvalidSpec, match=r"m/a of model .* is a link to a path outside"):
         folder(root, "m").pin()
     (root / "m" / "a").unlink()
-    with pytest.raises(ModelNotFound, match="holds no file: put it there"):
+    with pytest.raises(ModelNotFound, match="contains no file: put it there"):
         folder(root, "m").pin()
     with pytest.raises(DatasetNotFound, match="does not exist: put it there"):
         folder(root, "other", "dataset").pin()
@@ -547,7 +560,7 @@ def test_base_and_rows_from_a_web_server(
     }
     wrong = make(dataset={"source": f"{site.url}/rows.jsonl", "sha256": "0" * 64})
     ended = wrong.run("prepare", FINETUNE_CONFIG_DIR=str(tmp_path))
-    refused(ended, 75, "Transient", "rows.jsonl of dataset", "arrived damaged")
+    refused(ended, 75, "Transient", "rows.jsonl of dataset", "is damaged")
 
 
 def cached(root: Path, base: Path, hub: Hub) -> Path:
@@ -583,7 +596,7 @@ def test_a_base_in_the_cache_is_not_downloaded(
     workshop = make()
     ended = workshop.run("prepare", FINETUNE_BASE_CACHE=str(tmp_path))
     assert ended.code == 0, ended.log
-    assert f"{second} in the base cache has another SHA-256" in ended.log
+    assert f"{second} in the base cache differs in SHA-256" in ended.log
     assert weights_asked_for(hub) == [second]
     assert (workshop.work / "base" / second).read_bytes() == (base / second).read_bytes()
 
@@ -619,4 +632,4 @@ def test_a_cache_without_the_base_changes_nothing(
     ended = make().run("prepare", FINETUNE_BASE_CACHE=str(tmp_path))
     assert ended.code == 0, ended.log
     assert len(weights_asked_for(hub)) == 2
-    assert "the base cache has no demo/tiny" in ended.log
+    assert "the base cache does not have demo/tiny" in ended.log

@@ -1,4 +1,4 @@
-"""Axolotl's ``datasets`` → ``spec.dataset``, ``test_datasets`` → ``spec.evaluation.dataset``."""
+"""Converts ``datasets`` to ``spec.dataset``, ``test_datasets`` to ``spec.evaluation.dataset``."""
 
 import re
 from typing import Any
@@ -14,17 +14,17 @@ FORMATS = {
     "completion": "text",
     "pretrain": "text",
 }
-"""Axolotl's type → format."""
+"""Type in Axolotl → format in a FineTuneJob."""
 
 
 def dataset(settings: Settings, warnings: list[str]) -> dict[str, Any]:
-    """Return ``spec.dataset``. Raises InvalidSpec where there is no dataset to train on."""
+    """Return ``spec.dataset``. Raises InvalidSpec if no training dataset is set."""
     one, result = _first(settings, warnings, "datasets", configmap="rows")
     if result["format"] == "alpaca" and not isinstance(one.take("type"), dict):
         one.warn(
             "type",
-            "renders the Alpaca prompt, also for models with a chat template of their own; kept as "
-            "promptTemplate: alpaca (leave it out to train the prompt that the model knows)",
+            "uses the Alpaca prompt even if the model has a chat template; kept as "
+            "promptTemplate: alpaca (remove it to train with the model's own chat template)",
         )
         result["promptTemplate"] = "alpaca"
     result["validationFraction"] = _validation(settings)
@@ -37,12 +37,12 @@ def dataset(settings: Settings, warnings: list[str]) -> dict[str, Any]:
 
 
 def evaluation_dataset(settings: Settings, warnings: list[str]) -> dict[str, Any] | None:
-    """Return ``spec.evaluation.dataset``, None where there are no ``test_datasets``."""
+    """Return ``spec.evaluation.dataset``; None if ``test_datasets`` is not set."""
     if not settings.take("test_datasets"):
         return None
     _, result = _first(settings, warnings, "test_datasets", configmap="evaluation-rows")
     if result["source"].startswith("hf://"):
-        # Where no split is written, Axolotl evaluates on the one of this name.
+        # The default split of test_datasets in Axolotl.
         result.setdefault("split", "test")
     return result
 
@@ -50,15 +50,15 @@ def evaluation_dataset(settings: Settings, warnings: list[str]) -> dict[str, Any
 def _first(
     settings: Settings, warnings: list[str], group: str, *, configmap: str
 ) -> tuple[Settings, dict[str, Any]]:
-    """Return the first dataset of a list; ``configmap`` is named where no hub has its rows."""
+    """Return the first dataset of a list; ``configmap`` is its source if it is not on a hub."""
     found = settings.take(group)
     if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-        raise InvalidSpec(f"{group} is missing or empty: name one dataset with its path and type")
+        raise InvalidSpec(f"{group} is missing or empty: set one dataset with path and type")
     if len(found) > 1:
         settings.warn(
             group,
-            f"only the first of {len(found)} is taken: a job reads one dataset of a kind, so join "
-            "them in a repository of their own",
+            f"only the first of {len(found)} is used: a job has one dataset of each kind; combine "
+            "them in one repository",
         )
     one = Settings(found[0], warnings, at=f"{group}[0].")
     result: dict[str, Any] = {"source": _source(one, configmap), **_format(one)}
@@ -66,7 +66,7 @@ def _first(
         if (value := one.take(key)) is not None:
             result[key] = value
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(result.get("split", "train"))):
-        one.warn("split", "is an expression, of which the name alone is taken")
+        one.warn("split", "is an expression: only the name of the split is used")
         result["split"] = re.split(r"[^A-Za-z0-9_.-]", str(result["split"]))[0] or "train"
     if result["source"].startswith("configmap://"):
         result.pop("split", None)
@@ -75,7 +75,7 @@ def _first(
     if shards is not None:
         one.warn(
             "shards",
-            f"keeps one shard of {shards}, so Axolotl trains on 1/{shards} of the rows "
+            f"keeps one shard of {shards}: Axolotl trains on 1/{shards} of the rows "
             f"({100 / float(shards):.3g} %); this job trains on all of them: set "
             "dataset.maxSamples to train on fewer",
         )
@@ -93,9 +93,9 @@ def _source(one: Settings, configmap: str) -> str:
         return source
     one.warn(
         "path",
-        "is no repository of a hub: put the rows into a ConfigMap (kubectl create configmap "
-        f"{configmap} --from-file=rows.jsonl) or into a dataset repository, and name that in "
-        "the source",
+        "is not a hub repository: put the rows into a ConfigMap (kubectl create configmap "
+        f"{configmap} --from-file=rows.jsonl) or into a dataset repository, and set "
+        "dataset.source to it",
     )
     return f"configmap://{configmap}/rows.jsonl"
 
@@ -105,21 +105,21 @@ def _format(one: Settings) -> dict[str, Any]:
     if isinstance(kind, dict):
         one.warn(
             "type",
-            "has a prompt of its own, which is not taken: rows are rendered by the base's chat "
-            "template, or by the Alpaca prompt with dataset.promptTemplate: alpaca",
+            "is a custom prompt, which is ignored: rows are rendered with the chat template of the "
+            "base, or with the Alpaca prompt if dataset.promptTemplate is alpaca",
         )
         columns = {part: kind.get(f"field_{part}") for part in ("instruction", "input", "output")}
         return _with_columns("alpaca", columns)
     name = str(kind or "")
     base = name.split(".")[0].split(":")[0]
     if base.startswith("alpaca") and base != "alpaca":
-        one.warn("type", "is taken for alpaca: check the prompt and the names of the columns")
+        one.warn("type", "is read as alpaca: check the prompt and the names of the columns")
         base = "alpaca"
     if base not in FORMATS:
         one.warn(
             "type",
-            "is a format that a FineTuneJob does not have: rows are read as messages, which "
-            "they must be turned into",
+            "is a format that a FineTuneJob does not support: convert the rows to messages, the "
+            "format that is set",
         )
         base = "chat_template"
     format_ = FORMATS[base]
@@ -130,10 +130,11 @@ def _format(one: Settings) -> dict[str, Any]:
         mapping = one.take("message_property_mappings")
         if mapping and dict(mapping) != {"role": "role", "content": "content"}:
             one.warn(
-                "message_property_mappings", "messages must have role and content: rename them"
+                "message_property_mappings",
+                "is ignored: messages must have the properties role and content; rename them",
             )
         one.drop(
-            "the loss is taken on what the assistant says",
+            "is ignored: the loss covers the messages of the assistant",
             *("roles_to_train", "train_on_eos", "message_field_training", "train_on_eot"),
         )
         return _with_columns(format_, {"messages": column})
@@ -151,6 +152,6 @@ def _validation(settings: Settings) -> float:
         return float(size)
     settings.warn(
         "val_set_size",
-        "is a number of rows; dataset.validationFraction is a share of them: 0.05 is written",
+        "is a number of rows, but dataset.validationFraction is a fraction: it is set to 0.05",
     )
     return 0.05

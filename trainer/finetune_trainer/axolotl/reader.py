@@ -1,10 +1,10 @@
-"""A configuration whose keys are taken one by one, so that none is passed over in silence."""
+"""Reads a configuration key by key, so that no key is ignored without a warning."""
 
 from typing import Any
 
 MEANINGLESS = frozenset(
     {
-        # Where a process writes, and what it was started with: the job has a volume of its own.
+        # Paths and process settings of Axolotl, which a job on its own volume does not need.
         "output_dir",
         "dataset_prepared_path",
         "base_model_config",
@@ -34,37 +34,37 @@ MEANINGLESS = frozenset(
 
 
 class Settings:
-    """The keys of one group, and what there is to say about them."""
+    """The keys of one mapping; conversions and warnings are recorded."""
 
     def __init__(self, values: dict[str, Any], warnings: list[str], *, at: str = "") -> None:
-        """``at`` comes before a key's name in a warning."""
+        """``at`` is the prefix of a key in warnings, such as ``datasets[0].``."""
         self._values = {key: value for key, value in values.items() if value is not None}
         self._warnings = warnings
         self.at = at
         self._taken: set[str] = set()
 
     def take(self, *keys: str) -> Any:
-        """Return the first of ``keys`` that is written (None: none is); all count as read."""
+        """Return the value of the first of ``keys`` that is set, or None; mark all as read."""
         self._taken |= set(keys)
         return next((self._values[key] for key in keys if key in self._values), None)
 
     def warn(self, key: str, text: str) -> None:
-        """Say something about a key."""
+        """Add a warning about a key, with its value."""
         value = self._values.get(key)
         shown = key if value is None or isinstance(value, dict | list) else f"{key}: {_text(value)}"
         self._warnings.append(f"{self.at}{shown}: {text}")
 
     def drop(self, text: str, *keys: str) -> None:
-        """Read keys that have no place in a FineTuneJob, and say so where one is switched on."""
+        """Mark unsupported keys as read; warn about each that is set to a true value."""
         for key in keys:
             if self.take(key):
                 self.warn(key, text)
 
     def finish(self) -> None:
-        """Warn of every key that was not read and says something."""
+        """Warn about each key that was not read and has a value."""
         for key, value in self._values.items():
             if key not in self._taken | MEANINGLESS and value not in (False, "", [], {}):
-                self.warn(key, "does not carry over: a FineTuneJob has no such setting")
+                self.warn(key, "is ignored: a FineTuneJob has no such setting")
 
 
 def _text(value: Any) -> str:

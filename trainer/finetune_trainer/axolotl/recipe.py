@@ -1,4 +1,4 @@
-"""Axolotl's training keys → ``spec.training``."""
+"""Converts the training keys of Axolotl to ``spec.training``."""
 
 from typing import Any, get_args
 
@@ -11,7 +11,7 @@ OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
 
 
 def training(settings: Settings, *, held_out: bool) -> dict[str, Any]:
-    """Return ``spec.training``. ``held_out`` is True where rows are held out for evaluation."""
+    """Return ``spec.training``. ``held_out`` is True if rows are held out for evaluation."""
     micro = int(settings.take("micro_batch_size", "batch_size") or 1)
     accumulation = int(settings.take("gradient_accumulation_steps") or 1)
     steps = settings.take("max_steps")
@@ -36,16 +36,16 @@ def _lora(settings: Settings) -> dict[str, Any]:
     targets = settings.take("lora_target_modules")
     everything = settings.take("lora_target_linear")
     if isinstance(targets, str) and targets != "all-linear":
-        settings.warn("lora_target_modules", "is a pattern: name the layers; all-linear is written")
+        settings.warn(
+            "lora_target_modules", "is a pattern: all-linear is set; list the layers instead"
+        )
         everything = True
     if isinstance(targets, list):
         if "lm_head" in targets:
-            settings.warn("lora_target_modules", "an adapter on lm_head is never trained: left out")
+            settings.warn("lora_target_modules", "lm_head is removed: it gets no adapter")
         targets = [name for name in targets if name != "lm_head"]
-    settings.drop("layers that are trained whole do not carry over", "unfrozen_parameters")
-    settings.drop(
-        "does not carry over: a job starts from the base with a new adapter", "lora_model_dir"
-    )
+    settings.drop("is ignored: only modulesToSave are trained in full", "unfrozen_parameters")
+    settings.drop("is ignored: a job starts from the base with a new adapter", "lora_model_dir")
     lora: dict[str, Any] = {
         "r": int(settings.take("lora_r") or 8),
         "alpha": int(settings.take("lora_alpha") or 16),
@@ -58,7 +58,9 @@ def _lora(settings: Settings) -> dict[str, Any]:
         if settings.take(key):
             lora[name] = True
     if lora["dropout"]:
-        settings.warn("lora_dropout", "costs about two thirds more memory in each layer; kept")
+        settings.warn(
+            "lora_dropout", "is kept; it needs about two thirds more memory in each layer"
+        )
     return lora
 
 
@@ -69,7 +71,7 @@ def _saved(settings: Settings) -> list[str]:
     if others := [name for name in names if name not in offered]:
         settings.warn(
             "lora_modules_to_save",
-            f"only {' and '.join(offered)} are trained in full here: {', '.join(others)} left out",
+            f"only {' and '.join(offered)} can be trained in full: {', '.join(others)} is removed",
         )
     return kept
 
@@ -100,7 +102,9 @@ def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, An
 def _patience(settings: Settings, *, held_out: bool) -> int | None:
     patience = settings.take("early_stopping_patience")
     if patience and not held_out:
-        settings.warn("early_stopping_patience", "needs rows that are held out: left out")
+        settings.warn(
+            "early_stopping_patience", "is removed: it needs held-out rows (val_set_size)"
+        )
     return int(patience) if patience and held_out else None
 
 
@@ -109,11 +113,11 @@ def _checkpointing(settings: Settings) -> bool:
     if value is None:
         settings.warn(
             "gradient_checkpointing",
-            "is not written, and in Axolotl that is off: every layer's activations stay on the "
-            "card; kept as gradientCheckpointing: false (leave that line out to switch it on)",
+            "is not set, which is off in Axolotl: activations of all layers stay in GPU memory; "
+            "kept as gradientCheckpointing: false (remove that line to turn it on)",
         )
     elif isinstance(value, str):
-        settings.warn("gradient_checkpointing", "where activations wait is the backend's choice")
+        settings.warn("gradient_checkpointing", "is set to true: the backend chooses offloading")
     return bool(value)
 
 
@@ -122,7 +126,7 @@ def _optimizer(settings: Settings) -> str:
     name = OPTIMIZERS.get(name, name)
     if name in get_args(Optimizer):
         return name
-    settings.warn("optimizer", "is not offered: adamw_torch_fused is written")
+    settings.warn("optimizer", "is not supported: adamw_torch_fused is set")
     return "adamw_torch_fused"
 
 
@@ -130,7 +134,7 @@ def _scheduler(settings: Settings) -> str:
     name = str(settings.take("lr_scheduler") or "cosine")
     if name in get_args(Scheduler):
         return name
-    settings.warn("lr_scheduler", "is not offered: cosine is written")
+    settings.warn("lr_scheduler", "is not supported: cosine is set")
     return "cosine"
 
 
@@ -140,13 +144,13 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
         if not steps:
             settings.warn(
                 "warmup_steps",
-                "is a number of steps, and how many there are in all is known only once the rows "
-                "are read: the built-in warmupRatio 0.03 is used",
+                "is a number of steps, but the total is known only after the rows are read: the "
+                "built-in warmupRatio 0.03 is used",
             )
             return None
         ratio = round(float(count) / float(steps), 4)
     if ratio is not None and ratio > 0.5:
-        settings.warn("warmup_ratio", "more than half of the run: 0.5 is written")
+        settings.warn("warmup_ratio", "is more than half of the run: 0.5 is set")
     return None if ratio is None else min(0.5, float(ratio))
 
 
@@ -155,9 +159,9 @@ def _attention(settings: Settings) -> str | None:
     for flag, name in {"sdp_attention": "sdpa", "eager_attention": "eager"}.items():
         if settings.take(flag):
             written = name
-    settings.drop("is not offered: the kernel is chosen by itself", "xformers_attention")
+    settings.drop("is not supported: attnImplementation: auto is used", "xformers_attention")
     settings.drop(
-        "is taken where the trainer image and the card have it, as attnImplementation: auto does",
+        "is used if the trainer image and the GPU support it, as attnImplementation: auto does",
         "flash_attention",
     )
     if written in ("sdpa", "eager"):
@@ -165,8 +169,8 @@ def _attention(settings: Settings) -> str | None:
     if written is not None:
         settings.warn(
             "attn_implementation",
-            "is not written: auto takes FlashAttention-2 where the trainer image and the card have "
-            "it, PyTorch's own otherwise",
+            "is not supported: auto is used, which selects FlashAttention-2 if the trainer image "
+            "and the GPU support it, and PyTorch's own attention otherwise",
         )
     return None
 
@@ -189,9 +193,9 @@ def _every(settings: Settings, steps: str, times: str) -> int | None:
     value = settings.take(steps)
     if settings.take(times) is not None and value is None:
         settings.warn(
-            times, f"counts from the rows: the built-in cadence is used ({steps} sets it)"
+            times, f"depends on the number of rows: the default is used; set {steps} instead"
         )
     if isinstance(value, float) and value < 1:
-        settings.warn(steps, "is a share of the run: the built-in cadence is used")
+        settings.warn(steps, "is a fraction of the run: the default is used; set a number of steps")
         return None
     return None if not value else int(value)

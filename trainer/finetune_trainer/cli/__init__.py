@@ -1,1 +1,1 @@
-"""Commands that a person runs on a workstation."""
+"""Commands for a terminal, outside the cluster."""

@@ -1,7 +1,7 @@
-"""``estimate``: the bill of a manifest, before anything is applied.
+"""The ``estimate`` command: memory, disk and time of a FineTuneJob, before it is applied.
 
-With ``--model`` naming a folder or a config.json nothing is fetched; otherwise config.json alone is
-read from the hub. Exit code 82, as in the cluster, where it does not fit.
+With ``--model`` (a folder or a config.json) nothing is downloaded; otherwise only config.json is
+read from the hub. The exit code is 82, as in the cluster, if the job does not fit its GPU.
 """
 
 import argparse
@@ -24,34 +24,38 @@ from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
 
 CHART_CARD = "NVIDIA-A10G"
-"""What the chart's own node selector names."""
+"""The node selector of the chart's default placement."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("-f", "--file", type=Path, required=True, help="the FineTuneJob's YAML")
+    """Add the options of the command."""
     parser.add_argument(
-        "--model", type=Path, help="folder or config.json of the base, instead of asking the hub"
+        "-f", "--file", type=Path, required=True, help="YAML file with one FineTuneJob"
+    )
+    parser.add_argument(
+        "--model", type=Path, help="folder or config.json of the base; by default read from the hub"
     )
     parser.add_argument(
         "--card",
-        help=f"{PRODUCT_LABEL} of the node; otherwise the manifest's placement, then {CHART_CARD}",
+        help=f"{PRODUCT_LABEL} of the node; default: placement.nodeSelector, or {CHART_CARD}",
     )
-    parser.add_argument("--rows", type=int, help="rows to train on, for steps and time")
-    parser.add_argument("--tokens", type=int, help="tokens of all rows together, for the time")
-    parser.add_argument("--longest", type=int, help="tokens of the longest row")
-    parser.add_argument("--json", action="store_true", help="figures in bytes and seconds")
+    parser.add_argument(
+        "--rows", type=int, help="number of training rows, to estimate steps and time"
+    )
+    parser.add_argument("--tokens", type=int, help="number of tokens of all rows, to estimate time")
+    parser.add_argument("--longest", type=int, help="number of tokens of the longest row")
+    parser.add_argument("--json", action="store_true", help="print JSON, in bytes and seconds")
 
 
 def run(options: argparse.Namespace, _: StopRequest) -> int:
-    """Print the bill of a manifest. Raises InvalidSpec, DoesNotFit, or what the hub says."""
+    """Print the estimate of a FineTuneJob. Raises InvalidSpec, DoesNotFit or a hub error."""
     file = job_file.read(options.file)
     spec = file.resolved.spec
     found_shape = shape.read(_config(file, options.model))
     if found_shape is None:
         raise InvalidSpec(
-            f"model {spec.model.source} is of a family whose sizes are not known here, so nothing "
-            "is estimated; the stage command does not refuse it for that"
+            f"model {spec.model.source} is of a family that the estimate does not know: nothing "
+            "is estimated; the prepare stage does not refuse the job for that"
         )
     name = options.card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
     card = cards.find(name)
@@ -69,7 +73,9 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
         print(report.table(found, title=f"{file.name}: {spec.model.source.removeprefix('hf://')}"))
     if card is None:
         known = ", ".join(cards.CARDS)
-        print(f"\n{name} is no card of the table, so nothing is refused ({known})", file=sys.stderr)
+        print(
+            f"\nGPU {name} is not in the GPU table: nothing is refused ({known})", file=sys.stderr
+        )
     for warning in verdict.warnings(found):
         print(f"\nwarning: {warning}", file=sys.stderr)
     refused = verdict.refusal(found, found_shape, spec.training, data, serving)
@@ -79,7 +85,7 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
 
 
 def _data(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int | None) -> Data:
-    """Return what is known of the rows without having read them."""
+    """Return what the options say about the rows; no row is read."""
     recipe = file.resolved.spec.training
     sequences = rows
     packed = {"always": True, "never": False}.get(recipe.packing)
@@ -113,5 +119,5 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidSpec(f"{path} cannot be read: {error}") from None
     if not isinstance(document, dict):
-        raise InvalidSpec(f"{path} is no JSON object")
+        raise InvalidSpec(f"{path} is not a JSON object")
     return document

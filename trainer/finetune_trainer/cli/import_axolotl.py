@@ -1,4 +1,4 @@
-"""``import-axolotl``: the manifest on stdout, what to know about it on stderr."""
+"""The ``import-axolotl`` command: prints a FineTuneJob to stdout and warnings to stderr."""
 
 import argparse
 import re
@@ -21,16 +21,20 @@ from finetune_trainer.runtime.signals import StopRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("file", type=Path, help="the Axolotl configuration")
-    parser.add_argument("--name", help="name of the job; otherwise from output_dir or the model")
+    """Add the options of the command."""
+    parser.add_argument("file", type=Path, help="Axolotl configuration (YAML)")
+    parser.add_argument(
+        "--name", help="name of the FineTuneJob; by default from output_dir or base_model"
+    )
 
 
 def run(options: argparse.Namespace, _: StopRequest) -> int:
-    """Print the manifest. Raises InvalidSpec where there is nothing that a job could train."""
+    """Print the manifest. Raises InvalidSpec if a FineTuneJob cannot run the configuration."""
     documents = job_file.load(options.file)
     if len(documents) != 1:
-        raise InvalidSpec(f"{options.file} is no Axolotl configuration: it holds no YAML object")
+        raise InvalidSpec(
+            f"{options.file} is not an Axolotl configuration: it must contain one YAML object"
+        )
     manifest, warnings = convert(documents[0], name=options.name)
     print(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100), end="")
     for warning in warnings:
@@ -39,11 +43,11 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
 
 
 def convert(config: dict[str, Any], *, name: str | None = None) -> tuple[dict[str, Any], list[str]]:
-    """Return a FineTuneJob that resolves, and the warnings. Raises InvalidSpec."""
+    """Return a valid FineTuneJob and warnings about the conversion. Raises InvalidSpec."""
     warnings: list[str] = []
     settings = Settings(config, warnings)
     _refuse_other_trainings(settings)
-    _name_what_is_out_of_scope(settings)
+    _drop_unsupported(settings)
     model = _model(settings)
     rows = data.dataset(settings, warnings)
     own = data.evaluation_dataset(settings, warnings)
@@ -58,59 +62,69 @@ def convert(config: dict[str, Any], *, name: str | None = None) -> tuple[dict[st
     try:
         resolve(spec, builtin_defaults())
     except Unresolvable as error:
-        raise InvalidSpec(f"the configuration makes no valid job: {error}") from None
-    chosen = name or _name(config)
-    manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": chosen}, "spec": spec}
+        raise InvalidSpec(
+            f"the configuration converts to an invalid FineTuneJob: {error}"
+        ) from None
+    job_name = name or _name(config)
+    manifest = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": job_name},
+        "spec": spec,
+    }
     return manifest, warnings
 
 
 def _refuse_other_trainings(settings: Settings) -> None:
     rl = settings.take("rl")
     if rl:
-        raise InvalidSpec(f"rl: {rl} is another kind of training: a FineTuneJob is supervised")
+        raise InvalidSpec(f"rl: {rl} is not supported: a FineTuneJob is supervised fine-tuning")
     if settings.take("reward_model") or settings.take("process_reward_model"):
-        raise InvalidSpec("a reward model is another kind of training: a FineTuneJob is supervised")
+        raise InvalidSpec(
+            "reward models are not supported: a FineTuneJob is supervised fine-tuning"
+        )
     adapter = settings.take("adapter")
     if adapter not in ("lora", "qlora"):
         raise InvalidSpec(
-            f"adapter is {adapter or 'not written, which trains all weights'}: a FineTuneJob "
-            "trains a QLoRA adapter"
+            f"adapter is {adapter or 'not set, which trains all weights'}: a FineTuneJob "
+            "trains a QLoRA adapter; set adapter to qlora"
         )
     four, eight = settings.take("load_in_4bit"), settings.take("load_in_8bit")
     if eight:
         settings.warn(
-            "load_in_8bit", "8-bit loading is out of scope: the base is loaded in 4 bits (NF4)"
+            "load_in_8bit", "8-bit loading is not supported: the base is loaded in 4 bits (NF4)"
         )
     elif not four:
         settings.warn(
-            "adapter", "without load_in_4bit the base is in 16 bits; here it is loaded in 4 (NF4)"
+            "adapter",
+            "without load_in_4bit Axolotl loads the base in 16 bits; the job uses 4 (NF4)",
         )
 
 
-def _name_what_is_out_of_scope(settings: Settings) -> None:
-    one_gpu = "is out of scope: a job trains on one GPU"
+def _drop_unsupported(settings: Settings) -> None:
+    one_gpu = "is not supported: a job trains on one GPU"
     settings.drop(f"DeepSpeed {one_gpu}", "deepspeed")
     settings.drop(f"FSDP {one_gpu}", "fsdp", "fsdp_config", "fsdp_final_state_dict_type")
     settings.drop(
-        "is never run: models that need code of their own are refused", "trust_remote_code"
+        "is ignored: models that need their own Python code are refused", "trust_remote_code"
     )
-    settings.drop("the loss that saves memory is the backend's own", "plugins")
+    settings.drop("is ignored: the backend has its own memory-saving loss", "plugins")
     settings.drop(
-        "is the backend's own choice",
+        "is ignored: the backend chooses its kernels",
         *("cut_cross_entropy", "liger_rope", "liger_rms_norm", "liger_glu_activation"),
         *("liger_layer_norm", "liger_fused_linear_cross_entropy", "chunked_cross_entropy"),
         *("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "torch_compile"),
     )
     settings.drop(
-        "tracking does not carry over: the loss is in status and on the metrics port",
+        "is ignored: status and the metrics port report the loss",
         *("wandb_project", "use_wandb", "mlflow_experiment_name", "use_mlflow", "use_tensorboard"),
     )
     settings.take("wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "wandb_run_id")
-    settings.drop("publishing does not carry over", "hub_model_id", "hub_strategy")
-    settings.drop("the tokenizer stays as the model ships it", "special_tokens", "tokens")
+    settings.drop("is ignored: a job does not publish to a hub", "hub_model_id", "hub_strategy")
+    settings.drop("is ignored: the tokenizer of the base is used", "special_tokens", "tokens")
     template = settings.take("chat_template")
     if template not in (None, "tokenizer_default", "jinja"):
-        settings.warn("chat_template", "the base's own chat template is used")
+        settings.warn("chat_template", "is ignored: the chat template of the base is used")
 
 
 def _model(settings: Settings) -> dict[str, Any]:
@@ -118,14 +132,14 @@ def _model(settings: Settings) -> dict[str, Any]:
     source = name if name.startswith("hf://") else f"hf://{name}"
     if not re.fullmatch(HF_SOURCE, source):
         raise InvalidSpec(
-            f"base_model is {name!r}: name a repository of the hub, as organisation/name"
+            f"base_model is {name!r}: set a repository of the hub, as organization/name"
         )
     revision = settings.take("revision_of_model")
     return {"source": source, **({"revision": str(revision)} if revision else {})}
 
 
 def _name(config: dict[str, Any]) -> str:
-    """Return a name for the job: a Service is named after it, so it is a DNS label."""
+    """Return a name for the job. It must be a DNS label, since a Service gets the same name."""
     wanted = str(config.get("output_dir") or "").rstrip("/").rsplit("/", 1)[-1]
     wanted = wanted or str(config.get("base_model")).rsplit("/", 1)[-1]
     plain = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-").lstrip("0123456789-")

@@ -1,4 +1,4 @@
-"""A FineTuneJob in a YAML file, resolved as the operator would resolve it, without a cluster."""
+"""Reads a FineTuneJob from a YAML file and resolves its defaults as the operator does."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from finetune_trainer.errors import InvalidSpec
 
 
 class Loader(yaml.SafeLoader):
-    """YAML as kubectl reads it: PyYAML alone takes ``2e-4`` for text, and ``on`` for true."""
+    """Reads YAML as kubectl does: PyYAML alone reads ``2e-4`` as text, and ``on`` as true."""
 
 
 Loader.yaml_implicit_resolvers = {
@@ -34,7 +34,7 @@ Loader.add_implicit_resolver(
 
 @dataclass(frozen=True, kw_only=True)
 class SpecFile:
-    """One job of a file, and the ConfigMaps that lie beside it: name → key → text."""
+    """One FineTuneJob of a file, and the ConfigMaps of the same file: name → key → text."""
 
     name: str
     namespace: str
@@ -43,12 +43,12 @@ class SpecFile:
 
     @property
     def merges(self) -> bool:
-        """Whether a merged model is made."""
+        """Whether the job makes a merged model."""
         spec = self.resolved.spec
         return spec.merge.enabled and not (spec.serving.enabled and spec.serving.mode == "adapter")
 
     def job(self) -> JobConfig:
-        """Return job.json as the operator would freeze it."""
+        """Return the job configuration that the operator would write to job.json."""
         spec = self.resolved.spec
         return JobConfig(
             namespace=self.namespace,
@@ -63,14 +63,14 @@ class SpecFile:
 
 
 def read(path: Path) -> SpecFile:
-    """Read the only FineTuneJob of a file. Raises InvalidSpec."""
+    """Return the only FineTuneJob of a file. Raises InvalidSpec."""
     documents = load(path)
     jobs = [each for each in documents if each.get("kind") == KIND]
     if len(jobs) != 1:
-        raise InvalidSpec(f"{path} holds {len(jobs)} {KIND}s: it must hold one")
+        raise InvalidSpec(f"{path} contains {len(jobs)} {KIND}s: it must contain exactly one")
     metadata = jobs[0].get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-        raise InvalidSpec(f"{path}: metadata.name is missing")
+        raise InvalidSpec(f"{path}: metadata.name is missing: set it")
     spec = jobs[0].get("spec")
     try:
         resolved = resolve(spec if isinstance(spec, dict) else {}, builtin_defaults())

@@ -1,7 +1,7 @@
-"""``run``: a manifest from its rows to its merged model on one machine, without a cluster.
+"""The ``run`` command: runs all stages of a FineTuneJob on this machine, without a cluster.
 
-The same stages, one after the other, on a folder in the place of the volume: whatever is published
-there is what a cluster would have published. Ctrl-C leaves a checkpoint; running again goes on.
+The stages run one after the other on a folder instead of a volume, and publish the same files as
+in a cluster. Ctrl-C saves a checkpoint; the same command resumes from it.
 """
 
 import argparse
@@ -34,44 +34,51 @@ from finetune_trainer.volume_layout import Layout
 
 JOB_FILE = "job.json"
 REFRESH_SECONDS = 0.25
-BARS = {"prepare": "fetching and tokenizing", "train": "training", "merge": "merging"}
+BARS = {"prepare": "preparing", "train": "training", "merge": "merging"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("-f", "--file", type=Path, required=True, help="the FineTuneJob's YAML")
-    parser.add_argument("--work", type=Path, required=True, help="folder in place of the volume")
+    """Add the options of the command."""
+    parser.add_argument(
+        "-f", "--file", type=Path, required=True, help="YAML file with one FineTuneJob"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="folder for all results; it belongs to one revision",
+    )
 
 
 def run(options: argparse.Namespace, stop: StopRequest) -> int:
-    """Run a manifest's stages. Raises what they raise."""
+    """Run the stages of a FineTuneJob. Raises the errors of the stages."""
     _handle_ctrl_c(stop)
     file = job_file.read(options.file)
     job, layout = file.job(), Layout(work=options.work)
     _claim(layout.work, job)
     from finetune_trainer.training import backends
 
-    # Unsloth changes the libraries that staging imports, and must come before them.
+    # Unsloth patches libraries that the prepare stage imports: it must be imported first.
     backends.load(job.training.advanced.backend)
     for kind in get_args(Kind):
         os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", os.environ.get("HF_TOKEN", ""))
-    _lay_out_configmap(file, layout.work, "dataset", job.dataset)
+    _write_configmap(file, layout.work, "dataset", job.dataset)
     if job.evaluation_dataset is not None:
-        _lay_out_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)
+        _write_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)
     for stage in ("prepare", "train", "merge"):
         if stage == "merge" and not file.merges:
             break
         progress = Progress(stage)
         with _bar(progress), lock.held(layout, stage):
-            result = _stage(stage, file, job, layout, progress, stop)
+            result = _run_stage(stage, file, job, layout, progress, stop)
         log(f"{stage}: {result.message}")
         for warning in result.warnings:
             log(f"warning: {warning}")
-    _say_what_there_is(file, layout)
+    _log_results(file, layout)
     return 0
 
 
-def _stage(
+def _run_stage(
     name: str,
     file: SpecFile,
     job: JobConfig,
@@ -117,18 +124,18 @@ def _serving_options(spec: FineTuneJobSpec) -> ServingOptions | None:
 
 
 def _handle_ctrl_c(stop: StopRequest) -> None:
-    """Stop at the first Ctrl-C as on SIGTERM, at the second at once; neither loses a checkpoint."""
+    """Handle the first Ctrl-C as SIGTERM; the second ends the process at once."""
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        log("stopping; the checkpoint is kept (Ctrl-C again: at once, from the checkpoint before)")
+        log("stopping after a checkpoint (press Ctrl-C again to stop at once, without a new one)")
         stop.request()
 
     signal.signal(signal.SIGINT, interrupted)
 
 
 def _claim(work: Path, job: JobConfig) -> None:
-    """Make the folder this job's, as a volume belongs to one revision."""
+    """Bind the folder to the job's revision, as a volume is. Raises InvalidSpec."""
     path = work / JOB_FILE
     if path.exists():
         try:
@@ -137,15 +144,16 @@ def _claim(work: Path, job: JobConfig) -> None:
             before = "another version"
         if before != job.revision:
             raise InvalidSpec(
-                f"{work} belongs to revision {before}, the manifest is {job.revision} (an edit of "
-                "what changes the weights makes another): name another --work, or remove this one"
+                f"{work} belongs to revision {before}, but the manifest is revision "
+                f"{job.revision} (an edit that changes the weights makes a new revision): set "
+                "another --work, or delete this folder"
             )
     work.mkdir(parents=True, exist_ok=True)
     write_json(path, job.model_dump(mode="json"))
 
 
-def _lay_out_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> None:
-    """Put the rows of a ConfigMap where a pod would find them mounted."""
+def _write_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> None:
+    """Write the rows of a ConfigMap to a folder, as a pod would have them mounted."""
     variable = f"FINETUNE_{prefix_of(kind)}_DIR"
     if not rows.source.startswith(CONFIGMAP_SOURCE_PREFIX) or variable in os.environ:
         return
@@ -154,8 +162,8 @@ def _lay_out_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> No
         text = file.configmaps[name][key]
     except KeyError:
         raise InvalidSpec(
-            f"{kind} {rows.source}: write the ConfigMap into the manifest's file too, or name the "
-            f"folder that holds its keys in {variable}"
+            f"{kind} {rows.source}: add the ConfigMap to the file of the manifest, or set "
+            f"{variable} to a folder with its keys as files"
         ) from None
     folder = work / "configmap" / kind
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +172,7 @@ def _lay_out_configmap(file: SpecFile, work: Path, kind: Kind, rows: Rows) -> No
 
 
 def _card() -> Card | None:
-    """Return the card of this machine, None where there is none."""
+    """Return the GPU of this machine, or None."""
     import torch
 
     if not torch.cuda.is_available():
@@ -177,7 +185,7 @@ def _card() -> Card | None:
 
 @contextmanager
 def _bar(progress: Progress) -> Iterator[None]:
-    """Draw a bar below the log on a terminal; elsewhere the log alone is enough."""
+    """Show a progress bar below the log if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
@@ -216,7 +224,7 @@ def _bar(progress: Progress) -> Iterator[None]:
 
 
 def figures(progress: Progress) -> str:
-    """Return what a bar says beside its length."""
+    """Return the text next to the bar: step, loss, speed and time left."""
     from finetune_trainer.runtime.progress import duration
 
     def known(name: str, pattern: str) -> Any:
@@ -234,7 +242,7 @@ def figures(progress: Progress) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _say_what_there_is(file: SpecFile, layout: Layout) -> None:
+def _log_results(file: SpecFile, layout: Layout) -> None:
     log(f"adapter, loss curve and model card: {layout.adapter}")
     merged = layout.merged(file.resolved.build)
     if merged.is_dir():

@@ -1,1 +1,1 @@
-"""From the files of a dataset to token ids and labels."""
+"""Reads dataset files and converts rows to token ids and labels."""

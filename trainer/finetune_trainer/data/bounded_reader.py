@@ -1,8 +1,7 @@
-"""Data files in bounded memory: blocks, lines and JSON arrays that never hold more than one row.
+"""Reads blocks, lines and JSON arrays of data files in bounded memory.
 
-Whatever a file claims to be, at most ``LONGEST_ROW`` bytes of one row are kept: a file that is a
-single line of a gigabyte, or that unpacks to a thousand times its size, is refused as soon as that
-shows.
+At most one row of ``LONGEST_ROW`` bytes is in memory, whatever the file contains. A single line of
+a gigabyte, or a file that decompresses to a thousand times its size, is refused early.
 """
 
 import codecs
@@ -17,11 +16,11 @@ from finetune_trainer.errors import DatasetInvalid
 
 BLOCK = 1 << 20
 LONGEST_ROW = 16 << 20
-"""Bytes of one row. The longest sequence that can be asked for has about 4 MiB of text."""
+"""Bytes of one row. The longest sequence that a spec allows has about 4 MiB of text."""
 EXPANSION = 100
-"""How many times its size a packed file may have; text seldom reaches 20."""
-UNPACKED_ANYWAY = 64 << 20
-"""Bytes that any packed file may have, however small it is."""
+"""Allowed ratio of decompressed to compressed size; text seldom exceeds 20."""
+ALWAYS_ALLOWED = 64 << 20
+"""Decompressed bytes that are allowed whatever the ratio."""
 OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip file (its name must end in .gz)",
@@ -38,12 +37,12 @@ OTHER_KINDS = {
 
 
 def is_bomb(unpacked: int, packed: int) -> bool:
-    """Tell whether a file of ``packed`` bytes unpacks to more than data ever does."""
-    return unpacked > UNPACKED_ANYWAY + EXPANSION * packed
+    """Report whether ``packed`` bytes that decompress to ``unpacked`` are a decompression bomb."""
+    return unpacked > ALWAYS_ALLOWED + EXPANSION * packed
 
 
 def blocks(path: Path, name: str) -> Iterator[bytes]:
-    """Yield a file's bytes a block at a time, unpacked where its name ends in .gz."""
+    """Yield a file in blocks of bytes, decompressed if its name ends in .gz."""
     first = True
     with path.open("rb") as raw:
         file: gzip.GzipFile | IO[bytes] = (
@@ -57,14 +56,14 @@ def blocks(path: Path, name: str) -> Iterator[bytes]:
 
 
 def require_intact(path: Path, name: str) -> None:
-    """Unpack a gzip file once for nothing: it is quicker than finding a fault after an hour."""
+    """Decompress a gzip file once, so that damage is found before rows are processed."""
     packed, total = path.stat().st_size, 0
     for block in blocks(path, name):
         total += len(block)
         if is_bomb(total, packed):
             raise DatasetInvalid(
-                f"{name} unpacks to more than {EXPANSION} times its {packed} bytes, as no data "
-                "does: check how the file was made, or store it unpacked"
+                f"{name} decompresses to more than {EXPANSION} times its {packed} bytes, which is "
+                "refused: check the file, or store it uncompressed"
             )
 
 
@@ -73,7 +72,7 @@ def _read(file: gzip.GzipFile | IO[bytes], name: str) -> bytes:
         return file.read(BLOCK)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatasetInvalid(
-            f"{name} is no intact gzip file ({error}): pack it again, or store it unpacked"
+            f"{name} is not a valid gzip file ({error}): compress it again or store it uncompressed"
         ) from error
 
 
@@ -86,7 +85,7 @@ def _refuse_other_kinds(block: bytes, name: str) -> None:
 
 
 def lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
-    """Yield a file's lines with their numbers from 1, without line ends and byte order mark."""
+    """Yield (line number from 1, line) of a file, without line ends and byte order mark."""
     number, rest = 0, b""
     for block in blocks(path, name):
         whole = (rest + block).split(b"\n")
@@ -115,29 +114,29 @@ def _text(line: bytes, number: int, name: str) -> str:
 def _refuse_long(size: int, number: int, name: str) -> None:
     if size > LONGEST_ROW:
         raise DatasetInvalid(
-            f"row {number} of {name} is longer than {LONGEST_ROW >> 20} MiB: write one row a line, "
-            "and split documents that are longer than training.sequenceLength"
+            f"row {number} of {name} is longer than {LONGEST_ROW >> 20} MiB: write one row per "
+            "line and split documents that are longer than training.sequenceLength"
         )
 
 
 def parsed(text: str, number: int, name: str) -> Any:
-    """Return the JSON value that is one row."""
+    """Return the JSON value of one row. Raises DatasetInvalid."""
     try:
         return json.loads(text)
     except RecursionError:
         problem = "it is nested too deeply"
     except ValueError as error:
         problem = str(error)
-    hint = "write one JSON object a line"
+    hint = "write one JSON object per line"
     if text.lstrip().startswith("{'"):
         hint += ", with double quotes (json.dumps, not str)"
     elif text.strip() in ("{", "[") or text.rstrip().endswith(","):
         hint += ", or one JSON array of objects in a file that ends in .json"
-    raise DatasetInvalid(f"row {number} of {name} is no JSON ({problem}): {hint}")
+    raise DatasetInvalid(f"row {number} of {name} is not valid JSON ({problem}): {hint}")
 
 
 def elements(path: Path, name: str) -> Iterator[tuple[int, Any]]:
-    """Yield the elements of a JSON array with their numbers from 1, one at a time."""
+    """Yield (number from 1, value) of the elements of a JSON array, one at a time."""
     text = _Text(path, name)
     decoder = json.JSONDecoder()
     text.skip("[")
@@ -149,11 +148,11 @@ def elements(path: Path, name: str) -> Iterator[tuple[int, Any]]:
         yield number, text.value(decoder, number)
     text.skip("]")
     if text.next():
-        raise DatasetInvalid(f"{name} goes on after the end of its array: remove what follows")
+        raise DatasetInvalid(f"{name} has text after the end of its array: remove it")
 
 
 class _Text:
-    """A window on a file's text that moves forward only."""
+    """A window on the text of a file that only moves forward."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._name = name
@@ -175,7 +174,7 @@ class _Text:
         return block is not None
 
     def next(self) -> str:
-        """Return the next character that is no space, without taking it; "" at the end."""
+        """Return the next non-space character without consuming it; "" at the end."""
         while True:
             while self._at < len(self._text):
                 if not self._text[self._at].isspace():
@@ -185,18 +184,18 @@ class _Text:
                 return ""
 
     def skip(self, wanted: str) -> None:
-        """Take one character, which must be ``wanted``."""
+        """Consume one character, which must be ``wanted``."""
         found = self.next()
         if found != wanted:
-            what = f"{found!r}" if found else "the end of the file"
+            actual = f"{found!r}" if found else "the end of the file"
             raise DatasetInvalid(
-                f"{self._name} is no JSON: after row {self._done} comes {what} instead of "
+                f"{self._name} is not valid JSON: after row {self._done} comes {actual} instead of "
                 f"{wanted!r}; write one array of objects"
             )
         self._at += 1
 
     def value(self, decoder: json.JSONDecoder, number: int) -> Any:
-        """Take one JSON value."""
+        """Consume one JSON value."""
         self.next()
         while True:
             try:
@@ -205,7 +204,7 @@ class _Text:
                 problem = "it is nested too deeply"
             except ValueError as error:
                 problem = str(error)
-                # It may only be cut off by the window.
+                # The value may be cut off by the end of the window.
                 size = len(self._text) - self._at
                 if size <= LONGEST_ROW and self._more():
                     continue
@@ -214,5 +213,6 @@ class _Text:
                 self._at, self._done = end, number
                 return value
             raise DatasetInvalid(
-                f"row {number} of {self._name} is no JSON ({problem}): write one array of objects"
+                f"row {number} of {self._name} is not valid JSON ({problem}): write one array of "
+                "objects"
             )

@@ -1,10 +1,10 @@
-"""From a conversation to token ids and labels, once for every backend.
+"""Renders conversations and texts to token ids and labels, the same for every backend.
 
-Which tokens belong to an answer is found by rendering the conversation piece by piece with the same
-template that will serve: the prompt before each answer is tokenized exactly as a request would be,
-and the answer is what the next rendering adds to it. No template needs generation markers for it.
+The tokens of an answer are found by rendering the conversation step by step with the template that
+is also used for serving. The prompt before an answer is tokenized exactly as a request; the answer
+is the text that the next rendering adds. Templates need no generation markers.
 
-Labels carry the token ids that the loss is taken on, ``IGNORED`` elsewhere; they are not shifted.
+Labels have the token ids that the loss covers, and ``IGNORED`` elsewhere; they are not shifted.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Token ids of one training sequence, and as many labels."""
+    """Token ids and labels of one training sequence, both of the same length."""
 
     input_ids: list[int]
     labels: list[int]
 
     def __len__(self) -> int:
-        """Tokens."""
+        """Return the number of tokens."""
         return len(self.input_ids)
 
 
@@ -36,7 +36,7 @@ class Renderer:
     def __init__(
         self, tokenizer: Any, *, template: str | None, train_on: str, stops: Sequence[int]
     ) -> None:
-        """``template`` is the Jinja text (None for text rows), ``train_on`` responses or all."""
+        """``template`` is Jinja text, or None for plain text; ``train_on`` is responses or all."""
         self._tokenizer = tokenizer
         self._template = template
         self._all = train_on == "all"
@@ -44,18 +44,18 @@ class Renderer:
         self._eos = tokenizer.eos_token_id
 
     def text(self, text: str) -> list[Encoded]:
-        """Encode a plain text: every token is learned, the end included."""
+        """Encode a plain text; all tokens are trained on, the end token included."""
         ids = list(self._tokenizer(text).input_ids)
         if self._eos is not None and (not ids or ids[-1] not in self._stops):
             ids.append(self._eos)
         return [Encoded(input_ids=ids, labels=list(ids))]
 
     def conversation(self, messages: list[Message]) -> list[Encoded]:
-        """Encode a conversation: one sequence, or more where the template rewrites its history.
+        """Encode a conversation as one sequence, or more if the template rewrites its history.
 
-        Some templates drop earlier reasoning once a later turn exists. Then what was rendered for
-        one answer is no beginning of what is rendered for the next, and each answer gets a sequence
-        of its own, with the history that a request at that point would show.
+        Some templates drop earlier reasoning once a later turn exists. The rendering of one answer
+        is then not a prefix of the next, and each answer becomes a separate sequence with the
+        history that a request at that point contains.
         """
         if self._all:
             ids = self._with_end(self._ids(self._render(messages, prompt=False)))
@@ -81,18 +81,18 @@ class Renderer:
         done.append(Encoded(input_ids=ids, labels=labels))
         return done
 
-    def request(self, asked: str | list[Message]) -> list[int]:
-        """Return the token ids that a server makes of a text, or of messages to be answered."""
-        if isinstance(asked, str):
-            return list(self._tokenizer(asked).input_ids)
-        return self._ids(self._render(asked, prompt=True))
+    def request(self, content: str | list[Message]) -> list[int]:
+        """Return the token ids of a request with a text (completion) or messages (chat)."""
+        if isinstance(content, str):
+            return list(self._tokenizer(content).input_ids)
+        return self._ids(self._render(content, prompt=True))
 
     def _answer_alone(self, messages: list[Message], prompt: str, text: str) -> str:
-        """Return what a template makes of the last answer, where it rewrites what is before it.
+        """Return the rendering of the last answer if the template rewrites the text before it.
 
-        Mistral's puts the system message into the last turn, and so nowhere once that is answered.
-        A request shows ``prompt``, so that is what the answer is trained behind. It begins where
-        the same conversation with another answer begins to differ; blanks before it are its own.
+        Mistral's template writes the system message into the last user turn, and nowhere after that
+        turn is answered. The answer is trained after ``prompt``, as in a request. It starts where
+        the rendering of the same conversation with another answer differs, whitespace included.
         """
         at, content = len(messages) - 1, messages[-1].get("content")
         before = ""
@@ -107,29 +107,29 @@ class Renderer:
         answer = text[len(opened) :]
         if not asked or asked not in shared or not answer.startswith(blanks):
             raise BrokenRow(
-                f"the chat template renders answer {at} differently from the prompt that asks "
-                "for it, so the answer's tokens cannot be told: set training.trainOn to all, "
-                "or write a template in dataset.chatTemplate"
+                f"the chat template renders the prompt of answer {at} differently once it is "
+                "answered, so the tokens of the answer cannot be determined: set "
+                "training.trainOn to all, or set a template in dataset.chatTemplate"
             )
         return answer.removeprefix(blanks)
 
     def _added(self, before: str, after: str, ids: list[int]) -> list[int]:
-        """Token ids that ``after`` adds to ``before``, whose ids are known."""
+        """Return the token ids that ``after`` adds to ``before``, whose ids are ``ids``."""
         whole = self._ids(after)
         if whole[: len(ids)] == ids:
             return whole[len(ids) :]
-        # A token would span the border. A server never sees such a token, since it tokenizes the
-        # prompt alone: the border stays where it is.
+        # A token would span the border. A server tokenizes the prompt alone and never sees such a
+        # token, so both sides are tokenized separately.
         return self._ids(after[len(before) :])
 
     def _with_end(self, ids: list[int]) -> list[int]:
-        """Add the end-of-sequence token where the template ends an answer with none."""
+        """Append the end-of-sequence token if the template ends an answer without one."""
         if self._eos is None or not self._stops.isdisjoint(ids[-4:]):
             return ids
         return [*ids, self._eos]
 
     def _until_stop(self, answer: list[int]) -> list[int]:
-        """Learn an answer up to its end token; what the template adds after it is never sampled."""
+        """Return labels up to the end token; text of the template after it is never sampled."""
         end = next((at for at, each in enumerate(answer) if each in self._stops), None)
         if end is None:
             return list(answer)
@@ -146,14 +146,14 @@ class Renderer:
                 )
             )
         except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError) as error:
-            raise BrokenRow(f"the chat template refuses it: {error}") from error
+            raise BrokenRow(f"the chat template fails on this row: {error}") from error
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def _shared_start(one: str, other: str) -> str:
-    """Return the characters that both texts begin with."""
+    """Return the common prefix of two texts."""
     length = next(
         (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
         min(len(one), len(other)),

@@ -1,4 +1,4 @@
-"""From tokenized rows to the training set: split, packed and counted once."""
+"""Builds the training set from tokenized rows: split, packed and counted."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,11 @@ from finetune_trainer.errors import DatasetInvalid
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What was counted while tokenizing."""
+    """Counts of the tokenized rows."""
 
     rows: int
     validation_rows: int
-    """Rows that are held out, or those of an evaluation dataset."""
+    """Held-out rows, or rows of the evaluation dataset."""
     dropped_rows: int
     truncated_rows: int
     duplicate_rows: int
@@ -30,12 +30,12 @@ class Statistics:
     median_length: int
     p95_length: int
     longest: int
-    """Tokens of the longest row, one that was dropped or cut included."""
+    """Tokens of the longest row, dropped and truncated rows included."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How many sequences and optimizer steps the training will be."""
+    """Number of sequences and optimizer steps of the training."""
 
     packed: bool
     sequences: int
@@ -44,34 +44,34 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Training set, held-out rows (maybe none), and what there is to say about them."""
+    """Training set, held-out rows (possibly none), and their counts."""
 
     train: Tokens
     held_out: Tokens
     counts: Statistics
     plan: Plan
     sample: list[dict[str, Any]]
-    """Rows that builds are later held against, as ``sample.Sample.choose`` returns them."""
+    """Rows for the verification of builds, from ``reference_sample.Sample.choose``."""
     evaluation: EvaluationData | None
-    """What was counted of an evaluation dataset, None where rows were held out, if any."""
+    """Counts of the evaluation dataset; None without one."""
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row of both datasets, one that was dropped or cut included."""
+        """Tokens of the longest row of both datasets, dropped and truncated rows included."""
         own = self.evaluation.longest_row if self.evaluation else None
         return max(self.counts.longest, own or 0)
 
     @property
     def bytes(self) -> int:
-        """Bytes that both sets take on disk, headers aside."""
+        """Bytes of both sets on disk, without headers."""
         return self.train.bytes + self.held_out.bytes
 
 
 def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None) -> Prepared:
-    """Return what is trained on and what is evaluated on. Raises DatasetInvalid.
+    """Return the training set and the rows to evaluate on. Raises DatasetInvalid.
 
-    rows: of ``dataset``; evaluation: of ``evaluation.dataset``, None where rows are held out.
-    Both have been checked.
+    ``rows`` are those of ``dataset``; ``evaluation`` those of ``evaluation.dataset``, None without
+    one. Both have passed ``RowTokenizer.check``.
     """
     kept = len(rows.contents)
     first = rows.contents.first_of_equals()
@@ -80,7 +80,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
     training = np.flatnonzero((wanted & ~held_out)[rows.owner])
     if not training.size:
         raise DatasetInvalid(
-            f"no row is left to train on ({rows.seen} read, {rows.dropped} dropped, "
+            f"no training rows remain ({rows.seen} read, {rows.dropped} dropped, "
             f"{int(held_out.sum())} held out): add rows, or lower dataset.validationFraction"
         )
     lengths = rows.pieces.lengths[training]
@@ -95,8 +95,8 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
         validation_rows = len(evaluation.contents)
     if job.training.advanced.early_stopping_patience and not validation_rows:
         raise DatasetInvalid(
-            "training.advanced.earlyStoppingPatience needs held-out rows, and of these "
-            f"{kept} rows none is held out: set or raise dataset.validationFraction, or name an "
+            "training.advanced.earlyStoppingPatience needs held-out rows, but none of the "
+            f"{kept} rows is held out: set or raise dataset.validationFraction, or set "
             "evaluation.dataset"
         )
     counts = Statistics(
@@ -122,7 +122,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
 
 
 def _counted(evaluation: RowTokenizer, training: RowTokenizer) -> EvaluationData:
-    """Count an evaluation dataset as it will be evaluated on, repeated rows included."""
+    """Return the counts of an evaluation dataset, in which duplicates are kept."""
     lengths, contents = evaluation.pieces.lengths, evaluation.contents
     return EvaluationData(
         rows=len(contents),

@@ -1,4 +1,4 @@
-"""The files of a dataset: pinned before anything is fetched, then found mounted or brought here."""
+"""Pins the files of a dataset, then downloads them or uses them where they are mounted."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from finetune_trainer.volume_layout import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class RowSource:
-    """Where rows come from: a repository at one commit, and the files of it that are read."""
+    """A dataset at one commit, and the names of the files that are read."""
 
     kind: Kind
     spec: Rows
@@ -28,23 +28,23 @@ class RowSource:
 
     @property
     def size(self) -> int:
-        """Bytes to fetch: what is mounted is read where it is."""
+        """Bytes to download; mounted files are read in place."""
         return self.repository.size_of(
             name for name in self.files if not self.store.local_path(name)
         )
 
     def folder(self, layout: Layout) -> Path:
-        """Where they are brought: what arrived of this very commit is gone on with."""
+        """Return the download folder; partial downloads of the same commit are resumed."""
         return layout.scratch(f"rows-of-{self.kind}-{self.repository.commit[:12]}")
 
     def remaining(self, layout: Layout) -> int:
-        """Bytes that are still to be fetched."""
+        """Return the bytes that are not downloaded yet."""
         return max(0, self.size - bytes_below(self.folder(layout)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """Files that are here, each with the name that messages call it; one digest for all."""
+    """Local files, each with its name for messages, and one digest of all files."""
 
     files: tuple[tuple[Path, str], ...]
     digest: str
@@ -56,25 +56,25 @@ class Fetched:
 
 
 def pin(kind: Kind, rows: Rows) -> RowSource:
-    """Look a dataset up and choose the files of its split."""
+    """Pin a dataset and select the files of its split. Raises InvalidSpec or DatasetInvalid."""
     store = open_store(kind, rows)
     found = store.pin()
     alone = len(found.files) == 1 and rows.source.endswith("/" + next(iter(found.files)))
     if alone:
         if rows.split != "train":
             raise InvalidSpec(
-                f"{kind}.source names the one file {rows.source}, which has no split "
+                f"{kind}.source is the single file {rows.source}, which has no split "
                 f"{rows.split!r}: remove {kind}.split"
             )
         files = list(found.files)
     else:
         files = readers.files_of_split(found.files, rows.split, source=found.name, kind=kind)
-    log(f"{kind} {found.name} is pinned to {found.commit[:12]}: {', '.join(files)}")
+    log(f"{kind} {found.name} is pinned to commit {found.commit[:12]}: {', '.join(files)}")
     return RowSource(kind=kind, spec=rows, store=store, repository=found, files=tuple(files))
 
 
 def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes) -> Fetched:
-    """Bring the files here that are not mounted. ``on_bytes``: as stores take it."""
+    """Download the files that are not mounted. ``on_bytes`` is passed to the store."""
     repository, local_path = source.repository, source.store.local_path
     remote = [name for name in source.files if not local_path(name)]
     folder = source.folder(layout)
@@ -87,7 +87,7 @@ def fetch(source: RowSource, layout: Layout, *, on_bytes: OnBytes) -> Fetched:
     digests |= {name: sha256_of(path) for path, name in files if name not in digests}
     digest = "sha256:" + digest_of(f"{digests[name]}  {name}" for name in source.files)
     if source.spec.source.startswith(CONFIGMAP_SOURCE_PREFIX):
-        # The key of a ConfigMap may be named anyhow.
+        # Keys of a ConfigMap need no file extension; such rows are read as JSON lines.
         files = [
             (path, name if name.endswith(readers.SUFFIXES) else f"{name}.jsonl")
             for path, name in files

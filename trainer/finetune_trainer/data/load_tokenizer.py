@@ -1,4 +1,4 @@
-"""The base's tokenizer, loaded from the volume and without any code of the repository."""
+"""Loads the tokenizer of the base from the volume, without Python code of the repository."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from finetune_trainer.runtime.files import read_json
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer in ``folder``."""
+    """Return the tokenizer in ``folder``. Raises InvalidSpec."""
     from transformers import AutoTokenizer
 
     try:
@@ -17,8 +17,8 @@ def load_tokenizer(folder: Path) -> Any:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:
             text = (
-                "tokenizer_config.json asks for the repository's own Python code (auto_map), which "
-                "is never run"
+                "tokenizer_config.json requires Python code of the repository (auto_map), which is "
+                "never run"
             )
         raise InvalidSpec(
             f"the model's tokenizer cannot be loaded: {text[:300]}; choose a repository with a "
@@ -27,7 +27,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def stop_ids(tokenizer: Any, folder: Path) -> list[int]:
-    """Token ids at which a server ends an answer: the tokenizer's and the generation config's."""
+    """Return the token ids that end an answer, from tokenizer and generation configuration."""
     found = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():

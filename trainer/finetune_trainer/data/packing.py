@@ -1,7 +1,7 @@
-"""Several short rows in one sequence, and how many optimizer steps a dataset makes.
+"""Packs short rows into sequences, and counts optimizer steps.
 
-Best-fit decreasing: long rows first, each into the fullest sequence that still has room. Rows are
-never split and never share attention; the trainer restarts positions at each row.
+Best-fit decreasing: rows are placed from longest to shortest, each into the fullest sequence with
+enough room. Rows are never split and do not attend to each other; positions restart at each row.
 """
 
 import math
@@ -9,15 +9,15 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 STEPS_WORTH_PACKING = 200
-"""Steps that must remain for packing to pay: fewer updates learn less than the time it saves."""
+"""Least number of steps with which ``packing: auto`` packs: fewer updates learn less."""
 FEW_STEPS = 20
-"""Below this many steps a run seldom learns anything."""
+"""A run with fewer steps gets a warning."""
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return groups of row numbers whose lengths add up to at most ``capacity``.
+    """Return groups of row numbers whose total length is at most ``capacity``.
 
-    Deterministic; within a group and among groups the rows keep a fixed order.
+    The result is deterministic, including the order of groups and rows.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     groups: list[list[int]] = []
@@ -37,7 +37,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def steps_of(sequences: int, *, batch: int, epochs: float | None, max_steps: int | None) -> int:
-    """Optimizer steps of a run over ``sequences`` with ``batch`` of them a step."""
+    """Return the optimizer steps of a run; ``batch`` is the number of sequences per step."""
     if max_steps is not None:
         return max_steps
     assert epochs is not None

@@ -1,10 +1,10 @@
-"""The prompt that is trained and the prompt that is served are rendered by one chat template.
+"""Selects the chat template that renders prompts both in training and in serving.
 
-``chat`` is the base's own, or ``dataset.chatTemplate`` in its place. ``alpaca`` is the template
-below, ``own`` one made of ``dataset.promptFormat``. Where the template is not, word for word, what
-the base ships, the adapter and the merged model ship it, so that the chat endpoint renders what was
-trained: measured on SmolLM2, a model trained on the Alpaca prompt but asked through the base's own
-template gives 7 of 20 taught answers instead of 20.
+``chat`` is the template of the base, or ``dataset.chatTemplate``. ``alpaca`` is the template below,
+``own`` is built from ``dataset.promptFormat``. A template that differs from that of the base is
+stored with the adapter and the merged model, so that the chat endpoint renders the trained prompt.
+Measured on SmolLM2: a model trained on the Alpaca prompt but served with the base's template gives
+7 of 20 trained answers instead of 20.
 """
 
 import re
@@ -18,7 +18,7 @@ from finetune_api.v1alpha1.dataset import PROMPT_PLACEHOLDER, Dataset
 from finetune_trainer.errors import InvalidSpec
 
 ALPACA_INPUT = "\n\n### Input:\n"
-"""What separates an instruction from its input within one user message."""
+"""Separator of instruction and input within one user message."""
 
 _ALPACA = """\
 {%- set alone = 'Below is an instruction that describes a task. Write a response that \
@@ -61,10 +61,10 @@ _CALL = re.compile(r"strftime_now\(\s*(?:'([^'\\]*)'|\"([^\"\\]*)\")\s*\)")
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """How rows are rendered: chat, alpaca, own or None (as they are), and the Jinja text.
+    """How rows are rendered. ``kind`` is chat, alpaca, own or None (plain text).
 
-    ``shipped`` tells whether the text has to go where the model goes, since the base has another.
-    ``frozen`` is the date that stands in it for today's, or None.
+    ``text`` is the Jinja text. ``shipped`` is True if the text must be stored with the model,
+    because that of the base differs. ``frozen`` is the date that replaces the clock in it, or None.
     """
 
     kind: str | None
@@ -74,28 +74,30 @@ class Template:
 
 
 def choose(dataset: Dataset, tokenizer: Any, *, source: str, today: date) -> Template:
-    """Return what a dataset's rows are rendered with. ``source`` is what messages call the base."""
+    """Return the template of a dataset. Messages call the base ``source``. Raises InvalidSpec."""
     if dataset.format == "text":
         return Template(kind=None, text=None)
     with_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
     if dataset.prompt_format is not None:
         return Template(
-            kind="own", text=own(dataset.prompt_format, with_bos=with_bos), shipped=True
+            kind="own",
+            text=from_prompt_format(dataset.prompt_format, with_bos=with_bos),
+            shipped=True,
         )
     base = tokenizer.get_chat_template() if tokenizer.chat_template else None
     text = dataset.chat_template or base
     if dataset.prompt_template == "alpaca" or (dataset.prompt_template == "auto" and not text):
         if dataset.format == "messages":
             raise InvalidSpec(
-                f"model {source} has no chat template to render conversations with: write one in "
-                "dataset.chatTemplate, or choose the model's instruction-tuned sibling"
+                f"model {source} has no chat template to render conversations: set "
+                "dataset.chatTemplate, or choose the instruction-tuned variant of the model"
             )
         return Template(kind="alpaca", text=alpaca(with_bos=with_bos), shipped=True)
     if not text:
         raise InvalidSpec(
-            f"dataset.promptTemplate is chat, but model {source} has no chat template: write one "
-            "in dataset.chatTemplate, set promptTemplate to auto, or choose the model's "
-            "instruction-tuned sibling"
+            f"dataset.promptTemplate is chat, but model {source} has no chat template: set "
+            "dataset.chatTemplate, set promptTemplate to auto, or choose the instruction-tuned "
+            "variant of the model"
         )
     _require_jinja(text, tokenizer, own=dataset.chat_template is not None, source=source)
     final, frozen = freeze(text, today)
@@ -103,12 +105,12 @@ def choose(dataset: Dataset, tokenizer: Any, *, source: str, today: date) -> Tem
 
 
 def alpaca(*, with_bos: bool) -> str:
-    """Return the Alpaca prompt as a chat template. Its generation prompt is always there."""
+    """Return the Alpaca prompt as a chat template. It always has the generation prompt."""
     return _opened(_ALPACA, with_bos=with_bos)
 
 
-def own(prompt: str, *, with_bos: bool) -> str:
-    """Return ``dataset.promptFormat`` as a chat template: {prompt} is the user's message."""
+def from_prompt_format(prompt: str, *, with_bos: bool) -> str:
+    """Return ``dataset.promptFormat`` as a chat template; {prompt} is the message of the user."""
     before, after = prompt.split(PROMPT_PLACEHOLDER, 1)
     text = _OWN.replace("BEFORE", _quoted(before)).replace("AFTER", _quoted(after))
     return _opened(text, with_bos=with_bos)
@@ -125,26 +127,26 @@ def _quoted(text: str) -> str:
 
 
 def freeze(text: str, today: date) -> tuple[str, str | None]:
-    """Return a template that no longer reads the clock, and the date it shows (None: never did).
+    """Return the template with a fixed date instead of the clock, and the date (None: no clock).
 
-    Llama 3.2's puts today's date into every prompt. Then each day's prompt is another than the one
-    that was trained, and two runs of a job see other tokens. A macro of the clock's name comes
-    before it in Jinja, so the template stays as it is below one line.
+    The template of Llama 3.2 writes the current date into every prompt. Without a fixed date the
+    prompt would differ from the trained one on every other day, and two runs of a job would get
+    different tokens. A Jinja macro with the name of the clock function takes precedence over it, so
+    one added line suffices.
     """
     if CLOCK not in text:
         return text, None
     formats = sorted({single or double for single, double in _CALL.findall(text)})
     if len(re.findall(rf"{CLOCK}\s*\(", text)) != len(_CALL.findall(text)):
         raise InvalidSpec(
-            f"the base's chat template computes the format of a date that it shows ({CLOCK}), so "
-            "the date cannot be fixed: write the template in dataset.chatTemplate, with the date "
-            "as text"
+            f"the chat template of the base computes the format of a date ({CLOCK}), so the date "
+            "cannot be fixed: set dataset.chatTemplate to the template with the date as text"
         )
     if not formats:
         return text, None
     days = ", ".join(f"{_quoted(each)}: {_quoted(today.strftime(each))}" for each in formats)
     macro = f"{{%- macro {CLOCK}(format) %}}{{{{- {{{days}}}[format] -}}}}{{%- endmacro %}}"
-    # The line end is the macro's own: Jinja is told to drop the first one after a block.
+    # Jinja is configured to remove the first line end after a block, so this adds no text.
     return f"{macro}\n{text}", today.isoformat()
 
 
@@ -155,10 +157,10 @@ def _require_jinja(text: str, tokenizer: Any, *, own: bool, source: str) -> None
         )
     except jinja2.TemplateSyntaxError as error:
         whose = "dataset.chatTemplate" if own else f"the chat template of model {source}"
-        remediation = "correct it" if own else "write one in dataset.chatTemplate"
+        remediation = "correct it" if own else "set dataset.chatTemplate"
         raise InvalidSpec(
-            f"{whose} is no Jinja template (line {error.lineno}: {error}): {remediation}"
+            f"{whose} is not a valid Jinja template (line {error.lineno}: {error}): {remediation}"
         ) from error
     except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError):
-        # It refuses this question, and may take the rows' own.
+        # The template rejects this probe; it may accept the rows.
         return

@@ -1,7 +1,7 @@
-"""The data files of a dataset, row by row, each row with its place for error messages.
+"""Reads data files row by row, each row with its position for error messages.
 
-JSON lines (also under the name .json), JSON arrays and CSV, each also gzipped, and Parquet. A
-repository's split is found by its files' names, the way the hub's own viewer does it.
+Formats are JSON lines (also named .json), JSON arrays and CSV, each also with gzip, and Parquet.
+The files of a split are selected by name, with the rules of the hub's dataset viewer.
 """
 
 import codecs
@@ -18,8 +18,8 @@ from finetune_trainer.errors import DatasetInvalid
 
 PLAIN = (".jsonl", ".ndjson", ".json", ".csv")
 SUFFIXES = (".parquet", *(suffix + packed for suffix in PLAIN for packed in ("", ".gz")))
-"""Formats that are read; where a repository holds several, the first of them."""
-READ = "Parquet, JSON lines (.jsonl), JSON arrays (.json) and CSV, the latter also with .gz"
+"""File extensions that are read; if a repository has several, the first one is used."""
+READ = "Parquet, or JSON lines (.jsonl), a JSON array (.json) or CSV, also with .gz"
 NOT_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
 SPLIT_WORDS = {
     "train": "train",
@@ -35,12 +35,12 @@ SPLIT_WORDS = {
 }
 BATCH_ROWS = 1024
 BATCH_BYTES = 32 << 20
-"""How much of a Parquet file is unpacked at once, about."""
+"""Approximate bytes of a Parquet file that are decompressed at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row and where it is: the line of a JSON-lines file, else its number, both from 1."""
+    """A row and its position: the line of a JSON-lines file, otherwise its number; both from 1."""
 
     file: str
     number: int
@@ -48,14 +48,14 @@ class Row:
 
     @property
     def place(self) -> str:
-        """The row's place in words."""
+        """The position of the row, for messages."""
         return f"row {self.number} of {self.file}"
 
 
 def files_of_split(
     names: Iterable[str], split: str, *, source: str, kind: Kind = "dataset"
 ) -> list[str]:
-    """Choose the data files of ``split`` among a repository's files."""
+    """Return the data files of ``split`` among the files of a repository."""
     everything = sorted(names)
     data = [
         name
@@ -65,10 +65,10 @@ def files_of_split(
         and not name.startswith(".")
     ]
     if not data:
-        there = f"; it has {_few(everything)}" if everything else ""
+        others = f" (it has {_few(everything)})" if everything else ""
         raise DatasetInvalid(
-            f"{kind} {source} holds no data file{there}: {READ} are read; archives have to be "
-            "unpacked first"
+            f"{kind} {source} has no data file{others}: convert the rows to {READ}; archives must "
+            "be unpacked"
         )
     wanted = SPLIT_WORDS.get(split.lower(), split.lower())
     by_split: dict[str, list[str]] = {}
@@ -81,11 +81,11 @@ def files_of_split(
         by_split.setdefault(own, []).append(name)
     chosen = by_split.get(wanted, [])
     if not chosen and wanted == "train" and set(by_split) == {""}:
-        # Files that name no split at all are the training split, as on the hub.
+        # As on the hub: if no file names a split, all files are the training split.
         chosen = by_split[""]
     if not chosen:
         raise DatasetInvalid(
-            f"{kind} {source} has no files for split {split!r}; it has {_few(data)}: "
+            f"{kind} {source} has no files for split {split!r} (it has {_few(data)}): "
             f"correct {kind}.split"
         )
     for suffix in SUFFIXES:
@@ -96,7 +96,7 @@ def files_of_split(
 
 
 def read(path: Path, name: str) -> Iterator[Row]:
-    """Yield the rows of a data file; ``name`` is what messages call it."""
+    """Yield the rows of a data file; messages call it ``name``. Raises DatasetInvalid."""
     plain = name.removesuffix(".gz")
     if plain != name:
         bounded_reader.require_intact(path, name)
@@ -106,7 +106,7 @@ def read(path: Path, name: str) -> Iterator[Row]:
         return _csv(path, name)
     if plain.endswith(PLAIN):
         return _json(path, name)
-    raise DatasetInvalid(f"{name} is of no kind that is read: {READ} are")
+    raise DatasetInvalid(f"{name} has no supported format: convert it to {READ}")
 
 
 def _json(path: Path, name: str) -> Iterator[Row]:
@@ -121,7 +121,7 @@ def _json(path: Path, name: str) -> Iterator[Row]:
 
 
 def _begins_with_array(path: Path, name: str) -> bool:
-    """Tell whether a file is one JSON array, whatever its name says."""
+    """Report whether a file contains a JSON array, whatever its name."""
     first = next(bounded_reader.blocks(path, name), b"").removeprefix(codecs.BOM_UTF8).lstrip()
     return first.startswith(b"[")
 
@@ -143,15 +143,15 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             size, texts = _batch_rows(file.metadata, name), _texts(file.metadata)
-        # As dictionaries: a text that is stored once for many rows stays one until its row's turn.
+        # As dictionaries: a text that many rows share is not copied until its row is read.
         with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
             for batch in file.iter_batches(batch_size=size):
                 for piece in _pieces(batch):
                     if piece.num_rows == 1 and _unpacked(piece) > bounded_reader.LONGEST_ROW:
                         raise DatasetInvalid(
-                            f"row {number + 1} of {name} is longer than the "
-                            f"{bounded_reader.LONGEST_ROW >> 20} MiB that a row may have: "
-                            "remove it, or the columns that are not trained on"
+                            f"row {number + 1} of {name} is longer than "
+                            f"{bounded_reader.LONGEST_ROW >> 20} MiB: "
+                            "remove the row, or columns that are not trained on"
                         )
                     for values in piece.to_pylist():
                         number += 1
@@ -159,12 +159,12 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())[:200]
         raise DatasetInvalid(
-            f"{name} is no readable Parquet file after row {number} ({text}): write it again"
+            f"{name} is not readable as Parquet after row {number} ({text}): write it again"
         ) from error
 
 
 def _batch_rows(metadata: Any, name: str) -> int:
-    """Return how many rows are unpacked at once, from what the file says of its row groups."""
+    """Return the rows to decompress at once, from the metadata of the row groups."""
     largest = 1
     for at in range(metadata.num_row_groups):
         group = metadata.row_group(at)
@@ -173,28 +173,28 @@ def _batch_rows(metadata: Any, name: str) -> int:
         packed = sum(each.total_compressed_size for each in columns)
         if bounded_reader.is_bomb(unpacked, packed):
             raise DatasetInvalid(
-                f"{name} unpacks to more than {bounded_reader.EXPANSION} times its size, "
-                "as no data does: check how the file was made, or write it without compression"
+                f"{name} decompresses to more than {bounded_reader.EXPANSION} times its size, "
+                "which is refused: check the file, or write it without compression"
             )
         mean = unpacked // max(1, group.num_rows)
         if mean > bounded_reader.LONGEST_ROW:
             raise DatasetInvalid(
-                f"the rows of {name} have {mean >> 20} MiB on average, more than the "
-                f"{bounded_reader.LONGEST_ROW >> 20} MiB that a row may have: "
-                "remove the columns that are not trained on"
+                f"the rows of {name} have {mean >> 20} MiB on average, but at most "
+                f"{bounded_reader.LONGEST_ROW >> 20} MiB are allowed: "
+                "remove columns that are not trained on"
             )
         largest = max(largest, mean)
     return max(1, min(BATCH_ROWS, BATCH_BYTES // largest))
 
 
 def _texts(metadata: Any) -> list[str]:
-    """Return the paths of the columns that hold text."""
+    """Return the paths of the text columns."""
     columns = (metadata.schema.column(at) for at in range(len(metadata.schema)))
     return [each.path for each in columns if each.physical_type == "BYTE_ARRAY"]
 
 
 def _pieces(batch: Any) -> Iterator[Any]:
-    """Yield a batch in parts that unpack to ``bounded.LONGEST_ROW`` bytes, or are one row."""
+    """Yield a batch in parts of at most ``LONGEST_ROW`` decompressed bytes, or of one row."""
     if batch.num_rows <= 1 or _unpacked(batch) <= bounded_reader.LONGEST_ROW:
         yield batch
         return
@@ -204,7 +204,7 @@ def _pieces(batch: Any) -> Iterator[Any]:
 
 
 def _unpacked(found: Any) -> int:
-    """Return the bytes of a batch's or an array's values, each text counted as often as it is."""
+    """Return the bytes of all values; a shared text counts once for each row that has it."""
     import pyarrow
     import pyarrow.compute  # type: ignore[import-untyped]
 
@@ -215,7 +215,7 @@ def _unpacked(found: Any) -> int:
         lengths = pyarrow.compute.binary_length(found.dictionary).take(found.indices)
         return int(pyarrow.compute.sum(lengths).as_py() or 0)
     if isinstance(found, pyarrow.ListArray | pyarrow.LargeListArray | pyarrow.MapArray):
-        # Not by `flatten`: it writes each text of a dictionary out.
+        # Without flatten(), which copies each text of a dictionary.
         begin, end = found.offsets[0].as_py(), found.offsets[len(found)].as_py()
         of_map = isinstance(found, pyarrow.MapArray)
         parts = (found.keys, found.items) if of_map else (found.values,)
@@ -227,7 +227,7 @@ _ABSENT: Any = object()
 
 
 def _csv(path: Path, name: str) -> Iterator[Row]:
-    # A field may hold a whole document; the csv module's own limit is 128 KiB.
+    # A field may contain a whole document; the default limit of the csv module is 128 KiB.
     csv.field_size_limit(bounded_reader.LONGEST_ROW)
     text = (line + "\n" for _, line in bounded_reader.lines(path, name))
     reader: csv.DictReader[str] = csv.DictReader(text, None, None, _ABSENT, strict=True)
@@ -249,8 +249,8 @@ def _csv(path: Path, name: str) -> Iterator[Row]:
             yield Row(file=name, number=number, values=dict(values))
     except csv.Error as error:
         raise DatasetInvalid(
-            f"row {number + 1} of {name} is no CSV (after line {reader.line_num}: {error}): double "
-            "the quotes inside a field and close each field's own"
+            f"row {number + 1} of {name} is not valid CSV (after line {reader.line_num}: {error}): "
+            "double the quotes inside a field, and close each quoted field"
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""The rows that a build is later held against: few, chosen by content and seed, texts included.
+"""Selects the sample rows on which builds are verified, by content and seed, texts included.
 
-Held-out rows where there are any; otherwise rows that were trained. Only staging sees texts, so it
-chooses; a heap of bounded size does it in the one pass that reads the rows.
+The sample has held-out rows if there are any, otherwise training rows. It is selected during
+preparation, the only stage that reads texts, in one pass and with heaps of bounded size.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from finetune_trainer.data.schema import BrokenRow, Example
 
 FILE = "sample.json"
 LENGTH = 512
-"""Tokens that a row is cut to: what scoring one costs is bounded, whatever the dataset."""
+"""Rows are cut to this many tokens, which bounds the cost of scoring."""
 ENOUGH_TOKENS = 2000
 """Answer tokens that suffice to detect a faulty tensor (docs/concepts/verification.md)."""
 ENOUGH_ROWS = 32
-"""Rows that an evaluation needs for a standard error; only held-out rows are one."""
+"""Rows that an evaluation needs for a standard error; required of held-out rows only."""
 MOST_ROWS = 256
 
 PLAIN = {"system", "user", "assistant"}
@@ -33,10 +33,10 @@ class _Candidate:
 
 
 class Sample:
-    """Collects candidates; ``choose`` returns the rows in a fixed order."""
+    """Collects candidate rows; ``choose`` returns the sample in a fixed order."""
 
     def __init__(self, *, seed: int) -> None:
-        """Two datasets with the same rows and seed have the same sample."""
+        """The same rows and ``seed`` give the same sample."""
         self._seed = seed
         self._heaps: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
         self._kept: dict[int, _Candidate] = {}
@@ -44,7 +44,7 @@ class Sample:
     def offer(
         self, example: Example, encoded: list[Encoded], content: int, *, held_out: bool
     ) -> None:
-        """Take a row into account; ``held_out`` says whether its content may be held out."""
+        """Consider a row; ``held_out`` is True if it may be held out by its content."""
         cut = encoded[-1]
         cut = Encoded(input_ids=cut.input_ids[:LENGTH], labels=cut.labels[:LENGTH])
         if all(label == IGNORED for label in cut.labels[1:]) or content in self._kept:
@@ -61,9 +61,9 @@ class Sample:
             del self._kept[gone]
 
     def choose(self, renderer: Renderer, *, held_out: bool) -> list[dict[str, Any]]:
-        """Return the rows as ``finetune_api.contracts.reference.Row`` has them, without scores.
+        """Return rows of ``finetune_api.contracts.reference.Row`` without scores.
 
-        held_out: whether rows were held out; then only those are chosen.
+        ``held_out`` is True if rows were held out; then only those are selected.
         """
         pools = (True,) if held_out else (False, True)
         candidates = sorted(
@@ -88,7 +88,7 @@ class Sample:
 
 
 def spans_of(labels: list[int]) -> list[tuple[int, int]]:
-    """Return the learned stretches of a row; nothing predicts its first token."""
+    """Return (start, end) of the trained spans of a row; the first token is never predicted."""
     spans: list[tuple[int, int]] = []
     for at, label in enumerate(labels):
         if label == IGNORED or at == 0:
@@ -101,9 +101,9 @@ def spans_of(labels: list[int]) -> list[tuple[int, int]]:
 
 
 def _request(example: Example, renderer: Renderer) -> dict[str, Any]:
-    """Return what a client would send for a row, and the tokens that it must become.
+    """Return the request of a client for a row, and the token ids that the server must get.
 
-    Conversations with tool calls are left out: servers reshape those before they render them.
+    Conversations with tool calls have no request, since servers transform them before rendering.
     """
     nothing = {"messages": None, "text": None, "promptIds": None}
     if example.text is not None:

@@ -1,4 +1,4 @@
-"""What a row means: a conversation, or a text, from its columns; or the reason it is broken."""
+"""Converts a row to a conversation or a text, by its columns, or reports why it is invalid."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +12,16 @@ Message = dict[str, Any]
 
 
 class BrokenRow(ValueError):
-    """Why a row cannot be trained on: column and way out. The caller knows the row's place."""
+    """A row cannot be trained on. The text has column and remediation; the caller adds the row."""
 
 
 class _WrongColumn(BrokenRow):
-    """A row whose columns may have to be named, which only the caller knows where."""
+    """A column is missing or wrong; the caller adds the field that names columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A row's content, freed from its format. Exactly one of the two is set."""
+    """The content of a row, independent of its format. Exactly one field is set."""
 
     messages: list[Message] | None = None
     text: str | None = None
@@ -30,7 +30,7 @@ class Example:
 def example_of(
     values: dict[str, Any], rows: Rows, *, template: str | None, kind: Kind = "dataset"
 ) -> Example:
-    """Read a row. ``template`` is ``chat`` or ``alpaca``; None for format text."""
+    """Return the content of a row. ``template`` is the kind of template; None for format text."""
     try:
         return _example(values, rows, template)
     except _WrongColumn as problem:
@@ -69,8 +69,8 @@ def _prompt_completion(values: dict[str, Any], prompt: str, completion: str) -> 
     )
     if answered[0]["role"] != "assistant":
         raise BrokenRow(
-            f"column {completion!r} begins with a message of role {answered[0]['role']}: it must "
-            "begin with one of role assistant"
+            f"column {completion!r} starts with a message of role {answered[0]['role']}: it must "
+            "start with role assistant"
         )
     return asked + answered
 
@@ -80,7 +80,7 @@ def _messages(values: dict[str, Any], column: str) -> list[Message]:
         raise _WrongColumn(_absent(values, column))
     messages = _conversation(values[column], column)
     while messages and messages[-1]["role"] != "assistant":
-        # Nothing after the last answer is trained on.
+        # Messages after the last answer are not trained on.
         messages.pop()
     if not messages:
         raise BrokenRow(
@@ -95,7 +95,7 @@ def _conversation(value: object, column: str) -> list[Message]:
         what = "an empty list" if value == [] else _kind(value)
         raise _WrongColumn(
             f'column {column!r} is {what} instead of a list of {{"role": …, "content": …}}: '
-            "write the conversation as such a list, or name its column"
+            "write the conversation as such a list, or set the column"
         )
     return [_message(each, f"{column}[{at}]") for at, each in enumerate(value)]
 
@@ -145,19 +145,19 @@ def _text(values: dict[str, Any], column: str, *, optional: bool = False) -> str
 
 
 def _require_text(text: str, where: str) -> None:
-    """Refuse what JSON can spell but no encoding can hold, and so no tokenizer can read."""
+    """Raise BrokenRow for lone surrogates: JSON can contain them, but no tokenizer reads them."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BrokenRow(
-            f"{where} holds half a character ({text[error.start]!a} at {error.start}): write the "
-            "text again as UTF-8"
+            f"{where} contains a lone surrogate ({text[error.start]!a} at {error.start}): write "
+            "the text again as valid UTF-8"
         ) from None
 
 
 def _absent(values: dict[str, Any], column: str) -> str:
-    there = ", ".join(sorted(map(str, values))[:8]) or "none"
-    return f"has no column {column!r} (it has {there}): name the columns"
+    columns = ", ".join(sorted(map(str, values))[:8]) or "none"
+    return f"has no column {column!r} (it has {columns}): set the column"
 
 
 def _said(role: str, content: str) -> Message:

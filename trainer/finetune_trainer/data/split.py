@@ -1,6 +1,6 @@
-"""Which rows repeat others and which are held out: decided by their content and the seed alone.
+"""Finds duplicate rows and held-out rows, by the content of a row and the seed alone.
 
-So equal rows are on the same side of the split, whatever their order and however many there are.
+Equal rows are therefore always on the same side of the split.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ import numpy as np
 from finetune_trainer.data.schema import Example
 
 VALIDATION_FROM = 400
-"""Rows from which on some are held out where ``validationFraction`` is not written."""
+"""Number of rows from which some are held out if ``validationFraction`` is not set."""
 VALIDATION_SHARE = 0.05
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def content_hash(example: Example, seed: int) -> int:
-    """64 bits of the content and the seed."""
+    """Return a 64-bit hash of the content and the seed."""
     content = json.dumps(
         example.text if example.text is not None else example.messages,
         ensure_ascii=False,
@@ -31,38 +31,38 @@ def content_hash(example: Example, seed: int) -> int:
 
 
 class ContentHashes:
-    """Hashes of rows in the order in which they came."""
+    """Hashes of all rows, in order."""
 
     def __init__(self, *, validation_fraction: float | None) -> None:
-        """validation_fraction: as the spec has it; None for the built-in rule."""
+        """``validation_fraction`` is that of the spec; None selects the built-in rule."""
         self._hashes = array("Q")
         self._written = validation_fraction
 
     def __len__(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
         return len(self._hashes)
 
     def append(self, content: int) -> None:
-        """Take a row."""
+        """Add the hash of a row."""
         self._hashes.append(content)
 
     def may_be_held_out(self, content: int) -> bool:
-        """Tell whether such a row is held out if enough others are left."""
+        """Report whether a row with this hash is held out if there are enough rows."""
         return content < self._threshold(VALIDATION_SHARE)
 
     def held_out(self, kept: int) -> Flags:
-        """Tell of each row whether it is held out, where ``kept`` rows are taken at all."""
+        """Return for each row whether it is held out; ``kept`` is the number of rows in use."""
         share = VALIDATION_SHARE if kept >= VALIDATION_FROM else 0.0
         return np.asarray(self._array() < np.uint64(self._threshold(share)), dtype=np.bool_)
 
     def first_of_equals(self) -> Flags:
-        """Tell of each row whether no row before it has the same content."""
+        """Return for each row whether it is the first with its content."""
         first = np.zeros(len(self._hashes), dtype=np.bool_)
         first[np.unique(self._array(), return_index=True)[1]] = True
         return first
 
     def also_in(self, others: "ContentHashes") -> int:
-        """Count the rows whose content is among others."""
+        """Return the number of rows whose content is also in ``others``."""
         return int(np.isin(self._array(), others._array()).sum())
 
     def _threshold(self, builtin: float) -> int:

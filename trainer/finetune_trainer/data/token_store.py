@@ -1,9 +1,9 @@
-"""Tokenized rows: collected one by one, then gathered into the file that training reads.
+"""Collects tokenized rows and stores them in the files that the training reads.
 
-Both the training set and the held-out rows are safetensors files of flat arrays: ``input_ids`` and
-``labels`` of all rows one after the other, ``rows`` (row borders) and ``sequences`` (borders of
-training sequences, counted in rows). Nothing later sees a text again, so every backend trains on
-the same tokens and the same mask.
+The training set and the held-out rows are safetensors files of flat arrays: ``input_ids`` and
+``labels`` of all rows concatenated, ``rows`` (row borders) and ``sequences`` (borders of training
+sequences, in rows). Later stages read no text, so every backend trains on the same tokens and
+labels.
 """
 
 from array import array
@@ -24,7 +24,7 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Rows as flat arrays. ``rows`` and ``sequences`` are borders, one more than there are."""
+    """Rows as flat arrays. ``rows`` and ``sequences`` are borders: N rows have N + 1 borders."""
 
     input_ids: np.ndarray[Any, np.dtype[np.int32]]
     labels: np.ndarray[Any, np.dtype[np.int32]]
@@ -33,16 +33,16 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """Training sequences."""
+        """Number of training sequences."""
         return len(self.sequences) - 1
 
     @property
     def bytes(self) -> int:
-        """Bytes that they take on disk, the header aside."""
+        """Bytes on disk, without the header."""
         return sum(each.nbytes for each in vars(self).values())
 
     def save(self, path: Path) -> None:
-        """Write as safetensors; equal tokens make equal bytes."""
+        """Write a safetensors file; equal tokens give equal bytes."""
         save_file(dict(vars(self)), path)
 
     @classmethod
@@ -52,16 +52,16 @@ class Tokens:
 
 
 class TokenBuffer:
-    """Rows in the order in which they came, four bytes a token."""
+    """Collects rows in order, with four bytes for a token id and four for its label."""
 
     def __init__(self) -> None:
-        """There is none."""
+        """Create an empty buffer."""
         self._ids = array("i")
         self._labels = array("i")
         self._borders = array("q", [0])
 
     def append(self, row: Encoded) -> None:
-        """Take a row."""
+        """Add a row."""
         self._ids.extend(row.input_ids)
         self._labels.extend(row.labels)
         self._borders.append(len(self._ids))
@@ -74,16 +74,16 @@ class TokenBuffer:
 
     @property
     def learned(self) -> int:
-        """Tokens that the loss is taken on."""
+        """Number of tokens that the loss covers."""
         return int((np.asarray(self._labels, dtype=np.int32) != IGNORED).sum())
 
     @property
     def largest(self) -> int:
-        """The largest token there is; 0 without one."""
+        """The largest token id; 0 if there is none."""
         return int(np.asarray(self._ids, dtype=np.int32).max(initial=0))
 
     def gather(self, groups: Sequence[Sequence[int]]) -> Tokens:
-        """Return rows by their numbers, each group as one sequence."""
+        """Return the rows with the given numbers, each group as one sequence."""
         borders = self._borders
         ids, labels = array("i"), array("i")
         rows, sequences = array("q", [0]), array("q", [0])

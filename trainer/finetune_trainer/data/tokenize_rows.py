@@ -1,6 +1,6 @@
-"""From rows to token ids and labels, one by one: what is trained on, or what is evaluated on.
+"""Validates and tokenizes the rows of one dataset, one by one.
 
-What is wrong with rows is collected, so that a refusal names several at once.
+Errors of rows are collected, so that one message names several of them.
 """
 
 from array import array
@@ -20,22 +20,22 @@ from finetune_trainer.errors import DatasetInvalid
 
 OVERLONG_SHARE = 0.05
 SHOWN = 3
-"""Broken rows that a message names before it only counts."""
+"""Number of invalid rows that a message names; further ones are counted."""
 EVALUATION_SEED = 0
-"""Draws the sample of an evaluation dataset: the same rows, whatever recipe is evaluated."""
+"""Seed of the sample of an evaluation dataset: the same rows for every recipe."""
 
 
 class RowTokenizer:
-    """Collects the rows of one dataset; ``add`` validates and tokenizes one.
+    """Collects the rows of one dataset; ``add`` validates and tokenizes a row.
 
-    ``pieces`` are their sequences, ``owner`` says which row each belongs to, ``contents`` has the
-    rows themselves; ``seen`` counts those that were left out, too.
+    ``pieces`` are the sequences, ``owner`` is the row of each sequence, ``contents`` the hashes of
+    the rows. ``seen`` counts all rows, those that were dropped included.
     """
 
     def __init__(
         self, job: JobConfig, renderer: Renderer, *, template: str | None, kind: Kind = "dataset"
     ) -> None:
-        """``template`` is chat, alpaca, own, or None for format text; ``kind`` says whose rows."""
+        """``template`` is chat, alpaca, own, or None for format text; ``kind`` is the dataset."""
         self.renderer = renderer
         self.pieces = TokenBuffer()
         self.contents = ContentHashes(validation_fraction=job.dataset.validation_fraction)
@@ -58,7 +58,7 @@ class RowTokenizer:
 
     @property
     def full(self) -> bool:
-        """Whether ``maxSamples`` rows were taken."""
+        """Whether ``maxSamples`` rows were read."""
         limit = self._rows.max_samples
         return limit is not None and self.seen >= limit
 
@@ -69,11 +69,11 @@ class RowTokenizer:
 
     @property
     def dropped(self) -> int:
-        """Rows that were left out, for their length."""
+        """Number of rows that were dropped for their length."""
         return self.seen - len(self.contents)
 
     def add(self, row: Row) -> None:
-        """Take a row; a broken one is remembered and named in ``check``."""
+        """Add a row. An invalid row is recorded and reported by ``check``."""
         self.seen += 1
         try:
             example = example_of(row.values, self._rows, template=self._template, kind=self._kind)
@@ -125,16 +125,17 @@ class RowTokenizer:
             self._left_out.append(place)
 
     def check(self, *, vocabulary: int) -> None:
-        """Refuse the rows with what is wrong with them.
+        """Raise DatasetInvalid if rows are invalid, too long, or do not match the base.
 
-        ``vocabulary`` is the number of rows of the base's embedding. Raises DatasetInvalid.
+        ``vocabulary`` is the number of rows of the base's embedding.
         """
         self._refuse_broken()
         self._refuse_overlong()
         if (largest := self.pieces.largest) >= vocabulary:
             raise DatasetInvalid(
-                f"the tokenizer gives token {largest}, but the base's embedding has "
-                f"{vocabulary} rows: tokenizer and weights of the model do not belong together"
+                f"the tokenizer produces token {largest}, but the embedding of the base has "
+                f"{vocabulary} rows: tokenizer and weights of the model do not match; choose "
+                "another revision"
             )
 
     def _refuse_broken(self) -> None:
@@ -142,7 +143,7 @@ class RowTokenizer:
             return
         more = self._broken_count - len(self._broken)
         raise DatasetInvalid(
-            "; ".join(self._broken) + (f"; and {more} more broken rows" if more else "")
+            "; ".join(self._broken) + (f"; and {more} more invalid rows" if more else "")
         )
 
     def _refuse_overlong(self) -> None:
@@ -155,14 +156,14 @@ class RowTokenizer:
         allowed = 0.0 if policy == "refuse" else OVERLONG_SHARE * self.seen
         if dropped <= allowed:
             return
-        what = "have their answers beyond" if policy == "truncate" else "are longer than"
+        problem = "have their answers beyond" if policy == "truncate" else "are longer than"
         ways = {
             "drop": ", or set advanced.overlong to truncate",
             "refuse": ", or set advanced.overlong to drop or truncate",
         }
         raise DatasetInvalid(
             f"{dropped} of {self.seen} rows ({100 * dropped / self.seen:.1f} %"
-            f"{', at most 5 % are dropped' if allowed else ''}) {what} training.sequenceLength "
-            f"{limit} (the longest has {self.longest} tokens), such as "
+            f"{', 5 % may be dropped' if allowed else ''}) {problem} training.sequenceLength "
+            f"{limit} (the longest has {self.longest} tokens), for example "
             f"{', '.join(self._left_out)}: raise sequenceLength{ways.get(policy, '')}"
         )

@@ -1,6 +1,7 @@
-"""What a job will take, from its base's config.json and its token counts alone.
+"""Estimates the resources of a job from config.json of its base and from token counts.
 
-Free of torch and of the network: the same code refuses a job in its stage pod before a GPU is asked
-for, and answers ``python -m finetune_trainer estimate`` on a laptop. Nothing here was measured on a
-card of ours; docs/concepts/estimates.md has the formula and what it was compared with.
+The package needs neither torch nor the network. The same code refuses a job in the prepare stage,
+before a GPU is requested, and runs in ``python -m finetune_trainer estimate`` on a laptop. It was
+not calibrated on a GPU of this project; docs/concepts/estimates.md has the formulas and the
+published figures that they were compared with.
 """

@@ -1,25 +1,25 @@
-"""The formula of each backend, at the versions that constraints/trainer.txt pins."""
+"""The memory formula of each backend, for the versions in constraints/trainer.txt."""
 
 from finetune_trainer.estimate.memory import BackendFormula, fused_layer, stock_layer
 from finetune_trainer.estimate.shape import Shape
 
 TRL_CHUNK = 256
-"""Tokens whose logits TRL 1.14 holds at once (``sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE``)."""
+"""Tokens per chunk of logits in TRL 1.14 (``sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE``)."""
 UNSLOTH_CHUNK = 2**28
-"""Bytes of logits that Unsloth needs at least: its chunks take half of what is free."""
+"""Least bytes of logits in Unsloth, whose chunks otherwise take half of the free memory."""
 
 
 def trl_head(shape: Shape, tokens: int) -> int:
-    """Bytes of TRL's chunked loss.
+    """Return the bytes of TRL's chunked loss over ``tokens`` tokens.
 
-    A chunk's logits in 16 bits and float32, log-softmax, entropy and their gradients; and the
-    hidden states, shifted, sorted by mask, and their gradients.
+    One chunk has logits in 16 bits and float32, log-softmax, entropy and their gradients. All
+    hidden states are kept shifted and sorted by mask, with their gradients.
     """
     return 24 * shape.vocabulary * min(TRL_CHUNK, tokens) + 5 * 2 * shape.hidden * tokens
 
 
 def unsloth_head(shape: Shape, tokens: int) -> int:
-    """Bytes of Unsloth's chunked loss: hidden states, their gradient, and the smallest chunk."""
+    """Return the bytes of Unsloth's chunked loss: hidden states, their gradient, one chunk."""
     return 2 * 2 * shape.hidden * tokens + min(UNSLOTH_CHUNK, 16 * shape.vocabulary * tokens)
 
 
@@ -28,6 +28,7 @@ FORMULAS = {
     "unsloth": BackendFormula(name="unsloth", layer=fused_layer, head=unsloth_head, offloads=True),
 }
 EFFICIENCY = {"trl": 0.31, "unsloth": 0.48}
-"""Share of the card's dense 16-bit rate that training reaches. From one published pair (Llama-2-7B,
-QLoRA r 8, 4 rows of 1,024 tokens on an A100: 2,415 and 3,726 tokens a second; LLaMA-Factory's
-wiki): an order of magnitude on other cards."""
+"""Backend → share of the GPU's dense 16-bit FLOP rate that training reaches.
+
+From one published pair (Llama-2-7B, QLoRA r 8, 4 rows of 1,024 tokens on an A100: 2,415 and 3,726
+tokens per second; wiki of LLaMA-Factory). On other GPUs it gives the order of magnitude only."""

@@ -1,4 +1,4 @@
-"""A job's whole bill: GPU memory of training and serving, host memory, disk, tokens and time."""
+"""The estimate of a job: GPU memory of training and serving, host memory, disk, tokens, time."""
 
 import math
 from dataclasses import dataclass
@@ -12,19 +12,20 @@ from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.cards import Card
 
 USABLE = 0.9
-"""Share of the card that a micro-batch may be chosen to fill: the estimate has an error."""
+"""Share of the GPU memory that a chosen micro-batch may use; the rest covers estimation errors."""
 UNKNOWN_CARD_MICRO_BATCH = 2
 CHECKPOINTS = 3
-"""Two that are kept and one that is being written; early stopping keeps the best one as well."""
+"""Two are kept and one is being written. Early stopping also keeps the best one."""
 HOST_BASE = 3 * GIB
-"""Python, PyTorch and CUDA's libraries in the train pod."""
+"""Bytes of Python, PyTorch and the CUDA libraries in the train pod."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateOptions:
-    """What is known of the cluster. ``card`` is None for one that no label names.
+    """The GPU and the stages to estimate.
 
-    ``serving`` is None where nothing is served, ``merges`` False where nothing is merged.
+    ``card`` is None if the GPU is not known, ``serving`` is None if nothing is served, and
+    ``merges`` is False if no merged model is made.
     """
 
     card: Card | None = None
@@ -34,10 +35,11 @@ class EstimateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is known of the rows. ``longest`` in tokens; ``tokens`` of one epoch, None if unknown.
+    """Facts about the rows; None if unknown.
 
-    ``steps`` is None where neither rows nor ``maxSteps`` say how many there are. Tokens that are
-    evaluated on take disk and host memory, but none of the time.
+    ``longest`` is the length of the longest row in tokens, ``tokens`` the number of training tokens
+    of one epoch, ``steps`` the number of optimizer steps. Held-out tokens need disk and host
+    memory, but no training time.
     """
 
     longest: int | None = None
@@ -49,13 +51,13 @@ class Data:
 
     @property
     def all_tokens(self) -> int:
-        """Tokens that lie on the volume; 0 if unknown."""
+        """Tokens on the volume; 0 if unknown."""
         return (self.tokens or 0) + self.held_out_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The bill. Bytes and seconds; what cannot be known is None."""
+    """The estimate, in bytes and seconds; None if unknown."""
 
     card: Card | None
     backend: str
@@ -71,12 +73,12 @@ class Estimate:
 
     @property
     def training_fits(self) -> bool:
-        """Whether training fits; True on a card that is not known."""
+        """Whether training fits; True if the GPU is not known."""
         return self.card is None or self.training.total <= self.card.memory
 
     @property
     def serving_fits(self) -> bool:
-        """Whether serving fits; True on a card that is not known."""
+        """Whether serving fits; True if the GPU is not known."""
         if self.card is None or self.serving is None:
             return True
         return self.serving.total <= self.serving.limit(self.card)
@@ -90,7 +92,7 @@ def estimate(
     options: EstimateOptions,
     base_bytes: int | None = None,
 ) -> Estimate:
-    """Return a job's bill. ``base_bytes`` is what the base takes on disk, where that is known."""
+    """Return the estimate of a job. ``base_bytes`` is the size of the base on disk, if known."""
     card = options.card
     formula = FORMULAS[recipe.advanced.backend]
     length = batch_length(recipe, data)
@@ -115,7 +117,7 @@ def estimate(
 
 
 def batch_length(recipe: Training, data: Data) -> int:
-    """Tokens that a row takes in the largest batch: the sequence length, unless all are shorter."""
+    """Return the padded row length of the largest batch: at most the sequence length."""
     full = recipe.sequence_length
     padded = recipe.advanced.pad_to_sequence_length
     packed = recipe.packing != "never" if data.packed is None else data.packed
@@ -125,9 +127,9 @@ def batch_length(recipe: Training, data: Data) -> int:
 
 
 def choose_micro_batch(shape: Shape, recipe: Training, *, length: int, card: Card | None) -> int:
-    """Return the written micro-batch, or the largest that fits ``USABLE`` of the card.
+    """Return the micro-batch of the spec, or the largest that fits ``USABLE`` of the GPU.
 
-    It divides the effective batch.
+    A chosen micro-batch divides the effective batch size.
     """
     written = recipe.advanced.micro_batch_size
     if written is not None:
@@ -145,9 +147,9 @@ def choose_micro_batch(shape: Shape, recipe: Training, *, length: int, card: Car
 
 
 def flops_per_token(shape: Shape, recipe: Training, *, length: int) -> float:
-    """Operations that a token costs: forward, gradients of the inputs, and the recomputation.
+    """Return the floating-point operations per token: forward, input gradients, recomputation.
 
-    The base's weights are frozen, so their own gradients are not computed; a trained head's are.
+    The base is frozen, so no weight gradients are computed, except for a trained head.
     """
     weights = shape.linear_parameters + shape.vocabulary * shape.hidden
     attention = 2 * shape.layers * shape.heads * shape.head_dim * length
@@ -159,7 +161,7 @@ def flops_per_token(shape: Shape, recipe: Training, *, length: int) -> float:
 
 
 def host_bytes(shape: Shape, recipe: Training, *, tokens: int, data: Data) -> int:
-    """Host memory of the train pod, offloaded activations included."""
+    """Return the host memory of the train pod, offloaded activations included."""
     offloads = FORMULAS[recipe.advanced.backend].offloads
     kept = 0
     if offloads and recipe.advanced.gradient_checkpointing:
@@ -170,7 +172,7 @@ def host_bytes(shape: Shape, recipe: Training, *, tokens: int, data: Data) -> in
 def volume_bytes(
     shape: Shape, recipe: Training, *, data: Data, merges: bool, base_bytes: int | None
 ) -> int:
-    """Disk of a job: base, tokens, checkpoints, adapter and merged model."""
+    """Return the disk space of a job: base, tokens, checkpoints, adapter and merged model."""
     adapter = memory.trained_parameters(shape, recipe) * 4
     states = memory.optimizer_bytes(shape, recipe)
     base = 2 * shape.parameters if base_bytes is None else base_bytes
@@ -181,7 +183,7 @@ def volume_bytes(
 
 
 def _tokens(recipe: Training, data: Data) -> int | None:
-    """Tokens that are trained on in all, padding of a full sequence included."""
+    """Return all tokens of the training, padding to full sequences included; None if unknown."""
     if data.steps is None:
         return None
     rows = data.steps * recipe.effective_batch_size

@@ -1,11 +1,11 @@
-"""GPU memory of a QLoRA training step, part by part.
+"""GPU memory of one QLoRA training step.
 
     peak = weights + adapter + kept activations + max(one layer, the head) + workspace + context
 
-Kept activations are each layer's input (with gradient checkpointing) or everything that its
-backward pass needs (without). One layer is what is alive while its backward pass runs; its
-coefficients are counted from the computation, tensor by tensor, and a test holds them to what
-PyTorch really saves. Bytes throughout; ``tokens`` is the micro-batch times the padded row.
+Kept activations are the input of each layer (with gradient checkpointing), or all tensors that its
+backward pass needs (without). ``one layer`` is the memory in use during the backward pass of a
+layer; its coefficients are counted tensor by tensor, and a test compares them with the tensors that
+PyTorch saves. All sizes are bytes; ``tokens`` is the micro-batch times the padded row length.
 """
 
 from collections.abc import Callable
@@ -16,26 +16,26 @@ from finetune_trainer.estimate.shape import Shape
 
 GIB = 2**30
 CONTEXT = int(0.6 * GIB)
-"""CUDA's context, cuBLAS and kernels: 0.5 to 0.7 GiB on current drivers."""
+"""CUDA context, cuBLAS and kernels: 0.5 to 0.7 GiB with current drivers."""
 FRAGMENTATION = 1.05
-"""What the allocator loses, with expandable segments."""
+"""Factor for fragmentation of the allocator, with expandable segments."""
 STATES = {
     "adamw": (2, 8),
     "lion": (1, 4),
     "ademamix": (3, 12),
 }
-"""Optimizer → bytes of state a weight, in 8 bits and in 32."""
+"""Optimizer → bytes of state per weight, in 8 bits and in 32 bits."""
 HEAD_GRADIENT = 12
-"""Bytes a weight of a trained head while a chunk's gradient is added: the weight and its gradient
-in 16 bits, the gradient in float32, and the sum over the chunks so far."""
+"""Bytes per weight of a trained head while the gradient of a chunk is added: weight and gradient in
+16 bits, gradient in float32, and the sum over the chunks so far."""
 EMBEDDING_GRADIENT = 4
-"""Bytes a weight of a trained embedding while a micro-batch's gradient is added to the others'."""
+"""Bytes per weight of a trained embedding while the gradient of a micro-batch is added."""
 COMPUTE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes at the peak of a step."""
+    """Bytes at the peak of a step, by part."""
 
     weights: int
     embeddings: int
@@ -47,16 +47,17 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All parts."""
+        """Sum of all parts."""
         return sum(getattr(self, each.name) for each in fields(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackendFormula:
-    """How a library trains: what the formula has to know of it.
+    """The memory formula of a training library.
 
-    ``layer`` and ``head`` give the bytes of one layer's backward pass and of the loss;
-    ``offloads`` is True where the layers' inputs wait in the host's memory.
+    ``layer(shape, recipe, length)`` returns bytes per token of the backward pass of one layer,
+    ``head(shape, tokens)`` the bytes of the loss. ``offloads`` is True if the inputs of layers are
+    kept in host memory.
     """
 
     name: str
@@ -64,34 +65,34 @@ class BackendFormula:
     head: Callable[[Shape, int], int]
     offloads: bool
     embedding_bytes: int | None = None
-    """Bytes a weight of embeddings, head and norms; None is the compute type's own."""
+    """Bytes per weight of embeddings, head and norms; None for the size of the compute dtype."""
     adapter_bytes: int = 4
 
 
 def adapter_parameters(shape: Shape, recipe: Training) -> int:
-    """Weights of the adapter."""
+    """Return the number of weights of the adapter."""
     targets = shape.targets(recipe.lora.target_modules).values()
     return shape.layers * recipe.lora.r * sum(inputs + outputs for inputs, outputs in targets)
 
 
 def saved_parameters(shape: Shape, recipe: Training) -> int:
-    """Weights of the modules that are trained in full."""
+    """Return the number of weights of ``modulesToSave``, which are trained in full."""
     return len(set(recipe.lora.modules_to_save or ())) * shape.vocabulary * shape.hidden
 
 
 def trained_parameters(shape: Shape, recipe: Training) -> int:
-    """Weights that are trained, all of them in float32."""
+    """Return the number of all trained weights; they are float32."""
     return adapter_parameters(shape, recipe) + saved_parameters(shape, recipe)
 
 
 def optimizer_bytes(shape: Shape, recipe: Training) -> float:
-    """Bytes of optimizer state.
+    """Return the bytes of the optimizer state.
 
-    transformers gives the states of an embedding 32 bits with an 8-bit optimizer too.
+    transformers keeps the state of an embedding in 32 bits also with an 8-bit optimizer.
     """
     name = recipe.advanced.optimizer
     eight, full = next(each for key, each in STATES.items() if key in name)
-    # One float32 scale for each block of 256, of each state.
+    # 8-bit states have one float32 scale for each block of 256 values.
     each = eight * (1 + 4 / 256) if "8bit" in name else full
     more = (full - each) * shape.vocabulary * shape.hidden
     embedding = "embed_tokens" in (recipe.lora.modules_to_save or ())
@@ -134,10 +135,10 @@ def training(
 
 
 def stock_layer(shape: Shape, recipe: Training, length: int) -> int:
-    """Bytes a token that PyTorch, transformers and PEFT keep of one layer under autocast.
+    """Return the bytes per token that PyTorch, transformers and PEFT keep of one layer.
 
-    PEFT gives each adapted projection its own 16-bit copy of its input, since the adapter's weights
-    are float32 and the input is cast there and back.
+    With autocast, PEFT makes a 16-bit copy of the input of each adapted projection, because the
+    weights of the adapter are float32 and the input is cast to float32 and back.
     """
     wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -150,19 +151,19 @@ def stock_layer(shape: Shape, recipe: Training, length: int) -> int:
     inputs = sum(size for size, _ in targets.values())
     copies = wide * inputs + wide * recipe.lora.r * len(targets)
     if recipe.lora.dropout:
-        # Dropout keeps its mask, one byte an element on CUDA.
+        # Dropout keeps its mask, with one byte per element on CUDA.
         copies += inputs
     if recipe.lora.use_dora:
-        # DoRA scales each projection's base result and its adapter's on their own.
+        # DoRA scales the outputs of base and adapter separately.
         copies += 2 * wide * sum(outputs for _, outputs in targets.values())
     return norms + attention + gate + copies
 
 
 def fused_layer(shape: Shape, recipe: Training, length: int) -> int:
-    """Bytes a token of one layer with Unsloth's fused kernels, and of what their backward adds.
+    """Return the bytes per token of one layer with Unsloth's fused kernels, backward included.
 
-    Its projections share their inputs, its MLP keeps gate and up alone; their gradients and the
-    product's are made in the backward pass.
+    Projections share their inputs, and the MLP keeps only gate and up; the backward pass adds their
+    gradients and that of their product.
     """
     wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -177,8 +178,8 @@ def fused_layer(shape: Shape, recipe: Training, length: int) -> int:
 
 
 def full_head(shape: Shape, tokens: int) -> int:
-    """Bytes of a loss over all logits, as most libraries made it before 2026.
+    """Return the bytes of a loss over all logits at once, as in most libraries before 2026.
 
-    Logits in 16 bits and float32, log-softmax, and both gradients.
+    These are logits in 16 bits and float32, log-softmax, and both gradients.
     """
     return 16 * shape.vocabulary * tokens

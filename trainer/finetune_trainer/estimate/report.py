@@ -1,4 +1,4 @@
-"""An estimate as a table for a person, and as facts for a manifest."""
+"""Formats an estimate as a table, a sentence, facts of a manifest, and fields of status."""
 
 import math
 from typing import Any
@@ -12,16 +12,16 @@ WIDTH = 46
 
 
 def table(found: Estimate, *, title: str) -> str:
-    """Return the table."""
+    """Return the estimate as a table of text."""
     card = found.card
-    where = f"{card.name} ({gib(card.memory)})" if card else "a card that is not known"
+    where = f"{card.name} ({gib(card.memory)})" if card else "an unknown GPU"
     lines = [f"{title} on {where}", ""]
     lines += [
         f"Training  {found.backend}, micro-batch {found.micro_batch} × {found.accumulation} "
-        f"accumulated, {found.length} tokens a row"
+        f"accumulation steps, {found.length} tokens per row"
     ]
     names = {
-        "weights": "base in 4 bits",
+        "weights": "base, 4 bits",
         "embeddings": "embeddings, head and norms",
         "adapter": "adapter and its gradients",
         "optimizer": "optimizer state",
@@ -29,30 +29,30 @@ def table(found: Estimate, *, title: str) -> str:
         "loss": "loss, beyond the activations",
         "overhead": "CUDA, workspace, fragmentation",
     }
-    lines += [_row(words, getattr(found.training, name)) for name, words in names.items()]
-    share = f"{found.training.total / card.memory:.0%} of the card" if card else ""
+    lines += [_row(label, getattr(found.training, name)) for name, label in names.items()]
+    share = f"{found.training.total / card.memory:.0%} of the GPU" if card else ""
     lines += [_sum(found.training.total, share, fits=found.training_fits, known=card is not None)]
     if found.serving is not None:
         serving = found.serving
-        lines += ["", f"Serving   vLLM, requests of up to {serving.length} tokens"]
+        lines += ["", f"Serving   vLLM, maxModelLen {serving.length} tokens"]
         lines += [
-            _row("merged weights in 16 bits", serving.weights),
-            _row("key-value cache of one longest request", serving.cache),
+            _row("merged weights, 16 bits", serving.weights),
+            _row("KV cache of one request of that length", serving.cache),
             _row("CUDA, activations, sampling", serving.working),
         ]
-        share = f"of {gib(serving.limit(card))} that vLLM may take" if card else ""
+        share = f"of {gib(serving.limit(card))} for vLLM" if card else ""
         lines += [_sum(serving.total, share, fits=found.serving_fits, known=card is not None)]
-    lines += ["", "Elsewhere", _row("host memory of the train pod", found.host)]
+    lines += ["", "Other resources", _row("host memory of the train pod", found.host)]
     lines += [_row("volume", found.volume)]
     if found.tokens is not None:
-        lines += [f"  {'tokens in all':<{WIDTH}}{found.tokens:>12,}"]
+        lines += [f"  {'training tokens':<{WIDTH}}{found.tokens:>12,}"]
     if found.seconds is not None:
-        lines += [f"  {'training time, roughly':<{WIDTH}}{duration(found.seconds):>12}"]
+        lines += [f"  {'training time (approximate)':<{WIDTH}}{duration(found.seconds):>12}"]
     return "\n".join(lines)
 
 
 def facts(found: Estimate) -> dict[str, Any]:
-    """Return the estimate as it stands in the dataset's manifest."""
+    """Return the estimate as facts of the dataset's manifest."""
     return {
         "card": found.card.name if found.card else None,
         "backend": found.backend,
@@ -68,7 +68,7 @@ def facts(found: Estimate) -> dict[str, Any]:
 
 
 def status(facts: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what ``facts`` kept, by its names in the job's status; nothing where it is None."""
+    """Return ``facts`` under the names of ``status.estimate``; empty if ``facts`` is None."""
     if facts is None:
         return {}
     named = {
@@ -84,27 +84,27 @@ def status(facts: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def sentence(found: Estimate) -> str:
-    """Return the estimate in one sentence, for a status."""
-    said = f"training takes about {gib(found.training.total)}"
+    """Return the estimate as one sentence for a status message."""
+    text = f"training needs about {gib(found.training.total)}"
     if found.card is not None:
-        said += f" of {found.card.name}'s {gib(found.card.memory)}"
-    said += f" at micro-batch {found.micro_batch}"
+        text += f" of the {gib(found.card.memory)} of {found.card.name}"
+    text += f" at micro-batch {found.micro_batch}"
     if found.seconds is not None:
-        said += f" and roughly {duration(found.seconds)}"
+        text += f" and takes approximately {duration(found.seconds)}"
     if found.serving is not None:
-        said += f", serving about {gib(found.serving.total)}"
-    return said
+        text += f"; serving needs about {gib(found.serving.total)}"
+    return text
 
 
 def _quantity(size: int | None) -> str | None:
     return None if size is None else f"{math.ceil(size / 2**20)}Mi"
 
 
-def _row(words: str, size: int) -> str:
-    return f"  {words:<{WIDTH}}{size / GIB:>8.2f} GiB"
+def _row(label: str, size: int) -> str:
+    return f"  {label:<{WIDTH}}{size / GIB:>8.2f} GiB"
 
 
-def _sum(size: int, words: str, *, fits: bool, known: bool) -> str:
-    verdict = ("fits" if fits else "DOES NOT FIT") if known else "not compared with a card"
+def _sum(size: int, share: str, *, fits: bool, known: bool) -> str:
+    verdict = ("fits" if fits else "DOES NOT FIT") if known else "GPU unknown"
     line = f"  {'total':<{WIDTH}}{size / GIB:>8.2f} GiB  "
-    return line + ": ".join(part for part in (words, verdict) if part)
+    return line + ": ".join(part for part in (share, verdict) if part)

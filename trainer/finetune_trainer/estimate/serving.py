@@ -1,7 +1,7 @@
-"""GPU memory that vLLM needs for the merged model: weights, one longest request, its own working.
+"""GPU memory of vLLM with the merged model: weights, KV cache of one request, working memory.
 
-vLLM refuses to start where the cache cannot hold one request of the longest length within its share
-of the card. That is found out here, before anything is trained.
+vLLM does not start if the cache of one request of the maximum length does not fit its share of the
+GPU. This estimate finds that before the training.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.cards import Card
 
 MERGED_BYTES = 2
-"""Bytes a merged weight: float16 and bfloat16 alike."""
+"""Bytes per merged weight, for float16 and bfloat16."""
 BATCHED_TOKENS = 2048
-"""vLLM's prefill chunk on cards below 70 GiB (``max_num_batched_tokens``)."""
+"""Prefill chunk of vLLM on GPUs below 70 GiB (``max_num_batched_tokens``)."""
 SEQUENCES = 256
-"""Requests that vLLM samples at once (``max_num_seqs``); it profiles with that many."""
+"""Requests that vLLM samples at once and profiles with (``max_num_seqs``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServingOptions:
-    """How the model is going to be served. ``max_model_len`` is None for the model's own."""
+    """Settings of the serving pods. ``max_model_len`` None selects the context of the model."""
 
     max_model_len: int | None
     share: float
@@ -28,7 +28,7 @@ class ServingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ServingMemory:
-    """Bytes of one serving pod's card."""
+    """Bytes on the GPU of one serving pod, by part."""
 
     weights: int
     cache: int
@@ -38,21 +38,21 @@ class ServingMemory:
 
     @property
     def total(self) -> int:
-        """All parts."""
+        """Sum of all parts."""
         return self.weights + self.cache + self.working
 
     def limit(self, card: Card) -> float:
-        """Bytes of the card that vLLM may take."""
+        """Return the bytes of the GPU that vLLM may use (``gpuMemoryUtilization``)."""
         return self.share * card.memory
 
 
 def serving(shape: Shape, options: ServingOptions) -> ServingMemory | None:
-    """Return what serving takes; None where the longest request's length is not known."""
+    """Return the memory of serving; None if the maximum request length is not known."""
     length = options.max_model_len or shape.context
     if length is None:
         return None
     activations = BATCHED_TOKENS * 2 * (4 * shape.hidden + 3 * shape.intermediate)
-    # The sampler's float32 logits and one sorted or normalised copy of them.
+    # Float32 logits of the sampler, and one sorted or normalized copy.
     sampler = SEQUENCES * shape.vocabulary * 4 * 2
     return ServingMemory(
         weights=shape.parameters * MERGED_BYTES,
@@ -64,7 +64,7 @@ def serving(shape: Shape, options: ServingOptions) -> ServingMemory | None:
 
 
 def longest_that_fits(shape: Shape, options: ServingOptions, card: Card) -> int:
-    """Return the largest ``maxModelLen`` that the card can serve, in whole 256s; 0 for none."""
+    """Return the largest ``maxModelLen`` that fits, as a multiple of 256; 0 if none fits."""
     bare = serving(shape, ServingOptions(max_model_len=1, share=options.share))
     assert bare is not None
     room = bare.limit(card) - bare.weights - bare.working

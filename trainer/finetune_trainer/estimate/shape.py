@@ -1,6 +1,6 @@
-"""The sizes of a decoder, from its config.json.
+"""The sizes of a decoder, read from its config.json.
 
-Only families whose layers are known here get a shape: a guess would refuse jobs that fit.
+Only families with known layers have a shape: a guess could refuse jobs that fit.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ SEPARATE = {
     "smollm3": 2,
     "stablelm": 2,
 }
-"""Families with q, k, v, o, gate, up and down projections → normalisations in a layer."""
+"""Families with q, k, v, o, gate, up and down projections → number of norms per layer."""
 FUSED = {"phi3": 2}
-"""Families that keep q, k, v in one tensor and gate, up in another."""
+"""Families with one tensor for q, k, v and one for gate, up → number of norms per layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A decoder. ``modules`` are the linear layers of one block: name → (inputs, outputs)."""
+    """Sizes of a decoder. ``modules`` are the linear layers of one block: name → (in, out)."""
 
     family: str
     layers: int
@@ -44,38 +44,38 @@ class Shape:
 
     @property
     def linear_parameters(self) -> int:
-        """Weights that QLoRA quantises: all linear layers but the head."""
+        """Number of weights that QLoRA quantizes: all linear layers except the head."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.modules.values())
 
     @property
     def other_parameters(self) -> int:
-        """Embeddings, head and normalisations, which stay in 16 bits."""
+        """Number of weights of embeddings, head and norms, which stay in 16 bits."""
         tables = 1 if self.tied else 2
         return tables * self.vocabulary * self.hidden + (self.norms * self.layers + 1) * self.hidden
 
     @property
     def parameters(self) -> int:
-        """All weights."""
+        """Number of all weights."""
         return self.linear_parameters + self.other_parameters
 
     @property
     def largest_linear(self) -> int:
-        """Weights of the largest linear layer."""
+        """Number of weights of the largest linear layer."""
         return max(inputs * outputs for inputs, outputs in self.modules.values())
 
     def kv_bytes(self, tokens: int) -> int:
-        """Bytes of a 16-bit key-value cache of this many tokens."""
+        """Return the bytes of a 16-bit KV cache of ``tokens`` tokens."""
         return 2 * self.layers * self.kv_heads * self.head_dim * 2 * tokens
 
     def targets(self, names: list[str]) -> dict[str, tuple[int, int]]:
-        """Return the modules of a block that get an adapter."""
+        """Return the modules of one block that get an adapter."""
         if names == ["all-linear"]:
             return self.modules
         return {name: size for name, size in self.modules.items() if name in names}
 
 
 def read(config: dict[str, Any]) -> Shape | None:
-    """Return the shape of a config.json, or None where its family or a size is not known here."""
+    """Return the shape of a config.json; None if its family is unknown or a size is missing."""
     text = config.get("text_config")
     if isinstance(text, dict):
         config = {"tie_word_embeddings": config.get("tie_word_embeddings", True), **text}

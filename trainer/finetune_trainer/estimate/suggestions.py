@@ -1,7 +1,8 @@
-"""The smallest changes that make a job fit a card.
+"""Finds the smallest changes of a spec that make a job fit its GPU.
 
-A change is one field or a few together. What leaves learning alone (checkpointing, the micro-batch)
-counts less than what changes it (dropout, shorter rows) or costs money (another card).
+A change sets one to three fields. Changes that do not affect learning (gradient checkpointing,
+micro-batch) have a lower cost than changes that do (dropout, shorter rows) or that need a larger
+GPU.
 """
 
 from collections.abc import Iterator
@@ -25,10 +26,10 @@ PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One value of one field: how far it is from what was asked, and its words."""
+    """One value of one field; ``cost`` is its distance from the spec, ``text`` its notation."""
 
     field: str
-    words: str
+    text: str
     cost: float
     top: dict[str, object]
     advanced: dict[str, object]
@@ -36,28 +37,28 @@ class Option:
 
 
 def for_training(shape: Shape, recipe: Training, data: Data, card: Card, count: int) -> list[str]:
-    """Return up to ``count`` alternatives, smallest first, none of them containing another."""
-    knobs = [options for options in _knobs(recipe, data) if options]
+    """Return up to ``count`` alternatives by rising cost; none of them contains another one."""
+    fields = [options for options in _options(recipe, data) if options]
     found: list[tuple[Option, ...]] = []
     for size in range(1, MOST_FIELDS + 1):
-        for chosen in combinations(knobs, size):
+        for chosen in combinations(fields, size):
             fitting = [each for each in product(*chosen) if _fits(shape, recipe, data, card, each)]
             if fitting:
                 found.append(min(fitting, key=_cost))
-    kept = [one for one in found if not any(_goes_less_far(other, one) for other in found)]
-    ways = [(_cost(one), " and ".join(option.words for option in one)) for one in kept]
-    ways += _other_card(
+    kept = [one for one in found if not any(_is_smaller(other, one) for other in found)]
+    alternatives = [(_cost(one), " and ".join(option.text for option in one)) for one in kept]
+    alternatives += _larger_gpu(
         budget.estimate(shape, recipe, data=data, options=EstimateOptions(card=card))
     )
-    return [words for _, words in sorted(ways)[:count]]
+    return [text for _, text in sorted(alternatives)[:count]]
 
 
 def _cost(options: tuple[Option, ...]) -> float:
     return sum(option.cost for option in options)
 
 
-def _goes_less_far(one: tuple[Option, ...], other: tuple[Option, ...]) -> bool:
-    """Tell whether ``one`` changes fewer fields than ``other``, and none of them further."""
+def _is_smaller(one: tuple[Option, ...], other: tuple[Option, ...]) -> bool:
+    """Report whether ``one`` changes a subset of the fields of ``other``, none at a higher cost."""
     costs = {option.field: option.cost for option in other}
     return len(one) < len(other) and all(
         option.field in costs and option.cost <= costs[option.field] for option in one
@@ -65,20 +66,20 @@ def _goes_less_far(one: tuple[Option, ...], other: tuple[Option, ...]) -> bool:
 
 
 def for_serving(shape: Shape, options: ServingOptions, found: Estimate, count: int) -> list[str]:
-    """Return up to ``count`` alternatives, smallest first."""
+    """Return up to ``count`` alternatives, by rising cost."""
     assert found.card is not None
     assert found.serving is not None
-    words = []
+    alternatives = []
     length = longest_that_fits(shape, options, found.card)
     if length >= SHORTEST:
-        words.append(f"serving.maxModelLen: {length}")
+        alternatives.append(f"serving.maxModelLen: {length}")
     larger = next_larger(found.serving.total / options.share)
     if larger is not None:
-        words.append(_on(larger))
-    return [*words, "serving.enabled: false"][:count]
+        alternatives.append(_on(larger))
+    return [*alternatives, "serving.enabled: false"][:count]
 
 
-def _knobs(recipe: Training, data: Data) -> Iterator[list[Option]]:
+def _options(recipe: Training, data: Data) -> Iterator[list[Option]]:
     advanced, effective = recipe.advanced, recipe.effective_batch_size
     if not advanced.gradient_checkpointing:
         yield [_option("gradientCheckpointing", True, 1, advanced="gradient_checkpointing")]
@@ -100,7 +101,7 @@ def _knobs(recipe: Training, data: Data) -> Iterator[list[Option]]:
         yield [
             Option(
                 field="modulesToSave",
-                words="no training.lora.modulesToSave",
+                text="training.lora.modulesToSave: null",
                 cost=3,
                 top={},
                 advanced={},
@@ -120,7 +121,7 @@ def _knobs(recipe: Training, data: Data) -> Iterator[list[Option]]:
 
 
 def recipe_packs(recipe: Training, data: Data) -> bool:
-    """Tell whether rows are packed, as far as is known."""
+    """Report whether rows are or may be packed."""
     return recipe.packing != "never" if data.packed is None else data.packed
 
 
@@ -137,7 +138,7 @@ def _option(
     shown = str(value).lower() if isinstance(value, bool) else value
     return Option(
         field=field,
-        words=f"{group}.{field}: {shown}",
+        text=f"{group}.{field}: {shown}",
         cost=cost,
         top={top: value} if top else {},
         advanced={advanced: value} if advanced else {},
@@ -169,7 +170,7 @@ def _fits(
     return found.total <= budget.USABLE * card.memory
 
 
-def _other_card(found: Estimate) -> list[tuple[float, str]]:
+def _larger_gpu(found: Estimate) -> list[tuple[float, str]]:
     larger = next_larger(found.training.total / budget.USABLE)
     return [] if larger is None else [(OTHER_CARD, _on(larger))]
 

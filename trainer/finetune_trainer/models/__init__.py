@@ -1,1 +1,1 @@
-"""The base model's files, configuration and layer-wise loading."""
+"""Files, configuration and layer-wise loading of the base model."""

@@ -1,8 +1,8 @@
-"""Do a base's configuration and its weights belong together? Answered from headers, on a CPU.
+"""Checks that the configuration and the weights of a base match, from file headers and on a CPU.
 
 The model is built from its configuration on torch's meta device, where weights take no memory, and
-its parameters are compared with the tensors that the files hold. Without this, a layer without
-weights is initialised at random and trained on a GPU before anyone notices.
+its parameters are compared with the tensors in the files. Without this check, a layer whose weights
+are missing would be initialized at random and trained.
 """
 
 from collections.abc import Collection
@@ -14,33 +14,33 @@ from finetune_trainer.errors import InvalidSpec
 
 
 def check(folder: Path, header: Header, *, source: str) -> None:
-    """Refuse a base whose weights have another shape than its configuration says, or are missing.
+    """Raise InvalidSpec if weights are missing or have another shape than config.json states.
 
-    Families whose tensors transformers renames or fuses as it loads them hold names that the model
-    does not have; for those only the shapes of equal names are compared.
+    transformers renames or fuses the tensors of some families as it loads them. Their files contain
+    names that the model does not have; then only the shapes of equal names are compared.
     """
     expected = parameters(folder)
     for name, shape in expected.items():
         found = header.tensors.get(name)
         if found is not None and found.shape != shape:
             raise InvalidSpec(
-                f"model {source} does not belong together: its config.json makes {name} "
-                f"{_times(shape)}, its weights have {_times(found.shape)}; choose another revision"
+                f"config.json and weights of model {source} do not match: {name} is "
+                f"{_times(shape)} by config.json, but {_times(found.shape)} in the weights; choose "
+                "another revision"
             )
     missing = [name for name in expected if name not in header.tensors]
     if missing and header.tensors.keys() <= expected.keys():
         raise InvalidSpec(
-            f"model {source} does not belong together: its config.json asks for {missing[0]} "
-            f"({len(missing)} tensors in all), which its weights do not have; choose another "
-            "revision"
+            f"config.json and weights of model {source} do not match: the weights lack "
+            f"{missing[0]} ({len(missing)} tensors in total); choose another revision"
         )
 
 
-def require_apart(folder: Path, names: Collection[str], *, source: str) -> None:
-    """Refuse to train in full an embedding or head that the model does not have for itself.
+def require_untied(folder: Path, names: Collection[str], *, source: str) -> None:
+    """Raise InvalidSpec if ``names`` are not a separate embedding and head of the model.
 
-    names: of ``training.lora.modulesToSave``. Where both are one tensor, PEFT trains a copy of
-    each, and no merged model could be both.
+    ``names`` are those of ``training.lora.modulesToSave``. If embedding and head share one tensor,
+    PEFT trains a copy of each, and a merged model cannot contain both.
     """
     model = _built(folder)
     ends = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
@@ -55,25 +55,25 @@ def require_apart(folder: Path, names: Collection[str], *, source: str) -> None:
         has = ", ".join(f"its {end} is {name}" for name, end in found.items())
         raise InvalidSpec(
             f"training.lora.modulesToSave names {', '.join(missing)}, which model {source} does "
-            f"not have ({has}): leave it out"
+            f"not have ({has}): remove it from the list"
         )
     embedding, head = (ends[end] for end in ("embedding", "head"))
     if head is not None and head.weight is embedding.weight:
         raise InvalidSpec(
             f"training.lora.modulesToSave names {', '.join(names)}, but embedding and head of "
-            f"model {source} are one tensor (tie_word_embeddings), and trained they would be two: "
-            "leave modulesToSave out, or choose a base with a head of its own"
+            f"model {source} are one tensor (tie_word_embeddings), and training would split them: "
+            "remove modulesToSave, or choose a base with a separate head"
         )
 
 
 def parameters(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all parameters that the configuration asks for, tied ones once."""
-    # named_parameters names a tied parameter by its first place only, which is where files keep it.
+    """Return the shape of each parameter of the model; tied parameters appear once."""
+    # named_parameters lists a tied parameter under its first name only, as the files do.
     return {name: tuple(each.shape) for name, each in _built(folder).named_parameters()}
 
 
 def _built(folder: Path) -> Any:
-    """Return the model that the configuration asks for, with weights that take no memory."""
+    """Return the model that config.json describes, on the meta device."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""Which backend this image has, and which model families each backend trains."""
+"""Checks that the trainer image has a backend, and that the backend supports the model family."""
 
 import importlib.util
 
@@ -6,15 +6,15 @@ from finetune_trainer.errors import InvalidSpec
 
 
 def refuse_absent(name: str) -> None:
-    """Raise InvalidSpec for a backend that this image does not have. Loads no library."""
+    """Raise InvalidSpec if this image does not contain the backend. Imports no library."""
     if name == "unsloth" and importlib.util.find_spec("unsloth") is None:
         raise InvalidSpec(
-            "training.advanced.backend is unsloth, which this trainer image does not have: set it "
-            "to trl, or use an image that was built with --build-arg UNSLOTH=yes"
+            "training.advanced.backend is unsloth, which this trainer image does not contain: set "
+            "it to trl, or use an image that was built with --build-arg UNSLOTH=yes"
         )
 
 
-ON_UNSLOTH = frozenset(
+UNSLOTH_FAMILIES = frozenset(
     {
         "gemma",
         "gemma2",
@@ -28,15 +28,15 @@ ON_UNSLOTH = frozenset(
         "smollm3",
     }
 )
-"""Values of ``model_type`` in config.json that Unsloth is tested with. It rewrites the classes of a
-model as it loads them; what comes of one that was never tried is not known."""
+"""Values of ``model_type`` in config.json with which the tests train on Unsloth. Unsloth patches
+model classes as it loads them, so a family that was never tested may train wrongly."""
 
 
 def refuse_family(name: str, family: str, *, source: str) -> None:
-    """Raise InvalidSpec for a family that a backend is not known to train."""
-    if name == "unsloth" and family not in ON_UNSLOTH:
+    """Raise InvalidSpec if the backend is not tested with a model family."""
+    if name == "unsloth" and family not in UNSLOTH_FAMILIES:
         raise InvalidSpec(
-            f"model {source} is of the family {family}, which training.advanced.backend unsloth is "
-            f"not known to train (it is tested with {', '.join(sorted(ON_UNSLOTH))}): set "
-            "training.advanced.backend to trl"
+            f"model {source} is of family {family}, which is not tested with "
+            "training.advanced.backend unsloth (tested are "
+            f"{', '.join(sorted(UNSLOTH_FAMILIES))}): set training.advanced.backend to trl"
         )

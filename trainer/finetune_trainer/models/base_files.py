@@ -1,7 +1,7 @@
-"""Which files of a model repository make a base that can be trained, and which repositories cannot.
+"""Selects the files of a model repository that are downloaded, and refuses unusable repositories.
 
-Weights are safetensors, exactly those that the index names; code and pickles of a repository are
-never fetched, let alone run.
+Weights are safetensors, exactly those in the index. Python code and pickles of a repository are
+never downloaded.
 """
 
 from collections.abc import Iterable
@@ -34,44 +34,44 @@ TOKENIZER = (
     "chat_template.json",
     "additional_chat_templates/*.jinja",
 )
-"""What a tokenizer may consist of. The merged model gets these byte for byte."""
+"""Files of a tokenizer. They are copied to the merged model unchanged."""
 OTHERS = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
 def side_files(names: Iterable[str]) -> list[str]:
-    """Everything but the weights that belongs to a base."""
+    """Return the files of a base other than weights."""
     patterns = (CONFIG, *TOKENIZER, *OTHERS)
     return sorted(name for name in names if any(fnmatch(name, each) for each in patterns))
 
 
 def is_tokenizer(name: str) -> bool:
-    """Tell whether a file is part of the tokenizer."""
+    """Report whether a file is part of the tokenizer."""
     return any(fnmatch(name, pattern) for pattern in TOKENIZER)
 
 
 def check_listing(repository: Repository) -> None:
-    """Refuse a repository that can be seen to hold no usable base without fetching anything."""
+    """Raise InvalidSpec if the list of files shows that a repository has no usable base."""
     names = repository.files
     if CONFIG not in names and any(name.startswith("adapter_") for name in names):
         raise InvalidSpec(
-            f"model {repository.name} is an adapter, not a base: name the model that it was "
-            "trained on in model.source"
+            f"model {repository.name} is an adapter, not a base: set model.source to the model "
+            "that it was trained on"
         )
     if CONFIG not in names:
         raise InvalidSpec(
-            f"model {repository.name} has no {CONFIG}: model.source must be a repository in the "
+            f"model {repository.name} has no {CONFIG}: set model.source to a repository in the "
             "format of transformers"
         )
     if INDEX in names or SINGLE in names:
         return
     if any(name.endswith(PICKLES) for name in names):
         raise InvalidSpec(
-            f"model {repository.name} holds its weights as pickles only, which are never loaded "
-            "since they can run code: choose a repository or revision with safetensors"
+            f"model {repository.name} has its weights as pickles only, which are never loaded "
+            "because they can run code: choose a repository or revision with safetensors"
         )
     if any(name.endswith(".gguf") for name in names):
         raise InvalidSpec(
-            f"model {repository.name} holds GGUF files only: choose the repository with the "
+            f"model {repository.name} has GGUF files only: choose the repository with the "
             "original safetensors"
         )
     raise InvalidSpec(
@@ -81,25 +81,27 @@ def check_listing(repository: Repository) -> None:
 
 
 def weight_files(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return the shards to fetch. The index, where there is one, is in ``folder`` already."""
+    """Return the names of the weight files. The index, if there is one, is in ``folder``."""
     if INDEX not in names:
         return [SINGLE]
     index = read_json(folder / INDEX)
     try:
         shards = sorted(set(index["weight_map"].values()))
     except (KeyError, AttributeError, TypeError) as error:
-        raise InvalidSpec(f"{INDEX} of the model has no weight_map") from error
+        raise InvalidSpec(
+            f"{INDEX} of the model has no weight_map: choose another revision"
+        ) from error
     for shard in shards:
         if shard not in names or "/" in shard or not shard.endswith(".safetensors"):
             raise InvalidSpec(
-                f"{INDEX} of the model names {shard!r}, which is no safetensors file of the "
+                f"{INDEX} of the model names {shard!r}, which is not a safetensors file of the "
                 "repository: choose a complete revision"
             )
     return shards
 
 
 def check_config(folder: Path, *, source: str) -> dict[str, Any]:
-    """Refuse a base that this trainer cannot train, before its weights are fetched."""
+    """Return config.json. Raises InvalidSpec for a base that this trainer cannot train."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -108,13 +110,12 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         raise InvalidSpec(
-            f"model {source} is quantised already ({method}): choose the repository with its "
-            "16-bit weights; QLoRA quantises them itself"
+            f"model {source} is already quantized ({method}): choose the repository with its "
+            "16-bit weights; QLoRA quantizes them itself"
         )
     if family not in CONFIG_MAPPING_NAMES:
         needs = (
-            f", and {CONFIG} asks for the repository's own Python code (auto_map), which is never "
-            "run"
+            f", and {CONFIG} requires Python code of the repository (auto_map), which is never run"
             if "auto_map" in config
             else ""
         )
@@ -124,7 +125,7 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
         )
     if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise InvalidSpec(
-            f"model {source} is of type {family!r}, which is no causal language model: choose one "
-            "that generates text"
+            f"model {source} is of type {family!r}, which is not a causal language model: choose "
+            "a model that generates text"
         )
     return config

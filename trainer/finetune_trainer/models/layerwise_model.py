@@ -1,8 +1,8 @@
-"""A model with its adapter but without the base's weights, which are laid in layer by layer.
+"""A model with its adapter whose base weights are loaded layer by layer.
 
-No more than one decoder layer in float32 is in memory, beside embedding and head. The model is
-transformers' own class, and the adapter is computed by PEFT's own layers: nothing here is shared
-with the merge, which is what the scores of this model are to be compared with.
+Memory holds one decoder layer in float32, plus embedding and head. The model class is that of
+transformers, and the adapter is computed by the layers of PEFT. No code is shared with the merge,
+because the scores of this model are the reference for merged models.
 """
 
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ Place = tuple[torch.nn.Module, str, str]
 
 
 class UnsupportedFamily(Exception):
-    """This model family cannot be walked through layer by layer; the text says why."""
+    """The model family cannot be loaded layer by layer; the message says why."""
 
 
 class LayerwiseModel:
-    """One base and one adapter. ``rounded`` makes the 4-bit weights of the training again."""
+    """One base and one adapter. ``rounded`` reproduces the 4-bit weights of the training."""
 
     def __init__(
         self, base: Path, adapter: Path, rounded: DequantizedBase, *, device: torch.device
     ) -> None:
-        """Read headers, build the model without weights, lay the adapter over it."""
+        """Read headers, build the model without weights, and add the adapter."""
         shards = sorted(path.name for path in base.glob("*.safetensors"))
         self._header = read_header(base, shards)
         self._files: dict[str, Any] = {
@@ -50,7 +50,7 @@ class LayerwiseModel:
             model = AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
             )
-        # What is tied was taken apart when its parameters were made without weights.
+        # Creating parameters without weights has untied tied ones.
         model.tie_weights()
         wrapped = peft.PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True)
         _fill_adapter(wrapped, peft.load_peft_weights(adapter, device="cpu"))
@@ -74,7 +74,7 @@ class LayerwiseModel:
         self._load_outside_layers()
 
     def load_layer(self, layer: torch.nn.Module, kind: BaseKind) -> None:
-        """Give a layer its weights on one base, in float32, with an adapter that is not folded."""
+        """Load the weights of a layer from one base, in float32, with an unmerged adapter."""
         _forget_merge(layer)
         for module, part, name in self._places[layer]:
             weight = self._read(name)
@@ -83,14 +83,14 @@ class LayerwiseModel:
             _put(module, part, weight.to(self.device, torch.float32, copy=True))
 
     def unload_layer(self, layer: torch.nn.Module) -> None:
-        """Forget a layer's weights."""
+        """Drop the weights of a layer."""
         _forget_merge(layer)
         for module, part, _ in self._places[layer]:
             _put(module, part, torch.empty_like(getattr(module, part), device="meta"))
 
     @contextmanager
     def cast_layer(self, layer: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
-        """Have a layer's base weights in a number format for a while."""
+        """Cast the base weights of a layer to ``dtype`` within the context."""
         before = [(module, part, getattr(module, part)) for module, part, _ in self._places[layer]]
         for module, part, weight in before:
             _put(module, part, weight.to(dtype))
@@ -99,14 +99,14 @@ class LayerwiseModel:
             _put(module, part, weight)
 
     def cast_outside_layers(self, dtype: torch.dtype) -> None:
-        """Have what lies outside the layers in a number format from now on."""
+        """Cast all modules outside the decoder layers to ``dtype``."""
         for module, part, _ in self._outside:
             _put(module, part, getattr(module, part).to(dtype))
         for wrapper in self._in_full:
             wrapper.modules_to_save.to(dtype)
 
     def use_saved_modules(self, *, on: bool) -> None:
-        """Let embedding and head be those that were trained, where they were, or the base's."""
+        """Use the trained embedding and head (``modulesToSave``), or those of the base."""
         for wrapper in self._in_full:
             wrapper.enable_adapters(on)
 
@@ -135,20 +135,20 @@ class LayerwiseModel:
 
 
 def set_adapter_enabled(layer: torch.nn.Module, *, on: bool) -> None:
-    """Let a layer's adapter take part, or not."""
+    """Enable or disable the adapter of a layer."""
     for module in _adapted(layer):
         module.enable_adapters(on)
 
 
 def merge_adapter(layer: torch.nn.Module) -> None:
-    """Add a layer's adapter to its weights."""
+    """Add the adapter of a layer to its weights."""
     set_adapter_enabled(layer, on=True)
     for module in _adapted(layer):
         module.merge()
 
 
 def _forget_merge(layer: torch.nn.Module) -> None:
-    """Let adapters be what they were before they were folded into weights that go now."""
+    """Mark the adapters as unmerged; the weights that they were merged into are dropped."""
     for module in _adapted(layer):
         module.merged_adapters.clear()
 
@@ -158,9 +158,9 @@ def _adapted(layer: torch.nn.Module) -> list[Any]:
 
 
 def _fill_adapter(wrapped: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Put the adapter's weights in; PEFT took them to where the base's are, which is nowhere.
+    """Load the adapter's weights, which PEFT created on the meta device like those of the base.
 
-    In the file the names lack the adapter's own, and DoRA's vector is no module.
+    Names in the file lack the name of the adapter (``default``), and DoRA's vector is not a module.
     """
     for name, module in wrapped.named_modules():
         for part, parameter in list(module.named_parameters(recurse=False)):
@@ -171,7 +171,7 @@ def _fill_adapter(wrapped: Any, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _of_base(name: str) -> str:
-    """Return what a parameter of the base is called where no adapter lies over it."""
+    """Return the name of a parameter in the base without adapter."""
     name = name.removeprefix("base_model.model.")
     return name.replace(".base_layer.", ".").replace(".original_module.", ".")
 

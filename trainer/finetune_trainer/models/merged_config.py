@@ -1,4 +1,4 @@
-"""The merged model's config.json: the base's own, with its number format changed alone."""
+"""Writes config.json of the merged model: that of the base, with only the dtype changed."""
 
 import json
 import re
@@ -9,18 +9,18 @@ from finetune_trainer.errors import NotMergeable
 from finetune_trainer.runtime.files import read_json
 
 BFLOAT16_FAMILIES = {"gemma2", "gemma3", "gemma3_text", "glm4"}
-"""Families that vLLM refuses in float16, since their activations overflow it."""
+"""Families that vLLM refuses in float16, because their activations overflow."""
 
 
 def resolve_dtype(wanted: str, config: dict[str, Any]) -> str:
-    """Return the merged model's number format."""
+    """Return the dtype of the merged model."""
     if wanted != "auto":
         return wanted
     return "bfloat16" if config.get("model_type") in BFLOAT16_FAMILIES else "float16"
 
 
 def write(source: Path, target: Path, dtype: str) -> None:
-    """Write config.json with the merged model's number format and nothing else changed."""
+    """Write config.json with another dtype and no other change."""
     config = read_json(source)
     text = source.read_text(encoding="utf-8")
     keys = [key for key in ("dtype", "torch_dtype") if key in config]
@@ -32,12 +32,15 @@ def write(source: Path, target: Path, dtype: str) -> None:
     else:
         text = json.dumps(with_dtype(config, dtype), indent=2, ensure_ascii=False) + "\n"
     if json.loads(text) != with_dtype(config, dtype):
-        raise NotMergeable("config.json of the base could not be given the merged dtype")
+        raise NotMergeable(
+            f"the dtype in config.json of the base cannot be set to {dtype}: set merge.dtype to "
+            "the dtype of the base, or choose another base"
+        )
     target.write_text(text, encoding="utf-8")
 
 
 def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """Return a configuration with its number format set under the key that it uses itself."""
+    """Return a configuration with its dtype set, under the key that it uses (also nested)."""
     keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
     changed = dict(config)
     for key in keys:

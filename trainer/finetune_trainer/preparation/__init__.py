@@ -1,1 +1,1 @@
-"""The prepare command: base and data checked, estimated, downloaded and tokenized on a CPU."""
+"""The ``prepare`` stage: checks, downloads and tokenizes base and data without a GPU."""

@@ -1,7 +1,7 @@
-"""``stage``: everything that can be done, and refused, before a GPU is asked for.
+"""The ``prepare`` command: all work, and all refusals, that need no GPU.
 
-Base and dataset are pinned to a commit, checked, fetched and published as ``base/`` and
-``dataset/``. Only this command uses the network.
+Base and dataset are pinned to a commit, checked, downloaded and published as ``base/`` and
+``dataset/``. No other stage uses the network.
 """
 
 from typing import Any
@@ -24,13 +24,13 @@ from finetune_trainer.volume_layout import Layout
 def run(
     job: JobConfig, layout: Layout, progress: Progress, *, options: EstimateOptions | None = None
 ) -> Result:
-    """Stage a job, or find that it is staged already."""
+    """Prepare a job, unless its base and dataset are published already."""
     options = options or EstimateOptions()
     layout.work.mkdir(parents=True, exist_ok=True)
     with translate_volume_errors(layout.work, "preparation"):
         found = published.prepared(layout, job, hashes=True)
         if found is not None:
-            return _result(*found, message="staged already")
+            return _result(*found, message="base and dataset were prepared already")
         backend_support.refuse_absent(job.training.advanced.backend)
         capabilities.check_ahead(job.training, options.card)
         sources = prepare_rows.pin(job)
@@ -54,11 +54,13 @@ def run(
         dataset = prepare_rows.publish(job, layout, sources, download, rows, checked)
         manifest.sweep(layout.work)
     progress.ratio(1.0)
-    return _result(base, dataset, message=f"base and dataset are staged{_estimate_suffix(checked)}")
+    return _result(
+        base, dataset, message=f"base and dataset are prepared{_estimate_suffix(checked)}"
+    )
 
 
 def _estimate_suffix(checked: prepare_estimate.CheckedEstimate) -> str:
-    """Return the estimate as the end of a sentence."""
+    """Return the estimate as the end of a sentence; empty if nothing was estimated."""
     return f"; {checked.sentence}" if checked.sentence else ""
 
 
@@ -100,7 +102,7 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
 
 
 def _evaluation(fact: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what status says of the evaluation's own rows."""
+    """Return the counts of the evaluation dataset under their names in status."""
     if fact is None:
         return {}
     counted = EvaluationData.model_validate(fact)

@@ -1,7 +1,8 @@
-"""The base's share of staging: pinned, checked, and fetched last, since it is the largest part.
+"""Prepares the base model: pins and checks it, and downloads its weights last.
 
-``start`` brings the small files, which are all that rows need to be tokenized; ``finish`` brings
-the weights and publishes. What can be refused is refused in between, before gigabytes are fetched.
+``start`` downloads the small files, which suffice to tokenize rows. ``finish`` downloads the
+weights and publishes the base. All other checks run between the two, before gigabytes are
+downloaded.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from finetune_trainer.volume_layout import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDownload:
-    """A base whose small files are in ``folder``. ``published`` is set where all of it is here."""
+    """A base whose small files are in ``folder``; ``published`` is set if the base is complete."""
 
     folder: Path
     name: str
@@ -44,25 +45,31 @@ class BaseDownload:
 
     @property
     def remaining(self) -> int:
-        """Bytes of the weights that are still to be fetched, at most."""
+        """Upper bound of the bytes of the weights that are not downloaded yet."""
         return 0 if self.published else max(0, self.size - bytes_below(self.folder))
 
 
 def start(
     job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: int
 ) -> BaseDownload:
-    """Pin the base, check what can be checked, and make sure that its weights will fit.
+    """Pin the base, download its small files, and check them and the free disk space.
 
-    ``rows`` are the folders where files of the datasets may be already, ``also_needed`` how many
-    more bytes of them are going to be fetched.
+    Args:
+        job: The job configuration.
+        layout: The volume.
+        rows: Folders with files of the datasets; they are kept.
+        also_needed: Bytes of the datasets that are still to be downloaded.
+
+    Raises:
+        TrainerError: The base cannot be trained, or the volume is too small.
     """
     name = job.model.source.removeprefix("hf://")
     found = manifest.valid(layout.base, kind=published.BASE, key=job.revision)
     if found is not None:
         manifest.sweep(layout.work, but=rows)
-        # It stays at its commit, even if the branch moved on meanwhile.
+        # A published base stays at its commit, even if its branch has moved since.
         commit = found.facts["baseCommit"]
-        log(f"base {name} is here already, at {commit[:12]}")
+        log(f"base {name} is already on the volume, at commit {commit[:12]}")
         config = read_json(layout.base / base_files.CONFIG)
         return BaseDownload(
             folder=layout.base,
@@ -74,9 +81,9 @@ def start(
         )
     store = open_store("model", job.model)
     repository = store.pin()
-    log(f"model {name} is pinned to {repository.commit[:12]}")
+    log(f"model {name} is pinned to commit {repository.commit[:12]}")
     base_files.check_listing(repository)
-    # A broken-off download of this very commit is gone on with; of another, thrown away.
+    # A partial download of the same commit is resumed; one of another commit is deleted.
     scratch = layout.scratch(f"base-{repository.commit[:12]}")
     manifest.sweep(layout.work, but=[scratch, *rows])
     small = base_files.side_files(repository.files)
@@ -87,13 +94,13 @@ def start(
     config = base_files.check_config(scratch, source=name)
     backend_support.refuse_family(job.training.advanced.backend, config["model_type"], source=name)
     if job.training.lora.modules_to_save:
-        architecture.require_apart(scratch, job.training.lora.modules_to_save, source=name)
+        architecture.require_untied(scratch, job.training.lora.modules_to_save, source=name)
     shards = base_files.weight_files(scratch, repository.files)
     size = repository.size_of(shards)
-    there = bytes_below(scratch) - repository.size_of(small)
+    downloaded = bytes_below(scratch) - repository.size_of(small)
     disk.require(
         layout.work,
-        size - max(0, there) + also_needed,
+        size - max(0, downloaded) + also_needed,
         f"model {name} ({disk.human(size)} in {len(shards)} safetensors files)",
     )
     return BaseDownload(
@@ -111,7 +118,7 @@ def start(
 def finish(
     download: BaseDownload, job: JobConfig, layout: Layout, progress: Progress
 ) -> manifest.Manifest:
-    """Fetch the weights, check them against the recipe, and publish the base."""
+    """Download the weights, check them against the recipe, and publish the base."""
     if download.published is not None:
         return download.published
     assert download.store is not None
@@ -145,7 +152,7 @@ def finish(
 
 
 def check_saved(job: JobConfig, header: Header, *, source: str) -> None:
-    """Refuse modules to be trained in full that the base's files call otherwise: no merge could."""
+    """Raise InvalidSpec for modulesToSave that the base's files lack: the merge would fail."""
     missing = [
         name
         for name in job.training.lora.modules_to_save or ()
@@ -154,12 +161,12 @@ def check_saved(job: JobConfig, header: Header, *, source: str) -> None:
     if missing:
         raise InvalidSpec(
             f"training.lora.modulesToSave names {', '.join(missing)}, which the files of model "
-            f"{source} do not have under that name: leave it out"
+            f"{source} do not contain under that name: remove it from the list"
         )
 
 
 def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
-    """Refuse target modules that the base does not have, with the ones that it has."""
+    """Raise InvalidSpec for target modules that the base lacks; the message lists its modules."""
     wanted = job.training.lora.target_modules
     if wanted == ["all-linear"]:
         return
@@ -177,6 +184,6 @@ def check_targets(job: JobConfig, header: Header, *, source: str) -> None:
         repeated = {layer[-1] for layer in linear if any(part.isdigit() for part in layer)}
         raise InvalidSpec(
             f"training.lora.targetModules names {', '.join(missing)}, which model {source} does "
-            f"not have; its layers have {', '.join(sorted(repeated))}: name some of these, or "
+            f"not have; its layers have {', '.join(sorted(repeated))}: use some of these, or "
             "all-linear"
         )

@@ -1,7 +1,7 @@
-"""The estimate's share of staging: a job that cannot fit is refused before its weights are fetched.
+"""Refuses a job that cannot fit its GPU or volume, before the weights are downloaded.
 
-What was estimated goes into the dataset's manifest: training takes the micro-batch from there, and
-the model card puts what was measured beside it.
+The estimate is stored in the manifest of the dataset. The training takes the micro-batch from
+there, and the model card compares it with the measured figures.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from finetune_trainer.runtime.progress import log
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedEstimate:
-    """What was estimated: facts for the manifest (None: nothing could be), and what to say."""
+    """An estimate: facts for the manifest (None if there is none), a sentence and warnings."""
 
     facts: dict[str, Any] | None
     sentence: str
@@ -36,13 +36,14 @@ def check(
     base_remaining: int,
     work: Path,
 ) -> CheckedEstimate:
-    """Return the job's estimate. ``base_remaining`` of ``base_bytes`` are still to be fetched.
+    """Return the estimate of a job.
 
-    Raises DoesNotFit where the card, VolumeFull where the volume is too small for the whole job.
+    Of the ``base_bytes`` of the base, ``base_remaining`` are not downloaded yet. Raises DoesNotFit
+    if the GPU is too small, VolumeFull if the volume is too small for the whole job.
     """
     found_shape = shape.read(config)
     if found_shape is None:
-        log(f"nothing is estimated for the family {config.get('model_type')}")
+        log(f"no estimate: model family {config.get('model_type')} is not known to it")
         return CheckedEstimate(facts=None, sentence="")
     counts, plan = rows.counts, rows.plan
     data = Data(
@@ -68,8 +69,8 @@ def check(
     free, needed = disk.free_bytes(work), found.volume - base_bytes + base_remaining
     if free < needed:
         raise VolumeFull(
-            f"base, checkpoints and merged model need about {disk.human(found.volume)}, the volume "
-            f"has {disk.human(free)} free and {disk.human(needed)} are still to be written: raise "
+            f"base, checkpoints and merged model need about {disk.human(found.volume)}; the volume "
+            f"has {disk.human(free)} free, but {disk.human(needed)} are still to be written: raise "
             f"spec.storage.size by at least {disk.human(needed - free)}"
         )
     return CheckedEstimate(

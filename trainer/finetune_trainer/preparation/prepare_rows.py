@@ -1,7 +1,7 @@
-"""The datasets' share of staging: fetched or found mounted, tokenized once, published.
+"""Prepares the datasets: pins and fetches them, tokenizes the rows once, publishes the result.
 
-What is evaluated on, where a dataset of its own is named for that, is read first: it is small, and
-what is wrong with it is said before the large one is tokenized.
+An evaluation dataset is read first: it is small, so its errors are reported before the large
+dataset is tokenized.
 """
 
 import shutil
@@ -36,31 +36,30 @@ from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.sources.repository import OnBytes
 from finetune_trainer.volume_layout import Layout
 
-"""Fact of the manifest: where the evaluation's own rows are from, and what was counted of them."""
 REPORT_EVERY = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where the rows come from; ``evaluation`` is None where they are held out of the others."""
+    """The pinned datasets; ``evaluation`` is None if no evaluation dataset is set."""
 
     dataset: RowSource
     evaluation: RowSource | None
 
     @property
     def all(self) -> list[RowSource]:
-        """Those that there are, in the order in which they are read."""
+        """All datasets, in the order in which they are read."""
         return [self.dataset] if self.evaluation is None else [self.evaluation, self.dataset]
 
     @property
     def size(self) -> int:
-        """Bytes to fetch."""
+        """Bytes to fetch of all datasets."""
         return sum(source.size for source in self.all)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizedRows:
-    """Rows that are ready to be published, with the digests of the files that they are from."""
+    """Tokenized rows, with the digests of the files that they were read from."""
 
     rows: dataset.Prepared
     template: Template
@@ -69,7 +68,7 @@ class TokenizedRows:
 
 
 def pin(job: JobConfig) -> Sources:
-    """Look the datasets up before the base is fetched: what is missing fails in seconds."""
+    """Pin the datasets. Runs before the base is downloaded, so that a missing one fails early."""
     own = job.evaluation_dataset
     return Sources(
         dataset=dataset_files.pin("dataset", job.dataset),
@@ -80,12 +79,12 @@ def pin(job: JobConfig) -> Sources:
 def tokenize(
     job: JobConfig, layout: Layout, sources: Sources, base: BaseDownload, progress: Progress
 ) -> TokenizedRows:
-    """Read, validate and tokenize the rows; nothing is published yet."""
+    """Fetch, validate and tokenize all rows. Raises DatasetInvalid; publishes nothing."""
     fetched: dict[Kind, Fetched] = {}
     before = 0
     progress.fetching(sum(source.remaining(layout) for source in sources.all), sources.size)
     for source in sources.all:
-        on_bytes = _reporting(progress, before, sources.size)
+        on_bytes = _on_bytes(progress, before, sources.size)
         fetched[source.kind] = dataset_files.fetch(source, layout, on_bytes=on_bytes)
         before += source.size
     tokenizer = load_tokenizer(base.folder)
@@ -113,17 +112,17 @@ def tokenize(
 
     evaluation = None
     if sources.evaluation is not None:
-        with _named("evaluation.dataset"):
+        with _errors_prefixed("evaluation.dataset"):
             evaluation = read("evaluation.dataset")
     prepared = dataset.prepare(job, read("dataset"), evaluation)
     for source in sources.all:
         shutil.rmtree(source.folder(layout), ignore_errors=True)
     counts, plan = prepared.counts, prepared.plan
     log(
-        f"dataset: {counts.rows} rows to train on, {counts.validation_rows} "
-        f"{'held out' if evaluation is None else 'of evaluation.dataset to evaluate on'}, "
+        f"dataset: {counts.rows} training rows, {counts.validation_rows} "
+        f"{'held-out rows' if evaluation is None else 'rows of evaluation.dataset'}, "
         f"{counts.dropped_rows} dropped; {counts.train_tokens} tokens, {counts.trained_tokens} "
-        f"of them learned; {plan.steps} steps{', packed' if plan.packed else ''}"
+        f"of them trained on; {plan.steps} steps{', packed' if plan.packed else ''}"
     )
     return TokenizedRows(
         rows=prepared,
@@ -133,14 +132,14 @@ def tokenize(
     )
 
 
-def _reporting(progress: Progress, before: int, size: int) -> OnBytes:
-    """Return what reports the bytes of one source, ``before`` them those of others."""
+def _on_bytes(progress: Progress, before: int, size: int) -> OnBytes:
+    """Return a callback for the bytes of one source; ``before`` are those of earlier sources."""
     return lambda count: progress.transferred(before + count, size)
 
 
 @contextmanager
-def _named(kind: Kind) -> Iterator[None]:
-    """Say whose rows are refused: files of the two datasets may have the same names."""
+def _errors_prefixed(kind: Kind) -> Iterator[None]:
+    """Name the dataset in its errors: both datasets may have files of the same name."""
     try:
         yield
     except DatasetInvalid as error:
@@ -199,7 +198,7 @@ def publish(
 
 
 def _evaluation(source: RowSource | None, tokenized: TokenizedRows) -> dict[str, Any] | None:
-    """Return what the manifest says of the evaluation's own rows."""
+    """Return the facts about the evaluation dataset for the manifest; None without one."""
     if source is None or tokenized.rows.evaluation is None:
         return None
     return {
@@ -211,7 +210,7 @@ def _evaluation(source: RowSource | None, tokenized: TokenizedRows) -> dict[str,
 
 
 def _vocabulary(base: BaseDownload) -> int:
-    """Rows of the base's embedding, as its configuration says."""
+    """Return the vocabulary size that config.json of the base states."""
     text = base.config.get("text_config") or base.config
     return int(text.get("vocab_size") or base.config.get("vocab_size") or 2**31)
 
@@ -222,12 +221,13 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
     warnings = []
     if steps < packing.FEW_STEPS:
         warnings.append(
-            f"only {steps} optimizer steps are planned, which seldom teaches anything: raise "
+            f"only {steps} optimizer steps are planned, which is seldom enough to learn: raise "
             "training.epochs, lower training.effectiveBatchSize, or add rows"
         )
     if counts.dropped_rows:
         warnings.append(
-            f"{counts.dropped_rows} rows longer than training.sequenceLength were dropped"
+            f"{counts.dropped_rows} rows longer than training.sequenceLength were dropped: raise "
+            "it to train on them"
         )
     own = tokenized.rows.evaluation
     if own is not None and own.dropped_rows:
@@ -237,23 +237,23 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
         )
     if own is not None and own.trained_rows:
         warnings.append(
-            f"{own.trained_rows} of {own.rows} rows of evaluation.dataset are trained on too, so "
-            "that the held-out loss flatters the model: remove them from one of the two datasets"
+            f"{own.trained_rows} of {own.rows} rows of evaluation.dataset are also trained on, so "
+            "the held-out loss is too optimistic: remove them from one of the two datasets"
         )
     context = base.config.get("max_position_embeddings")
     if isinstance(context, int) and min(longest, job.training.sequence_length) > context:
         warnings.append(
-            f"rows are up to {longest} tokens long, the base was made for {context}: lower "
-            "training.sequenceLength"
+            f"rows are up to {longest} tokens long, but the context of the base is {context} "
+            "tokens: lower training.sequenceLength"
         )
     if counts.duplicate_rows and job.dataset.duplicates == "keep":
         warnings.append(
-            f"{counts.duplicate_rows} rows repeat others word for word: set dataset.duplicates to "
-            "drop unless that is meant"
+            f"{counts.duplicate_rows} rows are exact duplicates of others: set dataset.duplicates "
+            "to drop unless this is intended"
         )
     if tokenized.template.frozen:
         warnings.append(
-            "the chat template puts the current date into every prompt: it says "
-            f"{tokenized.template.frozen}, the day of staging, in training and in serving"
+            "the chat template writes the current date into every prompt: it is fixed to "
+            f"{tokenized.template.frozen}, the day of preparation, for training and serving"
         )
     return warnings

@@ -1,7 +1,7 @@
-"""Where base and dataset come from: the hub, a claim, S3, a web server, a ConfigMap.
+"""Sources of base and datasets: a hub, a PersistentVolumeClaim, S3, a web server, a ConfigMap.
 
-Each gives a ``Repository`` at one fixed state, and the files of it. The rest of staging does not
-know which it was.
+Each source is a ``Store``: it pins a ``Repository`` to one state and downloads files of that state.
+The rest of the preparation is independent of the kind of source.
 """
 
 import os
@@ -34,10 +34,10 @@ CLAIMS = "/sources"
 
 
 def open_store(kind: Kind, part: Model | Rows) -> Store:
-    """Return the reader of a source.
+    """Return the store of a source.
 
-    Mounts are looked for below ``FINETUNE_CONFIG_DIR`` and ``FINETUNE_SOURCES_DIR``; tokens are
-    taken from the variables that the operator sets for this very source, never from others.
+    Mounts are expected below ``FINETUNE_CONFIG_DIR`` and ``FINETUNE_SOURCES_DIR``. Tokens come from
+    the environment variables of this source only.
     """
     source = part.source
     prefix = prefix_of(kind)
@@ -60,7 +60,7 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
             name=source,
             root=Path(os.environ.get("FINETUNE_SOURCES_DIR", CLAIMS)) / claim,
             path=path,
-            remediation=f"correct {kind}.source, or put it into the claim {claim}",
+            remediation=f"correct {kind}.source, or copy files to PersistentVolumeClaim {claim}",
         )
     if source.startswith("s3://"):
         from finetune_trainer.sources.s3 import S3

@@ -1,7 +1,7 @@
-"""A shared folder of models that spares a download: ``storage.baseCache``.
+"""A shared folder of models that saves downloads (``storage.baseCache``).
 
-It holds ``models--org--name/snapshots/<commit>/`` as the hub's own client writes it, so that one
-``hf download --cache-dir`` fills it. Only what has the very SHA-256 that the hub tells is taken.
+It has the layout of the hub client, ``models--org--name/snapshots/<commit>/``, so that
+``hf download --cache-dir`` fills it. A file is used only if its SHA-256 is that of the hub.
 """
 
 import os
@@ -19,14 +19,14 @@ VARIABLE = "FINETUNE_BASE_CACHE"
 def take(
     repository: Repository, names: Iterable[str], into: Path, *, on_bytes: OnBytes
 ) -> dict[str, str]:
-    """Copy what the cache has of the files into a folder; return their SHA-256 by name."""
+    """Copy the files that the cache has into a folder; return their SHA-256 by name."""
     root = os.environ.get(VARIABLE)
     if not root:
         return {}
     folder = Path(root) / f"models--{repository.name.replace('/', '--')}"
     snapshot = folder / "snapshots" / repository.commit
     if not snapshot.is_dir():
-        log(f"the base cache has no {repository.name} at {repository.commit[:12]}")
+        log(f"the base cache does not have {repository.name} at commit {repository.commit[:12]}")
         return {}
     taken = {}
     with reporting_bytes(into, on_bytes):
@@ -34,7 +34,7 @@ def take(
             digest = _copied(snapshot / name, into / name, repository.files[name].sha256)
             if digest is not None:
                 taken[name] = digest
-    log(f"{len(taken)} files of {repository.name} are from the base cache")
+    log(f"{len(taken)} files of {repository.name} were copied from the base cache")
     return taken
 
 
@@ -47,13 +47,11 @@ def _copied(source: Path, target: Path, expected: str | None) -> str | None:
             return None
         digest = digest_while_copying(source, part)
     except PermissionError as error:
-        log(f"{source.name} in the base cache may not be read ({error}): it is downloaded")
+        log(f"{source.name} in the base cache is not readable ({error}): downloading it")
         return None
     if digest != expected:
         part.unlink()
-        log(
-            f"{source.name} in the base cache has another SHA-256 than on the hub: it is downloaded"
-        )
+        log(f"{source.name} in the base cache differs in SHA-256 from the hub: downloading it")
         return None
     part.rename(target)
     return digest

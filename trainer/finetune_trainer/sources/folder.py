@@ -1,7 +1,7 @@
-"""Files that are mounted already: a claim's folder, or a dataset in a ConfigMap.
+"""Mounted files: a folder of a PersistentVolumeClaim, or a dataset in a ConfigMap.
 
-A folder has no commits. It is taken as it is when staging looks: by names, sizes and times of
-change; the manifest then records the SHA-256 of every file.
+A folder has no commits. Its state is pinned by the names, sizes and modification times of its
+files; the manifest then records the SHA-256 of every file.
 """
 
 import os
@@ -24,10 +24,10 @@ from finetune_trainer.volume_layout import partial_path
 
 
 class Folder:
-    """Reads one folder, or one file, below ``root``; nothing outside ``root`` is ever read."""
+    """Reads one folder or one file below ``root``, and nothing outside ``root``."""
 
     def __init__(self, *, kind: Kind, name: str, root: Path, path: str, remediation: str) -> None:
-        """``remediation`` ends the message that ``path`` is not there."""
+        """``remediation`` ends the error message for a missing ``path``."""
         self.name = name
         self._kind: Kind = kind
         self._root = root
@@ -35,17 +35,17 @@ class Folder:
         self._remediation = remediation
 
     def pin(self) -> Repository:
-        """List the files there are now."""
+        """Return the files as they are now."""
         try:
             files = {name: path.stat() for name, path in sorted(self._walk())}
         except PermissionError as error:
             raise AccessDenied(
-                f"{self._kind} {self.name} may not be read ({error}): make it readable for uid "
+                f"{self._kind} {self.name} is not readable ({error}): make it readable for uid "
                 f"{os.getuid()} or gid {os.getgid()}"
             ) from error
         if not files:
             raise missing(self._kind)(
-                f"{self._kind} {self.name} holds no file: {self._remediation}"
+                f"{self._kind} {self.name} contains no file: {self._remediation}"
             )
         lines = (f"{each.st_mtime_ns} {each.st_size}  {name}" for name, each in files.items())
         return Repository(
@@ -74,17 +74,17 @@ class Folder:
                     yield (Path(folder) / name).relative_to(top).as_posix(), path
 
     def _inside(self, path: Path) -> Path:
-        """Follow links, as the hub's own cache is full of, but not out of the claim."""
+        """Resolve symbolic links, which hub caches use. Raises InvalidSpec for one out of root."""
         real = path.resolve()
         if not real.is_relative_to(self._root.resolve()):
             raise InvalidSpec(
-                f"{path.relative_to(self._root)} of {self._kind} {self.name} is a link that leads "
-                "out of it: put the file itself there"
+                f"{path.relative_to(self._root)} of {self._kind} {self.name} is a link to a path "
+                "outside: replace it by the file itself"
             )
         return real
 
     def local_path(self, name: str) -> Path | None:
-        """Return where a file lies."""
+        """Return the path of a file."""
         top = self._inside(self._top)
         return top if top.is_file() else self._inside(top / name)
 
@@ -110,8 +110,8 @@ class Folder:
                 digests[name] = digest_while_copying(source, part)
                 if part.stat().st_size != repository.files[name].size:
                     raise Transient(
-                        f"{name} of {self._kind} {self.name} changed while it was copied: it is "
-                        "copied again at the next attempt"
+                        f"{name} of {self._kind} {self.name} changed while it was copied: the "
+                        "next attempt copies it again"
                     )
                 part.rename(target)
         return digests

@@ -1,7 +1,7 @@
-"""Files on a web server, pinned by SHA-256: one file, or those that a SHA256SUMS list names.
+"""Files on a web server, pinned by SHA-256: one file, or the files of a SHA256SUMS list.
 
-The list is what ``sha256sum`` prints; its own digest pins everything that it names. Nothing is ever
-fetched without TLS, and a redirect does not change that.
+The list is the output of ``sha256sum``; its own digest pins all files in it. Nothing is downloaded
+without TLS, redirects included.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ _LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?:\./)?(?P<name>[^/\0].*)")
 
 
 class Https:
-    """Reads one address. ``sha256`` is what the file there has to have."""
+    """Reads one URL, whose file must have the SHA-256 ``sha256``."""
 
     def __init__(
         self, *, kind: Kind, url: str, sha256: str, token: str | None, ca_file: Path | None
     ) -> None:
-        """``authority`` is a file of certificates that are trusted as well as the system's."""
+        """``ca_file`` has certificates to trust in addition to those of the system."""
         self.name = url
         self._kind: Kind = kind
         self._sha256 = sha256
@@ -51,7 +51,7 @@ class Https:
         self._ca_file = ca_file
 
     def pin(self) -> Repository:
-        """Return the file, or the files of the list, with sizes."""
+        """Return the file, or the files of the list, with their sizes."""
         own = unquote(self.name.rsplit("/", 1)[-1])
         with self._named(), self._client() as client:
             sums = self._list(client) if own == LIST_OF_SUMS else {own: self._sha256}
@@ -62,7 +62,7 @@ class Https:
         return Repository(kind=self._kind, name=self.name, commit=self._sha256, files=files)
 
     def local_path(self, name: str) -> Path | None:
-        """Return None: what a server has is elsewhere."""
+        """Return None: no file is local."""
         return None
 
     def download(
@@ -73,7 +73,7 @@ class Https:
         *,
         on_bytes: OnBytes = lambda count: None,
     ) -> dict[str, str]:
-        """Bring files into a folder; return their SHA-256 by name."""
+        """Download files into a folder; return their SHA-256 by name."""
         digests = {}
         with self._named(), self._client() as client, reporting_bytes(into, on_bytes):
             for name in names:
@@ -95,27 +95,28 @@ class Https:
                 text += chunk
                 if len(text) > LONGEST_LIST:
                     raise InvalidSpec(
-                        f"{self.name} is longer than 1 MiB, so no {LIST_OF_SUMS} list"
+                        f"{self.name} is longer than 1 MiB, which is no valid {LIST_OF_SUMS} list: "
+                        "write it with sha256sum"
                     )
         digest = hashlib.sha256(text).hexdigest()
         if digest != self._sha256:
             raise InvalidSpec(
                 f"{self.name} has the SHA-256 {digest}, but {self._kind}.sha256 is {self._sha256}: "
-                "if the change is meant, write the new one"
+                "if the change is intended, set the new digest"
             )
         sums = {}
         for line in text.decode(errors="replace").splitlines():
             found = _LINE.fullmatch(line)
             if found is None or ".." in found["name"].split("/"):
                 raise InvalidSpec(
-                    f"{self.name} has the line {line[:100]!r}, which is none that sha256sum "
-                    "prints for a file beside it: run sha256sum in the folder of the files"
+                    f"{self.name} has the line {line[:100]!r}, which sha256sum does not print for "
+                    "a file of the same folder: run sha256sum in the folder of the files"
                 )
             sums[found["name"]] = found["sum"]
         return sums
 
     def _size(self, client: httpx.Client, name: str) -> int:
-        """Ask for the first byte: not every server answers HEAD."""
+        """Return the size of a file. Requests its first byte, since some servers refuse HEAD."""
         with self._opened(client, name, 0, last=0) as answer:
             if answer.status_code == 416:
                 return 0
@@ -123,8 +124,8 @@ class Https:
             size = found[2] if found else answer.headers.get("Content-Length")
             if size is None:
                 raise InvalidSpec(
-                    f"{self._address(name)} is sent without its size, so nobody can tell whether "
-                    "it arrived whole: serve it as a plain file"
+                    f"{self._address(name)} is sent without a size, so a truncated download cannot "
+                    "be detected: serve it as a static file"
                 )
             return int(size)
 
@@ -156,28 +157,32 @@ class Https:
                 context.load_verify_locations(self._ca_file)
             except (OSError, ssl.SSLError) as error:
                 raise InvalidSpec(
-                    f"{self._kind}.caConfigMapRef holds no certificates in PEM ({error})"
+                    f"{self._kind}.caConfigMapRef contains no PEM certificates ({error}): correct "
+                    "the ConfigMap"
                 ) from error
-        # The bytes as they are: an unpacked answer would have another size and another digest.
+        # Without compression: a decompressed answer would have another size and digest.
         headers = {"Accept-Encoding": "identity"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         return httpx.Client(verify=context, headers=headers, timeout=TIMEOUT, follow_redirects=True)
 
     def _check(self, answer: httpx.Response, name: str) -> None:
-        """Say what a refusal means for this job."""
+        """Raise the error that an unsuccessful answer means for the job."""
         status, what = answer.status_code, f"{self._kind} {self._address(name)}"
         if answer.url.scheme != "https":
             where = answer.url.copy_with(query=None)
-            raise InvalidSpec(f"{what} is redirected to {where}, which is not https://")
+            raise InvalidSpec(
+                f"{what} is redirected to {where}, which is not https://: correct "
+                f"{self._kind}.source"
+            )
         if status in (401, 403):
             secret = f"{self._kind}.tokenSecretRef"
             remediation = (
-                f"the token in {secret} is invalid or may not read it: replace it"
+                f"the token in {secret} is invalid or lacks read access: replace it"
                 if self._token
-                else f"name a Secret with a token in {secret}"
+                else f"set {secret} to a Secret with a token"
             )
-            raise AccessDenied(f"the server refuses {what} (HTTP {status}): {remediation}")
+            raise AccessDenied(f"the server denies access to {what} (HTTP {status}): {remediation}")
         if status in (404, 410):
             raise missing(self._kind)(
                 f"{what} does not exist (HTTP {status}): correct {self._kind}.source"
@@ -187,7 +192,7 @@ class Https:
             error = f"the server answers HTTP {status} for {what}"
             if not is_retryable(status) and status != 416:
                 raise InvalidSpec(f"{error}: correct {self._kind}.source")
-            raise Transient(f"{error}: it is tried again")
+            raise Transient(f"{error}: the download is retried")
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -198,13 +203,13 @@ class Https:
         except httpx.HTTPError as error:
             self._refuse_certificate(error)
             raise Transient(
-                f"{self._kind} {self.name} cannot be reached ({brief(error)}): it is tried again; "
-                "check the address and the network policy if it stays so"
+                f"{self._kind} {self.name} is unreachable ({brief(error)}): the download is "
+                "retried; if this persists, check the URL and the network policy"
             ) from error
 
     def _refuse_certificate(self, error: BaseException) -> None:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise InvalidSpec(
-                f"the certificate of {self.name} is not trusted ({brief(error)}): name a ConfigMap "
-                f"with its authority in {self._kind}.caConfigMapRef"
+                f"the certificate of {self.name} is not trusted ({brief(error)}): set "
+                f"{self._kind}.caConfigMapRef to a ConfigMap with its certificate authority"
             ) from error

@@ -1,11 +1,10 @@
-"""The hub, through its own client: what is there, pinned to a commit, and the bytes of it.
+"""Repositories of a hub, pinned to a commit and downloaded with the session of its client.
 
-``HF_ENDPOINT`` is honoured, so a mirror or an air-gapped hub works the same way. No token is ever
-taken from the environment's cache: a repository is read with the token given for it, or with none.
+``HF_ENDPOINT`` selects a mirror or an air-gapped hub. A repository is read with the token given for
+it, or with none; the client's cached token is never used.
 
-The client's session sends the requests, but its ``hf_hub_download`` is not used: a process that was
-killed could not go on with what an earlier one had brought, which would stay on the volume beside
-it (huggingface_hub issue 4196).
+``hf_hub_download`` of the client is not used: after a kill it does not resume the partial file of
+the earlier process, which then stays on the volume (huggingface_hub issue 4196).
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,14 +45,14 @@ class Hub:
     """Reads one repository. ``token`` is None for a public one."""
 
     def __init__(self, *, kind: Kind, source: str, revision: str, token: str | None) -> None:
-        """``source`` is ``hf://org/name``; ``revision`` a branch, tag or commit."""
+        """``source`` is ``hf://org/name``; ``revision`` is a branch, tag or commit."""
         self.kind: Kind = kind
         self.name = source.removeprefix("hf://")
         self.revision = revision
         self._token: str | Literal[False] = token or False
 
     def pin(self) -> Repository:
-        """Look the repository up and return it at the commit that the revision means now."""
+        """Return the repository at the commit to which the revision resolves now."""
         with self._named():
             info = HfApi().repo_info(
                 self.name,
@@ -64,7 +63,9 @@ class Hub:
                 timeout=30,
             )
         if not info.sha:
-            raise Transient(f"the hub gave no commit for {self._what()}: try again later")
+            raise Transient(
+                f"the hub returned no commit for {self._what()}: the download is retried"
+            )
         files = {
             sibling.rfilename: RemoteFile(
                 name=sibling.rfilename,
@@ -83,10 +84,10 @@ class Hub:
         *,
         on_bytes: OnBytes = lambda count: None,
     ) -> dict[str, str]:
-        """Bring files into a folder; return their SHA-256 by name.
+        """Download files into a folder; return their SHA-256 by name.
 
-        A broken-off download in the same folder is gone on with. ``on_bytes`` gets the bytes below
-        the folder about once a second.
+        A partial download in the same folder is resumed. ``on_bytes`` gets the bytes below the
+        folder about once a second.
         """
         digests = {}
         with self._named(), reporting_bytes(into, on_bytes):
@@ -103,7 +104,7 @@ class Hub:
     @contextmanager
     def _opened(self, commit: str, name: str, offset: int) -> Iterator[httpx.Response]:
         url = hf_hub_url(self.name, name, repo_type=repo_type(self.kind), revision=commit)
-        # The bytes as they are: an unpacked answer would have another size and another digest.
+        # Without compression: a decompressed answer would have another size and digest.
         headers = {**build_hf_headers(token=self._token), "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -121,20 +122,20 @@ class Hub:
         except httpx.TransportError as error:
             raise BrokenTransfer(brief(error)) from error
         except HfHubHTTPError as error:
-            if said := _broken(error.response, url):
-                raise BrokenTransfer(said) from error
+            if reason := _retryable(error.response, url):
+                raise BrokenTransfer(reason) from error
             raise
 
     def _what(self) -> str:
         return f"{self.kind} {self.name}"
 
     def local_path(self, name: str) -> Path | None:
-        """Return None: what the hub has is elsewhere."""
+        """Return None: no file is local."""
         return None
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Say what the hub's refusal means for this job."""
+        """Translate errors of the hub into errors of the job."""
         try:
             yield
         except TrainerError:
@@ -143,19 +144,19 @@ class Hub:
             raise self._meaning(error) from error
         except (OfflineModeIsEnabled, httpx.HTTPError, ConnectionError, TimeoutError) as error:
             raise Transient(
-                f"the hub cannot be reached for {self._what()} ({brief(error)}): it is tried "
-                "again; check the network policy and the chart's hub.endpoint if it stays so"
+                f"the hub is unreachable for {self._what()} ({brief(error)}): the download is "
+                "retried; if this persists, check the network policy and the chart's hub.endpoint"
             ) from error
 
     def _meaning(self, error: HfHubHTTPError) -> TrainerError:
-        """Name the outcome of a hub error. The hub answers 401, not 404, for what is missing."""
+        """Return the error that a hub error means. The hub answers 401 for a missing repository."""
         what, secret = self._what(), f"{self.kind}.tokenSecretRef"
         if isinstance(error, GatedRepoError):
             remediation = (
-                f"the account of the token in {secret} has not been granted access: accept the "
-                "conditions on the repository's page with that account"
+                f"the account of the token in {secret} has no access: accept the conditions on the "
+                "repository's page with that account"
                 if self._token
-                else f"accept its conditions on the hub and name a Secret with a token in {secret}"
+                else f"accept its conditions on the hub and set {secret} to a Secret with a token"
             )
             return AccessDenied(f"{what} is gated: {remediation}")
         if isinstance(error, DisabledRepoError):
@@ -165,12 +166,15 @@ class Hub:
                 f"{what} has no revision {self.revision!r}: correct {self.kind}.revision"
             )
         if isinstance(error, RemoteEntryNotFoundError):
-            return missing(self.kind)(f"{what} lost a file while it was read: {brief(error)}")
+            return missing(self.kind)(
+                f"a file of {what} is missing on the hub ({brief(error)}): correct "
+                f"{self.kind}.revision"
+            )
         if isinstance(error, RepositoryNotFoundError):
             also = (
-                f"or the token in {secret} may not see it"
+                f"or check that the token in {secret} has access"
                 if self._token
-                else f"or, if it is private, name a Secret with a token in {secret}"
+                else f"or, if it is private, set {secret} to a Secret with a token"
             )
             return missing(self.kind)(
                 f"{what} does not exist on the hub: correct {self.kind}.source, {also}"
@@ -178,29 +182,28 @@ class Hub:
         status = error.response.status_code
         if status in (401, 403):
             remediation = (
-                f"the token in {secret} is invalid, expired or lacks the right to read it: "
-                "replace it"
+                f"the token in {secret} is invalid, expired or lacks read access: replace it"
                 if self._token
-                else f"name a Secret with a token in {secret}"
+                else f"set {secret} to a Secret with a token"
             )
-            return AccessDenied(f"the hub refuses {what} (HTTP {status}): {remediation}")
+            return AccessDenied(f"the hub denies access to {what} (HTTP {status}): {remediation}")
         if status == 404:
             return missing(self.kind)(
                 f"{what} does not exist on the hub: correct {self.kind}.source"
             )
-        return Transient(f"the hub failed on {what} ({brief(error)}): it is tried again")
+        return Transient(f"the hub failed on {what} ({brief(error)}): the download is retried")
 
 
-def _broken(answer: httpx.Response, asked: str) -> str | None:
-    """Say what of a refusal is no word of the hub's on the repository, so that a try may help.
+def _retryable(answer: httpx.Response, url: str) -> str | None:
+    """Return the reason why a failed download may succeed if retried, or None.
 
-    asked: the hub's address of the file. Where the hub sends on to, a refusal is about an address
-    that was signed a moment ago, and that the next try has anew.
+    ``url`` is the file's URL on the hub. If the hub redirected to a storage server, a refusal
+    concerns a signed URL that expires, and a retry gets a new one.
     """
-    said = f"HTTP {answer.status_code} from {answer.url.netloc.decode()}"
-    if answer.url.netloc != httpx.URL(asked).netloc and not answer.headers.get("X-Error-Code"):
+    reason = f"HTTP {answer.status_code} from {answer.url.netloc.decode()}"
+    if answer.url.netloc != httpx.URL(url).netloc and not answer.headers.get("X-Error-Code"):
         return (
-            f"{said}, where the hub sends for it: no matter of the token; check proxies and the "
-            "node's clock if it stays so"
+            f"{reason}, to which the hub redirects: the token is not the cause; if this persists, "
+            "check proxies and the clock of the node"
         )
-    return said if is_retryable(answer.status_code) else None
+    return reason if is_retryable(answer.status_code) else None

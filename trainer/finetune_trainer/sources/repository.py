@@ -1,4 +1,4 @@
-"""What every source gives: a list of files at one fixed state, and the bytes of them."""
+"""The interface of sources: a repository at one state, and the download of its files."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ _QUERY = re.compile(r"(https?://[^\s?#'\"]*)[?#][^\s'\"]*")
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """A file of a repository: bytes, and SHA-256 where its source knows it."""
+    """A file of a repository: size in bytes, and SHA-256 if the source states it."""
 
     name: str
     size: int
@@ -28,7 +28,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """A repository at one commit; what has no commits has the digest of its list of files."""
+    """A repository at one commit. Sources without commits use the digest of their file list."""
 
     kind: Kind
     name: str
@@ -36,46 +36,46 @@ class Repository:
     files: dict[str, RemoteFile]
 
     def size_of(self, names: Iterable[str]) -> int:
-        """Bytes of the named files."""
+        """Return the bytes of the named files."""
         return sum(self.files[name].size for name in names)
 
 
 class Store(Protocol):
-    """Reads one repository. ``name`` is what messages call it."""
+    """Reads one repository; messages call it ``name``."""
 
     name: str
 
     def pin(self) -> Repository:
-        """Look the repository up and return it as it is now."""
+        """Return the repository as it is now."""
         ...
 
     def download(
         self, repository: Repository, names: Iterable[str], into: Path, *, on_bytes: OnBytes
     ) -> dict[str, str]:
-        """Bring files into a folder; return their SHA-256 by name.
+        """Download files into a folder; return their SHA-256 by name.
 
-        A broken-off download in the same folder is gone on with. ``on_bytes`` gets the bytes below
-        the folder about once a second.
+        A partial download in the same folder is resumed. ``on_bytes`` gets the bytes below the
+        folder about once a second.
         """
         ...
 
     def local_path(self, name: str) -> Path | None:
-        """Return where a file lies on this machine already, or None."""
+        """Return the path of a file if it is mounted, or None."""
         ...
 
 
 def repo_type(kind: Kind) -> Literal["model", "dataset"]:
-    """Return what the hub calls a repository of this kind."""
+    """Return the hub's repository type for a kind of source."""
     return "model" if kind == "model" else "dataset"
 
 
 def missing(kind: Kind) -> type[NotFound]:
-    """Return the error for a model or dataset that does not exist."""
+    """Return the class of the error for a missing model or dataset."""
     return ModelNotFound if kind == "model" else DatasetNotFound
 
 
 def digest_of(lines: Iterable[str]) -> str:
-    """Return one digest, in hex, for the lines of a list of files."""
+    """Return the SHA-256, in hex, of the lines of a file list."""
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
@@ -99,7 +99,7 @@ def reporting_bytes(folder: Path, on_bytes: OnBytes) -> Iterator[None]:
 
 
 def bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder that may change meanwhile."""
+    """Return the bytes of all files below a folder, which may change meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -110,6 +110,6 @@ def bytes_below(folder: Path) -> int:
 
 
 def brief(error: BaseException) -> str:
-    """Return an error in one line, with no query of an address: that may be a signature."""
+    """Return an error as one line, without query strings of URLs, which may be signatures."""
     text = _QUERY.sub(r"\1", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:200]

@@ -1,7 +1,7 @@
-"""Objects in S3 or what speaks its protocol, through fsspec: one object, or all below a prefix.
+"""Objects of an S3-compatible store, read with s3fs: one object, or all objects below a prefix.
 
-A bucket has no commits. It is pinned by the digest of the list of its objects (name, size, ETag),
-and every read asks for the ETag of that list, so that no mixture of two states is ever staged.
+A bucket has no commits. Its state is pinned by the digest of the list of objects (name, size,
+ETag), and every read requires the ETag of that list, so that two states are never mixed.
 """
 
 import os
@@ -26,17 +26,17 @@ from finetune_trainer.sources.repository import (
 from finetune_trainer.sources.transfer import BrokenTransfer, fetch
 
 BLOCK = 16 << 20
-"""Bytes asked for at once."""
+"""Bytes of one request."""
 IDENTITIES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
-"""Variables that a cloud sets in a pod whose service account has an identity."""
+"""Variables that a cloud provider sets in a pod whose service account has a cloud identity."""
 
 
 class S3:
-    """Reads one object or prefix. Credentials are taken from variables that begin with ``kind``."""
+    """Reads one object or prefix. Credentials come from variables prefixed with the kind."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class S3:
         ca_file: Path | None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """``source`` is ``s3://bucket/path``; ``authority`` a file of certificates to trust."""
+        """``source`` is ``s3://bucket/path``; ``ca_file`` has certificates to trust."""
         self.name = source
         self._kind: Kind = kind
         self._path = source.removeprefix("s3://").rstrip("/")
@@ -58,7 +58,7 @@ class S3:
         self._keys: dict[str, str] = {}
 
     def pin(self) -> Repository:
-        """List the objects there are now."""
+        """Return the objects as they are now."""
         with self._named():
             found = self._files().find(self._path, detail=True)
         files = {}
@@ -70,13 +70,13 @@ class S3:
             files[name] = RemoteFile(name=name, size=each["size"], sha256=None)
         if not files:
             raise missing(self._kind)(
-                f"{self._kind} {self.name} holds no object: correct {self._kind}.source"
+                f"{self._kind} {self.name} contains no object: correct {self._kind}.source"
             )
         lines = (f"{self._etags[name]} {file.size}  {name}" for name, file in files.items())
         return Repository(kind=self._kind, name=self.name, commit=digest_of(lines), files=files)
 
     def local_path(self, name: str) -> Path | None:
-        """Return None: what a bucket has is elsewhere."""
+        """Return None: no file is local."""
         return None
 
     def download(
@@ -87,7 +87,7 @@ class S3:
         *,
         on_bytes: OnBytes = lambda count: None,
     ) -> dict[str, str]:
-        """Bring objects into a folder; return their SHA-256 by name."""
+        """Download objects into a folder; return their SHA-256 by name."""
         digests = {}
         with self._named(), reporting_bytes(into, on_bytes):
             files = self._files()
@@ -119,7 +119,7 @@ class S3:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
-        """Tell a transfer that broke from a refusal."""
+        """Raise BrokenTransfer for errors of the connection; pass on refusals."""
         import aiohttp
         import botocore.exceptions
         from fsspec.exceptions import FSTimeoutError
@@ -144,13 +144,13 @@ class S3:
     def _changed(self, name: str) -> Transient:
         return Transient(
             f"{name} of {self._kind} {self.name} changed while it was read: the next attempt "
-            "begins with what is there then"
+            "starts with the new version"
         )
 
     def _files(self) -> Any:
-        """Return the file system. Without credentials and identity, only public buckets are read.
+        """Return the file system; anonymous without credentials and without cloud identity.
 
-        The chain that botocore follows by itself would end at the node's own identity.
+        The default credential chain of botocore would end at the identity of the node.
         """
         import s3fs
 
@@ -182,7 +182,7 @@ class S3:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Say what the store's refusal means for this job."""
+        """Translate errors of the store into errors of the job."""
         import botocore.exceptions
 
         what, whose = f"{self._kind} {self.name}", self._kind
@@ -192,15 +192,15 @@ class S3:
             raise
         except (PermissionError, botocore.exceptions.NoCredentialsError) as error:
             remediation = (
-                f"check that the key in {whose}.s3.secretRef is right and may list and read it"
+                f"check that the key in {whose}.s3.secretRef is correct and may list and read it"
                 if self._own("AWS_ACCESS_KEY_ID")
                 else "check that the role of access.serviceAccountName may list and read it"
                 if self._has_identity()
-                else f"name a Secret in {whose}.s3.secretRef, or a cloud identity in "
-                "access.serviceAccountName"
+                else f"set {whose}.s3.secretRef, or set access.serviceAccountName to a "
+                "ServiceAccount with a cloud identity"
             )
             raise AccessDenied(
-                f"the store refuses {what} ({_refusal(error)}): {remediation}"
+                f"the store denies access to {what} ({_refusal(error)}): {remediation}"
             ) from error
         except FileNotFoundError as error:
             raise missing(self._kind)(
@@ -209,18 +209,19 @@ class S3:
         except (botocore.exceptions.SSLError, ssl.SSLError) as error:
             raise InvalidSpec(
                 f"the certificate of {self._endpoint or 'the store'} is not trusted "
-                f"({brief(error)}): name a ConfigMap with its authority in {whose}.caConfigMapRef"
+                f"({brief(error)}): set {whose}.caConfigMapRef to a ConfigMap with its certificate "
+                "authority"
             ) from error
         except (botocore.exceptions.BotoCoreError, OSError) as error:
             if is_full_volume(error):
                 raise
             raise Transient(
-                f"the store cannot be reached for {what} ({brief(error)}): it is tried again; "
-                f"check {whose}.s3.endpoint and the network policy if it stays so"
+                f"the store is unreachable for {what} ({brief(error)}): the download is retried; "
+                f"if this persists, check {whose}.s3.endpoint and the network policy"
             ) from error
 
 
 def _refusal(error: BaseException) -> str:
-    """Return the store's own words, which name the right that is missing."""
+    """Return the error text of the store, which names the missing permission."""
     cause = error.__cause__
     return brief(cause if cause is not None else error)

@@ -1,7 +1,7 @@
-"""One file, byte by byte, going on where it broke off: the same for every kind of source.
+"""Downloads one file and resumes after interruptions, for every kind of source.
 
-What has arrived lies where unfinished files do (``layout``) and survives the process; the file gets
-its name when it is whole.
+The received bytes are kept in a partial file (``volume_layout.partial_path``) that survives the
+process; a complete file is renamed.
 """
 
 import hashlib
@@ -22,34 +22,34 @@ from finetune_trainer.volume_layout import partial_path
 
 CHUNK = 1 << 20
 PAUSES = (0.0, 1.0, 4.0, 15.0)
-"""Seconds before each further try in a row that got no further; after them the stage ends."""
+"""Seconds before each retry in a row without progress; after the last one the stage fails."""
 
 Read = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
-"""Opens a file at an offset; gives the offset that it really begins at, and the bytes from there.
-A source that cannot begin in the middle begins at 0."""
+"""Opens a file at an offset; returns the offset at which it really starts, and the bytes from
+there. A source that cannot resume starts at 0."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class BrokenTransfer(Exception):
-    """A transfer that ended before its file was whole, as the text says; it may be gone on with."""
+    """A transfer ended before its file was complete, for the reason in the text; it can resume."""
 
 
 def is_retryable(status: int) -> bool:
-    """Tell whether a server that answers with this status may answer otherwise in a moment."""
+    """Report whether a request with this HTTP status may succeed if it is retried."""
     return status in (408, 425, 429) or status >= 500
 
 
 def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
     """Fetch a file into a folder; return its SHA-256. A BrokenTransfer of ``read`` is resumed.
 
-    ``what`` is what messages call the repository. Raises InvalidSpec for a name that leads out of
-    the folder, and Transient.
+    Messages call the repository ``what``. Raises InvalidSpec for a file name that leads out of the
+    folder, Transient for a damaged or interrupted download.
     """
     target = into / file.name
     if not target.resolve().is_relative_to(into.resolve()):
         raise InvalidSpec(
-            f"{what} has a file of the name {file.name!r}, which leads out of the folder that it "
-            "is brought to: give it another name there"
+            f"{what} has a file with the name {file.name!r}, which leads out of the download "
+            "folder: rename it in the source"
         )
     if target.is_file() and target.stat().st_size == file.size:
         digest = sha256_of(target)
@@ -62,8 +62,8 @@ def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
     if file.sha256 not in (None, digest):
         part.unlink()
         raise Transient(
-            f"{file.name} of {what} arrived damaged (SHA-256 {digest}, it should be "
-            f"{file.sha256}): it is fetched again at the next attempt"
+            f"{file.name} of {what} is damaged (SHA-256 {digest} instead of {file.sha256}): the "
+            "next attempt downloads it again"
         )
     part.rename(target)
     return digest
@@ -81,52 +81,52 @@ def _complete(part: Path, file: RemoteFile, read: Read, what: str) -> str:
                 _append(part, read, before, file.size)
             if part.stat().st_size == file.size:
                 return sha256_of(part)
-            raise BrokenTransfer(f"{part.stat().st_size} of {file.size} bytes came")
+            raise BrokenTransfer(f"only {part.stat().st_size} of {file.size} bytes received")
         except BrokenTransfer as error:
             if is_full_volume(error):
                 raise
             size = part.stat().st_size
-            # Further than ever: a source that begins at 0 each time may get further than the last.
+            # Compared with the maximum: a source that restarts at 0 may still make progress.
             tries = 0 if size > furthest else tries + 1
             furthest = max(furthest, size)
             if tries == len(PAUSES):
                 raise Transient(
-                    f"{file.name} of {what} broke off at {size} of {file.size} bytes ({error}): "
-                    "it is gone on with at the next attempt"
+                    f"the download of {file.name} of {what} was interrupted at {size} of "
+                    f"{file.size} bytes ({error}): the next attempt resumes it"
                 ) from error
-            log(f"{file.name} broke off at {size} bytes ({error}): going on")
+            log(f"download of {file.name} interrupted at {size} bytes ({error}): resuming")
             time.sleep(PAUSES[tries])
 
 
 def _append(part: Path, read: Read, offset: int, size: int) -> None:
     with read(offset) as (start, chunks), part.open("r+b") as out:
         if start > offset:
-            raise BrokenTransfer(f"it went on at byte {start} instead of {offset}")
+            raise BrokenTransfer(f"the server resumed at byte {start} instead of {offset}")
         out.truncate(start)
         out.seek(start)
         for chunk in chunks:
             out.write(chunk)
             if out.tell() > size:
-                raise BrokenTransfer(f"more than the promised {size} bytes came")
+                raise BrokenTransfer(f"more than the expected {size} bytes received")
 
 
 def streamed(answer: httpx.Response) -> tuple[int, Iterator[bytes]]:
-    """Return the offset that an answer over HTTP begins at, and its bytes: what a ``Read`` gives.
+    """Return the start offset of an HTTP answer and its bytes, as a ``Read`` does.
 
     Chunks are yielded as they arrive: with a fixed size, the last one before a break would be lost.
     Raises BrokenTransfer for a part that does not say where it begins.
     """
     if answer.status_code != 206:
         return 0, answer.iter_raw()
-    told = answer.headers.get("Content-Range", "")
-    found = CONTENT_RANGE.match(told)
+    content_range = answer.headers.get("Content-Range", "")
+    found = CONTENT_RANGE.match(content_range)
     if found is None:
-        raise BrokenTransfer(f"a part came whose place is not told (Content-Range: {told!r})")
+        raise BrokenTransfer(f"partial answer without offset (Content-Range: {content_range!r})")
     return int(found[1]), answer.iter_raw()
 
 
 def digest_while_copying(source: Path, target: Path) -> str:
-    """Copy a file; return its SHA-256, which costs no second reading."""
+    """Copy a file and return its SHA-256 without reading it twice."""
     digest = hashlib.sha256()
     with source.open("rb") as file, target.open("wb") as out:
         while chunk := file.read(CHUNK):

@@ -1,4 +1,4 @@
-"""Axolotl configurations as manifests, and what there is to say about them."""
+"""The conversion of Axolotl configurations to FineTuneJobs, and its warnings."""
 
 import json
 from pathlib import Path
@@ -16,8 +16,8 @@ from finetune_trainer.errors import InvalidSpec
 
 ARTICLE = Path(__file__).parent / "axolotl-article.yml"
 IMPORTED = Path(__file__).parents[3] / "integration/manifests/valid/imported-from-axolotl.yaml"
-"""What comes out of it; the integration tests show it to a real API server."""
-LEAST: dict[str, Any] = {
+"""The conversion of the article; the integration tests apply it to a real API server."""
+MINIMAL: dict[str, Any] = {
     "base_model": "org/model",
     "adapter": "qlora",
     "load_in_4bit": True,
@@ -31,7 +31,7 @@ def article() -> dict[str, Any]:
 
 
 def imported(**changes: Any) -> tuple[Resolved, list[str]]:
-    config = {key: value for key, value in (LEAST | changes).items() if value is not None}
+    config = {key: value for key, value in (MINIMAL | changes).items() if value is not None}
     manifest, warnings = convert(config)
     return resolve(manifest["spec"], builtin_defaults()), warnings
 
@@ -41,7 +41,7 @@ def only(warnings: list[str], key: str) -> str:
     return found
 
 
-def test_the_article_comes_out_as_it_says() -> None:
+def test_article_is_converted_field_by_field() -> None:
     manifest, _ = convert(article())
     assert manifest["metadata"]["name"] == "llama3-8b-qlora"
     spec = resolve(manifest["spec"], builtin_defaults()).spec
@@ -63,21 +63,21 @@ def test_the_article_comes_out_as_it_says() -> None:
     assert (recipe.advanced.logging_steps, recipe.seed) == (10, 42)
 
 
-def test_what_the_api_server_is_shown_is_what_comes_out() -> None:
+def test_manifest_of_the_integration_tests_is_the_converted_article() -> None:
     assert job_file.load(IMPORTED) == [convert(article())[0]]
 
 
-def test_the_article_does_not_mean_what_people_think() -> None:
+def test_article_gets_five_warnings() -> None:
     _, warnings = convert(article())
     assert "1/10 of the rows (10 %)" in only(warnings, "datasets[0].shards: 10")
-    assert "in Axolotl that is off" in only(warnings, "gradient_checkpointing")
+    assert "off in Axolotl" in only(warnings, "gradient_checkpointing")
     assert "Alpaca prompt" in only(warnings, "datasets[0].type: alpaca")
     assert "two thirds more memory" in only(warnings, "lora_dropout: 0.05")
     assert "as attnImplementation: auto does" in only(warnings, "flash_attention: true")
     assert len(warnings) == 5
 
 
-def test_the_article_is_refused_for_an_a10g(
+def test_estimate_refuses_the_article_on_an_a10g(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["import-axolotl", str(ARTICLE)]) == 0
@@ -96,33 +96,33 @@ def test_the_article_is_refused_for_an_a10g(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"load_in_8bit": True, "load_in_4bit": None}, "8-bit loading is out of scope"),
-        ({"deepspeed": "zero3.json"}, "DeepSpeed is out of scope"),
-        ({"fsdp": ["full_shard"]}, "FSDP is out of scope"),
-        ({"fsdp_config": {"fsdp_version": 2}}, "FSDP is out of scope"),
-        ({"load_in_4bit": None, "adapter": "lora"}, "here it is loaded in 4"),
-        ({"trust_remote_code": True}, "is never run"),
-        ({"wandb_project": "x"}, "tracking does not carry over"),
-        ({"gradient_checkpointing": None}, "in Axolotl that is off"),
+        ({"load_in_8bit": True, "load_in_4bit": None}, "8-bit loading is not supported"),
+        ({"deepspeed": "zero3.json"}, "DeepSpeed is not supported"),
+        ({"fsdp": ["full_shard"]}, "FSDP is not supported"),
+        ({"fsdp_config": {"fsdp_version": 2}}, "FSDP is not supported"),
+        ({"load_in_4bit": None, "adapter": "lora"}, "the job uses 4 (NF4)"),
+        ({"trust_remote_code": True}, "own Python code are refused"),
+        ({"wandb_project": "x"}, "status and the metrics port report the loss"),
+        ({"gradient_checkpointing": None}, "off in Axolotl"),
         ({"warmup_steps": 10}, "the built-in warmupRatio"),
         ({"val_set_size": 200}, "validationFraction"),
-        ({"neftune_noise_alpha": 5}, "neftune_noise_alpha: 5: does not carry over"),
-        ({"optimizer": "muon"}, "adamw_torch_fused is written"),
-        ({"lora_modules_to_save": ["norm", "lm_head"]}, "are trained in full here: norm left out"),
-        ({"unfrozen_parameters": ["^lm_head.weight$"]}, "trained whole"),
+        ({"neftune_noise_alpha": 5}, "neftune_noise_alpha: 5: is ignored"),
+        ({"optimizer": "muon"}, "adamw_torch_fused is set"),
+        ({"lora_modules_to_save": ["norm", "lm_head"]}, "can be trained in full: norm is removed"),
+        ({"unfrozen_parameters": ["^lm_head.weight$"]}, "only modulesToSave are trained"),
         (
             {"datasets": [{"path": "org/rows", "type": "chat_template", "name": "main"}]},
-            "datasets[0].name: main: does not carry over",
+            "datasets[0].name: main: is ignored",
         ),
         ({"datasets": [{"path": "./rows.jsonl", "type": "completion"}]}, "ConfigMap"),
         ({"datasets": [{"path": "org/a", "type": "alpaca"}] * 2}, "only the first of 2"),
         ({"attn_implementation": "flex_attention"}, "attn_implementation: flex_attention"),
-        ({"load_best_model_at_end": True}, "load_best_model_at_end: true: does not carry over"),
-        ({"overrides_of_model_config": {"rope_theta": 1}}, "overrides_of_model_config: does not"),
-        ({"early_stopping_patience": 3, "val_set_size": 0}, "needs rows that are held out"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end: true: is ignored"),
+        ({"overrides_of_model_config": {"rope_theta": 1}}, "overrides_of_model_config: is ignored"),
+        ({"early_stopping_patience": 3, "val_set_size": 0}, "needs held-out rows"),
     ],
 )
-def test_what_does_not_carry_over_is_named(changes: dict[str, Any], words: str) -> None:
+def test_lost_settings_get_a_warning(changes: dict[str, Any], words: str) -> None:
     _, warnings = imported(**changes)
     assert [each for each in warnings if words in each], warnings
 
@@ -137,7 +137,7 @@ def test_what_does_not_carry_over_is_named(changes: dict[str, Any], words: str) 
         ({"datasets": []}, "datasets"),
     ],
 )
-def test_what_is_no_qlora_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_other_kinds_of_training_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidSpec, match=words):
         imported(**changes)
 
@@ -196,26 +196,26 @@ def test_what_is_no_qlora_is_refused(changes: dict[str, Any], words: str) -> Non
         ),
     ],
 )
-def test_each_setting_arrives(changes: dict[str, Any], path: str, value: Any) -> None:
+def test_setting_is_converted(changes: dict[str, Any], path: str, value: Any) -> None:
     found: Any = imported(**changes)[0].spec
     for name in path.split("."):
         found = getattr(found, name)
     assert found == value
 
 
-def test_its_test_datasets_are_evaluated_on() -> None:
+def test_test_datasets_become_the_evaluation_dataset() -> None:
     rows = {"path": "org/test", "type": "alpaca", "revision": "v1"}
     resolved, warnings = imported(test_datasets=[rows], eval_steps=50)
     found = resolved.spec.evaluation.dataset
     assert found is not None
     assert (found.source, found.revision, found.format) == ("hf://org/test", "v1", "alpaca")
-    assert found.split == "test", "which Axolotl takes where none is written"
+    assert found.split == "test", "the default of Axolotl"
     assert resolved.spec.dataset.validation_fraction == 0
     assert resolved.spec.training.advanced.eval_steps == 50
     assert warnings == []
 
 
-def test_a_file_of_test_rows_goes_into_a_configmap_and_one_list_is_one_dataset() -> None:
+def test_local_test_file_becomes_a_configmap_and_only_the_first_dataset_is_used() -> None:
     rows = {"path": "eval.jsonl", "ds_type": "json", "split": "train", "type": "chat_template"}
     resolved, warnings = imported(test_datasets=[rows, rows])
     found = resolved.spec.evaluation.dataset
@@ -227,5 +227,5 @@ def test_a_file_of_test_rows_goes_into_a_configmap_and_one_list_is_one_dataset()
         imported(test_datasets=[rows], val_set_size=0.1)
 
 
-def test_the_least_configuration_has_nothing_to_be_warned_of() -> None:
+def test_minimal_configuration_gets_no_warning() -> None:
     assert imported()[1] == []

@@ -1,4 +1,4 @@
-"""What is picked, what is refused, and with which words."""
+"""The chosen micro-batch, the refusals of the estimate, and its command."""
 
 import json
 import os
@@ -40,7 +40,7 @@ spec:
 """
 
 
-def bill(recipe: Training, *, card: cards.Card | None = A10G, **data: Any) -> Estimate:
+def estimated(recipe: Training, *, card: cards.Card | None = A10G, **data: Any) -> Estimate:
     return budget.estimate(LLAMA3, recipe, data=Data(**data), options=EstimateOptions(card=card))
 
 
@@ -48,7 +48,7 @@ def micro(size: int, **advanced: Any) -> AdvancedTraining:
     return AdvancedTraining(micro_batch_size=size, **advanced)
 
 
-def test_an_a10g_has_less_than_its_name_says() -> None:
+def test_memory_of_an_a10g_is_less_than_24_gib() -> None:
     assert pytest.approx(22.49, abs=0.005) == A10G.gib
 
 
@@ -64,16 +64,16 @@ def test_an_a10g_has_less_than_its_name_says() -> None:
         ("NVIDIA-Imaginary", None),
     ],
 )
-def test_a_card_is_found_by_its_label(label: str, name: str | None) -> None:
+def test_gpu_is_found_by_node_label(label: str, name: str | None) -> None:
     found = cards.find(label)
     assert (found.name if found else None) == name
 
 
 @pytest.mark.parametrize("effective", [1, 2, 6, 8, 12, 64])
 @pytest.mark.parametrize("length", [512, 2048, 4096])
-def test_the_largest_micro_batch_that_fits_is_picked(effective: int, length: int) -> None:
+def test_largest_fitting_micro_batch_is_chosen(effective: int, length: int) -> None:
     recipe = Training(effective_batch_size=effective, sequence_length=length)
-    found = bill(recipe)
+    found = estimated(recipe)
     divisors = [each for each in range(1, effective + 1) if effective % each == 0]
     assert found.micro_batch in divisors
     assert found.micro_batch * found.accumulation == effective
@@ -86,36 +86,36 @@ def test_the_largest_micro_batch_that_fits_is_picked(effective: int, length: int
     assert found.micro_batch == max(fitting, default=1)
 
 
-def test_early_stopping_keeps_one_checkpoint_more() -> None:
+def test_early_stopping_needs_space_for_one_more_checkpoint() -> None:
     stopping = AdvancedTraining(early_stopping_patience=2)
     adapter = memory.trained_parameters(LLAMA3, Training()) * 4
     states = memory.optimizer_bytes(LLAMA3, Training())
-    more = bill(Training(advanced=stopping)).volume - bill(Training()).volume
+    more = estimated(Training(advanced=stopping)).volume - estimated(Training()).volume
     assert more == adapter + states
 
 
-def test_a_written_micro_batch_is_never_changed() -> None:
+def test_micro_batch_of_the_spec_is_kept() -> None:
     recipe = Training(sequence_length=8192, effective_batch_size=8, advanced=micro(8))
-    assert bill(recipe).micro_batch == 8
-    assert bill(recipe, card=None).micro_batch == 8
+    assert estimated(recipe).micro_batch == 8
+    assert estimated(recipe, card=None).micro_batch == 8
 
 
-def test_on_an_unknown_card_nothing_is_refused() -> None:
+def test_nothing_is_refused_on_an_unknown_gpu() -> None:
     recipe = Training(sequence_length=131072, advanced=micro(8, gradient_checkpointing=False))
-    found = bill(recipe, card=None)
+    found = estimated(recipe, card=None)
     assert found.training_fits
     assert verdict.refusal(found, LLAMA3, recipe, Data(), None) is None
 
 
-def test_rows_that_are_all_short_take_no_more_than_they_need() -> None:
-    short = bill(Training(sequence_length=4096, packing="never"), longest=300, packed=False)
+def test_row_length_is_that_of_the_longest_row_unless_packed() -> None:
+    short = estimated(Training(sequence_length=4096, packing="never"), longest=300, packed=False)
     assert short.length == 300
-    assert bill(Training(sequence_length=4096), longest=300, packed=True).length == 4096
+    assert estimated(Training(sequence_length=4096), longest=300, packed=True).length == 4096
 
 
-def test_embedding_and_head_in_full_are_counted_on_the_card_and_on_the_volume() -> None:
+def test_modules_to_save_count_in_gpu_memory_and_on_the_volume() -> None:
     plain, full = (
-        bill(Training(lora=Lora(modules_to_save=saved), advanced=micro(1)))
+        estimated(Training(lora=Lora(modules_to_save=saved), advanced=micro(1)))
         for saved in (None, ["embed_tokens", "lm_head"])
     )
     table = 128256 * 4096
@@ -129,21 +129,21 @@ def test_embedding_and_head_in_full_are_counted_on_the_card_and_on_the_volume() 
     assert full.volume - plain.volume == 4 * 2 * table * 4 + 3 * states
 
 
-def test_without_them_is_a_way_out() -> None:
+def test_removing_modules_to_save_is_suggested() -> None:
     recipe = Training(lora=Lora(modules_to_save=["embed_tokens", "lm_head"]), advanced=micro(1))
-    assert not bill(recipe).training_fits
-    assert "set (1) no training.lora.modulesToSave, or (2) " in refused(recipe)
-    assert bill(Training(advanced=micro(1))).training_fits
+    assert not estimated(recipe).training_fits
+    assert "set (1) training.lora.modulesToSave: null, or (2) " in refused(recipe)
+    assert estimated(Training(advanced=micro(1))).training_fits
 
 
 def refused(recipe: Training) -> str:
-    found = bill(recipe)
-    said = verdict.refusal(found, LLAMA3, recipe, Data(), None)
-    assert said is not None
-    return str(said)
+    found = estimated(recipe)
+    refusal = verdict.refusal(found, LLAMA3, recipe, Data(), None)
+    assert refusal is not None
+    return str(refusal)
 
 
-def test_every_way_out_fits() -> None:
+def test_every_suggestion_fits() -> None:
     recipe = Training(
         sequence_length=8192,
         packing="always",
@@ -151,11 +151,11 @@ def test_every_way_out_fits() -> None:
         advanced=micro(2, gradient_checkpointing=False),
     )
     text = refused(recipe)
-    ways = text.split(": set ")[1].split(", or ")
-    assert len(ways) == 3
-    for way in ways:
+    alternatives = text.split(": set ")[1].split(", or ")
+    assert len(alternatives) == 3
+    for alternative in alternatives:
         changed = recipe
-        for change in way.split(") ", 1)[1].split(" and "):
+        for change in alternative.split(") ", 1)[1].split(" and "):
             field, value = change.split(": ")
             *groups, name = field.split(".")
             document = changed.model_dump(mode="json", exclude_unset=True)
@@ -164,20 +164,20 @@ def test_every_way_out_fits() -> None:
                 group = group.setdefault(each, {})
             group[name] = json.loads(value) if value not in FORMULAS else value
             changed = Training.model_validate(document)
-        assert bill(changed).training.total <= 0.9 * A10G.memory, way
+        assert estimated(changed).training.total <= 0.9 * A10G.memory, alternative
 
 
-def test_serving_is_refused_before_training() -> None:
+def test_serving_that_does_not_fit_is_refused() -> None:
     long_context = known(shapes.LLAMA31_8B)
-    wanted = ServingOptions(max_model_len=None, share=0.88)
-    asked = EstimateOptions(card=A10G, serving=wanted)
-    found = budget.estimate(long_context, Training(), data=Data(), options=asked)
-    said = verdict.refusal(found, long_context, Training(), Data(), wanted)
-    assert said is not None
-    assert "131072 tokens" in str(said)
-    assert "22.49 GiB" in str(said)
-    length = serving.longest_that_fits(long_context, wanted, A10G)
-    assert f"(1) serving.maxModelLen: {length}" in str(said)
+    serving_options = ServingOptions(max_model_len=None, share=0.88)
+    options = EstimateOptions(card=A10G, serving=serving_options)
+    found = budget.estimate(long_context, Training(), data=Data(), options=options)
+    refusal = verdict.refusal(found, long_context, Training(), Data(), serving_options)
+    assert refusal is not None
+    assert "131072 tokens" in str(refusal)
+    assert "22.49 GiB" in str(refusal)
+    length = serving.longest_that_fits(long_context, serving_options, A10G)
+    assert f"(1) serving.maxModelLen: {length}" in str(refusal)
     for tokens, fits in ((length, True), (length + 256, False)):
         with_length = EstimateOptions(
             card=A10G, serving=ServingOptions(max_model_len=tokens, share=0.88)
@@ -186,14 +186,14 @@ def test_serving_is_refused_before_training() -> None:
         assert again.serving_fits is fits
 
 
-def test_vllm_gets_the_16_bit_weights_and_one_longest_request() -> None:
+def test_serving_memory_has_16_bit_weights_and_cache_of_one_request() -> None:
     found = serving.serving(LLAMA3, ServingOptions(max_model_len=8192, share=0.88))
     assert found is not None
     assert found.weights == 16_060_522_496
     assert found.cache == GIB
 
 
-def test_families_that_are_not_known_are_not_guessed() -> None:
+def test_unknown_families_have_no_shape() -> None:
     assert shape.read(shapes.LLAMA3_8B | {"model_type": "mixtral"}) is None
     assert shape.read({"model_type": "llama"}) is None
 
@@ -204,15 +204,15 @@ def written(folder: Path, text: str = MANIFEST, config: dict[str, Any] | None = 
     return ["estimate", "-f", f"{folder}/finetune.yaml", "--model", str(folder)]
 
 
-def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*written(tmp_path), "--rows", "52000", "--tokens", "6000000"]) == 0
     table = capsys.readouterr().out
-    for words in ("support: org/model on NVIDIA-A10G (22.49 GiB)", "base in 4 bits", "fits"):
+    for words in ("support: org/model on NVIDIA-A10G (22.49 GiB)", "base, 4 bits", "fits"):
         assert words in table
     assert "18,000,000" in table
 
 
-def test_the_command_refuses_as_the_cluster_would(
+def test_command_exits_with_82_if_serving_does_not_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = MANIFEST + "  serving: {maxModelLen: 1048576}\n"
@@ -220,7 +220,7 @@ def test_the_command_refuses_as_the_cluster_would(
     assert "DoesNotFit: serving needs about" in capsys.readouterr().err
 
 
-def test_the_command_needs_neither_torch_nor_the_network(tmp_path: Path) -> None:
+def test_command_imports_neither_torch_nor_the_hub_client(tmp_path: Path) -> None:
     arguments = written(tmp_path)
     code = (
         "import sys\n"
@@ -239,8 +239,8 @@ def test_the_command_needs_neither_torch_nor_the_network(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
-def test_rows_to_evaluate_on_take_disk_and_host_memory_but_no_time() -> None:
-    few, many = (bill(Training(), tokens=1000, held_out_tokens=each) for each in (0, 10**9))
+def test_held_out_tokens_need_disk_and_host_memory_but_no_time() -> None:
+    few, many = (estimated(Training(), tokens=1000, held_out_tokens=each) for each in (0, 10**9))
     assert many.volume - few.volume == 8 * 10**9
     assert many.host - few.host == 16 * 10**9
     assert many.tokens == few.tokens
