@@ -81,7 +81,7 @@ def make(
 def done(make: MakeWorkshop) -> Workshop:
     """A job that went the whole way; tests must leave it as it is."""
     workshop = make()
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     workshop.succeed("merge", "--build", "b1")
     return workshop
 

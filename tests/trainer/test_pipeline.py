@@ -1,4 +1,4 @@
-"""The whole way, and what its results are good for in other people's software."""
+"""All stages of a job, and the use of their results with other libraries."""
 
 import json
 import stat
@@ -18,7 +18,7 @@ from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import manifest
 
 
-def test_each_stage_reports_what_it_made(done: Workshop) -> None:
+def test_each_stage_reports_its_artifacts(done: Workshop) -> None:
     staged = done.succeed("prepare").result
     trained = done.succeed("train").result
     merged = done.succeed("merge", "--build", "b1").result
@@ -35,7 +35,7 @@ def test_each_stage_reports_what_it_made(done: Workshop) -> None:
     assert "6 optimizer steps" in staged["warnings"][0]
 
 
-def test_nothing_is_done_twice(done: Workshop) -> None:
+def test_completed_stages_are_not_repeated(done: Workshop) -> None:
     before = times(done)
     for command in (["prepare"], ["train"], ["merge", "--build", "b1"]):
         ended = done.succeed(*command)
@@ -48,7 +48,7 @@ def times(workshop: Workshop) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in files if path.name != "lock.json"}
 
 
-def test_folders_are_whole_and_readable_by_the_server(done: Workshop) -> None:
+def test_published_folders_are_complete_and_readable(done: Workshop) -> None:
     assert done.published() == ["adapter", "base", "dataset", "merged-b1", "reference"]
     assert not list(done.work.glob(".*"))
     for name in done.published():
@@ -61,7 +61,7 @@ def test_folders_are_whole_and_readable_by_the_server(done: Workshop) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644)
 
 
-def test_the_adapter_is_a_plain_peft_adapter(done: Workshop) -> None:
+def test_adapter_loads_with_peft(done: Workshop) -> None:
     folder = done.work / "adapter"
     config = peft.PeftConfig.from_pretrained(folder)
     commit = manifest.read(done.work / "base").facts["baseCommit"]
@@ -74,14 +74,14 @@ def test_the_adapter_is_a_plain_peft_adapter(done: Workshop) -> None:
     assert str(done.work) not in (folder / "adapter_config.json").read_text()
 
 
-def test_the_merged_model_answers_like_the_one_that_was_trained(done: Workshop) -> None:
+def test_merged_model_has_the_logits_of_the_trained_model(done: Workshop) -> None:
     untuned, trained, merged = logits_of_all(done, "b1")
     # The rest is float16's rounding of the weights.
     assert (merged - trained).abs().max() < 0.01
     assert (merged - untuned).abs().max() > 0.1
 
 
-def test_tokenizer_and_configuration_stay_the_bases_own(done: Workshop) -> None:
+def test_merged_model_has_tokenizer_and_configuration_of_the_base(done: Workshop) -> None:
     base, merged = done.work / "base", done.work / "merged-b1"
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (merged / name).read_bytes() == (base / name).read_bytes()
@@ -92,7 +92,7 @@ def test_tokenizer_and_configuration_stay_the_bases_own(done: Workshop) -> None:
     assert after == before
 
 
-def test_a_prompt_of_ones_own_is_served_in_place_of_the_bases_template(
+def test_prompt_format_replaces_the_template_of_the_base(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     folder = tiny.model(tmp_path / "base")
@@ -106,7 +106,7 @@ def test_a_prompt_of_ones_own_is_served_in_place_of_the_bases_template(
         dataset={"promptFormat": "Q: {prompt} A:"},
         training={"maxSteps": 1},
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     workshop.succeed("merge", "--build", "b1")
     merged = workshop.work / "merged-b1"
     assert (merged / config.name).read_bytes() == config.read_bytes()
@@ -121,7 +121,7 @@ def test_a_prompt_of_ones_own_is_served_in_place_of_the_bases_template(
     ("base", "prompt_template", "start"),
     [("plain", "auto", "<s>Below"), ("chat", "alpaca", "Below")],
 )
-def test_alpaca_is_served_with_the_prompt_that_was_trained(
+def test_alpaca_prompt_is_stored_as_chat_template(
     make: MakeWorkshop, repositories: dict[str, str], base: str, prompt_template: str, start: str
 ) -> None:
     workshop = make(
@@ -129,7 +129,7 @@ def test_alpaca_is_served_with_the_prompt_that_was_trained(
         dataset={"promptTemplate": prompt_template},
         training={"maxSteps": 1, "sequenceLength": 256},
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     workshop.succeed("merge", "--build", "b1")
     tokenizer = transformers.AutoTokenizer.from_pretrained(workshop.work / "merged-b1")
     asked = [{"role": "user", "content": "Capital of France (0)?"}]
@@ -141,9 +141,9 @@ def test_alpaca_is_served_with_the_prompt_that_was_trained(
 
 
 @pytest.mark.parametrize("damaged", ["adapter", "base", "merged-b1"])
-def test_a_damaged_folder_is_never_taken_for_a_result(make: MakeWorkshop, damaged: str) -> None:
+def test_damaged_folder_is_not_a_result(make: MakeWorkshop, damaged: str) -> None:
     workshop = make(training={"maxSteps": 1})
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     first = workshop.succeed("merge", "--build", "b1").result
     victim = next((workshop.work / damaged).glob("*.safetensors"))
     data = bytearray(victim.read_bytes())

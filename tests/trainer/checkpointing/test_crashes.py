@@ -129,14 +129,14 @@ def test_read_error_of_a_prepared_folder_is_transient(
 @pytest.fixture(scope="module")
 def packed(make: MakeWorkshop) -> Workshop:
     workshop = make(**PACKED)
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 
 @pytest.fixture(scope="module")
 def unslothed(make: MakeWorkshop) -> Workshop:
     workshop = make(**merged(RECIPE, {"training": {"advanced": {"backend": "unsloth"}}}))
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 

@@ -50,14 +50,14 @@ PACKED: dict[str, Any] = tiny.merged(
 @pytest.fixture(scope="module")
 def uninterrupted(make: MakeWorkshop) -> Workshop:
     workshop = make(**RECIPE)
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 
 @pytest.fixture(scope="module")
 def uninterrupted_packed(make: MakeWorkshop) -> Workshop:
     workshop = make(**PACKED)
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 
@@ -65,7 +65,7 @@ def uninterrupted_packed(make: MakeWorkshop) -> Workshop:
 def uninterrupted_on_unsloth(make: MakeWorkshop) -> Workshop:
     own = {"lora": {"modulesToSave": ["embed_tokens"]}, "advanced": {"backend": "unsloth"}}
     workshop = make(**tiny.merged(RECIPE, {"training": own}))
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 

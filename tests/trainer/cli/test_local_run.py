@@ -1,4 +1,4 @@
-"""``run``: a manifest's whole way on one machine, stopped and gone on with."""
+"""The ``run`` command: all stages on one machine, interrupted and resumed."""
 
 import os
 import signal
@@ -56,7 +56,7 @@ class Station:
         return self.start().wait()
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_running_again_goes_on(
+def test_ctrl_c_saves_a_checkpoint_and_the_next_run_resumes(
     servers: dict[str, Server], repositories: dict[str, str], tmp_path: Path
 ) -> None:
     station = Station(servers["trl"], tmp_path)
@@ -83,7 +83,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_running_again_goes_on(
     assert "belongs to revision" in refused.log
 
 
-def test_rows_of_a_configmap_in_the_same_file(
+def test_rows_are_read_from_a_configmap_of_the_same_file(
     servers: dict[str, Server], repositories: dict[str, str], tmp_path: Path
 ) -> None:
     rows = "".join(
@@ -131,7 +131,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_unsloth_comes_before_the_libraries_that_it_changes(
+def test_unsloth_is_imported_before_the_libraries_that_it_patches(
     hub: Hub, repositories: dict[str, str], tmp_path: Path
 ) -> None:
     station = Station(None, tmp_path)

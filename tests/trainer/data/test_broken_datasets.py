@@ -49,7 +49,7 @@ def parquet(table: dict[str, Any], **options: Any) -> Callable[[Path], None]:
 
 
 def sparse(start: bytes, size: int = GIGABYTE) -> Callable[[Path], None]:
-    """A file that begins with ``start`` and goes on with zeros that take no disk."""
+    """A sparse file: ``start``, followed by zeros that take no disk space."""
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
@@ -471,7 +471,7 @@ def same(text: str, count: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), [text])
 
 
-def test_a_text_that_many_rows_share_is_unpacked_by_turns(tmp_path: Path) -> None:
+def test_text_shared_by_many_parquet_rows_needs_bounded_memory(tmp_path: Path) -> None:
     write(tmp_path, "a.parquet", parquet({"text": same("a" * 500_000, 4000)}, store_schema=False))
     with measured() as risen:
         rows = [
@@ -481,7 +481,7 @@ def test_a_text_that_many_rows_share_is_unpacked_by_turns(tmp_path: Path) -> Non
     assert risen[0] < MOST_MEMORY
 
 
-def test_a_row_of_parquet_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+def test_parquet_row_of_gigabytes_is_refused(tmp_path: Path) -> None:
     texts = pa.ListArray.from_arrays([0, 1, 4001], same("a" * 500_000, 4001))
     write(tmp_path, "a.parquet", parquet({"text": texts}, store_schema=False))
     said = "row 2 of a.parquet is longer than 16 MiB"
@@ -494,7 +494,7 @@ def test_a_row_of_parquet_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     ("file", "content", "said", "remediation"),
     [pytest.param(*case[1:], id=case[0]) for case in FILES],
 )
-def test_broken_files(
+def test_invalid_file_is_refused(
     tmp_path: Path, file: str, content: Content, said: str, remediation: str
 ) -> None:
     write(tmp_path, file, content)
@@ -504,7 +504,9 @@ def test_broken_files(
 
 
 @pytest.mark.parametrize(("format_", "row", "said", "remediation"), ROWS)
-def test_broken_rows(tmp_path: Path, format_: str, row: Any, said: str, remediation: str) -> None:
+def test_invalid_row_is_refused(
+    tmp_path: Path, format_: str, row: Any, said: str, remediation: str
+) -> None:
     write(tmp_path, "a.jsonl", broken(row, format_))
     message = refused(tmp_path, format_)
     assert message.startswith("row 3 of a.jsonl: ")
@@ -516,7 +518,7 @@ def test_broken_rows(tmp_path: Path, format_: str, row: Any, said: str, remediat
     ("rows", "advanced", "said", "remediation"),
     [pytest.param(*case[1:], id=case[0]) for case in LENGTHS],
 )
-def test_overlong_rows(
+def test_too_many_overlong_rows_are_refused(
     tmp_path: Path, rows: list[Any], advanced: dict[str, Any], said: str, remediation: str
 ) -> None:
     write(tmp_path, "a.jsonl", jsonl(*rows))
@@ -529,7 +531,7 @@ def test_overlong_rows(
     ("file", "content", "said", "remediation"),
     [pytest.param(*case[1:], id=case[0]) for case in TOO_LARGE],
 )
-def test_datasets_that_would_fill_the_memory(
+def test_dataset_that_would_exhaust_memory_is_refused(
     tmp_path: Path, file: str, content: Content, said: str, remediation: str
 ) -> None:
     write(tmp_path, file, content)
@@ -540,7 +542,7 @@ def test_datasets_that_would_fill_the_memory(
     assert risen[0] < MOST_MEMORY
 
 
-def test_mixed_formats_name_each_row_and_count_the_rest(tmp_path: Path) -> None:
+def test_mixed_formats_are_refused_with_three_rows_named(tmp_path: Path) -> None:
     good, others = GOOD["alpaca"], (GOOD["messages"], GOOD["text"], {"prompt": "a"})
     write(tmp_path, "a.jsonl", jsonl(good, *others, *others))
     message = refused(tmp_path, "alpaca")
@@ -550,7 +552,7 @@ def test_mixed_formats_name_each_row_and_count_the_rest(tmp_path: Path) -> None:
     assert message.endswith("; and 3 more invalid rows")
 
 
-def test_a_row_of_the_largest_size_is_still_read(tmp_path: Path) -> None:
+def test_row_of_the_largest_size_is_read(tmp_path: Path) -> None:
     text = "a" * (bounded_reader.LONGEST_ROW - 100)
     for name, data in (("a.jsonl", jsonl({"text": text})), ("a.json", b'[{"text": "%s"}]')):
         write(tmp_path, name, data if name == "a.jsonl" else data % text.encode())
@@ -558,5 +560,5 @@ def test_a_row_of_the_largest_size_is_still_read(tmp_path: Path) -> None:
         assert row.values == {"text": text}
 
 
-def test_there_are_fifty_and_more() -> None:
+def test_tables_have_at_least_100_cases() -> None:
     assert len(FILES) + len(ROWS) + len(LENGTHS) + len(TOO_LARGE) >= 100

@@ -1,4 +1,4 @@
-"""Rows in, tokens out: formats, broken rows, lengths, the held-out share and packing."""
+"""From rows to tokens: formats, invalid rows, lengths, held-out rows and packing."""
 
 import csv
 import json
@@ -72,7 +72,7 @@ def write(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize(
     "name", ["a.jsonl", "lines.json", "array.json", "a.csv", "a.parquet", "bom.jsonl"]
 )
-def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+def test_every_file_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     found = list(readers.read(write(tmp_path, name), name))
     assert [row.values for row in found] == ROWS
     lines = name.endswith("jsonl") or name == "lines.json"
@@ -91,7 +91,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl is not UTF-8"),
     ],
 )
-def test_unreadable_files_say_where(
+def test_unreadable_file_is_refused_with_its_position(
     tmp_path: Path, name: str, content: str | bytes, said: str
 ) -> None:
     data = content if isinstance(content, bytes) else content.encode()
@@ -114,11 +114,13 @@ def test_unreadable_files_say_where(
         (["constraining.jsonl"], "train", ["constraining.jsonl"]),
     ],
 )
-def test_the_files_of_a_split(names: list[str], split: str, chosen: list[str] | None) -> None:
+def test_files_of_a_split_are_selected(
+    names: list[str], split: str, chosen: list[str] | None
+) -> None:
     assert readers.files_of_split(names, split, source="a/b") == (chosen or names)
 
 
-def test_a_split_that_is_not_there_lists_what_is() -> None:
+def test_missing_split_is_refused_with_the_list_of_files() -> None:
     with pytest.raises(DatasetInvalid, match=r"no files for split 'test' \(it has train.jsonl\)"):
         readers.files_of_split(["train.jsonl"], "test", source="a/b")
     with pytest.raises(DatasetInvalid, match="has no data file"):
@@ -137,7 +139,9 @@ def test_a_split_that_is_not_there_lists_what_is() -> None:
         ("prompt-completion", {"q": "Hi", "a": "Yo"}, {"prompt": "q", "completion": "a"}),
     ],
 )
-def test_formats_and_columns(format_: str, row: Any, columns: dict[str, str]) -> None:
+def test_rows_of_every_format_with_default_and_named_columns(
+    format_: str, row: Any, columns: dict[str, str]
+) -> None:
     train, _, counts, _ = finish([row], dataset={"format": format_, "columns": columns})
     expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
     assert text_of(train, 0) == expected
@@ -145,14 +149,14 @@ def test_formats_and_columns(format_: str, row: Any, columns: dict[str, str]) ->
 
 
 @pytest.mark.parametrize(("column", "columns"), [("input", {}), ("given", {"input": "given"})])
-def test_an_input_follows_its_instruction(column: str, columns: dict[str, str]) -> None:
+def test_alpaca_input_follows_the_instruction(column: str, columns: dict[str, str]) -> None:
     row = {"instruction": "Add", column: "1 2", "output": "3"}
     train, *_ = finish([row], dataset={"columns": columns})
     assert "user\nAdd\n\n1 2<|im_end|>" in text_of(train, 0)
 
 
 @pytest.mark.parametrize(("column", "columns"), [("text", {}), ("body", {"text": "body"})])
-def test_a_text_is_trained_as_it_is(column: str, columns: dict[str, str]) -> None:
+def test_text_is_tokenized_unchanged(column: str, columns: dict[str, str]) -> None:
     own = {"format": "text", "columns": columns}
     train, _, counts, _ = finish([{column: "abc"}], dataset=own)
     assert text_of(train, 0) == "abc<|im_end|>"
@@ -175,14 +179,14 @@ def test_a_text_is_trained_as_it_is(column: str, columns: dict[str, str]) -> Non
         ("prompt-completion", {"prompt": "a"}, "has no column 'completion'"),
     ],
 )
-def test_broken_rows_are_named(format_: str, row: Any, said: str) -> None:
+def test_invalid_rows_are_named(format_: str, row: Any, said: str) -> None:
     good = {"instruction": "a", "output": "b", "text": "a", "messages": CHAT}
     good |= {"prompt": "a", "completion": "b"}
     with pytest.raises(DatasetInvalid, match=rf"row 3 of train.jsonl: .*{said}"):
         finish([good, good, row, good], dataset={"format": format_})
 
 
-def test_many_broken_rows_are_counted() -> None:
+def test_further_invalid_rows_are_counted() -> None:
     with pytest.raises(
         DatasetInvalid, match=r"row 1 .* row 2 .* row 3 .* and 7 more invalid rows$"
     ):
@@ -193,7 +197,7 @@ def long_row(tokens: int) -> dict[str, str]:
     return {"instruction": "a", "output": "b" * (tokens - 22)}
 
 
-def test_overlong_rows_are_dropped_and_counted_up_to_five_per_cent() -> None:
+def test_overlong_rows_up_to_five_percent_are_dropped() -> None:
     train, _, counts, _ = finish([*tiny.rows(19), long_row(129)])
     assert (train.count, counts.dropped_rows, counts.longest) == (19, 1, 129)
     assert finish([*tiny.rows(19), long_row(128)])[2].dropped_rows == 0
@@ -201,7 +205,7 @@ def test_overlong_rows_are_dropped_and_counted_up_to_five_per_cent() -> None:
         finish([*tiny.rows(18), long_row(129), long_row(200)])
 
 
-def test_overlong_rows_are_cut_where_that_is_asked_for() -> None:
+def test_overlong_rows_are_truncated_if_set() -> None:
     cut = {"training": {"advanced": {"overlong": "truncate"}}}
     train, _, counts, _ = finish([*tiny.rows(18), long_row(129), long_row(200)], **cut)
     assert (train.count, counts.dropped_rows, counts.truncated_rows) == (20, 0, 2)
@@ -211,14 +215,14 @@ def test_overlong_rows_are_cut_where_that_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("rows", "held_out"), [(399, False), (400, True)])
-def test_rows_are_held_out_from_400_on(rows: int, held_out: bool) -> None:
+def test_rows_are_held_out_from_400_rows(rows: int, held_out: bool) -> None:
     train, evaluation, counts, _ = finish(tiny.rows(rows))
     assert counts.rows + counts.validation_rows == rows
     assert (train.count, evaluation.count) == (counts.rows, counts.validation_rows)
     assert (8 <= counts.validation_rows <= 34) if held_out else counts.validation_rows == 0
 
 
-def test_held_out_rows_are_chosen_by_content() -> None:
+def test_held_out_rows_depend_on_content_only() -> None:
     share = {"dataset": {"validationFraction": 0.3}}
 
     def sides(rows: list[dict[str, str]]) -> tuple[set[str], set[str]]:
@@ -238,9 +242,7 @@ def test_held_out_rows_are_chosen_by_content() -> None:
 
 
 @pytest.mark.parametrize(("duplicates", "kept"), [("keep", 7), ("drop", 5)])
-def test_equal_rows_are_counted_and_dropped_where_that_is_asked_for(
-    duplicates: str, kept: int
-) -> None:
+def test_duplicates_are_counted_and_dropped_if_set(duplicates: str, kept: int) -> None:
     rows = [*tiny.rows(5), *tiny.rows(2)]
     train, _, counts, _ = finish(rows, dataset={"duplicates": duplicates})
     assert (train.count, counts.rows, counts.duplicate_rows) == (kept, kept, 2)
@@ -249,7 +251,7 @@ def test_equal_rows_are_counted_and_dropped_where_that_is_asked_for(
     assert texts[:5] == list(dict.fromkeys(texts)), "the first of equals stays, in its place"
 
 
-def test_max_samples_takes_the_first() -> None:
+def test_max_samples_takes_the_first_rows() -> None:
     train, *_ = finish(tiny.rows(20), dataset={"maxSamples": 3})
     assert [text_of(train, row)[17:30] for row in range(train.count)] == [
         "Capital of Fr",
@@ -258,7 +260,7 @@ def test_max_samples_takes_the_first() -> None:
     ]
 
 
-def test_tokens_survive_the_disk(tmp_path: Path) -> None:
+def test_tokens_are_equal_after_save_and_load(tmp_path: Path) -> None:
     train, *_ = finish(tiny.rows(5))
     train.save(tmp_path / "a")
     train.save(tmp_path / "b")
@@ -277,7 +279,7 @@ def test_tokens_survive_the_disk(tmp_path: Path) -> None:
         ("auto", 64, 24, False, 384),
     ],
 )
-def test_packing_is_worth_it_from_200_steps_on(
+def test_packing_auto_packs_from_200_steps(
     packing_: str, rows: int, epochs: float, packed: bool, steps: int
 ) -> None:
     recipe = {"packing": packing_, "epochs": epochs, "maxSteps": None, "sequenceLength": 128}
@@ -290,7 +292,7 @@ def test_packing_is_worth_it_from_200_steps_on(
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=60))
-def test_packing_keeps_every_row_once_and_overfills_nothing(lengths: list[int]) -> None:
+def test_packing_keeps_every_row_once_within_capacity(lengths: list[int]) -> None:
     groups = packing.pack(lengths, 64)
     assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
     sums = sorted(sum(lengths[row] for row in group) for group in groups)
@@ -303,7 +305,7 @@ def test_packing_keeps_every_row_once_and_overfills_nothing(lengths: list[int]) 
     ("sequences", "batch", "epochs", "max_steps", "steps"),
     [(60, 8, 12, None, 96), (1, 8, 0.1, None, 1), (100, 8, 3, None, 39), (100, 8, None, 7, 7)],
 )
-def test_steps(
+def test_number_of_steps(
     sequences: int, batch: int, epochs: float | None, max_steps: int | None, steps: int
 ) -> None:
     assert packing.steps_of(sequences, batch=batch, epochs=epochs, max_steps=max_steps) == steps

@@ -1,4 +1,4 @@
-"""Rows of an evaluation's own: staged and checked beside those that are trained on, and used."""
+"""A separate evaluation dataset: preparation, checks, and use in training and evaluation."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def questions(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(make: MakeWorkshop, questions: Path) -> Workshop:
     """A job that was trained and evaluated on rows of their own; tests leave it as it is."""
     workshop = make(evaluation={"dataset": OWN}, training={"advanced": {"evalSteps": 3}})
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 
@@ -72,14 +72,18 @@ def rendered(rows: list[list[dict[str, str]]]) -> set[str]:
     return {str(tiny.tokenizer().apply_chat_template(row, tokenize=False)) for row in rows}
 
 
-def test_its_rows_are_tokenized_and_all_others_trained_on(evaluated: Workshop) -> None:
+def test_evaluation_rows_are_tokenized_and_all_dataset_rows_are_trained_on(
+    evaluated: Workshop,
+) -> None:
     assert read(evaluated.work, HELD_OUT) == rendered(ROWS)
     assert read(evaluated.work, TRAIN) == rendered([chat(row) for row in tiny.rows(24)])
     facts = manifest.read(evaluated.work / "dataset").facts
     assert (facts["rows"], facts["validationRows"]) == (24, QUESTIONS)
 
 
-def test_status_and_manifest_say_what_was_found(evaluated: Workshop, hub: Hub) -> None:
+def test_counts_of_the_evaluation_dataset_are_in_result_and_manifest(
+    evaluated: Workshop, hub: Hub
+) -> None:
     staged = evaluated.succeed("prepare").result
     counted = Data.model_validate(staged["artifacts"], extra="ignore").evaluation_dataset
     assert counted is not None
@@ -99,7 +103,7 @@ def test_status_and_manifest_say_what_was_found(evaluated: Workshop, hub: Hub) -
     assert "evaluation rows" in card
 
 
-def test_reference_and_gate_are_of_its_rows(evaluated: Workshop) -> None:
+def test_reference_and_evaluation_gate_use_the_evaluation_dataset(evaluated: Workshop) -> None:
     text = (evaluated.work / "reference" / "reference.json").read_text()
     found = Reference.model_validate_json(text)
     assert found.held_out
@@ -137,7 +141,7 @@ def prepared(rows: list[Any], own: list[Any], **changes: Any) -> Prepared:
     return prepare(job, read, asked)
 
 
-def test_the_same_rows_are_drawn_whatever_the_recipe() -> None:
+def test_sample_of_the_evaluation_dataset_is_independent_of_the_recipe() -> None:
     """So builds of two revisions are compared on the same rows."""
     own = tiny.rows(600)[200:]
     one = prepared(tiny.rows(20), own).sample
@@ -146,7 +150,7 @@ def test_the_same_rows_are_drawn_whatever_the_recipe() -> None:
     assert 32 <= len(one) < len(own)
 
 
-def test_rows_that_repeat_are_counted_and_kept() -> None:
+def test_duplicates_of_the_evaluation_dataset_are_counted_and_kept() -> None:
     own = [*tiny.rows(30)[20:], *tiny.rows(22)[20:]]
     found = prepared(tiny.rows(24), own, dataset={"duplicates": "drop"})
     assert found.evaluation is not None
@@ -156,7 +160,7 @@ def test_rows_that_repeat_are_counted_and_kept() -> None:
     assert len(found.sample) == 10, "each is scored once"
 
 
-def test_the_longest_row_of_both_counts_for_the_estimate() -> None:
+def test_estimate_uses_the_longest_row_of_both_datasets() -> None:
     long = {"instruction": "a", "output": "b" * 90}
     assert prepared(tiny.rows(20), [*tiny.rows(20), long]).longest == 112 < LENGTH
     found = prepared(tiny.rows(20), [*tiny.rows(20), {"instruction": "a", "output": "b" * 200}])
@@ -170,7 +174,9 @@ def refused(ended: Ended, code: int, *said: str) -> None:
         assert each in ended.message
 
 
-def test_what_is_missing_is_told_before_anything_is_fetched(make: MakeWorkshop, hub: Hub) -> None:
+def test_missing_evaluation_dataset_is_reported_before_downloads(
+    make: MakeWorkshop, hub: Hub
+) -> None:
     hub.requests.clear()
     ended = make(evaluation={"dataset": OWN | {"source": "hf://demo/none"}}).run("prepare")
     refused(
@@ -183,12 +189,16 @@ def test_what_is_missing_is_told_before_anything_is_fetched(make: MakeWorkshop, 
     assert not any("resolve" in request for request in hub.requests)
 
 
-def test_a_split_that_is_missing(make: MakeWorkshop, questions: Path) -> None:
+def test_missing_split_of_the_evaluation_dataset_is_refused(
+    make: MakeWorkshop, questions: Path
+) -> None:
     ended = make(evaluation={"dataset": OWN | {"split": "dev"}}).run("prepare")
     refused(ended, 65, "evaluation.dataset demo/questions", "correct evaluation.dataset.split")
 
 
-def test_a_token_is_its_own(make: MakeWorkshop, hub: Hub, questions: Path) -> None:
+def test_evaluation_dataset_has_its_own_token(
+    make: MakeWorkshop, hub: Hub, questions: Path
+) -> None:
     hub.add("dataset", "demo/secret-questions", questions, gated_with="hf_own")
     workshop = make(evaluation={"dataset": OWN | {"source": "hf://demo/secret-questions"}})
     ended = workshop.run("prepare", DATASET_HF_TOKEN="hf_own", MODEL_HF_TOKEN="hf_own")
@@ -211,7 +221,7 @@ def test_a_token_is_its_own(make: MakeWorkshop, hub: Hub, questions: Path) -> No
         ),
     ],
 )
-def test_broken_rows_are_named(
+def test_invalid_evaluation_rows_are_named(
     make: MakeWorkshop, tmp_path: Path, rows: list[Any], said: str
 ) -> None:
     """Read from a claim, where they lie mounted."""
@@ -224,7 +234,7 @@ def test_broken_rows_are_named(
     assert again.result["artifacts"]["evaluationDataset"]["rows"] == QUESTIONS, again.log
 
 
-def test_early_stopping_listens_to_it(make: MakeWorkshop, questions: Path) -> None:
+def test_early_stopping_uses_the_evaluation_dataset(make: MakeWorkshop, questions: Path) -> None:
     """Other rows, other losses: it is these that decide which adapter is kept."""
     workshop = make(
         evaluation={"dataset": OWN},
@@ -234,7 +244,7 @@ def test_early_stopping_listens_to_it(make: MakeWorkshop, questions: Path) -> No
             "advanced": {"evalSteps": 1, "earlyStoppingPatience": 2},
         },
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     facts = manifest.read(workshop.work / "adapter").facts
     losses = dict(facts["evaluations"])
     best = min(losses, key=lambda step: (losses[step], step))

@@ -1,4 +1,4 @@
-"""Which tokens are trained: golden examples, token by token, and the prompt that a server sees."""
+"""The labels of conversations, token by token, and their equality with request prompts."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def shown(encoded: Encoded, tokenizer: Any = None) -> str:
     return text + ("]" if inside else "")
 
 
-def test_one_answer_token_by_token() -> None:
+def test_labels_of_one_answer() -> None:
     (encoded,) = renderer().conversation([QUESTION, ANSWER])
     expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n[Yo<|im_end|>]\n"
     assert shown(encoded) == expected
@@ -43,7 +43,7 @@ def test_one_answer_token_by_token() -> None:
     assert [label for label in encoded.labels if label != IGNORED] == [*answer, 0]
 
 
-def test_every_answer_of_a_conversation_is_trained() -> None:
+def test_labels_cover_every_answer_of_a_conversation() -> None:
     messages = [{"role": "system", "content": "S"}, QUESTION, ANSWER, QUESTION, ANSWER]
     (encoded,) = renderer().conversation(messages)
     assert shown(encoded) == (
@@ -53,14 +53,14 @@ def test_every_answer_of_a_conversation_is_trained() -> None:
     )
 
 
-def test_all_tokens_where_all_are_asked_for() -> None:
+def test_labels_cover_all_tokens_with_train_on_all() -> None:
     (encoded,) = renderer(train_on="all").conversation([QUESTION, ANSWER])
     assert shown(encoded) == (
         "[<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n]"
     )
 
 
-def test_a_text_is_trained_whole_and_ended_once() -> None:
+def test_text_is_trained_in_full_with_one_end_token() -> None:
     tokenizer = tiny.tokenizer(bos=True)
     (encoded,) = renderer(tokenizer=tokenizer).text("ab")
     assert shown(encoded, tokenizer) == "[<s>ab<|im_end|>]"
@@ -68,7 +68,7 @@ def test_a_text_is_trained_whole_and_ended_once() -> None:
     assert shown(encoded, tokenizer) == "[<s>ab<|im_end|>]"
 
 
-def test_alpaca_with_and_without_input() -> None:
+def test_alpaca_prompt_with_and_without_input() -> None:
     tokenizer = tiny.tokenizer(bos=True)
     template = prompt_templates.alpaca(with_bos=True)
     alpaca = renderer(template=template, tokenizer=tokenizer)
@@ -86,7 +86,7 @@ def test_alpaca_with_and_without_input() -> None:
     )
 
 
-def test_the_trained_prompt_is_the_one_that_a_server_makes() -> None:
+def test_trained_prompt_equals_the_request_prompt() -> None:
     tokenizer = tiny.tokenizer()
     messages = [QUESTION, ANSWER, {"role": "user", "content": "And?"}, ANSWER]
     (encoded,) = renderer().conversation(messages)
@@ -99,7 +99,7 @@ def test_the_trained_prompt_is_the_one_that_a_server_makes() -> None:
         assert encoded.labels[len(prompt) - 1] == IGNORED
 
 
-def test_a_template_that_drops_earlier_reasoning_gives_each_answer_its_own_history() -> None:
+def test_template_that_drops_reasoning_gives_one_sequence_per_answer() -> None:
     template = (
         "{% for m in messages %}<|im_start|>{{ m['role'][0] }}\n"
         "{% if m['role'] == 'assistant' and loop.last %}T{% endif %}{{ m['content'] }}<|im_end|>"
@@ -113,7 +113,7 @@ def test_a_template_that_drops_earlier_reasoning_gives_each_answer_its_own_histo
     )
 
 
-def test_a_template_without_an_end_gets_one() -> None:
+def test_missing_end_token_is_appended() -> None:
     template = (
         "{% for m in messages %}{{ m['content'] }}{% endfor %}"
         "{% if add_generation_prompt %}{% endif %}"
@@ -122,7 +122,7 @@ def test_a_template_without_an_end_gets_one() -> None:
     assert shown(encoded) == "Hi[Yo<|im_end|>]"
 
 
-def test_a_token_that_would_span_prompt_and_answer_is_not_trained() -> None:
+def test_no_token_spans_prompt_and_answer() -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.add_tokens(["\nY"])
     (encoded,) = renderer(tokenizer=tokenizer).conversation([QUESTION, ANSWER])
@@ -144,13 +144,13 @@ def test_a_token_that_would_span_prompt_and_answer_is_not_trained() -> None:
         ("{{ raise_exception('roles must alternate') }}", "refuses it: roles must alternate"),
     ],
 )
-def test_templates_that_cannot_be_trained_say_why(template: str, said: str) -> None:
+def test_template_that_fails_is_refused(template: str, said: str) -> None:
     with pytest.raises(BrokenRow, match=said):
         renderer(template=template).conversation([QUESTION, ANSWER])
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_labels_are_never_shifted(count: int) -> None:
+def test_labels_are_not_shifted(count: int) -> None:
     messages: list[Message] = [QUESTION, ANSWER] * count
     (encoded,) = renderer().conversation(messages)
     assert len(encoded.labels) == len(encoded.input_ids)

@@ -1,4 +1,4 @@
-"""Which tokens are trained, token by token, through the templates of well-known families."""
+"""The labels that the chat templates of well-known model families give, token by token."""
 
 from dataclasses import replace
 from datetime import date
@@ -214,7 +214,7 @@ GOLDEN: list[tuple[Family, list[Message], list[Parts]]] = [
 def encode(
     family: Family, messages: list[Message], *, train_on: str = "responses"
 ) -> list[Encoded]:
-    """Encode a conversation as staging does, with the clock frozen."""
+    """Encode a conversation as the prepare stage does, with a fixed date."""
     dataset = Dataset(source="hf://a/b", format="messages")
     template = prompt_templates.choose(dataset, family.tokenizer(), source="a/b", today=TODAY)
     renderer = Renderer(
@@ -277,7 +277,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, str]]] = {
         if case[0].name in PUBLISHED
     ],
 )
-def test_golden_masks_of_the_templates_as_they_are_published(
+def test_golden_masks_of_published_templates(
     family: Family, messages: list[Message], expected: list[Parts]
 ) -> None:
     file, words = PUBLISHED[family.name]
@@ -294,9 +294,7 @@ def test_golden_masks_of_the_templates_as_they_are_published(
     ("family", "messages"),
     [pytest.param(*case[:2], id=f"{case[0].name}, {len(case[1])}") for case in GOLDEN],
 )
-def test_every_answer_stands_behind_the_prompt_that_a_server_makes(
-    family: Family, messages: list[Message]
-) -> None:
+def test_every_answer_follows_the_request_prompt(family: Family, messages: list[Message]) -> None:
     template = prompt_templates.freeze(family.template, TODAY)[0]
     found = encode(family, messages)
     for at, message in enumerate(messages):
@@ -315,14 +313,14 @@ def test_every_answer_stands_behind_the_prompt_that_a_server_makes(
 @pytest.mark.parametrize(
     "family", [template_families.LLAMA_3, template_families.SMOLLM], ids=lambda f: f.name
 )
-def test_all_tokens_where_all_are_asked_for(family: Family) -> None:
+def test_labels_cover_all_tokens_with_train_on_all(family: Family) -> None:
     (found,) = encode(family, ONE, train_on="all")
     assert found.labels == found.input_ids
     (masked,) = encode(family, ONE)
     assert found.input_ids == masked.input_ids
 
 
-def test_a_template_that_opens_the_reasoning_itself_is_refused_with_a_way_out() -> None:
+def test_template_that_opens_the_reasoning_is_refused() -> None:
     """Behind an opened <think> an answer without one would teach never to close it."""
     closed = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
     template = template_families.QWEN.template.split("{%- if add_generation_prompt")[0] + closed
@@ -333,7 +331,7 @@ def test_a_template_that_opens_the_reasoning_itself_is_refused_with_a_way_out() 
 
 
 @pytest.mark.parametrize("first", ["#", "# Paris", "*", "P"])
-def test_the_answer_is_found_whatever_it_begins_with(first: str) -> None:
+def test_answer_is_found_whatever_its_first_character(first: str) -> None:
     answer = {"role": "assistant", "content": first}
     (found,) = encode(template_families.MISTRAL, [SYSTEM, ASKED, answer])
     parts = [
@@ -343,7 +341,7 @@ def test_the_answer_is_found_whatever_it_begins_with(first: str) -> None:
     assert (found.input_ids, found.labels) == tokens(template_families.MISTRAL, parts)
 
 
-def test_a_template_that_reads_the_clock_is_frozen() -> None:
+def test_date_of_a_template_is_fixed() -> None:
     family = template_families.LLAMA_3_1
     dataset = Dataset(source="hf://a/b", format="messages")
     template = prompt_templates.choose(dataset, family.tokenizer(), source="a/b", today=TODAY)
@@ -364,7 +362,7 @@ def test_a_template_that_reads_the_clock_is_frozen() -> None:
     "start",
     ["", "\n", "    {% if true %}{% endif %}", "x\n", "  x", "{%- set a = 1 %}\n\n"],
 )
-def test_freezing_changes_nothing_but_the_date(start: str) -> None:
+def test_fixing_the_date_changes_nothing_else(start: str) -> None:
     text = start + "{{ strftime_now('%Y') }}|{{ strftime_now( \"%d/%m\" ) }}\n"
     frozen, day = prompt_templates.freeze(text, TODAY)
     assert day == "2030-07-26"
@@ -377,7 +375,7 @@ def test_freezing_changes_nothing_but_the_date(start: str) -> None:
     )
 
 
-def test_a_date_that_cannot_be_frozen_is_refused() -> None:
+def test_date_with_computed_format_is_refused() -> None:
     with pytest.raises(InvalidSpec, match=r"set dataset\.chatTemplate .* with the date as text"):
         prompt_templates.freeze("{{ strftime_now(format) }}", TODAY)
     assert prompt_templates.freeze("{{ strftime_now is defined }}", TODAY)[1] is None
@@ -406,7 +404,7 @@ def chosen(tokenizer: Any, **dataset: Any) -> prompt_templates.Template:
         (False, {"format": "text"}, None, False),
     ],
 )
-def test_which_template_renders(
+def test_template_is_selected_by_the_spec(
     base_has_one: bool, dataset: dict[str, Any], kind: str | None, shipped: bool
 ) -> None:
     found = chosen(tiny.tokenizer(chat=base_has_one), **dataset)
@@ -424,7 +422,7 @@ def test_which_template_renders(
         ),
     ],
 )
-def test_templates_that_are_not_there(dataset: dict[str, Any], said: str) -> None:
+def test_missing_or_invalid_template_is_refused(dataset: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidSpec, match=said):
         chosen(tiny.tokenizer(chat=False), **dataset)
 
@@ -434,7 +432,7 @@ def test_templates_that_are_not_there(dataset: dict[str, Any], said: str) -> Non
     ["Question: {prompt}\nAnswer: ", "{prompt}", "'{{' \\n {prompt} {% x %}\\", "ä😀\r\n{prompt}→"],
 )
 @pytest.mark.parametrize("bos", [True, False])
-def test_an_own_prompt_is_rendered_word_for_word(prompt: str, bos: bool) -> None:
+def test_prompt_format_is_rendered_verbatim(prompt: str, bos: bool) -> None:
     tokenizer = tiny.tokenizer(chat=False, bos=bos)
     dataset = Dataset(source="hf://a/b", format="alpaca", prompt_format=prompt)
     template = chosen(tokenizer, format="alpaca", prompt_format=prompt)

@@ -1,4 +1,4 @@
-"""The estimate against what PyTorch keeps, and what staging does with it."""
+"""The estimate compared with the tensors that PyTorch keeps, and its use in the stages."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def kept_bytes(layer: Any, model: Any, hidden: int, tokens: int) -> int:
 
 @pytest.mark.parametrize("targets", [ALL_LINEAR, ["q_proj", "v_proj"]])
 @pytest.mark.parametrize("dropout", [0.0, 0.05])
-def test_a_layer_keeps_what_the_formula_says(
+def test_layer_formula_matches_the_tensors_that_pytorch_keeps(
     tmp_path: Path, targets: list[str], dropout: float
 ) -> None:
     folder = tiny.model(tmp_path / "base", **SIZES)
@@ -84,11 +84,11 @@ def test_a_layer_keeps_what_the_formula_says(
     assert measured == pytest.approx(expected, rel=0.01)
 
 
-def test_the_formula_holds_as_many_logits_as_the_trl_that_is_installed() -> None:
+def test_chunk_of_logits_is_that_of_the_installed_trl() -> None:
     assert backends.TRL_CHUNK == sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE
 
 
-def test_staging_estimates_and_training_takes_the_micro_batch(make: MakeWorkshop) -> None:
+def test_training_uses_the_micro_batch_of_the_estimate(make: MakeWorkshop) -> None:
     workshop = make()
     staged = workshop.succeed("prepare", "--card", "NVIDIA-A10G", "--serving-share", "0.88")
     assert "of the 22.49 GiB of NVIDIA-A10G at micro-batch 4" in staged.message
@@ -104,7 +104,7 @@ HALF = {"quantization": {"computeDtype": "float16"}}
 """What a T4 computes: it has no bfloat16."""
 
 
-def test_what_cannot_fit_is_refused_before_the_weights_are_fetched(make: MakeWorkshop) -> None:
+def test_training_that_does_not_fit_is_refused_before_the_download(make: MakeWorkshop) -> None:
     workshop = make(
         training={
             "sequenceLength": 1_048_576,
@@ -117,11 +117,11 @@ def test_what_cannot_fit_is_refused_before_the_weights_are_fetched(make: MakeWor
     assert "Tesla-T4 has 15.00 GiB" in ended.message
     assert workshop.published() == []
     assert not list(workshop.work.rglob("*.safetensors"))
-    # On a card that nobody knows, the same job is let through.
+    # On an unknown GPU the same job is not refused.
     assert workshop.run("prepare", "--card", "NVIDIA-Imaginary").code == 0
 
 
-def test_serving_that_cannot_fit_is_refused_before_training(make: MakeWorkshop) -> None:
+def test_serving_that_does_not_fit_is_refused_in_prepare(make: MakeWorkshop) -> None:
     workshop = make(training={"advanced": HALF})
     length = ["--serving-length", "1048576"]
     options = ["--card", "Tesla-T4", "--serving-share", "0.001", *length]

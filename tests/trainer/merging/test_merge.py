@@ -41,7 +41,7 @@ KINDS = {
 @pytest.fixture(scope="module", params=KINDS)
 def trained(request: pytest.FixtureRequest, make: MakeWorkshop) -> Workshop:
     workshop = make(training={"maxSteps": 3, "lora": KINDS[request.param]})
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 
@@ -113,7 +113,7 @@ def test_dequantized_merge_equals_dequantized_base_plus_adapter(
     make: MakeWorkshop, quantization: dict[str, Any]
 ) -> None:
     workshop = make(training={"maxSteps": 2, "advanced": {"quantization": quantization}})
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16")
     full: dict[str, Any] = {
         "type": "nf4",
@@ -161,7 +161,7 @@ def test_base_with_tied_embeddings_by_dtype_and_shard_count(
         model={"source": hub.add("model", f"demo/tied-{dtype}", folder)},
         training={"maxSteps": 2, "lora": {"targetModules": ["all-linear"]}},
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     ended = workshop.succeed("merge", "--build", "b", "--base", "original")
     assert ended.message == "merged 14 adapter pairs"
     base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -182,7 +182,7 @@ def test_float16_overflow_names_the_tensor(make: MakeWorkshop, hub: Hub, tmp_pat
     workshop = make(
         model={"source": hub.add("model", "demo/large", folder)}, training={"maxSteps": 1}
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     ended = workshop.run("merge", "--build", "b")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert "model.embed_tokens.weight reaches" in ended.message
@@ -307,7 +307,7 @@ def test_tied_embedding_or_head_is_not_replaced(
     workshop = make(
         model={"source": hub.add("model", "demo/tied", folder)}, training={"maxSteps": 1}
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     publish_adapter(workshop, peft.LoraConfig(target_modules="all-linear", modules_to_save=[name]))
     ended = workshop.run("merge", "--build", "b")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
@@ -428,7 +428,7 @@ def test_base_with_biases(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
     workshop = make(
         model={"source": hub.add("model", "demo/biased", folder)}, training={"maxSteps": 1}
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     workshop.succeed("merge", "--build", "b", "--dtype", "bfloat16", "--base", "original")
     base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     theirs = peft.PeftModel.from_pretrained(base, workshop.work / "adapter").merge_and_unload()

@@ -104,7 +104,7 @@ def test_killed_merge_repeats_one_shard_and_gives_the_same_bytes(
     workshop = make(
         model={"source": hub.add("model", "demo/shards", folder)}, training={"maxSteps": 1}
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     workshop.succeed("merge", "--build", "b")
     final = workshop.work / "merged-b"
     expected = {path.name: path.read_bytes() for path in final.iterdir()}

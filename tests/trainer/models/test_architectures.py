@@ -1,4 +1,4 @@
-"""Each family goes the whole way on each backend, with a kill on the way."""
+"""All stages for each model family on each backend, with a kill during the training."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ IN_FULL = ["mistral", "qwen3", "phi", "phi3"]
         ),
     ],
 )
-def test_ends_that_cannot_be_trained_in_full_are_refused_before_the_weights_are_fetched(
+def test_modules_to_save_that_cannot_be_trained_are_refused_before_the_download(
     make: MakeWorkshop, hub: Hub, tmp_path: Path, family: str, saved: list[str], said: str
 ) -> None:
     folder = architectures.model(tmp_path / family, family)
@@ -49,7 +49,7 @@ def test_ends_that_cannot_be_trained_in_full_are_refused_before_the_weights_are_
     assert not list(workshop.work.rglob("*.safetensors"))
 
 
-def test_unsloth_gets_the_families_that_are_tried_here_and_no_others(
+def test_unsloth_families_are_those_of_the_tests(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     assert architectures.FAMILIES.keys() == backend_support.UNSLOTH_FAMILIES
@@ -75,7 +75,7 @@ def bases(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", architectures.FAMILIES)
-def test_from_stage_to_a_model_that_loads(
+def test_family_is_prepared_trained_and_merged_on_each_backend(
     make: MakeWorkshop, bases: dict[str, str], family: str, backend: str
 ) -> None:
     lora: dict[str, Any] = {"targetModules": ["all-linear"]}

@@ -1,4 +1,4 @@
-"""The hub's answers, the volume's limits, and what a user reads when staging is refused."""
+"""The prepare stage: answers of the hub, sizes of the volume, and error messages."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ def gated(hub: Hub, repositories: dict[str, str]) -> Iterator[None]:
     del hub.repos["models/demo/gated"], hub.repos["datasets/demo/gated"]
 
 
-def test_a_model_that_does_not_exist(make: MakeWorkshop) -> None:
+def test_missing_model_is_refused(make: MakeWorkshop) -> None:
     workshop = make(model={"source": "hf://demo/missing"})
     ended = workshop.run("prepare")
     refused(ended, 66, "ModelNotFound", "model demo/missing does not exist", "model.tokenSecretRef")
@@ -53,7 +53,7 @@ def test_a_model_that_does_not_exist(make: MakeWorkshop) -> None:
     assert [path.name for path in workshop.work.iterdir()] == ["lock.json"]
 
 
-def test_a_dataset_that_does_not_exist_is_told_before_the_base_is_fetched(
+def test_missing_dataset_is_reported_before_the_base_is_downloaded(
     make: MakeWorkshop, hub: Hub
 ) -> None:
     hub.requests.clear()
@@ -62,12 +62,12 @@ def test_a_dataset_that_does_not_exist_is_told_before_the_base_is_fetched(
     assert not any("resolve" in request for request in hub.requests)
 
 
-def test_a_revision_that_does_not_exist(make: MakeWorkshop) -> None:
+def test_missing_revision_is_refused(make: MakeWorkshop) -> None:
     ended = make(model={"revision": "v9"}).run("prepare")
     refused(ended, 66, "ModelNotFound", "model demo/tiny has no revision 'v9'", "model.revision")
 
 
-def test_the_revision_that_is_written_is_what_is_staged(make: MakeWorkshop, hub: Hub) -> None:
+def test_revision_of_the_spec_is_pinned(make: MakeWorkshop, hub: Hub) -> None:
     commits = {kind: hub.repos[f"{kind}s/demo/{name}"].commit() for kind, name in HERE.items()}
     workshop = make(**{kind: {"revision": commit} for kind, commit in commits.items()})
     hub.requests.clear()
@@ -82,7 +82,7 @@ def test_the_revision_that_is_written_is_what_is_staged(make: MakeWorkshop, hub:
 
 @pytest.mark.usefixtures("gated")
 @pytest.mark.parametrize("kind", ["model", "dataset"])
-def test_gated_repositories(make: MakeWorkshop, kind: str) -> None:
+def test_gated_repository_needs_a_token_with_access(make: MakeWorkshop, kind: str) -> None:
     workshop = make(**{kind: {"source": "hf://demo/gated"}})
     variable = f"{kind.upper()}_HF_TOKEN"
     ended = workshop.run("prepare")
@@ -94,7 +94,7 @@ def test_gated_repositories(make: MakeWorkshop, kind: str) -> None:
     assert good not in (workshop.folder / "log").read_text()
 
 
-def test_a_hub_that_is_down_is_tried_again(make: MakeWorkshop, hub: Hub) -> None:
+def test_failing_hub_is_transient(make: MakeWorkshop, hub: Hub) -> None:
     hub.refusing = 503
     try:
         ended = make().run("prepare")
@@ -103,7 +103,7 @@ def test_a_hub_that_is_down_is_tried_again(make: MakeWorkshop, hub: Hub) -> None
     refused(ended, 75, "Transient", "the hub failed on dataset demo/rows", "503")
 
 
-def test_a_damaged_download_is_fetched_again(make: MakeWorkshop, hub: Hub) -> None:
+def test_damaged_download_is_repeated(make: MakeWorkshop, hub: Hub) -> None:
     workshop = make()
     shard = "model-00002-of-00002.safetensors"
     hub.corrupt.add(shard)
@@ -128,7 +128,7 @@ WIDE = 16384
     ("kind", "name", "cut"),
     [("model", "model.safetensors", 7_000_001), ("dataset", "train.jsonl", 1_000)],
 )
-def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
+def test_download_is_resumed_after_a_kill(
     make: MakeWorkshop, hub: Hub, tmp_path: Path, kind: str, name: str, cut: int
 ) -> None:
     if kind == "model":
@@ -149,7 +149,7 @@ def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
     hub.ranges.clear()
     starts = RecordsStarts(path=workshop.folder / "starts")
     workshop.meeting(starts).succeed("prepare")
-    # The rest is told from this attempt's own bytes. Small files are counted with the weights.
+    # Progress counts the bytes of this attempt only. Small files count as weights.
     of_rows, of_weights = starts.shares
     assert (of_weights if kind == "model" else of_rows) == pytest.approx(cut / size, abs=0.01)
     # A set: the server may get to the last request of the process that was killed only now.
@@ -162,9 +162,7 @@ def test_a_pod_that_was_killed_while_it_downloaded_asks_only_for_the_rest(
         assert digests[name] == sha256_of(folder / name)
 
 
-def test_a_download_that_breaks_off_is_gone_on_with(
-    make: MakeWorkshop, hub: Hub, tmp_path: Path
-) -> None:
+def test_interrupted_hub_download_is_resumed(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
     folder = tiny.model(tmp_path / "cut", shard="1GB", intermediate_size=WIDE)
     workshop = make(model={"source": hub.add("model", "demo/cut", folder)})
     name = "model.safetensors"
@@ -177,7 +175,7 @@ def test_a_download_that_breaks_off_is_gone_on_with(
     assert list(workshop.work.glob(".writing-*")) == []
 
 
-def test_what_lies_beside_a_base_that_is_here_takes_no_room(
+def test_leftovers_are_deleted_if_the_base_is_published(
     make: MakeWorkshop, small_volume: Path
 ) -> None:
     workshop = make(work=small_volume)
@@ -192,9 +190,7 @@ def test_what_lies_beside_a_base_that_is_here_takes_no_room(
     assert workshop.published() == ["base", "dataset"]
 
 
-def test_a_base_that_is_here_stays_at_its_commit(
-    make: MakeWorkshop, hub: Hub, tmp_path: Path
-) -> None:
+def test_published_base_stays_at_its_commit(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "moving"
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
     workshop = make(model={"source": hub.add("model", "demo/moving", folder)})
@@ -206,7 +202,7 @@ def test_a_base_that_is_here_stays_at_its_commit(
     assert not any("demo/moving" in request for request in hub.requests)
 
 
-def test_broken_rows_are_told_before_the_weights_are_fetched(
+def test_invalid_rows_are_reported_before_the_weights_are_downloaded(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     rows = tiny.dataset(tmp_path / "broken", [*tiny.rows(3), {"instruction": "a"}])
@@ -218,7 +214,9 @@ def test_broken_rows_are_told_before_the_weights_are_fetched(
     assert not any(request.endswith(".safetensors") for request in hub.requests)
 
 
-def test_a_tokenizer_of_another_model_is_told(make: MakeWorkshop, hub: Hub, tmp_path: Path) -> None:
+def test_tokenizer_of_another_model_is_refused(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
     folder = tmp_path / "other"
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
     change_config(folder, vocab_size=50)
@@ -263,7 +261,7 @@ def change_config(folder: Path, **changes: Any) -> None:
         ("other layers", "targetModules names gate_proj, which model demo/bad does not have"),
     ],
 )
-def test_bases_that_cannot_be_trained(
+def test_unusable_base_is_refused(
     make: MakeWorkshop, hub: Hub, tmp_path: Path, change: str, said: str
 ) -> None:
     folder = tmp_path / "bad"
@@ -317,7 +315,7 @@ def test_bases_that_cannot_be_trained(
     assert not (tmp_path / "it ran").exists()
 
 
-def test_code_beside_a_model_that_is_known_is_not_run(
+def test_code_of_a_known_model_family_is_not_run(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     """Many repositories carry code from the time before transformers knew their family."""
@@ -328,12 +326,12 @@ def test_code_beside_a_model_that_is_known_is_not_run(
     )
     (folder / "x.py").write_text(PROOF.format(str(tmp_path / "it ran")))
     workshop = make(model={"source": hub.add("model", "demo/known", folder)})
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     assert not (workshop.work / "base" / "x.py").exists()
     assert not (tmp_path / "it ran").exists()
 
 
-def test_only_the_files_of_the_index_are_fetched(
+def test_only_the_weight_files_of_the_index_are_downloaded(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     folder = tmp_path / "more"
@@ -355,7 +353,7 @@ def test_only_the_files_of_the_index_are_fetched(
     }
 
 
-def test_a_dataset_from_a_configmap(make: MakeWorkshop, tmp_path: Path) -> None:
+def test_dataset_is_read_from_a_configmap(make: MakeWorkshop, tmp_path: Path) -> None:
     mounted = tiny.dataset(tmp_path / "mounted", tiny.rows(8), "rows.jsonl")
     workshop = make(dataset={"source": "configmap://rows/rows.jsonl"})
     ended = workshop.run("prepare", FINETUNE_DATASET_DIR=str(mounted))
@@ -380,9 +378,7 @@ def fill(volume: Path) -> None:
                 raise
 
 
-def test_a_volume_that_is_too_small_is_told_with_figures(
-    make: MakeWorkshop, small_volume: Path
-) -> None:
+def test_too_small_volume_is_reported_with_sizes(make: MakeWorkshop, small_volume: Path) -> None:
     workshop = make(work=small_volume)
     (small_volume / "ballast").write_bytes(b"0" * 900_000)
     ended = workshop.run("prepare")
@@ -393,7 +389,7 @@ def test_a_volume_that_is_too_small_is_told_with_figures(
     workshop.succeed("prepare")
 
 
-def test_a_volume_that_checkpoints_would_fill_is_told_before_the_weights_are_fetched(
+def test_volume_too_small_for_checkpoints_is_reported_before_the_download(
     make: MakeWorkshop, small_volume: Path
 ) -> None:
     workshop = make(work=small_volume, training={"lora": {"r": 512}})
@@ -403,7 +399,7 @@ def test_a_volume_that_checkpoints_would_fill_is_told_before_the_weights_are_fet
     assert not list(small_volume.rglob("*.safetensors"))
 
 
-def test_a_volume_that_fills_up_while_it_is_written_to(
+def test_volume_that_fills_up_during_training_keeps_the_checkpoint(
     make: MakeWorkshop, small_volume: Path
 ) -> None:
     workshop = make(work=small_volume, training={"maxSteps": 400, "advanced": {"saveSteps": 1}})
@@ -422,7 +418,9 @@ def test_a_volume_that_fills_up_while_it_is_written_to(
     )
 
 
-def test_the_module_itself(make: MakeWorkshop, hub: Hub) -> None:
+def test_command_in_its_own_process_writes_the_termination_message(
+    make: MakeWorkshop, hub: Hub
+) -> None:
     """The command as the image runs it: exit code, message and no request that was not meant."""
     workshop = make(dataset={"source": "hf://demo/missing"})
     message = workshop.folder / "message"
@@ -451,7 +449,9 @@ def test_the_module_itself(make: MakeWorkshop, hub: Hub) -> None:
         (None, "cannot be read"),
     ],
 )
-def test_a_broken_configuration(make: MakeWorkshop, document: str | None, said: str) -> None:
+def test_invalid_job_configuration_is_refused(
+    make: MakeWorkshop, document: str | None, said: str
+) -> None:
     workshop = make()
     path = workshop.folder / "job.json"
     path.unlink()
@@ -460,17 +460,17 @@ def test_a_broken_configuration(make: MakeWorkshop, document: str | None, said: 
     refused(workshop.run("prepare"), 64, "InvalidSpec", said)
 
 
-def test_a_wrong_call(make: MakeWorkshop) -> None:
+def test_missing_argument_is_refused(make: MakeWorkshop) -> None:
     refused(make().run("merge"), 64, "InvalidSpec", "--build")
 
 
-def test_an_unknown_field_is_refused(make: MakeWorkshop) -> None:
+def test_unknown_field_is_refused(make: MakeWorkshop) -> None:
     workshop = make()
     workshop.write(tiny.merged(workshop.job, {"training": {"newKnob": 1}}))
     refused(workshop.run("prepare"), 64, "InvalidSpec", "training.newKnob: Extra inputs")
 
 
-def test_an_unexpected_error_is_an_internal_one(make: MakeWorkshop, tmp_path: Path) -> None:
+def test_unexpected_error_becomes_internal_error(make: MakeWorkshop, tmp_path: Path) -> None:
     workshop = make()
     (workshop.work / "base").write_text("a file where a folder has to be")
     ended = workshop.run("prepare")

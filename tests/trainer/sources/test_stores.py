@@ -1,4 +1,4 @@
-"""Claims, web servers, S3 and the base cache: what is read, what is pinned, what is refused."""
+"""Sources other than a hub (claims, web servers, S3) and the base cache."""
 
 import hashlib
 import json
@@ -108,7 +108,7 @@ def fetched(store: Any, into: Path) -> dict[str, bytes]:
     return files
 
 
-def test_a_file_of_a_web_server(site: Web, own: Certificate, tmp_path: Path) -> None:
+def test_https_single_file_is_downloaded(site: Web, own: Certificate, tmp_path: Path) -> None:
     site.files["some rows.jsonl"] = DATA
     store = https(site, own, "some%20rows.jsonl", DATA)
     assert fetched(store, tmp_path / "a") == {"some rows.jsonl": DATA}
@@ -117,7 +117,7 @@ def test_a_file_of_a_web_server(site: Web, own: Certificate, tmp_path: Path) -> 
     assert fetched(https(site, own, "none.jsonl"), tmp_path / "b") == {"none.jsonl": b""}
 
 
-def test_a_list_pins_all_that_it_names(site: Web, own: Certificate, tmp_path: Path) -> None:
+def test_https_sha256sums_list_pins_its_files(site: Web, own: Certificate, tmp_path: Path) -> None:
     site.files |= {"m/a.json": b"{}", "m/deep/b.bin": DATA}
     lines = f"{sha256(b'{}')}  ./a.json\n{sha256(DATA)} *deep/b.bin\n"
     site.files["m/SHA256SUMS"] = lines.encode()
@@ -132,14 +132,16 @@ def test_a_list_pins_all_that_it_names(site: Web, own: Certificate, tmp_path: Pa
 
 
 @pytest.mark.parametrize("line", ["../a", "/a", "a/../../b", ""])
-def test_a_list_leads_nowhere_else(site: Web, own: Certificate, line: str) -> None:
+def test_https_sha256sums_list_with_other_folders_is_refused(
+    site: Web, own: Certificate, line: str
+) -> None:
     site.files["SHA256SUMS"] = f"{'0' * 64}  {line}\n".encode()
     with pytest.raises(InvalidSpec, match="which sha256sum does not print"):
         https(site, own, "SHA256SUMS").pin()
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_transfer_is_gone_on_with(
+def test_interrupted_transfer_is_resumed(
     site: Web, own: Certificate, tmp_path: Path, ranges: bool
 ) -> None:
     site.files["a"], site.ranges = DATA, ranges
@@ -155,7 +157,7 @@ def test_a_broken_transfer_is_gone_on_with(
         assert asked[1:] == ["bytes=100000-", "bytes=150000-"]
 
 
-def test_it_is_gone_on_with_by_the_next_attempt(
+def test_interrupted_transfer_is_resumed_by_the_next_attempt(
     site: Web, own: Certificate, tmp_path: Path
 ) -> None:
     site.files["a"] = DATA
@@ -177,7 +179,7 @@ def test_it_is_gone_on_with_by_the_next_attempt(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
-def test_a_server_that_is_busy_is_asked_again_at_that_byte(
+def test_busy_web_server_is_retried_at_the_same_byte(
     site: Web, own: Certificate, tmp_path: Path, status: int
 ) -> None:
     site.files["a"] = DATA
@@ -197,7 +199,7 @@ def test_a_server_that_is_busy_is_asked_again_at_that_byte(
         store.download(found, ["a"], tmp_path)
 
 
-def test_a_server_that_begins_anew_each_time_is_not_asked_for_ever(
+def test_server_that_always_restarts_ends_after_the_retries(
     site: Web, own: Certificate, tmp_path: Path
 ) -> None:
     site.files["a"], site.ranges = DATA, False
@@ -228,7 +230,7 @@ def weights(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_hub_that_is_busy_is_asked_again_at_that_byte(
+def test_busy_hub_is_retried_at_the_same_byte(
     weights: tuple[Hub, HubStore], tmp_path: Path, status: int
 ) -> None:
     hub, store = weights
@@ -246,7 +248,7 @@ def test_a_hub_that_is_busy_is_asked_again_at_that_byte(
 
 
 @pytest.mark.parametrize("status", [403, 404, 503])
-def test_what_the_hub_sends_on_to_refuses_no_token(
+def test_refusal_of_a_redirect_target_is_transient(
     weights: tuple[Hub, HubStore], tmp_path: Path, status: int
 ) -> None:
     hub, store = weights
@@ -263,7 +265,7 @@ def test_what_the_hub_sends_on_to_refuses_no_token(
         store.download(found, [name], tmp_path)
 
 
-def test_no_message_holds_what_an_address_is_signed_with() -> None:
+def test_messages_contain_no_query_of_a_url() -> None:
     for address in ("http://c.test/a", "https://c.test/a"):
         said = (
             f"Client error '403' for url '{address}?X-Sig={SIGNATURE}&Key=b'\nFor more: {address}"
@@ -281,7 +283,9 @@ def test_no_message_holds_what_an_address_is_signed_with() -> None:
         ("bytes 1500-2999/3000", "resumed at byte 1500 instead of 1000"),
     ],
 )
-def test_a_part_is_put_only_where_it_belongs(tmp_path: Path, place: str | None, said: str) -> None:
+def test_partial_answer_at_the_wrong_offset_is_not_written(
+    tmp_path: Path, place: str | None, said: str
+) -> None:
     """Nothing but its size would tell of one elsewhere, where no SHA-256 is known."""
     (tmp_path / ".a.part").write_bytes(DATA[:1000])
 
@@ -310,7 +314,7 @@ def test_a_part_is_put_only_where_it_belongs(tmp_path: Path, place: str | None, 
         (503, Transient, "the download is retried"),
     ],
 )
-def test_what_a_web_server_refuses(
+def test_http_status_becomes_an_error_of_the_job(
     site: Web, own: Certificate, status: int, error: type[Exception], said: str
 ) -> None:
     site.answers["a"] = status
@@ -318,14 +322,14 @@ def test_what_a_web_server_refuses(
         https(site, own, "a").pin()
 
 
-def test_a_token_for_a_web_server(site: Web, own: Certificate, tmp_path: Path) -> None:
+def test_https_token_is_sent(site: Web, own: Certificate, tmp_path: Path) -> None:
     site.files["a"], site.token = DATA, "secret"
     with pytest.raises(AccessDenied, match="tokenSecretRef is invalid or lacks read access"):
         https(site, own, "a", token="other").pin()
     assert fetched(https(site, own, "a", token="secret"), tmp_path / "a") == {"a": DATA}
 
 
-def test_nothing_comes_without_tls(site: Web, own: Certificate, hub: Hub) -> None:
+def test_https_redirect_without_tls_is_refused(site: Web, own: Certificate, hub: Hub) -> None:
     site.redirects["a"] = f"{hub.url}/demo/tiny/resolve/main/config.json?Signature={SIGNATURE}"
     hub.requests.clear()
     with pytest.raises(InvalidSpec, match=r"redirected to http://.*json, which is not https://"):
@@ -336,7 +340,7 @@ def test_nothing_comes_without_tls(site: Web, own: Certificate, hub: Hub) -> Non
         https(site, own, "a", ca_file=None).pin()
 
 
-def test_a_server_that_is_away(own: Certificate, unused_port: int) -> None:
+def test_unreachable_web_server_is_transient(own: Certificate, unused_port: int) -> None:
     gone = Web(url=f"https://127.0.0.1:{unused_port}")
     with pytest.raises(Transient, match="is unreachable"):
         https(gone, own, "a").pin()
@@ -354,7 +358,9 @@ def s3(
     )
 
 
-def test_a_prefix_and_an_object_in_s3(bucket: Bucket, own: Certificate, tmp_path: Path) -> None:
+def test_s3_prefix_and_single_object_are_downloaded(
+    bucket: Bucket, own: Certificate, tmp_path: Path
+) -> None:
     store = s3(bucket, own, "tuning/rows", bucket.allowed)
     assert fetched(store, tmp_path / "a") == {
         "README.md": b"not rows",
@@ -365,7 +371,7 @@ def test_a_prefix_and_an_object_in_s3(bucket: Bucket, own: Certificate, tmp_path
     assert fetched(one, tmp_path / "b") == {"train.jsonl": ROWS}
 
 
-def test_a_prefix_is_pinned_by_its_list_of_objects(
+def test_s3_prefix_is_pinned_by_its_list_of_objects(
     bucket: Bucket, own: Certificate, tmp_path: Path
 ) -> None:
     bucket.put("moving/a", DATA)
@@ -378,16 +384,18 @@ def test_a_prefix_is_pinned_by_its_list_of_objects(
     assert s3(bucket, own, "tuning/moving", bucket.allowed).pin().commit != first.commit
 
 
-def test_an_object_is_gone_on_with(bucket: Bucket, own: Certificate, tmp_path: Path) -> None:
+def test_s3_download_is_resumed(bucket: Bucket, own: Certificate, tmp_path: Path) -> None:
     bucket.put("large/a", DATA)
     store = s3(bucket, own, "tuning/large", bucket.allowed)
     found = store.pin()
-    # Only if it goes on behind these bytes do they stay as they are.
+    # These bytes stay only if the download resumes after them.
     (tmp_path / ".a.part").write_bytes(b"#" * 1000)
     assert store.download(found, ["a"], tmp_path) == {"a": sha256(b"#" * 1000 + DATA[1000:])}
 
 
-def test_no_name_leads_out_of_the_folder(bucket: Bucket, own: Certificate, tmp_path: Path) -> None:
+def test_s3_object_name_out_of_the_folder_is_refused(
+    bucket: Bucket, own: Certificate, tmp_path: Path
+) -> None:
     """A key may hold what is an absolute path once the prefix is taken away."""
     elsewhere = tmp_path / "elsewhere"
     bucket.put(f"strange/{elsewhere}", DATA)
@@ -413,7 +421,7 @@ def test_no_name_leads_out_of_the_folder(bucket: Bucket, own: Certificate, tmp_p
         ("other/rows", "allowed", ModelNotFound, "correct model.source"),
     ],
 )
-def test_what_a_store_refuses(
+def test_s3_refusal_becomes_an_error_of_the_job(
     bucket: Bucket, own: Certificate, path: str, key: str | None, error: type[Exception], said: str
 ) -> None:
     keys = getattr(bucket, key) if key else None
@@ -421,12 +429,12 @@ def test_what_a_store_refuses(
         s3(bucket, own, path, keys).pin()
 
 
-def test_a_store_whose_certificate_is_not_trusted(bucket: Bucket) -> None:
+def test_s3_untrusted_certificate_is_refused(bucket: Bucket) -> None:
     with pytest.raises(InvalidSpec, match=r"set model\.caConfigMapRef to a ConfigMap"):
         s3(bucket, None, "tuning/rows", bucket.allowed).pin()
 
 
-def test_the_pods_cloud_identity_reads(
+def test_s3_is_read_with_the_cloud_identity_of_the_pod(
     bucket: Bucket, own: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What EKS puts into a pod whose ServiceAccount has a role."""
@@ -455,7 +463,7 @@ def folder(root: Path, path: str = "", kind: Any = "model") -> Folder:
     )
 
 
-def test_a_folder_of_a_claim(tmp_path: Path) -> None:
+def test_folder_of_a_claim_is_copied(tmp_path: Path) -> None:
     root = tmp_path / "claim"
     (root / "m" / "deep").mkdir(parents=True)
     (root / "m" / "a").write_bytes(DATA)
@@ -469,7 +477,7 @@ def test_a_folder_of_a_claim(tmp_path: Path) -> None:
     assert folder(root, "m").pin().commit != before
 
 
-def test_nothing_outside_a_claim_is_read(tmp_path: Path) -> None:
+def test_link_out_of_a_claim_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "claim"
     (root / "m").mkdir(parents=True)
     (tmp_path / "secret").write_text("x")
@@ -483,7 +491,9 @@ def test_nothing_outside_a_claim_is_read(tmp_path: Path) -> None:
         folder(root, "other", "dataset").pin()
 
 
-def test_base_and_rows_from_a_claim(make: MakeWorkshop, base: Path, tmp_path: Path) -> None:
+def test_prepare_reads_base_and_rows_from_a_claim(
+    make: MakeWorkshop, base: Path, tmp_path: Path
+) -> None:
     claim = tmp_path / "sources" / "shared"
     shutil.copytree(base, claim / "models/tiny")
     (claim / "models/tiny/modeling_tiny.py").write_text("raise SystemExit")
@@ -506,7 +516,7 @@ def test_base_and_rows_from_a_claim(make: MakeWorkshop, base: Path, tmp_path: Pa
     refused(missing.run("prepare", **where), 66, "DatasetNotFound", "put it into the claim shared")
 
 
-def test_base_and_rows_from_s3(
+def test_prepare_reads_base_and_rows_from_s3(
     make: MakeWorkshop, base: Path, bucket: Bucket, own: Certificate, tmp_path: Path
 ) -> None:
     for path in base.iterdir():
@@ -538,7 +548,7 @@ def test_base_and_rows_from_s3(
     refused(ended, 77, "AccessDenied", "dataset s3://tuning/rows", "dataset.s3.secretRef")
 
 
-def test_base_and_rows_from_a_web_server(
+def test_prepare_reads_base_and_rows_from_a_web_server(
     make: MakeWorkshop, base: Path, site: Web, own: Certificate, tmp_path: Path
 ) -> None:
     files = {path.name: path.read_bytes() for path in base.iterdir()}
@@ -580,7 +590,7 @@ def weights_asked_for(hub: Hub) -> list[str]:
     return sorted({each.split("/")[-1] for each in hub.requests if each.endswith(".safetensors")})
 
 
-def test_a_base_in_the_cache_is_not_downloaded(
+def test_base_cache_replaces_the_download(
     make: MakeWorkshop, base: Path, hub: Hub, tmp_path: Path
 ) -> None:
     snapshot = cached(tmp_path, base, hub)
@@ -601,7 +611,7 @@ def test_a_base_in_the_cache_is_not_downloaded(
     assert (workshop.work / "base" / second).read_bytes() == (base / second).read_bytes()
 
 
-def test_what_a_copy_from_the_cache_has_left_is_no_file_of_the_base(
+def test_partial_copy_from_the_base_cache_is_not_part_of_the_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk behind the cache fails, and the next attempt has no cache."""
@@ -625,7 +635,7 @@ def test_what_a_copy_from_the_cache_has_left_is_no_file_of_the_base(
     assert {path.name: path.read_bytes() for path in into.iterdir()} == {"a": DATA}
 
 
-def test_a_cache_without_the_base_changes_nothing(
+def test_base_cache_without_the_base_is_ignored(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     hub.requests.clear()

@@ -1,8 +1,8 @@
-"""Tiny random models with the architecture of well-known families, as their repositories hold them.
+"""Tiny random models with the architecture of well-known families, as in their repositories.
 
-Each keeps what sets its family apart (grouped heads, biases, fused projections, tied embeddings,
+Each has the features of its family (grouped heads, biases, fused projections, tied embeddings,
 norms on queries and keys, soft-capped logits, layers with a sliding window) at a width of 64, the
-narrowest that bitsandbytes quantises in whole blocks.
+narrowest that bitsandbytes quantizes in whole blocks.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Looks at what the trainer hands to a backend's libraries, in a process that has them loaded.
+"""Observes the arguments that the trainer passes to the libraries of a backend.
 
-``ask`` runs one function in a process forked from a backend's server and returns its answer; many
-cases in one process spare the start of many.
+``ask`` runs one function in a process forked from the server of a backend, whose libraries are
+loaded, and returns its answer. One process can handle many cases.
 """
 
 import itertools
@@ -135,7 +135,7 @@ def _facts(made: Any) -> dict[str, Any]:
 
     model = made.model
     layers = [each for each in model.modules() if isinstance(each, LoraLayer)]
-    quantised = [each for each in model.modules() if isinstance(each, Linear4bit)]
+    quantized = [each for each in model.modules() if isinstance(each, Linear4bit)]
     arguments = library_arguments.sft_arguments(made.request, detect())
     made.create_optimizer_and_scheduler(10)
     rates = []
@@ -160,11 +160,11 @@ def _facts(made: Any) -> dict[str, Any]:
         "scaling": {each.scaling["default"] for each in layers},
         "dropout": {getattr(each.lora_dropout["default"], "p", 0.0) for each in layers},
         "first weights": float(sum(each.double().abs().sum() for each in trained.values())),
-        "quantised": {
+        "quantized": {
             (each.weight.quant_type, each.weight.quant_state.nested, str(each.compute_dtype))
-            for each in quantised
+            for each in quantized
         },
-        "quantised layers": len(quantised),
+        "quantized layers": len(quantized),
         "attention": model.config._attn_implementation,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "optimizer": type(made.optimizer).__name__,

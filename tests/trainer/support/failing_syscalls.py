@@ -1,8 +1,8 @@
-"""A volume on which chosen system calls fail, whichever library makes them.
+"""Makes chosen system calls on files fail, whichever library makes them.
 
-A process is asked to run one command after the other. The kernel stops each of its calls that
-changes a file (seccomp_unotify(2), x86-64) and asks a thread of the test: one that has to fail is
-answered with an error, all others go on as if nothing was.
+One process runs one command after the other. For each of its system calls that changes a file, the
+kernel asks a thread of the test (seccomp_unotify(2), x86-64): the call either fails with an error
+or continues unchanged.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""What a trainer process may meet, brought about inside it before its command begins."""
+"""Faults that are injected into a trainer process before its command starts."""
 
 import errno
 import os

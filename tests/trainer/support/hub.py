@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 SIGNATURE = "c2lnbmVk"
-"""What nobody may read of an address."""
+"""Part of a signed URL, which must not appear in messages."""
 
 
 @dataclass
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None or resolve != "resolve":
             self._refuse(404, "RepoNotFound", "Repository not found")
         elif revision != repo.commit():
-            # Also a branch: what staging reads has to be pinned.
+            # Also for a branch: files must be read at a pinned commit.
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif repo.gated_with and self.headers.get("Authorization") != f"Bearer {repo.gated_with}":
             code = 403 if self.headers.get("Authorization") else 401

@@ -1,4 +1,4 @@
-"""What a job made, loaded by the libraries that other people load it with."""
+"""Loads the results of a job with transformers and PEFT, and computes logits."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def quantized_base(workshop: Workshop) -> Any:
     base = load(workshop.work / "base", dtype=torch.bfloat16, quantization_config=quantization)
     for module in base.modules():
         if isinstance(module, Linear4bit):
-            # Repacked for AVX512-BF16, the weights can no longer be dequantised, as DoRA does.
+            # Repacked for AVX512-BF16, the weights can no longer be dequantized, as DoRA does.
             module.support_avx512bf16_for_cpu = False
         else:
             for parameter in module.parameters(recurse=False):

@@ -1,4 +1,4 @@
-"""Filters of system calls, seccomp(2): for the calling process, which cannot take one off again."""
+"""Filters of system calls, seccomp(2), for the calling process; they cannot be removed."""
 
 import ctypes
 import struct

@@ -1,8 +1,8 @@
 """Chat templates with the structure of well-known families', and small tokenizers that fit them.
 
-The templates are written for these tests: they have the same marks, the same order of parts and the
-same peculiarities as the families' own, which their licences do not all let us carry. Each
-tokenizer knows its family's marks as single tokens, and a few hundred merges of ordinary text.
+The templates are written for these tests, since not all licenses of the originals allow copies.
+They have the same marks, the same order of parts and the same peculiarities. Each tokenizer has the
+marks of its family as single tokens, and a few hundred merges of ordinary text.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Small but real things to train: a Llama of 2 layers with a byte-level tokenizer, and rows."""
+"""A Llama model of 2 layers with a byte-level tokenizer, rows, and job configurations."""
 
 import json
 from pathlib import Path

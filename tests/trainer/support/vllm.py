@@ -1,4 +1,4 @@
-"""vLLM's routes that the verification uses, answered by transformers' own log-probabilities."""
+"""The routes of vLLM that the verification uses, answered with scores of transformers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Servers on localhost over TLS: files with ranges, tokens and faults; and an S3 service."""
+"""TLS servers on localhost: a file server with ranges, tokens and faults, and an S3 service."""
 
 import ssl
 import subprocess

@@ -1,7 +1,7 @@
-"""Runs the trainer's commands as processes of their own, from a server that has torch loaded.
+"""Runs trainer commands as separate processes, forked from a server that has torch loaded.
 
-Each command is a real process (it can be killed, it has its own exit code and environment), but the
-seconds that importing torch, transformers and TRL takes are paid once for all of them.
+Each command is a real process (it can be killed, and has its own exit code and environment), but
+torch, transformers and TRL, which take seconds to import, are imported only once.
 """
 
 import copy
@@ -120,7 +120,7 @@ class Workshop:
         assert ended.code == 0, f"{command}: {ended.result}\n{ended.log}"
         return ended
 
-    def stage_and_train(self) -> Ended:
+    def prepare_and_train(self) -> Ended:
         self.succeed("prepare")
         return self.succeed("train")
 

@@ -15,7 +15,7 @@ EVERY_TIME = 1000
 @pytest.fixture(scope="module")
 def healthy(make: MakeWorkshop) -> Workshop:
     workshop = make(training=RECIPE)
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 

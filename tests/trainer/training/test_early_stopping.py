@@ -51,7 +51,7 @@ def trained(make: MakeWorkshop, backend: str) -> Workshop:
         dataset={"validationFraction": 0.3},
         training={"maxSteps": STEPS, "learningRate": 0.1, "advanced": advanced},
     )
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     return workshop
 
 

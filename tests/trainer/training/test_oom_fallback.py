@@ -76,7 +76,7 @@ def test_loss_curve_is_unchanged_by_the_fallback(make: MakeWorkshop, backend: st
         "advanced": {"backend": backend, "saveSteps": 20, "optimizer": "adamw_torch", **FLOAT32},
     }
     plain = make(training=tiny_merged(recipe, {"microBatchSize": 8}))
-    plain.stage_and_train()
+    plain.prepare_and_train()
     expected = losses(plain)
     assert len(expected) == 20
     for fault, last in (

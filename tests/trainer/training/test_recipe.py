@@ -138,13 +138,13 @@ def test_recipe_as_quantization_config(field: str, value: Any, name: str, expect
 
 
 ELSEWHERE = {
-    "epochs": "test_steps, test_packing_is_worth_it_from_200_steps_on",
-    "maxSteps": "test_steps, test_each_stage_reports_what_it_made",
-    "packing": "test_packing_is_worth_it_from_200_steps_on",
+    "epochs": "test_number_of_steps, test_packing_auto_packs_from_200_steps",
+    "maxSteps": "test_number_of_steps, test_each_stage_reports_its_artifacts",
+    "packing": "test_packing_auto_packs_from_200_steps",
     "trainOn": "test_train_on_setting_reaches_the_labels",
     "deterministic": "test_deterministic_recipe_uses_deterministic_algorithms",
     "advanced.earlyStoppingPatience": "test_early_stop_publishes_the_adapter_with_the_lowest_loss",
-    "advanced.overlong": "test_overlong_rows_are_cut_where_that_is_asked_for",
+    "advanced.overlong": "test_overlong_rows_are_truncated_if_set",
     "advanced.backend": "test_training_uses_the_backend_of_the_recipe",
     "advanced.microBatchSize": "test_micro_batch_reaches_the_trainer",
     "advanced.attnImplementation": "test_attention_kernel_for_setting_and_device",
@@ -181,24 +181,26 @@ def require_tests(of_fields: dict[str, str]) -> None:
 
 
 OF_MODEL_AND_ROWS = {
-    "source": "test_base_and_rows_from_a_claim, test_base_and_rows_from_s3",
-    "revision": "test_the_revision_that_is_written_is_what_is_staged",
-    "sha256": "test_base_and_rows_from_a_web_server",
-    "s3.endpoint": "test_base_and_rows_from_s3",
-    "format": "test_formats_and_columns",
-    "split": "test_the_files_of_a_split, test_its_rows_are_tokenized_and_all_others_trained_on",
-    "maxSamples": "test_max_samples_takes_the_first",
+    "source": "test_prepare_reads_base_and_rows_from_a_claim, "
+    "test_prepare_reads_base_and_rows_from_s3",
+    "revision": "test_revision_of_the_spec_is_pinned",
+    "sha256": "test_prepare_reads_base_and_rows_from_a_web_server",
+    "s3.endpoint": "test_prepare_reads_base_and_rows_from_s3",
+    "format": "test_rows_of_every_format_with_default_and_named_columns",
+    "split": "test_files_of_a_split_are_selected, "
+    "test_evaluation_rows_are_tokenized_and_all_dataset_rows_are_trained_on",
+    "maxSamples": "test_max_samples_takes_the_first_rows",
     **{
-        f"columns.{name}": "test_formats_and_columns"
+        f"columns.{name}": "test_rows_of_every_format_with_default_and_named_columns"
         for name in ("instruction", "output", "messages", "prompt", "completion")
     },
-    "columns.input": "test_an_input_follows_its_instruction",
-    "columns.text": "test_a_text_is_trained_as_it_is",
-    "validationFraction": "test_held_out_rows_are_chosen_by_content",
-    "promptTemplate": "test_which_template_renders",
-    "promptFormat": "test_an_own_prompt_is_rendered_word_for_word",
-    "chatTemplate": "test_which_template_renders",
-    "duplicates": "test_equal_rows_are_counted_and_dropped_where_that_is_asked_for",
+    "columns.input": "test_alpaca_input_follows_the_instruction",
+    "columns.text": "test_text_is_tokenized_unchanged",
+    "validationFraction": "test_held_out_rows_depend_on_content_only",
+    "promptTemplate": "test_template_is_selected_by_the_spec",
+    "promptFormat": "test_prompt_format_is_rendered_verbatim",
+    "chatTemplate": "test_template_is_selected_by_the_spec",
+    "duplicates": "test_duplicates_are_counted_and_dropped_if_set",
 }
 """Fields of model, dataset and evaluation.dataset, and the tests that show what they do."""
 
@@ -233,7 +235,7 @@ def test_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> 
     assert arguments["per_device_train_batch_size"] == 4
     assert arguments["gradient_accumulation_steps"] == 1
     workshop = make(training={"maxSteps": 1, "advanced": {"microBatchSize": 4}})
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     facts = [
         json.loads((each.work / "adapter/manifest.json").read_text())["facts"]["microBatch"]
         for each in (workshop, done)
@@ -248,7 +250,7 @@ def test_deterministic_recipe_uses_deterministic_algorithms(
     workshop = make(
         training={"maxSteps": 1, "deterministic": True, "advanced": {"backend": backend}}
     )
-    assert "deterministic algorithms only" in workshop.stage_and_train().log
+    assert "deterministic algorithms only" in workshop.prepare_and_train().log
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])
@@ -268,7 +270,7 @@ def test_arguments_that_unsloth_changes_on_a_cpu_are_restored(make: MakeWorkshop
     workshop = make(
         training={"maxSteps": 2, "packing": "always", "advanced": {"backend": "unsloth"}}
     )
-    log = workshop.stage_and_train().log
+    log = workshop.prepare_and_train().log
     assert "optim stays paged_adamw_8bit" in log
     assert "packing stays True" in log
 
@@ -297,7 +299,7 @@ def test_training_uses_the_backend_of_the_recipe(make: MakeWorkshop) -> None:
     from finetune_trainer.training import backends
 
     workshop = make(training={"maxSteps": 2, "advanced": {"backend": "unsloth"}})
-    trained = workshop.stage_and_train()
+    trained = workshop.prepare_and_train()
     assert trained.result["artifacts"]["backend"].startswith("unsloth 2026.")
     assert type(backends.load("trl")) is trl.TrlBackend
     with pytest.raises(ValueError, match="no such backend: other"):
@@ -431,7 +433,7 @@ def test_flash_attention_needs_package_and_card(
 
 def test_explicit_attention_kernel_is_used(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 1, "advanced": {"attnImplementation": "eager"}})
-    ended = workshop.stage_and_train()
+    ended = workshop.prepare_and_train()
     assert "on cpu, eager" in ended.log
     assert ended.result["artifacts"]["attention"] == "eager"
     assert '"attention": "eager"' in (workshop.work / "adapter/manifest.json").read_text()
@@ -484,7 +486,7 @@ def test_eval_save_and_logging_steps_reach_the_run(make: MakeWorkshop, backend: 
         dataset={"validationFraction": 0.25},
         training={"maxSteps": 7, "advanced": {"backend": backend, **cadence}},
     )
-    log = workshop.stage_and_train().log
+    log = workshop.prepare_and_train().log
     evaluated = [step for step in range(1, 8) if f"step {step}/7  loss on held-out" in log]
     assert evaluated == [2, 4, 6, 7]
     kept = sorted(path.name for path in (workshop.work / "checkpoints").iterdir())
@@ -501,7 +503,7 @@ def test_packed_dora_trains_with_a_float32_adapter(make: MakeWorkshop) -> None:
             "advanced": {"gradientCheckpointing": True, "padToSequenceLength": True},
         }
     )
-    ended = workshop.stage_and_train()
+    ended = workshop.prepare_and_train()
     assert ended.result["loss"] < 6
     from safetensors.torch import load_file
 

@@ -183,7 +183,7 @@ async def test_previous_revision_is_detected(
     done: Workshop, make: MakeWorkshop, unused_port: int
 ) -> None:
     before = make(training={"seed": 1, "maxSteps": 5})
-    before.stage_and_train()
+    before.prepare_and_train()
     before.succeed("merge", "--build", "b1")
     with pytest.raises(Mismatch, match="not the tuned model"):
         await verified(done, served(before), unused_port)
@@ -263,7 +263,7 @@ async def test_model_that_learned_nothing_is_inconclusive(
     make: MakeWorkshop, unused_port: int
 ) -> None:
     workshop = make(training={"maxSteps": 1, "learningRate": 1e-7})
-    workshop.stage_and_train()
+    workshop.prepare_and_train()
     workshop.succeed("merge", "--build", "b1")
     verdict = await verified(workshop, served(workshop), unused_port)
     assert verdict.outcome == "Inconclusive"
@@ -377,7 +377,7 @@ def test_reference_equals_scores_of_the_trained_model(
 
     if saved is not None:
         done = make(training={"lora": {"modulesToSave": saved}})
-        done.stage_and_train()
+        done.prepare_and_train()
     found = Reference.model_validate_json((done.work / FOLDER / FILE).read_bytes())
     assert not found.held_out
     assert found.tokens >= 150

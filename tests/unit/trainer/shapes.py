@@ -1,4 +1,4 @@
-"""config.json of models whose memory somebody published, the parts that an estimate reads."""
+"""The part of config.json that an estimate reads, for models with published memory figures."""
 
 from typing import Any
 

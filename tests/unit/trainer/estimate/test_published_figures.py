@@ -1,4 +1,4 @@
-"""The formula against what others published, row by row. Published figures are GB, not GiB."""
+"""The estimate compared with published figures, which are in GB, not GiB."""
 
 from dataclasses import replace
 from typing import Any
@@ -59,7 +59,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("table", "published", "tokens"), ROWS)
-def test_each_published_row_is_met(table: str, published: int, tokens: int) -> None:
+def test_estimate_matches_each_published_figure(table: str, published: int, tokens: int) -> None:
     found = {
         "unsloth": lambda: estimated(shapes.LLAMA31_8B, FORMULAS["unsloth"], r=32, tokens=tokens),
         "transformers": lambda: estimated(shapes.LLAMA31_8B, WITH_KBIT, r=32, tokens=tokens),
@@ -69,7 +69,7 @@ def test_each_published_row_is_met(table: str, published: int, tokens: int) -> N
 
 
 @pytest.mark.parametrize(("backend", "published"), [("trl", 2415), ("unsloth", 3726)])
-def test_the_pace_is_the_published_one(backend: Any, published: int) -> None:
+def test_training_time_matches_the_published_speed(backend: Any, published: int) -> None:
     """LLaMA-Factory's wiki, tokens a second of 4 rows of 1,024 on an A100."""
     own = AdvancedTraining(micro_batch_size=4, backend=backend)
     found = budget.estimate(
@@ -83,12 +83,12 @@ def test_the_pace_is_the_published_one(backend: Any, published: int) -> None:
     assert found.tokens / found.seconds == pytest.approx(published, rel=TOLERANCE)
 
 
-def test_parameters_are_counted_as_they_are() -> None:
+def test_number_of_parameters() -> None:
     # The models' own cards: 8,030,261,248 and 6,738,415,616 and 134,515,008.
     assert shape(shapes.LLAMA3_8B).parameters == 8_030_261_248
     assert shape(shapes.LLAMA2_7B).parameters == 6_738_415_616
     assert shape(shapes.SMOLLM2_135M).parameters == 134_515_008
 
 
-def test_the_adapter_of_an_8b_model() -> None:
+def test_adapter_size_of_an_8b_model() -> None:
     assert memory.adapter_parameters(shape(shapes.LLAMA3_8B), recipe(16)) == 41_943_040
