@@ -120,6 +120,18 @@ def test_estimate_refuses_the_article_on_an_a10g(
         ({"load_best_model_at_end": True}, "load_best_model_at_end: true: is ignored"),
         ({"overrides_of_model_config": {"rope_theta": 1}}, "overrides_of_model_config: is ignored"),
         ({"early_stopping_patience": 3, "val_set_size": 0}, "needs held-out rows"),
+        ({"liger_layer_norm": True}, "liger_layer_norm: true: is ignored: the backend chooses"),
+        ({"chunked_cross_entropy": True}, "chunked_cross_entropy: true: is ignored: the backend"),
+        (
+            {"datasets": [{"path": "org/rows", "type": "alpaca_chat.load_qa"}]},
+            "datasets[0].type: alpaca_chat.load_qa: is read as alpaca",
+        ),
+        (
+            {"datasets": [{"path": "org/rows", "type": "oasst"}]},
+            "datasets[0].type: oasst: is a format that a FineTuneJob does not support",
+        ),
+        ({"lora_target_modules": ["q_proj", "lm_head"]}, "lm_head is removed"),
+        ({"warmup_ratio": 0.7}, "warmup_ratio: 0.7: is more than half of the run: 0.5 is set"),
     ],
 )
 def test_lost_settings_get_a_warning(changes: dict[str, Any], words: str) -> None:
@@ -159,6 +171,21 @@ def test_other_kinds_of_training_are_refused(changes: dict[str, Any], words: str
         ({"train_on_inputs": True}, "training.train_on", "all"),
         ({"optimizer": "adamw_bnb_8bit"}, "training.advanced.optimizer", "adamw_8bit"),
         ({"sdp_attention": True}, "training.advanced.attn_implementation", "sdpa"),
+        ({"eager_attention": True}, "training.advanced.attn_implementation", "eager"),
+        ({"attn_implementation": "eager"}, "training.advanced.attn_implementation", "eager"),
+        ({"attn_implementation": "sdpa"}, "training.advanced.attn_implementation", "sdpa"),
+        ({"warmup_ratio": 0.7}, "training.advanced.warmup_ratio", 0.5),
+        ({"bf16": False}, "training.advanced.quantization.compute_dtype", "float32"),
+        (
+            {"lora_target_modules": ["q_proj", "lm_head"]},
+            "training.lora.target_modules",
+            ["q_proj"],
+        ),
+        (
+            {"datasets": [{"path": "org/rows", "type": "alpaca_chat.load_qa"}]},
+            "dataset.format",
+            "alpaca",
+        ),
         ({"fp16": True}, "training.advanced.quantization.compute_dtype", "float16"),
         ({"excess_length_strategy": "truncate"}, "training.advanced.overlong", "truncate"),
         ({"excess_length_strategy": "raise"}, "training.advanced.overlong", "refuse"),
@@ -229,3 +256,17 @@ def test_local_test_file_becomes_a_configmap_and_only_the_first_dataset_is_used(
 
 def test_minimal_configuration_gets_no_warning() -> None:
     assert imported()[1] == []
+
+
+def test_only_columns_that_differ_from_the_default_are_written() -> None:
+    custom = {"field_instruction": "q", "field_output": "output"}
+    manifest, _ = convert(MINIMAL | {"datasets": [{"path": "org/rows", "type": custom}]})
+    assert manifest["spec"]["dataset"]["columns"] == {"instruction": "q"}
+    plain = {"path": "org/rows", "type": "completion", "field": "text"}
+    manifest, _ = convert(MINIMAL | {"datasets": [plain]})
+    assert "columns" not in manifest["spec"]["dataset"]
+
+
+def test_switched_off_settings_get_no_warning() -> None:
+    off = {"deepspeed": None, "liger_layer_norm": False, "unknown_switch": False, "debug": True}
+    assert imported(**off)[1] == []

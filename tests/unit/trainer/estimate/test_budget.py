@@ -244,3 +244,79 @@ def test_held_out_tokens_need_disk_and_host_memory_but_no_time() -> None:
     assert many.volume - few.volume == 8 * 10**9
     assert many.host - few.host == 16 * 10**9
     assert many.tokens == few.tokens
+
+
+def options(**changes: Any) -> EstimateOptions:
+    return EstimateOptions(card=A10G, **changes)
+
+
+def test_volume_has_base_adapter_checkpoints_and_merged_model() -> None:
+    recipe = Training(advanced=micro(1))
+    model = 2 * 8_030_261_248
+    adapter = memory.trained_parameters(LLAMA3, recipe) * 4
+    checkpoints = 3 * (adapter + memory.optimizer_bytes(LLAMA3, recipe))
+
+    def volume(base_bytes: int | None = None, **changes: Any) -> int:
+        found = budget.estimate(
+            LLAMA3, recipe, data=Data(), options=options(**changes), base_bytes=base_bytes
+        )
+        return found.volume
+
+    assert volume() == 2 * model + adapter + int(checkpoints)
+    assert volume(merges=False) == model + adapter + int(checkpoints)
+    assert volume(base_bytes=10**9) == volume() - model + 10**9
+
+
+def test_host_memory_has_offloaded_inputs_of_layers_with_unsloth() -> None:
+    def host(backend: str, **advanced: Any) -> int:
+        recipe = Training(sequence_length=1024, advanced=micro(2, backend=backend, **advanced))
+        return estimated(recipe).host
+
+    assert host("trl") == 3 * GIB
+    assert host("unsloth") == 3 * GIB + 2 * 32 * 4096 * 2048
+    assert host("unsloth", gradient_checkpointing=False) == 3 * GIB
+
+
+def test_micro_batch_without_a_gpu_is_2_if_it_divides_the_effective_batch() -> None:
+    def chosen(effective: int) -> int:
+        return estimated(Training(effective_batch_size=effective), card=None).micro_batch
+
+    assert [chosen(each) for each in (1, 2, 3, 8)] == [1, 2, 1, 2]
+
+
+def test_training_tokens_count_padding_and_epochs() -> None:
+    def tokens(*, pad: bool = False, **data: Any) -> int | None:
+        recipe = Training(
+            effective_batch_size=4,
+            sequence_length=512,
+            advanced=micro(1, pad_to_sequence_length=pad),
+        )
+        return estimated(recipe, **data).tokens
+
+    assert tokens(steps=10, sequences=100, tokens=12_345) == 40 * 12_345 // 100
+    assert tokens(steps=10, pad=True) == 40 * 512
+    assert tokens(steps=10) is None
+    assert tokens(sequences=100, tokens=12_345) is None
+
+
+def test_operations_per_token_count_recomputation_and_a_trained_head() -> None:
+    def flops(saved: list[str] | None = None, **advanced: Any) -> float:
+        recipe = Training(lora=Lora(modules_to_save=saved), advanced=micro(1, **advanced))
+        return budget.flops_per_token(LLAMA3, recipe, length=1024)
+
+    attention = 2 * 32 * 4096 * 1024
+    forward = 2 * (6_979_321_856 + 128256 * 4096) + attention
+    assert flops(gradient_checkpointing=False) == 2 * forward + attention
+    assert flops() == 3 * forward + attention
+    assert flops(["lm_head"]) - flops() == 2 * 128256 * 4096
+    assert flops(["embed_tokens"]) == flops()
+
+
+def test_nearly_full_gpu_gets_a_warning() -> None:
+    recipe = Training(sequence_length=4096, advanced=micro(8))
+    found = estimated(recipe)
+    total = found.training.total
+    for share, warned in ((0.89, 0), (0.91, 1), (1.0, 1), (1.01, 0)):
+        card = cards.Card(name="GPU", memory=int(total / share))
+        assert len(verdict.warnings(estimated(recipe, card=card))) == warned, share
+    assert verdict.warnings(estimated(recipe, card=None)) == []
