@@ -513,7 +513,12 @@ def test_prepare_reads_base_and_rows_from_a_claim(
     missing = make(
         model={"source": "pvc://shared/models/tiny"}, dataset={"source": "pvc://shared/rows"}
     )
-    refused(missing.run("prepare", **where), 66, "DatasetNotFound", "copy files to PersistentVolumeClaim shared")
+    refused(
+        missing.run("prepare", **where),
+        66,
+        "DatasetNotFound",
+        "copy files to PersistentVolumeClaim shared",
+    )
 
 
 def test_prepare_reads_base_and_rows_from_s3(

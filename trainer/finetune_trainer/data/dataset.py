@@ -80,7 +80,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
     training = np.flatnonzero((wanted & ~held_out)[rows.owner])
     if not training.size:
         raise DatasetInvalid(
-            f"no training rows remain ({rows.seen} read, {rows.dropped} dropped, "
+            f"no training rows remain ({rows.rows_read} read, {rows.dropped} dropped, "
             f"{int(held_out.sum())} held out): add rows, or lower dataset.validationFraction"
         )
     lengths = rows.pieces.lengths[training]

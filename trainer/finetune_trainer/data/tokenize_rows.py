@@ -29,7 +29,7 @@ class RowTokenizer:
     """Collects the rows of one dataset; ``add`` validates and tokenizes a row.
 
     ``pieces`` are the sequences, ``owner`` is the row of each sequence, ``contents`` the hashes of
-    the rows. ``seen`` counts all rows, those that were dropped included.
+    the rows. ``rows_read`` counts all rows, those that were dropped included.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RowTokenizer:
         self.contents = ContentHashes(validation_fraction=job.dataset.validation_fraction)
         self.truncated = 0
         self.longest = 0
-        self.seen = 0
+        self.rows_read = 0
         self._kind = kind
         self._rows: Rows = job.dataset
         self._draw = job.training.seed
@@ -60,7 +60,7 @@ class RowTokenizer:
     def full(self) -> bool:
         """Whether ``maxSamples`` rows were read."""
         limit = self._rows.max_samples
-        return limit is not None and self.seen >= limit
+        return limit is not None and self.rows_read >= limit
 
     @property
     def owner(self) -> Integers:
@@ -70,11 +70,11 @@ class RowTokenizer:
     @property
     def dropped(self) -> int:
         """Number of rows that were dropped for their length."""
-        return self.seen - len(self.contents)
+        return self.rows_read - len(self.contents)
 
     def add(self, row: Row) -> None:
         """Add a row. An invalid row is recorded and reported by ``check``."""
-        self.seen += 1
+        self.rows_read += 1
         try:
             example = example_of(row.values, self._rows, template=self._template, kind=self._kind)
             if self._broken_count:
@@ -147,13 +147,13 @@ class RowTokenizer:
         )
 
     def _refuse_overlong(self) -> None:
-        if not self.seen:
+        if not self.rows_read:
             raise DatasetInvalid(
                 f"the dataset has no rows: check {self._kind}.source and {self._kind}.split"
             )
         policy, limit = self._recipe.advanced.overlong, self._recipe.sequence_length
         dropped = self.dropped
-        allowed = 0.0 if policy == "refuse" else OVERLONG_SHARE * self.seen
+        allowed = 0.0 if policy == "refuse" else OVERLONG_SHARE * self.rows_read
         if dropped <= allowed:
             return
         problem = "have their answers beyond" if policy == "truncate" else "are longer than"
@@ -162,7 +162,7 @@ class RowTokenizer:
             "refuse": ", or set advanced.overlong to drop or truncate",
         }
         raise DatasetInvalid(
-            f"{dropped} of {self.seen} rows ({100 * dropped / self.seen:.1f} %"
+            f"{dropped} of {self.rows_read} rows ({100 * dropped / self.rows_read:.1f} %"
             f"{', 5 % may be dropped' if allowed else ''}) {problem} training.sequenceLength "
             f"{limit} (the longest has {self.longest} tokens), for example "
             f"{', '.join(self._left_out)}: raise sequenceLength{ways.get(policy, '')}"

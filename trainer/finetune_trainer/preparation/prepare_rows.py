@@ -105,8 +105,8 @@ def tokenize(
             if row_tokenizer.full:
                 break
             row_tokenizer.add(row)
-            if row_tokenizer.seen % REPORT_EVERY == 0:
-                log(f"{row_tokenizer.seen} rows tokenized")
+            if row_tokenizer.rows_read % REPORT_EVERY == 0:
+                log(f"{row_tokenizer.rows_read} rows tokenized")
         row_tokenizer.check(vocabulary=vocabulary)
         return row_tokenizer
 
