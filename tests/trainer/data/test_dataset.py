@@ -82,12 +82,12 @@ def test_every_file_format_gives_the_same_rows(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", '{"a": 1}\n{"a": \n', "row 2 of a.jsonl is no JSON"),
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "row 2 of a.jsonl is not valid JSON"),
         ("a.jsonl", "[1]\n", "row 1 of a.jsonl is a JSON int instead of an object"),
         ("a.json", "[{}, 3]", "row 2 of a.json is a JSON int instead of an object"),
-        ("a.json", "[{]", "a.json is no JSON"),
+        ("a.json", "[{]", "a.json is not valid JSON"),
         ("a.csv", "x,y\n1,2,3\n", "row 1 of a.csv has more fields than the header"),
-        ("a.parquet", "PAR1", "a.parquet is no readable Parquet file"),
+        ("a.parquet", "PAR1", "a.parquet is not readable as Parquet"),
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl is not UTF-8"),
     ],
 )
@@ -170,7 +170,7 @@ def test_text_is_tokenized_unchanged(column: str, columns: dict[str, str]) -> No
         ("alpaca", {"instruction": "a"}, r"has no column 'output' \(it has instruction\)"),
         ("alpaca", {"instruction": 3, "output": "b"}, "column 'instruction' is a number instead"),
         ("alpaca", {"instruction": "a", "output": None}, "column 'output' is null instead of text"),
-        ("text", {"body": "a"}, "name the columns in dataset.columns"),
+        ("text", {"body": "a"}, "set the column in dataset.columns"),
         ("messages", {"messages": "a"}, "column 'messages' is text instead of a list"),
         ("messages", {"messages": CHAT[:1]}, "has no message of role assistant"),
         ("messages", {"messages": [{"role": "bot"}]}, r"messages\[0\].role is 'bot': use one of"),

@@ -139,9 +139,12 @@ def test_no_token_spans_prompt_and_answer() -> None:
         (
             "{% for m in messages %}{{ m['content'] }}{% endfor %}"
             "{% if add_generation_prompt %}<think>{% endif %}",
-            "renders answer 1 differently from the prompt",
+            "renders the prompt of answer 1 differently",
         ),
-        ("{{ raise_exception('roles must alternate') }}", "refuses it: roles must alternate"),
+        (
+            "{{ raise_exception('roles must alternate') }}",
+            "fails on this row: roles must alternate",
+        ),
     ],
 )
 def test_template_that_fails_is_refused(template: str, said: str) -> None:

@@ -418,7 +418,7 @@ def test_template_is_selected_by_the_spec(
         ({"format": "alpaca", "prompt_template": "chat"}, r"promptTemplate is chat, but model a/b"),
         (
             {"format": "messages", "chat_template": "{% for m in messages %}"},
-            r"dataset\.chatTemplate is no Jinja template \(line 1",
+            r"dataset\.chatTemplate is not a valid Jinja template \(line 1",
         ),
     ],
 )
