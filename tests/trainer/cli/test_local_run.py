@@ -116,7 +116,7 @@ def test_rows_are_read_from_a_configmap_of_the_same_file(
 
 LOADED_FIRST = """
 import sys
-from finetune_trainer import backends
+from finetune_trainer.training import backends
 
 usual = backends.load
 

@@ -221,7 +221,7 @@ def test_tokenizer_of_another_model_is_refused(
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
     change_config(folder, vocab_size=50)
     ended = make(model={"source": hub.add("model", "demo/other", folder)}).run("prepare")
-    refused(ended, 65, "DatasetInvalid", "embedding has 50 rows: tokenizer and weights")
+    refused(ended, 65, "DatasetInvalid", "embedding of the base has 50 rows: tokenizer and weights")
 
 
 PROOF = "open({!r}, 'w')"
