@@ -1,6 +1,6 @@
-"""What flows through a reconciliation: ``Observed`` in, ``Plan`` out.
+"""The input and output of a reconcile: ``Snapshot`` in, ``Plan`` out.
 
-Kubernetes objects are plain dicts, as the API server sends and takes them.
+Kubernetes objects are plain dicts, as the API server sends and accepts them.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What the running trainer's metrics said; None is "not known", never "none yet"."""
+    """The running trainer's metrics; None means "unknown", never "none yet"."""
 
     ratio: float | None = None
     global_step: int | None = None
@@ -33,7 +33,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What a serving pod's verification said; distances in nats (rms), None is "not compared"."""
+    """A serving pod's verification result; distances in nats (rms), None means "not compared"."""
 
     pod: str
     build: str
@@ -45,11 +45,11 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A FineTuneJob and everything that carries its label, read live in one look.
+    """A FineTuneJob and all objects with its label, as one reconcile reads them.
 
-    The lists hold what is labelled ``finetune.dev/job=<name>`` in the job's namespace, whoever
-    owns it. ``events`` are the warnings about the PVCs, Jobs and pods among it, and all about a
-    Job that is suspended.
+    The lists hold the objects with the label ``finetune.dev/job=<name>`` in the job's namespace,
+    whoever owns them. ``events`` are the warnings about its PersistentVolumeClaims, Jobs and pods,
+    and all events about a suspended Job.
     """
 
     job: Object
@@ -63,10 +63,10 @@ class Snapshot:
     budgets: tuple[Object, ...] = ()
     events: tuple[Object, ...] = ()
     progress: Progress | None = None
-    """Of the running train pod, where its metrics could be read in this look."""
+    """Of the running train pod, if its metrics could be read."""
 
     verification: Verification | None = None
-    """Of a ready serving pod whose verification the status does not tell yet."""
+    """Of a ready serving pod whose verification is not in the status yet."""
 
 
 LISTS = {
@@ -79,14 +79,15 @@ LISTS = {
     "NetworkPolicy": "networkpolicies",
     "PodDisruptionBudget": "budgets",
 }
-"""The kinds of children, and where ``Observed`` has them."""
+"""The kinds of children, and their fields in ``Snapshot``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Create:
-    """Create an object of a deterministic name, once.
+    """Create an object with a deterministic name, once.
 
-    One that is there already and is ours is success; somebody else's is a NameConflict.
+    If the job already owns an object of that name, that is success; another owner's is a
+    NameConflict.
     """
 
     object: Object
@@ -117,7 +118,7 @@ class Delete:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Set the replicas of a Deployment whose other fields are left as they are."""
+    """Set the replicas of a Deployment and leave its other fields unchanged."""
 
     object: Object
     replicas: int
@@ -128,7 +129,7 @@ Action = Create | Apply | Patch | Delete | Scale
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that people should see in ``kubectl describe``."""
+    """An event about the job, shown by ``kubectl describe``."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -137,15 +138,15 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to do about one look.
+    """The writes of one reconcile.
 
-    ``status`` is written first, with the resourceVersion that was observed; the actions follow
-    in order, and only if that write succeeded: the ledger in the status is always ahead of the
-    children. An empty plan means that everything is as it should be.
+    ``status`` is written first, with the observed resourceVersion; the actions follow in order, and
+    only if that write succeeded, so the ledger in the status is always ahead of the children. An
+    unchanged status without actions means that the job is in its desired state.
     """
 
     status: Mapping[str, Any]
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
-    """Seconds until the next look, where no event would cause one."""
+    """Seconds until the next reconcile if no event causes one earlier."""

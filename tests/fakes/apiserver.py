@@ -1,9 +1,9 @@
-"""A cluster in memory: an API server's bookkeeping, and an operator that looks and writes.
+"""A cluster in memory: an API server's bookkeeping, and an operator that reconciles and writes.
 
-It gives names, uids, resourceVersions, generations and ownership, and refuses what an API server
-refuses: a second object of a name, a write onto another version, a patch of an immutable field, a
-status that the CRD does not know. What Jobs, Deployments and pods do by themselves is in
-``workload``. Nothing here waits: time moves when a test says so.
+It assigns uids, resourceVersions, generations and ownership, and rejects the writes that an API
+server rejects: a second object of a name, a write to another version, a patch of an immutable
+field, a status field that the CRD does not have. The Job and Deployment controllers and the kubelet
+are in ``controllers``. Nothing here waits: a test advances the time.
 """
 
 import marshal
@@ -54,16 +54,16 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Crash(Exception):
-    """The operator died between two writes."""
+    """The operator crashed between two writes."""
 
 
 class Refused(Exception):
-    """The API server refused a write; what was written before it stays."""
+    """The API server rejected a write; earlier writes stay."""
 
 
 @dataclass(kw_only=True)
 class Cluster:
-    """One namespace with one FineTuneJob, and the operator that sees to it."""
+    """One namespace with one FineTuneJob, and its operator."""
 
     spec: Thing = field(default_factory=lambda: copied(SPEC))
     name: str = "demo"
@@ -77,12 +77,12 @@ class Cluster:
     identities: int = 0
     revisions: list[str] = field(default_factory=list)
     builds: list[str] = field(default_factory=list)
-    """Every revision and build that a status named, in the order of their coming."""
+    """Every revision and build that a status named, in the order of their appearance."""
 
     def __post_init__(self) -> None:
         self.submit()
 
-    # What a user does.
+    # The user.
 
     def submit(self) -> None:
         """Create the FineTuneJob, or create it again after it was deleted."""
@@ -110,10 +110,10 @@ class Cluster:
         job["metadata"]["deletionTimestamp"] = self.stamp()
         self.touch(job)
 
-    # What the operator does.
+    # The operator.
 
     def observe(self, between: Callable[[], None] = lambda: None) -> Snapshot:
-        """Look once. ``between`` happens after all lists but the pods', which come last."""
+        """Read a snapshot. ``between`` is called before the last list, that of the pods."""
         job = copied(self.present_job())
         lists = {kind: self.list(kind) for kind in LISTS if kind != "Pod"}
         between()
@@ -122,24 +122,24 @@ class Cluster:
         return Snapshot(job=job, events=tuple(copied(self.events)), progress=self.progress, **found)
 
     def plan(self) -> Plan:
-        """Return the plan of a look that is not carried out."""
+        """Return a plan that is not carried out."""
         return plan(self.observe(), config=self.config, now=self.now)
 
-    def look(self, *, die_before: int | None = None) -> Plan:
-        """Look, plan, and carry the plan out; ``die_before`` is the write that never happens."""
+    def reconcile(self, *, die_before: int | None = None) -> Plan:
+        """Plan and carry the plan out; ``die_before`` is the write that never happens."""
         snapshot = self.observe()
         intended = plan(snapshot, config=self.config, now=self.now)
         self.carry_out(snapshot, intended, die_before=die_before)
         return intended
 
-    def settle(self, looks: int = 8) -> Plan:
-        """Look until a look changes nothing; fail where that takes more than ``looks``."""
-        for _ in range(looks):
+    def settle(self, limit: int = 8) -> Plan:
+        """Reconcile until nothing changes; fail after more than ``limit`` reconciles."""
+        for _ in range(limit):
             before = self.version
-            settled = self.look()
+            settled = self.reconcile()
             if self.version == before:
                 return settled
-        raise AssertionError(f"still writing after {looks} looks: {settled.actions}")
+        raise AssertionError(f"still writing after {limit} reconciles: {settled.actions}")
 
     def carry_out(
         self,
@@ -149,7 +149,7 @@ class Cluster:
         die_before: int | None = None,
         only: int | None = None,
     ) -> None:
-        """Write the status, then do the actions in order, each with its own fence.
+        """Write the status, then carry out the actions in order, each with its own preconditions.
 
         die_before: the write that never happens, nor any after it; only: the one that does.
         """
@@ -164,7 +164,7 @@ class Cluster:
             if only in (None, number):
                 write()
 
-    # What the API server does.
+    # The API server.
 
     def list(self, kind: str) -> list[Thing]:
         """Return copies of the objects of a kind that carry the job's label."""
@@ -185,7 +185,7 @@ class Cluster:
         return self.objects.get((kind, name))
 
     def add(self, thing: Mapping[str, Any]) -> Thing:
-        """Store a new object. Raises Refused where one of its name is there."""
+        """Store a new object. Raises Refused if one of its name exists."""
         kind, name = thing["kind"], thing["metadata"]["name"]
         assert NAME.fullmatch(name), name
         if (kind, name) in self.objects:
@@ -207,13 +207,13 @@ class Cluster:
         thing["metadata"]["resourceVersion"] = str(self.version)
 
     def mark_deleted(self, thing: Thing) -> None:
-        """Set an object's deletionTimestamp; whoever holds it up removes it later."""
+        """Set an object's deletionTimestamp; ``controllers.collect`` removes it later."""
         if "deletionTimestamp" not in thing["metadata"]:
             thing["metadata"]["deletionTimestamp"] = self.stamp()
             self.touch(thing)
 
     def identity(self) -> Thing:
-        """Return the metadata that only an API server gives."""
+        """Return the metadata that only an API server assigns."""
         self.identities += 1
         self.version += 1
         return {
@@ -232,7 +232,7 @@ class Cluster:
         self.now += timedelta(seconds=seconds)
 
     def present_job(self) -> Thing:
-        """Return the FineTuneJob itself; there must be one."""
+        """Return the FineTuneJob itself, which must exist."""
         assert self.job is not None
         return self.job
 
@@ -264,7 +264,7 @@ class Cluster:
         kind, name = action.object["kind"], action.object["metadata"]["name"]
         present = self.get(kind, name)
         if present is not None and not naming.owned_by(snapshot.job, present):
-            raise Refused(f"{kind} {name} is somebody else's")
+            raise Refused(f"{kind} {name} has another owner")
         match action:
             case Create():
                 if present is None:
@@ -315,7 +315,7 @@ class Cluster:
 
 
 def copied(value: Any) -> Any:
-    """Return a deep copy of what JSON can say, ten times as fast as ``copy.deepcopy``."""
+    """Return a deep copy of a JSON value, ten times as fast as ``copy.deepcopy``."""
     return marshal.loads(marshal.dumps(value, 2))
 
 
@@ -344,9 +344,9 @@ def stored(value: Any) -> Any:
 
 
 def check_status(status: Mapping[str, Any]) -> None:
-    """Fail where a status is not one that the CRD takes and keeps whole."""
+    """Fail if the CRD would reject a status or prune a part of it."""
     FineTuneJobStatus.model_validate(status)
-    # What a trainer reported is its own word, and the tests let it say anything.
+    # Reasons that a trainer reported are free: the tests use any.
     stages = [stage for each in status.get("revisions", ()) for stage in each.get("stages", ())]
     known = {*documented(), *(stage.get("reason") for stage in stages)}
     for condition in status.get("conditions", ()):
@@ -357,7 +357,7 @@ def check_status(status: Mapping[str, Any]) -> None:
 
 
 def unknown_keys(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield the paths of a value that a structural schema does not name."""
+    """Yield the paths in a value that a structural schema does not have."""
     if isinstance(value, Mapping):
         properties = schema.get("properties", {})
         for key, each in value.items():
@@ -371,7 +371,7 @@ def unknown_keys(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[s
 
 
 def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Refuse what an API server would: all of a claim but its size, once bound, and upwards."""
+    """Reject a change of a claim, unless it is bound and only its size grows."""
     if before["kind"] != naming.VOLUME:
         return
     old, new = copied(before["spec"]), copied(after["spec"])
@@ -385,5 +385,5 @@ def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
 
 
 def gibibytes(size: str) -> float:
-    """Return a size of the tests, which write them in Gi or Ti."""
+    """Return a size in GiB; the tests use Gi and Ti."""
     return float(size[:-2]) * {"Gi": 1, "Ti": 1024}[size[-2:]]

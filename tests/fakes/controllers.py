@@ -1,6 +1,6 @@
-"""What moves in a cluster by itself: Job and Deployment controller, kubelet, garbage collector.
+"""Controllers of a cluster in memory: Jobs, Deployments, kubelet, garbage collector.
 
-Each function is one step of one of them, so that a test may put anything between two steps.
+Each function is one step of one of them, so a test can put anything between two steps.
 """
 
 from typing import Any, Literal
@@ -27,12 +27,12 @@ def message(stage: str, outcome: str = "completed", **fields: Any) -> str:
 
 
 def alive(pod: Thing) -> bool:
-    """Tell whether a pod may still run, or run again."""
+    """Report whether a pod may still run, or run again."""
     return pod["status"]["phase"] not in ("Succeeded", "Failed")
 
 
 def start(cluster: Cluster, pod: Thing) -> None:
-    """Run a pending pod on its volume, where that is there and stays."""
+    """Run a pending pod if its volume exists and is not terminating."""
     volumes = [cluster.get(naming.VOLUME, claim) for claim in claims_of(pod)]
     if any(each is None or "deletionTimestamp" in each["metadata"] for each in volumes):
         return
@@ -65,13 +65,13 @@ def finish(
 
 
 def evict(cluster: Cluster, pod: Thing) -> None:
-    """Ask a pod to end because its node is needed; the kubelet sees to it later."""
+    """Evict a pod for the sake of its node; the kubelet ends it later."""
     pod["status"]["conditions"] = [DISRUPTED]
     cluster.mark_deleted(pod)
 
 
 def stop(cluster: Cluster, pod: Thing) -> None:
-    """End a pod that was asked to end, as a trainer does that has saved its checkpoint."""
+    """End a terminating pod as a trainer does after it has saved its checkpoint."""
     stage = pod["metadata"]["labels"][naming.STAGE]
     if stage == "serve":
         pod["status"]["phase"] = "Succeeded"
@@ -84,12 +84,12 @@ def stop(cluster: Cluster, pod: Thing) -> None:
 
 
 def ended(job: Thing) -> bool:
-    """Tell whether a Job is Complete or Failed."""
+    """Report whether a Job is Complete or Failed."""
     return any(found["status"] == "True" for found in job["status"].get("conditions", ()))
 
 
 def sync_job(cluster: Cluster, job: Thing) -> None:
-    """Count the pods that ended, and start one where one is missing."""
+    """Count the pods that ended, and start a missing one."""
     if ended(job) or "deletionTimestamp" in job["metadata"]:
         return
     status = copied(job["status"])
@@ -111,7 +111,7 @@ def sync_job(cluster: Cluster, job: Thing) -> None:
 
 
 def suspend(cluster: Cluster, job: Thing) -> None:
-    """Take a Job's admission back, as Kueue does: its pods are deleted and counted nowhere."""
+    """Suspend a Job, as Kueue does: its pods are deleted and not counted."""
     job["spec"]["suspend"] = True
     counted = job["status"].setdefault("counted", [])
     for pod in pods_of(cluster, job):
@@ -151,7 +151,7 @@ def _owner(thing: Thing) -> str | None:
 
 def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
     template = owner["spec"]["template"]
-    # No two pods of an owner are as old: the second comes when the first has had time to end.
+    # No two pods of an owner have the same age: the second starts after the first could end.
     cluster.wait(1)
     cluster.add(
         {
@@ -172,7 +172,7 @@ def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
 
 
 def sync_deployment(cluster: Cluster, deployment: Thing) -> None:
-    """Replace a pod of an earlier template, add or take away pods, and count those that answer."""
+    """Replace a pod of an earlier template, add or delete pods, and count the available ones."""
     if "deletionTimestamp" in deployment["metadata"]:
         return
     wanted, template = deployment["spec"]["replicas"], deployment["spec"]["template"]
@@ -204,7 +204,7 @@ def _made_from(pod: Thing, template: Thing) -> bool:
     return bool(pod["spec"] == template["spec"] and labels <= pod["metadata"]["labels"].items())
 
 
-# The garbage collector and the finalizers that it waits for.
+# The garbage collector, and the finalizers that it waits for.
 
 
 def delete(
@@ -213,7 +213,7 @@ def delete(
     name: str,
     propagation: Literal["Foreground", "Orphan"] = "Foreground",
 ) -> None:
-    """Delete a child by hand, with its pods or without."""
+    """Delete a child as a user does, with its pods or without."""
     thing = cluster.get(kind, name)
     assert thing is not None, f"no {kind} {name}"
     if propagation == "Orphan":
@@ -226,7 +226,7 @@ def delete(
 
 
 def collect(cluster: Cluster) -> None:
-    """Take away what is deleted and no longer held up, and what belongs to nobody."""
+    """Remove terminating objects without blockers, and objects whose owner is gone."""
     job = cluster.job
     owners = {thing["metadata"]["uid"] for thing in cluster.objects.values()}
     if job is not None:
@@ -279,7 +279,7 @@ def _held_up(cluster: Cluster, thing: Thing) -> bool:
     return bool(pods_of(cluster, thing))
 
 
-# Whole runs, for tests about what comes after them.
+# Whole runs, for tests of later events.
 
 
 def pod_of_stage(cluster: Cluster, stage: str) -> Thing:
@@ -302,7 +302,7 @@ def sync(cluster: Cluster) -> None:
 
 
 def run(cluster: Cluster, stage: str, code: int = 0, text: str | None = None, **end: Any) -> None:
-    """Look, let the stage's pod start and end, and let its Job see that."""
+    """Reconcile, let the stage's pod start and end, and update its Job."""
     cluster.settle()
     sync(cluster)
     pod = pod_of_stage(cluster, stage)
@@ -314,7 +314,7 @@ def run(cluster: Cluster, stage: str, code: int = 0, text: str | None = None, **
 
 
 def serve(cluster: Cluster) -> None:
-    """Bring the serving pod up, and let the operator see that."""
+    """Start the serving pods, and reconcile."""
     cluster.settle()
     sync(cluster)
     for pod in cluster.each("Pod"):

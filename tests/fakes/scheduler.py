@@ -1,4 +1,4 @@
-"""A scheduler that gives GPUs to pods, and a kubelet that reports how a serving pod fares."""
+"""A scheduler that assigns GPUs to pods, and a kubelet that reports states of serving pods."""
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
@@ -10,7 +10,7 @@ NO_GPU = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 
 
 def needs_gpu(pod: Thing) -> bool:
-    """Tell whether a pod asks for a GPU."""
+    """Report whether a pod asks for a GPU."""
     return any(
         "nvidia.com/gpu" in container["resources"].get("limits", {})
         for container in pod["spec"]["containers"]
@@ -18,9 +18,9 @@ def needs_gpu(pod: Thing) -> bool:
 
 
 def schedule(cluster: Cluster, gpus: int) -> None:
-    """Run the pending pods that find a GPU, the oldest first; tell the others that there is none.
+    """Run the pending pods that find a GPU, oldest first, and mark the others unschedulable.
 
-    A pod that is asked to end gives its GPU back at once.
+    A terminating pod releases its GPU at once.
     """
     for pod in list(cluster.each("Pod")):
         if controllers.alive(pod) and "deletionTimestamp" in pod["metadata"]:
@@ -41,7 +41,7 @@ def schedule(cluster: Cluster, gpus: int) -> None:
 
 
 def refuse(cluster: Cluster, pod: Thing) -> None:
-    """Say that no node has a GPU left."""
+    """Mark a pod unschedulable because no node has a free GPU."""
     if pod["status"].get("conditions"):
         return
     pod["status"]["conditions"] = [
@@ -57,7 +57,7 @@ def refuse(cluster: Cluster, pod: Thing) -> None:
 
 
 def settle(cluster: Cluster, gpus: int, rounds: int = 12) -> None:
-    """Let operator, controllers and scheduler act until nothing changes any more."""
+    """Run operator, controllers and scheduler until nothing changes."""
     for _ in range(rounds):
         before = cluster.version
         cluster.settle()
@@ -65,7 +65,7 @@ def settle(cluster: Cluster, gpus: int, rounds: int = 12) -> None:
         schedule(cluster, gpus)
         if cluster.version == before:
             return
-    raise AssertionError("no rest")
+    raise AssertionError("the cluster does not settle")
 
 
 def pod_of(cluster: Cluster, stage: str, build: str | None = None) -> Thing:
@@ -92,7 +92,7 @@ def running(cluster: Cluster, stage: str) -> list[str]:
 
 
 def mismatch(cluster: Cluster, pod: Thing) -> None:
-    """Let the verification of a pod disagree; its container is started again."""
+    """Let the verification of a pod find a mismatch; its container restarts."""
     text = controllers.message(
         "verify", "failed", reason="VerificationFailed", message="distance 0.31, tolerance 0.02"
     )
@@ -106,7 +106,7 @@ def mismatch(cluster: Cluster, pod: Thing) -> None:
 
 
 def crash(cluster: Cluster, pod: Thing, times: int) -> None:
-    """Let vLLM end again and again."""
+    """Let vLLM exit repeatedly."""
     pod["status"]["phase"] = "Pending"
     pod["status"]["containerStatuses"] = [
         {

@@ -104,13 +104,15 @@ SITUATIONS: Mapping[str, Situation] = {
     "unobserved": Cluster,
     "edited": edited,
     "preparing": after(),
-    "training": after(plan_steps.STAGED, plan_steps.running("train")),
-    "merging": after(plan_steps.STAGED, plan_steps.TRAINED),
-    "starting": after(plan_steps.STAGED, plan_steps.TRAINED, plan_steps.MERGED),
-    "queued": after(plan_steps.STAGED, suspend_by_queue, wait(7 * DAY)),
-    "preempted": after(plan_steps.STAGED, plan_steps.running("train"), suspend_by_queue, wait(DAY)),
-    "failed-to-start": after(plan_steps.STAGED, finish_workload),
-    "suspended": after(plan_steps.STAGED, plan_steps.running("train"), plan_steps.SUSPEND),
+    "training": after(plan_steps.PREPARED, plan_steps.running("train")),
+    "merging": after(plan_steps.PREPARED, plan_steps.TRAINED),
+    "starting": after(plan_steps.PREPARED, plan_steps.TRAINED, plan_steps.MERGED),
+    "queued": after(plan_steps.PREPARED, suspend_by_queue, wait(7 * DAY)),
+    "preempted": after(
+        plan_steps.PREPARED, plan_steps.running("train"), suspend_by_queue, wait(DAY)
+    ),
+    "failed-to-start": after(plan_steps.PREPARED, finish_workload),
+    "suspended": after(plan_steps.PREPARED, plan_steps.running("train"), plan_steps.SUSPEND),
     "suspended-before-start": after(plan_steps.SUSPEND),
     "secret-missing": after(block_prepare_pod("SecretMissing")),
     "secret-missing-for-long": after(block_prepare_pod("SecretMissing"), wait(601)),
@@ -122,20 +124,20 @@ SITUATIONS: Mapping[str, Situation] = {
         )
     ),
     "cuda-out-of-memory": after(
-        plan_steps.STAGED,
+        plan_steps.PREPARED,
         plan_steps.run(
             "train", 80, controllers.message("train", "failed", reason="CUDAOutOfMemory")
         ),
     ),
     "budget-exceeded": after(
-        plan_steps.STAGED,
+        plan_steps.PREPARED,
         plan_steps.run(
             "train", 85, controllers.message("train", "failed", reason="BudgetExceeded")
         ),
     ),
-    "retries-exhausted": after(BACKOFF, plan_steps.STAGED, plan_steps.run("train", 1, "")),
+    "retries-exhausted": after(BACKOFF, plan_steps.PREPARED, plan_steps.run("train", 1, "")),
     "completed": after(
-        plan_steps.NO_SERVING, plan_steps.STAGED, plan_steps.TRAINED, plan_steps.MERGED
+        plan_steps.NO_SERVING, plan_steps.PREPARED, plan_steps.TRAINED, plan_steps.MERGED
     ),
     "serving": after(plan_steps.run_all),
     "serving-and-suspended": after(plan_steps.run_all, plan_steps.SUSPEND),

@@ -114,8 +114,8 @@ def test_a_merge_that_ran_out_of_memory_gets_more_memory_once(
     assert asked == [("2Gi", "4Gi"), ("8Gi", "8Gi")]
     assert place.condition("Stalled")["reason"] == "OutOfMemory"
     message = place.condition("Ready")["message"]
-    assert "merge-2 used more memory than its limit" in message
-    assert "raise spec.resources.merge.limits.memory" in message
+    assert "merge-2 exceeded its memory limit" in message
+    assert "Raise spec.resources.merge.limits.memory" in message
     wait_until("nothing tries again", lambda: not of_stage(place, "jobs", "merge"))
     operator.settled()
     assert not of_stage(place, "pods", "merge")

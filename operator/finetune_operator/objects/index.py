@@ -11,7 +11,7 @@ from finetune_operator.types import Object, Progress, Snapshot, Verification
 
 
 class Child(NamedTuple):
-    """An object with the job's label, whoever owns it, and what its metadata says."""
+    """An object with the job's label, whoever owns it, with its metadata parsed."""
 
     object: Object
     name: str

@@ -15,7 +15,7 @@ BUILD = f"{PREFIX}/build"
 STAGE = f"{PREFIX}/stage"
 ATTEMPT = f"{PREFIX}/attempt"
 JOB_UID = f"{PREFIX}/job-uid"
-"""On volumes alone: which job's it is, where no owner says so (``deletionPolicy: Retain``)."""
+"""On volumes only: uid of their job if they have no owner (``deletionPolicy: Retain``)."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 MANAGED_BY = "finetune-operator"
@@ -28,7 +28,7 @@ def revision_name(job: str, revision: str) -> str:
 
 
 def job_name(job: str, revision: str, stage: Stage, attempt: int) -> str:
-    """Return the name of the Job that is one attempt at a stage."""
+    """Return the name of the Job of an attempt at a stage."""
     return f"{job}-{revision}-{stage}-{attempt}"
 
 
@@ -38,12 +38,12 @@ def deployment_name(job: str, build: str) -> str:
 
 
 def service_name(job: str) -> str:
-    """Return the name of the Service that users talk to."""
+    """Return the name of the Service of the endpoint."""
     return f"{job}-serve"
 
 
 def owner_reference(job: Object) -> dict[str, Any]:
-    """Return the reference that makes a child the job's own."""
+    """Return the owner reference to the job that its children have."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -55,7 +55,7 @@ def owner_reference(job: Object) -> dict[str, Any]:
 
 
 def owned_by(job: Object, child: Object) -> bool:
-    """Tell whether ``child`` is that of ``job``, and not of an earlier one of its name."""
+    """Report whether ``job`` owns ``child``; an earlier job of the same name has another uid."""
     controller = controller_of(child)
     if controller is None:
         return bool(child["kind"] == VOLUME and label(child, JOB_UID) == job["metadata"]["uid"])
@@ -63,7 +63,7 @@ def owned_by(job: Object, child: Object) -> bool:
 
 
 def left_by_an_earlier_job(job: Object, child: Object) -> bool:
-    """Tell whether a job that had this name before owns ``child``: it is about to be collected."""
+    """Report whether a deleted job of the same name owns ``child``, which is garbage-collected."""
     controller = controller_of(child)
     return (
         controller is not None
@@ -73,7 +73,7 @@ def left_by_an_earlier_job(job: Object, child: Object) -> bool:
 
 
 def controller_of(child: Object) -> Object | None:
-    """Return the owner reference of what controls an object, or None."""
+    """Return the owner reference to an object's controller, or None."""
     references = child["metadata"].get("ownerReferences") or ()
     return next((each for each in references if each.get("controller")), None)
 
@@ -93,8 +93,8 @@ def labels(
 ) -> dict[str, str]:
     """Return a child's labels: the user's, the recommended ones and the job's own.
 
-    ``own`` are ``revision``, ``build``, ``stage`` and ``attempt``; those that are None are left
-    out. Labels of the job itself are never copied: one of them may select a queue.
+    ``own`` are ``revision``, ``build``, ``stage`` and ``attempt``; None omits a label. Labels of
+    the job itself are never copied: one of them may select a queue.
     """
     name = job["metadata"]["name"]
     return {

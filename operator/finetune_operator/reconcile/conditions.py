@@ -1,9 +1,8 @@
 """Position of a job → its conditions.
 
-``Ready`` is always there and its reason is the one word that people read. ``Reconciling`` and
-``Stalled`` are there only while they are true, never both. ``Succeeded`` is True once a revision
-has brought forth a model, and stays so: another merge of it, or the loss of its volume, takes
-nothing of that back.
+``Ready`` is always present and its reason is the one word that people read. ``Reconciling`` and
+``Stalled`` are present only while they are True, never both. ``Succeeded`` is True once a revision
+has produced a model, and stays True: neither another merge nor the loss of its volume changes that.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,20 +26,20 @@ IN_PROGRESS: dict[Stage, Reason] = {
     "merge": Reason.MERGING,
 }
 DOING: dict[Stage, str] = {
-    "prepare": "downloading, checking and tokenising model and data",
-    "train": "training the adapter",
-    "merge": "merging base and adapter",
+    "prepare": "Downloading, validating and tokenizing the model and the dataset.",
+    "train": "Training the adapter.",
+    "merge": "Merging base model and adapter.",
 }
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
 POLL_SECONDS = 15.0
-"""Pace of looks while something moves that sends no event: progress, a pod that cannot start."""
+"""Requeue interval while something changes without an event: progress, a pod that cannot start."""
 
 Status = Literal["True", "False", "Unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a job stands. ``state`` decides the conditions; reason and message are for people."""
+    """The state of a job. ``state`` decides the conditions; reason and message are for people."""
 
     state: Literal["done", "active", "stalled", "suspended"]
     reason: str
@@ -50,7 +49,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class ServingState:
-    """What answers requests: the build that the Service selects, and how its rollout stands."""
+    """The serving build, which the Service selects, and whether it answers requests."""
 
     available: bool
     reason: str
@@ -63,11 +62,11 @@ class ServingState:
 
 
 def suspended() -> Position:
-    """Return the position of a job that its user paused."""
+    """Return the position of a job that its user suspended."""
     return Position(
         state="suspended",
         reason=Reason.SUSPENDED_BY_USER,
-        message="paused by spec.suspend; set it to false to go on from the last checkpoint",
+        message="spec.suspend is true. Set it to false to resume from the last checkpoint.",
     )
 
 
@@ -77,7 +76,7 @@ def active(reason: Reason, message: str, *, requeue_after: float = POLL_SECONDS)
 
 
 def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
-    """Return the position of a job whose pod has been kept from starting for ``seconds``."""
+    """Return the position of a job whose pod has been blocked from starting for ``seconds``."""
     overdue = blocker.lasts or (not blocker.waits and seconds > deadline)
     return Position(
         state="stalled" if overdue else "active",
@@ -97,13 +96,13 @@ def conditions(
     serving: ServingState | None,
     succeeded: bool,
 ) -> list[dict[str, Any]]:
-    """Return all conditions.
+    """Return all conditions of a job.
 
-    stages: the wanted Job stages with their latest attempts; serving: None where it is not wanted
-    and nothing serves; succeeded: whether the revision already has. A condition keeps its
-    transition time while its status stays.
+    previous: the present conditions by type; stages: the desired stages with their latest attempts;
+    serving: None if serving is not enabled and nothing serves; succeeded: whether the revision had
+    succeeded before. A condition keeps its transition time while its status stays the same.
     """
-    wanted: dict[str, tuple[Status, str, str]] = {
+    desired: dict[str, tuple[Status, str, str]] = {
         "Ready": (
             "True" if position.state == "done" else "False",
             position.reason,
@@ -112,14 +111,14 @@ def conditions(
         "Succeeded": _succeeded(position, stages, succeeded),
     }
     if position.state == "active":
-        wanted["Reconciling"] = ("True", position.reason, position.message)
+        desired["Reconciling"] = ("True", position.reason, position.message)
     if position.state == "stalled":
-        wanted["Stalled"] = ("True", position.reason, position.message)
-    wanted["Suspended"] = _suspended(position)
+        desired["Stalled"] = ("True", position.reason, position.message)
+    desired["Suspended"] = _suspended(position)
     for stage, attempt in stages.items():
-        wanted[CONDITION_OF[stage]] = _stage(attempt)
+        desired[CONDITION_OF[stage]] = _stage(attempt)
     if serving is not None:
-        wanted["Serving"] = (
+        desired["Serving"] = (
             "True" if serving.available else "False",
             serving.reason,
             serving.message,
@@ -138,12 +137,12 @@ def conditions(
                 else stamp
             ),
         ).model_dump(mode="json", by_alias=True)
-        for type_, (status, reason, message) in wanted.items()
+        for type_, (status, reason, message) in desired.items()
     ]
 
 
-def wanted_stages(spec: FineTuneJobSpec) -> tuple[Stage, ...]:
-    """Return the Job stages that a spec asks for, in order."""
+def desired_stages(spec: FineTuneJobSpec) -> tuple[Stage, ...]:
+    """Return the stages that a spec asks for, in order."""
     from_adapter = spec.serving.enabled and spec.serving.mode == "adapter"
     if spec.merge.enabled and not from_adapter:
         return ("prepare", "train", "merge")
@@ -158,7 +157,7 @@ def build_of(target: TargetRevision, stage: Stage) -> str | None:
 def latest_attempts(
     ledger: Ledger, revision: str, build: str, stages: Iterable[Stage]
 ) -> dict[Stage, Attempt | None]:
-    """Return the latest attempt at each stage; that at merging is the build's."""
+    """Return the latest attempt at each stage; the attempt at merging is that of the build."""
     return {
         stage: ledger.attempt(revision, stage, build if stage == "merge" else None)
         for stage in stages
@@ -170,25 +169,29 @@ def _succeeded(
 ) -> tuple[Status, str, str]:
     outcomes = [attempt.outcome if attempt else None for attempt in stages.values()]
     if before or (outcomes and all(outcome == "Completed" for outcome in outcomes)):
-        return "True", Reason.COMPLETED, "every stage that produces the model has completed"
+        return "True", Reason.COMPLETED, "All stages that produce the model have completed."
     if "Failed" in outcomes and position.state == "stalled":
         return "False", position.reason, position.message
-    return "Unknown", position.reason, "not finished yet"
+    return "Unknown", position.reason, "The stages that produce the model have not completed."
 
 
 def _suspended(position: Position) -> tuple[Status, str, str]:
     if position.state == "suspended" or position.reason in QUEUED:
         return "True", position.reason, position.message
     if position.state == "done":
-        return "False", Reason.FINISHED, "nothing is left to run"
-    return "False", Reason.RUNNING, "the job may run"
+        return "False", Reason.FINISHED, "No stage is left to run."
+    return "False", Reason.RUNNING, "The job is not suspended."
 
 
 def _stage(attempt: Attempt | None) -> tuple[Status, str, str]:
     if attempt is None:
-        return "Unknown", Reason.PENDING, "its turn has not come yet"
+        return "Unknown", Reason.PENDING, "The stage has not started."
     if attempt.outcome == "Completed":
-        return "True", Reason.COMPLETED, attempt.message or f"attempt {attempt.attempt} completed"
+        return "True", Reason.COMPLETED, attempt.message or f"Attempt {attempt.attempt} completed."
     if attempt.outcome == "Failed":
         return "False", attempt.reason or Reason.FAILED, attempt.message or ""
-    return "Unknown", Reason(attempt.outcome), f"attempt {attempt.attempt}"
+    return (
+        "Unknown",
+        Reason(attempt.outcome),
+        f"Attempt {attempt.attempt} is {attempt.outcome.lower()}.",
+    )

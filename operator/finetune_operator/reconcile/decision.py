@@ -1,4 +1,4 @@
-"""What one part of the reconciliation decides."""
+"""The result of one part of the reconcile."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
-"""Why a pod is not running, in one word and a sentence, from what the cluster says about it.
+"""Why a pod is not running: a reason, and a message that quotes the cluster and adds a remediation.
 
-The sentence is the cluster's own, from the pod's conditions and containers or from the warnings
-about it, followed by what to do. Every cause recovers by itself once it is mended.
+The quoted message comes from the pod's conditions and containers, or from warning events. The job
+recovers by itself once the cause is fixed.
 """
 
 import re
@@ -13,6 +13,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import refused_by_nodes
+from finetune_operator.reconcile.messages import sentence
 from finetune_operator.types import Object
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -21,16 +22,15 @@ CONTAINER_REASONS = (
     Reason.CREATE_CONTAINER_ERROR,
     Reason.RUN_CONTAINER_ERROR,
 )
-"""What the kubelet says of a container that it cannot start; passed on as it is."""
+"""Reasons of the kubelet for a container that it cannot start; passed on unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocker:
-    """What keeps a stage from starting.
+    """The cause that keeps a stage from starting.
 
-    ``waits`` is True for what mends itself when a resource becomes free: such a job is never
-    called stalled, however long it takes. ``lasts`` is True for what no time mends: that is stalled
-    at once.
+    ``waits`` is True if the block ends when a resource becomes free: such a job never becomes
+    Stalled. ``lasts`` is True if the block does not end by itself: the job is Stalled at once.
     """
 
     reason: Reason
@@ -48,7 +48,7 @@ def of_job(
     failed_to_start: bool = False,
     since: str,
 ) -> Blocker | None:
-    """Return what keeps a Job from running, or None.
+    """Return the blocker that keeps a Job from running, or None.
 
     pods: the Job's own; events: those about the Job, its pods and its volume; has_run: whether
     a pod of the Job has run before, which a Job that is suspended again does not show;
@@ -69,26 +69,27 @@ def of_job(
 
 
 def refused(note: str) -> Blocker:
-    """Return what keeps a pod from being created, by the API server's answer."""
+    """Return the blocker of a pod's creation, from the API server's message."""
     if "exceeded quota" in note:
         return Blocker(
             reason=Reason.QUOTA_EXCEEDED,
-            message=f"{note}; raise the ResourceQuota, or lower spec.resources",
+            message=f"{sentence(note)} Raise the ResourceQuota or lower spec.resources.",
         )
     return Blocker(
         reason=Reason.FAILED_CREATE,
-        message=f"{note}; it goes on once the policy, webhook or account lets the pod in",
+        message=f"{sentence(note)} The job continues once the policy, webhook or service account "
+        "admits the pod.",
     )
 
 
 def of_pod(pod: Object, events: Iterable[Object]) -> Blocker | None:
-    """Return what keeps a pending pod from running, or None."""
+    """Return the blocker that keeps a pending pod from running, or None."""
     events = list(events)
     return _unscheduled(pod, events) or _container(pod) or _unmounted(pod, events)
 
 
 def started(job: Object, pods: Iterable[Object]) -> bool:
-    """Tell whether a pod of a Job runs or has run. pods: the Job's own."""
+    """Report whether a pod of a Job runs or has run. pods: the Job's own."""
     status = job.get("status", {})
     counted = any(status.get(count) for count in ("ready", "succeeded", "failed"))
     return counted or any(
@@ -97,12 +98,12 @@ def started(job: Object, pods: Iterable[Object]) -> bool:
 
 
 def failed_to_start(job: Object, events: Iterable[Object], *, before: bool) -> bool:
-    """Tell whether Kueue will not start a Job that it suspended: the Job's Workload is finished.
+    """Report whether Kueue will never start a Job that it suspended: its Workload is finished.
 
-    before: whether that was known already, for an event is forgotten within the hour.
+    before: whether an earlier reconcile found that, as events expire within the hour.
     """
-    told = before or _note(events, job, "FinishedWorkload") is not None
-    return told and bool(job["spec"].get("suspend"))
+    finished = before or _note(events, job, "FinishedWorkload") is not None
+    return finished and bool(job["spec"].get("suspend"))
 
 
 def waiting_since(
@@ -110,9 +111,9 @@ def waiting_since(
 ) -> str:
     """Return since when a Job waits for its newest pod to run, or for one to be created.
 
-    pods: the Job's own, oldest first; last_pod: when the newest that is known was created. What
-    came before is no matter: a pod that is replaced after a day of training has only just begun to
-    wait. One that is gone tells no end; its replacement waits since that was first refused.
+    pods: the Job's own, oldest first; last_pod: when the newest recorded pod was created. Earlier
+    time does not count: a pod that is replaced after a day of training has only begun to wait. A
+    deleted pod has no recorded end; its replacement waits since it was first rejected.
     """
     newest = next(reversed(list(pods)), None)
     if newest is None:
@@ -132,36 +133,38 @@ def waiting_since(
 
 
 def _first_refused(job: Object, events: Iterable[Object], *, since: str) -> str:
-    """Return when a Job's pod was first refused after ``since``, that time where none was."""
+    """Return when a Job's pod was first rejected after ``since``, ``since`` itself if none was."""
     times = [
-        # One that began before and goes on: when it was first seen says nothing about this pod.
+        # An event that began earlier and repeats: its first time says nothing about this pod.
         began if (began := str(event["metadata"].get("creationTimestamp", ""))) >= since else last
         for event in events
         if event.get("reason") == Reason.FAILED_CREATE
         and _regarding(event).get("uid") == job["metadata"]["uid"]
-        and (last := _last_seen(event)) >= since
+        and (last := _last_time(event)) >= since
     ]
     return min(times, default=since)
 
 
 def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
-    """Return what a Job waits for that somebody else suspended: Kueue, or whoever acts like it.
+    """Return the blocker of a Job that Kueue, or a similar controller, suspended.
 
-    It may be in a queue that its owner never named: a namespace may have a default one.
+    Its owner may not have named a queue: a namespace may have a default one.
     """
     name, queue = job["metadata"]["name"], naming.label(job, naming.QUEUE)
-    whom = f"queue {queue}" if queue else "the queue that suspended it"
+    queue_name = f"queue {queue}" if queue else "the queue that suspended it"
     note = _note((each for each in events if each.get("type") != "Normal"), job)
-    said = f": {note}" if note else ""
+    quoted = f": {sentence(note)}" if note else "."
     if has_run:
         return Blocker(
             reason=Reason.PREEMPTED,
-            message=f"Job {name} was stopped to make room; it goes on from its last checkpoint "
-            f"once {whom} admits it again{said}",
+            message=f"Job {name} was suspended to make room for another workload. It resumes from "
+            f"its last checkpoint when {queue_name} admits it again{quoted}",
             waits=True,
         )
     return Blocker(
-        reason=Reason.QUEUED, message=f"Job {name} waits for {whom} to admit it{said}", waits=True
+        reason=Reason.QUEUED,
+        message=f"Job {name} is waiting for {queue_name} to admit it{quoted}",
+        waits=True,
     )
 
 
@@ -169,9 +172,9 @@ def _failed_to_start(job: Object) -> Blocker:
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
     return Blocker(
         reason=Reason.FAILED_TO_START,
-        message=f"Kueue could not start Job {name} and has given it up: kubectl get workloads "
-        f"-l kueue.x-k8s.io/job-uid={uid} -o yaml tells with what the pod is in conflict; an edit "
-        "of spec.placement or spec.queueName tries again",
+        message=f"Kueue could not start Job {name} and finished its Workload; it will not be "
+        f"retried. Run kubectl get workloads -l kueue.x-k8s.io/job-uid={uid} -o yaml to find the "
+        "conflict, then change spec.placement or spec.queueName to start a new attempt.",
         lasts=True,
     )
 
@@ -183,19 +186,20 @@ def _unscheduled(pod: Object, events: list[Object]) -> Blocker | None:
     if re.search(r"persistentvolumeclaim|persistent volumes? to bind|storageclass", message, re.I):
         return _volume(pod, message, events)
     if re.search(r"volume node affinity conflict|PersistentVolume's node affinity", message):
-        message += (
-            "; the job's volume is bound to another zone or node than the nodes that fit: "
-            "free or add such a node there, or delete the job and set spec.placement.zones"
+        message = (
+            f"{sentence(message)} The job's volume is bound to a zone or node without a suitable "
+            "free node: free or add one there, or delete the job and set spec.placement.zones."
         )
     elif "didn't match Pod's node affinity/selector" in message:
-        message += (
-            "; no node has the labels that are asked for: label a node, or change spec.placement"
+        message = (
+            f"{sentence(message)} No node has the required labels: label a node or change "
+            "spec.placement."
         )
     return Blocker(reason=Reason.UNSCHEDULABLE, message=message, waits=True)
 
 
 def _volume(pod: Object, message: str, events: list[Object]) -> Blocker:
-    """Return that a pod waits for its volume; why is said by the events of the claim."""
+    """Return that a pod waits for its volume, with the cause from the claim's events."""
     claims = [
         volume["persistentVolumeClaim"]["claimName"]
         for volume in pod.get("spec", {}).get("volumes", ())
@@ -204,11 +208,12 @@ def _volume(pod: Object, message: str, events: list[Object]) -> Blocker:
     for claim in claims:
         about = [event for event in events if _regarding(event).get("name") == claim]
         if about:
-            message += f": claim {claim}: {_text(max(about, key=_last_seen))}"
+            cause = _text(max(about, key=_last_time))
+            message = f"{sentence(message)} PersistentVolumeClaim {claim}: {cause}"
         else:
-            message += (
-                f"; see kubectl describe pvc {claim}: without a default StorageClass "
-                "spec.storage.storageClassName must name one"
+            message = (
+                f"{sentence(message)} Run kubectl describe pvc {claim}. Without a default "
+                "StorageClass, spec.storage.storageClassName must name one."
             )
     return Blocker(reason=Reason.VOLUME_PENDING, message=message)
 
@@ -225,14 +230,15 @@ def _container(pod: Object) -> Blocker | None:
             image = container.get("image", "")
             return Blocker(
                 reason=Reason.IMAGE_PULL_FAILED,
-                message=f"image {image}: {message or reason}; the image must exist, and the "
-                "namespace have the chart's imagePullSecrets where the registry asks for a login",
+                message=f"Image {image}: {sentence(message or reason)} The image must exist; if "
+                "the registry requires a login, the namespace must contain the chart's "
+                "imagePullSecrets.",
             )
         if reason == Reason.CRASH_LOOP_BACK_OFF:
             name = pod["metadata"]["name"]
             return Blocker(
                 reason=Reason.CRASH_LOOP_BACK_OFF,
-                message=f"{message or reason}: see kubectl logs {name} --previous",
+                message=f"{sentence(message or reason)} Run kubectl logs {name} --previous.",
             )
         if reason in CONTAINER_REASONS:
             return _missing(message) or Blocker(reason=Reason(reason), message=message)
@@ -247,7 +253,7 @@ def _unmounted(pod: Object, events: list[Object]) -> Blocker | None:
 
 
 def _missing(message: str) -> Blocker | None:
-    """Return what a message of the kubelet misses: a Secret, a ConfigMap, or a key of one."""
+    """Return which object a kubelet message misses: a Secret, a ConfigMap, or a key of one."""
     found = re.search(
         r"(secret|configmap|non-existent config key|references non-existent)", message, re.I
     )
@@ -256,29 +262,29 @@ def _missing(message: str) -> Blocker | None:
     if found[1].lower() == "secret":
         return Blocker(
             reason=Reason.SECRET_MISSING,
-            message=f"{message}; create it with the key that tokenSecretRef names, in the job's "
-            "namespace",
+            message=f"{sentence(message)} Create the Secret, with the key that "
+            "tokenSecretRef names, in the job's namespace.",
         )
     return Blocker(
         reason=Reason.CONFIG_MAP_MISSING,
-        message=f"{message}; create it with the key that dataset.source (or that of "
-        "evaluation.dataset) names, in the job's namespace",
+        message=f"{sentence(message)} Create the ConfigMap, with the key that dataset.source "
+        "(or the source of evaluation.dataset) names, in the job's namespace.",
     )
 
 
 def _note(
     events: Iterable[Object], about: Object, word: str | None = None, *, since: str = ""
 ) -> str | None:
-    """Return the newest event's text about an object, or None where there is none after since."""
+    """Return the message of the newest event about an object, None if there is none after since."""
     uid = about["metadata"]["uid"]
     found = [
         event
         for event in events
         if word in (None, event.get("reason"))
         and _regarding(event).get("uid") == uid
-        and _last_seen(event) >= since
+        and _last_time(event) >= since
     ]
-    return _text(max(found, key=_last_seen)) if found else None
+    return _text(max(found, key=_last_time)) if found else None
 
 
 def _regarding(event: Object) -> Object:
@@ -290,8 +296,8 @@ def _text(event: Object) -> str:
     return str(event.get("note") or event.get("message") or event.get("reason"))
 
 
-def _last_seen(event: Object) -> str:
-    """Return when an event happened last; one that repeats is the same object with a later time."""
+def _last_time(event: Object) -> str:
+    """Return when an event happened last; a repeated event is the same object with a later time."""
     series = event.get("series") or {}
     times = (
         series.get("lastObservedTime"),

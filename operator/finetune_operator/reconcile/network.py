@@ -16,7 +16,7 @@ from finetune_operator.types import Action, Apply, Create, Object
 def surroundings(
     snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, config: OperatorConfig
 ) -> tuple[Action, ...]:
-    """Return the creation of what every stage needs: NetworkPolicies and the frozen configuration.
+    """Return the actions that create the NetworkPolicies and the frozen configuration.
 
     Once a revision has started, every reconcile checks them: without its ConfigMap no later pod
     could be mounted, and an upgrade would look like an edit.

@@ -17,8 +17,8 @@ from finetune_operator.reconcile import status, storage
 from finetune_operator.reconcile.conditions import (
     Position,
     conditions,
+    desired_stages,
     latest_attempts,
-    wanted_stages,
 )
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.network import surroundings
@@ -33,7 +33,7 @@ from finetune_operator.types import Plan, Snapshot
 
 
 def plan(snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
-    """Return what a reconcile of a job writes.
+    """Return the plan of a reconcile of a job.
 
     now: timezone-aware; it dates transitions and measures deadlines.
     """
@@ -105,7 +105,7 @@ def _plan(
         generation=snapshot.job["metadata"]["generation"],
         now=now,
         stages=latest_attempts(
-            ledger, target.revision, target.build, wanted_stages(target.resolved.spec)
+            ledger, target.revision, target.build, desired_stages(target.resolved.spec)
         ),
         serving=served,
         succeeded=_succeeded_before(snapshot, target.revision),

@@ -123,14 +123,14 @@ def _unknown_field(
 ) -> InvalidSpec | UnsupportedVersion:
     """Return the error to raise for a field that this version does not have.
 
-    If it is in the spec, the user can change it; if it is in the frozen defaults, nobody can.
+    If it is in the spec, the user can change it; an edit cannot change the frozen defaults.
     """
     try:
         resolve(job["spec"], _effective(config))
     except UnknownField:
         return InvalidSpec(
-            f"{error}; revision {revision} was started by an operator that knows it: "
-            "upgrade this one"
+            f"{error}. An operator that supports it started revision {revision}; upgrade this "
+            "operator."
         )
     except InvalidSpec:
         pass
@@ -181,5 +181,5 @@ def _resolve(job: Object, revision: str, defaults: Values) -> Resolved:
 
 def _effective(config: OperatorConfig) -> Values:
     """Return the present defaults, complete."""
-    given = config.defaults
-    return _remembered(("", "defaults"), given, lambda: effective_defaults(given))
+    defaults = config.defaults
+    return _remembered(("", "defaults"), defaults, lambda: effective_defaults(defaults))

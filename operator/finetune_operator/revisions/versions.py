@@ -12,7 +12,7 @@ class UnsupportedVersion(Exception):
     """State of another version of the operator cannot be read; the message says what to do."""
 
     def __init__(self, state: str, cause: str) -> None:
-        """State: what cannot be read; cause: the value that this version does not support."""
+        """``state``: names the unreadable state; ``cause``: the value that is not supported."""
         super().__init__(
             f"{state} was written by another version of the operator and cannot be read ({cause}): "
             "run that version of the operator or a newer one, or delete and re-create the job to "

@@ -1,6 +1,6 @@
-"""How the endpoint stands, for people: what answers, what is on its way, and what was refused.
+"""Serving state and positions for people: which build answers, is starting, or has failed.
 
-Nothing is decided here; ``rollout`` and ``upkeep`` have decided.
+Nothing is decided here; ``rollout`` and ``stable`` have decided.
 """
 
 from datetime import datetime
@@ -12,6 +12,7 @@ from finetune_operator.objects import deployments, naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import diagnosis
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, ServingState, blocked
+from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
@@ -26,21 +27,24 @@ def state(
     stopped: bool,
     released: bool,
 ) -> ServingState:
-    """Return how the build stands that the Service selects.
+    """Return the state of the serving build.
 
-    reachable: whether the Service is there; stopped: whether it is to have no replica; released:
-    whether it has released its GPU.
+    reachable: whether the Service exists; stopped: whether it should have no replicas; released:
+    whether it released its GPU.
     """
     status = deployment.get("status", {}) if deployment else {}
     available = reachable and deployments.answering(deployment) > 0
-    reason, message = Reason.NOT_AVAILABLE, f"build {build} does not answer"
+    reason, message = Reason.NOT_AVAILABLE, f"Build {build} does not answer requests."
     if available:
-        reason, message = Reason.AVAILABLE, f"build {build} answers at {serving.endpoint(job)}"
+        reason, message = Reason.AVAILABLE, f"Build {build} answers at {serving.endpoint(job)}"
     elif stopped:
-        reason, message = Reason.SCALED_TO_ZERO, f"build {build} is stopped by serving.replicas: 0"
+        reason, message = (
+            Reason.SCALED_TO_ZERO,
+            f"Build {build} is scaled to 0 by spec.serving.replicas.",
+        )
     elif released:
         reason = Reason.GPU_RELEASED
-        message = f"build {build} has given its GPU up for the next one"
+        message = f"Build {build} released its GPU to the next build."
     return ServingState(
         available=available,
         reason=reason,
@@ -54,18 +58,19 @@ def state(
 
 
 def refused(attempt: Attempt, build: str, served: str | None) -> Position:
-    """Return the position of a job whose chosen build was not taken into service."""
+    """Return the position of a job whose candidate failed. served: the serving build, or None."""
     if served in (None, build):
         return Position(
             state="stalled",
             reason=attempt.reason or Reason.FAILED,
-            message=f"nothing is served: {attempt.message}; an edit of spec.serving tries again",
+            message=f"No build is served. Build {build} failed: {sentence(attempt.message or '')} "
+            "Change spec.serving to try again.",
         )
     return Position(
         state="stalled",
         reason=Reason.ROLLOUT_FAILED,
-        message=f"build {build} was not taken into service ({attempt.reason}: {attempt.message}); "
-        f"build {served} goes on serving; an edit of spec.serving tries again",
+        message=f"Build {build} failed ({attempt.reason}): {sentence(attempt.message or '')} "
+        f"Build {served} continues to serve. Change spec.serving to try again.",
     )
 
 
@@ -76,9 +81,9 @@ def starting(
     restarting: bool,
     now: datetime,
 ) -> Position:
-    """Return the position of a job whose chosen build does not answer yet.
+    """Return the position of a job whose candidate does not answer yet.
 
-    restarting: whether it has answered before, at the endpoint.
+    restarting: whether it has answered before, as the serving build.
     """
     child = snapshot.builds.get(target.build)
     deployment = child.object if child is not None else None
@@ -89,15 +94,15 @@ def starting(
     if restarting and deployment is not None:
         seconds = int(deployment["spec"]["progressDeadlineSeconds"])
         if readiness.down_seconds(snapshot, deployment, pods, now) > seconds:
-            see = f"see kubectl describe pod -l {naming.BUILD}={target.build}"
+            see = f"Run kubectl describe pod -l {naming.BUILD}={target.build}."
             if not pods:
-                see = f"it has no pod: see kubectl describe rs -l {naming.BUILD}={target.build}"
+                see = f"It has no pod. Run kubectl describe rs -l {naming.BUILD}={target.build}."
             if no_pod is not None:
                 see = diagnosis.refused(str(no_pod["message"])).message
             return Position(
                 state="stalled",
                 reason=Reason.ENDPOINT_DOWN,
-                message=f"the endpoint has been down for more than {seconds} s: {see}",
+                message=f"The endpoint has been down for more than {seconds} s. {see}",
                 requeue_after=POLL_SECONDS,
             )
     deadline = target.resolved.spec.run_policy.pending_deadline_seconds
@@ -118,7 +123,7 @@ def starting(
                 seconds=(now - since).total_seconds(),
                 deadline=deadline,
             )
-    reason, message = Reason.STARTING, "the endpoint is loading the model"
+    reason, message = Reason.STARTING, "The endpoint is loading the model."
     if restarting:
-        reason, message = Reason.RESTARTING, "the endpoint is down: its pods are starting again"
+        reason, message = Reason.RESTARTING, "The endpoint is down; its pods are restarting."
     return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)

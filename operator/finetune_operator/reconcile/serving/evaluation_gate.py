@@ -1,6 +1,6 @@
-"""May a build be served, as far as its held-out loss tells? Pure.
+"""The evaluation gate: whether the held-out loss allows a build to be served. Pure.
 
-The trainer measured; here it is decided, so that changing the rule costs no training.
+The trainer measures; the decision is made here, so that changing the rule costs no training.
 """
 
 from dataclasses import dataclass, replace
@@ -14,20 +14,20 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
 ENOUGH_ROWS = 30
-"""Rows from which a standard error of rows is worth something."""
+"""Rows from which the standard error is meaningful."""
 STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What the evaluation says about a build."""
+    """The decision about a build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"]
     message: str
     against_serving: ServingComparison | None = None
 
     def to_status(self) -> EvaluationStatus:
-        """Return it as it stands in ``status.evaluation``."""
+        """Return the decision in the form of ``status.evaluation``."""
         return EvaluationStatus(
             outcome=self.outcome, message=self.message, against_serving=self.against_serving
         )
@@ -35,7 +35,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """What the ledger knows of a build: its revision's artifacts, and the base that it runs on."""
+    """A build in the ledger: its revision's artifacts, and the base that it runs on."""
 
     build: str
     artifacts: Artifacts
@@ -43,47 +43,48 @@ class Build:
 
 
 def judge(found: Evaluation | None, base: BaseKind) -> Gate:
-    """Return what the evaluation says about the build on one of the bases."""
+    """Return the decision about the build on one of the bases. found: None if not evaluated."""
     if found is None:
         return Gate(
             outcome="NotEvaluated",
-            message="no rows were held out: set dataset.validationFraction, or name an "
-            "evaluation.dataset, to evaluate",
+            message="No rows were held out. Set spec.dataset.validationFraction or "
+            "spec.evaluation.dataset to evaluate the model.",
         )
     build = _of(found, base)
     if found.rows < ENOUGH_ROWS or build.standard_error is None:
         return Gate(
             outcome="NotEvaluated",
-            message=f"{found.rows} held-out rows are too few to decide anything (at least "
-            f"{ENOUGH_ROWS}): raise dataset.validationFraction, or give evaluation.dataset more",
+            message=f"{found.rows} held-out rows are too few for a decision (at least "
+            f"{ENOUGH_ROWS} are needed). Raise spec.dataset.validationFraction, or add rows to "
+            "spec.evaluation.dataset.",
         )
     difference, error = float(build.difference), float(build.standard_error)
     numbers = (
         f"held-out loss {float(build.loss):.4f} against the base model's "
-        f"{float(found.base_loss):.4f} ({difference:+.4f} ± {error:.4f} a token over {found.rows} "
-        f"rows, {found.tokens} tokens)"
+        f"{float(found.base_loss):.4f} ({difference:+.4f} ± {error:.4f} per token over "
+        f"{found.rows} rows, {found.tokens} tokens)"
     )
     if difference > STANDARD_ERRORS * error:
         return Gate(
             outcome="Failed",
-            message=f"the tuned model is worse than its base: {numbers}; train otherwise, or set "
-            "evaluation.onRegression to Serve",
+            message=f"The tuned model is worse than its base model: {numbers}. Change the dataset "
+            "or spec.training, or set spec.evaluation.onRegression to Serve.",
         )
-    return Gate(outcome="Passed", message=numbers)
+    return Gate(outcome="Passed", message=f"The tuned model passed: {numbers}.")
 
 
 def compare(candidate: Build, serving: Build) -> ServingComparison:
-    """Compare a build with the one that it is to replace, by what training recorded of each.
+    """Compare a build with the one that it would replace, by the losses that training recorded.
 
-    Both were paired with the same base on the same rows. Row by row the difference of the two is
-    that of their differences from the base, so that its standard error is at most the sum of
-    theirs; the single rows are on two volumes, which are never mounted together.
+    Both were paired with the same base on the same rows. The difference between the builds is the
+    difference of their differences from the base, so its standard error is at most the sum of the
+    two standard errors. The rows' own losses are on two volumes, which are never mounted together.
     """
     new, old = candidate.artifacts.evaluation, serving.artifacts.evaluation
     reason = _not_comparable(candidate, serving)
     if reason is not None or new is None or old is None:
         return ServingComparison(
-            build=serving.build, outcome="NotComparable", message=reason or "no evaluation"
+            build=serving.build, outcome="NotComparable", message=reason or "No evaluation."
         )
     ours, theirs = _of(new, candidate.base), _of(old, serving.base)
     difference = float(ours.loss) - float(theirs.loss)
@@ -94,25 +95,25 @@ def compare(candidate: Build, serving: Build) -> ServingComparison:
     return ServingComparison(
         build=serving.build,
         outcome=outcome,
-        message=f"held-out loss {float(ours.loss):.4f} against build {serving.build}'s "
-        f"{float(theirs.loss):.4f} ({difference:+.4f} ± at most {error:.4f} a token over "
-        f"{new.rows} rows, {new.tokens} tokens)",
+        message=f"Held-out loss {float(ours.loss):.4f} against build {serving.build}'s "
+        f"{float(theirs.loss):.4f} ({difference:+.4f} ± at most {error:.4f} per token over "
+        f"{new.rows} rows, {new.tokens} tokens).",
     )
 
 
 def _not_comparable(candidate: Build, serving: Build) -> str | None:
     for each in (candidate, serving):
         if each.artifacts.evaluation is None:
-            return f"build {each.build} was not evaluated: no rows were held out"
+            return f"Build {each.build} was not evaluated: no rows were held out."
         if each.base is None or each.artifacts.evaluation.rows_digest is None:
-            return f"build {each.build} was evaluated by an earlier version, which kept too little"
+            return f"Build {each.build} was evaluated by an earlier version, without all numbers."
     new, old = candidate.artifacts, serving.artifacts
     if new.base_commit != old.base_commit:
-        return f"build {serving.build} was tuned from another base model"
+        return f"Build {serving.build} was tuned from another base model."
     if (new.evaluation and new.evaluation.rows_digest) != (
         old.evaluation and old.evaluation.rows_digest
     ):
-        return f"build {serving.build} was evaluated on other rows"
+        return f"Build {serving.build} was evaluated on other rows."
     return None
 
 
@@ -123,14 +124,14 @@ def _of(found: Evaluation, base: BaseKind | None) -> EvaluatedBuild:
 def gate(
     previous: PreviousStatus, target: TargetRevision, ledger: Ledger, served: str | None
 ) -> Gate:
-    """Return what the evaluation says about the chosen build. served: the build that serves."""
+    """Return the decision about the target's build. served: the serving build, or None."""
     record = ledger.revision(target.revision)
     found = judge(record.artifacts.evaluation, base_of(target))
     return replace(found, against_serving=_against_serving(previous, target, ledger, served))
 
 
 def base_of(target: TargetRevision) -> BaseKind:
-    """Return the base that the chosen build runs on; an adapter runs on the base as it is."""
+    """Return the base that the target's build runs on; an adapter runs on the original base."""
     spec = target.resolved.spec
     return "original" if spec.serving.mode == "adapter" else spec.merge.base
 
@@ -138,7 +139,7 @@ def base_of(target: TargetRevision) -> BaseKind:
 def _against_serving(
     previous: PreviousStatus, target: TargetRevision, ledger: Ledger, served: str | None
 ) -> ServingComparison | None:
-    """Compare the chosen build with what serves; once it does itself, as it was before."""
+    """Compare the target's build with the serving one; once it serves, keep the last comparison."""
     if served is None:
         return None
     if served == target.build:

@@ -1,19 +1,19 @@
-"""When the build that serves gives its GPU up for the next one, and when it takes it back.
+"""GPU hand-over: when the stable build releases its GPU, and when it reclaims it.
 
-Training asks for it only with ``serving.rollout: FreeGPU``. It is given up once a train pod that
-may run finds no other, is left to the job until the next build serves, and taken back as soon as
-the job no longer moves towards that: paused, preempted or failed. What was given up is told by the
-Deployment itself, which has 0 replicas then.
+Training gets the GPU only with ``serving.rollout: FreeGPU``. The stable build releases it once a
+train pod that may run finds no other GPU, and reclaims it as soon as the job makes no progress
+towards the next build: suspended, preempted or failed. A build that has released its GPU is
+recognized by its Deployment, which has 0 replicas.
 
-A new build that is to be verified gets the GPU in any case: at once with ``FreeGPU``, and with
-``KeepServing`` once it has waited for ``runPolicy.pendingDeadlineSeconds``, in which an autoscaler
-would have brought another one.
+A new build that has to be verified gets the GPU in any case: at once with ``FreeGPU``; with
+``KeepServing`` after ``runPolicy.pendingDeadlineSeconds``, in which an autoscaler would have added
+another one.
 """
 
 from datetime import datetime
 
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.reconcile.conditions import Position, latest_attempts, wanted_stages
+from finetune_operator.reconcile.conditions import Position, desired_stages, latest_attempts
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -32,7 +32,7 @@ def should_release(
     """Report whether the stable build should release its GPU now. old: its Deployment."""
     if position.state != "active":
         return False
-    gave = old["spec"].get("replicas") == 0
+    released = old["spec"].get("replicas") == 0
     freely = target.resolved.spec.serving.rollout == "FreeGPU"
     match _under_way(target, ledger):
         case "prepare":
@@ -41,12 +41,12 @@ def should_release(
             return (
                 freely
                 and _training_may_run(snapshot, target)
-                and (gave or _starved(snapshot, target))
+                and (released or _starved(snapshot, target))
             )
         case "merge":
-            return freely and gave
+            return freely and released
     patience = 0 if freely else target.resolved.spec.run_policy.pending_deadline_seconds
-    return gave or any(
+    return released or any(
         (since := readiness.gpu_wanted_since(pod)) is not None
         and (now - since).total_seconds() >= patience
         for pod in readiness.pods_of(snapshot, target.build)
@@ -54,9 +54,9 @@ def should_release(
 
 
 def _under_way(target: TargetRevision, ledger: Ledger) -> str:
-    """Return the first stage that has not completed, ``serve`` where all have."""
+    """Return the first stage that has not completed, ``serve`` if all have."""
     attempts = latest_attempts(
-        ledger, target.revision, target.build, wanted_stages(target.resolved.spec)
+        ledger, target.revision, target.build, desired_stages(target.resolved.spec)
     )
     unfinished = (
         stage
@@ -79,7 +79,7 @@ def _train_jobs(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Child
 
 
 def _training_may_run(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:
-    """Tell whether no train Job is held back; Kueue preempts by suspending it."""
+    """Report whether no train Job is suspended; Kueue preempts a Job by suspending it."""
     return not any(job.object["spec"].get("suspend") for job in _train_jobs(snapshot, target))
 
 

@@ -1,7 +1,7 @@
-"""What a build's Deployment and pods say: whether they answer, wait for a GPU, or have failed.
+"""Whether a build's pods wait for a GPU, are down, or have failed.
 
-Kubernetes' own word ``Available`` is no help: of a Deployment whose only replica may be unavailable
-it is always True. So the pods of the newest template are counted.
+The Deployment's condition ``Available`` does not help: if its only replica may be unavailable, it
+is always True. The pods of the current template are counted instead.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,12 +20,12 @@ from finetune_operator.objects.pods import has_a_node, refused_by_nodes, schedul
 from finetune_operator.types import Object
 
 CRASHES = 3
-"""Ends of a container after which it is given up; each takes a GPU for as long as loading does."""
+"""Exits of a container after which the build has failed; each holds a GPU while it loads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a build is not taken into service."""
+    """Why a build has failed."""
 
     reason: Reason
     message: str
@@ -45,7 +45,7 @@ def pods_of(snapshot: IndexedSnapshot, build: str, attempt: int | None = None) -
 
 
 def gpu_wanted_since(pod: Object) -> datetime | None:
-    """Return since when the scheduler finds no GPU for a pod, None where that is not so."""
+    """Return since when the scheduler finds no GPU for a pod, None if it has or needs none."""
     if f"Insufficient {GPU}" in (refused_by_nodes(pod) or ""):
         return scheduled_since(pod)
     return None
@@ -54,12 +54,11 @@ def gpu_wanted_since(pod: Object) -> datetime | None:
 def down_seconds(
     snapshot: IndexedSnapshot, deployment: Object, pods: Iterable[Object], now: datetime
 ) -> float:
-    """Return for how long the endpoint of a job has not answered, 0 where it does.
+    """Return for how many seconds the endpoint of a job has not answered, 0 if it answers.
 
-    pods: those that serve. One that was just created, after a scale-up for instance, has yet to
-    begin; what did not answer before it is no matter. Where there is none it counts from when
-    Kubernetes says that one was refused or that too few are available. (Of a single replica that
-    may be unavailable it never says the latter.)
+    pods: the serving ones. A pod that was just created, for example by a scale-up, starts the count
+    again. Without pods it starts when Kubernetes reports a rejected pod or too few available ones.
+    (It never reports the latter for a single replica that may be unavailable.)
     """
     serving = snapshot.previous.conditions.get("Serving", {})
     made = [str(pod["metadata"]["creationTimestamp"]) for pod in pods] or [
@@ -75,10 +74,10 @@ def down_seconds(
 
 
 def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failure | None:
-    """Return why a build will not come into service by itself, None while it still may.
+    """Return why a build will not become ready by itself, None while it still may.
 
     pods: those of the attempt under way. A pod that waits for a node has not failed, however long
-    that takes: what counts is the time since it was given one.
+    it waits: the time since it was scheduled counts.
     """
     pods = list(pods)
     for pod in pods:
@@ -94,17 +93,17 @@ def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failur
         return None
     return Failure(
         reason=Reason.PROGRESS_DEADLINE_EXCEEDED,
-        message=f"no pod was ready {seconds} s after it was given a node: see kubectl logs "
-        f"deployment/{deployment['metadata']['name']} --all-containers",
+        message=f"No pod became ready within {seconds} s after it was scheduled. Run kubectl logs "
+        f"deployment/{deployment['metadata']['name']} --all-containers.",
     )
 
 
 def _refused(container: Mapping[str, Any]) -> Failure | None:
-    """Return the finding of a verification that did not agree, now or before a restart."""
+    """Return the failure of a verification that found a mismatch, now or before a restart."""
     for end in _ends(container):
         if end.get("exitCode") == ExitCode.VERIFICATION_FAILED:
             result = Result.from_message(end.get("message", ""))
-            said = result.message if result else "the served model is not the one that was trained"
+            said = result.message if result else "The served model differs from the trained model."
             return Failure(reason=Reason.VERIFICATION_FAILED, message=said)
     return None
 
@@ -118,8 +117,8 @@ def _crashing(pod: Object, container: Mapping[str, Any]) -> Failure | None:
     why = end.get("reason") or f"exit code {end.get('exitCode')}"
     return Failure(
         reason=Reason.CRASH_LOOP_BACK_OFF,
-        message=f"container {container['name']} of pod {pod['metadata']['name']} ended "
-        f"{restarts + 1} times, last with {why}",
+        message=f"Container {container['name']} of pod {pod['metadata']['name']} exited "
+        f"{restarts + 1} times, last with {why}.",
     )
 
 

@@ -33,7 +33,7 @@ def decide(
     """
     spec, build = target.resolved.spec, target.build
     if not spec.serving.enabled:
-        position = Position(state="done", reason=Reason.COMPLETED, message="the model is ready")
+        position = Position(state="done", reason=Reason.COMPLETED, message="The model is ready.")
         return Decision(ledger=ledger), position
     child = snapshot.builds.get(build)
     ready = deployments.answering(child.object if child is not None else None)
@@ -80,10 +80,10 @@ def _position(
         return Position(
             state="done",
             reason=Reason.SCALED_TO_ZERO,
-            message="serving is stopped by serving.replicas: 0",
+            message="Serving is scaled to 0 by spec.serving.replicas.",
         )
     if ready and snapshot.service is not None and serving == build:
-        text = f"serving at {manifests.endpoint(snapshot.job)}"
+        text = f"Serving at {manifests.endpoint(snapshot.job)}"
         if ready < desired:
             text += f" with {ready} of {desired} replicas"
         return Position(state="done", reason=Reason.SERVING, message=text)
@@ -91,7 +91,7 @@ def _position(
         return Position(
             state="active",
             reason=Reason.STARTING,
-            message=f"the endpoint is handed over to build {build}",
+            message=f"The endpoint switches to build {build}.",
             requeue_after=POLL_SECONDS,
         )
     return endpoint.starting(

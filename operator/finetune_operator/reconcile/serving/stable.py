@@ -33,7 +33,7 @@ def decide(
     """Return the decision about everything that serves but the candidate, and the serving state.
 
     position: the job's; planned: the actions about the candidate. The state is None if nothing is
-    meant to serve. Pruning does not wait for the new model: what is pruned may hold the GPU that
+    meant to serve. Pruning does not wait for the new model: a pruned build may hold the GPU that
     the next training needs.
     """
     if not target.resolved.spec.serving.enabled:
@@ -41,7 +41,7 @@ def decide(
     if serving is None:
         gone = _gone(snapshot, (target.build,), snapshot.budget)
         pending = ServingState(
-            available=False, reason=Reason.PENDING, message="nothing has been served yet"
+            available=False, reason=Reason.PENDING, message="No build has been served yet."
         )
         return Decision(ledger=ledger, actions=gone), pending
     actions: list[Action] = []
@@ -146,7 +146,9 @@ def _disabled(snapshot: IndexedSnapshot, ledger: Ledger) -> tuple[Decision, Serv
     gone = _gone(snapshot, (), snapshot.service, snapshot.budget)
     if snapshot.service is None and not snapshot.builds:
         return Decision(ledger=ledger, actions=gone), None
-    disabled = ServingState(available=False, reason=Reason.DISABLED, message="being switched off")
+    disabled = ServingState(
+        available=False, reason=Reason.DISABLED, message="The endpoint is being removed."
+    )
     return Decision(ledger=ledger, actions=gone), disabled
 
 

@@ -1,4 +1,4 @@
-"""The serving side of a job: which build serves, and how builds and replicas stand."""
+"""The serving side of a job: its serving build, attempts at serving, and replicas."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -92,8 +92,8 @@ def replicas(snapshot: IndexedSnapshot, target: TargetRevision, revision: str | 
     return Replicas(
         1,
         (
-            f"volume {volume.name} was made for one node (ReadWriteOnce): one replica serves from "
-            "it, and more only from the volume of a later revision",
+            f"PersistentVolumeClaim {volume.name} can be mounted by one node only (ReadWriteOnce), "
+            "so one replica serves from it. More replicas need the volume of a new revision.",
         ),
     )
 

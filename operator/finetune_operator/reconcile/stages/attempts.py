@@ -1,4 +1,4 @@
-"""The next attempt at a stage: its number, what it inherits, and the Job that it is."""
+"""The next attempt at a stage: its number, its counters, and its Job."""
 
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.ledger import Attempt
@@ -19,7 +19,7 @@ def following(
     stage: Stage,
     previous: Attempt | None,
 ) -> Attempt:
-    """Return the attempt that comes after ``previous``, the latest at the stage."""
+    """Return the attempt that follows ``previous``, the latest attempt at the stage."""
     key = retry_key(target, stage)
     memory = None
     if previous is not None and previous.retry_key == key:
@@ -31,8 +31,7 @@ def following(
         build=target.build if stage == "merge" else None,
         attempt=_number(snapshot, target, ledger, stage, previous),
         outcome="Starting",
-        # That of what it is started with: an edit of that while it runs gives it another attempt
-        # when it fails.
+        # The key at its start: if an edit changes it while the attempt runs, a failure is retried.
         retry_key=key,
         memory=memory,
         **restarts.carried(previous),
@@ -40,10 +39,10 @@ def following(
 
 
 def retry_key(target: TargetRevision, stage: Stage) -> str:
-    """Return the key of what a failed stage is tried again for when it changes.
+    """Return the hash of the fields whose edit gives a failed stage a new attempt.
 
-    Preparing is held against how the model will be served as well; a job that was refused for that
-    must not need another field's edit to go on.
+    Data preparation also checks whether the model can be served; if it fails for that reason, an
+    edit of a serving field must be enough to continue.
     """
     key = target.resolved.retry_key
     return (

@@ -1,7 +1,7 @@
-"""How a Job ended, read from its conditions and from what its pod left behind.
+"""How a Job ended, from its conditions and its pod's termination message.
 
-A Job that is Complete proves only that a process exited with 0: one that was told to stop may do
-that too. A stage has ended well if its Job is Complete *and* its result says so.
+A Complete Job proves only that a process exited with code 0, which a stopped process may do as
+well. A stage has completed if its Job is Complete *and* its result reports completion.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ OOM_KILLED = "OOMKilled"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The end of a Job. ``Unproved`` is a Job that is Complete without a result that says so."""
+    """The end of a Job. ``Unproved`` is a Complete Job without a result that reports completion."""
 
     kind: Literal["Completed", "Failed", "Unproved"]
     reason: str
@@ -30,9 +30,9 @@ class Outcome:
 
 
 def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
-    """Return how a Job ended, or None while it has not.
+    """Return how a Job ended, or None while it has not finished.
 
-    pods: those of the job's namespace; the Job's own are found among them.
+    pods: any pods; only those that the Job controls count.
     """
     if conditions.is_true(job, "Complete"):
         terminated = _last_end(job, pods)
@@ -44,13 +44,13 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
         return Outcome(
             kind="Unproved",
             reason=Reason.RESULT_MISSING,
-            message=f"Job {job['metadata']['name']} is complete, but "
+            message=f"Job {job['metadata']['name']} completed, but "
             + (
-                f"its result says step {result.global_step} of {result.max_steps}: "
+                f"its result reports step {result.global_step} of {result.max_steps}. "
                 if result is not None and _cut_short(result)
-                else "left no result that says so: "
+                else "left no result that reports completion. "
             )
-            + f"see kubectl logs job/{job['metadata']['name']}",
+            + f"Run kubectl logs job/{job['metadata']['name']}.",
         )
     if conditions.is_true(job, "Failed"):
         return _failure(job, _last_end(job, pods))
@@ -68,10 +68,10 @@ def out_of_memory(pods: Iterable[Object]) -> bool:
 
 
 def killed_for_memory(job: Object) -> str:
-    """Return what is said of a Job that used more memory than its limit, and what to do."""
+    """Return the message about a Job that exceeded its memory limit."""
     return (
-        f"Job {job['metadata']['name']} used more memory than its limit and was killed: "
-        f"raise spec.resources.{naming.label(job, naming.STAGE)}.limits.memory"
+        f"Job {job['metadata']['name']} exceeded its memory limit and was killed. "
+        f"Raise spec.resources.{naming.label(job, naming.STAGE)}.limits.memory."
     )
 
 
@@ -83,7 +83,7 @@ def _cut_short(result: Result) -> bool:
 def _last_end(job: Object, pods: Iterable[Object]) -> Mapping[str, Any]:
     """Return the newest ``terminated`` state of the Job's trainer container, or an empty one.
 
-    Of two that ended within a second that of the newer pod.
+    Of two that ended within the same second, the newer pod's counts.
     """
     ends: list[Mapping[str, Any]] = [
         container["state"]["terminated"]
@@ -107,14 +107,14 @@ def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
             result=result,
         )
     code = end.get("exitCode")
-    what = "no pod left a trace" if code is None else f"the last pod ended with exit code {code}"
+    last = "no pod is left" if code is None else f"the last pod exited with code {code}"
     if code == ExitCode.STOPPED:
-        what = "the last pod was stopped from outside before it had finished"
+        last = "the last pod was stopped externally before it completed"
     condition = conditions.get(job, "Failed")
     return Outcome(
         kind="Failed",
         reason=Reason.RETRIES_EXHAUSTED,
-        message=f"Job {name} failed ({condition.get('reason', 'Failed')}), {what}: "
-        f"see kubectl logs job/{name}",
+        message=f"Job {name} failed ({condition.get('reason', 'Failed')}): {last}. "
+        f"Run kubectl logs job/{name}.",
         result=result,
     )

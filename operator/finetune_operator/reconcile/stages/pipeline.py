@@ -1,4 +1,4 @@
-"""The stages of a revision: which one is under way, and what starts next.
+"""The stages of a revision: which one is under way, and which one starts next.
 
 For each stage the ledger records whether it has completed, failed terminally, or is under way; an
 attempt under way is followed by its Job. Every reconcile begins with the first stage, so there is
@@ -19,8 +19,8 @@ from finetune_operator.reconcile.conditions import (
     Position,
     active,
     build_of,
+    desired_stages,
     suspended,
-    wanted_stages,
 )
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.stages import attempts, restarts, under_way, volume_loss
@@ -35,7 +35,7 @@ def decide(
     snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, now: datetime
 ) -> Decision:
     """Return the decision about all stages; its position is None once all have completed."""
-    stages = wanted_stages(target.resolved.spec)
+    stages = desired_stages(target.resolved.spec)
     decision = stop_abandoned(snapshot, target, ledger, stages)
     decision = decision.then(volume_loss.decide(snapshot, target, decision.ledger, stages))
     for stage in stages:
@@ -79,11 +79,11 @@ def _start(
     if spec.suspend:
         return Decision(ledger=ledger, position=suspended())
     if (precondition := unmet(snapshot, target, stage)) is not None:
-        reason, what = precondition
+        reason, awaited = precondition
         needed = orphan_needs_volume(snapshot, target)
         return Decision(
             ledger=ledger,
-            position=active(reason, f"waiting for {what} before the {stage} stage starts"),
+            position=active(reason, f"Waiting for {awaited} before the {stage} stage starts."),
             actions=tuple(storage.ensure(snapshot.job, target, claim)) if needed else (),
         )
     if (misfit := storage.misfit(snapshot.job, target, claim)) is not None:
@@ -91,7 +91,8 @@ def _start(
         return Decision(
             ledger=ledger,
             position=active(
-                Reason.WAITING_FOR_VOLUME, f"making volume {name} anew, as it is asked"
+                Reason.WAITING_FOR_VOLUME,
+                f"Replacing PersistentVolumeClaim {name}, which is not bound, to match the spec.",
             ),
             stops=(Delete(object=misfit, propagation="Background"),),
         )
@@ -115,5 +116,5 @@ def _failed(attempt: Attempt) -> Position:
     return Position(
         state="stalled",
         reason=attempt.reason or Reason.FAILED,
-        message=attempt.message or f"the {attempt.stage} stage failed",
+        message=attempt.message or f"The {attempt.stage} stage failed.",
     )

@@ -1,4 +1,4 @@
-"""What must be gone before a stage may start.
+"""Preconditions of a stage: pods, Jobs and volumes that must be gone before it starts.
 
 A pod may outlive its Job (a deletion without propagation orphans it), and a Job may outlive its
 owner, whose name a new owner may have by now. Both are counted by label, whoever owns them: two
@@ -19,7 +19,7 @@ WRITERS = ("prepare", "train", "merge")
 def unmet(
     snapshot: IndexedSnapshot, target: TargetRevision, stage: naming.Stage
 ) -> tuple[Reason, str] | None:
-    """Return the first unmet precondition of a stage: its reason and what has to happen."""
+    """Return the first unmet precondition of a stage: its reason and the awaited change."""
     return next(_obstacles(snapshot, target, stage), None)
 
 
@@ -31,18 +31,19 @@ def _obstacles(
             continue
         # It cannot start: nothing creates another revision's volume again while it waits.
         if pod.revision == target.revision or not _waits_for_its_volume(snapshot, pod):
-            yield Reason.WAITING_FOR_POD, f"pod {pod.name} to end"
+            yield Reason.WAITING_FOR_POD, f"Pod {pod.name} to terminate"
     for job in snapshot.jobs:
         if _competes(job, target, stage) and not job.ended:
-            yield Reason.WAITING_FOR_POD, f"Job {job.name} to end"
+            yield Reason.WAITING_FOR_POD, f"Job {job.name} to finish"
     claim = naming.revision_name(snapshot.name, target.revision)
     for volume in snapshot.volumes:
         if volume.name == claim and volume.terminating:
-            yield Reason.WAITING_FOR_VOLUME, f"volume {claim} to be deleted"
+            yield Reason.WAITING_FOR_VOLUME, f"PersistentVolumeClaim {claim} to be deleted"
     for child in snapshot.all_children():
         if not child.owned and naming.left_by_an_earlier_job(snapshot.job, child.object):
-            what = f"{child.object['kind']} {child.name}"
-            yield Reason.WAITING_FOR_CLEANUP, f"{what} of an earlier job of this name to be deleted"
+            name = f"{child.object['kind']} {child.name}"
+            words = f"{name} of a deleted job of the same name to be deleted"
+            yield Reason.WAITING_FOR_CLEANUP, words
 
 
 def orphan_needs_volume(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:

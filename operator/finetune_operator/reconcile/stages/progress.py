@@ -1,4 +1,4 @@
-"""``status.training``: how far training is, from the trainer's metrics and from its result."""
+"""``status.training`` and ``status.preparation``, from the trainer's metrics and its result."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def training_status(
 
 
 def _measured(snapshot: IndexedSnapshot, revision: str) -> dict[str, Any]:
-    """Return what the metrics said, where they are this revision's and not an abandoned one's."""
+    """Return the metrics of the running train pod, if it is of this revision."""
     progress = snapshot.progress
     running = snapshot.runs("train", revision)
     if progress is None or progress.global_step is None or not running:
@@ -105,7 +105,7 @@ def _previous(
 
 
 def _pace(progress: Progress) -> float | None:
-    """Return the seconds that a step takes: those that are left, by the steps that are left."""
+    """Return the seconds per step: the remaining time divided by the remaining steps."""
     left = (progress.max_steps or 0) - (progress.global_step or 0)
     if left <= 0 or progress.eta_seconds is None or not math.isfinite(progress.eta_seconds):
         return None
@@ -125,9 +125,9 @@ def _text(value: float | None, *, digits: int = 4) -> str | None:
 
 
 def preparation_status(snapshot: IndexedSnapshot, revision: str, ledger: Ledger) -> dict[str, Any]:
-    """Return the progress of staging ``revision``; nothing once it is over.
+    """Return ``status.preparation``, empty once data preparation has ended.
 
-    What is not known now stays as it was known before.
+    Without a new measurement the previous one is kept.
     """
     attempt = ledger.attempt(revision, "prepare")
     if attempt is None or attempt.outcome not in ("Starting", "Running"):

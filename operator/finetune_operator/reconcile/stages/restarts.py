@@ -1,9 +1,8 @@
-"""How often a stage was started again, and why: counted once, over all attempts at it.
+"""How often a stage restarted, and why: each restart is counted once, over all attempts.
 
-A Job never has two pods that may run at once. So it is enough to remember its newest pod: once
-another has taken its place, what became of the first is counted. A pod that failed is still there
-to tell; one that its node or a person took away is not, and neither is one that its queue
-suspended, but of that the Job itself tells.
+A Job never has two pods that may run at once, so the ledger records its newest pod: once another
+pod replaces it, the end of the first is counted. A failed pod still exists; a pod that its node or
+a user deleted does not, nor does one that its queue suspended, but then the Job shows that.
 """
 
 from collections.abc import Iterable
@@ -19,7 +18,7 @@ COUNTERS = ("failures", "disruptions", "preemptions")
 
 
 def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
-    """Return the attempt with what has happened to its pods since the last look.
+    """Return the attempt with the restarts since the previous reconcile.
 
     job: the attempt's own, over or not; pods: those that it controls, oldest first.
     """
@@ -34,7 +33,7 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
         if pod["metadata"]["uid"] == attempt.pod:
             known, fresh = pod, []
         elif created > (attempt.pod_created or "") and (
-            # One that is on its way out was never this look's newest.
+            # A terminating pod is not the newest one.
             "deletionTimestamp" not in pod["metadata"] or pod_has_ended(pod)
         ):
             fresh.append(pod)
@@ -54,8 +53,8 @@ def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
 def carried(attempt: Attempt | None) -> dict[str, Any]:
     """Return the counters that another attempt at the stage begins with.
 
-    A stop without a reason was asked for: a pause, or an edit. What
-    came to be too many is counted already.
+    A stop without a reason was requested by a pause or an edit. Too many restarts are already
+    counted.
     """
     if attempt is None:
         return {}
@@ -71,16 +70,15 @@ def carried(attempt: Attempt | None) -> dict[str, Any]:
 def too_many(attempt: Attempt, limit: int) -> Attempt:
     """Return the attempt as failed because its stage restarted more often than the limit."""
     message = (
-        f"the {attempt.stage} stage was started again {capped(attempt)} times, "
-        f"runPolicy.maxRestarts is {limit}: "
-        "raise it to at least that to go on from where it was"
+        f"The {attempt.stage} stage restarted {capped(attempt)} times, but "
+        f"spec.runPolicy.maxRestarts is {limit}. Raise it to at least {capped(attempt)} to resume."
     )
     reason = Reason.TOO_MANY_RESTARTS
     return attempt.model_copy(update={"outcome": "Failed", "reason": reason, "message": message})
 
 
 def capped(attempt: Attempt) -> int:
-    """Return how many restarts count against ``runPolicy.maxRestarts``."""
+    """Return how many restarts count towards ``runPolicy.maxRestarts``."""
     return (attempt.failures or 0) + (attempt.disruptions or 0)
 
 

@@ -51,7 +51,7 @@ def decide(
     event = Event(
         type="Warning",
         reason=Reason.JOB_DELETED,
-        message=f"Job {name} was deleted by somebody: another follows",
+        message=f"Job {name} was deleted externally; another attempt follows.",
     )
     return Decision(ledger=ledger.with_attempt(target.revision, stopped), events=(event,))
 
@@ -101,7 +101,7 @@ def _running(
     job: Child,
     now: datetime,
 ) -> Decision:
-    """Return the decision about a Job that continues: what it does, or what keeps it waiting."""
+    """Return the decision about a Job that continues: what it does, or its blocker."""
     pods, events = snapshot.pods_of(job), snapshot.events
     has_run = bool(attempt.has_run) or diagnosis.started(job.object, pods)
     failed = diagnosis.failed_to_start(

@@ -1,6 +1,6 @@
-"""What happens when a revision's volume is deleted by a user, with the artifacts on it.
+"""Loss of a revision's volume, which a user deleted with the artifacts on it.
 
-A deletion cannot be cancelled, and what still runs would run in vain. Completed work stays
+A deletion cannot be cancelled, and stages that still run would run in vain. Completed work stays
 completed: nothing is trained again before a user asks for it.
 """
 
@@ -47,7 +47,8 @@ def decide(
     event = Event(
         type="Warning",
         reason=Reason.VOLUME_LOST,
-        message=f"volume {claim} was deleted by somebody: starting again from the prepare stage",
+        message=f"PersistentVolumeClaim {claim} was deleted externally; restarting from data "
+        "preparation.",
     )
     ledger = ledger.with_lost_volume(target.revision, Reason.VOLUME_LOST)
     return decision.then(Decision(ledger=ledger, events=(event,)))
@@ -74,8 +75,9 @@ def _held(claim: str) -> Position:
     return Position(
         state="stalled",
         reason=Reason.VOLUME_LOST,
-        message=f"volume {claim} is being deleted, and what serves holds it: set "
-        "spec.rerun to a new value to train again beside it, or spec.serving.replicas to 0",
+        message=f"PersistentVolumeClaim {claim} is terminating but still mounted by serving pods. "
+        "Set spec.serving.replicas to 0 to release it, or set spec.rerun to a new value to train a "
+        "new revision on its own volume.",
     )
 
 
@@ -83,8 +85,8 @@ def _model_lost(claim: str) -> Position:
     return Position(
         state="stalled",
         reason=Reason.VOLUME_LOST,
-        message=f"volume {claim}, which held the model, was deleted: "
-        "set spec.rerun to a new value to train it again",
+        message=f"PersistentVolumeClaim {claim}, which held the model, was deleted. "
+        "Set spec.rerun to a new value to train it again.",
     )
 
 
@@ -92,6 +94,6 @@ def _terminating(claim: str) -> Position:
     return Position(
         state="active",
         reason=Reason.WAITING_FOR_VOLUME,
-        message=f"waiting for volume {claim} to be deleted",
+        message=f"Waiting for PersistentVolumeClaim {claim} to be deleted.",
         requeue_after=POLL_SECONDS,
     )

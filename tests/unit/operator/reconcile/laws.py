@@ -1,7 +1,6 @@
-"""What must hold of a job in a cluster in which anything may happen.
+"""Laws that hold for a job whatever happens in its cluster.
 
-``Laws`` watches one cluster from its beginning: what the operator plans, what it writes, and where
-that leaves everybody.
+``Laws`` observes one cluster from its beginning: each plan, each write, and the resulting state.
 """
 
 from typing import Any
@@ -16,12 +15,12 @@ from finetune_operator.types import Apply, Create, Delete, Object, Plan, Snapsho
 
 
 def refused(status: Any) -> bool:
-    """Tell whether a spec is one that cannot be run."""
+    """Report whether a spec is one that cannot be run."""
     return bool(status["conditions"][0]["reason"] == "InvalidSpec")
 
 
 def result_of(pod: Thing) -> str | None:
-    """Return the outcome that a pod's termination message tells."""
+    """Return the outcome in a pod's termination message."""
     for container in pod["status"].get("containerStatuses", ()):
         result = Result.from_message(container["state"]["terminated"]["message"])
         return None if result is None else result.outcome
@@ -36,13 +35,13 @@ def key_of(job: Thing) -> tuple[str, ...]:
 
 
 class Laws:
-    """The laws, and what has to be remembered to hold anybody to them."""
+    """The laws, and the history that they need."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.jobs: set[str] = set()
         self.completed: dict[tuple[str, ...], str] = {}
-        """With the uid of the volume that holds what the stage made."""
+        """With the uid of the volume that holds the stage's artifacts."""
         self.proved: set[tuple[str, ...]] = set()
         self.attempts: dict[tuple[str, ...], Thing] = {}
         self.wanted: dict[tuple[str, int], str] = {}
@@ -50,21 +49,21 @@ class Laws:
         self.lost_volume = False
         self.before: tuple[str, Thing] = ("", {})
 
-    # Of a plan.
+    # Laws of a plan.
 
     def of_plan(self, snapshot: Snapshot, intended: Plan) -> None:
-        """Nothing is created after a deletion, and what serves goes on serving."""
+        """Nothing is created after a deletion, and the serving build continues to serve."""
         if deleted(dict(snapshot.job)):
             assert not intended.actions
         if snapshot.job["spec"].get("serving", {}).get("enabled", True):
-            self.goes_on_serving(snapshot, intended)
+            self.serving_continues(snapshot, intended)
 
-    def goes_on_serving(self, snapshot: Snapshot, intended: Plan) -> None:
-        """The Service leaves a build only for one that answers; what it selects is not deleted."""
+    def serving_continues(self, snapshot: Snapshot, intended: Plan) -> None:
+        """The Service moves only to a build that answers; the selected build is not deleted."""
         services = [each for each in snapshot.services if naming.owned_by(snapshot.job, each)]
-        # Where somebody has taken the build out of the selector, it is the one that was told.
-        told = snapshot.job["status"].get("serving", {}).get("build")
-        builds = {each["spec"]["selector"].get(naming.BUILD, told) for each in services}
+        # If the build was removed from the selector externally, the status names it.
+        previous = snapshot.job["status"].get("serving", {}).get("build")
+        builds = {each["spec"]["selector"].get(naming.BUILD, previous) for each in services}
         for selected in builds - {None}:
             answering = [
                 naming.label(each, naming.BUILD)
@@ -80,14 +79,14 @@ class Laws:
                     assert action.object["spec"]["selector"][naming.BUILD] in (selected, *answering)
 
     def of_rest(self, snapshot: Snapshot, intended: Plan) -> None:
-        """A look at what the looks before it have put right changes nothing."""
+        """A reconcile after completed reconciles changes nothing."""
         assert not any(isinstance(action, Create | Delete) for action in intended.actions)
         assert stored(intended.status) == self.cluster.status
         if not deleted(dict(snapshot.job)) and not refused(intended.status):
             self.as_asked(snapshot.job, intended.status)
 
     def as_asked(self, job: Object, status: Object) -> None:
-        """What runs is what is asked for, and what it needs is there."""
+        """Running Jobs belong to the target, and its configuration and policies exist."""
         paused = job["spec"].get("suspend", False)
         for each in self.cluster.each("Job"):
             if naming.owned_by(job, each) and not controllers.ended(each) and not deleted(each):
@@ -101,15 +100,15 @@ class Laws:
         if status.get("serving", {}).get("build"):
             assert self.cluster.get("Service", "demo-serve")
 
-    # Of what was written.
+    # Laws of writes.
 
     def of_writes(self, *, late: bool = False) -> None:
-        """Hold what stands after some writes against what stood before; ``late`` came too late."""
+        """Compare the states before and after some writes; ``late`` writes were delayed."""
         self.jobs_may_run(late=late)
         self.status_is_sound()
 
     def jobs_may_run(self, *, late: bool) -> None:
-        """No stage is run that has completed, and none without a volume of its own."""
+        """No completed stage runs again, and no stage runs without its own volume."""
         for job in self.cluster.each("Job"):
             if job["metadata"]["uid"] in self.jobs:
                 continue
@@ -124,7 +123,7 @@ class Laws:
                 assert not deleted(volume)
 
     def is_written_down(self, job: Thing) -> bool:
-        """Tell whether the ledger was ahead of a Job that was just created."""
+        """Report whether the ledger was ahead of a Job that was just created."""
         labels = job["metadata"]["labels"]
         return any(
             (attempt["stage"], attempt.get("build"))
@@ -137,7 +136,7 @@ class Laws:
         )
 
     def status_is_sound(self) -> None:
-        """Hold what was written last against what was written before it."""
+        """Compare the last status with the one before it."""
         if self.cluster.job and self.cluster.status.get("conditions"):
             uid = self.cluster.job["metadata"]["uid"]
             self.ledger_goes_forward(uid, self.cluster.status)
@@ -147,8 +146,8 @@ class Laws:
             self.before = (uid, self.cluster.status)
             self.no_revision_without_an_edit(self.cluster.job)
 
-    def dropped_for_good(self, uid: str, status: Thing) -> None:
-        """What leaves the ledger neither serves nor is asked for, and may be done again."""
+    def pruned_revisions(self, uid: str, status: Thing) -> None:
+        """A pruned revision is neither serving nor the target, and may be repeated."""
         known = {each["revision"] for each in status.get("revisions", ())}
         for key in [key for key in self.attempts if key[0] == uid and key[1] not in known]:
             assert key[1] not in (status["revision"], status.get("serving", {}).get("revision"))
@@ -156,13 +155,13 @@ class Laws:
             self.completed.pop(key, None)
 
     def is_done(self, key: tuple[str, ...]) -> bool:
-        """Tell whether a stage has completed on a volume that is there and stays."""
+        """Report whether a stage has completed on a volume that exists and is not terminating."""
         volume = self.cluster.get(naming.VOLUME, f"demo-{key[1]}")
         here = volume is not None and not deleted(volume)
         return here and self.completed.get(key) == volume["metadata"]["uid"]  # type: ignore[index]
 
     def ledger_goes_forward(self, uid: str, status: Thing) -> None:
-        self.dropped_for_good(uid, status)
+        self.pruned_revisions(uid, status)
         for revision in status.get("revisions", ()):
             for attempt in revision["stages"]:
                 stage, build = attempt["stage"], str(attempt.get("build"))
@@ -175,10 +174,10 @@ class Laws:
                     assert attempt["retryKey"] != before["retryKey"], key
                 assert attempt["attempt"] >= before["attempt"], key
                 if stage == "serve":
-                    # What answered once may be asked to show itself again.
+                    # A build that answered before may have to be verified again.
                     continue
                 if attempt.get("reason") == "VolumeLost":
-                    assert self.lost_volume, "only a user's hand makes that happen"
+                    assert self.lost_volume, "only a user's deletion causes that"
                     self.completed.pop(key, None)
                 if attempt["outcome"] == "Completed":
                     assert key in self.proved, key
@@ -196,14 +195,14 @@ class Laws:
         assert ends[-1:] not in (["completed"], ["failed"]), name
 
     def no_revision_without_an_edit(self, job: Thing) -> None:
-        """Neither an upgrade nor anything else but its user makes a job train again."""
+        """Only an edit makes a job train again; an upgrade does not."""
         revision = self.cluster.status.get("revision")
         frozen = self.cluster.get("ConfigMap", f"demo-{revision}")
         if self.lost_configuration or refused(self.cluster.status):
             return
         generation = self.cluster.status["observedGeneration"]
         key = (job["metadata"]["uid"], generation)
-        # One that is being collected belongs to a past of the revision, which begins anew after it.
+        # A terminating ConfigMap belongs to an earlier start of the revision.
         if frozen and naming.owned_by(job, frozen) and not deleted(frozen):
             assert self.wanted.setdefault(key, str(revision)) == revision
 
@@ -233,10 +232,10 @@ class Laws:
             seconds = [one.get("training", {}).get("gpuSeconds", 0) for one in (before, after)]
             assert seconds[0] <= seconds[1]
 
-    # Of every moment.
+    # Laws of every moment.
 
     def of_now(self) -> None:
-        """There is one trainer at most."""
+        """At most one trainer runs."""
         self.one_trainer()
         self.note_proofs()
 
@@ -249,23 +248,23 @@ class Laws:
         assert len(trainers) <= 1, trainers
 
     def runs_or_may_start(self, pod: Thing) -> bool:
-        """Tell whether a pod runs, or has all that it waits for but a node."""
+        """Report whether a pod runs, or waits for nothing but a node."""
         if pod["status"]["phase"] != "Pending":
             return controllers.alive(pod)
         volumes = [self.cluster.get(naming.VOLUME, claim) for claim in controllers.claims_of(pod)]
         return all(each is not None and not deleted(each) for each in volumes)
 
     def note_proofs(self) -> None:
-        """Remember which stages a Job has completed that left a result saying so."""
+        """Record the stages whose Job completed with a result that reports completion."""
         for job in self.cluster.each("Job"):
             results = [result_of(pod) for pod in controllers.pods_of(self.cluster, job)]
             if controllers.ended(job) and "completed" in results:
                 self.proved.add(key_of(job))
 
-    # Of the end.
+    # Laws of the end.
 
     def of_the_end(self) -> None:
-        """Nobody waits for anything that will not come."""
+        """No job waits for an event that never occurs."""
         if self.cluster.job is None:
             assert all(
                 not each["metadata"].get("ownerReferences")

@@ -1,7 +1,7 @@
-"""Cases of the plan's table: what was done to a cluster, and what the next look has to say.
+"""Cases of the plan's table: steps in a cluster, and the expected next plan.
 
-Revisions and builds are told by the order of their coming (``r1``, ``b2``), conditions by a sign:
-``+`` True, ``-`` False, ``?`` Unknown. A condition that is not named must not be there.
+Revisions and builds are numbered in the order of their appearance (``r1``, ``b2``); conditions have
+a sign: ``+`` True, ``-`` False, ``?`` Unknown. A condition that is not listed must be absent.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ SIGNS = {"True": "+", "False": "-", "Unknown": "?"}
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Steps, and what a look after them plans."""
+    """Steps, and the plan that must follow them."""
 
     given: tuple[Step, ...] = ()
     actions: tuple[str, ...] = ()
@@ -31,10 +31,10 @@ class Case:
     """Part of Ready's message."""
 
 
-def tell(cluster: Cluster, case: Case) -> tuple[Plan, str]:
-    """Take the steps and look; return the plan and its telling.
+def run_case(cluster: Cluster, case: Case) -> tuple[Plan, str]:
+    """Take the steps and plan; return the plan and its text.
 
-    The look is carried out in the end, and so are those after it until one changes nothing.
+    Afterwards the plan and its successors are carried out until one changes nothing.
     """
     for step in case.given:
         step(cluster)
@@ -50,7 +50,7 @@ def tell(cluster: Cluster, case: Case) -> tuple[Plan, str]:
 
 
 def expected(case: Case) -> str:
-    """Return the telling that a case asks for."""
+    """Return the text that a case expects."""
     return "\n".join([*case.actions, case.ready, case.conditions])
 
 

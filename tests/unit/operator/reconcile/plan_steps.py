@@ -1,4 +1,4 @@
-"""Steps of the table's cases: what users, kubelets and controllers do between two looks."""
+"""Steps of the table's cases: actions of users, kubelets and controllers between two reconciles."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def run(stage: str, code: int = 0, text: str | None = None, **end: Any) -> Step:
 
 
 def run_unseen(stage: str) -> Step:
-    """Let a stage's pod start and end while no operator looks."""
+    """Let a stage's pod start and end without a reconcile."""
 
     def step(cluster: Cluster) -> None:
         controllers.sync(cluster)
@@ -30,7 +30,7 @@ def run_unseen(stage: str) -> Step:
 
 
 def delete(kind: str, name: str, propagation: Any = "Foreground") -> Step:
-    """Delete a child by hand.
+    """Delete a child as a user does.
 
     ``R`` and ``B`` stand for the present revision and build, ``b1`` for the first build.
     """
@@ -45,7 +45,7 @@ def delete(kind: str, name: str, propagation: Any = "Foreground") -> Step:
 
 
 def running(stage: str) -> Step:
-    """Take the stage at hand to where its pod runs and the operator has seen that."""
+    """Start the pod of the present stage, and reconcile."""
 
     def step(cluster: Cluster) -> None:
         cluster.settle()
@@ -58,17 +58,17 @@ def running(stage: str) -> Step:
 
 
 def die_before(write: int) -> Step:
-    """Look, and die before a write; the first is that of the status."""
+    """Reconcile, and crash before a write; write 0 is that of the status."""
 
     def step(cluster: Cluster) -> None:
         with pytest.raises(Crash):
-            cluster.look(die_before=write)
+            cluster.reconcile(die_before=write)
 
     return step
 
 
 def stop(stage: str) -> Step:
-    """Let a pod that was asked to end do so, and be collected."""
+    """Let a terminating pod end and be collected."""
 
     def step(cluster: Cluster) -> None:
         cluster.settle()
@@ -84,7 +84,7 @@ settle: Step = Cluster.settle
 sync: Step = controllers.sync
 serve: Step = controllers.serve
 run_all: Step = controllers.run_all
-STAGED, TRAINED, MERGED = run("prepare"), run("train"), run("merge")
+PREPARED, TRAINED, MERGED = run("prepare"), run("train"), run("merge")
 SUSPEND, RESUME = edit(suspend=True), edit(suspend=False)
 NO_SERVING = edit(serving={"enabled": False})
 NO_MERGE = edit(serving={"enabled": False}, merge={"enabled": False})

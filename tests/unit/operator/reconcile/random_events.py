@@ -1,7 +1,6 @@
-"""What may happen to a job by chance: edits, ends of pods, steps of those who share its cluster.
+"""Random events of a job: edits, ends of pods, and steps of controllers, queues and users.
 
-A step takes the cluster and a number that chooses what it happens to; one that finds nothing does
-nothing.
+A step takes the cluster and a number that selects its object; without one it does nothing.
 """
 
 from collections.abc import Callable
@@ -16,13 +15,19 @@ ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "completed": lambda stage: (0, controllers.message(stage, gpuSeconds=50.0)),
     "silent": lambda stage: (0, ""),
     "stopped with 0": lambda stage: (0, controllers.message(stage, "stopped")),
-    "failed for good": lambda stage: (81, controllers.message(stage, "failed", reason="Diverged")),
-    "failed for now": lambda stage: (75, controllers.message(stage, "failed", reason="Transient")),
+    "terminal": lambda stage: (
+        81,
+        controllers.message(stage, "failed", reason="Diverged"),
+    ),
+    "transient": lambda stage: (
+        75,
+        controllers.message(stage, "failed", reason="Transient"),
+    ),
     "killed": lambda stage: (137, ""),
     "stopped": lambda stage: (143, controllers.message(stage, "stopped", gpuSeconds=20.0)),
 }
 EDITS = st.one_of(
-    # What trains again.
+    # Retrain.
     st.sampled_from(
         [
             *({"training": {"seed": seed}} for seed in (None, 1, 2)),
@@ -30,21 +35,21 @@ EDITS = st.one_of(
             {"rerun": "a"},
         ]
     ),
-    # What merges again, or makes merging needless.
+    # Merge again, or not at all.
     st.sampled_from(
         [
             *({"merge": {"dtype": dtype}} for dtype in (None, "bfloat16")),
             *({"serving": {"mode": mode}} for mode in (None, "adapter")),
         ]
     ),
-    # What rolls the serving pods.
+    # Roll the serving pods.
     st.sampled_from(
         [
             {"serving": {"maxModelLen": 1024}},
             {"podMetadata": {"labels": {"example.com/cost-centre": "a-42"}}},
         ]
     ),
-    # What gives a failed stage another attempt.
+    # Give a failed stage another attempt.
     st.sampled_from(
         [
             *({"storage": {"size": size}} for size in (None, "80Gi")),
@@ -52,7 +57,7 @@ EDITS = st.one_of(
             *({"queueName": queue} for queue in (None, "gpu")),
         ]
     ),
-    # What repeats nothing.
+    # Repeat nothing.
     st.sampled_from(
         [
             *(
@@ -62,7 +67,7 @@ EDITS = st.one_of(
             *({"serving": {"replicas": replicas}} for replicas in (None, 0)),
             {"serving": {"rollout": "FreeGPU"}},
             *({"revisionHistoryLimit": limit} for limit in (None, 0)),
-            {"training": {"saveSteps": 7}},
+            {"training": {"advanced": {"saveSteps": 7}}},
         ]
     ),
     st.sampled_from([{"suspend": value} for value in (True, True, False)]),
@@ -111,7 +116,7 @@ def sync_deployments(cluster: Cluster, index: int) -> None:
 
 
 def queue(cluster: Cluster, index: int) -> None:
-    """Let Kueue admit a Job that it holds back, or take back the admission of one."""
+    """Let Kueue admit a suspended Job, or suspend an admitted one."""
     jobs = [
         job
         for job in cluster.each("Job")
@@ -122,7 +127,7 @@ def queue(cluster: Cluster, index: int) -> None:
 
 
 def meddle(cluster: Cluster, index: int) -> None:
-    """Change a child by hand that the operator owns the fields of."""
+    """Change a field that the operator owns in a child."""
     kinds = ("Deployment", "Service")
     if thing := target([each for kind in kinds for each in cluster.each(kind)], index):
         if thing["kind"] == "Service" and index > 15:
@@ -140,14 +145,14 @@ def collect(cluster: Cluster, index: int) -> None:
 
 
 def orphan(cluster: Cluster, index: int) -> None:
-    """Delete a Job by hand, one that runs where there is one, and leave its pods behind."""
+    """Delete a Job, an unfinished one if possible, and orphan its pods."""
     jobs = sorted(cluster.each("Job"), key=controllers.ended)
     if job := target([job for job in jobs if not controllers.ended(job)] or jobs, index):
         controllers.delete(cluster, "Job", job["metadata"]["name"], "Orphan")
 
 
 def delete_any(cluster: Cluster, index: int) -> str | None:
-    """Delete a child by hand; return its kind."""
+    """Delete a child as a user does; return its kind."""
     if thing := target([each for each in cluster.objects.values() if not deleted(each)], index):
         controllers.delete(cluster, thing["kind"], thing["metadata"]["name"])
         return str(thing["kind"])
@@ -171,7 +176,7 @@ STEPS = st.tuples(
     ),
     st.integers(0, 30),
 )
-"""Steps of kubelets, controllers, Kueue, the garbage collector, and people's hands."""
+"""Steps of kubelets, controllers, Kueue, the garbage collector and users."""
 
 
 def stage_of(thing: Thing) -> str:
@@ -180,5 +185,5 @@ def stage_of(thing: Thing) -> str:
 
 
 def deleted(thing: Thing) -> bool:
-    """Tell whether an object is on its way out."""
+    """Report whether an object is terminating."""
     return "deletionTimestamp" in thing["metadata"]

@@ -59,7 +59,7 @@ def kstatus(found: dict[str, Thing], *, current: bool = True) -> str:
         ("suspended", "InProgress"),
     ],
 )
-def test_what_tools_read(state: str, expected: str) -> None:
+def test_kstatus_result_of_each_state(state: str, expected: str) -> None:
     found = made(state)
     assert kstatus(found) == expected
     assert found["Ready"]["reason"] == "Because"
@@ -70,7 +70,7 @@ def test_what_tools_read(state: str, expected: str) -> None:
 
 @pytest.mark.parametrize("before", STATES)
 @pytest.mark.parametrize("after", STATES)
-def test_the_time_of_a_transition_moves_with_the_status_alone(before: str, after: str) -> None:
+def test_transition_time_changes_only_with_the_status(before: str, after: str) -> None:
     first = made(before)
     second = made(after, previous=list(first.values()), now=LATE)
     for type_, each in second.items():
@@ -95,7 +95,7 @@ def attempt(outcome: Any, **more: Any) -> Attempt:
         (attempt("Failed"), "False", "Failed"),
     ],
 )
-def test_stages(given: Attempt | None, status: str, reason: str) -> None:
+def test_stage_condition_of_each_outcome(given: Attempt | None, status: str, reason: str) -> None:
     for stage, type_ in (("prepare", "DataReady"), ("train", "Trained"), ("merge", "Merged")):
         found = made("active", stages={stage: given})
         assert (found[type_]["status"], found[type_]["reason"]) == (status, reason)
@@ -117,7 +117,9 @@ def test_stages(given: Attempt | None, status: str, reason: str) -> None:
         ("stalled", (), "Unknown"),
     ],
 )
-def test_succeeded(state: str, outcomes: tuple[str | None, ...], status: str) -> None:
+def test_succeeded_condition_of_stage_outcomes(
+    state: str, outcomes: tuple[str | None, ...], status: str
+) -> None:
     order: tuple[Stage, ...] = ("prepare", "train")
     stages = {
         stage: attempt(outcome) if outcome else None
@@ -127,12 +129,12 @@ def test_succeeded(state: str, outcomes: tuple[str | None, ...], status: str) ->
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_what_has_succeeded_stays_so_within_a_revision(state: str) -> None:
+def test_succeeded_stays_true_within_a_revision(state: str) -> None:
     stages: dict[Stage, Attempt | None] = {"train": attempt("Completed"), "merge": None}
     assert made(state, stages=stages, succeeded=True)["Succeeded"]["status"] == "True"
 
 
-def test_serving_is_told_only_where_it_is_asked_for() -> None:
+def test_serving_condition_is_absent_without_serving() -> None:
     assert "Serving" not in made("done")
     state = ServingState(available=True, reason="Available", message="at http://x")
     assert made("done", serving=state)["Serving"]["status"] == "True"

@@ -1,4 +1,4 @@
-"""Edits: what trains again, what merges again, what only rolls, and what changes nothing."""
+"""Edits that retrain, merge again, roll the serving pods, or change nothing."""
 
 import json
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, stored
-from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, tell
+from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, run_case
 from tests.unit.operator.reconcile.plan_steps import (
     MERGED,
     NO_SERVING,
-    STAGED,
+    PREPARED,
     SUSPEND,
     TRAINED,
     delete,
@@ -63,43 +63,43 @@ def all_of(*steps: Step) -> Step:
 
 
 CASES = {
-    "retrain edit while training": Case(
-        given=(STAGED, running("train"), RETRAIN),
+    "retrain edit during training stops the old Job": Case(
+        given=(PREPARED, running("train"), RETRAIN),
         actions=("Delete Job demo-r1-train-1 Foreground", *SECOND),
         ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
-    "the new training waits for the old pod": Case(
-        given=(STAGED, running("train"), RETRAIN, settle, STAGED),
+    "new training waits until the old train pod has terminated": Case(
+        given=(PREPARED, running("train"), RETRAIN, settle, PREPARED),
         ready="-WaitingForPod",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
-    "the old pod is gone": Case(
-        given=(STAGED, running("train"), RETRAIN, settle, STAGED, stop("train")),
+    "new training starts after the old train pod is gone": Case(
+        given=(PREPARED, running("train"), RETRAIN, settle, PREPARED, stop("train")),
         actions=("Create Job demo-r2-train-1",),
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
-    "retrain edit while serving": Case(
+    "retrain edit while serving starts data preparation": Case(
         given=(run_all, RETRAIN),
         actions=SECOND,
         ready="-Preparing",
         conditions=SERVING_OLD.format("?", "?", "?"),
     ),
-    "the old build serves while the new one is merged": Case(
-        given=(run_all, RETRAIN, STAGED, TRAINED, settle),
+    "stable build serves while the new one is merged": Case(
+        given=(run_all, RETRAIN, PREPARED, TRAINED, settle),
         ready="-Merging",
         conditions=SERVING_OLD.format("+", "+", "?"),
     ),
-    "the new build starts beside the old one": Case(
-        given=(run_all, RETRAIN, STAGED, TRAINED, MERGED, settle, sync),
+    "candidate starts next to the stable build": Case(
+        given=(run_all, RETRAIN, PREPARED, TRAINED, MERGED, settle, sync),
         actions=("Apply Deployment demo-b2",),
         ready="-Starting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving+",
     ),
-    "the Service moves to the new build": Case(
+    "Service moves to the verified candidate": Case(
         given=(
-            *(run_all, RETRAIN, STAGED, TRAINED, MERGED, settle, sync),
+            *(run_all, RETRAIN, PREPARED, TRAINED, MERGED, settle, sync),
             lambda cluster: controllers.start(cluster, newest_server(cluster)),
             sync,
         ),
@@ -107,12 +107,12 @@ CASES = {
         ready="-Starting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving+",
     ),
-    "the old Deployment goes after that": Case(
+    "replaced Deployment is deleted after the Service moved": Case(
         given=(
-            *(run_all, RETRAIN, STAGED, TRAINED, MERGED, settle, sync),
+            *(run_all, RETRAIN, PREPARED, TRAINED, MERGED, settle, sync),
             lambda cluster: controllers.start(cluster, newest_server(cluster)),
             sync,
-            lambda cluster: cluster.look(),
+            lambda cluster: cluster.reconcile(),
         ),
         actions=(
             "Apply Deployment demo-b2",
@@ -122,9 +122,9 @@ CASES = {
         ready="+Serving",
         conditions=DONE,
     ),
-    "it is deleted once": Case(
+    "terminating Deployment is not deleted again": Case(
         given=(
-            *(run_all, RETRAIN, STAGED, TRAINED, MERGED, settle, sync),
+            *(run_all, RETRAIN, PREPARED, TRAINED, MERGED, settle, sync),
             lambda cluster: controllers.start(cluster, newest_server(cluster)),
             sync,
             settle,
@@ -133,27 +133,27 @@ CASES = {
         ready="+Serving",
         conditions=DONE,
     ),
-    "back to what still serves": Case(
-        given=(run_all, RETRAIN, STAGED, running("train"), BACK),
+    "edit back to the revision that still serves": Case(
+        given=(run_all, RETRAIN, PREPARED, running("train"), BACK),
         actions=("Delete Job demo-r2-train-1 Foreground", *KEEP),
         ready="+Serving",
         conditions=DONE,
     ),
-    "back to an earlier revision trains nothing": Case(
-        given=(run_all, RETRAIN, STAGED, TRAINED, MERGED, settle, sync, BACK),
+    "edit back to a completed revision trains nothing": Case(
+        given=(run_all, RETRAIN, PREPARED, TRAINED, MERGED, settle, sync, BACK),
         actions=(*KEEP, "Delete Deployment demo-b2 Foreground"),
         ready="+Serving",
         conditions=DONE,
     ),
-    "back to an earlier revision that was stopped half-way": Case(
-        given=(STAGED, running("train"), RETRAIN, settle, stop("train"), BACK),
+    "edit back to a stopped revision resumes it": Case(
+        given=(PREPARED, running("train"), RETRAIN, settle, stop("train"), BACK),
         actions=("Delete Job demo-r2-prepare-1 Foreground", "Create Job demo-r1-train-2"),
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
-    "a candidate that nobody asks for any more goes before the next training": Case(
+    "abandoned candidate is deleted before the next training": Case(
         given=(
-            *(run_all, RETRAIN, STAGED, TRAINED, MERGED, settle, sync),
+            *(run_all, RETRAIN, PREPARED, TRAINED, MERGED, settle, sync),
             edit(training={"seed": 2}),
         ),
         actions=(
@@ -163,25 +163,25 @@ CASES = {
         ready="-Preparing",
         conditions=SERVING_OLD.format("?", "?", "?"),
     ),
-    "a rerun value trains again": Case(
+    "new rerun value trains again": Case(
         given=(run_all, edit(rerun="2030-01-02")),
         actions=SECOND,
         ready="-Preparing",
         conditions=SERVING_OLD.format("?", "?", "?"),
     ),
-    "merge edit": Case(
+    "merge edit while serving starts another merge": Case(
         given=(run_all, REMERGE),
         actions=("Create Job demo-r1-merge-2",),
         ready="-Merging",
         conditions=SERVING_OLD.format("+", "+", "?").replace("Succeeded?", "Succeeded+"),
     ),
-    "merge edit while merging": Case(
-        given=(STAGED, TRAINED, running("merge"), REMERGE),
+    "merge edit during the merge stops its Job": Case(
+        given=(PREPARED, TRAINED, running("merge"), REMERGE),
         actions=("Delete Job demo-r1-merge-1 Foreground",),
         ready="-WaitingForPod",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged? Serving-",
     ),
-    "back to what was merged before": Case(
+    "edit back to an already merged build": Case(
         given=(
             *(run_all, REMERGE, MERGED, settle, sync),
             lambda cluster: controllers.start(cluster, newest_server(cluster)),
@@ -191,89 +191,89 @@ CASES = {
         ready="-Starting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving+",
     ),
-    "roll edit": Case(
+    "roll edit updates the Deployment": Case(
         given=(run_all, ROLL),
         actions=KEEP,
         ready="+Serving",
         conditions=DONE,
     ),
-    "the pods of a roll edit": Case(
+    "roll edit replaces the serving pods": Case(
         given=(run_all, ROLL, settle),
         actions=("Apply Deployment demo-b1",),
         ready="-Restarting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
-    "serving off": Case(
+    "disabled serving deletes Service and Deployment": Case(
         given=(run_all, NO_SERVING),
         actions=("Delete Deployment demo-b1 Foreground", "Delete Service demo-serve Foreground"),
         ready="+Completed",
         conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
-    "the serving pod still ends": Case(
+    "disabled serving waits for its pod to terminate": Case(
         given=(run_all, NO_SERVING, settle, sync, sync),
         ready="+Completed",
         conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
-    "serving is off": Case(
+    "disabled serving is Completed once all is deleted": Case(
         given=(run_all, NO_SERVING, stop("serve")),
         ready="+Completed",
         conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+",
     ),
-    "serving off while the next revision trains": Case(
-        given=(run_all, RETRAIN, STAGED, running("train"), NO_SERVING),
+    "disabled serving while the next revision trains": Case(
+        given=(run_all, RETRAIN, PREPARED, running("train"), NO_SERVING),
         actions=("Delete Deployment demo-b1 Foreground", "Delete Service demo-serve Foreground"),
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
-    "serving off while suspended": Case(
+    "disabled serving while suspended": Case(
         given=(run_all, RETRAIN, SUSPEND, NO_SERVING),
         actions=("Delete Deployment demo-b1 Foreground", "Delete Service demo-serve Foreground"),
         ready="-SuspendedByUser",
         conditions="Succeeded? Suspended+ DataReady? Trained? Merged? Serving-",
     ),
-    "serving on again": Case(
+    "enabled serving starts the completed build": Case(
         given=(run_all, NO_SERVING, stop("serve"), SERVING_AGAIN),
         actions=KEEP,
         ready="-Starting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
-    "merge off": Case(
+    "disabled merge keeps the completed model": Case(
         given=(run_all, all_of(NO_SERVING, edit(merge={"enabled": False}))),
         actions=("Delete Deployment demo-b1 Foreground", "Delete Service demo-serve Foreground"),
         ready="+Completed",
         conditions="Succeeded+ Suspended- DataReady+ Trained+ Serving-",
     ),
-    "merge off while merging": Case(
+    "disabled merge stops a running merge": Case(
         given=(
-            *(NO_SERVING, STAGED, TRAINED, running("merge")),
+            *(NO_SERVING, PREPARED, TRAINED, running("merge")),
             edit(merge={"enabled": False}),
         ),
         actions=("Delete Job demo-r1-merge-1 Foreground",),
         ready="+Completed",
         conditions="Succeeded+ Suspended- DataReady+ Trained+",
     ),
-    "merge on again": Case(
+    "enabled merge merges the trained adapter": Case(
         given=(
             edit(serving={"enabled": False}, merge={"enabled": False}),
-            *(STAGED, TRAINED, settle, edit(merge=None)),
+            *(PREPARED, TRAINED, settle, edit(merge=None)),
         ),
         actions=("Create Job demo-r1-merge-1",),
         ready="-Merging",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged?",
     ),
-    "a Service that was deleted comes back": Case(
+    "deleted Service is created again": Case(
         given=(run_all, delete("Service", "demo-serve"), sync),
         actions=KEEP,
         ready="-Starting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
-    "a Service that was deleted comes back to the old build": Case(
-        given=(run_all, RETRAIN, STAGED, settle, delete("Service", "demo-serve"), sync),
+    "deleted Service selects the stable build again": Case(
+        given=(run_all, RETRAIN, PREPARED, settle, delete("Service", "demo-serve"), sync),
         actions=("Apply Service demo-serve -> b1",),
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
-    "a Deployment that was deleted comes back": Case(
+    "deleted Deployment is created again": Case(
         given=(
             *(run_all, delete("Deployment", "demo-B"), sync),
             lambda cluster: controllers.stop(cluster, newest_server(cluster)),
@@ -283,9 +283,9 @@ CASES = {
         ready="-Restarting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
-    "the Deployment that serves while the next revision trains comes back too": Case(
+    "deleted stable Deployment is created again while the next revision trains": Case(
         given=(
-            *(run_all, RETRAIN, STAGED, running("train"), delete("Deployment", "demo-b1"), sync),
+            *(run_all, RETRAIN, PREPARED, running("train"), delete("Deployment", "demo-b1"), sync),
             lambda cluster: controllers.stop(cluster, controllers.pod_of_stage(cluster, "serve")),
             *(sync, sync),
         ),
@@ -293,31 +293,31 @@ CASES = {
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
-    "metadata and the pace of saving change nothing": Case(
+    "edits of metadata and logging change nothing": Case(
         given=(run_all, edit(training={"advanced": {"saveSteps": 7, "loggingSteps": 3}})),
         actions=KEEP,
         ready="+Serving",
         conditions=DONE,
     ),
-    "a value that is spelled out changes nothing": Case(
+    "writing out a default value changes nothing": Case(
         given=(run_all, edit(training={"learningRate": 2e-4, "lora": {"r": 16}})),
         actions=KEEP,
         ready="+Serving",
         conditions=DONE,
     ),
-    "an upgrade changes nothing for what serves": Case(
+    "operator upgrade changes nothing of a serving build": Case(
         given=(run_all, upgraded),
         actions=KEEP,
         ready="+Serving",
         conditions=DONE,
     ),
-    "an upgrade changes nothing for what trains": Case(
-        given=(STAGED, running("train"), upgraded),
+    "operator upgrade changes nothing of a running training": Case(
+        given=(PREPARED, running("train"), upgraded),
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
-    "an upgrade changes nothing for what is left to do": Case(
-        given=(STAGED, running("train"), upgraded, TRAINED),
+    "operator upgrade changes nothing of the remaining stages": Case(
+        given=(PREPARED, running("train"), upgraded, TRAINED),
         actions=("Create Job demo-r1-merge-1",),
         ready="-Merging",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged? Serving-",
@@ -326,7 +326,7 @@ CASES = {
 
 
 def newest_server(cluster: Cluster) -> dict[str, Any]:
-    """Return the serving pod that came last."""
+    """Return the newest serving pod."""
     pods = [pod for pod in cluster.each("Pod") if pod["metadata"]["labels"].get(STAGE) == "serve"]
     return pods[-1]
 
@@ -336,10 +336,10 @@ BUILT_IN = builtin_defaults()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_look(name: str) -> None:
+def test_plan_matches_expected(name: str) -> None:
     case = CASES[name]
-    planned, told = tell(Cluster(), case)
-    assert told == expected(case)
+    planned, text = run_case(Cluster(), case)
+    assert text == expected(case)
     assert case.says in planned.status["conditions"][0]["message"]
 
 
@@ -371,8 +371,8 @@ def test_a_new_revision_takes_the_upgraded_operators_defaults() -> None:
     assert volume["spec"]["resources"]["requests"]["storage"] == "2Ti"
 
 
-def test_a_revision_that_is_gone_begins_anew_with_the_defaults_of_that_moment() -> None:
-    """Asked for again while it is being collected, it has its old ConfigMap until that is gone."""
+def test_a_pruned_revision_restarts_with_the_present_defaults() -> None:
+    """If it becomes the target while it is collected, its old ConfigMap counts until it is gone."""
     cluster = Cluster()
     cluster.edit(revisionHistoryLimit=0)
     controllers.run_all(cluster)
@@ -410,7 +410,7 @@ def test_new_built_in_defaults_change_nothing_for_a_revision_that_has_started(
     assert cluster.plan().status["revision"] != before.status["revision"]
 
 
-def test_a_frozen_setting_that_a_later_operator_no_longer_knows_is_no_obstacle() -> None:
+def test_a_removed_setting_in_a_frozen_configuration_is_ignored() -> None:
     cluster = Cluster()
     controllers.run_all(cluster)
     (frozen,) = cluster.each("ConfigMap")
@@ -420,8 +420,8 @@ def test_a_frozen_setting_that_a_later_operator_no_longer_knows_is_no_obstacle()
     assert not any(isinstance(action, Delete) for action in cluster.plan().actions)
 
 
-def test_a_revision_of_a_newer_operator_is_not_trained_again_by_one_that_was_rolled_back() -> None:
-    """Its defaults have a field that this version lacks: no revision of ours could be equal."""
+def test_a_rolled_back_operator_does_not_retrain_a_revision_of_a_newer_one() -> None:
+    """Its defaults have a field that this version lacks: no resolution here can be equal."""
     cluster = Cluster()
     controllers.run_all(cluster)
     (frozen,) = cluster.each("ConfigMap")
@@ -461,7 +461,7 @@ def test_each_build_is_served_in_its_own_number_format() -> None:
 
 
 def number_format(deployment: Object) -> str:
-    """Return what a Deployment's ``--dtype`` is."""
+    """Return the ``--dtype`` of a Deployment."""
     container, _ = deployment["spec"]["template"]["spec"]["containers"]
     arguments: list[str] = container["args"]
     return arguments[arguments.index("--dtype") + 1]

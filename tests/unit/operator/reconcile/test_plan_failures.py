@@ -1,11 +1,11 @@
-"""Failures: which words they get, which edit gives another attempt, and what gives none."""
+"""Failures: their reasons and messages, and the edits that give another attempt."""
 
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
-from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, tell
+from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, run_case
 from tests.unit.operator.reconcile.plan_steps import (
-    STAGED,
+    PREPARED,
     SUSPEND,
     TRAINED,
     delete,
@@ -37,159 +37,159 @@ GROW = edit(storage={"size": "100Gi"})
 
 
 def remove(kind: str, name: str) -> Step:
-    """Delete a child by hand and let it go."""
+    """Delete a child as a user does, and let the deletion finish."""
     return lambda cluster: (delete(kind, name)(cluster), sync(cluster), sync(cluster))
 
 
 def orphan(stage: str) -> Step:
-    """Delete a stage's Job and leave its pod behind, which runs on."""
+    """Delete a stage's Job and orphan its pod, which continues to run."""
     return delete("Job", f"demo-R-{stage}-1", "Orphan")
 
 
 CASES = {
-    "serving that does not fit is looked at again when it is edited": Case(
+    "serving edit retries data preparation that failed with DoesNotFit": Case(
         given=(REFUSED, settle, SHORTER),
         actions=("Create Job demo-r1-prepare-2",),
         ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
-    "a training that failed is not tried again for an edit of serving": Case(
-        given=(STAGED, DIVERGED, settle, SHORTER),
+    "serving edit does not retry a failed training": Case(
+        given=(PREPARED, DIVERGED, settle, SHORTER),
         ready="-LossDiverged",
         conditions=FAILED_TRAINING,
         says="because of LossDiverged",
     ),
-    "a failure that no retry can mend": Case(
-        given=(STAGED, DIVERGED),
+    "terminal training failure is Stalled": Case(
+        given=(PREPARED, DIVERGED),
         ready="-LossDiverged",
         conditions=FAILED_TRAINING,
         says="because of LossDiverged",
     ),
-    "it stays so": Case(
-        given=(STAGED, DIVERGED, settle, sync, settle),
+    "terminal training failure stays Stalled after another reconcile": Case(
+        given=(PREPARED, DIVERGED, settle, sync, settle),
         ready="-LossDiverged",
         conditions=FAILED_TRAINING,
         says="because of LossDiverged",
     ),
-    "it stays so without its Job": Case(
-        given=(STAGED, DIVERGED, settle, remove("Job", "demo-R-train-1")),
+    "terminal training failure stays Stalled after its Job is deleted": Case(
+        given=(PREPARED, DIVERGED, settle, remove("Job", "demo-R-train-1")),
         ready="-LossDiverged",
         conditions=FAILED_TRAINING,
         says="because of LossDiverged",
     ),
-    "a failure of staging": Case(
+    "terminal failure of data preparation is Stalled": Case(
         given=(run("prepare", ExitCode.NOT_FOUND, failed("prepare", "ModelNotFound")),),
         ready="-ModelNotFound",
         conditions="Succeeded- Stalled+ Suspended- DataReady- Trained? Merged? Serving-",
     ),
-    "a failure of merging": Case(
-        given=(STAGED, TRAINED, run("merge", ExitCode.NOT_MERGEABLE, failed("merge", "Odd"))),
+    "terminal failure of the merge is Stalled": Case(
+        given=(PREPARED, TRAINED, run("merge", ExitCode.NOT_MERGEABLE, failed("merge", "Odd"))),
         ready="-Odd",
         conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
     ),
-    "a failure that left no message": Case(
-        given=(STAGED, run("train", ExitCode.LOSS_DIVERGED, failed("train", "Odd"), reason="x")),
+    "terminal failure without a message is Stalled": Case(
+        given=(PREPARED, run("train", ExitCode.LOSS_DIVERGED, failed("train", "Odd"), reason="x")),
         ready="-Odd",
         conditions=FAILED_TRAINING,
     ),
-    "a first failure that may pass is retried by the Job": Case(
-        given=(STAGED, run("train", ExitCode.TRANSIENT, failed("train", "Transient"))),
+    "first transient failure is retried by the Job": Case(
+        given=(PREPARED, run("train", ExitCode.TRANSIENT, failed("train", "Transient"))),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "the last failure that may pass": Case(
-        given=(NO_RETRY, STAGED, run("train", ExitCode.TRANSIENT, failed("train", "Transient"))),
+    "last transient failure is Stalled": Case(
+        given=(NO_RETRY, PREPARED, run("train", ExitCode.TRANSIENT, failed("train", "Transient"))),
         ready="-Transient",
         conditions=FAILED_TRAINING,
     ),
-    "failed without a result": Case(
-        given=(NO_RETRY, STAGED, run("train", 1, "")),
+    "failure without a result is RetriesExhausted": Case(
+        given=(NO_RETRY, PREPARED, run("train", 1, "")),
         ready="-RetriesExhausted",
         conditions=FAILED_TRAINING,
-        says="exit code 1: see kubectl logs job/demo-",
+        says="exited with code 1. Run kubectl logs job/demo-",
     ),
-    "failed because it was stopped too often": Case(
-        given=(NO_RETRY, STAGED, run("train", 143, controllers.message("train", "stopped"))),
+    "Job that was stopped too often is RetriesExhausted": Case(
+        given=(NO_RETRY, PREPARED, run("train", 143, controllers.message("train", "stopped"))),
         ready="-RetriesExhausted",
         conditions=FAILED_TRAINING,
-        says="stopped from outside",
+        says="stopped externally",
     ),
-    "killed for its memory": Case(
-        given=(NO_RETRY, STAGED, run("train", 137, "", reason="OOMKilled")),
+    "train pod killed for its memory is OutOfMemory": Case(
+        given=(NO_RETRY, PREPARED, run("train", 137, "", reason="OOMKilled")),
         ready="-OutOfMemory",
         conditions=FAILED_TRAINING,
-        says="raise spec.resources.train.limits.memory",
+        says="Raise spec.resources.train.limits.memory",
     ),
-    "an edit of what gives another attempt": Case(
-        given=(STAGED, FULL, settle, edit(runPolicy={"maxGpuSeconds": 3600})),
+    "retry-class edit gives a failed stage another attempt": Case(
+        given=(PREPARED, FULL, settle, edit(runPolicy={"maxGpuSeconds": 3600})),
         actions=("Create Job demo-r1-train-2",),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "the volume grows before the next attempt": Case(
-        given=(STAGED, FULL, settle, GROW),
+    "larger spec.storage.size grows the volume before the next attempt": Case(
+        given=(PREPARED, FULL, settle, GROW),
         actions=("Apply PersistentVolumeClaim demo-r1 100Gi", "Create Job demo-r1-train-2"),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "an edit that came while the attempt ran counts too": Case(
-        given=(STAGED, running("train"), GROW, FULL),
+    "retry-class edit during a failing attempt gives another attempt": Case(
+        given=(PREPARED, running("train"), GROW, FULL),
         actions=("Apply PersistentVolumeClaim demo-r1 100Gi", "Create Job demo-r1-train-2"),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "the storage class of a volume that is there stays": Case(
-        given=(STAGED, FULL, settle, edit(storage={"size": "1Ti", "storageClassName": "fast"})),
+    "edit of the StorageClass does not change a bound volume": Case(
+        given=(PREPARED, FULL, settle, edit(storage={"size": "1Ti", "storageClassName": "fast"})),
         actions=("Apply PersistentVolumeClaim demo-r1 1Ti", "Create Job demo-r1-train-2"),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "a volume never shrinks": Case(
-        given=(GROW, STAGED, DIVERGED, settle, edit(storage={"size": None})),
+    "smaller spec.storage.size does not shrink the volume": Case(
+        given=(GROW, PREPARED, DIVERGED, settle, edit(storage={"size": None})),
         actions=("Create Job demo-r1-train-2",),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "an edit of what concerns a running pod gives none": Case(
-        given=(STAGED, running("train"), GROW),
+    "retry-class edit does not restart a running pod": Case(
+        given=(PREPARED, running("train"), GROW),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "another attempt waits for its resumption": Case(
-        given=(STAGED, FULL, settle, GROW, SUSPEND),
+    "retry of a suspended job waits until it is resumed": Case(
+        given=(PREPARED, FULL, settle, GROW, SUSPEND),
         ready="-SuspendedByUser",
         conditions="Succeeded? Suspended+ DataReady+ Trained- Merged? Serving-",
     ),
-    "a Job deleted by hand while its pod runs": Case(
-        given=(STAGED, running("train"), delete("Job", "demo-R-train-1")),
+    "train Job deleted externally while its pod runs": Case(
+        given=(PREPARED, running("train"), delete("Job", "demo-R-train-1")),
         ready="-WaitingForPod",
         conditions=TRAINING,
     ),
-    "a Job deleted by hand, and its pod is gone": Case(
-        given=(STAGED, running("train"), delete("Job", "demo-R-train-1"), sync, stop("train")),
+    "train Job deleted externally together with its pod": Case(
+        given=(PREPARED, running("train"), delete("Job", "demo-R-train-1"), sync, stop("train")),
         actions=("Create Job demo-r1-train-2",),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "a finished Job that is being deleted still tells its end": Case(
-        given=(STAGED, TRAINED, delete("Job", "demo-R-train-1")),
+    "result of a terminating finished Job counts": Case(
+        given=(PREPARED, TRAINED, delete("Job", "demo-R-train-1")),
         actions=("Create Job demo-r1-merge-1",),
         ready="-Merging",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged? Serving-",
     ),
-    "a pod without its Job keeps a second trainer out": Case(
-        given=(STAGED, running("train"), orphan("train"), settle),
+    "orphaned train pod blocks a second trainer": Case(
+        given=(PREPARED, running("train"), orphan("train"), settle),
         ready="-WaitingForPod",
         conditions=TRAINING,
-        says="waiting for pod pod-",
+        says="Waiting for Pod pod-",
     ),
-    "a pod without its Job has ended": Case(
-        given=(STAGED, running("train"), orphan("train"), stop("train")),
+    "terminated orphaned train pod does not block the next attempt": Case(
+        given=(PREPARED, running("train"), orphan("train"), stop("train")),
         actions=("Create Job demo-r1-train-2",),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "what has finished needs its Jobs no more": Case(
+    "completed stages do not need their Jobs": Case(
         given=(
             run_all,
             *(remove("Job", f"demo-R-{stage}-1") for stage in ("prepare", "train", "merge")),
@@ -198,13 +198,13 @@ CASES = {
         ready="+Serving",
         conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+",
     ),
-    "a frozen configuration that was deleted is written again": Case(
-        given=(STAGED, running("train"), remove("ConfigMap", "demo-R")),
+    "deleted frozen configuration is created again": Case(
+        given=(PREPARED, running("train"), remove("ConfigMap", "demo-R")),
         actions=("Create ConfigMap demo-r1",),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "a policy that was deleted is written again": Case(
+    "deleted NetworkPolicy is created again": Case(
         given=(run_all, remove("NetworkPolicy", "demo-serve")),
         actions=(
             "Create NetworkPolicy demo-serve",
@@ -214,26 +214,26 @@ CASES = {
         ready="+Serving",
         conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+",
     ),
-    "a volume that is being deleted is waited for": Case(
-        given=(STAGED, TRAINED, delete("PersistentVolumeClaim", "demo-R")),
+    "stage waits for a terminating volume": Case(
+        given=(PREPARED, TRAINED, delete("PersistentVolumeClaim", "demo-R")),
         ready="-WaitingForVolume",
         conditions=TRAINING,
     ),
-    "a spec that cannot be run": Case(
-        given=(STAGED, running("train"), edit(training={"epochs": 1, "maxSteps": 2})),
+    "edit to an invalid spec is Stalled": Case(
+        given=(PREPARED, running("train"), edit(training={"epochs": 1, "maxSteps": 2})),
         ready="-InvalidSpec",
         conditions="Stalled+ Succeeded? Suspended- DataReady+ Trained? Merged? Serving-",
         says="remove one of them",
     ),
-    "a spec that could not be run from the start": Case(
+    "initially invalid spec is Stalled": Case(
         given=(edit(training={"learningRate": 7}),),
         ready="-InvalidSpec",
         conditions="Succeeded? Stalled+ Suspended-",
         says="spec.training.learningRate",
     ),
-    "a spec that can be run again": Case(
+    "corrected spec continues": Case(
         given=(
-            STAGED,
+            PREPARED,
             running("train"),
             edit(training={"epochs": 1, "maxSteps": 2}),
             settle,
@@ -246,17 +246,17 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_look(name: str) -> None:
+def test_plan_matches_expected(name: str) -> None:
     case = CASES[name]
-    planned, told = tell(Cluster(), case)
-    assert told == expected(case)
+    planned, text = run_case(Cluster(), case)
+    assert text == expected(case)
     ready = next(each for each in planned.status["conditions"] if each["type"] == "Ready")
     assert case.says in ready["message"]
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "merge"])
 @pytest.mark.parametrize("code", [ExitCode(code) for code in FINAL], ids=lambda code: code.name)
-def test_final_codes_stall_with_the_trainers_own_words(stage: str, code: ExitCode) -> None:
+def test_terminal_exit_codes_stall_with_the_trainers_message(stage: str, code: ExitCode) -> None:
     cluster = Cluster()
     before = ("prepare", "train", "merge")
     for done in before[: before.index(stage)]:
@@ -265,50 +265,50 @@ def test_final_codes_stall_with_the_trainers_own_words(stage: str, code: ExitCod
     cluster.settle()
     conditions = {each["type"]: each for each in cluster.status["conditions"]}
     for type_, status in (("Ready", "False"), ("Stalled", "True"), ("Succeeded", "False")):
-        told = conditions[type_]
-        assert (told["status"], told["reason"]) == (status, "Broken"), type_
-        assert told["message"] == "because of Broken"
+        found = conditions[type_]
+        assert (found["status"], found["reason"]) == (status, "Broken"), type_
+        assert found["message"] == "because of Broken"
     assert cluster.plan().actions == ()
 
 
-def test_a_message_too_empty_to_help_is_replaced_once_and_for_all() -> None:
+def test_an_empty_message_is_replaced_and_the_plan_is_stable() -> None:
     cluster = Cluster()
     controllers.run(
         cluster, "prepare", 65, controllers.message("prepare", "failed", reason="A", message="")
     )
-    cluster.look()
+    cluster.reconcile()
     first = cluster.status
-    cluster.look()
+    cluster.reconcile()
     assert cluster.status == first
-    assert first["conditions"][0]["message"] == "the prepare stage failed"
+    assert first["conditions"][0]["message"] == "The prepare stage failed."
 
 
-def test_the_ledger_says_what_was_stopped() -> None:
+def test_the_ledger_records_a_stopped_attempt() -> None:
     cluster = Cluster()
-    for step in (STAGED, running("train"), SUSPEND, settle):
+    for step in (PREPARED, running("train"), SUSPEND, settle):
         step(cluster)
     (revision,) = cluster.status["revisions"]
     assert [stage["outcome"] for stage in revision["stages"]] == ["Completed", "Stopped"]
 
 
-def test_warnings_add_up_without_doubles_and_stay_within_what_the_api_takes() -> None:
+def test_warnings_are_deduplicated_and_limited_as_in_the_crd() -> None:
     cluster = Cluster()
-    told = [f"stage {number}" for number in range(20)]
+    reported = [f"stage {number}" for number in range(20)]
     controllers.run(
-        cluster, "prepare", text=controllers.message("prepare", warnings=[*told, *told])
+        cluster, "prepare", text=controllers.message("prepare", warnings=[*reported, *reported])
     )
     cluster.settle()
-    assert cluster.status["warnings"] == told
+    assert cluster.status["warnings"] == reported
     more = [f"train {number}" for number in range(20)]
     controllers.run(cluster, "train", text=controllers.message("train", warnings=more))
     cluster.settle()
-    assert cluster.status["warnings"] == told + more[:12]
+    assert cluster.status["warnings"] == reported + more[:12]
     cluster.edit(rerun="again")
     cluster.settle()
     assert cluster.status["warnings"] == []
 
 
-def test_what_the_stages_found_is_kept() -> None:
+def test_findings_of_the_stages_are_kept_in_the_ledger() -> None:
     cluster = Cluster()
     found = {"baseCommit": "c0ffee", "rows": 900, "plannedSteps": 338, "novel": [1]}
     controllers.run(cluster, "prepare", text=controllers.message("prepare", artifacts=found))
@@ -318,15 +318,15 @@ def test_what_the_stages_found_is_kept() -> None:
     assert revision["data"] == {"rows": 900, "plannedSteps": 338}
 
 
-def test_events_tell_each_change_once() -> None:
+def test_each_transition_is_one_event() -> None:
     cluster = Cluster()
-    first = cluster.look()
+    first = cluster.reconcile()
     assert [(event.type, event.reason) for event in first.events] == [("Normal", "Preparing")]
-    assert cluster.look().events == ()
+    assert cluster.reconcile().events == ()
     controllers.run(cluster, "prepare")
-    second = cluster.look()
+    second = cluster.reconcile()
     assert [event.reason for event in second.events] == ["Training", "DataReady"]
     DIVERGED(cluster)
-    (event,) = cluster.look().events
+    (event,) = cluster.reconcile().events
     assert (event.type, event.reason) == ("Warning", "LossDiverged")
     assert event.message == "because of LossDiverged"

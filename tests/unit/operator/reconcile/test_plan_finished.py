@@ -1,4 +1,4 @@
-"""Finished means finished: what may happen to a finished job, and what must not follow from it."""
+"""A finished job stays finished, whatever happens to it and its objects."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.unit.operator.reconcile.plan_steps import (
     MERGED,
     NO_MERGE,
     NO_SERVING,
-    STAGED,
+    PREPARED,
     SUSPEND,
     TRAINED,
     edit,
@@ -25,7 +25,7 @@ DECADE = 10 * 365 * 86_400.0
 
 
 def stopped(cluster: Cluster) -> None:
-    """Scale a job that serves to nothing."""
+    """Scale a serving job to 0."""
     run_all(cluster)
     cluster.edit(serving={"replicas": 0})
     cluster.settle()
@@ -36,11 +36,11 @@ def stopped(cluster: Cluster) -> None:
 
 FINISHED: dict[str, tuple[tuple[Step, ...], str]] = {
     "serving": ((run_all,), "Serving"),
-    "made and not to be served": ((NO_SERVING, STAGED, TRAINED, MERGED), "Completed"),
-    "trained and not to be merged": ((NO_MERGE, STAGED, TRAINED), "Completed"),
+    "made and not to be served": ((NO_SERVING, PREPARED, TRAINED, MERGED), "Completed"),
+    "trained and not to be merged": ((NO_MERGE, PREPARED, TRAINED), "Completed"),
     "scaled to nothing": ((stopped,), "ScaledToZero"),
     "paused when there was nothing left to pause": ((run_all, SUSPEND), "Serving"),
-    "failed": ((STAGED, DIVERGED), "LossDiverged"),
+    "failed": ((PREPARED, DIVERGED), "LossDiverged"),
 }
 
 
@@ -53,7 +53,7 @@ def jobs_deleted(cluster: Cluster) -> None:
 
 
 def applied_again(cluster: Cluster) -> None:
-    """Apply the manifest again, which leaves its mark on the metadata alone."""
+    """Apply the manifest again, which changes only the metadata."""
     job = cluster.present_job()
     cluster.edit(**job["spec"])
     job["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}"}
@@ -76,7 +76,7 @@ DISTURBANCES: dict[str, tuple[Step, ...]] = {
 
 
 def snapshot(cluster: Cluster) -> dict[str, Any]:
-    """Return what costs a GPU or made the model, and what is said of it."""
+    """Return the objects that use a GPU or made the model, and the job's conditions."""
     ready = cluster.status["conditions"][0]
     return {
         "pods": {
@@ -93,7 +93,7 @@ def snapshot(cluster: Cluster) -> dict[str, Any]:
 
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 @pytest.mark.parametrize("finished", FINISHED)
-def test_nothing_is_done_again(finished: str, disturbance: str) -> None:
+def test_a_finished_job_repeats_nothing(finished: str, disturbance: str) -> None:
     cluster = Cluster()
     steps, reason = FINISHED[finished]
     for step in (*steps, settle, sync, settle):

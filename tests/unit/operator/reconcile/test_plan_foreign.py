@@ -1,4 +1,4 @@
-"""Deletion, and objects that carry the job's label but belong to somebody else."""
+"""Deletion, and objects with the job's label that have another owner."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ def served() -> Cluster:
 
 
 def give_away(cluster: Cluster, kind: str) -> list[Thing]:
-    """Make the children of a kind somebody else's, as after a quick delete and re-create."""
+    """Give the children of a kind another owner, as after a quick delete and re-create."""
     found = list(cluster.each(kind))
     for child in found:
-        child["metadata"]["ownerReferences"] = [{"uid": "somebody-else", "controller": True}]
+        child["metadata"]["ownerReferences"] = [{"uid": "other-owner", "controller": True}]
     return found
 
 
 @pytest.mark.parametrize(
     "done", [(), ("prepare",), ("prepare", "train"), ("prepare", "train", "merge")]
 )
-def test_a_job_that_is_being_deleted_gets_nothing(done: tuple[str, ...]) -> None:
+def test_nothing_is_created_for_a_terminating_job(done: tuple[str, ...]) -> None:
     cluster = Cluster()
     for stage in done:
         controllers.run(cluster, stage)
@@ -46,20 +46,20 @@ def test_a_job_that_is_being_deleted_gets_nothing(done: tuple[str, ...]) -> None
     assert cluster.objects == {}
 
 
-def test_a_deployment_or_service_of_somebody_else_is_not_ours() -> None:
+def test_a_foreign_deployment_or_service_is_ignored() -> None:
     cluster = served()
     give_away(cluster, "Deployment")
     give_away(cluster, "Service")
     planned = cluster.plan()
     conditions = {each["type"]: each["status"] for each in planned.status["conditions"]}
     assert conditions["Ready"] == conditions["Serving"] == "False"
-    with pytest.raises(Refused, match="somebody else's"):
-        cluster.look()
+    with pytest.raises(Refused, match="has another owner"):
+        cluster.reconcile()
     cluster.edit(serving={"enabled": False})
     assert cluster.plan().actions == ()
 
 
-def test_a_frozen_configuration_of_somebody_else_is_not_read() -> None:
+def test_a_foreign_frozen_configuration_is_not_read() -> None:
     cluster = served()
     (frozen,) = give_away(cluster, "ConfigMap")
     frozen["data"] = {"operator.json": "not ours to read"}
@@ -67,7 +67,7 @@ def test_a_frozen_configuration_of_somebody_else_is_not_read() -> None:
     assert created.object["kind"] == "ConfigMap"
 
 
-def test_the_result_of_somebody_elses_job_is_not_ours() -> None:
+def test_the_result_of_a_foreign_job_is_ignored() -> None:
     cluster = Cluster()
     controllers.run(cluster, "prepare")
     give_away(cluster, "Job")
@@ -77,22 +77,22 @@ def test_the_result_of_somebody_elses_job_is_not_ours() -> None:
     assert [action.object["kind"] for action in planned.actions] == ["Job"]
 
 
-def test_a_running_job_of_somebody_else_is_waited_for_and_left_alone() -> None:
+def test_a_running_foreign_job_is_waited_for_and_not_changed() -> None:
     cluster = Cluster()
     controllers.run(cluster, "prepare")
     cluster.settle()
     (job,) = (each for each in cluster.each("Job") if not controllers.ended(each))
-    job["metadata"]["ownerReferences"] = [{"uid": "somebody-else", "controller": True}]
+    job["metadata"]["ownerReferences"] = [{"uid": "other-owner", "controller": True}]
     planned = cluster.plan()
     assert planned.actions == ()
     ready = planned.status["conditions"][0]
     assert ready["reason"] == "WaitingForPod"
-    assert f"waiting for Job {job['metadata']['name']} to end" in ready["message"]
+    assert f"Waiting for Job {job['metadata']['name']} to finish" in ready["message"]
     job["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
     assert [action.object["kind"] for action in cluster.plan().actions] == ["Job"]
 
 
-def test_a_volume_of_somebody_else_is_not_used() -> None:
+def test_a_foreign_volume_is_not_used() -> None:
     cluster = Cluster()
     cluster.settle()
     (volume,) = give_away(cluster, "PersistentVolumeClaim")
@@ -101,8 +101,8 @@ def test_a_volume_of_somebody_else_is_not_used() -> None:
             cluster.remove(child)
     cluster.job = None
     cluster.submit()
-    with pytest.raises(Refused, match=r"PersistentVolumeClaim .* is somebody else's"):
-        cluster.look()
+    with pytest.raises(Refused, match=r"PersistentVolumeClaim .* has another owner"):
+        cluster.reconcile()
     assert not list(cluster.each("Job"))
     cluster.mark_deleted(volume)
     assert cluster.plan().status["conditions"][0]["reason"] == "WaitingForVolume"
@@ -111,7 +111,7 @@ def test_a_volume_of_somebody_else_is_not_used() -> None:
     assert len(list(cluster.each("Job"))) == 1
 
 
-def test_a_job_created_again_starts_afresh_beside_what_is_left_of_the_old_one() -> None:
+def test_a_recreated_job_starts_over_next_to_the_remains_of_the_deleted_one() -> None:
     cluster = served()
     left: dict[str, Any] = {kind: len(list(cluster.each(kind))) for kind in LISTS}
     assert left["Job"] == 3
@@ -120,7 +120,7 @@ def test_a_job_created_again_starts_afresh_beside_what_is_left_of_the_old_one() 
     planned = cluster.plan()
     assert planned.actions == ()
     assert planned.status["conditions"][0]["reason"] == "WaitingForCleanup"
-    cluster.look()
+    cluster.reconcile()
     controllers.collect(cluster)
     for pod in list(cluster.each("Pod")):
         if controllers.alive(pod):

@@ -1,4 +1,4 @@
-"""Why it is not running: one word and a sentence for each cause, and when that is Stalled."""
+"""Why a job is not running: reason and message of each cause, and when the job is Stalled."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def waiting(reason: str, message: str) -> Thing:
 
 
 def unscheduled(message: str) -> Thing:
-    """Return the status of a pod that no node takes."""
+    """Return the status of a pod that no node fits."""
     condition = {"type": "PodScheduled", "status": "False", "message": message}
     return {"phase": "Pending", "conditions": [condition]}
 
@@ -36,7 +36,7 @@ PODS = {
 
 
 def event(about: Thing, reason: str, note: str, time: str) -> Thing:
-    """Return a warning as the API server's events.k8s.io/v1 has it."""
+    """Return a warning event in the form of events.k8s.io/v1."""
     return {
         "metadata": {"creationTimestamp": time},
         "reason": reason,
@@ -45,8 +45,8 @@ def event(about: Thing, reason: str, note: str, time: str) -> Thing:
     }
 
 
-def told(cluster: Cluster) -> tuple[str, str, str | None]:
-    """Return reason and message of Ready, and which of Reconciling and Stalled is there."""
+def ready(cluster: Cluster) -> tuple[str, str, str | None]:
+    """Return reason and message of Ready, and which of Reconciling and Stalled is present."""
     conditions = {each["type"]: each for each in cluster.plan().status["conditions"]}
     kind = next((name for name in ("Reconciling", "Stalled") if name in conditions), None)
     assert conditions["Ready"]["status"] == "False"
@@ -68,38 +68,38 @@ def at(stage: str, spec: Thing | None = None) -> Cluster:
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "merge", "serve"])
 @pytest.mark.parametrize("cause", PODS)
-def test_pods_that_cannot_start(cause: str, stage: str) -> None:
+def test_reason_and_message_of_a_pod_that_cannot_start(cause: str, stage: str) -> None:
     cluster = at(stage)
     pod = controllers.pod_of_stage(cluster, stage)
     pod["status"] = PODS[cause]
     cluster.wait(DEADLINE)
-    reason, message, kind = told(cluster)
+    reason, message, kind = ready(cluster)
     assert (reason, kind) == (cause, "Reconciling")
     assert said(PODS[cause]) in message
     cluster.wait(1)
     stalls = None if cause in MENDS_ITSELF else "Stalled"
-    assert told(cluster)[2] == (stalls or "Reconciling")
+    assert ready(cluster)[2] == (stalls or "Reconciling")
     controllers.start(cluster, pod)
-    assert told(cluster)[2] == "Reconciling", "it recovers by itself"
+    assert ready(cluster)[2] == "Reconciling", "it recovers by itself"
 
 
 def said(status: Thing) -> str:
-    """Return the words of the kubelet or the scheduler."""
+    """Return the message of the kubelet or the scheduler."""
     for condition in status.get("conditions", ()):
         return str(condition["message"])
     return str(status["containerStatuses"][0]["state"]["waiting"]["message"])
 
 
-def test_the_deadline_is_the_users() -> None:
+def test_pending_deadline_seconds_decides_when_a_job_is_stalled() -> None:
     cluster = at("train", {"runPolicy": {"pendingDeadlineSeconds": 3600}})
     controllers.pod_of_stage(cluster, "train")["status"] = PODS["SecretMissing"]
     cluster.wait(3600)
-    assert told(cluster)[2] == "Reconciling"
+    assert ready(cluster)[2] == "Reconciling"
     cluster.wait(1)
-    assert told(cluster)[2] == "Stalled"
+    assert ready(cluster)[2] == "Stalled"
 
 
-def test_a_pod_that_replaces_another_has_its_own_deadline() -> None:
+def test_a_replacement_pod_has_its_own_deadline() -> None:
     cluster = at("train")
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
     cluster.settle()
@@ -109,9 +109,9 @@ def test_a_pod_that_replaces_another_has_its_own_deadline() -> None:
     controllers.sync(cluster)
     controllers.pod_of_stage(cluster, "train")["status"] = PODS["ImagePullFailed"]
     cluster.wait(DEADLINE)
-    assert told(cluster)[::2] == ("ImagePullFailed", "Reconciling")
+    assert ready(cluster)[::2] == ("ImagePullFailed", "Reconciling")
     cluster.wait(1)
-    assert told(cluster)[::2] == ("ImagePullFailed", "Stalled")
+    assert ready(cluster)[::2] == ("ImagePullFailed", "Stalled")
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_a_pod_that_replaces_another_has_its_own_deadline() -> None:
         ("FailedAttachVolume", "Multi-Attach error for volume", "VolumePending"),
     ],
 )
-def test_what_only_the_events_of_a_pod_tell(reason: str, note: str, cause: str) -> None:
+def test_reasons_that_only_events_contain(reason: str, note: str, cause: str) -> None:
     cluster = at("train")
     pod = controllers.pod_of_stage(cluster, "train")
     cluster.events = [event(pod, reason, note, cluster.stamp())]
-    assert told(cluster)[::2] == (cause, "Reconciling")
-    assert told(cluster)[1].startswith(note)
+    assert ready(cluster)[::2] == (cause, "Reconciling")
+    assert ready(cluster)[1].startswith(note)
     controllers.start(cluster, pod)
-    assert told(cluster)[0] == "Training"
+    assert ready(cluster)[0] == "Training"
 
 
 @pytest.mark.parametrize(
@@ -140,22 +140,22 @@ def test_what_only_the_events_of_a_pod_tell(reason: str, note: str, cause: str) 
         ('pods "x" is forbidden: violates PodSecurity "restricted:latest"', "FailedCreate"),
     ],
 )
-def test_a_job_that_can_create_no_pod(note: str, cause: str) -> None:
+def test_a_job_whose_first_pod_is_rejected(note: str, cause: str) -> None:
     cluster = Cluster()
     cluster.settle()
     (job,) = cluster.each("Job")
     older = event(job, "FailedCreate", "something else", "2029-01-01T00:00:00Z")
     cluster.events = [event(job, "FailedCreate", note, cluster.stamp()), older]
     cluster.wait(DEADLINE)
-    assert told(cluster)[::2] == (cause, "Reconciling")
-    assert told(cluster)[1].startswith(f"{note}; ")
+    assert ready(cluster)[::2] == (cause, "Reconciling")
+    assert ready(cluster)[1].startswith(f"{note}. ")
     cluster.wait(1)
-    assert told(cluster)[2] == "Stalled"
+    assert ready(cluster)[2] == "Stalled"
     controllers.sync(cluster)
-    assert told(cluster)[::2] == ("Preparing", "Reconciling")
+    assert ready(cluster)[::2] == ("Preparing", "Reconciling")
 
 
-def test_a_job_that_can_create_no_further_pod() -> None:
+def test_a_job_whose_replacement_pod_is_rejected() -> None:
     cluster = at("train")
     pod = controllers.pod_of_stage(cluster, "train")
     (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
@@ -163,14 +163,14 @@ def test_a_job_that_can_create_no_further_pod() -> None:
     cluster.events = [refused]
     cluster.wait(3600)
     controllers.finish(cluster, pod, 1)
-    assert told(cluster)[0] == "Training", "what was refused before that pod is over"
+    assert ready(cluster)[0] == "Training", "rejections before that pod do not count"
     cluster.wait(1)
     refused["series"] = {"lastObservedTime": cluster.stamp()}
-    assert told(cluster)[::2] == ("QuotaExceeded", "Reconciling")
+    assert ready(cluster)[::2] == ("QuotaExceeded", "Reconciling")
 
 
 @pytest.mark.parametrize("failed_before", [False, True])
-def test_what_a_disrupted_pod_waits_for_counts_from_its_first_refusal(failed_before: bool) -> None:
+def test_a_disrupted_pods_wait_counts_from_its_first_rejection(failed_before: bool) -> None:
     """The pod that was disrupted is gone; one that failed before it is kept by its Job."""
     cluster = at("train")
     (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
@@ -186,21 +186,21 @@ def test_what_a_disrupted_pod_waits_for_counts_from_its_first_refusal(failed_bef
     cluster.wait(86_400)
     cluster.remove(controllers.pod_of_stage(cluster, "train"))
     cluster.events = [before]
-    assert told(cluster)[::2] == ("Training", "Reconciling"), "what is older is no matter"
+    assert ready(cluster)[::2] == ("Training", "Reconciling"), "older events do not count"
     first = event(job, "FailedCreate", "exceeded quota: first", cluster.stamp())
     cluster.events = [before, first]
     cluster.wait(DEADLINE)
     cluster.events += [event(job, "FailedCreate", "exceeded quota: last", cluster.stamp())]
-    reason, message, kind = told(cluster)
+    reason, message, kind = ready(cluster)
     assert (reason, kind) == ("QuotaExceeded", "Reconciling")
-    assert message.startswith("exceeded quota: last; ")
+    assert message.startswith("exceeded quota: last. ")
     cluster.wait(1)
-    assert told(cluster)[::2] == ("QuotaExceeded", "Stalled")
+    assert ready(cluster)[::2] == ("QuotaExceeded", "Stalled")
     cluster.events = []
-    assert told(cluster)[::2] == ("Training", "Reconciling"), "nothing tells of it any more"
+    assert ready(cluster)[::2] == ("Training", "Reconciling"), "no event reports it any more"
 
 
-def test_a_refusal_that_began_before_the_disrupted_pod_and_goes_on() -> None:
+def test_a_rejection_that_began_before_the_disrupted_pod_and_repeats() -> None:
     cluster = at("train")
     (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
     cluster.events = [event(job, "FailedCreate", "exceeded quota", "2029-01-01T00:00:00Z")]
@@ -209,7 +209,7 @@ def test_a_refusal_that_began_before_the_disrupted_pod_and_goes_on() -> None:
     cluster.wait(86_400)
     cluster.remove(controllers.pod_of_stage(cluster, "train"))
     cluster.events[0]["series"] = {"lastObservedTime": cluster.stamp()}
-    assert told(cluster)[::2] == ("QuotaExceeded", "Reconciling")
+    assert ready(cluster)[::2] == ("QuotaExceeded", "Reconciling")
 
 
 @pytest.mark.parametrize(
@@ -233,18 +233,18 @@ def test_a_refusal_that_began_before_the_disrupted_pod_and_goes_on() -> None:
         ('storageclass.storage.k8s.io "fast" not found', "VolumePending", "describe pvc"),
     ],
 )
-def test_what_the_scheduler_says_comes_with_the_way_out(
+def test_the_schedulers_message_is_followed_by_a_remediation(
     message: str, cause: str, advice: str
 ) -> None:
     cluster = at("train")
     controllers.pod_of_stage(cluster, "train")["status"] = unscheduled(message)
-    reason, text, _ = told(cluster)
+    reason, text, _ = ready(cluster)
     assert reason == cause
     assert text.startswith(message)
     assert advice in text
 
 
-def test_a_volume_that_is_not_bound_says_why_itself() -> None:
+def test_an_unbound_volumes_event_is_quoted() -> None:
     cluster = at("prepare")
     controllers.pod_of_stage(cluster, "prepare")["status"] = PODS["VolumePending"]
     (claim,) = cluster.each("PersistentVolumeClaim")
@@ -252,7 +252,7 @@ def test_a_volume_that_is_not_bound_says_why_itself() -> None:
     refused = event(claim, "ProvisioningFailed", note, cluster.stamp())
     refused["regarding"]["name"] = claim["metadata"]["name"]
     cluster.events = [refused]
-    assert told(cluster)[1].endswith(f"claim {claim['metadata']['name']}: {note}")
+    assert ready(cluster)[1].endswith(f"PersistentVolumeClaim {claim['metadata']['name']}: {note}")
 
 
 def queued() -> tuple[Cluster, Thing]:
@@ -273,18 +273,18 @@ def suspension(cluster: Cluster) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
-def test_queued() -> None:
+def test_a_suspended_job_is_queued() -> None:
     cluster, job = queued()
     cluster.wait(7 * 86_400)
-    assert told(cluster)[::2] == ("Queued", "Reconciling")
-    assert "queue gpu" in told(cluster)[1]
+    assert ready(cluster)[::2] == ("Queued", "Reconciling")
+    assert "queue gpu" in ready(cluster)[1]
     assert suspension(cluster) == ("True", "Queued")
     note = 'no WorkloadPriorityClass "research" found'
     cluster.events = [event(job, "WorkloadPriorityClassNotFound", note, cluster.stamp())]
-    assert told(cluster)[1].endswith(f": {note}")
+    assert ready(cluster)[1].endswith(f": {note}.")
 
 
-def test_a_job_that_kueue_has_given_up_is_stalled_until_an_edit() -> None:
+def test_a_job_whose_workload_is_finished_is_stalled_until_an_edit() -> None:
     cluster, job = queued()
     note = "Workload 'team/job-demo' is declared finished"
     given_up = event(job, "FinishedWorkload", note, cluster.stamp())
@@ -292,47 +292,49 @@ def test_a_job_that_kueue_has_given_up_is_stalled_until_an_edit() -> None:
     cluster.settle()
     cluster.events = []
     cluster.wait(7 * 86_400)
-    assert told(cluster)[::2] == ("FailedToStart", "Stalled"), "it is known when the event is gone"
-    assert f"kueue.x-k8s.io/job-uid={job['metadata']['uid']} " in told(cluster)[1]
+    assert ready(cluster)[::2] == ("FailedToStart", "Stalled"), (
+        "the ledger has it when the event expired"
+    )
+    assert f"kueue.x-k8s.io/job-uid={job['metadata']['uid']} " in ready(cluster)[1]
 
     cluster.edit(placement={"nodeSelector": {"pool": "b"}})
     cluster.settle()
     controllers.sync(cluster)
     cluster.settle()
-    assert told(cluster)[::2] == ("Training", "Reconciling")
+    assert ready(cluster)[::2] == ("Training", "Reconciling")
     (attempt,) = (s for s in cluster.status["revisions"][0]["stages"] if s["stage"] == "train")
     assert (attempt["attempt"], attempt.get("reason")) == (2, None)
     assert cluster.get("Job", job["metadata"]["name"]) is None
 
 
-def test_a_job_that_was_given_up_and_is_admitted_after_all_trains() -> None:
+def test_a_job_whose_workload_was_finished_and_is_admitted_later_trains() -> None:
     cluster, job = queued()
     cluster.events = [event(job, "FinishedWorkload", "declared finished", cluster.stamp())]
     cluster.settle()
     job["spec"]["suspend"] = False
     controllers.sync(cluster)
-    assert told(cluster)[::2] == ("Training", "Reconciling")
+    assert ready(cluster)[::2] == ("Training", "Reconciling")
 
 
-def test_what_its_queue_does_as_a_rule_is_not_told_as_the_cause_of_its_waiting() -> None:
+def test_normal_events_of_a_queue_are_not_quoted_as_a_cause() -> None:
     cluster, job = queued()
     created = event(job, "CreatedWorkload", "Created Workload: team/job-demo", cluster.stamp())
     cluster.events = [{**created, "type": "Normal"}]
-    assert told(cluster)[1].endswith(" waits for queue gpu to admit it")
+    assert ready(cluster)[1].endswith(" is waiting for queue gpu to admit it.")
 
 
-def test_admitted_and_sent_back_before_a_pod_ran_is_queued_again() -> None:
+def test_a_job_suspended_before_a_pod_ran_is_queued_again() -> None:
     cluster, job = queued()
     job["spec"]["suspend"] = False
     controllers.sync(cluster)
     cluster.settle()
-    assert told(cluster)[0] == "Training"
+    assert ready(cluster)[0] == "Training"
     cluster.remove(controllers.pod_of_stage(cluster, "train"))
     job["spec"]["suspend"] = True
-    assert told(cluster)[::2] == ("Queued", "Reconciling")
+    assert ready(cluster)[::2] == ("Queued", "Reconciling")
 
 
-def test_preempted_and_admitted_again() -> None:
+def test_a_preempted_job_that_is_admitted_again() -> None:
     cluster, job = queued()
     job["spec"]["suspend"] = False
     controllers.sync(cluster)
@@ -342,36 +344,36 @@ def test_preempted_and_admitted_again() -> None:
     job["spec"]["suspend"] = True
     cluster.settle()
     cluster.wait(86_400)
-    assert told(cluster)[::2] == ("Preempted", "Reconciling")
+    assert ready(cluster)[::2] == ("Preempted", "Reconciling")
     assert suspension(cluster) == ("True", "Preempted")
     assert [each.reason for each in cluster.plan().events] == [], "an event for each transition"
     job["spec"]["suspend"] = False
     controllers.sync(cluster)
-    assert told(cluster)[0] == "Training"
+    assert ready(cluster)[0] == "Training"
     assert suspension(cluster) == ("False", "Running")
     (attempt,) = (s for s in cluster.status["revisions"][0]["stages"] if s["stage"] == "train")
     assert attempt["attempt"] == 1, "it is the same Job"
 
 
-def test_a_queue_that_nobody_named_is_a_queue_too() -> None:
+def test_a_job_suspended_by_a_default_queue_is_queued() -> None:
     cluster = at("prepare")
     (job,) = cluster.each("Job")
     cluster.remove(controllers.pod_of_stage(cluster, "prepare"))
     job["spec"]["suspend"] = True
-    assert told(cluster)[::2] == ("Queued", "Reconciling")
+    assert ready(cluster)[::2] == ("Queued", "Reconciling")
 
 
 @pytest.mark.parametrize(
     ("age", "seconds"), [(0.0, 15.0), (299.0, 15.0), (300.0, 60.0), (9e4, 60.0)]
 )
-def test_the_pace_of_looks(age: float, seconds: float) -> None:
+def test_requeue_interval_while_training(age: float, seconds: float) -> None:
     cluster = at("train")
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
     cluster.wait(age)
     assert cluster.plan().requeue_after == seconds
 
 
-def test_what_has_ended_needs_no_further_look() -> None:
+def test_a_finished_job_is_not_requeued() -> None:
     cluster = Cluster()
     controllers.run_all(cluster)
     assert cluster.plan().requeue_after is None
@@ -383,32 +385,32 @@ def rollout_failed(deployment: Thing) -> None:
     ]
 
 
-def test_an_endpoint_that_never_answers() -> None:
+def test_an_endpoint_that_never_becomes_ready() -> None:
     cluster = at("serve")
     controllers.start(cluster, controllers.pod_of_stage(cluster, "serve"))
     (deployment,) = cluster.each("Deployment")
     rollout_failed(deployment)
-    assert told(cluster)[::2] == ("Starting", "Reconciling"), "the pod has only just got its node"
+    assert ready(cluster)[::2] == ("Starting", "Reconciling"), "the pod was scheduled a moment ago"
     cluster.wait(deployment["spec"]["progressDeadlineSeconds"])
-    reason, message, kind = told(cluster)
+    reason, message, kind = ready(cluster)
     assert (reason, kind) == ("ProgressDeadlineExceeded", "Stalled")
     assert f"kubectl logs deployment/{deployment['metadata']['name']}" in message
 
 
-def test_the_verdict_on_an_earlier_template_is_none_on_the_next() -> None:
+def test_the_failure_of_an_earlier_template_is_not_applied_to_the_next() -> None:
     cluster = at("serve")
     (deployment,) = cluster.each("Deployment")
     rollout_failed(deployment)
     deployment["metadata"]["generation"] += 1
-    assert told(cluster)[::2] == ("Starting", "Reconciling")
+    assert ready(cluster)[::2] == ("Starting", "Reconciling")
 
 
-def test_a_deployment_that_is_available_with_no_pod_is_not() -> None:
+def test_an_available_deployment_without_pods_does_not_serve() -> None:
     cluster = at("serve")
     (deployment,) = cluster.each("Deployment")
     status: dict[str, Any] = {"observedGeneration": 1, "updatedReplicas": 1}
     deployment["status"] = {**status, "conditions": [{"type": "Available", "status": "True"}]}
-    assert told(cluster)[::2] == ("Starting", "Reconciling")
+    assert ready(cluster)[::2] == ("Starting", "Reconciling")
     deployment["status"] = {**status, "availableReplicas": 1}
     cluster.settle()
     assert cluster.status["conditions"][0]["status"] == "True"

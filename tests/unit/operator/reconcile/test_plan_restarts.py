@@ -1,14 +1,14 @@
-"""Restarts: counted by cause over all attempts, capped in total, and given what they need."""
+"""Restarts: counted by cause over all attempts, limited in total, with more memory if needed."""
 
 from typing import Any
 
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
-from tests.unit.operator.reconcile.plan_cases import Case, expected, tell
+from tests.unit.operator.reconcile.plan_cases import Case, expected, run_case
 from tests.unit.operator.reconcile.plan_steps import (
+    PREPARED,
     RESUME,
-    STAGED,
     SUSPEND,
     TRAINED,
     delete,
@@ -44,7 +44,7 @@ def evict(cluster: Cluster) -> None:
 
 
 def fail(cluster: Cluster) -> None:
-    """Let the train pod fail in a way that may pass; its Job starts another, which runs."""
+    """Let the train pod fail transiently; its Job starts another, which runs."""
     controllers.finish(
         cluster, controllers.pod_of_stage(cluster, "train"), ExitCode.TRANSIENT, TRANSIENT
     )
@@ -54,7 +54,7 @@ def fail(cluster: Cluster) -> None:
 
 
 def preempt(cluster: Cluster) -> None:
-    """Suspend the train Job as a queue does, and give it back."""
+    """Suspend the train Job as a queue does, and admit it again."""
     (job,) = (each for each in cluster.each("Job") if not controllers.ended(each))
     controllers.suspend(cluster, job)
     cluster.settle()
@@ -79,7 +79,7 @@ def counts(cluster: Cluster) -> tuple[int, ...]:
 def at_training(**spec: Any) -> Cluster:
     cluster = Cluster()
     cluster.edit(**spec)
-    for step in (STAGED, running("train")):
+    for step in (PREPARED, running("train")):
         step(cluster)
     return cluster
 
@@ -99,7 +99,7 @@ def test_restarts_are_counted_by_cause() -> None:
     assert counts(cluster) == (1, 3, 1)
 
 
-def test_they_are_counted_through_pauses_deletions_and_operators() -> None:
+def test_restarts_are_counted_across_pauses_deletions_and_operator_restarts() -> None:
     cluster = at_training()
     fail(cluster)
     for step in (SUSPEND, stop("train"), RESUME, running("train")):
@@ -112,7 +112,7 @@ def test_they_are_counted_through_pauses_deletions_and_operators() -> None:
     assert cluster.status["training"]["attempt"] == 3
 
 
-def test_what_happened_while_no_operator_looked_is_counted_as_far_as_it_shows() -> None:
+def test_restarts_during_operator_downtime_are_counted_if_visible() -> None:
     cluster = at_training()
     for _ in range(2):
         pod = controllers.pod_of_stage(cluster, "train")
@@ -122,7 +122,7 @@ def test_what_happened_while_no_operator_looked_is_counted_as_far_as_it_shows() 
     assert counts(cluster) == (2, 0, 0)
 
 
-def test_the_counts_come_back_with_their_revision() -> None:
+def test_restart_counts_belong_to_their_revision() -> None:
     cluster = at_training()
     cluster.progress = Progress(global_step=3, max_steps=9, gpu_seconds=77.0)
     evict(cluster)
@@ -136,108 +136,108 @@ def test_the_counts_come_back_with_their_revision() -> None:
 
 
 CASES = {
-    "disruptions are free, up to a total": Case(
+    "disruptions up to maxRestarts are allowed": Case(
         given=(
             edit(runPolicy={"maxRestarts": 1, "backoffLimit": 0}),
-            *(STAGED, running("train"), evict),
+            *(PREPARED, running("train"), evict),
         ),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "past it the job fails": Case(
+    "more restarts than maxRestarts stall the job": Case(
         given=(
             edit(runPolicy={"maxRestarts": 1}),
-            *(STAGED, running("train"), evict),
+            *(PREPARED, running("train"), evict),
             lambda cluster: lose(cluster),
         ),
         actions=("Delete Job demo-r1-train-1 Foreground",),
         ready="-TooManyRestarts",
         conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
-        says="runPolicy.maxRestarts is 1: raise it",
+        says="runPolicy.maxRestarts is 1. Raise it",
     ),
-    "and goes on once that is raised": Case(
+    "raised maxRestarts resumes a stalled job": Case(
         given=(
             edit(runPolicy={"maxRestarts": 1}),
-            *(STAGED, running("train"), evict, lambda cluster: lose(cluster)),
+            *(PREPARED, running("train"), evict, lambda cluster: lose(cluster)),
             *(settle, stop("train"), edit(runPolicy={"maxRestarts": 5})),
         ),
         actions=("Create Job demo-r1-train-2",),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "also where it is raised to what was counted": Case(
+    "maxRestarts raised to exactly the counted restarts resumes the job": Case(
         given=(
             edit(runPolicy={"maxRestarts": 1}),
-            *(STAGED, running("train"), evict, lambda cluster: lose(cluster)),
+            *(PREPARED, running("train"), evict, lambda cluster: lose(cluster)),
             *(settle, stop("train"), edit(runPolicy={"maxRestarts": 2})),
             *(settle, running("train")),
         ),
         ready="-Training",
         conditions=TRAINING,
     ),
-    "another edit begins nothing that would be ended at once": Case(
+    "unrelated edit does not start an attempt above maxRestarts": Case(
         given=(
             edit(runPolicy={"maxRestarts": 1}),
-            *(STAGED, running("train"), evict, lambda cluster: lose(cluster)),
+            *(PREPARED, running("train"), evict, lambda cluster: lose(cluster)),
             *(settle, stop("train"), edit(placement={"nodeSelector": {"zone": "b"}})),
         ),
         ready="-TooManyRestarts",
         conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
-        says="started again 2 times, runPolicy.maxRestarts is 1: raise it to at least that",
+        says="restarted 2 times, but spec.runPolicy.maxRestarts is 1. Raise it to at least 2",
     ),
-    "a Job that somebody deletes over and over": Case(
+    "repeatedly deleted Job counts towards maxRestarts": Case(
         given=(
             edit(runPolicy={"maxRestarts": 1}),
-            *(STAGED, running("train"), delete("Job", "demo-R-train-1"), settle, stop("train")),
+            *(PREPARED, running("train"), delete("Job", "demo-R-train-1"), settle, stop("train")),
             *(running("train"), delete("Job", "demo-R-train-2"), settle, stop("train")),
         ),
         ready="-TooManyRestarts",
         conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
     ),
-    "a merge out of memory is stopped": Case(
-        given=(STAGED, TRAINED, run("merge", **OUT_OF_MEMORY)),
+    "merge that runs out of memory is stopped": Case(
+        given=(PREPARED, TRAINED, run("merge", **OUT_OF_MEMORY)),
         actions=("Delete Job demo-r1-merge-1 Foreground",),
         ready="-WaitingForPod",
         conditions=MERGING,
     ),
-    "and gets more, once": Case(
-        given=(STAGED, TRAINED, run("merge", **OUT_OF_MEMORY), settle, stop("merge")),
+    "merge that ran out of memory gets twice the memory once": Case(
+        given=(PREPARED, TRAINED, run("merge", **OUT_OF_MEMORY), settle, stop("merge")),
         actions=("Create Job demo-r1-merge-2",),
         ready="-Merging",
         conditions=MERGING,
     ),
-    "a merge whose Job is over gets it too": Case(
+    "failed merge that ran out of memory gets twice the memory": Case(
         given=(
             edit(runPolicy={"backoffLimit": 0}),
-            *(STAGED, TRAINED, run("merge", **OUT_OF_MEMORY)),
+            *(PREPARED, TRAINED, run("merge", **OUT_OF_MEMORY)),
         ),
         actions=("Create Job demo-r1-merge-2",),
         ready="-Merging",
         conditions=MERGING,
     ),
-    "twice out of memory is the end": Case(
+    "merge that runs out of the doubled memory fails": Case(
         given=(
             edit(runPolicy={"backoffLimit": 0}),
-            *(STAGED, TRAINED, run("merge", **OUT_OF_MEMORY), run("merge", **OUT_OF_MEMORY)),
+            *(PREPARED, TRAINED, run("merge", **OUT_OF_MEMORY), run("merge", **OUT_OF_MEMORY)),
         ),
         ready="-OutOfMemory",
         conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
-        says="raise spec.resources.merge.limits.memory",
+        says="Raise spec.resources.merge.limits.memory",
     ),
-    "whatever its Job would still try": Case(
+    "merge that runs out of the doubled memory fails before its Job retries": Case(
         given=(
-            *(STAGED, TRAINED, run("merge", **OUT_OF_MEMORY), settle, stop("merge")),
+            *(PREPARED, TRAINED, run("merge", **OUT_OF_MEMORY), settle, stop("merge")),
             run("merge", **OUT_OF_MEMORY),
         ),
         actions=("Delete Job demo-r1-merge-2 Foreground",),
         ready="-OutOfMemory",
         conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
-        says="raise spec.resources.merge.limits.memory",
+        says="Raise spec.resources.merge.limits.memory",
     ),
-    "training out of memory is a failure like any other": Case(
+    "training that runs out of memory fails": Case(
         given=(
             edit(runPolicy={"backoffLimit": 0}),
-            *(STAGED, run("train", **OUT_OF_MEMORY)),
+            *(PREPARED, run("train", **OUT_OF_MEMORY)),
         ),
         ready="-OutOfMemory",
         conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
@@ -246,7 +246,7 @@ CASES = {
 
 
 def lose(cluster: Cluster) -> None:
-    """Lose the train pod to its node, and let another wait, while no operator looks."""
+    """Lose the train pod to its node, and let another wait, without a reconcile."""
     pod = controllers.pod_of_stage(cluster, "train")
     controllers.evict(cluster, pod)
     controllers.stop(cluster, pod)
@@ -255,10 +255,10 @@ def lose(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_look(name: str) -> None:
+def test_plan_matches_expected(name: str) -> None:
     case = CASES[name]
-    planned, told = tell(Cluster(), case)
-    assert told == expected(case)
+    planned, text = run_case(Cluster(), case)
+    assert text == expected(case)
     ready = next(each for each in planned.status["conditions"] if each["type"] == "Ready")
     assert case.says in ready["message"]
 
@@ -281,7 +281,7 @@ def memory_of(cluster: Cluster) -> tuple[str, str, str]:
 
 def test_the_retry_has_twice_the_memory_through_a_pause_until_the_spec_says_more() -> None:
     cluster = Cluster(spec={**Cluster().spec, "runPolicy": {"backoffLimit": 0}})
-    for step in (STAGED, TRAINED, running("merge")):
+    for step in (PREPARED, TRAINED, running("merge")):
         step(cluster)
     assert memory_of(cluster) == ("1", "2Gi", "4Gi")
     pod = controllers.pod_of_stage(cluster, "merge")
@@ -302,7 +302,7 @@ def test_the_retry_has_twice_the_memory_through_a_pause_until_the_spec_says_more
     ("limit", "doubled"),
     [("4Gi", "8Gi"), ("512Mi", "1024Mi"), ("1.5Gi", "3.0Gi"), ("2000000000", "4000000000")],
 )
-def test_twice_the_memory(limit: str, doubled: str) -> None:
+def test_more_memory_is_twice_the_limit(limit: str, doubled: str) -> None:
     cluster = Cluster(
         spec={**Cluster().spec, "resources": {"merge": {"limits": {"memory": limit}}}}
     )

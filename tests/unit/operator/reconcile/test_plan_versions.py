@@ -12,7 +12,7 @@ from finetune_operator.revisions.versions import LEDGER_VERSION
 
 
 def rename_stage(cluster: Cluster) -> None:
-    """Write the ledger as a version did that called the first stage otherwise."""
+    """Write the ledger as a version with another name of the first stage did."""
     for revision in cluster.status["revisions"]:
         revision["stages"][0]["stage"] = "stage"
 

@@ -1,13 +1,13 @@
-"""What is kept and what goes: volumes, revisions, and what an earlier job left behind."""
+"""Retention of volumes and revisions, and the remains of an earlier job of the same name."""
 
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Refused
-from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, tell
+from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, run_case
 from tests.unit.operator.reconcile.plan_steps import (
     MERGED,
     NO_SERVING,
-    STAGED,
+    PREPARED,
     SUSPEND,
     TRAINED,
     delete,
@@ -24,14 +24,14 @@ from tests.unit.operator.reconcile.plan_steps import (
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_operator.objects import naming
 
-STAGING = "Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-"
+PREPARING = "Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-"
 DONE = "Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+"
 KEEP = ("Apply Deployment demo-b1", "Apply Service demo-serve -> b1")
 RETAIN = edit(storage={"deletionPolicy": "Retain"})
 
 
 def lost(cluster: Cluster) -> None:
-    """Delete the present revision's volume by hand, and let it go."""
+    """Delete the present revision's volume as a user does, and let the deletion finish."""
     delete(naming.VOLUME, "demo-R")(cluster)
     for _ in range(2):
         sync(cluster)
@@ -39,18 +39,18 @@ def lost(cluster: Cluster) -> None:
 
 
 def waiting(stage: str) -> Step:
-    """Take the stage at hand to where its pod waits and the operator has seen that."""
+    """Let the pod of the present stage wait, and reconcile."""
     return lambda cluster: (settle(cluster), sync(cluster), settle(cluster))
 
 
 CASES = {
-    "an edit while the pod waits gives another attempt": Case(
+    "retry-class edit while the pod is pending gives another attempt": Case(
         given=(waiting("prepare"), edit(placement={"nodeSelector": {"gpu": "a10g"}})),
         actions=("Delete Job demo-r1-prepare-1 Foreground",),
         ready="-WaitingForPod",
-        conditions=STAGING,
+        conditions=PREPARING,
     ),
-    "which starts once the old pod is gone": Case(
+    "attempt after an edit of a pending pod starts once that pod is gone": Case(
         given=(
             waiting("prepare"),
             edit(placement={"nodeSelector": {"gpu": "a10g"}}),
@@ -58,9 +58,9 @@ CASES = {
         ),
         actions=("Create Job demo-r1-prepare-2",),
         ready="-Preparing",
-        conditions=STAGING,
+        conditions=PREPARING,
     ),
-    "a claim that was never bound is made anew for another class": Case(
+    "unbound claim is replaced for another StorageClass": Case(
         given=(
             waiting("prepare"),
             edit(storage={"storageClassName": "fast"}),
@@ -68,9 +68,9 @@ CASES = {
         ),
         actions=("Delete PersistentVolumeClaim demo-r1 Background",),
         ready="-WaitingForVolume",
-        conditions=STAGING,
+        conditions=PREPARING,
     ),
-    "and for another size": Case(
+    "unbound claim is replaced for another size": Case(
         given=(
             waiting("prepare"),
             edit(storage={"size": "20Gi"}),
@@ -78,15 +78,15 @@ CASES = {
         ),
         actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-prepare-2"),
         ready="-Preparing",
-        conditions=STAGING,
+        conditions=PREPARING,
     ),
-    "a volume that goes before it was used is made again": Case(
+    "volume deleted before its first use is created again": Case(
         given=(waiting("prepare"), delete(naming.VOLUME, "demo-R"), sync),
         actions=("Create PersistentVolumeClaim demo-r1",),
         ready="-Preparing",
-        conditions=STAGING,
+        conditions=PREPARING,
     ),
-    "an orphan that waits for a volume that is gone gets one, or it would never end": Case(
+    "orphaned pod that waits for a deleted volume gets one": Case(
         given=(
             waiting("prepare"),
             delete("Job", "demo-R-prepare-1", "Orphan"),
@@ -94,17 +94,17 @@ CASES = {
         ),
         actions=("Create PersistentVolumeClaim demo-r1",),
         ready="-WaitingForPod",
-        conditions=STAGING,
+        conditions=PREPARING,
     ),
-    "what runs on a volume that is being deleted is stopped": Case(
-        given=(STAGED, running("train"), delete(naming.VOLUME, "demo-R")),
+    "stage on a terminating volume is stopped": Case(
+        given=(PREPARED, running("train"), delete(naming.VOLUME, "demo-R")),
         actions=("Delete Job demo-r1-train-1 Foreground",),
         ready="-WaitingForVolume",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
-    "and begins again with its data": Case(
+    "lost volume restarts the job from data preparation": Case(
         given=(
-            *(STAGED, running("train"), delete(naming.VOLUME, "demo-R"), settle, sync),
+            *(PREPARED, running("train"), delete(naming.VOLUME, "demo-R"), settle, sync),
             *(
                 lambda cluster: controllers.stop(
                     cluster, controllers.pod_of_stage(cluster, "train")
@@ -114,20 +114,20 @@ CASES = {
         ),
         actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-prepare-2"),
         ready="-Preparing",
-        conditions=STAGING,
+        conditions=PREPARING,
     ),
-    "a volume lost between two stages": Case(
-        given=(STAGED, TRAINED, settle, lost, stop("merge")),
+    "volume lost between two stages restarts from data preparation": Case(
+        given=(PREPARED, TRAINED, settle, lost, stop("merge")),
         actions=("Create PersistentVolumeClaim demo-r1", "Create Job demo-r1-prepare-2"),
         ready="-Preparing",
-        conditions=STAGING,
+        conditions=PREPARING,
     ),
-    "a finished job does not train again without its volume": Case(
-        given=(NO_SERVING, STAGED, TRAINED, MERGED, settle, lost),
+    "finished job does not train again without its volume": Case(
+        given=(NO_SERVING, PREPARED, TRAINED, MERGED, settle, lost),
         ready="+Completed",
         conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+",
     ),
-    "one that is to serve says what it lost": Case(
+    "serving job without its volume is VolumeLost": Case(
         given=(
             *(run_all, delete(naming.VOLUME, "demo-R"), delete("Deployment", "demo-B"), sync),
             *(
@@ -139,21 +139,21 @@ CASES = {
         ),
         ready="-VolumeLost",
         conditions="Succeeded+ Stalled+ Suspended- DataReady+ Trained+ Merged+ Serving-",
-        says="set spec.rerun to a new value",
+        says="Set spec.rerun to a new value",
     ),
-    "it serves on while the volume waits for it": Case(
+    "serving continues while its volume is terminating": Case(
         given=(run_all, delete(naming.VOLUME, "demo-R"), sync),
         actions=KEEP,
         ready="+Serving",
         conditions=DONE,
     ),
-    "a job whose volume is to outlive it": Case(
+    "deletionPolicy Retain removes the owner of the volume": Case(
         given=(run_all, RETAIN),
         actions=("Patch PersistentVolumeClaim demo-r1 without owner", *KEEP),
         ready="+Serving",
         conditions=DONE,
     ),
-    "and not any more": Case(
+    "deletionPolicy Delete adds the owner of the volume": Case(
         given=(run_all, RETAIN, settle, edit(storage={"deletionPolicy": None})),
         actions=("Patch PersistentVolumeClaim demo-r1 with owner", *KEEP),
         ready="+Serving",
@@ -163,16 +163,16 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_look(name: str) -> None:
+def test_plan_matches_expected(name: str) -> None:
     case = CASES[name]
-    planned, told = tell(Cluster(), case)
-    assert told == expected(case)
+    planned, text = run_case(Cluster(), case)
+    assert text == expected(case)
     ready = next(each for each in planned.status["conditions"] if each["type"] == "Ready")
     assert case.says in ready["message"]
 
 
 def revisions(cluster: Cluster) -> dict[str, list[str]]:
-    """Return the revisions that there is something of, with the kinds that there are."""
+    """Return the revisions that have objects, with the kinds of these objects."""
     cluster.settle()
     found: dict[str, set[str]] = {}
     for each in cluster.objects.values():
@@ -182,7 +182,7 @@ def revisions(cluster: Cluster) -> dict[str, list[str]]:
 
 
 def finish(cluster: Cluster) -> None:
-    """Take the revision at hand to where it serves, or to its end where nothing is to serve."""
+    """Take the present revision until it serves, or to its end if serving is disabled."""
     for stage in ("prepare", "train", "merge"):
         controllers.run(cluster, stage)
     cluster.settle()
@@ -204,7 +204,7 @@ def settle_all(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
-def test_history_keeps_as_many_revisions_as_asked_for(limit: int) -> None:
+def test_revision_history_limit_retains_as_many_revisions(limit: int) -> None:
     cluster = Cluster()
     cluster.edit(revisionHistoryLimit=limit)
     snapshot = []
@@ -216,14 +216,14 @@ def test_history_keeps_as_many_revisions_as_asked_for(limit: int) -> None:
     assert [each["revision"] for each in cluster.status["revisions"]] == snapshot[3 - limit :]
 
 
-def test_abandoned_and_failed_revisions_go_before_a_trained_one() -> None:
+def test_untrained_revisions_are_pruned_before_trained_ones() -> None:
     cluster = Cluster()
     finish(cluster)
     trained = cluster.status["revision"]
     for rerun in ("abandoned", "failed", "new"):
         cluster.edit(rerun=rerun)
         if rerun == "abandoned":
-            for step in (STAGED, running("train")):
+            for step in (PREPARED, running("train")):
                 step(cluster)
         if rerun == "failed":
             controllers.run(cluster, "prepare", 65, controllers.message("prepare", "failed"))
@@ -233,10 +233,10 @@ def test_abandoned_and_failed_revisions_go_before_a_trained_one() -> None:
     assert set(revisions(cluster)) == {trained, cluster.status["revision"]}
 
 
-def test_what_goes_loses_its_jobs_and_pods_before_its_volume() -> None:
+def test_a_pruned_revision_loses_its_jobs_and_pods_before_its_volume() -> None:
     cluster = Cluster()
     cluster.edit(revisionHistoryLimit=0)
-    for step in (STAGED, running("train"), edit(rerun="a")):
+    for step in (PREPARED, running("train"), edit(rerun="a")):
         step(cluster)
     old = cluster.status["revision"]
     for _ in range(2):
@@ -249,13 +249,13 @@ def test_what_goes_loses_its_jobs_and_pods_before_its_volume() -> None:
     assert old not in [each["revision"] for each in cluster.status["revisions"]]
 
 
-def test_what_serves_is_kept_whatever_the_limit_and_goes_when_it_serves_no_more() -> None:
+def test_the_serving_revision_is_retained_until_it_is_replaced() -> None:
     cluster = Cluster()
     cluster.edit(revisionHistoryLimit=0)
     finish(cluster)
     serving = cluster.status["revision"]
     cluster.edit(rerun="a")
-    STAGED(cluster)
+    PREPARED(cluster)
     assert "PersistentVolumeClaim" in revisions(cluster)[serving]
     for step in (TRAINED, MERGED, settle, sync):
         step(cluster)
@@ -267,7 +267,7 @@ def test_what_serves_is_kept_whatever_the_limit_and_goes_when_it_serves_no_more(
     assert set(revisions(cluster)) == {cluster.status["revision"]}
 
 
-def test_back_to_a_kept_revision_makes_it_the_newest() -> None:
+def test_an_edit_back_to_a_retained_revision_makes_it_the_newest() -> None:
     cluster = Cluster()
     for rerun in ("1", "2", "1", "3"):
         cluster.edit(rerun=rerun)
@@ -285,7 +285,7 @@ def test_back_to_a_kept_revision_makes_it_the_newest() -> None:
 
 def test_a_volume_that_outlives_its_job() -> None:
     cluster = Cluster()
-    for step in (RETAIN, NO_SERVING, STAGED, TRAINED, MERGED, settle):
+    for step in (RETAIN, NO_SERVING, PREPARED, TRAINED, MERGED, settle):
         step(cluster)
     (volume,) = cluster.each(naming.VOLUME)
     assert "ownerReferences" not in volume["metadata"]
@@ -294,17 +294,17 @@ def test_a_volume_that_outlives_its_job() -> None:
     controllers.sync(cluster)
     assert list(cluster.objects.values()) == [volume]
     cluster.submit()
-    with pytest.raises(Refused, match="somebody else's"):
-        cluster.look()
+    with pytest.raises(Refused, match="has another owner"):
+        cluster.reconcile()
     cluster.remove(volume)
     cluster.settle()
     (made,) = cluster.each(naming.VOLUME)
     assert made["metadata"]["uid"] != volume["metadata"]["uid"]
 
 
-def test_a_job_made_again_waits_for_what_the_earlier_one_left() -> None:
+def test_a_recreated_job_waits_for_objects_of_the_deleted_one() -> None:
     cluster = Cluster()
-    for step in (STAGED, TRAINED, MERGED, serve):
+    for step in (PREPARED, TRAINED, MERGED, serve):
         step(cluster)
     cluster.job = None
     cluster.submit()
@@ -313,38 +313,38 @@ def test_a_job_made_again_waits_for_what_the_earlier_one_left() -> None:
         assert planned.actions == ()
         ready = planned.status["conditions"][0]
         assert ready["reason"] in ("WaitingForCleanup", "WaitingForVolume"), kind
-        cluster.look()
+        cluster.reconcile()
         for each in list(cluster.each(kind)):
             cluster.remove(each)
     assert "NetworkPolicy" in cluster.plan().status["conditions"][0]["message"]
     for each in [*cluster.each("NetworkPolicy"), *cluster.each("Pod")]:
         cluster.remove(each)
-    cluster.look()
+    cluster.reconcile()
     assert len(list(cluster.each("Job"))) == 1
 
 
-def told(cluster: Cluster) -> list[tuple[str, str]]:
-    return [(event.type, event.reason) for event in cluster.look().events]
+def settled_events(cluster: Cluster) -> list[tuple[str, str]]:
+    return [(event.type, event.reason) for event in cluster.reconcile().events]
 
 
-def test_an_event_says_what_somebody_deleted() -> None:
+def test_an_external_deletion_is_an_event() -> None:
     cluster = Cluster()
-    for step in (STAGED, running("train"), delete("Job", "demo-R-train-1")):
+    for step in (PREPARED, running("train"), delete("Job", "demo-R-train-1")):
         step(cluster)
-    assert ("Warning", "JobDeleted") in told(cluster)
-    assert ("Warning", "JobDeleted") not in told(cluster)
+    assert ("Warning", "JobDeleted") in settled_events(cluster)
+    assert ("Warning", "JobDeleted") not in settled_events(cluster)
     cluster = Cluster()
-    for step in (STAGED, running("train"), SUSPEND):
+    for step in (PREPARED, running("train"), SUSPEND):
         step(cluster)
-    assert ("Warning", "JobDeleted") not in told(cluster) + told(cluster)
+    assert ("Warning", "JobDeleted") not in settled_events(cluster) + settled_events(cluster)
     cluster = Cluster()
-    for step in (STAGED, settle, sync):
+    for step in (PREPARED, settle, sync):
         step(cluster)
     (volume,) = cluster.each(naming.VOLUME)
     cluster.remove(volume)
-    first = told(cluster)
+    first = settled_events(cluster)
     assert ("Warning", "VolumeLost") in first
-    assert ("Warning", "VolumeLost") not in told(cluster)
+    assert ("Warning", "VolumeLost") not in settled_events(cluster)
 
 
 def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
@@ -352,7 +352,7 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
 
     cluster = Cluster()
     cluster.edit(runPolicy={"maxGpuSeconds": 1000})
-    for step in (STAGED, running("train")):
+    for step in (PREPARED, running("train")):
         step(cluster)
     cluster.progress = Progress(global_step=3, max_steps=9, gpu_seconds=300.0)
     for step in (settle, delete(naming.VOLUME, "demo-R"), settle, sync):
@@ -360,7 +360,7 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
     cluster.progress = None
     controllers.stop(cluster, controllers.pod_of_stage(cluster, "train"))
     settle_all(cluster)
-    for step in (STAGED, running("train")):
+    for step in (PREPARED, running("train")):
         step(cluster)
     assert cluster.status["training"]["gpuSeconds"] == 300
     (job,) = (each for each in cluster.each("Job") if not controllers.ended(each))
@@ -372,23 +372,23 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
 
 
 @pytest.mark.parametrize("code", [0, ExitCode.BUDGET_EXCEEDED], ids=["trained", "failed"])
-def test_what_a_pod_still_says_of_a_lost_volume_is_not_counted_twice(code: int) -> None:
+def test_a_result_of_a_lost_volume_is_not_counted_twice(code: int) -> None:
     cluster = Cluster()
-    STAGED(cluster)
+    PREPARED(cluster)
     outcome = "failed" if code else "completed"
     run("train", code, controllers.message("train", outcome, gpuSeconds=300.0))(cluster)
     cluster.settle()
     assert cluster.status["training"]["gpuSeconds"] == 300
     delete(naming.VOLUME, "demo-R")(cluster)
     settle_all(cluster)
-    STAGED(cluster)
+    PREPARED(cluster)
     settle_all(cluster)
     assert cluster.status["training"]["gpuSeconds"] == 300
 
 
-def test_an_orphan_gets_its_volume_only_once_nothing_else_trains() -> None:
+def test_an_orphan_gets_its_volume_only_when_no_other_pod_trains() -> None:
     cluster = Cluster()
-    STAGED(cluster)
+    PREPARED(cluster)
     waiting("train")(cluster)
     first = cluster.status["revision"]
     orphan = controllers.pod_of_stage(cluster, "train")

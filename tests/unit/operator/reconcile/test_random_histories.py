@@ -1,6 +1,6 @@
-"""Any order of events: users, kubelets, Kueue, and operators that die, see half, or act too late.
+"""Random histories: users, kubelets, Kueue, and operators that crash, read stale lists or act late.
 
-What must hold, at every moment and in the end, is in ``laws``; what moves by chance in ``world``.
+The laws that hold at every moment and in the end are in ``laws``; the events in ``random_events``.
 """
 
 from datetime import timedelta
@@ -40,9 +40,9 @@ UPGRADED = OperatorConfig.model_validate(
 )
 ANY = st.integers(0, 30)
 WRITE = st.integers(0, 7)
-"""Before this write of a plan the operator dies, or it fails: no other follows either way."""
+"""The operator crashes before this write of a plan, or the write fails: no other follows."""
 REACTION = st.one_of(st.none(), st.just("settle"), WRITE)
-"""What the operator does about a change: nothing, as if the event were lost, all, or a part."""
+"""The operator's reaction to a change: none, as if the event were lost, all writes, or some."""
 
 
 def snapshot_fields(snapshot: Snapshot) -> Thing:
@@ -51,7 +51,7 @@ def snapshot_fields(snapshot: Snapshot) -> Thing:
 
 
 class Machine(RuleBasedStateMachine):
-    """One FineTuneJob in a cluster in which anything may happen."""
+    """One FineTuneJob in a cluster with random events."""
 
     histories = 0
 
@@ -64,7 +64,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(past=st.lists(EDITS, max_size=2), rounds=st.integers(0, 12))
     def begin(self, past: list[Thing], rounds: int) -> None:
-        """Start in the midst of things, after some edits that had time to take effect."""
+        """Start after some edits that had time to take effect."""
         for changes in past:
             self.work(12)
             self.cluster.edit(**changes)
@@ -74,8 +74,8 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.cluster.job)
     @rule(meanwhile=st.lists(STEPS, max_size=3), write=st.one_of(st.none(), WRITE))
-    def look(self, meanwhile: list[Any], write: int | None) -> None:
-        """Look while the world moves, and perhaps die before some write."""
+    def reconcile(self, meanwhile: list[Any], write: int | None) -> None:
+        """Reconcile while the cluster changes, and perhaps crash before a write."""
 
         def between() -> None:
             for step, index in meanwhile:
@@ -86,7 +86,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.cluster.job)
     @rule()
-    def look_and_hesitate(self) -> None:
+    def plan_and_delay(self) -> None:
         self.held = self.planned(self.cluster.observe())
 
     @precondition(lambda self: self.held)
@@ -99,7 +99,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.cluster.job)
     @rule(write=WRITE, changes=st.one_of(st.none(), EDITS), upgrade=st.booleans())
     def hand_over(self, write: int, changes: Thing | None, upgrade: bool) -> None:
-        """One replica loses the Lease with a write on its way; it arrives after the next one's."""
+        """A replica loses the Lease during a write, which arrives after the new leader's."""
         snapshot, intended = self.planned(self.cluster.observe())
         self.carry_out(snapshot, intended, die_before=write)
         if changes is not None:
@@ -112,7 +112,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.cluster.job)
     @rule()
     def settle(self) -> None:
-        """A look changes nothing once what the looks before it planned has been done."""
+        """A reconcile changes nothing after the earlier plans have been carried out."""
         for _ in range(6):
             version = self.cluster.version
             snapshot, intended = self.planned(self.cluster.observe())
@@ -121,12 +121,12 @@ class Machine(RuleBasedStateMachine):
             if self.cluster.version == version:
                 break
         else:
-            raise AssertionError(f"no rest: {intended}")
+            raise AssertionError(f"the job does not settle: {intended}")
         self.laws.of_rest(snapshot, intended)
 
     @rule(days=st.sampled_from([-3650, -1, 0, 1, 3650]))
     def clock_jumps(self, days: int) -> None:
-        """Set the clock of the operator's machine, which is not that of the API server's."""
+        """Change the clock of the operator's machine, not that of the API server's."""
         self.skew = timedelta(days=days)
 
     def react(self, reaction: Any) -> None:
@@ -199,20 +199,20 @@ class Machine(RuleBasedStateMachine):
 
     @rule(index=ANY, end=st.sampled_from(sorted(ENDS)), reaction=REACTION)
     def end(self, index: int, end: str, reaction: Any) -> None:
-        """Let a pod end, and its Job see that."""
+        """Let a pod end, and update its Job."""
         random_events.finish(self.cluster, index, end)
         random_events.sync_jobs(self.cluster, 0)
         self.react(reaction)
 
     @rule(rounds=st.integers(1, 3))
     def work(self, rounds: int) -> None:
-        """Let everybody do their part for a while, so that late stages are reached."""
+        """Let all controllers work for a while, so that late stages are reached."""
         for _ in range(rounds):
-            if not self.go_round():
+            if not self.act_once():
                 break
 
-    def go_round(self) -> bool:
-        """Let operator, kubelets, Kueue and controllers act once; tell whether anything changed."""
+    def act_once(self) -> bool:
+        """Let operator, kubelets, Kueue and controllers act once; report a change."""
         version = self.cluster.version
         if self.cluster.job:
             self.carry_out(*self.planned(self.cluster.observe()))
@@ -231,8 +231,8 @@ class Machine(RuleBasedStateMachine):
         return self.cluster.version != version
 
     @rule(seconds=st.sampled_from([1, 60, 700]), steps=st.integers(0, 9), upgrade=st.booleans())
-    def go_on(self, seconds: int, steps: int, upgrade: bool) -> None:
-        """Let time pass, progress be measured, and perhaps the operator be upgraded."""
+    def advance(self, seconds: int, steps: int, upgrade: bool) -> None:
+        """Advance the time, report progress, and perhaps upgrade the operator."""
         self.cluster.wait(seconds)
         self.cluster.progress = Progress(
             global_step=steps, max_steps=9, gpu_seconds=float(seconds % 97)
@@ -249,20 +249,20 @@ class Machine(RuleBasedStateMachine):
         self.laws.of_now()
 
     def teardown(self) -> None:
-        """With a user who rests and kubelets that work, a job comes to its end."""
+        """Without further edits and with working kubelets, a job reaches its end."""
         self.held = None
         if self.cluster.job:
             self.settle()
         for _ in range(60):
-            if not self.go_round():
+            if not self.act_once():
                 break
         else:
-            raise AssertionError(f"no end: {self.cluster.status['conditions'][0]}")
+            raise AssertionError(f"the job does not end: {self.cluster.status['conditions'][0]}")
         self.laws.of_the_end()
         Machine.histories += 1
 
 
-def test_any_history_keeps_the_laws(capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_histories_keep_the_laws(capsys: pytest.CaptureFixture[str]) -> None:
     many = settings(
         max_examples=3 * settings().max_examples,
         stateful_step_count=30,

@@ -1,4 +1,4 @@
-"""The ledger: attempts replaced in their place, findings kept, everything back from a status."""
+"""The ledger: attempts are replaced in place, findings are kept, and a status restores it."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ def attempt(
     return Attempt(stage=stage, build=build, attempt=number, outcome=outcome)
 
 
-def test_an_empty_ledger() -> None:
+def test_an_empty_ledger_has_no_attempts() -> None:
     ledger = Ledger()
     assert ledger.attempt("r", "train") is None
     assert ledger.revision("r").stages == []
     assert ledger.to_status() == []
 
 
-def test_the_latest_attempt_takes_the_place_of_the_one_before() -> None:
+def test_a_new_attempt_replaces_the_previous_one_in_its_place() -> None:
     ledger = Ledger()
     for each in (attempt("prepare"), attempt("train"), attempt("merge", build="b")):
         ledger = ledger.with_attempt("r", each)
@@ -45,7 +45,7 @@ def test_builds_of_one_revision_are_kept_apart() -> None:
     assert ledger.attempt("r", "merge") is None
 
 
-def test_revisions_are_kept_apart_and_in_the_order_of_their_coming() -> None:
+def test_revisions_are_kept_apart_and_in_order() -> None:
     ledger = Ledger()
     ledger = ledger.with_attempt("new", attempt("prepare"))
     ledger = ledger.with_attempt("old", attempt("prepare"))
@@ -53,7 +53,7 @@ def test_revisions_are_kept_apart_and_in_the_order_of_their_coming() -> None:
     assert [each["revision"] for each in ledger.to_status()] == ["new", "old"]
 
 
-def test_a_status_comes_back_as_it_was_written() -> None:
+def test_a_ledger_survives_the_status() -> None:
     ledger = Ledger()
     ledger = ledger.with_attempt(
         "r", attempt("merge", 3, "b", "Failed").model_copy(update={"retry_key": "k"})
@@ -79,7 +79,7 @@ def test_a_status_comes_back_as_it_was_written() -> None:
     assert Ledger.parse(status).to_status() == status
 
 
-def test_findings_add_up() -> None:
+def test_findings_of_several_stages_are_merged() -> None:
     ledger = Ledger()
     ledger = ledger.with_findings("r", {"baseCommit": "c", "rows": 10, "plannedSteps": 4})
     ledger = ledger.with_findings("r", {"adapter": "sha256:1"})
@@ -96,7 +96,7 @@ def test_findings_add_up() -> None:
 @pytest.mark.parametrize(
     "findings", [{"rows": "many"}, {"adapter": 5}, {"merged": ["x"]}, {"later": {"version": 2}}]
 )
-def test_findings_in_a_form_that_is_not_ours_are_left_out(findings: dict[str, Any]) -> None:
+def test_findings_of_an_unknown_form_are_ignored(findings: dict[str, Any]) -> None:
     ledger = Ledger()
     ledger = ledger.with_findings("r", {"baseCommit": "c", **findings})
     assert ledger.to_status() == [
@@ -104,7 +104,7 @@ def test_findings_in_a_form_that_is_not_ours_are_left_out(findings: dict[str, An
     ]
 
 
-def test_fields_of_a_newer_operator_are_no_obstacle() -> None:
+def test_unknown_fields_of_a_newer_operator_are_ignored() -> None:
     ledger = Ledger.parse([{"revision": "r", "stages": [{**STAGE, "novel": 1}], "novel": {"a": 1}}])
     found = ledger.attempt("r", "train")
     assert found is not None

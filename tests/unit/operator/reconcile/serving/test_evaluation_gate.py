@@ -1,4 +1,4 @@
-"""The evaluation gate: the decision on its numbers, and what a job does with it."""
+"""The evaluation gate: its decision, and the effect on a job."""
 
 from typing import Any
 
@@ -47,16 +47,18 @@ def build(name: str, loss: float, **changes: Any) -> Build:
 @pytest.mark.parametrize(
     ("evaluation", "outcome", "said"),
     [
-        (None, "NotEvaluated", "set dataset.validationFraction"),
+        (None, "NotEvaluated", "Set spec.dataset.validationFraction"),
         (found(9.0, rows=29), "NotEvaluated", "29 held-out rows are too few"),
         (found(9.0, error=None), "NotEvaluated", "too few"),
-        (found(0.19), "Passed", "+0.1900 ± 0.1000 a token over 45 rows, 2100 tokens"),
+        (found(0.19), "Passed", "+0.1900 ± 0.1000 per token over 45 rows, 2100 tokens"),
         (found(0.21), "Failed", "held-out loss 1.5000 against the base model's 1.4000 (+0.2100"),
-        (found(0.21, rows=30), "Failed", "set evaluation.onRegression to Serve"),
+        (found(0.21, rows=30), "Failed", "set spec.evaluation.onRegression to Serve"),
         (found(-3.0), "Passed", "-3.0000"),
     ],
 )
-def test_the_decision(evaluation: Evaluation | None, outcome: str, said: str) -> None:
+def test_gate_outcome_of_an_evaluation(
+    evaluation: Evaluation | None, outcome: str, said: str
+) -> None:
     gate = judge(evaluation, "dequantized")
     assert gate.outcome == outcome
     assert said in gate.message
@@ -79,32 +81,36 @@ def test_a_better_model_never_fails(difference: float, error: float) -> None:
 @pytest.mark.parametrize(
     ("loss", "outcome", "said"),
     [
-        (1.0, "Better", "1.0000 against build old's 2.0000 (-1.0000 ± at most 0.2000 a token over"),
+        (
+            1.0,
+            "Better",
+            "1.0000 against build old's 2.0000 (-1.0000 ± at most 0.2000 per token over",
+        ),
         (1.61, "Undecided", "-0.3900 ± at most 0.2000"),
         (2.39, "Undecided", "+0.3900"),
         (2.41, "Worse", "+0.4100"),
     ],
 )
-def test_a_build_against_the_one_that_serves(loss: float, outcome: str, said: str) -> None:
-    told = compare(build("new", loss), build("old", 2.0))
-    assert (told.build, told.outcome) == ("old", outcome)
-    assert said in told.message
+def test_comparison_with_the_serving_build(loss: float, outcome: str, said: str) -> None:
+    comparison = compare(build("new", loss), build("old", 2.0))
+    assert (comparison.build, comparison.outcome) == ("old", outcome)
+    assert said in comparison.message
 
 
 @pytest.mark.parametrize(
     ("old", "said"),
     [
-        ({"artifacts": {"evaluation": None}}, "build old was not evaluated"),
+        ({"artifacts": {"evaluation": None}}, "Build old was not evaluated"),
         ({"artifacts": {"base_commit": "d"}}, "was tuned from another base model"),
         ({"evaluation": {"rows_digest": "sha256:b"}}, "was evaluated on other rows"),
         ({"evaluation": {"rows_digest": None}}, "an earlier version"),
         ({"base": None}, "an earlier version"),
     ],
 )
-def test_what_cannot_be_compared(old: dict[str, Any], said: str) -> None:
-    told = compare(build("new", 1.0), build("old", 2.0, **old))
-    assert told.outcome == "NotComparable"
-    assert said in told.message
+def test_builds_that_are_not_comparable(old: dict[str, Any], said: str) -> None:
+    comparison = compare(build("new", 1.0), build("old", 2.0, **old))
+    assert comparison.outcome == "NotComparable"
+    assert said in comparison.message
 
 
 def test_each_build_counts_with_the_base_that_it_runs_on() -> None:
@@ -129,7 +135,7 @@ def test_the_error_of_a_comparison_is_at_most_the_sum_of_both(
 
 
 def trained(cluster: Cluster, evaluation: Evaluation) -> None:
-    """Take a job to where it is merged, with these numbers from its training."""
+    """Take a job through its merge, with an evaluation from its training."""
     plan_steps.run("prepare")(cluster)
     artifacts: dict[str, Any] = {"evaluation": evaluation.model_dump(exclude_none=True)}
     controllers.run(cluster, "train", text=controllers.message("train", artifacts=artifacts))
@@ -145,7 +151,7 @@ def test_a_worse_model_is_not_served_and_the_user_may_override() -> None:
     cluster = Cluster()
     trained(cluster, found(0.5))
     assert condition(cluster, "Ready")["reason"] == "EvalGateFailed"
-    assert condition(cluster, "Stalled")["message"].startswith("the tuned model is worse")
+    assert condition(cluster, "Stalled")["message"].startswith("The tuned model is worse")
     assert condition(cluster, "Merged")["status"] == "True"
     assert cluster.status["evaluation"]["outcome"] == "Failed"
     assert cluster.list("Deployment") == []
@@ -153,13 +159,13 @@ def test_a_worse_model_is_not_served_and_the_user_may_override() -> None:
     cluster.settle()
     plan_steps.serve(cluster)
     assert condition(cluster, "Ready")["status"] == "True"
-    # What serves is not taken down by a rule that would not have let it begin.
+    # A serving build is not stopped by a rule that would not have admitted it.
     cluster.edit(evaluation=None)
     cluster.settle()
     assert condition(cluster, "Ready")["status"] == "True"
 
 
-def test_what_served_before_goes_on() -> None:
+def test_the_stable_build_serves_when_the_gate_fails() -> None:
     cluster = Cluster()
     plan_steps.run_all(cluster)
     (before,) = cluster.list("Deployment")
@@ -182,7 +188,7 @@ def test_the_numbers_are_in_the_ledger() -> None:
     assert condition(cluster, "Ready")["status"] == "True"
 
 
-def test_what_serves_is_compared_with_and_stays_on_record() -> None:
+def test_the_comparison_with_the_replaced_build_is_kept() -> None:
     cluster = Cluster()
     trained(cluster, found(-0.5))
     plan_steps.serve(cluster)
@@ -191,8 +197,8 @@ def test_what_serves_is_compared_with_and_stays_on_record() -> None:
     cluster.edit(rerun="again")
     better = EvaluatedBuild(loss="0.50000", difference="-0.9", standard_error="0.1")
     trained(cluster, found(0).model_copy(update={"dequantized": better}))
-    told = cluster.status["evaluation"]["againstServing"]
-    assert (told["build"], told["outcome"]) == (before, "Better")
+    comparison = cluster.status["evaluation"]["againstServing"]
+    assert (comparison["build"], comparison["outcome"]) == (before, "Better")
     plan_steps.serve(cluster)
     assert cluster.status["serving"]["build"] != before
-    assert cluster.status["evaluation"]["againstServing"] == told
+    assert cluster.status["evaluation"]["againstServing"] == comparison

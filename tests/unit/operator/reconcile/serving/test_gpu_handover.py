@@ -1,4 +1,4 @@
-"""Who has the GPU when a new build is made beside one that serves: with one GPU and with two."""
+"""Which build has the GPU during a rollout, with one GPU and with two."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ REMERGE: Thing = {"merge": {"dtype": "bfloat16"}}
 
 
 def serving(count: int, **spec: Any) -> Cluster:
-    """Return a cluster with so many GPUs whose job serves."""
+    """Return a cluster with ``count`` GPUs whose job serves."""
     cluster = Cluster()
     cluster.edit(serving=spec)
     finish_stages(cluster, count, "prepare", "train", "merge")
@@ -23,7 +23,7 @@ def serving(count: int, **spec: Any) -> Cluster:
 
 
 def finish_stages(cluster: Cluster, count: int, *stages: str) -> None:
-    """Let the running pod of each stage end well."""
+    """Let the running pod of each stage complete."""
     for stage in stages:
         scheduler.settle(cluster, count)
         controllers.finish(cluster, scheduler.pod_of(cluster, stage), 0, controllers.message(stage))
@@ -35,13 +35,13 @@ def reason(cluster: Cluster) -> str:
 
 
 def serves(cluster: Cluster) -> str:
-    """Return the condition of the endpoint: whether it answers, and why not."""
+    """Return status and reason of the condition Serving."""
     (found,) = [each for each in cluster.status["conditions"] if each["type"] == "Serving"]
     return f"{found['status']}/{found['reason']}"
 
 
 def replicas(cluster: Cluster) -> list[int]:
-    """Return the replicas that each Deployment is asked for, the oldest first."""
+    """Return the desired replicas of each Deployment, oldest first."""
     return [deployment["spec"]["replicas"] for deployment in cluster.each("Deployment")]
 
 
@@ -59,7 +59,7 @@ def test_two_gpus_leave_no_gap(rollout: str) -> None:
         finish_stages(cluster, 2, stage)
         assert (replicas(cluster), serves(cluster)) == ([1], "True/Available")
     for _ in range(20):
-        cluster.look()
+        cluster.reconcile()
         controllers.sync(cluster)
         # What is selected answers, at every step.
         assert selected(cluster) in scheduler.running(cluster, "serve")
@@ -80,7 +80,7 @@ def test_one_gpu_keeps_serving_while_training_waits() -> None:
     assert replicas(cluster) == [1]
 
 
-def test_one_gpu_is_freed_only_when_a_train_pod_needs_it() -> None:
+def test_the_gpu_is_released_only_when_a_train_pod_needs_it() -> None:
     cluster = serving(1, rollout="FreeGPU")
     (old,) = cluster.builds
     cluster.edit(**RETRAIN)
@@ -116,7 +116,7 @@ def training_on_the_freed_gpu() -> Cluster:
     return cluster
 
 
-def test_it_comes_back_on_pause_and_goes_again() -> None:
+def test_a_pause_reclaims_the_gpu_and_a_resume_releases_it() -> None:
     cluster = training_on_the_freed_gpu()
     cluster.edit(suspend=True)
     scheduler.settle(cluster, 1)
@@ -126,8 +126,8 @@ def test_it_comes_back_on_pause_and_goes_again() -> None:
     assert (reason(cluster), serves(cluster)) == ("Training", "False/GPUReleased")
 
 
-def test_it_comes_back_on_preemption_and_waits_for_the_queue() -> None:
-    """Kueue takes a workload's quota away by suspending its Job."""
+def test_a_preemption_reclaims_the_gpu() -> None:
+    """Kueue preempts a workload by suspending its Job."""
     cluster = training_on_the_freed_gpu()
     (job,) = [job for job in cluster.each("Job") if not controllers.ended(job)]
     job["spec"]["suspend"] = True
@@ -141,7 +141,7 @@ def test_it_comes_back_on_preemption_and_waits_for_the_queue() -> None:
     assert reason(cluster) == "Preempted"
 
 
-def test_it_comes_back_on_failure() -> None:
+def test_a_training_failure_reclaims_the_gpu() -> None:
     cluster = training_on_the_freed_gpu()
     text = controllers.message("train", "failed", reason="LossDiverged")
     controllers.finish(cluster, scheduler.pod_of(cluster, "train"), 81, text)
@@ -149,14 +149,14 @@ def test_it_comes_back_on_failure() -> None:
     assert (reason(cluster), serves(cluster)) == ("LossDiverged", "True/Available")
 
 
-def test_it_comes_back_while_another_revision_is_staged() -> None:
+def test_data_preparation_of_another_revision_reclaims_the_gpu() -> None:
     cluster = training_on_the_freed_gpu()
     cluster.edit(training={"seed": 2})
     scheduler.settle(cluster, 1)
     assert (reason(cluster), serves(cluster)) == ("Preparing", "True/Available")
 
 
-def test_a_merge_that_fails_brings_it_back() -> None:
+def test_a_merge_failure_reclaims_the_gpu() -> None:
     cluster = training_on_the_freed_gpu()
     finish_stages(cluster, 1, "train")
     scheduler.settle(cluster, 1)
@@ -166,7 +166,7 @@ def test_a_merge_that_fails_brings_it_back() -> None:
     assert (reason(cluster), serves(cluster)) == ("NotMergeable", "True/Available")
 
 
-def test_verifying_never_waits_for_the_gpu_that_serving_holds() -> None:
+def test_free_gpu_releases_the_gpu_at_once_for_verification() -> None:
     cluster = serving(1, rollout="FreeGPU")
     cluster.edit(**REMERGE)
     finish_stages(cluster, 1, "merge")
@@ -175,7 +175,7 @@ def test_verifying_never_waits_for_the_gpu_that_serving_holds() -> None:
     assert reason(cluster) == "Serving"
 
 
-def test_keep_serving_gives_an_autoscaler_its_time() -> None:
+def test_keep_serving_releases_the_gpu_after_the_pending_deadline() -> None:
     cluster = serving(1)
     cluster.edit(**REMERGE)
     finish_stages(cluster, 1, "merge")
@@ -188,7 +188,7 @@ def test_keep_serving_gives_an_autoscaler_its_time() -> None:
     assert (reason(cluster), selected(cluster)) == ("Serving", cluster.builds[1])
 
 
-def test_a_candidate_that_does_not_agree_gives_the_gpu_back() -> None:
+def test_a_failed_verification_returns_the_gpu_to_the_stable_build() -> None:
     cluster = serving(1, rollout="FreeGPU")
     cluster.edit(**REMERGE)
     finish_stages(cluster, 1, "merge")
@@ -244,7 +244,7 @@ def test_the_service_waits_for_every_replica_that_can_have_a_gpu() -> None:
     cluster.settle()
     assert selected(cluster) == cluster.builds[0], "the second is still loading"
     scheduler.refuse(cluster, second)
-    cluster.look()
+    cluster.reconcile()
     assert selected(cluster) == cluster.builds[1], "the second has no GPU to wait for"
 
 
@@ -285,7 +285,7 @@ def test_zero_replicas_stop_serving_and_keep_everything() -> None:
     assert (reason(cluster), serves(cluster)) == ("Serving", "True/Available")
 
 
-def test_a_volume_of_one_node_holds_one_replica() -> None:
+def test_a_read_write_once_volume_serves_one_replica() -> None:
     cluster = serving(3)
     cluster.edit(serving={"replicas": 3}, storage=SHARED)
     scheduler.settle(cluster, 3)

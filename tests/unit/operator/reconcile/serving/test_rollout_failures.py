@@ -1,4 +1,4 @@
-"""A build that does not come into service: what is done about it, and what people read."""
+"""A build that fails to serve: the operator's reaction, reason and message."""
 
 from collections.abc import Callable
 
@@ -55,13 +55,16 @@ def overdue(cluster: Cluster, pod: Thing) -> None:
 
 FATES = {
     "VerificationFailed": (mismatch, "distance 0.31, tolerance 0.02"),
-    "CrashLoopBackOff": (crash, "container vllm of pod "),
-    "ProgressDeadlineExceeded": (overdue, "no pod was ready 2400 s after it was given a node"),
+    "CrashLoopBackOff": (crash, "Container vllm of pod "),
+    "ProgressDeadlineExceeded": (
+        overdue,
+        "No pod became ready within 2400 s after it was scheduled",
+    ),
 }
 
 
 def candidate(cluster: Cluster) -> Thing:
-    """Merge again and return the new build's pod, which has a GPU of its own."""
+    """Merge again and return the new build's pod, which has its own GPU."""
     cluster.edit(**REMERGE)
     finish_stages(cluster, 2, "merge")
     cluster.settle()
@@ -70,7 +73,7 @@ def candidate(cluster: Cluster) -> Thing:
 
 
 def loading() -> Cluster:
-    """A job whose first endpoint loads the model."""
+    """Return a cluster whose first endpoint loads the model."""
     cluster = Cluster()
     finish_stages(cluster, 1, "prepare", "train", "merge")
     cluster.settle()
@@ -80,22 +83,22 @@ def loading() -> Cluster:
 
 
 @pytest.mark.parametrize("cause", FATES)
-def test_a_failed_candidate_is_stopped_and_the_old_build_goes_on(cause: str) -> None:
+def test_a_failed_candidate_is_scaled_to_zero_and_the_stable_build_serves(cause: str) -> None:
     fate, said = FATES[cause]
     cluster = serving(2)
     fate(cluster, candidate(cluster))
     scheduler.settle(cluster, 2)
     ready = cluster.status["conditions"][0]
     assert (ready["reason"], serves(cluster)) == ("RolloutFailed", "True/Available")
-    for part in (cause, said, f"build {cluster.builds[0]} goes on serving"):
+    for part in (cause, said, f"Build {cluster.builds[0]} continues to serve"):
         assert part in ready["message"]
     assert (selected(cluster), replicas(cluster)) == (cluster.builds[0], [1, 0])
     scheduler.settle(cluster, 2)
-    assert replicas(cluster) == [1, 0], "nothing tries again by itself"
+    assert replicas(cluster) == [1, 0], "nothing is retried without an edit"
 
 
 @pytest.mark.parametrize("cause", FATES)
-def test_an_edit_tries_again(cause: str) -> None:
+def test_a_serving_edit_retries_a_failed_candidate(cause: str) -> None:
     cluster = serving(2)
     FATES[cause][0](cluster, candidate(cluster))
     scheduler.settle(cluster, 2)
@@ -108,19 +111,19 @@ def test_an_edit_tries_again(cause: str) -> None:
 
 
 @pytest.mark.parametrize("cause", FATES)
-def test_without_an_old_build_the_cause_is_the_reason(cause: str) -> None:
+def test_without_a_stable_build_the_cause_is_the_reason(cause: str) -> None:
     cluster = loading()
     FATES[cause][0](cluster, scheduler.pod_of(cluster, "serve"))
     scheduler.settle(cluster, 1)
     ready = cluster.status["conditions"][0]
     assert ready["reason"] == cause
-    assert "nothing is served" in ready["message"]
+    assert "No build is served" in ready["message"]
     assert replicas(cluster) == [0]
     assert "False" in serves(cluster)
 
 
 @pytest.mark.parametrize("cause", FATES)
-def test_a_first_build_that_failed_takes_no_gpu_from_the_next(cause: str) -> None:
+def test_a_failed_first_build_holds_no_gpu(cause: str) -> None:
     cluster = loading()
     FATES[cause][0](cluster, scheduler.pod_of(cluster, "serve"))
     scheduler.settle(cluster, 1)
@@ -159,7 +162,7 @@ def changed_by_hand(cluster: Cluster, selector: Thing | None) -> None:
 
 
 @pytest.mark.parametrize("selector", SELECTORS)
-def test_a_selector_changed_by_hand_is_put_right_while_the_next_build_comes(
+def test_a_selector_changed_externally_is_corrected_during_a_rollout(
     selector: Thing | None,
 ) -> None:
     cluster = serving(1)
@@ -171,7 +174,7 @@ def test_a_selector_changed_by_hand_is_put_right_while_the_next_build_comes(
 
 
 @pytest.mark.parametrize("selector", SELECTORS)
-def test_a_selector_changed_by_hand_stops_no_endpoint_of_a_paused_job(
+def test_a_selector_changed_externally_does_not_stop_a_suspended_jobs_endpoint(
     selector: Thing | None,
 ) -> None:
     cluster = serving(1)
@@ -183,7 +186,7 @@ def test_a_selector_changed_by_hand_stops_no_endpoint_of_a_paused_job(
 
 
 @pytest.mark.parametrize("cause", FATES)
-def test_a_first_build_that_fails_after_an_edit_leaves_its_gpu_to_the_training(cause: str) -> None:
+def test_a_first_build_that_fails_after_an_edit_releases_its_gpu(cause: str) -> None:
     cluster = loading()
     pod = scheduler.pod_of(cluster, "serve")
     cluster.edit(**RETRAIN)
@@ -194,7 +197,7 @@ def test_a_first_build_that_fails_after_an_edit_leaves_its_gpu_to_the_training(c
     assert (reason(cluster), replicas(cluster)) == ("Training", [0])
 
 
-def test_a_candidate_that_failed_is_not_believed_when_it_is_selected_by_hand() -> None:
+def test_a_failed_candidate_selected_externally_is_not_served() -> None:
     cluster = serving(2)
     mismatch(cluster, candidate(cluster))
     scheduler.settle(cluster, 2)
@@ -204,7 +207,7 @@ def test_a_candidate_that_failed_is_not_believed_when_it_is_selected_by_hand() -
     assert (selected(cluster), replicas(cluster)) == (old, [1, 0])
 
 
-def test_a_pause_stops_a_first_endpoint_that_an_edit_has_passed_over() -> None:
+def test_a_pause_stops_a_loading_first_build_after_an_edit() -> None:
     cluster = loading()
     cluster.edit(suspend=True, **RETRAIN)
     scheduler.settle(cluster, 1)
@@ -214,8 +217,8 @@ def test_a_pause_stops_a_first_endpoint_that_an_edit_has_passed_over() -> None:
     assert (replicas(cluster), serves(cluster)) == ([1], "True/Available")
 
 
-def test_scaling_does_not_try_a_failed_build_again() -> None:
-    """An autoscaler that moves the old build's replicas must not start the failed one each time."""
+def test_scaling_does_not_retry_a_failed_build() -> None:
+    """An autoscaler that scales the stable build must not restart the failed one."""
     cluster = serving(2)
     crash(cluster, candidate(cluster))
     scheduler.settle(cluster, 2)
@@ -226,8 +229,8 @@ def test_scaling_does_not_try_a_failed_build_again() -> None:
     assert (reason(cluster), replicas(cluster)) == ("RolloutFailed", [1, 0])
 
 
-def test_the_failure_of_an_earlier_attempt_is_not_taken_for_the_next_ones() -> None:
-    """An edit may come while pods of before it still fail."""
+def test_the_failure_of_an_earlier_attempt_does_not_count_for_the_next() -> None:
+    """Pods from before an edit may still fail after it."""
     cluster = serving(2)
     crash(cluster, candidate(cluster))
     cluster.edit(serving={"maxModelLen": 2048})
@@ -237,7 +240,7 @@ def test_the_failure_of_an_earlier_attempt_is_not_taken_for_the_next_ones() -> N
     assert (reason(cluster), selected(cluster)) == ("Serving", cluster.builds[1])
 
 
-def test_two_crashes_may_be_chance() -> None:
+def test_two_crashes_do_not_fail_a_build() -> None:
     cluster = serving(2)
     pod = candidate(cluster)
     scheduler.crash(cluster, pod, 2)
@@ -255,7 +258,7 @@ def test_a_pod_without_a_node_has_not_failed() -> None:
     assert (reason(cluster), replicas(cluster)[1]) == ("Unschedulable", 1)
 
 
-def test_what_has_served_is_not_stopped_when_it_is_down() -> None:
+def test_a_build_that_served_is_not_stopped_when_it_is_down() -> None:
     cluster = serving(1)
     scheduler.crash(cluster, scheduler.pod_of(cluster, "serve"), 5)
     controllers.sync(cluster)
@@ -269,7 +272,7 @@ POLICY = 'pods "demo-x" is forbidden: violates PodSecurity "restricted:latest"'
 
 
 def refuse_pods(cluster: Cluster, deployment: Thing, note: str) -> None:
-    """Take the pods of a Deployment away and say, as its controller does, that it gets no other."""
+    """Remove the pods of a Deployment and report, as its controller does, a rejected pod."""
     for pod in controllers.pods_of(cluster, deployment):
         cluster.remove(pod)
     deployment["status"] = {
@@ -288,7 +291,7 @@ def refuse_pods(cluster: Cluster, deployment: Thing, note: str) -> None:
 
 
 def ready(cluster: Cluster) -> tuple[str, str, str]:
-    """Return reason and message of Ready, and which of Reconciling and Stalled is there."""
+    """Return reason and message of Ready, and which of Reconciling and Stalled is present."""
     conditions = {each["type"]: each for each in cluster.status["conditions"]}
     kind = "Stalled" if "Stalled" in conditions else "Reconciling"
     assert kind in conditions
@@ -296,7 +299,7 @@ def ready(cluster: Cluster) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(("note", "cause"), [(QUOTA, "QuotaExceeded"), (POLICY, "FailedCreate")])
-def test_a_starting_build_that_can_create_no_pod(note: str, cause: str) -> None:
+def test_a_starting_build_whose_pod_is_rejected(note: str, cause: str) -> None:
     cluster = Cluster()
     finish_stages(cluster, 1, "prepare", "train", "merge")
     cluster.settle()
@@ -305,7 +308,7 @@ def test_a_starting_build_that_can_create_no_pod(note: str, cause: str) -> None:
     cluster.wait(600)
     cluster.settle()
     assert ready(cluster)[::2] == (cause, "Reconciling")
-    assert ready(cluster)[1].startswith(f"{note}; ")
+    assert ready(cluster)[1].startswith(f"{note}. ")
     cluster.wait(1)
     cluster.settle()
     assert ready(cluster)[::2] == (cause, "Stalled")
@@ -313,7 +316,7 @@ def test_a_starting_build_that_can_create_no_pod(note: str, cause: str) -> None:
     assert reason(cluster) == "Serving", "it recovers by itself"
 
 
-def test_a_build_that_served_and_can_create_no_pod_is_down() -> None:
+def test_a_build_that_served_and_whose_pod_is_rejected_is_down() -> None:
     cluster = serving(1)
     cluster.wait(86_400)
     (deployment,) = cluster.each("Deployment")
@@ -327,13 +330,13 @@ def test_a_build_that_served_and_can_create_no_pod_is_down() -> None:
     cluster.wait(1)
     cluster.settle()
     assert ready(cluster)[::2] == ("EndpointDown", "Stalled")
-    assert f"down for more than {seconds} s: {QUOTA}; " in ready(cluster)[1]
+    assert f"down for more than {seconds} s. {QUOTA}. " in ready(cluster)[1]
     assert serves(cluster) == "False/NotAvailable"
     scheduler.settle(cluster, 1)
     assert reason(cluster) == "Serving", "it recovers by itself"
 
 
-def test_a_build_that_is_gone_back_to_has_to_show_itself_again() -> None:
+def test_an_edit_back_to_an_earlier_build_verifies_it_again() -> None:
     cluster = serving(2)
     candidate(cluster)
     scheduler.settle(cluster, 2)
@@ -346,7 +349,7 @@ def test_a_build_that_is_gone_back_to_has_to_show_itself_again() -> None:
     assert (reason(cluster), selected(cluster)) == ("RolloutFailed", cluster.builds[1])
 
 
-def test_a_volume_that_goes_and_is_held_by_what_serves_is_waited_for_by_nobody() -> None:
+def test_a_terminating_volume_that_serving_pods_mount_stalls_the_job() -> None:
     cluster = serving(1)
     plan_steps.delete(naming.VOLUME, "demo-R")(cluster)
     cluster.edit(**REMERGE)

@@ -1,4 +1,4 @@
-"""``status.staging``: what is downloaded now, as long as staging runs."""
+"""``status.preparation``: download progress during data preparation."""
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
@@ -14,15 +14,15 @@ SHOWN = {
 }
 
 
-def staging(cluster: Cluster) -> Thing:
-    """Look, and return what the status says about staging."""
+def preparation(cluster: Cluster) -> Thing:
+    """Reconcile, and return ``status.preparation``."""
     cluster.settle()
     found: Thing = cluster.status.get("preparation", {})
     return found
 
 
-def at_staging() -> Cluster:
-    """Return a cluster in which the stage pod runs."""
+def at_preparation() -> Cluster:
+    """Return a cluster in which the prepare pod runs."""
     cluster = Cluster()
     cluster.settle()
     controllers.sync(cluster)
@@ -30,25 +30,25 @@ def at_staging() -> Cluster:
     return cluster
 
 
-def test_what_has_arrived_is_shown() -> None:
-    cluster = at_staging()
-    assert staging(cluster) == {}
+def test_downloaded_bytes_are_in_the_status() -> None:
+    cluster = at_preparation()
+    assert preparation(cluster) == {}
     cluster.progress = MEASURED
-    assert staging(cluster) == SHOWN
+    assert preparation(cluster) == SHOWN
 
 
-def test_what_is_not_known_now_stays() -> None:
-    cluster = at_staging()
+def test_previous_download_progress_is_kept_without_a_measurement() -> None:
+    cluster = at_preparation()
     cluster.progress = MEASURED
-    assert staging(cluster) == SHOWN
+    assert preparation(cluster) == SHOWN
     cluster.progress = None
-    assert staging(cluster) == SHOWN
+    assert preparation(cluster) == SHOWN
 
 
-def test_nothing_once_staging_is_over() -> None:
-    cluster = at_staging()
+def test_download_progress_is_empty_after_data_preparation() -> None:
+    cluster = at_preparation()
     cluster.progress = MEASURED
-    staging(cluster)
+    preparation(cluster)
     controllers.run(cluster, "prepare")
     cluster.settle()
-    assert staging(cluster) == {}
+    assert preparation(cluster) == {}

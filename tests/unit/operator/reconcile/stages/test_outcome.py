@@ -1,4 +1,4 @@
-"""How a Job ended: believed only where condition and result agree."""
+"""Outcome of a Job: Completed only if its condition and its result agree."""
 
 from typing import Any
 
@@ -80,13 +80,13 @@ def kind_of(ended: outcome.Outcome | None) -> tuple[str, str] | None:
             job("Complete"),
             [pod(DONE, at="2"), pod(STOPPED, 143, at="1")],
             ("Completed", "Completed"),
-            id="the newest end counts",
+            id="the newest pod that completed counts",
         ),
         pytest.param(
             job("Failed"),
             [pod(BROKEN, 84, at="1"), pod("", 137, at="2")],
             ("Failed", "RetriesExhausted"),
-            id="and not an older one",
+            id="an older terminal failure does not count",
         ),
         pytest.param(
             job("Complete"),
@@ -104,7 +104,7 @@ def kind_of(ended: outcome.Outcome | None) -> tuple[str, str] | None:
             job("Failed"),
             [pod(BROKEN, 84, at="1"), pod(None, at="2")],
             ("Failed", "NotMergeable"),
-            id="a pod without an end has none",
+            id="a running pod does not hide an older failure",
         ),
         pytest.param(job("Failed"), [pod(BROKEN, 84)], ("Failed", "NotMergeable"), id="its reason"),
         pytest.param(job("Failed"), [pod(DONE)], ("Failed", "RetriesExhausted"), id="a Job's word"),
@@ -117,11 +117,11 @@ def test_the_end_of_a_job(given: Thing, pods: list[Thing], expected: Any) -> Non
     assert is_over(given) == (expected is not None)
 
 
-def test_a_failure_without_a_trace_names_the_jobs_reason() -> None:
+def test_a_failure_without_a_pod_quotes_the_jobs_reason() -> None:
     ended = outcome.of(job("Failed", reason="DeadlineExceeded"), [])
     assert ended is not None
     assert ended.message == (
-        "Job j failed (DeadlineExceeded), no pod left a trace: see kubectl logs job/j"
+        "Job j failed (DeadlineExceeded): no pod is left. Run kubectl logs job/j."
     )
 
 
@@ -131,19 +131,19 @@ def test_a_pod_that_was_killed_for_its_memory_names_the_field_to_raise() -> None
     ended = outcome.of(job("Failed"), [killed])
     assert kind_of(ended) == ("Failed", "OutOfMemory")
     assert ended is not None
-    assert "raise spec.resources.merge.limits.memory" in ended.message
+    assert "Raise spec.resources.merge.limits.memory" in ended.message
 
 
-def test_the_trainers_own_word_comes_before_the_kernels() -> None:
+def test_the_trainers_result_precedes_oom_killed() -> None:
     killed = pod(BROKEN, 84)
     killed["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
     assert kind_of(outcome.of(job("Failed"), [killed])) == ("Failed", "NotMergeable")
 
 
-def test_a_result_that_is_cut_short_names_its_step() -> None:
+def test_a_result_before_the_last_step_names_its_step() -> None:
     ended = outcome.of(job("Complete"), [pod(HALF_WAY)])
     assert ended is not None
-    assert "its result says step 9 of 10" in ended.message
+    assert "its result reports step 9 of 10" in ended.message
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -1,4 +1,4 @@
-"""``status.training``: what is not known stays, the newest counts, GPU time only grows."""
+"""``status.training``: unknown values are kept, the newest count, GPU time only grows."""
 
 import dataclasses
 import math
@@ -38,7 +38,7 @@ SHOWN = {
 
 
 def training(cluster: Cluster) -> Thing:
-    """Look, and return what the status says about training."""
+    """Reconcile, and return ``status.training``."""
     cluster.settle()
     found: Thing = cluster.status.get("training", {})
     return found
@@ -55,7 +55,7 @@ def at_training() -> Cluster:
 
 
 def interrupt(cluster: Cluster) -> None:
-    """Suspend the job, and let its train pod end and its Job go."""
+    """Suspend the job, and let its train pod end and its Job be deleted."""
     cluster.edit(suspend=True)
     cluster.settle()
     controllers.sync(cluster)
@@ -64,20 +64,20 @@ def interrupt(cluster: Cluster) -> None:
     controllers.sync(cluster)
 
 
-def test_nothing_before_training() -> None:
+def test_training_status_is_empty_before_training() -> None:
     cluster = Cluster()
     cluster.progress = dataclasses.replace(MEASURED, global_step=None)
     assert training(cluster) == {}
 
 
-def test_what_the_metrics_say() -> None:
+def test_metrics_are_in_the_status() -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     assert training(cluster) == SHOWN
 
 
 @pytest.mark.parametrize("later", [None, Progress(), Progress(global_step=None, loss=9.0)])
-def test_what_is_not_known_stays(later: Progress | None) -> None:
+def test_previous_progress_is_kept_without_a_measurement(later: Progress | None) -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
@@ -85,7 +85,7 @@ def test_what_is_not_known_stays(later: Progress | None) -> None:
     assert training(cluster) == SHOWN
 
 
-def test_a_value_that_is_not_known_stays_beside_those_that_are() -> None:
+def test_an_unmeasured_value_is_kept_next_to_measured_ones() -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
@@ -106,7 +106,7 @@ def test_gpu_seconds_never_go_down() -> None:
     }
 
 
-def test_the_result_has_the_last_word() -> None:
+def test_the_result_replaces_the_metrics() -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
@@ -125,7 +125,7 @@ def test_the_result_has_the_last_word() -> None:
     }
 
 
-def test_a_restart_is_measured_afresh_and_counted() -> None:
+def test_a_restart_is_counted_and_measured() -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
@@ -141,7 +141,7 @@ def test_a_restart_is_measured_afresh_and_counted() -> None:
     assert (shown["globalStep"], shown["gpuSeconds"], shown["failures"]) == (50, 1200, 1)
 
 
-def test_another_attempt_goes_on_from_what_is_known() -> None:
+def test_another_attempt_keeps_the_known_progress() -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
@@ -151,7 +151,7 @@ def test_another_attempt_goes_on_from_what_is_known() -> None:
     assert training(cluster) == {**SHOWN, "attempt": 2}
 
 
-def test_the_progress_of_an_abandoned_revision_is_not_the_next_ones() -> None:
+def test_progress_of_an_abandoned_revision_is_not_shown_for_the_next() -> None:
     cluster = at_training()
     cluster.progress = Progress(global_step=7, max_steps=100)
     training(cluster)
@@ -167,7 +167,7 @@ def test_the_progress_of_an_abandoned_revision_is_not_the_next_ones() -> None:
     assert "globalStep" not in back
 
 
-def test_measurements_of_another_revisions_pod_are_left_out() -> None:
+def test_measurements_of_another_revisions_pod_are_ignored() -> None:
     cluster = at_training()
     cluster.settle()
     interrupt(cluster)
@@ -182,7 +182,7 @@ def test_measurements_of_another_revisions_pod_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_a_number_is_not_known(value: float) -> None:
+def test_nan_and_infinity_are_unknown(value: float) -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
