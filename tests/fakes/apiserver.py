@@ -123,7 +123,11 @@ class Cluster:
 
     def plan(self) -> Plan:
         """Return a plan that is not carried out."""
-        return plan(self.observe(), config=self.config, now=self.now)
+        return self.plan_of(self.observe())
+
+    def plan_of(self, snapshot: Snapshot) -> Plan:
+        """Return the plan of a snapshot at the present time."""
+        return plan(snapshot, config=self.config, now=self.now)
 
     def reconcile(self, *, die_before: int | None = None) -> Plan:
         """Plan and carry the plan out; ``die_before`` is the write that never happens."""

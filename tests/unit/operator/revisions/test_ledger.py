@@ -112,3 +112,32 @@ def test_unknown_fields_of_a_newer_operator_are_ignored() -> None:
 
 
 STAGE = {"stage": "train", "attempt": 2, "outcome": "Completed"}
+
+
+def test_a_ledger_never_changes() -> None:
+    ledger = Ledger().with_attempt("r", attempt("train")).with_findings("r", {"rows": 10})
+    before = ledger.to_status()
+    ledger.with_attempt("r", attempt("train", 2))
+    ledger.with_attempt("other", attempt("prepare"))
+    ledger.with_findings("r", {"rows": 11})
+    ledger.with_gpu_seconds("r", 5)
+    ledger.with_volume("r", "uid")
+    ledger.with_lost_volume("r", "VolumeLost")
+    ledger.with_target("r")
+    ledger.without(["r"])
+    assert ledger.to_status() == before
+
+
+def test_the_most_recent_target_is_the_last_revision() -> None:
+    ledger = Ledger().with_attempt("a", attempt("train")).with_attempt("b", attempt("train"))
+    assert ledger.with_target("a").names() == ["b", "a"]
+    assert ledger.with_target("b") is ledger
+    assert ledger.with_target("unknown") is ledger
+
+
+def test_gpu_seconds_add_up_over_volumes_and_never_decrease() -> None:
+    ledger = Ledger().with_attempt("r", attempt("train")).with_gpu_seconds("r", 100)
+    assert ledger.with_gpu_seconds("r", 40).revision("r").gpu_seconds == 100
+    assert ledger.with_gpu_seconds("r", None) is ledger
+    lost = ledger.with_lost_volume("r", "VolumeLost")
+    assert lost.with_gpu_seconds("r", 40).revision("r").gpu_seconds == 140
