@@ -37,12 +37,12 @@ WATCH_SECONDS = 5.0
 def parser() -> argparse.ArgumentParser:
     """Return the command-line parser."""
     made = argparse.ArgumentParser(prog="finetune_verify", description=__doc__)
-    made.add_argument("--config", type=Path, required=True, help="job.json of the revision")
-    made.add_argument("--work", type=Path, required=True, help="the volume's root")
+    made.add_argument("--config", type=Path, required=True, help="path of the revision's job.json")
+    made.add_argument("--work", type=Path, required=True, help="root folder of the volume")
     made.add_argument("--build", required=True, help="name of the served build")
     made.add_argument("--model", required=True, help="name of the served model")
     made.add_argument("--mode", choices=("merged", "adapter"), default="merged")
-    made.add_argument("--endpoint", default="http://127.0.0.1:8000", help="vLLM's base URL")
+    made.add_argument("--endpoint", default="http://127.0.0.1:8000", help="base URL of vLLM")
     made.add_argument(
         "--port", type=int, default=VERIFIER_METRICS, help="port of /readyz and /metrics"
     )
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=("auto", "float16", "bfloat16", "float32"),
         default="auto",
-        help="number format of vLLM's arithmetic; auto: that of the weights",
+        help="number format in which vLLM computes; auto: the number format of the weights",
     )
     return made
 

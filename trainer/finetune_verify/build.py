@@ -37,7 +37,7 @@ def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Bu
         served = volume.read(work / f"merged-{build}", "merged")
         base: BaseKind = served.facts["base"]
         if served.facts["adapter"] != adapter.digest:
-            raise Mismatch(f"merged-{build}/ was merged from another adapter than that in adapter/")
+            raise Mismatch(f"merged-{build}/ was not merged from the adapter in adapter/")
         folders = [served]
     else:
         served = volume.read(work / "base", "base")
@@ -52,7 +52,7 @@ def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Bu
     if (work / FOLDER / volume.MANIFEST).is_file():
         reference = volume.read(work / FOLDER, KIND)
         if reference.facts["adapter"] != adapter.digest:
-            raise Mismatch(f"{FOLDER}/ was recorded with another adapter than that in adapter/")
+            raise Mismatch(f"{FOLDER}/ was not recorded with the adapter in adapter/")
         folders.append(reference)
     weights = served.facts.get("dtype") or _dtype_of(served.path / "config.json")
     computed = dtype
@@ -77,4 +77,4 @@ def _dtype_of(config: Path) -> str:
         document = json.loads(config.read_text())
         return str(document.get("dtype") or document.get("torch_dtype") or "float32")
     except (OSError, ValueError, AttributeError) as error:
-        raise Mismatch(f"{config.name} of the base cannot be read: {error!r}") from error
+        raise Mismatch(f"{config.name} of the base model cannot be read: {error!r}") from error

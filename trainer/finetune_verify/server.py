@@ -17,16 +17,17 @@ class State:
         self.registry = CollectorRegistry()
         gauge = self._gauge
         self._distance = gauge(
-            "distance", "Distance between served and reference log-probabilities in nats (rms)."
+            "distance",
+            "Root mean square distance between served and reference log-probabilities, in nats.",
         )
         self._tolerance = gauge(
-            "tolerance", "Maximum distance that rounding explains, in nats (rms)."
+            "tolerance", "Root mean square distance that rounding can explain, in nats."
         )
         self._seconds = gauge(
             "seconds", "Duration of the comparison in seconds, after vLLM became healthy."
         )
         self._answering = gauge(
-            "server_seconds", "Seconds of the comparison that vLLM took to answer."
+            "server_seconds", "Seconds of the comparison in which vLLM computed its responses."
         )
         self._outcome = Gauge(
             "finetune_verify_outcome",

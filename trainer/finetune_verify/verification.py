@@ -25,7 +25,7 @@ class Verdict:
 
 SKIPPED = Verdict(
     outcome="Skipped",
-    message="the training recorded no reference; only the digests of the files were verified",
+    message="the training did not record a reference; only the digests of the files were verified",
 )
 
 
@@ -55,7 +55,8 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         ]
     if not served:
         raise Mismatch(
-            f"the server's maximum length is {longest} tokens, too few to score anything"
+            f"the server accepts at most {longest} tokens, which is too short for every reference "
+            "row: raise serving.maxModelLen"
         )
     result = compare(
         served=served,

@@ -46,7 +46,7 @@ def read(path: Path, kind: str) -> Folder:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Mismatch(f"{path.name}/{MANIFEST} cannot be read: {error!r}") from error
     if found.kind != kind:
-        raise Mismatch(f"{path.name}/ contains {found.kind}, not {kind}")
+        raise Mismatch(f"{path.name}/ has content of kind {found.kind}, not {kind}")
     return found
 
 

@@ -530,7 +530,10 @@ def test_nf4_codes_equal_bitsandbytes(dtype: torch.dtype) -> None:
         for dtype in (torch.bfloat16, torch.float16)
         for bad in ("nan", "inf", "-inf")
     ]
-    + [(torch.float16, sign * 7e4, "reaches 7.014e.04, which torch.float16") for sign in (1, -1)],
+    + [
+        (torch.float16, sign * 7e4, "has the value 7.014e.04, which torch.float16")
+        for sign in (1, -1)
+    ],
     ids=str,
 )
 def test_single_unrepresentable_value_is_detected(
@@ -582,7 +585,10 @@ def test_wrong_sums_fail_the_merge(done: Workshop, make: MakeWorkshop, tmp_path:
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("model.layers.0.mlp.up_proj", "the 4-bit codes of {} differ from those of the training"),
+        (
+            "model.layers.0.mlp.up_proj",
+            "the 4-bit codes of {} differ from those recorded in training",
+        ),
         ("model.layers.9.mlp.up_proj", "training quantized {}.weight, which is not in the base's"),
     ],
 )

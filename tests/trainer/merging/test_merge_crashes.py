@@ -284,7 +284,9 @@ def test_pickle_is_refused_before_writing(
     )
     ended = trained.run("merge", "--build", "b1")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
-    assert f"{folder}/{name} is a pickle, which can run code and is never loaded" in ended.message
+    assert (
+        f"{folder}/{name} is a pickle. Pickles can run code and are never loaded" in ended.message
+    )
     assert "set spec.rerun" in ended.message
     assert not (tmp_path / "it ran").exists()
     assert written(trained) == []

@@ -55,15 +55,15 @@ def test_number_formats_of_weights_and_arithmetic(work: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "kind", "changes", "said"),
     [
-        ("merged-b1", "merged", {"adapter": "a2"}, "merged-b1/ was merged from another adapter"),
+        ("merged-b1", "merged", {"adapter": "a2"}, "merged-b1/ was not merged from the adapter"),
         (
             "reference",
             "reference",
             {"adapter": "a2"},
-            "reference/ was recorded with another adapter",
+            "reference/ was not recorded with the adapter",
         ),
         ("adapter", "adapter", {"digest": "a1", "key": "r2"}, "belongs to revision r2, not r1"),
-        ("merged-b1", "base", {}, "merged-b1/ contains base, not merged"),
+        ("merged-b1", "base", {}, "merged-b1/ has content of kind base, not merged"),
         ("merged-b1", "merged", {"adapter": "a1", "dtype": "float8"}, "'float8' is not one of"),
     ],
 )

@@ -111,14 +111,19 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
 def _require_plain_lora(config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise NotMergeable(
-            f"the adapter has peft_type {config.get('peft_type')}; only LORA can be merged"
+            f"the adapter has peft_type {config.get('peft_type')}; only LORA can be merged: "
+            "set merge.enabled to false"
         )
     unsupported = {name: config[name] for name in OTHER_KINDS if config.get(name)}
     if unsupported:
-        raise NotMergeable(f"the adapter uses {unsupported}, which the merge does not support")
+        raise NotMergeable(
+            f"the adapter uses {unsupported}, which the merge does not support: set "
+            "merge.enabled to false"
+        )
     if config.get("bias", "none") != "none":
         raise NotMergeable(
-            f"the adapter trains biases ({config['bias']}), which the merge does not support"
+            f"the adapter trains biases ({config['bias']}), which the merge does not support: "
+            "set merge.enabled to false"
         )
 
 
@@ -132,14 +137,17 @@ def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: He
     dora = bool(config.get("use_dora"))
     missing = {"a", "b", *(["magnitude"] if dora else [])} - set(parts)
     if missing:
-        raise NotMergeable(f"the adapter's pair for {target} is incomplete: {sorted(missing)}")
+        raise NotMergeable(
+            f"the adapter's pair for {target} is incomplete (missing: "
+            f"{', '.join(sorted(missing))}): set spec.rerun to retrain"
+        )
     module = target.removesuffix(".weight")
     rank = _of_pattern(config.get("rank_pattern"), module, config["r"])
     alpha = _of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
     if header.tensors[parts["a"]].shape[0] != rank:
         raise NotMergeable(
             f"the adapter's pair for {target} has rank {header.tensors[parts['a']].shape[0]}, but "
-            f"{CONFIG} sets {rank}"
+            f"{CONFIG} sets {rank}: set spec.rerun to retrain"
         )
     return LoraPair(
         target=target,
@@ -162,8 +170,8 @@ def _require_untied(targets: Iterable[str]) -> None:
     for target in targets:
         if any(name in target.split(".") for name in EMBEDDINGS):
             raise NotMergeable(
-                f"the adapter changes {target}, but embedding and head of this base share one "
-                "tensor: set merge.enabled to false"
+                f"the adapter changes {target}, but the embedding and the head of the base model "
+                "share one tensor: set merge.enabled to false"
             )
 
 
@@ -178,13 +186,13 @@ def _require_matching_shapes(pair: LoraPair, header: Header, base: Header) -> No
     if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != tensor.shape:
         raise NotMergeable(
             f"the adapter's pair for {pair.target} has the shapes {a} and {b}, which do not match "
-            f"the base tensor's {tensor.shape}"
+            f"the base tensor's {tensor.shape}: set spec.rerun to retrain"
         )
     if pair.magnitude is not None and header.tensors[pair.magnitude].shape != tensor.shape[:1]:
         raise NotMergeable(
             f"the adapter's magnitudes for {pair.target} have the shape "
             f"{header.tensors[pair.magnitude].shape}, which does not match the base tensor's "
-            f"{tensor.shape}"
+            f"{tensor.shape}: set spec.rerun to retrain"
         )
     _require_float(tensor)
 
@@ -206,10 +214,12 @@ def _require_replaceable(
     tensor = base.tensors.get(target)
     if tensor is None or target in pairs:
         why = "it also adapts" if target in pairs else "is not in the base's files"
-        raise NotMergeable(f"the adapter replaces {target}, which {why}")
+        raise NotMergeable(
+            f"the adapter replaces {target}, which {why}: set merge.enabled to false"
+        )
     if tensor.shape != shape:
         raise NotMergeable(
             f"the adapter replaces {target} with shape {shape}, but the base tensor's shape is "
-            f"{tensor.shape}"
+            f"{tensor.shape}: set spec.rerun to retrain"
         )
     _require_float(tensor)

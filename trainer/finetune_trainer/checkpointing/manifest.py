@@ -123,7 +123,7 @@ def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> 
     """
     manifest = read(folder)
     if manifest.kind != kind:
-        raise ManifestError(f"{folder.name}/ contains {manifest.kind}, not {kind}")
+        raise ManifestError(f"{folder.name}/ has content of kind {manifest.kind}, not {kind}")
     if key is not None and manifest.key != key:
         raise ManifestError(f"{folder.name}/ belongs to {manifest.key}, not {key}")
     for entry in manifest.files:

@@ -63,7 +63,8 @@ def read_header(folder: Path, files: Iterable[str]) -> Header:
         for name, entry in document.items():
             if name in tensors:
                 raise InvalidSpec(
-                    f"tensor {name} of the model is in both {tensors[name].file} and {file}"
+                    f"tensor {name} of the model is in both {tensors[name].file} and {file}: "
+                    "choose a complete revision"
                 )
             start, end = entry["data_offsets"]
             tensors[name] = TensorInfo(
@@ -87,7 +88,7 @@ def header_of(path: Path) -> tuple[dict[str, Any], int]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(LIMIT, size - 8):
-                raise ValueError(f"the header has {length} bytes, the file {size}")
+                raise ValueError(f"the header has {length} bytes, but the file has {size}")
             document = json.loads(file.read(length))
             data = size - 8 - length
             for name, entry in document.items():
@@ -95,7 +96,8 @@ def header_of(path: Path) -> tuple[dict[str, Any], int]:
                     _check_entry(name, entry, data)
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise InvalidSpec(
-            f"{path.name} of the model is not a valid safetensors file: {error}"
+            f"{path.name} of the model is not a valid safetensors file ({error}): choose another "
+            "revision, or replace the file"
         ) from None
     return document, 8 + length
 
@@ -105,7 +107,7 @@ def _check_entry(name: str, entry: dict[str, Any], data: int) -> None:
     if kind not in BYTES:
         raise ValueError(f"{name} has the unsupported type {kind}")
     if not 0 <= start <= end <= data:
-        raise ValueError(f"{name} is at bytes {start} to {end} of {data}")
+        raise ValueError(f"{name} is at bytes {start} to {end}, but the data has {data} bytes")
     if math.prod(shape) * BYTES[kind] != end - start:
         raise ValueError(
             f"{name} has {end - start} bytes, which does not match {kind} of shape {shape}"

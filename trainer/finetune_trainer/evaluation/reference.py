@@ -54,8 +54,8 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
                 seconds=time.monotonic() - began,
                 evaluation=None,
                 warnings=(
-                    "the reference could not be recorded; the endpoint will be verified by "
-                    f"digests only: {text}",
+                    f"the reference could not be recorded ({text}); the endpoint will be verified "
+                    "by digests only",
                 ),
             )
         found = _publish(layout, scored, adapter, key=key, seconds=time.monotonic() - began)

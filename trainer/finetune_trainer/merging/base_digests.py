@@ -42,4 +42,4 @@ def check(request: MergeRequest, names: Collection[str]) -> None:
             if entry.name in names:
                 manifest.check_digest(request.layout.base, entry)
     except manifest.ManifestError as problem:
-        raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
+        raise ResumeRefused(f"{problem}: set spec.rerun to prepare and train again") from problem

@@ -88,7 +88,10 @@ class LoraMerger:
         replacement = self._adapter.replacements.get(name)
         if pair is not None or replacement is not None:
             if name in self.applied:
-                raise NotMergeable(f"the adapter pair of {name} would be applied twice")
+                raise NotMergeable(
+                    f"the adapter pair of {name} would be applied twice, which is a defect of the "
+                    "trainer: set merge.enabled to false"
+                )
             self.applied.add(name)
         if tensor.dtype not in FLOATS:
             yield weight.reshape(-1)
@@ -154,7 +157,7 @@ class LoraMerger:
         if cast.numel() and not all(math.isfinite(each) for each in torch.aminmax(cast)):
             if torch.isfinite(values).all():
                 raise NotMergeable(
-                    f"{name} reaches {values.abs().max().item():.4g}, which {self._dtype} "
+                    f"{name} has the value {values.abs().max().item():.4g}, which {self._dtype} "
                     "cannot represent: set merge.dtype to bfloat16"
                 )
             raise NotMergeable(
@@ -186,7 +189,8 @@ class LoraMerger:
             at = int(worst.argmax())
             raise NotMergeable(
                 f"{name} was merged incorrectly: row {row}, column {at} is {found[at].item():.6g} "
-                f"instead of {expected[at].item():.6g}"
+                f"instead of {expected[at].item():.6g}. Check the memory and the disk of the node, "
+                "or set merge.enabled to false"
             )
 
 

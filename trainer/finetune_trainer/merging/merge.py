@@ -224,5 +224,6 @@ def _require_each_pair_once(
     if wrong:
         name = min(wrong)
         raise NotMergeable(
-            f"the adapter pair of {name} was applied {applied[name]} times instead of once"
+            f"the adapter pair of {name} was applied {applied[name]} times instead of once: set "
+            "spec.rerun to retrain and merge again, or merge.enabled to false"
         )

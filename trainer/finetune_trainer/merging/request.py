@@ -64,13 +64,14 @@ def resolve(
                 manifest.check_digest(layout.base, entry)
         trained = manifest.verify(layout.adapter, kind=published.ADAPTER, key=job.revision)
     except manifest.ManifestError as problem:
-        raise ResumeRefused(f"{problem}: run the earlier stages again") from problem
+        raise ResumeRefused(f"{problem}: set spec.rerun to prepare and train again") from problem
     _refuse_pickles(layout.base, base_manifest)
     _refuse_pickles(layout.adapter, trained)
     if trained.facts["baseCommit"] != base_manifest.facts["baseCommit"]:
         raise NotMergeable(
             f"the adapter was trained on base commit {trained.facts['baseCommit']}, but the volume "
-            f"contains {base_manifest.facts['baseCommit']}: run the earlier stages again"
+            f"contains {base_manifest.facts['baseCommit']}: set "
+            "spec.rerun to prepare and train again"
         )
     return MergeRequest(
         layout=layout,
@@ -87,6 +88,6 @@ def _refuse_pickles(folder: Path, listed: manifest.Manifest) -> None:
     pickles = [entry.name for entry in listed.files if entry.name.endswith(base_files.PICKLES)]
     if pickles:
         raise NotMergeable(
-            f"{folder.name}/{pickles[0]} is a pickle, which can run code and is never loaded: set "
-            "spec.rerun to prepare and train with safetensors"
+            f"{folder.name}/{pickles[0]} is a pickle. Pickles can run code and are never loaded: "
+            "set spec.rerun to prepare and train again"
         )

@@ -88,8 +88,8 @@ def require_quantization(model: Any, recipe: Training) -> None:
             )
     if not layers:
         raise InvalidSpec(
-            "the backend quantized no layer of this base model: set training.advanced.backend to "
-            "trl, or use a base model with wider layers"
+            "the backend did not quantize any layer of the base model: set "
+            "training.advanced.backend to trl, or use a base model with wider layers"
         )
 
 
@@ -140,7 +140,7 @@ class Quantizer:
         """Raise NotMergeable if the codes of all pieces differ from those of the training."""
         if self._sha256.hexdigest() != self._digest:
             raise NotMergeable(
-                f"the 4-bit codes of {self._module} differ from those of the training: set "
+                f"the 4-bit codes of {self._module} differ from those recorded in training: set "
                 "merge.base to original"
             )
 

@@ -58,7 +58,7 @@ def render(report: TrainingReport) -> str:
         "## Versions\n",
         _table((name, version) for name, version in sorted(trained["versions"].items())),
         "## Recipe\n",
-        "Resolved values: the job's own, the chart defaults, then built-in values.\n",
+        "Values that the job does not set are chart defaults or built-in defaults.\n",
         "```yaml\n" + _yaml(_recipe(job)) + "```\n",
     ]
     return "\n".join(part for part in parts if part)
@@ -104,7 +104,7 @@ def _outcome(report: TrainingReport) -> Iterable[tuple[str, str]]:
     yield "evaluation rows" if own else "held-out rows", f"{data['validationRows']:,}"
     yield "rows dropped (too long)", f"{data['droppedRows']:,}"
     yield "tokens per epoch", f"{data['trainTokens']:,}"
-    yield "of which trained on", f"{data['trainedTokens']:,}"
+    yield "trained tokens per epoch", f"{data['trainedTokens']:,}"
 
 
 def _curve(history: LossHistory) -> str:

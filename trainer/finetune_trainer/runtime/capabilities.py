@@ -29,7 +29,7 @@ def _check(recipe: Training, name: str, *, bfloat16: bool, flash: bool) -> None:
     if advanced.quantization.compute_dtype == "bfloat16" and not bfloat16:
         raise InvalidSpec(
             f"{name} does not support bfloat16: set training.advanced.quantization.computeDtype to "
-            "float16, or place the job on an Ampere or later card"
+            "float16, or use spec.placement to select an Ampere or later card"
         )
     if advanced.attn_implementation == "flash_attention_2" and not flash:
         raise InvalidSpec(

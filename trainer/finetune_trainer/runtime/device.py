@@ -37,8 +37,8 @@ def detect() -> Device:
     given = os.environ.get("NVIDIA_VISIBLE_DEVICES", "")
     if given not in ("", "none", "void"):
         raise Transient(
-            f"CUDA cannot use the container's GPU {given}: check the node's driver with "
-            f"nvidia-smi; it must support CUDA {torch.version.cuda}"
+            f"CUDA cannot use the container's GPU {given}: run nvidia-smi on the node to check its "
+            f"driver, which must support CUDA {torch.version.cuda}"
         )
     return Device(name="cpu", cuda=False)
 
@@ -51,9 +51,9 @@ def refuse_cpu_fallback() -> None:
     """Raise Transient if Unsloth would fall back to the CPU of a pod that requests a GPU."""
     if os.environ.get(NO_FALLBACK) == "1" and not detect().cuda:
         raise Transient(
-            "training.advanced.backend is unsloth, which needs a GPU in this pod, but CUDA found "
-            "none: check the node's driver with nvidia-smi and its device plugin, or set the "
-            "backend to trl to train on the CPU"
+            "training.advanced.backend is unsloth, which needs a GPU, but CUDA found none in this "
+            "pod: run nvidia-smi on the node to check its driver, and check its device plugin. "
+            "To train on the CPU, set training.advanced.backend to trl"
         )
 
 

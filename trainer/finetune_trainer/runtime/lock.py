@@ -33,14 +33,14 @@ def held(layout: Layout, command: str, *, wait: float = WAIT_SECONDS) -> Iterato
     Raise Transient, naming the holder, if another process still holds it after ``wait`` seconds.
     Raise VolumeFull if the lock file cannot be created.
     """
-    with translate_volume_errors(layout.work, "locking it"):
+    with translate_volume_errors(layout.work, "locking"):
         layout.work.mkdir(parents=True, exist_ok=True)
         file = open(layout.lock, "a+", encoding="utf-8")  # noqa: SIM115
     with file:
         if _acquire(file, wait=wait):
             stale = _owner(file)
             if stale:
-                log(f"the last holder of the volume, {stale}, did not exit cleanly; taking over")
+                log(f"{stale} used the volume before and did not exit cleanly; taking over")
         _write_owner(file, _own_write_owner(command))
         try:
             yield
@@ -66,8 +66,8 @@ def _acquire(file: TextIOWrapper, *, wait: float) -> bool:
         owner = _owner(file) or "another process"
         if time.monotonic() >= until:
             raise Transient(
-                f"the volume is in use by {owner}, which did not end within {wait:.0f} s: the "
-                "stage is retried, because two trainers would overwrite each other's checkpoints"
+                f"the volume is in use by {owner}; waited {wait:.0f} s for it to end. The operator "
+                "retries the stage, because two trainers would overwrite each other's checkpoints"
             )
         if not logged:
             log(f"waiting for the volume, in use by {owner}")

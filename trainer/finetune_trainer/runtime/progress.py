@@ -20,8 +20,8 @@ POD_UID_VARIABLE = "FINETUNE_POD_UID"
 
 HELP = {
     "progress_ratio": "Completed share of this stage, from 0 to 1.",
-    "download_bytes": "Downloaded bytes of the base model or dataset.",
-    "download_size_bytes": "Total bytes to download of the base model or dataset.",
+    "download_bytes": "Number of bytes of the base model or dataset that are downloaded.",
+    "download_size_bytes": "Total number of bytes of the base model or dataset to download.",
     "global_step": "Completed optimizer steps.",
     "max_steps": "Planned optimizer steps.",
     "train_loss": "Training loss of the last logged step.",
@@ -29,7 +29,7 @@ HELP = {
     "learning_rate": "Learning rate of the last logged step.",
     "grad_norm": "Gradient norm before clipping at the last logged step.",
     "tokens_per_second": "Trained tokens per second since the previous logged step.",
-    "epoch": "Completed passes over the training rows.",
+    "epoch": "Completed passes over the training rows (epochs).",
     "eta_seconds": "Estimated seconds until this stage completes.",
     "last_checkpoint_step": "Step of the newest published checkpoint.",
     "gpu_seconds": "Total GPU seconds of the training over all attempts.",
@@ -135,7 +135,7 @@ class Progress(Collector):
         try:
             start_http_server(int(port), registry=registry)
         except OSError as error:
-            log(f"metrics are not served: cannot listen on port {port} ({error})")
+            log(f"no metrics are available: cannot listen on port {port} ({error})")
 
 
 def log(text: str) -> None:

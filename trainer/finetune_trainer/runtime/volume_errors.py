@@ -31,8 +31,8 @@ def translate_volume_errors(folder: Path, doing: str) -> Iterator[None]:
         if is_broken_volume(error):
             raise Transient(
                 f"I/O error on the volume while {doing} ({' '.join(str(error).split())[:200]}): "
-                "the stage is retried from its intact files; if the error persists, check the disk "
-                "behind spec.storage.storageClassName"
+                "the operator retries the stage from its intact files. If the error persists, "
+                "check the disk behind spec.storage.storageClassName"
             ) from error
         raise
 

@@ -55,8 +55,8 @@ def run(
         prepared = published.prepared(layout, job, hashes=False)
         if prepared is None:
             raise ResumeRefused(
-                "the volume has no intact base and dataset of this revision: run the prepare "
-                "command again"
+                "the volume has no intact base model and dataset of this revision: set "
+                "spec.rerun to prepare them again"
             )
         usage = GpuUsage(layout.usage, held_since=gpu_held_since)
         progress.retried(usage.retries)
@@ -278,5 +278,5 @@ class _Run:
         self._monitor().require_budget(step=step)
         raise Transient(
             f"the training ended at step {step} of {self.max_steps} for an unknown reason: the "
-            "stage is retried from its checkpoint"
+            "operator retries the stage from its checkpoint"
         )

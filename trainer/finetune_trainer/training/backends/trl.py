@@ -57,13 +57,13 @@ def _load(request: TrainRequest, device: Device, attention: str) -> Any:
         )
     except ImportError as error:
         raise InvalidSpec(
-            f"the base model needs a library that this image does not contain ({error}): use "
-            "another base model, or an image with it"
+            f"the base model needs a library that the trainer image does not contain ({error}): "
+            "use another base model, or an image that contains the library"
         ) from error
     for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
         if report.get(problem):
             raise InvalidSpec(
-                f"the base's weights do not match its config.json ({problem}: "
+                f"the weights of the base model do not match its config.json ({problem}: "
                 f"{sorted(map(str, report[problem]))[0]}): choose another revision of the model"
             )
     # With the key-value cache, packed rows attend to each other unless FlashAttention is used.
