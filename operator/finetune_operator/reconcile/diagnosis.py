@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.objects.pods import refused_by_nodes
@@ -63,7 +64,7 @@ def of_job(
         if pod.get("status", {}).get("phase") == "Pending":
             return of_pod(pod, events)
     if all(pod_has_ended(pod) for pod in pods):
-        note = _note(events, job, "FailedCreate", since=since)
+        note = events_of.note(events, job, "FailedCreate", since=since)
         return None if note is None else refused(note)
     return None
 
@@ -102,7 +103,7 @@ def failed_to_start(job: Object, events: Iterable[Object], *, before: bool) -> b
 
     before: whether an earlier reconcile found that, as events expire within the hour.
     """
-    finished = before or _note(events, job, "FinishedWorkload") is not None
+    finished = before or events_of.note(events, job, "FinishedWorkload") is not None
     return finished and bool(job["spec"].get("suspend"))
 
 
@@ -139,8 +140,8 @@ def _first_refused(job: Object, events: Iterable[Object], *, since: str) -> str:
         began if (began := str(event["metadata"].get("creationTimestamp", ""))) >= since else last
         for event in events
         if event.get("reason") == Reason.FAILED_CREATE
-        and _regarding(event).get("uid") == job["metadata"]["uid"]
-        and (last := _last_time(event)) >= since
+        and events_of.regarding(event).get("uid") == job["metadata"]["uid"]
+        and (last := events_of.last_time(event)) >= since
     ]
     return min(times, default=since)
 
@@ -152,7 +153,7 @@ def _suspended(job: Object, events: list[Object], *, has_run: bool) -> Blocker:
     """
     name, queue = job["metadata"]["name"], naming.label(job, naming.QUEUE)
     queue_name = f"queue {queue}" if queue else "the queue that suspended it"
-    note = _note((each for each in events if each.get("type") != "Normal"), job)
+    note = events_of.note((each for each in events if each.get("type") != "Normal"), job)
     quoted = f": {sentence(note)}" if note else "."
     if has_run:
         return Blocker(
@@ -206,9 +207,9 @@ def _volume(pod: Object, message: str, events: list[Object]) -> Blocker:
         if "persistentVolumeClaim" in volume
     ]
     for claim in claims:
-        about = [event for event in events if _regarding(event).get("name") == claim]
+        about = [event for event in events if events_of.regarding(event).get("name") == claim]
         if about:
-            cause = _text(max(about, key=_last_time))
+            cause = events_of.text(max(about, key=events_of.last_time))
             message = f"{sentence(message)} PersistentVolumeClaim {claim}: {cause}"
         else:
             message = (
@@ -246,7 +247,9 @@ def _container(pod: Object) -> Blocker | None:
 
 
 def _unmounted(pod: Object, events: list[Object]) -> Blocker | None:
-    note = _note(events, pod, "FailedMount") or _note(events, pod, "FailedAttachVolume")
+    note = events_of.note(events, pod, "FailedMount") or events_of.note(
+        events, pod, "FailedAttachVolume"
+    )
     if note is None:
         return None
     return _missing(note) or Blocker(reason=Reason.VOLUME_PENDING, message=note)
@@ -270,40 +273,3 @@ def _missing(message: str) -> Blocker | None:
         message=f"{sentence(message)} Create the ConfigMap, with the key that dataset.source "
         "(or the source of evaluation.dataset) names, in the job's namespace.",
     )
-
-
-def _note(
-    events: Iterable[Object], about: Object, word: str | None = None, *, since: str = ""
-) -> str | None:
-    """Return the message of the newest event about an object, None if there is none after since."""
-    uid = about["metadata"]["uid"]
-    found = [
-        event
-        for event in events
-        if word in (None, event.get("reason"))
-        and _regarding(event).get("uid") == uid
-        and _last_time(event) >= since
-    ]
-    return _text(max(found, key=_last_time)) if found else None
-
-
-def _regarding(event: Object) -> Object:
-    regarding: Object = event.get("regarding") or event.get("involvedObject") or {}
-    return regarding
-
-
-def _text(event: Object) -> str:
-    return str(event.get("note") or event.get("message") or event.get("reason"))
-
-
-def _last_time(event: Object) -> str:
-    """Return when an event happened last; a repeated event is the same object with a later time."""
-    series = event.get("series") or {}
-    times = (
-        series.get("lastObservedTime"),
-        event.get("deprecatedLastTimestamp"),
-        event.get("lastTimestamp"),
-        event.get("eventTime"),
-        event["metadata"].get("creationTimestamp"),
-    )
-    return max(str(time) for time in times if time) if any(times) else ""
