@@ -253,7 +253,10 @@ def test_a_failing_job_does_not_slow_other_jobs(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ten jobs one after another: first alone, then next to one whose requests fail or hang."""
+    """Ten jobs one after another: alone, next to one whose requests fail or hang, and alone again.
+
+    The slower of the two measurements counts: the speed of a machine changes with its load.
+    """
     bad = Namespace(control_plane, control_plane.namespace(f"{place.name}-bad"))
 
     def decide(call: Call) -> Fate:
@@ -274,13 +277,16 @@ def test_a_failing_job_does_not_slow_other_jobs(
         )
         beside = [_seconds_until_staged(place, f"beside-{number}") for number in range(10)]
         between.release()
+        place.plane.delete(bad.path("finetunejobs", "bad"))
+        again = [_seconds_until_staged(place, f"again-{number}") for number in range(10)]
+    usual = max(statistics.median(alone), statistics.median(again))
     with capsys.disabled():
         sys.stdout.write(
-            f"\n    until prepare has started, median: {statistics.median(alone):.2f} s, next to a "
-            f"job that always fails: {statistics.median(beside):.2f} s\n"
+            f"\n    until prepare has started, median: {usual:.2f} s, next to a job that always "
+            f"fails: {statistics.median(beside):.2f} s\n"
         )
-    assert statistics.median(beside) < 2 * statistics.median(alone) + 0.1
-    assert max(beside) < 2 * max(alone) + 0.5
+    assert statistics.median(beside) < 2 * usual + 0.1
+    assert max(beside) < 2 * max(*alone, *again) + 0.5
 
 
 def _seconds_until_staged(place: Namespace, name: str) -> float:
