@@ -47,7 +47,7 @@ def test_validation_rules_apply_to_the_scale_subresource(place: Namespace, metho
     kind = "application/merge-patch+json"
     if method == "PUT":
         body, kind = place.plane.get(f"{path}/scale") | body, "application/json"
-    with pytest.raises(ApiError, match="more than one replica needs a volume") as refusal:
+    with pytest.raises(ApiError, match="more than one serving replica needs a volume") as refusal:
         place.plane.request(method, f"{path}/scale", body, kind)
     assert refusal.value.status == 422
     for replicas in (-1, 65):
