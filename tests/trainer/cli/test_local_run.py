@@ -70,7 +70,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_next_run_resumes(
     assert "the checkpoint is kept" in stopped.log
     again = station.run()
     assert again.code == 0, again.log
-    assert "were prepared already" in again.log
+    assert "are already prepared" in again.log
     assert "resuming from the checkpoint of step" in again.log
     for name in ("base", "dataset", "adapter"):
         assert manifest.valid(station.work / name, kind=name, key=None)

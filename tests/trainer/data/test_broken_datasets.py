@@ -105,7 +105,7 @@ FILES: list[Case] = [
         "row 2 of a.jsonl is not valid JSON",
         "one JSON object per line",
     ),
-    ("pickle", "a.jsonl", b"\x80\x04K\x01.", "is a pickle, which is never loaded", "JSON lines"),
+    ("pickle", "a.jsonl", b"\x80\x04K\x01.", "is a pickle, which is never loaded", "JSON Lines"),
     ("zip", "a.jsonl", zipped("a.jsonl"), "a.jsonl is a zip archive", "store the rows as UTF-8"),
     ("gz unnamed", "a.jsonl", gzip.compress(ONE), "is a gzip file", "must end in .gz"),
     ("parquet as json", "a.json", b"PAR1....", "a.json is a Parquet file", "must end in .parquet"),
@@ -202,7 +202,13 @@ FILES: list[Case] = [
     ),
     ("csv open quote", "a.csv", b'x,y\n1,2\n"1,2\n', "row 2 of a.csv is not valid CSV", "close"),
     ("csv stray quote", "a.csv", b'x,y\n"a"b,2\n', "row 1 of a.csv is not valid CSV", "double"),
-    ("csv header", "a.csv", b"x,x\n1,2\n", "the header of a.csv names x twice", "rename one"),
+    (
+        "csv header",
+        "a.csv",
+        b"x,x\n1,2\n",
+        "the header of a.csv has x more than once",
+        "rename the columns",
+    ),
     ("csv latin-1", "a.csv", b"x,y\n1,2\n\xe4,2\n", "row 3 of a.csv is not UTF-8", "as UTF-8"),
     (
         "csv semicolons",
@@ -252,7 +258,7 @@ FILES: list[Case] = [
         "parquet bytes",
         "a.parquet",
         parquet({"instruction": ["a"], "output": [b"b"]}),
-        "row 1 of a.parquet: column 'output' is no text",
+        "row 1 of a.parquet: column 'output' is a bytes value instead of text",
         "write it as text",
     ),
     (
@@ -266,9 +272,9 @@ FILES: list[Case] = [
     ("empty file", "a.jsonl", b"", "the dataset has no rows", "check dataset.source"),
     ("blank lines", "a.jsonl", b"\n \n\n", "the dataset has no rows", "check dataset.source"),
     ("empty array", "a.json", b"[]", "the dataset has no rows", "check dataset.source"),
-    ("a zip alone", "a.zip", zipped("a.jsonl"), "no data file (it has a.zip)", "must be unpacked"),
-    ("text alone", "a.txt", b"hello", "no data file (it has a.txt)", "JSON lines"),
-    ("another split", "test.jsonl", ONE, "has no files for split 'train'", "correct dataset.split"),
+    ("a zip alone", "a.zip", zipped("a.jsonl"), "no data file (it has a.zip)", "Unpack archives"),
+    ("text alone", "a.txt", b"hello", "no data file (it has a.txt)", "JSON Lines"),
+    ("another split", "test.jsonl", ONE, "has no files for split 'train'", "Set dataset.split"),
 ]
 ROWS: list[tuple[str, Any, str, str]] = [
     # format, the broken row (number 3 of 4), column and fault, remediation
@@ -333,7 +339,7 @@ ROWS: list[tuple[str, Any, str, str]] = [
     ("text", {"text": 7}, "'text' is a number", "write it as text"),
 ]
 LENGTHS: list[tuple[str, list[Any], dict[str, Any], str, str]] = [
-    ("all long", [LONG] * 3, {}, "3 of 3 rows (100.0 %", "raise sequenceLength"),
+    ("all long", [LONG] * 3, {}, "3 of 3 rows (100.0 %", "raise training.sequenceLength"),
     (
         "some long",
         [*tiny.rows(18), LONG, LONG],
@@ -352,8 +358,8 @@ LENGTHS: list[tuple[str, list[Any], dict[str, Any], str, str]] = [
         "answers beyond",
         [{"instruction": "a" * 200, "output": "b"}] * 2,
         {"overlong": "truncate"},
-        "2 of 2 rows (100.0 %, 5 % may be dropped) have their answers beyond",
-        "raise sequenceLength",
+        "2 of 2 rows (100.0 %; the limit is 5 %) have their whole answer beyond",
+        "raise training.sequenceLength",
     ),
 ]
 TOO_LARGE: list[Case] = [

@@ -193,7 +193,7 @@ def test_missing_split_of_the_evaluation_dataset_is_refused(
     make: MakeWorkshop, questions: Path
 ) -> None:
     ended = make(evaluation={"dataset": OWN | {"split": "dev"}}).run("prepare")
-    refused(ended, 65, "evaluation.dataset demo/questions", "correct evaluation.dataset.split")
+    refused(ended, 65, "evaluation.dataset demo/questions", "Set evaluation.dataset.split")
 
 
 def test_evaluation_dataset_has_its_own_token(
@@ -217,7 +217,7 @@ def test_evaluation_dataset_has_its_own_token(
         ([], "the dataset has no rows: check evaluation.dataset.source"),
         (
             [{"instruction": "a", "output": "b" * 200}],
-            "evaluation.dataset: 1 of 1 rows (100.0 %, 5 % may be dropped) are longer than",
+            "evaluation.dataset: 1 of 1 rows (100.0 %; the limit is 5 %) are longer than",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_failing_hub_is_transient(make: MakeWorkshop, hub: Hub) -> None:
         ended = make().run("prepare")
     finally:
         hub.refusing = 0
-    refused(ended, 75, "Transient", "the hub failed on dataset demo/rows", "503")
+    refused(ended, 75, "Transient", "the hub returned an error for dataset demo/rows", "503")
 
 
 def test_damaged_download_is_repeated(make: MakeWorkshop, hub: Hub) -> None:
@@ -236,7 +236,7 @@ def change_config(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("pickles", "has its weights as pickles only, which are never loaded"),
+        ("pickles", "has its weights only as pickles, which are never loaded"),
         ("gguf", "has GGUF files only"),
         ("no config", "has no config.json"),
         (
@@ -248,7 +248,7 @@ def change_config(folder: Path, **changes: Any) -> None:
             "tokenizer_config.json requires Python code of the repository (auto_map)",
         ),
         ("pickled adapter", "is an adapter, not a base: set model.source to the model that it was"),
-        ("no language model", "of type 'vit', which is not a causal language model"),
+        ("no language model", "of type 'vit', which is not the type of a causal language model"),
         ("quantized", "is already quantized (gptq)"),
         ("shard missing", "names 'model-00002-of-00002.safetensors', which is not a safetensors"),
         ("shard torn", "model-00001-of-00002.safetensors of the model is not a valid safetensors"),

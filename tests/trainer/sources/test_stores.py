@@ -278,8 +278,8 @@ def test_messages_contain_no_query_of_a_url() -> None:
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("bytes 1000-2999/*", "partial answer without offset"),
-        (None, "partial answer without offset"),
+        ("bytes 1000-2999/*", "returned a part of the file without its offset"),
+        (None, "returned a part of the file without its offset"),
         ("bytes 1500-2999/3000", "resumed at byte 1500 instead of 1000"),
     ],
 )

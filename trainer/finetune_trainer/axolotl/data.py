@@ -23,8 +23,8 @@ def dataset(settings: Settings, warnings: list[str]) -> dict[str, Any]:
     if result["format"] == "alpaca" and not isinstance(one.take("type"), dict):
         one.warn(
             "type",
-            "uses the Alpaca prompt even if the model has a chat template; kept as "
-            "promptTemplate: alpaca (remove it to train with the model's own chat template)",
+            "uses the Alpaca prompt even if the model has a chat template: the job sets "
+            "promptTemplate: alpaca; remove it to train with the chat template of the model",
         )
         result["promptTemplate"] = "alpaca"
     result["validationFraction"] = _validation(settings)
@@ -57,8 +57,8 @@ def _first(
     if len(found) > 1:
         settings.warn(
             group,
-            f"only the first of {len(found)} is used: a job has one dataset of each kind; combine "
-            "them in one repository",
+            f"has {len(found)} datasets, and the job uses only the first: combine them in one "
+            "repository",
         )
     one = Settings(found[0], warnings, at=f"{group}[0].")
     result: dict[str, Any] = {"source": _source(one, configmap), **_format(one)}
@@ -66,7 +66,7 @@ def _first(
         if (value := one.take(key)) is not None:
             result[key] = value
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(result.get("split", "train"))):
-        one.warn("split", "is an expression: only the name of the split is used")
+        one.warn("split", "is an expression: the job uses only the name of the split")
         result["split"] = re.split(r"[^A-Za-z0-9_.-]", str(result["split"]))[0] or "train"
     if result["source"].startswith("configmap://"):
         result.pop("split", None)
@@ -86,7 +86,7 @@ def _first(
 def _source(one: Settings, configmap: str) -> str:
     path = str(one.take("path") or "")
     if not path:
-        raise InvalidSpec(f"{one.at}path is missing")
+        raise InvalidSpec(f"{one.at}path is missing: set it to a repository of the hub")
     kind = one.take("ds_type", "data_files")
     source = path if "://" in path else f"hf://{path}"
     if kind is None and re.fullmatch(HF_SOURCE, source):
@@ -113,13 +113,15 @@ def _format(one: Settings) -> dict[str, Any]:
     name = str(kind or "")
     base = name.split(".")[0].split(":")[0]
     if base.startswith("alpaca") and base != "alpaca":
-        one.warn("type", "is read as alpaca: check the prompt and the names of the columns")
+        one.warn(
+            "type",
+            "is not supported: the job uses alpaca; check the prompt and the names of the columns",
+        )
         base = "alpaca"
     if base not in FORMATS:
         one.warn(
             "type",
-            "is a format that a FineTuneJob does not support: convert the rows to messages, the "
-            "format that is set",
+            "is not supported: the job sets format: messages; convert the rows to it",
         )
         base = "chat_template"
     format_ = FORMATS[base]
@@ -152,6 +154,6 @@ def _validation(settings: Settings) -> float:
         return float(size)
     settings.warn(
         "val_set_size",
-        "is a number of rows, but dataset.validationFraction is a fraction: it is set to 0.05",
+        "is a number of rows, but dataset.validationFraction is a fraction: the job uses 0.05",
     )
     return 0.05

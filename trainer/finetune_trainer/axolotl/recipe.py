@@ -37,12 +37,16 @@ def _lora(settings: Settings) -> dict[str, Any]:
     everything = settings.take("lora_target_linear")
     if isinstance(targets, str) and targets != "all-linear":
         settings.warn(
-            "lora_target_modules", "is a pattern: all-linear is set; list the layers instead"
+            "lora_target_modules",
+            "is a pattern, which is not supported: the job uses all-linear; list the layers to "
+            "restrict it",
         )
         everything = True
     if isinstance(targets, list):
         if "lm_head" in targets:
-            settings.warn("lora_target_modules", "lm_head is removed: it gets no adapter")
+            settings.warn(
+                "lora_target_modules", "lm_head is removed: a job does not train an adapter on it"
+            )
         targets = [name for name in targets if name != "lm_head"]
     settings.drop("is ignored: only modulesToSave are trained in full", "unfrozen_parameters")
     settings.drop("is ignored: a job starts from the base with a new adapter", "lora_model_dir")
@@ -59,7 +63,8 @@ def _lora(settings: Settings) -> dict[str, Any]:
             lora[name] = True
     if lora["dropout"]:
         settings.warn(
-            "lora_dropout", "is kept; it needs about two thirds more memory in each layer"
+            "lora_dropout",
+            "is kept; a value above 0 needs about two thirds more activation memory in each layer",
         )
     return lora
 
@@ -103,7 +108,7 @@ def _patience(settings: Settings, *, held_out: bool) -> int | None:
     patience = settings.take("early_stopping_patience")
     if patience and not held_out:
         settings.warn(
-            "early_stopping_patience", "is removed: it needs held-out rows (val_set_size)"
+            "early_stopping_patience", "is removed, because it needs held-out rows (val_set_size)"
         )
     return int(patience) if patience and held_out else None
 
@@ -113,11 +118,14 @@ def _checkpointing(settings: Settings) -> bool:
     if value is None:
         settings.warn(
             "gradient_checkpointing",
-            "is not set, which is off in Axolotl: activations of all layers stay in GPU memory; "
-            "kept as gradientCheckpointing: false (remove that line to turn it on)",
+            "is not set, and Axolotl's default is off: the job sets gradientCheckpointing: false, "
+            "so the activations of all layers stay in GPU memory; remove that line to turn it on",
         )
     elif isinstance(value, str):
-        settings.warn("gradient_checkpointing", "is set to true: the backend chooses offloading")
+        settings.warn(
+            "gradient_checkpointing",
+            "is converted to true: the backend decides whether it offloads activations",
+        )
     return bool(value)
 
 
@@ -126,7 +134,7 @@ def _optimizer(settings: Settings) -> str:
     name = OPTIMIZERS.get(name, name)
     if name in get_args(Optimizer):
         return name
-    settings.warn("optimizer", "is not supported: adamw_torch_fused is set")
+    settings.warn("optimizer", "is not supported: the job uses adamw_torch_fused")
     return "adamw_torch_fused"
 
 
@@ -134,7 +142,7 @@ def _scheduler(settings: Settings) -> str:
     name = str(settings.take("lr_scheduler") or "cosine")
     if name in get_args(Scheduler):
         return name
-    settings.warn("lr_scheduler", "is not supported: cosine is set")
+    settings.warn("lr_scheduler", "is not supported: the job uses cosine")
     return "cosine"
 
 
@@ -144,13 +152,13 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
         if not steps:
             settings.warn(
                 "warmup_steps",
-                "is a number of steps, but the total is known only after the rows are read: the "
-                "built-in warmupRatio 0.03 is used",
+                "is a number of steps, but their total is known only after the rows are read: the "
+                "job uses the built-in warmupRatio 0.03",
             )
             return None
         ratio = round(float(count) / float(steps), 4)
     if ratio is not None and ratio > 0.5:
-        settings.warn("warmup_ratio", "is more than half of the run: 0.5 is set")
+        settings.warn("warmup_ratio", "is above the maximum, half of the run: the job uses 0.5")
     return None if ratio is None else min(0.5, float(ratio))
 
 
@@ -159,9 +167,10 @@ def _attention(settings: Settings) -> str | None:
     for flag, name in {"sdp_attention": "sdpa", "eager_attention": "eager"}.items():
         if settings.take(flag):
             written = name
-    settings.drop("is not supported: attnImplementation: auto is used", "xformers_attention")
+    settings.drop("is not supported: the job uses attnImplementation: auto", "xformers_attention")
     settings.drop(
-        "is used if the trainer image and the GPU support it, as attnImplementation: auto does",
+        "is not copied: the job uses attnImplementation: auto, which selects FlashAttention-2 if "
+        "the trainer image and the GPU support it",
         "flash_attention",
     )
     if written in ("sdpa", "eager"):
@@ -169,8 +178,8 @@ def _attention(settings: Settings) -> str | None:
     if written is not None:
         settings.warn(
             "attn_implementation",
-            "is not supported: auto is used, which selects FlashAttention-2 if the trainer image "
-            "and the GPU support it, and PyTorch's own attention otherwise",
+            "is not supported: the job uses auto, which selects FlashAttention-2 if the trainer "
+            "image and the GPU support it, and the attention of PyTorch otherwise",
         )
     return None
 
@@ -193,9 +202,11 @@ def _every(settings: Settings, steps: str, times: str) -> int | None:
     value = settings.take(steps)
     if settings.take(times) is not None and value is None:
         settings.warn(
-            times, f"depends on the number of rows: the default is used; set {steps} instead"
+            times, f"depends on the number of rows: the job uses the default; set {steps} instead"
         )
     if isinstance(value, float) and value < 1:
-        settings.warn(steps, "is a fraction of the run: the default is used; set a number of steps")
+        settings.warn(
+            steps, "is a fraction of the run: the job uses the default; set a number of steps"
+        )
         return None
     return None if not value else int(value)

@@ -54,8 +54,8 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     found_shape = shape.read(_config(file, options.model))
     if found_shape is None:
         raise InvalidSpec(
-            f"model {spec.model.source} is of a family that the estimate does not know: nothing "
-            "is estimated; the prepare stage does not refuse the job for that"
+            f"the estimate does not support the family of model {spec.model.source}. The prepare "
+            "stage accepts such models, but does not check their memory"
         )
     name = options.card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
     card = cards.find(name)
@@ -74,7 +74,9 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     if card is None:
         known = ", ".join(cards.CARDS)
         print(
-            f"\nGPU {name} is not in the GPU table: nothing is refused ({known})", file=sys.stderr
+            f"\nGPU {name} is not in the GPU table, so its memory is not checked. "
+            f"Known GPUs: {known}",
+            file=sys.stderr,
         )
     for warning in verdict.warnings(found):
         print(f"\nwarning: {warning}", file=sys.stderr)

@@ -97,7 +97,7 @@ def _refuse_other_trainings(settings: Settings) -> None:
     elif not four:
         settings.warn(
             "adapter",
-            "without load_in_4bit Axolotl loads the base in 16 bits; the job uses 4 (NF4)",
+            "without load_in_4bit Axolotl loads the base in 16 bits; the job uses 4 bits (NF4)",
         )
 
 
@@ -106,7 +106,7 @@ def _drop_unsupported(settings: Settings) -> None:
     settings.drop(f"DeepSpeed {one_gpu}", "deepspeed")
     settings.drop(f"FSDP {one_gpu}", "fsdp", "fsdp_config", "fsdp_final_state_dict_type")
     settings.drop(
-        "is ignored: models that need their own Python code are refused", "trust_remote_code"
+        "is ignored: models that need their own Python code are rejected", "trust_remote_code"
     )
     settings.drop("is ignored: the backend has its own memory-saving loss", "plugins")
     settings.drop(

@@ -62,8 +62,9 @@ def require_intact(path: Path, name: str) -> None:
         total += len(block)
         if is_bomb(total, packed):
             raise DatasetInvalid(
-                f"{name} decompresses to more than {EXPANSION} times its {packed} bytes, which is "
-                "refused: check the file, or store it uncompressed"
+                f"{name} decompresses to more than {EXPANSION} times its size of {packed} bytes, "
+                "which is not plausible for a dataset. Check how the file was created, or store it "
+                "uncompressed"
             )
 
 
@@ -80,7 +81,7 @@ def _refuse_other_kinds(block: bytes, name: str) -> None:
     for mark, kind in OTHER_KINDS.items():
         if block.startswith(mark):
             raise DatasetInvalid(
-                f"{name} is {kind}: store the rows as UTF-8 JSON lines, CSV or Parquet"
+                f"{name} is {kind}: store the rows as UTF-8 JSON Lines, CSV or Parquet"
             )
 
 

@@ -107,9 +107,9 @@ class Renderer:
         answer = text[len(opened) :]
         if not asked or asked not in shared or not answer.startswith(blanks):
             raise BrokenRow(
-                f"the chat template renders the prompt of answer {at} differently once it is "
-                "answered, so the tokens of the answer cannot be determined: set "
-                "training.trainOn to all, or set a template in dataset.chatTemplate"
+                f"the chat template renders the prompt of answer {at} differently if the answer "
+                "follows, so the tokens of the answer cannot be determined: set "
+                "training.trainOn to all, or set dataset.chatTemplate to another template"
             )
         return answer.removeprefix(blanks)
 

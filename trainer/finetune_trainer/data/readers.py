@@ -19,7 +19,10 @@ from finetune_trainer.errors import DatasetInvalid
 PLAIN = (".jsonl", ".ndjson", ".json", ".csv")
 SUFFIXES = (".parquet", *(suffix + packed for suffix in PLAIN for packed in ("", ".gz")))
 """File extensions that are read; if a repository has several, the first one is used."""
-READ = "Parquet, or JSON lines (.jsonl), a JSON array (.json) or CSV, also with .gz"
+READ = (
+    "Parquet (.parquet), JSON Lines (.jsonl or .ndjson), JSON arrays (.json) and CSV (.csv); all "
+    "except Parquet may be compressed with gzip (.gz)"
+)
 NOT_DATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
 SPLIT_WORDS = {
     "train": "train",
@@ -67,8 +70,8 @@ def files_of_split(
     if not data:
         others = f" (it has {_few(everything)})" if everything else ""
         raise DatasetInvalid(
-            f"{kind} {source} has no data file{others}: convert the rows to {READ}; archives must "
-            "be unpacked"
+            f"{kind} {source} has no data file{others}. Supported formats: {READ}. Unpack archives "
+            "first"
         )
     wanted = SPLIT_WORDS.get(split.lower(), split.lower())
     by_split: dict[str, list[str]] = {}
@@ -85,8 +88,8 @@ def files_of_split(
         chosen = by_split[""]
     if not chosen:
         raise DatasetInvalid(
-            f"{kind} {source} has no files for split {split!r} (it has {_few(data)}): "
-            f"correct {kind}.split"
+            f"{kind} {source} has no files for split {split!r}. Its data files are: {_few(data)}. "
+            f"Set {kind}.split to a split that exists"
         )
     for suffix in SUFFIXES:
         same = [name for name in chosen if name.endswith(suffix)]
@@ -106,7 +109,7 @@ def read(path: Path, name: str) -> Iterator[Row]:
         return _csv(path, name)
     if plain.endswith(PLAIN):
         return _json(path, name)
-    raise DatasetInvalid(f"{name} has no supported format: convert it to {READ}")
+    raise DatasetInvalid(f"{name} has an unsupported format. Supported formats: {READ}")
 
 
 def _json(path: Path, name: str) -> Iterator[Row]:
@@ -159,7 +162,7 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())[:200]
         raise DatasetInvalid(
-            f"{name} is not readable as Parquet after row {number} ({text}): write it again"
+            f"{name} is not readable as Parquet after row {number} ({text}): create the file again"
         ) from error
 
 
@@ -174,7 +177,8 @@ def _batch_rows(metadata: Any, name: str) -> int:
         if bounded_reader.is_bomb(unpacked, packed):
             raise DatasetInvalid(
                 f"{name} decompresses to more than {bounded_reader.EXPANSION} times its size, "
-                "which is refused: check the file, or write it without compression"
+                "which is not plausible for a dataset. Check how the file was created, or write it "
+                "without compression"
             )
         mean = unpacked // max(1, group.num_rows)
         if mean > bounded_reader.LONGEST_ROW:
@@ -237,14 +241,15 @@ def _csv(path: Path, name: str) -> Iterator[Row]:
         twice = {column for column in header if header.count(column) > 1}
         if twice:
             raise DatasetInvalid(
-                f"the header of {name} names {', '.join(sorted(twice))} twice: rename one of them"
+                f"the header of {name} has {', '.join(sorted(twice))} more than once: rename "
+                "the columns"
             )
         for number, values in enumerate(reader, start=1):
             fault = "more" if None in values else "fewer" if _ABSENT in values.values() else None
             if fault:
                 raise DatasetInvalid(
                     f"row {number} of {name} has {fault} fields than the header "
-                    f"({', '.join(header)}): quote fields that hold commas"
+                    f"({', '.join(header)}): quote fields that contain commas"
                 )
             yield Row(file=name, number=number, values=dict(values))
     except csv.Error as error:

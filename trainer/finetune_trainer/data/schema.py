@@ -122,7 +122,7 @@ def _message(value: object, where: str) -> Message:
         raise BrokenRow(f"{where}.content is {_kind(content)} instead of text: write it as text")
     if role in ("user", "assistant") and not content.strip():
         missing = "answer" if role == "assistant" else "question"
-        raise BrokenRow(f"{where}.content is empty: remove the row, or give the {missing}")
+        raise BrokenRow(f"{where}.content is empty: remove the row, or add the {missing}")
     _require_text(content, f"{where}.content")
     return message
 
@@ -166,4 +166,5 @@ def _said(role: str, content: str) -> Message:
 
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else "no text")
+    number = isinstance(value, int | float)
+    return names.get(type(value), "a number" if number else f"a {type(value).__name__} value")

@@ -156,14 +156,14 @@ class RowTokenizer:
         allowed = 0.0 if policy == "refuse" else OVERLONG_SHARE * self.rows_read
         if dropped <= allowed:
             return
-        problem = "have their answers beyond" if policy == "truncate" else "are longer than"
+        problem = "have their whole answer beyond" if policy == "truncate" else "are longer than"
         ways = {
-            "drop": ", or set advanced.overlong to truncate",
-            "refuse": ", or set advanced.overlong to drop or truncate",
+            "drop": ", or set training.advanced.overlong to truncate",
+            "refuse": ", or set training.advanced.overlong to drop or truncate",
         }
         raise DatasetInvalid(
             f"{dropped} of {self.rows_read} rows ({100 * dropped / self.rows_read:.1f} %"
-            f"{', 5 % may be dropped' if allowed else ''}) {problem} training.sequenceLength "
+            f"{'; the limit is 5 %' if allowed else ''}) {problem} training.sequenceLength "
             f"{limit} (the longest has {self.longest} tokens), for example "
-            f"{', '.join(self._left_out)}: raise sequenceLength{ways.get(policy, '')}"
+            f"{', '.join(self._left_out)}: raise training.sequenceLength{ways.get(policy, '')}"
         )

@@ -38,7 +38,7 @@ def refusal(
         return DoesNotFit(
             f"serving needs about {gib(parts_.total)} of GPU memory (weights "
             f"{gib(parts_.weights)}, KV cache of one request of {parts_.length} tokens "
-            f"{gib(parts_.cache)}, vLLM itself {gib(parts_.working)}), but may use "
+            f"{gib(parts_.cache)}, vLLM itself {gib(parts_.working)}), but vLLM may use "
             f"{gib(parts_.limit(card))} of the {gib(card.memory)} of {card.name} "
             f"(gpuMemoryUtilization {parts_.share:g}): " + _any_of(alternatives, otherwise="")
         )

@@ -83,7 +83,10 @@ def _built(folder: Path) -> Any:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ImportError, ValueError) as error:
         text = " ".join(str(error).split())[:300]
-        raise InvalidSpec(f"the model cannot be built from its config.json: {text}") from error
+        raise InvalidSpec(
+            f"the model cannot be built from its config.json ({text}): choose another model or "
+            "revision"
+        ) from error
     model.tie_weights()
     return model
 

@@ -37,6 +37,6 @@ def refuse_family(name: str, family: str, *, source: str) -> None:
     if name == "unsloth" and family not in UNSLOTH_FAMILIES:
         raise InvalidSpec(
             f"model {source} is of family {family}, which is not tested with "
-            "training.advanced.backend unsloth (tested are "
+            "training.advanced.backend unsloth (tested families: "
             f"{', '.join(sorted(UNSLOTH_FAMILIES))}): set training.advanced.backend to trl"
         )

@@ -66,7 +66,7 @@ def check_listing(repository: Repository) -> None:
         return
     if any(name.endswith(PICKLES) for name in names):
         raise InvalidSpec(
-            f"model {repository.name} has its weights as pickles only, which are never loaded "
+            f"model {repository.name} has its weights only as pickles, which are never loaded "
             "because they can run code: choose a repository or revision with safetensors"
         )
     if any(name.endswith(".gguf") for name in names):
@@ -94,7 +94,7 @@ def weight_files(folder: Path, names: Iterable[str]) -> list[str]:
     for shard in shards:
         if shard not in names or "/" in shard or not shard.endswith(".safetensors"):
             raise InvalidSpec(
-                f"{INDEX} of the model names {shard!r}, which is not a safetensors file of the "
+                f"{INDEX} of the model lists {shard!r}, which is not a safetensors file in the "
                 "repository: choose a complete revision"
             )
     return shards
@@ -125,7 +125,7 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
         )
     if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise InvalidSpec(
-            f"model {source} is of type {family!r}, which is not a causal language model: choose "
-            "a model that generates text"
+            f"model {source} is of type {family!r}, which is not the type of a causal language "
+            "model: choose a model that generates text"
         )
     return config

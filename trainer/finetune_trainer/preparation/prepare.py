@@ -27,10 +27,10 @@ def run(
     """Prepare a job, unless its base and dataset are published already."""
     options = options or EstimateOptions()
     layout.work.mkdir(parents=True, exist_ok=True)
-    with translate_volume_errors(layout.work, "preparation"):
+    with translate_volume_errors(layout.work, "preparing"):
         found = published.prepared(layout, job, hashes=True)
         if found is not None:
-            return _result(*found, message="base and dataset were prepared already")
+            return _result(*found, message="base and dataset are already prepared")
         backend_support.refuse_absent(job.training.advanced.backend)
         capabilities.check_ahead(job.training, options.card)
         sources = prepare_rows.pin(job)

@@ -43,7 +43,7 @@ def check(
     """
     found_shape = shape.read(config)
     if found_shape is None:
-        log(f"no estimate: model family {config.get('model_type')} is not known to it")
+        log(f"no estimate: it does not support model family {config.get('model_type')}")
         return CheckedEstimate(facts=None, sentence="")
     counts, plan = rows.counts, rows.plan
     data = Data(
@@ -70,7 +70,7 @@ def check(
     if free < needed:
         raise VolumeFull(
             f"base, checkpoints and merged model need about {disk.human(found.volume)}; the volume "
-            f"has {disk.human(free)} free, but {disk.human(needed)} are still to be written: raise "
+            f"has {disk.human(free)} free, but {disk.human(needed)} must still be written: raise "
             f"spec.storage.size by at least {disk.human(needed - free)}"
         )
     return CheckedEstimate(

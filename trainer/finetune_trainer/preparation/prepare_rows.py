@@ -253,7 +253,7 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
         )
     if tokenized.template.frozen:
         warnings.append(
-            "the chat template writes the current date into every prompt: it is fixed to "
-            f"{tokenized.template.frozen}, the day of preparation, for training and serving"
+            "the chat template writes the current date into every prompt. Training and serving use "
+            f"{tokenized.template.frozen}, the day of preparation, instead"
         )
     return warnings

@@ -79,7 +79,7 @@ class Folder:
         if not real.is_relative_to(self._root.resolve()):
             raise InvalidSpec(
                 f"{path.relative_to(self._root)} of {self._kind} {self.name} is a link to a path "
-                "outside: replace it by the file itself"
+                "outside the folder: replace the link with the file"
             )
         return real
 

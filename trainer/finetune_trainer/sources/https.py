@@ -95,8 +95,8 @@ class Https:
                 text += chunk
                 if len(text) > LONGEST_LIST:
                     raise InvalidSpec(
-                        f"{self.name} is longer than 1 MiB, which is no valid {LIST_OF_SUMS} list: "
-                        "write it with sha256sum"
+                        f"{self.name} is longer than 1 MiB, so it is not a valid {LIST_OF_SUMS} "
+                        "list: create it with sha256sum"
                     )
         digest = hashlib.sha256(text).hexdigest()
         if digest != self._sha256:
@@ -110,7 +110,7 @@ class Https:
             if found is None or ".." in found["name"].split("/"):
                 raise InvalidSpec(
                     f"{self.name} has the line {line[:100]!r}, which sha256sum does not print for "
-                    "a file of the same folder: run sha256sum in the folder of the files"
+                    "files in the same folder: run sha256sum in the folder of the files"
                 )
             sums[found["name"]] = found["sum"]
         return sums
@@ -124,8 +124,8 @@ class Https:
             size = found[2] if found else answer.headers.get("Content-Length")
             if size is None:
                 raise InvalidSpec(
-                    f"{self._address(name)} is sent without a size, so a truncated download cannot "
-                    "be detected: serve it as a static file"
+                    f"the server sends {self._address(name)} without a size, so a truncated "
+                    "download cannot be detected: serve it as a static file"
                 )
             return int(size)
 
@@ -138,7 +138,7 @@ class Https:
         try:
             with client.stream("GET", self._address(name), headers=headers) as answer:
                 if last is None and is_retryable(answer.status_code):
-                    raise BrokenTransfer(f"the server answers HTTP {answer.status_code}")
+                    raise BrokenTransfer(f"the server returned HTTP {answer.status_code}")
                 self._check(answer, name)
                 yield answer
         except httpx.TransportError as error:
@@ -189,7 +189,7 @@ class Https:
             )
         empty = status == 416 and answer.headers.get("Content-Range") == "bytes */0"
         if status not in (200, 206) and not empty:
-            error = f"the server answers HTTP {status} for {what}"
+            error = f"the server returned HTTP {status} for {what}"
             if not is_retryable(status) and status != 416:
                 raise InvalidSpec(f"{error}: correct {self._kind}.source")
             raise Transient(f"{error}: the download is retried")

@@ -191,7 +191,9 @@ class Hub:
             return missing(self.kind)(
                 f"{what} does not exist on the hub: correct {self.kind}.source"
             )
-        return Transient(f"the hub failed on {what} ({brief(error)}): the download is retried")
+        return Transient(
+            f"the hub returned an error for {what} ({brief(error)}): the download is retried"
+        )
 
 
 def _retryable(answer: httpx.Response, url: str) -> str | None:

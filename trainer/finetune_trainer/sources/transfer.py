@@ -121,7 +121,10 @@ def streamed(answer: httpx.Response) -> tuple[int, Iterator[bytes]]:
     content_range = answer.headers.get("Content-Range", "")
     found = CONTENT_RANGE.match(content_range)
     if found is None:
-        raise BrokenTransfer(f"partial answer without offset (Content-Range: {content_range!r})")
+        raise BrokenTransfer(
+            f"the server returned a part of the file without its offset (Content-Range: "
+            f"{content_range!r})"
+        )
     return int(found[1]), answer.iter_raw()
 
 

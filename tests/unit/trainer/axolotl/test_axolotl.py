@@ -70,10 +70,12 @@ def test_manifest_of_the_integration_tests_is_the_converted_article() -> None:
 def test_article_gets_five_warnings() -> None:
     _, warnings = convert(article())
     assert "1/10 of the rows (10 %)" in only(warnings, "datasets[0].shards: 10")
-    assert "off in Axolotl" in only(warnings, "gradient_checkpointing")
+    assert "Axolotl's default is off" in only(warnings, "gradient_checkpointing")
     assert "Alpaca prompt" in only(warnings, "datasets[0].type: alpaca")
-    assert "two thirds more memory" in only(warnings, "lora_dropout: 0.05")
-    assert "as attnImplementation: auto does" in only(warnings, "flash_attention: true")
+    assert "two thirds more activation memory" in only(warnings, "lora_dropout: 0.05")
+    assert "is not copied: the job uses attnImplementation: auto" in only(
+        warnings, "flash_attention: true"
+    )
     assert len(warnings) == 5
 
 
@@ -100,14 +102,14 @@ def test_estimate_refuses_the_article_on_an_a10g(
         ({"deepspeed": "zero3.json"}, "DeepSpeed is not supported"),
         ({"fsdp": ["full_shard"]}, "FSDP is not supported"),
         ({"fsdp_config": {"fsdp_version": 2}}, "FSDP is not supported"),
-        ({"load_in_4bit": None, "adapter": "lora"}, "the job uses 4 (NF4)"),
-        ({"trust_remote_code": True}, "own Python code are refused"),
+        ({"load_in_4bit": None, "adapter": "lora"}, "the job uses 4 bits (NF4)"),
+        ({"trust_remote_code": True}, "own Python code are rejected"),
         ({"wandb_project": "x"}, "status and the metrics port report the loss"),
-        ({"gradient_checkpointing": None}, "off in Axolotl"),
+        ({"gradient_checkpointing": None}, "Axolotl's default is off"),
         ({"warmup_steps": 10}, "the built-in warmupRatio"),
         ({"val_set_size": 200}, "validationFraction"),
         ({"neftune_noise_alpha": 5}, "neftune_noise_alpha: 5: is ignored"),
-        ({"optimizer": "muon"}, "adamw_torch_fused is set"),
+        ({"optimizer": "muon"}, "the job uses adamw_torch_fused"),
         ({"lora_modules_to_save": ["norm", "lm_head"]}, "can be trained in full: norm is removed"),
         ({"unfrozen_parameters": ["^lm_head.weight$"]}, "only modulesToSave are trained"),
         (
@@ -115,7 +117,10 @@ def test_estimate_refuses_the_article_on_an_a10g(
             "datasets[0].name: main: is ignored",
         ),
         ({"datasets": [{"path": "./rows.jsonl", "type": "completion"}]}, "ConfigMap"),
-        ({"datasets": [{"path": "org/a", "type": "alpaca"}] * 2}, "only the first of 2"),
+        (
+            {"datasets": [{"path": "org/a", "type": "alpaca"}] * 2},
+            "has 2 datasets, and the job uses only the first",
+        ),
         ({"attn_implementation": "flex_attention"}, "attn_implementation: flex_attention"),
         ({"load_best_model_at_end": True}, "load_best_model_at_end: true: is ignored"),
         ({"overrides_of_model_config": {"rope_theta": 1}}, "overrides_of_model_config: is ignored"),
@@ -124,14 +129,17 @@ def test_estimate_refuses_the_article_on_an_a10g(
         ({"chunked_cross_entropy": True}, "chunked_cross_entropy: true: is ignored: the backend"),
         (
             {"datasets": [{"path": "org/rows", "type": "alpaca_chat.load_qa"}]},
-            "datasets[0].type: alpaca_chat.load_qa: is read as alpaca",
+            "datasets[0].type: alpaca_chat.load_qa: is not supported: the job uses alpaca",
         ),
         (
             {"datasets": [{"path": "org/rows", "type": "oasst"}]},
-            "datasets[0].type: oasst: is a format that a FineTuneJob does not support",
+            "datasets[0].type: oasst: is not supported: the job sets format: messages",
         ),
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "lm_head is removed"),
-        ({"warmup_ratio": 0.7}, "warmup_ratio: 0.7: is more than half of the run: 0.5 is set"),
+        (
+            {"warmup_ratio": 0.7},
+            "warmup_ratio: 0.7: is above the maximum, half of the run: the job uses 0.5",
+        ),
     ],
 )
 def test_lost_settings_get_a_warning(changes: dict[str, Any], words: str) -> None:
@@ -248,7 +256,7 @@ def test_local_test_file_becomes_a_configmap_and_only_the_first_dataset_is_used(
     found = resolved.spec.evaluation.dataset
     assert found is not None
     assert found.source == "configmap://evaluation-rows/rows.jsonl"
-    assert "only the first of 2" in only(warnings, "test_datasets:")
+    assert "has 2 datasets, and the job uses only the first" in only(warnings, "test_datasets:")
     assert "create configmap evaluation-rows" in only(warnings, "test_datasets[0].path")
     with pytest.raises(InvalidSpec, match="replaces the rows held out"):
         imported(test_datasets=[rows], val_set_size=0.1)
