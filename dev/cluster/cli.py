@@ -39,30 +39,31 @@ def guarded(command: str, work: Callable[[], int | None]) -> int:
         report(phases.from_os_error(error, command))
         return 1
     except KeyboardInterrupt:
-        say("interrupted; run the same command again to resume")
+        say("interrupted; to resume, run the same command again")
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dev/cluster", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start the cluster, or repair it")
+    commands.add_parser("up", help="start or repair the cluster")
     commands.add_parser("down", help="stop and remove the cluster")
     commands.add_parser("status", help="list the processes of the cluster")
     commands.add_parser("kubeconfig", help="print the path of the kubeconfig")
     commands.add_parser("assets", help="build the control plane programs and print their folder")
-    commands.add_parser("hub", help="create the content of the local hub and start it")
+    commands.add_parser("hub", help="create the content of the local hub, and start the hub")
     commands.add_parser("install", help="build and install the operator, and start the hub")
     build = commands.add_parser("images", help="build the images whose inputs changed")
     build.add_argument("names", nargs="*", help=f"{', '.join(images.ALL)} (default: all)")
     run = commands.add_parser("run", help="run the demo")
     run.add_argument("--current", action="store_true", help="use the current kubeconfig context")
     for name in ("operator", "trainer", "serving"):
-        run.add_argument(f"--image-{name}", default="", help=f"with --current: image of the {name}")
+        text = f"image of the {name} (only with --current)"
+        run.add_argument(f"--image-{name}", default="", help=text)
     run.add_argument(
-        "--hub-endpoint", default="", help="with --current: hub with the demo repositories"
+        "--hub-endpoint", default="", help="hub with the demo repositories (only with --current)"
     )
-    run.add_argument("--values", default="", help="with --current: file with chart values")
+    run.add_argument("--values", default="", help="Helm values file (only with --current)")
     return parser
 
 
@@ -132,7 +133,7 @@ def _current_cluster(arguments: argparse.Namespace) -> quickstart.CurrentCluster
     if values is not None and not values.is_file():
         raise ClusterError(
             f"make run CLUSTER=current: VALUES={values} does not exist",
-            hint="set VALUES to a YAML file with chart values",
+            hint="set VALUES to an existing Helm values file",
         )
     return quickstart.CurrentCluster(
         images=install.Images(**given), hub_endpoint=arguments.hub_endpoint, values=values

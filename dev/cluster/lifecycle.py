@@ -29,7 +29,7 @@ def locked() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("    waiting for another command that changes the cluster")
+            say("    waiting until another command has finished changing the cluster")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -45,7 +45,7 @@ def up() -> None:
             _start(helper)
         except ClusterError as error:
             say(f"    {error}")
-            with phase("remove the cluster, which cannot be repaired, and recreate it"):
+            with phase("recreate the cluster, because it cannot be repaired"):
                 # Keep the registry: it is not affected, and a build may be using it.
                 cleanup.remove_all(keep=("registry",))
             _start(helper)

@@ -46,7 +46,8 @@ REQUIRED = {
 }
 HINT = (
     "check that the package mirror is reachable and no other package manager is running; "
-    "on Ubuntu, run `add-apt-repository universe`, which has buildah, netavark and docker-registry"
+    "on Ubuntu, run `add-apt-repository universe` to enable the repository that has buildah, "
+    "netavark and docker-registry"
 )
 POLICY = Path("/usr/sbin/policy-rc.d")
 UNITS = (".path", ".service", ".socket", ".timer")
@@ -80,7 +81,7 @@ def ensure_venv() -> None:
         return
     if os.geteuid() != 0:
         raise Unsupported(
-            f"{sys.executable} cannot create virtual environments: it has no ensurepip",
+            f"{sys.executable} cannot create virtual environments, because it has no ensurepip",
             hint="install python3-venv, or add uv to the PATH",
         )
     _install(["python3-venv"])
@@ -91,7 +92,7 @@ def _install(names: list[str]) -> None:
         return
     if shutil.which("apt-get") is None:
         raise Unsupported(
-            f"missing packages, and no apt-get to install them: {' '.join(names)}",
+            f"apt-get is not available to install the missing packages: {' '.join(names)}",
             hint="install them manually, or use your own cluster: make run CLUSTER=current",
         )
     log = paths.LOGS / "packages.log"
@@ -107,7 +108,8 @@ def _install(names: list[str]) -> None:
     still = sorted(set(missing()) & set(names))
     if still:
         raise Unsupported(
-            f"packages installed, but their programs are not found: {' '.join(still)}", log=log
+            f"the packages are installed, but these programs are not found: {' '.join(still)}",
+            log=log,
         )
 
 

@@ -113,8 +113,8 @@ def _fix(name: str, namespace: str, reason: str) -> str:
     """Return the commands that fix a stalled job, or find the cause."""
     if reason == UNSUPPORTED:
         return (
-            f"an earlier version wrote this job; delete it with `kubectl -n {namespace} delete ftj "
-            f"{name}`, which deletes its volumes, then run the same command again"
+            f"an earlier version created this job; delete it with `kubectl -n {namespace} "
+            f"delete ftj {name}`, which deletes its volumes, then run the same command again"
         )
     return (
         f"find the cause with `kubectl -n {namespace} describe ftj {name}` and "

@@ -23,12 +23,13 @@ def check() -> None:
     free = shutil.disk_usage(paths.CACHE).free
     if free < needed:
         raise Unsupported(
-            f"{paths.CACHE} has {free // GIB} GiB of free disk, {needed // GIB} GiB are required",
+            f"{paths.CACHE} has {free // GIB} GiB of free disk, but requires {needed // GIB} GiB",
             hint="free disk space, or set XDG_CACHE_HOME to a folder on a larger disk",
         )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if memory < MEMORY:
         raise Unsupported(
-            f"the machine has {memory / GIB:.1f} GiB of memory, {MEMORY // GIB} GiB are required",
+            f"the machine has {memory / GIB:.1f} GiB of memory, but the cluster requires "
+            f"{MEMORY // GIB} GiB",
             hint="use your own cluster: make run CLUSTER=current",
         )

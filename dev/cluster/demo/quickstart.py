@@ -60,7 +60,9 @@ def run(current: CurrentCluster | None) -> None:
 def _report_unsupported(client: kubectl.Client) -> None:
     """Print the jobs of an earlier version in a reused cluster, with the fix."""
     if found := job.unsupported(client):
-        say("\nThe operator cannot run these jobs of an earlier version. Delete and recreate them:")
+        say(
+            "\nThe operator cannot run these jobs of an earlier version. Delete and re-create them:"
+        )
         for namespace, name in found:
             say(f"    kubectl delete ftj {name} -n {namespace}")
 
@@ -137,7 +139,7 @@ def _compare(
     if correct == 0:
         raise ClusterError(
             f"FineTuneJob {NAMESPACE}/{NAME}: no answer of the tuned model matches the dataset",
-            hint=f"check the training with kubectl -n {NAMESPACE} describe ftj {NAME}",
+            hint=f"check the training with `kubectl -n {NAMESPACE} describe ftj {NAME}`",
         )
 
 
@@ -163,10 +165,10 @@ Done in {seconds / 60:.1f} minutes.
   To run another job, copy examples/quickstart.yaml, change its name, then apply and watch it:
       kubectl apply -n {NAMESPACE} -f my-copy.yaml
       kubectl get ftj -n {NAMESPACE} -w
-  The cluster has one GPU, which {NAME} uses for serving. To release it first:
+  The cluster has one GPU, and {NAME} uses it for serving. To release it first, run:
       {delete}
 
-  To remove everything: {"make down" if local else "; ".join(uninstall)}
+  To remove everything, run: {"make down" if local else "; ".join(uninstall)}
 """
     )
     longest = sorted(phases.finished, key=lambda item: -item[1])[:12]

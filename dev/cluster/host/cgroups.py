@@ -75,7 +75,7 @@ def _enable_controllers(root: Path, controllers: list[str]) -> None:
             if name in NEEDED:
                 raise Unsupported(
                     f"cannot enable the cgroup controller {name} in {subtree}: {error}",
-                    hint="a container with processes in its root cgroup cannot run the cluster; "
+                    hint="the cluster cannot run in a container with processes in its root cgroup; "
                     "run it on the machine itself, or use your own cluster: "
                     "make run CLUSTER=current",
                 ) from error

@@ -32,7 +32,7 @@ def test_removal_commands_cover_all_created_objects(capsys: pytest.CaptureFixtur
     assert rows in summary(capsys, None, public=True)
     assert rows not in summary(capsys, None, public=False)
     local = summary(capsys, Path("/somewhere"), public=False)
-    assert "To remove everything: make down\n" in local
+    assert "To remove everything, run: make down\n" in local
     assert "export KUBECONFIG=" in local
 
 

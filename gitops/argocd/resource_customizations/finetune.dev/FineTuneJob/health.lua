@@ -1,7 +1,7 @@
--- Health of a FineTuneJob, from its conditions by type, regardless of their order:
--- Stalled is Degraded, Ready is Healthy, suspended by the user is Suspended, all others are
--- Progressing. A job that waits in a queue is Progressing, too: Argo CD treats Suspended as
--- unfinished and would never complete the sync wave.
+-- Health of a FineTuneJob, from its conditions in any order. If Stalled is True, the health is
+-- Degraded; if Ready is True, Healthy; if the user suspended the job, Suspended; otherwise
+-- Progressing. The health of a job that waits in a queue is Progressing, because with a Suspended
+-- resource the sync wave of Argo CD would never complete.
 
 local health = {
   status = "Progressing",
@@ -29,7 +29,7 @@ health.message = ready.reason .. ": " .. ready.message
 
 if is_true("Stalled") then
   health.status = "Degraded"
-  -- The failed change does not affect the endpoint, unlike an endpoint that is down.
+  -- Only a change failed; the endpoint still serves the previous build.
   if is_true("Serving") then
     local build = (obj.status.serving or {}).build or "an earlier build"
     health.message = "The change failed, build " .. build .. " is still serving: " .. health.message
