@@ -23,11 +23,12 @@ _figures = pytest.StashKey[list[str]]()
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The local cluster with the operator of this checkout."""
     kubectl = local_kubectl()
+    # Before the record begins: jobs of a killed run have the names of this run's jobs.
+    remove_leftovers(kubectl)
     with locks.shared(locks.LANES), recorder.recording(kubectl) as record:
         found = Cluster(kubectl=kubectl, record=record)
         request.session.config.stash[_cluster] = found
         found.wait_for_operator()
-        remove_leftovers(found)
         found.require_free_gpu()
         gpus.advertise(found, gpus.PLENTY)
         yield found

@@ -81,10 +81,10 @@ class Cluster:
                 )
 
 
-def remove_leftovers(cluster: Cluster) -> None:
+def remove_leftovers(kubectl: Kubectl) -> None:
     """Remove the namespaces that tests which were killed have left, and wait until they are."""
     options = (f"--selector={OURS},{OURS}!={RUN}", f"--timeout={GONE_SECONDS:.0f}s")
-    cluster.kubectl.run("delete", "namespaces", *options, seconds=GONE_SECONDS + 10)
+    kubectl.run("delete", "namespaces", *options, seconds=GONE_SECONDS + 10)
 
 
 @contextmanager
