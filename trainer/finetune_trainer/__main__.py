@@ -98,8 +98,18 @@ def parser() -> argparse.ArgumentParser:
     merge.add_argument(
         "--build", required=True, help="name of the build; the model is written to merged-<build>"
     )
-    merge.add_argument("--dtype", choices=("auto", "float16", "bfloat16"), default="auto")
-    merge.add_argument("--base", choices=("dequantized", "original"), default="dequantized")
+    merge.add_argument(
+        "--dtype",
+        choices=("auto", "float16", "bfloat16"),
+        default="auto",
+        help="value of merge.dtype: number format of the merged model",
+    )
+    merge.add_argument(
+        "--base",
+        choices=("dequantized", "original"),
+        default="dequantized",
+        help="value of merge.base: weights to which the adapter is added",
+    )
     for name, (module, text) in TOOLS.items():
         tool = commands.add_parser(name, help=text)
         importlib.import_module(module).add_arguments(tool)

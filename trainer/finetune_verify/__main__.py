@@ -41,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--work", type=Path, required=True, help="root folder of the volume")
     made.add_argument("--build", required=True, help="name of the served build")
     made.add_argument("--model", required=True, help="name of the served model")
-    made.add_argument("--mode", choices=("merged", "adapter"), default="merged")
+    made.add_argument(
+        "--mode", choices=("merged", "adapter"), default="merged", help="value of serving.mode"
+    )
     made.add_argument("--endpoint", default="http://127.0.0.1:8000", help="base URL of vLLM")
     made.add_argument(
         "--port", type=int, default=VERIFIER_METRICS, help="port of /readyz and /metrics"
