@@ -21,11 +21,11 @@ class Edit(StrEnum):
     """The effect of changing a field of a job. The value is the sentence in its description."""
 
     RETRAIN = "Changing this field trains a new revision."
-    REMERGE = "Changing this field merges again without retraining."
-    ROLL = "Changing this field rolls the serving pods."
-    RETRY = "Changing this field does not retrain a completed revision; a failed stage is retried."
+    REMERGE = "Changing this field merges again; it does not retrain."
+    ROLL = "Changing this field replaces the serving pods in a rollout."
+    RETRY = "Changing this field retries a failed stage; it does not retrain a completed revision."
     NEXT_REVISION = "A change takes effect with the next revision."
-    NOTHING = "A change takes effect immediately; completed work is not repeated."
+    NOTHING = "A change takes effect immediately. Completed work is not repeated."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,13 @@ class Extra:
     text: str
     edit: Edit
     builtin: str | None
+    unset: str | None
     rules: tuple[Rule, ...]
+
+    @property
+    def meaning(self) -> str:
+        """The description without default and effect, with the behavior if the field is unset."""
+        return self.text if self.unset is None else f"{self.text} If unset, {self.unset}."
 
     def __call__(self, schema: dict[str, Any]) -> None:
         """Add nothing to pydantic's own JSON schema; ``crd.openapi`` writes the schema."""
@@ -47,15 +53,17 @@ def field(
     *,
     edit: Edit,
     builtin: str | None = None,
+    unset: str | None = None,
     rules: tuple[Rule, ...] = (),
     **bounds: Any,
 ) -> Any:
     """Declare a field of the API.
 
     ``builtin`` describes the built-in value in words if the default does not speak for itself.
+    ``unset`` completes the sentence "If unset, …"; a field without a built-in value has it instead.
     ``bounds`` are pydantic's (``ge``, ``lt``, ``max_length`` and so on).
     """
-    extra = Extra(text=text, edit=edit, builtin=builtin, rules=rules)
+    extra = Extra(text=text, edit=edit, builtin=builtin, unset=unset, rules=rules)
     if default is ...:
         return Field(json_schema_extra=extra, **bounds)
     return Field(default, json_schema_extra=extra, **bounds)

@@ -13,13 +13,14 @@ from finetune_api.v1alpha1.reasons import Reason
 class Retry(Enum):
     """What happens after a pod has exited with a code; the value is the sentence in the docs."""
 
-    NONE = "Nothing to retry."
+    NONE = "No retry is needed."
     LIMITED = "Retried up to `spec.runPolicy.backoffLimit` times."
     RESUMED = (
-        "Resumed from the last checkpoint. Counts against `spec.runPolicy.backoffLimit` unless "
-        "Kubernetes disrupted the pod, for example to drain its node."
+        "Resumed from the last checkpoint. The restart counts against "
+        "`spec.runPolicy.backoffLimit` unless Kubernetes disrupted the pod, for example to drain "
+        "its node."
     )
-    NEVER = "Never retried: the stage fails at once. A change of the spec starts a new attempt."
+    NEVER = "Never retried. The stage fails immediately. Change the spec to start a new attempt."
 
 
 class ExitCode(IntEnum):
@@ -60,11 +61,11 @@ class ExitCode(IntEnum):
     VOLUME_FULL = (73, "The volume is too small.", Retry.NEVER, Reason.VOLUME_FULL)
     TRANSIENT = (
         75,
-        "A temporary failure outside the pod, such as an interrupted download.",
+        "Temporary failure outside the pod, such as an interrupted download.",
         Retry.LIMITED,
         Reason.TRANSIENT,
     )
-    ACCESS_DENIED = (77, "The source denies access.", Retry.NEVER, Reason.ACCESS_DENIED)
+    ACCESS_DENIED = (77, "The source denied access.", Retry.NEVER, Reason.ACCESS_DENIED)
     RESUME_REFUSED = (
         78,
         "Files on the volume do not belong to this job or were modified.",
@@ -77,28 +78,33 @@ class ExitCode(IntEnum):
         Retry.NEVER,
         Reason.CUDA_OUT_OF_MEMORY,
     )
-    LOSS_DIVERGED = (81, "Loss or gradients are not finite.", Retry.NEVER, Reason.LOSS_DIVERGED)
+    LOSS_DIVERGED = (
+        81,
+        "The loss or the gradients are not finite.",
+        Retry.NEVER,
+        Reason.LOSS_DIVERGED,
+    )
     DOES_NOT_FIT = (
         82,
-        "By the estimate, training or serving exceeds the GPU memory.",
+        "According to the estimate, training or serving exceeds the GPU memory.",
         Retry.NEVER,
         Reason.DOES_NOT_FIT,
     )
     VERIFICATION_FAILED = (
         83,
-        "The served model differs from the trained one.",
+        "The served model differs from the trained model.",
         Retry.NEVER,
         Reason.VERIFICATION_FAILED,
     )
     NOT_MERGEABLE = (
         84,
-        "Base model and adapter cannot be merged reliably.",
+        "The base model and the adapter cannot be merged reliably.",
         Retry.NEVER,
         Reason.NOT_MERGEABLE,
     )
     BUDGET_EXCEEDED = (
         85,
-        "The GPU-seconds of spec.runPolicy.maxGpuSeconds are spent.",
+        "Training has used all GPU time that spec.runPolicy.maxGpuSeconds allows.",
         Retry.NEVER,
         Reason.BUDGET_EXCEEDED,
     )

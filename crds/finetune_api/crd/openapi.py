@@ -120,8 +120,8 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _description(extra: Extra, default: Any, edit: Edit, *, group: bool) -> str:
-    parts = [extra.text]
-    if (text := default_text(extra, default, group=group)) is not None:
+    parts = [extra.meaning]
+    if extra.unset is None and (text := default_text(extra, default, group=group)) is not None:
         parts.append(f"Default: {text}.")
     if not group:
         parts.append(str(edit))

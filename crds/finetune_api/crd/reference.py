@@ -30,8 +30,8 @@ EFFECTS = {
 """The short form of an edit class in the tables."""
 
 
-_CODE = re.compile(r"`[^`]*`|[a-z0-9]+://[^\s,;)]*[^\s,;.):]|\{[^}]*\}")
-"""Code spans, addresses, and placeholders or values in braces."""
+_CODE = re.compile(r'`[^`]*`|[a-z0-9]+://[^\s,;)]*[^\s,;.):]|\{[^}]*\}|"[A-Za-z0-9-]+"')
+"""Code spans, addresses, placeholders or values in braces, and quoted values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +80,11 @@ def exit_codes_page() -> str:
             HEADER,
             "# Exit codes\n",
             "Exit codes of the trainer (prepare, train and merge pods, and the commands on a "
-            "workstation) and of the verifier. The Job's `podFailurePolicy` acts on the code; the "
-            "reason is that of the attempt in `status.revisions` and is explained in "
-            "[reasons](reasons.md).\n",
+            "workstation) and of the verifier. The Job's `podFailurePolicy` acts on the code only. "
+            "The attempt in `status.revisions` records the reason. [Reasons](reasons.md) explains "
+            "each reason.\n",
             _table(("Code", "Reason", "Meaning", "Retry"), rows),
-            "The column *Retry*:\n",
+            "Values of the column *Retry*:\n",
             "\n".join(f"* *{retry.name.lower()}*: {retry.value}" for retry in Retry) + "\n",
         )
     )
@@ -158,7 +158,9 @@ def _row(group: Group, name: str, info: FieldInfo) -> tuple[str, ...]:
     if issubclass(group.model, ApiModel):
         extra = extra_of(info)
         text = default_text(extra, info.default, group=inner is not None) or ""
-        literal = text and extra.builtin is None
+        if extra.unset is not None:
+            text = "none"
+        literal = text and extra.builtin is None and extra.unset is None
         default = "required" if info.is_required() else f"`{text}`" if literal else text
         if inner is None or (issubclass(inner, ApiModel) and inner.atomic):
             effect = EFFECTS[group.edit or extra.edit]
@@ -168,7 +170,7 @@ def _row(group: Group, name: str, info: FieldInfo) -> tuple[str, ...]:
 
 def _text_of(info: FieldInfo) -> str:
     """Return the description of a field without default and effect."""
-    return info.description if info.description is not None else extra_of(info).text
+    return info.description if info.description is not None else extra_of(info).meaning
 
 
 def _type(schema: Schema, path: str, alias: str) -> str:
@@ -226,8 +228,8 @@ def _sentence(message: str) -> str:
 
 
 def _marked(text: str) -> str:
-    """Return a text with its addresses and placeholders in code spans."""
-    return _CODE.sub(lambda found: f"`{found[0].strip('`')}`", text)
+    """Return a text with its addresses, placeholders and quoted values in code spans."""
+    return _CODE.sub(lambda found: "`" + found[0].strip('`"') + "`", text)
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:

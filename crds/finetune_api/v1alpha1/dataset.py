@@ -17,25 +17,25 @@ class Dataset(Rows):
     """The rows to train on."""
 
     validation_fraction: float | None = field(
-        "Fraction of the rows to hold out for evaluation; 0 holds out none. Rows are selected by a "
-        "hash of their content and the seed.",
+        "Fraction of the rows to hold out for evaluation; 0 means none. Rows are selected by a "
+        "hash of their content and training.seed.",
         None,
         edit=Edit.RETRAIN,
-        builtin="0.05 for datasets of at least 400 rows; otherwise, and with an "
-        "evaluation.dataset, 0",
+        builtin="0.05 for datasets of at least 400 rows; 0 for smaller datasets, or if "
+        "evaluation.dataset is set",
         rules=(between(0, 0.5, "set validationFraction to a value from 0 to 0.5, such as 0.05"),),
     )
     prompt_template: Literal["auto", "chat", "alpaca"] = field(
-        "Template that renders a prompt: chat (the chat template of the base model), alpaca (the "
-        "Alpaca prompt), or auto (chat if the base model has a chat template, alpaca otherwise). "
-        "The chat template of the endpoint renders the same prompt.",
+        'Template that renders a prompt: "chat" (the chat template of the base model), "alpaca" '
+        '(the Alpaca prompt), or "auto" ("chat" if the base model has a chat template, otherwise '
+        '"alpaca"). The endpoint renders requests with the same template.',
         "auto",
         edit=Edit.RETRAIN,
     )
     prompt_format: str | None = field(
-        "Custom prompt in which {prompt} is replaced by the instruction with its input, or by the "
-        "prompt column, such as 'Question: {prompt}\\nAnswer: '. The chat template of the endpoint "
-        "renders the same prompt.",
+        "Custom prompt, such as 'Question: {prompt}\\nAnswer: '. The placeholder {prompt} stands "
+        "for the instruction and its input, or for the value of the prompt column. The endpoint "
+        "renders requests with the same prompt.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -44,7 +44,8 @@ class Dataset(Rows):
             Rule(
                 cel="self.contains('{prompt}') "
                 "&& self.indexOf('{prompt}') == self.lastIndexOf('{prompt}')",
-                message="write {prompt} exactly once in promptFormat, in place of the prompt",
+                message="write {prompt} exactly once in promptFormat, at the position of the "
+                "prompt",
                 fails=lambda text: text.count(PROMPT_PLACEHOLDER) != 1,
             ),
         ),
@@ -59,8 +60,8 @@ class Dataset(Rows):
         max_length=65536,
     )
     duplicates: Literal["keep", "drop"] = field(
-        "Whether rows with the same content are kept, or dropped except for the first. Duplicates "
-        "are counted in the status in both cases.",
+        'Handling of rows with the same content: all of them are kept ("keep"), or only the '
+        'first one ("drop"). The status counts duplicates in both cases.',
         "keep",
         edit=Edit.RETRAIN,
     )
@@ -69,29 +70,30 @@ class Dataset(Rows):
         requires(
             equals("promptTemplate", "alpaca"),
             equals("format", "alpaca"),
-            "promptTemplate alpaca renders rows of format alpaca only: set format: alpaca, or "
+            "the Alpaca prompt renders only rows in the alpaca format: set format: alpaca, or "
             "remove promptTemplate",
         ),
         excludes(
             equals("promptTemplate", "chat"),
             equals("format", "text"),
-            "rows of format text are trained unchanged, without a prompt: remove promptTemplate",
+            "rows in the text format are trained unchanged, without a prompt template: remove "
+            "promptTemplate",
         ),
         excludes(
             is_set("chatTemplate"),
             is_set("promptFormat"),
-            "chatTemplate and promptFormat exclude each other: remove one of them",
+            "chatTemplate and promptFormat are mutually exclusive: remove one of them",
         ),
         excludes(
             _OWN_TEMPLATE,
             equals("promptTemplate", "alpaca") | equals("format", "text"),
-            "chatTemplate and promptFormat replace the chat template of the base model, which is "
-            "not used with promptTemplate alpaca or format text: remove one of the two",
+            "promptTemplate: alpaca and format: text do not use a chat template: remove "
+            "chatTemplate and promptFormat, or change promptTemplate or format",
         ),
         excludes(
             is_set("promptFormat"),
             equals("format", "messages"),
-            "promptFormat renders a single prompt, not a conversation: use chatTemplate with "
-            "format messages",
+            "promptFormat renders a single prompt, not a conversation: with format: messages, "
+            "set chatTemplate instead",
         ),
     )

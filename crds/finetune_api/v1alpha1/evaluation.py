@@ -15,20 +15,21 @@ class EvaluationDataset(Rows):
 
 
 class Evaluation(ApiModel):
-    """Evaluation of the tuned model against its base model."""
+    """Comparison of the tuned model with its base model."""
 
     dataset: EvaluationDataset | None = field(
-        "Rows to evaluate on instead of rows held out of the training dataset. They are used for "
-        "the held-out loss during training and for the comparison with the base model at its end, "
-        "and are rendered like the training rows.",
+        "Rows for evaluation, used instead of rows held out of the training dataset. They "
+        "determine the held-out loss during training and the comparison with the base model "
+        "after training. They are rendered like the training rows.",
         None,
         edit=Edit.RETRAIN,
-        builtin="none; rows are held out of dataset according to its validationFraction",
+        unset="rows are held out according to dataset.validationFraction",
     )
     on_regression: Literal["Stall", "Serve"] = field(
-        "What to do if the model's held-out loss exceeds that of its base model by more than two "
-        "standard errors, on at least 30 rows. Stall keeps the previous build serving; Serve "
-        "serves the model anyway. With fewer held-out rows the model is not gated.",
+        "What the operator does if the held-out loss of the model exceeds that of its base model "
+        'by more than two standard errors. "Stall": the previous build continues to serve. '
+        '"Serve": the model is served anyway. With fewer than 30 held-out rows, the gate does '
+        "not apply.",
         "Stall",
         edit=Edit.NOTHING,
     )

@@ -20,7 +20,9 @@ class Attempt(StatusModel):
     reason: str | None = Field(None, description="Reason of the failure, in CamelCase.")
     message: str | None = Field(None, description="Cause of the failure and its remediation.")
     retry_key: str | None = Field(
-        None, description="Hash of the fields whose change gives a failed stage a new attempt."
+        None,
+        description="Hash of the fields that affect a retry. If it changes, a failed stage "
+        "gets a new attempt.",
     )
     pod: str | None = Field(None, description="UID of the latest pod of the attempt.")
     pod_created: str | None = Field(None, description="Creation time of the latest pod.")
@@ -36,7 +38,7 @@ class Attempt(StatusModel):
         None, description="Number of restarts after the queue evicted the workload."
     )
     memory: str | None = Field(
-        None, description="Memory of the container, if a retry got more than the spec requests."
+        None, description="Memory of the container, if the operator increased it for a retry."
     )
     merged_dtype: str | None = Field(None, description="Data type of the merged model.")
     base: Literal["dequantized", "original"] | None = Field(
@@ -49,10 +51,11 @@ class EvaluatedBuild(StatusModel):
 
     loss: str = Field(description="Mean held-out loss per answer token, in nats.")
     difference: str = Field(
-        description="Held-out loss minus that of the base model; above 0 is worse."
+        description="Held-out loss minus the held-out loss of the base model. A positive value "
+        "is worse."
     )
     standard_error: str | None = Field(
-        None, description="Standard error of the difference, paired by rows."
+        None, description="Standard error of the difference, with both losses paired by row."
     )
 
 
@@ -67,19 +70,21 @@ class Evaluation(StatusModel):
         description="Digest of the token IDs of the rows. Evaluations with equal digests are "
         "comparable.",
     )
-    dequantized: EvaluatedBuild = Field(description="Result with merge.base dequantized.")
-    original: EvaluatedBuild = Field(description="Result with merge.base original.")
+    dequantized: EvaluatedBuild = Field(description="Result with merge.base: dequantized.")
+    original: EvaluatedBuild = Field(description="Result with merge.base: original.")
 
 
 class Artifacts(StatusModel):
     """Inputs and outputs of a revision, by digest."""
 
     base_commit: str | None = Field(
-        None, description="Commit of the base model, or the digest of the file list of its source."
+        None, description="Commit of the base model, or the digest of its list of files."
     )
     base_bytes: int | None = Field(None, description="Size of the base model's files in bytes.")
     chat_template: str | None = Field(
-        None, description="Digest of the chat template, if it is not that of the base model."
+        None,
+        description="Digest of the chat template, if it differs from the chat template of "
+        "the base model.",
     )
     dataset_digest: str | None = Field(None, description="Commit or digest of the dataset.")
     adapter: str | None = Field(None, description="Digest of the adapter's manifest.")
@@ -89,32 +94,36 @@ class Artifacts(StatusModel):
     merged: str | None = Field(None, description="Digest of the merged model's manifest.")
     merged_dtype: str | None = Field(None, description="Data type of the merged model.")
     evaluation: Evaluation | None = Field(
-        None, description="Held-out loss of tuned model and base model, if rows were held out."
+        None,
+        description="Held-out loss of the tuned model and of the base model, if rows were "
+        "held out.",
     )
 
 
 class EvaluationData(StatusModel):
     """Statistics of ``evaluation.dataset``, determined by data preparation."""
 
-    rows: int | None = Field(None, description="Number of rows that are evaluated on.")
+    rows: int | None = Field(None, description="Number of rows used for evaluation.")
     dropped_rows: int | None = Field(
         None, description="Number of rows dropped because they exceed sequenceLength."
     )
-    truncated_rows: int | None = Field(None, description="Number of rows cut at sequenceLength.")
+    truncated_rows: int | None = Field(
+        None, description="Number of rows truncated to sequenceLength."
+    )
     duplicate_rows: int | None = Field(
         None, description="Number of rows that repeat an earlier row."
     )
     trained_rows: int | None = Field(
-        None, description="Number of rows that are trained on as well."
+        None,
+        description="Number of rows that also occur in the training dataset. They make the "
+        "held-out loss too low.",
     )
     tokens: int | None = Field(None, description="Number of tokens in the rows.")
     evaluated_tokens: int | None = Field(
         None, description="Number of tokens that contribute to the loss."
     )
-    median_length: int | None = Field(None, description="Median length of a row in tokens.")
-    p95_length: int | None = Field(
-        None, description="95th percentile of the length of a row in tokens."
-    )
+    median_length: int | None = Field(None, description="Median row length in tokens.")
+    p95_length: int | None = Field(None, description="95th percentile of the row length in tokens.")
     longest_row: int | None = Field(
         None,
         description="Length of the longest row in tokens, including dropped and truncated rows.",
@@ -124,50 +133,50 @@ class EvaluationData(StatusModel):
 class Data(StatusModel):
     """Statistics of the dataset, determined by data preparation."""
 
-    rows: int | None = Field(None, description="Number of rows that are trained on.")
+    rows: int | None = Field(None, description="Number of rows used for training.")
     validation_rows: int | None = Field(
-        None, description="Number of held-out rows, or of rows in evaluation.dataset."
+        None, description="Number of held-out rows, or of rows in evaluation.dataset if it is set."
     )
     dropped_rows: int | None = Field(
         None, description="Number of rows dropped because they exceed sequenceLength."
     )
-    truncated_rows: int | None = Field(None, description="Number of rows cut at sequenceLength.")
+    truncated_rows: int | None = Field(
+        None, description="Number of rows truncated to sequenceLength."
+    )
     duplicate_rows: int | None = Field(
         None, description="Number of rows that repeat an earlier row."
     )
     train_tokens: int | None = Field(
-        None, description="Number of tokens in the rows that are trained on."
+        None, description="Number of tokens in the rows used for training."
     )
     trained_tokens: int | None = Field(
-        None, description="Number of trainTokens that contribute to the loss."
+        None, description="Number of training tokens that contribute to the loss."
     )
-    median_length: int | None = Field(None, description="Median length of a row in tokens.")
-    p95_length: int | None = Field(
-        None, description="95th percentile of the length of a row in tokens."
-    )
+    median_length: int | None = Field(None, description="Median row length in tokens.")
+    p95_length: int | None = Field(None, description="95th percentile of the row length in tokens.")
     longest_row: int | None = Field(
         None,
         description="Length of the longest row in tokens, including dropped and truncated rows.",
     )
-    planned_steps: int | None = Field(
-        None, description="Number of optimizer steps that training will take."
-    )
+    planned_steps: int | None = Field(None, description="Planned number of optimizer steps.")
     evaluation_dataset: EvaluationData | None = Field(
-        None, description="Statistics of evaluation.dataset, if the spec sets one."
+        None, description="Statistics of evaluation.dataset, if it is set."
     )
 
 
 class Estimate(StatusModel):
     """Estimated resource needs of the job."""
 
-    card: str | None = Field(None, description="GPU model that the estimate is compared with.")
+    card: str | None = Field(
+        None, description="GPU model whose memory the estimate is compared with."
+    )
     micro_batch_size: int | None = Field(None, description="Rows per forward pass.")
     training_memory: str | None = Field(None, description="GPU memory of the train pod.")
     serving_memory: str | None = Field(None, description="GPU memory of each serving pod.")
     host_memory: str | None = Field(None, description="Host memory of the train pod.")
     volume: str | None = Field(None, description="Disk space of the whole job.")
     training_seconds: int | None = Field(
-        None, description="Duration of training in seconds; a rough estimate."
+        None, description="Rough estimate of the duration of training in seconds."
     )
 
 
@@ -196,5 +205,7 @@ class Revision(StatusModel):
         None, description="GPU time of training in seconds, summed over all attempts."
     )
     gpu_seconds_lost: int | None = Field(
-        None, description="Part of gpuSeconds whose results were lost with a deleted volume."
+        None,
+        description="GPU time in seconds whose results were lost because a volume was "
+        "deleted. Included in gpuSeconds.",
     )

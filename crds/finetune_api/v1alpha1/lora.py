@@ -38,8 +38,8 @@ class Lora(ApiModel):
         lt=1,
     )
     target_modules: list[str] = field(
-        "Linear layers that get an adapter, by the suffix of their name. The single entry "
-        "all-linear selects every linear layer except the head.",
+        'Name suffixes of the linear layers that get an adapter. The single entry "all-linear" '
+        "selects every linear layer except the head.",
         ALL_LINEAR,
         edit=Edit.RETRAIN,
         min_length=1,
@@ -53,25 +53,26 @@ class Lora(ApiModel):
                 fails=lambda names: "all-linear" in names and len(names) > 1,
             ),
             each_matches(
-                LAYER_NAME, "write targetModules as names of layers, such as q_proj, or all-linear"
+                LAYER_NAME,
+                "use only names of layers, such as q_proj, or all-linear in targetModules",
             ),
             lacks(
                 "lm_head",
-                "an adapter on lm_head would not be trained: remove it from targetModules, and "
-                "use modulesToSave to train the head",
+                "an adapter on lm_head would not be trained: remove lm_head from targetModules, "
+                "and add it to modulesToSave to train the head",
             ),
             lacks(
                 "embed_tokens",
-                "an adapter on embed_tokens cannot be merged: remove it from targetModules, and "
-                "use modulesToSave to train the embedding",
+                "an adapter on embed_tokens cannot be merged: remove embed_tokens from "
+                "targetModules, and add it to modulesToSave to train the embedding",
             ),
         ),
     )
     modules_to_save: list[SavedModule] | None = field(
-        "Modules to train in full in addition to the adapter: the token embedding and the head, "
-        "for vocabulary that the base model rarely uses. Each needs its own size in float32 plus "
-        "gradients and optimizer states. Not supported if the base model ties its head to its "
-        "embedding.",
+        "Modules that are trained in full in addition to the adapter: the token embedding and "
+        "the head. Useful for tokens that the base model rarely uses. Each module needs GPU "
+        "memory for float32 weights, gradients and optimizer states. Not supported if the base "
+        "model ties its head to its embedding.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -81,7 +82,7 @@ class Lora(ApiModel):
     )
     use_rslora: bool = field("Use rank-stabilized LoRA.", False, edit=Edit.RETRAIN)
     use_dora: bool = field(
-        "Use weight-decomposed LoRA (DoRA). It is better at low ranks and slower to train.",
+        "Use weight-decomposed LoRA (DoRA). It trains better at low ranks, but is slower.",
         False,
         edit=Edit.RETRAIN,
     )

@@ -37,8 +37,8 @@ class Model(ApiModel):
         *sources.rules("model"),
         Rule(
             cel="!self.source.startsWith('https://') || self.source.endsWith('/SHA256SUMS')",
-            message="a model consists of several files: write the https:// source of a model as "
-            "the URL of a SHA256SUMS list, as printed by sha256sum, in the folder of the files",
+            message="a model consists of several files: set the https:// source to the URL of a "
+            "SHA256SUMS list (output of sha256sum) in the folder of the files",
             fails=lambda model: (
                 model.source.startswith("https://") and not model.source.endswith("/SHA256SUMS")
             ),

@@ -39,7 +39,7 @@ class Toleration(ApiModel):
         "Relation between the key and the value.", "Equal", edit=Edit.RETRY
     )
     value: str | None = field(
-        "Value of the taint to tolerate, with operator Equal.",
+        "Value of the taint to tolerate. Used with operator: Equal.",
         None,
         edit=Edit.RETRY,
         builtin="the empty string",
@@ -55,7 +55,7 @@ class Toleration(ApiModel):
         "Effect of the taint to tolerate.", None, edit=Edit.RETRY, builtin="every effect"
     )
     toleration_seconds: int | None = field(
-        "Seconds that a taint with effect NoExecute is tolerated.",
+        "Number of seconds for which a taint with effect: NoExecute is tolerated.",
         None,
         edit=Edit.RETRY,
         builtin="unlimited",
@@ -65,7 +65,7 @@ class Toleration(ApiModel):
         excludes(
             equals("operator", "Exists"),
             is_set("value"),
-            "operator Exists compares no value: remove value, or use operator Equal",
+            "a toleration with operator: Exists has no value: remove value, or set operator: Equal",
         ),
         requires(
             ~is_set("key"),
@@ -76,8 +76,8 @@ class Toleration(ApiModel):
         requires(
             is_set("tolerationSeconds"),
             equals("effect", "NoExecute"),
-            "tolerationSeconds applies to effect NoExecute only: set effect: NoExecute, or remove "
-            "tolerationSeconds",
+            "tolerationSeconds applies only to the effect NoExecute: set effect: NoExecute, or "
+            "remove tolerationSeconds",
         ),
     )
 
@@ -86,7 +86,7 @@ class Placement(ApiModel):
     """Scheduling constraints of the job's pods. All pods follow them: they share a volume."""
 
     zones: list[str] | None = field(
-        "Zones (label topology.kubernetes.io/zone) that the pods may run in.",
+        "Zones in which the pods may run (values of the node label topology.kubernetes.io/zone).",
         None,
         edit=Edit.RETRY,
         builtin="every zone",
@@ -104,7 +104,7 @@ class Placement(ApiModel):
         "Labels that a node must have. It replaces the node selector of the chart defaults.",
         None,
         edit=Edit.RETRY,
-        builtin="that of the chart defaults, which selects NVIDIA A10G GPUs",
+        builtin="the node selector of the chart defaults, which selects NVIDIA A10G GPUs",
         max_length=16,
         rules=(
             labels(
@@ -121,7 +121,7 @@ class PodMetadata(ApiModel):
     """Metadata of the job's pods."""
 
     labels: dict[str, str] | None = field(
-        "Labels of the job's pods and other objects, such as a cost center.",
+        "Labels of the job's pods and of its other objects, such as a cost center.",
         None,
         edit=Edit.ROLL,
         builtin="none",

@@ -37,12 +37,18 @@ class Reason(StrEnum):
         return member
 
     # In progress, or done.
-    PREPARING = ("Preparing", "Model and dataset are downloaded, validated and tokenized.", READY)
+    PREPARING = (
+        "Preparing",
+        "The prepare pod downloads the model and the dataset, and validates and tokenizes the "
+        "dataset.",
+        READY,
+    )
     TRAINING = ("Training", "The adapter is being trained.", READY)
-    MERGING = ("Merging", "Base model and adapter are being merged on a CPU.", READY)
+    MERGING = ("Merging", "The base model and the adapter are being merged on a CPU.", READY)
     STARTING = (
         "Starting",
-        "The endpoint loads the model. For a stage: its Job has been created.",
+        "Ready: the endpoint is loading the model. Condition of a stage: the Job of the stage "
+        "was created.",
         READY,
         CONDITION,
     )
@@ -63,7 +69,8 @@ class Reason(StrEnum):
     QUOTA_EXCEEDED = ("QuotaExceeded", "A ResourceQuota of the namespace is exhausted.", READY)
     FAILED_CREATE = (
         "FailedCreate",
-        "The API server rejects an object: policy, Pod Security, webhook or service account.",
+        "The API server rejects an object because of a policy, Pod Security, a webhook or a "
+        "service account.",
         READY,
     )
     CREATE_CONTAINER_CONFIG_ERROR = (
@@ -90,21 +97,31 @@ class Reason(StrEnum):
     WAITING_FOR_VOLUME = ("WaitingForVolume", "The volume is terminating or being replaced.", READY)
     WAITING_FOR_CLEANUP = (
         "WaitingForCleanup",
-        "Objects of a deleted job of the same name are being garbage-collected.",
+        "Objects of a deleted FineTuneJob with the same name are being garbage-collected.",
         READY,
     )
 
     # Failed.
-    INVALID_SPEC = ("InvalidSpec", "The resolved spec cannot be run.", READY, ATTEMPT)
+    INVALID_SPEC = (
+        "InvalidSpec",
+        "The spec, completed with defaults, cannot be run.",
+        READY,
+        ATTEMPT,
+    )
     UNSUPPORTED_VERSION = (
         "UnsupportedVersion",
-        "Another version of the operator wrote state that this version cannot read.",
+        "Another version of the operator wrote a status that this version cannot read.",
         READY,
     )
-    FAILED_TO_START = ("FailedToStart", "Kueue cannot start the Job.", READY, ATTEMPT)
+    FAILED_TO_START = (
+        "FailedToStart",
+        "Kueue admitted the Job but could not start it.",
+        READY,
+        ATTEMPT,
+    )
     NAME_CONFLICT = (
         "NameConflict",
-        "An object of another owner has the name that the job needs.",
+        "An object with a name that the job needs belongs to another owner.",
         READY,
     )
     DATASET_INVALID = (
@@ -127,7 +144,8 @@ class Reason(StrEnum):
     )
     ACCESS_DENIED = (
         "AccessDenied",
-        "The source denies access: gated, private, or a token without permission.",
+        "The source denied access: the model or dataset is gated or private, or the token lacks "
+        "a permission.",
         READY,
         ATTEMPT,
     )
@@ -146,20 +164,21 @@ class Reason(StrEnum):
     )
     DOES_NOT_FIT = (
         "DoesNotFit",
-        "By the estimate, training or serving exceeds the GPU memory; no GPU was requested.",
+        "According to the estimate, training or serving exceeds the GPU memory. No GPU was "
+        "requested.",
         READY,
         ATTEMPT,
     )
-    LOSS_DIVERGED = ("LossDiverged", "Loss or gradients are not finite.", READY, ATTEMPT)
+    LOSS_DIVERGED = ("LossDiverged", "The loss or the gradients are not finite.", READY, ATTEMPT)
     NOT_MERGEABLE = (
         "NotMergeable",
-        "Base model and adapter cannot be merged reliably.",
+        "The base model and the adapter cannot be merged reliably.",
         READY,
         ATTEMPT,
     )
     BUDGET_EXCEEDED = (
         "BudgetExceeded",
-        "The GPU-seconds of spec.runPolicy.maxGpuSeconds are spent.",
+        "Training has used all GPU time that spec.runPolicy.maxGpuSeconds allows.",
         READY,
         ATTEMPT,
     )
@@ -184,18 +203,18 @@ class Reason(StrEnum):
     )
     RETRIES_EXHAUSTED = (
         "RetriesExhausted",
-        "A stage's pods failed more often than spec.runPolicy.backoffLimit allows.",
+        "The pods of a stage failed more often than spec.runPolicy.backoffLimit allows.",
         READY,
         ATTEMPT,
     )
     RESULT_MISSING = (
         "ResultMissing",
-        "Pods exited with code 0 but left no result that reports completion.",
+        "A pod exited with code 0 but did not report that the stage completed.",
         READY,
         ATTEMPT,
     )
-    INTERNAL_ERROR = ("InternalError", "The trainer has a defect.", READY, ATTEMPT)
-    FAILED = ("Failed", "A stage failed without a reason.", READY, CONDITION)
+    INTERNAL_ERROR = ("InternalError", "Unexpected error in the trainer.", READY, ATTEMPT)
+    FAILED = ("Failed", "A stage failed, and no reason was reported.", READY, CONDITION)
     EVAL_GATE_FAILED = (
         "EvalGateFailed",
         "The tuned model is worse than its base model on the held-out rows.",
@@ -203,13 +222,13 @@ class Reason(StrEnum):
     )
     VERIFICATION_FAILED = (
         "VerificationFailed",
-        "The served model differs from the trained one.",
+        "The served model differs from the trained model.",
         READY,
         ATTEMPT,
     )
     ROLLOUT_FAILED = (
         "RolloutFailed",
-        "The new build failed; the previous build continues serving.",
+        "The new build failed; the previous build continues to serve.",
         READY,
     )
     ENDPOINT_DOWN = (
@@ -225,10 +244,10 @@ class Reason(StrEnum):
     )
 
     # Ends of attempts that the operator retries by itself.
-    JOB_DELETED = ("JobDeleted", "A stage's Job was deleted externally.", EVENT, ATTEMPT)
+    JOB_DELETED = ("JobDeleted", "The Job of a stage was deleted externally.", EVENT, ATTEMPT)
     TRANSIENT = (
         "Transient",
-        "A temporary failure outside the pod; the attempt is retried.",
+        "Temporary failure outside the pod. The attempt is retried.",
         ATTEMPT,
     )
     STOPPED = (
@@ -244,13 +263,17 @@ class Reason(StrEnum):
     MERGED = ("Merged", "The merge has completed.", EVENT)
     DRIFT_CORRECTED = (
         "DriftCorrected",
-        "Changes that another writer made to an object of the job were reverted.",
+        "The operator reverted changes that another client made to an object of the job.",
         EVENT,
     )
 
     # Other conditions.
     PENDING = ("Pending", "The stage has not started, or no build has been served.", CONDITION)
-    RUNNING = ("Running", "The stage runs; for Suspended: the job is not paused.", CONDITION)
+    RUNNING = (
+        "Running",
+        "The stage is running. Condition Suspended: the job is not suspended.",
+        CONDITION,
+    )
     FINISHED = ("Finished", "No stage is left to run.", CONDITION)
     AVAILABLE = ("Available", "The serving build answers requests.", CONDITION)
     NOT_AVAILABLE = ("NotAvailable", "The serving build does not answer requests.", CONDITION)
@@ -262,13 +285,13 @@ class Reason(StrEnum):
     DISABLED = ("Disabled", "spec.serving.enabled is false.", CONDITION)
 
     # The operator's log.
-    CRD_MISSING = ("CrdMissing", "The API server does not serve FineTuneJobs.", LOG)
+    CRD_MISSING = ("CrdMissing", "The FineTuneJob API is not installed in the cluster.", LOG)
     API_UNAVAILABLE = (
         "ApiUnavailable",
-        "A request to the API server failed or timed out; it is retried.",
+        "A request to the API server failed or timed out. It is retried.",
         LOG,
     )
-    NOT_FOUND = ("NotFound", "The object to write no longer exists.", LOG)
-    NOT_LEADING = ("NotLeading", "This replica is not the leader; nothing was written.", LOG)
-    CONFLICT = ("Conflict", "Another client wrote the object first.", LOG)
-    ERROR = ("Error", "Another error of a request to the API server.", LOG)
+    NOT_FOUND = ("NotFound", "The object that the operator tried to write no longer exists.", LOG)
+    NOT_LEADING = ("NotLeading", "This replica is not the leader. It made no changes.", LOG)
+    CONFLICT = ("Conflict", "Another client changed the object first.", LOG)
+    ERROR = ("Error", "A request to the API server failed with another error.", LOG)

@@ -18,7 +18,7 @@ def object_name(
     builtin: str | None = None,
 ) -> Any:
     """Declare a field that names an object of a kind, such as ``StorageClass``."""
-    message = f"use lower-case letters, digits, '-' and '.' only in the name of a {kind}"
+    message = f"use only lower-case letters, digits, '-' and '.' in the name of a {kind}"
     return field(
         text,
         default,
@@ -31,7 +31,7 @@ def object_name(
 
 def object_key(text: str, default: str, *, kind: str) -> Any:
     """Declare a field that names a key of a Secret or ConfigMap."""
-    message = f"use letters, digits, '-', '_' and '.' only in a key of a {kind}, such as {default}"
+    message = f"use only letters, digits, '-', '_' and '.' in a key of a {kind}, such as {default}"
     return field(text, default, edit=Edit.RETRY, max_length=253, rules=(matches(KEY, message),))
 
 

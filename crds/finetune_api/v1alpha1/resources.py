@@ -38,18 +38,18 @@ class ResourceRequirements(ApiModel):
 
     atomic: ClassVar[bool] = True
     requests: dict[str, Quantity] | None = field(
-        "Minimum resources, such as {cpu: '4', memory: 16Gi}. The GPU must not be named: the "
-        "operator requests one for the stages that need it.",
+        "Minimum resources, such as {cpu: '4', memory: 16Gi}. Do not list the GPU: the operator "
+        "requests it for the stages that need one.",
         None,
         edit=Edit.RETRY,
-        builtin="that of the stage",
+        builtin="the value of the stage if neither requests nor limits is set",
         max_length=8,
     )
     limits: dict[str, Quantity] | None = field(
         "Maximum resources, such as {memory: 16Gi}.",
         None,
         edit=Edit.RETRY,
-        builtin="that of the stage",
+        builtin="the value of the stage if neither requests nor limits is set",
         max_length=8,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -64,7 +64,8 @@ class Resources(ApiModel):
     """CPU, memory and other resources of each stage, except for the GPU."""
 
     prepare: ResourceRequirements = field(
-        "Resources of the prepare pod, which downloads, validates and tokenizes on a CPU.",
+        "Resources of the prepare pod, which downloads the model and prepares the dataset on a "
+        "CPU.",
         ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
         edit=Edit.RETRY,
     )

@@ -24,25 +24,29 @@ def _column(name: str, text: str) -> Any:
 
 
 class Columns(ApiModel):
-    """Column names of the dataset that differ from the names of its format."""
+    """Column names of the dataset, if they differ from those of the format."""
 
     instruction: str | None = _column(
-        "instruction", "Column that holds the instruction (format alpaca)."
+        "instruction", "Column that holds the instruction. Used with format: alpaca."
     )
     input: str | None = _column(
-        "input", "Column that holds the input (format alpaca). The dataset may lack this column."
+        "input",
+        "Column that holds the input. The dataset can omit this column. Used with format: alpaca.",
     )
-    output: str | None = _column("output", "Column that holds the answer (format alpaca).")
+    output: str | None = _column(
+        "output", "Column that holds the answer. Used with format: alpaca."
+    )
     messages: str | None = _column(
-        "messages", "Column that holds the list of {role, content} objects (format messages)."
+        "messages",
+        "Column that holds the list of {role, content} objects. Used with format: messages.",
     )
     prompt: str | None = _column(
-        "prompt", "Column that holds the prompt (format prompt-completion)."
+        "prompt", "Column that holds the prompt. Used with format: prompt-completion."
     )
     completion: str | None = _column(
-        "completion", "Column that holds the completion (format prompt-completion)."
+        "completion", "Column that holds the completion. Used with format: prompt-completion."
     )
-    text: str | None = _column("text", "Column that holds the text (format text).")
+    text: str | None = _column("text", "Column that holds the text. Used with format: text.")
 
     def of(self, part: str) -> str:
         """Return the name of the column that holds ``part`` (such as ``instruction``)."""
@@ -59,8 +63,8 @@ def _columns_rule(format_: str, parts: tuple[str, ...]) -> Rule:
     return excludes(
         equals("format", format_),
         foreign,
-        f"format {format_} reads the columns {', '.join(parts)} only: remove the other names from "
-        "columns, or change format",
+        f"with format: {format_}, columns may contain only {', '.join(parts)}: remove the other "
+        "entries, or change format",
     )
 
 
@@ -85,28 +89,29 @@ class Rows(ApiModel):
         ),
     )
     format: Literal["alpaca", "messages", "prompt-completion", "text"] = field(
-        "Format of a row: alpaca (instruction, input and output), messages (a conversation), "
-        "prompt-completion, or text (trained unchanged).",
+        'Format of the rows: "alpaca" (instruction, input and output), "messages" (a '
+        'conversation), "prompt-completion" (a prompt and its completion), or "text" (plain '
+        "text, which is trained unchanged).",
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")
     sha256: str | None = sources.sha256("dataset")
     split: str = field(
-        "Split of the dataset to read.",
+        "Name of the dataset split to read, such as train or test.",
         "train",
         edit=Edit.RETRAIN,
         max_length=128,
         rules=(matches(r"^[A-Za-z0-9_.-]+$", "write split as a single name, such as train"),),
     )
     max_samples: int | None = field(
-        "Number of rows to read, from the beginning of the dataset.",
+        "Maximum number of rows to read, from the beginning of the dataset.",
         None,
         edit=Edit.RETRAIN,
         builtin="all rows",
         ge=1,
     )
     columns: Columns = field(
-        "Column names that differ from those of the format.",
+        "Column names of the dataset, if they differ from those of the format.",
         Columns(),
         edit=Edit.RETRAIN,
         builtin="the column names of the format",

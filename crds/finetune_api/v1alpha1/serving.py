@@ -10,7 +10,7 @@ from finetune_api.v1alpha1.references import SecretKeyRef
 MODEL_NAME = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"
 NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 BASE_SUFFIX = "-base"
-"""Suffix of the name under which the base model itself is served with serving.mode adapter."""
+"""Suffix of the name under which the base model itself is served with serving.mode: adapter."""
 
 EXTRA_ARGUMENTS = (
     "async-scheduling",
@@ -46,14 +46,14 @@ numbers that the build was verified with are not permitted."""
 
 _EXTRA = f"^--({'|'.join(EXTRA_ARGUMENTS)})(=[A-Za-z0-9_.,:/-]+)?$"
 _EXTRA_MESSAGE = (
-    "extraArgs permits arguments of vllm serve for batching, parsing and logging only, each as "
-    "--name or --name=value, such as --max-num-seqs=64: remove the others "
+    "extraArgs permits only arguments of vllm serve for batching, parsing and logging, each as "
+    "--name or --name=value, such as --max-num-seqs=64: remove other arguments "
     "(docs/concepts/serving.md lists the permitted arguments)"
 )
 
 
 class ServingPlacement(Placement):
-    """Scheduling constraints of the serving pods, instead of ``spec.placement``."""
+    """Scheduling constraints of the serving pods. They replace ``spec.placement`` as a whole."""
 
     atomic: ClassVar[bool] = True
 
@@ -62,34 +62,34 @@ class Serving(ApiModel):
     """The OpenAI-compatible endpoint of the tuned model."""
 
     enabled: bool = field(
-        "Serve the tuned model. Changing this field neither retrains nor merges again.",
+        "Serve the tuned model at an OpenAI-compatible endpoint.",
         True,
         edit=Edit.NOTHING,
     )
     mode: Literal["merged", "adapter"] = field(
-        "What vLLM loads: merged (the merged 16-bit model), or adapter (the base model and the "
-        "adapter; nothing is merged).",
+        'What vLLM loads: "merged" (the merged 16-bit model), or "adapter" (the base model and '
+        "the adapter, without a merge).",
         "merged",
         edit=Edit.REMERGE,
     )
     rollout: Literal["KeepServing", "FreeGPU"] = field(
-        "GPU use of the serving build while the next build is made. KeepServing keeps it running, "
-        "which needs a second GPU during training. FreeGPU releases its GPU when the data is ready "
-        "and the train pod finds no free GPU; it resumes if training is suspended or fails.",
+        'GPU use of the serving build while the next build is made. "KeepServing": it continues '
+        'to run; training needs a second GPU. "FreeGPU": it releases its GPU if the data is '
+        "ready and the train pod finds no free GPU; it resumes if training is suspended or fails.",
         "KeepServing",
         edit=Edit.NOTHING,
     )
     replicas: int = field(
-        "Number of serving pods, each with a GPU of its own; 0 stops serving and keeps all "
-        "artifacts. More than one needs storage.accessMode: ReadWriteMany. Set this field if "
-        "kubectl scale or an autoscaler changes it.",
+        "Number of serving pods. Each pod needs a GPU of its own. Set to 0 to stop serving and "
+        "keep all artifacts. More than one pod needs storage.accessMode: ReadWriteMany. Set this "
+        "field explicitly if kubectl scale or an autoscaler changes it.",
         1,
         edit=Edit.NOTHING,
         ge=0,
         le=64,
     )
     max_model_len: int | None = field(
-        "Maximum length of prompt plus answer in tokens.",
+        "Maximum total length of prompt and answer in tokens.",
         None,
         edit=Edit.ROLL,
         builtin="the context length of the model",
@@ -97,8 +97,8 @@ class Serving(ApiModel):
         le=1_048_576,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        "Data type of the base model with mode adapter; auto selects that of the published base "
-        "model. A merged model is served in the data type of merge.dtype.",
+        'Data type of the base model with mode: adapter. With "auto", it is the data type of the '
+        "published base model. A merged model is served in the data type of merge.dtype instead.",
         "auto",
         edit=Edit.ROLL,
     )
@@ -122,7 +122,7 @@ class Serving(ApiModel):
         rules=(each_matches(_EXTRA, _EXTRA_MESSAGE),),
     )
     served_model_names: list[str] | None = field(
-        "Model names that requests may use; responses carry the first one.",
+        "Model names that requests can use. Responses contain the first name.",
         None,
         edit=Edit.ROLL,
         builtin="the name of the job",
@@ -131,7 +131,7 @@ class Serving(ApiModel):
         rules=(
             each_matches(
                 MODEL_NAME,
-                "use letters, digits, '-', '_', '.', ':' and '/' only in servedModelNames, such "
+                "use only letters, digits, '-', '_', '.', ':' and '/' in servedModelNames, such "
                 "as acme/support",
             ),
         ),
@@ -141,17 +141,17 @@ class Serving(ApiModel):
         "reads it.",
         None,
         edit=Edit.ROLL,
-        builtin="none; requests need no API key",
+        unset="requests need no API key",
     )
     placement: ServingPlacement | None = field(
-        "Scheduling constraints of the serving pods, instead of spec.placement. The pods need "
-        "access to the same volume.",
+        "Scheduling constraints of the serving pods. They replace spec.placement as a whole. "
+        "Select nodes that can mount the volume of the job.",
         None,
         edit=Edit.ROLL,
         builtin="spec.placement",
     )
     allowed_namespaces: list[str] | None = field(
-        "Namespaces whose pods may call the endpoint; requests from all others are blocked.",
+        "Namespaces whose pods can call the endpoint. Requests from other namespaces are blocked.",
         None,
         edit=Edit.NOTHING,
         builtin="the namespace of the job",
@@ -160,8 +160,8 @@ class Serving(ApiModel):
         rules=(
             each_matches(
                 NAMESPACE,
-                "use names of namespaces in allowedNamespaces: at most 63 lower-case letters, "
-                "digits and '-'",
+                "use only names of namespaces in allowedNamespaces: at most 63 lower-case "
+                "letters, digits and '-'",
             ),
         ),
     )
@@ -176,9 +176,9 @@ class Serving(ApiModel):
             cel="!has(self.mode) || self.mode != 'adapter' || !has(self.servedModelNames) "
             "|| (size(self.servedModelNames) == 1 "
             f"&& !self.servedModelNames[0].endsWith('{BASE_SUFFIX}'))",
-            message="with serving.mode adapter, servedModelNames takes a single name, which must "
-            f"not end in {BASE_SUFFIX} (reserved for the base model): use one name with another "
-            "ending",
+            message="with serving.mode: adapter, servedModelNames must contain exactly one name, "
+            f"which must not end in {BASE_SUFFIX} (reserved for the base model): use one name with "
+            "another ending",
             fails=lambda serving: (
                 serving.mode == "adapter"
                 and serving.served_model_names is not None

@@ -63,10 +63,10 @@ class S3(ApiModel):
     )
     secret_ref: SecretRef | None = field(
         "Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally, "
-        "AWS_SESSION_TOKEN. Only the prepare pod receives them.",
+        "AWS_SESSION_TOKEN. Only the prepare pod receives the values.",
         None,
         edit=Edit.RETRY,
-        builtin="none; the cloud identity of access.serviceAccountName or anonymous access is used",
+        unset="the cloud identity of access.serviceAccountName or anonymous access is used",
     )
 
 
@@ -74,7 +74,7 @@ def revision(what: str) -> Any:
     """Declare ``revision`` of a model or dataset."""
     return field(
         f"Branch, tag or commit of the {what} repository on the hub. It is resolved to a commit "
-        "before anything is downloaded.",
+        "before the download starts.",
         None,
         edit=Edit.RETRAIN,
         builtin="main for hf:// sources",
@@ -86,12 +86,12 @@ def revision(what: str) -> Any:
 def sha256(what: str) -> Any:
     """Declare ``sha256`` of a model or dataset."""
     return field(
-        "SHA-256 digest (hex) of the file named by an https:// source; the download fails on a "
-        f"mismatch. If the file is a {LIST_OF_SUMS} list, every file of the {what} is verified "
-        "against its entry in the list.",
+        "SHA-256 digest, in hex, of the file at an https:// source. Required for https:// sources. "
+        "The download fails if the digest does not match. If the file is a "
+        f"{LIST_OF_SUMS} list, every file of the {what} is verified against its entry.",
         None,
         edit=Edit.RETRAIN,
-        builtin="none; required for https:// sources",
+        builtin="none",
         max_length=64,
         rules=(
             matches(
@@ -109,15 +109,14 @@ def token(what: str) -> Any:
         "token for an https:// server. Only the prepare pod receives it.",
         None,
         edit=Edit.RETRY,
-        builtin=f"none, which is sufficient for a public {what}",
+        unset=f"the {what} must be public",
     )
 
 
 def ca(what: str) -> Any:
     """Declare ``caConfigMapRef`` of a model or dataset."""
     return field(
-        "ConfigMap with the CA bundle that verifies the https:// server or S3 endpoint of the "
-        f"{what}.",
+        f"ConfigMap with the CA bundle for the https:// server or S3 endpoint of the {what}.",
         None,
         edit=Edit.RETRY,
         builtin="the CA certificates of the image",
@@ -140,7 +139,7 @@ def rules(what: Kind) -> tuple[Rule, ...]:
         requires(
             starts_with("source", "https://"),
             is_set("sha256"),
-            f"the content behind an https:// source can change: set {what}.sha256 to the digest "
+            f"the content at an https:// URL can change: set {what}.sha256 to the digest "
             "printed by sha256sum",
         ),
         *(_only_for(what, path, schemes) for path, schemes in SCHEMES_OF_FIELD.items()),
@@ -162,5 +161,5 @@ def _only_for(what: Kind, path: str, schemes: tuple[str, ...]) -> Rule:
     return requires(
         is_set(path),
         starts_with("source", *prefixes),
-        f"{what}.{path} applies to {' and '.join(prefixes)} sources only: remove it",
+        f"{what}.{path} applies only to {' and '.join(prefixes)} sources: remove it",
     )

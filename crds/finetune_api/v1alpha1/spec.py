@@ -25,11 +25,11 @@ from finetune_api.v1alpha1.training import Training
 
 
 class Access(ApiModel):
-    """Identity of the job towards cloud services."""
+    """Identity with which the job accesses cloud services."""
 
     service_account_name: str | None = object_name(
-        "Name of the ServiceAccount of the prepare pod, for a cloud identity that reads s3:// "
-        "sources. No other pod uses it. The pod gets no token for the Kubernetes API.",
+        "ServiceAccount of the prepare pod. Its cloud identity is used to read s3:// sources. "
+        "Other pods do not use it. The prepare pod gets no token for the Kubernetes API.",
         None,
         kind="ServiceAccount",
         builtin="none",
@@ -64,7 +64,7 @@ class FineTuneJobSpec(ApiModel):
     )
     merge: Merge = field("Settings of the merged 16-bit model.", Merge(), edit=Edit.REMERGE)
     evaluation: Evaluation = field(
-        "Evaluation of the tuned model against its base model.",
+        "Comparison of the tuned model with its base model.",
         Evaluation(),
         edit=Edit.NOTHING,
     )
@@ -76,14 +76,17 @@ class FineTuneJobSpec(ApiModel):
         Storage(),
         edit=Edit.RETRY,
     )
-    access: Access = field("Identity of the job towards cloud services.", Access(), edit=Edit.RETRY)
+    access: Access = field(
+        "Identity with which the job accesses cloud services.", Access(), edit=Edit.RETRY
+    )
     resources: Resources = field("CPU and memory of each stage.", Resources(), edit=Edit.RETRY)
     placement: Placement = field(
         "Scheduling constraints of the job's pods.", Placement(), edit=Edit.RETRY
     )
     queue_name: str | None = object_name(
-        "Kueue LocalQueue of the train Job, the only Job that needs GPU quota. With a queue, the "
-        "node selector of the chart defaults does not apply: the queue's flavors select the nodes.",
+        "Kueue LocalQueue of the train Job, the only Job that needs GPU quota. If a queue is "
+        "set, the ResourceFlavors of the queue select the nodes, and the node selector of the "
+        "chart defaults does not apply.",
         None,
         kind="LocalQueue",
         max_length=63,
@@ -91,7 +94,8 @@ class FineTuneJobSpec(ApiModel):
     )
     workload_priority_class_name: str | None = object_name(
         "Kueue WorkloadPriorityClass of the train Job. It determines the order in the queue and "
-        "preemption. The priority of the pods is that of priorityClassName.",
+        "preemption by Kueue. It does not set the priority of the pods; use priorityClassName "
+        "for that.",
         None,
         kind="WorkloadPriorityClass",
         max_length=63,
@@ -105,8 +109,9 @@ class FineTuneJobSpec(ApiModel):
     )
     pod_metadata: PodMetadata = field("Metadata of the job's pods.", PodMetadata(), edit=Edit.ROLL)
     suspend: bool = field(
-        "Suspend the job: the running stage is stopped and keeps its last checkpoint. Setting it "
-        "to false resumes from there. A serving build continues to serve.",
+        "Suspend the job. The operator stops the running stage, which keeps its last checkpoint. "
+        "Set it to false again to resume from that checkpoint. The serving build continues to "
+        "serve.",
         False,
         edit=Edit.NOTHING,
     )
@@ -114,16 +119,17 @@ class FineTuneJobSpec(ApiModel):
         "Limits for failures, restarts, waiting and GPU time.", RunPolicy(), edit=Edit.RETRY
     )
     revision_history_limit: int = field(
-        "Number of old revisions that are retained with their volumes, so that returning to one of "
-        "them does not retrain. The revision that serves and the one that the spec requests do not "
-        "count. Completed revisions are retained before others, newer ones before older ones.",
+        "Number of old revisions whose volumes are retained, so that you can return to these "
+        "revisions without retraining. The serving revision and the target revision do not "
+        "count. Completed revisions take precedence over incomplete ones, and newer revisions "
+        "over older ones.",
         1,
         edit=Edit.NOTHING,
         ge=0,
         le=20,
     )
     rerun: str | None = field(
-        "Any text, such as a date. A new value trains a new revision with the same recipe.",
+        "Any text, such as a date. Set a new value to train again with the same recipe.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -133,7 +139,8 @@ class FineTuneJobSpec(ApiModel):
         excludes(
             equals("training.trainOn", "responses"),
             equals("dataset.format", "text"),
-            "rows of format text have no responses: set training.trainOn: all, or remove it",
+            "rows in the text format have no responses: set training.trainOn: all, or remove "
+            "training.trainOn",
         ),
         requires(
             equals("merge.enabled", False),
@@ -150,8 +157,8 @@ class FineTuneJobSpec(ApiModel):
         excludes(
             _SERVES_ADAPTER,
             is_set("training.lora.modulesToSave"),
-            "vLLM cannot load fully trained modules with an adapter: set serving.mode: merged, or "
-            "remove training.lora.modulesToSave",
+            "vLLM cannot load an adapter with fully trained modules: set serving.mode: merged, "
+            "or remove training.lora.modulesToSave",
         ),
         Rule(
             cel="!has(self.serving) || !has(self.serving.replicas) || self.serving.replicas <= 1 "
@@ -166,26 +173,26 @@ class FineTuneJobSpec(ApiModel):
         excludes(
             _EVALUATES_NOTHING,
             is_set("training.advanced.evalSteps"),
-            "evalSteps needs held-out rows, and validationFraction: 0 holds out none: remove one "
-            "of them, or set evaluation.dataset",
+            "evalSteps needs held-out rows, but validationFraction is 0: remove one of the two "
+            "fields, or set evaluation.dataset",
         ),
         excludes(
             _EVALUATES_NOTHING,
             is_set("training.advanced.earlyStoppingPatience"),
-            "earlyStoppingPatience needs held-out rows, and validationFraction: 0 holds out none: "
-            "remove one of them, or set evaluation.dataset",
+            "earlyStoppingPatience needs held-out rows, but validationFraction is 0: remove one "
+            "of the two fields, or set evaluation.dataset",
         ),
         excludes(
             _HAS_EVALUATION_DATASET,
             is_set("dataset.validationFraction") & ~_HOLDS_OUT_NOTHING,
             "evaluation.dataset replaces the rows held out by dataset.validationFraction: remove "
-            "one of them",
+            "one of the two fields",
         ),
         Rule(
             cel=f"!{_HAS_EVALUATION_DATASET.cel} "
             "|| (self.evaluation.dataset.format == 'text') == (self.dataset.format == 'text')",
-            message="evaluation.dataset is rendered like dataset, and rows of format text are not "
-            "rendered: set format: text for both datasets or for neither",
+            message="evaluation.dataset is rendered like dataset, but rows in the text format "
+            "are not rendered: set format: text for both datasets or for neither",
             fails=lambda spec: (
                 spec.evaluation.dataset is not None
                 and (spec.evaluation.dataset.format == "text") != (spec.dataset.format == "text")
@@ -199,8 +206,9 @@ class FineTuneJobSpec(ApiModel):
                 f"!= {_value_or('self.dataset', name, default)}"
                 for name, default in (("revision", "main"), ("split", "train"))
             ),
-            message="evaluation.dataset names the rows that are trained on: set another split or "
-            "source for it, or remove it to hold out rows of dataset",
+            message="evaluation.dataset and dataset select the same rows: set another source or "
+            "split in evaluation.dataset, or remove evaluation.dataset to hold out rows "
+            "of dataset",
             fails=lambda spec: (
                 spec.evaluation.dataset is not None
                 and _rows_of(spec.evaluation.dataset) == _rows_of(spec.dataset)

@@ -35,8 +35,8 @@ class PreparationProgress(StatusModel):
     """Progress of the current download, read from the metrics of the prepare pod."""
 
     downloaded_bytes: int | None = Field(None, description="Number of bytes downloaded.")
-    total_bytes: int | None = Field(None, description="Number of bytes to download in total.")
-    progress_percent: int | None = Field(None, description="Downloaded bytes in percent.")
+    total_bytes: int | None = Field(None, description="Total number of bytes to download.")
+    progress_percent: int | None = Field(None, description="Percentage of bytes downloaded.")
     eta_seconds: int | None = Field(
         None, description="Estimated remaining time in seconds at the current rate."
     )
@@ -45,8 +45,10 @@ class PreparationProgress(StatusModel):
 class TrainingProgress(StatusModel):
     """Progress of training, read from the metrics of the train pod."""
 
-    attempt: int | None = Field(None, description="Number of the train Job.")
-    restarts: int | None = Field(None, description="Number of pods that were restarted.")
+    attempt: int | None = Field(
+        None, description="Number of the latest attempt of the train stage."
+    )
+    restarts: int | None = Field(None, description="Number of restarts of the train pod.")
     failures: int | None = Field(None, description="Number of restarts after failures.")
     disruptions: int | None = Field(
         None, description="Number of restarts after the node lost a pod or the pod was deleted."
@@ -55,17 +57,19 @@ class TrainingProgress(StatusModel):
         None, description="Number of restarts after the queue evicted the workload."
     )
     global_step: int | None = Field(None, description="Number of completed optimizer steps.")
-    max_steps: int | None = Field(None, description="Number of optimizer steps in total.")
-    progress_percent: int | None = Field(None, description="Completed steps in percent.")
+    max_steps: int | None = Field(None, description="Total number of optimizer steps.")
+    progress_percent: int | None = Field(
+        None, description="Percentage of optimizer steps completed."
+    )
     eta_seconds: int | None = Field(
         None, description="Estimated remaining time in seconds at the current rate."
     )
     loss: str | None = Field(None, description="Training loss at the last logged step.")
-    eval_loss: str | None = Field(None, description="Loss on the held-out rows.")
+    eval_loss: str | None = Field(None, description="Latest loss on the held-out rows.")
     step_seconds: str | None = Field(
         None,
-        description="Measured duration of a step in seconds. It determines the grace period of the "
-        "next pod.",
+        description="Measured duration of a step in seconds. The grace period of the next pod "
+        "depends on it.",
     )
     tokens_per_second: str | None = Field(
         None, description="Training throughput in tokens per second."
@@ -82,9 +86,7 @@ class ServingStatus(StatusModel):
     revision: str | None = Field(None, description="Revision of the serving build.")
     build: str | None = Field(None, description="Name of the serving build.")
     replicas: int | None = Field(None, description="Number of serving pods.")
-    available_replicas: int | None = Field(
-        None, description="Number of serving pods that are available."
-    )
+    available_replicas: int | None = Field(None, description="Number of available serving pods.")
     selector: str | None = Field(
         None, description="Label selector of the serving pods, for autoscalers."
     )
@@ -94,13 +96,13 @@ class ServingStatus(StatusModel):
 class ServingComparison(StatusModel):
     """Comparison of a build with the build that was serving, on the same rows."""
 
-    build: str = Field(description="Build that was serving.")
+    build: str = Field(description="Build that was serving at the time of the comparison.")
     outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
-        description="Better or Worse if the losses differ by more than two standard errors, "
-        "Undecided if they do not, or NotComparable if the builds were not scored on the same rows "
-        "against the same base model."
+        description='"Better" or "Worse" if the losses differ by more than two standard errors, '
+        '"Undecided" if they do not, or "NotComparable" if the builds were not '
+        "scored on the same rows against the same base model."
     )
-    message: str = Field(description="The measured losses, or the reason why there are none.")
+    message: str = Field(description="Measured losses, or the reason why they are missing.")
 
 
 class EvaluationStatus(StatusModel):
@@ -109,11 +111,11 @@ class EvaluationStatus(StatusModel):
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
         description="Whether the held-out loss permits serving the build."
     )
-    message: str = Field(description="The measured losses, or the reason why there are none.")
+    message: str = Field(description="Measured losses, or the reason why they are missing.")
     against_serving: ServingComparison | None = Field(
         None,
-        description="Comparison with the build that it replaces. Informational; it does not affect "
-        "the gate.",
+        description="Comparison with the build that the target build replaces. For information "
+        "only: it does not affect the gate.",
     )
 
 
@@ -121,19 +123,21 @@ class VerificationStatus(StatusModel):
     """Result of verifying that the serving build is the trained model."""
 
     build: str | None = Field(None, description="Build that was verified.")
-    pod: str | None = Field(None, description="Serving pod that was measured.")
+    pod: str | None = Field(None, description="Serving pod in which the model was verified.")
     outcome: str | None = Field(
         None,
-        description="Verified (the log-probabilities agree with those of training), Inconclusive "
-        "(tuned model and base model are too similar to compare; the digests match), or Skipped "
-        "(training recorded nothing to compare with; the digests match).",
+        description='"Verified" (the log-probabilities agree with those of training), '
+        '"Inconclusive" (the tuned model and the base model are too similar to '
+        'compare; the digests match), or "Skipped" (training recorded no '
+        "log-probabilities to compare with; the digests match).",
     )
     distance: str | None = Field(
         None,
-        description="Distance (RMS) of the log-probabilities from those of training, in nats.",
+        description="RMS difference between the log-probabilities of the serving build and those "
+        "recorded in training, in nats.",
     )
     tolerance: str | None = Field(
-        None, description="Distance (RMS) that rounding can explain, in nats."
+        None, description="Maximum RMS difference that rounding can explain, in nats."
     )
     seconds: str | None = Field(None, description="Duration of the comparison in seconds.")
 
@@ -146,14 +150,19 @@ class FineTuneJobStatus(StatusModel):
     )
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Conditions of the job. The reason of Ready summarizes the state.",
+        description="Conditions of the job. The reason of the Ready condition summarizes the "
+        "state of the job.",
         json_schema_extra={
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["type"],
         },
     )
-    revision: str | None = Field(None, description="Target revision of the spec.")
-    build: str | None = Field(None, description="Target build of the spec.")
+    revision: str | None = Field(
+        None, description="Target revision: the revision that the current spec defines."
+    )
+    build: str | None = Field(
+        None, description="Target build: the build that the current spec defines."
+    )
     warnings: list[str] = Field(
         default_factory=list,
         description="Problems that do not prevent the job from running.",
@@ -164,7 +173,7 @@ class FineTuneJobStatus(StatusModel):
     )
     training: TrainingProgress = Field(TrainingProgress(), description="Progress of training.")
     evaluation: EvaluationStatus | None = Field(
-        None, description="Result of the evaluation gate, once the model is trained."
+        None, description="Result of the evaluation gate. Set after the model is trained."
     )
     serving: ServingStatus = Field(ServingStatus(), description="State of the serving build.")
     verification: VerificationStatus = Field(
@@ -176,7 +185,8 @@ class FineTuneJobStatus(StatusModel):
     )
     ledger_version: int | None = Field(
         None,
-        description="Format of revisions. An operator that does not support it changes nothing.",
+        description="Version of the format of status.revisions. An operator that does not "
+        "support this version makes no changes.",
     )
     revisions: list[Revision] = Field(
         default_factory=list, description="Ledger of revisions, their attempts and artifacts."

@@ -17,7 +17,7 @@ class BaseCache(ApiModel):
         kind="PersistentVolumeClaim",
     )
     sub_path: str | None = field(
-        "Folder of the claim that contains the models--org--name folders.",
+        "Folder of the claim with the models--org--name folders.",
         None,
         edit=Edit.RETRY,
         builtin="the root of the claim",
@@ -35,7 +35,8 @@ class Storage(ApiModel):
     """The volume that holds base model, data, checkpoints, adapter and merged model."""
 
     size: Quantity = field(
-        "Size of the volume. It can grow if the storage class allows expansion, but not shrink.",
+        "Size of the volume. The volume can grow if the StorageClass allows expansion. It cannot "
+        "shrink.",
         "60Gi",
         edit=Edit.RETRY,
         rules=(
@@ -55,19 +56,20 @@ class Storage(ApiModel):
         builtin="the default StorageClass of the cluster",
     )
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = field(
-        "Access mode of the volume. More than one serving replica needs ReadWriteMany and a "
-        "storage class that supports it. An existing volume keeps its access mode.",
+        "Access mode of the volume. More than one serving pod needs ReadWriteMany and a "
+        "StorageClass that supports it. An existing volume keeps its access mode.",
         "ReadWriteOnce",
         edit=Edit.RETRY,
     )
     deletion_policy: Literal["Delete", "Retain"] = field(
-        "Whether the volumes are deleted together with the job. Retained volumes must be deleted "
-        "manually. A change applies to existing volumes too.",
+        'Whether the volumes are deleted together with the job ("Delete") or kept ("Retain"). '
+        "You must delete retained volumes manually. A change applies to existing volumes too.",
         "Delete",
         edit=Edit.NOTHING,
     )
     base_cache: BaseCache | None = field(
-        "Shared claim that the prepare pod searches for the base model before it downloads it.",
+        "Shared PersistentVolumeClaim with base models. The prepare pod downloads the base model "
+        "only if it is missing from this claim.",
         None,
         edit=Edit.RETRY,
         builtin="none",

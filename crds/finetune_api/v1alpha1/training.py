@@ -34,7 +34,7 @@ Scheduler = Literal[
 
 
 class Quantization(ApiModel):
-    """4-bit quantization of the base model that the adapter is trained on."""
+    """4-bit quantization of the base model during training."""
 
     type: Literal["nf4", "fp4"] = field("Data type of the 4-bit weights.", "nf4", edit=Edit.RETRAIN)
     double_quant: bool = field(
@@ -51,25 +51,25 @@ class AdvancedTraining(ApiModel):
     """Settings that most jobs leave at their defaults."""
 
     backend: Literal["unsloth", "trl"] = field(
-        "Training library. unsloth needs less memory and time on a GPU but must be built into the "
-        "trainer image; trl is part of every image and supports all models of transformers.",
+        'Training library: "unsloth" (needs less time and GPU memory, but must be built into the '
+        'trainer image), or "trl" (part of every image; supports all transformers models).',
         "unsloth",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(
-        "Rows per forward pass; must divide effectiveBatchSize. A value that is set is never "
-        "changed. The default is halved, with the same effective batch, if it does not fit the "
-        "GPU's memory.",
+        "Rows per forward pass; must divide effectiveBatchSize. A value that you set is never "
+        "changed. If training with the default runs out of GPU memory, the default is halved and "
+        "the effective batch size stays the same.",
         None,
         edit=Edit.RETRAIN,
-        builtin="the largest value that is estimated to fit the GPU; on an unknown GPU 2, or 1 if "
-        "effectiveBatchSize is odd",
+        builtin="the largest value that fits the GPU according to the estimate; for an unknown "
+        "GPU 2, or 1 if effectiveBatchSize is odd",
         ge=1,
         le=1024,
     )
     attn_implementation: Literal["auto", "flash_attention_2", "sdpa", "eager"] = field(
-        "Attention kernel. auto selects FlashAttention-2 if it is installed and supported by the "
-        "GPU, and PyTorch's own kernel otherwise.",
+        'Attention kernel. With "auto", the trainer uses FlashAttention-2 if it is installed and '
+        "the GPU supports it, and PyTorch's own kernel otherwise.",
         "auto",
         edit=Edit.RETRAIN,
     )
@@ -84,8 +84,10 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     overlong: Literal["drop", "truncate", "refuse"] = field(
-        "Handling of rows longer than sequenceLength. drop removes and counts them, and fails if "
-        "they exceed 5 % of the rows; truncate cuts off their end; refuse fails on the first one.",
+        'Handling of rows longer than sequenceLength. "drop": they are dropped. "truncate": '
+        'their end is cut off; a row with nothing left to train on is dropped. "refuse": '
+        'preparation fails if there is such a row. With "drop" or "truncate", preparation fails '
+        "if more than 5 % of the rows are dropped.",
         "drop",
         edit=Edit.RETRAIN,
     )
@@ -93,15 +95,15 @@ class AdvancedTraining(ApiModel):
         "Optimizer, by its Hugging Face name.", "paged_adamw_8bit", edit=Edit.RETRAIN
     )
     lr_scheduler_type: Scheduler = field(
-        "Schedule of the learning rate after the warmup.", "cosine", edit=Edit.RETRAIN
+        "Learning rate schedule after the warmup.", "cosine", edit=Edit.RETRAIN
     )
     warmup_ratio: float = field(
-        "Fraction of the steps over which the learning rate rises from 0.",
+        "Fraction of the optimizer steps during which the learning rate rises from 0 to its peak.",
         0.03,
         edit=Edit.RETRAIN,
         rules=(between(0, 0.5, "set warmupRatio to a value from 0 to 0.5, such as 0.03"),),
     )
-    weight_decay: float = field("Weight decay.", 0.0, edit=Edit.RETRAIN, ge=0, le=1)
+    weight_decay: float = field("Weight decay coefficient.", 0.0, edit=Edit.RETRAIN, ge=0, le=1)
     max_grad_norm: float = field(
         "Maximum norm of the gradients; larger gradients are clipped.",
         1.0,
@@ -110,7 +112,7 @@ class AdvancedTraining(ApiModel):
         le=1000,
     )
     tf32: bool = field(
-        "Use TensorFloat-32 for the remaining float32 operations on GPUs that support it.",
+        "Use TensorFloat-32 for float32 matrix multiplications on GPUs that support it.",
         True,
         edit=Edit.RETRAIN,
     )
@@ -118,31 +120,30 @@ class AdvancedTraining(ApiModel):
         "Quantization of the base model to 4 bits.", Quantization(), edit=Edit.RETRAIN
     )
     eval_steps: int | None = field(
-        "Optimizer steps between evaluations.",
+        "Number of optimizer steps between evaluations on the held-out rows, if any.",
         None,
         edit=Edit.NEXT_REVISION,
-        builtin="one epoch, if rows are held out",
+        unset="the model is evaluated after each epoch",
         ge=1,
     )
     early_stopping_patience: int | None = field(
-        "Consecutive evaluations without a lower held-out loss after which training stops. The "
-        "adapter with the lowest loss is then kept; without early stopping it is that of the last "
-        "step.",
+        "Training stops after this number of consecutive evaluations without a lower held-out "
+        "loss, and the adapter with the lowest loss is kept.",
         None,
         edit=Edit.RETRAIN,
-        builtin="none; all steps are trained",
+        unset="all steps are trained and the last adapter is kept",
         ge=1,
         le=1000,
     )
     save_steps: int | None = field(
-        "Optimizer steps between checkpoints.",
+        "Number of optimizer steps between checkpoints.",
         None,
         edit=Edit.NEXT_REVISION,
         builtin="a tenth of all steps, at most 100",
         ge=1,
     )
     logging_steps: int = field(
-        "Optimizer steps between reports of the loss.", 1, edit=Edit.NEXT_REVISION, ge=1
+        "Number of optimizer steps between reports of the loss.", 1, edit=Edit.NEXT_REVISION, ge=1
     )
     rules: ClassVar[tuple[Rule, ...]] = (
         excludes(
@@ -163,18 +164,18 @@ class Training(ApiModel):
     """The QLoRA recipe."""
 
     epochs: float | None = field(
-        "Passes over the training rows. Excludes maxSteps.",
+        "Number of passes over the training rows. Mutually exclusive with maxSteps.",
         3.0,
         edit=Edit.RETRAIN,
-        builtin="3 if maxSteps is not set",
+        builtin="3 if maxSteps is unset",
         gt=0,
         le=1000,
     )
     max_steps: int | None = field(
-        "Optimizer steps to train. Excludes epochs.",
+        "Number of optimizer steps. Mutually exclusive with epochs.",
         None,
         edit=Edit.RETRAIN,
-        builtin="derived from epochs",
+        builtin="calculated from epochs",
         ge=1,
     )
     learning_rate: float = field("Peak learning rate.", 2e-4, edit=Edit.RETRAIN, gt=0, le=1)
@@ -189,24 +190,25 @@ class Training(ApiModel):
         "Maximum length of a row in tokens.", 4096, edit=Edit.RETRAIN, ge=32, le=1_048_576
     )
     packing: Literal["auto", "always", "never"] = field(
-        "Pack several short rows into one sequence, without attention between them. auto packs if "
-        "at least 200 optimizer steps remain with packing.",
+        'Pack several short rows into one sequence, without attention between them. With "auto", '
+        "rows are packed if training then still takes at least 200 optimizer steps.",
         "auto",
         edit=Edit.RETRAIN,
     )
     train_on: Literal["responses", "all"] | None = field(
-        "Tokens that contribute to the loss: those of the responses, or all.",
+        'Tokens that contribute to the loss: only the tokens of the responses ("responses"), or '
+        'all tokens ("all").',
         None,
         edit=Edit.RETRAIN,
-        builtin="responses, or all for rows of format text",
+        builtin='"all" if dataset.format is "text", otherwise "responses"',
     )
-    lora: Lora = field("The adapter.", Lora(), edit=Edit.RETRAIN)
+    lora: Lora = field("The LoRA adapter.", Lora(), edit=Edit.RETRAIN)
     seed: int = field(
-        "Seed of initialization and shuffling.", 3407, edit=Edit.RETRAIN, ge=0, le=4294967295
+        "Seed for initialization and shuffling.", 3407, edit=Edit.RETRAIN, ge=0, le=4294967295
     )
     deterministic: bool = field(
-        "Use only algorithms that produce identical bits in every run on the same GPU model. "
-        "Slower. Training on a CPU is always deterministic.",
+        "Use only algorithms that produce bit-identical results in every run on the same GPU "
+        "model. Training is then slower. On a CPU, training is always deterministic.",
         False,
         edit=Edit.RETRAIN,
     )
@@ -217,7 +219,7 @@ class Training(ApiModel):
         excludes(
             is_set("epochs"),
             is_set("maxSteps"),
-            "epochs and maxSteps exclude each other: remove one of them",
+            "maxSteps and epochs are mutually exclusive: remove one of them",
         ),
         Rule(
             cel="!has(self.advanced) || !has(self.advanced.microBatchSize) || "

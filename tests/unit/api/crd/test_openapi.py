@@ -42,7 +42,8 @@ def test_description_ends_with_default_and_effect_of_a_change(leaf: Leaf) -> Non
     description = _schema_of(leaf)["description"]
     assert description.endswith(f" {leaf.edit}")
     assert [description.count(f" {edit}") for edit in Edit].count(1) == 1
-    assert description.count(" Default: ") == (0 if leaf.info.is_required() else 1)
+    defaults = description.count(" Default: ") + description.count(" If unset, ")
+    assert defaults == (0 if leaf.info.is_required() else 1)
 
 
 @pytest.mark.parametrize("path", [path for path in (*SPEC, *STATUS) if not path.endswith("[]")])

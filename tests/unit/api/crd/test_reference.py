@@ -52,12 +52,12 @@ def test_every_field_of_the_status_has_a_row() -> None:
 ROWS = [
     ("spec.training.learningRate", "number", "`0.0002`", "Greater than 0. At most 1."),
     ("spec.training.lora.dropout", "number", "`0.0`", "At least 0. Less than 1."),
-    ("spec.training.epochs", "number", "3 if maxSteps is not set", "At most 1000."),
+    ("spec.training.epochs", "number", "3 if maxSteps is unset", "At most 1000."),
     ("spec.training.lora.targetModules", "list of strings", "`q_proj, ", "1 to 32 items."),
     ("spec.merge.base", "string", "`dequantized`", "One of `dequantized`, `original`."),
     ("spec.storage.size", "quantity", "`60Gi`", "At most 27 characters."),
     ("spec.resources.train", "[object](#specresourcestrain)", "`{requests: ", ""),
-    ("spec.resources.train.limits", "map of quantity", "that of", "At most 8 entries."),
+    ("spec.resources.train.limits", "map of quantity", "the value", "At most 8 entries."),
     ("spec.placement.tolerations", "list of [object](#specplacementtolerations)", "none", ""),
 ]
 
@@ -76,7 +76,8 @@ def test_row_names_type_default_and_limits(
 
 def test_sections_list_the_validation_rules() -> None:
     section = PAGE.partition("### spec.dataset\n")[2].partition("###")[0]
-    assert "* chatTemplate and promptFormat exclude each other: remove one of them.\n" in section
+    rule = "* chatTemplate and promptFormat are mutually exclusive: remove one of them.\n"
+    assert rule in section
     assert "* `split`: " not in section
     assert "* Write split as a single name, such as train.\n" in section
 

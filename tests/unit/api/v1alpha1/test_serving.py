@@ -33,7 +33,7 @@ def test_documentation_lists_the_permitted_arguments() -> None:
     ],
 )
 def test_other_arguments_are_rejected(argument: str) -> None:
-    with pytest.raises(ValidationError, match="extraArgs permits arguments of vllm serve"):
+    with pytest.raises(ValidationError, match="extraArgs permits only arguments of vllm"):
         Serving.model_validate({"extraArgs": [argument]})
 
 
