@@ -250,7 +250,10 @@ def test_printer_columns(control_plane: ControlPlane, namespace: str) -> None:
         ("ftj", "fine-tunes a language model with QLoRA on one GPU"),
         ("ftj.spec.training", "Peak learning rate. Default: 0.0002."),
         ("ftj.spec.training.lora.r", "Changing this field trains a new revision."),
-        ("ftj.spec.resources.serve.limits", "Changing this field replaces the serving pods"),
+        (
+            "ftj.spec.resources.serve.limits",
+            "Changing this field replaces the serving pods in a rollout.",
+        ),
         ("ftj.spec.resources.train", "{cpu: 2, memory: 12Gi}"),
         ("ftj.spec.training.advanced.quantization.type", "ENUM: nf4 fp4"),
         ("ftj.status.revisions", "Ledger of revisions, their attempts and artifacts."),
