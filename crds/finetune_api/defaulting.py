@@ -5,8 +5,9 @@ the built-in values. A revision stores the lower two layers as they were when it
 later reconcile resolves the spec with the stored layers. An operator upgrade or a changed chart
 default therefore never retrains a completed job, and writing a default explicitly changes nothing.
 
-Each field names the part of the spec that it belongs to (``markers.Edit``). The hash of the
-training part names the revision; the hash of revision and merge part names the build.
+Each field has an edit class (``markers.Edit``). The hash of the fields with the class ``RETRAIN``
+names the revision. The hash of the revision and the fields with the class ``REMERGE`` names the
+build.
 """
 
 from collections.abc import Mapping
@@ -40,12 +41,12 @@ class Resolved:
     revision: str
     build: str
     retry_key: str
-    """Hash of the fields whose change gives a failed stage a new attempt."""
+    """Hash of the fields that affect a retry. If it changes, a failed stage gets a new attempt."""
     serve_key: str
-    """Hash of the fields whose change gives a failed build a new attempt at serving."""
+    """Hash of the fields that affect serving. If it changes, a failed build is served again."""
     training_part: Values
     placed_by_user: bool
-    """Whether the user wrote spec.placement. Prepare and merge pods then follow it too."""
+    """Whether the user set spec.placement. If so, it applies to prepare and merge pods too."""
 
 
 def builtin_defaults() -> Values:
@@ -112,7 +113,7 @@ def _require_valid(chart_defaults: Values) -> None:
 
 
 def _explained(error: ValidationError, root: str) -> str:
-    """Return pydantic's findings as sentences that name the field, its value and the rule."""
+    """Return pydantic's findings as text with the field, the rule and the value."""
     sentences = []
     for finding in error.errors():
         path = ".".join(str(step) for step in (root, *finding["loc"]))

@@ -1,10 +1,10 @@
-"""Fit lower layers to the job: a default that does not apply to its data never blocks a job.
+"""Fit the chart defaults and built-in values to a job, so that they never make its spec invalid.
 
-The user's own values are never changed here; a contradiction between them is for the validation
-rules to report. What a field's description calls its default is written out or removed, so that a
-user who writes the default explicitly gets the same revision.
+Values that the user wrote are never changed here; the validation rules report conflicts between
+them. Defaults are written out or removed in the same way in all jobs, so that a user who writes a
+default explicitly gets the same revision.
 
-Each function takes the layered values and the written ones (the user's), and returns new values.
+Each function takes the layered values and the user's values (``written``), and returns new values.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ def without_foreign_rows(defaults: Values, written: Values) -> Values:
 
 
 def _fit_length(values: Values, written: Values) -> Values:
-    """Let the user's choice of epochs or maxSteps replace the other one of a lower layer."""
+    """Remove epochs or maxSteps of a lower layer if the user set the other field."""
     epochs, steps = has(written, "training", "epochs"), has(written, *MAX_STEPS)
     if epochs and not steps:
         return without(values, MAX_STEPS)
@@ -76,11 +76,11 @@ def _fit_length(values: Values, written: Values) -> Values:
 
 
 def fit_evaluation(values: Values, written: Values) -> Values:
-    """Evaluate on a dataset of its own or on held-out rows, as the user says.
+    """Select an evaluation dataset or held-out rows according to the user's values.
 
-    A lower layer may complete an evaluation dataset that the user names. It may also name one for
-    every job that renders rows in the same way and trains on other rows. A job with an evaluation
-    dataset holds out no rows.
+    A lower layer can complete an evaluation dataset that the user set. It can also define one: it
+    applies to jobs that render rows in the same way and train on other rows. A job with an
+    evaluation dataset holds out no rows.
     """
     own, dataset = value_at(values, EVALUATION_DATASET), value_at(values, DATASET)
     if not isinstance(own, Mapping) or not isinstance(dataset, Mapping):
@@ -105,9 +105,9 @@ def _rows_of(dataset: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def _fit_held_out(values: Values, written: Values) -> Values:
-    """Resolve a conflict of lower layers: no held-out rows, but fields that need some.
+    """Resolve a conflict in lower layers: no rows are held out, but a field needs held-out rows.
 
-    The user's side wins; if the user wrote neither, no rows are held out.
+    The user's value takes precedence. If the user set neither, no rows are held out.
     """
     if has(values, *EVALUATION_DATASET) or value_at(values, VALIDATION_FRACTION) != 0:
         return values
@@ -175,7 +175,7 @@ def _fit_train_on(values: Values, written: Values) -> Values:
 
 
 def _fit_node_selector(values: Values, written: Values) -> Values:
-    """Leave the choice of nodes to the queue's flavors if the user names a queue only."""
+    """Remove the default node selector if the user set a queue and no node selector."""
     if "queueName" in written and not has(written, *NODE_SELECTOR):
         return without(values, NODE_SELECTOR)
     return values

@@ -1,6 +1,6 @@
 """Exit codes of the trainer and the verifier.
 
-The Job's podFailurePolicy acts on the code: a terminal one is never retried. The reason in the
+The Job's podFailurePolicy acts on the code: terminal codes are never retried. The reason in the
 termination message is for the user. Codes from 64 to 78 follow BSD's sysexits if it defines a
 suitable one.
 """
@@ -11,7 +11,7 @@ from finetune_api.v1alpha1.reasons import Reason
 
 
 class Retry(Enum):
-    """What happens after a pod has exited with a code; the value is the sentence in the docs."""
+    """What happens after a pod exits with a code. The value is the sentence in the docs."""
 
     NONE = "No retry is needed."
     LIMITED = "Retried up to `spec.runPolicy.backoffLimit` times."
@@ -24,7 +24,7 @@ class Retry(Enum):
 
 
 class ExitCode(IntEnum):
-    """The outcome of a process, with its meaning, its retry policy and the reasons it goes with."""
+    """The outcome of a process, with its meaning, retry policy and reasons."""
 
     _value_: int
     meaning: str

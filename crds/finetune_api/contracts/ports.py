@@ -1,6 +1,7 @@
 """Ports on which the pods of a job serve their Prometheus metrics.
 
-The trainer and the verifier listen on them, the NetworkPolicies open them, the operator reads them.
+The trainer and the verifier listen on them, and the operator reads the metrics. NetworkPolicies
+allow this traffic.
 """
 
 TRAINER_METRICS = 9400

@@ -18,7 +18,7 @@ from finetune_api.rules import (
 )
 
 RESERVED_PREFIXES = ("finetune.dev/", "app.kubernetes.io/", "kueue.x-k8s.io/")
-"""Label prefixes that the operator sets itself, or that change how other controllers act."""
+"""Prefixes of labels that the operator sets or that change the behavior of other controllers."""
 
 
 class Toleration(ApiModel):
@@ -83,7 +83,7 @@ class Toleration(ApiModel):
 
 
 class Placement(ApiModel):
-    """Scheduling constraints of the job's pods. All pods follow them: they share a volume."""
+    """Scheduling constraints of the job's pods. They apply to all pods, which share a volume."""
 
     zones: list[str] | None = field(
         "Zones in which the pods may run (values of the node label topology.kubernetes.io/zone).",

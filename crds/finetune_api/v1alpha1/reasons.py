@@ -1,15 +1,15 @@
 """Every reason that a condition, an event, an attempt or a log line of a FineTuneJob may have.
 
-Reasons are part of the API: alerts, GitOps health checks and scripts compare them. Code names a
-member and never writes a reason as a literal; docs/reference/reasons.md is generated from ``doc``
-and ``uses``. Reasons that end an attempt are the trainer's; it takes them from here as well.
+Reasons are part of the API: alerts, GitOps health checks and scripts compare them. Code uses
+the members and never writes a reason as a literal. docs/reference/reasons.md is generated from
+``doc`` and ``uses``. The trainer uses the reasons of failed attempts, too.
 """
 
 from enum import StrEnum
 
 
 class Use(StrEnum):
-    """Where a reason appears. A new reason of Ready is an event, too."""
+    """Where a reason appears. A new reason of the Ready condition is also recorded as an event."""
 
     READY = "Ready"
     CONDITION = "another condition"

@@ -7,10 +7,10 @@ from finetune_api.rules import Rule, is_set, matches, requires, starts_with
 from finetune_api.v1alpha1.references import SecretRef
 
 Kind = Literal["model", "dataset", "evaluation.dataset"]
-"""What is read, by its path in the spec."""
+"""Path in the spec of the model or dataset that a source belongs to."""
 
 _STEP = r"(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)"
-"""One step of a path. None begins with a dot, so that no path leads out of its folder."""
+"""One step of a path. A step must not begin with a dot, so that a path cannot leave its folder."""
 
 HF_SOURCE = r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 CLAIM_SOURCE = rf"^pvc://[a-z0-9][a-z0-9.-]*{_STEP}*$"
