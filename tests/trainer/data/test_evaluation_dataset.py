@@ -184,7 +184,7 @@ def test_missing_evaluation_dataset_is_reported_before_downloads(
         66,
         "evaluation.dataset demo/none does not exist on the hub",
         "correct evaluation.dataset.source",
-        "a token in evaluation.dataset.tokenSecretRef",
+        "set evaluation.dataset.tokenSecretRef to a Secret",
     )
     assert not any("resolve" in request for request in hub.requests)
 
@@ -202,7 +202,7 @@ def test_evaluation_dataset_has_its_own_token(
     hub.add("dataset", "demo/secret-questions", questions, gated_with="hf_own")
     workshop = make(evaluation={"dataset": OWN | {"source": "hf://demo/secret-questions"}})
     ended = workshop.run("prepare", DATASET_HF_TOKEN="hf_own", MODEL_HF_TOKEN="hf_own")
-    refused(ended, 77, "is gated", "in evaluation.dataset.tokenSecretRef")
+    refused(ended, 77, "is gated", "set evaluation.dataset.tokenSecretRef to a Secret")
     assert workshop.run("prepare", EVALUATION_DATASET_HF_TOKEN="hf_own").code == 0
 
 
