@@ -29,6 +29,10 @@ from finetune_verify.server import State, application
 from finetune_verify.verification import SKIPPED, Verdict, score
 from finetune_verify.vllm_client import VllmClient
 
+DESCRIPTION = (
+    "Verify that vLLM in this pod serves the trained model, and verify it again after each restart "
+    "of vLLM. A mismatch ends the process with exit code 83."
+)
 TERMINATION_LOG = "/dev/termination-log"
 WATCH_SECONDS = 5.0
 """Interval of health checks of a verified server. A start takes longer, so no restart is missed."""
@@ -36,7 +40,7 @@ WATCH_SECONDS = 5.0
 
 def parser() -> argparse.ArgumentParser:
     """Return the command-line parser."""
-    made = argparse.ArgumentParser(prog="finetune_verify", description=__doc__)
+    made = argparse.ArgumentParser(prog="finetune_verify", description=DESCRIPTION)
     made.add_argument("--config", type=Path, required=True, help="path of the revision's job.json")
     made.add_argument("--work", type=Path, required=True, help="root folder of the volume")
     made.add_argument("--build", required=True, help="name of the served build")
