@@ -214,6 +214,6 @@ class _Text:
                 self._at, self._done = end, number
                 return value
             raise DatasetInvalid(
-                f"row {number} of {self._name} is not valid JSON ({problem}): write one array of "
-                "objects"
+                f"row {number} of {self._name} is not valid JSON ({problem}): correct the row; the "
+                "file must be one array of objects"
             )

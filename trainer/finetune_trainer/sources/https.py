@@ -109,8 +109,8 @@ class Https:
             found = _LINE.fullmatch(line)
             if found is None or ".." in found["name"].split("/"):
                 raise InvalidSpec(
-                    f"{self.name} has the line {line[:100]!r}, which sha256sum does not print for "
-                    "files in the same folder: run sha256sum in the folder of the files"
+                    f"{self.name} has the invalid line {line[:100]!r}: each line must be a SHA-256 "
+                    "digest and a relative path, as printed by sha256sum in the folder of the files"
                 )
             sums[found["name"]] = found["sum"]
         return sums

@@ -95,9 +95,9 @@ def compare(candidate: Build, serving: Build) -> ServingComparison:
     return ServingComparison(
         build=serving.build,
         outcome=outcome,
-        message=f"Held-out loss {float(ours.loss):.4f} against build {serving.build}'s "
-        f"{float(theirs.loss):.4f} ({difference:+.4f} ± at most {error:.4f} per token over "
-        f"{new.rows} rows, {new.tokens} tokens).",
+        message=f"The held-out loss is {float(ours.loss):.4f}; that of build {serving.build} is "
+        f"{float(theirs.loss):.4f}. The difference per token is {difference:+.4f} with a standard "
+        f"error of at most {error:.4f}, over {new.rows} rows ({new.tokens} tokens).",
     )
 
 

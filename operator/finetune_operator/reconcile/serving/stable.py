@@ -41,7 +41,7 @@ def decide(
     if serving is None:
         gone = _gone(snapshot, (target.build,), snapshot.budget)
         pending = ServingState(
-            available=False, reason=Reason.PENDING, message="No build has been served yet."
+            available=False, reason=Reason.PENDING, message="No model is being served yet."
         )
         return Decision(ledger=ledger, actions=gone), pending
     actions: list[Action] = []

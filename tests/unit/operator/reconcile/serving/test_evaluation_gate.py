@@ -84,9 +84,10 @@ def test_a_better_model_never_fails(difference: float, error: float) -> None:
         (
             1.0,
             "Better",
-            "1.0000 against build old's 2.0000 (-1.0000 ± at most 0.2000 per token over",
+            "1.0000; that of build old is 2.0000. The difference per token is -1.0000 with a "
+            "standard error of at most 0.2000, over",
         ),
-        (1.61, "Undecided", "-0.3900 ± at most 0.2000"),
+        (1.61, "Undecided", "-0.3900 with a standard error of at most 0.2000"),
         (2.39, "Undecided", "+0.3900"),
         (2.41, "Worse", "+0.4100"),
     ],
