@@ -17,25 +17,25 @@ class Dataset(Rows):
     """The rows to train on."""
 
     validation_fraction: float | None = field(
-        "Fraction of the rows to hold out for evaluation; 0 means none. Rows are selected by a "
-        "hash of their content and training.seed.",
+        "Fraction of the rows to hold out for evaluation; 0 means none. The held-out rows are "
+        "selected by a hash of the row content and training.seed.",
         None,
         edit=Edit.RETRAIN,
-        builtin="0.05 for datasets of at least 400 rows; 0 for smaller datasets, or if "
-        "evaluation.dataset is set",
+        builtin="0.05 if the dataset has at least 400 rows and evaluation.dataset is unset, "
+        "otherwise 0",
         rules=(between(0, 0.5, "set validationFraction to a value from 0 to 0.5, such as 0.05"),),
     )
     prompt_template: Literal["auto", "chat", "alpaca"] = field(
-        'Template that renders a prompt: "chat" (the chat template of the base model), "alpaca" '
-        '(the Alpaca prompt), or "auto" ("chat" if the base model has a chat template, otherwise '
-        '"alpaca"). The endpoint renders requests with the same template.',
+        'Template that renders prompts in training and at the serving endpoint: "chat" (the '
+        'chat template of the base model), "alpaca" (the Alpaca prompt), or "auto" ("chat" if '
+        'the base model has a chat template, otherwise "alpaca").',
         "auto",
         edit=Edit.RETRAIN,
     )
     prompt_format: str | None = field(
-        "Custom prompt, such as 'Question: {prompt}\\nAnswer: '. The placeholder {prompt} stands "
-        "for the instruction and its input, or for the value of the prompt column. The endpoint "
-        "renders requests with the same prompt.",
+        "Custom prompt for training and for the serving endpoint, such as 'Question: "
+        "{prompt}\\nAnswer: '. The placeholder {prompt} stands for the instruction and its "
+        "input, or for the value of the prompt column.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -52,7 +52,7 @@ class Dataset(Rows):
     )
     chat_template: str | None = field(
         "Custom chat template in Jinja. It replaces the chat template of the base model in "
-        "training and in the merged model.",
+        "training and at the serving endpoint.",
         None,
         edit=Edit.RETRAIN,
         builtin="the chat template of the base model",
@@ -60,8 +60,9 @@ class Dataset(Rows):
         max_length=65536,
     )
     duplicates: Literal["keep", "drop"] = field(
-        'Handling of rows with the same content: all of them are kept ("keep"), or only the '
-        'first one ("drop"). The status counts duplicates in both cases.',
+        'What to do with rows that have the same content: "keep" (keep all of them), or "drop" '
+        "(keep only the first one). In both cases, duplicateRows in the status is the number "
+        "of duplicates.",
         "keep",
         edit=Edit.RETRAIN,
     )

@@ -18,18 +18,18 @@ class Evaluation(ApiModel):
     """Comparison of the tuned model with its base model."""
 
     dataset: EvaluationDataset | None = field(
-        "Rows for evaluation, used instead of rows held out of the training dataset. They "
+        "Dataset for evaluation only, used instead of rows held out of spec.dataset. Its rows "
         "determine the held-out loss during training and the comparison with the base model "
-        "after training. They are rendered like the training rows.",
+        "after training. They are rendered with the template of spec.dataset.",
         None,
         edit=Edit.RETRAIN,
         unset="rows are held out according to dataset.validationFraction",
     )
     on_regression: Literal["Stall", "Serve"] = field(
-        "What the operator does if the held-out loss of the model exceeds that of its base model "
-        'by more than two standard errors. "Stall": the previous build continues to serve. '
-        '"Serve": the model is served anyway. With fewer than 30 held-out rows, the gate does '
-        "not apply.",
+        "What the operator does if the held-out loss of the tuned model exceeds the held-out "
+        'loss of its base model by more than two standard errors: "Stall" (the previous model '
+        'continues to be served), or "Serve" (the tuned model is served anyway). Ignored if '
+        "fewer than 30 rows are held out.",
         "Stall",
         edit=Edit.NOTHING,
     )

@@ -11,92 +11,135 @@ class Attempt(StatusModel):
     """A stage of a revision: its latest attempt and the outcome of that attempt."""
 
     stage: Literal["prepare", "train", "merge", "serve"] = Field(description="Name of the stage.")
-    build: str | None = Field(None, description="Build that the attempt merges or serves.")
-    attempt: int = Field(description="Number of the latest attempt, starting at 1.")
+    build: str | None = Field(
+        None,
+        description="Name of the build that the attempt merges or serves. Set for the stages "
+        "merge and serve only.",
+    )
+    attempt: int = Field(description="Number of the latest attempt of the stage, starting at 1.")
     outcome: Literal["Starting", "Running", "Completed", "Failed", "Stopped"] = Field(
         description="State of the latest attempt."
     )
-    has_run: bool | None = Field(None, description="Whether a pod of this attempt has run.")
-    reason: str | None = Field(None, description="Reason of the failure, in CamelCase.")
-    message: str | None = Field(None, description="Cause of the failure and its remediation.")
+    has_run: bool | None = Field(None, description="Whether a pod of the latest attempt has run.")
+    reason: str | None = Field(
+        None,
+        description="Reason why the latest attempt failed or was stopped, as one CamelCase word.",
+    )
+    message: str | None = Field(
+        None, description="Why the latest attempt failed, and how to fix the problem."
+    )
     retry_key: str | None = Field(
         None,
-        description="Hash of the fields that affect a retry. If it changes, a failed stage "
-        "gets a new attempt.",
+        description="Hash of the spec fields whose change retries a failed stage. If the hash "
+        "changes, the operator starts a new attempt of a failed stage.",
     )
-    pod: str | None = Field(None, description="UID of the latest pod of the attempt.")
-    pod_created: str | None = Field(None, description="Creation time of the latest pod.")
+    pod: str | None = Field(None, description="UID of the newest pod of the latest attempt.")
+    pod_created: str | None = Field(
+        None, description="Creation time of the newest pod of the latest attempt."
+    )
     failures: int | None = Field(
-        None, description="Number of restarts after failures, over all attempts of the stage."
+        None,
+        description="Number of restarts of the stage after failures, summed over all attempts.",
     )
     disruptions: int | None = Field(
         None,
-        description="Number of restarts after the node lost a pod or the Job was deleted "
-        "externally.",
+        description="Number of restarts of the stage after disruptions, such as a lost node, "
+        "an evicted pod or a deleted Job, summed over all attempts.",
     )
     preemptions: int | None = Field(
-        None, description="Number of restarts after the queue evicted the workload."
+        None,
+        description="Number of restarts of the stage after Kueue evicted its Job, summed over "
+        "all attempts.",
     )
     memory: str | None = Field(
-        None, description="Memory of the container, if the operator increased it for a retry."
+        None,
+        description="Memory limit of the merge container, if the operator doubled the limit "
+        "because a merge ran out of memory.",
     )
-    merged_dtype: str | None = Field(None, description="Data type of the merged model.")
+    merged_dtype: str | None = Field(
+        None, description="Data type of the weights of the merged model."
+    )
     base: Literal["dequantized", "original"] | None = Field(
-        None, description="Base weights of the build that the attempt serves."
+        None,
+        description='Base weights of the build that the attempt serves: "dequantized" (the '
+        'weights rounded to 4 bits), or "original" (the weights of the published base model).',
     )
 
 
 class EvaluatedBuild(StatusModel):
     """Held-out loss of one of the two models that a merge can produce."""
 
-    loss: str = Field(description="Mean held-out loss per answer token, in nats.")
+    loss: str = Field(
+        description="Mean held-out loss of the tuned model per answer token, in nats."
+    )
     difference: str = Field(
-        description="Held-out loss minus the held-out loss of the base model. A positive value "
-        "is worse."
+        description="Mean held-out loss of the tuned model minus that of the base model, per "
+        "answer token, in nats. A positive value means that the tuned model is worse."
     )
     standard_error: str | None = Field(
-        None, description="Standard error of the difference, with both losses paired by row."
+        None,
+        description="Standard error of the difference, in nats. It is calculated from the "
+        "differences of the individual rows.",
     )
 
 
 class Evaluation(StatusModel):
     """Evaluation of the tuned model and its base model on held-out rows."""
 
-    rows: int = Field(description="Number of held-out rows that were scored.")
-    tokens: int = Field(description="Number of answer tokens in these rows.")
-    base_loss: str = Field(description="Mean loss per token of the base model, in nats.")
+    rows: int = Field(description="Number of held-out rows on which the models were evaluated.")
+    tokens: int = Field(description="Number of answer tokens in the held-out rows.")
+    base_loss: str = Field(
+        description="Mean held-out loss of the base model per answer token, in nats."
+    )
     rows_digest: str | None = Field(
         None,
-        description="Digest of the token IDs of the rows. Evaluations with equal digests are "
-        "comparable.",
+        description="Digest of the token IDs of the held-out rows. Two evaluations are "
+        "comparable if their digests are equal.",
     )
-    dequantized: EvaluatedBuild = Field(description="Result with merge.base: dequantized.")
-    original: EvaluatedBuild = Field(description="Result with merge.base: original.")
+    dequantized: EvaluatedBuild = Field(
+        description="Loss of the model that merge.base: dequantized produces."
+    )
+    original: EvaluatedBuild = Field(
+        description="Loss of the model that merge.base: original produces."
+    )
 
 
 class Artifacts(StatusModel):
     """Inputs and outputs of a revision, by digest."""
 
     base_commit: str | None = Field(
-        None, description="Commit of the base model, or the digest of its list of files."
+        None,
+        description="Commit of the base model in its repository, or the digest of the list of "
+        "its files.",
     )
-    base_bytes: int | None = Field(None, description="Size of the base model's files in bytes.")
+    base_bytes: int | None = Field(
+        None, description="Total size of the files of the base model, in bytes."
+    )
     chat_template: str | None = Field(
         None,
-        description="Digest of the chat template, if it differs from the chat template of "
-        "the base model.",
+        description="Digest of the chat template, if it differs from the chat template of the "
+        "base model.",
     )
-    dataset_digest: str | None = Field(None, description="Commit or digest of the dataset.")
-    adapter: str | None = Field(None, description="Digest of the adapter's manifest.")
-    backend: str | None = Field(None, description="Training library and its version.")
+    dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
+    adapter: str | None = Field(
+        None, description="Digest of the manifest that lists the files of the adapter."
+    )
+    backend: str | None = Field(
+        None,
+        description="Training library that trained the adapter, and the version of the library.",
+    )
     attention: str | None = Field(None, description="Attention kernel used in training.")
-    device: str | None = Field(None, description="GPU model used in training, or cpu.")
-    merged: str | None = Field(None, description="Digest of the merged model's manifest.")
-    merged_dtype: str | None = Field(None, description="Data type of the merged model.")
+    device: str | None = Field(None, description='GPU model used in training, or "cpu".')
+    merged: str | None = Field(
+        None, description="Digest of the manifest that lists the files of the merged model."
+    )
+    merged_dtype: str | None = Field(
+        None, description="Data type of the weights of the merged model."
+    )
     evaluation: Evaluation | None = Field(
         None,
-        description="Held-out loss of the tuned model and of the base model, if rows were "
-        "held out.",
+        description="Held-out losses of the tuned model and of the base model. Set if rows "
+        "were held out.",
     )
 
 
@@ -105,28 +148,37 @@ class EvaluationData(StatusModel):
 
     rows: int | None = Field(None, description="Number of rows used for evaluation.")
     dropped_rows: int | None = Field(
-        None, description="Number of rows dropped because they exceed sequenceLength."
+        None,
+        description="Number of rows that were dropped because they are longer than "
+        "training.sequenceLength.",
     )
     truncated_rows: int | None = Field(
-        None, description="Number of rows truncated to sequenceLength."
+        None,
+        description="Number of rows whose end was cut off because they are longer than "
+        "training.sequenceLength.",
     )
     duplicate_rows: int | None = Field(
-        None, description="Number of rows that repeat an earlier row."
+        None, description="Number of rows that have the same content as an earlier row."
     )
     trained_rows: int | None = Field(
         None,
-        description="Number of rows that also occur in the training dataset. They make the "
+        description="Number of rows that are also in the training dataset. These rows make the "
         "held-out loss too low.",
     )
-    tokens: int | None = Field(None, description="Number of tokens in the rows.")
-    evaluated_tokens: int | None = Field(
-        None, description="Number of tokens that contribute to the loss."
+    tokens: int | None = Field(
+        None, description="Number of tokens in the rows used for evaluation."
     )
-    median_length: int | None = Field(None, description="Median row length in tokens.")
-    p95_length: int | None = Field(None, description="95th percentile of the row length in tokens.")
+    evaluated_tokens: int | None = Field(
+        None, description="Number of tokens that contribute to the held-out loss."
+    )
+    median_length: int | None = Field(None, description="Median length of a row, in tokens.")
+    p95_length: int | None = Field(
+        None, description="95th percentile of the length of a row, in tokens."
+    )
     longest_row: int | None = Field(
         None,
-        description="Length of the longest row in tokens, including dropped and truncated rows.",
+        description="Length of the longest row, in tokens. Dropped and truncated rows are "
+        "included with their full length.",
     )
 
 
@@ -135,32 +187,44 @@ class Data(StatusModel):
 
     rows: int | None = Field(None, description="Number of rows used for training.")
     validation_rows: int | None = Field(
-        None, description="Number of held-out rows, or of rows in evaluation.dataset if it is set."
+        None,
+        description="Number of rows used for evaluation: the rows of evaluation.dataset if it "
+        "is set, otherwise the held-out rows.",
     )
     dropped_rows: int | None = Field(
-        None, description="Number of rows dropped because they exceed sequenceLength."
+        None,
+        description="Number of rows that were dropped because they are longer than "
+        "training.sequenceLength.",
     )
     truncated_rows: int | None = Field(
-        None, description="Number of rows truncated to sequenceLength."
+        None,
+        description="Number of rows whose end was cut off because they are longer than "
+        "training.sequenceLength.",
     )
     duplicate_rows: int | None = Field(
-        None, description="Number of rows that repeat an earlier row."
+        None, description="Number of rows that have the same content as an earlier row."
     )
     train_tokens: int | None = Field(
         None, description="Number of tokens in the rows used for training."
     )
     trained_tokens: int | None = Field(
-        None, description="Number of training tokens that contribute to the loss."
+        None, description="Number of tokens that contribute to the training loss."
     )
-    median_length: int | None = Field(None, description="Median row length in tokens.")
-    p95_length: int | None = Field(None, description="95th percentile of the row length in tokens.")
+    median_length: int | None = Field(None, description="Median length of a row, in tokens.")
+    p95_length: int | None = Field(
+        None, description="95th percentile of the length of a row, in tokens."
+    )
     longest_row: int | None = Field(
         None,
-        description="Length of the longest row in tokens, including dropped and truncated rows.",
+        description="Length of the longest row, in tokens. Dropped and truncated rows are "
+        "included with their full length.",
     )
-    planned_steps: int | None = Field(None, description="Planned number of optimizer steps.")
+    planned_steps: int | None = Field(
+        None, description="Number of optimizer steps that training will take."
+    )
     evaluation_dataset: EvaluationData | None = Field(
-        None, description="Statistics of evaluation.dataset, if it is set."
+        None,
+        description="Statistics of evaluation.dataset. Set if the job has an evaluation dataset.",
     )
 
 
@@ -168,15 +232,25 @@ class Estimate(StatusModel):
     """Estimated resource needs of the job."""
 
     card: str | None = Field(
-        None, description="GPU model whose memory the estimate is compared with."
+        None, description="GPU model with whose memory the estimate is compared."
     )
-    micro_batch_size: int | None = Field(None, description="Rows per forward pass.")
-    training_memory: str | None = Field(None, description="GPU memory of the train pod.")
-    serving_memory: str | None = Field(None, description="GPU memory of each serving pod.")
-    host_memory: str | None = Field(None, description="Host memory of the train pod.")
-    volume: str | None = Field(None, description="Disk space of the whole job.")
+    micro_batch_size: int | None = Field(
+        None, description="Number of rows per forward pass that the estimate assumes."
+    )
+    training_memory: str | None = Field(
+        None, description="GPU memory that the train pod needs, such as 14336Mi."
+    )
+    serving_memory: str | None = Field(
+        None, description="GPU memory that each serving pod needs, such as 14336Mi."
+    )
+    host_memory: str | None = Field(
+        None, description="Main memory (RAM) that the train pod needs, such as 8192Mi."
+    )
+    volume: str | None = Field(
+        None, description="Disk space that the volume of the revision needs, such as 40960Mi."
+    )
     training_seconds: int | None = Field(
-        None, description="Rough estimate of the duration of training in seconds."
+        None, description="Approximate duration of training, in seconds."
     )
 
 
@@ -184,28 +258,33 @@ class Revision(StatusModel):
     """A frozen spec, and the attempts and artifacts of its stages."""
 
     revision: str = Field(
-        description="Name of the revision: the first 8 hex digits of the hash of the fields that "
-        "determine training."
+        description="Name of the revision: the first 8 hex digits of a hash of the values that "
+        "affect the trained weights."
     )
     stages: list[Attempt] = Field(
-        default_factory=list, description="Stages of the revision, in order."
+        default_factory=list,
+        description="Stages of the revision in the order in which they run, each with its "
+        "latest attempt.",
     )
     artifacts: Artifacts = Field(
-        Artifacts(), description="Inputs and outputs of the revision, by digest."
+        Artifacts(), description="Digests and properties of the inputs and outputs of the revision."
     )
     data: Data = Field(
-        Data(), description="Statistics of the dataset, determined by data preparation."
+        Data(), description="Statistics of the training dataset, determined by the prepare stage."
     )
-    estimate: Estimate | None = Field(None, description="Estimated resource needs of the job.")
+    estimate: Estimate | None = Field(
+        None, description="Resources that the revision is estimated to need."
+    )
     volume: str | None = Field(
         None,
-        description="UID of the PersistentVolumeClaim with the artifacts of the completed stages.",
+        description="UID of the PersistentVolumeClaim that holds the artifacts of the "
+        "completed stages.",
     )
     gpu_seconds: int | None = Field(
-        None, description="GPU time of training in seconds, summed over all attempts."
+        None, description="GPU time of training the revision in seconds, summed over all attempts."
     )
     gpu_seconds_lost: int | None = Field(
         None,
-        description="GPU time in seconds whose results were lost because a volume was "
-        "deleted. Included in gpuSeconds.",
+        description="Part of gpuSeconds, in seconds, whose results were lost because a volume "
+        "was deleted.",
     )

@@ -22,16 +22,16 @@ class Lora(ApiModel):
 
     r: int = field("Rank of the adapter.", 16, edit=Edit.RETRAIN, ge=1, le=512)
     alpha: int = field(
-        "Scaling of the adapter: its output is multiplied by alpha / r, or by alpha / sqrt(r) with "
-        "useRslora.",
+        "Scaling of the adapter: the output of the adapter is multiplied by alpha / r, or by "
+        "alpha / sqrt(r) if useRslora is true.",
         32,
         edit=Edit.RETRAIN,
         ge=1,
         le=4096,
     )
     dropout: float = field(
-        "Dropout probability on the input of the adapter. Values above 0 need about two thirds "
-        "more activation memory in each layer.",
+        "Dropout probability for the input of the adapter. With a value above 0, each layer "
+        "needs about two thirds more activation memory.",
         0.0,
         edit=Edit.RETRAIN,
         ge=0,
@@ -39,7 +39,7 @@ class Lora(ApiModel):
     )
     target_modules: list[str] = field(
         'Name suffixes of the linear layers that get an adapter. The single entry "all-linear" '
-        "selects every linear layer except the head.",
+        "selects every linear layer except the output head (lm_head).",
         ALL_LINEAR,
         edit=Edit.RETRAIN,
         min_length=1,
@@ -69,10 +69,10 @@ class Lora(ApiModel):
         ),
     )
     modules_to_save: list[SavedModule] | None = field(
-        "Modules that are trained in full in addition to the adapter: the token embedding and "
-        "the head. Useful for tokens that the base model rarely uses. Each module needs GPU "
-        "memory for float32 weights, gradients and optimizer states. Not supported if the base "
-        "model ties its head to its embedding.",
+        'Modules to train in full in addition to the adapter: "embed_tokens" (the token '
+        'embedding) and "lm_head" (the output head). Use this if the rows contain tokens that '
+        "are rare in the base model. Each module needs GPU memory for float32 weights, "
+        "gradients and optimizer states. Models with tied embeddings are not supported.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -82,7 +82,8 @@ class Lora(ApiModel):
     )
     use_rslora: bool = field("Use rank-stabilized LoRA.", False, edit=Edit.RETRAIN)
     use_dora: bool = field(
-        "Use weight-decomposed LoRA (DoRA). It trains better at low ranks, but is slower.",
+        "Use weight-decomposed LoRA (DoRA). DoRA trains better than LoRA at low ranks, but is "
+        "slower.",
         False,
         edit=Edit.RETRAIN,
     )

@@ -9,22 +9,21 @@ class Merge(ApiModel):
     """Settings of the merged 16-bit model."""
 
     enabled: bool = field(
-        "Merge the adapter into a 16-bit model. You can enable this after training; the job then "
-        "merges without retraining. Ignored with serving.mode: adapter, which needs no merged "
-        "model.",
+        "Merge the adapter and the base model into a 16-bit model. You can enable the merge "
+        "after training; the job then merges without training again. With serving.mode: "
+        "adapter, nothing is merged and this field is ignored.",
         True,
         edit=Edit.NOTHING,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        'Data type of the merged weights. With "auto", the type is float16, or bfloat16 for '
-        "model families that vLLM does not support in float16.",
+        'Data type of the merged weights. With "auto", the data type is bfloat16 for model '
+        "families that vLLM does not support in float16, and float16 for all others.",
         "auto",
         edit=Edit.REMERGE,
     )
     base: Literal["dequantized", "original"] = field(
-        'Base weights that the adapter is added to: "dequantized" (the 4-bit rounded weights '
-        'with which the adapter was trained), or "original" (the weights of the published base '
-        "model).",
+        'Base weights to which the adapter is added: "dequantized" (the weights rounded to 4 '
+        'bits, as used in training), or "original" (the weights of the published base model).',
         "dequantized",
         edit=Edit.REMERGE,
     )

@@ -13,9 +13,10 @@ class Model(ApiModel):
     """The base model."""
 
     source: str = field(
-        "Location of the base model: hf://org/name (a repository on the hub), pvc://claim/path (a "
-        "folder of a PersistentVolumeClaim in the job's namespace), s3://bucket/prefix, or "
-        "https://host/path/SHA256SUMS (a list of files). The weights must be safetensors files.",
+        "Location of the base model: hf://org/name (Hugging Face Hub), pvc://claim/path "
+        "(folder of a PersistentVolumeClaim in the job's namespace), s3://bucket/prefix, or "
+        "https://host/path/SHA256SUMS (list of files). The weights must be in safetensors "
+        "files.",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(

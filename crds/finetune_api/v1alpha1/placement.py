@@ -36,7 +36,10 @@ class Toleration(ApiModel):
         ),
     )
     operator: Literal["Exists", "Equal"] = field(
-        "Relation between the key and the value.", "Equal", edit=Edit.RETRY
+        'How the taint is matched: "Equal" (the key and the value must match), or "Exists" '
+        "(only the key must match).",
+        "Equal",
+        edit=Edit.RETRY,
     )
     value: str | None = field(
         "Value of the taint to tolerate. Used with operator: Equal.",
@@ -55,7 +58,7 @@ class Toleration(ApiModel):
         "Effect of the taint to tolerate.", None, edit=Edit.RETRY, builtin="every effect"
     )
     toleration_seconds: int | None = field(
-        "Number of seconds for which a taint with effect: NoExecute is tolerated.",
+        "Number of seconds for which the pods tolerate a taint with effect: NoExecute.",
         None,
         edit=Edit.RETRY,
         builtin="unlimited",
@@ -86,7 +89,7 @@ class Placement(ApiModel):
     """Scheduling constraints of the job's pods. They apply to all pods, which share a volume."""
 
     zones: list[str] | None = field(
-        "Zones in which the pods may run (values of the node label topology.kubernetes.io/zone).",
+        "Zones in which the pods may run, as values of the node label topology.kubernetes.io/zone.",
         None,
         edit=Edit.RETRY,
         builtin="every zone",
@@ -101,10 +104,12 @@ class Placement(ApiModel):
         ),
     )
     node_selector: dict[str, str] | None = field(
-        "Labels that a node must have. It replaces the node selector of the chart defaults.",
+        "Labels that a node must have to run the pods. If set, these labels replace the "
+        "default as a whole.",
         None,
         edit=Edit.RETRY,
-        builtin="the node selector of the chart defaults, which selects NVIDIA A10G GPUs",
+        builtin="the chart value defaults.placement.nodeSelector, which selects NVIDIA A10G GPUs "
+        "unless you change it",
         max_length=16,
         rules=(
             labels(
@@ -121,7 +126,8 @@ class PodMetadata(ApiModel):
     """Metadata of the job's pods."""
 
     labels: dict[str, str] | None = field(
-        "Labels of the job's pods and of its other objects, such as a cost center.",
+        "Labels that the operator adds to the job's pods and to the other objects of the job, "
+        "such as example.com/cost-center: a-42.",
         None,
         edit=Edit.ROLL,
         builtin="none",

@@ -43,34 +43,52 @@ class Reason(StrEnum):
         "dataset.",
         READY,
     )
-    TRAINING = ("Training", "The adapter is being trained.", READY)
-    MERGING = ("Merging", "The base model and the adapter are being merged on a CPU.", READY)
+    TRAINING = ("Training", "The train pod is training the adapter.", READY)
+    MERGING = (
+        "Merging",
+        "The merge pod is merging the base model and the adapter on a CPU.",
+        READY,
+    )
     STARTING = (
         "Starting",
-        "Ready: the endpoint is loading the model. Condition of a stage: the Job of the stage "
-        "was created.",
+        "Condition `Ready`: the endpoint is loading the model. Condition of a stage: the operator "
+        "created the Job of the stage.",
         READY,
         CONDITION,
     )
     RESTARTING = ("Restarting", "The endpoint is down and its pods are restarting.", READY)
     SERVING = ("Serving", "The endpoint answers requests.", READY)
-    SCALED_TO_ZERO = ("ScaledToZero", "spec.serving.replicas is 0.", READY, CONDITION)
-    COMPLETED = ("Completed", "All work has completed.", READY, CONDITION, ATTEMPT)
+    SCALED_TO_ZERO = ("ScaledToZero", "`spec.serving.replicas` is 0.", READY, CONDITION)
+    COMPLETED = (
+        "Completed",
+        "The stage or the whole job has completed.",
+        READY,
+        CONDITION,
+        ATTEMPT,
+    )
 
     # Waiting.
-    SUSPENDED_BY_USER = ("SuspendedByUser", "spec.suspend is true.", READY, CONDITION)
-    QUEUED = ("Queued", "The queue has not admitted the Job yet.", READY, CONDITION)
-    PREEMPTED = ("Preempted", "The queue evicted the Job.", READY, CONDITION)
-    UNSCHEDULABLE = ("Unschedulable", "No node fits the pod.", READY)
-    SECRET_MISSING = ("SecretMissing", "A Secret, or its key, does not exist.", READY)
-    CONFIG_MAP_MISSING = ("ConfigMapMissing", "A ConfigMap, or its key, does not exist.", READY)
+    SUSPENDED_BY_USER = ("SuspendedByUser", "`spec.suspend` is true.", READY, CONDITION)
+    QUEUED = ("Queued", "Kueue has not admitted the train Job yet.", READY, CONDITION)
+    PREEMPTED = ("Preempted", "Kueue evicted the train Job.", READY, CONDITION)
+    UNSCHEDULABLE = ("Unschedulable", "No node meets the requirements of a pod.", READY)
+    SECRET_MISSING = (
+        "SecretMissing",
+        "A Secret that the job refers to, or the key in it, does not exist.",
+        READY,
+    )
+    CONFIG_MAP_MISSING = (
+        "ConfigMapMissing",
+        "A ConfigMap that the job refers to, or the key in it, does not exist.",
+        READY,
+    )
     IMAGE_PULL_FAILED = ("ImagePullFailed", "A container image cannot be pulled.", READY)
     VOLUME_PENDING = ("VolumePending", "The volume is not bound, attached or mounted.", READY)
     QUOTA_EXCEEDED = ("QuotaExceeded", "A ResourceQuota of the namespace is exhausted.", READY)
     FAILED_CREATE = (
         "FailedCreate",
         "The API server rejects an object because of a policy, Pod Security, a webhook or a "
-        "service account.",
+        "missing ServiceAccount.",
         READY,
     )
     CREATE_CONTAINER_CONFIG_ERROR = (
@@ -104,24 +122,25 @@ class Reason(StrEnum):
     # Failed.
     INVALID_SPEC = (
         "InvalidSpec",
-        "The spec, completed with defaults, cannot be run.",
+        "The job cannot run with the values of its spec and the defaults.",
         READY,
         ATTEMPT,
     )
     UNSUPPORTED_VERSION = (
         "UnsupportedVersion",
-        "Another version of the operator wrote a status that this version cannot read.",
+        "Another version of the operator wrote a status or a frozen configuration that this "
+        "version cannot read.",
         READY,
     )
     FAILED_TO_START = (
         "FailedToStart",
-        "Kueue admitted the Job but could not start it.",
+        "Kueue admitted the train Job but could not start it.",
         READY,
         ATTEMPT,
     )
     NAME_CONFLICT = (
         "NameConflict",
-        "An object with a name that the job needs belongs to another owner.",
+        "The job needs an object whose name is already used by another owner.",
         READY,
     )
     DATASET_INVALID = (
@@ -149,7 +168,7 @@ class Reason(StrEnum):
         READY,
         ATTEMPT,
     )
-    VOLUME_FULL = ("VolumeFull", "The volume is too small.", READY, ATTEMPT)
+    VOLUME_FULL = ("VolumeFull", "The volume of the revision is too small.", READY, ATTEMPT)
     RESUME_REFUSED = (
         "ResumeRefused",
         "Files on the volume do not belong to this job or were modified.",
@@ -164,8 +183,8 @@ class Reason(StrEnum):
     )
     DOES_NOT_FIT = (
         "DoesNotFit",
-        "According to the estimate, training or serving exceeds the GPU memory. No GPU was "
-        "requested.",
+        "According to the estimate, training or serving exceeds the GPU memory. The operator did "
+        "not request a GPU.",
         READY,
         ATTEMPT,
     )
@@ -178,7 +197,7 @@ class Reason(StrEnum):
     )
     BUDGET_EXCEEDED = (
         "BudgetExceeded",
-        "Training has used all GPU time that spec.runPolicy.maxGpuSeconds allows.",
+        "Training has used all GPU time that `spec.runPolicy.maxGpuSeconds` allows.",
         READY,
         ATTEMPT,
     )
@@ -190,20 +209,20 @@ class Reason(StrEnum):
     )
     TOO_MANY_RESTARTS = (
         "TooManyRestarts",
-        "A stage restarted more often than spec.runPolicy.maxRestarts allows.",
+        "A stage restarted more often than `spec.runPolicy.maxRestarts` allows.",
         READY,
         ATTEMPT,
     )
     VOLUME_LOST = (
         "VolumeLost",
-        "The PersistentVolumeClaim was deleted externally.",
+        "A user or another client deleted the PersistentVolumeClaim of the revision.",
         READY,
         EVENT,
         ATTEMPT,
     )
     RETRIES_EXHAUSTED = (
         "RetriesExhausted",
-        "The pods of a stage failed more often than spec.runPolicy.backoffLimit allows.",
+        "The pods of a stage failed more often than `spec.runPolicy.backoffLimit` allows.",
         READY,
         ATTEMPT,
     )
@@ -213,8 +232,13 @@ class Reason(StrEnum):
         READY,
         ATTEMPT,
     )
-    INTERNAL_ERROR = ("InternalError", "Unexpected error in the trainer.", READY, ATTEMPT)
-    FAILED = ("Failed", "A stage failed, and no reason was reported.", READY, CONDITION)
+    INTERNAL_ERROR = (
+        "InternalError",
+        "The trainer failed with an unexpected error.",
+        READY,
+        ATTEMPT,
+    )
+    FAILED = ("Failed", "A stage failed without reporting a reason.", READY, CONDITION)
     EVAL_GATE_FAILED = (
         "EvalGateFailed",
         "The tuned model is worse than its base model on the held-out rows.",
@@ -228,31 +252,37 @@ class Reason(StrEnum):
     )
     ROLLOUT_FAILED = (
         "RolloutFailed",
-        "The new build failed; the previous build continues to serve.",
+        "The new build failed, and the previous build continues to serve. A build is a revision "
+        "with its merge settings and serving mode.",
         READY,
     )
     ENDPOINT_DOWN = (
         "EndpointDown",
-        "The endpoint has been down for longer than the progress deadline.",
+        "The endpoint has been down for longer than the progress deadline of its Deployment.",
         READY,
     )
     PROGRESS_DEADLINE_EXCEEDED = (
         "ProgressDeadlineExceeded",
-        "The endpoint did not become ready in time.",
+        "The endpoint did not become ready before the progress deadline of its Deployment.",
         READY,
         ATTEMPT,
     )
 
     # Ends of attempts that the operator retries by itself.
-    JOB_DELETED = ("JobDeleted", "The Job of a stage was deleted externally.", EVENT, ATTEMPT)
+    JOB_DELETED = (
+        "JobDeleted",
+        "A user or another client deleted the Job of a stage.",
+        EVENT,
+        ATTEMPT,
+    )
     TRANSIENT = (
         "Transient",
-        "Temporary failure outside the pod. The attempt is retried.",
+        "A temporary problem outside the pod caused the failure. The stage is retried.",
         ATTEMPT,
     )
     STOPPED = (
         "Stopped",
-        "The pod received SIGTERM; training resumes from its checkpoint.",
+        "The pod received SIGTERM. Training resumes from the last checkpoint.",
         CONDITION,
         ATTEMPT,
     )
@@ -268,30 +298,40 @@ class Reason(StrEnum):
     )
 
     # Other conditions.
-    PENDING = ("Pending", "The stage has not started, or no build has been served.", CONDITION)
+    PENDING = (
+        "Pending",
+        "Condition of a stage: the stage has not started. Condition `Serving`: no model is being "
+        "served yet.",
+        CONDITION,
+    )
     RUNNING = (
         "Running",
-        "The stage is running. Condition Suspended: the job is not suspended.",
+        "Condition of a stage: the stage is running. Condition `Suspended`: the job is not "
+        "suspended.",
         CONDITION,
     )
-    FINISHED = ("Finished", "No stage is left to run.", CONDITION)
-    AVAILABLE = ("Available", "The serving build answers requests.", CONDITION)
-    NOT_AVAILABLE = ("NotAvailable", "The serving build does not answer requests.", CONDITION)
+    FINISHED = ("Finished", "The job is not suspended: no stage is left to run.", CONDITION)
+    AVAILABLE = ("Available", "The endpoint answers requests.", CONDITION)
+    NOT_AVAILABLE = ("NotAvailable", "The endpoint does not answer requests.", CONDITION)
     GPU_RELEASED = (
         "GPUReleased",
-        "The serving build released its GPU to the new revision.",
+        "The previous build released its GPU, so that a new build can be trained or verified.",
         CONDITION,
     )
-    DISABLED = ("Disabled", "spec.serving.enabled is false.", CONDITION)
+    DISABLED = ("Disabled", "`spec.serving.enabled` is false.", CONDITION)
 
     # The operator's log.
     CRD_MISSING = ("CrdMissing", "The FineTuneJob API is not installed in the cluster.", LOG)
     API_UNAVAILABLE = (
         "ApiUnavailable",
-        "A request to the API server failed or timed out. It is retried.",
+        "A request to the API server failed or timed out. The operator tries again.",
         LOG,
     )
     NOT_FOUND = ("NotFound", "The object that the operator tried to write no longer exists.", LOG)
-    NOT_LEADING = ("NotLeading", "This replica is not the leader. It made no changes.", LOG)
-    CONFLICT = ("Conflict", "Another client changed the object first.", LOG)
+    NOT_LEADING = (
+        "NotLeading",
+        "This replica of the operator is not the leader, and it made no changes.",
+        LOG,
+    )
+    CONFLICT = ("Conflict", "Another client changed an object before the operator wrote it.", LOG)
     ERROR = ("Error", "A request to the API server failed with another error.", LOG)

@@ -51,7 +51,7 @@ class SecretKeyRef(ApiModel):
 
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
-    key: str = object_key("Key of the Secret that holds the token.", "token", kind="Secret")
+    key: str = object_key("Key of the token in the Secret.", "token", kind="Secret")
 
 
 class ConfigMapKeyRef(ApiModel):
@@ -60,7 +60,7 @@ class ConfigMapKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("ConfigMap")
     key: str = object_key(
-        "Key of the ConfigMap that holds the certificates in PEM format.",
+        "Key of the certificates (PEM format) in the ConfigMap.",
         "ca.crt",
         kind="ConfigMap",
     )

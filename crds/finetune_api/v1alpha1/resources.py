@@ -38,18 +38,18 @@ class ResourceRequirements(ApiModel):
 
     atomic: ClassVar[bool] = True
     requests: dict[str, Quantity] | None = field(
-        "Minimum resources, such as {cpu: '4', memory: 16Gi}. Do not list the GPU: the operator "
-        "requests it for the stages that need one.",
+        "Minimum resources of the container, such as {cpu: '4', memory: 16Gi}. Do not list the "
+        "GPU: the operator requests one GPU for each train and serving pod.",
         None,
         edit=Edit.RETRY,
-        builtin="the value of the stage if neither requests nor limits is set",
+        builtin="the default requests of the stage; none if limits is set",
         max_length=8,
     )
     limits: dict[str, Quantity] | None = field(
-        "Maximum resources, such as {memory: 16Gi}.",
+        "Maximum resources of the container, such as {memory: 16Gi}.",
         None,
         edit=Edit.RETRY,
-        builtin="the value of the stage if neither requests nor limits is set",
+        builtin="the default limits of the stage; none if requests is set",
         max_length=8,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -65,22 +65,24 @@ class Resources(ApiModel):
 
     prepare: ResourceRequirements = field(
         "Resources of the prepare pod, which downloads the model and prepares the dataset on a "
-        "CPU.",
+        "CPU. A value replaces the default as a whole.",
         ResourceRequirements(requests={"cpu": "1", "memory": "4Gi"}, limits={"memory": "8Gi"}),
         edit=Edit.RETRY,
     )
     train: ResourceRequirements = field(
-        "Resources of the train pod, in addition to its GPU.",
+        "Resources of the train pod, in addition to its GPU. A value replaces the default as a "
+        "whole.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.RETRY,
     )
     merge: ResourceRequirements = field(
-        "Resources of the merge pod, which runs on a CPU.",
+        "Resources of the merge pod, which runs on a CPU. A value replaces the default as a whole.",
         ResourceRequirements(requests={"cpu": "1", "memory": "2Gi"}, limits={"memory": "4Gi"}),
         edit=Edit.RETRY,
     )
     serve: ResourceRequirements = field(
-        "Resources of each serving pod, in addition to its GPU.",
+        "Resources of each serving pod, in addition to its GPU. A value replaces the default "
+        "as a whole.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.ROLL,
     )

@@ -27,26 +27,27 @@ class Columns(ApiModel):
     """Column names of the dataset, if they differ from those of the format."""
 
     instruction: str | None = _column(
-        "instruction", "Column that holds the instruction. Used with format: alpaca."
+        "instruction", "Name of the column with the instruction. Used with format: alpaca."
     )
     input: str | None = _column(
         "input",
-        "Column that holds the input. The dataset can omit this column. Used with format: alpaca.",
+        "Name of the column with the input, which the dataset can omit. Used with format: alpaca.",
     )
     output: str | None = _column(
-        "output", "Column that holds the answer. Used with format: alpaca."
+        "output", "Name of the column with the answer. Used with format: alpaca."
     )
     messages: str | None = _column(
         "messages",
-        "Column that holds the list of {role, content} objects. Used with format: messages.",
+        "Name of the column with the conversation, a list of {role, content} objects. Used "
+        "with format: messages.",
     )
     prompt: str | None = _column(
-        "prompt", "Column that holds the prompt. Used with format: prompt-completion."
+        "prompt", "Name of the column with the prompt. Used with format: prompt-completion."
     )
     completion: str | None = _column(
-        "completion", "Column that holds the completion. Used with format: prompt-completion."
+        "completion", "Name of the column with the completion. Used with format: prompt-completion."
     )
-    text: str | None = _column("text", "Column that holds the text. Used with format: text.")
+    text: str | None = _column("text", "Name of the column with the text. Used with format: text.")
 
     def of(self, part: str) -> str:
         """Return the name of the column that holds ``part`` (such as ``instruction``)."""
@@ -72,10 +73,10 @@ class Rows(ApiModel):
     """Location, format and columns of a dataset."""
 
     source: str = field(
-        "Location of the dataset: hf://org/name (a repository on the hub), pvc://claim/path (a "
-        "file or folder of a PersistentVolumeClaim in the job's namespace), s3://bucket/path (a "
-        "file or prefix), https://host/path (a file or a SHA256SUMS list), or configmap://name/key "
-        "(a small JSONL file in a ConfigMap of the job's namespace).",
+        "Location of the dataset: hf://org/name (Hugging Face Hub), pvc://claim/path (file or "
+        "folder of a PersistentVolumeClaim in the job's namespace), s3://bucket/path (file or "
+        "prefix), https://host/path (file, or list of files named SHA256SUMS), or "
+        "configmap://name/key (small JSONL file in a ConfigMap of the job's namespace).",
         edit=Edit.RETRAIN,
         max_length=512,
         rules=(
@@ -91,7 +92,7 @@ class Rows(ApiModel):
     format: Literal["alpaca", "messages", "prompt-completion", "text"] = field(
         'Format of the rows: "alpaca" (instruction, input and output), "messages" (a '
         'conversation), "prompt-completion" (a prompt and its completion), or "text" (plain '
-        "text, which is trained unchanged).",
+        "text, which is used without a template).",
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")
@@ -104,17 +105,18 @@ class Rows(ApiModel):
         rules=(matches(r"^[A-Za-z0-9_.-]+$", "write split as a single name, such as train"),),
     )
     max_samples: int | None = field(
-        "Maximum number of rows to read, from the beginning of the dataset.",
+        "Maximum number of rows to read. The rows are read from the beginning of the dataset.",
         None,
         edit=Edit.RETRAIN,
         builtin="all rows",
         ge=1,
     )
     columns: Columns = field(
-        "Column names of the dataset, if they differ from those of the format.",
+        "Column names of the dataset. Set a name only if it differs from the standard name of "
+        "the format.",
         Columns(),
         edit=Edit.RETRAIN,
-        builtin="the column names of the format",
+        builtin="the standard column names of the format",
     )
     token_secret_ref: SecretKeyRef | None = sources.token("dataset")
     ca_config_map_ref: ConfigMapKeyRef | None = sources.ca("dataset")

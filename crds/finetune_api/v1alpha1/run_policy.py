@@ -7,35 +7,34 @@ class RunPolicy(ApiModel):
     """Limits for failures, restarts, waiting and GPU time."""
 
     backoff_limit: int = field(
-        "Maximum number of retries after pod failures before a stage fails. Terminal errors, "
-        "such as an invalid dataset, are never retried.",
+        "Maximum number of retries of a stage after pod failures. Terminal errors, such as an "
+        "invalid dataset, are never retried.",
         3,
         edit=Edit.RETRY,
         ge=0,
         le=20,
     )
     max_restarts: int = field(
-        "Maximum number of restarts of a stage over all its attempts. It limits restarts after "
-        "failures and also after node disruptions, which backoffLimit does not count. If "
-        "exceeded, the job fails with reason TooManyRestarts. Suspension and preemption by the "
-        "queue do not count.",
+        "Maximum number of restarts of a stage, summed over all attempts. Restarts after "
+        "failures and after node disruptions count; suspension and preemption by Kueue do not. "
+        "If a stage exceeds the limit, the job fails with reason TooManyRestarts.",
         20,
         edit=Edit.RETRY,
         ge=0,
         le=1000,
     )
     max_gpu_seconds: int | None = field(
-        "Maximum GPU time of training in seconds, summed over all attempts. If exceeded, the job "
-        "fails with reason BudgetExceeded.",
+        "Maximum GPU time of training in seconds, summed over all attempts. If training "
+        "reaches the limit, the job fails with reason BudgetExceeded.",
         None,
         edit=Edit.RETRY,
         builtin="unlimited",
         ge=60,
     )
     pending_deadline_seconds: int = field(
-        "Number of seconds after which the job becomes Stalled if a pod cannot start until a "
-        "user acts, for example because a Secret is missing. The job resumes when the cause is "
-        "fixed.",
+        "Number of seconds that a pod may be unable to start because of a problem that a user "
+        "must fix, such as a missing Secret. After that time, the condition Stalled becomes "
+        "True. The job continues when the problem is fixed.",
         600,
         edit=Edit.RETRY,
         ge=30,

@@ -67,29 +67,29 @@ class Serving(ApiModel):
         edit=Edit.NOTHING,
     )
     mode: Literal["merged", "adapter"] = field(
-        'What vLLM loads: "merged" (the merged 16-bit model), or "adapter" (the base model and '
-        "the adapter, without a merge).",
+        'Model that vLLM loads: "merged" (the merged 16-bit model), or "adapter" (the base '
+        "model and the adapter, which are not merged).",
         "merged",
         edit=Edit.REMERGE,
     )
     rollout: Literal["KeepServing", "FreeGPU"] = field(
-        'GPU use of the serving build while the next build is made. "KeepServing": it continues '
-        'to run; training needs a second GPU. "FreeGPU": it releases its GPU if the data is '
-        "ready and the train pod finds no free GPU; it resumes if training is suspended or fails.",
+        'What the serving pods do while a new revision is trained. "KeepServing": they keep '
+        'their GPUs, and training needs another GPU. "FreeGPU": they release their GPUs if the '
+        "train pod finds no free GPU, and start again if training is suspended or fails.",
         "KeepServing",
         edit=Edit.NOTHING,
     )
     replicas: int = field(
-        "Number of serving pods. Each pod needs a GPU of its own. Set to 0 to stop serving and "
-        "keep all artifacts. More than one pod needs storage.accessMode: ReadWriteMany. Set this "
-        "field explicitly if kubectl scale or an autoscaler changes it.",
+        "Number of serving pods. Each pod needs its own GPU. Set 0 to stop serving and keep "
+        "all artifacts. More than one pod requires storage.accessMode: ReadWriteMany. The "
+        "command kubectl scale and autoscalers work only if this field is set.",
         1,
         edit=Edit.NOTHING,
         ge=0,
         le=64,
     )
     max_model_len: int | None = field(
-        "Maximum total length of prompt and answer in tokens.",
+        "Maximum length of a prompt together with its answer, in tokens.",
         None,
         edit=Edit.ROLL,
         builtin="the context length of the model",
@@ -97,13 +97,14 @@ class Serving(ApiModel):
         le=1_048_576,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        'Data type of the base model with mode: adapter. With "auto", it is the data type of the '
-        "published base model. A merged model is served in the data type of merge.dtype instead.",
+        'Data type in which vLLM loads the base model with mode: adapter. With "auto", vLLM '
+        "uses the data type of the published base model. With mode: merged, use merge.dtype "
+        "instead.",
         "auto",
         edit=Edit.ROLL,
     )
     gpu_memory_utilization: float = field(
-        "Fraction of the GPU's memory that vLLM uses for weights and KV cache.",
+        "Fraction of the GPU memory that vLLM uses for the weights and the KV cache.",
         0.88,
         edit=Edit.ROLL,
         rules=(
@@ -113,8 +114,8 @@ class Serving(ApiModel):
         ),
     )
     extra_args: list[str] | None = field(
-        "Additional arguments of vllm serve, each as --name or --name=value. Only arguments for "
-        "batching, parsing and logging are permitted.",
+        "Additional arguments of the command vllm serve, each as --name or --name=value. Only "
+        "arguments for batching, parsing and logging are permitted.",
         None,
         edit=Edit.ROLL,
         builtin="none",
@@ -122,7 +123,7 @@ class Serving(ApiModel):
         rules=(each_matches(_EXTRA, _EXTRA_MESSAGE),),
     )
     served_model_names: list[str] | None = field(
-        "Model names that requests can use. Responses contain the first name.",
+        "Model names that clients can use in requests. Responses contain the first name.",
         None,
         edit=Edit.ROLL,
         builtin="the name of the job",
@@ -137,15 +138,15 @@ class Serving(ApiModel):
         ),
     )
     api_key_secret_ref: SecretKeyRef | None = field(
-        "Secret with the API key that requests must carry as a bearer token. The operator never "
-        "reads it.",
+        "Secret with the API key that requests must contain as a bearer token. The operator "
+        "never reads the Secret.",
         None,
         edit=Edit.ROLL,
         unset="requests need no API key",
     )
     placement: ServingPlacement | None = field(
-        "Scheduling constraints of the serving pods. They replace spec.placement as a whole. "
-        "Select nodes that can mount the volume of the job.",
+        "Scheduling constraints for the serving pods. They replace spec.placement as a whole. "
+        "The selected nodes must be able to mount the volume of the job.",
         None,
         edit=Edit.ROLL,
         builtin="spec.placement",

@@ -66,15 +66,16 @@ class S3(ApiModel):
         "AWS_SESSION_TOKEN. Only the prepare pod receives the values.",
         None,
         edit=Edit.RETRY,
-        unset="the cloud identity of access.serviceAccountName or anonymous access is used",
+        unset="the prepare pod uses the cloud identity of access.serviceAccountName, or "
+        "anonymous access if that field is unset too",
     )
 
 
 def revision(what: str) -> Any:
     """Declare ``revision`` of a model or dataset."""
     return field(
-        f"Branch, tag or commit of the {what} repository on the hub. It is resolved to a commit "
-        "before the download starts.",
+        f"Branch, tag or commit of the {what} repository on the Hugging Face Hub. The prepare pod "
+        "resolves a branch or tag to a commit before it starts the download.",
         None,
         edit=Edit.RETRAIN,
         builtin="main for hf:// sources",
@@ -88,7 +89,7 @@ def sha256(what: str) -> Any:
     return field(
         "SHA-256 digest, in hex, of the file at an https:// source. Required for https:// sources. "
         "The download fails if the digest does not match. If the file is a "
-        f"{LIST_OF_SUMS} list, every file of the {what} is verified against its entry.",
+        f"{LIST_OF_SUMS} list, each file of the {what} must match its digest in the list.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",
@@ -105,8 +106,8 @@ def sha256(what: str) -> Any:
 def token(what: str) -> Any:
     """Declare ``tokenSecretRef`` of a model or dataset."""
     return field(
-        f"Secret with the access token for a gated or private {what}: a hub token, or the bearer "
-        "token for an https:// server. Only the prepare pod receives it.",
+        f"Secret with the access token for a gated or private {what}: a Hugging Face token, or the "
+        "bearer token for an https:// server. Only the prepare pod receives the token.",
         None,
         edit=Edit.RETRY,
         unset=f"the {what} must be public",
@@ -116,16 +117,16 @@ def token(what: str) -> Any:
 def ca(what: str) -> Any:
     """Declare ``caConfigMapRef`` of a model or dataset."""
     return field(
-        f"ConfigMap with the CA bundle for the https:// server or S3 endpoint of the {what}.",
+        f"ConfigMap with the CA certificates of the https:// server or S3 service of the {what}.",
         None,
         edit=Edit.RETRY,
-        builtin="the CA certificates of the image",
+        builtin="the CA certificates in the trainer image",
     )
 
 
 def s3(what: str) -> Any:
     """Declare ``s3`` of a model or dataset."""
-    return field(f"Access to an s3:// source of the {what}.", S3(), edit=Edit.RETRAIN)
+    return field(f"Access settings for an s3:// source of the {what}.", S3(), edit=Edit.RETRAIN)
 
 
 def prefix_of(kind: Kind) -> str:

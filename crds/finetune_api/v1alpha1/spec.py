@@ -28,8 +28,9 @@ class Access(ApiModel):
     """Identity with which the job accesses cloud services."""
 
     service_account_name: str | None = object_name(
-        "ServiceAccount of the prepare pod. Its cloud identity is used to read s3:// sources. "
-        "Other pods do not use it. The prepare pod gets no token for the Kubernetes API.",
+        "ServiceAccount of the prepare pod. The prepare pod uses the cloud identity of this "
+        "ServiceAccount to read s3:// sources, but gets no token for the Kubernetes API. Other "
+        "pods do not use this ServiceAccount.",
         None,
         kind="ServiceAccount",
         builtin="none",
@@ -56,15 +57,20 @@ class FineTuneJobSpec(ApiModel):
     """Desired state of the job."""
 
     model: Model = field("The base model.", edit=Edit.RETRAIN)
-    dataset: Dataset = field("The rows to train on.", edit=Edit.RETRAIN)
+    dataset: Dataset = field("The training dataset.", edit=Edit.RETRAIN)
     training: Training = field(
-        "The QLoRA recipe. The defaults suit an 8-billion-parameter model on a 24 GB GPU.",
+        "Training settings (the QLoRA recipe). The defaults suit an 8-billion-parameter model "
+        "on a GPU with 24 GB of memory.",
         Training(),
         edit=Edit.RETRAIN,
     )
-    merge: Merge = field("Settings of the merged 16-bit model.", Merge(), edit=Edit.REMERGE)
+    merge: Merge = field(
+        "Settings of the merge stage, which adds the LoRA adapter to the base model.",
+        Merge(),
+        edit=Edit.REMERGE,
+    )
     evaluation: Evaluation = field(
-        "Comparison of the tuned model with its base model.",
+        "Settings of the evaluation, which compares the tuned model with its base model.",
         Evaluation(),
         edit=Edit.NOTHING,
     )
@@ -72,64 +78,69 @@ class FineTuneJobSpec(ApiModel):
         "The OpenAI-compatible endpoint of the tuned model.", Serving(), edit=Edit.ROLL
     )
     storage: Storage = field(
-        "The volume that holds base model, data, checkpoints, adapter and merged model.",
+        "The volume that holds the base model, data, checkpoints, adapter and merged model. "
+        "Each revision of the job has its own volume.",
         Storage(),
         edit=Edit.RETRY,
     )
     access: Access = field(
-        "Identity with which the job accesses cloud services.", Access(), edit=Edit.RETRY
+        "The identity with which the job accesses cloud services.", Access(), edit=Edit.RETRY
     )
-    resources: Resources = field("CPU and memory of each stage.", Resources(), edit=Edit.RETRY)
+    resources: Resources = field(
+        "CPU and memory for the pods of each stage.", Resources(), edit=Edit.RETRY
+    )
     placement: Placement = field(
-        "Scheduling constraints of the job's pods.", Placement(), edit=Edit.RETRY
+        "Scheduling constraints for all pods of the job.", Placement(), edit=Edit.RETRY
     )
     queue_name: str | None = object_name(
-        "Kueue LocalQueue of the train Job, the only Job that needs GPU quota. If a queue is "
-        "set, the ResourceFlavors of the queue select the nodes, and the node selector of the "
-        "chart defaults does not apply.",
+        "Name of the Kueue LocalQueue for the train Job, the only Job that needs GPU quota. If "
+        "a queue is set, the ResourceFlavors of the queue select the nodes, and the chart "
+        "value defaults.placement.nodeSelector is ignored.",
         None,
         kind="LocalQueue",
         max_length=63,
         builtin="none",
     )
     workload_priority_class_name: str | None = object_name(
-        "Kueue WorkloadPriorityClass of the train Job. It determines the order in the queue and "
-        "preemption by Kueue. It does not set the priority of the pods; use priorityClassName "
-        "for that.",
+        "Name of the Kueue WorkloadPriorityClass of the train Job. Kueue uses this class to "
+        "order its queue and to select workloads for preemption. The class does not set the "
+        "priority of pods; use priorityClassName for that purpose.",
         None,
         kind="WorkloadPriorityClass",
         max_length=63,
         builtin="none",
     )
     priority_class_name: str | None = object_name(
-        "PriorityClass of the job's pods.",
+        "Name of the PriorityClass of all pods of the job.",
         None,
         kind="PriorityClass",
-        builtin="the default priority of the cluster",
+        builtin="the default PriorityClass of the cluster",
     )
-    pod_metadata: PodMetadata = field("Metadata of the job's pods.", PodMetadata(), edit=Edit.ROLL)
+    pod_metadata: PodMetadata = field(
+        "Metadata that the operator adds to the job's pods.", PodMetadata(), edit=Edit.ROLL
+    )
     suspend: bool = field(
-        "Suspend the job. The operator stops the running stage, which keeps its last checkpoint. "
-        "Set it to false again to resume from that checkpoint. The serving build continues to "
-        "serve.",
+        "Suspend the job: the operator stops the running stage. The train stage resumes from "
+        "its last checkpoint when you set this field to false again. A model that is being "
+        "served continues to be served.",
         False,
         edit=Edit.NOTHING,
     )
     run_policy: RunPolicy = field(
-        "Limits for failures, restarts, waiting and GPU time.", RunPolicy(), edit=Edit.RETRY
+        "Limits on failures, restarts, waiting time and GPU time.", RunPolicy(), edit=Edit.RETRY
     )
     revision_history_limit: int = field(
-        "Number of old revisions whose volumes are retained, so that you can return to these "
-        "revisions without retraining. The serving revision and the target revision do not "
-        "count. Completed revisions take precedence over incomplete ones, and newer revisions "
-        "over older ones.",
+        "Number of old revisions whose volumes are kept, so that you can return to these "
+        "revisions without training them again. The revision that is being served and the "
+        "revision of the current spec do not count. Revisions that have completed training are "
+        "kept first, then newer revisions.",
         1,
         edit=Edit.NOTHING,
         ge=0,
         le=20,
     )
     rerun: str | None = field(
-        "Any text, such as a date. Set a new value to train again with the same recipe.",
+        "Any text, such as a date. Set a new text to train again with the same recipe.",
         None,
         edit=Edit.RETRAIN,
         builtin="none",

@@ -20,13 +20,15 @@ class Condition(StatusModel):
         "DataReady, Trained, Merged or Serving."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Status of the condition.")
-    reason: str = Field(description="Reason for the status, in CamelCase.")
-    message: str = Field(description="Details of the reason and its remediation.")
+    reason: str = Field(
+        description="Reason for the current status of the condition, as one CamelCase word."
+    )
+    message: str = Field(description="Explanation of the reason and, for a problem, how to fix it.")
     observed_generation: int = Field(
-        description="Generation of the spec that the condition is based on."
+        description="Generation of the spec that the operator evaluated to set the condition."
     )
     last_transition_time: str = Field(
-        description="Time of the last change of the status.",
+        description="Time at which the status of the condition last changed.",
         json_schema_extra={"format": "date-time"},
     )
 
@@ -34,11 +36,18 @@ class Condition(StatusModel):
 class PreparationProgress(StatusModel):
     """Progress of the current download, read from the metrics of the prepare pod."""
 
-    downloaded_bytes: int | None = Field(None, description="Number of bytes downloaded.")
-    total_bytes: int | None = Field(None, description="Total number of bytes to download.")
-    progress_percent: int | None = Field(None, description="Percentage of bytes downloaded.")
+    downloaded_bytes: int | None = Field(
+        None, description="Number of bytes that the prepare pod has downloaded."
+    )
+    total_bytes: int | None = Field(
+        None, description="Total number of bytes that the prepare pod must download."
+    )
+    progress_percent: int | None = Field(
+        None, description="Downloaded bytes as a percentage of all bytes to download."
+    )
     eta_seconds: int | None = Field(
-        None, description="Estimated remaining time in seconds at the current rate."
+        None,
+        description="Estimated remaining time of the download at the current rate, in seconds.",
     )
 
 
@@ -48,33 +57,47 @@ class TrainingProgress(StatusModel):
     attempt: int | None = Field(
         None, description="Number of the latest attempt of the train stage."
     )
-    restarts: int | None = Field(None, description="Number of restarts of the train pod.")
-    failures: int | None = Field(None, description="Number of restarts after failures.")
+    restarts: int | None = Field(
+        None,
+        description="Total number of restarts of the train pod: the sum of failures, "
+        "disruptions and preemptions.",
+    )
+    failures: int | None = Field(
+        None, description="Number of restarts of the train pod after a failure."
+    )
     disruptions: int | None = Field(
-        None, description="Number of restarts after the node lost a pod or the pod was deleted."
+        None,
+        description="Number of restarts of the train pod after a disruption, such as a lost "
+        "node, an evicted pod or a deleted Job.",
     )
     preemptions: int | None = Field(
-        None, description="Number of restarts after the queue evicted the workload."
+        None, description="Number of restarts of the train pod after Kueue evicted the train Job."
     )
     global_step: int | None = Field(None, description="Number of completed optimizer steps.")
     max_steps: int | None = Field(None, description="Total number of optimizer steps.")
     progress_percent: int | None = Field(
-        None, description="Percentage of optimizer steps completed."
+        None, description="Completed optimizer steps as a percentage of all optimizer steps."
     )
     eta_seconds: int | None = Field(
-        None, description="Estimated remaining time in seconds at the current rate."
+        None, description="Estimated remaining time of training at the current rate, in seconds."
     )
-    loss: str | None = Field(None, description="Training loss at the last logged step.")
-    eval_loss: str | None = Field(None, description="Latest loss on the held-out rows.")
+    loss: str | None = Field(
+        None, description="Training loss at the latest logged step, in nats per token."
+    )
+    eval_loss: str | None = Field(
+        None, description="Held-out loss at the latest evaluation, in nats per token."
+    )
     step_seconds: str | None = Field(
         None,
-        description="Measured duration of a step in seconds. The grace period of the next pod "
-        "depends on it.",
+        description="Measured duration of an optimizer step in seconds. The operator uses this "
+        "value to set the termination grace period of the next train pod.",
     )
     tokens_per_second: str | None = Field(
         None, description="Training throughput in tokens per second."
     )
-    last_checkpoint_step: int | None = Field(None, description="Step of the latest checkpoint.")
+    last_checkpoint_step: int | None = Field(
+        None, description="Optimizer step of the latest checkpoint."
+    )
     gpu_seconds: int | None = Field(
         None, description="GPU time of training in seconds, summed over all attempts."
     )
@@ -83,61 +106,81 @@ class TrainingProgress(StatusModel):
 class ServingStatus(StatusModel):
     """State of the serving build."""
 
-    revision: str | None = Field(None, description="Revision of the serving build.")
-    build: str | None = Field(None, description="Name of the serving build.")
-    replicas: int | None = Field(None, description="Number of serving pods.")
-    available_replicas: int | None = Field(None, description="Number of available serving pods.")
-    selector: str | None = Field(
-        None, description="Label selector of the serving pods, for autoscalers."
+    revision: str | None = Field(
+        None, description="Name of the revision that the serving build belongs to."
     )
-    model: str | None = Field(None, description="Model name to use in requests.")
+    build: str | None = Field(
+        None,
+        description="Name of the serving build. A build is a revision with its merge settings "
+        "and serving mode.",
+    )
+    replicas: int | None = Field(None, description="Number of serving pods.")
+    available_replicas: int | None = Field(
+        None, description="Number of serving pods that are available."
+    )
+    selector: str | None = Field(
+        None, description="Label selector of the serving pods. Autoscalers use it."
+    )
+    model: str | None = Field(None, description="Model name that clients can use in requests.")
 
 
 class ServingComparison(StatusModel):
     """Comparison of a build with the build that was serving, on the same rows."""
 
-    build: str = Field(description="Build that was serving at the time of the comparison.")
-    outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
-        description='"Better" or "Worse" if the losses differ by more than two standard errors, '
-        '"Undecided" if they do not, or "NotComparable" if the builds were not '
-        "scored on the same rows against the same base model."
+    build: str = Field(
+        description="Name of the build that was serving at the time of the comparison."
     )
-    message: str = Field(description="Measured losses, or the reason why they are missing.")
+    outcome: Literal["Better", "Worse", "Undecided", "NotComparable"] = Field(
+        description='Result for the target build: "Better" or "Worse" if the held-out losses '
+        'differ by more than two standard errors, "Undecided" if they do not, or '
+        '"NotComparable" if the two builds were not evaluated on the same rows and against the '
+        "same base model."
+    )
+    message: str = Field(
+        description="Measured losses, or the reason why the builds are not comparable."
+    )
 
 
 class EvaluationStatus(StatusModel):
     """Result of the evaluation gate for the target build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
-        description="Whether the held-out loss permits serving the build."
+        description='"Failed" if the held-out loss of the tuned model exceeds that of its base '
+        'model by more than two standard errors, "Passed" if it does not, or "NotEvaluated" if '
+        "fewer than 30 rows are held out."
     )
-    message: str = Field(description="Measured losses, or the reason why they are missing.")
+    message: str = Field(
+        description="Measured losses, or the reason why the model was not evaluated."
+    )
     against_serving: ServingComparison | None = Field(
         None,
-        description="Comparison with the build that the target build replaces. For information "
-        "only: it does not affect the gate.",
+        description="Comparison of the target build with the build that is serving. The "
+        "comparison is for information only and does not affect whether the target build is "
+        "served.",
     )
 
 
 class VerificationStatus(StatusModel):
     """Result of verifying that the serving build is the trained model."""
 
-    build: str | None = Field(None, description="Build that was verified.")
-    pod: str | None = Field(None, description="Serving pod in which the model was verified.")
+    build: str | None = Field(None, description="Name of the verified build.")
+    pod: str | None = Field(
+        None, description="Name of the serving pod in which the model was verified."
+    )
     outcome: str | None = Field(
         None,
         description='"Verified" (the log-probabilities agree with those of training), '
-        '"Inconclusive" (the tuned model and the base model are too similar to '
-        'compare; the digests match), or "Skipped" (training recorded no '
-        "log-probabilities to compare with; the digests match).",
+        '"Inconclusive" (the file digests match, but the tuned model and the base model are '
+        'too similar for a comparison), or "Skipped" (the file digests match, but training '
+        "recorded no log-probabilities to compare with).",
     )
     distance: str | None = Field(
         None,
-        description="RMS difference between the log-probabilities of the serving build and those "
-        "recorded in training, in nats.",
+        description="Root mean square difference between the log-probabilities of the serving "
+        "build and those that training recorded, in nats.",
     )
     tolerance: str | None = Field(
-        None, description="Maximum RMS difference that rounding can explain, in nats."
+        None, description="Maximum root mean square difference that rounding can explain, in nats."
     )
     seconds: str | None = Field(None, description="Duration of the comparison in seconds.")
 
@@ -158,10 +201,14 @@ class FineTuneJobStatus(StatusModel):
         },
     )
     revision: str | None = Field(
-        None, description="Target revision: the revision that the current spec defines."
+        None,
+        description="Name of the revision that the current spec defines (the target revision). "
+        "A revision is one version of all values that affect the trained weights.",
     )
     build: str | None = Field(
-        None, description="Target build: the build that the current spec defines."
+        None,
+        description="Name of the build that the current spec defines (the target build). A "
+        "build is a revision with its merge settings and serving mode.",
     )
     warnings: list[str] = Field(
         default_factory=list,
@@ -169,16 +216,24 @@ class FineTuneJobStatus(StatusModel):
         max_length=32,
     )
     preparation: PreparationProgress = Field(
-        PreparationProgress(), description="Progress of data preparation while it runs."
+        PreparationProgress(), description="Progress of the prepare stage while it runs."
     )
-    training: TrainingProgress = Field(TrainingProgress(), description="Progress of training.")
+    training: TrainingProgress = Field(
+        TrainingProgress(), description="Progress of the train stage of the target revision."
+    )
     evaluation: EvaluationStatus | None = Field(
-        None, description="Result of the evaluation gate. Set after the model is trained."
+        None,
+        description="Result of the evaluation of the target build against its base model. Set "
+        "after training.",
     )
-    serving: ServingStatus = Field(ServingStatus(), description="State of the serving build.")
+    serving: ServingStatus = Field(
+        ServingStatus(),
+        description="State of the build that is serving. A build is a revision with its merge "
+        "settings and serving mode.",
+    )
     verification: VerificationStatus = Field(
         VerificationStatus(),
-        description="Result of verifying that the serving build is the trained model.",
+        description="Result of the verification that the served model is the trained model.",
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."
@@ -186,8 +241,10 @@ class FineTuneJobStatus(StatusModel):
     ledger_version: int | None = Field(
         None,
         description="Version of the format of status.revisions. An operator that does not "
-        "support this version makes no changes.",
+        "support this version does not change the job.",
     )
     revisions: list[Revision] = Field(
-        default_factory=list, description="Ledger of revisions, their attempts and artifacts."
+        default_factory=list,
+        description="Ledger of revisions, their attempts and artifacts. An attempt is one Job "
+        "for a stage of a revision.",
     )

@@ -13,14 +13,16 @@ class BaseCache(ApiModel):
 
     atomic: ClassVar[bool] = True
     claim_name: str = object_name(
-        "Name of the PersistentVolumeClaim in the job's namespace. It is mounted read-only.",
+        "Name of the PersistentVolumeClaim in the job's namespace. The prepare pod mounts the "
+        "claim read-only.",
         kind="PersistentVolumeClaim",
     )
     sub_path: str | None = field(
-        "Folder of the claim with the models--org--name folders.",
+        "Folder in the claim that contains the folders models--org--name (the layout of the "
+        "Hugging Face cache).",
         None,
         edit=Edit.RETRY,
-        builtin="the root of the claim",
+        builtin="the root folder of the claim",
         max_length=253,
         rules=(
             matches(
@@ -35,8 +37,8 @@ class Storage(ApiModel):
     """The volume that holds base model, data, checkpoints, adapter and merged model."""
 
     size: Quantity = field(
-        "Size of the volume. The volume can grow if the StorageClass allows expansion. It cannot "
-        "shrink.",
+        "Size of the volume. You can increase the size if the StorageClass allows expansion, "
+        "but you cannot decrease it.",
         "60Gi",
         edit=Edit.RETRY,
         rules=(
@@ -56,20 +58,21 @@ class Storage(ApiModel):
         builtin="the default StorageClass of the cluster",
     )
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = field(
-        "Access mode of the volume. More than one serving pod needs ReadWriteMany and a "
-        "StorageClass that supports it. An existing volume keeps its access mode.",
+        "Access mode of the volume. To run more than one serving pod, set ReadWriteMany and "
+        "use a StorageClass that supports it. A change does not affect existing volumes.",
         "ReadWriteOnce",
         edit=Edit.RETRY,
     )
     deletion_policy: Literal["Delete", "Retain"] = field(
-        'Whether the volumes are deleted together with the job ("Delete") or kept ("Retain"). '
-        "You must delete retained volumes manually. A change applies to existing volumes too.",
+        'What happens to the volumes when the FineTuneJob is deleted: "Delete" (the volumes '
+        'are deleted too), or "Retain" (the volumes are kept, and you must delete them '
+        "yourself). A change also applies to existing volumes.",
         "Delete",
         edit=Edit.NOTHING,
     )
     base_cache: BaseCache | None = field(
-        "Shared PersistentVolumeClaim with base models. The prepare pod downloads the base model "
-        "only if it is missing from this claim.",
+        "Existing PersistentVolumeClaim with base models, which several jobs can share. The "
+        "prepare pod downloads the base model only if this claim does not contain it.",
         None,
         edit=Edit.RETRY,
         builtin="none",

@@ -38,12 +38,12 @@ class Quantization(ApiModel):
 
     type: Literal["nf4", "fp4"] = field("Data type of the 4-bit weights.", "nf4", edit=Edit.RETRAIN)
     double_quant: bool = field(
-        "Quantize the quantization constants too, which saves 0.4 bits per weight.",
+        "Also quantize the quantization constants, which saves 0.4 bits per weight.",
         True,
         edit=Edit.RETRAIN,
     )
     compute_dtype: Literal["bfloat16", "float16", "float32"] = field(
-        "Data type of matrix multiplications.", "bfloat16", edit=Edit.RETRAIN
+        "Data type in which matrix multiplications are computed.", "bfloat16", edit=Edit.RETRAIN
     )
 
 
@@ -51,25 +51,26 @@ class AdvancedTraining(ApiModel):
     """Settings that most jobs leave at their defaults."""
 
     backend: Literal["unsloth", "trl"] = field(
-        'Training library: "unsloth" (needs less time and GPU memory, but must be built into the '
-        'trainer image), or "trl" (part of every image; supports all transformers models).',
+        'Training library: "unsloth" (uses less time and GPU memory, but must be installed in '
+        'the trainer image), or "trl" (installed in every trainer image, and supports every '
+        "transformers model).",
         "unsloth",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(
-        "Rows per forward pass; must divide effectiveBatchSize. A value that you set is never "
-        "changed. If training with the default runs out of GPU memory, the default is halved and "
-        "the effective batch size stays the same.",
+        "Number of rows per forward pass. It must divide effectiveBatchSize. If this field is "
+        "unset and training runs out of GPU memory, the trainer halves the default and keeps "
+        "effectiveBatchSize.",
         None,
         edit=Edit.RETRAIN,
-        builtin="the largest value that fits the GPU according to the estimate; for an unknown "
-        "GPU 2, or 1 if effectiveBatchSize is odd",
+        builtin="the largest value with which the estimate fits the GPU; for an unknown GPU 2, or "
+        "1 if effectiveBatchSize is odd",
         ge=1,
         le=1024,
     )
     attn_implementation: Literal["auto", "flash_attention_2", "sdpa", "eager"] = field(
-        'Attention kernel. With "auto", the trainer uses FlashAttention-2 if it is installed and '
-        "the GPU supports it, and PyTorch's own kernel otherwise.",
+        'Attention kernel. With "auto", the trainer uses FlashAttention-2 if it is installed '
+        'and supported by the GPU, and the "sdpa" kernel of PyTorch otherwise.',
         "auto",
         edit=Edit.RETRAIN,
     )
@@ -79,23 +80,23 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     pad_to_sequence_length: bool = field(
-        "Pad every batch to sequenceLength, which keeps memory use constant.",
+        "Pad every batch to sequenceLength, so that the use of GPU memory stays constant.",
         False,
         edit=Edit.RETRAIN,
     )
     overlong: Literal["drop", "truncate", "refuse"] = field(
-        'Handling of rows longer than sequenceLength. "drop": they are dropped. "truncate": '
-        'their end is cut off; a row with nothing left to train on is dropped. "refuse": '
-        'preparation fails if there is such a row. With "drop" or "truncate", preparation fails '
+        'What to do with rows longer than sequenceLength: "drop" (leave them out), "truncate" '
+        "(cut off their end; rows without remaining tokens to train on are dropped), or "
+        '"refuse" (fail the prepare stage). With "drop" or "truncate", the prepare stage fails '
         "if more than 5 % of the rows are dropped.",
         "drop",
         edit=Edit.RETRAIN,
     )
     optimizer: Optimizer = field(
-        "Optimizer, by its Hugging Face name.", "paged_adamw_8bit", edit=Edit.RETRAIN
+        "Optimizer, named as in the transformers library.", "paged_adamw_8bit", edit=Edit.RETRAIN
     )
     lr_scheduler_type: Scheduler = field(
-        "Learning rate schedule after the warmup.", "cosine", edit=Edit.RETRAIN
+        "Schedule of the learning rate after the warmup.", "cosine", edit=Edit.RETRAIN
     )
     warmup_ratio: float = field(
         "Fraction of the optimizer steps during which the learning rate rises from 0 to its peak.",
@@ -105,7 +106,7 @@ class AdvancedTraining(ApiModel):
     )
     weight_decay: float = field("Weight decay coefficient.", 0.0, edit=Edit.RETRAIN, ge=0, le=1)
     max_grad_norm: float = field(
-        "Maximum norm of the gradients; larger gradients are clipped.",
+        "Maximum norm of the gradients. Larger gradients are clipped.",
         1.0,
         edit=Edit.RETRAIN,
         gt=0,
@@ -117,21 +118,24 @@ class AdvancedTraining(ApiModel):
         edit=Edit.RETRAIN,
     )
     quantization: Quantization = field(
-        "Quantization of the base model to 4 bits.", Quantization(), edit=Edit.RETRAIN
+        "Quantization of the base model to 4 bits during training.",
+        Quantization(),
+        edit=Edit.RETRAIN,
     )
     eval_steps: int | None = field(
-        "Number of optimizer steps between evaluations on the held-out rows, if any.",
+        "Number of optimizer steps between evaluations on the held-out rows. Without held-out "
+        "rows, there are no evaluations.",
         None,
         edit=Edit.NEXT_REVISION,
         unset="the model is evaluated after each epoch",
         ge=1,
     )
     early_stopping_patience: int | None = field(
-        "Training stops after this number of consecutive evaluations without a lower held-out "
-        "loss, and the adapter with the lowest loss is kept.",
+        "Number of consecutive evaluations without a lower held-out loss after which training "
+        "stops. The adapter with the lowest held-out loss is kept.",
         None,
         edit=Edit.RETRAIN,
-        unset="all steps are trained and the last adapter is kept",
+        unset="training runs all steps, and the last adapter is kept",
         ge=1,
         le=1000,
     )
@@ -139,7 +143,7 @@ class AdvancedTraining(ApiModel):
         "Number of optimizer steps between checkpoints.",
         None,
         edit=Edit.NEXT_REVISION,
-        builtin="a tenth of all steps, at most 100",
+        builtin="one tenth of all steps, but at most 100",
         ge=1,
     )
     logging_steps: int = field(
@@ -175,45 +179,59 @@ class Training(ApiModel):
         "Number of optimizer steps. Mutually exclusive with epochs.",
         None,
         edit=Edit.RETRAIN,
-        builtin="calculated from epochs",
+        builtin="the number of steps in all epochs",
         ge=1,
     )
     learning_rate: float = field("Peak learning rate.", 2e-4, edit=Edit.RETRAIN, gt=0, le=1)
     effective_batch_size: int = field(
-        "Rows per optimizer step: the micro-batch size times the gradient accumulation steps.",
+        "Number of rows per optimizer step: the micro-batch size times the number of gradient "
+        "accumulation steps.",
         8,
         edit=Edit.RETRAIN,
         ge=1,
         le=4096,
     )
     sequence_length: int = field(
-        "Maximum length of a row in tokens.", 4096, edit=Edit.RETRAIN, ge=32, le=1_048_576
+        "Maximum length of a row in tokens. The field advanced.overlong determines what "
+        "happens to longer rows.",
+        4096,
+        edit=Edit.RETRAIN,
+        ge=32,
+        le=1_048_576,
     )
     packing: Literal["auto", "always", "never"] = field(
-        'Pack several short rows into one sequence, without attention between them. With "auto", '
-        "rows are packed if training then still takes at least 200 optimizer steps.",
+        "Whether to pack several short rows into one sequence, without attention between the "
+        'rows. With "auto", the trainer packs rows if training on the packed sequences takes '
+        "at least 200 optimizer steps.",
         "auto",
         edit=Edit.RETRAIN,
     )
     train_on: Literal["responses", "all"] | None = field(
-        'Tokens that contribute to the loss: only the tokens of the responses ("responses"), or '
-        'all tokens ("all").',
+        'Tokens that contribute to the loss: "responses" (only the tokens of the responses), '
+        'or "all" (all tokens).',
         None,
         edit=Edit.RETRAIN,
         builtin='"all" if dataset.format is "text", otherwise "responses"',
     )
-    lora: Lora = field("The LoRA adapter.", Lora(), edit=Edit.RETRAIN)
+    lora: Lora = field("Settings of the LoRA adapter.", Lora(), edit=Edit.RETRAIN)
     seed: int = field(
-        "Seed for initialization and shuffling.", 3407, edit=Edit.RETRAIN, ge=0, le=4294967295
+        "Random seed for initialization, for the order of the rows, and for the selection of "
+        "held-out rows.",
+        3407,
+        edit=Edit.RETRAIN,
+        ge=0,
+        le=4294967295,
     )
     deterministic: bool = field(
         "Use only algorithms that produce bit-identical results in every run on the same GPU "
-        "model. Training is then slower. On a CPU, training is always deterministic.",
+        "model. These algorithms are slower. On a CPU, training is always deterministic.",
         False,
         edit=Edit.RETRAIN,
     )
     advanced: AdvancedTraining = field(
-        "Settings that most jobs leave at their defaults.", AdvancedTraining(), edit=Edit.RETRAIN
+        "Training settings that most jobs leave at their defaults.",
+        AdvancedTraining(),
+        edit=Edit.RETRAIN,
     )
     rules: ClassVar[tuple[Rule, ...]] = (
         excludes(
