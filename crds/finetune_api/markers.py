@@ -21,9 +21,9 @@ class Edit(StrEnum):
     """The effect of changing a field of a job. The value is the sentence in its description."""
 
     RETRAIN = "Changing this field trains a new revision."
-    REMERGE = "Changing this field merges again; it does not retrain."
+    REMERGE = "Changing this field repeats the merge, but not the training."
     ROLL = "Changing this field replaces the serving pods in a rollout."
-    RETRY = "Changing this field retries a failed stage; it does not retrain a completed revision."
+    RETRY = "Changing this field retries a failed stage, but does not retrain a completed revision."
     NEXT_REVISION = "A change takes effect with the next revision."
     NOTHING = "A change takes effect immediately. Completed work is not repeated."
 

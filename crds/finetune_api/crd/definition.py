@@ -72,7 +72,10 @@ def custom_resource_definition() -> dict[str, Any]:
 
 def _root() -> dict[str, Any]:
     spec = schema_of(FineTuneJobSpec)
-    spec["description"] = "Desired state of the job: base model, dataset, recipe, and serving."
+    spec["description"] = (
+        "Desired state of the job: the base model, the dataset, the training recipe and the "
+        "serving settings."
+    )
     spec["properties"]["storage"]["x-kubernetes-validations"] = [
         {
             "rule": f"!has(self.size) || !has(oldSelf.size) || !({comparable('self.size')}) || "

@@ -61,8 +61,8 @@ class Dataset(Rows):
     )
     duplicates: Literal["keep", "drop"] = field(
         'What to do with rows that have the same content: "keep" (keep all of them), or "drop" '
-        "(keep only the first one). In both cases, duplicateRows in the status is the number "
-        "of duplicates.",
+        "(keep only the first one). In both cases, status.revisions[].data.duplicateRows is "
+        "the number of duplicates.",
         "keep",
         edit=Edit.RETRAIN,
     )

@@ -30,8 +30,8 @@ class Attempt(StatusModel):
     )
     retry_key: str | None = Field(
         None,
-        description="Hash of the spec fields whose change retries a failed stage. If the hash "
-        "changes, the operator starts a new attempt of a failed stage.",
+        description="Hash of the spec fields that you can change to retry a failed stage. If "
+        "the hash changes, the operator starts a new attempt of a failed stage.",
     )
     pod: str | None = Field(None, description="UID of the newest pod of the latest attempt.")
     pod_created: str | None = Field(
@@ -97,10 +97,12 @@ class Evaluation(StatusModel):
         "comparable if their digests are equal.",
     )
     dequantized: EvaluatedBuild = Field(
-        description="Loss of the model that merge.base: dequantized produces."
+        description="Held-out loss of the tuned model if its base weights are rounded to 4 "
+        "bits (merge.base: dequantized)."
     )
     original: EvaluatedBuild = Field(
-        description="Loss of the model that merge.base: original produces."
+        description="Held-out loss of the tuned model if its base weights are those of the "
+        "published base model (merge.base: original)."
     )
 
 
@@ -219,9 +221,7 @@ class Data(StatusModel):
         description="Length of the longest row, in tokens. Dropped and truncated rows are "
         "included with their full length.",
     )
-    planned_steps: int | None = Field(
-        None, description="Number of optimizer steps that training will take."
-    )
+    planned_steps: int | None = Field(None, description="Planned total number of optimizer steps.")
     evaluation_dataset: EvaluationData | None = Field(
         None,
         description="Statistics of evaluation.dataset. Set if the job has an evaluation dataset.",
@@ -231,9 +231,7 @@ class Data(StatusModel):
 class Estimate(StatusModel):
     """Estimated resource needs of the job."""
 
-    card: str | None = Field(
-        None, description="GPU model with whose memory the estimate is compared."
-    )
+    card: str | None = Field(None, description="GPU model on which the estimate is based.")
     micro_batch_size: int | None = Field(
         None, description="Number of rows per forward pass that the estimate assumes."
     )
@@ -272,9 +270,7 @@ class Revision(StatusModel):
     data: Data = Field(
         Data(), description="Statistics of the training dataset, determined by the prepare stage."
     )
-    estimate: Estimate | None = Field(
-        None, description="Resources that the revision is estimated to need."
-    )
+    estimate: Estimate | None = Field(None, description="Estimated resource needs of the revision.")
     volume: str | None = Field(
         None,
         description="UID of the PersistentVolumeClaim that holds the artifacts of the "
@@ -285,6 +281,6 @@ class Revision(StatusModel):
     )
     gpu_seconds_lost: int | None = Field(
         None,
-        description="Part of gpuSeconds, in seconds, whose results were lost because a volume "
-        "was deleted.",
+        description="GPU time in seconds whose results were lost because a volume was deleted. "
+        "This time is included in gpuSeconds.",
     )

@@ -140,7 +140,7 @@ class Reason(StrEnum):
     )
     NAME_CONFLICT = (
         "NameConflict",
-        "The job needs an object whose name is already used by another owner.",
+        "An object with a name that the job needs already exists and belongs to another owner.",
         READY,
     )
     DATASET_INVALID = (
@@ -277,7 +277,7 @@ class Reason(StrEnum):
     )
     TRANSIENT = (
         "Transient",
-        "A temporary problem outside the pod caused the failure. The stage is retried.",
+        "The attempt failed because of a temporary problem outside the pod. The stage is retried.",
         ATTEMPT,
     )
     STOPPED = (
@@ -310,7 +310,11 @@ class Reason(StrEnum):
         "suspended.",
         CONDITION,
     )
-    FINISHED = ("Finished", "The job is not suspended: no stage is left to run.", CONDITION)
+    FINISHED = (
+        "Finished",
+        "Condition `Suspended`: the job is not suspended, and no stage is left to run.",
+        CONDITION,
+    )
     AVAILABLE = ("Available", "The endpoint answers requests.", CONDITION)
     NOT_AVAILABLE = ("NotAvailable", "The endpoint does not answer requests.", CONDITION)
     GPU_RELEASED = (

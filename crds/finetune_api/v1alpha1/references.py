@@ -51,7 +51,9 @@ class SecretKeyRef(ApiModel):
 
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
-    key: str = object_key("Key of the token in the Secret.", "token", kind="Secret")
+    key: str = object_key(
+        "Key of the Secret under which the token or API key is stored.", "token", kind="Secret"
+    )
 
 
 class ConfigMapKeyRef(ApiModel):
@@ -60,7 +62,7 @@ class ConfigMapKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("ConfigMap")
     key: str = object_key(
-        "Key of the certificates (PEM format) in the ConfigMap.",
+        "Key of the ConfigMap under which the CA certificates are stored in PEM format.",
         "ca.crt",
         kind="ConfigMap",
     )

@@ -75,7 +75,7 @@ class Rows(ApiModel):
     source: str = field(
         "Location of the dataset: hf://org/name (Hugging Face Hub), pvc://claim/path (file or "
         "folder of a PersistentVolumeClaim in the job's namespace), s3://bucket/path (file or "
-        "prefix), https://host/path (file, or list of files named SHA256SUMS), or "
+        "prefix), https://host/path (file, or SHA256SUMS list of files and digests), or "
         "configmap://name/key (small JSONL file in a ConfigMap of the job's namespace).",
         edit=Edit.RETRAIN,
         max_length=512,

@@ -17,7 +17,7 @@ class RunPolicy(ApiModel):
     max_restarts: int = field(
         "Maximum number of restarts of a stage, summed over all attempts. Restarts after "
         "failures and after node disruptions count; suspension and preemption by Kueue do not. "
-        "If a stage exceeds the limit, the job fails with reason TooManyRestarts.",
+        "If a stage exceeds the limit, the job fails with the reason TooManyRestarts.",
         20,
         edit=Edit.RETRY,
         ge=0,
@@ -25,15 +25,15 @@ class RunPolicy(ApiModel):
     )
     max_gpu_seconds: int | None = field(
         "Maximum GPU time of training in seconds, summed over all attempts. If training "
-        "reaches the limit, the job fails with reason BudgetExceeded.",
+        "reaches the limit, the job fails with the reason BudgetExceeded.",
         None,
         edit=Edit.RETRY,
         builtin="unlimited",
         ge=60,
     )
     pending_deadline_seconds: int = field(
-        "Number of seconds that a pod may be unable to start because of a problem that a user "
-        "must fix, such as a missing Secret. After that time, the condition Stalled becomes "
+        "Number of seconds that the operator waits if a pod cannot start until a user fixes a "
+        "problem, such as a missing Secret. After that time, the condition Stalled becomes "
         "True. The job continues when the problem is fixed.",
         600,
         edit=Edit.RETRY,

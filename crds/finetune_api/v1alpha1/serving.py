@@ -80,9 +80,9 @@ class Serving(ApiModel):
         edit=Edit.NOTHING,
     )
     replicas: int = field(
-        "Number of serving pods. Each pod needs its own GPU. Set 0 to stop serving and keep "
-        "all artifacts. More than one pod requires storage.accessMode: ReadWriteMany. The "
-        "command kubectl scale and autoscalers work only if this field is set.",
+        "Number of serving pods. Each pod needs its own GPU. Set this field to 0 to stop "
+        "serving and keep all artifacts. More than one pod requires storage.accessMode: "
+        "ReadWriteMany. While this field is not set, kubectl scale and autoscalers fail.",
         1,
         edit=Edit.NOTHING,
         ge=0,
@@ -97,8 +97,8 @@ class Serving(ApiModel):
         le=1_048_576,
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
-        'Data type in which vLLM loads the base model with mode: adapter. With "auto", vLLM '
-        "uses the data type of the published base model. With mode: merged, use merge.dtype "
+        'Data type in which vLLM loads the base model if mode is "adapter". With "auto", vLLM '
+        'uses the data type of the published base model. If mode is "merged", use merge.dtype '
         "instead.",
         "auto",
         edit=Edit.ROLL,
@@ -146,7 +146,7 @@ class Serving(ApiModel):
     )
     placement: ServingPlacement | None = field(
         "Scheduling constraints for the serving pods. They replace spec.placement as a whole. "
-        "The selected nodes must be able to mount the volume of the job.",
+        "The selected nodes must be able to mount the volume that contains the model.",
         None,
         edit=Edit.ROLL,
         builtin="spec.placement",

@@ -50,7 +50,7 @@ class S3(ApiModel):
         ),
     )
     region: str | None = field(
-        "Region of the bucket.",
+        "Region of the S3 bucket.",
         None,
         edit=Edit.RETRY,
         builtin="us-east-1",
@@ -75,10 +75,11 @@ def revision(what: str) -> Any:
     """Declare ``revision`` of a model or dataset."""
     return field(
         f"Branch, tag or commit of the {what} repository on the Hugging Face Hub. The prepare pod "
-        "resolves a branch or tag to a commit before it starts the download.",
+        "resolves a branch or tag to a commit before it starts the download. Used only with "
+        "hf:// sources.",
         None,
         edit=Edit.RETRAIN,
-        builtin="main for hf:// sources",
+        builtin="main",
         min_length=1,
         max_length=128,
     )

@@ -132,8 +132,8 @@ class FineTuneJobSpec(ApiModel):
     revision_history_limit: int = field(
         "Number of old revisions whose volumes are kept, so that you can return to these "
         "revisions without training them again. The revision that is being served and the "
-        "revision of the current spec do not count. Revisions that have completed training are "
-        "kept first, then newer revisions.",
+        "revision of the current spec do not count. Trained revisions are kept before "
+        "untrained ones, and newer revisions before older ones.",
         1,
         edit=Edit.NOTHING,
         ge=0,

@@ -106,9 +106,7 @@ class TrainingProgress(StatusModel):
 class ServingStatus(StatusModel):
     """State of the serving build."""
 
-    revision: str | None = Field(
-        None, description="Name of the revision that the serving build belongs to."
-    )
+    revision: str | None = Field(None, description="Name of the revision of the serving build.")
     build: str | None = Field(
         None,
         description="Name of the serving build. A build is a revision with its merge settings "
@@ -119,7 +117,7 @@ class ServingStatus(StatusModel):
         None, description="Number of serving pods that are available."
     )
     selector: str | None = Field(
-        None, description="Label selector of the serving pods. Autoscalers use it."
+        None, description="Label selector that matches the serving pods, for use by autoscalers."
     )
     model: str | None = Field(None, description="Model name that clients can use in requests.")
 
@@ -163,7 +161,7 @@ class EvaluationStatus(StatusModel):
 class VerificationStatus(StatusModel):
     """Result of verifying that the serving build is the trained model."""
 
-    build: str | None = Field(None, description="Name of the verified build.")
+    build: str | None = Field(None, description="Name of the build that was verified.")
     pod: str | None = Field(
         None, description="Name of the serving pod in which the model was verified."
     )
@@ -223,8 +221,8 @@ class FineTuneJobStatus(StatusModel):
     )
     evaluation: EvaluationStatus | None = Field(
         None,
-        description="Result of the evaluation of the target build against its base model. Set "
-        "after training.",
+        description="Result of evaluating the target build against its base model. Set after "
+        "training.",
     )
     serving: ServingStatus = Field(
         ServingStatus(),
@@ -233,7 +231,7 @@ class FineTuneJobStatus(StatusModel):
     )
     verification: VerificationStatus = Field(
         VerificationStatus(),
-        description="Result of the verification that the served model is the trained model.",
+        description="Result of checking that the served model is the trained model.",
     )
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."

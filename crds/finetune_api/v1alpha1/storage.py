@@ -71,8 +71,9 @@ class Storage(ApiModel):
         edit=Edit.NOTHING,
     )
     base_cache: BaseCache | None = field(
-        "Existing PersistentVolumeClaim with base models, which several jobs can share. The "
-        "prepare pod downloads the base model only if this claim does not contain it.",
+        "PersistentVolumeClaim that contains base models and can be shared by several jobs. "
+        "The prepare pod downloads the base model only if the claim does not contain this "
+        "model.",
         None,
         edit=Edit.RETRY,
         builtin="none",

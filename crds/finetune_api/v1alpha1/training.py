@@ -63,8 +63,8 @@ class AdvancedTraining(ApiModel):
         "effectiveBatchSize.",
         None,
         edit=Edit.RETRAIN,
-        builtin="the largest value with which the estimate fits the GPU; for an unknown GPU 2, or "
-        "1 if effectiveBatchSize is odd",
+        builtin="the largest value that fits the GPU according to the estimate; if the GPU is "
+        "unknown, 2 (1 if effectiveBatchSize is odd)",
         ge=1,
         le=1024,
     )
@@ -124,7 +124,7 @@ class AdvancedTraining(ApiModel):
     )
     eval_steps: int | None = field(
         "Number of optimizer steps between evaluations on the held-out rows. Without held-out "
-        "rows, there are no evaluations.",
+        "rows, the model is not evaluated.",
         None,
         edit=Edit.NEXT_REVISION,
         unset="the model is evaluated after each epoch",
@@ -192,8 +192,7 @@ class Training(ApiModel):
         le=4096,
     )
     sequence_length: int = field(
-        "Maximum length of a row in tokens. The field advanced.overlong determines what "
-        "happens to longer rows.",
+        "Maximum length of a row in tokens. For longer rows, see advanced.overlong.",
         4096,
         edit=Edit.RETRAIN,
         ge=32,
