@@ -29,7 +29,7 @@ IMPORTS = {
     "dequantized": ("finetune_trainer.merging.merge",),
 }
 """Modules that are imported before the clock starts."""
-HEAD = ("", "seconds", "ratio to the copy", "speed-up over PEFT", "anonymous memory")
+HEAD = ("program", "seconds", "ratio to the copy", "speed-up over PEFT", "anonymous memory")
 TIMES_COPY = {"original": 1.5, "dequantized": 4.0}
 TIMES_PEFT = 2.5
 MEMORY = 512 * 2**20
@@ -151,7 +151,7 @@ def _markdown(found: Measured) -> str:
     cp, theirs = found.costs["cp + sync"], found.costs["PEFT"]
     copied = cp.seconds
     rows = [
-        ("`cp` + `sync`", f"{copied:.2f}", "1", "", f"{_mib(cp)}, libraries only"),
+        ("`cp` + `sync`", f"{copied:.2f}", "1", "", f"{_mib(cp)} (libraries only)"),
         (
             "PEFT: load, merge, save",
             f"{theirs.seconds:.2f}",
@@ -188,8 +188,9 @@ def _markdown(found: Measured) -> str:
         parts += [
             "",
             "Kullback-Leibler divergence from the 4-bit model with its adapter, in nats per token: "
-            f"`original` {found.kl.original:.3g}, `dequantized` {found.kl.dequantized:.3g}, "
-            f"{closer:.0f} times closer (goal {CLOSER:.0f}, {_verdict(closer >= CLOSER)}).",
+            f"{found.kl.original:.3g} with `original`, {found.kl.dequantized:.3g} with "
+            f"`dequantized`. The result of `dequantized` is {closer:.0f} times closer to the 4-bit "
+            f"model (goal: {CLOSER:.0f} times, {_verdict(closer >= CLOSER)}).",
         ]
     return "\n".join(parts) + "\n"
 

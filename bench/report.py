@@ -55,11 +55,11 @@ def markdown(run: Run) -> str:
         ),
         table(
             (
-                "stage",
-                "operator",
-                "Kubernetes starts it",
+                "stage (times in seconds)",
+                "operator reacts",
+                "Kubernetes starts the pod",
                 "container runs",
-                "Kubernetes reports it",
+                "Kubernetes reports the result",
                 "total",
             ),
             [
@@ -90,19 +90,19 @@ def markdown(run: Run) -> str:
             ],
         ),
         table(
-            ("from the last training step to Ready: everything else", "seconds"),
+            ("from the last training step to Ready: trainer, Kubernetes and vLLM", "seconds"),
             [(what, _s(seconds)) for what, seconds in time.others_after_training().items()],
         ),
         table(
-            ("the operator", "figure"),
+            ("measurement of the operator", "value"),
             [
-                ("start of the process to ready", f"{run.start_seconds:.2f} s"),
+                ("time from process start until ready", f"{run.start_seconds:.2f} s"),
                 (
                     "requests to the API server for this job",
                     f"{sum(run.requests.values()):.0f} ({requests})",
                 ),
                 ("processor time for this job", f"{run.processor_seconds:.1f} s"),
-                ("resident memory afterwards", f"{run.resident_bytes / 2**20:.0f} MiB"),
+                ("resident memory after the run", f"{run.resident_bytes / 2**20:.0f} MiB"),
             ],
         ),
     ]

@@ -210,13 +210,16 @@ def markdown(figures: Sequence[Figures]) -> str:
     """Return the table of all sizes and the growth between them."""
     percentiles = [quantiles(each.waits, n=100) for each in figures]
     rows = [
-        ("until each job has its first object, s", [f"{each.first_child:.1f}" for each in figures]),
-        ("until all are Ready, s", [f"{each.ready:.1f}" for each in figures]),
+        (
+            "seconds until each job has its first object",
+            [f"{each.first_child:.1f}" for each in figures],
+        ),
+        ("seconds until all jobs are Ready", [f"{each.ready:.1f}" for each in figures]),
         ("reconciles per second", [f"{each.reconciles / each.ready:.0f}" for each in figures]),
         ("reconciles per job", [f"{each.reconciles / each.jobs:.1f}" for each in figures]),
         ("reads per job (goal: 50)", [f"{_reads(each):.1f}" for each in figures]),
         ("writes per job (goal: 30)", [f"{_writes(each):.1f}" for each in figures]),
-        ("… by verb", [_verbs(each) for each in figures]),
+        ("requests per job, by verb", [_verbs(each) for each in figures]),
         ("processor time, s", [f"{each.cost.processor_seconds:.1f}" for each in figures]),
         (
             "processor time per job, ms",
@@ -226,8 +229,14 @@ def markdown(figures: Sequence[Figures]) -> str:
             "peak resident memory, MiB (goal: 200)",
             [f"{each.peak_bytes / 2**20:.0f}" for each in figures],
         ),
-        ("watch to write, median, s", [f"{found[49]:.2f}" for found in percentiles]),
-        ("watch to write, 99th percentile, s", [f"{found[98]:.2f}" for found in percentiles]),
+        (
+            "seconds from watch event to write, median",
+            [f"{found[49]:.2f}" for found in percentiles],
+        ),
+        (
+            "seconds from watch event to write, 99th percentile",
+            [f"{found[98]:.2f}" for found in percentiles],
+        ),
     ]
     text = table(
         ("jobs created at once", *(f"{each.jobs:,}" for each in figures)),
@@ -235,9 +244,10 @@ def markdown(figures: Sequence[Figures]) -> str:
     )
     for small, large in itertools.pairwise(figures):
         text += (
-            f"\n\n{small.jobs:,} → {large.jobs:,} jobs: {large.ready / small.ready:.1f} times the "
-            f"time, {large.cost.processor_seconds / small.cost.processor_seconds:.1f} times the "
-            "processor time (goal: at most 1.1 times the growth in jobs)."
+            f"\n\nFrom {small.jobs:,} to {large.jobs:,} jobs, the time grows by a factor of "
+            f"{large.ready / small.ready:.1f}, and the processor time by a factor of "
+            f"{large.cost.processor_seconds / small.cost.processor_seconds:.1f} "
+            "(goal: at most 1.1 times the growth in jobs)."
         )
     return text
 

@@ -149,12 +149,12 @@ async def _soak(
         mean([each for eighth, each in memory if eighth in eighths]) for eighths in ((5,), (7,))
     )
     return table(
-        ("soak", f"{seconds / 60:.0f} minutes"),
+        ("duration", f"{seconds / 60:.0f} minutes"),
         [
             ("user actions", ", ".join(f"{n} {what}" for what, n in sorted(done.items()))),
             ("killed replicas", str(replicas.kills)),
             (
-                "jobs at the end; of these, Ready",
+                "jobs at the end, and how many of these are Ready",
                 f"{present}, {ready}",
             ),
             (

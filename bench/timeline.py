@@ -67,7 +67,7 @@ class Timeline:
         return {
             "the operator starts the merge": waits["start merge"],
             "the operator starts serving": waits["start serve"],
-            "the verifier compares, without vLLM's answers": self.verified.own,
+            "the verifier compares (without the time that vLLM needs to answer)": self.verified.own,
             "the kubelet observes readiness": self.verified.noticed,
             "the operator reports Ready": waits["report Ready"],
         }
@@ -77,14 +77,15 @@ class Timeline:
         train, merge, serve = (self.stages[name] for name in ("train", "merge", "serve"))
         loaded = serve.ended - self.verified.noticed - self.verified.own - self.verified.answering
         return {
-            "end of training: adapter, reference": train.ended - self.last_step,
-            "Kubernetes": (train.reported - train.ended)
+            "the trainer saves the adapter and computes the reference": train.ended
+            - self.last_step,
+            "Kubernetes starts pods and reports results": (train.reported - train.ended)
             + (merge.running - merge.created)
             + (merge.reported - merge.ended)
             + (serve.running - serve.created)
             + (serve.reported - serve.ended),
-            "the merge": merge.ended - merge.running,
-            "vLLM loads": loaded - serve.running,
+            "the `merge` stage runs": merge.ended - merge.running,
+            "vLLM loads the model": loaded - serve.running,
             "vLLM scores the reference": self.verified.answering,
         }
 

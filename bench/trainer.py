@@ -162,8 +162,8 @@ def overhead(pairs: Mapping[str, Pair], rounded: Mapping[str, Pair]) -> str:
                 f"{stock:.3f} ({ours / stock - 1:+.1%})",
             )
         )
-    head = ("backend", "seconds per step", "of a plain script", "overhead", "by round")
-    return table((*head, "of a plain script in 16 bits"), rows)
+    head = ("backend", "seconds per step, trainer", "plain script", "overhead", "overhead by round")
+    return table((*head, "plain script in 16 bits"), rows)
 
 
 def packing(found: Mapping[str, tuple[Packing, Packing]]) -> str:
@@ -178,7 +178,7 @@ def packing(found: Mapping[str, tuple[Packing, Packing]]) -> str:
         )
         for backend, (packed, padded) in found.items()
     ]
-    head = ("backend", "trained tokens/s, packed", "padded", "ratio", "steps per epoch")
+    head = ("backend", "tokens/s, packed", "tokens/s, padded", "ratio", "steps per epoch")
     return table(head, rows)
 
 
@@ -186,7 +186,7 @@ def start(pairs: Mapping[str, Pair]) -> str:
     """Return the time from process start to the end of the first step."""
     rows = []
     for backend, pair in pairs.items():
-        for who, each in ((f"`{backend}`", pair.ours), ("its plain script", pair.plain)):
+        for who, each in ((f"`{backend}`", pair.ours), (f"plain script, `{backend}`", pair.plain)):
             imports, model, step = (
                 statistics.median(moments)
                 for moments in zip(
@@ -209,10 +209,10 @@ def start(pairs: Mapping[str, Pair]) -> str:
                 )
             )
     head = (
-        "start",
-        "seconds to the end of the first step",
+        "program (times in seconds)",
+        "from start to end of first step",
         "imports",
-        "share",
+        "share of imports",
         "base model",
         "trainer and first step",
     )
@@ -236,4 +236,6 @@ def checkpoints(pairs: Mapping[str, Pair]) -> str:
             )
         )
     of = "share of a training of"
-    return table(("backend", "checkpoint", "seconds", f"{of} {SHORT} steps", f"{of} {LONG}"), rows)
+    return table(
+        ("backend", "checkpoint", "seconds", f"{of} {SHORT} steps", f"{of} {LONG} steps"), rows
+    )

@@ -240,18 +240,19 @@ def _rows() -> dict[str, Any]:
 def _honest_table(lines: list[tuple[str, ...]]) -> str:
     unsure = sum(line[5] != "Verified" for line in lines)
     head = (
-        *("mode", "base", "weights", "computed in", "strategy", "outcome"),
-        *("distance", "tolerance", "share"),
+        *("mode", "base", "weights", "data type in vLLM", "rollout", "outcome"),
+        *("distance", "tolerance", "distance / tolerance"),
     )
     # A refused rollout ends the benchmark with an error.
-    said = f"{len(lines)} rollouts without fault, none refused, {unsure} not Verified"
+    said = f"{len(lines)} rollouts without a fault, 0 rejected, {unsure} not Verified"
     return f"{said}:\n\n{table(head, lines)}"
 
 
 def _fault_table(lines: list[tuple[str, ...]]) -> str:
     missed = sum(line[1] != "yes" for line in lines)
-    head = ("fault", "caught", "pod ever ready", "distance", "tolerance")
+    head = ("fault", "detected", "pod became ready", "distance", "tolerance")
     return (
-        f"{len(lines)} faults in a bfloat16 build computed in bfloat16, {missed} not caught:\n\n"
+        f"{len(lines)} faults in a bfloat16 build that vLLM runs in bfloat16, {missed} not "
+        f"detected:\n\n"
         f"{table(head, lines)}"
     )
