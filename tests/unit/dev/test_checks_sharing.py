@@ -32,6 +32,8 @@ def lane(folder: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
             **sharing.variables(claims, record),
             "PYTHONPATH": str(paths.REPO / "dev"),
             "LANE": name,
+            # Options of the outer run; the inner one has no conftest that knows them.
+            "PYTEST_ADDOPTS": "",
         },
         stdout=subprocess.DEVNULL,
     )

@@ -262,6 +262,7 @@ class Machine(RuleBasedStateMachine):
         Machine.histories += 1
 
 
+@pytest.mark.timeout(2400)  # the thorough profile, at low priority next to the end-to-end tests
 def test_random_histories_keep_the_laws(capsys: pytest.CaptureFixture[str]) -> None:
     many = settings(
         max_examples=3 * settings().max_examples,
