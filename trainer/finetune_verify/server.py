@@ -21,7 +21,7 @@ class State:
             "Root mean square distance between served and reference log-probabilities, in nats.",
         )
         self._tolerance = gauge(
-            "tolerance", "Root mean square distance that rounding can explain, in nats."
+            "tolerance", "Maximum distance that is attributed to rounding errors, in nats."
         )
         self._seconds = gauge(
             "seconds", "Duration of the comparison in seconds, after vLLM became healthy."

@@ -62,7 +62,8 @@ class Attempt(StatusModel):
     base: Literal["dequantized", "original"] | None = Field(
         None,
         description='Base weights of the build that the attempt serves: "dequantized" (the '
-        'weights rounded to 4 bits), or "original" (the weights of the published base model).',
+        'weights rounded to 4 bits, as used in training), or "original" (the weights of the '
+        "published base model).",
     )
 
 

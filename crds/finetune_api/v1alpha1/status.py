@@ -178,7 +178,8 @@ class VerificationStatus(StatusModel):
         "build and those that training recorded, in nats.",
     )
     tolerance: str | None = Field(
-        None, description="Maximum root mean square difference that rounding can explain, in nats."
+        None,
+        description="Maximum value of distance that is attributed to rounding errors, in nats.",
     )
     seconds: str | None = Field(None, description="Duration of the comparison in seconds.")
 

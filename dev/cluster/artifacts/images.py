@@ -64,7 +64,10 @@ class Image:
                     if file.is_file() and file.suffix != ".pyc"
                 )
             else:
-                raise ClusterError(f"image {self.name}: input {name} is not in the repository")
+                raise ClusterError(
+                    f"image {self.name}: the build input {name} does not exist in the checkout: "
+                    f"restore it with git checkout -- {name}"
+                )
 
 
 OPERATOR = Image(

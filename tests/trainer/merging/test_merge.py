@@ -258,7 +258,7 @@ def change_adapter(workshop: Workshop, change: str) -> None:
             "pair for model.layers.1.mlp.up_proj.weight has rank 3, but adapter_config",
         ),
         ("another kind", "the adapter has peft_type LOHA; only LORA can be merged"),
-        ("empty", "the adapter contains no LoRA pair"),
+        ("empty", "the adapter contains neither LoRA matrices nor fully trained modules"),
         ("in full, another size", "replaces lm_head.weight with shape (319, 64), but the base"),
         ("in full, not there", "replaces other.weight, which is not in the base's files"),
         ("in full, and a pair", "replaces model.layers.1.mlp.up_proj.weight, which it also adapts"),

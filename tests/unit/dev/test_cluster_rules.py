@@ -131,7 +131,7 @@ def test_only_versioned_images_have_the_version_label(
 
 def test_error_names_the_missing_input_of_an_image(sources: Path) -> None:
     (sources / "Dockerfile.trainer").unlink()
-    with pytest.raises(ClusterError, match=r"input Dockerfile\.trainer is not in the repository"):
+    with pytest.raises(ClusterError, match=r"build input Dockerfile\.trainer does not exist"):
         images.reference(images.TRAINER)
 
 

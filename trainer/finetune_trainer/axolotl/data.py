@@ -86,7 +86,10 @@ def _first(
 def _source(one: Settings, configmap: str) -> str:
     path = str(one.take("path") or "")
     if not path:
-        raise InvalidSpec(f"{one.at}path is missing: set it to a repository of the hub")
+        raise InvalidSpec(
+            f"{one.at}path is missing: set it to a dataset repository on the Hugging Face Hub, "
+            "as organization/name"
+        )
     kind = one.take("ds_type", "data_files")
     source = path if "://" in path else f"hf://{path}"
     if kind is None and re.fullmatch(HF_SOURCE, source):

@@ -95,7 +95,10 @@ def read(folder: Path, base: Header, *, tied: bool) -> Adapter:
                 "merged into a weight: set merge.enabled to false"
             )
     if not found and not replacements:
-        raise NotMergeable("the adapter contains no LoRA pair: set spec.rerun to retrain")
+        raise NotMergeable(
+            "the adapter contains neither LoRA matrices nor fully trained modules: set spec.rerun "
+            "to retrain"
+        )
     pairs = {
         target: _pair(target, parts, config, header) for target, parts in sorted(found.items())
     }
