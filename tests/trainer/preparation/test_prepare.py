@@ -250,9 +250,9 @@ def change_config(folder: Path, **changes: Any) -> None:
         ("pickled adapter", "is an adapter, not a base: set model.source to the model that it was"),
         ("no language model", "of type 'vit', which is not the type of a causal language model"),
         ("quantized", "is already quantized (gptq)"),
-        ("shard missing", "names 'model-00002-of-00002.safetensors', which is not a safetensors"),
+        ("shard missing", "lists 'model-00002-of-00002.safetensors', which is not a safetensors"),
         ("shard torn", "model-00001-of-00002.safetensors of the model is not a valid safetensors"),
-        ("escape", "names '../../x.safetensors'"),
+        ("escape", "lists '../../x.safetensors'"),
         (
             "another shape",
             "model.layers.0.mlp.gate_proj.weight is 256 × 64 by config.json, but 128 × 64",
