@@ -78,9 +78,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: order[_file(item)])
 
 
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Leave out a test whose file another process has claimed."""
-    return None if all(claims.claim(_file(item)) for claims in _claims) else True
+    if all(claims.claim(_file(item)) for claims in _claims):
+        return None
+    # The previous test kept fixtures for this one; the next one may not need them.
+    item.session._setupstate.teardown_exact(nextitem)
+    return True
 
 
 def _file(item: pytest.Item) -> str:

@@ -230,9 +230,15 @@ FILES: list[Case] = [
         "a.parquet",
         b"PAR1" + bytes(99),
         "not readable as Parquet",
-        "write it again",
+        "create the file again",
     ),
-    ("parquet text", "a.parquet", ONE, "a.parquet is not readable as Parquet", "write it again"),
+    (
+        "parquet text",
+        "a.parquet",
+        ONE,
+        "a.parquet is not readable as Parquet",
+        "create the file again",
+    ),
     (
         "parquet empty",
         "a.parquet",

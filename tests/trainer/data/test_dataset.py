@@ -121,7 +121,9 @@ def test_files_of_a_split_are_selected(
 
 
 def test_missing_split_is_refused_with_the_list_of_files() -> None:
-    with pytest.raises(DatasetInvalid, match=r"no files for split 'test' \(it has train.jsonl\)"):
+    with pytest.raises(
+        DatasetInvalid, match=r"no files for split 'test'\. Its data files are: train\.jsonl"
+    ):
         readers.files_of_split(["train.jsonl"], "test", source="a/b")
     with pytest.raises(DatasetInvalid, match="has no data file"):
         readers.files_of_split(["README.md"], "train", source="a/b")

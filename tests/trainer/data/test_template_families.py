@@ -326,7 +326,7 @@ def test_template_that_opens_the_reasoning_is_refused() -> None:
     template = template_families.QWEN.template.split("{%- if add_generation_prompt")[0] + closed
     tokenizer = template_families.QWEN_3.tokenizer()
     renderer = Renderer(tokenizer, template=template, train_on="responses", stops=[2])
-    with pytest.raises(BrokenRow, match=r"set a template in dataset\.chatTemplate"):
+    with pytest.raises(BrokenRow, match=r"set dataset\.chatTemplate to another template"):
         renderer.conversation(ONE)
 
 

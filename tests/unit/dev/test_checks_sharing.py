@@ -87,3 +87,17 @@ def test_a_lane_is_idle_while_it_waits_and_after_its_end() -> None:
     assert all_of_it >= 0.6
     assert busy + idle == pytest.approx(all_of_it + none)
     lanes.finished.clear()
+
+
+def test_a_left_out_file_between_two_folders_is_no_obstacle(tmp_path: Path) -> None:
+    for number, folder in enumerate(("a", "b", "c")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"test_{number}.py").write_text("def test_it(): pass\n")
+        (tmp_path / folder / f"test_{number}_more.py").write_text("def test_it(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    claims = tmp_path / "claims"
+    claims.mkdir()
+    for name in ("a__test_0_more.py", "b__test_1.py"):
+        (claims / f"{name}.claimed").touch()
+    assert lane(tmp_path, "1").wait(60) == 0
+    assert len(list(claims.iterdir())) == 6
