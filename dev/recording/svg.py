@@ -77,18 +77,17 @@ def draw(shown: Sequence[Shown], *, title: str, columns: int, rows: int, theme: 
  viewBox="0 0 {width:.0f} {height}">
 <title>{escape(title)}</title>
 <style>
-text{{font:{SIZE}px {FONT};white-space:pre;fill:{theme.text};opacity:0;
+text{{font:{SIZE}px {FONT};white-space:pre;fill:{theme.text};
 animation:{length:.2f}s steps(1,end) infinite}}
 .p,.g{{font-weight:bold}}
 .p,.a{{fill:{theme.accent}}}
 .g{{fill:{theme.good}}}
 .d{{fill:{theme.dim}}}
-.s{{animation:s {length:.2f}s steps(1,end) infinite}}
+.x{{opacity:0}}
+.s{{animation:s {length:.2f}s steps(1,end) infinite;transform:translateY({end}px)}}
 circle{{fill:{theme.frame}}}
 @media (prefers-reduced-motion:reduce){{
-text{{animation:none;opacity:1}}
-.x{{opacity:0}}
-.s{{animation:none;transform:translateY({end}px)}}
+text,.s{{animation:none}}
 }}
 @keyframes s{{{scroll}}}
 {newline.join(frames)}
