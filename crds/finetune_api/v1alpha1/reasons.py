@@ -19,6 +19,7 @@ class Use(StrEnum):
 
 
 READY, CONDITION, EVENT, ATTEMPT, LOG = Use
+FAILURE = (READY, ATTEMPT)
 
 
 class Reason(StrEnum):
@@ -44,11 +45,7 @@ class Reason(StrEnum):
         READY,
     )
     TRAINING = ("Training", "The train pod is training the adapter.", READY)
-    MERGING = (
-        "Merging",
-        "The merge pod is merging the base model and the adapter on a CPU.",
-        READY,
-    )
+    MERGING = ("Merging", "The merge pod is merging the base model and the adapter.", READY)
     STARTING = (
         "Starting",
         "Condition `Ready`: the endpoint is loading the model. Condition of a stage: the operator "
@@ -101,12 +98,8 @@ class Reason(StrEnum):
         "The container runtime cannot create a container.",
         READY,
     )
-    RUN_CONTAINER_ERROR = (
-        "RunContainerError",
-        "The container runtime cannot start a container.",
-        READY,
-    )
-    CRASH_LOOP_BACK_OFF = ("CrashLoopBackOff", "A container exits repeatedly.", READY, ATTEMPT)
+    RUN_CONTAINER_ERROR = ("RunContainerError", "The runtime cannot start a container.", READY)
+    CRASH_LOOP_BACK_OFF = ("CrashLoopBackOff", "A container exits repeatedly.", *FAILURE)
     WAITING_FOR_POD = (
         "WaitingForPod",
         "A pod or Job of an earlier attempt has not terminated yet.",
@@ -123,8 +116,7 @@ class Reason(StrEnum):
     INVALID_SPEC = (
         "InvalidSpec",
         "The job cannot run with the values of its spec and the defaults.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
     UNSUPPORTED_VERSION = (
         "UnsupportedVersion",
@@ -135,83 +127,55 @@ class Reason(StrEnum):
     FAILED_TO_START = (
         "FailedToStart",
         "Kueue admitted the train Job but could not start it.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
     NAME_CONFLICT = (
         "NameConflict",
         "An object with a name that the job needs already exists and belongs to another owner.",
         READY,
     )
-    DATASET_INVALID = (
-        "DatasetInvalid",
-        "A row or file of a dataset cannot be used.",
-        READY,
-        ATTEMPT,
-    )
-    DATASET_NOT_FOUND = (
-        "DatasetNotFound",
-        "A dataset or its revision does not exist.",
-        READY,
-        ATTEMPT,
-    )
-    MODEL_NOT_FOUND = (
-        "ModelNotFound",
-        "The base model or its revision does not exist.",
-        READY,
-        ATTEMPT,
-    )
+    DATASET_INVALID = ("DatasetInvalid", "A row or file of a dataset cannot be used.", *FAILURE)
+    DATASET_NOT_FOUND = ("DatasetNotFound", "A dataset or its revision does not exist.", *FAILURE)
+    MODEL_NOT_FOUND = ("ModelNotFound", "The base model or its revision does not exist.", *FAILURE)
     ACCESS_DENIED = (
         "AccessDenied",
         "The source denied access: the model or dataset is gated or private, or the token lacks "
         "a permission.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
-    VOLUME_FULL = ("VolumeFull", "The volume of the revision is too small.", READY, ATTEMPT)
+    VOLUME_FULL = ("VolumeFull", "The volume of the revision is too small.", *FAILURE)
     RESUME_REFUSED = (
         "ResumeRefused",
         "Files on the volume do not belong to this job or were modified.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
     CUDA_OUT_OF_MEMORY = (
         "CUDAOutOfMemory",
         "Training exceeds the GPU memory even at micro-batch size 1.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
     DOES_NOT_FIT = (
         "DoesNotFit",
         "According to the estimate, training or serving exceeds the GPU memory. The operator did "
         "not request a GPU.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
-    LOSS_DIVERGED = ("LossDiverged", "The loss or the gradients are not finite.", READY, ATTEMPT)
+    LOSS_DIVERGED = ("LossDiverged", "The loss or the gradients are not finite.", *FAILURE)
     NOT_MERGEABLE = (
         "NotMergeable",
         "The base model and the adapter cannot be merged reliably.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
     BUDGET_EXCEEDED = (
         "BudgetExceeded",
         "Training has used all GPU time that `spec.runPolicy.maxGpuSeconds` allows.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
-    OUT_OF_MEMORY = (
-        "OutOfMemory",
-        "A pod exceeded its memory limit and was killed.",
-        READY,
-        ATTEMPT,
-    )
+    OUT_OF_MEMORY = ("OutOfMemory", "A pod exceeded its memory limit and was killed.", *FAILURE)
     TOO_MANY_RESTARTS = (
         "TooManyRestarts",
         "A stage restarted more often than `spec.runPolicy.maxRestarts` allows.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
     VOLUME_LOST = (
         "VolumeLost",
@@ -223,21 +187,14 @@ class Reason(StrEnum):
     RETRIES_EXHAUSTED = (
         "RetriesExhausted",
         "The pods of a stage failed more often than `spec.runPolicy.backoffLimit` allows.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
     RESULT_MISSING = (
         "ResultMissing",
         "A pod exited with code 0 but did not report that the stage completed.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
-    INTERNAL_ERROR = (
-        "InternalError",
-        "The trainer failed with an unexpected error.",
-        READY,
-        ATTEMPT,
-    )
+    INTERNAL_ERROR = ("InternalError", "The trainer failed with an unexpected error.", *FAILURE)
     FAILED = ("Failed", "A stage failed without reporting a reason.", READY, CONDITION)
     EVAL_GATE_FAILED = (
         "EvalGateFailed",
@@ -247,8 +204,7 @@ class Reason(StrEnum):
     VERIFICATION_FAILED = (
         "VerificationFailed",
         "The served model differs from the trained model.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
     ROLLOUT_FAILED = (
         "RolloutFailed",
@@ -264,8 +220,7 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE_EXCEEDED = (
         "ProgressDeadlineExceeded",
         "The endpoint did not become ready before the progress deadline of its Deployment.",
-        READY,
-        ATTEMPT,
+        *FAILURE,
     )
 
     # Ends of attempts that the operator retries by itself.
