@@ -59,8 +59,11 @@ AREAS = (
         packages=(
             "finetune_api.defaulting",
             "finetune_api.revision_hash",
+            "finetune_api.fitting",
+            "finetune_api.layering",
+            "finetune_api.rules",
             "finetune_api.markers",
-            "finetune_api.v1alpha1.quantity",
+            "finetune_api.quantity",
             "finetune_api.contracts",
         ),
         tests=("tests/unit/api", "tests/unit/operator/revisions"),

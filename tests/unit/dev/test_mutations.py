@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from mutants import mutations
+from cluster import paths
+from mutants import mutations, targets
 
 
 def changes(source: str) -> set[tuple[str, str]]:
@@ -65,3 +66,13 @@ def test_a_name_has_no_line_number() -> None:
 def test_a_number_out_of_range_is_an_error() -> None:
     with pytest.raises(IndexError):
         mutations.mutated("x = 1", 5)
+
+
+@pytest.mark.parametrize("area", targets.AREAS, ids=lambda area: area.packages[0])
+def test_areas_name_modules_and_tests_that_exist(area: targets.Area) -> None:
+    found = targets.modules(area)
+    for package in area.packages:
+        own = [file for module, file in found.items() if module.startswith(package)]
+        assert own, package
+        assert all(file.is_file() for file in own), package
+    assert all((paths.REPO / place).exists() for place in (*area.tests, *area.left_out))
