@@ -112,8 +112,8 @@ def _pace(progress: Progress) -> float | None:
     return progress.eta_seconds / left
 
 
-def _percent(step: int | None, steps: int | None) -> int | None:
-    return None if step is None or not steps else min(100, 100 * step // steps)
+def _percent(done: int | None, total: int | None) -> int | None:
+    return None if done is None or not total else min(100, 100 * done // total)
 
 
 def _whole(value: float | None) -> int | None:
@@ -137,11 +137,10 @@ def preparation_status(snapshot: IndexedSnapshot, revision: str, ledger: Ledger)
     running = snapshot.runs("prepare", revision)
     if progress is None or progress.downloaded_bytes is None or not running:
         return before
-    done, total, eta = progress.downloaded_bytes, progress.total_bytes, progress.eta_seconds
     now = PreparationProgress(
-        downloaded_bytes=done,
-        total_bytes=total,
-        progress_percent=min(100, 100 * done // total) if total else None,
-        eta_seconds=None if eta is None or not math.isfinite(eta) else round(eta),
+        downloaded_bytes=progress.downloaded_bytes,
+        total_bytes=progress.total_bytes,
+        progress_percent=_percent(progress.downloaded_bytes, progress.total_bytes),
+        eta_seconds=_whole(progress.eta_seconds),
     )
     return now.model_dump(mode="json", by_alias=True, exclude_none=True)
