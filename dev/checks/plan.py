@@ -120,7 +120,7 @@ def _lanes() -> list[lanes.Lane]:
     server = lanes.Lane(name="API server", works=[_api_server])
     computing = [
         lanes.Lane(name="computing 1", works=[_background_check, _thorough_unit, _trainer]),
-        lanes.Lane(name="computing 2", works=[_trainer]),
+        lanes.Lane(name="computing 2", works=[_security, _trainer]),
     ]
     return [first, second, server, *computing]
 
@@ -168,6 +168,10 @@ def _background_check() -> None:
 
 def _thorough_unit() -> None:
     _unit(background=True, PYTEST_ADDOPTS="--hypothesis-profile=thorough")
+
+
+def _security() -> None:
+    suites.pytest("security", ["tests/security"], background=True, **ONE_THREAD)
 
 
 def _shared(suite: str, *, background: bool = False, **variables: str) -> None:
