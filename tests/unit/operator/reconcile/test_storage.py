@@ -49,3 +49,39 @@ def test_a_volume_only_grows(
     size: str, present: str | None, expected: list[str], storage_class: str | None
 ) -> None:
     assert ensured(size, present, storage_class) == expected
+
+
+def misfit(size: str, present: str, *, phase: str = "Pending", **asked: str) -> bool:
+    """Report whether a pending volume of a size, of class ``fast``, can never bind."""
+    cluster = Cluster(spec={**SPEC, "storage": {"size": size, **asked}})
+    job = cluster.present_job()
+    target = resolve_target(job, (), CONFIG)
+    claim = volume.render(job, target)
+    merge(claim, {"spec": {"resources": {"requests": {"storage": present}}}})
+    merge(claim, {"spec": {"storageClassName": "fast"}, "status": {"phase": phase}})
+    found = storage.misfit(job, target, claim)
+    assert found in (None, claim)
+    return found is not None
+
+
+@pytest.mark.parametrize(
+    ("size", "present", "expected"),
+    [
+        ("60Gi", "60Gi", False),
+        ("61440Mi", "60Gi", False),
+        ("60Gi", "61Gi", True),
+        ("60Gi", "59Gi", True),
+        ("60Gi", "1e9", True),
+    ],
+)
+def test_a_pending_volume_of_another_size_is_replaced(
+    size: str, present: str, expected: bool
+) -> None:
+    assert misfit(size, present) is expected
+    assert not misfit(size, present, phase="Bound")
+
+
+def test_a_pending_volume_of_another_class_is_replaced() -> None:
+    assert misfit("60Gi", "60Gi", storageClassName="slow")
+    assert not misfit("60Gi", "60Gi", storageClassName="fast")
+    assert not misfit("60Gi", "60Gi")
