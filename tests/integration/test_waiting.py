@@ -210,7 +210,7 @@ def add_gpu_in_zone_b(place: Namespace) -> None:
 CAUSES = {
     "label": Cause(
         reason="Unschedulable",
-        words=("didn't match Pod's node affinity/selector", "label a node"),
+        words=("No available node has the label pool=", "didn't match Pod's node affinity"),
         before=stored,
         spec=lambda ns: {**in_class(ns), "placement": {"nodeSelector": {"pool": ns}}},
         fix=label_node,
@@ -228,7 +228,7 @@ CAUSES = {
     ),
     "class": Cause(
         reason="VolumePending",
-        words=("not found",),
+        words=("StorageClass", "does not exist", "not found"),
         spec=in_class,
         fix=stored,
     ),

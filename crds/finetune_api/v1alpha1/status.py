@@ -16,8 +16,8 @@ class Condition(StatusModel):
     """A condition as defined by the Kubernetes API conventions."""
 
     type: str = Field(
-        description="Type of the condition: Ready, Succeeded, Reconciling, Stalled, Suspended, "
-        "DataReady, Trained, Merged or Serving."
+        description="Type of the condition: Ready, Succeeded, Finished, Reconciling, Stalled, "
+        "Suspended, DataReady, Trained, Merged or Serving."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Status of the condition.")
     reason: str = Field(

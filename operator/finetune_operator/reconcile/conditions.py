@@ -3,6 +3,8 @@
 ``Ready`` is always present and its reason is the one word that people read. ``Reconciling`` and
 ``Stalled`` are present only while they are True, never both. ``Succeeded`` is True once a revision
 has produced a model, and stays True: neither another merge nor the loss of its volume changes that.
+``Finished`` is True while nothing is left to do for the present spec: the job is ready, or it has
+failed and only an edit lets it continue.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_api.v1alpha1.status import Condition
 from finetune_operator.objects.naming import Stage
-from finetune_operator.reconcile.diagnosis import Blocker
+from finetune_operator.reconcile.blocker import Blocker
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 
@@ -39,9 +41,12 @@ Status = Literal["True", "False", "Unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """The state of a job. ``state`` decides the conditions; reason and message are for people."""
+    """The state of a job. ``state`` decides the conditions; reason and message are for people.
 
-    state: Literal["done", "active", "stalled", "suspended"]
+    A "stalled" job continues by itself once its cause is fixed; a "failed" one needs an edit.
+    """
+
+    state: Literal["done", "active", "stalled", "failed", "suspended"]
     reason: str
     message: str
     requeue_after: float | None = None
@@ -77,9 +82,9 @@ def active(reason: Reason, message: str, *, requeue_after: float = POLL_SECONDS)
 
 def blocked(blocker: Blocker, *, seconds: float, deadline: float) -> Position:
     """Return the position of a job whose pod has been blocked from starting for ``seconds``."""
-    overdue = blocker.lasts or (not blocker.waits and seconds > deadline)
+    overdue = not blocker.waits and seconds > deadline
     return Position(
-        state="stalled" if overdue else "active",
+        state="failed" if blocker.lasts else "stalled" if overdue else "active",
         reason=blocker.reason,
         message=blocker.message,
         requeue_after=POLL_SECONDS,
@@ -109,10 +114,11 @@ def conditions(
             position.message,
         ),
         "Succeeded": _succeeded(position, stages, succeeded),
+        "Finished": _finished(position),
     }
     if position.state == "active":
         desired["Reconciling"] = ("True", position.reason, position.message)
-    if position.state == "stalled":
+    if position.state in ("stalled", "failed"):
         desired["Stalled"] = ("True", position.reason, position.message)
     desired["Suspended"] = _suspended(position)
     for stage, attempt in stages.items():
@@ -170,9 +176,17 @@ def _succeeded(
     outcomes = [attempt.outcome if attempt else None for attempt in stages.values()]
     if before or (outcomes and all(outcome == "Completed" for outcome in outcomes)):
         return "True", Reason.COMPLETED, "All stages that produce the model have completed."
-    if "Failed" in outcomes and position.state == "stalled":
+    if "Failed" in outcomes and position.state == "failed":
         return "False", position.reason, position.message
     return "Unknown", position.reason, "The stages that produce the model have not completed."
+
+
+def _finished(position: Position) -> tuple[Status, str, str]:
+    if position.state == "done":
+        return "True", position.reason, "Nothing is left to do for this spec."
+    if position.state == "failed":
+        return "True", position.reason, "The job has failed. Only an edit of its spec continues it."
+    return "False", position.reason, "The job has not finished."
 
 
 def _suspended(position: Position) -> tuple[Status, str, str]:

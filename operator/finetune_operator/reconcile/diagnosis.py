@@ -1,20 +1,20 @@
-"""Why a pod is not running: a reason, and a message that quotes the cluster and adds a remediation.
+"""Why a pod is not running: a reason, an explanation with a remediation, and the cluster's message.
 
 The quoted message comes from the pod's conditions and containers, or from warning events. The job
-recovers by itself once the cause is fixed.
+recovers by itself once the cause is fixed. ``scheduling`` explains why no node fits a pod.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import events as events_of
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import pod_has_ended
-from finetune_operator.objects.pods import refused_by_nodes
-from finetune_operator.reconcile.messages import sentence
+from finetune_operator.reconcile.blocker import Blocker, Evidence
+from finetune_operator.reconcile.messages import quoting, sentence
+from finetune_operator.reconcile.scheduling import unscheduled
 from finetune_operator.types import Object
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -24,26 +24,22 @@ CONTAINER_REASONS = (
     Reason.RUN_CONTAINER_ERROR,
 )
 """Reasons of the kubelet for a container that it cannot start; passed on unchanged."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blocker:
-    """The cause that keeps a stage from starting.
-
-    ``waits`` is True if the block ends when a resource becomes free: such a job never becomes
-    Stalled. ``lasts`` is True if the block does not end by itself: the job is Stalled at once.
-    """
-
-    reason: Reason
-    message: str
-    waits: bool = False
-    lasts: bool = False
+API_SERVER = "API server"
+KUBELET = "Kubelet"
+_MISSING = re.compile(
+    r"""couldn't\ find\ key\ (?P<key>\S+)\ in\ (?P<of>secret|configmap)\ (?:\S+/)?(?P<owner>[\w.-]+)
+    | references\ non-existent\ (?P<volume>config|secret)\ key:\ (?P<path>\S+)
+    | (?P<kind>secret|configmap)\ "(?:\S+/)?(?P<object>[\w.-]+)"\ not\ found""",
+    re.I | re.X,
+)
+"""Messages of the kubelet about a missing object or key that a pod refers to: the key of an
+environment variable, the key of a volume, and the object of both."""
 
 
 def of_job(
     job: Object,
     pods: Iterable[Object],
-    events: Iterable[Object],
+    evidence: Evidence,
     *,
     has_run: bool = False,
     failed_to_start: bool = False,
@@ -51,18 +47,17 @@ def of_job(
 ) -> Blocker | None:
     """Return the blocker that keeps a Job from running, or None.
 
-    pods: the Job's own; events: those about the Job, its pods and its volume; has_run: whether
-    a pod of the Job has run before, which a Job that is suspended again does not show;
-    failed_to_start: the function's result; since: ``waiting_since``.
+    pods: the Job's own; has_run: whether a pod of the Job has run before, which a Job that is
+    suspended again does not show; failed_to_start: the function's result; since: ``waiting_since``.
     """
-    pods, events = list(pods), list(events)
+    pods, events = list(pods), list(evidence.events)
     if job["spec"].get("suspend"):
         return (
             _failed_to_start(job) if failed_to_start else _suspended(job, events, has_run=has_run)
         )
     for pod in pods:
         if pod.get("status", {}).get("phase") == "Pending":
-            return of_pod(pod, events)
+            return of_pod(pod, evidence)
     if all(pod_has_ended(pod) for pod in pods):
         note = events_of.note(events, job, "FailedCreate", since=since)
         return None if note is None else refused(note)
@@ -74,19 +69,27 @@ def refused(note: str) -> Blocker:
     if "exceeded quota" in note:
         return Blocker(
             reason=Reason.QUOTA_EXCEEDED,
-            message=f"{sentence(note)} Raise the ResourceQuota or lower spec.resources.",
+            message=quoting(
+                "A ResourceQuota of the namespace is exhausted. Raise the quota, or lower "
+                "spec.resources.",
+                API_SERVER,
+                note,
+            ),
         )
     return Blocker(
         reason=Reason.FAILED_CREATE,
-        message=f"{sentence(note)} The job continues once the policy, webhook or service account "
-        "admits the pod.",
+        message=quoting(
+            "The API server rejected an object of the job. The job continues once the policy, the "
+            "webhook or the service account admits it.",
+            API_SERVER,
+            note,
+        ),
     )
 
 
-def of_pod(pod: Object, events: Iterable[Object]) -> Blocker | None:
+def of_pod(pod: Object, evidence: Evidence) -> Blocker | None:
     """Return the blocker that keeps a pending pod from running, or None."""
-    events = list(events)
-    return _unscheduled(pod, events) or _container(pod) or _unmounted(pod, events)
+    return unscheduled(pod, evidence) or _container(pod) or _unmounted(pod, evidence)
 
 
 def started(job: Object, pods: Iterable[Object]) -> bool:
@@ -180,45 +183,6 @@ def _failed_to_start(job: Object) -> Blocker:
     )
 
 
-def _unscheduled(pod: Object, events: list[Object]) -> Blocker | None:
-    message = refused_by_nodes(pod)
-    if message is None:
-        return None
-    if re.search(r"persistentvolumeclaim|persistent volumes? to bind|storageclass", message, re.I):
-        return _volume(pod, message, events)
-    if re.search(r"volume node affinity conflict|PersistentVolume's node affinity", message):
-        message = (
-            f"{sentence(message)} The job's volume is bound to a zone or node without a suitable "
-            "free node: free or add one there, or delete the job and set spec.placement.zones."
-        )
-    elif "didn't match Pod's node affinity/selector" in message:
-        message = (
-            f"{sentence(message)} No node has the required labels: label a node or change "
-            "spec.placement."
-        )
-    return Blocker(reason=Reason.UNSCHEDULABLE, message=message, waits=True)
-
-
-def _volume(pod: Object, message: str, events: list[Object]) -> Blocker:
-    """Return that a pod waits for its volume, with the cause from the claim's events."""
-    claims = [
-        volume["persistentVolumeClaim"]["claimName"]
-        for volume in pod.get("spec", {}).get("volumes", ())
-        if "persistentVolumeClaim" in volume
-    ]
-    for claim in claims:
-        about = [event for event in events if events_of.regarding(event).get("name") == claim]
-        if about:
-            cause = events_of.text(max(about, key=events_of.last_time))
-            message = f"{sentence(message)} PersistentVolumeClaim {claim}: {cause}"
-        else:
-            message = (
-                f"{sentence(message)} Run kubectl describe pvc {claim}. Without a default "
-                "StorageClass, spec.storage.storageClassName must name one."
-            )
-    return Blocker(reason=Reason.VOLUME_PENDING, message=message)
-
-
 def _container(pod: Object) -> Blocker | None:
     status = pod.get("status", {})
     for container in (
@@ -231,45 +195,69 @@ def _container(pod: Object) -> Blocker | None:
             image = container.get("image", "")
             return Blocker(
                 reason=Reason.IMAGE_PULL_FAILED,
-                message=f"Image {image}: {sentence(message or reason)} The image must exist; if "
-                "the registry requires a login, the namespace must contain the chart's "
-                "imagePullSecrets.",
+                message=quoting(
+                    f"Image {image} cannot be pulled. The image must exist; if the registry "
+                    "requires a login, the namespace must contain the chart's imagePullSecrets.",
+                    KUBELET,
+                    message or reason,
+                ),
             )
         if reason == Reason.CRASH_LOOP_BACK_OFF:
-            name = pod["metadata"]["name"]
+            name, namespace = pod["metadata"]["name"], pod["metadata"].get("namespace", "")
             return Blocker(
                 reason=Reason.CRASH_LOOP_BACK_OFF,
-                message=f"{sentence(message or reason)} Run kubectl logs {name} --previous.",
+                message=quoting(
+                    f"Container {container['name']} exits repeatedly. To see why, run: kubectl "
+                    f"logs {name} -c {container['name']} --previous -n {namespace}.",
+                    KUBELET,
+                    message,
+                ),
             )
         if reason in CONTAINER_REASONS:
-            return _missing(message) or Blocker(reason=Reason(reason), message=message)
+            return _missing(pod, message) or Blocker(
+                reason=Reason(reason),
+                message=quoting(
+                    f"Container {container['name']} cannot be started.", KUBELET, message
+                ),
+            )
     return None
 
 
-def _unmounted(pod: Object, events: list[Object]) -> Blocker | None:
-    note = events_of.note(events, pod, "FailedMount") or events_of.note(
-        events, pod, "FailedAttachVolume"
+def _unmounted(pod: Object, evidence: Evidence) -> Blocker | None:
+    note = events_of.note(evidence.events, pod, "FailedMount") or events_of.note(
+        evidence.events, pod, "FailedAttachVolume"
     )
     if note is None:
         return None
-    return _missing(note) or Blocker(reason=Reason.VOLUME_PENDING, message=note)
-
-
-def _missing(message: str) -> Blocker | None:
-    """Return which object a kubelet message misses: a Secret, a ConfigMap, or a key of one."""
-    found = re.search(
-        r"(secret|configmap|non-existent config key|references non-existent)", message, re.I
+    explanation = (
+        "A volume of the pod cannot be attached or mounted. Another pod or node may still use the "
+        "volume, or its storage driver may be missing on the node."
     )
+    return _missing(pod, note) or Blocker(
+        reason=Reason.VOLUME_PENDING, message=quoting(explanation, KUBELET, note)
+    )
+
+
+def _missing(pod: Object, message: str) -> Blocker | None:
+    """Return which object a kubelet message misses: a Secret, a ConfigMap, or a key of one."""
+    found = _MISSING.search(message)
     if found is None:
         return None
-    if found[1].lower() == "secret":
-        return Blocker(
-            reason=Reason.SECRET_MISSING,
-            message=f"{sentence(message)} Create the Secret, with the key that "
-            "tokenSecretRef names, in the job's namespace.",
+    namespace = pod["metadata"].get("namespace", "")
+    name, key = found["object"] or found["owner"], found["key"] or found["path"]
+    secret = "secret" in (found["kind"] or found["of"] or found["volume"] or "").lower()
+    kind = "Secret" if secret else "ConfigMap"
+    subject = f"{kind} {name}" if name else f"A {kind} of the job"
+    if key:
+        explanation = f"{subject} has no key {key}. Add the key to it in namespace {namespace}."
+    else:
+        explanation = f"{subject} does not exist. Create it in namespace {namespace}"
+        explanation += (
+            ", with the key that the reference in the spec names."
+            if secret
+            else ", with the key that dataset.source (or the source of evaluation.dataset) names."
         )
     return Blocker(
-        reason=Reason.CONFIG_MAP_MISSING,
-        message=f"{sentence(message)} Create the ConfigMap, with the key that dataset.source "
-        "(or the source of evaluation.dataset) names, in the job's namespace.",
+        reason=Reason.SECRET_MISSING if secret else Reason.CONFIG_MAP_MISSING,
+        message=quoting(explanation, KUBELET, message),
     )

@@ -51,13 +51,17 @@ def plan(snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
         return report(snapshot, reason=Reason.UNSUPPORTED_VERSION, message=str(error), now=now)
 
 
-def report(snapshot: Snapshot, *, reason: str, message: str, now: datetime) -> Plan:
+def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -> Plan:
     """Return a plan that only reports why nothing can be done: the previous status, Stalled."""
     present = snapshot.job.get("status", {})
     generation = snapshot.job["metadata"]["generation"]
     previous = previous_status(snapshot.job).conditions
     stalled = conditions(
-        Position(state="stalled", reason=reason, message=message),
+        Position(
+            state="failed" if reason == Reason.INVALID_SPEC else "stalled",
+            reason=reason,
+            message=message,
+        ),
         previous=previous,
         generation=generation,
         now=now,
@@ -66,7 +70,9 @@ def report(snapshot: Snapshot, *, reason: str, message: str, now: datetime) -> P
         succeeded=False,
     )
     reported = [
-        new for new in stalled if new["type"] in ("Ready", "Stalled") or new["type"] not in previous
+        new
+        for new in stalled
+        if new["type"] in ("Ready", "Finished", "Stalled") or new["type"] not in previous
     ]
     replaced = {new["type"] for new in reported} | {"Reconciling"}
     reported += [dict(old) for type_, old in previous.items() if type_ not in replaced]

@@ -11,6 +11,7 @@ from finetune_operator.manifests import serving
 from finetune_operator.objects import deployments, naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile import diagnosis
+from finetune_operator.reconcile.blocker import evidence
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, ServingState, blocked
 from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.serving import readiness
@@ -61,13 +62,13 @@ def refused(attempt: Attempt, build: str, served: str | None) -> Position:
     """Return the position of a job whose candidate failed. served: the serving build, or None."""
     if served in (None, build):
         return Position(
-            state="stalled",
+            state="failed",
             reason=attempt.reason or Reason.FAILED,
             message=f"No build is served. Build {build} failed: {sentence(attempt.message or '')} "
             "Change spec.serving to try again.",
         )
     return Position(
-        state="stalled",
+        state="failed",
         reason=Reason.ROLLOUT_FAILED,
         message=f"Build {build} failed ({attempt.reason}): {sentence(attempt.message or '')} "
         f"Build {served} continues to serve. Change spec.serving to try again.",
@@ -113,9 +114,10 @@ def starting(
             seconds=(now - since).total_seconds(),
             deadline=deadline,
         )
+    facts = evidence(snapshot, target, serving=True)
     for pod in pods:
         if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
-            blocker := diagnosis.of_pod(pod, snapshot.events)
+            blocker := diagnosis.of_pod(pod, facts)
         ):
             since = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
             return blocked(

@@ -124,7 +124,7 @@ def _withheld(
         return suspended()
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
     if gate.outcome == "Failed" and spec.evaluation.on_regression == "Stall":
-        return Position(state="stalled", reason=Reason.EVAL_GATE_FAILED, message=gate.message)
+        return Position(state="failed", reason=Reason.EVAL_GATE_FAILED, message=gate.message)
     return None
 
 

@@ -114,7 +114,7 @@ def _start(
 
 def _failed(attempt: Attempt) -> Position:
     return Position(
-        state="stalled",
+        state="failed",
         reason=attempt.reason or Reason.FAILED,
         message=attempt.message or f"The {attempt.stage} stage failed.",
     )

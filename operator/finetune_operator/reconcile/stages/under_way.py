@@ -8,6 +8,7 @@ from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile import diagnosis, storage
+from finetune_operator.reconcile.blocker import evidence
 from finetune_operator.reconcile.conditions import (
     DOING,
     IN_PROGRESS,
@@ -116,7 +117,12 @@ def _running(
     since = diagnosis.waiting_since(job.object, pods, events, last_pod=attempt.pod_created)
     seconds = (now - datetime.fromisoformat(since)).total_seconds()
     blocker = diagnosis.of_job(
-        job.object, pods, events, has_run=has_run, failed_to_start=failed, since=since
+        job.object,
+        pods,
+        evidence(snapshot, target),
+        has_run=has_run,
+        failed_to_start=failed,
+        since=since,
     )
     if blocker is not None:
         deadline = target.resolved.spec.run_policy.pending_deadline_seconds

@@ -73,7 +73,7 @@ def _other_build_serves(snapshot: IndexedSnapshot, target: TargetRevision) -> bo
 
 def _held(claim: str) -> Position:
     return Position(
-        state="stalled",
+        state="failed",
         reason=Reason.VOLUME_LOST,
         message=f"PersistentVolumeClaim {claim} is terminating but still mounted by serving pods. "
         "Set spec.serving.replicas to 0 to release it, or set spec.rerun to a new value to train a "
@@ -83,7 +83,7 @@ def _held(claim: str) -> Position:
 
 def _model_lost(claim: str) -> Position:
     return Position(
-        state="stalled",
+        state="failed",
         reason=Reason.VOLUME_LOST,
         message=f"PersistentVolumeClaim {claim}, which held the model, was deleted. "
         "Set spec.rerun to a new value to train it again.",

@@ -218,7 +218,10 @@ class Laws:
         assert sum(states) == 1 or (invalid and not ready and "Reconciling" not in found), states
         generation = self.cluster.present_job()["metadata"]["generation"]
         assert status["observedGeneration"] <= generation
-        current = {name for name, each in found.items() if name in ("Ready", "Stalled")}
+        ended = ready or ("Stalled" in found and found["Finished"]["status"] == "True")
+        assert (found["Finished"]["status"] == "True") == ended
+        assert found["Finished"]["reason"] == found["Ready"]["reason"]
+        current = {name for name in found if name in ("Ready", "Finished", "Stalled")}
         for name in current if invalid else found:
             assert found[name]["observedGeneration"] == status["observedGeneration"], name
 
@@ -229,8 +232,18 @@ class Laws:
             if old and old["status"] == each["status"]:
                 assert old["lastTransitionTime"] == each["lastTransitionTime"], each["type"]
         if before.get("revision") == after.get("revision"):
+            self.an_end_is_final(before, after)
             seconds = [one.get("training", {}).get("gpuSeconds", 0) for one in (before, after)]
             assert seconds[0] <= seconds[1]
+
+    def an_end_is_final(self, before: Thing, after: Thing) -> None:
+        """A failure is followed by another outcome only after an edit or a user's deletion."""
+        one, other = (
+            {each["type"]: each for each in status["conditions"]} for status in (before, after)
+        )
+        failed = "Stalled" in one and one["Finished"]["status"] == "True"
+        if failed and before["observedGeneration"] == after["observedGeneration"]:
+            assert other["Finished"]["status"] == "True" or self.lost_volume, other["Ready"]
 
     # Laws of every moment.
 

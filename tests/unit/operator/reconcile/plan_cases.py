@@ -1,7 +1,8 @@
 """Cases of the plan's table: steps in a cluster, and the expected next plan.
 
 Revisions and builds are numbered in the order of their appearance (``r1``, ``b2``); conditions have
-a sign: ``+`` True, ``-`` False, ``?`` Unknown. A condition that is not listed must be absent.
+a sign: ``+`` True, ``-`` False, ``?`` Unknown. A condition that is not listed must be absent;
+Finished, which is always present, must be False.
 """
 
 from collections.abc import Callable
@@ -44,6 +45,8 @@ def run_case(cluster: Cluster, case: Case) -> tuple[Plan, str]:
     lines = [shown(cluster, action) for action in planned.actions]
     found = {each["type"]: each for each in planned.status["conditions"]}
     ready = found.pop("Ready")
+    if found["Finished"]["status"] == "False":
+        del found["Finished"]
     cluster.settle()
     others = " ".join(f"{type_}{SIGNS[each['status']]}" for type_, each in found.items())
     return planned, "\n".join([*lines, f"{SIGNS[ready['status']]}{ready['reason']}", others])

@@ -12,7 +12,7 @@ from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.conditions import Position, ServingState, conditions
 
 EARLY, LATE = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC)
-STATES = ("done", "active", "stalled", "suspended")
+STATES = ("done", "active", "stalled", "failed", "suspended")
 
 
 def made(
@@ -56,6 +56,7 @@ def kstatus(found: dict[str, Thing], *, current: bool = True) -> str:
         ("done", "Current"),
         ("active", "InProgress"),
         ("stalled", "Failed"),
+        ("failed", "Failed"),
         ("suspended", "InProgress"),
     ],
 )
@@ -64,8 +65,16 @@ def test_kstatus_result_of_each_state(state: str, expected: str) -> None:
     assert kstatus(found) == expected
     assert found["Ready"]["reason"] == "Because"
     assert found["Ready"]["message"] == "of something"
-    assert ("Reconciling" in found, "Stalled" in found) == (state == "active", state == "stalled")
+    stalled = state in ("stalled", "failed")
+    assert ("Reconciling" in found, "Stalled" in found) == (state == "active", stalled)
     assert all(each["observedGeneration"] == 3 for each in found.values())
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_finished_is_true_when_only_an_edit_changes_the_state(state: str) -> None:
+    finished = made(state)["Finished"]
+    assert finished["status"] == ("True" if state in ("done", "failed") else "False")
+    assert finished["reason"] == "Because"
 
 
 @pytest.mark.parametrize("before", STATES)
@@ -110,7 +119,8 @@ def test_stage_condition_of_each_outcome(given: Attempt | None, status: str, rea
         ("stalled", ("Completed", "Completed"), "True"),
         ("active", ("Completed", "Running"), "Unknown"),
         ("active", ("Completed", None), "Unknown"),
-        ("stalled", ("Completed", "Failed"), "False"),
+        ("failed", ("Completed", "Failed"), "False"),
+        ("stalled", ("Completed", "Failed"), "Unknown"),
         ("active", ("Completed", "Failed"), "Unknown"),
         ("suspended", ("Completed", "Failed"), "Unknown"),
         ("stalled", ("Completed", "Running"), "Unknown"),

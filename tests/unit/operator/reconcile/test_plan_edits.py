@@ -34,7 +34,7 @@ ROLL = edit(serving={"maxModelLen": 2048})
 SERVING_AGAIN = edit(serving=None)
 SECOND = tuple(line.replace("r1", "r2") for line in FIRST if "NetworkPolicy" not in line)
 KEEP = ("Apply Deployment demo-b1", "Apply Service demo-serve -> b1")
-DONE = "Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+"
+DONE = "Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+ Serving+"
 SERVING_OLD = "Succeeded? Reconciling+ Suspended- DataReady{} Trained{} Merged{} Serving+"
 
 
@@ -207,17 +207,17 @@ CASES = {
         given=(run_all, NO_SERVING),
         actions=("Delete Deployment demo-b1 Foreground", "Delete Service demo-serve Foreground"),
         ready="+Completed",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving-",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
     "disabled serving waits for its pod to terminate": Case(
         given=(run_all, NO_SERVING, settle, sync, sync),
         ready="+Completed",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving-",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
     "disabled serving is Completed once all is deleted": Case(
         given=(run_all, NO_SERVING, stop("serve")),
         ready="+Completed",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+",
     ),
     "disabled serving while the next revision trains": Case(
         given=(run_all, RETRAIN, PREPARED, running("train"), NO_SERVING),
@@ -241,7 +241,7 @@ CASES = {
         given=(run_all, all_of(NO_SERVING, edit(merge={"enabled": False}))),
         actions=("Delete Deployment demo-b1 Foreground", "Delete Service demo-serve Foreground"),
         ready="+Completed",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Serving-",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Serving-",
     ),
     "disabled merge stops a running merge": Case(
         given=(
@@ -250,7 +250,7 @@ CASES = {
         ),
         actions=("Delete Job demo-r1-merge-1 Foreground",),
         ready="+Completed",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+",
     ),
     "enabled merge merges the trained adapter": Case(
         given=(

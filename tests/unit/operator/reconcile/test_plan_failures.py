@@ -20,7 +20,7 @@ from tests.unit.operator.reconcile.plan_steps import (
 
 from finetune_api.contracts.exitcodes import FINAL, ExitCode
 
-FAILED_TRAINING = "Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-"
+FAILED_TRAINING = "Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-"
 TRAINING = "Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-"
 NO_RETRY = edit(runPolicy={"backoffLimit": 0})
 
@@ -80,12 +80,12 @@ CASES = {
     "terminal failure of data preparation is Stalled": Case(
         given=(run("prepare", ExitCode.NOT_FOUND, failed("prepare", "ModelNotFound")),),
         ready="-ModelNotFound",
-        conditions="Succeeded- Stalled+ Suspended- DataReady- Trained? Merged? Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady- Trained? Merged? Serving-",
     ),
     "terminal failure of the merge is Stalled": Case(
         given=(PREPARED, TRAINED, run("merge", ExitCode.NOT_MERGEABLE, failed("merge", "Odd"))),
         ready="-Odd",
-        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
     ),
     "terminal failure without a message is Stalled": Case(
         given=(PREPARED, run("train", ExitCode.LOSS_DIVERGED, failed("train", "Odd"), reason="x")),
@@ -196,7 +196,7 @@ CASES = {
         ),
         actions=("Apply Deployment demo-b1", "Apply Service demo-serve -> b1"),
         ready="+Serving",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+ Serving+",
     ),
     "deleted frozen configuration is created again": Case(
         given=(PREPARED, running("train"), remove("ConfigMap", "demo-R")),
@@ -212,7 +212,7 @@ CASES = {
             "Apply Service demo-serve -> b1",
         ),
         ready="+Serving",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+ Serving+",
     ),
     "stage waits for a terminating volume": Case(
         given=(PREPARED, TRAINED, delete("PersistentVolumeClaim", "demo-R")),
@@ -222,13 +222,13 @@ CASES = {
     "edit to an invalid spec is Stalled": Case(
         given=(PREPARED, running("train"), edit(training={"epochs": 1, "maxSteps": 2})),
         ready="-InvalidSpec",
-        conditions="Stalled+ Succeeded? Suspended- DataReady+ Trained? Merged? Serving-",
+        conditions="Finished+ Stalled+ Succeeded? Suspended- DataReady+ Trained? Merged? Serving-",
         says="remove one of them",
     ),
     "initially invalid spec is Stalled": Case(
         given=(edit(training={"learningRate": 7}),),
         ready="-InvalidSpec",
-        conditions="Succeeded? Stalled+ Suspended-",
+        conditions="Succeeded? Finished+ Stalled+ Suspended-",
         says="spec.training.learningRate",
     ),
     "corrected spec continues": Case(

@@ -6,6 +6,8 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
+from finetune_operator.reconcile.scheduling import required_labels
+
 DEADLINE = 600
 MENDS_ITSELF = ("Unschedulable",)
 
@@ -128,7 +130,7 @@ def test_reasons_that_only_events_contain(reason: str, note: str, cause: str) ->
     pod = controllers.pod_of_stage(cluster, "train")
     cluster.events = [event(pod, reason, note, cluster.stamp())]
     assert ready(cluster)[::2] == (cause, "Reconciling")
-    assert ready(cluster)[1].startswith(note)
+    assert ready(cluster)[1].endswith(f" Kubelet: {note}.")
     controllers.start(cluster, pod)
     assert ready(cluster)[0] == "Training"
 
@@ -148,7 +150,7 @@ def test_a_job_whose_first_pod_is_rejected(note: str, cause: str) -> None:
     cluster.events = [event(job, "FailedCreate", note, cluster.stamp()), older]
     cluster.wait(DEADLINE)
     assert ready(cluster)[::2] == (cause, "Reconciling")
-    assert ready(cluster)[1].startswith(f"{note}. ")
+    assert ready(cluster)[1].endswith(f" API server: {note}.")
     cluster.wait(1)
     assert ready(cluster)[2] == "Stalled"
     controllers.sync(cluster)
@@ -193,7 +195,7 @@ def test_a_disrupted_pods_wait_counts_from_its_first_rejection(failed_before: bo
     cluster.events += [event(job, "FailedCreate", "exceeded quota: last", cluster.stamp())]
     reason, message, kind = ready(cluster)
     assert (reason, kind) == ("QuotaExceeded", "Reconciling")
-    assert message.startswith("exceeded quota: last. ")
+    assert message.endswith(" API server: exceeded quota: last.")
     cluster.wait(1)
     assert ready(cluster)[::2] == ("QuotaExceeded", "Stalled")
     cluster.events = []
@@ -212,47 +214,159 @@ def test_a_rejection_that_began_before_the_disrupted_pod_and_repeats() -> None:
     assert ready(cluster)[::2] == ("QuotaExceeded", "Reconciling")
 
 
+NOT_BOUND = "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind."
+
+
 @pytest.mark.parametrize(
-    ("message", "cause", "advice"),
+    ("said", "explained"),
     [
         (
-            "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.",
-            "Unschedulable",
-            "label a node",
+            "2 node(s) didn't match Pod's node affinity/selector",
+            "No available node has the label nvidia.com/gpu.product=NVIDIA-T4. Spec.placement "
+            "requires the label. ",
         ),
         (
-            "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.",
-            "Unschedulable",
-            "spec.placement.zones",
+            "1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
+            "1 node(s) had untolerated taint {nvidia.com/gpu: present}",
+            "The pod does not tolerate the taint nvidia.com/gpu of a node. ",
         ),
         (
-            "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind.",
-            "VolumePending",
-            "spec.storage.storageClassName",
+            "1 Insufficient nvidia.com/gpu, 1 node(s) didn't match Pod's node affinity/selector",
+            "No suitable node has a free GPU (nvidia.com/gpu). ",
         ),
-        ('storageclass.storage.k8s.io "fast" not found', "VolumePending", "describe pvc"),
+        (
+            "2 Insufficient cpu, 2 Insufficient memory",
+            "No suitable node has enough free cpu and memory. The pod requests cpu 3 and memory "
+            "64Gi. Lower spec.resources.train.requests",
+        ),
+        (
+            "2 node(s) didn't match PersistentVolume's node affinity",
+            "The job's volume is bound to a zone or node without a suitable free node. ",
+        ),
+        ("2 node(s) were unschedulable", "A node is cordoned. "),
+        ("2 node(s) didn't have free ports", "No node fits the pod."),
     ],
 )
-def test_the_schedulers_message_is_followed_by_a_remediation(
-    message: str, cause: str, advice: str
+def test_an_explanation_comes_before_the_schedulers_message(said: str, explained: str) -> None:
+    requests = {"requests": {"cpu": "3", "memory": "64Gi"}}
+    spec = {
+        "placement": {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-T4"}},
+        "resources": {"train": requests},
+    }
+    cluster = at("train", spec)
+    trailer = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    for end in ("", f" no new claims to deallocate, {trailer}", f" {trailer}"):
+        message = f"0/2 nodes are available: {said}."
+        controllers.pod_of_stage(cluster, "train")["status"] = unscheduled(message + end)
+        reason, text, _ = ready(cluster)
+        assert reason == "Unschedulable"
+        assert text.startswith(explained)
+        assert text.endswith(f" Scheduler: {message}")
+
+
+@pytest.mark.parametrize(
+    ("stage", "spec", "origin"),
+    [
+        ("train", {}, "The chart value defaults.placement requires"),
+        ("train", {"placement": {"nodeSelector": {"pool": "b"}}}, "Spec.placement requires"),
+        (
+            "serve",
+            {"serving": {"placement": {"nodeSelector": {"pool": "b"}}}},
+            "Spec.serving.placement requires",
+        ),
+    ],
+)
+def test_the_origin_of_a_required_label_is_named(stage: str, spec: Thing, origin: str) -> None:
+    cluster = at(stage, spec)
+    message = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
+    pod = controllers.pod_of_stage(cluster, stage)
+    pod["status"] = unscheduled(message)
+    pod["spec"].setdefault("nodeSelector", {"nvidia.com/gpu.product": "NVIDIA-A10G"})
+    assert origin in ready(cluster)[1]
+
+
+def test_required_labels_of_a_node_affinity_are_alternatives() -> None:
+    terms = [
+        {"matchExpressions": [{"key": "a", "operator": "In", "values": ["1", "2"]}]},
+        {
+            "matchExpressions": [
+                {"key": "b", "operator": "In", "values": ["3"]},
+                {"key": "c", "operator": "Exists"},
+            ]
+        },
+    ]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    pod = {"spec": {"nodeSelector": {"pool": "x"}, "affinity": {"nodeAffinity": required}}}
+    assert list(required_labels(pod)) == ["pool=x", "a in (1, 2) or b=3 and c exists"]
+
+
+@pytest.mark.parametrize(
+    ("storage_class", "event_text", "explained"),
+    [
+        (
+            "fast",
+            'storageclass.storage.k8s.io "fast" not found',
+            "StorageClass fast does not exist. Set spec.storage.storageClassName to an existing "
+            "one. To list them, run: kubectl get storageclass. ",
+        ),
+        (None, "", "PersistentVolumeClaim {claim} names no StorageClass, and the cluster has no "),
+        (
+            "slow",
+            "no capacity",
+            "PersistentVolumeClaim {claim} of StorageClass slow is not bound. Check the ",
+        ),
+    ],
+)
+def test_an_unbound_volume_is_explained_by_its_storage_class(
+    storage_class: str | None, event_text: str, explained: str
 ) -> None:
+    cluster = at("prepare")
+    controllers.pod_of_stage(cluster, "prepare")["status"] = unscheduled(NOT_BOUND)
+    (claim,) = cluster.each("PersistentVolumeClaim")
+    name = claim["metadata"]["name"]
+    if storage_class:
+        claim["spec"]["storageClassName"] = storage_class
+    if event_text:
+        refused = event(claim, "ProvisioningFailed", event_text, cluster.stamp())
+        refused["regarding"]["name"] = name
+        cluster.events = [refused]
+    reason, text, _ = ready(cluster)
+    assert reason == "VolumePending"
+    assert text.startswith(explained.format(claim=name))
+    assert f" Scheduler: {NOT_BOUND}" in text
+    assert text.endswith(f" PersistentVolumeClaim {name}: {event_text}." if event_text else ".")
+
+
+@pytest.mark.parametrize(
+    ("note", "cause", "explained"),
+    [
+        ('secret "hf" not found', "SecretMissing", "Secret hf does not exist. Create it in "),
+        (
+            "couldn't find key token in Secret team/hf",
+            "SecretMissing",
+            "Secret hf has no key token. Add the key to it in ",
+        ),
+        (
+            "references non-existent secret key: token",
+            "SecretMissing",
+            "A Secret of the job has no key token. ",
+        ),
+        ('configmap "rows" not found', "ConfigMapMissing", "ConfigMap rows does not exist. "),
+        (
+            "references non-existent config key: rows.jsonl",
+            "ConfigMapMissing",
+            "A ConfigMap of the job has no key rows.jsonl. ",
+        ),
+    ],
+)
+def test_a_missing_object_or_key_is_named(note: str, cause: str, explained: str) -> None:
     cluster = at("train")
-    controllers.pod_of_stage(cluster, "train")["status"] = unscheduled(message)
+    pod = controllers.pod_of_stage(cluster, "train")
+    pod["status"] = waiting("CreateContainerConfigError", note)
     reason, text, _ = ready(cluster)
     assert reason == cause
-    assert text.startswith(message)
-    assert advice in text
-
-
-def test_an_unbound_volumes_event_is_quoted() -> None:
-    cluster = at("prepare")
-    controllers.pod_of_stage(cluster, "prepare")["status"] = PODS["VolumePending"]
-    (claim,) = cluster.each("PersistentVolumeClaim")
-    note = 'storageclass.storage.k8s.io "fast" not found'
-    refused = event(claim, "ProvisioningFailed", note, cluster.stamp())
-    refused["regarding"]["name"] = claim["metadata"]["name"]
-    cluster.events = [refused]
-    assert ready(cluster)[1].endswith(f"PersistentVolumeClaim {claim['metadata']['name']}: {note}")
+    assert text.startswith(explained)
+    assert text.endswith(f" Kubelet: {note}.")
 
 
 def queued() -> tuple[Cluster, Thing]:

@@ -152,7 +152,7 @@ CASES = {
         ),
         actions=("Delete Job demo-r1-train-1 Foreground",),
         ready="-TooManyRestarts",
-        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
         says="runPolicy.maxRestarts is 1. Raise it",
     ),
     "raised maxRestarts resumes a stalled job": Case(
@@ -182,7 +182,7 @@ CASES = {
             *(settle, stop("train"), edit(placement={"nodeSelector": {"zone": "b"}})),
         ),
         ready="-TooManyRestarts",
-        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
         says="restarted 2 times, but spec.runPolicy.maxRestarts is 1. Raise it to at least 2",
     ),
     "repeatedly deleted Job counts towards maxRestarts": Case(
@@ -192,7 +192,7 @@ CASES = {
             *(running("train"), delete("Job", "demo-R-train-2"), settle, stop("train")),
         ),
         ready="-TooManyRestarts",
-        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
     ),
     "merge that runs out of memory is stopped": Case(
         given=(PREPARED, TRAINED, run("merge", **OUT_OF_MEMORY)),
@@ -221,7 +221,7 @@ CASES = {
             *(PREPARED, TRAINED, run("merge", **OUT_OF_MEMORY), run("merge", **OUT_OF_MEMORY)),
         ),
         ready="-OutOfMemory",
-        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
         says="Raise spec.resources.merge.limits.memory",
     ),
     "merge that runs out of the doubled memory fails before its Job retries": Case(
@@ -231,7 +231,7 @@ CASES = {
         ),
         actions=("Delete Job demo-r1-merge-2 Foreground",),
         ready="-OutOfMemory",
-        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained+ Merged- Serving-",
         says="Raise spec.resources.merge.limits.memory",
     ),
     "training that runs out of memory fails": Case(
@@ -240,7 +240,7 @@ CASES = {
             *(PREPARED, run("train", **OUT_OF_MEMORY)),
         ),
         ready="-OutOfMemory",
-        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
     ),
 }
 

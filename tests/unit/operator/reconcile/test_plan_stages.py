@@ -69,18 +69,18 @@ ORDER = {
         given=(run_all,),
         actions=("Apply Deployment demo-b1", "Apply Service demo-serve -> b1"),
         ready="+Serving",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+ Serving+",
         says="http://demo-serve.ns.svc:8000/v1",
     ),
     "job without serving ends with the merge": Case(
         given=(NO_SERVING, PREPARED, TRAINED, MERGED),
         ready="+Completed",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+",
     ),
     "job without merging ends with the adapter": Case(
         given=(NO_MERGE, PREPARED, TRAINED),
         ready="+Completed",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+",
     ),
 }
 
@@ -106,7 +106,7 @@ UNPROVED = {
     "repeatedly missing result is ResultMissing": Case(
         given=(edit(runPolicy={"backoffLimit": 1}), PREPARED, *[run("train", text="")] * 2),
         ready="-ResultMissing",
-        conditions="Succeeded- Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
+        conditions="Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-",
         says="left no result",
     ),
 }
@@ -160,7 +160,7 @@ SUSPENSION = {
         given=(run_all, SUSPEND),
         actions=("Apply Deployment demo-b1", "Apply Service demo-serve -> b1"),
         ready="+Serving",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+ Serving+",
     ),
     "Job that finished before its deletion is completed": Case(
         given=(PREPARED, TRAINED, SUSPEND),

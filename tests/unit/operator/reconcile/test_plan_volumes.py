@@ -25,7 +25,7 @@ from finetune_api.contracts.exitcodes import ExitCode
 from finetune_operator.objects import naming
 
 PREPARING = "Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-"
-DONE = "Succeeded+ Suspended- DataReady+ Trained+ Merged+ Serving+"
+DONE = "Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+ Serving+"
 KEEP = ("Apply Deployment demo-b1", "Apply Service demo-serve -> b1")
 RETAIN = edit(storage={"deletionPolicy": "Retain"})
 
@@ -125,7 +125,7 @@ CASES = {
     "finished job does not train again without its volume": Case(
         given=(NO_SERVING, PREPARED, TRAINED, MERGED, settle, lost),
         ready="+Completed",
-        conditions="Succeeded+ Suspended- DataReady+ Trained+ Merged+",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+ Merged+",
     ),
     "serving job without its volume is VolumeLost": Case(
         given=(
@@ -138,7 +138,7 @@ CASES = {
             *(sync, sync, sync),
         ),
         ready="-VolumeLost",
-        conditions="Succeeded+ Stalled+ Suspended- DataReady+ Trained+ Merged+ Serving-",
+        conditions="Succeeded+ Finished+ Stalled+ Suspended- DataReady+ Trained+ Merged+ Serving-",
         says="Set spec.rerun to a new value",
     ),
     "serving continues while its volume is terminating": Case(

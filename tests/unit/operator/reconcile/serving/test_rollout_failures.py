@@ -308,7 +308,7 @@ def test_a_starting_build_whose_pod_is_rejected(note: str, cause: str) -> None:
     cluster.wait(600)
     cluster.settle()
     assert ready(cluster)[::2] == (cause, "Reconciling")
-    assert ready(cluster)[1].startswith(f"{note}. ")
+    assert ready(cluster)[1].endswith(f" API server: {note}.")
     cluster.wait(1)
     cluster.settle()
     assert ready(cluster)[::2] == (cause, "Stalled")
@@ -330,7 +330,9 @@ def test_a_build_that_served_and_whose_pod_is_rejected_is_down() -> None:
     cluster.wait(1)
     cluster.settle()
     assert ready(cluster)[::2] == ("EndpointDown", "Stalled")
-    assert f"down for more than {seconds} s. {QUOTA}. " in ready(cluster)[1]
+    message = ready(cluster)[1]
+    assert f"down for more than {seconds} s. A ResourceQuota of the namespace is " in message
+    assert message.endswith(f" API server: {QUOTA}.")
     assert serves(cluster) == "False/NotAvailable"
     scheduler.settle(cluster, 1)
     assert reason(cluster) == "Serving", "it recovers by itself"

@@ -1,0 +1,66 @@
+"""The cause that keeps a pod from running, and the facts that explain it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocker:
+    """The cause that keeps a stage from starting.
+
+    ``waits`` is True if the block ends when a resource becomes free: such a job never becomes
+    Stalled. ``lasts`` is True if the block does not end by itself: the job has failed at once.
+    """
+
+    reason: Reason
+    message: str
+    waits: bool = False
+    lasts: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Objects that explain why a pod of a job does not run."""
+
+    events: tuple[Object, ...] = ()
+    """About the job's Jobs, pods and volumes."""
+
+    volumes: tuple[Object, ...] = ()
+    """The job's PersistentVolumeClaims."""
+
+    placed_by: str = "spec.placement"
+    """Field or chart value that the labels required of a node come from."""
+
+    def volume(self, name: str) -> Object | None:
+        """Return a volume of the job by its name, or None."""
+        return next((each for each in self.volumes if each["metadata"]["name"] == name), None)
+
+
+def evidence(
+    snapshot: IndexedSnapshot, target: TargetRevision, *, serving: bool = False
+) -> Evidence:
+    """Return the evidence about a job's pods. serving: whether the pods are serving pods."""
+    return Evidence(
+        events=tuple(snapshot.events),
+        volumes=tuple(volume.object for volume in snapshot.volumes),
+        placed_by=_placed_by(target, serving=serving),
+    )
+
+
+def _placed_by(target: TargetRevision, *, serving: bool) -> str:
+    if serving and target.resolved.spec.serving.placement is not None:
+        return "spec.serving.placement"
+    if target.resolved.placed_by_user:
+        return "spec.placement"
+    return "the chart value defaults.placement"
+
+
+def names(values: Iterable[str]) -> str:
+    """Return values as a list in a sentence."""
+    *others, last = values
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,173 @@
+"""Why the scheduler finds no node for a pod: the labels, resources, taints or volume that it lacks.
+
+The scheduler reports, for each node, the first requirement that the node does not meet. It checks
+taints, then labels, then resources, then volumes. A node that lacks only a later one is the closest
+to fit the pod, so its cause is the one to explain.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects import events as events_of
+from finetune_operator.objects import naming
+from finetune_operator.objects.pods import refused_by_nodes
+from finetune_operator.reconcile.blocker import Blocker, Evidence, names
+from finetune_operator.reconcile.messages import quoting
+from finetune_operator.types import Object
+
+SCHEDULER = "Scheduler"
+_TAINT = re.compile(r"untolerated taint(?:\(s\))?(?: \{([^:}\s]+)[^}]*\})?")
+_RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
+_VOLUME = re.compile(r"persistentvolumeclaim|persistent volumes? to bind|storageclass", re.I)
+_ZONE = re.compile(r"volume node affinity conflict|PersistentVolume's node affinity")
+_CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+
+
+def unscheduled(pod: Object, evidence: Evidence) -> Blocker | None:
+    """Return the blocker of a pod that no node fits, None if the scheduler rejected no node."""
+    message = refused_by_nodes(pod)
+    if message is None:
+        return None
+    if _VOLUME.search(message):
+        return _unbound(pod, message, evidence)
+    # The scheduler adds why preemption would not help, which repeats the number of nodes.
+    shown = re.split(r"\.? (?:no new claims to deallocate|preemption:)", message)[0]
+    explanation = " ".join(_explanations(pod, message, evidence.placed_by))
+    return Blocker(
+        reason=Reason.UNSCHEDULABLE,
+        message=quoting(explanation or "No node fits the pod.", SCHEDULER, shown),
+        waits=True,
+    )
+
+
+def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
+    """Yield an explanation of each cause that a user can remove, in whole sentences."""
+    if _ZONE.search(message):
+        yield (
+            "The job's volume is bound to a zone or node without a suitable free node. Free or add "
+            "a node there, or delete the job and set spec.placement.zones."
+        )
+    elif resources := list(dict.fromkeys(_RESOURCE.findall(message))):
+        yield _resources(pod, resources)
+    else:
+        taints = [taint for taint in dict.fromkeys(_TAINT.findall(message)) if taint]
+        for taint in taints:
+            if taint != _CONTROL_PLANE:
+                yield (
+                    f"The pod does not tolerate the taint {taint} of a node. If the pod may run "
+                    "there, add a toleration to spec.placement.tolerations."
+                )
+        if "didn't match Pod's node affinity/selector" in message:
+            yield _labels(pod, placed_by)
+        if "were unschedulable" in message:
+            yield "A node is cordoned. To admit pods again, run: kubectl uncordon NODE."
+
+
+def _resources(pod: Object, resources: Iterable[str]) -> str:
+    """Return the explanation of missing resources; a device has a domain in its name."""
+    devices = [name for name in resources if "/" in name]
+    if devices:
+        return (
+            f"No suitable node has a free GPU ({names(devices)}). The pod starts when a GPU "
+            "becomes free or a node is added. Nodes without a device plugin offer no GPU."
+        )
+    asked = [f"{name} {_requested(pod, name)}" for name in resources]
+    stage = naming.label(pod, naming.STAGE)
+    return (
+        f"No suitable node has enough free {names(resources)}. The pod requests {names(asked)}. "
+        f"Lower spec.resources.{stage}.requests, or add a larger node."
+    )
+
+
+def _requested(pod: Object, resource: str) -> str:
+    """Return the requests of a pod's containers for a resource."""
+    found = [
+        str(amount)
+        for container in pod.get("spec", {}).get("containers", ())
+        if (amount := container.get("resources", {}).get("requests", {}).get(resource))
+    ]
+    return " + ".join(found) or "of all its containers"
+
+
+def _labels(pod: Object, placed_by: str) -> str:
+    labels = list(required_labels(pod))
+    if not labels:
+        return "No node matches the node affinity of the pod."
+    noun = "label" if len(labels) == 1 else "labels"
+    return (
+        f"No available node has the {noun} {names(labels)}. {placed_by[0].upper()}{placed_by[1:]} "
+        f"requires the {noun}. Set spec.placement.nodeSelector to a label that your nodes have, or "
+        "label a node. To list the labels of the nodes, run: kubectl get nodes --show-labels."
+    )
+
+
+def required_labels(pod: Object) -> Iterator[str]:
+    """Yield what the node selector and the required node affinity of a pod ask of labels.
+
+    Terms of the affinity are alternatives, so all of them are one requirement.
+    """
+    spec = pod.get("spec", {})
+    for key, value in sorted((spec.get("nodeSelector") or {}).items()):
+        yield f"{key}={value}"
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    terms = [
+        " and ".join(map(_expression, term.get("matchExpressions", ())))
+        for term in required.get("nodeSelectorTerms", ())
+    ]
+    if terms:
+        yield " or ".join(terms)
+
+
+def _expression(expression: Mapping[str, Any]) -> str:
+    key, values = expression["key"], [str(value) for value in expression.get("values") or ()]
+    if expression["operator"] == "In" and len(values) == 1:
+        return f"{key}={values[0]}"
+    shown = f" ({', '.join(values)})" if values else ""
+    return f"{key} {str(expression['operator']).lower()}{shown}"
+
+
+def _unbound(pod: Object, message: str, evidence: Evidence) -> Blocker:
+    """Return that a pod waits for its volume, with the cause from the volume's events."""
+    claims = [
+        str(volume["persistentVolumeClaim"]["claimName"])
+        for volume in pod.get("spec", {}).get("volumes", ())
+        if "persistentVolumeClaim" in volume
+    ]
+    events = [
+        event for event in evidence.events if events_of.regarding(event).get("name") in claims
+    ]
+    cause = events_of.text(max(events, key=events_of.last_time)) if events else ""
+    claim = next(iter(claims), "")
+    explanation = _volume(claim, evidence.volume(claim), f"{cause} {message}", pod)
+    quoted = quoting(explanation, SCHEDULER, message)
+    return Blocker(
+        reason=Reason.VOLUME_PENDING,
+        message=quoting(quoted, f"PersistentVolumeClaim {claim}", cause),
+    )
+
+
+def _volume(name: str, claim: Object | None, said: str, pod: Object) -> str:
+    """Return why a PersistentVolumeClaim is not bound, and the remedy. said: quoted messages."""
+    storage_class = (claim or {}).get("spec", {}).get("storageClassName")
+    choose = (
+        "Set spec.storage.storageClassName to an existing one. To list them, run: kubectl get "
+        "storageclass."
+    )
+    missing = re.search(r'storageclass(?:\.storage\.k8s\.io)? "([^"]+)" not found', said)
+    if missing is not None:
+        return f"StorageClass {missing[1]} does not exist. {choose}"
+    if claim is not None and not storage_class:
+        return (
+            f"PersistentVolumeClaim {name} names no StorageClass, and the cluster has no default "
+            f"StorageClass. {choose}"
+        )
+    namespace = pod["metadata"].get("namespace", "")
+    of_class = f" of StorageClass {storage_class}" if storage_class else ""
+    return (
+        f"PersistentVolumeClaim {name}{of_class} is not bound. Check the provisioner and the free "
+        "capacity of the StorageClass, or set spec.storage.storageClassName to another one. For "
+        f"details, run: kubectl describe pvc {name} -n {namespace}."
+    )
