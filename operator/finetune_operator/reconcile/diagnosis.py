@@ -252,11 +252,12 @@ def _missing(pod: Object, message: str) -> Blocker | None:
         explanation = f"{subject} has no key {key}. Add the key to it in namespace {namespace}."
     else:
         explanation = f"{subject} does not exist. Create it in namespace {namespace}"
-        explanation += (
-            ", with the key that the reference in the spec names."
-            if secret
-            else ", with the key that dataset.source (or the source of evaluation.dataset) names."
-        )
+        if not secret:
+            field = "dataset.source (or the source of evaluation.dataset)"
+        else:
+            serves = naming.label(pod, naming.STAGE) == "serve"
+            field = "serving.apiKeySecretRef" if serves else "tokenSecretRef"
+        explanation += f", with the key that {field} names."
     return Blocker(
         reason=Reason.SECRET_MISSING if secret else Reason.CONFIG_MAP_MISSING,
         message=quoting(explanation, KUBELET, message),

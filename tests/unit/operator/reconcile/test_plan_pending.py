@@ -340,7 +340,12 @@ def test_an_unbound_volume_is_explained_by_its_storage_class(
 @pytest.mark.parametrize(
     ("note", "cause", "explained"),
     [
-        ('secret "hf" not found', "SecretMissing", "Secret hf does not exist. Create it in "),
+        (
+            'secret "hf" not found',
+            "SecretMissing",
+            "Secret hf does not exist. Create it in namespace {namespace}, with the key that "
+            "tokenSecretRef names. ",
+        ),
         (
             "couldn't find key token in Secret team/hf",
             "SecretMissing",
@@ -365,7 +370,7 @@ def test_a_missing_object_or_key_is_named(note: str, cause: str, explained: str)
     pod["status"] = waiting("CreateContainerConfigError", note)
     reason, text, _ = ready(cluster)
     assert reason == cause
-    assert text.startswith(explained)
+    assert text.startswith(explained.format(namespace=pod["metadata"]["namespace"]))
     assert text.endswith(f" Kubelet: {note}.")
 
 
