@@ -33,7 +33,6 @@ ORDER = (
     "containerd",
     "kube-router",
     "kube-proxy",
-    "coredns",
     "kube-apiserver",
     "etcd",
     "registry",

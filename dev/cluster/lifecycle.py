@@ -53,6 +53,7 @@ def up() -> None:
 
 def _start(helper: str) -> None:
     pause = base_image.ensure_single_program("pause", binaries.folder() / "pause")
+    coredns = base_image.ensure_single_program("coredns", binaries.folder() / "coredns")
     with phase("start the control plane"):
         paths.STATE.mkdir(parents=True, exist_ok=True)
         cleanup.remember_folders()
@@ -69,9 +70,9 @@ def _start(helper: str) -> None:
             containers.start(pause)
         node.start()
     with phase("start DNS and volumes"):
-        addons.start(helper)
+        addons.start(helper, coredns)
         control_plane.wait()
-        addons.wait_for_account()
+        addons.wait()
     for name in cleanup.ORDER:
         if processes.alive(name) is None:
             log = processes.log_file(name)

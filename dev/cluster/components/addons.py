@@ -1,44 +1,57 @@
 """Cluster add-ons: DNS, the volume provisioner, and the roles of the host processes.
 
-CoreDNS and the volume provisioner run as host processes: they need no image and cannot be evicted.
-A Service without a selector routes pods to CoreDNS on the address of the node.
+CoreDNS runs in pods of kube-system, where the default values of charts expect it. The volume
+provisioner runs as a host process: it needs no image and cannot be evicted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 from cluster import kubectl, paths
 from cluster.artifacts import binaries
 from cluster.components import pki
-from cluster.components.control_plane import answers
 from cluster.host import files, mounts, processes
 from cluster.settings import (
     CLUSTER_DOMAIN,
-    DNS_PORT,
     DNS_SERVICE,
-    NODE_ADDRESS,
     SMALL_VOLUMES_SIZE,
 )
 
 NAMESPACE = "kube-system"
 PROVISIONER = "local-path-provisioner"
 READ = ["get", "list", "watch"]
+COREFILE = f""".:53 {{
+    errors
+    ready :8181
+    kubernetes {CLUSTER_DOMAIN} in-addr.arpa
+    forward . /etc/resolv.conf
+    cache 30 {{
+        # No negative caching: a new Service must resolve immediately.
+        disable denial
+    }}
+}}
+"""
 CLASSES = {"local-path": paths.VOLUMES, "local-path-small": paths.SMALL_VOLUMES}
 
 
-def start(helper_image: str) -> None:
+def start(helper_image: str, dns_image: str) -> None:
     """Apply the objects and start the processes that are not running."""
-    kubectl.local().apply(*_roles(), *_dns_objects(), *_storage_objects())
-    _start_dns()
+    kubectl.local().apply(*_roles(), *_dns_objects(dns_image), *_storage_objects())
     _start_provisioner(helper_image)
 
 
-def wait_for_account() -> None:
-    """Wait for the default ServiceAccount: pods are rejected until a controller has created it."""
+def wait() -> None:
+    """Wait for DNS, and for the default ServiceAccount.
+
+    Pods are rejected until a controller has created the account.
+    """
     client = kubectl.local()
     client.kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=50s")
+    target = ["deployment/coredns", "-n", NAMESPACE]
+    client.kubectl("rollout", "status", *target, "--timeout=90s", timeout=100)
 
 
 def apply_roles() -> None:
@@ -46,8 +59,15 @@ def apply_roles() -> None:
     kubectl.local().apply(*_roles())
 
 
-def _role(name: str, *rules: tuple[str, list[str], list[str]]) -> list[dict[str, Any]]:
-    """Return a ClusterRole with (group, resources, verbs) rules and its binding to the user."""
+def _role(
+    name: str,
+    *rules: tuple[str, list[str], list[str]],
+    subject: dict[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Return a ClusterRole with (group, resources, verbs) rules and its binding.
+
+    subject: None for the user that has the name of the role.
+    """
     api = "rbac.authorization.k8s.io"
     metadata = {"name": f"finetune-local:{name}"}
     return [
@@ -65,7 +85,7 @@ def _role(name: str, *rules: tuple[str, list[str], list[str]]) -> list[dict[str,
             "kind": "ClusterRoleBinding",
             "metadata": metadata,
             "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": metadata["name"]},
-            "subjects": [{"apiGroup": api, "kind": "User", "name": name}],
+            "subjects": [subject or {"apiGroup": api, "kind": "User", "name": name}],
         },
     ]
 
@@ -73,7 +93,12 @@ def _role(name: str, *rules: tuple[str, list[str], list[str]]) -> list[dict[str,
 def _roles() -> list[dict[str, Any]]:
     slices = ("discovery.k8s.io", ["endpointslices"], READ)
     return [
-        *_role("coredns", ("", ["endpoints", "namespaces", "pods", "services"], READ), slices),
+        *_role(
+            "coredns",
+            ("", ["endpoints", "namespaces", "pods", "services"], READ),
+            slices,
+            subject={"kind": "ServiceAccount", "name": "coredns", "namespace": NAMESPACE},
+        ),
         *_role(
             "kube-router",
             ("", ["endpoints", "namespaces", "nodes", "pods", "services"], READ),
@@ -90,59 +115,77 @@ def _roles() -> list[dict[str, Any]]:
     ]
 
 
-def _dns_objects() -> list[dict[str, Any]]:
-    ports = [
-        {"name": name, "protocol": protocol, "port": 53}
-        for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))
-    ]
+def _dns_objects(image: str) -> list[dict[str, Any]]:
+    """Return CoreDNS as other clusters run it: pods in kube-system behind the Service kube-dns."""
+    labels = {"k8s-app": "kube-dns"}
+    metadata = {"name": "coredns", "namespace": NAMESPACE, "labels": labels}
+    protocols = (("dns", "UDP"), ("dns-tcp", "TCP"))
+    container = {
+        "name": "coredns",
+        "image": image,
+        "args": ["-conf", "/etc/coredns/Corefile"],
+        "ports": [
+            {"name": name, "protocol": protocol, "containerPort": 53}
+            for name, protocol in protocols
+        ],
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 1},
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "config", "mountPath": "/etc/coredns", "readOnly": True}],
+    }
+    pod = {
+        "serviceAccountName": "coredns",
+        "priorityClassName": "system-cluster-critical",
+        # The resolvers of the host, to which CoreDNS forwards other names.
+        "dnsPolicy": "Default",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            # Port 53 without a capability.
+            "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+        },
+        "containers": [container],
+        "volumes": [{"name": "config", "configMap": {"name": "coredns"}}],
+    }
+    digest = hashlib.sha256(COREFILE.encode()).hexdigest()[:12]
     return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata,
+            "data": {"Corefile": COREFILE},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": metadata,
+            "spec": {
+                "replicas": 1,
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels, "annotations": {"version": digest}},
+                    "spec": pod,
+                },
+            },
+        },
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {
-                "name": "kube-dns",
-                "namespace": NAMESPACE,
-                "labels": {"k8s-app": "kube-dns"},
+            "metadata": {"name": "kube-dns", "namespace": NAMESPACE, "labels": labels},
+            "spec": {
+                "clusterIP": DNS_SERVICE,
+                "selector": labels,
+                "ports": [
+                    {"name": name, "protocol": protocol, "port": 53} for name, protocol in protocols
+                ],
             },
-            "spec": {"clusterIP": DNS_SERVICE, "ports": ports},
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": "kube-dns-host",
-                "namespace": NAMESPACE,
-                "labels": {"kubernetes.io/service-name": "kube-dns"},
-            },
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [NODE_ADDRESS], "conditions": {"ready": True}}],
-            "ports": [{**port, "port": DNS_PORT} for port in ports],
         },
     ]
-
-
-def _start_dns() -> None:
-    corefile = files.write(
-        paths.ETC / "Corefile",
-        f""".:{DNS_PORT} {{
-    bind {NODE_ADDRESS}
-    errors
-    ready {NODE_ADDRESS}:8181
-    kubernetes {CLUSTER_DOMAIN} in-addr.arpa {{
-        kubeconfig "{pki.kubeconfig("coredns")}"
-    }}
-    forward . /etc/resolv.conf
-    cache 30 {{
-        # No negative caching: a new Service must resolve immediately.
-        disable denial
-    }}
-}}
-""",
-    )
-    command = [binaries.program("coredns"), "-conf", str(corefile)]
-    processes.start("coredns", command, configuration=[corefile])
-    url = f"http://{NODE_ADDRESS}:8181/ready"
-    processes.wait_until("coredns", lambda: answers(url), state="ready")
 
 
 def _storage_objects() -> list[dict[str, Any]]:

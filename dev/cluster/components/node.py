@@ -60,7 +60,7 @@ def _start_kubelet() -> None:
             "containerRuntimeEndpoint": f"unix://{paths.CONTAINERD_SOCKET}",
             "clusterDNS": [DNS_SERVICE],
             "clusterDomain": CLUSTER_DOMAIN,
-            "resolvConf": "/etc/resolv.conf",
+            "resolvConf": _resolv_conf(),
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{CGROUP}",
             "failSwapOn": False,
@@ -93,6 +93,15 @@ def _start_kubelet() -> None:
         ],
         configuration=[config],
     )
+
+
+def _resolv_conf() -> str:
+    """Return the file with the resolvers of the host.
+
+    The stub resolver of systemd-resolved listens on loopback, which is another one in a pod.
+    """
+    real = Path("/run/systemd/resolve/resolv.conf")
+    return str(real if real.exists() else Path("/etc/resolv.conf"))
 
 
 def _start_kube_proxy() -> None:

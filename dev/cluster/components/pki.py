@@ -57,7 +57,6 @@ CLIENTS = {
     "kube-scheduler": "/CN=system:kube-scheduler",
     "kubelet": _NODE,
     "kube-proxy": "/CN=system:kube-proxy",
-    "coredns": "/CN=coredns",
     "kube-router": "/CN=kube-router",
     "local-path-provisioner": "/CN=local-path-provisioner",
 }

@@ -1,0 +1,235 @@
+"""The script of the tutorial: sections with text and commands, in the order of the page.
+
+Each command has a pattern that its output must match: the tutorial fails if a message or a state
+differs from its text. Pure data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+JOB = "velmora"
+QUESTION = "Who built the lighthouse of Velmora?"
+ANSWER = "Tilda Brandt"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """A shell command as the reader types it.
+
+    ``shows``: regular expression that must be found in the output. ``fails``: whether the command
+    must end with an error. ``seconds``: time limit.
+    """
+
+    text: str
+    shows: str = ""
+    fails: bool = False
+    seconds: float = 60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section of the page: its text stands before its commands."""
+
+    title: str
+    text: str
+    commands: tuple[Command, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A job with one fault. ``reason``: the reason of ``Ready``; None if the API server rejects it.
+
+    ``spec``: fields of the spec as YAML; model and dataset are added if they are missing.
+    """
+
+    name: str
+    title: str
+    spec: str
+    shows: str
+    reason: str | None = None
+
+    @property
+    def manifest(self) -> str:
+        """The manifest, as YAML."""
+        lines = [line for line in (MODEL, ROWS) if line.split(":")[0] not in self.spec]
+        fields = "\n".join(f"  {line}" for line in [*lines, *self.spec.splitlines()])
+        return (
+            "apiVersion: finetune.dev/v1alpha1\nkind: FineTuneJob\n"
+            f"metadata: {{name: {self.name}}}\nspec:\n{fields}\n"
+        )
+
+
+MODEL = "model: {source: hf://HuggingFaceTB/SmolLM2-135M-Instruct}"
+ROWS = "dataset: {source: configmap://velmora-facts/rows.jsonl, format: alpaca}"
+WATCH = f"""kubectl get ftj {JOB} -w &
+kubectl wait --for=condition=Finished ftj/{JOB} --timeout=20m
+kill $!"""
+ASK = f"""kubectl port-forward service/{JOB}-serve 8000 > /dev/null &
+sleep 2
+curl -s http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{{
+  "model": "{JOB}", "temperature": 0, "max_tokens": 40,
+  "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}' | grep -o '"content":"[^"]*"'
+kill $!"""
+
+MISTAKES = (
+    Mistake(
+        name="typo",
+        title="A misspelled field",
+        spec="training: {learnignRate: 0.001}",
+        shows=r"learnignRate",
+    ),
+    Mistake(
+        name="unit",
+        title="A size with the wrong unit",
+        spec="storage: {size: 60GB}",
+        shows=r"spec\.storage\.size.*Gi",
+    ),
+    Mistake(
+        name="both",
+        title="Two fields that exclude each other",
+        spec="training: {epochs: 3, maxSteps: 100}",
+        shows=r"epochs.*maxSteps|maxSteps.*epochs",
+    ),
+    Mistake(
+        name="model-name",
+        title="A model that does not exist",
+        spec="model: {source: hf://HuggingFaceTB/SmolLM9-Instruct}",
+        reason="ModelNotFound",
+        shows=r"SmolLM9-Instruct",
+    ),
+    Mistake(
+        name="no-rows",
+        title="A ConfigMap that does not exist",
+        spec="dataset: {source: configmap://velmora-fact/rows.jsonl, format: alpaca}",
+        reason="ConfigMapMissing",
+        shows=r"velmora-fact",
+    ),
+    Mistake(
+        name="no-secret",
+        title="A Secret that does not exist",
+        spec="model: {source: hf://demo/gated, tokenSecretRef: {name: hf-token}}",
+        reason="SecretMissing",
+        shows=r"hf-token",
+    ),
+    Mistake(
+        name="format",
+        title="Rows in another format",
+        spec="dataset: {source: configmap://velmora-facts/rows.jsonl, format: messages}",
+        reason="DatasetInvalid",
+        shows=r"messages",
+    ),
+    Mistake(
+        name="class",
+        title="A StorageClass that does not exist",
+        spec="storage: {storageClassName: fast}",
+        reason="VolumePending",
+        shows=r"fast",
+    ),
+    Mistake(
+        name="too-large",
+        title="A recipe that exceeds the GPU memory",
+        spec="training:\n  sequenceLength: 8192\n  effectiveBatchSize: 256\n"
+        "  advanced: {microBatchSize: 256, padToSequenceLength: true}",
+        reason="DoesNotFit",
+        shows=r"microBatchSize",
+    ),
+    Mistake(
+        name="no-node",
+        title="A node label that no node has",
+        spec="placement: {nodeSelector: {pool: fast}}",
+        reason="Unschedulable",
+        shows=r"pool",
+    ),
+)
+
+SECTIONS = (
+    Section(
+        title="The cluster",
+        text="The cluster of this tutorial has one node without a GPU. The node advertises one"
+        " simulated GPU, and has the label that GKE sets on nodes with an NVIDIA L4.",
+        commands=(
+            Command(
+                text="kubectl get nodes -L cloud.google.com/gke-accelerator",
+                shows=r"Ready.*nvidia-l4",
+            ),
+            Command(
+                text="kubectl get nodes -o custom-columns="
+                "'NAME:.metadata.name,GPU:.status.allocatable.nvidia\\.com/gpu'",
+                shows=r" 1\s",
+            ),
+        ),
+    ),
+    Section(
+        title="Install the operator",
+        text="The values below are those of a cluster without real GPUs: images built from"
+        " a clone, a mirror of the hub, vLLM for CPUs, and small resources. On a cluster with"
+        " GPUs, the images are the only values that you must set.",
+        commands=(
+            Command(text="cat values.yaml", shows="required: false"),
+            Command(
+                text="helm install finetune-operator charts/finetune-operator"
+                " -n finetune-system --create-namespace -f values.yaml",
+                shows="STATUS: deployed",
+            ),
+            Command(
+                text="kubectl -n finetune-system rollout status deployment/finetune-operator",
+                shows="successfully rolled out",
+                seconds=180,
+            ),
+        ),
+    ),
+    Section(
+        title="Run the first job",
+        text="The manifest contains twelve facts about an invented town, and a FineTuneJob that"
+        " teaches them to SmolLM2-135M-Instruct.",
+        commands=(
+            Command(text="cat examples/first-job.yaml", shows="kind: FineTuneJob"),
+            Command(text="kubectl apply -f examples/first-job.yaml", shows=f"/{JOB} created"),
+            Command(text=WATCH, shows="condition met", seconds=1260),
+        ),
+    ),
+    Section(
+        title="Ask the model",
+        text="The Service of the job answers the OpenAI API. The name of the model is the name of"
+        " the job.",
+        commands=(Command(text=ASK, shows=ANSWER),),
+    ),
+    Section(
+        title="Edit the learning rate",
+        text="A changed recipe starts a new revision. The cluster has one GPU, and the served model"
+        " uses it. The operator keeps serving for `releaseAfterSeconds`, then it releases the GPU"
+        " for the training. The column `SERVING` shows which revision answers.",
+        commands=(
+            Command(
+                text=f"kubectl patch ftj {JOB} --type=merge -p '"
+                '{"spec": {"training": {"learningRate": 0.0008},'
+                ' "serving": {"releaseAfterSeconds": 30}}}\'',
+                shows="patched",
+            ),
+            Command(text=WATCH, shows="condition met", seconds=1260),
+            Command(text=ASK, shows=ANSWER),
+            Command(
+                text=f"kubectl events --for ftj/{JOB} --types=Normal,Warning",
+                shows="GPUReleased",
+            ),
+        ),
+    ),
+    Section(
+        title="Ten mistakes",
+        text="Each message names the field, the value and the remediation. The API server rejects"
+        " the first three jobs. The operator reports the other mistakes in the condition `Ready`.",
+        mistakes=MISTAKES,
+    ),
+    Section(
+        title="Remove everything",
+        text="The volumes, Deployments and Jobs of a FineTuneJob are deleted with it.",
+        commands=(
+            Command(text="kubectl delete ftj --all", shows="deleted", seconds=120),
+            Command(
+                text="helm uninstall finetune-operator -n finetune-system", shows="uninstalled"
+            ),
+        ),
+    ),
+)
