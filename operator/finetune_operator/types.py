@@ -29,6 +29,8 @@ class Progress:
     gpu_seconds: float | None = None
     downloaded_bytes: int | None = None
     total_bytes: int | None = None
+    phase: str | None = None
+    """Part of the stage that runs now, if it has a name; arbitrary text from the pod."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,9 @@ class Snapshot:
 
     verification: Verification | None = None
     """Of a ready serving pod whose verification is not in the status yet."""
+
+    loaded: float | None = None
+    """Share of the model's bytes, from 0 to 1, that a serving pod which starts has read."""
 
 
 LISTS = {

@@ -70,6 +70,7 @@ class Cluster:
     config: OperatorConfig = CONFIG
     now: datetime = START
     progress: Progress | None = None
+    loaded: float | None = None
     events: list[Thing] = field(default_factory=list)
     objects: dict[tuple[str, str], Thing] = field(default_factory=dict)
     job: Thing | None = None
@@ -119,7 +120,13 @@ class Cluster:
         between()
         lists["Pod"] = self.list("Pod")
         found: dict[str, Any] = {LISTS[kind]: tuple(each) for kind, each in lists.items()}
-        return Snapshot(job=job, events=tuple(copied(self.events)), progress=self.progress, **found)
+        return Snapshot(
+            job=job,
+            events=tuple(copied(self.events)),
+            progress=self.progress,
+            loaded=self.loaded,
+            **found,
+        )
 
     def plan(self) -> Plan:
         """Return a plan that is not carried out."""

@@ -226,22 +226,24 @@ def test_printer_columns(control_plane: ControlPlane, namespace: str) -> None:
         "observedGeneration": 1,
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
-    progress = {"progressPercent": 20, "loss": "1.25", "etaSeconds": 90}
-    status = {"observedGeneration": 1, "conditions": [ready], "training": progress}
+    status = {
+        "observedGeneration": 1,
+        "conditions": [ready],
+        "training": {"loss": "1.25"},
+        "progress": "train 20%",
+        "eta": "1m30s",
+        "summary": "step 12 of 60",
+        "warningCount": 2,
+    }
     control_plane.merge(_path(namespace, "shown") + "/status", {"status": status})
 
     shown = kubectl(control_plane, "get", "ftj", "-n", namespace).stdout.splitlines()
-    assert shown[0].split() == ["NAME", "READY", "STATE", "PROGRESS", "LOSS", "ETA", "AGE"]
-    assert shown[1].split()[:-1] == ["shown", "False", "Training", "20", "1.25", "90"]
+    assert shown[0].split() == ["NAME", "READY", "STATE", "PROGRESS", "ETA", "LOSS", "AGE"]
+    values = ["shown", "False", "Training", "train", "20%", "1m30s", "1.25"]
+    assert shown[1].split()[:-1] == values
     wide = kubectl(control_plane, "get", "finetune", "-n", namespace, "-o", "wide").stdout
-    assert wide.split("\n")[0].split()[-5:] == [
-        "MODEL",
-        "DATASET",
-        "REVISION",
-        "ENDPOINT",
-        "MESSAGE",
-    ]
-    assert "step 12 of 60" in wide
+    assert wide.split("\n")[0].split()[-2:] == ["WARNINGS", "MESSAGE"]
+    assert wide.split("\n")[1].split()[-5:] == ["2", "step", "12", "of", "60"]
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,11 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
         dtype=options.dtype,
     )
     began = time.monotonic()
-    # Read the files while vLLM loads them, so that both share one read from disk.
-    await volume.check_digests(list(found.folders))
-    reference = volume.read_reference(options.work)
     size = sum(entry["size"] for folder in found.folders for entry in folder.files)
+    state.begin(size)
+    # Read the files while vLLM loads them, so that both share one read from disk.
+    await volume.check_digests(list(found.folders), state.read)
+    reference = volume.read_reference(options.work)
     _log(f"checked the digests of {size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")
     while True:
         state.wait_for("vLLM to become healthy")

@@ -29,6 +29,8 @@ class State:
         self._answering = gauge(
             "server_seconds", "Seconds of the comparison in which vLLM computed its responses."
         )
+        self._read = gauge("read_bytes", "Bytes of the model whose digests have been computed.")
+        self._size = gauge("size_bytes", "Bytes of the model whose digests must be verified.")
         self._outcome = Gauge(
             "finetune_verify_outcome",
             "Outcome of the verification: 1 for the current outcome, 0 for the others.",
@@ -38,7 +40,8 @@ class State:
         for outcome in OUTCOMES:
             self._outcome.labels(outcome).set(0)
         # NaN until the first comparison: a 0 would read as a measurement.
-        for metric in (self._distance, self._tolerance, self._seconds, self._answering):
+        unknown = (self._distance, self._tolerance, self._seconds, self._answering)
+        for metric in (*unknown, self._read, self._size):
             metric.set(float("nan"))
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -54,6 +57,15 @@ class State:
         self._answering.set(answering)
         for outcome in OUTCOMES:
             self._outcome.labels(outcome).set(outcome == verdict.outcome)
+
+    def begin(self, size: int) -> None:
+        """Record that the digests of ``size`` bytes must be computed."""
+        self._read.set(0)
+        self._size.set(size)
+
+    def read(self, count: int) -> None:
+        """Record that the digests of ``count`` more bytes are computed. Any thread may call it."""
+        self._read.inc(count)
 
     def wait_for(self, what: str) -> None:
         """Become not ready; ``/readyz`` answers what it waits for."""

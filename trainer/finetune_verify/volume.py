@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from finetune_verify.errors import Mismatch
 MANIFEST = "manifest.json"
 READERS = 2
 """Files read in parallel. More would slow down vLLM, which loads the same files."""
+READ_BYTES = 1 << 20
+"""Bytes per read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +53,17 @@ def read(path: Path, kind: str) -> Folder:
     return found
 
 
-async def check_digests(folders: list[Folder]) -> None:
-    """Compare every file with its manifest. Raise Mismatch, with the name of the file."""
+async def check_digests(
+    folders: list[Folder], on_read: Callable[[int], None] = lambda count: None
+) -> None:
+    """Compare every file with its manifest. Raise Mismatch, with the name of the file.
+
+    on_read: is called, by any thread, with the number of bytes that were just read.
+    """
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(READERS, thread_name_prefix="digest") as pool:
         checks = [
-            loop.run_in_executor(pool, _check, folder.path, entry)
+            loop.run_in_executor(pool, _check, folder.path, entry, on_read)
             for folder in folders
             for entry in sorted(folder.files, key=lambda entry: -entry["size"])
         ]
@@ -66,20 +74,24 @@ async def check_digests(folders: list[Folder]) -> None:
                 check.cancel()
 
 
-def _check(folder: Path, entry: dict[str, Any]) -> None:
+def _check(folder: Path, entry: dict[str, Any], on_read: Callable[[int], None]) -> None:
     path, name = folder / entry["name"], f"{folder.name}/{entry['name']}"
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry["size"]:
                 raise Mismatch(f"{name} has {size} bytes instead of {entry['size']}")
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha256()
+            buffer = memoryview(bytearray(READ_BYTES))
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+                on_read(count)
     except OSError as error:
         raise Mismatch(f"{name} cannot be read: {error}") from error
-    if digest != entry["sha256"]:
+    if digest.hexdigest() != entry["sha256"]:
         raise Mismatch(
-            f"{name} has SHA-256 {digest[:16]}… instead of {entry['sha256'][:16]}…: it has changed "
-            "since it was published"
+            f"{name} has SHA-256 {digest.hexdigest()[:16]}… instead of {entry['sha256'][:16]}…: it "
+            "has changed since it was published"
         )
 
 

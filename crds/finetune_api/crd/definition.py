@@ -14,15 +14,12 @@ NAME_MAX_LENGTH = 40
 _COLUMNS = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
     ("State", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
-    ("Progress", "integer", ".status.training.progressPercent", 0),
+    ("Progress", "string", ".status.progress", 0),
+    ("ETA", "string", ".status.eta", 0),
     ("Loss", "string", ".status.training.loss", 0),
-    ("ETA", "integer", ".status.training.etaSeconds", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Model", "string", ".spec.model.source", 1),
-    ("Dataset", "string", ".spec.dataset.source", 1),
-    ("Revision", "string", ".status.revision", 1),
-    ("Endpoint", "string", ".status.endpoint", 1),
-    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
+    ("Warnings", "integer", ".status.warningCount", 1),
+    ("Message", "string", ".status.summary", 1),
 )
 
 

@@ -246,6 +246,11 @@ class Reason(StrEnum):
     DATA_READY = ("DataReady", "Data preparation has completed.", EVENT)
     TRAINED = ("Trained", "Training has completed.", EVENT)
     MERGED = ("Merged", "The merge has completed.", EVENT)
+    WARNING_RAISED = (
+        "WarningRaised",
+        "The operator or a pod of the job added a warning to `status.warnings`.",
+        EVENT,
+    )
     DRIFT_CORRECTED = (
         "DriftCorrected",
         "The operator reverted changes that another client made to an object of the job.",

@@ -209,6 +209,22 @@ class FineTuneJobStatus(StatusModel):
         description="Name of the build that the current spec defines (the target build). A "
         "build is a revision with its merge settings and serving mode.",
     )
+    progress: str | None = Field(
+        None,
+        description="Progress of the current stage, such as train 57%. Shown in the column "
+        "PROGRESS.",
+    )
+    eta: str | None = Field(
+        None,
+        description="Estimated remaining time of the current stage, such as 4m10s. Shown in the "
+        "column ETA.",
+    )
+    summary: str | None = Field(
+        None,
+        description="Beginning of the message of the Ready condition. Shown in the column "
+        "MESSAGE of the wide output.",
+    )
+    warning_count: int | None = Field(None, description="Number of warnings.")
     warnings: list[str] = Field(
         default_factory=list,
         description="Problems that do not prevent the job from running.",

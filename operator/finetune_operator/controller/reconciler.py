@@ -211,7 +211,10 @@ class Reconciler:
         report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
         return replace(
             plan,
-            status={**plan.status, "conditions": report.status["conditions"]},
+            status={
+                **plan.status,
+                **{name: report.status.get(name) for name in ("conditions", "summary", "eta")},
+            },
             events=report.events,
         )
 

@@ -58,6 +58,7 @@ class IndexedSnapshot:
     events: tuple[Object, ...]
     progress: Progress | None
     verification: Verification | None
+    loaded: float | None
     pods_by_controller: Mapping[str, tuple[Object, ...]]
 
     def attempt(self, revision: str, stage: naming.Stage, number: int) -> Child | None:
@@ -123,6 +124,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         events=snapshot.events,
         progress=snapshot.progress,
         verification=snapshot.verification,
+        loaded=snapshot.loaded,
         pods_by_controller=_by_controller(snapshot.pods),
     )
 

@@ -26,6 +26,8 @@ class PreviousStatus:
     build: str | None
     serving_build: str | None
     warnings: tuple[str, ...]
+    progress: str | None
+    eta: str | None
     preparation: Values
     training: Values
     against_serving: Values | None
@@ -50,6 +52,8 @@ def previous_status(job: Object) -> PreviousStatus:
         build=status.get("build"),
         serving_build=status.get("serving", NOTHING).get("build"),
         warnings=tuple(status.get("warnings", ())),
+        progress=status.get("progress"),
+        eta=status.get("eta"),
         preparation=status.get("preparation", NOTHING),
         training=status.get("training", NOTHING),
         against_serving=status.get("evaluation", NOTHING).get("againstServing"),

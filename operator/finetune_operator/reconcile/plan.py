@@ -14,6 +14,7 @@ from finetune_operator.config import OperatorConfig
 from finetune_operator.objects.index import IndexedSnapshot, index
 from finetune_operator.objects.previous_status import previous_status
 from finetune_operator.reconcile import status, storage
+from finetune_operator.reconcile.columns import summary
 from finetune_operator.reconcile.conditions import (
     Position,
     conditions,
@@ -77,7 +78,13 @@ def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -
     replaced = {new["type"] for new in reported} | {"Reconciling"}
     reported += [dict(old) for type_, old in previous.items() if type_ not in replaced]
     return Plan(
-        status={**present, "observedGeneration": generation, "conditions": reported},
+        status={
+            **present,
+            "observedGeneration": generation,
+            "conditions": reported,
+            "summary": summary(message),
+            "eta": None,
+        },
         events=status.transitions(previous, reported),
     )
 
@@ -116,17 +123,19 @@ def _plan(
         serving=served,
         succeeded=_succeeded_before(snapshot, target.revision),
     )
+    rendered = status.render(
+        snapshot,
+        target,
+        ledger,
+        position,
+        conditions=current,
+        served=served,
+        serving=serving,
+        warnings=(*stages.warnings, *candidate.warnings, *kept.warnings),
+        measured=measured,
+    )
     return Plan(
-        status=status.render(
-            snapshot,
-            target,
-            ledger,
-            conditions=current,
-            served=served,
-            serving=serving,
-            warnings=(*stages.warnings, *candidate.warnings, *kept.warnings),
-            measured=measured,
-        ),
+        status=rendered,
         actions=(
             *stages.stops,
             *storage.owners(snapshot.job, target, snapshot.volumes),
@@ -136,7 +145,11 @@ def _plan(
             *kept.actions,
             *pruned,
         ),
-        events=(*status.transitions(snapshot.previous.conditions, current), *stages.events),
+        events=(
+            *status.transitions(snapshot.previous.conditions, current),
+            *status.new_warnings(snapshot.previous, target.revision, rendered["warnings"]),
+            *stages.events,
+        ),
         requeue_after=position.requeue_after,
     )
 

@@ -7,7 +7,9 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.manifests import vllm
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.reconcile.conditions import ServingState
+from finetune_operator.objects.previous_status import PreviousStatus
+from finetune_operator.reconcile.columns import columns
+from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
@@ -26,6 +28,7 @@ def render(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
+    position: Position,
     *,
     conditions: list[dict[str, Any]],
     served: ServingState | None,
@@ -40,14 +43,19 @@ def render(
     """
     previous = snapshot.previous
     known = previous.warnings if previous.is_about(target.revision) else ()
+    every_warning = list(dict.fromkeys([*known, *warnings]))[:MOST_WARNINGS]
+    preparation = preparation_status(snapshot, target.revision, ledger)
+    training = training_status(snapshot, target.revision, ledger, measured)
     status: dict[str, Any] = {
         "observedGeneration": snapshot.job["metadata"]["generation"],
         "conditions": conditions,
         "revision": target.revision,
         "build": target.build,
-        "warnings": list(dict.fromkeys([*known, *warnings]))[:MOST_WARNINGS],
-        "preparation": preparation_status(snapshot, target.revision, ledger),
-        "training": training_status(snapshot, target.revision, ledger, measured),
+        **columns(snapshot, target.revision, position, preparation=preparation, training=training),
+        "warnings": every_warning,
+        "warningCount": len(every_warning) or None,
+        "preparation": preparation,
+        "training": training,
         "ledgerVersion": LEDGER_VERSION,
         "revisions": ledger.to_status(),
     }
@@ -67,8 +75,21 @@ def render(
             "model": vllm.names(snapshot.job, target)[0],
         }
         status["verification"] = verification_status(snapshot, served.build)
-        status["endpoint"] = manifests.endpoint(snapshot.job)
+        if snapshot.service is not None:
+            status["endpoint"] = manifests.endpoint(snapshot.job)
     return status
+
+
+def new_warnings(
+    previous: PreviousStatus, revision: str, warnings: Iterable[str]
+) -> tuple[Event, ...]:
+    """Return an event for each warning about a revision that the previous status did not have."""
+    known = previous.warnings if previous.is_about(revision) else ()
+    return tuple(
+        Event(type="Warning", reason=Reason.WARNING_RAISED, message=warning)
+        for warning in warnings
+        if warning not in known
+    )
 
 
 def transitions(

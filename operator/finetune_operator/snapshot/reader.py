@@ -39,13 +39,14 @@ async def read(
     snapshot = await _read(kube, key, cached, kinds)
     if snapshot is None:
         return None
-    events, progress, verification = await asyncio.gather(
+    events, progress, verification, loaded = await asyncio.gather(
         _events(kube, key, snapshot),
         _progress(snapshot.pods, scrape),
         _verification(snapshot.job, snapshot.pods, scrape),
+        _loaded(snapshot.job, snapshot.pods, scrape),
     )
     return dataclasses.replace(
-        snapshot, events=events, progress=progress, verification=verification
+        snapshot, events=events, progress=progress, verification=verification, loaded=loaded
     )
 
 
@@ -171,6 +172,14 @@ async def _verification(job: Object, pods: Iterable[Object], scrape: Scrape) -> 
         return None
     text = await scrape(str(pod["status"]["podIP"]), verifier_metrics.PORT)
     return None if text is None else verifier_metrics.parse(text, pod)
+
+
+async def _loaded(job: Object, pods: Iterable[Object], scrape: Scrape) -> float | None:
+    pod = verifier_metrics.starting_pod(job, pods)
+    if pod is None:
+        return None
+    text = await scrape(str(pod["status"]["podIP"]), verifier_metrics.PORT)
+    return None if text is None else verifier_metrics.parse_loaded(text)
 
 
 def _status(each: Object) -> Object:

@@ -14,6 +14,7 @@ from finetune_operator.types import Progress
 
 PORT = TRAINER_METRICS
 _IDENTITY = "finetune_pod_info"
+_PHASE = "finetune_phase_info"
 
 _FLOATS = {
     "finetune_progress_ratio": "ratio",
@@ -39,6 +40,7 @@ def parse(text: str, pod_uid: str) -> Progress | None:
     """
     floats: dict[str, float] = {}
     integers: dict[str, int] = {}
+    phase: str | None = None
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -46,7 +48,9 @@ def parse(text: str, pod_uid: str) -> Progress | None:
                     return None
                 if not math.isfinite(sample.value):
                     continue
-                if sample.name in _FLOATS:
+                if sample.name == _PHASE:
+                    phase = sample.labels.get("phase")
+                elif sample.name in _FLOATS:
                     floats[_FLOATS[sample.name]] = sample.value
                 elif sample.name in _INTEGERS:
                     integers[_INTEGERS[sample.name]] = int(sample.value)
@@ -66,4 +70,5 @@ def parse(text: str, pod_uid: str) -> Progress | None:
         gpu_seconds=floats.get("gpu_seconds"),
         downloaded_bytes=integers.get("downloaded_bytes"),
         total_bytes=integers.get("total_bytes"),
+        phase=phase,
     )

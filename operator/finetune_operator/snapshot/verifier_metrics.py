@@ -32,6 +32,36 @@ def unreported_pod(job: Object, pods: Iterable[Object]) -> Object | None:
     return max(ready, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
 
 
+def starting_pod(job: Object, pods: Iterable[Object]) -> Object | None:
+    """Return the newest running serving pod of the target build that is not ready, or None."""
+    build = job.get("status", {}).get("build")
+    starting = [
+        pod
+        for pod in pods
+        if label(pod, STAGE) == "serve"
+        and build is not None
+        and label(pod, BUILD) == build
+        and (pod.get("status") or {}).get("phase") == "Running"
+        and _has_address(pod)
+        and not _is_ready(pod)
+    ]
+    return max(starting, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+
+
+def parse_loaded(text: str) -> float | None:
+    """Return the share of the model's bytes that a verify container has read, None if unknown."""
+    found: dict[str, float] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            found |= {sample.name: sample.value for sample in family.samples}
+    except ValueError:
+        return None
+    read, size = found.get(f"{_PREFIX}read_bytes"), found.get(f"{_PREFIX}size_bytes")
+    if read is None or not size or not math.isfinite(read) or not math.isfinite(size):
+        return None
+    return min(1.0, max(0.0, read / size))
+
+
 def parse(text: str, pod: Object) -> Verification | None:
     """Return the verification in the metrics of a pod, None if they contain no outcome."""
     numbers: dict[str, float] = {}
@@ -62,10 +92,15 @@ def _is_ready(pod: Object) -> bool:
     status = pod.get("status") or {}
     return (
         label(pod, STAGE) == "serve"
-        and bool(status.get("podIP"))
-        and not pod["metadata"].get("deletionTimestamp")
+        and _has_address(pod)
         and any(
             condition["type"] == "Ready" and condition["status"] == "True"
             for condition in status.get("conditions") or ()
         )
     )
+
+
+def _has_address(pod: Object) -> bool:
+    """Report whether a pod can be scraped: it has an address and is not terminating."""
+    addressed = bool((pod.get("status") or {}).get("podIP"))
+    return addressed and not pod["metadata"].get("deletionTimestamp")

@@ -49,6 +49,7 @@ def test_rows_match_the_metrics_of_the_trainer(monkeypatch: pytest.MonkeyPatch) 
     trainer.set(**dict.fromkeys(progress.HELP, 0.5))
     trainer.checkpoint_published(1)
     trainer.retried({"killed": 1})
+    trainer.enter("saving")
     served = {
         family.name + ("_total" if family.type == "counter" else ""): (
             family.type,

@@ -9,7 +9,7 @@ arithmetic is in ``lora_delta``.
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -170,9 +170,15 @@ def _write_missing(
             ordered_map=parallel_map,
         )
         for shard in missing:
-            _write_shard(merging, shard, plan.header, merger, done)
+            wrote = functools.partial(_report, progress, before=written, total=total)
+            _write_shard(merging, shard, plan.header, merger, done, wrote)
             written += shard.size
             progress.ratio(written / total)
+
+
+def _report(progress: Progress, count: int, *, before: int, total: int) -> None:
+    """Report ``count`` bytes of the present shard, after ``before`` bytes of others."""
+    progress.ratio((before + count) / total)
 
 
 @contextmanager
@@ -194,9 +200,11 @@ def _write_shard(
     header: Header,
     merger: lora_delta.LoraMerger,
     done: safetensors_writer.ShardProgress,
+    wrote: Callable[[int], None],
 ) -> None:
+    """Write a shard. wrote: is called after each tensor with the shard's bytes written so far."""
     target = merging.scratch / shard.name
-    before = set(merger.applied)
+    before, count = set(merger.applied), 0
     with (
         safetensors_writer.write_shard(target, shard) as writer,
         base_digests.checked_while_read(merging, shard.name),
@@ -207,6 +215,8 @@ def _write_shard(
             for piece in merger.merge(source.get_tensor(tensor.name), tensor):
                 data = piece.contiguous().view(torch.uint8).numpy()
                 writer.write(memoryview(data))
+                count += data.nbytes
+            wrote(count)
     applied = merger.applied - before
     written: Any = safe_open(target, framework="pt")
     for name in sorted(applied & merger.pairs):

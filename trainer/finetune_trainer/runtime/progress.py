@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -38,6 +39,7 @@ HELP = {
     "gpu_memory_peak_bytes": "Peak allocated GPU memory of this process in bytes.",
 }
 COUNTERS = {"gpu_seconds", "data_wait_seconds"}
+PHASE = "Part of the stage that runs now, if it has a name: saving or reference; always 1."
 RETRIES = "Total number of training restarts over all attempts, by cause."
 CHECKPOINT_AGE = "Seconds since this process published its newest checkpoint."
 
@@ -53,6 +55,11 @@ class Progress(Collector):
         self._ratio_at_start = 0.0
         self._retries: dict[str, int] = {}
         self._checkpoint_at: float | None = None
+        self._phase: str | None = None
+
+    def enter(self, phase: Literal["saving", "reference"]) -> None:
+        """Record that the steps are done and that a named part of the stage begins."""
+        self._phase = phase
 
     def retried(self, counts: Mapping[str, int]) -> None:
         """Record how often the training was restarted, by cause."""
@@ -113,6 +120,10 @@ class Progress(Collector):
             )
             pod.add_metric([uid], 1.0)
             yield pod
+        if self._phase is not None:
+            part = GaugeMetricFamily("finetune_phase_info", PHASE, labels=["phase"])
+            part.add_metric([self._phase], 1.0)
+            yield part
         for name, value in list(self._values.items()):
             family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
             yield family(f"finetune_{name}", HELP[name], value=value)

@@ -51,6 +51,7 @@ def run(
         found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.revision)
         if found is not None:
             progress.ratio(1.0)
+            progress.enter("reference")
             return results.result(found, layout, "the adapter is already trained")
         prepared = published.prepared(layout, job, hashes=False)
         if prepared is None:
@@ -98,6 +99,7 @@ class _Run:
         trained = self._train_with_rollback()
         if not trained.complete:
             self._raise_why_it_stopped(trained.step)
+        self.progress.enter("saving")
         finished = CompletedTraining(
             job=self.job,
             layout=self.layout,
@@ -114,6 +116,7 @@ class _Run:
             warnings=self.warnings,
         )
         adapter = results.publish(finished)
+        self.progress.enter("reference")
         return results.result(adapter, self.layout, finished.message)
 
     def _initial_memory(self) -> MemorySettings:

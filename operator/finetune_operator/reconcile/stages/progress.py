@@ -49,6 +49,8 @@ def training_status(
     progress = {**before, **{key: value for key, value in now.items() if value is not None}}
     progress["gpuSeconds"] = ledger.revision(revision).gpu_seconds
     progress["attempt"] = attempt.attempt
+    if snapshot.job["spec"].get("suspend"):
+        progress.pop("etaSeconds", None)
     return TrainingProgress.model_validate(progress).model_dump(
         mode="json", by_alias=True, exclude_none=True
     )

@@ -27,6 +27,7 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
         Gauge(name, "x", registry=registry).set(value)
     Gauge("finetune_stage_info", "x", ["stage"], registry=registry).labels("train").set(1)
     Gauge("finetune_pod_info", "x", ["uid"], registry=registry).labels("uid-1").set(1)
+    Gauge("finetune_phase_info", "x", ["phase"], registry=registry).labels("reference").set(1)
     Counter("finetune_gpu_seconds", "x", registry=registry).inc(75.5)
     assert parse(generate_latest(registry).decode(), "uid-1") == Progress(
         ratio=0.5,
@@ -40,6 +41,7 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
         gpu_seconds=75.5,
         downloaded_bytes=3 << 30,
         total_bytes=16 << 30,
+        phase="reference",
     )
 
 

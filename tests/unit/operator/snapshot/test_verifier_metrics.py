@@ -9,7 +9,12 @@ from tests.fakes.kube_client import MemoryKube
 from finetune_operator.objects.index import index
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.snapshot.reader import read
-from finetune_operator.snapshot.verifier_metrics import parse, unreported_pod
+from finetune_operator.snapshot.verifier_metrics import (
+    parse,
+    parse_loaded,
+    starting_pod,
+    unreported_pod,
+)
 from finetune_operator.types import Snapshot, Verification
 from finetune_verify.server import State
 from finetune_verify.verification import Verdict
@@ -105,3 +110,45 @@ async def test_the_status_reports_the_verification_of_the_build() -> None:
     }
     assert verification_status(index(snapshot), "b0") == before
     assert verification_status(index(snapshot), "b9") == {}
+
+
+def test_the_share_of_read_bytes_is_parsed() -> None:
+    state = State()
+    assert parse_loaded(generate_latest(state.registry).decode()) is None, "nothing is measured"
+    state.begin(200)
+    state.read(50)
+    state.read(10)
+    assert parse_loaded(generate_latest(state.registry).decode()) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("read", "size", "loaded"),
+    [("5", "0", None), ("NaN", "1", None), ("1", "+Inf", None), ("9", "3", 1.0), ("-1", "3", 0.0)],
+)
+def test_an_impossible_share_is_bounded(read: str, size: str, loaded: float | None) -> None:
+    text = f"finetune_verify_read_bytes {read}\nfinetune_verify_size_bytes {size}\n"
+    assert parse_loaded(text) == loaded
+
+
+def test_a_starting_pod_of_the_target_build_is_scraped() -> None:
+    target = {**job(), "status": {"build": "b2"}}
+    pods = [
+        pod("old", "b1", ready="False"),
+        pod("first", "b2", created="1", ready="False"),
+        pod("second", "b2", created="2", ready="False"),
+        pod("ready", "b2", created="3"),
+    ]
+    found = starting_pod(target, pods)
+    assert found is not None
+    assert found["metadata"]["name"] == "second"
+    assert starting_pod(job(), pods) is None, "no build is known"
+
+
+async def test_the_progress_of_loading_is_in_the_snapshot() -> None:
+    async def scrape(address: str, port: int) -> str | None:
+        return "finetune_verify_read_bytes 1\nfinetune_verify_size_bytes 4\n"
+
+    target = {**job(), "status": {"build": "b1"}}
+    snapshot = await read(MemoryKube(target, pod("p", ready="False")), ("a", "demo"), scrape)
+    assert snapshot is not None
+    assert snapshot.loaded == 0.25

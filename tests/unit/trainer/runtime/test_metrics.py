@@ -119,3 +119,12 @@ def test_damaged_usage_file_starts_at_zero(tmp_path: Path, content: str) -> None
     path.write_text(content)
     assert gpu_usage.recorded(path) == 0
     assert GpuUsage(path).retries == {}
+
+
+def test_the_phase_is_absent_before_the_last_step_and_follows_the_latest() -> None:
+    progress = Progress("train")
+    assert "finetune_phase_info" not in {family.name for family in progress.collect()}
+    for phase in ("saving", "reference"):
+        progress.enter(phase)
+        (found,) = (each for each in progress.collect() if each.name == "finetune_phase_info")
+        assert [sample.labels for sample in found.samples] == [{"phase": phase}]

@@ -1,0 +1,111 @@
+"""Texts for the columns of ``kubectl get``: progress, remaining time, and a short message.
+
+A column has the text of what happens now. Without a new measurement, and while the job waits, is
+suspended or has failed, the last progress is kept; only the remaining time is removed.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile.conditions import Position
+
+SUMMARY_LENGTH = 44
+"""Characters of the short message, with which ``kubectl get -o wide`` fits 160 columns."""
+LONGEST_WORD = 16
+"""Characters of a word that is left out rather than cut."""
+PHASES = {"saving": "save", "reference": "reference"}
+"""Texts for the phases of a train pod after the last step."""
+
+
+def columns(
+    snapshot: IndexedSnapshot,
+    revision: str,
+    position: Position,
+    *,
+    preparation: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> dict[str, str | None]:
+    """Return ``progress``, ``eta`` and ``summary`` of the status.
+
+    preparation, training: these parts of the status.
+    """
+    texts: dict[str, str | None] = {"summary": summary(position.message)}
+    if position.state == "done":
+        return texts
+    previous = snapshot.previous
+    known = previous.progress if previous.is_about(revision) else None
+    stages = {
+        Reason.PREPARING: lambda: _preparing(preparation),
+        Reason.TRAINING: lambda: _training(snapshot, training),
+        Reason.MERGING: lambda: _merging(snapshot),
+        Reason.STARTING: lambda: _loading(snapshot),
+        Reason.RESTARTING: lambda: _loading(snapshot),
+    }
+    current = stages.get(Reason(position.reason)) if position.state == "active" else None
+    if current is None:
+        return {**texts, "progress": known}
+    text, seconds = current()
+    same = previous.conditions.get("Ready", {}).get("reason") == position.reason
+    if known is not None and same and snapshot.progress is None and snapshot.loaded is None:
+        return {**texts, "progress": known, "eta": previous.eta}
+    return {**texts, "progress": text, "eta": duration(seconds)}
+
+
+def _preparing(preparation: Mapping[str, Any]) -> tuple[str, float | None]:
+    share = preparation.get("progressPercent")
+    return _percent("prepare", share), preparation.get("etaSeconds")
+
+
+def _training(snapshot: IndexedSnapshot, training: Mapping[str, Any]) -> tuple[str, float | None]:
+    phase = snapshot.progress.phase if snapshot.progress is not None else None
+    if phase in PHASES:
+        return PHASES[phase], None
+    return _percent("train", training.get("progressPercent")), training.get("etaSeconds")
+
+
+def _merging(snapshot: IndexedSnapshot) -> tuple[str, float | None]:
+    progress = snapshot.progress
+    if progress is None or progress.ratio is None:
+        return "merge", None
+    return _percent("merge", int(100 * progress.ratio)), progress.eta_seconds
+
+
+def _loading(snapshot: IndexedSnapshot) -> tuple[str, float | None]:
+    """The verifier reads the files while vLLM loads them, and then waits for vLLM."""
+    if snapshot.loaded is None:
+        return "load", None
+    if snapshot.loaded >= 1:
+        return "verify", None
+    return _percent("load", int(100 * snapshot.loaded)), None
+
+
+def _percent(stage: str, percent: int | None) -> str:
+    return stage if percent is None else f"{stage} {min(100, max(0, percent))}%"
+
+
+def duration(seconds: float | None) -> str | None:
+    """Return a remaining time for people, such as ``4m10s``; None if it is unknown or 0."""
+    if seconds is None or not math.isfinite(seconds) or seconds < 1:
+        return None
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{min(days, 99)}d{hour:02d}h"
+    if hours:
+        return f"{hour}h{minute:02d}m"
+    return f"{minute}m{second:02d}s" if minutes else f"{second}s"
+
+
+def summary(message: str) -> str:
+    """Return the first sentence of a message, shortened to ``SUMMARY_LENGTH`` characters."""
+    text = message.split(". ", 1)[0].rstrip(".")
+    if len(text) <= SUMMARY_LENGTH:
+        return text
+    start = text[: SUMMARY_LENGTH - 1]
+    words = start.rsplit(" ", 1)[0]
+    # A word as long as an address is worth more than a clean end.
+    return (words if len(start) - len(words) <= LONGEST_WORD else start).rstrip(" ,;:") + "…"

@@ -1,0 +1,183 @@
+"""Columns of ``kubectl get``: progress of each stage, remaining time, short message, width."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster
+
+from finetune_api.crd.definition import custom_resource_definition
+from finetune_operator.reconcile.columns import SUMMARY_LENGTH, duration, summary
+from finetune_operator.types import Progress
+
+TRAINING = Progress(global_step=57, max_steps=100, eta_seconds=250.0)
+LONGEST = {
+    "Name": "llama3-support-agent",
+    "Ready": "False",
+    "State": "VerificationFailed",
+    "Progress": "prepare 100%",
+    "ETA": "23h59m",
+    "Loss": "12.3456",
+    "Age": "364d",
+    "Warnings": "32",
+    "Message": "x" * SUMMARY_LENGTH,
+}
+"""The longest plausible value of each column."""
+GAP, TERMINAL = 3, 160
+
+
+def shown(cluster: Cluster) -> tuple[str | None, str | None]:
+    """Reconcile, and return progress and remaining time."""
+    cluster.settle()
+    return cluster.status.get("progress"), cluster.status.get("eta")
+
+
+def at(stage: str) -> Cluster:
+    """Return a cluster in which the pod of a stage runs."""
+    cluster = Cluster()
+    for done in ("prepare", "train", "merge"):
+        if done == stage:
+            break
+        controllers.run(cluster, done)
+    cluster.settle()
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, stage))
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("stage", "progress", "expected"),
+    [
+        ("prepare", None, ("prepare", None)),
+        (
+            "prepare",
+            Progress(downloaded_bytes=42, total_bytes=100, eta_seconds=61.0),
+            ("prepare 42%", "1m01s"),
+        ),
+        ("train", None, ("train", None)),
+        ("train", TRAINING, ("train 57%", "4m10s")),
+        ("train", dataclasses.replace(TRAINING, phase="saving"), ("save", None)),
+        ("train", dataclasses.replace(TRAINING, phase="reference"), ("reference", None)),
+        ("train", dataclasses.replace(TRAINING, phase="<other>"), ("train 57%", "4m10s")),
+        ("merge", None, ("merge", None)),
+        ("merge", Progress(ratio=0.801, eta_seconds=9.0), ("merge 80%", "9s")),
+    ],
+)
+def test_progress_of_each_stage(
+    stage: str, progress: Progress | None, expected: tuple[str, str | None]
+) -> None:
+    cluster = at(stage)
+    cluster.progress = progress
+    assert shown(cluster) == expected
+
+
+@pytest.mark.parametrize(
+    ("loaded", "expected"), [(None, "load"), (0.0, "load 0%"), (0.3, "load 30%"), (1.0, "verify")]
+)
+def test_progress_of_loading(loaded: float | None, expected: str) -> None:
+    cluster = at("serve")
+    cluster.loaded = loaded
+    assert shown(cluster) == (expected, None)
+
+
+def test_progress_is_kept_without_a_measurement() -> None:
+    cluster = at("train")
+    cluster.progress = TRAINING
+    shown(cluster)
+    cluster.progress = None
+    assert shown(cluster) == ("train 57%", "4m10s")
+
+
+def test_a_stage_does_not_keep_the_progress_of_the_stage_before_it() -> None:
+    cluster = at("train")
+    cluster.progress = dataclasses.replace(TRAINING, phase="reference")
+    assert shown(cluster) == ("reference", None)
+    cluster.progress = None
+    controllers.run(cluster, "train")
+    assert shown(cluster) == ("merge", None)
+
+
+def test_a_paused_job_has_progress_and_no_remaining_time() -> None:
+    cluster = at("train")
+    cluster.progress = TRAINING
+    shown(cluster)
+    cluster.progress = None
+    cluster.edit(suspend=True)
+    assert shown(cluster) == ("train 57%", None)
+    assert "etaSeconds" not in cluster.status["training"]
+
+
+def test_a_job_that_is_ready_has_neither() -> None:
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    assert shown(cluster) == (None, None)
+    assert cluster.status["summary"].startswith("Serving at http://demo-serve.")
+
+
+def test_a_new_revision_does_not_keep_the_progress_of_the_old_one() -> None:
+    cluster = at("train")
+    cluster.progress = TRAINING
+    shown(cluster)
+    cluster.progress = None
+    cluster.edit(rerun="again", suspend=True)
+    assert shown(cluster) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, None),
+        (0.0, None),
+        (float("inf"), None),
+        (45.4, "45s"),
+        (250.0, "4m10s"),
+        (3720.0, "1h02m"),
+        (86_399.0, "23h59m"),
+        (3 * 86_400 + 4 * 3600, "3d04h"),
+        (1e12, "99d"),
+    ],
+)
+def test_remaining_time_is_text(seconds: float | None, text: str | None) -> None:
+    shown = duration(seconds)
+    assert shown == text if text != "99d" else str(shown).startswith("99d")
+
+
+@pytest.mark.parametrize(
+    ("message", "short"),
+    [
+        ("Training the adapter.", "Training the adapter"),
+        ("No node has a GPU. Scheduler: 0/1 nodes.", "No node has a GPU"),
+        (
+            "PersistentVolumeClaim demo-1 names no StorageClass, and the cluster has none.",
+            "PersistentVolumeClaim demo-1 names no…",
+        ),
+        (
+            "Serving at http://llama3-support-serve.team-a.svc:8000/v1",
+            "Serving at http://llama3-support-serve.team…",
+        ),
+    ],
+)
+def test_short_message_is_the_beginning_of_the_message(message: str, short: str) -> None:
+    assert summary(message) == short
+    assert len(short) <= SUMMARY_LENGTH
+
+
+def test_the_wide_output_fits_the_terminal() -> None:
+    (version,) = custom_resource_definition()["spec"]["versions"]
+    columns: list[dict[str, Any]] = version["additionalPrinterColumns"]
+    names = ["Name", *(column["name"] for column in columns)]
+    assert set(names) == set(LONGEST), "each column has a longest plausible value here"
+    widths = [max(len(name), len(LONGEST[name])) for name in names]
+    assert sum(widths) + GAP * (len(widths) - 1) <= TERMINAL
+
+
+def test_each_warning_is_an_event_once_and_is_counted() -> None:
+    cluster = at("prepare")
+    warnings = ["3 rows were dropped", "few steps"]
+    controllers.run(cluster, "prepare", text=controllers.message("prepare", warnings=warnings))
+    planned = cluster.plan()
+    raised = [each.message for each in planned.events if each.reason == "WarningRaised"]
+    assert (raised, planned.status["warningCount"]) == (warnings, 2)
+    cluster.settle()
+    assert [each for each in cluster.plan().events if each.reason == "WarningRaised"] == []
