@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 
 from finetune_api.base import CamelModel
@@ -69,6 +69,10 @@ def field(
     return Field(default, json_schema_extra=extra, **bounds)
 
 
+WITHOUT_RULES = {"rules": False}
+"""Context of a validation that checks types and bounds only."""
+
+
 class ApiModel(CamelModel):
     """A group of fields. ``atomic`` groups are replaced as a whole when values are layered."""
 
@@ -76,9 +80,10 @@ class ApiModel(CamelModel):
     atomic: ClassVar[bool] = False
 
     @model_validator(mode="after")
-    def _require_valid(self) -> Self:
-        for rule in self.broken_rules():
-            raise ValueError(rule.message)
+    def _require_valid(self, info: ValidationInfo) -> Self:
+        if info.context != WITHOUT_RULES:
+            for rule in self.broken_rules():
+                raise ValueError(rule.message)
         return self
 
     def broken_rules(self) -> Iterator[Rule]:

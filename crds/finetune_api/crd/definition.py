@@ -10,6 +10,10 @@ from finetune_api.v1alpha1.status import FineTuneJobStatus
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH = 40
+NAME_RULE = (
+    f"metadata.name is part of the name of a Service: use at most {NAME_MAX_LENGTH} lower-case "
+    "letters, digits and '-', starting with a letter and ending with a letter or digit"
+)
 
 _COLUMNS = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
@@ -104,9 +108,7 @@ def _root() -> dict[str, Any]:
             {
                 "rule": f"self.metadata.name.matches('{NAME_PATTERN}') && "
                 f"size(self.metadata.name) <= {NAME_MAX_LENGTH}",
-                "message": "metadata.name is part of the name of a Service: use at most "
-                f"{NAME_MAX_LENGTH} lower-case letters, digits and '-', starting with a letter and "
-                "ending with a letter or digit",
+                "message": NAME_RULE,
             }
         ],
     }

@@ -1,0 +1,193 @@
+"""Validate a manifest without a cluster, and list all its errors. Pure.
+
+Types, bounds and rules are those of the CRD: the differential test compares them with a real API
+server. A rule is checked only if the fields that it concerns have valid types; otherwise it could
+report a consequence of another error.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from finetune_api import API_VERSION, GROUP, KIND
+from finetune_api.base import Values
+from finetune_api.crd.definition import NAME_MAX_LENGTH, NAME_PATTERN, NAME_RULE
+from finetune_api.crd.openapi import model_in
+from finetune_api.defaulting import InvalidSpec, builtin_defaults, resolve
+from finetune_api.layering import without_nulls
+from finetune_api.markers import WITHOUT_RULES, ApiModel, extra_of
+from finetune_api.rules import matches
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+
+Path = tuple[str | int, ...]
+TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
+LONGEST_VALUE = 80
+MESSAGES = {
+    "missing": "is missing: set it",
+    "literal_error": "set one of {expected}",
+    "greater_than": "set a value greater than {gt}",
+    "greater_than_equal": "set a value of at least {ge}",
+    "less_than": "set a value less than {lt}",
+    "less_than_equal": "set a value of at most {le}",
+    "string_too_short": "set a text with at least {min_length} characters",
+    "string_too_long": "set a text with at most {max_length} characters",
+    "too_short": "set at least {min_length} entries, or remove the field",
+    "too_long": "set at most {max_length} entries",
+    "int_type": "set an integer",
+    "float_type": "set a number",
+    "bool_type": "set true or false",
+    "string_type": "set a text, in quotes if it looks like a number",
+    "list_type": "set a list",
+    "dict_type": "set a map",
+    "model_type": "set a group of fields",
+}
+"""Messages for pydantic's types of errors, with the names of pydantic's context."""
+_NAME = matches(NAME_PATTERN, NAME_RULE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """An error of a manifest."""
+
+    field: str
+    """Path of the field, such as ``spec.training.epochs``."""
+    message: str
+    """What is wrong and how to fix it."""
+    value: str = ""
+    """The value as text; empty if the field has none, or holds a group of fields."""
+
+    def __str__(self) -> str:
+        """Return the finding as one line."""
+        return f"{self.field}: {self.message}" + (f" (value: {self.value})" if self.value else "")
+
+
+def is_job(document: Mapping[str, Any]) -> bool:
+    """Report whether a document is meant to be a FineTuneJob, of whatever version."""
+    group = str(document.get("apiVersion")).split("/")[0]
+    return document.get("kind") == KIND or group == GROUP
+
+
+def findings(manifest: Mapping[str, Any]) -> list[Finding]:
+    """Return the errors of a FineTuneJob; an empty list for a valid one."""
+    found = [*_head(manifest)]
+    spec = manifest.get("spec")
+    if spec is None:
+        return [*found, Finding(field="spec", message=MESSAGES["missing"])]
+    if not isinstance(spec, Mapping):
+        return [*found, Finding(field="spec", message=MESSAGES["model_type"], value=_shown(spec))]
+    written = without_nulls(spec)
+    types = [*_types(written)]
+    rules = [*_rules(FineTuneJobSpec, written, (), [tuple(each["loc"]) for each in types])]
+    found += [_finding(each) for each in types] + rules
+    if not types and not rules:
+        try:
+            resolve(written, builtin_defaults())
+        except InvalidSpec as error:
+            found.append(Finding(field="spec", message=str(error)))
+    return found
+
+
+def _head(manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if manifest.get(key) != expected:
+            yield Finding(field=key, message=f"set {expected}", value=_shown(manifest.get(key)))
+    for key in manifest:
+        if key not in TOP_LEVEL:
+            yield Finding(field=str(key), message=_unknown(str(key), TOP_LEVEL))
+    metadata = manifest.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    if name is None:
+        yield Finding(field="metadata.name", message=MESSAGES["missing"])
+    elif not isinstance(name, str) or _NAME.fails(name) or len(name) > NAME_MAX_LENGTH:
+        yield Finding(field="metadata.name", message=NAME_RULE, value=_shown(name))
+
+
+def _types(written: Values) -> list[ErrorDetails]:
+    """Return the fields that are unknown or missing, or whose type or bounds are violated."""
+    try:
+        FineTuneJobSpec.model_validate(written, strict=True, context=WITHOUT_RULES)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
+
+
+def _rules(model: type[BaseModel], values: Any, at: Path, broken: list[Path]) -> Iterator[Finding]:
+    """Yield the rules that a group of fields and the groups in it violate.
+
+    broken: paths of the fields with a wrong type; the groups around them are left out.
+    """
+    if isinstance(values, list):
+        for position, item in enumerate(values):
+            yield from _rules(model, item, (*at, position), broken)
+        return
+    if not isinstance(values, Mapping) or not issubclass(model, ApiModel):
+        return
+    group = None
+    if not _contains(at, broken):
+        group = model.model_validate(values, strict=True, context=WITHOUT_RULES)
+        for rule in model.rules:
+            if rule.fails(group):
+                yield Finding(field=_dotted(at), message=rule.message)
+    for name, info in model.model_fields.items():
+        inner, alias = model_in(info.annotation), info.alias or name
+        if alias not in values:
+            continue
+        path = (*at, alias)
+        if group is not None or (inner is None and not _contains(path, broken)):
+            value = values[alias] if inner is None else getattr(group, name)
+            for rule in extra_of(info).rules:
+                if rule.fails(value):
+                    shown = _shown(values[alias])
+                    yield Finding(field=_dotted(path), message=rule.message, value=shown)
+        if inner is not None:
+            yield from _rules(inner, values[alias], path, broken)
+
+
+def _contains(at: Path, paths: list[Path]) -> bool:
+    """Report whether one of the paths is the path ``at`` or below it."""
+    return any(path[: len(at)] == at for path in paths)
+
+
+def _finding(error: ErrorDetails) -> Finding:
+    path, value = tuple(error["loc"]), error["input"]
+    if error["type"] == "extra_forbidden":
+        return Finding(field=_dotted(path), message=_unknown(str(path[-1]), _fields_at(path[:-1])))
+    template = MESSAGES.get(error["type"])
+    message = (
+        error["msg"].removeprefix("Value error, ")
+        if template is None
+        else template.format(**error.get("ctx", {}))
+    )
+    shown = "" if error["type"] == "missing" else _shown(value)
+    return Finding(field=_dotted(path), message=message, value=shown)
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"unknown field: {f'did you mean {close[0]}?' if close else 'remove it'}"
+
+
+def _fields_at(path: Path) -> tuple[str, ...]:
+    """Return the names of the fields of the group at a path of the spec."""
+    model: type[BaseModel] = FineTuneJobSpec
+    for step in path:
+        for name, info in model.model_fields.items():
+            if step == (info.alias or name):
+                model = model_in(info.annotation) or model
+    return tuple(info.alias or name for name, info in model.model_fields.items())
+
+
+def _dotted(path: Path) -> str:
+    """Return a path in the spec as the API server writes it, such as ``spec.rows[0].name``."""
+    return "spec" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"

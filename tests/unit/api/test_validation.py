@@ -1,0 +1,143 @@
+"""Validation of manifests without a cluster.
+
+The integration tests apply the same manifests to a real API server.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api import API_VERSION, KIND
+from finetune_api.validation import findings, is_job
+from finetune_cli import job_file
+
+MANIFESTS = Path(__file__).parents[2] / "integration" / "manifests"
+SPEC: dict[str, Any] = {
+    "model": {"source": "hf://org/model"},
+    "dataset": {"source": "hf://org/rows", "format": "alpaca"},
+}
+
+
+def job(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": "support"},
+        "spec": SPEC | spec,
+    }
+
+
+def found(manifest: dict[str, Any]) -> dict[str, str]:
+    return {each.field: str(each).partition(": ")[2] for each in findings(manifest)}
+
+
+def manifests(kind: str) -> list[Path]:
+    files = sorted((MANIFESTS / kind).glob("*.yaml"))
+    assert files
+    return files
+
+
+@pytest.mark.parametrize("file", manifests("valid"), ids=lambda file: file.stem)
+def test_manifest_that_the_api_server_accepts_has_no_finding(file: Path) -> None:
+    for document in job_file.load(file):
+        assert findings(document) == []
+
+
+@pytest.mark.parametrize("file", manifests("invalid"), ids=lambda file: file.stem)
+def test_manifest_that_the_api_server_rejects_has_findings(file: Path) -> None:
+    for document in job_file.load(file):
+        errors = findings(document)
+        assert errors
+        assert not [each for each in errors if "Input should" in each.message]
+
+
+def test_all_errors_are_listed_with_field_value_and_remediation() -> None:
+    assert found(
+        job(
+            model={"source": "hf://org/model", "revison": "main"},
+            dataset={"source": "hf://org", "format": "alpac", "maxSamples": 0},
+            training={"epochs": "3", "lora": {"useDora": True}},
+            serving={"mode": "adapter"},
+            placement={"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]},
+            nonsense=1,
+        )
+    ) == {
+        "spec.model.revison": "unknown field: did you mean revision?",
+        "spec.dataset.format": "set one of 'alpaca', 'messages', 'prompt-completion' or 'text' "
+        "(value: 'alpac')",
+        "spec.dataset.maxSamples": "set a value of at least 1 (value: 0)",
+        "spec.dataset.source": "write the dataset's source as hf://org/name, pvc://claim/path, "
+        "s3://bucket/path, https://host/path or, for a small JSONL file in a ConfigMap, "
+        "configmap://name/key (value: 'hf://org')",
+        "spec.training.epochs": "set a number (value: '3')",
+        "spec.placement.tolerations[0]": "a toleration with operator: Exists has no value: remove "
+        "value, or set operator: Equal",
+        "spec.nonsense": "unknown field: remove it",
+    }
+
+
+def test_every_broken_rule_of_a_group_is_listed() -> None:
+    spec = job(
+        training={"lora": {"useDora": True}, "advanced": {"evalSteps": 5}},
+        dataset=SPEC["dataset"] | {"validationFraction": 0},
+        serving={"mode": "adapter"},
+    )
+    messages = [each.message for each in findings(spec)]
+    assert len(messages) == 2
+    assert "vLLM cannot load a DoRA adapter" in messages[0]
+    assert "evalSteps needs held-out rows" in messages[1]
+
+
+def test_rule_is_not_checked_over_a_field_of_the_wrong_type() -> None:
+    serving = {"mode": 1}
+    assert [*found(job(serving=serving, training={"lora": {"useDora": True}}))] == [
+        "spec.serving.mode"
+    ]
+
+
+def test_null_means_that_a_field_is_not_set() -> None:
+    assert findings(job(serving=None, training={"epochs": None})) == []
+
+
+def test_head_of_the_manifest_is_checked() -> None:
+    manifest = {
+        "apiVersion": "finetune.dev/v1",
+        "kind": "FinetuneJob",
+        "metadata": {"name": "Support_1"},
+        "sepc": {},
+    }
+    assert is_job(manifest)
+    errors = found(manifest)
+    assert errors["apiVersion"] == f"set {API_VERSION} (value: 'finetune.dev/v1')"
+    assert errors["kind"] == f"set {KIND} (value: 'FinetuneJob')"
+    assert errors["sepc"] == "unknown field: did you mean spec?"
+    assert errors["spec"] == "is missing: set it"
+    assert "at most 40 lower-case letters" in errors["metadata.name"]
+    assert errors["metadata.name"].endswith("(value: 'Support_1')")
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "1a", "a-", "a\n", 5])
+def test_invalid_name_is_found(name: Any) -> None:
+    assert [*found(job() | {"metadata": {"name": name}})] == ["metadata.name"]
+
+
+def test_missing_name_is_found() -> None:
+    without_name: list[Any] = [{}, None, "support"]
+    for metadata in without_name:
+        assert found(job() | {"metadata": metadata}) == {"metadata.name": "is missing: set it"}
+
+
+def test_spec_must_be_a_group_of_fields() -> None:
+    assert found(job() | {"spec": []}) == {"spec": "set a group of fields (value: [])"}
+
+
+def test_long_value_is_shortened() -> None:
+    (finding,) = findings(job(rerun="x" * 1000))
+    assert len(finding.value) == 80
+    assert finding.value.endswith("…")
+
+
+def test_other_objects_are_not_jobs() -> None:
+    assert not is_job({"apiVersion": "v1", "kind": "ConfigMap"})
+    assert is_job({"kind": KIND})
