@@ -5,19 +5,23 @@ it, or with none; the client's cached token is never used.
 
 ``hf_hub_download`` of the client is not used: after a kill it does not resume the partial file of
 the earlier process, which then stays on the volume (huggingface_hub issue 4196).
+
+The client sends its requests with httpx (1.x) or httpx2 (2.x). Neither is imported here: responses
+have the same attributes in both, and the client exports the base class of their errors.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-import httpx
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
@@ -38,7 +42,7 @@ from finetune_trainer.sources.repository import (
 )
 from finetune_trainer.sources.transfer import BrokenTransfer, fetch, is_retryable, streamed
 
-TIMEOUT = httpx.Timeout(30.0)
+TIMEOUT_SECONDS = 30.0
 
 
 class Hub:
@@ -60,7 +64,7 @@ class Hub:
                 revision=self.revision,
                 files_metadata=True,
                 token=self._token,
-                timeout=30,
+                timeout=TIMEOUT_SECONDS,
             )
         if not info.sha:
             raise Transient(
@@ -102,7 +106,7 @@ class Hub:
         return digests
 
     @contextmanager
-    def _opened(self, commit: str, name: str, offset: int) -> Iterator[httpx.Response]:
+    def _opened(self, commit: str, name: str, offset: int) -> Iterator[Any]:
         url = hf_hub_url(self.name, name, repo_type=repo_type(self.kind), revision=commit)
         # Without compression: a decompressed answer would have another size and digest.
         headers = {**build_hf_headers(token=self._token), "Accept-Encoding": "identity"}
@@ -113,18 +117,18 @@ class Hub:
                 "GET",
                 url,
                 headers=headers,
-                timeout=TIMEOUT,
+                timeout=TIMEOUT_SECONDS,
                 retry_on_exceptions=(),
                 retry_on_status_codes=(408, 429),
             ) as answer:
                 hf_raise_for_status(answer)
                 yield answer
-        except httpx.TransportError as error:
-            raise BrokenTransfer(brief(error)) from error
         except HfHubHTTPError as error:
             if reason := _retryable(error.response, url):
                 raise BrokenTransfer(reason) from error
             raise
+        except HTTPError as error:
+            raise BrokenTransfer(brief(error)) from error
 
     def _what(self) -> str:
         return f"{self.kind} {self.name}"
@@ -142,7 +146,7 @@ class Hub:
             raise
         except HfHubHTTPError as error:
             raise self._meaning(error) from error
-        except (OfflineModeIsEnabled, httpx.HTTPError, ConnectionError, TimeoutError) as error:
+        except (OfflineModeIsEnabled, HTTPError, ConnectionError, TimeoutError) as error:
             raise Transient(
                 f"the hub is unreachable for {self._what()} ({brief(error)}): the download is "
                 "retried; if this persists, check the network policy and the chart's hub.endpoint"
@@ -196,14 +200,15 @@ class Hub:
         )
 
 
-def _retryable(answer: httpx.Response, url: str) -> str | None:
+def _retryable(answer: Any, url: str) -> str | None:
     """Return the reason why a failed download may succeed if retried, or None.
 
     ``url`` is the file's URL on the hub. If the hub redirected to a storage server, a refusal
     concerns a signed URL that expires, and a retry gets a new one.
     """
-    reason = f"HTTP {answer.status_code} from {answer.url.netloc.decode()}"
-    if answer.url.netloc != httpx.URL(url).netloc and not answer.headers.get("X-Error-Code"):
+    host = urlsplit(str(answer.url)).netloc
+    reason = f"HTTP {answer.status_code} from {host}"
+    if host != urlsplit(url).netloc and not answer.headers.get("X-Error-Code"):
         return (
             f"{reason}, to which the hub redirects: the token is not the cause; if this persists, "
             "check proxies and the clock of the node"

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-
-import httpx
+from typing import Any
 
 from finetune_trainer.errors import InvalidSpec, Transient
 from finetune_trainer.runtime.files import sha256_of
-from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.volume_errors import is_full_volume
 from finetune_trainer.sources.repository import RemoteFile
 from finetune_trainer.volume_layout import partial_path
@@ -110,9 +109,10 @@ def _append(part: Path, read: Read, offset: int, size: int) -> None:
                 raise BrokenTransfer(f"more than the expected {size} bytes received")
 
 
-def streamed(answer: httpx.Response) -> tuple[int, Iterator[bytes]]:
+def streamed(answer: Any) -> tuple[int, Iterator[bytes]]:
     """Return the start offset of an HTTP answer and its bytes, as a ``Read`` does.
 
+    answer: a response of httpx, or of httpx2, which the newest hub client uses.
     Chunks are yielded as they arrive: with a fixed size, the last one before a break would be lost.
     Raises BrokenTransfer for a part that does not say where it begins.
     """
