@@ -120,7 +120,7 @@ def _lanes() -> list[lanes.Lane]:
     server = lanes.Lane(name="API server", works=[_api_server])
     computing = [
         lanes.Lane(name="computing 1", works=[_background_check, _thorough_unit, _trainer]),
-        lanes.Lane(name="computing 2", works=[_security, _trainer]),
+        lanes.Lane(name="computing 2", works=[_security, _package, _trainer]),
     ]
     return [first, second, server, *computing]
 
@@ -183,6 +183,10 @@ def _shared(suite: str, *, background: bool = False, **variables: str) -> None:
 
 def _trainer() -> None:
     _shared("trainer", background=True, **ONE_THREAD)
+
+
+def _package() -> None:
+    suites.pytest("package", ["tests/package"], background=True)
 
 
 class Build:

@@ -58,6 +58,7 @@ AREAS = (
         root="crds",
         packages=(
             "finetune_api.defaulting",
+            "finetune_api.validation",
             "finetune_api.revision_hash",
             "finetune_api.fitting",
             "finetune_api.layering",
@@ -70,8 +71,8 @@ AREAS = (
     ),
     Area(
         root="trainer",
-        packages=("finetune_trainer.estimate", "finetune_trainer.axolotl"),
-        tests=("tests/unit/trainer",),
+        packages=("finetune_trainer.estimate", "finetune_cli.axolotl"),
+        tests=("tests/unit/trainer", "tests/unit/cli"),
     ),
 )
 

@@ -1,15 +1,14 @@
 """The command line: ``python -m finetune_trainer COMMAND``.
 
 ``prepare``, ``train`` and ``merge`` run one stage of a job. They write their result, one JSON
-object, to the termination message; the exit code says whether a retry can help. ``estimate``,
-``import-axolotl`` and ``run`` are used in a terminal: they print, and write no result.
+object, to the termination message; the exit code says whether a retry can help. The commands for
+users are those of ``ftj`` (finetune_cli).
 
 The SIGTERM handler is installed before any heavy import, so that a pod that is deleted while it
 starts ends with a result, too.
 """
 
 import argparse
-import importlib
 import os
 import sys
 import traceback
@@ -23,38 +22,15 @@ from finetune_api.contracts.result import Result
 from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
-from finetune_trainer.runtime import cards, lock, threads
-from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime import cards, environment, lock
+from finetune_trainer.runtime.log import log
+from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume_layout import Layout
 
-DESCRIPTION = (
-    "Prepare, train and merge one FineTuneJob (the stages that the operator runs), or estimate, "
-    "import and run a job on this machine."
-)
+DESCRIPTION = "Prepare, train or merge one FineTuneJob: the stages that the operator runs."
 TERMINATION_LOG = "/dev/termination-log"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-QUIET = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-TOOLS = {
-    "estimate": (
-        "finetune_trainer.cli.estimate",
-        "estimate GPU memory, disk and time of a FineTuneJob",
-    ),
-    "import-axolotl": (
-        "finetune_trainer.cli.import_axolotl",
-        "convert an Axolotl configuration to a FineTuneJob",
-    ),
-    "run": (
-        "finetune_trainer.cli.local_run",
-        "prepare, train and merge a FineTuneJob on this machine",
-    ),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,9 +86,6 @@ def parser() -> argparse.ArgumentParser:
         default="dequantized",
         help="value of merge.base: weights to which the adapter is added",
     )
-    for name, (module, text) in TOOLS.items():
-        tool = commands.add_parser(name, help=text)
-        importlib.import_module(module).add_arguments(tool)
     return root
 
 
@@ -120,14 +93,9 @@ def main(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     command = next((each for each in arguments if each in ("prepare", "train", "merge")), "prepare")
     progress = Progress(command)
-    tool = bool(arguments) and arguments[0] in TOOLS
-    stop = StopRequest() if tool else StopRequest(lambda: _end(_stopped(progress, Stopped())))
+    stop = StopRequest(lambda: _end(_stopped(progress, Stopped())))
     stop.install()
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    threads.configure(os.environ)
-    if tool:
-        return _tool(arguments, stop)
+    environment.configure()
     try:
         result = _run(parser().parse_args(arguments), progress, stop)
         code = 0
@@ -150,17 +118,6 @@ def main(arguments: list[str]) -> int:
         )
     stop.ignore()
     _end(result)
-    return code
-
-
-def _tool(arguments: list[str], stop: StopRequest) -> int:
-    """Run a terminal command: its output and its error are printed."""
-    module = importlib.import_module(TOOLS[arguments[0]][0])
-    try:
-        code: int = module.run(parser().parse_args(arguments), stop)
-    except (TrainerError, Stopped) as ended:
-        print(f"{ended.reason}: {ended}", file=sys.stderr)
-        return int(ended.code)
     return code
 
 

@@ -1,4 +1,4 @@
-"""The ``run`` command: all stages on one machine, interrupted and resumed."""
+"""``ftj run``: all stages on one machine, interrupted and resumed."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from tests.trainer.support.hub import Hub
-from tests.trainer.support.workshop import Ended, Running, Server, command
+from tests.trainer.support.workshop import Ended, Running, Server, user_command
 
 from finetune_api import API_VERSION, KIND
 from finetune_trainer.checkpointing import manifest
@@ -49,7 +49,7 @@ class Station:
         log = self.folder / "log"
         log.write_text("")
         assert self.server is not None
-        process = self.server.start(command, self.arguments, {}, str(log))
+        process = self.server.start(user_command, self.arguments, {}, str(log))
         return Running(process=process, folder=self.folder)
 
     def run(self) -> Ended:
@@ -126,7 +126,7 @@ def load(name):
     return sys.exit(f"{early} came before {name}") if early else usual(name)
 
 backends.load = load
-from finetune_trainer.__main__ import main
+from finetune_cli.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -11,7 +11,7 @@ from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting import model_card
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport
-from finetune_trainer.runtime.progress import duration
+from finetune_trainer.runtime.log import duration
 
 
 def test_model_card_metadata_is_valid(done: Workshop) -> None:

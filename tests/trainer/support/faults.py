@@ -383,7 +383,7 @@ class RecordsInputs:
 
 def adapters_tell_their_inputs() -> None:
     """No fault: each adapter says in the log what type of numbers it is given."""
-    from finetune_trainer.runtime.progress import log
+    from finetune_trainer.runtime.log import log
     from finetune_trainer.training.backends.trainer import Trainer
 
     usual = Trainer.run

@@ -23,7 +23,7 @@ PRELOAD = {
     "trl": ["finetune_trainer.training.backends.trl"],
     "unsloth": ["finetune_trainer.training.backends.unsloth"],
 }
-COMMON = ["finetune_trainer.merging.merge", "finetune_trainer.__main__"]
+COMMON = ["finetune_trainer.merging.merge", "finetune_trainer.__main__", "finetune_cli.run"]
 DEADLINE = 300.0
 
 
@@ -180,10 +180,23 @@ def broken_command(
 
 def command(arguments: list[str], environment: dict[str, str], log: str) -> None:
     """Run a command in this process, with its output in a file."""
+    _write_output_to(log)
+    sys.exit(command_code(arguments, environment))
+
+
+def user_command(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """Run a command of ``ftj`` in this process, with its output in a file."""
+    _write_output_to(log)
+    os.environ.update(environment)
+    from finetune_cli.__main__ import main
+
+    sys.exit(main(arguments))
+
+
+def _write_output_to(log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.exit(command_code(arguments, environment))
 
 
 def command_code(arguments: list[str], environment: dict[str, str]) -> int:

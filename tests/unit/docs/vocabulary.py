@@ -12,6 +12,7 @@ ENUM = ROOT / "crds" / "finetune_api" / "v1alpha1" / "reasons.py"
 PACKAGES = (
     "crds/finetune_api",
     "operator/finetune_operator",
+    "trainer/finetune_cli",
     "trainer/finetune_trainer",
     "trainer/finetune_verify",
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import ResumeRefused
-from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.volume_errors import is_broken_volume
 
 KIND = "checkpoint"

@@ -10,7 +10,7 @@ from finetune_trainer.data import readers
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import sha256_of
-from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.sources import Repository, Store, bytes_below, open_store
 from finetune_trainer.sources.repository import OnBytes, digest_of
 from finetune_trainer.volume_layout import Layout

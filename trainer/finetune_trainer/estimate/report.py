@@ -6,7 +6,7 @@ from typing import Any
 from finetune_trainer.estimate.budget import Estimate
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.verdict import gib
-from finetune_trainer.runtime.progress import duration
+from finetune_trainer.runtime.log import duration
 
 WIDTH = 46
 

@@ -17,7 +17,7 @@ from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
 from finetune_trainer.evaluation.loss_comparison import evaluate
 from finetune_trainer.runtime.files import fresh
-from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.volume_errors import is_full_volume
 from finetune_trainer.volume_layout import Layout
 

@@ -30,7 +30,8 @@ from finetune_trainer.models import base_files
 from finetune_trainer.quantization.quant_state import DequantizedBase
 from finetune_trainer.runtime import disk, malloc, ordered_map
 from finetune_trainer.runtime.files import read_json
-from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime.log import log
+from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 

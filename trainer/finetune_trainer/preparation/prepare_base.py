@@ -17,7 +17,8 @@ from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import architecture, backend_support, base_files
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import read_json
-from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime.log import log
+from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.sources import Repository, Store, bytes_below, cache, open_store
 from finetune_trainer.volume_layout import Layout
 

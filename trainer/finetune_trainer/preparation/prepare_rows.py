@@ -32,7 +32,8 @@ from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.preparation.prepare_estimate import CheckedEstimate
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import fresh, write_json
-from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime.log import log
+from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.sources.repository import OnBytes
 from finetune_trainer.volume_layout import Layout
 

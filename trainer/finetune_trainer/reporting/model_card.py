@@ -13,7 +13,7 @@ import yaml
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.reporting.loss_history import LossHistory
-from finetune_trainer.runtime.progress import duration
+from finetune_trainer.runtime.log import duration
 
 FILE = "README.md"
 GIB = 2**30

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from io import TextIOWrapper
 
 from finetune_trainer.errors import Transient
-from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 

@@ -3,9 +3,7 @@
 A metric is absent until its value is known; it never reports a 0 that was not measured.
 """
 
-import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Literal
@@ -15,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from finetune_api.contracts.ports import TRAINER_METRICS
+from finetune_trainer.runtime.log import log
 
 PORT_VARIABLE = "FINETUNE_METRICS_PORT"
 POD_UID_VARIABLE = "FINETUNE_POD_UID"
@@ -147,19 +146,3 @@ class Progress(Collector):
             start_http_server(int(port), registry=registry)
         except OSError as error:
             log(f"no metrics are available: cannot listen on port {port} ({error})")
-
-
-def log(text: str) -> None:
-    """Write one line to stderr, which is the pod's log."""
-    print(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float | None) -> str:
-    """Format seconds for people: 1h02m, 3m20s, 15s."""
-    if seconds is None or not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

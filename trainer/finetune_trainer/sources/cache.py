@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.sources.repository import OnBytes, Repository, reporting_bytes
 from finetune_trainer.sources.transfer import digest_while_copying
 from finetune_trainer.volume_layout import partial_path

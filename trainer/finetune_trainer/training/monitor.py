@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime.gpu_usage import GpuUsage
-from finetune_trainer.runtime.progress import Progress, duration, log
+from finetune_trainer.runtime.log import duration, log
+from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.training.early_stopping import EvaluationHistory
 

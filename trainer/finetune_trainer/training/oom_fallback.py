@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.log import log
 
 T = TypeVar("T")
 

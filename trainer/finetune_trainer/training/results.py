@@ -14,7 +14,7 @@ from finetune_trainer.reporting import summary
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport
 from finetune_trainer.runtime import device
-from finetune_trainer.runtime.progress import log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import TrainOutput
 from finetune_trainer.training.early_stopping import Evaluation, EvaluationHistory
 from finetune_trainer.training.oom_fallback import MemorySettings

@@ -19,7 +19,8 @@ from finetune_trainer.runtime import device
 from finetune_trainer.runtime.disk import human
 from finetune_trainer.runtime.files import fresh
 from finetune_trainer.runtime.gpu_usage import GpuUsage, ending
-from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime.log import log
+from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.training import backends, results

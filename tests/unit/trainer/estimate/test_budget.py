@@ -12,7 +12,7 @@ from tests.unit.trainer import shapes
 
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Training
-from finetune_trainer.__main__ import main
+from finetune_cli.__main__ import main
 from finetune_trainer.estimate import budget, memory, serving, shape, verdict
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
@@ -224,7 +224,7 @@ def test_command_imports_neither_torch_nor_the_hub_client(tmp_path: Path) -> Non
     arguments = written(tmp_path)
     code = (
         "import sys\n"
-        "from finetune_trainer.__main__ import main\n"
+        "from finetune_cli.__main__ import main\n"
         f"code = main({arguments!r})\n"
         "heavy = {'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(code or (f'imported {heavy}' if heavy else 0))\n"

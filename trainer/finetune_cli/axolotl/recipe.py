@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from finetune_api.v1alpha1.lora import SavedModule
 from finetune_api.v1alpha1.training import Optimizer, Scheduler
-from finetune_trainer.axolotl.reader import Settings
+from finetune_cli.axolotl.reader import Settings
 
 OVERLONG = {"truncate": "truncate", "raise": "refuse"}
 OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}

@@ -1,4 +1,4 @@
-"""The ``estimate`` command: memory, disk and time of a FineTuneJob, before it is applied.
+"""``ftj estimate``: memory, disk and time of a FineTuneJob, before it is applied.
 
 With ``--model`` (a folder or a config.json) nothing is downloaded; otherwise only config.json is
 read from the hub. The exit code is 82, as in the cluster, if the job does not fit its GPU.
@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.cli import job_file
-from finetune_trainer.cli.job_file import SpecFile
+from finetune_cli import job_file
+from finetune_cli.job_file import SpecFile
 from finetune_trainer.data import packing
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate import report, shape, verdict
@@ -29,21 +29,28 @@ CHART_CARD = "NVIDIA-A10G"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    job_file.add_argument(parser)
     parser.add_argument(
-        "-f", "--file", type=Path, required=True, help="YAML file with one FineTuneJob"
-    )
-    parser.add_argument(
-        "--model", type=Path, help="folder or config.json of the base; by default read from the hub"
+        "--model",
+        type=Path,
+        metavar="PATH",
+        help="folder or config.json of the base model; default: read config.json from its source",
     )
     parser.add_argument(
         "--card",
-        help=f"{PRODUCT_LABEL} of the node; default: placement.nodeSelector, or {CHART_CARD}",
+        metavar="NAME",
+        help=f"GPU, as in the node label {PRODUCT_LABEL}; default: the GPU in "
+        f"placement.nodeSelector, or {CHART_CARD}",
     )
     parser.add_argument(
-        "--rows", type=int, help="number of training rows, to estimate steps and time"
+        "--rows", type=int, metavar="N", help="number of training rows, to estimate steps and time"
     )
-    parser.add_argument("--tokens", type=int, help="number of tokens of all rows, to estimate time")
-    parser.add_argument("--longest", type=int, help="number of tokens of the longest row")
+    parser.add_argument(
+        "--tokens", type=int, metavar="N", help="number of tokens in all rows, to estimate time"
+    )
+    parser.add_argument(
+        "--longest", type=int, metavar="N", help="number of tokens in the longest row"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, in bytes and seconds")
 
 

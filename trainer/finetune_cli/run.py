@@ -1,4 +1,4 @@
-"""The ``run`` command: runs all stages of a FineTuneJob on this machine, without a cluster.
+"""``ftj run``: runs all stages of a FineTuneJob on this machine, without a cluster.
 
 The stages run one after the other on a folder instead of a volume, and publish the same files as
 in a cluster. Ctrl-C saves a checkpoint; the same command resumes from it.
@@ -13,24 +13,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_trainer.cli import job_file
-from finetune_trainer.cli.job_file import SpecFile
+from finetune_cli import job_file
+from finetune_cli.job_file import SpecFile
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.runtime import lock
 from finetune_trainer.runtime.cards import Card, find
 from finetune_trainer.runtime.files import write_json
-from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime.log import duration, log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume_layout import Layout
+
+if TYPE_CHECKING:
+    # Needs prometheus_client, which is not installed if only the help is read.
+    from finetune_trainer.runtime.progress import Progress
 
 JOB_FILE = "job.json"
 REFRESH_SECONDS = 0.25
@@ -39,14 +43,13 @@ BARS = {"prepare": "preparing", "train": "training", "merge": "merging"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument(
-        "-f", "--file", type=Path, required=True, help="YAML file with one FineTuneJob"
-    )
+    job_file.add_argument(parser)
     parser.add_argument(
         "--work",
         type=Path,
         required=True,
-        help="folder for all results; it belongs to one revision",
+        metavar="DIR",
+        help="folder for all results; each revision needs its own folder",
     )
 
 
@@ -56,6 +59,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     file = job_file.read(options.file)
     job, layout = file.job(), Layout(work=options.work)
     _claim(layout.work, job)
+    from finetune_trainer.runtime.progress import Progress
     from finetune_trainer.training import backends
 
     # Unsloth patches libraries that the prepare stage imports: it must be imported first.
@@ -83,7 +87,7 @@ def _run_stage(
     file: SpecFile,
     job: JobConfig,
     layout: Layout,
-    progress: Progress,
+    progress: "Progress",
     stop: StopRequest,
 ) -> Result:
     spec = file.resolved.spec
@@ -184,7 +188,7 @@ def _card() -> Card | None:
 
 
 @contextmanager
-def _bar(progress: Progress) -> Iterator[None]:
+def _bar(progress: "Progress") -> Iterator[None]:
     """Show a progress bar below the log if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
@@ -223,9 +227,8 @@ def _bar(progress: Progress) -> Iterator[None]:
             )
 
 
-def figures(progress: Progress) -> str:
+def figures(progress: "Progress") -> str:
     """Return the text next to the bar: step, loss, speed and time left."""
-    from finetune_trainer.runtime.progress import duration
 
     def known(name: str, pattern: str) -> Any:
         value = progress.get(name)

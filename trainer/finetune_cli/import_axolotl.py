@@ -1,4 +1,4 @@
-"""The ``import-axolotl`` command: prints a FineTuneJob to stdout and warnings to stderr."""
+"""``ftj import-axolotl``: prints a FineTuneJob to stdout and warnings to stderr."""
 
 import argparse
 import re
@@ -13,18 +13,20 @@ from finetune_api.crd.definition import NAME_MAX_LENGTH
 from finetune_api.defaulting import InvalidSpec as Unresolvable
 from finetune_api.defaulting import builtin_defaults, resolve
 from finetune_api.v1alpha1.sources import HF_SOURCE
-from finetune_trainer.axolotl import data, recipe
-from finetune_trainer.axolotl.reader import Settings
-from finetune_trainer.cli import job_file
+from finetune_cli import job_file
+from finetune_cli.axolotl import data, recipe
+from finetune_cli.axolotl.reader import Settings
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime.signals import StopRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("file", type=Path, help="Axolotl configuration (YAML)")
     parser.add_argument(
-        "--name", help="name of the FineTuneJob; by default from output_dir or base_model"
+        "file", type=Path, metavar="FILE", help="Axolotl configuration (YAML); - for stdin"
+    )
+    parser.add_argument(
+        "--name", help="name of the FineTuneJob; default: from output_dir or base_model"
     )
 
 

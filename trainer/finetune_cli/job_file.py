@@ -1,6 +1,8 @@
 """Reads a FineTuneJob from a YAML file and resolves its defaults as the operator does."""
 
+import argparse
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,24 @@ Loader.add_implicit_resolver(
     re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
     list("-+.0123456789"),
 )
+
+
+class StrictLoader(Loader):
+    """Rejects a key that is set twice, as the API server does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping. Raises ConstructorError for a duplicate key."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is set twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+STDIN = Path("-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +82,18 @@ class SpecFile:
         )
 
 
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the file of the FineTuneJob."""
+    parser.add_argument(
+        "-f",
+        "--file",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="YAML file with one FineTuneJob; - for stdin",
+    )
+
+
 def read(path: Path) -> SpecFile:
     """Return the only FineTuneJob of a file. Raises InvalidSpec."""
     documents = load(path)
@@ -88,10 +120,10 @@ def read(path: Path) -> SpecFile:
     )
 
 
-def load(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a YAML file. Raises InvalidSpec."""
+def load(path: Path, loader: type[yaml.SafeLoader] = Loader) -> list[dict[str, Any]]:
+    """Return the objects of a YAML file, or of stdin if the path is ``-``. Raises InvalidSpec."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return [each for each in yaml.load_all(text, Loader) if isinstance(each, dict)]
+        text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
+        return [each for each in yaml.load_all(text, loader) if isinstance(each, dict)]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidSpec(f"{path} cannot be read: {' '.join(str(error).split())}") from None

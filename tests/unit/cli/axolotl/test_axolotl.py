@@ -9,9 +9,9 @@ from tests.unit.trainer import shapes
 
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.v1alpha1.lora import ALL_LINEAR
-from finetune_trainer.__main__ import main
-from finetune_trainer.cli import job_file
-from finetune_trainer.cli.import_axolotl import convert
+from finetune_cli import job_file
+from finetune_cli.__main__ import main
+from finetune_cli.import_axolotl import convert
 from finetune_trainer.errors import InvalidSpec
 
 ARTICLE = Path(__file__).parent / "axolotl-article.yml"

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from finetune_api.v1alpha1.sources import HF_SOURCE
-from finetune_trainer.axolotl.reader import Settings
+from finetune_cli.axolotl.reader import Settings
 from finetune_trainer.errors import InvalidSpec
 
 FORMATS = {

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from finetune_trainer.cli import local_run
+from finetune_cli import run
 from finetune_trainer.runtime.progress import Progress
 
 
@@ -26,7 +26,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
     stderr = Terminal(terminal=terminal)
     monkeypatch.setattr(sys, "stderr", stderr)
     progress = Progress("train")
-    with local_run._bar(progress):
+    with run._bar(progress):
         progress.set(global_step=3, max_steps=4, train_loss=0.5, tokens_per_second=1234)
         progress.ratio(0.75)
     return stderr.getvalue()

@@ -1,0 +1,223 @@
+"""The wheel in an environment of its own: what users install is what they can run.
+
+Each environment has another version of the hub client: the oldest and the newest that the extra
+``cli`` allows. They use different HTTP clients.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.trainer.support.hub import Hub, serving
+
+from checks import environment
+from cluster import paths
+from finetune_api import API_VERSION, KIND
+
+CLIENTS = {"oldest": "huggingface_hub==1.0.0", "newest": "huggingface_hub<3"}
+HTTP_CLIENT = {"oldest": "httpx", "newest": "httpx2"}
+AXOLOTL = paths.REPO / "tests" / "unit" / "cli" / "axolotl" / "axolotl-article.yml"
+SPEC: dict[str, Any] = {
+    "model": {"source": "hf://demo/tiny"},
+    "dataset": {"source": "hf://demo/rows", "format": "alpaca"},
+}
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+
+
+class Installation:
+    """An environment with the wheel."""
+
+    def __init__(self, folder: Path, hub: Hub) -> None:
+        self.folder, self.hub = folder, hub
+
+    def run(
+        self, program: str, *arguments: str, stdin: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment in an empty folder, without our source code."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
+        work = self.folder / "work"
+        work.mkdir(exist_ok=True)
+        return subprocess.run(
+            [str(self.folder / "bin" / program), *arguments],
+            env=kept | {"HF_ENDPOINT": self.hub.url} | variables,
+            cwd=work,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with serving() as found:
+        folder = tmp_path_factory.mktemp("model")
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+        found.add("model", "demo/tiny", folder)
+        found.add("model", "demo/gated", folder, gated_with="secret")
+        yield found
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this checkout with the packages of the development environment."""
+    folder = tmp_path_factory.mktemp("wheel")
+    # setuptools would write its metadata into the checkout.
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=paths.REPO, capture_output=True, check=True
+    ).stdout.decode()
+    source = tmp_path_factory.mktemp("source")
+    needed = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "crds/", "operator/", "trainer/")
+    for name in tracked.split("\0"):
+        if name.startswith(needed) and (paths.REPO / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((paths.REPO / name).read_bytes())
+    uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "-o", folder, source)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="session", params=CLIENTS)
+def installed(
+    request: pytest.FixtureRequest,
+    wheel: Path,
+    hub: Hub,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Installation:
+    folder = tmp_path_factory.mktemp(request.param) / "venv"
+    uv("venv", "--python", sys.executable, folder)
+    python = folder / "bin" / "python"
+    uv("pip", "install", "--python", python, f"{wheel}[cli]", CLIENTS[request.param])
+    installation = Installation(folder, hub)
+    client = HTTP_CLIENT[request.param]
+    assert installation.run("python", "-c", f"import {client}").returncode == 0
+    assert installation.run("python", "-c", "import torch").returncode == 1
+    return installation
+
+
+def uv(*words: str | Path) -> None:
+    done = subprocess.run(
+        [environment.uv(), *map(str, words)],
+        env=os.environ | {"UV_SYSTEM_CERTS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def manifest(**spec: Any) -> str:
+    document = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": "own"},
+        "spec": SPEC | spec,
+    }
+    return yaml.safe_dump(document)
+
+
+def test_both_programs_print_their_help(installed: Installation) -> None:
+    for program, name in {"ftj": "ftj", "kubectl-ftj": "kubectl ftj"}.items():
+        done = installed.run(program, "run", "--help")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"usage: {name} run")
+    assert installed.run("ftj", "--version").stdout.startswith("finetune-operator 0.")
+
+
+def test_validate_needs_no_file_outside_the_wheel(installed: Installation) -> None:
+    good = installed.run("ftj", "validate", "-f", "-", stdin=manifest())
+    assert (good.returncode, good.stderr) == (0, "")
+    bad = installed.run("ftj", "validate", "-f", "-", stdin=manifest(suspend="no"))
+    assert bad.returncode == 64
+    assert "spec.suspend: set true or false" in bad.stderr
+
+
+def test_axolotl_file_is_imported_validated_and_estimated(installed: Installation) -> None:
+    imported = installed.run("ftj", "import-axolotl", str(AXOLOTL))
+    assert imported.returncode == 0, imported.stderr
+    assert installed.run("ftj", "validate", "-f", "-", stdin=imported.stdout).returncode == 0
+    (installed.folder / "config.json").write_text(json.dumps(CONFIG))
+    card = ("--card", "NVIDIA-A40", "--rows", "1000")
+    arguments = ("estimate", "-f", "-", "--model", str(installed.folder), *card)
+    estimated = installed.run("ftj", *arguments, stdin=imported.stdout)
+    assert estimated.returncode == 0, estimated.stderr
+    assert "NVIDIA-A40 (44.99 GiB)" in estimated.stdout
+
+
+def test_estimate_reads_the_configuration_from_the_hub(installed: Installation) -> None:
+    done = installed.run("ftj", "estimate", "-f", "-", stdin=manifest())
+    assert done.returncode == 0, done.stderr
+    assert "own: demo/tiny on NVIDIA-A10G" in done.stdout
+
+
+def test_download_that_breaks_off_is_resumed(installed: Installation) -> None:
+    installed.hub.cuts["config.json"] = [10]
+    done = installed.run("ftj", "estimate", "-f", "-", stdin=manifest())
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stderr
+    assert ("config.json", "bytes=10-") in installed.hub.ranges
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "words"),
+    [
+        ("hf://demo/absent", 66, "ModelNotFound: model demo/absent does not exist on the hub"),
+        ("hf://demo/gated", 77, "AccessDenied: model demo/gated is gated"),
+    ],
+)
+def test_errors_of_the_hub_are_one_line(
+    installed: Installation, source: str, code: int, words: str
+) -> None:
+    done = installed.run("ftj", "estimate", "-f", "-", stdin=manifest(model={"source": source}))
+    assert done.returncode == code
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == 1
+
+
+def test_unreachable_hub_is_one_line(installed: Installation) -> None:
+    done = installed.run(
+        "ftj", "estimate", "-f", "-", stdin=manifest(), HF_ENDPOINT="http://127.0.0.1:9"
+    )
+    assert done.returncode == 75
+    assert done.stderr.startswith("Transient: the hub is unreachable for model demo/tiny")
+    assert done.stderr.count("\n") == 1
+
+
+def test_run_names_the_missing_extra(installed: Installation) -> None:
+    done = installed.run("ftj", "run", "-f", "-", "--work", "runs", stdin=manifest())
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "ftj run needs the extra trainer: pip install 'finetune-operator[trainer]'"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_estimate_from_the_hub_names_the_missing_extra(
+    wheel: Path, hub: Hub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "venv"
+    uv("venv", "--python", sys.executable, folder)
+    uv("pip", "install", "--python", folder / "bin" / "python", wheel)
+    done = Installation(folder, hub).run("ftj", "estimate", "-f", "-", stdin=manifest())
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "ftj estimate needs the extra cli: pip install 'finetune-operator[cli]'"
+    )

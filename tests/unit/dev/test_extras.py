@@ -1,0 +1,40 @@
+"""The extras of the package agree with the constraints that are tested."""
+
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from cluster import paths
+
+EXTRAS = {"operator": "operator.txt", "trainer": "trainer.txt", "cli": "trainer.txt"}
+
+
+def requirements(extra: str) -> list[Requirement]:
+    project = tomllib.loads((paths.REPO / "pyproject.toml").read_text())["project"]
+    return [Requirement(each) for each in project["optional-dependencies"][extra]]
+
+
+def pinned(name: str) -> dict[str, Version]:
+    lines = (paths.REPO / "constraints" / name).read_text().splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {package.lower().replace("_", "-"): Version(version) for package, version in pairs}
+
+
+@pytest.mark.parametrize(("extra", "file"), EXTRAS.items())
+def test_constraints_satisfy_the_bounds_of_the_extra(extra: str, file: str) -> None:
+    versions = pinned(file)
+    for each in requirements(extra):
+        version = versions[each.name.lower().replace("_", "-")]
+        assert version in each.specifier, f"{each} excludes the tested version {version}"
+
+
+@pytest.mark.parametrize("extra", ["cli", "trainer"])
+def test_requirement_has_an_upper_bound(extra: str) -> None:
+    for each in requirements(extra):
+        assert any(bound.operator in ("<", "<=", "==", "~=") for bound in each.specifier), each
+
+
+def test_cli_needs_no_torch() -> None:
+    assert "torch" not in {each.name for each in requirements("cli")}

@@ -1,0 +1,39 @@
+"""Every ``ftj`` command line in README and docs can be started as it is printed."""
+
+import re
+import shlex
+
+import pytest
+
+from cluster import paths
+from finetune_cli import __main__ as ftj
+
+PAGES = [paths.REPO / "README.md", *sorted((paths.REPO / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"(?:^|\| )(?:kubectl )?ftj ([^|>#\n]*)", re.MULTILINE)
+
+
+def command_lines() -> list[str]:
+    found = []
+    for page in PAGES:
+        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            joined = block.replace("\\\n", " ")
+            found += COMMAND.findall(joined)
+    return found
+
+
+def test_documentation_shows_every_command() -> None:
+    shown = {line.split()[0] for line in command_lines()}
+    assert shown == set(ftj.COMMANDS)
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_command_line_is_accepted(line: str) -> None:
+    words = shlex.split(line)
+    options = ftj._parser(ftj.COMMANDS[words[0]]).parse_args(words)
+    assert options.command == words[0]
+
+
+def test_documentation_starts_no_trainer_module() -> None:
+    for page in PAGES:
+        assert "python -m finetune_trainer" not in page.read_text(encoding="utf-8"), page

@@ -1,1 +1,0 @@
-"""Commands for a terminal, outside the cluster."""
