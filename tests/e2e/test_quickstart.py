@@ -1,8 +1,12 @@
 """The main job, the whole way: from ``kubectl apply`` of the quickstart to a model that knows."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,8 @@ from tests.e2e.kubectl import Object
 from tests.e2e.pods import Task
 from tests.e2e.target import REPOSITORY, Cluster, namespaces, wants_gpu
 from tests.e2e.tuning import STAGE, Tuning, condition, label
+
+from finetune_trainer.checkpointing import manifest
 
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
 NAMESPACE = "e2e-quickstart"
@@ -184,6 +190,23 @@ def test_the_status_tells_the_whole_story(quickstart: Quickstart) -> None:
     tuning = quickstart.tuning
     assert status["endpoint"] == f"http://{tuning.name}-serve.{tuning.namespace}.svc:8000/v1"
     assert status["serving"]["availableReplicas"] == 1
+
+
+def test_ftj_copies_the_adapter_out_of_the_cluster(quickstart: Quickstart, tmp_path: Path) -> None:
+    tuning, kubectl = quickstart.tuning, quickstart.tuning.cluster.kubectl
+    place = [f"--namespace={tuning.namespace}", f"--kubeconfig={kubectl.kubeconfig}"]
+    arguments = ["copy", tuning.name, str(tmp_path / "adapter"), "--adapter", *place]
+    path = os.pathsep.join((str(kubectl.program.parent), os.environ["PATH"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune_cli", *arguments],
+        env=os.environ | {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = manifest.verify(tmp_path / "adapter", kind="adapter", key=None)
+    assert found.digest == tuning.status()["revisions"][0]["artifacts"]["adapter"]
 
 
 def test_progress_was_reported_while_it_trained(quickstart: Quickstart) -> None:

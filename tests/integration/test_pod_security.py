@@ -6,12 +6,15 @@ import pytest
 from tests.integration.controlplane import ApiError, ControlPlane
 from tests.unit.operator.manifests.rendered import SETS, children, template
 
+from finetune_cli.copying import pod as copying
+
 PODS = [
     pytest.param(template(thing), id=f"{name} {title}")
     for name, given in SETS.items()
     for title, thing in children(*given).items()
     if template(thing)
 ]
+PODS.append(pytest.param(copying.render("copy", "claim", copying.Place()), id="ftj copy"))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def test_pod_is_admitted_to_a_restricted_namespace(
     control_plane: ControlPlane, restricted: str, pod: dict[str, Any]
 ) -> None:
     spec = {key: value for key, value in pod["spec"].items() if key != "priorityClassName"}
-    body = {"metadata": {"name": "child", **pod["metadata"]}, "spec": spec}
+    body = {"metadata": {"name": "child"} | pod["metadata"], "spec": spec}
     control_plane.post(restricted, body)
     for container in range(len(spec["containers"])):
         open_ = [dict(each) for each in spec["containers"]]

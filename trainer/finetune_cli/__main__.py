@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from finetune_cli.errors import CommandFailed
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.runtime import environment
 from finetune_trainer.runtime.signals import StopRequest
@@ -72,6 +73,17 @@ COMMANDS = {
             "For gated models and datasets, set HF_TOKEN.",
             example="-f finetune.yaml --work ~/runs/support",
         ),
+        Command(
+            name="copy",
+            module="copy",
+            summary="copy a model out of the cluster",
+            description="Copy the merged model or the adapter of a FineTuneJob to a local folder. "
+            "The command uses kubectl with your rights: it creates a pod that mounts the volume "
+            "of the job read-only, copies the files, and deletes the pod. It checks every file "
+            "against the digests that training recorded. If the connection is interrupted, run "
+            "the command again; complete files are not copied again.",
+            example="support ./support-model",
+        ),
     )
 }
 
@@ -90,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainerError, Stopped) as ended:
         print(f"{ended.reason}: {ended}", file=sys.stderr)
         return int(ended.code)
+    except CommandFailed as error:
+        print(f"{_program()} {options.command}: {error}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         missing = str(error.name).split(".")[0]
         if missing in OWN_PACKAGES:

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from finetune_api import API_VERSION, KIND
+from finetune_api import API_VERSION, GROUP, KIND
+from finetune_api.contracts import labels as keys
 from finetune_operator.types import Object
 
 Stage = Literal["prepare", "train", "merge", "serve"]
 
-PREFIX = "finetune.dev"
-JOB = f"{PREFIX}/job"
-REVISION = f"{PREFIX}/revision"
+PREFIX = GROUP
+JOB = keys.JOB
+REVISION = keys.REVISION
 BUILD = f"{PREFIX}/build"
 STAGE = f"{PREFIX}/stage"
 ATTEMPT = f"{PREFIX}/attempt"

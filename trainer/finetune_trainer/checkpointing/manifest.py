@@ -84,7 +84,7 @@ def publish(
         folder.chmod(0o755)
         flush(folder)
     manifest = Manifest(kind=kind, key=key, files=tuple(files), facts=dict(facts))
-    write_json(scratch / FILE, _as_json(manifest))
+    write_json(scratch / FILE, as_json(manifest))
     if final.exists():
         withdraw(final)
     scratch.rename(final)
@@ -103,17 +103,22 @@ def withdraw(folder: Path) -> None:
 def read(folder: Path) -> Manifest:
     """Return the manifest of a folder without checking its files. Raise ManifestError."""
     try:
-        document = json.loads((folder / FILE).read_text())
-        return Manifest(
-            kind=document["kind"],
-            key=document["key"],
-            files=tuple(Entry(**entry) for entry in document["files"]),
-            facts=document["facts"],
-        )
+        return parse((folder / FILE).read_text())
     except FileNotFoundError:
         raise ManifestError(f"{folder.name}/ has no manifest") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{folder.name}/{FILE} cannot be read: {error!r}") from error
+
+
+def parse(text: str) -> Manifest:
+    """Return the manifest in a text. Raise ValueError, KeyError or TypeError."""
+    document = json.loads(text)
+    return Manifest(
+        kind=document["kind"],
+        key=document["key"],
+        files=tuple(Entry(**entry) for entry in document["files"]),
+        facts=document["facts"],
+    )
 
 
 def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest:
@@ -162,7 +167,8 @@ def sweep(work: Path, *, but: Collection[Path] = ()) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _as_json(manifest: Manifest) -> dict[str, Any]:
+def as_json(manifest: Manifest) -> dict[str, Any]:
+    """Return the content of ``manifest.json``."""
     return {
         "kind": manifest.kind,
         "key": manifest.key,

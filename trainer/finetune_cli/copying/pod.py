@@ -1,0 +1,103 @@
+"""The one-off pod that mounts the volume of a job read-only. Pure.
+
+It satisfies the restricted Pod Security Standard, has no API token, and ends by itself if the
+command is killed before it can delete the pod.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_cli.copying.selection import MOUNT
+
+CONTAINER = "copy"
+DEFAULT_IMAGE = "docker.io/library/debian:bookworm-slim"
+LIFETIME_SECONDS = 6 * 3600
+USER = 1000
+"""User and group that own the files on the volume."""
+GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists"}
+"""A volume can be bound to a GPU node. The copy pod requests no GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Image and node of the copy pod."""
+
+    image: str = DEFAULT_IMAGE
+    pull_secrets: tuple[str, ...] = ()
+    node: str | None = None
+    """Node of a running pod that mounts the volume; a ReadWriteOnce volume has one node."""
+    tolerations: Sequence[Mapping[str, Any]] = ()
+
+
+def place(jobs: Sequence[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]]) -> Place:
+    """Return where to copy from: the trainer image, and the node that has mounted the volume.
+
+    jobs, pods: the Jobs and the pods of the revision.
+    """
+    template = jobs[0]["spec"]["template"]["spec"] if jobs else None
+    running = next(
+        (each for each in pods if each.get("status", {}).get("phase") == "Running"), None
+    )
+    secrets = (template or {}).get("imagePullSecrets") or ()
+    return Place(
+        image=template["containers"][0]["image"] if template else DEFAULT_IMAGE,
+        pull_secrets=tuple(each["name"] for each in secrets),
+        node=running["spec"].get("nodeName") if running else None,
+        tolerations=tuple((running or {}).get("spec", {}).get("tolerations") or ()),
+    )
+
+
+def render(name: str, claim: str, place: Place) -> dict[str, Any]:
+    """Return the pod."""
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": LIFETIME_SECONDS,
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": [GPU_TAINT, *(each for each in place.tolerations if each != GPU_TAINT)],
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": place.image,
+                "command": ["sleep", str(LIFETIME_SECONDS)],
+                "resources": {
+                    "requests": {"cpu": "100m", "memory": "64Mi"},
+                    "limits": {"memory": "256Mi"},
+                },
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": True,
+                },
+                "volumeMounts": [{"name": "work", "mountPath": str(MOUNT), "readOnly": True}],
+            }
+        ],
+        "volumes": [{"name": "work", "persistentVolumeClaim": {"claimName": claim}}],
+    }
+    if place.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": each} for each in place.pull_secrets]
+    if place.node is not None:
+        field = {"key": "metadata.name", "operator": "In", "values": [place.node]}
+        spec["affinity"] = {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchFields": [field]}]
+                }
+            }
+        }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "finetune-copy"}},
+        "spec": spec,
+    }

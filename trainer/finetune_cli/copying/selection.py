@@ -1,0 +1,84 @@
+"""Selects what to copy from the status of a FineTuneJob. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune_api import KIND
+from finetune_api.v1alpha1.ledger import Revision
+from finetune_api.v1alpha1.status import FineTuneJobStatus
+from finetune_cli.errors import CommandFailed
+from finetune_trainer.volume_layout import Layout
+
+Part = Literal["adapter", "merged"]
+MOUNT = Path("/work")
+STAGE_OF_PART: Mapping[Part, str] = {"adapter": "train", "merged": "merge"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A published folder on the volume of a revision."""
+
+    revision: str
+    part: Part
+    folder: str
+    """Absolute path in the copy pod."""
+    digest: str | None
+    """Digest of its content in the ledger; None if the ledger has none for this folder."""
+
+
+def select(job: Mapping[str, Any], part: Part, revision: str | None) -> Selection:
+    """Return the folder to copy.
+
+    Without ``revision``, the revision of the current spec is selected if it has the part, otherwise
+    the serving revision, otherwise the newest one with the part. Raises CommandFailed.
+    """
+    name = job["metadata"]["name"]
+    status = FineTuneJobStatus.model_validate(job.get("status") or {})
+    known = {each.revision: each for each in status.revisions}
+    if revision is not None:
+        if revision not in known:
+            raise CommandFailed(
+                f"{KIND} {name} has no revision {revision}: set --revision to one of "
+                f"{', '.join(known) or 'its revisions, when it has one'}"
+            )
+        candidates = [known[revision]]
+    else:
+        order = (status.revision, status.serving.revision, *reversed(known))
+        candidates = [known[each] for each in dict.fromkeys(order) if each in known]
+    for found in candidates:
+        if builds := _builds(found, part):
+            return _selection(found, part, builds, (status.serving.build, status.build))
+    raise CommandFailed(_absent(name, part, candidates, revision))
+
+
+def _builds(revision: Revision, part: Part) -> list[str | None]:
+    """Return the builds whose stage for a part is completed; None for an adapter."""
+    return [
+        each.build
+        for each in revision.stages
+        if each.stage == STAGE_OF_PART[part] and each.outcome == "Completed"
+    ]
+
+
+def _selection(
+    revision: Revision, part: Part, builds: list[str | None], preferred: tuple[str | None, ...]
+) -> Selection:
+    layout = Layout(work=MOUNT)
+    if part == "adapter":
+        folder, digest = layout.adapter, revision.artifacts.adapter
+    else:
+        build = next((each for each in preferred if each in builds), builds[-1])
+        folder = layout.merged(str(build))
+        # The ledger keeps one digest: with several builds it may be that of another one.
+        digest = revision.artifacts.merged if len(builds) == 1 else None
+    return Selection(revision=revision.revision, part=part, folder=str(folder), digest=digest)
+
+
+def _absent(name: str, part: Part, candidates: list[Revision], revision: str | None) -> str:
+    which = f"revision {revision} of {KIND} {name}" if revision else f"{KIND} {name}"
+    text = f"{which} has no {'merged model' if part == 'merged' else 'trained adapter'} yet"
+    if part == "merged" and any(_builds(each, "adapter") for each in candidates):
+        return f"{text}: wait until the merge stage is completed, or copy the adapter (--adapter)"
+    return f"{text}: wait until the {STAGE_OF_PART[part]} stage is completed"
