@@ -6,13 +6,11 @@ read from the hub. The exit code is 82, as in the cluster, if the job does not f
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from finetune_cli import job_file
+from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.data import packing
 from finetune_trainer.errors import InvalidSpec
@@ -20,6 +18,8 @@ from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
 from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
+from finetune_trainer.models import backend_choice
+from finetune_trainer.models.backend_choice import TRL, UNSLOTH, Facts
 from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
 
@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--longest", type=int, metavar="N", help="number of tokens in the longest row"
     )
+    parser.add_argument(
+        "--unsloth", action="store_true", help="assume a trainer image that contains Unsloth"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, in bytes and seconds")
 
 
@@ -58,7 +61,8 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     """Print the estimate of a FineTuneJob. Raises InvalidSpec, DoesNotFit or a hub error."""
     file = job_file.read(options.file)
     spec = file.resolved.spec
-    found_shape = shape.read(_config(file, options.model))
+    config = _config(file, options.model)
+    found_shape = shape.read(config)
     if found_shape is None:
         raise InvalidSpec(
             f"the estimate does not support the family of model {spec.model.source}. The prepare "
@@ -73,11 +77,16 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
     estimate_options = EstimateOptions(
         card=card, serving=serving if spec.serving.enabled else None, merges=file.merges
     )
-    found = estimate(found_shape, spec.training, data=data, options=estimate_options)
+    image = _image(spec.training.advanced.backend, unsloth=options.unsloth)
+    facts = Facts(recipe=spec.training, image=image, family=config["model_type"])
+    backend = backend_choice.choose(facts)
+    recipe = backend_choice.with_backend(spec.training, backend.name)
+    found = estimate(found_shape, recipe, data=data, options=estimate_options)
     if options.json:
         print(json.dumps(report.facts(found), indent=1))
     else:
         print(report.table(found, title=f"{file.name}: {spec.model.source.removeprefix('hf://')}"))
+        print(f"\nThe backend is {backend.name}: {backend.reason}")
     if card is None:
         known = ", ".join(cards.CARDS)
         print(
@@ -87,7 +96,8 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
         )
     for warning in verdict.warnings(found):
         print(f"\nwarning: {warning}", file=sys.stderr)
-    refused = verdict.refusal(found, found_shape, spec.training, data, serving)
+    possible = backend_choice.possible(facts)
+    refused = verdict.refusal(found, found_shape, recipe, data, serving, possible)
     if refused is not None:
         raise refused
     return 0
@@ -109,24 +119,15 @@ def _data(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int 
 
 
 def _config(file: SpecFile, given: Path | None) -> dict[str, Any]:
-    if given is not None:
-        return _read(given / "config.json" if given.is_dir() else given)
-    from finetune_trainer.sources import open_store
-
-    token = os.environ.get("HF_TOKEN")
-    if token:
-        os.environ.setdefault("MODEL_HF_TOKEN", token)
-    store = open_store("model", file.resolved.spec.model)
-    with tempfile.TemporaryDirectory() as folder:
-        store.download(store.pin(), ["config.json"], Path(folder), on_bytes=lambda count: None)
-        return _read(Path(folder) / "config.json")
+    if given is None:
+        return base_config.download(file.resolved.spec.model)
+    return base_config.read_file(given / base_config.CONFIG if given.is_dir() else given)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidSpec(f"{path} cannot be read: {error}") from None
-    if not isinstance(document, dict):
-        raise InvalidSpec(f"{path} is not a JSON object")
-    return document
+def _image(written: str, *, unsloth: bool) -> dict[str, str]:
+    """Return the training libraries of the trainer image: TRL, and those installed here.
+
+    A job that sets Unsloth needs an image with Unsloth; the cluster reports an image without it.
+    """
+    assumed = {TRL: ""} | ({UNSLOTH: ""} if unsloth or written == UNSLOTH else {})
+    return assumed | backend_choice.installed()

@@ -20,11 +20,14 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_cli import job_file
+from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
+from finetune_trainer.checkpointing import published
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
+from finetune_trainer.models import backend_choice
+from finetune_trainer.models.backend_choice import UNSLOTH, Facts
 from finetune_trainer.runtime import lock
 from finetune_trainer.runtime.cards import Card, find
 from finetune_trainer.runtime.files import write_json
@@ -60,15 +63,16 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     job, layout = file.job(), Layout(work=options.work)
     _claim(layout.work, job)
     from finetune_trainer.runtime.progress import Progress
-    from finetune_trainer.training import backends
 
-    # Unsloth patches libraries that the prepare stage imports: it must be imported first.
-    backends.load(job.training.advanced.backend)
     for kind in get_args(Kind):
         os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", os.environ.get("HF_TOKEN", ""))
     _write_configmap(file, layout.work, "dataset", job.dataset)
     if job.evaluation_dataset is not None:
         _write_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)
+    from finetune_trainer.training import backends
+
+    # Unsloth patches libraries that the prepare stage imports: it must be imported first.
+    backends.load(_backend(job, layout))
     for stage in ("prepare", "train", "merge"):
         if stage == "merge" and not file.merges:
             break
@@ -118,6 +122,19 @@ def _run_stage(
         dtype=spec.merge.dtype,
         base=spec.merge.base,
     )
+
+
+def _backend(job: JobConfig, layout: Layout) -> str:
+    """Return the backend that ``prepare`` selected, or will select for this machine."""
+    if published.prepared(layout, job, hashes=False) is not None:
+        return backend_choice.load(layout.dataset).name
+    image = backend_choice.installed()
+    early = backend_choice.choose(Facts(recipe=job.training, image=image))
+    if early.name != UNSLOTH:
+        return early.name
+    # Only a family can still be an obstacle to Unsloth.
+    family = base_config.download(job.model).get("model_type")
+    return backend_choice.choose(Facts(recipe=job.training, image=image, family=family)).name
 
 
 def _serving_options(spec: FineTuneJobSpec) -> ServingOptions | None:

@@ -127,10 +127,6 @@ class Artifacts(StatusModel):
     adapter: str | None = Field(
         None, description="Digest of the manifest that lists the files of the adapter."
     )
-    backend: str | None = Field(
-        None,
-        description="Training library that trained the adapter, and the version of the library.",
-    )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
     merged: str | None = Field(
@@ -253,6 +249,21 @@ class Estimate(StatusModel):
     )
 
 
+class Backend(StatusModel):
+    """Training library of a revision. ``prepare`` selects it once, for all attempts."""
+
+    name: Literal["unsloth", "trl"] = Field(description="Name of the training library.")
+    version: str = Field(description="Version of the training library.", max_length=64)
+    reason: str = Field(
+        description="Reason why the prepare stage selected the training library.", max_length=256
+    )
+    automatic: Literal["unsloth", "trl"] = Field(
+        description="Training library that the prepare stage selects if training.advanced.backend "
+        'is "auto". To replace "auto" with this name, or this name with "auto", does not change '
+        "the revision."
+    )
+
+
 class Revision(StatusModel):
     """A frozen spec, and the attempts and artifacts of its stages."""
 
@@ -272,6 +283,11 @@ class Revision(StatusModel):
         Data(), description="Statistics of the training dataset, determined by the prepare stage."
     )
     estimate: Estimate | None = Field(None, description="Estimated resource needs of the revision.")
+    backend: Backend | None = Field(
+        None,
+        description="Training library of the revision, selected by the prepare stage. All "
+        "attempts of the train stage use it.",
+    )
     volume: str | None = Field(
         None,
         description="UID of the PersistentVolumeClaim that holds the artifacts of the "

@@ -50,11 +50,12 @@ class Quantization(ApiModel):
 class AdvancedTraining(ApiModel):
     """Settings that most jobs leave at their defaults."""
 
-    backend: Literal["unsloth", "trl"] = field(
-        'Training library: "unsloth" (uses less time and GPU memory, but must be installed in '
-        'the trainer image), or "trl" (installed in every trainer image, and supports every '
-        "transformers model).",
-        "unsloth",
+    backend: Literal["auto", "unsloth", "trl"] = field(
+        'Training library: "unsloth" (less time and GPU memory, but not in every trainer image), '
+        '"trl" (in every trainer image, and for every model family), or "auto" (the prepare stage '
+        'selects "unsloth" if the image contains it and it supports the model and the recipe, '
+        'otherwise "trl"). Writing the selected name instead of "auto" is not a change.',
+        "auto",
         edit=Edit.RETRAIN,
     )
     micro_batch_size: int | None = field(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.v1alpha1.ledger import Artifacts, Attempt, Data, Estimate, Revision
+from finetune_api.v1alpha1.ledger import Artifacts, Attempt, Backend, Data, Estimate, Revision
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 
@@ -150,6 +150,7 @@ class Ledger:
             artifacts=Artifacts.model_validate(artifacts),
             data=Data.model_validate(data),
             estimate=Estimate.model_validate(estimate) if estimate else None,
+            backend=_backend(findings) or present.backend,
         )
 
     def to_status(self) -> list[dict[str, Any]]:
@@ -181,7 +182,13 @@ def _known(model: type[Group], findings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fits(model: type[Group], finding: Mapping[str, Any]) -> bool:
+def _backend(findings: Mapping[str, Any]) -> Backend | None:
+    """Return the training library that prepare reports; None if its form is unknown."""
+    found = findings.get("backend")
+    return Backend.model_validate(found) if _fits(Backend, found) else None
+
+
+def _fits(model: type[Group | Backend], finding: Any) -> bool:
     try:
         model.model_validate(finding)
     except ValidationError:

@@ -135,7 +135,7 @@ def test_unsloth_is_imported_before_the_libraries_that_it_patches(
     hub: Hub, repositories: dict[str, str], tmp_path: Path
 ) -> None:
     station = Station(None, tmp_path)
-    advanced = TRAINING["advanced"] | {"backend": "unsloth"}
+    advanced = TRAINING["advanced"] | {"backend": "auto"}
     station.write(repositories["chat"], repositories["rows"], maxSteps=2, advanced=advanced)
     ended = subprocess.run(
         [sys.executable, "-c", LOADED_FIRST, *station.arguments],

@@ -306,6 +306,25 @@ def without_unsloth() -> None:
     importlib.util.find_spec = find
 
 
+@dataclass(frozen=True)
+class OtherVersion:
+    """The image contains another version of a library."""
+
+    library: str
+    version: str
+
+    def __call__(self) -> None:
+        import importlib.metadata
+
+        usual = importlib.metadata.version
+
+        def version(distribution_name: str) -> str:
+            name = distribution_name
+            return self.version if name == self.library else usual(name)
+
+        importlib.metadata.version = version
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ampere:
     """No fault: a card that has TensorFloat-32. ``path``: how float32 is multiplied in a step."""

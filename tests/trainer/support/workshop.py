@@ -108,7 +108,7 @@ class Workshop:
         log.touch()
         usual = (command,) if self.fault is None else (broken_command, self.fault)
         function, *first = target or usual
-        server = self.servers[self.job["training"]["advanced"]["backend"]]
+        server = self.servers[self.backend]
         process = server.start(function, *first, [*arguments, *options], environment, str(log))
         return Running(process=process, folder=self.folder)
 
@@ -123,6 +123,15 @@ class Workshop:
     def prepare_and_train(self) -> Ended:
         self.succeed("prepare")
         return self.succeed("train")
+
+    @property
+    def backend(self) -> str:
+        """The libraries of its processes: of the published backend, otherwise of the recipe."""
+        chosen = self.work / "dataset" / "backend.json"
+        if chosen.exists():
+            return str(json.loads(chosen.read_text())["name"])
+        written = self.job["training"]["advanced"]["backend"]
+        return "trl" if written == "auto" else str(written)
 
     def published(self) -> list[str]:
         """Folders that claim to be whole."""

@@ -1,5 +1,6 @@
 """Every recipe field reaches the library argument that it maps to."""
 
+import importlib.metadata
 import json
 import re
 import time
@@ -15,7 +16,12 @@ import transformers
 from pydantic import BaseModel
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support import backend_probe, tiny
-from tests.trainer.support.faults import Ampere, adapters_tell_their_inputs, without_unsloth
+from tests.trainer.support.faults import (
+    Ampere,
+    OtherVersion,
+    adapters_tell_their_inputs,
+    without_unsloth,
+)
 from tests.trainer.support.workshop import Server, Workshop
 from tests.unit.api.leaves import LEAVES
 from trl.trainer.sft_config import SFTConfig
@@ -23,6 +29,7 @@ from trl.trainer.sft_config import SFTConfig
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.markers import Edit
 from finetune_api.v1alpha1.training import Optimizer, Training
+from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import capabilities, cards, progress
@@ -289,20 +296,82 @@ def test_image_without_unsloth_is_refused_in_prepare(
     workshop = make(training={"advanced": {"backend": "unsloth"}})
     ended = workshop.meeting(without_unsloth).run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
-    assert "training.advanced.backend is unsloth, which this trainer image does not" in (
-        ended.message
-    )
+    assert "the trainer image does not contain Unsloth: set it to auto" in ended.message
     assert workshop.published() == []
+
+
+def test_auto_trains_on_trl_in_an_image_without_unsloth(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 2, "advanced": {"backend": "auto"}})
+    prepared = workshop.meeting(without_unsloth).succeed("prepare")
+    version = importlib.metadata.version("trl")
+    assert prepared.result["artifacts"]["backend"] == {
+        "name": "trl",
+        "version": version,
+        "reason": "the trainer image does not contain Unsloth",
+        "automatic": "trl",
+    }
+    assert "training uses trl (the trainer image does not contain Unsloth)" in prepared.message
+    # An image with Unsloth changes nothing for a job that is prepared.
+    again = workshop.succeed("prepare")
+    assert again.result["artifacts"]["backend"] == prepared.result["artifacts"]["backend"]
+    workshop.succeed("train")
+    facts = manifest.read(workshop.work / "adapter").facts
+    assert facts["backend"] == "trl"
+    assert "unsloth" not in facts["versions"]
+    assert "backend: trl\n" in (workshop.work / "adapter/README.md").read_text()
+
+
+def test_auto_trains_on_unsloth_in_an_image_with_unsloth(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 2, "advanced": {"backend": "auto"}})
+    prepared = workshop.succeed("prepare")
+    chosen = prepared.result["artifacts"]["backend"]
+    assert (chosen["name"], chosen["automatic"]) == ("unsloth", "unsloth")
+    workshop.succeed("train")
+    facts = manifest.read(workshop.work / "adapter").facts
+    assert facts["backend"] == "unsloth"
+    assert facts["versions"]["unsloth"] == chosen["version"]
+
+
+def test_training_does_not_replace_a_published_backend_that_its_image_lacks(
+    make: MakeWorkshop,
+) -> None:
+    workshop = make(training={"maxSteps": 2, "advanced": {"backend": "auto"}})
+    workshop.succeed("prepare")
+    ended = workshop.meeting(without_unsloth).run("train")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "the prepare stage selected the backend unsloth" in ended.message
+
+
+def test_training_on_another_version_of_the_backend_warns(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 2})
+    workshop.meeting(OtherVersion("trl", "1.0.0")).succeed("prepare")
+    version = importlib.metadata.version("trl")
+    trained = workshop.succeed("train")
+    assert trained.result["warnings"][-1] == (
+        f"the prepare stage selected trl 1.0.0, but this trainer image contains {version}, which "
+        "trains the adapter"
+    )
+
+
+def test_dataset_digest_covers_the_published_backend(make: MakeWorkshop) -> None:
+    workshop = make(training={"maxSteps": 2, "advanced": {"backend": "auto"}})
+    workshop.meeting(without_unsloth).succeed("prepare")
+    chosen = workshop.work / "dataset" / "backend.json"
+    chosen.write_text(chosen.read_text().replace("Unsloth", "unsloth"))
+    ended = workshop.run("train")
+    assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
 
 
 def test_training_uses_the_backend_of_the_recipe(make: MakeWorkshop) -> None:
     from finetune_trainer.training import backends
 
     workshop = make(training={"maxSteps": 2, "advanced": {"backend": "unsloth"}})
-    trained = workshop.prepare_and_train()
-    assert trained.result["artifacts"]["backend"].startswith("unsloth 2026.")
+    workshop.prepare_and_train()
+    facts = manifest.read(workshop.work / "adapter").facts
+    assert facts["backend"] == "unsloth"
+    assert facts["versions"]["unsloth"].startswith("2026.")
     assert type(backends.load("trl")) is trl.TrlBackend
-    with pytest.raises(ValueError, match="no such backend: other"):
+    with pytest.raises(InvalidSpec, match="this trainer image does not contain it"):
         backends.load("other")
 
 

@@ -92,7 +92,10 @@ def estimate(
     options: EstimateOptions,
     base_bytes: int | None = None,
 ) -> Estimate:
-    """Return the estimate of a job. ``base_bytes`` is the size of the base on disk, if known."""
+    """Return the estimate of a job whose recipe names a backend, not ``auto``.
+
+    ``base_bytes`` is the size of the base on disk, if known.
+    """
     card = options.card
     formula = FORMULAS[recipe.advanced.backend]
     length = batch_length(recipe, data)

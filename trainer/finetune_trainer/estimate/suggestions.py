@@ -5,12 +5,11 @@ micro-batch) have a lower cost than changes that do (dropout, shorter rows) or t
 GPU.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import get_args
 
-from finetune_api.v1alpha1.training import AdvancedTraining, Training
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
@@ -36,9 +35,20 @@ class Option:
     lora: dict[str, object]
 
 
-def for_training(shape: Shape, recipe: Training, data: Data, card: Card, count: int) -> list[str]:
-    """Return up to ``count`` alternatives by rising cost; none of them contains another one."""
-    fields = [options for options in _options(recipe, data) if options]
+def for_training(
+    shape: Shape,
+    recipe: Training,
+    data: Data,
+    card: Card,
+    *,
+    backends: Collection[str],
+    count: int,
+) -> list[str]:
+    """Return up to ``count`` alternatives by rising cost; none of them contains another one.
+
+    backends: those that can train the job.
+    """
+    fields = [options for options in _options(recipe, data, backends) if options]
     found: list[tuple[Option, ...]] = []
     for size in range(1, MOST_FIELDS + 1):
         for chosen in combinations(fields, size):
@@ -79,7 +89,7 @@ def for_serving(shape: Shape, options: ServingOptions, found: Estimate, count: i
     return [*alternatives, "serving.enabled: false"][:count]
 
 
-def _options(recipe: Training, data: Data) -> Iterator[list[Option]]:
+def _options(recipe: Training, data: Data, backends: Collection[str]) -> Iterator[list[Option]]:
     advanced, effective = recipe.advanced, recipe.effective_batch_size
     if not advanced.gradient_checkpointing:
         yield [_option("gradientCheckpointing", True, 1, advanced="gradient_checkpointing")]
@@ -94,9 +104,11 @@ def _options(recipe: Training, data: Data) -> Iterator[list[Option]]:
         ]
     if advanced.pad_to_sequence_length and not recipe_packs(recipe, data):
         yield [_option("padToSequenceLength", False, 1, advanced="pad_to_sequence_length")]
-    backends = get_args(AdvancedTraining.model_fields["backend"].annotation)
-    others = [name for name in backends if name != advanced.backend and name in FORMULAS]
-    yield [_option("backend", name, 2, advanced="backend") for name in others]
+    yield [
+        _option("backend", name, 2, advanced="backend")
+        for name in backends
+        if name != advanced.backend
+    ]
     if recipe.lora.modules_to_save:
         yield [
             Option(

@@ -1,5 +1,7 @@
 """Decides whether a job fits its GPU. A refusal has figures and alternatives."""
 
+from collections.abc import Collection
+
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import DoesNotFit
 from finetune_trainer.estimate import suggestions
@@ -12,15 +14,25 @@ ALTERNATIVES = 3
 
 
 def refusal(
-    found: Estimate, shape: Shape, recipe: Training, data: Data, serving: ServingOptions | None
+    found: Estimate,
+    shape: Shape,
+    recipe: Training,
+    data: Data,
+    serving: ServingOptions | None,
+    backends: Collection[str],
 ) -> DoesNotFit | None:
-    """Return the error of a job that does not fit its GPU; None if it fits or if it is unknown."""
+    """Return the error of a job that does not fit its GPU; None if it fits or if it is unknown.
+
+    backends: those that can train the job, which the error may propose.
+    """
     card = found.card
     if card is None:
         return None
     if not found.training_fits:
         parts = found.training
-        alternatives = suggestions.for_training(shape, recipe, data, card, ALTERNATIVES)
+        alternatives = suggestions.for_training(
+            shape, recipe, data, card, backends=backends, count=ALTERNATIVES
+        )
         return DoesNotFit(
             f"training needs about {gib(parts.total)} of GPU memory (weights "
             f"{gib(parts.weights + parts.embeddings)}, adapter and optimizer "

@@ -8,15 +8,16 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.ledger import EvaluationData
+from finetune_api.v1alpha1.ledger import Backend, EvaluationData
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import backend_support
+from finetune_trainer.models import backend_choice
+from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import prepare_base, prepare_estimate, prepare_rows
 from finetune_trainer.runtime import capabilities
-from finetune_trainer.runtime.progress import Progress
+from finetune_trainer.runtime.progress import Progress, log
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 
@@ -30,8 +31,13 @@ def run(
     with translate_volume_errors(layout.work, "preparing"):
         found = published.prepared(layout, job, hashes=True)
         if found is not None:
-            return _result(*found, message="base and dataset are already prepared")
-        backend_support.refuse_absent(job.training.advanced.backend)
+            return _result(
+                *found,
+                backend_choice.load(layout.dataset),
+                message="base and dataset are already prepared",
+            )
+        image = backend_choice.installed()
+        backend_choice.refuse(Facts(recipe=job.training, image=image))
         capabilities.check_ahead(job.training, options.card)
         sources = prepare_rows.pin(job)
         download = prepare_base.start(
@@ -40,22 +46,31 @@ def run(
             rows=[source.folder(layout) for source in sources.all],
             also_needed=sum(source.remaining(layout) for source in sources.all),
         )
+        facts = Facts(recipe=job.training, image=image, family=download.config["model_type"])
+        backend = backend_choice.choose(facts)
+        log(f"training will use {backend.name} {backend.version}: {backend.reason}")
+        job = backend_choice.follow(job, backend)
         rows = prepare_rows.tokenize(job, layout, sources, download, progress)
         checked = prepare_estimate.check(
             job,
             download.config,
             rows.rows,
             options,
+            backends=backend_choice.possible(facts),
             base_bytes=download.size,
             base_remaining=download.remaining,
             work=layout.work,
         )
         base = prepare_base.finish(download, job, layout, progress)
-        dataset = prepare_rows.publish(job, layout, sources, download, rows, checked)
+        dataset = prepare_rows.publish(job, layout, sources, download, backend, rows, checked)
         manifest.sweep(layout.work)
     progress.ratio(1.0)
     return _result(
-        base, dataset, message=f"base and dataset are prepared{_estimate_suffix(checked)}"
+        base,
+        dataset,
+        backend,
+        message=f"base and dataset are prepared; training uses {backend.name} "
+        f"({backend.reason}){_estimate_suffix(checked)}",
     )
 
 
@@ -64,7 +79,9 @@ def _estimate_suffix(checked: prepare_estimate.CheckedEstimate) -> str:
     return f"; {checked.sentence}" if checked.sentence else ""
 
 
-def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, message: str) -> Result:
+def _result(
+    base_manifest: manifest.Manifest, data: manifest.Manifest, backend: Backend, *, message: str
+) -> Result:
     facts = data.facts
     template = next((file for file in data.files if file.name == published.CHAT_TEMPLATE), None)
     return Result(
@@ -77,6 +94,7 @@ def _result(base_manifest: manifest.Manifest, data: manifest.Manifest, *, messag
             "baseCommit": base_manifest.facts["baseCommit"],
             "baseBytes": base_manifest.size(),
             "datasetDigest": data.digest,
+            "backend": backend.model_dump(),
             **({"chatTemplate": f"sha256:{template.sha256}"} if template else {}),
             **{
                 name: facts[name]

@@ -14,7 +14,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.models import architecture, backend_support, base_files
+from finetune_trainer.models import architecture, base_files
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import read_json
 from finetune_trainer.runtime.log import log
@@ -93,7 +93,6 @@ def start(
     scratch.mkdir(exist_ok=True)
     digests = store.download(repository, small, scratch, on_bytes=lambda count: None)
     config = base_files.check_config(scratch, source=name)
-    backend_support.refuse_family(job.training.advanced.backend, config["model_type"], source=name)
     if job.training.lora.modules_to_save:
         architecture.require_untied(scratch, job.training.lora.modules_to_save, source=name)
     shards = base_files.weight_files(scratch, repository.files)

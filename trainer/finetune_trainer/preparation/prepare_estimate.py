@@ -4,6 +4,7 @@ The estimate is stored in the manifest of the dataset. The training takes the mi
 there, and the model card compares it with the measured figures.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,16 @@ def check(
     rows: Prepared,
     options: EstimateOptions,
     *,
+    backends: Collection[str],
     base_bytes: int,
     base_remaining: int,
     work: Path,
 ) -> CheckedEstimate:
     """Return the estimate of a job.
 
-    Of the ``base_bytes`` of the base, ``base_remaining`` are not downloaded yet. Raises DoesNotFit
-    if the GPU is too small, VolumeFull if the volume is too small for the whole job.
+    backends: those that can train the job. base_bytes: size of the base, of which base_remaining
+    bytes are not downloaded yet. Raise DoesNotFit if the GPU is too small, VolumeFull if the volume
+    is too small for the whole job.
     """
     found_shape = shape.read(config)
     if found_shape is None:
@@ -63,7 +66,7 @@ def check(
     )
     for line in report.table(found, title=job.model.source).splitlines():
         log(line)
-    refused = verdict.refusal(found, found_shape, job.training, data, options.serving)
+    refused = verdict.refusal(found, found_shape, job.training, data, options.serving, backends)
     if refused is not None:
         raise refused
     free, needed = disk.free_bytes(work), found.volume - base_bytes + base_remaining

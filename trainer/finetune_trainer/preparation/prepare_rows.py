@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.ledger import Backend
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.data import (
@@ -28,6 +29,7 @@ from finetune_trainer.data.prompt_templates import Template
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
+from finetune_trainer.models import backend_choice
 from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.preparation.prepare_estimate import CheckedEstimate
 from finetune_trainer.runtime import disk
@@ -152,10 +154,11 @@ def publish(
     layout: Layout,
     sources: Sources,
     base: BaseDownload,
+    backend: Backend,
     tokenized: TokenizedRows,
     checked: CheckedEstimate,
 ) -> manifest.Manifest:
-    """Publish the tokenized rows."""
+    """Publish the tokenized rows and the backend that trains on them."""
     rows, template = tokenized.rows, tokenized.template
     disk.require(layout.work, rows.bytes, "the tokenized dataset")
     scratch = fresh(layout.scratch("dataset"))
@@ -163,6 +166,7 @@ def publish(
     if rows.held_out.count:
         rows.held_out.save(scratch / HELD_OUT)
     write_json(scratch / reference_sample.FILE, rows.sample)
+    backend_choice.save(scratch, backend)
     if template.shipped and template.text is not None:
         (scratch / published.CHAT_TEMPLATE).write_text(template.text, encoding="utf-8")
     counts, plan = rows.counts, rows.plan

@@ -51,7 +51,7 @@ def refuse_cpu_fallback() -> None:
     """Raise Transient if Unsloth would fall back to the CPU of a pod that requests a GPU."""
     if os.environ.get(NO_FALLBACK) == "1" and not detect().cuda:
         raise Transient(
-            "training.advanced.backend is unsloth, which needs a GPU, but CUDA found none in this "
+            "the backend unsloth needs a GPU, but CUDA found none in this "
             "pod: run nvidia-smi on the node to check its driver, and check its device plugin. "
             "To train on the CPU, set training.advanced.backend to trl"
         )

@@ -134,7 +134,6 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             "adapter": adapter.digest,
             "baseCommit": facts["baseCommit"],
             "datasetDigest": facts["datasetDigest"],
-            "backend": f"{facts['backend']} {facts['versions'][facts['backend']]}",
             "attention": facts["attention"],
             "device": facts["device"],
             **({"evaluation": recorded.evaluation} if recorded.evaluation else {}),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.unit.trainer import shapes
+from tests.unit.trainer.recipes import BOTH, on_a_backend
 
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Training
@@ -18,6 +19,7 @@ from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.serving import ServingOptions
+from finetune_trainer.models import backend_choice
 from finetune_trainer.runtime import cards
 
 A10G = cards.CARDS["NVIDIA-A10G"]
@@ -41,7 +43,8 @@ spec:
 
 
 def estimated(recipe: Training, *, card: cards.Card | None = A10G, **data: Any) -> Estimate:
-    return budget.estimate(LLAMA3, recipe, data=Data(**data), options=EstimateOptions(card=card))
+    options = EstimateOptions(card=card)
+    return budget.estimate(LLAMA3, on_a_backend(recipe), data=Data(**data), options=options)
 
 
 def micro(size: int, **advanced: Any) -> AdvancedTraining:
@@ -72,7 +75,7 @@ def test_gpu_is_found_by_node_label(label: str, name: str | None) -> None:
 @pytest.mark.parametrize("effective", [1, 2, 6, 8, 12, 64])
 @pytest.mark.parametrize("length", [512, 2048, 4096])
 def test_largest_fitting_micro_batch_is_chosen(effective: int, length: int) -> None:
-    recipe = Training(effective_batch_size=effective, sequence_length=length)
+    recipe = on_a_backend(Training(effective_batch_size=effective, sequence_length=length))
     found = estimated(recipe)
     divisors = [each for each in range(1, effective + 1) if effective % each == 0]
     assert found.micro_batch in divisors
@@ -104,7 +107,7 @@ def test_nothing_is_refused_on_an_unknown_gpu() -> None:
     recipe = Training(sequence_length=131072, advanced=micro(8, gradient_checkpointing=False))
     found = estimated(recipe, card=None)
     assert found.training_fits
-    assert verdict.refusal(found, LLAMA3, recipe, Data(), None) is None
+    assert verdict.refusal(found, LLAMA3, recipe, Data(), None, BOTH) is None
 
 
 def test_row_length_is_that_of_the_longest_row_unless_packed() -> None:
@@ -138,7 +141,7 @@ def test_removing_modules_to_save_is_suggested() -> None:
 
 def refused(recipe: Training) -> str:
     found = estimated(recipe)
-    refusal = verdict.refusal(found, LLAMA3, recipe, Data(), None)
+    refusal = verdict.refusal(found, LLAMA3, on_a_backend(recipe), Data(), None, BOTH)
     assert refusal is not None
     return str(refusal)
 
@@ -171,8 +174,9 @@ def test_serving_that_does_not_fit_is_refused() -> None:
     long_context = known(shapes.LLAMA31_8B)
     serving_options = ServingOptions(max_model_len=None, share=0.88)
     options = EstimateOptions(card=A10G, serving=serving_options)
-    found = budget.estimate(long_context, Training(), data=Data(), options=options)
-    refusal = verdict.refusal(found, long_context, Training(), Data(), serving_options)
+    recipe = on_a_backend(Training())
+    found = budget.estimate(long_context, recipe, data=Data(), options=options)
+    refusal = verdict.refusal(found, long_context, recipe, Data(), serving_options, BOTH)
     assert refusal is not None
     assert "131072 tokens" in str(refusal)
     assert "22.49 GiB" in str(refusal)
@@ -182,7 +186,7 @@ def test_serving_that_does_not_fit_is_refused() -> None:
         with_length = EstimateOptions(
             card=A10G, serving=ServingOptions(max_model_len=tokens, share=0.88)
         )
-        again = budget.estimate(long_context, Training(), data=Data(), options=with_length)
+        again = budget.estimate(long_context, recipe, data=Data(), options=with_length)
         assert again.serving_fits is fits
 
 
@@ -210,6 +214,52 @@ def test_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for words in ("support: org/model on NVIDIA-A10G (22.49 GiB)", "base, 4 bits", "fits"):
         assert words in table
     assert "18,000,000" in table
+
+
+@pytest.mark.parametrize(
+    ("installed", "options", "backend", "reason"),
+    [
+        ({}, [], "trl", "the trainer image does not contain Unsloth"),
+        ({}, ["--unsloth"], "unsloth", "the trainer image contains Unsloth, which supports model "),
+        ({"unsloth": "1"}, [], "unsloth", "the trainer image contains Unsloth, which supports"),
+    ],
+)
+def test_command_estimates_the_backend_that_auto_selects(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    installed: dict[str, str],
+    options: list[str],
+    backend: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(backend_choice, "installed", lambda: installed)
+    assert main([*written(tmp_path), *options]) == 0
+    table = capsys.readouterr().out
+    assert f"Training  {backend}, micro-batch" in table
+    assert f"The backend is {backend}: {reason}" in table
+
+
+def test_command_rejects_a_family_that_the_set_backend_does_not_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = MANIFEST + "  training: {advanced: {backend: unsloth}}\n"
+    assert main(written(tmp_path, text, shapes.LLAMA3_8B | {"model_type": "gemma2"})) == 64
+    assert "Unsloth does not pack the rows of model family gemma2" in capsys.readouterr().err
+
+
+def test_command_proposes_no_backend_that_the_image_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_choice, "installed", dict)
+    recipe = "sequenceLength: 1920, lora: {useDora: true}, packing: always"
+    advanced = "microBatchSize: 1, gradientCheckpointing: false"
+    text = MANIFEST + f"  training: {{{recipe}, effectiveBatchSize: 1, advanced: {{{advanced}}}}}\n"
+    assert main(written(tmp_path, text)) == 82
+    assert "training.advanced.backend" not in capsys.readouterr().err
+    text = text.replace("advanced: {", "advanced: {backend: trl, ")
+    assert main([*written(tmp_path, text), "--unsloth"]) == 82
+    assert "training.advanced.backend: unsloth" in capsys.readouterr().err
 
 
 def test_command_exits_with_82_if_serving_does_not_fit(
@@ -251,7 +301,7 @@ def options(**changes: Any) -> EstimateOptions:
 
 
 def test_volume_has_base_adapter_checkpoints_and_merged_model() -> None:
-    recipe = Training(advanced=micro(1))
+    recipe = on_a_backend(Training(advanced=micro(1)))
     model = 2 * 8_030_261_248
     adapter = memory.trained_parameters(LLAMA3, recipe) * 4
     checkpoints = 3 * (adapter + memory.optimizer_bytes(LLAMA3, recipe))

@@ -81,7 +81,9 @@ def figures(model: dict[str, Any], recipe: Training) -> dict[str, Any]:
         "status": report.status(facts),
         "table": report.table(estimate, title="Estimate").splitlines(),
         "fits": [estimate.training_fits, estimate.serving_fits],
-        "forTraining": suggestions.for_training(found, recipe, ROWS, card, 99),
+        "forTraining": suggestions.for_training(
+            found, recipe, ROWS, card, backends=("unsloth", "trl"), count=99
+        ),
         "forServing": suggestions.for_serving(found, SERVING, estimate, 99),
     }
 

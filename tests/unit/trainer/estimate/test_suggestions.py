@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tests.unit.trainer import shapes
+from tests.unit.trainer.recipes import BOTH, on_a_backend
 
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Training
@@ -25,16 +26,18 @@ def llama3() -> shape.Shape:
 
 
 def alternatives(llama3: shape.Shape, recipe: Training, count: int = ALL, **data: Any) -> list[str]:
-    return suggestions.for_training(llama3, recipe, Data(**data), A10G, count)
+    return suggestions.for_training(llama3, recipe, Data(**data), A10G, backends=BOTH, count=count)
 
 
 def recipe(*, lora: Lora | None = None, length: int = 4096, **advanced: Any) -> Training:
     effective = advanced.get("micro_batch_size", 8)
-    return Training(
-        effective_batch_size=effective,
-        sequence_length=length,
-        lora=lora or Lora(),
-        advanced=AdvancedTraining(**advanced),
+    return on_a_backend(
+        Training(
+            effective_batch_size=effective,
+            sequence_length=length,
+            lora=lora or Lora(),
+            advanced=AdvancedTraining(**advanced),
+        )
     )
 
 
@@ -63,9 +66,12 @@ def test_largest_fitting_micro_batch_is_suggested_first(llama3: shape.Shape) -> 
 
 @pytest.mark.parametrize(("backend", "other"), [("trl", "unsloth"), ("unsloth", "trl")])
 def test_only_the_other_backend_is_suggested(llama3: shape.Shape, backend: str, other: str) -> None:
-    options = suggestions._options(recipe(backend=backend), Data())
-    texts = [option.text for group in options for option in group if option.field == "backend"]
-    assert texts == [f"training.advanced.backend: {other}"]
+    def suggested(*backends: str) -> list[str]:
+        options = suggestions._options(recipe(backend=backend), Data(), backends)
+        return [each.text for group in options for each in group if each.field == "backend"]
+
+    assert suggested(*BOTH) == [f"training.advanced.backend: {other}"]
+    assert suggested(backend) == [], "the trainer image does not contain the other one"
 
 
 def test_backend_is_suggested_if_it_suffices(llama3: shape.Shape) -> None:
@@ -132,10 +138,10 @@ def test_padding_is_dropped_only_if_rows_are_not_packed(llama3: shape.Shape) -> 
 
 
 def test_shortest_suggested_sequence_has_512_tokens(llama3: shape.Shape) -> None:
-    options = suggestions._options(recipe(length=3000), Data())
+    options = suggestions._options(recipe(length=3000), Data(), BOTH)
     lengths = [each.top["sequence_length"] for group in options for each in group if each.top]
     assert lengths == [1500, 750]
-    options = suggestions._options(recipe(length=1024), Data())
+    options = suggestions._options(recipe(length=1024), Data(), BOTH)
     assert [each.text for group in options for each in group if each.top] == [
         "training.sequenceLength: 512"
     ]
@@ -148,9 +154,8 @@ def test_larger_gpu_is_suggested_by_node_label(llama3: shape.Shape) -> None:
 
 
 def served(llama3: shape.Shape, options: ServingOptions, card: cards.Card) -> Estimate:
-    return budget.estimate(
-        llama3, Training(), data=Data(), options=EstimateOptions(card=card, serving=options)
-    )
+    served_on = EstimateOptions(card=card, serving=options)
+    return budget.estimate(llama3, recipe(), data=Data(), options=served_on)
 
 
 def test_serving_alternatives(llama3: shape.Shape) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.data.token_store import Tokens
-from finetune_trainer.models.backend_support import refuse_absent
+from finetune_trainer.models.backend_choice import UNSLOTH, require_present
 from finetune_trainer.quantization.quant_state import QuantizationRecord
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.training.monitor import Monitor
@@ -85,15 +85,13 @@ class Backend(Protocol):
 
 
 def load(name: str) -> Backend:
-    """Return the backend with this name (``training.advanced.backend``)."""
-    refuse_absent(name)
-    if name == "trl":
-        from finetune_trainer.training.backends.trl import TrlBackend
-
-        return TrlBackend()
-    if name == "unsloth":
+    """Return the backend that ``prepare`` selected."""
+    require_present(name)
+    if name == UNSLOTH:
         devices.refuse_cpu_fallback()
         from finetune_trainer.training.backends.unsloth import UnslothBackend
 
         return UnslothBackend()
-    raise ValueError(f"no such backend: {name}")
+    from finetune_trainer.training.backends.trl import TrlBackend
+
+    return TrlBackend()

@@ -39,7 +39,7 @@ VERSIONS = (*trl.VERSIONS, "unsloth", "unsloth_zoo")
 
 
 class UnslothBackend:
-    """The built-in default backend."""
+    """The faster backend, which only some images contain."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the libraries that a checkpoint depends on."""

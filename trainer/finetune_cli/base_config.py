@@ -1,0 +1,36 @@
+"""Reads config.json of a base model: from a file, or from the source of the job."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from finetune_api.v1alpha1.model import Model
+from finetune_trainer.errors import InvalidSpec
+
+CONFIG = "config.json"
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the content of a config.json. Raise InvalidSpec if it is not a JSON object."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidSpec(f"{path} cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidSpec(f"{path} is not a JSON object")
+    return document
+
+
+def download(model: Model) -> dict[str, Any]:
+    """Return config.json of a base model. Nothing else is downloaded."""
+    from finetune_trainer.sources import open_store
+
+    token = os.environ.get("HF_TOKEN")
+    if token:
+        os.environ.setdefault("MODEL_HF_TOKEN", token)
+    store = open_store("model", model)
+    with tempfile.TemporaryDirectory() as folder:
+        store.download(store.pin(), [CONFIG], Path(folder), on_bytes=lambda count: None)
+        return read_file(Path(folder) / CONFIG)
