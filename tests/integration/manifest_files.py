@@ -10,6 +10,7 @@ from tests.integration.controlplane import ControlPlane
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 INVALID = sorted((Path(__file__).parent / "manifests" / "invalid").glob("*.yaml"))
 VALID = sorted((Path(__file__).parent / "manifests" / "valid").glob("*.yaml"))
 
@@ -35,6 +36,20 @@ _Loader.add_implicit_resolver(
 def documents(file: Path) -> list[dict[str, Any]]:
     """Return the objects in a file."""
     return [found for found in yaml.load_all(file.read_text(), _Loader) if found]
+
+
+BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def printed_jobs() -> dict[str, dict[str, Any]]:
+    """Return the complete FineTuneJobs in README and docs, by page and number of the block."""
+    return {
+        f"{page.relative_to(ROOT)}#{number}": found
+        for page in PAGES
+        for number, block in enumerate(BLOCK.findall(page.read_text()))
+        for found in yaml.load_all(block, _Loader)
+        if found and found.get("kind") == "FineTuneJob"
+    }
 
 
 def expected(file: Path) -> str:

@@ -15,6 +15,7 @@ from tests.integration.manifest_files import (
     documents,
     expected,
     kubectl,
+    printed_jobs,
 )
 
 from finetune_api.crd.definition import custom_resource_definition
@@ -59,6 +60,7 @@ def _written(value: Any, path: str = "") -> Iterator[str]:
         yield from _written(inner, f"{path}.{name}")
 
 
+PRINTED = printed_jobs()
 RULES = list(_rules(_schema()))
 MESSAGES = {message for _, cel, message in RULES if "oldSelf" not in cel}
 
@@ -106,6 +108,10 @@ def test_python_rejects_invalid_manifest(file: Path) -> None:
             assert message in str(rejection.value)
 
 
+def test_readme_prints_a_job() -> None:
+    assert "README.md#0" in PRINTED
+
+
 def test_every_rule_is_broken_by_an_invalid_manifest(rejections: dict[str, str]) -> None:
     """A rule that no manifest breaks may be one that nothing can break."""
     said = "\n".join(rejections.values())
@@ -140,6 +146,14 @@ def test_api_server_accepts_example(file: Path, control_plane: ControlPlane) -> 
             assert created.returncode == 0 or "already exists" in created.stderr, created.stderr
     done = kubectl(control_plane, "apply", "--dry-run=server", "-f", str(file))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("place", PRINTED)
+def test_api_server_accepts_job_of_readme_and_docs(
+    place: str, control_plane: ControlPlane, namespace: str
+) -> None:
+    created = control_plane.post(_path(namespace), PRINTED[place])
+    assert created["spec"] == PRINTED[place]["spec"]
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=_name)

@@ -1,0 +1,54 @@
+"""Every job in README, docs and examples works with the default chart and the default image."""
+
+import re
+
+import pytest
+import yaml
+from tests.unit.docs.links import ROOT
+from tests.unit.docs.test_manifests import MANIFESTS, documents
+
+from finetune_api.defaulting import effective_defaults, resolve
+from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
+from finetune_trainer.models import backend_choice
+from finetune_trainer.models.backend_choice import TRL, Facts
+from finetune_trainer.runtime import capabilities, cards
+
+CONSTRAINTS = (ROOT / "constraints/trainer.txt").read_text()
+CHART = yaml.safe_load((ROOT / "charts/finetune-operator/values.yaml").read_text())
+JOBS = {place: spec for place, spec, whole in MANIFESTS if whole}
+DEFAULT_IMAGE = dict(re.findall(r"^(trl|unsloth)==(\S+)", CONSTRAINTS, re.MULTILINE))
+
+
+def test_default_image_contains_neither_unsloth_nor_flash_attention() -> None:
+    dockerfile = (ROOT / "Dockerfile.trainer").read_text()
+    assert 'ARG UNSLOTH=""\n' in dockerfile
+    assert DEFAULT_IMAGE.keys() == {TRL}
+    assert not re.search("^flash.attn", CONSTRAINTS, re.MULTILINE)
+
+
+def test_pages_and_examples_contain_jobs() -> None:
+    assert "README.md#0" in JOBS
+    examples = {place for place in JOBS if place.startswith("examples/")}
+    assert len(examples) == len(list(ROOT.glob("examples/*.yaml")))
+
+
+def test_first_job_of_the_readme_is_that_of_the_commands() -> None:
+    (job,) = documents(ROOT / "examples/minimal.yaml")
+    first = next(iter(documents(ROOT / "README.md")))
+    assert (first["metadata"], first["spec"]) == (job["metadata"], job["spec"])
+    assert "tokenSecretRef" not in str(job)
+
+
+@pytest.mark.parametrize("place", JOBS)
+def test_job_is_resolved_and_passes_the_checks_of_prepare(place: str) -> None:
+    spec = resolve(JOBS[place], effective_defaults(CHART["defaults"])).spec
+    chosen = backend_choice.choose(Facts(recipe=spec.training, image=DEFAULT_IMAGE))
+    assert chosen.name == TRL
+    label = (spec.placement.node_selector or {}).get(PRODUCT_LABEL)
+    capabilities.check_ahead(spec.training, cards.find(label) if label else None)
+
+
+@pytest.mark.parametrize("place", JOBS)
+def test_only_a_job_about_a_backend_sets_one(place: str) -> None:
+    advanced = JOBS[place].get("training", {}).get("advanced", {})
+    assert "backend" not in advanced
