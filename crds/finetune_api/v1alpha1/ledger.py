@@ -254,13 +254,10 @@ class Backend(StatusModel):
 
     name: Literal["unsloth", "trl"] = Field(description="Name of the training library.")
     version: str = Field(description="Version of the training library.", max_length=64)
-    reason: str = Field(
-        description="Reason why the prepare stage selected the training library.", max_length=256
-    )
+    reason: str = Field(description="Reason why it was selected.", max_length=256)
     automatic: Literal["unsloth", "trl"] = Field(
-        description="Training library that the prepare stage selects if training.advanced.backend "
-        'is "auto". To replace "auto" with this name, or this name with "auto", does not change '
-        "the revision."
+        description='Training library that "auto" selects. Replacing "auto" with this name, or '
+        'this name with "auto", does not start a new revision.'
     )
 
 
@@ -285,8 +282,7 @@ class Revision(StatusModel):
     estimate: Estimate | None = Field(None, description="Estimated resource needs of the revision.")
     backend: Backend | None = Field(
         None,
-        description="Training library of the revision, selected by the prepare stage. All "
-        "attempts of the train stage use it.",
+        description="Training library of the revision. The prepare stage selects it.",
     )
     volume: str | None = Field(
         None,

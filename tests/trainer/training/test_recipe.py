@@ -348,7 +348,7 @@ def test_training_on_another_version_of_the_backend_warns(make: MakeWorkshop) ->
     version = importlib.metadata.version("trl")
     trained = workshop.succeed("train")
     assert trained.result["warnings"][-1] == (
-        f"the prepare stage selected trl 1.0.0, but this trainer image contains {version}, which "
+        f"the prepare stage selected trl 1.0.0, but this image contains {version}, which "
         "trains the adapter"
     )
 

@@ -143,6 +143,17 @@ def require_present(name: str) -> None:
         )
 
 
+def version_warnings(backend: Backend) -> list[str]:
+    """Return a warning if this image contains another version than the prepare stage selected."""
+    found = installed()[backend.name]
+    if found == backend.version:
+        return []
+    return [
+        f"the prepare stage selected {backend.name} {backend.version}, but this image contains "
+        f"{found}, which trains the adapter"
+    ]
+
+
 def with_backend(recipe: Training, name: str) -> Training:
     """Return a recipe with the chosen backend."""
     advanced = recipe.advanced.model_copy(update={"backend": name})

@@ -17,7 +17,8 @@ from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import prepare_base, prepare_estimate, prepare_rows
 from finetune_trainer.runtime import capabilities
-from finetune_trainer.runtime.progress import Progress, log
+from finetune_trainer.runtime.log import log
+from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
 from finetune_trainer.volume_layout import Layout
 

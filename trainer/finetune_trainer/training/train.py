@@ -11,7 +11,6 @@ from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.ledger import Backend
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, ResumeRefused, Stopped, Transient
@@ -62,14 +61,14 @@ def run(
                 "the volume has no intact base model and dataset of this revision: set "
                 "spec.rerun to prepare them again"
             )
-        backend = backend_choice.load(layout.dataset)
         usage = GpuUsage(layout.usage, held_since=gpu_held_since)
         progress.retried(usage.retries)
         with ending(usage):
             usage.record()
-            followed = backend_choice.follow(job, backend)
-            run = _Run(followed, layout, progress, stop, usage, prepared, max_gpu_seconds)
-            run.warn_of_other_version(backend)
+            backend = backend_choice.load(layout.dataset)
+            job = backend_choice.follow(job, backend)
+            run = _Run(job, layout, progress, stop, usage, prepared, max_gpu_seconds)
+            run.warnings += backend_choice.version_warnings(backend)
             return run.result()
 
 
@@ -125,15 +124,6 @@ class _Run:
         adapter = results.publish(finished)
         self.progress.enter("reference")
         return results.result(adapter, self.layout, finished.message)
-
-    def warn_of_other_version(self, backend: Backend) -> None:
-        """Warn if this image contains another version of the backend than the prepare stage."""
-        found = self.backend.versions()[backend.name]
-        if found != backend.version:
-            self._warn(
-                f"the prepare stage selected {backend.name} {backend.version}, but this trainer "
-                f"image contains {found}, which trains the adapter"
-            )
 
     def _initial_memory(self) -> MemorySettings:
         """Start with the settings of the last checkpoint: larger ones did not fit."""
