@@ -82,7 +82,7 @@ def make(layout: Layout, shape: Shape) -> None:
     facts: dict[str, Any] = {"source": "hf://bench/base", "baseCommit": "0" * 40}
     scratch = fresh(layout.scratch("base"))
     _random_model(shape).save_pretrained(scratch, max_shard_size="1GB")
-    manifest.publish(scratch, layout.base, kind=published.BASE, key=job().revision, facts=facts)
+    manifest.publish(scratch, layout.base, kind=published.BASE, key=job().digest, facts=facts)
 
     wanted = job().training.advanced.quantization
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -110,9 +110,7 @@ def make(layout: Layout, shape: Shape) -> None:
         "quantizedModules": dict(recorded.digests),
         "quantization": wanted.model_dump(mode="json", by_alias=True),
     }
-    manifest.publish(
-        scratch, layout.adapter, kind=published.ADAPTER, key=job().revision, facts=facts
-    )
+    manifest.publish(scratch, layout.adapter, kind=published.ADAPTER, key=job().digest, facts=facts)
 
 
 def _random_model(shape: Shape) -> Any:

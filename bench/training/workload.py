@@ -153,6 +153,7 @@ def prepare(
                 "name": name,
                 "uid": "",
                 "revision": found.revision,
+                "digest": found.digest,
                 **{part: document[part] for part in ("model", "dataset", "training")},
             }
         )

@@ -19,6 +19,10 @@ class CamelModel(BaseModel):
     )
 
 
+class LedgerModel(CamelModel):
+    """A group of fields of the ledger. To ignore unknown ones would drop them at the next write."""
+
+
 class StatusModel(CamelModel):
     """A group of status fields. Unknown ones, written by a newer operator, are ignored."""
 

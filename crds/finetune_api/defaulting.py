@@ -5,9 +5,9 @@ the built-in values. A revision stores the lower two layers as they were when it
 later reconcile resolves the spec with the stored layers. An operator upgrade or a changed chart
 default therefore never retrains a completed job, and writing a default explicitly changes nothing.
 
-Each field has an edit class (``markers.Edit``). The hash of the fields with the class ``RETRAIN``
-names the revision. The hash of the revision and the fields with the class ``REMERGE`` names the
-build.
+Each field has an edit class (``markers.Edit``). The digest of the fields with the class ``RETRAIN``
+identifies the revision. The digest of that and of the fields with the class ``REMERGE`` identifies
+the build.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from finetune_api.base import Values
 from finetune_api.fitting import fit, fit_evaluation, fit_sources, without_foreign_rows
 from finetune_api.layering import builtin_values, has, layered, without_nulls
 from finetune_api.markers import Edit
-from finetune_api.revision_hash import digest, part_of
+from finetune_api.revision_hash import digest, name_of, part_of
 from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
@@ -35,18 +35,30 @@ class UnknownField(InvalidSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A complete spec, and the hashes that name what it produces."""
+    """A complete spec, and the digests that identify what it produces."""
 
     spec: FineTuneJobSpec
-    revision: str
-    build: str
+    digest: str
+    """Digest of ``training_part``. Revisions are equal if it is equal."""
+    build_digest: str
+    """Digest of the training part and the fields that affect a merge, likewise for builds."""
     retry_key: str
-    """Hash of the fields that affect a retry. If it changes, a failed stage gets a new attempt."""
+    """Digest of the fields that affect a retry. If it changes, a failed stage is retried."""
     serve_key: str
-    """Hash of the fields that affect serving. If it changes, a failed build is served again."""
+    """Digest of the fields that affect serving. If it changes, a failed build is served again."""
     training_part: Values
     placed_by_user: bool
     """Whether the user set spec.placement. If so, it applies to prepare and merge pods too."""
+
+    @property
+    def revision(self) -> str:
+        """Name of the revision."""
+        return name_of(self.digest)
+
+    @property
+    def build(self) -> str:
+        """Name of the build."""
+        return name_of(self.build_digest)
 
 
 def builtin_defaults() -> Values:
@@ -81,12 +93,12 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         refusal = UnknownField if unknown else InvalidSpec
         raise refusal(_explained(error, "spec")) from error
     training_part = part_of(model, Edit.RETRAIN)
-    revision = digest(training_part)
+    training_digest = digest(training_part)
     retry_key = digest(part_of(model, Edit.RETRY))
     return Resolved(
         spec=model,
-        revision=revision,
-        build=digest([revision, part_of(model, Edit.REMERGE)]),
+        digest=training_digest,
+        build_digest=digest([training_digest, part_of(model, Edit.REMERGE)]),
         retry_key=retry_key,
         serve_key=digest([retry_key, part_of(model, Edit.ROLL)]),
         training_part=training_part,

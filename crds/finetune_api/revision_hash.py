@@ -1,4 +1,8 @@
-"""Hash a spec into the names of its revision and build."""
+"""Digests of a spec's parts, and the names of revisions and builds that are derived from them.
+
+A name is the beginning of a digest, because it is a part of the names of objects. Two digests may
+begin with the same digits, so code compares digests and never names.
+"""
 
 import hashlib
 import json
@@ -7,11 +11,22 @@ from typing import Any
 from finetune_api.base import Values
 from finetune_api.markers import ApiModel, Edit, extra_of
 
+NAME_DIGITS = 8
+
 
 def digest(value: Any) -> str:
-    """Return the first 8 hex digits of the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    """Return the SHA-256 of a value's canonical JSON, in hex."""
+    return text_digest(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+
+
+def text_digest(text: str) -> str:
+    """Return the SHA-256 of a text in UTF-8, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def name_of(digest: str) -> str:
+    """Return the name of the revision or build with a digest."""
+    return digest[:NAME_DIGITS]
 
 
 def part_of(model: ApiModel, edit: Edit) -> Values:

@@ -75,6 +75,7 @@ class SpecFile:
             name=self.name,
             uid="",
             revision=self.resolved.revision,
+            digest=self.resolved.digest,
             model=spec.model,
             dataset=spec.dataset,
             training=spec.training,

@@ -160,12 +160,13 @@ def _claim(work: Path, job: JobConfig) -> None:
     path = work / JOB_FILE
     if path.exists():
         try:
-            before = JobConfig.model_validate_json(path.read_text()).revision
+            before: JobConfig | None = JobConfig.model_validate_json(path.read_text())
         except ValueError:
-            before = "another version"
-        if before != job.revision:
+            before = None
+        if before is None or before.digest != job.digest:
+            name = "another version" if before is None else before.revision
             raise InvalidSpec(
-                f"{work} belongs to revision {before}, but the manifest is revision "
+                f"{work} belongs to revision {name}, but the manifest is revision "
                 f"{job.revision} (an edit that changes the weights makes a new revision): set "
                 "another --work, or delete this folder"
             )

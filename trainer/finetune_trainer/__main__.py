@@ -9,6 +9,7 @@ starts ends with a result, too.
 """
 
 import argparse
+import hashlib
 import os
 import sys
 import traceback
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_trainer.errors import InvalidSpec, Stopped, TrainerError
+from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.runtime import cards, environment, lock
@@ -43,6 +44,10 @@ def parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     common.add_argument(
         "--config", type=Path, required=True, help="path of the revision's job.json"
+    )
+    common.add_argument(
+        "--config-digest",
+        help="SHA-256 of job.json, in hex; any other content is rejected. Omit it to accept any",
     )
     common.add_argument("--work", type=Path, required=True, help="root folder of the volume")
     root = _Parser(prog="finetune_trainer", description=DESCRIPTION)
@@ -122,7 +127,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> Result:
-    job = read_job(options.config)
+    job = read_job(options.config, options.config_digest)
     layout = Layout(work=options.work)
     progress.serve()
     with lock.held(layout, options.command):
@@ -154,10 +159,22 @@ def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
     )
 
 
-def read_job(path: Path) -> JobConfig:
-    """Return the job configuration. Raises InvalidSpec with the fields that are wrong."""
+def read_job(path: Path, digest: str | None = None) -> JobConfig:
+    """Return the job configuration.
+
+    digest: the SHA-256 that its file must have; None accepts any file. Raises ConfigurationChanged
+    if the file has another one, and InvalidSpec with the fields that are wrong.
+    """
     try:
-        return JobConfig.model_validate_json(path.read_text())
+        content = path.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if digest not in (None, found):
+            raise ConfigurationChanged(
+                f"{path.name} was changed: its SHA-256 is {found}, the operator wrote {digest}. "
+                "Delete the ConfigMap of the revision; the operator creates it again within five "
+                "minutes and retries the stage."
+            )
+        return JobConfig.model_validate_json(content)
     except OSError as error:
         raise InvalidSpec(f"the job configuration cannot be read: {error}") from error
     except ValidationError as error:

@@ -10,6 +10,7 @@
     ├── Transient            75     a retry may succeed: hub unreachable, download interrupted
     ├── AccessDenied         77     gated, private or forbidden source
     ├── ResumeRefused        78     the volume's content belongs to another job
+    │   └── ConfigurationChanged    the job configuration is not the one that the operator wrote
     ├── CudaOutOfMemory      80     out of GPU memory, even at micro-batch 1
     ├── LossDiverged         81     loss or gradients are not finite
     ├── DoesNotFit           82     training or serving is estimated too large for the GPU
@@ -90,6 +91,12 @@ class ResumeRefused(TrainerError):
 
     code = ExitCode.RESUME_REFUSED
     reason = Reason.RESUME_REFUSED
+
+
+class ConfigurationChanged(ResumeRefused):
+    """The job configuration is not the one that the operator wrote."""
+
+    reason = Reason.CONFIGURATION_CHANGED
 
 
 class CudaOutOfMemory(TrainerError):

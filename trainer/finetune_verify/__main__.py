@@ -15,10 +15,8 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from pydantic import ValidationError
 
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_api.contracts.reference import Reference
 from finetune_api.contracts.result import Result
@@ -41,8 +39,8 @@ WATCH_SECONDS = 5.0
 def parser() -> argparse.ArgumentParser:
     """Return the command-line parser."""
     made = argparse.ArgumentParser(prog="finetune_verify", description=DESCRIPTION)
-    made.add_argument("--config", type=Path, required=True, help="path of the revision's job.json")
     made.add_argument("--work", type=Path, required=True, help="root folder of the volume")
+    made.add_argument("--revision", required=True, help="digest of the served revision, in hex")
     made.add_argument("--build", required=True, help="name of the served build")
     made.add_argument("--model", required=True, help="name of the served model")
     made.add_argument(
@@ -88,7 +86,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
 async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state: State) -> None:
     found = build.find(
         options.work,
-        revision=_revision(options.config),
+        revision=options.revision,
         build=options.build,
         mode=options.mode,
         dtype=options.dtype,
@@ -126,14 +124,6 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
 
 async def _verdict(vllm: VllmClient, reference: Reference | None, found: build.Build) -> Verdict:
     return SKIPPED if reference is None else await score(vllm, reference, found)
-
-
-def _revision(config: Path) -> str:
-    try:
-        return JobConfig.model_validate_json(config.read_text()).revision
-    except (OSError, ValidationError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise Mismatch(f"the job's configuration cannot be read: {text}") from error
 
 
 def _log(text: str) -> None:

@@ -68,9 +68,10 @@ class ExitCode(IntEnum):
     ACCESS_DENIED = (77, "The source denied access.", Retry.NEVER, Reason.ACCESS_DENIED)
     RESUME_REFUSED = (
         78,
-        "Files on the volume do not belong to this job or were modified.",
+        "The job configuration or files on the volume do not belong to this job or were modified.",
         Retry.NEVER,
         Reason.RESUME_REFUSED,
+        Reason.CONFIGURATION_CHANGED,
     )
     CUDA_OUT_OF_MEMORY = (
         80,

@@ -20,6 +20,8 @@ class JobConfig(CamelModel):
     name: str
     uid: str
     revision: str
+    digest: str
+    """SHA-256, in hex, of the values that determine training. It identifies the published files."""
     model: Model
     dataset: Dataset
     training: Training

@@ -4,10 +4,33 @@ from typing import Literal
 
 from pydantic import Field
 
-from finetune_api.base import StatusModel
+from finetune_api.base import LedgerModel
 
 
-class Attempt(StatusModel):
+class FrozenConfiguration(LedgerModel):
+    """Configuration that a revision was started with, and digests of the trainer's input.
+
+    The operator trusts no copy outside the status: it compares the copies with these digests.
+    """
+
+    digest: str = Field(
+        description="SHA-256 digest (hex) of the values that affect the trained weights. The "
+        "revision is named after its first 8 digits."
+    )
+    job_digest: str = Field(
+        description="SHA-256 digest (hex) of job.json, the input of the trainer, in the ConfigMap "
+        "of the revision."
+    )
+    operator_digest: str = Field(
+        description="SHA-256 digest (hex) of operator.json in the ConfigMap of the revision."
+    )
+    operator: str = Field(
+        description="Content of operator.json: the images, commands and defaults of the revision, "
+        "as JSON."
+    )
+
+
+class Attempt(LedgerModel):
     """A stage of a revision: its latest attempt and the outcome of that attempt."""
 
     stage: Literal["prepare", "train", "merge", "serve"] = Field(description="Name of the stage.")
@@ -15,6 +38,11 @@ class Attempt(StatusModel):
         None,
         description="Name of the build that the attempt merges or serves. Set for the stages "
         "merge and serve only.",
+    )
+    build_digest: str | None = Field(
+        None,
+        description="SHA-256 digest (hex) of the values that affect the build. The build is named "
+        "after its first 8 digits.",
     )
     attempt: int = Field(description="Number of the latest attempt of the stage, starting at 1.")
     outcome: Literal["Starting", "Running", "Completed", "Failed", "Stopped"] = Field(
@@ -67,7 +95,7 @@ class Attempt(StatusModel):
     )
 
 
-class EvaluatedBuild(StatusModel):
+class EvaluatedBuild(LedgerModel):
     """Held-out loss of one of the two models that a merge can produce."""
 
     loss: str = Field(
@@ -84,7 +112,7 @@ class EvaluatedBuild(StatusModel):
     )
 
 
-class Evaluation(StatusModel):
+class Evaluation(LedgerModel):
     """Evaluation of the tuned model and its base model on held-out rows."""
 
     rows: int = Field(description="Number of held-out rows on which the models were evaluated.")
@@ -107,7 +135,7 @@ class Evaluation(StatusModel):
     )
 
 
-class Artifacts(StatusModel):
+class Artifacts(LedgerModel):
     """Inputs and outputs of a revision, by digest."""
 
     base_commit: str | None = Field(
@@ -142,7 +170,7 @@ class Artifacts(StatusModel):
     )
 
 
-class EvaluationData(StatusModel):
+class EvaluationData(LedgerModel):
     """Statistics of ``evaluation.dataset``, determined by data preparation."""
 
     rows: int | None = Field(None, description="Number of rows used for evaluation.")
@@ -181,7 +209,7 @@ class EvaluationData(StatusModel):
     )
 
 
-class Data(StatusModel):
+class Data(LedgerModel):
     """Statistics of the dataset, determined by data preparation."""
 
     rows: int | None = Field(None, description="Number of rows used for training.")
@@ -225,7 +253,7 @@ class Data(StatusModel):
     )
 
 
-class Estimate(StatusModel):
+class Estimate(LedgerModel):
     """Estimated resource needs of the job."""
 
     card: str | None = Field(None, description="GPU model on which the estimate is based.")
@@ -249,7 +277,7 @@ class Estimate(StatusModel):
     )
 
 
-class Backend(StatusModel):
+class Backend(LedgerModel):
     """Training library of a revision. ``prepare`` selects it once, for all attempts."""
 
     name: Literal["unsloth", "trl"] = Field(description="Name of the training library.")
@@ -261,12 +289,15 @@ class Backend(StatusModel):
     )
 
 
-class Revision(StatusModel):
+class Revision(LedgerModel):
     """A frozen spec, and the attempts and artifacts of its stages."""
 
     revision: str = Field(
-        description="Name of the revision: the first 8 hex digits of a hash of the values that "
+        description="Name of the revision: the first 8 hex digits of the digest of the values that "
         "affect the trained weights."
+    )
+    frozen: FrozenConfiguration | None = Field(
+        None, description="Configuration that the revision was started with."
     )
     stages: list[Attempt] = Field(
         default_factory=list,

@@ -124,6 +124,12 @@ class Reason(StrEnum):
         "version cannot read.",
         READY,
     )
+    CONFIGURATION_CHANGED = (
+        "ConfigurationChanged",
+        "The configuration of the revision, or an object that the operator creates, was replaced "
+        "by another one. The operator does not use it.",
+        *FAILURE,
+    )
     FAILED_TO_START = (
         "FailedToStart",
         "Kueue admitted the train Job but could not start it.",

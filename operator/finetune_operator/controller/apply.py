@@ -3,7 +3,8 @@
 The status is written with the resourceVersion that was read. If this write is rejected, nothing
 else of the plan is executed, so the ledger in the status is always ahead of the children. Every
 other write has its own precondition: a create its deterministic name, an apply and a delete the uid
-and resourceVersion that were read. An object that is not controlled by the job is never changed.
+and resourceVersion that were read. An object that is not controlled by the job is never changed. If
+an object to be created exists, it must have the content that the operator would write.
 
 An apply is skipped if the object is still in the version that the same apply produced, so a resync
 causes no writes. If the same apply changes an object again, it reverted changes made by another
@@ -19,8 +20,9 @@ from typing import Any
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller.memory import Applied
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
-from finetune_operator.kube.errors import Conflict, NameConflict
+from finetune_operator.kube.errors import Conflict, ContentConflict, NameConflict
 from finetune_operator.kube.recorder import Recorder
+from finetune_operator.objects.contents import same_content
 from finetune_operator.objects.digest import sha256
 from finetune_operator.objects.naming import owned_by
 from finetune_operator.telemetry import job_metrics
@@ -157,6 +159,8 @@ class _Execution:
                 # 409 without such an object, such as a conflict while a quota is updated.
                 raise
             _require_owned(self.snapshot.job, existing)
+            if not same_content(body, existing):
+                raise ContentConflict(*_kind_and_name(body)) from None
             return existing, False
 
     async def _apply(self, body: Object) -> tuple[Object, bool]:

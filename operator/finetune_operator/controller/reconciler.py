@@ -1,7 +1,7 @@
 """The reconciler: observes one job, plans, and executes the plan.
 
 It reads the kinds that are stale in the cache. If the plan needs writes other than a status, or if
-a pod that should run cannot be scraped, it confirms the remaining watched kinds with a live read
+a pod that should run cannot be scraped, it confirms the kinds that decide this with a live read
 and plans again. So nothing is created, changed or deleted on stale information.
 
 While the API server rejects a write of a job, the reconciler writes a status that reports the
@@ -24,7 +24,7 @@ from finetune_operator.controller.resync import fingerprint
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.snapshot import reader
-from finetune_operator.snapshot.cache import WATCHED_KINDS, SnapshotUpdate
+from finetune_operator.snapshot.cache import CONFIRMED_KINDS, SnapshotUpdate
 from finetune_operator.snapshot.scraper import Scrape
 from finetune_operator.telemetry.job_metrics import (
     JOB_METRICS,
@@ -140,7 +140,7 @@ class Reconciler:
         if snapshot is None:
             return None
         plan = self._plan(key, snapshot, now)
-        unconfirmed = WATCHED_KINDS - stale
+        unconfirmed = CONFIRMED_KINDS - stale
         if unconfirmed and self._needs_confirmation(key, snapshot, plan):
             snapshot = await reader.confirm(self.kube, key, snapshot, unconfirmed)
             if snapshot is None:

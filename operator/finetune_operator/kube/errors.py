@@ -8,7 +8,8 @@
     │   └── NotLeading    this replica does not hold the Lease: the write was not sent
     ├── Conflict          the object changed since it was read: reconciled again at once, no error
     └── Terminal          rejected, and a retry would be too: reported in status, retried slowly
-        └── NameConflict  an object with the name of a child exists and is not controlled by the job
+        ├── NameConflict     an object of this name exists and is not controlled by the job
+        └── ContentConflict  an object of this name exists with another content
 
 ``reason`` becomes the reason of a condition, the text its message.
 """
@@ -63,3 +64,14 @@ class NameConflict(Terminal):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason=Reason.NAME_CONFLICT)
+
+
+class ContentConflict(Terminal):
+    """An object of this name exists with content that the operator would not write."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(
+            f"{kind} {name} exists, and its content is not what the operator would write. Delete "
+            f"{kind} {name}; the operator then creates it.",
+            reason=Reason.CONFIGURATION_CHANGED,
+        )

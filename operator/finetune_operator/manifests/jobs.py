@@ -17,7 +17,8 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.manifests import pod, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
-from finetune_operator.revisions.target import JOB_FILE, TargetRevision
+from finetune_operator.revisions.documents import JOB_FILE
+from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 CONTAINER = "trainer"
@@ -182,7 +183,8 @@ def _pod(
                 "imagePullPolicy": target.config.image_pull_policy,
                 "args": [
                     stage,
-                    *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
+                    *("--config", f"{CONFIG}/{JOB_FILE}"),
+                    *("--config-digest", target.frozen.job_digest, "--work", WORK),
                     *_stage_arguments(target, stage, gpu_seconds_lost),
                 ],
                 "env": [*_environment(target, stage), POD_UID],

@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune_operator.manifests import pod, verifier, vllm
 from finetune_operator.objects import naming
-from finetune_operator.revisions.target import JOB_FILE, TargetRevision
+from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 
@@ -105,13 +105,6 @@ def _pod(job: Object, target: TargetRevision, model: vllm.Model) -> dict[str, An
             {
                 "name": "work",
                 "persistentVolumeClaim": {"claimName": revision, "readOnly": True},
-            },
-            {
-                "name": "config",
-                "configMap": {
-                    "name": revision,
-                    "items": [{"key": JOB_FILE, "path": JOB_FILE}],
-                },
             },
             {"name": "scratch", "emptyDir": {}},
             {

@@ -8,17 +8,16 @@ from typing import Any
 
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_operator.manifests import pod, vllm
-from finetune_operator.revisions.target import JOB_FILE, TargetRevision
+from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
 CONTAINER = "verify"
 WORK = "/work"
-CONFIG = "/etc/finetune"
 RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
 
 
 def container(job: Object, target: TargetRevision) -> dict[str, Any]:
-    """Return the container; it mounts the volumes ``work`` and ``config``."""
+    """Return the container; it mounts the volume ``work``."""
     config, serving = target.config, target.resolved.spec.serving
     dtype = config.serving.dtype or ("auto" if serving.mode == "merged" else serving.dtype)
     return {
@@ -27,7 +26,7 @@ def container(job: Object, target: TargetRevision) -> dict[str, Any]:
         "imagePullPolicy": config.image_pull_policy,
         "command": ["python", "-m", "finetune_verify"],
         "args": [
-            *("--config", f"{CONFIG}/{JOB_FILE}", "--work", WORK),
+            *("--work", WORK, "--revision", target.resolved.digest),
             *("--build", target.build, "--model", vllm.names(job, target)[0]),
             *("--mode", serving.mode, "--dtype", dtype),
             *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(VERIFIER_METRICS)),
@@ -42,8 +41,5 @@ def container(job: Object, target: TargetRevision) -> dict[str, Any]:
         "resources": RESOURCES,
         "securityContext": pod.container_security(read_only_root=True),
         "terminationMessagePolicy": "File",
-        "volumeMounts": [
-            {"name": "work", "mountPath": WORK, "readOnly": True},
-            {"name": "config", "mountPath": CONFIG, "readOnly": True},
-        ],
+        "volumeMounts": [{"name": "work", "mountPath": WORK, "readOnly": True}],
     }

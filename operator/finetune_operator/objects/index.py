@@ -51,7 +51,9 @@ class IndexedSnapshot:
     builds: Mapping[str, Child]
     """The job's own Deployments, by build."""
 
-    own_configmaps: frozenset[str]
+    own_configmaps: Mapping[str, Child]
+    """By name, which names the revision."""
+
     own_policies: Mapping[str, Object]
     service: Child | None
     budget: Child | None
@@ -68,6 +70,10 @@ class IndexedSnapshot:
     def volume(self, revision: str) -> Child | None:
         """Return the job's own volume of a revision, or None."""
         return self.own_volumes.get(naming.revision_name(self.name, revision))
+
+    def configmap(self, revision: str) -> Child | None:
+        """Return the job's own ConfigMap of a revision, or None."""
+        return self.own_configmaps.get(naming.revision_name(self.name, revision))
 
     def pods_of(self, job: Child) -> tuple[Object, ...]:
         """Return the pods that a Job controls, oldest first."""
@@ -117,7 +123,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         own_jobs={each.name: each for each in jobs if each.owned},
         own_volumes={each.name: each for each in volumes if each.owned},
         builds={each.build: each for each in deployments if each.owned and each.build},
-        own_configmaps=frozenset(each.name for each in configmaps if each.owned),
+        own_configmaps={each.name: each for each in configmaps if each.owned},
         own_policies={each.name: each.object for each in policies if each.owned},
         service=_own(services, naming.service_name(name)),
         budget=_own(budgets, naming.service_name(name)),

@@ -1,13 +1,12 @@
-"""NetworkPolicies and frozen configuration of a revision that has started."""
+"""NetworkPolicies and ConfigMap of a revision that has started."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from finetune_operator.config import OperatorConfig
 from finetune_operator.manifests.network_policies import render
-from finetune_operator.manifests.revision import configmap
-from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile import configuration
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Action, Apply, Create, Object
@@ -16,17 +15,15 @@ from finetune_operator.types import Action, Apply, Create, Object
 def surroundings(
     snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, config: OperatorConfig
 ) -> tuple[Action, ...]:
-    """Return the actions that create the NetworkPolicies and the frozen configuration.
+    """Return the actions that create the NetworkPolicies and the ConfigMap of the revision.
 
     Once a revision has started, every reconcile checks them: without its ConfigMap no later pod
-    could be mounted, and an upgrade would look like an edit.
+    could start.
     """
     if not ledger.revision(target.revision).stages:
         return ()
-    actions = ensure_policies(snapshot.job, target, config, snapshot.own_policies)
-    if naming.revision_name(snapshot.name, target.revision) not in snapshot.own_configmaps:
-        actions.append(Create(object=configmap(snapshot.job, target)))
-    return tuple(actions)
+    policies = ensure_policies(snapshot.job, target, config, snapshot.own_policies)
+    return (*policies, *configuration.creation(snapshot, target))
 
 
 def ensure_policies(

@@ -42,9 +42,9 @@ def plan(snapshot: Snapshot, *, config: OperatorConfig, now: datetime) -> Plan:
         # The garbage collector deletes what the job owns; creating anything now would undo that.
         return Plan(status=snapshot.job.get("status", {}))
     try:
-        target = resolve_target(snapshot.job, snapshot.configmaps, config)
         found = index(snapshot)
         ledger = Ledger.parse(found.previous.revisions, found.previous.ledger_version)
+        target = resolve_target(snapshot.job, ledger, config)
         return _plan(found, target, ledger.with_target(target.revision), config, now)
     except InvalidSpec as error:
         return report(snapshot, reason=Reason.INVALID_SPEC, message=str(error), now=now)

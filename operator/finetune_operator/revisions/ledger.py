@@ -10,7 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.v1alpha1.ledger import Artifacts, Attempt, Backend, Data, Estimate, Revision
+from finetune_api.v1alpha1.ledger import (
+    Artifacts,
+    Attempt,
+    Backend,
+    Data,
+    Estimate,
+    FrozenConfiguration,
+    Revision,
+)
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 
@@ -28,7 +36,7 @@ class Ledger:
 
         version: ``status.ledgerVersion``, None before the first write. Raises UnsupportedVersion.
         """
-        if version is not None and version > LEDGER_VERSION:
+        if version not in (None, LEDGER_VERSION):
             raise UnsupportedVersion(
                 "the ledger in status.revisions",
                 f"status.ledgerVersion is {version}, this version supports {LEDGER_VERSION}",
@@ -42,6 +50,11 @@ class Ledger:
                 "the ledger in status.revisions",
                 f"{place}: {finding['msg']}, it is {finding['input']!r}",
             ) from error
+        for number, revision in enumerate(parsed):
+            if revision.frozen is None:
+                raise UnsupportedVersion(
+                    "the ledger in status.revisions", f"revisions.{number}.frozen is missing"
+                )
         return cls({revision.revision: revision for revision in parsed})
 
     def revision(self, revision: str) -> Revision:
@@ -54,6 +67,19 @@ class Ledger:
         for attempt in record.stages if record is not None else ():
             if attempt.stage == stage and attempt.build == build:
                 return attempt
+        return None
+
+    def frozen(self, revision: str) -> FrozenConfiguration | None:
+        """Return the configuration that a revision was started with, None if it has not started."""
+        record = self.revisions.get(revision)
+        return None if record is None else record.frozen
+
+    def build_digest(self, build: str) -> str | None:
+        """Return the digest of a build, None if no stage of the build has started."""
+        for revision in self.revisions.values():
+            for attempt in revision.stages:
+                if attempt.build == build:
+                    return attempt.build_digest
         return None
 
     def names(self) -> list[str]:
@@ -87,6 +113,13 @@ class Ledger:
         else:
             stages.append(attempt)
         return self._with(revision, stages=stages)
+
+    def with_start(self, revision: str, frozen: FrozenConfiguration, attempt: Attempt) -> "Ledger":
+        """Return the ledger with an attempt that starts; the first one freezes the revision."""
+        ledger = self.with_attempt(revision, attempt)
+        if ledger.revision(revision).frozen is not None:
+            return ledger
+        return ledger._with(revision, frozen=frozen)
 
     def with_target(self, revision: str) -> "Ledger":
         """Return the ledger with a recorded revision as the most recent target."""

@@ -1,13 +1,13 @@
 """The target revision: which revision a spec asks for, and the configuration frozen at its start.
 
-A revision's ConfigMap is immutable and holds two documents: ``job.json``, which the trainer reads,
-and ``operator.json``, the configuration (images, serving command, defaults) that the revision was
-started with. The present spec is resolved with each retained revision's own defaults first, so an
-upgrade or a changed chart value never looks like an edit.
+The ledger records for each retained revision the digest of its training part and the configuration
+(images, serving command, defaults) that it was started with. The present spec is resolved with each
+retained revision's own defaults first, so an upgrade or a changed chart value never looks like an
+edit. Revisions and builds are equal if their digests are; a name is only the beginning of a digest.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -16,22 +16,13 @@ from pydantic import ValidationError
 
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, effective_defaults, resolve
+from finetune_api.v1alpha1.ledger import FrozenConfiguration
 from finetune_operator.config import OperatorConfig
-from finetune_operator.objects import naming
+from finetune_operator.revisions.documents import freeze
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Object
 
-LIVE = {"lease_name", "watch_namespaces", "scraper_namespaces", "egress"}
-"""Settings of the operator and of NetworkPolicies, which are not frozen: the present ones apply."""
-JOB_FILE = "job.json"
-OPERATOR_FILE = "operator.json"
-REACHED_BY: Any = {
-    "token_secret_ref": True,
-    "ca_config_map_ref": True,
-    "s3": {"region": True, "secret_ref": True},
-}
-"""Fields that say how a source is reached. An edit does not change the revision: each new pod gets
-the present values."""
 REMEMBERED = 4096
 """Resolved specs that are kept in memory."""
 Result = TypeVar("Result")
@@ -45,6 +36,9 @@ class TargetRevision:
     config: OperatorConfig
     """The configuration that the revision was started with; its defaults are complete."""
 
+    frozen: FrozenConfiguration
+    """The record of this configuration, which is in the ledger once the revision has started."""
+
     @property
     def revision(self) -> str:
         """Name of the revision: 8 hex digits."""
@@ -56,21 +50,49 @@ class TargetRevision:
         return self.resolved.build
 
 
-def resolve_target(
-    job: Object, configmaps: Iterable[Object], config: OperatorConfig
-) -> TargetRevision:
+def resolve_target(job: Object, ledger: Ledger, config: OperatorConfig) -> TargetRevision:
     """Return the revision that the job's spec asks for, a retained one if it is equal.
 
     Raises InvalidSpec if the spec cannot be run, UnsupportedVersion if an operator of another
     version started the current revision and its configuration cannot be read here: to resolve the
     spec without it would look like an edit, and train again.
     """
-    frozen = _frozen(job, configmaps)
+    resolved = _retained(job, ledger, config)
+    if resolved is None:
+        resolved = _resolve(job, "", _effective(config))
+    _require_own_names(resolved, ledger)
+    frozen = ledger.frozen(resolved.revision)
+    if frozen is not None:
+        settings = _read(resolved.revision, frozen.operator)
+        return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
+    started = config.model_copy(update={"defaults": _effective(config)})
+    return TargetRevision(resolved=resolved, config=started, frozen=freeze(job, resolved, started))
+
+
+def resolve_retained(
+    ledger: Ledger, target: TargetRevision, revision: str, build: str
+) -> TargetRevision | None:
+    """Return a retained revision, to be served with the serving fields of the present spec.
+
+    Only its names, its configuration, and the fields of the edit classes roll and retry are valid.
+    Returns None if the ledger has no record of the revision or the build.
+    """
+    frozen, build_digest = ledger.frozen(revision), ledger.build_digest(build)
+    if frozen is None or build_digest is None:
+        return None
+    resolved = replace(target.resolved, digest=frozen.digest, build_digest=build_digest)
+    return TargetRevision(resolved=resolved, config=_read(revision, frozen.operator), frozen=frozen)
+
+
+def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved | None:
+    """Return the spec resolved with the defaults of the retained revision that it is equal to."""
     current = job.get("status", {}).get("revision")
-    for revision in sorted(frozen, key=lambda name: name != current):
+    for revision in sorted(ledger.names(), key=lambda name: name != current):
+        frozen = ledger.frozen(revision)
+        if frozen is None:
+            continue
         try:
-            settings = _read(revision, frozen[revision])
-            resolved = _resolve(job, revision, settings.defaults)
+            resolved = _resolve(job, revision, _read(revision, frozen.operator).defaults)
         except UnsupportedVersion:
             if revision == current:
                 raise
@@ -82,40 +104,24 @@ def resolve_target(
         except InvalidSpec:
             # An old chart default may conflict with the present spec; the new ones decide.
             continue
-        if resolved.revision == revision:
-            return TargetRevision(resolved=resolved, config=settings)
-    defaults = _effective(config)
-    resolved = _resolve(job, "", defaults)
-    if resolved.revision in frozen:
-        settings = _read(resolved.revision, frozen[resolved.revision])
-        return TargetRevision(resolved=resolved, config=settings)
-    return TargetRevision(
-        resolved=resolved, config=config.model_copy(update={"defaults": defaults})
-    )
+        if resolved.digest == frozen.digest:
+            return resolved
+    return None
 
 
-def resolve_retained(
-    job: Object, configmaps: Iterable[Object], target: TargetRevision, revision: str, build: str
-) -> TargetRevision | None:
-    """Return a retained revision, to be served with the serving fields of the present spec.
-
-    Only its names, its configuration, and the fields of the edit classes roll and retry are valid.
-    Returns None if its ConfigMap is gone.
-    """
-    text = _frozen(job, configmaps).get(revision)
-    if text is None:
-        return None
-    resolved = replace(target.resolved, revision=revision, build=build)
-    return TargetRevision(resolved=resolved, config=_read(revision, text))
-
-
-def _frozen(job: Object, configmaps: Iterable[Object]) -> dict[str, str]:
-    return {
-        revision: configmap["data"][OPERATOR_FILE]
-        for configmap in configmaps
-        if naming.owned_by(job, configmap)
-        and (revision := naming.label(configmap, naming.REVISION))
-    }
+def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:
+    """Raise InvalidSpec if another revision or build of the ledger has the name of the target."""
+    frozen = ledger.frozen(resolved.revision)
+    for kind, name, own, other in (
+        ("revision", resolved.revision, resolved.digest, frozen.digest if frozen else None),
+        ("build", resolved.build, resolved.build_digest, ledger.build_digest(resolved.build)),
+    ):
+        if other not in (None, own):
+            raise InvalidSpec(
+                f"the spec defines a new {kind}, but its name {name} belongs to another {kind} of "
+                f"this job: the SHA-256 digest of the new {kind} is {own}, that of the other is "
+                f"{other}. Set spec.rerun to a new value to get another name."
+            )
 
 
 def _unknown_field(

@@ -4,7 +4,7 @@ An operator that is rolled back, or upgraded over a pre-release, may find state 
 It changes nothing then: to guess would train again or lose records.
 """
 
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
 """Format of ``status.revisions``, written to ``status.ledgerVersion``."""
 
 

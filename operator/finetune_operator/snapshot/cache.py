@@ -7,7 +7,7 @@ one read. After a lost event the cache is stale until the next resync, or until 
 run cannot be scraped.
 
 A stale cache is not safe to act on. The ``controller`` confirms a plan that does more than write a
-status with a live read of ``WATCHED_KINDS``.
+status with a live read of ``CONFIRMED_KINDS``.
 
 Entries are packed, and exist only for jobs with a scheduled reconcile: ``clear`` removes the entry
 of a job at rest, and ``checkout`` that of a reconcile which fails. Reconciles of a training job
@@ -29,6 +29,7 @@ from finetune_operator.types import LISTS, Object, Snapshot
 
 WATCHED_CHILDREN = ("Pod", "PersistentVolumeClaim", "Job", "Deployment")
 WATCHED_KINDS = frozenset({FINETUNEJOB, *WATCHED_CHILDREN})
+CONFIRMED_KINDS = WATCHED_KINDS | {"ConfigMap"}
 """Kinds that decide whether an object may be created or deleted, confirmed before every write.
 
 The other children have one fixed name: a second create, or an apply to an old version, fails.

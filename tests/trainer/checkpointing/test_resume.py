@@ -271,7 +271,7 @@ def test_changed_recipe_or_rows_do_not_resume(
     workshop = make(**tiny.merged(RECIPE, own[another]))
     if another == "dataset":
         # As if a source had given other rows for the same words of the spec.
-        workshop.write(workshop.job | {"revision": uninterrupted.job["revision"]})
+        workshop.write(workshop.job | {"digest": uninterrupted.job["digest"]})
     workshop.succeed("prepare")
     shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
     ended = workshop.run("train")

@@ -114,6 +114,7 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
         "name": "tiny",
         "uid": "0",
         "revision": found.revision,
+        "digest": found.digest,
         **{part: document[part] for part in ("model", "dataset", "training")},
         "evaluationDataset": document["evaluation"]["dataset"],
     }

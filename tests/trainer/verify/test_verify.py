@@ -50,8 +50,8 @@ def command_line(
     workshop: Workshop, url: str, port: int, *, build: str = "b1", **options: str
 ) -> argparse.Namespace:
     arguments = {
-        "--config": f"{workshop.folder}/job.json",
         "--work": str(workshop.work),
+        "--revision": workshop.job["digest"],
         "--build": build,
         "--model": "tiny",
         "--endpoint": url,
@@ -337,7 +337,7 @@ async def test_verifier_process_serves_readiness_and_exits_on_mismatch(
     message = tmp_path / "message"
 
     async def start(url: str) -> asyncio.subprocess.Process:
-        words = [sys.executable, "-m", "finetune_verify", "--config", f"{done.folder}/job.json"]
+        words = [sys.executable, "-m", "finetune_verify", "--revision", done.job["digest"]]
         words += ["--work", str(done.work), "--build", "b1", "--model", "tiny"]
         words += ["--endpoint", url, "--port", str(unused_port)]
         environment = os.environ | {

@@ -182,6 +182,7 @@ def test_job_config_has_either_epochs_or_max_steps() -> None:
             name="demo",
             uid="1",
             revision=resolved.revision,
+            digest=resolved.digest,
             model=resolved.spec.model,
             dataset=resolved.spec.dataset,
             training=resolved.spec.training,

@@ -1,8 +1,8 @@
-"""Released names of revisions and builds: a changed name would retrain a fleet.
+"""Released digests of revisions and builds: a changed digest would retrain a fleet.
 
 Each file in ``golden/`` holds the built-in values of a release, as its revisions stored them, and
-the names that it gave to some jobs. Released files never change. A release with other built-in
-values gets a new file, which ``python -m tests.unit.api.test_revision_hash v0.2.0`` writes.
+the digests that it computed for some jobs. Released files never change. A release with other
+built-in values gets a new file: ``python -m tests.unit.api.test_revision_hash v0.2.0`` writes it.
 """
 
 import json
@@ -50,17 +50,19 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 
-def _names(resolved: Resolved) -> dict[str, str]:
+def _digests(resolved: Resolved) -> dict[str, str]:
     return {
-        "revision": resolved.revision,
-        "build": resolved.build,
+        "digest": resolved.digest,
+        "buildDigest": resolved.build_digest,
         "retryKey": resolved.retry_key,
     }
 
 
 def _write(release: str) -> None:
     defaults = builtin_defaults()
-    jobs = {name: {"spec": spec, **_names(resolve(spec, defaults))} for name, spec in JOBS.items()}
+    jobs = {
+        name: {"spec": spec, **_digests(resolve(spec, defaults))} for name, spec in JOBS.items()
+    }
     text = json.dumps({"defaults": defaults, "jobs": jobs}, indent=2)
     (GOLDEN / f"{release}.json").write_text(text + "\n")
 
@@ -73,10 +75,10 @@ NEWEST = max(RELEASES, key=lambda name: [int(part) for part in name[1:].split(".
     ("release", "job"),
     [(release, job) for release, found in RELEASES.items() for job in found["jobs"]],
 )
-def test_released_names_do_not_change(release: str, job: str) -> None:
+def test_released_digests_do_not_change(release: str, job: str) -> None:
     defaults, found = RELEASES[release]["defaults"], RELEASES[release]["jobs"][job]
     expected = {key: value for key, value in found.items() if key != "spec"}
-    assert _names(resolve(found["spec"], defaults)) == expected
+    assert _digests(resolve(found["spec"], defaults)) == expected
 
 
 def test_built_in_values_equal_those_of_the_newest_release() -> None:
@@ -84,18 +86,24 @@ def test_built_in_values_equal_those_of_the_newest_release() -> None:
     assert builtin_defaults() == RELEASES[NEWEST]["defaults"]
 
 
-def test_golden_jobs_have_different_names() -> None:
+def test_golden_jobs_have_different_digests() -> None:
     jobs = RELEASES[NEWEST]["jobs"]
     assert set(jobs) == set(JOBS)
-    assert len({job["revision"] for job in jobs.values()}) == len(jobs)
-    assert len({job["build"] for job in jobs.values()}) == len(jobs)
+    assert len({job["digest"] for job in jobs.values()}) == len(jobs)
+    assert len({job["buildDigest"] for job in jobs.values()}) == len(jobs)
 
 
 def test_digest_ignores_the_order_of_keys() -> None:
     assert digest({"b": 1, "a": [1.0, "é"]}) == digest({"a": [1.0, "é"], "b": 1})
     assert digest([1, 2]) != digest([2, 1])
     assert digest({"a": 1.0}) != digest({"a": 1})
-    assert re.fullmatch("[0-9a-f]{8}", digest({}))
+    assert re.fullmatch("[0-9a-f]{64}", digest({}))
+
+
+def test_names_are_the_beginning_of_digests() -> None:
+    resolved = resolve(ALPACA, builtin_defaults())
+    assert resolved.revision == resolved.digest[:8]
+    assert resolved.build == resolved.build_digest[:8]
 
 
 def test_build_depends_on_its_revision() -> None:

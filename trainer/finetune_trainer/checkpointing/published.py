@@ -27,6 +27,6 @@ def prepared(
 
     Without ``hashes``, only names and sizes of the base's files are compared.
     """
-    base = manifest.valid(layout.base, kind=BASE, key=job.revision, hashes=hashes)
-    dataset = manifest.valid(layout.dataset, kind=DATASET, key=job.revision)
+    base = manifest.valid(layout.base, kind=BASE, key=job.digest, hashes=hashes)
+    dataset = manifest.valid(layout.dataset, kind=DATASET, key=job.digest)
     return None if base is None or dataset is None else (base, dataset)

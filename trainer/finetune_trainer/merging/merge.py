@@ -47,7 +47,7 @@ def run(
 
     dtype: float16, bfloat16 or auto. base: ``dequantized`` or ``original``.
     """
-    key = f"{job.revision} {build} {dtype} {base}"
+    key = f"{job.digest} {build} {dtype} {base}"
     with translate_volume_errors(layout.work, "merging"):
         found = manifest.valid(layout.merged(build), kind=KIND, key=key)
         if found is None:

@@ -57,12 +57,12 @@ def resolve(
     try:
         # The digests of the shards are checked later, while they are read for the merge.
         base_manifest = manifest.verify(
-            layout.base, kind=published.BASE, key=job.revision, hashes=False
+            layout.base, kind=published.BASE, key=job.digest, hashes=False
         )
         for entry in base_manifest.files:
             if not entry.name.endswith(SHARD):
                 manifest.check_digest(layout.base, entry)
-        trained = manifest.verify(layout.adapter, kind=published.ADAPTER, key=job.revision)
+        trained = manifest.verify(layout.adapter, kind=published.ADAPTER, key=job.digest)
     except manifest.ManifestError as problem:
         raise ResumeRefused(f"{problem}: set spec.rerun to prepare and train again") from problem
     _refuse_pickles(layout.base, base_manifest)

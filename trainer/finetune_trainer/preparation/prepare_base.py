@@ -65,7 +65,7 @@ def start(
         TrainerError: The base cannot be trained, or the volume is too small.
     """
     name = job.model.source.removeprefix("hf://")
-    found = manifest.valid(layout.base, kind=published.BASE, key=job.revision)
+    found = manifest.valid(layout.base, kind=published.BASE, key=job.digest)
     if found is not None:
         manifest.sweep(layout.work, but=rows)
         # A published base stays at its commit, even if its branch has moved since.
@@ -145,7 +145,7 @@ def finish(
         download.folder,
         layout.base,
         kind=published.BASE,
-        key=job.revision,
+        key=job.digest,
         facts={"source": job.model.source, "baseCommit": download.commit},
         known=digests,
     )

@@ -174,7 +174,7 @@ def publish(
         scratch,
         layout.dataset,
         kind=published.DATASET,
-        key=job.revision,
+        key=job.digest,
         facts={
             "source": job.dataset.source,
             "commit": sources.dataset.repository.commit,

@@ -78,7 +78,7 @@ def publish(finished: CompletedTraining) -> manifest.Manifest:
     )
     facts["warnings"] = [*facts["warnings"], *summary.write(scratch, story)]
     adapter = manifest.publish(
-        scratch, layout.adapter, kind=published.ADAPTER, key=finished.job.revision, facts=facts
+        scratch, layout.adapter, kind=published.ADAPTER, key=finished.job.digest, facts=facts
     )
     manifest.sweep(layout.work)
     return adapter

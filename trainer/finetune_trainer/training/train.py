@@ -50,7 +50,7 @@ def run(
     which its GPU is counted.
     """
     with translate_volume_errors(layout.work, "training"):
-        found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.revision)
+        found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.digest)
         if found is not None:
             progress.ratio(1.0)
             progress.enter("reference")
@@ -90,7 +90,7 @@ class _Run:
         self.base, self.data = prepared
         self.max_steps: int = self.data.facts["plannedSteps"]
         self.backend = backends.load(job.training.advanced.backend)
-        self.key = f"{job.revision} {self.data.digest}"
+        self.key = f"{job.digest} {self.data.digest}"
         self.warnings: list[str] = []
         self.oom_fallback = OomFallback(
             effective_batch=job.training.effective_batch_size,

@@ -144,6 +144,7 @@ def _attempt(
     return Attempt(
         stage="serve",
         build=build,
+        build_digest=target.resolved.build_digest,
         attempt=known.attempt + 1 if known else 1,
         outcome="Starting",
         retry_key=key,

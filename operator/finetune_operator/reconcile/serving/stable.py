@@ -130,10 +130,7 @@ def _restored(
 ) -> tuple[Action, ...]:
     """Create the lost Deployment of the stable build again."""
     revision = ledger.revision_of(build)
-    configmaps = [each.object for each in snapshot.configmaps]
-    retained = (
-        resolve_retained(snapshot.job, configmaps, target, revision, build) if revision else None
-    )
+    retained = resolve_retained(ledger, target, revision, build) if revision else None
     if retained is None:
         return ()
     attempt = state.serve_attempt(ledger, build)

@@ -29,6 +29,7 @@ def following(
     return Attempt(
         stage=stage,
         build=target.build if stage == "merge" else None,
+        build_digest=target.resolved.build_digest if stage == "merge" else None,
         attempt=_number(snapshot, target, ledger, stage, previous),
         outcome="Starting",
         # The key at its start: if an edit changes it while the attempt runs, a failure is retried.

@@ -5,6 +5,7 @@ attempt under way is followed by its Job. Every reconcile begins with the first 
 no state but the cluster's.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
@@ -12,7 +13,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.naming import Stage
-from finetune_operator.reconcile import storage
+from finetune_operator.reconcile import configuration, storage
 from finetune_operator.reconcile.conditions import (
     DOING,
     IN_PROGRESS,
@@ -36,28 +37,43 @@ def decide(
 ) -> Decision:
     """Return the decision about all stages; its position is None once all have completed."""
     stages = desired_stages(target.resolved.spec)
+    changed = configuration.changed(snapshot, target)
     decision = stop_abandoned(snapshot, target, ledger, stages)
     decision = decision.then(volume_loss.decide(snapshot, target, decision.ledger, stages))
     for stage in stages:
         if decision.position is not None:
             break
-        decision = decision.then(_stage(snapshot, target, decision.ledger, stage, now))
+        decision = decision.then(_stage(snapshot, target, decision.ledger, stage, changed, now))
     return decision
 
 
 def _stage(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, stage: Stage, now: datetime
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    stage: Stage,
+    changed: Position | None,
+    now: datetime,
 ) -> Decision:
-    """Return the decision about a stage; its position is None if the stage has completed."""
+    """Return the decision about a stage; its position is None if the stage has completed.
+
+    changed: the position of a job whose configuration was changed, which starts no stage. A Job
+    that runs continues: its pods reject a changed configuration.
+    """
     decision = Decision(ledger=ledger)
     attempt = ledger.attempt(target.revision, stage, build_of(target, stage))
     if attempt is not None and attempt.outcome in UNDER_WAY:
         decision = under_way.decide(snapshot, target, ledger, attempt, now)
         attempt = decision.ledger.attempt(target.revision, stage, attempt.build)
-    if decision.position is not None or (attempt is not None and attempt.outcome == "Completed"):
+    if decision.position is not None:
+        running = decision.position.state == "active"
+        return replace(decision, position=changed) if running and changed else decision
+    if attempt is not None and attempt.outcome == "Completed":
         return decision
     if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=_failed(attempt)))
+    if changed is not None and not target.resolved.spec.suspend:
+        return decision.then(Decision(ledger=decision.ledger, position=changed))
     return decision.then(_start(snapshot, target, decision.ledger, stage, attempt))
 
 
@@ -100,10 +116,11 @@ def _start(
     if restarts.capped(attempt) > spec.run_policy.max_restarts:
         attempt = restarts.too_many(attempt, spec.run_policy.max_restarts)
         return Decision(
-            ledger=ledger.with_attempt(target.revision, attempt), position=_failed(attempt)
+            ledger=ledger.with_start(target.revision, target.frozen, attempt),
+            position=_failed(attempt),
         )
     return Decision(
-        ledger=ledger.with_attempt(target.revision, attempt),
+        ledger=ledger.with_start(target.revision, target.frozen, attempt),
         position=active(IN_PROGRESS[stage], DOING[stage]),
         actions=(
             *storage.ensure(snapshot.job, target, claim),

@@ -173,9 +173,11 @@ def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> 
     """Report whether a stage that did not complete is attempted again without an edit."""
     if ended.reason == Reason.OUT_OF_MEMORY and _may_have_more_memory(target, attempt):
         return True
-    # Limited as failures are, or a trainer that leaves no result would run for ever.
+    # Limited as failures are, or a trainer that leaves no result would run for ever. After a pod
+    # rejected its configuration, no attempt starts until the ConfigMap has the right content.
     limit = target.resolved.spec.run_policy.backoff_limit
-    return ended.kind == "Unproved" and (attempt.failures or 0) < limit
+    again = ended.kind == "Unproved" or ended.reason == Reason.CONFIGURATION_CHANGED
+    return again and (attempt.failures or 0) < limit
 
 
 def _may_have_more_memory(target: TargetRevision, attempt: Attempt) -> bool:

@@ -35,7 +35,9 @@ def test_objects_are_found_by_key() -> None:
     assert list(found.builds) == [build]
     assert found.service is not None
     assert found.budget is None
-    assert found.own_configmaps == {f"demo-{revision}"}
+    configmap = found.configmap(revision)
+    assert configmap is not None
+    assert configmap.name == f"demo-{revision}"
     assert sorted(found.own_policies) == ["demo-prepare", "demo-serve", "demo-work"]
     assert found.runs("serve", revision)
     assert not found.runs("train", revision)
@@ -58,7 +60,8 @@ def test_objects_of_another_owner_are_listed_but_not_found_by_key() -> None:
     assert {job.owned for job in found.jobs} == {False}
     assert found.attempt(revision, "train", 1) is None
     assert found.volume(revision) is None
-    assert (found.builds, found.service, found.own_configmaps) == ({}, None, frozenset())
+    assert found.configmap(revision) is None
+    assert (found.builds, found.service) == ({}, None)
 
 
 def test_pods_of_a_job_are_its_own_and_oldest_first() -> None:

@@ -424,10 +424,10 @@ def test_a_rolled_back_operator_does_not_retrain_a_revision_of_a_newer_one() -> 
     """Its defaults have a field that this version lacks: no resolution here can be equal."""
     cluster = Cluster()
     controllers.run_all(cluster)
-    (frozen,) = cluster.each("ConfigMap")
-    settings = json.loads(frozen["data"]["operator.json"])
+    (revision,) = cluster.status["revisions"]
+    settings = json.loads(revision["frozen"]["operator"])
     settings["defaults"]["training"]["fieldToCome"] = 7
-    frozen["data"]["operator.json"] = json.dumps(settings)
+    revision["frozen"]["operator"] = json.dumps(settings)
     planned = cluster.plan()
     assert planned.actions == ()
     ready = planned.status["conditions"][0]

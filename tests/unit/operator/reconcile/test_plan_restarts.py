@@ -312,9 +312,12 @@ def test_more_memory_is_twice_the_limit(limit: str, doubled: str) -> None:
 
 
 def wanted(cluster: Cluster) -> Any:
+    from finetune_operator.revisions.ledger import Ledger
     from finetune_operator.revisions.target import resolve_target
 
-    return resolve_target(cluster.present_job(), (), cluster.config).resolved.spec.resources.merge
+    return resolve_target(
+        cluster.present_job(), Ledger(), cluster.config
+    ).resolved.spec.resources.merge
 
 
 @pytest.mark.parametrize(

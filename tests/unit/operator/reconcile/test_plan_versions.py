@@ -21,14 +21,21 @@ def newer_ledger(cluster: Cluster) -> None:
     cluster.status["ledgerVersion"] = LEDGER_VERSION + 1
 
 
+def older_ledger(cluster: Cluster) -> None:
+    cluster.status["ledgerVersion"] = LEDGER_VERSION - 1
+
+
+def without_frozen_configuration(cluster: Cluster) -> None:
+    del cluster.status["revisions"][0]["frozen"]
+
+
 def frozen(**changes: Any) -> Callable[[Cluster], None]:
     """Change the configuration that the current revision was started with."""
 
     def step(cluster: Cluster) -> None:
-        configmap = cluster.get("ConfigMap", f"demo-{cluster.status['revision']}")
-        assert configmap
-        settings = json.loads(configmap["data"]["operator.json"])
-        configmap["data"]["operator.json"] = json.dumps({**settings, **changes})
+        (revision,) = cluster.status["revisions"]
+        settings = json.loads(revision["frozen"]["operator"])
+        revision["frozen"]["operator"] = json.dumps({**settings, **changes})
 
     return step
 
@@ -37,7 +44,15 @@ STATES = {
     "ledger with an unknown stage name": (rename_stage, "stages.0.stage: "),
     "ledger of a newer format": (
         newer_ledger,
-        "status.ledgerVersion is 2, this version supports 1",
+        "status.ledgerVersion is 3, this version supports 2",
+    ),
+    "ledger of an older format": (
+        older_ledger,
+        "status.ledgerVersion is 1, this version supports 2",
+    ),
+    "ledger without the frozen configuration": (
+        without_frozen_configuration,
+        "revisions.0.frozen is missing",
     ),
     "frozen configuration of another form": (frozen(images="trainer:1"), "images: "),
     "frozen default that does not exist": (
@@ -87,8 +102,7 @@ def test_another_revisions_unreadable_configuration_does_not_stop_the_job() -> N
     old = cluster.status["revision"]
     cluster.edit(rerun="again")
     controllers.run_all(cluster)
-    configmap = cluster.get("ConfigMap", f"demo-{old}")
-    assert configmap
-    configmap["data"]["operator.json"] = "{"
+    record = next(each for each in cluster.status["revisions"] if each["revision"] == old)
+    record["frozen"]["operator"] = "{"
     cluster.settle()
     assert cluster.status["conditions"][0]["reason"] == "Serving"

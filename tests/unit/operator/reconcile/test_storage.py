@@ -5,6 +5,7 @@ from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Thing, merge
 
 from finetune_operator.manifests import volume
 from finetune_operator.reconcile import storage
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
 from finetune_operator.types import Apply, Create
 
@@ -13,7 +14,7 @@ def ensured(size: str, present: str | None, storage_class: str | None = None) ->
     """Return what is done about a volume of a size where another of a size is present."""
     cluster = Cluster(spec={**SPEC, "storage": {"size": size, "storageClassName": storage_class}})
     job = cluster.present_job()
-    target = resolve_target(job, (), CONFIG)
+    target = resolve_target(job, Ledger(), CONFIG)
     claim: Thing | None = None
     if present is not None:
         claim = volume.render(job, target)
@@ -55,7 +56,7 @@ def misfit(size: str, present: str, *, phase: str = "Pending", **asked: str) -> 
     """Report whether a pending volume of a size, of class ``fast``, can never bind."""
     cluster = Cluster(spec={**SPEC, "storage": {"size": size, **asked}})
     job = cluster.present_job()
-    target = resolve_target(job, (), CONFIG)
+    target = resolve_target(job, Ledger(), CONFIG)
     claim = volume.render(job, target)
     merge(claim, {"spec": {"resources": {"requests": {"storage": present}}}})
     merge(claim, {"spec": {"storageClassName": "fast"}, "status": {"phase": phase}})

@@ -4,8 +4,13 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.ledger import Attempt, FrozenConfiguration
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
+
+FROZEN = FrozenConfiguration(
+    digest="d" * 64, job_digest="e" * 64, operator_digest="f" * 64, operator="{}"
+)
 
 
 def attempt(
@@ -59,10 +64,17 @@ def test_a_ledger_survives_the_status() -> None:
         "r", attempt("merge", 3, "b", "Failed").model_copy(update={"retry_key": "k"})
     )
     ledger = ledger.with_findings("r", {"adapter": "sha256:1", "rows": 7})
+    ledger = ledger.with_start("r", FROZEN, attempt("train"))
     status = ledger.to_status()
     assert status == [
         {
             "revision": "r",
+            "frozen": {
+                "digest": "d" * 64,
+                "jobDigest": "e" * 64,
+                "operatorDigest": "f" * 64,
+                "operator": "{}",
+            },
             "stages": [
                 {
                     "stage": "merge",
@@ -70,7 +82,8 @@ def test_a_ledger_survives_the_status() -> None:
                     "attempt": 3,
                     "outcome": "Failed",
                     "retryKey": "k",
-                }
+                },
+                {"stage": "train", "attempt": 1, "outcome": "Running"},
             ],
             "artifacts": {"adapter": "sha256:1"},
             "data": {"rows": 7},
@@ -104,14 +117,40 @@ def test_findings_of_an_unknown_form_are_ignored(findings: dict[str, Any]) -> No
     ]
 
 
-def test_unknown_fields_of_a_newer_operator_are_ignored() -> None:
-    ledger = Ledger.parse([{"revision": "r", "stages": [{**STAGE, "novel": 1}], "novel": {"a": 1}}])
-    found = ledger.attempt("r", "train")
-    assert found is not None
-    assert found.attempt == 2
+@pytest.mark.parametrize("path", [(), ("stages", 0), ("frozen",), ("artifacts",), ("data",)])
+def test_unknown_fields_of_a_newer_operator_are_not_dropped(path: tuple[str | int, ...]) -> None:
+    """The next write would drop a field that this version ignores."""
+    ledger = Ledger().with_start("r", FROZEN, attempt("train"))
+    (revision,) = ledger.to_status()
+    assert Ledger.parse([revision]) == ledger
+    group: Any = revision
+    for step in path:
+        group = group[step]
+    group["novel"] = 1
+    with pytest.raises(UnsupportedVersion, match="novel"):
+        Ledger.parse([revision])
 
 
-STAGE = {"stage": "train", "attempt": 2, "outcome": "Completed"}
+@pytest.mark.parametrize("version", [0, LEDGER_VERSION - 1, LEDGER_VERSION + 1])
+def test_a_ledger_of_another_version_is_not_read(version: int) -> None:
+    assert Ledger.parse([], LEDGER_VERSION) == Ledger.parse([]) == Ledger()
+    with pytest.raises(UnsupportedVersion, match=f"status.ledgerVersion is {version}"):
+        Ledger.parse([], version)
+
+
+def test_the_first_attempt_freezes_a_revision() -> None:
+    ledger = Ledger()
+    assert ledger.frozen("r") is None
+    ledger = ledger.with_start("r", FROZEN, attempt("prepare"))
+    other = FROZEN.model_copy(update={"operator": "[]"})
+    assert ledger.with_start("r", other, attempt("train")).frozen("r") == FROZEN
+
+
+def test_a_build_has_the_digest_of_its_attempts() -> None:
+    made = attempt("merge", build="b").model_copy(update={"build_digest": "b" * 64})
+    ledger = Ledger().with_start("r", FROZEN, made)
+    assert ledger.build_digest("b") == "b" * 64
+    assert ledger.build_digest("c") is None
 
 
 def test_a_ledger_never_changes() -> None:

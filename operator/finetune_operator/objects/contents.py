@@ -1,0 +1,98 @@
+"""Whether an existing object is the one that the operator would create. Pure.
+
+The API server adds values to an object: defaults, and the fields that a controller sets. An object
+differs if one of the rendered values is another or missing, or if it has any value that neither
+the operator nor the API server writes. A second container, for example, is such a value.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.quantity import amount
+from finetune_operator.types import Object
+
+ADDED: Mapping[str, tuple[Any, ...]] = {
+    # Jobs
+    "completionMode": ("NonIndexed",),
+    "completions": (1,),
+    "manualSelector": (False,),
+    "parallelism": (1,),
+    "suspend": (True, False),
+    # Pods
+    "apiVersion": ("v1",),
+    "defaultMode": (0o644,),
+    "dnsPolicy": ("ClusterFirst",),
+    "failureThreshold": (3,),
+    "periodSeconds": (10,),
+    "protocol": ("TCP",),
+    "schedulerName": ("default-scheduler",),
+    "scheme": ("HTTP",),
+    "successThreshold": (1,),
+    "terminationMessagePath": ("/dev/termination-log",),
+    "timeoutSeconds": (1,),
+    # Volumes
+    "volumeMode": ("Filesystem",),
+}
+"""Fields that the API server adds, with the values that it writes."""
+ASSIGNED = {"selector", "storageClassName", "volumeName"}
+"""Fields of the specs of Jobs and volumes that the cluster assigns if they are not set."""
+QUANTITIES = {"limits", "requests"}
+"""Groups of quantities, which the API server writes in another form: 1Gi instead of 1024Mi."""
+JOB_LABELS = ("batch.kubernetes.io/", "controller-uid", "job-name")
+"""Beginnings of the labels that the API server adds to the pods of a Job."""
+
+
+def same_content(desired: Object, existing: Object) -> bool:
+    """Report whether ``existing`` is what the API server stores for ``desired``.
+
+    Of the metadata, only the labels of ``desired`` count. ``status`` does not count.
+    """
+    labels = existing["metadata"].get("labels") or {}
+    if not (desired["metadata"].get("labels") or {}).items() <= labels.items():
+        return False
+    return _same(_content(desired), _content(existing), path=())
+
+
+def _content(each: Object) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in each.items()
+        if key not in ("apiVersion", "kind", "metadata", "status")
+    }
+
+
+def _same(desired: Any, existing: Any, *, path: tuple[str, ...]) -> bool:
+    if isinstance(desired, Mapping) and isinstance(existing, Mapping):
+        return all(
+            _same(desired[key], existing.get(key), path=(*path, key))
+            if key in desired
+            else _is_added(desired, key, existing[key], path)
+            for key in desired.keys() | existing.keys()
+        )
+    if isinstance(desired, (list, tuple)) and isinstance(existing, (list, tuple)):
+        return len(desired) == len(existing) and all(
+            _same(one, other, path=path) for one, other in zip(desired, existing, strict=True)
+        )
+    if _is_empty(desired) and _is_empty(existing):
+        return True
+    if QUANTITIES.intersection(path[-2:-1]):
+        return amount(str(desired)) == amount(str(existing))
+    return bool(desired == existing) and isinstance(desired, bool) == isinstance(existing, bool)
+
+
+def _is_added(desired: Mapping[str, Any], key: str, value: Any, path: tuple[str, ...]) -> bool:
+    """Report whether the API server adds a field with this value to an object that lacks it."""
+    if _is_empty(value):
+        return True
+    if path == ("spec",) and key in ASSIGNED:
+        return True
+    if path[-2:] == ("metadata", "labels"):
+        return key.startswith(JOB_LABELS)
+    if key == "serviceAccount":
+        # The deprecated name of the same field.
+        return bool(value == desired.get("serviceAccountName"))
+    return any(value == each for each in ADDED.get(key, ()))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == [] or value == {}

@@ -1,0 +1,51 @@
+"""The ConfigMap of the target revision, which pods mount and users can replace.
+
+The operator compares it with the digests in the ledger, and reads nothing else from it. A missing
+ConfigMap is created again. While another one is in its place, no stage starts.
+"""
+
+from finetune_api.revision_hash import text_digest
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.manifests.revision import configmap
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile.conditions import Position
+from finetune_operator.revisions.documents import JOB_FILE, agree, job_file
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Create
+
+
+def creation(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Create, ...]:
+    """Return the creation of the ConfigMap if it is missing and can be rendered."""
+    if snapshot.configmap(target.revision) is not None or not _renders(snapshot, target):
+        return ()
+    return (Create(object=configmap(snapshot.job, target)),)
+
+
+def changed(snapshot: IndexedSnapshot, target: TargetRevision) -> Position | None:
+    """Return the position of a job whose pods would not get the configuration of the ledger."""
+    child = snapshot.configmap(target.revision)
+    if child is not None and agree(child.object.get("data") or {}, target.frozen):
+        return None
+    if child is not None:
+        return _stalled(
+            f"ConfigMap {child.name} was changed: its data does not match the digests in "
+            f"status.revisions. Delete ConfigMap {child.name}; the operator creates it again "
+            "within five minutes."
+        )
+    if _renders(snapshot, target):
+        return None
+    return _stalled(
+        f"The ConfigMap of revision {target.revision} was deleted, and its {JOB_FILE} cannot be "
+        "rendered again, because evalSteps, saveSteps or loggingSteps of spec.training.advanced "
+        "changed after the revision started, or because the operator was upgraded. Set these "
+        "fields to their earlier values, or set spec.rerun to a new value to train a new revision."
+    )
+
+
+def _renders(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:
+    """Report whether the present spec gives the job.json that the revision was started with."""
+    return text_digest(job_file(snapshot.job, target.resolved)) == target.frozen.job_digest
+
+
+def _stalled(message: str) -> Position:
+    return Position(state="stalled", reason=Reason.CONFIGURATION_CHANGED, message=message)

@@ -1,0 +1,86 @@
+"""The two documents of a revision's ConfigMap: ``job.json`` and ``operator.json``.
+
+The trainer reads ``job.json``. ``operator.json`` is the operator's configuration (images, serving
+command, defaults) at the start of the revision. The ledger has the text of ``operator.json`` and
+the digests of both documents. The operator reads neither of them from the ConfigMap, which its
+users may replace; it only compares them with the digests.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.defaulting import Resolved
+from finetune_api.revision_hash import text_digest
+from finetune_api.v1alpha1.ledger import FrozenConfiguration
+from finetune_operator.config import OperatorConfig
+from finetune_operator.types import Object
+
+JOB_FILE = "job.json"
+OPERATOR_FILE = "operator.json"
+LIVE = {
+    "operator_namespace",
+    "lease_name",
+    "watch_namespaces",
+    "scraper_namespaces",
+    "egress",
+    "log_level",
+}
+"""Settings of the operator and of NetworkPolicies, which are not frozen: the present ones apply."""
+REACHED_BY: Any = {
+    "token_secret_ref": True,
+    "ca_config_map_ref": True,
+    "s3": {"region": True, "secret_ref": True},
+}
+"""Fields that say how a source is reached. An edit does not change the revision: each new pod gets
+the present values."""
+
+
+def freeze(job: Object, resolved: Resolved, config: OperatorConfig) -> FrozenConfiguration:
+    """Return what the ledger records about a revision that starts now."""
+    operator = json.dumps(
+        config.model_dump(mode="json", exclude=LIVE), separators=(",", ":"), ensure_ascii=False
+    )
+    return FrozenConfiguration(
+        digest=resolved.digest,
+        job_digest=text_digest(job_file(job, resolved)),
+        operator_digest=text_digest(operator_file(operator)),
+        operator=operator,
+    )
+
+
+def job_file(job: Object, resolved: Resolved) -> str:
+    """Return ``job.json`` for the present spec."""
+    document = JobConfig(
+        namespace=job["metadata"]["namespace"],
+        name=job["metadata"]["name"],
+        uid=job["metadata"]["uid"],
+        revision=resolved.revision,
+        digest=resolved.digest,
+        model=resolved.spec.model,
+        dataset=resolved.spec.dataset,
+        training=resolved.spec.training,
+        evaluation_dataset=resolved.spec.evaluation.dataset,
+    )
+    content = document.model_dump(
+        mode="json", exclude=dict.fromkeys(("model", "dataset", "evaluation_dataset"), REACHED_BY)
+    )
+    return _lines(content)
+
+
+def operator_file(operator: str) -> str:
+    """Return ``operator.json`` in lines. operator: its content, as the ledger has it."""
+    return _lines(json.loads(operator))
+
+
+def agree(data: Mapping[str, Any], frozen: FrozenConfiguration) -> bool:
+    """Report whether the data of a ConfigMap consists of exactly the documents of a revision."""
+    digests = {JOB_FILE: frozen.job_digest, OPERATOR_FILE: frozen.operator_digest}
+    return data.keys() == digests.keys() and all(
+        isinstance(text, str) and text_digest(text) == digests[name] for name, text in data.items()
+    )
+
+
+def _lines(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
