@@ -285,7 +285,10 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
     advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")
     request: Any = SimpleNamespace(recipe=SimpleNamespace(advanced=advanced))
     factory = sft.ModelFactory(
-        load=lambda *_: None, adapt=lambda *_: None, attention=lambda *_: kernel
+        choose=lambda *_: wanted,
+        load=lambda *_: None,
+        adapt=lambda *_: None,
+        attention=lambda *_: kernel,
     )
     try:
         sft._kernel(request, factory, None)

@@ -47,6 +47,15 @@ def attention(recipe: Training, device: Device) -> str:
     return "flash_attention_2" if halves and flash_attention_usable(device) else "sdpa"
 
 
+def varlen_usable(recipe: Training, device: Device) -> bool:
+    """Report whether PyTorch's own FlashAttention-2 for packed rows runs on this device.
+
+    On CUDA it needs Ampere and 16 bits. On a CPU the trainer has its own kernels.
+    """
+    halves = recipe.advanced.quantization.compute_dtype != "float32"
+    return not device.cuda or (halves and device.capability >= (8, 0))
+
+
 def flash_attention_usable(device: Device) -> bool:
     """Report whether FlashAttention-2 is installed and runs on this device."""
     return device.capability >= (8, 0) and _flash_attention_installed()

@@ -27,6 +27,7 @@ from finetune_trainer.training.backends import (
     TrainOutput,
     TrainRequest,
     library_arguments,
+    packed_attention,
 )
 from finetune_trainer.training.backends.trainer import MonitorCallback, Trainer
 from finetune_trainer.training.monitor import Monitor
@@ -60,6 +61,8 @@ PROTECTED_ARGUMENTS = (
 class ModelFactory:
     """How a backend makes the model. ``load``: the 4-bit base for a device and attention kernel."""
 
+    choose: Callable[[TrainRequest, Device], str]
+    """Returns the attention implementation to load the model with."""
     load: Callable[[TrainRequest, Device, str], Any]
     adapt: Callable[[TrainRequest, Any], Any]
     """Adds a new adapter to that base."""
@@ -108,7 +111,7 @@ def _train(
     transformers.utils.logging.set_verbosity_error()
     transformers.set_seed(recipe.seed)
     _choose_algorithms(recipe, device)
-    attention = capabilities.attention(recipe, device)
+    attention = factory.choose(request, device)
     log(
         f"loading the base model in {recipe.advanced.quantization.type} on {device.name}, "
         f"{attention}, {request.memory}"
@@ -140,6 +143,9 @@ def _kernel(request: TrainRequest, factory: ModelFactory, model: Any) -> str:
     kernel = factory.attention(request, model)
     log(f"attention kernel: {kernel}")
     advanced = request.recipe.advanced
+    if kernel == packed_attention.NAME:
+        # FlashAttention-2, from PyTorch instead of the package flash-attn.
+        return kernel
     if advanced.attn_implementation not in ("auto", kernel):
         raise InvalidSpec(
             f"training.advanced.attnImplementation is {advanced.attn_implementation}, but "
@@ -203,6 +209,8 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
                 f"the backend would train with {name} {getattr(trainer.args, name)} instead of "
                 f"{wanted[name]}: set training.advanced.backend to trl"
             )
+    if model.config._attn_implementation == packed_attention.NAME:
+        trainer.data_collator = packed_attention.with_borders(trainer.data_collator)
     # The tokenizer is needed for padding only; if kept, each checkpoint would contain a copy.
     trainer.processing_class = None
     trainer.remove_callback(transformers.PrinterCallback)

@@ -14,7 +14,14 @@ from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.device import Device
-from finetune_trainer.training.backends import TrainOutput, TrainRequest, library_arguments, sft
+from finetune_trainer.runtime.files import read_json
+from finetune_trainer.training.backends import (
+    TrainOutput,
+    TrainRequest,
+    library_arguments,
+    packed_attention,
+    sft,
+)
 from finetune_trainer.training.monitor import Monitor
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -38,6 +45,20 @@ class TrlBackend:
     def train(self, request: TrainRequest, monitor: Monitor, adapter: Path) -> TrainOutput:
         """Train, and save the adapter into ``adapter`` if all steps are done."""
         return sft.train(request, monitor, adapter, FACTORY)
+
+
+def _choose(request: TrainRequest, device: Device) -> str:
+    """Return the attention implementation: without a mask for packed rows, if that is possible."""
+    wanted = capabilities.attention(request.recipe, device)
+    if not request.packed or request.recipe.advanced.attn_implementation != "auto":
+        return wanted
+    if wanted != "sdpa" or not capabilities.varlen_usable(request.recipe, device):
+        return wanted
+    config = read_json(request.base / "config.json")
+    if not packed_attention.usable(config):
+        return wanted
+    packed_attention.register()
+    return packed_attention.NAME
 
 
 def _load(request: TrainRequest, device: Device, attention: str) -> Any:
@@ -85,4 +106,4 @@ def _attention(request: TrainRequest, model: Any) -> str:
     return str(model.config._attn_implementation)
 
 
-FACTORY = sft.ModelFactory(load=_load, adapt=_adapt, attention=_attention)
+FACTORY = sft.ModelFactory(choose=_choose, load=_load, adapt=_adapt, attention=_attention)

@@ -61,6 +61,10 @@ class UnslothBackend:
         return sft.train(request, monitor, adapter, FACTORY)
 
 
+def _choose(request: TrainRequest, device: Device) -> str:
+    return capabilities.attention(request.recipe, device)
+
+
 def _load(request: TrainRequest, device: Device, attention: str) -> Any:
     """Return the 4-bit base model."""
     recipe = request.recipe
@@ -150,4 +154,4 @@ def attention(request: TrainRequest, model: Any) -> str:
     return "flash_attention_2" if chosen.startswith("flash") else chosen
 
 
-FACTORY = sft.ModelFactory(load=_load, adapt=_adapt, attention=attention)
+FACTORY = sft.ModelFactory(choose=_choose, load=_load, adapt=_adapt, attention=attention)

@@ -1,0 +1,145 @@
+"""Attention over packed rows without a mask: the call that a GPU executes, on CPU kernels.
+
+PyTorch's operation is private below ``varlen_attn``; the module registers CPU kernels for it, so
+these tests fail if another version of PyTorch renames it.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.models.llama import modeling_llama
+
+from finetune_trainer.training.backends import packed_attention
+
+LENGTHS = (5, 9, 1, 3)
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 97,
+}
+MODELS = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "one key-value head for each query head": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        {"num_key_value_heads": 4},
+    ),
+    "mistral with a window of 4 tokens": (MistralForCausalLM, MistralConfig, {"sliding_window": 4}),
+    "mistral with a window longer than the rows": (
+        MistralForCausalLM,
+        MistralConfig,
+        {"sliding_window": 64},
+    ),
+    "qwen3 with its own head size": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 32}),
+}
+PRECISION = 1e-6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered() -> None:
+    packed_attention.register()
+
+
+def rows() -> list[torch.Tensor]:
+    torch.manual_seed(3)
+    return [torch.randint(0, 97, (length,)) for length in LENGTHS]
+
+
+def batch(**extra: torch.Tensor) -> dict[str, Any]:
+    ids = torch.cat(rows())[None]
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])[None]
+    flat = {"input_ids": ids, "position_ids": positions, **extra}
+    return packed_attention.with_borders(lambda examples: flat)([])
+
+
+def model(name: str) -> Any:
+    torch.manual_seed(0)
+    made, config, extra = MODELS[name]
+    return made(config(**SIZES | extra))
+
+
+def test_borders_are_those_of_the_rows() -> None:
+    found = batch()
+    assert found["cu_seq_lens_q"].tolist() == [0, 5, 14, 15, 18]
+    assert found["cu_seq_lens_q"].dtype == torch.int32
+    assert found["cu_seq_lens_k"].tolist() == found["cu_seq_lens_q"].tolist()
+    assert (found["max_length_q"], found["max_length_k"]) == (9, 9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_of_packed_rows_are_those_of_each_row_alone(name: str) -> None:
+    packed = model(name).eval()
+    with torch.no_grad():
+        alone = torch.cat([packed(row[None], use_cache=False).logits[0] for row in rows()])
+        packed.set_attn_implementation(packed_attention.NAME)
+        together = packed(**batch(), use_cache=False).logits[0]
+        unpacked = packed(rows()[1][None], use_cache=False).logits[0]
+    assert float((together - alone).abs().max()) < PRECISION
+    assert float((unpacked - alone[5:14]).abs().max()) < PRECISION
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_are_those_of_sdpa_with_a_mask(name: str) -> None:
+    base = model(name)
+    flat = batch()
+    labels = flat["input_ids"].masked_fill(flat["position_ids"] == 0, -100)
+    found = {}
+    for implementation in ("sdpa", packed_attention.NAME):
+        copied = copy.deepcopy(base).train()
+        copied.set_attn_implementation(implementation)
+        copied.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        given = flat if implementation == packed_attention.NAME else batch()
+        copied(**given, labels=labels, use_cache=False).loss.backward()
+        found[implementation] = [each.grad for each in copied.parameters()]
+    for one, other in zip(found["sdpa"], found[packed_attention.NAME], strict=True):
+        assert one is not None
+        assert other is not None
+        assert float((one - other).abs().max()) < PRECISION
+
+
+def test_no_mask_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+    create = modeling_llama.create_causal_mask
+    monkeypatch.setattr(
+        modeling_llama,
+        "create_causal_mask",
+        lambda *args, **kwargs: built.append(create(*args, **kwargs)) or built[-1],
+    )
+    packed = model("llama").eval()
+    for implementation in ("sdpa", packed_attention.NAME):
+        packed.set_attn_implementation(implementation)
+        packed(**batch(), use_cache=False)
+    dense, none = built
+    assert isinstance(dense, torch.Tensor)
+    assert dense.shape[-2:] == (sum(LENGTHS), sum(LENGTHS))
+    assert none is None
+
+
+@pytest.mark.parametrize(
+    "refused", [{"attention_mask": torch.ones(1, 3)}, {"dropout": 0.1}, {"softcap": 30.0}]
+)
+def test_mask_dropout_and_soft_capping_are_refused(refused: dict[str, Any]) -> None:
+    states = torch.zeros(1, 2, 3, 8)
+    given = {"attention_mask": None, **refused}
+    with pytest.raises(NotImplementedError, match="no mask, dropout or soft-capping"):
+        packed_attention.attend(torch.nn.Module(), states, states, states, **given)
+
+
+def test_models_with_soft_capping_or_attention_dropout_are_not_usable() -> None:
+    assert packed_attention.usable({"attention_dropout": 0.0, "attn_logit_softcapping": None})
+    assert packed_attention.usable({})
+    assert not packed_attention.usable({"attn_logit_softcapping": 50.0})
+    assert not packed_attention.usable({"attention_dropout": 0.1})

@@ -1,0 +1,198 @@
+"""Attention over packed rows without a mask: FlashAttention-2 as PyTorch itself contains it.
+
+The stock attention of transformers builds a dense T x T mask for packed rows (T: tokens of the
+micro-batch), and computes every block of it. ``varlen_attn`` receives the borders of the rows
+instead, so that memory grows with T and time with the sum of the squared row lengths.
+
+PyTorch has the operation for CUDA only. This module adds kernels for the CPU, which compute row by
+row, so that one call serves both devices.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.nn.attention import varlen
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import flash_attention_mask
+
+NAME = "varlen"
+"""The name in transformers' registry of attention implementations."""
+Collator = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+
+def register() -> None:
+    """Add the implementation to transformers' registry."""
+    AttentionInterface.register(NAME, attend)
+    # No mask is built: rows are separated by their borders.
+    AttentionMaskInterface.register(NAME, flash_attention_mask)
+
+
+def with_borders(collate: Collator) -> Collator:
+    """Return a collator that adds the borders of the rows to its batch, once per step.
+
+    The names are those of transformers' keyword arguments for FlashAttention. ``collate`` flattens
+    the rows to a batch of one, with position ids that begin at 0 in each row.
+    """
+
+    def collated(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = collate(examples)
+        positions = batch["position_ids"].reshape(-1)
+        starts = torch.nonzero(positions == 0).reshape(-1)
+        borders = torch.cat([starts, torch.tensor([positions.numel()])]).to(torch.int32)
+        longest = int((borders[1:] - borders[:-1]).max())
+        return {
+            **batch,
+            "cu_seq_lens_q": borders,
+            "cu_seq_lens_k": borders,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
+
+    return collated
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return the attention of packed rows, as transformers' registry calls it.
+
+    query: (1, heads, T, head_dim), in 16 bits on CUDA; key and value: as query, with the number of
+    key-value heads. The result is (1, T, heads, head_dim). A batch without borders must have no
+    padding: each of its rows attends to itself.
+    """
+    if attention_mask is not None or dropout or softcap:
+        raise NotImplementedError(f"{NAME} attention has no mask, dropout or soft-capping")
+    rows, heads, length, head_dim = query.shape
+    borders, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
+    if borders is None or longest is None:
+        ends = torch.arange(0, (rows + 1) * length, length, device=query.device)
+        borders, longest = ends.to(torch.int32), length
+    flat = (
+        each.transpose(1, 2).reshape(-1, each.shape[1], head_dim) for each in (query, key, value)
+    )
+    found = varlen.varlen_attn(
+        *flat,
+        borders,
+        borders,
+        longest,
+        longest,
+        scale=scaling,
+        # transformers counts the token itself, FlashAttention the tokens before it.
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        enable_gqa=heads != key.shape[1],
+    )
+    assert isinstance(found, torch.Tensor)
+    return found.reshape(rows, length, heads, head_dim), None
+
+
+def usable(config: Mapping[str, Any]) -> bool:
+    """Report whether the attention of a config.json has neither soft-capping nor dropout."""
+    return not config.get("attn_logit_softcapping") and not config.get("attention_dropout")
+
+
+@varlen._varlen_attn.register_kernel("cpu")  # type: ignore[misc]
+def _forward(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor | None,
+    max_q: int,
+    max_k: int,
+    is_causal: bool = False,
+    scale: float | None = None,
+    window_size: list[int] | None = None,
+    enable_gqa: bool = False,
+    seqused_k: torch.Tensor | None = None,
+    block_table: torch.Tensor | None = None,
+    num_splits: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compute the operation on a CPU. The second and third result are for CUDA's backward only."""
+    out = torch.empty_like(query)
+    for row in _rows(cu_seq_q):
+        out[row] = _row(query[row], key[row], value[row], scale, window_size)
+    unused = torch.empty(query.shape[1], len(query)), torch.zeros(2, dtype=torch.uint64)
+    return out, *unused
+
+
+@varlen._varlen_attn_backward.register_kernel("cpu")  # type: ignore[misc]
+def _backward(
+    grad_out: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    is_causal: bool,
+    rng_state: torch.Tensor,
+    scale: float | None = None,
+    window_size: list[int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compute the gradients on a CPU, key-value head by key-value head.
+
+    PyTorch does not record operations inside of a custom operation, so the formula is written out:
+    with P = softmax(Q K^T s), dS = P (dP - sum(dO O)) s, where dP = dO V^T.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    grads = tuple(torch.empty_like(each, dtype=torch.float32) for each in (query, key, value))
+    heads = query.shape[1] // key.shape[1]
+    for row in _rows(cu_seq_q):
+        hidden = ~_visible(row.stop - row.start, window_size)
+        for at in range(key.shape[1]):
+            group = (row, slice(at * heads, (at + 1) * heads))
+            q, o, d = (each[group].float().transpose(0, 1) for each in (query, out, grad_out))
+            k, v = key[row, at].float(), value[row, at].float()
+            weights = (q @ k.T * scale).masked_fill(hidden, float("-inf")).softmax(-1)
+            scores = weights * (d @ v.T - (d * o).sum(-1, keepdim=True)) * scale
+            grads[0][group] = (scores @ k).transpose(0, 1)
+            grads[1][row, at] = (scores.mT @ q).sum(0)
+            grads[2][row, at] = (weights.mT @ d).sum(0)
+    return grads[0].to(query.dtype), grads[1].to(key.dtype), grads[2].to(value.dtype)
+
+
+def _rows(borders: torch.Tensor) -> Iterator[slice]:
+    ends = borders.tolist()
+    return (slice(start, end) for start, end in itertools.pairwise(ends))
+
+
+def _row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float | None,
+    window_size: list[int] | None,
+) -> torch.Tensor:
+    """Return the causal attention of one row; all tensors are (length, heads, head_dim)."""
+    mask = None
+    if window_size is not None and 0 <= window_size[0] < len(query) - 1:
+        mask = _visible(len(query), window_size)
+    return scaled_dot_product_attention(
+        *(each.transpose(0, 1)[None] for each in (query, key, value)),
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )[0].transpose(0, 1)
+
+
+def _visible(length: int, window_size: list[int] | None) -> torch.Tensor:
+    """Return which keys a query of a row sees: a (length, length) table of booleans."""
+    before = -1 if window_size is None else window_size[0]
+    seen = torch.ones(length, length, dtype=torch.bool).tril()
+    return seen if before < 0 else seen.triu(-before)
