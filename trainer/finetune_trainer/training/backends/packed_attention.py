@@ -79,11 +79,13 @@ def attend(
     if borders is None or longest is None:
         ends = torch.arange(0, (rows + 1) * length, length, device=query.device)
         borders, longest = ends.to(torch.int32), length
-    flat = (
+    q, k, v = (
         each.transpose(1, 2).reshape(-1, each.shape[1], head_dim) for each in (query, key, value)
     )
     found = varlen.varlen_attn(
-        *flat,
+        q,
+        k,
+        v,
         borders,
         borders,
         longest,
@@ -102,7 +104,7 @@ def usable(config: Mapping[str, Any]) -> bool:
     return not config.get("attn_logit_softcapping") and not config.get("attention_dropout")
 
 
-@varlen._varlen_attn.register_kernel("cpu")  # type: ignore[misc]
+@varlen._varlen_attn.register_kernel("cpu")  # type: ignore[untyped-decorator]
 def _forward(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -127,7 +129,7 @@ def _forward(
     return out, *unused
 
 
-@varlen._varlen_attn_backward.register_kernel("cpu")  # type: ignore[misc]
+@varlen._varlen_attn_backward.register_kernel("cpu")  # type: ignore[untyped-decorator]
 def _backward(
     grad_out: torch.Tensor,
     query: torch.Tensor,
@@ -182,8 +184,11 @@ def _row(
     mask = None
     if window_size is not None and 0 <= window_size[0] < len(query) - 1:
         mask = _visible(len(query), window_size)
+    q, k, v = (each.transpose(0, 1)[None] for each in (query, key, value))
     return scaled_dot_product_attention(
-        *(each.transpose(0, 1)[None] for each in (query, key, value)),
+        q,
+        k,
+        v,
         attn_mask=mask,
         is_causal=mask is None,
         scale=scale,
