@@ -31,7 +31,7 @@ API_SERVER = {
 """Suites and what each needs. Kueue last: nothing else waits for its build, or fails with it."""
 E2E = (
     ("serving", "closed_namespace", "operator_killed"),
-    ("quickstart", "failures", "security", "trainer_image", "training", "deletion"),
+    ("quickstart", "failures", "security", "tenants", "trainer_image", "training", "deletion"),
 )
 """Files of the end-to-end tests by lane. While the first lane needs the node's only GPU, at the end
 of ``serving``, the second one is at files that need none, or waits (tests/e2e/locks.py); while the

@@ -105,6 +105,15 @@ def mismatch(cluster: Cluster, pod: Thing) -> None:
     cluster.touch(pod)
 
 
+def invalid_key(cluster: Cluster, pod: Thing) -> None:
+    """Let the verifier of a pod reject the API key of the endpoint."""
+    text = controllers.message("verify", "failed", reason="AccessDenied", message="a line break")
+    end = {"exitCode": int(ExitCode.ACCESS_DENIED), "reason": "Error", "message": text}
+    pod["status"]["phase"] = "Pending"
+    pod["status"]["containerStatuses"] = [{"name": "verify", "state": {"terminated": end}}]
+    cluster.touch(pod)
+
+
 def crash(cluster: Cluster, pod: Thing, times: int) -> None:
     """Let vLLM exit repeatedly."""
     pod["status"]["phase"] = "Pending"

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts import redaction
 from finetune_cli.errors import CommandFailed
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.runtime import environment
@@ -93,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = next((COMMANDS[each] for each in given if each in COMMANDS), None)
     options = _parser(chosen).parse_args(given)
+    # The token of the user is in the environment.
+    redaction.install()
     stop = StopRequest()
     stop.install()
     environment.configure()

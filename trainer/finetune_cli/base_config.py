@@ -1,11 +1,11 @@
 """Reads config.json of a base model: from a file, or from the source of the job."""
 
-import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts import untrusted_json
 from finetune_api.v1alpha1.model import Model
 from finetune_trainer.errors import InvalidSpec
 
@@ -15,7 +15,7 @@ CONFIG = "config.json"
 def read_file(path: Path) -> dict[str, Any]:
     """Return the content of a config.json. Raise InvalidSpec if it is not a JSON object."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = untrusted_json.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidSpec(f"{path} cannot be read: {error}") from None
     if not isinstance(document, dict):

@@ -64,8 +64,9 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     _claim(layout.work, job)
     from finetune_trainer.runtime.progress import Progress
 
-    for kind in get_args(Kind):
-        os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", os.environ.get("HF_TOKEN", ""))
+    if token := os.environ.get("HF_TOKEN"):
+        for kind in get_args(Kind):
+            os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", token)
     _write_configmap(file, layout.work, "dataset", job.dataset)
     if job.evaluation_dataset is not None:
         _write_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)

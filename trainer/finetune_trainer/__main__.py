@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
+from finetune_api.contracts import redaction, termination
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
@@ -30,7 +31,6 @@ from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume_layout import Layout
 
 DESCRIPTION = "Prepare, train or merge one FineTuneJob: the stages that the operator runs."
-TERMINATION_LOG = "/dev/termination-log"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -96,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
+    # Before any heavy import: loggers of libraries keep the stream that they find.
+    redaction.install()
     command = next((each for each in arguments if each in ("prepare", "train", "merge")), "prepare")
     progress = Progress(command)
     stop = StopRequest(lambda: _end(_stopped(progress, Stopped())))
@@ -115,7 +117,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         code = 1
         traceback.print_exception(error)
-        text = " ".join(str(error).split())[:500]
+        text = redaction.one_line(error, 500)
         result = _failure(
             progress,
             "InternalError",
@@ -206,15 +208,11 @@ def _stopped(progress: Progress, stopped: Stopped) -> Result:
 
 
 def _end(result: Result) -> None:
-    """Log the result and write the termination message, whose path may not exist outside a pod."""
+    """Log the result and write the termination message."""
     log(f"{result.stage} {result.outcome}: {result.reason}: {result.message}")
     for warning in result.warnings:
         log(f"warning: {warning}")
-    path = Path(os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_LOG))
-    try:
-        path.write_text(result.to_message())
-    except OSError as error:
-        log(f"the result cannot be written to {path} ({error}): {result.to_message()}")
+    termination.write(result, log)
 
 
 if __name__ == "__main__":

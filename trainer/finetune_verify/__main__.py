@@ -2,7 +2,8 @@
 
 ``/readyz`` answers 200 after a successful verification. The process then watches vLLM and verifies
 it again after each restart. A mismatch ends the process with exit code 83 and a termination message
-with the numbers. SIGTERM ends it with 0.
+with the numbers. An API key that no request can carry ends it with exit code 77. SIGTERM ends it
+with 0.
 """
 
 import argparse
@@ -16,13 +17,14 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from finetune_api.contracts import credentials, redaction, termination
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.ports import VERIFIER_METRICS
+from finetune_api.contracts.printable import printable
 from finetune_api.contracts.reference import Reference
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.reasons import Reason
 from finetune_verify import build, volume
-from finetune_verify.errors import Mismatch, Unavailable
+from finetune_verify.errors import InvalidKey, Mismatch, Unavailable
 from finetune_verify.server import State, application
 from finetune_verify.verification import SKIPPED, Verdict, score
 from finetune_verify.vllm_client import VllmClient
@@ -31,7 +33,6 @@ DESCRIPTION = (
     "Verify that vLLM in this pod serves the trained model, and verify it again after each restart "
     "of vLLM. A mismatch ends the process with exit code 83."
 )
-TERMINATION_LOG = "/dev/termination-log"
 WATCH_SECONDS = 5.0
 """Interval of health checks of a verified server. A start takes longer, so no restart is missed."""
 
@@ -60,11 +61,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
-    """Serve, verify and watch until ``stop`` is set. Raise Mismatch."""
+    """Serve, verify and watch until ``stop`` is set. Raise Mismatch or InvalidKey."""
+    key = _api_key()
     state = State()
     runner = web.AppRunner(application(state), access_log=None, shutdown_timeout=0.2)
     await runner.setup()
-    key = os.environ.get("VLLM_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         await web.TCPSite(runner, port=options.port).start()
@@ -126,8 +127,25 @@ async def _verdict(vllm: VllmClient, reference: Reference | None, found: build.B
     return SKIPPED if reference is None else await score(vllm, reference, found)
 
 
+def _api_key() -> str | None:
+    """Return the key of the endpoint, None if it needs none. Raise InvalidKey.
+
+    vLLM compares the bearer token of a request with the whole value. Surrounding white space is
+    therefore an error: no request can carry it.
+    """
+    key = os.environ.get("VLLM_API_KEY")
+    if key is None:
+        return None
+    try:
+        field = "serving.apiKeySecretRef"
+        return credentials.checked(key, what="the API key", field=field, strip=False)
+    except credentials.InvalidCredential as error:
+        raise InvalidKey(str(error)) from None
+
+
 def _log(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    line = f"{time.strftime('%H:%M:%S')} {printable(text)}"
+    print(line, file=sys.stderr, flush=True)
 
 
 async def _run_until_stopped(options: argparse.Namespace) -> None:
@@ -140,23 +158,23 @@ async def _run_until_stopped(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run until the end and return the exit code."""
+    redaction.install()
     try:
         asyncio.run(_run_until_stopped(parser().parse_args(arguments)))
     except Mismatch as mismatch:
-        _log(f"VerificationFailed: {mismatch}")
-        result = Result(
-            stage="verify",
-            outcome="failed",
-            reason=Reason.VERIFICATION_FAILED,
-            message=str(mismatch),
-        )
-        path = Path(os.environ.get("FINETUNE_TERMINATION_LOG", TERMINATION_LOG))
-        try:
-            path.write_text(result.to_message())
-        except OSError as error:
-            _log(f"the result could not be written to {path} ({error})")
-        return int(ExitCode.VERIFICATION_FAILED)
+        return _failed(ExitCode.VERIFICATION_FAILED, str(mismatch))
+    except InvalidKey as invalid:
+        return _failed(ExitCode.ACCESS_DENIED, str(invalid))
     return 0
+
+
+def _failed(code: ExitCode, message: str) -> int:
+    """Log the failure, write the termination message, and return the exit code."""
+    (reason,) = code.reasons
+    _log(f"{reason}: {message}")
+    result = Result(stage="verify", outcome="failed", reason=reason, message=message)
+    termination.write(result, _log)
+    return int(code)
 
 
 if __name__ == "__main__":

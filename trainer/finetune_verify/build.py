@@ -1,10 +1,10 @@
 """The served build: its folders, its base, and the number formats that it passes through."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from finetune_api.contracts import untrusted_json
 from finetune_api.contracts.reference import FOLDER, KIND, BaseKind
 from finetune_verify import volume
 from finetune_verify.comparison import APART, MERGED, UNIT_ROUNDOFF
@@ -74,7 +74,7 @@ def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Bu
 
 def _dtype_of(config: Path) -> str:
     try:
-        document = json.loads(config.read_text())
+        document = untrusted_json.parse(config.read_text())
         return str(document.get("dtype") or document.get("torch_dtype") or "float32")
     except (OSError, ValueError, AttributeError) as error:
         raise Mismatch(f"{config.name} of the base model cannot be read: {error!r}") from error

@@ -5,5 +5,9 @@ class Mismatch(Exception):
     """The served model is not the trained one; the text names the failed check, with numbers."""
 
 
+class InvalidKey(Exception):
+    """The API key of the endpoint cannot be used; the text names the field, never the value."""
+
+
 class Unavailable(Exception):
     """vLLM does not answer at the moment; retry later."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.contracts import reference
+from finetune_api.contracts import reference, untrusted_json
+from finetune_api.contracts.redaction import one_line
 from finetune_verify.errors import Mismatch
 
 MANIFEST = "manifest.json"
@@ -37,7 +37,7 @@ class Folder:
 def read(path: Path, kind: str) -> Folder:
     """Return the manifest of a published folder. Raise Mismatch if it is missing or malformed."""
     try:
-        document = json.loads((path / MANIFEST).read_text())
+        document = untrusted_json.parse((path / MANIFEST).read_text())
         found = Folder(
             path=path,
             kind=document["kind"],
@@ -103,5 +103,6 @@ def read_reference(work: Path) -> reference.Reference | None:
     try:
         return reference.Reference.model_validate_json((path / reference.FILE).read_bytes())
     except (OSError, ValidationError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise Mismatch(f"{reference.FOLDER}/{reference.FILE} cannot be read: {text}") from error
+        raise Mismatch(
+            f"{reference.FOLDER}/{reference.FILE} cannot be read: {one_line(error)}"
+        ) from error

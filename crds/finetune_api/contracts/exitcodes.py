@@ -65,7 +65,12 @@ class ExitCode(IntEnum):
         Retry.LIMITED,
         Reason.TRANSIENT,
     )
-    ACCESS_DENIED = (77, "The source denied access.", Retry.NEVER, Reason.ACCESS_DENIED)
+    ACCESS_DENIED = (
+        77,
+        "The source denied access, or the value of a credential cannot be used.",
+        Retry.NEVER,
+        Reason.ACCESS_DENIED,
+    )
     RESUME_REFUSED = (
         78,
         "The job configuration or files on the volume do not belong to this job or were modified.",

@@ -6,14 +6,17 @@ the Job's own condition: a message alone proves nothing.
 
 import json
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from finetune_api.base import StatusModel
+from finetune_api.contracts.printable import printable
 
 LIMIT = 4096
 _REASON_LENGTH = 64
+_Line = Annotated[str, AfterValidator(printable)]
+"""Text that the operator copies to the status: a compromised pod may have written it."""
 
 
 class Result(StatusModel):
@@ -22,7 +25,7 @@ class Result(StatusModel):
     stage: Literal["prepare", "train", "merge", "verify"]
     outcome: Literal["completed", "stopped", "failed"]
     reason: str
-    message: str = ""
+    message: _Line = ""
     global_step: int | None = None
     max_steps: int | None = None
     loss: float | None = None
@@ -32,11 +35,11 @@ class Result(StatusModel):
     """Outputs of the stage.
 
     prepare: ``baseCommit``, ``baseBytes``, ``chatTemplate`` (if it is not that of the base model),
-    ``datasetDigest``, and the fields of ``ledger.Data`` and ``ledger.Estimate``; train: ``adapter``
-    and ``evaluation``; merge: ``merged`` and ``mergedDtype``. Digests are ``sha256:`` and 64 hex
-    digits.
+    ``effectiveTemplate``, ``datasetDigest``, and the fields of ``ledger.Data`` and
+    ``ledger.Estimate``; train: ``adapter`` and ``evaluation``; merge: ``merged`` and
+    ``mergedDtype``. Digests are ``sha256:`` and 64 hex digits.
     """
-    warnings: list[str] = Field(default_factory=list)
+    warnings: list[_Line] = Field(default_factory=list)
 
     def to_message(self) -> str:
         """Return the JSON, with texts shortened until it fits the kubelet's limit.

@@ -151,6 +151,7 @@ class Artifacts(LedgerModel):
         description="Digest of the chat template, if it differs from the chat template of the "
         "base model.",
     )
+    effective_template: str | None = Field(None, description="Digest of the chat template in use.")
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
     adapter: str | None = Field(
         None, description="Digest of the manifest that lists the files of the adapter."

@@ -145,8 +145,7 @@ class Reason(StrEnum):
     MODEL_NOT_FOUND = ("ModelNotFound", "The base model or its revision does not exist.", *FAILURE)
     ACCESS_DENIED = (
         "AccessDenied",
-        "The source denied access: the model or dataset is gated or private, or the token lacks "
-        "a permission.",
+        "The source denied access, or the value of a token, key or password is invalid.",
         *FAILURE,
     )
     VOLUME_FULL = ("VolumeFull", "The volume of the revision is too small.", *FAILURE)
@@ -195,6 +194,7 @@ class Reason(StrEnum):
         "The pods of a stage failed more often than `spec.runPolicy.backoffLimit` allows.",
         *FAILURE,
     )
+    DEADLINE_EXCEEDED = ("DeadlineExceeded", "A stage exceeded its deadline.", *FAILURE)
     RESULT_MISSING = (
         "ResultMissing",
         "A pod exited with code 0 but did not report that the stage completed.",
@@ -207,11 +207,7 @@ class Reason(StrEnum):
         "The tuned model is worse than its base model on the held-out rows.",
         READY,
     )
-    VERIFICATION_FAILED = (
-        "VerificationFailed",
-        "The served model differs from the trained model.",
-        *FAILURE,
-    )
+    VERIFICATION_FAILED = ("VerificationFailed", "Served and trained model differ.", *FAILURE)
     ROLLOUT_FAILED = (
         "RolloutFailed",
         "The new build failed, and the previous build continues to serve. A build is a revision "

@@ -31,6 +31,15 @@ class RunPolicy(ApiModel):
         builtin="unlimited",
         ge=60,
     )
+    prepare_deadline_seconds: int = field(
+        "Maximum duration of a prepare attempt in seconds, including retries and the time that "
+        "its pods wait for a node. After that time, the job fails with the reason "
+        "DeadlineExceeded.",
+        21600,
+        edit=Edit.RETRY,
+        ge=60,
+        le=604800,
+    )
     pending_deadline_seconds: int = field(
         "Number of seconds that the operator waits if a pod cannot start until a user fixes a "
         "problem, such as a missing Secret. After that time, the condition Stalled becomes "

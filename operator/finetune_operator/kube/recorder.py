@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import finetune_api
+from finetune_api.contracts.printable import printable
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, OperatorError
 from finetune_operator.kube.kinds import CORE_EVENT
@@ -60,9 +61,9 @@ def event_name(job: Object, event: Event) -> str:
 
 
 def render(job: Object, event: Event, now: datetime, instance: str) -> dict[str, Any]:
-    """Return the Event object; its note is cut to the 1,024 bytes that the API accepts."""
+    """Return the Event object; its note is one line of the 1,024 bytes that the API accepts."""
     metadata = job["metadata"]
-    note = event.message.encode()[:_MAX_NOTE_BYTES].decode(errors="ignore")
+    note = printable(event.message).encode()[:_MAX_NOTE_BYTES].decode(errors="ignore")
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",

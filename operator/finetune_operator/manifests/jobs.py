@@ -83,6 +83,7 @@ def render(
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": spec.run_policy.backoff_limit,
+            **_deadline(spec, stage),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
@@ -112,6 +113,17 @@ def render(
             },
         },
     }
+
+
+def _deadline(spec: FineTuneJobSpec, stage: Stage) -> dict[str, int]:
+    """Return the deadline of the prepare Job: a hostile chat template or server may never end.
+
+    Training and merging have none: their duration depends on the model, not on data from outside,
+    and the time in which a Job waits for a GPU would count.
+    """
+    if stage != "prepare":
+        return {}
+    return {"activeDeadlineSeconds": spec.run_policy.prepare_deadline_seconds}
 
 
 def _queue(spec: FineTuneJobSpec, stage: Stage) -> dict[str, str]:
@@ -160,7 +172,7 @@ def _pod(
             },
         },
         {"name": "config", "projected": {"sources": _configuration(job, target, stage)}},
-        {"name": "scratch", "emptyDir": {}},
+        pod.scratch(),
     ]
     mounts: list[dict[str, Any]] = [
         {"name": "work", "mountPath": WORK},

@@ -12,6 +12,12 @@ USER = 1000
 GPU = "nvidia.com/gpu"
 ZONE = "topology.kubernetes.io/zone"
 SCRATCH = "/tmp"
+SCRATCH_LIMIT = "8Gi"
+"""Compiled kernels and caches of libraries; the kubelet evicts a pod that writes more.
+
+The pods have no ephemeral-storage request: Kueue admits a Job only if its queue covers each
+requested resource, and usual queues do not cover this one.
+"""
 
 WRITABLE_CACHES = {
     "HOME": SCRATCH,
@@ -40,6 +46,11 @@ def resources(requirements: ResourceRequirements, *, gpu: bool) -> dict[str, Any
         limits[GPU] = "1"
     both = {"requests": dict(requirements.requests or {}), "limits": limits}
     return {kind: amounts for kind, amounts in both.items() if amounts}
+
+
+def scratch() -> dict[str, Any]:
+    """Return the volume for temporary files."""
+    return {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_LIMIT}}
 
 
 def container_security(*, read_only_root: bool) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _pod(job: Object, target: TargetRevision, model: vllm.Model) -> dict[str, An
                 "name": "work",
                 "persistentVolumeClaim": {"claimName": revision, "readOnly": True},
             },
-            {"name": "scratch", "emptyDir": {}},
+            pod.scratch(),
             {
                 "name": "shm",
                 "emptyDir": {"medium": "Memory", "sizeLimit": target.config.serving.shm_size},

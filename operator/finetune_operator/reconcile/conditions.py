@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from finetune_api.contracts.printable import printable
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
@@ -34,6 +35,8 @@ DOING: dict[Stage, str] = {
 }
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
 POLL_SECONDS = 15.0
+MAX_MESSAGE = 4096
+"""Characters of a condition's message, which may quote a pod or another component."""
 """Requeue interval while something changes without an event: progress, a pod that cannot start."""
 
 Status = Literal["True", "False", "Unknown"]
@@ -135,7 +138,7 @@ def conditions(
             type=type_,
             status=status,
             reason=reason,
-            message=message,
+            message=printable(message)[:MAX_MESSAGE],
             observed_generation=generation,
             last_transition_time=(
                 previous[type_]["lastTransitionTime"]

@@ -6,13 +6,13 @@ without a valid manifest as absent.
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts import untrusted_json
 from finetune_trainer.runtime.files import flush, sha256_of, write_json
 from finetune_trainer.volume_layout import partial_path
 
@@ -112,7 +112,7 @@ def read(folder: Path) -> Manifest:
 
 def parse(text: str) -> Manifest:
     """Return the manifest in a text. Raise ValueError, KeyError or TypeError."""
-    document = json.loads(text)
+    document = untrusted_json.parse(text)
     return Manifest(
         kind=document["kind"],
         key=document["key"],

@@ -17,6 +17,7 @@ base's."""
 
 EVALUATION_FACT = "evaluationDataset"
 ESTIMATE_FACT = "estimate"
+TEMPLATE_FACT = "templateDigest"
 """Facts in the dataset's manifest."""
 
 

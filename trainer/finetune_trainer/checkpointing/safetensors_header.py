@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts import untrusted_json
 from finetune_trainer.errors import InvalidSpec
 
 BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4}
@@ -89,7 +90,7 @@ def header_of(path: Path) -> tuple[dict[str, Any], int]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(LIMIT, size - 8):
                 raise ValueError(f"the header has {length} bytes, but the file has {size}")
-            document = json.loads(file.read(length))
+            document = untrusted_json.parse(file.read(length))
             data = size - 8 - length
             for name, entry in document.items():
                 if name != "__metadata__":

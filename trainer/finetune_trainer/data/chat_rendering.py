@@ -145,6 +145,8 @@ class Renderer:
                     chat_template=self._template,
                 )
             )
+        except RecursionError:
+            raise BrokenRow("the chat template is nested too deeply for this row") from None
         except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError) as error:
             raise BrokenRow(f"the chat template fails on this row: {error}") from error
 

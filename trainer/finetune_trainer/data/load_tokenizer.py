@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts.redaction import one_line
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime.files import read_json
 
@@ -13,15 +14,15 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError, ImportError, KeyError) as error:
-        text = " ".join(str(error).split())
-        if "trust_remote_code" in text:
+    except (ValueError, OSError, ImportError, KeyError, RecursionError) as error:
+        text = one_line(error, 300)
+        if "trust_remote_code" in str(error):
             text = (
                 "tokenizer_config.json requires Python code of the repository (auto_map), which is "
                 "never run"
             )
         raise InvalidSpec(
-            f"the model's tokenizer cannot be loaded: {text[:300]}; choose a repository with a "
+            f"the model's tokenizer cannot be loaded: {text}; choose a repository with a "
             "tokenizer.json"
         ) from error
 

@@ -7,6 +7,7 @@ Measured on SmolLM2: a model trained on the Alpaca prompt but served with the ba
 7 of 20 trained answers instead of 20.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import date
@@ -71,6 +72,13 @@ class Template:
     text: str | None
     shipped: bool = False
     frozen: str | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the text, None for plain text."""
+        if self.text is None:
+            return None
+        return f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"
 
 
 def choose(dataset: Dataset, tokenizer: Any, *, source: str, today: date) -> Template:
@@ -156,11 +164,15 @@ def _require_jinja(text: str, tokenizer: Any, *, own: bool, source: str) -> None
             [{"role": "user", "content": "?"}], chat_template=text, tokenize=False
         )
     except jinja2.TemplateSyntaxError as error:
-        whose = "dataset.chatTemplate" if own else f"the chat template of model {source}"
-        remediation = "correct it" if own else "set dataset.chatTemplate"
-        raise InvalidSpec(
-            f"{whose} is not a valid Jinja template (line {error.lineno}: {error}): {remediation}"
-        ) from error
+        raise _invalid(own, source, f"line {error.lineno}: {error}") from error
+    except RecursionError:
+        raise _invalid(own, source, "it is nested too deeply") from None
     except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError):
         # The template rejects this probe; it may accept the rows.
         return
+
+
+def _invalid(own: bool, source: str, problem: str) -> InvalidSpec:
+    whose = "dataset.chatTemplate" if own else f"the chat template of model {source}"
+    remediation = "correct it" if own else "set dataset.chatTemplate"
+    return InvalidSpec(f"{whose} is not a valid Jinja template ({problem}): {remediation}")

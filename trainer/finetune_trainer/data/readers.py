@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from finetune_api.contracts.redaction import one_line
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.data import bounded_reader
 from finetune_trainer.errors import DatasetInvalid
@@ -160,9 +161,9 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
                         number += 1
                         yield Row(file=name, number=number, values=values)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())[:200]
         raise DatasetInvalid(
-            f"{name} is not readable as Parquet after row {number} ({text}): create the file again"
+            f"{name} is not readable as Parquet after row {number} ({one_line(error)}): create the "
+            "file again"
         ) from error
 
 

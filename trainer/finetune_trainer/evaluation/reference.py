@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.contracts import reference
+from finetune_api.contracts.redaction import one_line
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
 from finetune_trainer.evaluation.loss_comparison import evaluate
@@ -48,7 +49,7 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
         except Exception as error:
             if is_full_volume(error):
                 raise
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error)
             log(f"could not record the reference: {type(error).__name__}: {text}")
             return Recorded(
                 seconds=time.monotonic() - began,

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts.redaction import one_line
 from finetune_trainer.checkpointing.safetensors_header import Header
 from finetune_trainer.errors import InvalidSpec
 
@@ -82,10 +83,9 @@ def _built(folder: Path) -> Any:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ImportError, ValueError) as error:
-        text = " ".join(str(error).split())[:300]
         raise InvalidSpec(
-            f"the model cannot be built from its config.json ({text}): choose another model or "
-            "revision"
+            f"the model cannot be built from its config.json ({one_line(error, 300)}): choose "
+            "another model or revision"
         ) from error
     model.tie_weights()
     return model

@@ -84,6 +84,7 @@ def _result(
     base_manifest: manifest.Manifest, data: manifest.Manifest, backend: Backend, *, message: str
 ) -> Result:
     facts = data.facts
+    effective = facts.get(published.TEMPLATE_FACT)
     template = next((file for file in data.files if file.name == published.CHAT_TEMPLATE), None)
     return Result(
         stage="prepare",
@@ -97,6 +98,7 @@ def _result(
             "datasetDigest": data.digest,
             "backend": backend.model_dump(),
             **({"chatTemplate": f"sha256:{template.sha256}"} if template else {}),
+            **({"effectiveTemplate": effective} if effective else {}),
             **{
                 name: facts[name]
                 for name in (

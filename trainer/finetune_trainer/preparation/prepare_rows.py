@@ -182,6 +182,7 @@ def publish(
             "baseCommit": base.commit,
             "template": template.kind,
             "templateDate": template.frozen,
+            published.TEMPLATE_FACT: template.digest,
             "packed": plan.packed,
             "sequences": plan.sequences,
             "plannedSteps": plan.steps,

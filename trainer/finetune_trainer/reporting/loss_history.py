@@ -7,6 +7,8 @@ entries of later steps, which are trained again, are not in it.
 import json
 from pathlib import Path
 
+from finetune_api.contracts import untrusted_json
+
 FILE = "loss_history.json"
 Points = list[tuple[int, float]]
 
@@ -42,5 +44,5 @@ class LossHistory:
         path = folder / FILE
         if not path.is_file():
             return cls()
-        series = json.loads(path.read_text())
+        series = untrusted_json.parse(path.read_text())
         return cls({name: [(int(s), float(v)) for s, v in each] for name, each in series.items()})

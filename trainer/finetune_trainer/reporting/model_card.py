@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.redaction import mask
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime.log import duration
 
@@ -61,7 +62,7 @@ def render(report: TrainingReport) -> str:
         "Values that the job does not set are chart defaults or built-in defaults.\n",
         "```yaml\n" + _yaml(_recipe(job)) + "```\n",
     ]
-    return "\n".join(part for part in parts if part)
+    return mask("\n".join(part for part in parts if part))
 
 
 def _front_matter(report: TrainingReport) -> str:

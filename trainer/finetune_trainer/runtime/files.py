@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts import untrusted_json
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.volume_layout import partial_path
 
@@ -55,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raise InvalidSpec, with the file's name, if it cannot be read or is not an object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = untrusted_json.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidSpec(f"{path.name} of the model cannot be read: {error}") from error
     if not isinstance(document, dict):

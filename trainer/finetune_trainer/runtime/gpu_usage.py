@@ -5,7 +5,6 @@ step. ``local_run`` prepares data in the same process and subtracts that time. A
 loses at most the time since the last write.
 """
 
-import json
 import os
 import re
 import threading
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts import untrusted_json
 from finetune_trainer.errors import Stopped, TrainerError
 from finetune_trainer.runtime.files import write_json
 
@@ -105,7 +105,7 @@ def recorded(path: Path) -> float:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text())
+        document = untrusted_json.parse(path.read_text())
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from io import TextIOWrapper
 
+from finetune_api.contracts import untrusted_json
 from finetune_trainer.errors import Transient
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
@@ -94,7 +95,7 @@ def _owner(file: TextIOWrapper) -> str | None:
     """Describe the process that last wrote its name; None if the file is blank."""
     file.seek(0)
     try:
-        found = json.loads(file.read())
+        found = untrusted_json.parse(file.read())
         return (
             f"{found['command']} in {found['host']} (process {found['pid']}) since {found['since']}"
         )

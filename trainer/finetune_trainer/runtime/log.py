@@ -1,13 +1,16 @@
-"""Log lines, and how they show a duration. It imports the standard library only."""
+"""Log lines, and how they show a duration. It imports no other library."""
 
 import math
 import sys
 import time
 
+from finetune_api.contracts.printable import printable
+
 
 def log(text: str) -> None:
-    """Write one line to stderr, which is the pod's log."""
-    print(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}", file=sys.stderr, flush=True)
+    """Write one line to stderr, which is the pod's log. The process masks its stderr."""
+    line = f"{time.strftime('%H:%M:%S', time.gmtime())} {printable(text)}"
+    print(line, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float | None) -> str:

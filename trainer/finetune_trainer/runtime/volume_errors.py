@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from finetune_api.contracts.redaction import one_line
 from finetune_trainer.errors import Transient, VolumeFull
 from finetune_trainer.runtime.disk import free_bytes, human
 
@@ -30,7 +31,7 @@ def translate_volume_errors(folder: Path, doing: str) -> Iterator[None]:
             ) from error
         if is_broken_volume(error):
             raise Transient(
-                f"I/O error on the volume while {doing} ({' '.join(str(error).split())[:200]}): "
+                f"I/O error on the volume while {doing} ({one_line(error)}): "
                 "the operator retries the stage from its intact files. If the error persists, "
                 "check the disk behind spec.storage.storageClassName"
             ) from error

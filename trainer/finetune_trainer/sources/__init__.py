@@ -15,6 +15,7 @@ from finetune_api.v1alpha1.sources import (
     Kind,
     prefix_of,
 )
+from finetune_trainer.sources import credentials
 from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.hub import Hub
 from finetune_trainer.sources.repository import RemoteFile, Repository, Store, bytes_below
@@ -37,7 +38,7 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
     """Return the store of a source.
 
     Mounts are expected below ``FINETUNE_CONFIG_DIR`` and ``FINETUNE_SOURCES_DIR``. Tokens come from
-    the environment variables of this source only.
+    the environment variables of this source only. Raise AccessDenied if one cannot be used.
     """
     source = part.source
     prefix = prefix_of(kind)
@@ -73,12 +74,16 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
             kind=kind,
             url=source,
             sha256=part.sha256 or "",
-            token=os.environ.get(f"{prefix}_HTTPS_TOKEN") or None,
+            token=_token(kind, f"{prefix}_HTTPS_TOKEN"),
             ca_file=trusted,
         )
     return Hub(
         kind=kind,
         source=source,
         revision=part.revision or "main",
-        token=os.environ.get(f"{prefix}_HF_TOKEN") or None,
+        token=_token(kind, f"{prefix}_HF_TOKEN"),
     )
+
+
+def _token(kind: Kind, variable: str) -> str | None:
+    return credentials.read(variable, what="the token", field=f"{kind}.tokenSecretRef")

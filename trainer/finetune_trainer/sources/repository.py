@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from finetune_api.contracts.redaction import mask, one_line
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import DatasetNotFound, ModelNotFound, NotFound
 
@@ -111,5 +112,5 @@ def bytes_below(folder: Path) -> int:
 
 def brief(error: BaseException) -> str:
     """Return an error as one line, without query strings of URLs, which may be signatures."""
-    text = _QUERY.sub(r"\1", " ".join(str(error).split()))
-    return f"{type(error).__name__}: {text}"[:200]
+    text = _QUERY.sub(r"\1", mask(str(error)))
+    return one_line(f"{type(error).__name__}: {text}")

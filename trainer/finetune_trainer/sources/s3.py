@@ -14,6 +14,7 @@ from typing import Any
 from finetune_api.v1alpha1.sources import Kind, prefix_of
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.runtime.volume_errors import is_full_volume
+from finetune_trainer.sources import credentials
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,
@@ -47,13 +48,19 @@ class S3:
         ca_file: Path | None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """``source`` is ``s3://bucket/path``; ``ca_file`` has certificates to trust."""
+        """``source`` is ``s3://bucket/path``; ``ca_file`` has certificates to trust.
+
+        Raise AccessDenied if a credential cannot be used.
+        """
         self.name = source
         self._kind: Kind = kind
         self._path = source.removeprefix("s3://").rstrip("/")
         self._endpoint = endpoint
         self._ca_file = ca_file
         self._environment = environment
+        self._key = self._credential("AWS_ACCESS_KEY_ID")
+        self._secret = self._credential("AWS_SECRET_ACCESS_KEY")
+        self._token = self._credential("AWS_SESSION_TOKEN")
         self._etags: dict[str, str] = {}
         self._keys: dict[str, str] = {}
 
@@ -154,15 +161,15 @@ class S3:
         """
         import s3fs
 
-        key = self._own("AWS_ACCESS_KEY_ID")
-        client: dict[str, Any] = {"region_name": self._own("AWS_REGION") or "us-east-1"}
+        region = self._environment.get(f"{prefix_of(self._kind)}_AWS_REGION") or "us-east-1"
+        client: dict[str, Any] = {"region_name": region}
         if self._ca_file is not None:
             client["verify"] = str(self._ca_file)
         return s3fs.S3FileSystem(
-            anon=not key and not self._has_identity(),
-            key=key,
-            secret=self._own("AWS_SECRET_ACCESS_KEY"),
-            token=self._own("AWS_SESSION_TOKEN"),
+            anon=not self._key and not self._has_identity(),
+            key=self._key,
+            secret=self._secret,
+            token=self._token,
             endpoint_url=self._endpoint,
             client_kwargs=client,
             config_kwargs={
@@ -174,8 +181,13 @@ class S3:
             use_listings_cache=False,
         )
 
-    def _own(self, name: str) -> str | None:
-        return self._environment.get(f"{prefix_of(self._kind)}_{name}") or None
+    def _credential(self, name: str) -> str | None:
+        return credentials.read(
+            f"{prefix_of(self._kind)}_{name}",
+            what=name,
+            field=f"{self._kind}.s3.secretRef",
+            environment=self._environment,
+        )
 
     def _has_identity(self) -> bool:
         return any(self._environment.get(name) for name in IDENTITIES)
@@ -193,7 +205,7 @@ class S3:
         except (PermissionError, botocore.exceptions.NoCredentialsError) as error:
             remediation = (
                 f"check that the key in {whose}.s3.secretRef is correct and may list and read it"
-                if self._own("AWS_ACCESS_KEY_ID")
+                if self._key
                 else "check that the role of access.serviceAccountName may list and read it"
                 if self._has_identity()
                 else f"set {whose}.s3.secretRef, or set access.serviceAccountName to a "

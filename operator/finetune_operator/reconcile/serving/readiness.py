@@ -19,6 +19,8 @@ from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.pods import has_a_node, refused_by_nodes, scheduled_since
 from finetune_operator.types import Object
 
+REFUSALS = (ExitCode.VERIFICATION_FAILED, ExitCode.ACCESS_DENIED)
+"""Exit codes of a verifier that no restart can change: a mismatch, and an invalid API key."""
 CRASHES = 3
 """Exits of a container after which the build has failed; each holds a GPU while it loads."""
 
@@ -99,12 +101,14 @@ def failure(deployment: Object, pods: Iterable[Object], now: datetime) -> Failur
 
 
 def _refused(container: Mapping[str, Any]) -> Failure | None:
-    """Return the failure of a verification that found a mismatch, now or before a restart."""
+    """Return the failure that a verifier reported, now or before a restart."""
     for end in _ends(container):
-        if end.get("exitCode") == ExitCode.VERIFICATION_FAILED:
+        if end.get("exitCode") in REFUSALS:
+            code = ExitCode(end["exitCode"])
             result = Result.from_message(end.get("message", ""))
-            said = result.message if result else "The served model differs from the trained model."
-            return Failure(reason=Reason.VERIFICATION_FAILED, message=said)
+            return Failure(
+                reason=code.reasons[0], message=result.message if result else code.meaning
+            )
     return None
 
 

@@ -14,6 +14,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import conditions, naming
 from finetune_operator.objects.jobs import pods_of
+from finetune_operator.reconcile.messages import sentence
 from finetune_operator.types import Object
 
 OOM_KILLED = "OOMKilled"
@@ -96,6 +97,15 @@ def _last_end(job: Object, pods: Iterable[Object]) -> Mapping[str, Any]:
 
 def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
     result = Result.from_message(end.get("message", ""))
+    condition = conditions.get(job, "Failed")
+    deadline = job["spec"].get("activeDeadlineSeconds")
+    if condition.get("reason") == Reason.DEADLINE_EXCEEDED and deadline is not None:
+        return Outcome(
+            kind="Failed",
+            reason=Reason.DEADLINE_EXCEEDED,
+            message=_overdue(job, deadline, result),
+            result=result,
+        )
     if result is not None and result.outcome == "failed":
         return Outcome(kind="Failed", reason=result.reason, message=result.message, result=result)
     name = job["metadata"]["name"]
@@ -110,11 +120,20 @@ def _failure(job: Object, end: Mapping[str, Any]) -> Outcome:
     last = "no pod is left" if code is None else f"the last pod exited with code {code}"
     if code == ExitCode.STOPPED:
         last = "the last pod was stopped externally before it completed"
-    condition = conditions.get(job, "Failed")
     return Outcome(
         kind="Failed",
         reason=Reason.RETRIES_EXHAUSTED,
         message=f"Job {name} failed ({condition.get('reason', 'Failed')}): {last}. "
         f"Run kubectl logs job/{name}.",
         result=result,
+    )
+
+
+def _overdue(job: Object, seconds: int, result: Result | None) -> str:
+    """Return the message about a Job that exceeded its deadline, which only prepare Jobs have."""
+    quoted = f" {result.reason}: {sentence(result.message)}" if result else ""
+    return (
+        f"Job {job['metadata']['name']} did not complete within {seconds} s.{quoted} If the "
+        "download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Otherwise check "
+        "the chat template and the server of the source."
     )

@@ -116,6 +116,7 @@ MAXIMAL_SPEC: Thing = {
         "maxRestarts": 50,
         "maxGpuSeconds": 86400,
         "pendingDeadlineSeconds": 900,
+        "prepareDeadlineSeconds": 43200,
     },
     "revisionHistoryLimit": 2,
     "rerun": "2030-01-01",

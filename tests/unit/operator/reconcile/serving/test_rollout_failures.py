@@ -55,6 +55,7 @@ def overdue(cluster: Cluster, pod: Thing) -> None:
 
 FATES = {
     "VerificationFailed": (mismatch, "distance 0.31, tolerance 0.02"),
+    "AccessDenied": (scheduler.invalid_key, "a line break"),
     "CrashLoopBackOff": (crash, "Container vllm of pod "),
     "ProgressDeadlineExceeded": (
         overdue,
