@@ -39,6 +39,7 @@ fmt: ## Format the code and apply the fixes of the linter
 generate: venv ## Write the generated files: CRD, chart README, reference pages
 	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
 	@PYTHONPATH=dev .venv/bin/python -m chartdocs
+	@PYTHONPATH=crds:trainer:dev .venv/bin/python -m axolotldocs
 
 recording: ## Record make run, and render the pictures of the README from it
 	@$(PYTHON) dev/recording quickstart

@@ -78,6 +78,7 @@ def _check(*, background: bool = False) -> None:
     run("import rules", [environment.program("lint-imports")])
     run("generated files", [python, "-m", "finetune_api.crd.generate", "--check"])
     run("chart reference", [python, "-m", "chartdocs", "--check"])
+    run("Axolotl examples", [python, "-m", "axolotldocs", "--check"])
 
 
 def _unit(*, background: bool = False, **variables: str) -> None:

@@ -62,7 +62,8 @@ COMMANDS = {
             module="import_axolotl",
             summary="convert an Axolotl configuration",
             description="Convert an Axolotl configuration to a FineTuneJob. The command prints the "
-            "manifest to stdout, and one line for each setting that it does not convert to stderr.",
+            "manifest to stdout. It prints one line for each setting that it does not copy, and an "
+            "estimate of the memory to stderr.",
             example="qlora.yml > finetune.yaml",
         ),
         Command(

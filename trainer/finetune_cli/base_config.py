@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.contracts import untrusted_json
 from finetune_api.v1alpha1.model import Model
-from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.errors import InvalidSpec, ModelNotFound
 
 CONFIG = "config.json"
 
@@ -24,7 +24,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def download(model: Model) -> dict[str, Any]:
-    """Return config.json of a base model. Nothing else is downloaded."""
+    """Return config.json of a base model. Nothing else is downloaded. Raises a hub error."""
     from finetune_trainer.sources import open_store
 
     token = os.environ.get("HF_TOKEN")
@@ -32,5 +32,8 @@ def download(model: Model) -> dict[str, Any]:
         os.environ.setdefault("MODEL_HF_TOKEN", token)
     store = open_store("model", model)
     with tempfile.TemporaryDirectory() as folder:
-        store.download(store.pin(), [CONFIG], Path(folder), on_bytes=lambda count: None)
+        repository = store.pin()
+        if CONFIG not in repository.files:
+            raise ModelNotFound(f"model {store.name} has no {CONFIG}: correct model.source")
+        store.download(repository, [CONFIG], Path(folder), on_bytes=lambda count: None)
         return read_file(Path(folder) / CONFIG)

@@ -7,15 +7,17 @@ read from the hub. The exit code is 82, as in the cluster, if the job does not f
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api.v1alpha1.ledger import Backend
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.data import packing
-from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.errors import InvalidSpec, TrainerError
 from finetune_trainer.estimate import report, shape, verdict
-from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
+from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions, estimate
 from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models import backend_choice
@@ -57,50 +59,86 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, in bytes and seconds")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """The estimate of a job, and the reason to reject the job, or None."""
+
+    title: str
+    card: str
+    backend: Backend
+    estimate: Estimate
+    refusal: TrainerError | None
+
+    @property
+    def text(self) -> str:
+        """The estimate as a table, and the backend."""
+        table = report.table(self.estimate, title=self.title)
+        return f"{table}\n\nThe backend is {self.backend.name}: {self.backend.reason}"
+
+
 def run(options: argparse.Namespace, _: StopRequest) -> int:
     """Print the estimate of a FineTuneJob. Raises InvalidSpec, DoesNotFit or a hub error."""
     file = job_file.read(options.file)
+    data = _data(file, rows=options.rows, tokens=options.tokens, longest=options.longest)
+    found = of(file, model=options.model, card=options.card, data=data, unsloth=options.unsloth)
+    print(json.dumps(report.facts(found.estimate), indent=1) if options.json else found.text)
+    if cards.find(found.card) is None:
+        known = ", ".join(cards.CARDS)
+        print(
+            f"\nGPU {found.card} is not in the GPU table, so its memory is not checked. "
+            f"Known GPUs: {known}",
+            file=sys.stderr,
+        )
+    for warning in verdict.warnings(found.estimate):
+        print(f"\nwarning: {warning}", file=sys.stderr)
+    if found.refusal is not None:
+        raise found.refusal
+    return 0
+
+
+def of(
+    file: SpecFile,
+    *,
+    model: Path | None,
+    card: str | None = None,
+    data: Data | None = None,
+    unsloth: bool = False,
+) -> Estimated:
+    """Return the estimate of a job. Raises InvalidSpec or a hub error.
+
+    model: folder or config.json of the base; None to read it from its source. card: by default that
+    of the job or of the chart. data: by default without numbers of rows and tokens. unsloth:
+    whether the trainer image contains Unsloth.
+    """
     spec = file.resolved.spec
-    config = _config(file, options.model)
+    config = _config(file, model)
     found_shape = shape.read(config)
     if found_shape is None:
         raise InvalidSpec(
             f"the estimate does not support the family of model {spec.model.source}. The prepare "
             "stage accepts such models, but does not check their memory"
         )
-    name = options.card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
-    card = cards.find(name)
-    data = _data(file, rows=options.rows, tokens=options.tokens, longest=options.longest)
+    name = card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
+    data = data or _data(file, rows=None, tokens=None, longest=None)
     serving = ServingOptions(
         max_model_len=spec.serving.max_model_len, share=spec.serving.gpu_memory_utilization
     )
     estimate_options = EstimateOptions(
-        card=card, serving=serving if spec.serving.enabled else None, merges=file.merges
+        card=cards.find(name), serving=serving if spec.serving.enabled else None, merges=file.merges
     )
-    image = _image(spec.training.advanced.backend, unsloth=options.unsloth)
+    image = _image(spec.training.advanced.backend, unsloth=unsloth)
     facts = Facts(recipe=spec.training, image=image, family=config["model_type"])
     backend = backend_choice.choose(facts)
     recipe = backend_choice.with_backend(spec.training, backend.name)
     found = estimate(found_shape, recipe, data=data, options=estimate_options)
-    if options.json:
-        print(json.dumps(report.facts(found), indent=1))
-    else:
-        print(report.table(found, title=f"{file.name}: {spec.model.source.removeprefix('hf://')}"))
-        print(f"\nThe backend is {backend.name}: {backend.reason}")
-    if card is None:
-        known = ", ".join(cards.CARDS)
-        print(
-            f"\nGPU {name} is not in the GPU table, so its memory is not checked. "
-            f"Known GPUs: {known}",
-            file=sys.stderr,
-        )
-    for warning in verdict.warnings(found):
-        print(f"\nwarning: {warning}", file=sys.stderr)
     possible = backend_choice.possible(facts)
-    refused = verdict.refusal(found, found_shape, recipe, data, serving, possible)
-    if refused is not None:
-        raise refused
-    return 0
+    return Estimated(
+        title=f"{file.name}: {spec.model.source.removeprefix('hf://')}",
+        card=name,
+        backend=backend,
+        estimate=found,
+        refusal=verdict.refusal(found, found_shape, recipe, data, serving, possible),
+    )
 
 
 def _data(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int | None) -> Data:

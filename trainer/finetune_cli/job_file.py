@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,18 +98,22 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 def read(path: Path) -> SpecFile:
     """Return the only FineTuneJob of a file. Raises InvalidSpec."""
-    documents = load(path)
+    return of(load(path), at=str(path))
+
+
+def of(documents: Sequence[dict[str, Any]], *, at: str) -> SpecFile:
+    """Return the only FineTuneJob of some objects. Raises InvalidSpec, which names ``at``."""
     jobs = [each for each in documents if each.get("kind") == KIND]
     if len(jobs) != 1:
-        raise InvalidSpec(f"{path} contains {len(jobs)} {KIND}s: it must contain exactly one")
+        raise InvalidSpec(f"{at} contains {len(jobs)} {KIND}s: it must contain exactly one")
     metadata = jobs[0].get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-        raise InvalidSpec(f"{path}: metadata.name is missing: set it")
+        raise InvalidSpec(f"{at}: metadata.name is missing: set it")
     spec = jobs[0].get("spec")
     try:
         resolved = resolve(spec if isinstance(spec, dict) else {}, builtin_defaults())
     except Unresolvable as error:
-        raise InvalidSpec(f"{path}: {error}") from None
+        raise InvalidSpec(f"{at}: {error}") from None
     return SpecFile(
         name=metadata["name"],
         namespace=str(metadata.get("namespace", "default")),

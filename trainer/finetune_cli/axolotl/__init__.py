@@ -1,4 +1,5 @@
-"""Converts an Axolotl configuration to a FineTuneJob, with a warning for each lost setting.
+"""Converts an Axolotl configuration to a FineTuneJob.
 
-Key names and defaults are those of Axolotl 0.19.
+Key names and defaults are those of Axolotl 0.19. Every setting is copied, or gets a note with a
+severity. A configuration that a job cannot run is rejected.
 """

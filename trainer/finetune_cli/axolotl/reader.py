@@ -1,70 +1,56 @@
-"""Reads a configuration key by key, so that no key is ignored without a warning."""
+"""Reads a configuration key by key, so that no key is ignored without a note."""
 
 from typing import Any
 
-MEANINGLESS = frozenset(
-    {
-        # Paths and process settings of Axolotl, which a job on its own volume does not need.
-        "output_dir",
-        "dataset_prepared_path",
-        "base_model_config",
-        "model_type",
-        "tokenizer_type",
-        "tokenizer_use_fast",
-        "is_llama_derived_model",
-        "is_mistral_derived_model",
-        "strict",
-        "debug",
-        "local_rank",
-        "save_safetensors",
-        "group_by_length",
-        "dataset_num_proc",
-        "dataset_processes",
-        "gradient_checkpointing_kwargs",
-        "auto_resume_from_checkpoints",
-        "resume_from_checkpoint",
-        "eval_batch_size",
-        "eval_sample_packing",
-        "eval_table_size",
-        "eval_max_new_tokens",
-        "shuffle_merged_datasets",
-        "logging_dir",
-    }
-)
+from finetune_cli.axolotl import keys
+from finetune_cli.axolotl.notes import Note, Severity
 
 
 class Settings:
-    """The keys of one mapping; conversions and warnings are recorded."""
+    """The keys of one mapping; conversions and notes are recorded."""
 
-    def __init__(self, values: dict[str, Any], warnings: list[str], *, at: str = "") -> None:
-        """``at`` is the prefix of a key in warnings, such as ``datasets[0].``."""
+    def __init__(self, values: dict[str, Any], notes: list[Note], *, at: str = "") -> None:
+        """``at`` is the prefix of a key in notes, such as ``datasets[0].``."""
         self._values = {key: value for key, value in values.items() if value is not None}
-        self._warnings = warnings
-        self.at = at
         self._taken: set[str] = set()
+        self.notes = notes
+        self.at = at
 
-    def take(self, *keys: str) -> Any:
-        """Return the value of the first of ``keys`` that is set, or None; mark all as read."""
-        self._taken |= set(keys)
-        return next((self._values[key] for key in keys if key in self._values), None)
+    def take(self, *names: str) -> Any:
+        """Return the value of the first of ``names`` that is set, or None; mark all as read."""
+        self._taken |= set(names)
+        return next((self._values[name] for name in names if name in self._values), None)
 
-    def warn(self, key: str, text: str) -> None:
-        """Add a warning about a key, with its value."""
+    def dropped(self, key: str, text: str) -> None:
+        """Note that a setting is lost."""
+        self._note(Severity.DROPPED, key, text)
+
+    def changed(self, key: str, text: str) -> None:
+        """Note that the job uses the nearest setting."""
+        self._note(Severity.CHANGED, key, text)
+
+    def equivalent(self, key: str, text: str) -> None:
+        """Note that the job does the same in another way."""
+        self._note(Severity.EQUIVALENT, key, text)
+
+    def named(self, key: str) -> str:
+        """Return a key with its value, if that is a scalar, as notes and errors show it."""
         value = self._values.get(key)
-        shown = key if value is None or isinstance(value, dict | list) else f"{key}: {_text(value)}"
-        self._warnings.append(f"{self.at}{shown}: {text}")
-
-    def drop(self, text: str, *keys: str) -> None:
-        """Mark unsupported keys as read; warn about each that is set to a true value."""
-        for key in keys:
-            if self.take(key):
-                self.warn(key, text)
+        plain = value is not None and not isinstance(value, dict | list)
+        return f"{self.at}{key}: {_text(value)}" if plain else f"{self.at}{key}"
 
     def finish(self) -> None:
-        """Warn about each key that was not read and has a value."""
+        """Add a note about each key that was not read and has a value."""
         for key, value in self._values.items():
-            if key not in self._taken | MEANINGLESS and value not in (False, "", [], {}):
-                self.warn(key, "is ignored: a FineTuneJob has no such setting")
+            if key not in self._taken | keys.MEANINGLESS and value not in (False, "", [], {}):
+                self._note(*self._verdict(key))
+
+    def _verdict(self, key: str) -> tuple[Severity, str, str]:
+        severity, reason = keys.UNKNOWN if self.at else keys.verdict(key)
+        return severity, key, reason
+
+    def _note(self, severity: Severity, key: str, text: str) -> None:
+        self.notes.append(Note(severity=severity, text=f"{self.named(key)}: {text}"))
 
 
 def _text(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Converts the training keys of Axolotl to ``spec.training``."""
 
+import re
 from typing import Any, get_args
 
 from finetune_api.v1alpha1.lora import SavedModule
@@ -7,7 +8,18 @@ from finetune_api.v1alpha1.training import Optimizer, Scheduler
 from finetune_cli.axolotl.reader import Settings
 
 OVERLONG = {"truncate": "truncate", "raise": "refuse"}
-OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
+SAME_OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
+NEAREST_OPTIMIZERS = {
+    "adamw_torch_8bit": "adamw_8bit",
+    "adamw_torch_4bit": "adamw_8bit",
+    "ao_adamw_8bit": "adamw_8bit",
+    "ao_adamw_4bit": "adamw_8bit",
+    "ao_adamw_fp8": "adamw_8bit",
+    "adamw_anyprecision": "adamw_torch",
+    "adamw_apex_fused": "adamw_torch_fused",
+    "lion_pytorch": "lion_32bit",
+}
+PROJECTIONS = re.compile(r"\(([a-z_|]+)\)(_proj)|([a-z_]+_proj[a-z_]*)")
 
 
 def training(settings: Settings, *, held_out: bool) -> dict[str, Any]:
@@ -36,20 +48,18 @@ def _lora(settings: Settings) -> dict[str, Any]:
     targets = settings.take("lora_target_modules")
     everything = settings.take("lora_target_linear")
     if isinstance(targets, str) and targets != "all-linear":
-        settings.warn(
+        names = _projections(targets)
+        settings.changed(
             "lora_target_modules",
-            "is a pattern, which is not supported: the job uses all-linear; list the layers to "
-            "restrict it",
+            f"a job has no patterns: it adapts all layers named {', '.join(names)}"
+            if names
+            else "a job has no patterns: it adapts all linear layers",
         )
-        everything = True
+        targets, everything = names, not names
     if isinstance(targets, list):
         if "lm_head" in targets:
-            settings.warn(
-                "lora_target_modules", "lm_head is removed: a job does not train an adapter on it"
-            )
+            settings.dropped("lora_target_modules", "a job trains no adapter on lm_head")
         targets = [name for name in targets if name != "lm_head"]
-    settings.drop("is ignored: only modulesToSave are trained in full", "unfrozen_parameters")
-    settings.drop("is ignored: a job starts from the base with a new adapter", "lora_model_dir")
     lora: dict[str, Any] = {
         "r": int(settings.take("lora_r") or 8),
         "alpha": int(settings.take("lora_alpha") or 16),
@@ -61,12 +71,16 @@ def _lora(settings: Settings) -> dict[str, Any]:
     for key, name in (("peft_use_rslora", "useRslora"), ("peft_use_dora", "useDora")):
         if settings.take(key):
             lora[name] = True
-    if lora["dropout"]:
-        settings.warn(
-            "lora_dropout",
-            "is kept; a value above 0 needs about two thirds more activation memory in each layer",
-        )
     return lora
+
+
+def _projections(pattern: str) -> list[str]:
+    """Return the names of the projections in a pattern, such as ``(q|k)_proj``."""
+    names: list[str] = []
+    for group, suffix, single in PROJECTIONS.findall(pattern):
+        parts = [f"{part}{suffix}" for part in group.split("|")] if group else [single]
+        names += [part for part in parts if "_proj" in part]
+    return list(dict.fromkeys(names))
 
 
 def _saved(settings: Settings) -> list[str]:
@@ -74,7 +88,7 @@ def _saved(settings: Settings) -> list[str]:
     offered = get_args(SavedModule)
     kept = [name for name in offered if name in names]
     if others := [name for name in names if name not in offered]:
-        settings.warn(
+        settings.dropped(
             "lora_modules_to_save",
             f"only {' and '.join(offered)} can be trained in full: {', '.join(others)} is removed",
         )
@@ -107,42 +121,44 @@ def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, An
 def _patience(settings: Settings, *, held_out: bool) -> int | None:
     patience = settings.take("early_stopping_patience")
     if patience and not held_out:
-        settings.warn(
-            "early_stopping_patience", "is removed, because it needs held-out rows (val_set_size)"
-        )
+        settings.dropped("early_stopping_patience", "it needs held-out rows (val_set_size)")
     return int(patience) if patience and held_out else None
 
 
 def _checkpointing(settings: Settings) -> bool:
     value = settings.take("gradient_checkpointing")
     if value is None:
-        settings.warn(
+        settings.equivalent(
             "gradient_checkpointing",
             "is not set, and Axolotl's default is off: the job sets gradientCheckpointing: false, "
             "so the activations of all layers stay in GPU memory; remove that line to turn it on",
         )
     elif isinstance(value, str):
-        settings.warn(
+        settings.equivalent(
             "gradient_checkpointing",
-            "is converted to true: the backend decides whether it offloads activations",
+            "the job sets true: the backend decides whether it offloads activations",
         )
     return bool(value)
 
 
 def _optimizer(settings: Settings) -> str:
     name = str(settings.take("optimizer") or "adamw_torch_fused")
-    name = OPTIMIZERS.get(name, name)
+    name = SAME_OPTIMIZERS.get(name, name)
     if name in get_args(Optimizer):
         return name
-    settings.warn("optimizer", "is not supported: the job uses adamw_torch_fused")
-    return "adamw_torch_fused"
+    nearest = NEAREST_OPTIMIZERS.get(name)
+    if nearest is None:
+        settings.dropped("optimizer", "the job uses adamw_torch_fused")
+        return "adamw_torch_fused"
+    settings.changed("optimizer", f"the job uses {nearest}")
+    return nearest
 
 
 def _scheduler(settings: Settings) -> str:
     name = str(settings.take("lr_scheduler") or "cosine")
     if name in get_args(Scheduler):
         return name
-    settings.warn("lr_scheduler", "is not supported: the job uses cosine")
+    settings.dropped("lr_scheduler", "the job uses cosine")
     return "cosine"
 
 
@@ -150,7 +166,7 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
     ratio, count = settings.take("warmup_ratio"), settings.take("warmup_steps")
     if ratio is None and count is not None:
         if not steps:
-            settings.warn(
+            settings.changed(
                 "warmup_steps",
                 "is a number of steps, but their total is known only after the rows are read: the "
                 "job uses the built-in warmupRatio 0.03",
@@ -158,29 +174,20 @@ def _warmup(settings: Settings, steps: Any) -> float | None:
             return None
         ratio = round(float(count) / float(steps), 4)
     if ratio is not None and ratio > 0.5:
-        settings.warn("warmup_ratio", "is above the maximum, half of the run: the job uses 0.5")
+        settings.changed("warmup_ratio", "is above the maximum, half of the run: the job uses 0.5")
     return None if ratio is None else min(0.5, float(ratio))
 
 
 def _attention(settings: Settings) -> str | None:
+    """Return the kernel only if it is a particular one: all compute the same result."""
     written = settings.take("attn_implementation")
     for flag, name in {"sdp_attention": "sdpa", "eager_attention": "eager"}.items():
         if settings.take(flag):
             written = name
-    settings.drop("is not supported: the job uses attnImplementation: auto", "xformers_attention")
-    settings.drop(
-        "is not copied: the job uses attnImplementation: auto, which selects FlashAttention-2 if "
-        "the trainer image and the GPU support it",
-        "flash_attention",
-    )
     if written in ("sdpa", "eager"):
         return str(written)
-    if written is not None:
-        settings.warn(
-            "attn_implementation",
-            "is not supported: the job uses auto, which selects FlashAttention-2 if the trainer "
-            "image and the GPU support it, and the attention of PyTorch otherwise",
-        )
+    if written not in (None, "flash_attention_2"):
+        settings.equivalent("attn_implementation", "the job selects the attention kernel (auto)")
     return None
 
 
@@ -201,11 +208,11 @@ def _quantization(settings: Settings) -> dict[str, Any]:
 def _every(settings: Settings, steps: str, times: str) -> int | None:
     value = settings.take(steps)
     if settings.take(times) is not None and value is None:
-        settings.warn(
+        settings.equivalent(
             times, f"depends on the number of rows: the job uses the default; set {steps} instead"
         )
     if isinstance(value, float) and value < 1:
-        settings.warn(
+        settings.equivalent(
             steps, "is a fraction of the run: the job uses the default; set a number of steps"
         )
         return None

@@ -1,17 +1,22 @@
-"""The conversion of Axolotl configurations to FineTuneJobs, and its warnings."""
+"""The conversion of Axolotl configurations to FineTuneJobs, and its notes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tests.unit.trainer import shapes
 
+from axolotldocs import __main__ as axolotldocs
 from finetune_api.defaulting import Resolved, builtin_defaults, resolve
 from finetune_api.v1alpha1.lora import ALL_LINEAR
+from finetune_api.validation import findings
 from finetune_cli import job_file
 from finetune_cli.__main__ import main
-from finetune_cli.import_axolotl import convert
+from finetune_cli.axolotl import templates
+from finetune_cli.axolotl.convert import convert
 from finetune_trainer.errors import InvalidSpec
 
 ARTICLE = Path(__file__).parent / "axolotl-article.yml"
@@ -32,12 +37,12 @@ def article() -> dict[str, Any]:
 
 def imported(**changes: Any) -> tuple[Resolved, list[str]]:
     config = {key: value for key, value in (MINIMAL | changes).items() if value is not None}
-    manifest, warnings = convert(config)
-    return resolve(manifest["spec"], builtin_defaults()), warnings
+    manifest, notes = convert(config)
+    return resolve(manifest["spec"], builtin_defaults()), [*map(str, notes)]
 
 
-def only(warnings: list[str], key: str) -> str:
-    (found,) = [each for each in warnings if each.startswith(key)]
+def only(notes: list[str], key: str) -> str:
+    (found,) = [each for each in notes if each.partition("  ")[2].strip().startswith(key)]
     return found
 
 
@@ -67,54 +72,87 @@ def test_manifest_of_the_integration_tests_is_the_converted_article() -> None:
     assert job_file.load(IMPORTED) == [convert(article())[0]]
 
 
-def test_article_gets_five_warnings() -> None:
-    _, warnings = convert(article())
-    assert "1/10 of the rows (10 %)" in only(warnings, "datasets[0].shards: 10")
-    assert "Axolotl's default is off" in only(warnings, "gradient_checkpointing")
-    assert "Alpaca prompt" in only(warnings, "datasets[0].type: alpaca")
-    assert "two thirds more activation memory" in only(warnings, "lora_dropout: 0.05")
-    assert "is not copied: the job uses attnImplementation: auto" in only(
-        warnings, "flash_attention: true"
-    )
-    assert len(warnings) == 5
+def test_article_gets_three_notes_with_the_dropped_setting_first() -> None:
+    _, notes = convert(article())
+    texts = [*map(str, notes)]
+    assert texts[0].startswith("dropped     datasets[0].shards: 10: keeps one shard of 10")
+    assert "1/10 of the rows (10 %)" in texts[0]
+    assert "Axolotl's default is off" in only(texts, "gradient_checkpointing")
+    assert "Alpaca prompt" in only(texts, "datasets[0].type: alpaca")
+    assert [note.severity for note in notes] == ["dropped", "equivalent", "equivalent"]
+
+
+def write_base(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(shapes.LLAMA3_8B))
 
 
 def test_estimate_refuses_the_article_on_an_a10g(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["import-axolotl", str(ARTICLE)]) == 0
+    write_base(tmp_path)
+    assert main(["import-axolotl", str(ARTICLE), "--model", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert said.err.count("warning: ") == 5
+    assert "1 dropped, 0 changed, 2 equivalent" in said.err
     (tmp_path / "finetune.yaml").write_text(said.out)
-    (tmp_path / "config.json").write_text(json.dumps(shapes.LLAMA3_8B))
     file = str(tmp_path / "finetune.yaml")
     assert main(["estimate", "-f", file, "--model", str(tmp_path)]) == 82
     refusal = capsys.readouterr().err
-    assert "NVIDIA-A10G has 22.49 GiB" in refusal
-    assert "gradientCheckpointing: true" in refusal
-    assert refusal.count("(1)") == refusal.count("(2)") == refusal.count("(3)") == 1
+    for text in (said.err, refusal):
+        assert "NVIDIA-A10G has 22.49 GiB" in text
+        assert "gradientCheckpointing: true" in text
+        assert text.count("(1)") == text.count("(2)") == text.count("(3)") == 1
+
+
+def test_import_without_the_configuration_of_the_base_says_why_there_is_no_estimate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["import-axolotl", str(ARTICLE), "--model", str(tmp_path / "absent")]) == 0
+    assert "no estimate: " in capsys.readouterr().err
+
+
+def test_strict_import_fails_if_a_setting_is_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_base(tmp_path)
+    options = ["--strict", "--model", str(tmp_path)]
+    assert main(["import-axolotl", str(ARTICLE), *options]) == 64
+    said = capsys.readouterr()
+    assert said.out, "the manifest is printed all the same"
+    assert said.err.endswith("--strict: 1 settings are dropped\n")
+    (tmp_path / "plain.yml").write_text(json.dumps(MINIMAL | {"load_in_8bit": True}))
+    assert main(["import-axolotl", str(tmp_path / "plain.yml"), *options]) == 0
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"load_in_8bit": True, "load_in_4bit": None}, "8-bit loading is not supported"),
-        ({"deepspeed": "zero3.json"}, "DeepSpeed is not supported"),
-        ({"fsdp": ["full_shard"]}, "FSDP is not supported"),
-        ({"fsdp_config": {"fsdp_version": 2}}, "FSDP is not supported"),
-        ({"load_in_4bit": None, "adapter": "lora"}, "the job uses 4 bits (NF4)"),
-        ({"trust_remote_code": True}, "own Python code are rejected"),
-        ({"wandb_project": "x"}, "status and the metrics port report the loss"),
+        (
+            {"load_in_8bit": True, "load_in_4bit": None},
+            "changed     load_in_8bit: true: the job",
+        ),
+        ({"deepspeed": "zero3.json"}, "changed     deepspeed: zero3.json: a job trains on one GPU"),
+        ({"fsdp": ["full_shard"]}, "changed     fsdp: a job trains on one GPU"),
+        ({"fsdp_config": {"fsdp_version": 2}}, "changed     fsdp_config: a job trains on one"),
+        ({"load_in_4bit": None, "adapter": "lora"}, "the job loads it in 4 bits (NF4)"),
+        ({"trust_remote_code": True}, "rejects a model that needs its own Python code"),
+        (
+            {"wandb_project": "x"},
+            "equivalent  wandb_project: x: status and the",
+        ),
         ({"gradient_checkpointing": None}, "Axolotl's default is off"),
         ({"warmup_steps": 10}, "the built-in warmupRatio"),
         ({"val_set_size": 200}, "validationFraction"),
-        ({"neftune_noise_alpha": 5}, "neftune_noise_alpha: 5: is ignored"),
-        ({"optimizer": "muon"}, "the job uses adamw_torch_fused"),
+        ({"neftune_noise_alpha": 5}, "dropped     neftune_noise_alpha: 5: a FineTuneJob has no"),
+        ({"optimizer": "muon"}, "dropped     optimizer: muon: the job uses adamw_torch_fused"),
+        (
+            {"optimizer": "adamw_torch_8bit"},
+            "changed     optimizer: adamw_torch_8bit: the",
+        ),
         ({"lora_modules_to_save": ["norm", "lm_head"]}, "can be trained in full: norm is removed"),
-        ({"unfrozen_parameters": ["^lm_head.weight$"]}, "only modulesToSave are trained"),
+        ({"unfrozen_parameters": ["^lm_head.weight$"]}, "only the modules in training.lora.mod"),
         (
             {"datasets": [{"path": "org/rows", "type": "chat_template", "name": "main"}]},
-            "datasets[0].name: main: is ignored",
+            "dropped     datasets[0].name: main: a FineTuneJob has no such setting",
         ),
         ({"datasets": [{"path": "./rows.jsonl", "type": "completion"}]}, "ConfigMap"),
         (
@@ -122,29 +160,35 @@ def test_estimate_refuses_the_article_on_an_a10g(
             "has 2 datasets, and the job uses only the first",
         ),
         ({"attn_implementation": "flex_attention"}, "attn_implementation: flex_attention"),
-        ({"load_best_model_at_end": True}, "load_best_model_at_end: true: is ignored"),
-        ({"overrides_of_model_config": {"rope_theta": 1}}, "overrides_of_model_config: is ignored"),
-        ({"early_stopping_patience": 3, "val_set_size": 0}, "needs held-out rows"),
-        ({"liger_layer_norm": True}, "liger_layer_norm: true: is ignored: the backend chooses"),
-        ({"chunked_cross_entropy": True}, "chunked_cross_entropy: true: is ignored: the backend"),
+        ({"load_best_model_at_end": True}, "a job uses the adapter of the last step"),
+        (
+            {"overrides_of_model_config": {"rope_theta": 1}},
+            "dropped     overrides_of_model_config",
+        ),
+        (
+            {"early_stopping_patience": 3, "val_set_size": 0},
+            "dropped     early_stopping_patience",
+        ),
+        ({"liger_layer_norm": True}, "equivalent  liger_layer_norm: true: the backend chooses"),
+        ({"chunked_cross_entropy": True}, "equivalent  chunked_cross_entropy: true: the backend"),
         (
             {"datasets": [{"path": "org/rows", "type": "alpaca_chat.load_qa"}]},
-            "datasets[0].type: alpaca_chat.load_qa: is not supported: the job uses alpaca",
+            "dropped     datasets[0].type: alpaca_chat.load_qa: the job uses alpaca",
         ),
         (
             {"datasets": [{"path": "org/rows", "type": "oasst"}]},
-            "datasets[0].type: oasst: is not supported: the job sets format: messages",
+            "dropped     datasets[0].type: oasst: the job sets format: messages",
         ),
-        ({"lora_target_modules": ["q_proj", "lm_head"]}, "lm_head is removed"),
+        ({"lora_target_modules": ["q_proj", "lm_head"]}, "a job trains no adapter on lm_head"),
         (
             {"warmup_ratio": 0.7},
             "warmup_ratio: 0.7: is above the maximum, half of the run: the job uses 0.5",
         ),
     ],
 )
-def test_lost_settings_get_a_warning(changes: dict[str, Any], words: str) -> None:
-    _, warnings = imported(**changes)
-    assert [each for each in warnings if words in each], warnings
+def test_setting_that_is_not_copied_gets_a_note(changes: dict[str, Any], words: str) -> None:
+    _, notes = imported(**changes)
+    assert [each for each in notes if words in each], notes
 
 
 @pytest.mark.parametrize(
@@ -155,6 +199,19 @@ def test_lost_settings_get_a_warning(changes: dict[str, Any], words: str) -> Non
         ({"reward_model": True}, "reward model"),
         ({"base_model": "./local"}, "base_model"),
         ({"datasets": []}, "datasets"),
+        (
+            {"processor_type": "AutoProcessor"},
+            "trains on text only",
+        ),
+        ({"gptq": True}, "gptq: true is not supported: a job quantizes the base itself"),
+        ({"plugins": ["axolotl.integrations.diffusion.DiffusionPlugin"]}, "diffusion"),
+        *(
+            (
+                {"datasets": [{"path": "org/rows", "type": "chat_template", "split": split}]},
+                r"datasets\[0\].split: .* write train\[:1000\]",
+            )
+            for split in ("train[:20%]", "train[10:20]", "train+test", "train[:0]", "train[-5:]")
+        ),
     ],
 )
 def test_other_kinds_of_training_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -208,6 +265,29 @@ def test_other_kinds_of_training_are_refused(changes: dict[str, Any], words: str
             "dataset.chat_template",
             "{{ messages }}",
         ),
+        (
+            {"datasets": [{"path": "org/r", "type": "alpaca", "split": "train[:1000]"}]},
+            "dataset.max_samples",
+            1000,
+        ),
+        (
+            {"datasets": [{"path": "org/r", "type": "alpaca", "split": "test[:5]"}]},
+            "dataset.split",
+            "test",
+        ),
+        ({"optimizer": "adamw_torch_8bit"}, "training.advanced.optimizer", "adamw_8bit"),
+        ({"optimizer": "adamw_torch_4bit"}, "training.advanced.optimizer", "adamw_8bit"),
+        (
+            {"lora_target_modules": r"model.layers.[\d]+.(mlp|self_attn).(up|down|q)_proj"},
+            "training.lora.target_modules",
+            ["q_proj", "up_proj", "down_proj"],
+        ),
+        (
+            {"lora_target_modules": r"layers.\d+.(self_attn.(q_a_proj|kv_a_proj_with_mqa))"},
+            "training.lora.target_modules",
+            ["kv_a_proj_with_mqa", "q_a_proj"],
+        ),
+        ({"lora_target_modules": ".*experts.*"}, "training.lora.target_modules", ["all-linear"]),
         ({"revision_of_model": "abc"}, "model.revision", "abc"),
         ({"learning_rate": "1e-5"}, "training.learning_rate", 1e-5),
         ({"eval_steps": 50}, "training.advanced.eval_steps", None),
@@ -262,8 +342,102 @@ def test_local_test_file_becomes_a_configmap_and_only_the_first_dataset_is_used(
         imported(test_datasets=[rows], val_set_size=0.1)
 
 
-def test_minimal_configuration_gets_no_warning() -> None:
+def test_minimal_configuration_gets_no_note() -> None:
     assert imported()[1] == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ({"message_property_mappings": {"role": "from", "content": "value"}}, "(ShareGPT)"),
+        ({"message_field_role": "from", "message_field_content": "value"}, "(ShareGPT)"),
+        ({"message_property_mappings": {"role": "who"}}, "properties who and content: convert"),
+        ({"roles_to_train": ["user"]}, "the loss covers the messages of the assistant"),
+        ({"train_on_eos": "last"}, "the loss covers the end of each answer"),
+    ],
+)
+def test_other_messages_are_explained(rows: dict[str, Any], words: str) -> None:
+    _, notes = imported(datasets=[{"path": "org/rows", "type": "chat_template"} | rows])
+    (note,) = notes
+    assert note.startswith("dropped")
+    assert words in note
+
+
+def test_usual_messages_get_no_note() -> None:
+    usual = {
+        "message_property_mappings": {"role": "role", "content": "content"},
+        "roles_to_train": ["assistant"],
+        "train_on_eos": "turn",
+    }
+    assert imported(datasets=[{"path": "org/rows", "type": "chat_template"} | usual])[1] == []
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "severity", "carried"),
+    [
+        ("org/Model-8B", "chatml", "changed", True),
+        ("meta-llama/Llama-3.1-8B", "llama3", "changed", True),
+        ("google/gemma-2-2b", "gemma", "changed", True),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3", "changed", False),
+        ("google/gemma-2-2b-it", "gemma", "changed", False),
+        ("Qwen/Qwen3-32B", "qwen3", "changed", False),
+        ("Qwen/Qwen3-8B-Base", "qwen3", "dropped", False),
+        ("org/Model-8B", "tokenizer_default_fallback_chatml", "changed", False),
+    ],
+)
+def test_named_chat_template_is_carried_over_to_a_base_without_one(
+    base: str, name: str, severity: str, carried: bool
+) -> None:
+    resolved, (note,) = imported(base_model=base, chat_template=name)
+    assert note.startswith(severity)
+    assert (resolved.spec.dataset.chat_template is not None) == carried
+
+
+def test_chat_template_of_the_tokenizer_gets_no_note() -> None:
+    assert imported(chat_template="tokenizer_default")[1] == []
+
+
+def test_chat_template_without_conversations_is_not_carried_over() -> None:
+    rows = [{"path": "org/rows", "type": "completion"}]
+    resolved, notes = imported(chat_template="chatml", datasets=rows)
+    assert resolved.spec.dataset.chat_template is None
+    assert only(notes, "chat_template").startswith("equivalent")
+
+
+@pytest.mark.parametrize("name", templates.TEMPLATES)
+def test_carried_over_template_renders_a_conversation(name: str) -> None:
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Good day"},
+    ]
+    template = ImmutableSandboxedEnvironment().from_string(templates.TEMPLATES[name])
+    whole = template.render(messages=messages, bos_token="<s>")
+    prompt = template.render(messages=messages[:1], bos_token="<s>", add_generation_prompt=True)
+    assert whole.startswith(prompt)
+    assert whole.removeprefix(prompt).startswith("Good day<")
+    assert "model" in whole if name == "gemma" else "assistant" in whole
+
+
+def outcome(file: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the manifest and the notes, or None and the reason of the rejection."""
+    (config,) = job_file.load(file)
+    try:
+        manifest, notes = convert(config)
+    except InvalidSpec as error:
+        return None, [str(error)]
+    return manifest, [note.text for note in notes]
+
+
+@pytest.mark.parametrize("file", axolotldocs.files(), ids=lambda file: str(file.stem))
+def test_example_of_axolotl_is_converted_to_a_valid_job_or_rejected_with_a_reason(
+    file: Path,
+) -> None:
+    manifest, texts = outcome(file)
+    assert manifest is None or findings(manifest) == []
+    assert len(set(texts)) == len(texts)
+    for text in texts:
+        assert re.match(r"[^ ]+(: | is | are | has )|reward models are|plugin ", text)
+        assert "\n" not in text
 
 
 def test_only_columns_that_differ_from_the_default_are_written() -> None:
@@ -275,6 +449,6 @@ def test_only_columns_that_differ_from_the_default_are_written() -> None:
     assert "columns" not in manifest["spec"]["dataset"]
 
 
-def test_switched_off_settings_get_no_warning() -> None:
+def test_switched_off_settings_get_no_note() -> None:
     off = {"deepspeed": None, "liger_layer_norm": False, "unknown_switch": False, "debug": True}
     assert imported(**off)[1] == []

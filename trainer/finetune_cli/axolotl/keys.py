@@ -1,0 +1,132 @@
+"""Settings of Axolotl that a FineTuneJob does not have, with the reason and the severity."""
+
+from collections.abc import Iterator
+
+from finetune_cli.axolotl.notes import Severity
+
+MEANINGLESS = frozenset(
+    {
+        # Paths and process settings of Axolotl, which a job on its own volume does not need.
+        "output_dir", "dataset_prepared_path", "skip_prepare_dataset", "base_model_config",
+        "model_type", "tokenizer_type", "tokenizer_use_fast", "tokenizer_legacy",
+        "is_llama_derived_model", "is_mistral_derived_model", "strict", "debug", "local_rank",
+        "save_safetensors", "group_by_length", "dataset_num_proc", "dataset_processes",
+        "gradient_checkpointing_kwargs", "auto_resume_from_checkpoints", "resume_from_checkpoint",
+        "eval_batch_size", "eval_sample_packing", "eval_table_size", "eval_max_new_tokens",
+        "shuffle_merged_datasets", "logging_dir", "low_cpu_mem_usage", "remove_unused_columns",
+        "experimental_skip_move_to_device", "include_tokens_per_second", "dataloader_num_workers",
+        "hf_use_auth_token", "test_value", "ddp_find_unused_parameters", "lora_fan_in_fan_out",
+        "do_causal_lm_eval", "eval_causal_lm_metrics", "wandb_entity", "wandb_watch", "wandb_name",
+        "wandb_log_model", "wandb_run_id",
+        # Attention in other kernels gives the same result.
+        "flash_attention", "xformers_attention", "flex_attn_compile_kwargs", "flash_attn_rms_norm",
+    }
+)  # fmt: skip
+"""Settings without an effect on a job. They get no note."""
+
+_KERNELS = "the backend chooses its kernels"
+_LOSS = "status and the metrics port report the loss"
+_MEMORY = "the backend decides what it offloads"
+_ONE_GPU = (
+    "a job trains on one GPU: with several GPUs, the effective batch of Axolotl is that many times "
+    "larger; check training.effectiveBatchSize, and the memory with ftj estimate"
+)
+_OPTIMIZER = "the job uses the default of the optimizer"
+_ORDER = "the job shuffles the rows"
+
+EXACT: dict[str, tuple[Severity, str]] = {
+    **dict.fromkeys(
+        (
+            "cut_cross_entropy", "chunked_cross_entropy", "torch_compile", "torch_compile_mode",
+            "use_kernels", "experts_implementation", "fused_attn_kernel", "gemma4_hybrid_attn_impl",
+            "use_scattermoe", "use_sonicmoe", "use_dsv4_kernels", "use_glm_dsa_kernels",
+            "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel",
+        ),
+        (Severity.EQUIVALENT, _KERNELS),
+    ),
+    **dict.fromkeys(("activation_offloading",), (Severity.EQUIVALENT, _MEMORY)),
+    **dict.fromkeys(("use_wandb", "use_mlflow", "use_tensorboard"), (Severity.EQUIVALENT, _LOSS)),
+    **dict.fromkeys(
+        ("deepspeed", "dp_shard_size", "use_ray", "ray_num_workers", "context_parapllel_size"),
+        (Severity.CHANGED, _ONE_GPU),
+    ),
+    **dict.fromkeys(
+        ("adam_beta1", "adam_beta2", "adam_epsilon", "adam_eps"), (Severity.DROPPED, _OPTIMIZER)
+    ),
+    **dict.fromkeys(
+        ("curriculum_sampling", "sample_packing_sequentially"), (Severity.DROPPED, _ORDER)
+    ),
+    "trust_remote_code": (
+        Severity.CHANGED,
+        "the prepare stage rejects a model that needs its own Python code",
+    ),
+    "hub_model_id": (
+        Severity.CHANGED,
+        "a job does not publish to a hub: copy the model with ftj copy",
+    ),
+    "hub_strategy": (Severity.EQUIVALENT, "a job does not publish to a hub"),
+    "tokens": (Severity.DROPPED, "a job adds no tokens to the vocabulary"),
+    "eot_tokens": (
+        Severity.CHANGED,
+        "the loss covers the end of an answer as the chat template writes it",
+    ),
+    "unfrozen_parameters": (
+        Severity.DROPPED,
+        "only the modules in training.lora.modulesToSave are trained in full",
+    ),
+    "lora_model_dir": (Severity.DROPPED, "a job starts from the base with a new adapter"),
+    "lora_target_parameters": (
+        Severity.DROPPED,
+        "a job adapts linear layers only, not the parameters of experts",
+    ),
+    "quantize_moe_experts": (
+        Severity.DROPPED,
+        "a job quantizes linear layers only: experts that are stored as one parameter need 16 bits",
+    ),
+    "load_best_model_at_end": (Severity.DROPPED, "a job uses the adapter of the last step"),
+}  # fmt: skip
+"""Setting → severity and reason."""
+
+PREFIXES: dict[str, tuple[Severity, str]] = {
+    **dict.fromkeys(
+        ("wandb_", "mlflow_", "comet_", "swanlab_", "use_swanlab", "trackio_", "otel_", "use_otel"),
+        (Severity.EQUIVALENT, _LOSS),
+    ),
+    **dict.fromkeys(
+        ("fsdp", "ddp_", "expert_parallel", "context_parallel", "tensor_parallel"),
+        (Severity.CHANGED, _ONE_GPU),
+    ),
+    "liger_": (Severity.EQUIVALENT, _KERNELS),
+    "loss_watchdog_": (
+        Severity.CHANGED,
+        "a job stops only if its loss is not finite; it then returns to a checkpoint once",
+    ),
+    "relora": (Severity.DROPPED, "a job trains one adapter from beginning to end"),
+    "jagged_restart_": (Severity.DROPPED, "a job trains one adapter from beginning to end"),
+}
+"""Begin of a setting → severity and reason."""
+
+UNKNOWN = (Severity.DROPPED, "a FineTuneJob has no such setting")
+
+PLUGINS: dict[str, tuple[Severity, str]] = {
+    "cut_cross_entropy": (Severity.EQUIVALENT, "the backend has its own memory-saving loss"),
+    "liger": (Severity.EQUIVALENT, _KERNELS),
+    "kernels": (Severity.EQUIVALENT, _KERNELS),
+    "swanlab": (Severity.EQUIVALENT, _LOSS),
+    "expert_parallel": (Severity.CHANGED, _ONE_GPU),
+}
+"""Package of a plugin in ``axolotl.integrations`` → severity and reason."""
+
+
+def verdict(key: str) -> tuple[Severity, str]:
+    """Return severity and reason of a setting that the conversion does not use."""
+    if key in EXACT:
+        return EXACT[key]
+    return next((found for prefix, found in PREFIXES.items() if key.startswith(prefix)), UNKNOWN)
+
+
+def plugins(names: list[str]) -> Iterator[tuple[str, Severity, str]]:
+    """Yield name, severity and reason of each plugin."""
+    for name in names:
+        package = name.removeprefix("axolotl.integrations.").split(".")[0]
+        yield (name, *PLUGINS.get(package, (Severity.DROPPED, "a job has no plugins")))

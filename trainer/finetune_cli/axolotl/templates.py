@@ -1,0 +1,64 @@
+"""Converts ``chat_template``: a name in Axolotl, a Jinja text in ``dataset.chatTemplate``.
+
+A job uses the chat template of its base. Base models without instruction tuning usually have none.
+For them, the templates here are written into the job.
+"""
+
+import re
+
+from finetune_cli.axolotl.reader import Settings
+
+OF_THE_BASE = (None, "tokenizer_default")
+CHAT_MODEL = re.compile(
+    r"instruct|chat|assistant|orchestrator|[-_]it([-_]|$)|qwen3(?!.*base)", re.I
+)
+"""Names of models that have a chat template."""
+
+TEMPLATES = {
+    "chatml": (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+        "{{ message['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "llama3": (
+        "{{ bos_token }}{% for message in messages %}"
+        "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+        "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    ),
+    "gemma": (
+        "{{ bos_token }}{% for message in messages %}<start_of_turn>"
+        "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+        "{{ message['content'] | trim }}<end_of_turn>\n"
+        "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    ),
+}
+"""Name in Axolotl → template. They have the marks of their families, and no tools."""
+
+
+def chat_template(settings: Settings, *, base: str, format_: str) -> str | None:
+    """Return ``dataset.chatTemplate`` for a base and the format of its rows, or None."""
+    name, text = settings.take("chat_template"), settings.take("chat_template_jinja")
+    if text and format_ == "messages":
+        return str(text)
+    if name in (*OF_THE_BASE, "jinja"):
+        return None
+    if format_ != "messages":
+        settings.equivalent("chat_template", "the rows are not conversations")
+        return None
+    fallback = str(name).removeprefix("tokenizer_default_fallback_")
+    if CHAT_MODEL.search(base) or fallback != name:
+        settings.changed("chat_template", "the job uses the chat template of the base")
+        return None
+    if name in TEMPLATES:
+        settings.changed(
+            "chat_template",
+            f"the job sets dataset.chatTemplate, because {base} probably has no chat template; "
+            "remove it to use that of the base",
+        )
+        return TEMPLATES[name]
+    settings.dropped(
+        "chat_template",
+        f"the job uses the chat template of the base; if {base} has none, set dataset.chatTemplate",
+    )
+    return None
