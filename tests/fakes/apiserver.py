@@ -19,6 +19,7 @@ from finetune_api.crd.openapi import schema_of
 from finetune_api.v1alpha1.status import FineTuneJobStatus
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
+from finetune_operator.objects.contents import same_content
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import (
     LISTS,
@@ -79,6 +80,9 @@ class Cluster:
     revisions: list[str] = field(default_factory=list)
     builds: list[str] = field(default_factory=list)
     """Every revision and build that a status named, in the order of their appearance."""
+
+    foreign: set[str] = field(default_factory=set)
+    """Uids of the objects that a tenant made in the place of the operator's."""
 
     def __post_init__(self) -> None:
         self.submit()
@@ -280,6 +284,8 @@ class Cluster:
             case Create():
                 if present is None:
                     self.add(action.object)
+                elif not same_content(action.object, present):
+                    raise Refused(f"{kind} {name} has other content")
             case Apply():
                 self._apply(snapshot, action.object, present)
             case Patch():

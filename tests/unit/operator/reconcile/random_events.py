@@ -3,6 +3,7 @@
 A step takes the cluster and a number that selects its object; without one it does nothing.
 """
 
+import json
 from collections.abc import Callable
 
 import hypothesis.strategies as st
@@ -22,6 +23,10 @@ ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "transient": lambda stage: (
         75,
         controllers.message(stage, "failed", reason="Transient"),
+    ),
+    "another configuration": lambda stage: (
+        78,
+        controllers.message(stage, "failed", reason="ConfigurationChanged"),
     ),
     "killed": lambda stage: (137, ""),
     "stopped": lambda stage: (143, controllers.message(stage, "stopped", gpuSeconds=20.0)),
@@ -140,6 +145,55 @@ def meddle(cluster: Cluster, index: int) -> None:
         cluster.touch(thing)
 
 
+def forge(cluster: Cluster, index: int) -> None:
+    """Create a ConfigMap that looks like one of the operator's, as a tenant can."""
+    if not cluster.job or not cluster.status.get("revision"):
+        return
+    revision = ("0badbeef", cluster.status["revision"])[index % 2]
+    name = ("zz-mine", f"demo-{revision}")[index // 2 % 2]
+    if cluster.get("ConfigMap", name) is None:
+        body = hostile_configmap(cluster.job, name, revision)
+        cluster.foreign.add(cluster.add(body)["metadata"]["uid"])
+
+
+def replace(cluster: Cluster, index: int) -> None:
+    """Delete a ConfigMap of the operator and create another one of its name, or the same."""
+    if not cluster.job or not (found := target(list(cluster.each("ConfigMap")), index)):
+        return
+    labels = found["metadata"]["labels"]
+    body = hostile_configmap(
+        cluster.job, found["metadata"]["name"], str(labels.get(naming.REVISION))
+    )
+    if index % 3 == 0:
+        body["data"] = dict(found["data"])
+    elif index % 3 == 1:
+        body["data"] = {**found["data"], "job.json": body["data"]["job.json"]}
+    cluster.remove(found)
+    cluster.foreign.add(cluster.add(body)["metadata"]["uid"])
+
+
+def hostile_configmap(job: Thing, name: str, revision: str) -> Thing:
+    """Return a ConfigMap with the labels and the owner of the operator's, and other content."""
+    images = dict.fromkeys(("trainer", "serving", "operator"), "registry/hostile:1")
+    settings = {
+        "images": images,
+        "imagePullSecrets": ["hostile"],
+        "hub": {"endpoint": "https://hub.hostile.example"},
+        "serving": {"command": ["sh"], "args": ["-c", "true"], "env": {"HOSTILE": "1"}},
+        "defaults": {"training": {"seed": 666}, "serving": {"maxModelLen": 7}},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "labels": {naming.JOB: job["metadata"]["name"], naming.REVISION: revision},
+            "ownerReferences": [naming.owner_reference(job)],
+        },
+        "data": {"job.json": '{"training": {"seed": 666}}', "operator.json": json.dumps(settings)},
+    }
+
+
 def collect(cluster: Cluster, index: int) -> None:
     controllers.collect(cluster)
 
@@ -172,6 +226,8 @@ STEPS = st.tuples(
             orphan,
             queue,
             meddle,
+            forge,
+            replace,
         ]
     ),
     st.integers(0, 30),

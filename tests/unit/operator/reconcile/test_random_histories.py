@@ -3,6 +3,7 @@
 The laws that hold at every moment and in the end are in ``laws``; the events in ``random_events``.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis.stateful import (
 )
 from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing, copied
-from tests.unit.operator.reconcile import random_events
+from tests.unit.operator.reconcile import laws_of_trust, random_events
 from tests.unit.operator.reconcile.laws import Laws
 from tests.unit.operator.reconcile.random_events import EDITS, ENDS, STEPS, deleted, stage_of
 
@@ -144,7 +145,19 @@ class Machine(RuleBasedStateMachine):
         assert plan(snapshot, config=self.cluster.config, now=now) == intended
         assert snapshot_fields(snapshot) == before, "a plan leaves its input unchanged"
         self.laws.of_plan(snapshot, intended)
+        if self.cluster.foreign:
+            trusted = plan(self.without_foreign(snapshot), config=self.cluster.config, now=now)
+            laws_of_trust.of_hostile_objects(intended, trusted)
         return snapshot, intended
+
+    def without_foreign(self, snapshot: Snapshot) -> Snapshot:
+        """Return a snapshot without the objects that a tenant made."""
+        own = tuple(
+            each
+            for each in snapshot.configmaps
+            if each["metadata"]["uid"] not in self.cluster.foreign
+        )
+        return replace(snapshot, configmaps=own)
 
     def carry_out(
         self, snapshot: Snapshot, intended: Plan, *, late: bool = False, **which: int | None
@@ -172,7 +185,6 @@ class Machine(RuleBasedStateMachine):
             random_events.orphan(self.cluster, index)
         else:
             kind = random_events.delete_any(self.cluster, index)
-            self.laws.lost_configuration |= kind == "ConfigMap"
             self.laws.lost_volume |= kind == naming.VOLUME
         self.react(reaction)
 

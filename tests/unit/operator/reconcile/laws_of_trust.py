@@ -1,0 +1,49 @@
+"""Laws about objects that tenants can write: nothing in them changes a pod of the job."""
+
+import json
+from typing import Any
+
+from finetune_api.revision_hash import text_digest
+from finetune_operator.objects import naming
+from finetune_operator.types import Apply, Create, Plan
+
+
+def of_hostile_objects(intended: Plan, without: Plan) -> None:
+    """No object that the operator did not write changes a pod.
+
+    without: the plan for the same snapshot without the objects of ``Cluster.foreign``.
+    """
+    allowed = pod_templates(without)
+    for name, template in pod_templates(intended).items():
+        assert template == allowed[name], name
+        assert "hostile" not in str(template).lower(), name
+
+
+def configuration_is_vouched_for(intended: Plan) -> None:
+    """A ConfigMap has the content of the ledger, and a Job expects this content."""
+    frozen = {each["revision"]: each["frozen"] for each in intended.status.get("revisions", ())}
+    for action in intended.actions:
+        if not isinstance(action, Create):
+            continue
+        digests = frozen.get(str(naming.label(action.object, naming.REVISION)), {})
+        if action.object["kind"] == "ConfigMap":
+            data = action.object["data"]
+            assert sorted(data) == ["job.json", "operator.json"]
+            assert text_digest(data["job.json"]) == digests["jobDigest"]
+            assert text_digest(data["operator.json"]) == digests["operatorDigest"]
+            assert json.loads(data["operator.json"]) == json.loads(digests["operator"])
+        if action.object["kind"] == "Job":
+            (container,) = action.object["spec"]["template"]["spec"]["containers"]
+            expected = container["args"][container["args"].index("--config-digest") + 1]
+            assert expected == digests["jobDigest"]
+
+
+def pod_templates(intended: Plan) -> dict[str, Any]:
+    """Return the pod templates that a plan writes, by kind and name of their object."""
+    return {
+        f"{action.object['kind']} {action.object['metadata']['name']}": (
+            action.object["spec"]["template"]
+        )
+        for action in intended.actions
+        if isinstance(action, Create | Apply) and action.object["kind"] in ("Job", "Deployment")
+    }
