@@ -5,11 +5,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.fakes.apiserver import copied
 from tests.integration.controlplane import ControlPlane
+from tests.unit.operator.manifests.rendered import SETS, children
 
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor
 from finetune_operator.kube.client import Kube
-from finetune_operator.kube.errors import Conflict, NameConflict, NotFound, Terminal
+from finetune_operator.kube.errors import (
+    Conflict,
+    ContentConflict,
+    NameConflict,
+    NotFound,
+    Terminal,
+)
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.reader import read
 from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
@@ -144,10 +152,46 @@ async def test_an_object_of_others_with_our_name_is_not_changed(
     assert await present(kube, job) == foreign
 
 
-async def test_creating_an_owned_object_again_is_success(kube: Kube, job: Any) -> None:
-    planned = plan(Create(object=service(job)), **job.get("status", {}))
-    assert await Process(kube).execute(await observe(kube, job), planned) == 1
-    assert await Process(kube).execute(await observe(kube, job), planned) == 0
+CREATED_ONCE = ("ConfigMap", "Job", "NetworkPolicy", "PersistentVolumeClaim")
+
+
+@pytest.mark.parametrize("kind", CREATED_ONCE)
+@pytest.mark.parametrize("name", SETS)
+async def test_an_owned_object_that_exists_must_have_the_same_content(
+    kube: Kube, job: Any, name: str, kind: str
+) -> None:
+    """The API server adds its defaults to an object: these are no difference."""
+    initial, process = job.get("status", {}), Process(kube)
+    for rendered in children(*SETS[name]).values():
+        if rendered["kind"] != kind:
+            continue
+        metadata = {
+            **rendered["metadata"],
+            "namespace": job["metadata"]["namespace"],
+            "ownerReferences": service(job)["metadata"]["ownerReferences"],
+        }
+        body = {**rendered, "metadata": metadata}
+        assert await process.execute(await observe(kube, job), plan(Create(object=body), **initial))
+        again = plan(Create(object=body), **initial)
+        assert await process.execute(await observe(kube, job), again) == 0
+        other = plan(Create(object=other_content(body)), **initial)
+        with pytest.raises(ContentConflict, match=f"Delete {kind} {metadata['name']}"):
+            await process.execute(await observe(kube, job), other)
+
+
+def other_content(body: Any) -> Any:
+    """Return an object with one other value."""
+    other = copied(body)
+    match body["kind"]:
+        case "ConfigMap":
+            other["data"]["job.json"] += " "
+        case "Job":
+            other["spec"]["template"]["spec"]["containers"][0]["image"] += "-other"
+        case "NetworkPolicy":
+            other["spec"]["podSelector"]["matchLabels"]["finetune.dev/job"] = "other"
+        case "PersistentVolumeClaim":
+            other["spec"]["resources"]["requests"]["storage"] = "1Gi"
+    return other
 
 
 async def test_a_delete_of_a_stale_version_is_a_conflict(kube: Kube, job: Any) -> None:
