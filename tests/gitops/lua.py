@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ def run(script: str, *objects: Any) -> list[Any]:
         f"obj = {literal(each)}\nprint(encoded(dofile({literal(str(SCRIPTS / script))})))"
         for each in objects
     ]
-    done = subprocess.run(
-        [glua, "-e", _PRELUDE + "\n".join(lines)], capture_output=True, text=True, check=True
-    )
+    # In a file: the objects of a run can be longer than a command line.
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(_PRELUDE + "\n".join(lines))
+        file.flush()
+        done = subprocess.run([glua, file.name], capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
