@@ -171,10 +171,9 @@ class Artifacts(LedgerModel):
     )
 
 
-class EvaluationData(LedgerModel):
-    """Statistics of ``evaluation.dataset``, determined by data preparation."""
+class RowStatistics(LedgerModel):
+    """Statistics that training and evaluation datasets have in common."""
 
-    rows: int | None = Field(None, description="Number of rows used for evaluation.")
     dropped_rows: int | None = Field(
         None,
         description="Number of rows that were dropped because they are longer than "
@@ -188,6 +187,21 @@ class EvaluationData(LedgerModel):
     duplicate_rows: int | None = Field(
         None, description="Number of rows that have the same content as an earlier row."
     )
+    median_length: int | None = Field(None, description="Median length of a row, in tokens.")
+    p95_length: int | None = Field(
+        None, description="95th percentile of the length of a row, in tokens."
+    )
+    longest_row: int | None = Field(
+        None,
+        description="Length of the longest row, in tokens. Dropped and truncated rows are "
+        "included with their full length.",
+    )
+
+
+class EvaluationData(RowStatistics):
+    """Statistics of ``evaluation.dataset``, determined by data preparation."""
+
+    rows: int | None = Field(None, description="Number of rows used for evaluation.")
     trained_rows: int | None = Field(
         None,
         description="Number of rows that are also in the training dataset. These rows make the "
@@ -199,18 +213,9 @@ class EvaluationData(LedgerModel):
     evaluated_tokens: int | None = Field(
         None, description="Number of tokens that contribute to the held-out loss."
     )
-    median_length: int | None = Field(None, description="Median length of a row, in tokens.")
-    p95_length: int | None = Field(
-        None, description="95th percentile of the length of a row, in tokens."
-    )
-    longest_row: int | None = Field(
-        None,
-        description="Length of the longest row, in tokens. Dropped and truncated rows are "
-        "included with their full length.",
-    )
 
 
-class Data(LedgerModel):
+class Data(RowStatistics):
     """Statistics of the dataset, determined by data preparation."""
 
     rows: int | None = Field(None, description="Number of rows used for training.")
@@ -219,33 +224,11 @@ class Data(LedgerModel):
         description="Number of rows used for evaluation: the rows of evaluation.dataset if it "
         "is set, otherwise the held-out rows.",
     )
-    dropped_rows: int | None = Field(
-        None,
-        description="Number of rows that were dropped because they are longer than "
-        "training.sequenceLength.",
-    )
-    truncated_rows: int | None = Field(
-        None,
-        description="Number of rows whose end was cut off because they are longer than "
-        "training.sequenceLength.",
-    )
-    duplicate_rows: int | None = Field(
-        None, description="Number of rows that have the same content as an earlier row."
-    )
     train_tokens: int | None = Field(
         None, description="Number of tokens in the rows used for training."
     )
     trained_tokens: int | None = Field(
         None, description="Number of tokens that contribute to the training loss."
-    )
-    median_length: int | None = Field(None, description="Median length of a row, in tokens.")
-    p95_length: int | None = Field(
-        None, description="95th percentile of the length of a row, in tokens."
-    )
-    longest_row: int | None = Field(
-        None,
-        description="Length of the longest row, in tokens. Dropped and truncated rows are "
-        "included with their full length.",
     )
     planned_steps: int | None = Field(None, description="Planned total number of optimizer steps.")
     evaluation_dataset: EvaluationData | None = Field(
