@@ -148,6 +148,11 @@ SITUATIONS: Mapping[str, Situation] = {
 
 
 def job_in(situation: str) -> dict[str, Any]:
-    """Return the FineTuneJob in a situation, as the API server would return it."""
+    """Return the FineTuneJob in a situation, as the API server would return it.
+
+    Without the frozen configurations: they are long, and no script for Argo CD reads them.
+    """
     job: dict[str, Any] = copied(SITUATIONS[situation]().present_job())
+    for revision in job["status"].get("revisions", ()):
+        del revision["frozen"]
     return job
