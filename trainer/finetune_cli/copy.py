@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL
 from finetune_api.contracts import labels
+from finetune_api.contracts.printable import printable
 from finetune_cli.copying import pod, transfer
 from finetune_cli.copying.kubectl import Kubectl
 from finetune_cli.copying.progress import Progress
@@ -138,7 +139,7 @@ def _wait(kubectl: Kubectl, name: str, seconds: float) -> None:
         status = kubectl.get("pod", name).get("status", {})
         if status.get("phase") == "Running":
             return
-        previous, reason = reason, _why_not_running(status)
+        previous, reason = reason, printable(_why_not_running(status))
         if reason != previous:
             log(f"waiting for the pod {name}: {reason}")
         if status.get("phase") == "Failed" or reason.startswith(NEVER_STARTS):

@@ -6,12 +6,16 @@ read from the hub. The exit code is 82, as in the cluster, if the job does not f
 
 import argparse
 import json
+import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api import quantity
 from finetune_api.v1alpha1.ledger import Backend
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.data import packing
@@ -19,12 +23,14 @@ from finetune_trainer.errors import InvalidSpec, TrainerError
 from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions, estimate
 from finetune_trainer.estimate.serving import ServingOptions
+from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import TRL, UNSLOTH, Facts
 from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
 
+GIB = 1 << 30
 CHART_CARD = "NVIDIA-A10G"
 """The node selector of the chart's default placement."""
 
@@ -61,12 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimated:
-    """The estimate of a job, and the reason to reject the job, or None."""
+    """The estimate of a job, warnings, and the reason to reject the job, or None."""
 
     title: str
     card: str
     backend: Backend
     estimate: Estimate
+    warnings: tuple[str, ...]
     refusal: TrainerError | None
 
     @property
@@ -89,7 +96,7 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
             f"Known GPUs: {known}",
             file=sys.stderr,
         )
-    for warning in verdict.warnings(found.estimate):
+    for warning in found.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
     if found.refusal is not None:
         raise found.refusal
@@ -137,8 +144,24 @@ def of(
         card=name,
         backend=backend,
         estimate=found,
+        warnings=(*verdict.warnings(found), *_warnings(spec, found_shape, found)),
         refusal=verdict.refusal(found, found_shape, recipe, data, serving, possible),
     )
+
+
+def _warnings(spec: FineTuneJobSpec, base: Shape, found: Estimate) -> Iterator[str]:
+    """Yield warnings about a job that the prepare stage would reject, whatever its card."""
+    if found.volume > quantity.amount(spec.storage.size):
+        size = math.ceil(found.volume / GIB)
+        yield (
+            f"the volume needs about {verdict.gib(found.volume)}, but storage.size is "
+            f"{spec.storage.size}: set storage.size: {size}Gi"
+        )
+    if spec.training.lora.modules_to_save and base.tied:
+        yield (
+            "embedding and head of the base are one tensor (tie_word_embeddings): remove "
+            "training.lora.modulesToSave, or choose a base with a separate head"
+        )
 
 
 def _data(file: SpecFile, *, rows: int | None, tokens: int | None, longest: int | None) -> Data:

@@ -72,5 +72,7 @@ def _print_estimate(manifest: dict[str, Any], model: Path | None) -> None:
         )
     else:
         print(f"\n{found.text}", file=sys.stderr)
+        for warning in found.warnings:
+            print(f"\nwarning: {warning}", file=sys.stderr)
         if found.refusal is not None:
             print(f"\n{found.refusal.reason}: {found.refusal}", file=sys.stderr)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from finetune_api.contracts.printable import printable
 from finetune_cli.errors import CommandFailed, Interrupted
 
 
@@ -23,7 +24,7 @@ class Kubectl:
                 self._command(words), input=stdin, capture_output=True, text=True, check=False
             )
         if done.returncode != 0:
-            text = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+            text = printable(done.stderr) or f"exit code {done.returncode}"
             raise CommandFailed(f"kubectl {words[0]} failed: {text}")
         return done.stdout
 
@@ -53,7 +54,7 @@ class Kubectl:
                 continue
             text = process.stderr.read().decode(errors="replace")
         if process.returncode != 0:
-            raise Interrupted(" ".join(text.split()) or f"exit code {process.returncode}")
+            raise Interrupted(printable(text) or f"exit code {process.returncode}")
 
     def _command(self, words: Sequence[str]) -> list[str]:
         # Before the command: what follows -- in exec belongs to the program in the pod.
