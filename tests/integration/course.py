@@ -7,6 +7,7 @@ from tests.fakes import kubelet
 from tests.integration.fleet import Fleet, Life
 from tests.integration.namespace import Namespace
 
+from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
 
 KINDS = (
@@ -90,11 +91,18 @@ def endless(pod: Mapping[str, Any], first: str) -> bool:
 
 def snapshot(place: Namespace) -> dict[str, Any]:
     """Return everything that the operator made, without what differs from life to life."""
+    # job.json names the job and its namespace; its digest is an argument of the Jobs.
+    names = {
+        text_digest(each["data"]["job.json"]): f"digest of {each['metadata']['name']}"
+        for each in place.items("configmaps")
+        if "job.json" in each.get("data", {})
+    }
+    names[place.name] = "NAMESPACE"
     return {
         f"{kind}/{each['metadata']['name']}": plain(
             {key: each.get(key) for key in ("spec", "data")}
             | {"labels": each["metadata"]["labels"]},
-            place.name,
+            names,
         )
         for kind in KINDS
         for each in place.items(kind)
@@ -102,13 +110,16 @@ def snapshot(place: Namespace) -> dict[str, Any]:
     }
 
 
-def plain(value: Any, namespace: str) -> Any:
+def plain(value: Any, names: Mapping[str, str]) -> Any:
+    """Return a value with ``names`` in place of the texts that differ from life to life."""
     if isinstance(value, dict):
-        return {k: plain(v, namespace) for k, v in value.items() if k not in VOLATILE}
+        return {k: plain(v, names) for k, v in value.items() if k not in VOLATILE}
     if isinstance(value, list):
-        return [plain(each, namespace) for each in value]
+        return [plain(each, names) for each in value]
     if isinstance(value, str):
-        lines = value.replace(namespace, "NAMESPACE").splitlines()
+        for text, name in names.items():
+            value = value.replace(text, name)
+        lines = value.splitlines()
         return "\n".join(line for line in lines if not line.strip().startswith('"uid"'))
     return value
 
