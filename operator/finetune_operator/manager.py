@@ -31,6 +31,7 @@ from finetune_operator.kube.errors import OperatorError, Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.reconcile import plan
+from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
 from finetune_operator.snapshot.scraper import Scraper
 from finetune_operator.telemetry import logs
 
@@ -48,7 +49,7 @@ def load_config(path: Path) -> OperatorConfig:
     """Return the validated configuration. Raises ConfigurationError."""
     try:
         config = OperatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        effective_defaults(config.defaults)
+        defaults = effective_defaults(config.defaults)
     except OSError as error:
         raise ConfigurationError(f"--config {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -61,6 +62,13 @@ def load_config(path: Path) -> OperatorConfig:
             for detail in error.errors()
         )
         raise ConfigurationError(f"--config {path}: {details}") from error
+    size = len(frozen_part(config.model_copy(update={"defaults": defaults})).encode())
+    if size > MOST_FROZEN_BYTES:
+        raise ConfigurationError(
+            f"--config {path}: images, serving, hub and defaults have {size} bytes; at most "
+            f"{MOST_FROZEN_BYTES} are allowed, because the status of each job contains them. Set "
+            "long values, such as dataset.chatTemplate, in the jobs instead of in defaults."
+        )
     if config.log_level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(
             f"--config {path}: logLevel: {config.log_level!r} is invalid; use debug, info, warning "

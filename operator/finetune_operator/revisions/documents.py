@@ -28,6 +28,9 @@ LIVE = {
     "log_level",
 }
 """Settings of the operator and of NetworkPolicies, which are not frozen: the present ones apply."""
+MOST_FROZEN_BYTES = 32 * 1024
+"""Limit of the frozen configuration, which the status has once for each retained revision: at most
+20, and those that serve or are the target. An object in etcd can have 1.5 MiB."""
 REACHED_BY: Any = {
     "token_secret_ref": True,
     "ca_config_map_ref": True,
@@ -39,15 +42,19 @@ the present values."""
 
 def freeze(job: Object, resolved: Resolved, config: OperatorConfig) -> FrozenConfiguration:
     """Return what the ledger records about a revision that starts now."""
-    operator = json.dumps(
-        config.model_dump(mode="json", exclude=LIVE), separators=(",", ":"), ensure_ascii=False
-    )
+    operator = frozen_part(config)
     return FrozenConfiguration(
         digest=resolved.digest,
         job_digest=text_digest(job_file(job, resolved)),
         operator_digest=text_digest(operator_file(operator)),
         operator=operator,
     )
+
+
+def frozen_part(config: OperatorConfig) -> str:
+    """Return the settings that are frozen at the start of a revision, as JSON."""
+    settings = config.model_dump(mode="json", exclude=LIVE)
+    return json.dumps(settings, separators=(",", ":"), ensure_ascii=False)
 
 
 def job_file(job: Object, resolved: Resolved) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_operator.manager import ConfigurationError, load_config, main
+from finetune_operator.revisions.documents import MOST_FROZEN_BYTES
 from finetune_operator.telemetry import logs
 
 VALID = "images: {trainer: t, serving: s, operator: o}\n"
@@ -42,6 +43,13 @@ def test_invalid_configuration_names_the_field(tmp_path: Path, text: str, messag
     with pytest.raises(ConfigurationError) as caught:
         load_config(tmp_path / "c.yaml")
     assert message in str(caught.value)
+
+
+def test_configuration_must_fit_the_status(tmp_path: Path) -> None:
+    template = "x" * MOST_FROZEN_BYTES
+    (tmp_path / "c.yaml").write_text(VALID + f"defaults: {{dataset: {{chatTemplate: {template}}}}}")
+    with pytest.raises(ConfigurationError, match="at most 32768 are allowed"):
+        load_config(tmp_path / "c.yaml")
 
 
 def test_missing_file_ends_the_process_with_code_1(
