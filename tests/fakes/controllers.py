@@ -103,10 +103,25 @@ def sync_job(cluster: Cluster, job: Thing) -> None:
         else:
             _count_failure(job, pod, status)
     active = [pod for pod in pods_of(cluster, job) if alive(pod)]
+    if status.get("overdue") and "conditions" not in status and not active:
+        failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+        status["conditions"] = [failed]
     if "conditions" not in status and not active and not job["spec"].get("suspend"):
         _add_pod(cluster, job, {"batch.kubernetes.io/job-name": job["metadata"]["name"]})
     if status != job["status"]:
         job["status"] = status
+        cluster.touch(job)
+
+
+def overdue(cluster: Cluster, job: Thing) -> None:
+    """Let a Job exceed its deadline: its pods are deleted, and it fails once they have ended."""
+    if not ended(job) and job["spec"].get("activeDeadlineSeconds") is not None:
+        job["status"]["overdue"] = True
+        counted = job["status"].setdefault("counted", [])
+        for pod in pods_of(cluster, job):
+            if alive(pod):
+                counted.append(pod["metadata"]["uid"])
+                cluster.mark_deleted(pod)
         cluster.touch(job)
 
 

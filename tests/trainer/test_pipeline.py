@@ -1,5 +1,6 @@
 """All stages of a job, and the use of their results with other libraries."""
 
+import hashlib
 import json
 import stat
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.trainer.support.workshop import Workshop
 
 from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.data.load_tokenizer import load_tokenizer
 
 
 def test_each_stage_reports_its_artifacts(done: Workshop) -> None:
@@ -26,6 +28,10 @@ def test_each_stage_reports_its_artifacts(done: Workshop) -> None:
         assert Result.model_validate(each).outcome == "completed"
     assert staged["artifacts"]["rows"] == 24
     assert staged["artifacts"]["plannedSteps"] == 6
+    template = load_tokenizer(done.work / "base").get_chat_template()
+    digest = hashlib.sha256(template.encode()).hexdigest()
+    assert staged["artifacts"]["effectiveTemplate"] == f"sha256:{digest}"
+    assert "chatTemplate" not in staged["artifacts"], "it is the template of the base model"
     assert trained["globalStep"] == trained["maxSteps"] == 6
     assert 0 < trained["loss"] < 6
     assert trained["gpuSeconds"] > 0

@@ -110,6 +110,11 @@ def evict(cluster: Cluster, index: int) -> None:
         controllers.evict(cluster, pod)
 
 
+def overdue(cluster: Cluster, index: int) -> None:
+    if job := target([job for job in cluster.each("Job") if not deleted(job)], index):
+        controllers.overdue(cluster, job)
+
+
 def sync_jobs(cluster: Cluster, index: int) -> None:
     for job in cluster.each("Job"):
         controllers.sync_job(cluster, job)
@@ -228,6 +233,7 @@ STEPS = st.tuples(
             meddle,
             forge,
             replace,
+            overdue,
         ]
     ),
     st.integers(0, 30),
