@@ -35,7 +35,7 @@ class Result(StatusModel):
     """Outputs of the stage.
 
     prepare: ``baseCommit``, ``baseBytes``, ``chatTemplate`` (if it is not that of the base model),
-    ``effectiveTemplate``, ``datasetDigest``, and the fields of ``ledger.Data`` and
+    ``effectiveTemplate``, ``datasetDigest``, and the fields of ``dataset.Data`` and
     ``ledger.Estimate``; train: ``adapter`` and ``evaluation``; merge: ``merged`` and
     ``mergedDtype``. Digests are ``sha256:`` and 64 hex digits.
     """

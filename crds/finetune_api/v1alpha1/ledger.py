@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from finetune_api.base import LedgerModel
+from finetune_api.v1alpha1.dataset import Data
 
 
 class FrozenConfiguration(LedgerModel):
@@ -168,72 +169,6 @@ class Artifacts(LedgerModel):
         None,
         description="Held-out losses of the tuned model and of the base model. Set if rows "
         "were held out.",
-    )
-
-
-class RowStatistics(LedgerModel):
-    """Statistics that training and evaluation datasets have in common."""
-
-    dropped_rows: int | None = Field(
-        None,
-        description="Number of rows that were dropped because they are longer than "
-        "training.sequenceLength.",
-    )
-    truncated_rows: int | None = Field(
-        None,
-        description="Number of rows whose end was cut off because they are longer than "
-        "training.sequenceLength.",
-    )
-    duplicate_rows: int | None = Field(
-        None, description="Number of rows that have the same content as an earlier row."
-    )
-    median_length: int | None = Field(None, description="Median length of a row, in tokens.")
-    p95_length: int | None = Field(
-        None, description="95th percentile of the length of a row, in tokens."
-    )
-    longest_row: int | None = Field(
-        None,
-        description="Length of the longest row, in tokens. Dropped and truncated rows are "
-        "included with their full length.",
-    )
-
-
-class EvaluationData(RowStatistics):
-    """Statistics of ``evaluation.dataset``, determined by data preparation."""
-
-    rows: int | None = Field(None, description="Number of rows used for evaluation.")
-    trained_rows: int | None = Field(
-        None,
-        description="Number of rows that are also in the training dataset. These rows make the "
-        "held-out loss too low.",
-    )
-    tokens: int | None = Field(
-        None, description="Number of tokens in the rows used for evaluation."
-    )
-    evaluated_tokens: int | None = Field(
-        None, description="Number of tokens that contribute to the held-out loss."
-    )
-
-
-class Data(RowStatistics):
-    """Statistics of the dataset, determined by data preparation."""
-
-    rows: int | None = Field(None, description="Number of rows used for training.")
-    validation_rows: int | None = Field(
-        None,
-        description="Number of rows used for evaluation: the rows of evaluation.dataset if it "
-        "is set, otherwise the held-out rows.",
-    )
-    train_tokens: int | None = Field(
-        None, description="Number of tokens in the rows used for training."
-    )
-    trained_tokens: int | None = Field(
-        None, description="Number of tokens that contribute to the training loss."
-    )
-    planned_steps: int | None = Field(None, description="Planned total number of optimizer steps.")
-    evaluation_dataset: EvaluationData | None = Field(
-        None,
-        description="Statistics of evaluation.dataset. Set if the job has an evaluation dataset.",
     )
 
 

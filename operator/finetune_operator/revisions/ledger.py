@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.ledger import (
     Artifacts,
     Attempt,
     Backend,
-    Data,
     Estimate,
     FrozenConfiguration,
     Revision,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.ledger import EvaluationData
+from finetune_api.v1alpha1.dataset import EvaluationData
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import IGNORED

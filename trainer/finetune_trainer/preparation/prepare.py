@@ -8,7 +8,8 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.ledger import Backend, EvaluationData
+from finetune_api.v1alpha1.dataset import EvaluationData
+from finetune_api.v1alpha1.ledger import Backend
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
