@@ -24,11 +24,12 @@ class Dataset(Rows):
 
     validation_fraction: float | None = field(
         "Fraction of the rows to hold out for evaluation; 0 means none. The held-out rows are "
-        "selected by a hash of the row content and training.seed.",
+        "those with the smallest hashes of the row content and training.seed; equal rows are held "
+        "out together.",
         None,
         edit=Edit.RETRAIN,
-        builtin="0.05 if the dataset has at least 400 rows and evaluation.dataset is unset, "
-        "otherwise 0",
+        builtin="the larger of 0.05 and 20 rows if the dataset has at least 100 rows and "
+        "evaluation.dataset is unset, otherwise 0",
         rules=(between(0, 0.5, "set validationFraction to a value from 0 to 0.5, such as 0.05"),),
     )
     prompt_template: Literal["auto", "chat", "alpaca"] = field(

@@ -204,7 +204,8 @@ class Reason(StrEnum):
     FAILED = ("Failed", "A stage failed without reporting a reason.", READY, CONDITION)
     EVAL_GATE_FAILED = (
         "EvalGateFailed",
-        "The tuned model is worse than its base model on the held-out rows.",
+        "The tuned model is worse than its base model, or than the serving model, on the held-out "
+        "rows.",
         READY,
     )
     VERIFICATION_FAILED = ("VerificationFailed", "Served and trained model differ.", *FAILURE)

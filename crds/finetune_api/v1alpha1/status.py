@@ -145,16 +145,15 @@ class EvaluationStatus(StatusModel):
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
         description='"Failed" if the held-out loss of the tuned model exceeds that of its base '
         'model by more than two standard errors, "Passed" if it does not, or "NotEvaluated" if '
-        "fewer than 30 rows are held out."
+        "fewer than 20 rows are held out."
     )
     message: str = Field(
         description="Measured losses, or the reason why the model was not evaluated."
     )
     against_serving: ServingComparison | None = Field(
         None,
-        description="Comparison of the target build with the build that is serving. The "
-        "comparison is for information only and does not affect whether the target build is "
-        "served.",
+        description="Comparison of the target build with the build that is serving. A worse build "
+        "raises a warning, and is not served if evaluation.onServingRegression is Stall.",
     )
 
 

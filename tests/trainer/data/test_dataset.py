@@ -216,12 +216,35 @@ def test_overlong_rows_are_truncated_if_set() -> None:
     assert finish([*tiny.rows(19), hidden], **cut)[2].dropped_rows == 1
 
 
-@pytest.mark.parametrize(("rows", "held_out"), [(399, False), (400, True)])
-def test_rows_are_held_out_from_400_rows(rows: int, held_out: bool) -> None:
+@pytest.mark.parametrize(
+    ("rows", "held_out"), [(99, 0), (100, 20), (399, 20), (400, 20), (401, 21), (500, 25)]
+)
+def test_rows_are_held_out_from_100_rows(rows: int, held_out: int) -> None:
     train, evaluation, counts, _ = finish(tiny.rows(rows))
     assert counts.rows + counts.validation_rows == rows
     assert (train.count, evaluation.count) == (counts.rows, counts.validation_rows)
-    assert (8 <= counts.validation_rows <= 34) if held_out else counts.validation_rows == 0
+    assert counts.validation_rows == held_out
+
+
+@pytest.mark.parametrize(
+    ("fraction", "rows", "held_out"),
+    [(0.25, 40, 10), (0.05, 40, 2), (0.01, 40, 1), (0.5, 3, 2), (0.5, 2, 1), (0.1, 1, 0)],
+)
+def test_a_fraction_holds_out_exactly_as_many_rows(
+    fraction: float, rows: int, held_out: int
+) -> None:
+    share = {"dataset": {"validationFraction": fraction}}
+    assert finish(tiny.rows(rows), **share)[2].validation_rows == held_out
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "drop"])
+def test_equal_rows_are_held_out_together(duplicates: str) -> None:
+    share = {"validationFraction": 0.25, "duplicates": duplicates}
+    train, evaluation, counts, _ = finish(tiny.rows(40) * 2, dataset=share)
+    texts = [{text_of(part, row) for row in range(part.count)} for part in (train, evaluation)]
+    assert texts[0].isdisjoint(texts[1])
+    assert counts.validation_rows == (20 if duplicates == "keep" else 10)
+    assert len(texts[1]) == 10
 
 
 def test_held_out_rows_depend_on_content_only() -> None:
@@ -237,9 +260,7 @@ def test_held_out_rows_depend_on_content_only() -> None:
     train, held_out = sides(rows)
     assert sides(rows[::-1] + rows) == (train, held_out)
     assert train.isdisjoint(held_out)
-    more_train, more_held_out = sides(tiny.rows(90))
-    assert train < more_train
-    assert held_out < more_held_out
+    assert (len(train), len(held_out)) == (42, 18)
     assert finish(tiny.rows(500), dataset={"validationFraction": 0})[2].validation_rows == 0
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 import random
-from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,12 +40,15 @@ CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today 
 
 
 def sampled(
-    lengths: list[int], *, held_out: Collection[int] = (), seed: int = 1, backwards: bool = False
+    lengths: list[int], *, held_out: int = 0, seed: int = 1, backwards: bool = False
 ) -> list[Any]:
-    """Offer rows whose answers have these lengths, and return the sample."""
+    """Offer rows whose answers have these lengths, and return the sample.
+
+    held_out: number of rows that are held out.
+    """
     tokenizer = tiny.tokenizer()
     renderer = Renderer(tokenizer, template=tiny.CHAT_TEMPLATE, train_on="responses", stops=[0])
-    sample = Sample(seed=seed)
+    sample, contents = Sample(), []
     for at, length in sorted(enumerate(lengths), reverse=backwards):
         answer = "x" * (length - 1)
         messages = [
@@ -55,8 +57,10 @@ def sampled(
         ]
         example = Example(messages=messages)
         encoded = renderer.conversation(messages)
-        sample.offer(example, encoded, content_hash(example, 1), held_out=at in held_out)
-    return sample.choose(renderer, held_out=bool(held_out))
+        contents.append(content_hash(example, seed))
+        sample.offer(example, encoded, contents[-1])
+    largest = sorted(contents)[held_out - 1] if held_out else None
+    return sample.choose(renderer, held_out=bool(held_out), largest=largest)
 
 
 def tokens(rows: list[Any]) -> int:
@@ -71,10 +75,11 @@ def test_sample_takes_just_enough_rows() -> None:
 
 
 def test_sample_takes_held_out_rows_only() -> None:
-    held_out = set(range(0, 200, 4))
-    rows = sampled([300] * 200, held_out=held_out)
+    rows = sampled([300] * 200, held_out=50)
     assert len(rows) == ENOUGH_ROWS
-    assert {int(row["messages"][0]["content"]) for row in rows} <= held_out
+    few = sampled([300] * 200, held_out=20)
+    assert few == rows[:20], "the held-out rows, in the order of their hashes"
+    assert len(sampled([2] * 400, held_out=300)) == MOST_ROWS
 
 
 def test_sample_depends_on_rows_and_seed_only() -> None:

@@ -65,6 +65,7 @@ def test_leaves_cover_the_spec() -> None:
                 "merge.enabled",
                 "serving.enabled",
                 "evaluation.onRegression",
+                "evaluation.onServingRegression",
                 "serving.rollout",
                 "serving.replicas",
                 "serving.allowedNamespaces",

@@ -76,7 +76,8 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
     kept = len(rows.contents)
     first = rows.contents.first_of_equals()
     wanted = first if job.dataset.duplicates == "drop" else np.ones(kept, dtype=np.bool_)
-    held_out = rows.contents.held_out(int(wanted.sum())) & wanted
+    largest = rows.contents.largest_held_out(wanted)
+    held_out = rows.contents.up_to(largest) & wanted
     training = np.flatnonzero((wanted & ~held_out)[rows.owner])
     if not training.size:
         raise DatasetInvalid(
@@ -92,7 +93,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
     if evaluation is not None:
         source, own = evaluation, _counted(evaluation, rows)
         evaluated = np.arange(len(evaluation.owner))
-        validation_rows = len(evaluation.contents)
+        validation_rows, largest = len(evaluation.contents), None
     if job.training.advanced.early_stopping_patience and not validation_rows:
         raise DatasetInvalid(
             "training.advanced.earlyStoppingPatience needs held-out rows, but none of the "
@@ -116,7 +117,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
         held_out=source.pieces.gather([[int(each)] for each in evaluated]),
         counts=counts,
         plan=plan,
-        sample=source.sample.choose(source.renderer, held_out=validation_rows > 0),
+        sample=source.sample.choose(source.renderer, held_out=validation_rows > 0, largest=largest),
         evaluation=own,
     )
 

@@ -4,7 +4,6 @@ The sample has held-out rows if there are any, otherwise training rows. It is se
 preparation, the only stage that reads texts, in one pass and with heaps of bounded size.
 """
 
-import hashlib
 import heapq
 from dataclasses import dataclass
 from typing import Any
@@ -24,55 +23,55 @@ MOST_ROWS = 256
 PLAIN = {"system", "user", "assistant"}
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    rank: int
     content: int
     example: Example
     encoded: Encoded
 
 
 class Sample:
-    """Collects candidate rows; ``choose`` returns the sample in a fixed order."""
+    """Collects candidate rows; ``choose`` returns the sample in a fixed order.
 
-    def __init__(self, *, seed: int) -> None:
-        """The same rows and ``seed`` give the same sample."""
-        self._seed = seed
-        self._heaps: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+    The candidates are the rows with the smallest hashes. Held-out rows have the smallest hashes of
+    all rows (``split``), so they are among the candidates, or fill a whole sample.
+    """
+
+    def __init__(self) -> None:
+        """The same rows with the same hashes give the same sample."""
+        self._heap: list[int] = []
         self._kept: dict[int, _Candidate] = {}
 
-    def offer(
-        self, example: Example, encoded: list[Encoded], content: int, *, held_out: bool
-    ) -> None:
-        """Consider a row; ``held_out`` is True if it may be held out by its content."""
+    def offer(self, example: Example, encoded: list[Encoded], content: int) -> None:
+        """Consider a row with the hash ``content``."""
         cut = encoded[-1]
         cut = Encoded(input_ids=cut.input_ids[:LENGTH], labels=cut.labels[:LENGTH])
         if all(label == IGNORED for label in cut.labels[1:]) or content in self._kept:
             return
-        rank = int.from_bytes(hashlib.sha256(f"{self._seed} {content}".encode()).digest()[:8])
-        heap = self._heaps[held_out]
-        if len(heap) == MOST_ROWS and rank >= -heap[0][0]:
+        if len(self._heap) == MOST_ROWS and content >= -self._heap[0]:
             return
-        self._kept[content] = _Candidate(rank=rank, content=content, example=example, encoded=cut)
-        if len(heap) < MOST_ROWS:
-            heapq.heappush(heap, (-rank, content))
+        self._kept[content] = _Candidate(content=content, example=example, encoded=cut)
+        if len(self._heap) < MOST_ROWS:
+            heapq.heappush(self._heap, -content)
         else:
-            _, gone = heapq.heapreplace(heap, (-rank, content))
-            del self._kept[gone]
+            del self._kept[-heapq.heapreplace(self._heap, -content)]
 
-    def choose(self, renderer: Renderer, *, held_out: bool) -> list[dict[str, Any]]:
+    def choose(
+        self, renderer: Renderer, *, held_out: bool, largest: int | None = None
+    ) -> list[dict[str, Any]]:
         """Return rows of ``finetune_api.contracts.reference.Row`` without scores.
 
-        ``held_out`` is True if rows were held out; then only those are selected.
+        held_out: whether the rows are held out. largest: only rows with a hash up to this one are
+        selected, the largest hash of a held-out row.
         """
-        pools = (True,) if held_out else (False, True)
-        candidates = sorted(
-            (self._kept[content] for pool in pools for _, content in self._heaps[pool]),
-            key=lambda candidate: (candidate.rank, candidate.content),
-        )
+        candidates = [
+            self._kept[content]
+            for content in sorted(self._kept)
+            if largest is None or content <= largest
+        ]
         rows: list[dict[str, Any]] = []
         tokens = 0
-        for candidate in candidates[:MOST_ROWS]:
+        for candidate in candidates:
             if tokens >= ENOUGH_TOKENS and (not held_out or len(rows) >= ENOUGH_ROWS):
                 break
             spans = spans_of(candidate.encoded.labels)

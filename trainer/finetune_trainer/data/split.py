@@ -1,10 +1,12 @@
 """Finds duplicate rows and held-out rows, by the content of a row and the seed alone.
 
-Equal rows are therefore always on the same side of the split.
+The held-out rows are the rows with the smallest hashes, so their number is exact and equal rows are
+always on the same side of the split.
 """
 
 import hashlib
 import json
+import math
 from array import array
 from typing import Any
 
@@ -12,9 +14,11 @@ import numpy as np
 
 from finetune_trainer.data.schema import Example
 
-VALIDATION_FROM = 400
+VALIDATION_FROM = 100
 """Number of rows from which some are held out if ``validationFraction`` is not set."""
 VALIDATION_SHARE = 0.05
+VALIDATION_ROWS = 20
+"""Least number of rows that are held out by default; the evaluation gate needs as many."""
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -30,13 +34,24 @@ def content_hash(example: Example, seed: int) -> int:
     return int.from_bytes(digest.digest()[:8])
 
 
+def held_out_count(rows: int, fraction: float | None) -> int:
+    """Return how many of the rows are held out. fraction: of the spec, None for the default.
+
+    A fraction above 0 holds out at least one row, and at least one row remains for training.
+    """
+    if fraction is None:
+        default = max(VALIDATION_ROWS, math.ceil(VALIDATION_SHARE * rows))
+        return default if rows >= VALIDATION_FROM else 0
+    return 0 if fraction == 0 else max(0, min(max(1, round(fraction * rows)), rows - 1))
+
+
 class ContentHashes:
     """Hashes of all rows, in order."""
 
     def __init__(self, *, validation_fraction: float | None) -> None:
         """``validation_fraction`` is that of the spec; None selects the built-in rule."""
         self._hashes = array("Q")
-        self._written = validation_fraction
+        self._fraction = validation_fraction
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -46,14 +61,23 @@ class ContentHashes:
         """Add the hash of a row."""
         self._hashes.append(content)
 
-    def may_be_held_out(self, content: int) -> bool:
-        """Report whether a row with this hash is held out if there are enough rows."""
-        return content < self._threshold(VALIDATION_SHARE)
+    def largest_held_out(self, used: Flags) -> int | None:
+        """Return the largest hash of a held-out row, None if no row is held out.
 
-    def held_out(self, kept: int) -> Flags:
-        """Return for each row whether it is held out; ``kept`` is the number of rows in use."""
-        share = VALIDATION_SHARE if kept >= VALIDATION_FROM else 0.0
-        return np.asarray(self._array() < np.uint64(self._threshold(share)), dtype=np.bool_)
+        used: for each row whether it is used at all. Equal rows are held out together, so more
+        rows than planned may be held out if the last of them has duplicates.
+        """
+        count = held_out_count(int(used.sum()), self._fraction)
+        if not count:
+            return None
+        contents, rows = np.unique(self._array()[used], return_counts=True)
+        return int(contents[np.searchsorted(np.cumsum(rows), count)])
+
+    def up_to(self, largest: int | None) -> Flags:
+        """Return for each row whether its hash is at most ``largest``; None selects no row."""
+        if largest is None:
+            return np.zeros(len(self._hashes), dtype=np.bool_)
+        return np.asarray(self._array() <= np.uint64(largest), dtype=np.bool_)
 
     def first_of_equals(self) -> Flags:
         """Return for each row whether it is the first with its content."""
@@ -64,9 +88,6 @@ class ContentHashes:
     def also_in(self, others: "ContentHashes") -> int:
         """Return the number of rows whose content is also in ``others``."""
         return int(np.isin(self._array(), others._array()).sum())
-
-    def _threshold(self, builtin: float) -> int:
-        return int((builtin if self._written is None else self._written) * 2**63) * 2
 
     def _array(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
         return np.asarray(self._hashes, dtype=np.uint64)

@@ -48,7 +48,7 @@ class RowTokenizer:
         if kind == "evaluation.dataset":
             assert job.evaluation_dataset is not None
             self._rows, self._draw = job.evaluation_dataset, EVALUATION_SEED
-        self.sample = Sample(seed=self._draw)
+        self.sample = Sample()
         self._recipe = job.training
         self._template = template
         self._owner = array("q")
@@ -93,8 +93,7 @@ class RowTokenizer:
         content = content_hash(example, seed)
         if kept := self._take(encoded, content, row.place):
             drawn = content if seed == self._draw else content_hash(example, self._draw)
-            held_out = self._kind != "dataset" or self.contents.may_be_held_out(content)
-            self.sample.offer(example, kept, drawn, held_out=held_out)
+            self.sample.offer(example, kept, drawn)
 
     def _take(self, encoded: list[Encoded], content: int, place: str) -> list[Encoded]:
         limit = self._recipe.sequence_length

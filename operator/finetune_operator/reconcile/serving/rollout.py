@@ -43,9 +43,11 @@ def decide(
     def scaled(count: int) -> Apply:
         return state.deployment(snapshot, target, ledger, replicas=count, number=attempt.attempt)
 
-    if withheld := _withheld(snapshot, target, ledger, serving, attempt, ready, desired.count):
+    gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
+    warnings = (*evaluation_gate.warnings(gate), *desired.warnings)
+    if withheld := _withheld(snapshot, target, serving, attempt, gate, ready, desired.count):
         stop = (scaled(0),) if child is not None and not child.terminating else ()
-        return Decision(ledger=ledger, actions=stop), withheld
+        return Decision(ledger=ledger, actions=stop, warnings=warnings), withheld
     may_select = _may_select(snapshot, target, serving, ready, desired.count)
     attempt = state.judged(
         snapshot, attempt, build, selectable=serving == build or may_select, now=now
@@ -55,7 +57,7 @@ def decide(
     actions: tuple[Action, ...] = (scaled(0 if failed else desired.count),)
     if may_select:
         actions += (Apply(object=manifests.service(snapshot.job, target, build)),)
-    decision = Decision(ledger=ledger, actions=actions, warnings=desired.warnings)
+    decision = Decision(ledger=ledger, actions=actions, warnings=warnings)
     return decision, _position(
         snapshot, target, ledger, serving, attempt, ready, desired.count, now
     )
@@ -105,9 +107,9 @@ def _position(
 def _withheld(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
-    ledger: Ledger,
     serving: str | None,
     attempt: Attempt,
+    gate: evaluation_gate.Gate,
     ready: int,
     desired: int,
 ) -> Position | None:
@@ -122,9 +124,9 @@ def _withheld(
         return suspended() if spec.suspend and loading and desired else None
     if spec.suspend:
         return suspended()
-    gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
-    if gate.outcome == "Failed" and spec.evaluation.on_regression == "Stall":
-        return Position(state="failed", reason=Reason.EVAL_GATE_FAILED, message=gate.message)
+    refusal = evaluation_gate.refusal(gate, spec.evaluation)
+    if refusal is not None:
+        return Position(state="failed", reason=Reason.EVAL_GATE_FAILED, message=refusal)
     return None
 
 

@@ -48,11 +48,11 @@ def build(name: str, loss: float, **changes: Any) -> Build:
     ("evaluation", "outcome", "said"),
     [
         (None, "NotEvaluated", "Set spec.dataset.validationFraction"),
-        (found(9.0, rows=29), "NotEvaluated", "29 held-out rows are too few"),
+        (found(9.0, rows=19), "NotEvaluated", "19 held-out rows are too few"),
         (found(9.0, error=None), "NotEvaluated", "too few"),
         (found(0.19), "Passed", "+0.1900 ± 0.1000 per token over 45 rows, 2100 tokens"),
         (found(0.21), "Failed", "held-out loss 1.5000 against the base model's 1.4000 (+0.2100"),
-        (found(0.21, rows=30), "Failed", "set spec.evaluation.onRegression to Serve"),
+        (found(0.21, rows=20), "Failed", "set spec.evaluation.onRegression to Serve"),
         (found(-3.0), "Passed", "-3.0000"),
     ],
 )
@@ -203,3 +203,44 @@ def test_the_comparison_with_the_replaced_build_is_kept() -> None:
     plan_steps.serve(cluster)
     assert cluster.status["serving"]["build"] != before
     assert cluster.status["evaluation"]["againstServing"] == comparison
+
+
+def a_worse_successor(cluster: Cluster, **evaluation: str) -> str:
+    """Serve a build, then train one with a higher held-out loss; return the first build."""
+    trained(cluster, found(-0.5))
+    plan_steps.serve(cluster)
+    before = str(cluster.status["build"])
+    cluster.edit(rerun="again", **({"evaluation": evaluation} if evaluation else {}))
+    worse = EvaluatedBuild(loss="2.50000", difference="0.1", standard_error="0.1")
+    trained(cluster, found(0).model_copy(update={"dequantized": worse}))
+    return before
+
+
+WORSE = "The tuned model is worse than the model that it replaces. The held-out loss is 2.5000; "
+
+
+def test_a_model_worse_than_the_serving_one_raises_a_warning() -> None:
+    cluster = Cluster()
+    before = a_worse_successor(cluster)
+    assert cluster.status["evaluation"]["againstServing"]["outcome"] == "Worse"
+    (warning,) = cluster.status["warnings"]
+    assert warning.startswith(WORSE)
+    plan_steps.serve(cluster)
+    assert cluster.status["serving"]["build"] != before
+    assert cluster.status["warnings"] == [warning], "it stays while the build serves"
+    assert "WarningRaised" not in [event.reason for event in cluster.plan().events]
+
+
+def test_a_model_worse_than_the_serving_one_is_not_served_if_the_spec_says_so() -> None:
+    cluster = Cluster()
+    before = a_worse_successor(cluster, onServingRegression="Stall")
+    assert condition(cluster, "Ready")["reason"] == "EvalGateFailed"
+    message = condition(cluster, "Stalled")["message"]
+    assert message.startswith(WORSE)
+    assert message.endswith("set spec.evaluation.onServingRegression to Serve.")
+    assert condition(cluster, "Finished")["status"] == "True"
+    assert cluster.status["serving"]["build"] == before
+    cluster.edit(evaluation={"onServingRegression": "Serve"})
+    cluster.settle()
+    plan_steps.serve(cluster)
+    assert cluster.status["serving"]["build"] != before
