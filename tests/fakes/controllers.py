@@ -85,7 +85,10 @@ def stop(cluster: Cluster, pod: Thing) -> None:
 
 def ended(job: Thing) -> bool:
     """Report whether a Job is Complete or Failed."""
-    return any(found["status"] == "True" for found in job["status"].get("conditions", ()))
+    return any(
+        found["type"] in ("Complete", "Failed") and found["status"] == "True"
+        for found in job["status"].get("conditions", ())
+    )
 
 
 def sync_job(cluster: Cluster, job: Thing) -> None:
@@ -103,10 +106,10 @@ def sync_job(cluster: Cluster, job: Thing) -> None:
         else:
             _count_failure(job, pod, status)
     active = [pod for pod in pods_of(cluster, job) if alive(pod)]
-    if status.get("overdue") and "conditions" not in status and not active:
+    if status.get("overdue") and not ended({"status": status}) and not active:
         failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
         status["conditions"] = [failed]
-    if "conditions" not in status and not active and not job["spec"].get("suspend"):
+    if not ended({"status": status}) and not active and not job["spec"].get("suspend"):
         _add_pod(cluster, job, {"batch.kubernetes.io/job-name": job["metadata"]["name"]})
     if status != job["status"]:
         job["status"] = status
@@ -128,6 +131,7 @@ def overdue(cluster: Cluster, job: Thing) -> None:
 def suspend(cluster: Cluster, job: Thing) -> None:
     """Suspend a Job, as Kueue does: its pods are deleted and not counted."""
     job["spec"]["suspend"] = True
+    job["status"]["conditions"] = [{"type": "Suspended", "status": "True"}]
     counted = job["status"].setdefault("counted", [])
     for pod in pods_of(cluster, job):
         if alive(pod):
@@ -139,6 +143,7 @@ def suspend(cluster: Cluster, job: Thing) -> None:
 def admit(cluster: Cluster, job: Thing) -> None:
     """Let a suspended Job run."""
     job["spec"]["suspend"] = False
+    job["status"]["conditions"] = [{"type": "Suspended", "status": "False"}]
     cluster.touch(job)
 
 

@@ -1,12 +1,13 @@
 """``ftj estimate``: memory, disk and time of a FineTuneJob, before it is applied.
 
 With ``--model`` (a folder or a config.json) nothing is downloaded; otherwise only config.json is
-read from the hub. The exit code is 82, as in the cluster, if the job does not fit its GPU.
+read from the hub. The exit code is that of the prepare stage if the cluster would reject the job:
+82 if the job does not fit its GPU, 73 if it does not fit ``storage.size``. It is 64 for an unknown
+GPU, whose memory cannot be checked.
 """
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,6 @@ from finetune_trainer.models.backend_choice import TRL, UNSLOTH, Facts
 from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
 
-GIB = 1 << 30
 CHART_CARD = "NVIDIA-A10G"
 """The node selector of the chart's default placement."""
 
@@ -84,22 +84,20 @@ class Estimated:
 
 
 def run(options: argparse.Namespace, _: StopRequest) -> int:
-    """Print the estimate of a FineTuneJob. Raises InvalidSpec, DoesNotFit or a hub error."""
+    """Print the estimate. Raises InvalidSpec, DoesNotFit, VolumeFull or a hub error."""
     file = job_file.read(options.file)
     data = _data(file, rows=options.rows, tokens=options.tokens, longest=options.longest)
     found = of(file, model=options.model, card=options.card, data=data, unsloth=options.unsloth)
     print(json.dumps(report.facts(found.estimate), indent=1) if options.json else found.text)
-    if cards.find(found.card) is None:
-        known = ", ".join(cards.CARDS)
-        print(
-            f"\nGPU {found.card} is not in the GPU table, so its memory is not checked. "
-            f"Known GPUs: {known}",
-            file=sys.stderr,
-        )
     for warning in found.warnings:
         print(f"\nwarning: {warning}", file=sys.stderr)
     if found.refusal is not None:
         raise found.refusal
+    if cards.find(found.card) is None:
+        raise InvalidSpec(
+            f"GPU {found.card} is not in the GPU table, so its memory is not checked. Known GPUs: "
+            f"{', '.join(cards.CARDS)}"
+        )
     return 0
 
 
@@ -144,19 +142,14 @@ def of(
         card=name,
         backend=backend,
         estimate=found,
-        warnings=(*verdict.warnings(found), *_warnings(spec, found_shape, found)),
-        refusal=verdict.refusal(found, found_shape, recipe, data, serving, possible),
+        warnings=(*verdict.warnings(found), *_warnings(spec, found_shape)),
+        refusal=verdict.refusal(found, found_shape, recipe, data, serving, possible)
+        or verdict.volume_refusal(found, int(quantity.amount(spec.storage.size))),
     )
 
 
-def _warnings(spec: FineTuneJobSpec, base: Shape, found: Estimate) -> Iterator[str]:
+def _warnings(spec: FineTuneJobSpec, base: Shape) -> Iterator[str]:
     """Yield warnings about a job that the prepare stage would reject, whatever its card."""
-    if found.volume > quantity.amount(spec.storage.size):
-        size = math.ceil(found.volume / GIB)
-        yield (
-            f"the volume needs about {verdict.gib(found.volume)}, but storage.size is "
-            f"{spec.storage.size}: set storage.size: {size}Gi"
-        )
     if spec.training.lora.modules_to_save and base.tied:
         yield (
             "embedding and head of the base are one tensor (tie_word_embeddings): remove "

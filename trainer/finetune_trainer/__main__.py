@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
+from finetune_api import quantity
 from finetune_api.contracts import redaction, termination
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
@@ -65,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
     )
     prepare.add_argument(
         "--serving-length", type=int, help="maxModelLen of the serving pods, in tokens"
+    )
+    prepare.add_argument(
+        "--volume-size",
+        help="value of storage.size; omit it to check only the free space of the volume",
     )
     prepare.add_argument(
         "--no-merge", action="store_true", help="do not plan disk space for a merged model"
@@ -158,6 +163,7 @@ def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
         card=card,
         serving=None if share is None else ServingOptions(max_model_len=length, share=share),
         merges=not options.no_merge,
+        volume=None if options.volume_size is None else int(quantity.amount(options.volume_size)),
     )
 
 

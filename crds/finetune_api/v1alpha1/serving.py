@@ -152,10 +152,11 @@ class Serving(ApiModel):
         builtin="spec.placement",
     )
     allowed_namespaces: list[str] | None = field(
-        "Namespaces whose pods can call the endpoint. Requests from other namespaces are blocked.",
+        "Namespaces whose pods can call the endpoint, in addition to the namespace of the job. "
+        "Requests from other namespaces are blocked.",
         None,
         edit=Edit.NOTHING,
-        builtin="the namespace of the job",
+        builtin="none",
         min_length=1,
         max_length=32,
         rules=(

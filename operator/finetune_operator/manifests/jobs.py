@@ -233,10 +233,10 @@ def _stage_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int
 
 
 def estimate_arguments(spec: FineTuneJobSpec) -> list[str]:
-    """Return the arguments for the resource estimate of prepare: the GPU model and serving values.
+    """Return the arguments for the estimate of prepare: GPU model, serving values, volume size.
 
     They are not in job.json, which is frozen: a job that was rejected is attempted again after its
-    GPU model or its context length has changed.
+    GPU model, its context length or its volume has changed.
     """
     serving, arguments = spec.serving, []
     if card := (spec.placement.node_selector or {}).get(GPU_PRODUCT_LABEL):
@@ -245,6 +245,7 @@ def estimate_arguments(spec: FineTuneJobSpec) -> list[str]:
         arguments += ["--serving-share", str(serving.gpu_memory_utilization)]
         if serving.max_model_len is not None:
             arguments += ["--serving-length", str(serving.max_model_len)]
+    arguments += ["--volume-size", spec.storage.size]
     from_adapter = serving.enabled and serving.mode == "adapter"
     merges = spec.merge.enabled and not from_adapter
     return arguments if merges else [*arguments, "--no-merge"]

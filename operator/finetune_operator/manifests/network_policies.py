@@ -1,8 +1,8 @@
 """NetworkPolicies of a job's pods.
 
 Only the prepare pod has egress to data sources (``egress``). Training and merging have no egress;
-serving reaches the cluster's DNS. The endpoint accepts requests from the namespaces in the spec, by
-default from its own. The owner of the namespace can admit more clients with another policy, since
+serving reaches the cluster's DNS. The endpoint accepts requests from its own namespace and from the
+namespaces in the spec. The owner of the namespace can admit more clients with another policy, since
 policies are additive. vLLM serves its metrics on the port of its API, so the scraper namespaces can
 reach both.
 """
@@ -23,11 +23,9 @@ def render(job: Object, target: TargetRevision, config: OperatorConfig) -> list[
     spec = target.resolved.spec
     scrapers = sorted({config.operator_namespace, *config.scraper_namespaces})
     monitoring = [egress.namespaces(*config.scraper_namespaces)]
-    callers = (
-        [egress.namespaces(*spec.serving.allowed_namespaces)]
-        if spec.serving.allowed_namespaces
-        else [{"podSelector": {}}]
-    )
+    callers: list[dict[str, Any]] = [{"podSelector": {}}]
+    if spec.serving.allowed_namespaces:
+        callers.append(egress.namespaces(*spec.serving.allowed_namespaces))
     callers += monitoring if config.scraper_namespaces else []
     prepare_egress = egress.rules(
         config, cloud_identity=spec.access.service_account_name is not None

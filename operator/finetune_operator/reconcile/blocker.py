@@ -55,6 +55,8 @@ def evidence(
 def _placed_by(target: TargetRevision, *, serving: bool) -> str:
     if serving and target.resolved.spec.serving.placement is not None:
         return "spec.serving.placement"
+    if not serving and target.resolved.spec.queue_name is not None:
+        return "the flavor of the Kueue queue, or spec.placement,"
     if target.resolved.placed_by_user:
         return "spec.placement"
     return "the chart value defaults.placement"

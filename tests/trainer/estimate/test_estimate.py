@@ -129,3 +129,13 @@ def test_serving_that_does_not_fit_is_refused_in_prepare(make: MakeWorkshop) -> 
     assert (ended.code, ended.result["reason"]) == (82, "DoesNotFit")
     assert "serving needs about" in ended.message
     assert workshop.run("prepare", "--card", "Tesla-T4").code == 0
+
+
+def test_a_volume_below_the_estimate_is_refused_before_the_download(make: MakeWorkshop) -> None:
+    workshop = make()
+    ended = workshop.run("prepare", "--volume-size", "1Mi")
+    assert (ended.code, ended.result["reason"]) == (73, "VolumeFull")
+    assert "spec.storage.size is 1.0Mi: set spec.storage.size to at least " in ended.message
+    assert not list(workshop.work.rglob("*.safetensors"))
+    size = ended.message.rsplit(" ", 1)[1]
+    assert workshop.run("prepare", "--volume-size", size).code == 0

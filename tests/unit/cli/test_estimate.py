@@ -1,4 +1,4 @@
-"""The warnings of ``ftj estimate`` about jobs that the prepare stage would reject."""
+"""``ftj estimate``: warnings, and the exit codes of the cluster."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.unit.cli.test_ftj import JOB
+from tests.unit.cli.test_ftj import JOB, shown
 from tests.unit.trainer import shapes
 
 from finetune_cli import __main__ as ftj
@@ -30,15 +30,6 @@ def test_job_that_fits_gets_no_warning(tmp_path: Path, capsys: pytest.CaptureFix
     assert warnings(tmp_path, capsys, {}, training=modules, storage=large) == []
 
 
-def test_small_volume_is_reported_with_the_size_to_set(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (found,) = warnings(tmp_path, capsys, {}, storage={"size": "10Gi"})
-    assert "GiB, but storage.size is 10Gi: set storage.size: " in found
-    size = found.rsplit(" ", 1)[1]
-    assert warnings(tmp_path, capsys, {}, storage={"size": size}) == []
-
-
 def test_embedding_and_head_that_are_one_tensor_cannot_be_trained_in_full(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,3 +39,40 @@ def test_embedding_and_head_that_are_one_tensor_cannot_be_trained_in_full(
     large = {"size": "100Gi"}
     (found,) = warnings(tmp_path, capsys, tied, training=training, storage=large)
     assert "remove training.lora.modulesToSave" in found
+
+
+@pytest.fixture
+def estimated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return a function that estimates a job for an 8B model; it returns code, stdout, stderr."""
+    config, file = tmp_path / "config.json", tmp_path / "job.yaml"
+    config.write_text(json.dumps(shapes.LLAMA3_8B))
+
+    def estimate(*arguments: str, **spec: Any) -> tuple[int, str, str]:
+        file.write_text(yaml.safe_dump(JOB | {"spec": JOB["spec"] | spec}))
+        return shown(capsys, "estimate", "-f", str(file), "--model", str(config), *arguments)
+
+    return estimate
+
+
+def test_a_job_that_fits_ends_with_0(estimated: Any) -> None:
+    code, out, err = estimated()
+    assert (code, err) == (0, "")
+    assert "NVIDIA-A10G" in out
+
+
+def test_a_volume_that_is_too_small_ends_with_73(estimated: Any) -> None:
+    code, out, err = estimated(storage={"size": "20Gi"})
+    assert code == 73
+    assert "volume" in out, "the table comes first"
+    assert "but spec.storage.size is 20.0Gi: set spec.storage.size to at least " in err
+    size = err.rstrip(".\n").rsplit(" ", 1)[1]
+    assert estimated(storage={"size": size})[0] == 0
+    below = f"{int(size.removesuffix('Gi')) - 1}Gi"
+    assert estimated(storage={"size": below})[0] == 73
+
+
+def test_an_unknown_card_ends_with_64(estimated: Any) -> None:
+    code, out, err = estimated("--card", "NVIDIA-Imaginary")
+    assert code == 64
+    assert "volume" in out, "the table comes first"
+    assert "GPU NVIDIA-Imaginary is not in the GPU table" in err

@@ -25,12 +25,14 @@ class EstimateOptions:
     """The GPU and the stages to estimate.
 
     ``card`` is None if the GPU is not known, ``serving`` is None if nothing is served, and
-    ``merges`` is False if no merged model is made.
+    ``merges`` is False if no merged model is made. ``volume`` is the size of the volume in bytes,
+    None if it is not known.
     """
 
     card: Card | None = None
     serving: ServingOptions | None = None
     merges: bool = True
+    volume: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

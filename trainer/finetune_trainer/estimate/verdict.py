@@ -1,14 +1,15 @@
-"""Decides whether a job fits its GPU. A refusal has figures and alternatives."""
+"""Decides whether a job fits its GPU and its volume. A refusal has figures and alternatives."""
 
 from collections.abc import Collection
 
 from finetune_api.v1alpha1.training import Training
-from finetune_trainer.errors import DoesNotFit
+from finetune_trainer.errors import DoesNotFit, VolumeFull
 from finetune_trainer.estimate import suggestions
 from finetune_trainer.estimate.budget import USABLE, Data, Estimate
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.estimate.shape import Shape
+from finetune_trainer.runtime import disk
 
 ALTERNATIVES = 3
 
@@ -55,6 +56,17 @@ def refusal(
             f"(gpuMemoryUtilization {parts_.share:g}): " + _any_of(alternatives, otherwise="")
         )
     return None
+
+
+def volume_refusal(found: Estimate, size: int | None) -> VolumeFull | None:
+    """Return the error if a volume is too small for the whole job. size: in bytes, or None."""
+    if size is None or found.volume <= size:
+        return None
+    return VolumeFull(
+        f"base, checkpoints and merged model need about {disk.human(found.volume)} "
+        f"({found.volume} bytes), but spec.storage.size is {disk.human(size)}: set "
+        f"spec.storage.size to at least {disk.sufficient(found.volume)}"
+    )
 
 
 def warnings(found: Estimate) -> list[str]:

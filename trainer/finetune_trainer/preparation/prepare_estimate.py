@@ -69,6 +69,9 @@ def check(
     refused = verdict.refusal(found, found_shape, job.training, data, options.serving, backends)
     if refused is not None:
         raise refused
+    too_small = verdict.volume_refusal(found, options.volume)
+    if too_small is not None:
+        raise too_small
     free, needed = disk.free_bytes(work), found.volume - base_bytes + base_remaining
     if free < needed:
         raise VolumeFull(

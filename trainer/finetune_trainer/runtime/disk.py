@@ -32,6 +32,12 @@ def require(folder: Path, needed: int, what: str) -> None:
         )
 
 
+def sufficient(count: int) -> str:
+    """Return the smallest quantity of at least ``count`` bytes in whole Gi, or Mi below 1Gi."""
+    unit, bits = ("Gi", 30) if count > 1 << 30 else ("Mi", 20)
+    return f"{-(-count // (1 << bits))}{unit}"
+
+
 def human(count: float) -> str:
     """Format a number of bytes as Kubernetes formats quantities, for example 1.5Gi."""
     for unit in ("bytes", "Ki", "Mi", "Gi"):

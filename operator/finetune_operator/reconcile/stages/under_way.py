@@ -18,7 +18,7 @@ from finetune_operator.reconcile.conditions import (
     suspended,
 )
 from finetune_operator.reconcile.decision import Decision
-from finetune_operator.reconcile.stages import attempts, outcome, restarts
+from finetune_operator.reconcile.stages import attempts, outcome, queueing, restarts
 from finetune_operator.reconcile.stages.cancellation import stop
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -124,15 +124,20 @@ def _running(
         failed_to_start=failed,
         since=since,
     )
+    warnings = queueing.warnings(job.object, has_run=has_run)
     if blocker is not None:
         deadline = target.resolved.spec.run_policy.pending_deadline_seconds
         return Decision(
-            ledger=ledger, position=blocked(blocker, seconds=seconds, deadline=deadline)
+            ledger=ledger,
+            position=blocked(blocker, seconds=seconds, deadline=deadline),
+            warnings=warnings,
         )
     pace = POLL_SECONDS if seconds < SLOW_AFTER_SECONDS else SLOW_POLL_SECONDS
     stage = attempt.stage
     return Decision(
-        ledger=ledger, position=active(IN_PROGRESS[stage], DOING[stage], requeue_after=pace)
+        ledger=ledger,
+        position=active(IN_PROGRESS[stage], DOING[stage], requeue_after=pace),
+        warnings=warnings,
     )
 
 

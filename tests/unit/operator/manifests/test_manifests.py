@@ -337,10 +337,15 @@ def test_each_pod_has_one_policy_and_only_prepare_has_egress(name: str) -> None:
     ("name", "callers"),
     [
         ("minimal", [{"podSelector": {}}]),
-        ("maximal", [by_name("batch", "web"), by_name("monitoring", "tracing")]),
+        (
+            "maximal",
+            [{"podSelector": {}}, by_name("batch", "web"), by_name("monitoring", "tracing")],
+        ),
     ],
 )
-def test_the_endpoint_admits_the_allowed_namespaces(name: str, callers: list[Thing]) -> None:
+def test_the_endpoint_admits_its_own_and_the_allowed_namespaces(
+    name: str, callers: list[Thing]
+) -> None:
     (rule, _) = ALL[name]["policy-serve"]["spec"]["ingress"]
     assert rule == {"from": callers, "ports": [{"protocol": "TCP", "port": 8000}]}
 

@@ -474,6 +474,34 @@ def test_a_preempted_job_that_is_admitted_again() -> None:
     assert attempt["attempt"] == 1, "it is the same Job"
 
 
+def warned(cluster: Cluster) -> bool:
+    """Report whether a warning says that no queue held the train Job."""
+    return any("no queue held the train Job" in each for each in cluster.plan().status["warnings"])
+
+
+def test_a_queue_that_holds_nothing_raises_a_warning() -> None:
+    cluster = at("train", {"queueName": "gpu"})
+    assert not warned(cluster), "a queue may still suspend the Job"
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    assert warned(cluster)
+
+
+@pytest.mark.parametrize("mark", ["condition", "label"])
+def test_a_job_that_a_queue_admitted_has_no_such_warning(mark: str) -> None:
+    cluster = at("train", {"queueName": "gpu"})
+    (job,) = (each for each in cluster.each("Job") if "-train-" in each["metadata"]["name"])
+    if mark == "condition":
+        controllers.suspend(cluster, job)
+        controllers.admit(cluster, job)
+        for pod in controllers.pods_of(cluster, job):
+            cluster.remove(pod)
+        controllers.sync(cluster)
+    else:
+        job["spec"]["template"]["metadata"]["labels"]["kueue.x-k8s.io/podset"] = "main"
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    assert not warned(cluster)
+
+
 def test_a_job_suspended_by_a_default_queue_is_queued() -> None:
     cluster = at("prepare")
     (job,) = cluster.each("Job")
