@@ -1,16 +1,19 @@
-"""``python -m chartdocs [--check]``: write or check the tables of chart values.
+"""``python -m chartdocs [--check]``: write or check the generated parts of the chart's files.
 
-A page holds its table between two marker lines; the text around them is written by hand.
+The tables of chart values stand between two marker lines of their pages. The schema of the value
+``defaults`` is a definition in values.schema.json (``schema``). The text around them is written by
+hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
+from chartdocs.schema import with_schema
 from chartdocs.values import UndocumentedValue, Value, parse
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -19,6 +22,7 @@ PAGES = (
     REPOSITORY / "charts/finetune-operator/README.md",
     REPOSITORY / "docs/reference/helm-values.md",
 )
+SCHEMA = REPOSITORY / "charts/finetune-operator/values.schema.json"
 BEGIN = "<!-- Generated from values.yaml by `make generate`. -->"
 END = "<!-- End of the generated part. -->"
 
@@ -45,9 +49,9 @@ def with_tables(page: str, lines: Iterable[str]) -> str:
 
 
 def main() -> int:
-    """Write or check the pages; return the exit status."""
+    """Write or check the files; return the exit status."""
     parser = argparse.ArgumentParser(prog="chartdocs", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only report pages that are stale")
+    parser.add_argument("--check", action="store_true", help="only report files that are stale")
     check = parser.parse_args().check
     try:
         lines = list(tables(parse(VALUES.read_text(encoding="utf-8"))))
@@ -55,9 +59,13 @@ def main() -> int:
         print(f"{VALUES.relative_to(REPOSITORY)}: {error}", file=sys.stderr)
         return 1
     stale = []
-    for page in PAGES:
+    files: dict[Path, Callable[[str], str]] = {
+        **dict.fromkeys(PAGES, lambda text: with_tables(text, lines)),
+        SCHEMA: with_schema,
+    }
+    for page, generated in files.items():
         text = page.read_text(encoding="utf-8")
-        current = with_tables(text, lines)
+        current = generated(text)
         if current != text:
             stale.append(page)
             if not check:

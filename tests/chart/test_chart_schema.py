@@ -8,11 +8,12 @@ import pytest
 import yaml
 from tests.chart.helm import CHART, RenderError, Values, render
 
+from finetune_api.defaulting import builtin_defaults, effective_defaults
+
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 # Objects that Kubernetes or the operator defines, and validates itself.
 FREE_FORM = {
     "global",
-    "defaults",
     "affinity.nodeAffinity",
     "affinity.podAffinity",
     "affinity.podAntiAffinity",
@@ -67,6 +68,15 @@ FREE_FORM = {
         ({"serving": {"shmSize": "2GB"}}, "does not match pattern"),
         ({"hub": {"endpoint": "mirror.example.com"}}, "does not match pattern"),
         ({"defaults": ["storage"]}, "got array, want object"),
+        ({"defaults": {"foo": 1}}, "additional properties 'foo' not allowed"),
+        (
+            {"defaults": {"training": {"loraRank": 8}}},
+            "additional properties 'loraRank' not allowed",
+        ),
+        ({"defaults": {"training": {"lora": {"r": "16"}}}}, "got string, want null or integer"),
+        ({"defaults": {"training": {"learningRate": 0}}}, "exclusiveMinimum: got 0, want 0"),
+        ({"defaults": {"serving": {"mode": "fast"}}}, "value must be one of 'merged', 'adapter'"),
+        ({"defaults": {"storage": {"size": "60GB"}}}, "does not match pattern"),
         ({"logLevel": "loud"}, "value must be one of 'debug'"),
         ({"crds": {"install": True}}, "additional properties 'install' not allowed"),
         ({"crds": {"keep": "yes"}}, "got string, want boolean"),
@@ -98,6 +108,12 @@ def test_schema_rejects_invalid_values(values: Values, message: str) -> None:
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("defaults", [builtin_defaults(), {"storage": {"storageClassName": None}}])
+def test_schema_accepts_defaults_that_the_operator_accepts(defaults: Values) -> None:
+    effective_defaults(defaults)
+    render({"defaults": defaults})
+
+
 def _objects(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the path and the schema of every object."""
     if reference := schema.get("$ref"):
@@ -120,7 +136,8 @@ def test_schema_and_values_have_the_same_keys() -> None:
         found = set()
         for key, value in values.items():
             found.add(path + key)
-            if isinstance(value, dict) and path + key not in FREE_FORM:
+            # Each default is a field of the spec, of which the values name only one.
+            if isinstance(value, dict) and path + key not in {*FREE_FORM, "defaults"}:
                 found |= keys(value, f"{path}{key}.")
         return found
 
@@ -134,7 +151,7 @@ def test_schema_and_values_have_the_same_keys() -> None:
         return found
 
     written = keys(yaml.safe_load((CHART / "values.yaml").read_text()))
-    known = properties(SCHEMA) - {"global"}
+    known = {path for path in properties(SCHEMA) - {"global"} if not path.startswith("defaults.")}
     # Keys that the defaults omit: the kinds of affinity, and most of the security contexts.
     omitted = {
         path

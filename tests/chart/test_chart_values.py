@@ -62,6 +62,7 @@ def test_image_references_of_the_local_cluster_render_unchanged() -> None:
 
 # Changed values, for values that need more than another value of the same type.
 CHANGED: dict[str, Any] = {
+    "defaults": {"storage": {"size": "120Gi"}},
     "image.digest": DIGEST,
     "image.pullPolicy": "Always",
     "imagePullSecrets": ["registry"],

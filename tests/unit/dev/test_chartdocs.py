@@ -1,8 +1,11 @@
 """The generated reference of chart values: parsing values.yaml, and writing the tables."""
 
+import json
+
 import pytest
 
 from chartdocs.__main__ import BEGIN, END, tables, with_tables
+from chartdocs.schema import QUANTITY, partial, with_schema
 from chartdocs.values import UndocumentedValue, parse
 
 VALUES = """\
@@ -75,3 +78,44 @@ def test_page_keeps_the_text_around_its_markers() -> None:
 def test_page_without_markers_is_an_error(page: str) -> None:
     with pytest.raises(ValueError, match="the page needs the lines"):
         with_tables(page, [])
+
+
+def test_a_partial_schema_requires_nothing_and_rejects_unknown_fields() -> None:
+    number = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "description": "x"}
+    amount = {
+        "x-kubernetes-int-or-string": True,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+    }
+    found = partial(
+        {
+            "type": "object",
+            "required": ["rate"],
+            "properties": {
+                "rate": number,
+                "size": amount,
+                "mode": {"type": "string", "enum": ["a"]},
+            },
+        }
+    )
+    assert found == {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {
+            "rate": {"type": ["number", "null"], "exclusiveMinimum": 0},
+            "size": {"type": ["integer", "string", "null"], "pattern": QUANTITY},
+            "mode": {"type": ["string", "null"], "enum": ["a", None]},
+        },
+    }
+
+
+def test_the_generated_definition_replaces_the_last_one() -> None:
+    with pytest.raises(ValueError, match="the last definition must be"):
+        with_schema("{}\n")
+    before = '{\n  "definitions": {\n    "a": {}'
+    text = with_schema(f'{before},\n    "fineTuneJobSpec": {{"stale": 1}}\n  }}\n}}\n')
+    assert text.startswith(f"{before},\n")
+    assert (
+        "storageClassName"
+        in json.loads(text)["definitions"]["fineTuneJobSpec"]["properties"]["storage"]["properties"]
+    )
+    assert with_schema(text) == text
