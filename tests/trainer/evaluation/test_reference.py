@@ -34,7 +34,7 @@ from finetune_trainer.models.layerwise_model import LayerwiseModel
 from finetune_trainer.quantization.quant_state import DequantizedBase
 
 BASE = ("original", "base")
-PINNED = ["5", "58", "18", "105", "132", "268"]
+PINNED = ["164", "203", "178", "179", "248", "287"]
 """First rows of a sample of 300 rows with seed 1."""
 CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today }}<|im_end|>\n"
 
