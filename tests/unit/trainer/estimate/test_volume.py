@@ -9,6 +9,7 @@ from finetune_api.quantity import amount
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate import shape, verdict
 from finetune_trainer.estimate.budget import Data, EstimateOptions, estimate
+from finetune_trainer.models.backend_choice import with_backend
 from finetune_trainer.runtime.disk import sufficient
 
 
@@ -23,7 +24,8 @@ def test_the_sufficient_size_is_a_quantity_that_is_not_much_larger(count: int) -
 def test_a_volume_below_the_estimate_is_refused(beyond: int, refused: bool) -> None:
     llama3 = shape.read(shapes.LLAMA3_8B)
     assert llama3 is not None
-    found = estimate(llama3, Training(), data=Data(), options=EstimateOptions())
+    recipe = with_backend(Training(), "trl")
+    found = estimate(llama3, recipe, data=Data(), options=EstimateOptions())
     error = verdict.volume_refusal(found, found.volume + beyond)
     assert (error is not None) == refused
     if error is not None:
