@@ -17,7 +17,14 @@ def warnings(
 ) -> list[str]:
     (folder / "config.json").write_text(json.dumps(shapes.LLAMA3_8B | config))
     (folder / "job.yaml").write_text(yaml.safe_dump(JOB | {"spec": JOB["spec"] | spec}))
-    arguments = ["-f", str(folder / "job.yaml"), "--model", str(folder), "--card", "NVIDIA-H100"]
+    arguments = [
+        "-f",
+        str(folder / "job.yaml"),
+        "--model",
+        str(folder),
+        "--card",
+        "NVIDIA-H100-80GB-HBM3",
+    ]
     assert ftj.main(["estimate", *arguments]) == 0
     lines = capsys.readouterr().err.splitlines()
     return [line for line in lines if line.startswith("warning: ")]
