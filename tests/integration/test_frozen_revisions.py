@@ -1,0 +1,105 @@
+"""A tenant who may create ConfigMaps attacks a job, against a real API server."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration import operatorprocess
+from tests.integration.controlplane import ControlPlane, wait_until
+from tests.integration.namespace import Namespace
+from tests.integration.operatorprocess import CONFIG, OperatorProcess
+from tests.unit.operator.reconcile.random_events import hostile_configmap
+
+
+def suspended(place: Namespace) -> tuple[dict[str, Any], str]:
+    """Return a job whose status names its revision before anything of it exists."""
+    place.submit(suspend=True)
+    wait_until("the job is suspended", lambda: place.reason() == "SuspendedByUser")
+    job = place.job()
+    return job, job["status"]["revision"]
+
+
+def resume(place: Namespace) -> None:
+    place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"suspend": False}})
+
+
+def nudge(place: Namespace) -> None:
+    """Change an annotation, so that the operator reconciles now and not at the next resync."""
+    place.plane.merge(
+        place.path("finetunejobs", "demo"), {"metadata": {"annotations": {"nudge": "now"}}}
+    )
+
+
+def forge(place: Namespace, job: dict[str, Any], name: str, revision: str, **labels: Any) -> None:
+    body = hostile_configmap(job, name, revision)
+    body["metadata"]["labels"] |= labels
+    body["metadata"]["labels"] = {k: v for k, v in body["metadata"]["labels"].items() if v}
+    place.plane.post(place.path("configmaps"), body)
+
+
+def assert_own(place: Namespace) -> None:
+    """Check that the Job is the operator's, and expects the ConfigMap of the operator."""
+    (stage,) = place.items("jobs")
+    (container,) = stage["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == CONFIG["images"]["trainer"]
+    assert "hostile" not in str(stage["spec"]).lower()
+    revision = place.job()["status"]["revisions"][0]
+    configmap = place.plane.get(place.path("configmaps", f"demo-{revision['revision']}"))
+    for document, field in (("job.json", "jobDigest"), ("operator.json", "operatorDigest")):
+        found = hashlib.sha256(configmap["data"][document].encode()).hexdigest()
+        assert found == revision["frozen"][field]
+    digest = container["args"][container["args"].index("--config-digest") + 1]
+    assert digest == revision["frozen"]["jobDigest"]
+
+
+def test_a_forged_configmap_does_not_change_the_job(
+    operator: OperatorProcess, place: Namespace
+) -> None:
+    job, revision = suspended(place)
+    forge(place, job, "aa-mine", revision)
+    forge(place, job, "zz-mine", revision)
+    resume(place)
+    place.staged()
+    assert_own(place)
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_a_configmap_in_the_place_of_the_operators_starts_nothing(
+    operator: OperatorProcess, place: Namespace, labeled: bool
+) -> None:
+    """Without the job's label, the operator meets it only when the create request fails."""
+    job, revision = suspended(place)
+    labels = {} if labeled else {"finetune.dev/job": None}
+    forge(place, job, f"demo-{revision}", revision, **labels)
+    resume(place)
+    wait_until("the job is stalled", lambda: place.reason() == "ConfigurationChanged")
+    assert place.condition("Stalled")["status"] == "True"
+    assert f"Delete ConfigMap demo-{revision}" in place.condition("Ready")["message"]
+    assert place.items("jobs") == []
+
+    place.plane.delete(place.path("configmaps", f"demo-{revision}"))
+    nudge(place)
+    place.staged()
+    assert_own(place)
+
+
+def test_a_deleted_configmap_is_created_again_with_the_same_content(
+    control_plane: ControlPlane, place: Namespace, tmp_path: Path
+) -> None:
+    """By an operator with other images, which read no cache."""
+    place.submit()
+    with operatorprocess.operator(control_plane, tmp_path) as first:
+        place.staged()
+        first.settled()
+    name = f"demo-{place.job()['status']['revision']}"
+    data = place.plane.get(place.path("configmaps", name))["data"]
+    place.plane.delete(place.path("configmaps", name))
+    newer = {**CONFIG, "images": dict.fromkeys(CONFIG["images"], "registry.test/newer:2")}
+    with operatorprocess.operator(control_plane, tmp_path, newer):
+        wait_until(
+            "the ConfigMap exists again",
+            lambda: name in {each["metadata"]["name"] for each in place.items("configmaps")},
+        )
+    assert place.plane.get(place.path("configmaps", name))["data"] == data
+    assert_own(place)
