@@ -3,7 +3,7 @@
 The ledger records for each retained revision the digest of its training part and the configuration
 (images, serving command, defaults) that it was started with. The present spec is resolved with each
 retained revision's own defaults first, so an upgrade or a changed chart value never looks like an
-edit. Revisions and builds are equal if their digests are; a name is only the beginning of a digest.
+edit. Neither does a backend that ``auto`` selected and that the spec sets later, or the reverse. Revisions and builds are equal if their digests are; a name is only the beginning of a digest.
 """
 
 from collections import OrderedDict
@@ -16,13 +16,17 @@ from pydantic import ValidationError
 
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, effective_defaults, resolve
+from finetune_api.layering import layered, without_nulls
 from finetune_api.v1alpha1.ledger import FrozenConfiguration
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import OperatorConfig
 from finetune_operator.revisions.documents import freeze
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Object
 
+AUTO = "auto"
+"""Value of ``training.advanced.backend`` with which prepare selects the backend."""
 REMEMBERED = 4096
 """Resolved specs that are kept in memory."""
 Result = TypeVar("Result")
@@ -85,14 +89,17 @@ def resolve_retained(
 
 
 def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved | None:
-    """Return the spec resolved with the defaults of the retained revision that it is equal to."""
+    """Return the spec as the retained revision that it is equal to was resolved, or None."""
     current = job.get("status", {}).get("revision")
     for revision in sorted(ledger.names(), key=lambda name: name != current):
         frozen = ledger.frozen(revision)
         if frozen is None:
             continue
         try:
-            resolved = _resolve(job, revision, _read(revision, frozen.operator).defaults)
+            defaults = _read(revision, frozen.operator).defaults
+            resolved = _resolve(job, revision, defaults)
+            if resolved.digest != frozen.digest:
+                resolved = _with_equal_backend(job, revision, defaults, resolved, ledger)
         except UnsupportedVersion:
             if revision == current:
                 raise
@@ -107,6 +114,24 @@ def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved |
         if resolved.digest == frozen.digest:
             return resolved
     return None
+
+
+def _with_equal_backend(
+    job: Object, revision: str, defaults: Values, resolved: Resolved, ledger: Ledger
+) -> Resolved:
+    """Return the spec with ``auto`` in place of the backend that it selects, or the reverse.
+
+    For a revision whose prepare stage has selected a backend, the two are equal. Returns
+    ``resolved`` for any other backend.
+    """
+    selected = ledger.revision(revision).backend
+    written = resolved.spec.training.advanced.backend
+    if selected is None or written not in (AUTO, selected.automatic):
+        return resolved
+    equal = selected.automatic if written == AUTO else AUTO
+    advanced = {"training": {"advanced": {"backend": equal}}}
+    spec = layered(FineTuneJobSpec, without_nulls(job["spec"]), advanced)
+    return _resolve({**job, "spec": spec}, f"{revision}, {equal}", defaults)
 
 
 def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:
@@ -178,10 +203,10 @@ def _remembered(key: tuple[str, str], inputs: Any, compute: Callable[[], Result]
     return result
 
 
-def _resolve(job: Object, revision: str, defaults: Values) -> Resolved:
-    """Return the job's spec resolved with a revision's defaults."""
+def _resolve(job: Object, name: str, defaults: Values) -> Resolved:
+    """Return the job's spec resolved with defaults, under whose name the result is remembered."""
     spec = job["spec"]
-    key = (str(job["metadata"]["uid"]), revision)
+    key = (str(job["metadata"]["uid"]), name)
     return _remembered(key, (spec, defaults), lambda: resolve(spec, defaults))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
-from tests.unit.operator.reconcile import laws_of_trust
+from tests.unit.operator.reconcile import laws_of_backends, laws_of_trust
 from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_api.contracts.result import Result
@@ -85,6 +85,7 @@ class Laws:
         assert stored(intended.status) == self.cluster.status
         if not deleted(dict(snapshot.job)) and not refused(intended.status):
             self.as_asked(snapshot.job, intended.status)
+            laws_of_backends.equal_backend_is_no_edit(self.cluster, snapshot, intended.status)
 
     def as_asked(self, job: Object, status: Object) -> None:
         """Running Jobs belong to the target, and its configuration and policies exist."""
@@ -236,6 +237,7 @@ class Laws:
             self.an_end_is_final(before, after)
             seconds = [one.get("training", {}).get("gpuSeconds", 0) for one in (before, after)]
             assert seconds[0] <= seconds[1]
+        laws_of_backends.backends_stay(before, after)
 
     def an_end_is_final(self, before: Thing, after: Thing) -> None:
         """A failure is followed by another outcome only after an edit or a user's deletion."""

@@ -10,10 +10,35 @@ import hypothesis.strategies as st
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
+from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
 
+COMPLETED = "completed"
+AUTOMATIC = {"registry/trainer:1": "trl", "registry/trainer:2": "unsloth"}
+"""Image → backend that prepare selects for ``auto``."""
+
+
+def completed(cluster: Cluster, pod: Thing) -> tuple[int, str]:
+    """Return the end of a stage that completed; prepare reports the backend of its revision."""
+    stage = stage_of(pod)
+    artifacts = {"backend": backend(cluster, pod)} if stage == "prepare" else {}
+    return 0, controllers.message(stage, gpuSeconds=50.0, artifacts=artifacts)
+
+
+def backend(cluster: Cluster, pod: Thing) -> Thing | None:
+    """Return the backend that prepare selects for its image and the job.json of its digest."""
+    (container,) = pod["spec"]["containers"]
+    found = cluster.get("ConfigMap", f"demo-{pod['metadata']['labels'][naming.REVISION]}") or {}
+    text = found.get("data", {}).get("job.json", "")
+    if text_digest(text) not in container["args"]:
+        return None
+    automatic = AUTOMATIC[container["image"]]
+    written = json.loads(text)["training"]["advanced"]["backend"]
+    name = automatic if written == "auto" else written
+    return {"name": name, "version": "1.0", "reason": "The image has it.", "automatic": automatic}
+
+
 ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
-    "completed": lambda stage: (0, controllers.message(stage, gpuSeconds=50.0)),
     "silent": lambda stage: (0, ""),
     "stopped with 0": lambda stage: (0, controllers.message(stage, "stopped")),
     "terminal": lambda stage: (
@@ -38,6 +63,10 @@ EDITS = st.one_of(
             *({"training": {"seed": seed}} for seed in (None, 1, 2)),
             *({"training": {"maxSteps": steps, "epochs": steps}} for steps in (None, 5)),
             {"rerun": "a"},
+            *(
+                {"training": {"advanced": {"backend": name}}}
+                for name in (None, "auto", "trl", "unsloth")
+            ),
         ]
     ),
     # Merge again, or not at all.
@@ -93,10 +122,11 @@ def start(cluster: Cluster, index: int) -> None:
         controllers.start(cluster, pod)
 
 
-def finish(cluster: Cluster, index: int, end: str = "completed") -> None:
+def finish(cluster: Cluster, index: int, end: str = COMPLETED) -> None:
     running = [pod for pod in pods(cluster, "Running") if stage_of(pod) != "serve"]
     if pod := target(running, index):
-        controllers.finish(cluster, pod, *ENDS[end](stage_of(pod)))
+        ended = completed(cluster, pod) if end == COMPLETED else ENDS[end](stage_of(pod))
+        controllers.finish(cluster, pod, *ended)
 
 
 def end_deleted(cluster: Cluster, index: int) -> None:

@@ -22,7 +22,15 @@ from tests.fakes import controllers
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing, copied
 from tests.unit.operator.reconcile import laws_of_trust, random_events
 from tests.unit.operator.reconcile.laws import Laws
-from tests.unit.operator.reconcile.random_events import EDITS, ENDS, STEPS, deleted, stage_of
+from tests.unit.operator.reconcile.random_events import (
+    COMPLETED,
+    EDITS,
+    ENDS,
+    STEPS,
+    completed,
+    deleted,
+    stage_of,
+)
 
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
@@ -209,7 +217,7 @@ class Machine(RuleBasedStateMachine):
         act(self.cluster, index)
         self.react(reaction)
 
-    @rule(index=ANY, end=st.sampled_from(sorted(ENDS)), reaction=REACTION)
+    @rule(index=ANY, end=st.sampled_from([COMPLETED, *sorted(ENDS)]), reaction=REACTION)
     def end(self, index: int, end: str, reaction: Any) -> None:
         """Let a pod end, and update its Job."""
         random_events.finish(self.cluster, index, end)
@@ -233,7 +241,7 @@ class Machine(RuleBasedStateMachine):
                 controllers.admit(self.cluster, job)
         for pod in self.cluster.each("Pod"):
             if pod["status"]["phase"] == "Running" and stage_of(pod) != "serve":
-                controllers.finish(self.cluster, pod, *ENDS["completed"](stage_of(pod)))
+                controllers.finish(self.cluster, pod, *completed(self.cluster, pod))
             if pod["status"]["phase"] == "Pending":
                 controllers.start(self.cluster, pod)
             if controllers.alive(pod) and deleted(pod):
