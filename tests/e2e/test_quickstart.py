@@ -186,6 +186,8 @@ def test_the_status_tells_the_whole_story(quickstart: Quickstart) -> None:
     assert digests["adapter"].startswith("sha256:")
     assert digests["merged"].startswith("sha256:")
     assert revision["data"]["plannedSteps"] == training["maxSteps"]
+    # The example sets no backend.
+    assert revision["backend"]["name"] == revision["backend"]["automatic"]
 
     tuning = quickstart.tuning
     assert status["endpoint"] == f"http://{tuning.name}-serve.{tuning.namespace}.svc:8000/v1"
@@ -206,7 +208,9 @@ def test_ftj_copies_the_adapter_out_of_the_cluster(quickstart: Quickstart, tmp_p
     )
     assert done.returncode == 0, done.stderr
     found = manifest.verify(tmp_path / "adapter", kind="adapter", key=None)
-    assert found.digest == tuning.status()["revisions"][0]["artifacts"]["adapter"]
+    (revision,) = tuning.status()["revisions"]
+    assert found.digest == revision["artifacts"]["adapter"]
+    assert found.facts["backend"] == revision["backend"]["name"]
 
 
 def test_progress_was_reported_while_it_trained(quickstart: Quickstart) -> None:

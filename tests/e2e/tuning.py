@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
         "effectiveBatchSize": 2,
         "sequenceLength": 256,
         "packing": "never",
-        "advanced": {"backend": "trl", "saveSteps": 1, "gradientCheckpointing": False},
+        "advanced": {"saveSteps": 1, "gradientCheckpointing": False},
     },
     "storage": {"size": "2Gi"},
 }

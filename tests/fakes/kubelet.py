@@ -14,6 +14,12 @@ ARTIFACTS: dict[str, dict[str, Any]] = {
     "prepare": {
         "baseCommit": "c" * 40,
         "datasetDigest": "sha256:d",
+        "backend": {
+            "name": "trl",
+            "version": "1.0",
+            "reason": "the trainer image does not contain Unsloth",
+            "automatic": "trl",
+        },
         "rows": 10,
         "plannedSteps": 30,
     },

@@ -3,7 +3,8 @@
 The ledger records for each retained revision the digest of its training part and the configuration
 (images, serving command, defaults) that it was started with. The present spec is resolved with each
 retained revision's own defaults first, so an upgrade or a changed chart value never looks like an
-edit. Neither does a backend that ``auto`` selected and that the spec sets later, or the reverse. Revisions and builds are equal if their digests are; a name is only the beginning of a digest.
+edit. ``auto`` and the training backend that it selects are equal, too. Revisions and builds are
+equal if their digests are; a name is only the beginning of a digest.
 """
 
 from collections import OrderedDict
