@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from finetune_api import KIND
 from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.status import FineTuneJobStatus
@@ -35,7 +37,13 @@ def select(job: Mapping[str, Any], part: Part, revision: str | None) -> Selectio
     the serving revision, otherwise the newest one with the part. Raises CommandFailed.
     """
     name = job["metadata"]["name"]
-    status = FineTuneJobStatus.model_validate(job.get("status") or {})
+    try:
+        status = FineTuneJobStatus.model_validate(job.get("status") or {})
+    except ValidationError:
+        raise CommandFailed(
+            f"another version of the operator wrote the status of {KIND} {name}: install the "
+            "version of ftj that belongs to the operator"
+        ) from None
     known = {each.revision: each for each in status.revisions}
     if revision is not None:
         if revision not in known:

@@ -124,8 +124,12 @@ def _result(
 
 
 def _evaluation(fact: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the counts of the evaluation dataset under their names in status."""
+    """Return the counts of the evaluation dataset under their names in status.
+
+    The manifest of the dataset has more facts, such as its source, which the ledger does not have.
+    """
     if fact is None:
         return {}
-    counted = EvaluationData.model_validate(fact)
+    names = {info.alias for info in EvaluationData.model_fields.values()}
+    counted = EvaluationData.model_validate({key: fact[key] for key in fact if key in names})
     return {published.EVALUATION_FACT: counted.model_dump(exclude_none=True)}
