@@ -27,6 +27,7 @@ from finetune_operator.types import (
     Apply,
     Create,
     Delete,
+    Event,
     Patch,
     Plan,
     Progress,
@@ -80,6 +81,8 @@ class Cluster:
     revisions: list[str] = field(default_factory=list)
     builds: list[str] = field(default_factory=list)
     """Every revision and build that a status named, in the order of their appearance."""
+    recorded: list[Event] = field(default_factory=list)
+    """The events of every plan that was carried out."""
 
     foreign: set[str] = field(default_factory=set)
     """Uids of the objects that a tenant made in the place of the operator's."""
@@ -178,6 +181,7 @@ class Cluster:
                 raise Crash
             if only in (None, number):
                 write()
+        self.recorded += intended.events
 
     # The API server.
 

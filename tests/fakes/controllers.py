@@ -12,6 +12,7 @@ from finetune_api.contracts.result import Result
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 
+NODE = "node-1"
 BOUND = {"phase": "Bound"}
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
@@ -38,6 +39,7 @@ def start(cluster: Cluster, pod: Thing) -> None:
         return
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": cluster.stamp()}
     pod["status"] = {"phase": "Running", "conditions": [scheduled]}
+    pod["spec"] = {**pod["spec"], "nodeName": NODE}
     cluster.touch(pod)
     for volume in volumes:
         if volume is not None and volume["status"] != BOUND:
@@ -214,6 +216,8 @@ def sync_deployment(cluster: Cluster, deployment: Thing) -> None:
         "updatedReplicas": len(current),
         "availableReplicas": len(answering),
     }
+    complete = len(pods) == len(answering) == wanted
+    status["conditions"] = [_progressing(deployment, complete=complete, replaces=bool(old))]
     if status != deployment["status"]:
         deployment["status"] = status
         cluster.touch(deployment)
@@ -221,7 +225,17 @@ def sync_deployment(cluster: Cluster, deployment: Thing) -> None:
 
 def _made_from(pod: Thing, template: Thing) -> bool:
     labels = template["metadata"]["labels"].items()
-    return bool(pod["spec"] == template["spec"] and labels <= pod["metadata"]["labels"].items())
+    spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+    return bool(spec == template["spec"] and labels <= pod["metadata"]["labels"].items())
+
+
+def _progressing(deployment: Thing, *, complete: bool, replaces: bool) -> Thing:
+    """Return the condition Progressing, which a completed rollout keeps until the next one."""
+    done = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
+    was_complete = done in deployment["status"].get("conditions", ())
+    if complete or (was_complete and not replaces):
+        return done
+    return {**done, "reason": "ReplicaSetUpdated"}
 
 
 # The garbage collector, and the finalizers that it waits for.

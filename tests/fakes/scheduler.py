@@ -40,8 +40,8 @@ def schedule(cluster: Cluster, gpus: int) -> None:
     controllers.sync(cluster)
 
 
-def refuse(cluster: Cluster, pod: Thing) -> None:
-    """Mark a pod unschedulable because no node has a free GPU."""
+def refuse(cluster: Cluster, pod: Thing, message: str = NO_GPU) -> None:
+    """Mark a pod unschedulable, by default because no node has a free GPU."""
     if pod["status"].get("conditions"):
         return
     pod["status"]["conditions"] = [
@@ -49,7 +49,7 @@ def refuse(cluster: Cluster, pod: Thing) -> None:
             "type": "PodScheduled",
             "status": "False",
             "reason": "Unschedulable",
-            "message": NO_GPU,
+            "message": message,
             "lastTransitionTime": cluster.stamp(),
         }
     ]

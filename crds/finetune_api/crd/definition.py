@@ -18,6 +18,7 @@ NAME_RULE = (
 _COLUMNS = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
     ("State", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
+    ("Serving", "string", ".status.serving.summary", 0),
     ("Progress", "string", ".status.progress", 0),
     ("ETA", "string", ".status.eta", 0),
     ("Loss", "string", ".status.training.loss", 0),

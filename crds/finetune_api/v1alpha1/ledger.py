@@ -208,6 +208,26 @@ class Backend(LedgerModel):
     )
 
 
+class GPURelease(LedgerModel):
+    """The release of the serving pods' GPU for the training of a revision."""
+
+    released_at: str = Field(
+        description="Time at which the serving pods released their GPU.",
+        json_schema_extra={"format": "date-time"},
+    )
+    waiting_since: str | None = Field(
+        None,
+        description="Time since which no train pod has had a node, if none has one. After 5 "
+        "minutes the serving pods start again.",
+        json_schema_extra={"format": "date-time"},
+    )
+    ended: str | None = Field(
+        None,
+        description="Reason why the release ended, as one CamelCase word, such as "
+        "ReleaseDidNotHelp or SuspendedByUser. Unset while the serving pods are stopped.",
+    )
+
+
 class Revision(LedgerModel):
     """A frozen spec, and the attempts and artifacts of its stages."""
 
@@ -241,6 +261,11 @@ class Revision(LedgerModel):
     )
     gpu_seconds: int | None = Field(
         None, description="GPU time of training the revision in seconds, summed over all attempts."
+    )
+    gpu_release: GPURelease | None = Field(
+        None,
+        description="Release of the serving pods' GPU for the training of the revision. With "
+        "serving.rollout: Auto there is at most one for each revision.",
     )
     gpu_seconds_lost: int | None = Field(
         None,

@@ -48,8 +48,8 @@ class Reason(StrEnum):
     MERGING = ("Merging", "The merge pod is merging the base model and the adapter.", READY)
     STARTING = (
         "Starting",
-        "Condition `Ready`: the endpoint is loading the model. Condition of a stage: the operator "
-        "created the Job of the stage.",
+        "Conditions `Ready` and `Serving`: the endpoint is loading the model. Condition of a "
+        "stage: the operator created the Job of the stage.",
         READY,
         CONDITION,
     )
@@ -254,6 +254,18 @@ class Reason(StrEnum):
         "The operator or a pod of the job added a warning to `status.warnings`.",
         EVENT,
     )
+    GPU_RELEASE_PLANNED = (
+        "GPUReleasePlanned",
+        "A pod of a new build waits for a GPU. The previous build will release its GPU at the "
+        "given time.",
+        EVENT,
+    )
+    RELEASE_DID_NOT_HELP = (
+        "ReleaseDidNotHelp",
+        "The previous build released its GPU, but the train pod was not scheduled within 5 "
+        "minutes. The previous build serves again.",
+        EVENT,
+    )
     DRIFT_CORRECTED = (
         "DriftCorrected",
         "The operator reverted changes that another client made to an object of the job.",
@@ -283,6 +295,7 @@ class Reason(StrEnum):
     GPU_RELEASED = (
         "GPUReleased",
         "The previous build released its GPU, so that a new build can be trained or verified.",
+        EVENT,
         CONDITION,
     )
     DISABLED = ("Disabled", "`spec.serving.enabled` is false.", CONDITION)

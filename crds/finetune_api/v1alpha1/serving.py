@@ -72,12 +72,21 @@ class Serving(ApiModel):
         "merged",
         edit=Edit.REMERGE,
     )
-    rollout: Literal["KeepServing", "FreeGPU"] = field(
-        'What the serving pods do while a new revision is trained. "KeepServing": they keep '
-        'their GPUs, and training needs another GPU. "FreeGPU": they release their GPUs if the '
-        "train pod finds no free GPU, and start again if training is suspended or fails.",
-        "KeepServing",
+    rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
+        "Whether the serving pods release their GPU for the training of a new revision. "
+        '"Auto": once for each revision, after releaseAfterSeconds, if the train pod lacks '
+        'nothing but a GPU. "KeepServing": never. "FreeGPU": as soon as no other GPU is free. '
+        "The serving pods start again if training is suspended or fails.",
+        "Auto",
         edit=Edit.NOTHING,
+    )
+    release_after_seconds: int = field(
+        "Number of seconds that the pods of a new build wait for a free GPU before the serving "
+        "pods release theirs. Used if rollout is Auto.",
+        600,
+        edit=Edit.NOTHING,
+        ge=0,
+        le=604_800,
     )
     replicas: int = field(
         "Number of serving pods. Each pod needs its own GPU. Set this field to 0 to stop "

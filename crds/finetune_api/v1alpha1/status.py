@@ -120,6 +120,21 @@ class ServingStatus(StatusModel):
         None, description="Label selector that matches the serving pods, for use by autoscalers."
     )
     model: str | None = Field(None, description="Model name that clients can use in requests.")
+    summary: str | None = Field(
+        None,
+        description="Which build answers requests, in one word: the name of its revision, with "
+        '"(old)" if the spec defines another build; "released" (the serving pods are stopped, '
+        'and a new build uses their GPU); "starting" (the pods were started or replaced on '
+        'purpose); "stopped" (scaled to 0, by serving.replicas, a pause or '
+        'a failure); "down" (the pods should answer, but do not); or "-" '
+        "(no build is served).",
+    )
+    release_planned_at: str | None = Field(
+        None,
+        description="Time at which the serving pods release their GPU if the pod of the new "
+        "build has no other GPU by then. Set while such a pod waits for a GPU.",
+        json_schema_extra={"format": "date-time"},
+    )
 
 
 class ServingComparison(StatusModel):

@@ -27,6 +27,19 @@ def observed(deployment: Object) -> bool:
     return int(deployment.get("status", {}).get("observedGeneration", 0)) >= generation
 
 
+def is_replacing_pods(deployment: Object) -> bool:
+    """Report whether a Deployment has not finished the rollout of its current template.
+
+    Once it has, the condition Progressing keeps the reason NewReplicaSetAvailable, even if the pods
+    become unavailable later.
+    """
+    progressing = conditions.get(deployment, "Progressing")
+    return not observed(deployment) or (
+        progressing.get("status") == "True"
+        and progressing.get("reason") != "NewReplicaSetAvailable"
+    )
+
+
 def replica_failure(deployment: Object) -> Mapping[str, Any] | None:
     """Return the condition ReplicaFailure if the API server rejects a pod, otherwise None."""
     condition = conditions.get(deployment, "ReplicaFailure")

@@ -25,6 +25,9 @@ class PreviousStatus:
     revision: str | None
     build: str | None
     serving_build: str | None
+    release_planned_at: str | None
+    """When the stable build was to release its GPU, as announced."""
+
     warnings: tuple[str, ...]
     progress: str | None
     eta: str | None
@@ -51,6 +54,7 @@ def previous_status(job: Object) -> PreviousStatus:
         revision=status.get("revision"),
         build=status.get("build"),
         serving_build=status.get("serving", NOTHING).get("build"),
+        release_planned_at=status.get("serving", NOTHING).get("releasePlannedAt"),
         warnings=tuple(status.get("warnings", ())),
         progress=status.get("progress"),
         eta=status.get("eta"),

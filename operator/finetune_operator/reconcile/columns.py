@@ -12,7 +12,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position
 
-SUMMARY_LENGTH = 44
+SUMMARY_LENGTH = 39
 """Characters of the short message, with which ``kubectl get -o wide`` fits 160 columns."""
 LONGEST_WORD = 16
 """Characters of a word that is left out rather than cut."""

@@ -67,6 +67,15 @@ class ServingState:
     replicas: int = 0
     available_replicas: int = 0
     selector: str | None = None
+    summary: str = "-"
+    """Which build answers, in one word."""
+
+    release_planned_at: str | None = None
+
+
+def timestamp(now: datetime) -> str:
+    """Return a time as Kubernetes writes it, in UTC and whole seconds."""
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def suspended() -> Position:
@@ -132,7 +141,7 @@ def conditions(
             serving.reason,
             serving.message,
         )
-    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = timestamp(now)
     return [
         Condition(
             type=type_,

@@ -109,6 +109,7 @@ def _plan(
     kept, served = stable.decide(
         snapshot, target, candidate.ledger, serving, position, candidate.actions, now
     )
+    position = kept.position or position
     ledger, pruned = retention.prune(snapshot, target, kept.ledger, serving=serving)
     measured = progress.measure(snapshot, target, ledger)
     ledger = ledger.with_gpu_seconds(target.revision, measured.get("gpuSeconds"))
@@ -149,6 +150,7 @@ def _plan(
             *status.transitions(snapshot.previous.conditions, current),
             *status.new_warnings(snapshot.previous, target.revision, rendered["warnings"]),
             *stages.events,
+            *kept.events,
         ),
         requeue_after=position.requeue_after,
     )

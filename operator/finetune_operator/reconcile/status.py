@@ -73,10 +73,14 @@ def render(
             "availableReplicas": served.available_replicas,
             "selector": served.selector,
             "model": vllm.names(snapshot.job, target)[0],
+            "summary": served.summary,
+            "releasePlannedAt": served.release_planned_at,
         }
         status["verification"] = verification_status(snapshot, served.build)
         if snapshot.service is not None:
             status["endpoint"] = manifests.endpoint(snapshot.job)
+    else:
+        status["serving"] = {"summary": "-"}
     return status
 
 

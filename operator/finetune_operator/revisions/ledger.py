@@ -17,6 +17,7 @@ from finetune_api.v1alpha1.ledger import (
     Backend,
     Estimate,
     FrozenConfiguration,
+    GPURelease,
     Revision,
 )
 from finetune_operator.objects.naming import Stage
@@ -170,6 +171,20 @@ class Ledger:
         present = self.revision(revision)
         total = gpu_seconds + (present.gpu_seconds_lost or 0)
         return self._with(revision, gpu_seconds=max(total, present.gpu_seconds or 0))
+
+    def with_gpu_release(self, revision: str, release: GPURelease) -> "Ledger":
+        """Return the ledger with the release of the stable build's GPU to a revision."""
+        return self._with(revision, gpu_release=release)
+
+    def with_gpu_releases_ended(self, reason: str, *, but: str | None = None) -> "Ledger":
+        """Return the ledger with an end of every release that has none. but: another revision."""
+        ledger = self
+        for name, record in self.revisions.items():
+            release = record.gpu_release
+            if name != but and release is not None and release.ended is None:
+                ended = {"ended": reason, "waiting_since": None}
+                ledger = ledger.with_gpu_release(name, release.model_copy(update=ended))
+        return ledger
 
     def with_findings(self, revision: str, findings: Mapping[str, Any]) -> "Ledger":
         """Return the ledger with a stage's findings, named as in ``Result``."""

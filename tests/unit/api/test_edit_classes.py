@@ -67,6 +67,7 @@ def test_leaves_cover_the_spec() -> None:
                 "evaluation.onRegression",
                 "evaluation.onServingRegression",
                 "serving.rollout",
+                "serving.releaseAfterSeconds",
                 "serving.replicas",
                 "serving.allowedNamespaces",
                 "suspend",

@@ -16,46 +16,77 @@ from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, Servi
 from finetune_operator.reconcile.messages import sentence
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Object
+
+ON_PURPOSE = (Reason.PENDING, Reason.SCALED_TO_ZERO, Reason.GPU_RELEASED, Reason.STARTING)
+"""Reasons of the condition Serving after which pods that do not answer yet are starting."""
 
 
 def state(
-    job: Object,
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
     build: str,
-    deployment: Object | None,
     *,
-    reachable: bool,
-    stopped: bool,
+    replicas: int,
     released: bool,
+    release_planned_at: str | None,
+    now: datetime,
 ) -> ServingState:
     """Return the state of the serving build.
 
-    reachable: whether the Service exists; stopped: whether it should have no replicas; released:
-    whether it released its GPU.
+    replicas: those that it should have; released: whether it released its GPU;
+    release_planned_at: when it will.
     """
+    child = snapshot.builds.get(build)
+    deployment = child.object if child is not None else None
     status = deployment.get("status", {}) if deployment else {}
-    available = reachable and deployments.answering(deployment) > 0
-    reason, message = Reason.NOT_AVAILABLE, f"Build {build} does not answer requests."
+    revision = naming.label(deployment, naming.REVISION) if deployment else None
+    available = snapshot.service is not None and deployments.answering(deployment) > 0
+    summary, reason = "down", Reason.NOT_AVAILABLE
+    message = f"Build {build} does not answer requests."
     if available:
-        reason, message = Reason.AVAILABLE, f"Build {build} answers at {serving.endpoint(job)}"
-    elif stopped:
-        reason, message = (
-            Reason.SCALED_TO_ZERO,
-            f"Build {build} is scaled to 0 by spec.serving.replicas.",
-        )
+        summary = str(revision) if build == target.build else f"{revision} (old)"
+        reason = Reason.AVAILABLE
+        message = f"Build {build} answers at {serving.endpoint(snapshot.job)}"
+    elif target.resolved.spec.serving.replicas == 0:
+        summary, reason = "stopped", Reason.SCALED_TO_ZERO
+        message = f"Build {build} is scaled to 0 by spec.serving.replicas."
     elif released:
-        reason = Reason.GPU_RELEASED
-        message = f"Build {build} released its GPU to the next build."
+        summary, reason = "released", Reason.GPU_RELEASED
+        message = f"Build {build} released its GPU to build {target.build}."
+    elif replicas == 0:
+        summary = "stopped"
+    elif is_starting(snapshot, build, now):
+        summary, reason = "starting", Reason.STARTING
+        message = f"The pods of build {build} were started or replaced and load the model."
     return ServingState(
         available=available,
         reason=reason,
         message=message,
-        revision=naming.label(deployment, naming.REVISION) if deployment else None,
+        revision=revision,
         build=build,
         replicas=int(status.get("replicas", 0)),
         available_replicas=int(status.get("availableReplicas", 0)),
-        selector=serving.selector_text(job, build),
+        selector=serving.selector_text(snapshot.job, build),
+        summary=summary,
+        release_planned_at=release_planned_at,
     )
+
+
+def is_starting(snapshot: IndexedSnapshot, build: str, now: datetime) -> bool:
+    """Report whether a build does not answer yet because its pods were started on purpose.
+
+    They replace pods of an earlier template, or the build had no pods. If they are still not ready
+    after the progress deadline of the Deployment, the endpoint is down.
+    """
+    child = snapshot.builds.get(build)
+    if child is None or child.terminating:
+        return False
+    before = snapshot.previous.conditions.get("Serving", {})
+    if not deployments.is_replacing_pods(child.object) and before.get("reason") not in ON_PURPOSE:
+        return False
+    pods = readiness.pods_of(snapshot, build)
+    seconds = int(child.object["spec"]["progressDeadlineSeconds"])
+    return readiness.down_seconds(snapshot, child.object, pods, now) <= seconds
 
 
 def refused(attempt: Attempt, build: str, served: str | None) -> Position:
@@ -79,15 +110,17 @@ def starting(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     *,
-    restarting: bool,
+    answered: bool,
     now: datetime,
 ) -> Position:
     """Return the position of a job whose candidate does not answer yet.
 
-    restarting: whether it has answered before, as the serving build.
+    answered: whether it has answered before, as the serving build. If its pods were then not
+    started on purpose, the endpoint is down.
     """
     child = snapshot.builds.get(target.build)
     deployment = child.object if child is not None else None
+    restarting = answered and not is_starting(snapshot, target.build, now)
     pods = readiness.pods_of(snapshot, target.build)
     no_pod = (
         deployments.replica_failure(deployment) if deployment is not None and not pods else None
@@ -126,6 +159,8 @@ def starting(
                 deadline=deadline,
             )
     reason, message = Reason.STARTING, "The endpoint is loading the model."
+    if answered:
+        message = "The serving pods were started or replaced and load the model."
     if restarting:
         reason, message = Reason.RESTARTING, "The endpoint is down; its pods are restarting."
     return Position(state="active", reason=reason, message=message, requeue_after=POLL_SECONDS)

@@ -1,55 +1,237 @@
 """GPU hand-over: when the stable build releases its GPU, and when it reclaims it.
 
-Training gets the GPU only with ``serving.rollout: FreeGPU``. The stable build releases it once a
-train pod that may run finds no other GPU, and reclaims it as soon as the job makes no progress
-towards the next build: suspended, preempted or failed. A build that has released its GPU is
-recognized by its Deployment, which has 0 replicas.
+Training gets the GPU by ``serving.rollout``. With ``KeepServing`` it never does. With ``FreeGPU``
+the stable build releases its GPU once a train pod that may run finds no other one. With ``Auto`` it
+does so after ``serving.releaseAfterSeconds``, if that helps the train pod (``release_check``) and
+the time was announced; at most once for each revision, which the ledger records.
+
+The stable build reclaims the GPU as soon as the job makes no progress towards the next build:
+suspended, preempted or failed. With ``Auto`` it also does so if no train pod has had a node for
+five minutes. A release that the ledger does not record shows in the Deployment, which has 0
+replicas.
 
 A new build that has to be verified gets the GPU in any case: at once with ``FreeGPU``; with
-``KeepServing`` after ``runPolicy.pendingDeadlineSeconds``, in which an autoscaler would have added
-another one.
+``Auto`` after ``serving.releaseAfterSeconds``; with ``KeepServing`` after
+``runPolicy.pendingDeadlineSeconds``. An autoscaler can add another GPU in the meantime.
 """
 
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+from finetune_api.v1alpha1.ledger import GPURelease
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.reconcile.conditions import Position, desired_stages, latest_attempts
-from finetune_operator.reconcile.serving import readiness
+from finetune_operator.objects.jobs import pod_has_ended
+from finetune_operator.reconcile.conditions import (
+    Position,
+    desired_stages,
+    latest_attempts,
+    timestamp,
+)
+from finetune_operator.reconcile.serving import readiness, release_check
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Object
+from finetune_operator.types import Event, Object
+
+HELPS_WITHIN_SECONDS = 300
+"""Time without a node for any train pod after which a release by ``Auto`` ends."""
 
 
-def should_release(
+@dataclass(frozen=True, kw_only=True)
+class Handover:
+    """The decision about the GPU of the stable build."""
+
+    ledger: Ledger
+    released: bool = False
+    """Whether the stable build releases its GPU, or has released it."""
+
+    planned_at: str | None = None
+    """When the stable build releases its GPU, if no other one becomes available before."""
+
+    note: str = ""
+    """Explanation for the message about a pod that waits for a GPU, empty if there is none."""
+
+    events: tuple[Event, ...] = ()
+
+
+def decide(
     snapshot: IndexedSnapshot,
     target: TargetRevision,
     ledger: Ledger,
     *,
     position: Position,
-    old: Object,
+    old: Child,
     now: datetime,
-) -> bool:
-    """Report whether the stable build should release its GPU now. old: its Deployment."""
-    if position.state != "active":
-        return False
-    released = old["spec"].get("replicas") == 0
-    freely = target.resolved.spec.serving.rollout == "FreeGPU"
-    match _under_way(target, ledger):
-        case "prepare":
-            return False
-        case "train":
-            return (
-                freely
-                and _training_may_run(snapshot, target)
-                and (released or _starved(snapshot, target))
-            )
-        case "merge":
-            return freely and released
-    patience = 0 if freely else target.resolved.spec.run_policy.pending_deadline_seconds
-    return released or any(
-        (since := readiness.gpu_wanted_since(pod)) is not None
-        and (now - since).total_seconds() >= patience
-        for pod in readiness.pods_of(snapshot, target.build)
+) -> Handover:
+    """Return the decision about the GPU of the stable build. old: its Deployment.
+
+    The stable build is not the target's, and should have pods if it keeps its GPU.
+    """
+    stage = _under_way(target, ledger)
+    if position.state != "active" or stage == "prepare" or not _training_may_run(snapshot, target):
+        return Handover(ledger=ledger.with_gpu_releases_ended(position.reason))
+    handover = _of_stage(snapshot, target, ledger, stage, position, old, now)
+    if handover.released and not _scaled_down(old):
+        text = f"Build {old.build} releases its GPU to build {target.build}."
+        event = Event(type="Normal", reason=Reason.GPU_RELEASED, message=text)
+        handover = replace(handover, events=(*handover.events, event))
+    return handover
+
+
+def _of_stage(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    stage: str,
+    position: Position,
+    old: Child,
+    now: datetime,
+) -> Handover:
+    rollout = target.resolved.spec.serving.rollout
+    if stage == "serve":
+        return _for_verification(snapshot, target, ledger, old, now)
+    if rollout == "Auto":
+        return _auto(snapshot, target, ledger, stage, old, now)
+    waiting = stage == "train" and _waiting(_train_pods(snapshot, target))
+    if rollout == "FreeGPU":
+        return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
+    note = (
+        f"Build {old.build} keeps its GPU. To let training use it, set spec.serving.rollout to "
+        "Auto or FreeGPU."
+    )
+    return Handover(
+        ledger=ledger.with_gpu_releases_ended(position.reason), note=note if waiting else ""
+    )
+
+
+def _auto(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    stage: str,
+    old: Child,
+    now: datetime,
+) -> Handover:
+    """Return the decision with ``Auto`` while the target is trained or merged."""
+    pods = _train_pods(snapshot, target)
+    release = ledger.revision(target.revision).gpu_release
+    if release is None and _released_by_free_gpu(snapshot) and _has_node(pods):
+        release = GPURelease(released_at=timestamp(now))
+        ledger = ledger.with_gpu_release(target.revision, release)
+    if release is None:
+        return _before_release(snapshot, target, ledger, pods, old, now)
+    if release.ended is not None:
+        note = (
+            f"Build {old.build} keeps its GPU because it has already released it once for revision "
+            f"{target.revision} ({release.ended}). To release it again, set spec.serving.rollout "
+            "to FreeGPU."
+        )
+        return Handover(ledger=ledger, note=note if _waiting(pods) else "")
+    if stage == "merge":
+        return Handover(ledger=ledger, released=True)
+    return _after_release(target, ledger, release, pods, old, now)
+
+
+def _before_release(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    pods: list[Object],
+    old: Child,
+    now: datetime,
+) -> Handover:
+    """Return whether the stable build releases its GPU to a train pod now, or when, or why not."""
+    waiting = _waiting(pods)
+    if waiting is None:
+        return Handover(ledger=ledger)
+    pod, since = waiting
+    if obstacle := release_check.obstacle(snapshot, target, str(old.build), pod):
+        note = (
+            f"Build {old.build} keeps its GPU: {obstacle} To release it anyway, set "
+            "spec.serving.rollout to FreeGPU."
+        )
+        return Handover(ledger=ledger, note=note)
+    seconds = target.resolved.spec.serving.release_after_seconds
+    previous = snapshot.previous
+    announced = previous.is_about(target.revision) and previous.release_planned_at is not None
+    at = since + timedelta(seconds=seconds)
+    if now < at or (seconds > 0 and not announced):
+        return _planned(snapshot, ledger, old, pod, at)
+    release = GPURelease(released_at=timestamp(now), waiting_since=timestamp(now))
+    return Handover(ledger=ledger.with_gpu_release(target.revision, release), released=True)
+
+
+def _after_release(
+    target: TargetRevision,
+    ledger: Ledger,
+    release: GPURelease,
+    pods: list[Object],
+    old: Child,
+    now: datetime,
+) -> Handover:
+    """Return whether a release continues, by the time that no train pod has had a node."""
+    if _has_node(pods):
+        present = release.model_copy(update={"waiting_since": None})
+        return Handover(ledger=ledger.with_gpu_release(target.revision, present), released=True)
+    waiting_since = release.waiting_since or timestamp(now)
+    until = datetime.fromisoformat(waiting_since) + timedelta(seconds=HELPS_WITHIN_SECONDS)
+    if now < until:
+        present = release.model_copy(update={"waiting_since": waiting_since})
+        return Handover(
+            ledger=ledger.with_gpu_release(target.revision, present),
+            released=True,
+            note=f"Build {old.build} released its GPU at {release.released_at}. It serves again if "
+            f"no train pod is scheduled by {timestamp(until)}.",
+        )
+    ended = {"waiting_since": None, "ended": Reason.RELEASE_DID_NOT_HELP}
+    text = (
+        f"Build {old.build} released its GPU at {release.released_at}, but no train pod of "
+        f"revision {target.revision} was scheduled within {HELPS_WITHIN_SECONDS} s. Build "
+        f"{old.build} serves again and keeps its GPU. Free a GPU for the train pod."
+    )
+    event = Event(type="Warning", reason=Reason.RELEASE_DID_NOT_HELP, message=text)
+    return Handover(
+        ledger=ledger.with_gpu_release(target.revision, release.model_copy(update=ended)),
+        note=text,
+        events=(event,),
+    )
+
+
+def _for_verification(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, old: Child, now: datetime
+) -> Handover:
+    """Return the decision while the target's build is starting and has to be verified."""
+    spec = target.resolved.spec
+    release = ledger.revision(target.revision).gpu_release
+    released = _scaled_down(old) or (release is not None and release.ended is None)
+    waiting = _waiting(readiness.pods_of(snapshot, target.build))
+    if released or waiting is None:
+        return Handover(ledger=ledger, released=released)
+    seconds = spec.run_policy.pending_deadline_seconds
+    if spec.serving.rollout == "FreeGPU":
+        seconds = 0
+    elif spec.serving.rollout == "Auto" and release is None:
+        seconds = spec.serving.release_after_seconds
+    pod, since = waiting
+    at = since + timedelta(seconds=seconds)
+    if now < at:
+        return _planned(snapshot, ledger, old, pod, at)
+    return Handover(ledger=ledger, released=True)
+
+
+def _planned(
+    snapshot: IndexedSnapshot, ledger: Ledger, old: Child, pod: Object, at: datetime
+) -> Handover:
+    """Return the announcement of a release; an event announces each new time."""
+    planned_at = timestamp(at)
+    text = (
+        f"Pod {pod['metadata']['name']} waits for a GPU. Build {old.build} releases its GPU at "
+        f"{planned_at} if no other GPU is available by then."
+    )
+    event = Event(type="Normal", reason=Reason.GPU_RELEASE_PLANNED, message=text)
+    known = snapshot.previous.release_planned_at == planned_at
+    return Handover(
+        ledger=ledger, planned_at=planned_at, note=text, events=() if known else (event,)
     )
 
 
@@ -64,6 +246,15 @@ def _under_way(target: TargetRevision, ledger: Ledger) -> str:
         if attempt is None or attempt.outcome != "Completed"
     )
     return next(unfinished, "serve")
+
+
+def _scaled_down(old: Child) -> bool:
+    return bool(old.object["spec"].get("replicas") == 0)
+
+
+def _released_by_free_gpu(snapshot: IndexedSnapshot) -> bool:
+    """Report whether the GPU was released before ``spec.serving.rollout`` became ``Auto``."""
+    return snapshot.previous.conditions.get("Serving", {}).get("reason") == Reason.GPU_RELEASED
 
 
 def _train_jobs(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Child]:
@@ -83,9 +274,21 @@ def _training_may_run(snapshot: IndexedSnapshot, target: TargetRevision) -> bool
     return not any(job.object["spec"].get("suspend") for job in _train_jobs(snapshot, target))
 
 
-def _starved(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:
-    return any(
-        readiness.gpu_wanted_since(pod) is not None
+def _train_pods(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Object]:
+    """Return the living pods of the train Jobs."""
+    return [
+        pod
         for job in _train_jobs(snapshot, target)
         for pod in snapshot.pods_of(job)
-    )
+        if not pod_has_ended(pod) and "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
+def _has_node(pods: list[Object]) -> bool:
+    return any(pod["spec"].get("nodeName") for pod in pods)
+
+
+def _waiting(pods: list[Object]) -> tuple[Object, datetime] | None:
+    """Return the pod that has waited longest for a GPU, and since when; None if none waits."""
+    found = [(pod, since) for pod in pods if (since := readiness.gpu_wanted_since(pod)) is not None]
+    return min(found, key=lambda each: each[1], default=None)

@@ -99,7 +99,7 @@ def _position(
     return endpoint.starting(
         snapshot,
         target,
-        restarting=serving == build and not ready and attempt.outcome == "Completed",
+        answered=serving == build and attempt.outcome == "Completed",
         now=now,
     )
 

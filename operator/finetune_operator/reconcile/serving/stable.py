@@ -7,6 +7,7 @@ target's is deleted.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.decision import Decision
 from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
+from finetune_operator.reconcile.serving.gpu_handover import Handover
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision, resolve_retained
 from finetune_operator.types import Action, Apply, Delete, Scale
@@ -32,11 +34,17 @@ def decide(
 ) -> tuple[Decision, ServingState | None]:
     """Return the decision about everything that serves but the candidate, and the serving state.
 
-    position: the job's; planned: the actions about the candidate. The state is None if nothing is
-    meant to serve. Pruning does not wait for the new model: a pruned build may hold the GPU that
-    the next training needs.
+    position: the job's, which the decision may explain; planned: the actions about the candidate.
+    The state is None if nothing is meant to serve. Pruning does not wait for the new model: a
+    pruned build may hold the GPU that the next training needs.
     """
-    if not target.resolved.spec.serving.enabled:
+    enabled = target.resolved.spec.serving.enabled
+    replaces = enabled and serving not in (None, target.build)
+    # Only the target may have the GPU, until its build has taken over.
+    ledger = ledger.with_gpu_releases_ended(
+        position.reason, but=target.revision if replaces else None
+    )
+    if not enabled:
         return _disabled(snapshot, ledger)
     if serving is None:
         gone = _gone(snapshot, (target.build,), snapshot.budget)
@@ -48,7 +56,7 @@ def decide(
     applied = any(action.object["kind"] == "Service" for action in planned)
     if not applied and state.misdirected(snapshot, serving):
         actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
-    old = _Old(ledger)
+    old = _Old(Handover(ledger=ledger))
     if serving != target.build:
         old = _keep(snapshot, target, ledger, serving, position, now)
         actions += old.actions
@@ -58,26 +66,49 @@ def decide(
         budget = None
     actions += _gone(snapshot, (serving, target.build), budget)
     desired = state.replicas(snapshot, target, target.revision)
-    child = snapshot.builds.get(serving)
+    handover = old.handover
     current = endpoint.state(
-        snapshot.job,
+        snapshot,
+        target,
         serving,
-        child.object if child is not None else None,
-        reachable=snapshot.service is not None,
-        stopped=desired.count == 0,
-        released=old.released,
+        replicas=old.replicas if serving != target.build else _planned_replicas(planned),
+        released=handover.released,
+        release_planned_at=handover.planned_at,
+        now=now,
     )
-    warnings = (*old.warnings, *desired.warnings)
-    return Decision(ledger=old.ledger, actions=tuple(actions), warnings=warnings), current
+    decision = Decision(
+        ledger=handover.ledger,
+        position=_explained(position, handover),
+        actions=tuple(actions),
+        events=handover.events,
+        warnings=(*old.warnings, *desired.warnings),
+    )
+    return decision, current
+
+
+def _planned_replicas(planned: Sequence[Action]) -> int:
+    """Return the replicas that the candidate's Deployment should have."""
+    return sum(
+        int(action.object["spec"]["replicas"])
+        for action in planned
+        if action.object["kind"] == "Deployment"
+    )
+
+
+def _explained(position: Position, handover: Handover) -> Position:
+    """Return the position of a job with what a pod without a node can expect of the hand-over."""
+    if position.reason != Reason.UNSCHEDULABLE or not handover.note:
+        return position
+    return replace(position, message=f"{handover.note} {position.message}")
 
 
 class _Old(NamedTuple):
     """The decision about a stable build that is not the target's."""
 
-    ledger: Ledger
+    handover: Handover
     actions: tuple[Action, ...] = ()
-    released: bool = False
-    """Whether it releases its GPU."""
+    replicas: int = 0
+    """Replicas that it should have."""
 
     warnings: tuple[str, ...] = ()
 
@@ -94,20 +125,23 @@ def _keep(
     ledger, stopped = _judge(snapshot, target, ledger, serving, now)
     old = snapshot.builds.get(serving)
     if old is None:
-        return _Old(ledger, () if stopped else _restored(snapshot, target, ledger, serving))
+        restored = () if stopped else _restored(snapshot, target, ledger, serving)
+        return _Old(Handover(ledger=ledger), restored, len(restored))
     if old.terminating:
-        return _Old(ledger)
+        return _Old(Handover(ledger=ledger), replicas=1)
     desired = state.Replicas(0) if stopped else state.replicas(snapshot, target, old.revision)
-    released = desired.count > 0 and gpu_handover.should_release(
-        snapshot, target, ledger, position=position, old=old.object, now=now
-    )
-    count = 0 if released else desired.count
+    handover = Handover(ledger=ledger)
+    if desired.count > 0:
+        handover = gpu_handover.decide(
+            snapshot, target, ledger, position=position, old=old, now=now
+        )
+    count = 0 if handover.released else desired.count
     scale = (
         (Scale(object=old.object, replicas=count),)
         if old.object["spec"].get("replicas") != count
         else ()
     )
-    return _Old(ledger, scale, released, desired.warnings)
+    return _Old(handover, scale, count, desired.warnings)
 
 
 def _judge(

@@ -8,6 +8,7 @@ from typing import Any
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
 from tests.unit.operator.reconcile import laws_of_backends, laws_of_trust
+from tests.unit.operator.reconcile.gpu_laws import GPULaws
 from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_api.contracts.result import Result
@@ -48,6 +49,7 @@ class Laws:
         self.wanted: dict[tuple[str, int], str] = {}
         self.lost_volume = False
         self.before: tuple[str, Thing] = ("", {})
+        self.gpu = GPULaws()
 
     # Laws of a plan.
 
@@ -55,6 +57,8 @@ class Laws:
         """Nothing is created after a deletion, and the serving build continues to serve."""
         if deleted(dict(snapshot.job)):
             assert not intended.actions
+        else:
+            self.gpu.of_plan(snapshot, intended)
         if snapshot.job["spec"].get("serving", {}).get("enabled", True):
             self.serving_continues(snapshot, intended)
         laws_of_trust.configuration_is_vouched_for(intended)
@@ -144,6 +148,7 @@ class Laws:
         if self.cluster.job and self.cluster.status.get("conditions"):
             uid = self.cluster.job["metadata"]["uid"]
             self.ledger_goes_forward(uid, self.cluster.status)
+            self.gpu.of_status(uid, self.cluster.status)
             self.well_formed(self.cluster.status)
             if self.before[0] == uid:
                 self.consistent(self.before[1], self.cluster.status)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 
 import hypothesis.strategies as st
-from tests.fakes import controllers
+from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster, Thing
 
 from finetune_api.revision_hash import text_digest
@@ -38,6 +38,7 @@ def backend(cluster: Cluster, pod: Thing) -> Thing | None:
     return {"name": name, "version": "1.0", "reason": "The image has it.", "automatic": automatic}
 
 
+NO_MEMORY = "0/1 nodes are available: 1 Insufficient memory, 1 Insufficient nvidia.com/gpu."
 ENDS: dict[str, Callable[[str], tuple[int, str]]] = {
     "silent": lambda stage: (0, ""),
     "stopped with 0": lambda stage: (0, controllers.message(stage, "stopped")),
@@ -99,7 +100,8 @@ EDITS = st.one_of(
                 for serving, merging in ((True, True), (False, True), (False, False))
             ),
             *({"serving": {"replicas": replicas}} for replicas in (None, 0)),
-            {"serving": {"rollout": "FreeGPU"}},
+            *({"serving": {"rollout": each}} for each in (None, "KeepServing", "FreeGPU")),
+            *({"serving": {"releaseAfterSeconds": seconds}} for seconds in (None, 0, 60)),
             *({"revisionHistoryLimit": limit} for limit in (None, 0)),
             {"training": {"advanced": {"saveSteps": 7}}},
         ]
@@ -120,6 +122,13 @@ def pods(cluster: Cluster, phase: str) -> list[Thing]:
 def start(cluster: Cluster, index: int) -> None:
     if pod := target(pods(cluster, "Pending"), index):
         controllers.start(cluster, pod)
+
+
+def refuse(cluster: Cluster, index: int) -> None:
+    """Let a pod that needs a GPU find none, or no memory either."""
+    pending = [pod for pod in pods(cluster, "Pending") if scheduler.needs_gpu(pod)]
+    if pod := target(pending, index):
+        scheduler.refuse(cluster, pod, NO_MEMORY if index > 20 else scheduler.NO_GPU)
 
 
 def finish(cluster: Cluster, index: int, end: str = COMPLETED) -> None:
@@ -252,6 +261,7 @@ STEPS = st.tuples(
     st.sampled_from(
         [
             start,
+            refuse,
             finish,
             end_deleted,
             evict,

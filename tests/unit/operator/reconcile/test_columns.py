@@ -16,6 +16,7 @@ LONGEST = {
     "Name": "llama3-support-agent",
     "Ready": "False",
     "State": "VerificationFailed",
+    "Serving": "a1b2c3d4 (old)",
     "Progress": "prepare 100%",
     "ETA": "23h59m",
     "Loss": "12.3456",
@@ -154,7 +155,7 @@ def test_remaining_time_is_text(seconds: float | None, text: str | None) -> None
         ),
         (
             "Serving at http://llama3-support-serve.team-a.svc:8000/v1",
-            "Serving at http://llama3-support-serve.team…",
+            "Serving at http://llama3-support-serve…",
         ),
     ],
 )

@@ -200,7 +200,7 @@ CASES = {
     "roll edit replaces the serving pods": Case(
         given=(run_all, ROLL, settle),
         actions=("Apply Deployment demo-b1",),
-        ready="-Restarting",
+        ready="-Starting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
     "disabled serving deletes Service and Deployment": Case(

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.fakes import controllers
+from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing, copied
 from tests.unit.operator.reconcile import laws_of_trust, random_events
 from tests.unit.operator.reconcile.laws import Laws
@@ -47,6 +47,8 @@ UPGRADED = OperatorConfig.model_validate(
         "defaults": {"training": {"seed": 5}, "merge": {"dtype": "bfloat16"}},
     }
 )
+PLENTY = 9
+"""More GPUs than the pods of a job need."""
 ANY = st.integers(0, 30)
 WRITE = st.integers(0, 7)
 """The operator crashes before this write of a plan, or the write fails: no other follows."""
@@ -63,6 +65,7 @@ class Machine(RuleBasedStateMachine):
     """One FineTuneJob in a cluster with random events."""
 
     histories = 0
+    releases = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,14 +227,26 @@ class Machine(RuleBasedStateMachine):
         random_events.sync_jobs(self.cluster, 0)
         self.react(reaction)
 
-    @rule(rounds=st.integers(1, 3))
-    def work(self, rounds: int) -> None:
+    @rule(rounds=st.integers(1, 3), gpus=st.sampled_from([PLENTY, 1]))
+    def work(self, rounds: int, gpus: int = PLENTY) -> None:
         """Let all controllers work for a while, so that late stages are reached."""
         for _ in range(rounds):
-            if not self.act_once():
+            if not self.act_once(gpus):
                 break
 
-    def act_once(self) -> bool:
+    @precondition(lambda self: self.cluster.job)
+    @rule(seed=st.integers(3, 4), gpus=st.sampled_from([1, 1, PLENTY]))
+    def train_on_one_gpu(self, seed: int, gpus: int) -> None:
+        """Train another revision while the only GPU serves, for long enough to have it released."""
+        self.cluster.edit(training={"seed": seed}, suspend=False)
+        for _ in range(6):
+            self.act_once(gpus=1)
+        self.react("settle")
+        self.cluster.wait(700)
+        self.react("settle")
+        self.act_once(gpus)
+
+    def act_once(self, gpus: int = PLENTY) -> bool:
         """Let operator, kubelets, Kueue and controllers act once; report a change."""
         version = self.cluster.version
         if self.cluster.job:
@@ -242,13 +257,20 @@ class Machine(RuleBasedStateMachine):
         for pod in self.cluster.each("Pod"):
             if pod["status"]["phase"] == "Running" and stage_of(pod) != "serve":
                 controllers.finish(self.cluster, pod, *completed(self.cluster, pod))
-            if pod["status"]["phase"] == "Pending":
-                controllers.start(self.cluster, pod)
             if controllers.alive(pod) and deleted(pod):
                 controllers.stop(self.cluster, pod)
+        for pod in self.cluster.each("Pod"):
+            if pod["status"]["phase"] == "Pending":
+                if scheduler.needs_gpu(pod) and self.gpus_in_use() >= gpus:
+                    scheduler.refuse(self.cluster, pod)
+                else:
+                    controllers.start(self.cluster, pod)
         controllers.sync(self.cluster)
         self.check()
         return self.cluster.version != version
+
+    def gpus_in_use(self) -> int:
+        return sum(map(scheduler.needs_gpu, random_events.pods(self.cluster, "Running")))
 
     @rule(seconds=st.sampled_from([1, 60, 700]), steps=st.integers(0, 9), upgrade=st.booleans())
     def advance(self, seconds: int, steps: int, upgrade: bool) -> None:
@@ -280,6 +302,7 @@ class Machine(RuleBasedStateMachine):
             raise AssertionError(f"the job does not end: {self.cluster.status['conditions'][0]}")
         self.laws.of_the_end()
         Machine.histories += 1
+        Machine.releases += bool(self.laws.gpu.releases)
 
 
 @pytest.mark.timeout(2400)  # the thorough profile, at low priority next to the end-to-end tests
@@ -290,8 +313,11 @@ def test_random_histories_keep_the_laws(capsys: pytest.CaptureFixture[str]) -> N
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-    Machine.histories = 0
+    Machine.histories = Machine.releases = 0
     run_state_machine_as_test(Machine, settings=many)
     assert Machine.histories >= many.max_examples
     with capsys.disabled():
-        print(f"\n    random histories of a job: {Machine.histories}, each kept the laws")
+        print(
+            f"\n    random histories of a job: {Machine.histories}, each kept the laws; in "
+            f"{Machine.releases} the GPU was released"
+        )

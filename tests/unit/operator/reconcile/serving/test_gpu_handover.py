@@ -50,7 +50,7 @@ def selected(cluster: Cluster) -> str:
     return str(service["spec"]["selector"][naming.BUILD])
 
 
-@pytest.mark.parametrize("rollout", ["KeepServing", "FreeGPU"])
+@pytest.mark.parametrize("rollout", ["Auto", "KeepServing", "FreeGPU"])
 def test_two_gpus_leave_no_gap(rollout: str) -> None:
     cluster = serving(2, rollout=rollout)
     (old,) = cluster.builds
@@ -69,8 +69,8 @@ def test_two_gpus_leave_no_gap(rollout: str) -> None:
     assert reason(cluster) == "Serving"
 
 
-def test_one_gpu_keeps_serving_while_training_waits() -> None:
-    cluster = serving(1)
+def test_keep_serving_keeps_the_gpu_while_training_waits() -> None:
+    cluster = serving(1, rollout="KeepServing")
     cluster.edit(**RETRAIN)
     finish_stages(cluster, 1, "prepare")
     scheduler.settle(cluster, 1)
@@ -78,6 +78,10 @@ def test_one_gpu_keeps_serving_while_training_waits() -> None:
     scheduler.settle(cluster, 1)
     assert (reason(cluster), serves(cluster)) == ("Unschedulable", "True/Available")
     assert replicas(cluster) == [1]
+    assert cluster.status["conditions"][0]["message"].startswith(
+        f"Build {cluster.builds[0]} keeps its GPU. To let training use it, set "
+        "spec.serving.rollout to Auto or FreeGPU. No suitable node has a free GPU"
+    )
 
 
 def test_the_gpu_is_released_only_when_a_train_pod_needs_it() -> None:
@@ -176,7 +180,7 @@ def test_free_gpu_releases_the_gpu_at_once_for_verification() -> None:
 
 
 def test_keep_serving_releases_the_gpu_after_the_pending_deadline() -> None:
-    cluster = serving(1)
+    cluster = serving(1, rollout="KeepServing")
     cluster.edit(**REMERGE)
     finish_stages(cluster, 1, "merge")
     scheduler.settle(cluster, 1)

@@ -1,0 +1,104 @@
+"""Whether the GPU of the stable build is all that a waiting train pod needs.
+
+The operator does not read nodes and PersistentVolumes. All that it knows about the node of the
+serving pod is that this pod runs there. If it cannot derive from the pods and the claim that the
+train pod could run on that node, too, the stable build keeps its GPU.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from finetune_operator.manifests.pod import GPU
+from finetune_operator.objects import naming
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.pods import refused_by_nodes
+from finetune_operator.objects.scheduler_message import only_lacks
+from finetune_operator.reconcile.serving import readiness
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object
+
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
+"""Annotation of a claim: the node for which the scheduler let its volume be created."""
+
+
+def obstacle(
+    snapshot: IndexedSnapshot, target: TargetRevision, serving: str, waiting: Object
+) -> str | None:
+    """Return why a release might not help the waiting train pod, as a sentence; None if it would.
+
+    serving: the stable build.
+    """
+    if (count := target.resolved.spec.serving.replicas) != 1:
+        return f"spec.serving.replicas is {count}; only one replica can release its GPU."
+    if not only_lacks(refused_by_nodes(waiting) or "", GPU):
+        return "The pod lacks more than a GPU."
+    pods = readiness.pods_of(snapshot, serving)
+    node = _node(pods[0]) if len(pods) == 1 else None
+    if node is None:
+        return f"Build {serving} has no GPU to release."
+    if not _placement_allows(waiting, pods[0]):
+        return f"Its placement may exclude node {node}, on which the GPU would be released."
+    if not _volume_reaches(snapshot, target.revision, node):
+        claim = naming.revision_name(snapshot.name, target.revision)
+        return (
+            f"PersistentVolumeClaim {claim} may not be available on node {node}, on which the GPU "
+            "would be released."
+        )
+    return None
+
+
+def _node(pod: Object) -> str | None:
+    node: str | None = pod["spec"].get("nodeName")
+    return node
+
+
+def _placement_allows(waiting: Object, running: Object) -> bool:
+    """Report whether every node that accepts the running pod accepts the waiting one.
+
+    Compared are the requirements in the pods themselves, to which Kueue or a webhook may have
+    added some.
+    """
+    asked, met = waiting["spec"], running["spec"]
+    affinity = asked.get("affinity") or {}
+    if any(
+        (affinity.get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+        for kind in ("podAffinity", "podAntiAffinity")
+    ) or any(
+        constraint.get("whenUnsatisfiable") != "ScheduleAnyway"
+        for constraint in asked.get("topologySpreadConstraints") or ()
+    ):
+        return False
+    selector, terms = asked.get("nodeSelector") or {}, _node_terms(asked)
+    return (
+        selector.items() <= (met.get("nodeSelector") or {}).items()
+        # The terms are alternatives: each one of the running pod must be permitted.
+        and (not terms or (bool(_node_terms(met)) and _all_in(_node_terms(met), terms)))
+        and _all_in(met.get("tolerations") or (), asked.get("tolerations") or ())
+    )
+
+
+def _node_terms(spec: Any) -> list[Any]:
+    node = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = node.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    return list(required.get("nodeSelectorTerms") or ())
+
+
+def _all_in(some: Iterable[Any], all_: Iterable[Any]) -> bool:
+    known = list(all_)
+    return all(each in known for each in some)
+
+
+def _volume_reaches(snapshot: IndexedSnapshot, revision: str, node: str) -> bool:
+    """Report whether the volume of a revision is known to be available on a node.
+
+    It was created for that node, or a pod of the revision has run there.
+    """
+    claim = snapshot.volume(revision)
+    if claim is None:
+        return False
+    selected = (claim.object["metadata"].get("annotations") or {}).get(SELECTED_NODE)
+    return selected == node or any(
+        _node(pod.object) == node and pod.object.get("status", {}).get("phase") != "Pending"
+        for pod in snapshot.pods
+        if pod.revision == revision
+    )
