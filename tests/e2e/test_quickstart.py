@@ -230,7 +230,7 @@ def test_kubectl_get_shows_the_state_in_one_line(quickstart: Quickstart) -> None
     tuning = quickstart.tuning
     text = tuning.cluster.kubectl.run("get", "ftj", f"--namespace={tuning.namespace}")
     head, line = text.splitlines()
-    assert head.split() == ["NAME", "READY", "STATE", "PROGRESS", "ETA", "LOSS", "AGE"]
+    assert head.split() == ["NAME", "READY", "STATE", "SERVING", "PROGRESS", "ETA", "LOSS", "AGE"]
     name, ready, state, loss, _ = line.split()
     assert (name, ready, state) == (tuning.name, "True", "Serving")
     assert loss == tuning.status()["training"]["loss"]

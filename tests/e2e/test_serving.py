@@ -250,10 +250,12 @@ def test_with_one_gpu_the_endpoint_is_away_while_the_next_build_loads(
     """Nothing but that: what ran on the old pod ended properly, what came later was answered."""
     tuning, old = served.tuning, served.build()
     with gpus.only_one(tuning.cluster), under_load(tuning, key=KEY) as load:
-        tuning.change(serving={"rollout": "FreeGPU"}, merge={"dtype": "bfloat16"})
+        tuning.change(
+            serving={"rollout": "Auto", "releaseAfterSeconds": 5}, merge={"dtype": "bfloat16"}
+        )
         _wait_for_takeover(served, old)
         outcome = load.end()
-    figures.append(f"FreeGPU, one GPU: {outcome}")
+    figures.append(f"Auto, one GPU: {outcome}")
     assert outcome.broken == []
     assert outcome.failed
     assert [at for at, _ in outcome.failed if at > outcome.gap[1]] == []

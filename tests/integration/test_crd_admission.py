@@ -252,7 +252,16 @@ def test_printer_columns(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.merge(_path(namespace, "shown") + "/status", {"status": status})
 
     shown = kubectl(control_plane, "get", "ftj", "-n", namespace).stdout.splitlines()
-    assert shown[0].split() == ["NAME", "READY", "STATE", "PROGRESS", "ETA", "LOSS", "AGE"]
+    assert shown[0].split() == [
+        "NAME",
+        "READY",
+        "STATE",
+        "SERVING",
+        "PROGRESS",
+        "ETA",
+        "LOSS",
+        "AGE",
+    ]
     values = ["shown", "False", "Training", "train", "20%", "1m30s", "1.25"]
     assert shown[1].split()[:-1] == values
     wide = kubectl(control_plane, "get", "finetune", "-n", namespace, "-o", "wide").stdout

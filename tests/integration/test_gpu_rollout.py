@@ -82,12 +82,14 @@ def reach(kubelet: Kubelet, reason: str, *, build: str | None = None) -> list[in
     return snapshot[1:]
 
 
-@pytest.mark.parametrize(("rollout", "gpus"), [("KeepServing", 2), ("FreeGPU", 1)], ids=str)
+@pytest.mark.parametrize(
+    ("rollout", "gpus"), [("KeepServing", 2), ("FreeGPU", 1), ("Auto", 1)], ids=str
+)
 def test_a_new_revision_replaces_the_old_one(
     operator: OperatorProcess, place: Namespace, node: Node, rollout: str, gpus: int
 ) -> None:
     kubelet = Kubelet(place, node)
-    submit(place, rollout=rollout)
+    submit(place, rollout=rollout, releaseAfterSeconds=5)
     reach(kubelet, "Serving")
     old = selected(place)
     kubelet.held = {"prepare", "train"}
@@ -106,6 +108,10 @@ def test_a_new_revision_replaces_the_old_one(
         )
 
     wait_until("the train pod has a GPU", training)
+    planned = [
+        each["note"] for each in place.items("events") if each["reason"] == "GPUReleasePlanned"
+    ]
+    assert len(planned) == (rollout == "Auto"), planned
     left = {old: (1, 1) if gpus == 2 else (0, 0)}
     wait_until("the owner of the GPU is decided", lambda: deployments(place) == left)
     kubelet.held = set()

@@ -54,7 +54,7 @@ def kubectl(place: Namespace, *words: str) -> str:
 def test_kubectl_shows_the_job_in_one_line(served: Served) -> None:
     _, place, _ = served
     head, line = kubectl(place, "get", "ftj").splitlines()
-    assert head.split() == ["NAME", "READY", "STATE", "PROGRESS", "ETA", "LOSS", "AGE"]
+    assert head.split() == ["NAME", "READY", "STATE", "SERVING", "PROGRESS", "ETA", "LOSS", "AGE"]
     assert line.split()[:3] == ["demo", "True", "Serving"]
 
 
