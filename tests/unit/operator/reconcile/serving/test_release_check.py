@@ -8,6 +8,7 @@ from tests.unit.operator.reconcile.serving.test_gpu_release import waiting
 
 from finetune_operator.objects.index import index
 from finetune_operator.reconcile.serving import release_check
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import resolve_target
 
 A10G, L4 = ({"nvidia.com/gpu.product": name} for name in ("NVIDIA-A10G", "NVIDIA-L4"))
@@ -68,8 +69,10 @@ def obstacle(asked: Thing, met: Thing) -> str | None:
         pod["spec"] = {**pod["spec"], **changes}
     snapshot = cluster.observe()
     (waits,) = (pod for pod in snapshot.pods if pod["status"]["phase"] == "Pending")
-    target = resolve_target(snapshot.job, snapshot.configmaps, cluster.config)
-    return release_check.obstacle(index(snapshot), target, cluster.builds[0], waits)
+    found = index(snapshot)
+    ledger = Ledger.parse(found.previous.revisions, found.previous.ledger_version)
+    target = resolve_target(snapshot.job, ledger, cluster.config)
+    return release_check.obstacle(found, target, cluster.builds[0], waits)
 
 
 @pytest.mark.parametrize("case", ALLOWED)
