@@ -7,13 +7,8 @@ from typing import Any
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
-<<<<<<< HEAD
 from tests.unit.operator.reconcile import laws_of_backends, laws_of_trust
-from tests.unit.operator.reconcile.gpu_laws import GPULaws
-=======
-from tests.unit.operator.reconcile import laws_of_trust
 from tests.unit.operator.reconcile.laws_of_gpus import GPULaws
->>>>>>> 4d20c3a (GitOps testdata: the summary of the endpoint; the laws of GPUs are named like those of trust)
 from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_api.contracts.result import Result
