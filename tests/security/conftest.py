@@ -14,13 +14,24 @@ number of cases of each finding.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.security.echo import echoing
+from tests.trainer.support.workshop import Server, server
 
 FOLDER = Path(__file__).parent
 FINDINGS = range(1, 18)
 _cases = pytest.StashKey[Counter[tuple[int, str]]]()
+
+
+@pytest.fixture(scope="session")
+def trainers() -> Iterator[dict[str, Server]]:
+    """The process from which trainer commands are forked; its hub echoes credentials."""
+    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    with echoing(None) as hub, server("trl", HF_ENDPOINT=hub, **quiet) as found:
+        yield {"trl": found}
 
 
 # First: ``checks.sharing`` deselects the files that another process runs.

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster
+from tests.trainer.support import tiny
+from tests.trainer.support.workshop import Server, Workshop
 
 from finetune_api.contracts import untrusted_json
 from finetune_operator.manifests.pod import SCRATCH_LIMIT
@@ -108,6 +110,37 @@ def test_prepare_has_a_deadline_and_its_end_is_terminal() -> None:
     cluster.edit(runPolicy={"prepareDeadlineSeconds": 43200})
     scheduler.settle(cluster, 2)
     assert [each["spec"]["activeDeadlineSeconds"] for each in cluster.each("Job")][-1] == 43200
+
+
+LOOP = "{% for number in range(99999) %}"
+ENDLESS = f"{LOOP}{LOOP}{{% endfor %}}{{% endfor %}}"
+"""A template of 10 billion rounds: the sandbox limits the length of one range only."""
+
+
+@pytest.mark.filterwarnings("default")
+def test_template_that_never_ends_stops_with_the_pod(
+    trainers: dict[str, Server], tmp_path: Path
+) -> None:
+    """The Job controller deletes the pod of an overdue Job, which sends SIGTERM."""
+    tiny.model(tmp_path / "claims" / "models")
+    (tmp_path / "dataset").mkdir()
+    rows = "".join(json.dumps(row) + "\n" for row in tiny.rows(24))
+    (tmp_path / "dataset" / "rows.jsonl").write_text(rows, encoding="utf-8")
+    dataset = {"chatTemplate": ENDLESS, "promptTemplate": "chat"}
+    job = tiny.job("pvc://models", "configmap://rows/rows.jsonl", dataset=dataset)
+    workshop = Workshop(trainers, tmp_path, tmp_path / "work", job)
+    running = workshop.start(
+        "prepare",
+        FINETUNE_CONFIG_DIR=str(tmp_path),
+        FINETUNE_SOURCES_DIR=str(tmp_path / "claims"),
+    )
+    running.until(lambda: "model pvc://models is pinned" in (tmp_path / "log").read_text())
+    running.process.join(5)
+    assert running.process.is_alive(), (tmp_path / "log").read_text()
+    running.process.terminate()
+    running.process.join(30)
+    ended = running.wait()
+    assert (ended.code, ended.result["outcome"]) == (143, "stopped")
 
 
 def test_scratch_volumes_have_a_size_limit() -> None:

@@ -7,18 +7,16 @@ the log, tracebacks included, must not contain any fragment of the value.
 import hashlib
 import json
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.security.credentials import EMPTY, TOKEN, UNUSABLE, USABLE, leaks
+from tests.security.echo import Echo, echoing
 from tests.trainer.support import tiny, web
 from tests.trainer.support.web import Certificate
-from tests.trainer.support.workshop import Ended, Server, Workshop, server
+from tests.trainer.support.workshop import Ended, Server, Workshop
 
 pytestmark = [
     pytest.mark.finding(1, "a Secret's content is published"),
@@ -28,71 +26,15 @@ pytestmark = [
 DIGEST = hashlib.sha256(b"").hexdigest()
 
 
-class Echo(BaseHTTPRequestHandler):
-    """Refuses every request, and quotes its headers wherever a client may pick them up."""
-
-    seen: list[str]
-    status = 401
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        """Answer with the credentials of the request in status line, headers, URL and body."""
-        sent = self.headers.get("Authorization", "")
-        token = self.headers.get("X-Amz-Security-Token", "")
-        Echo.seen.append(f"{sent} {token}")
-        quoted = json.dumps({"error": sent, "token": token}).encode()
-        self.send_response(Echo.status, f"refused {sent}")
-        self.send_header("X-Error-Message", f"{sent} {token} is not valid")
-        self.send_header("X-Request-Id", sent)
-        self.send_header("Location", f"https://127.0.0.1:1/?Signature={sent.replace(' ', '+')}")
-        self.send_header("Content-Length", str(len(quoted)))
-        self.end_headers()
-        self.wfile.write(quoted)
-
-    do_HEAD = do_GET
-
-
-@contextmanager
-def echoing(own: Certificate | None) -> Iterator[str]:
-    """Run the server, with TLS if there is a certificate, and yield its URL."""
-    Echo.seen, Echo.status = [], 401
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    if own is not None:
-        listener.socket = own.context().wrap_socket(listener.socket, server_side=True)
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http{'s' if own else ''}://127.0.0.1:{listener.server_port}"
-    finally:
-        listener.shutdown()
-        thread.join()
-        listener.server_close()
-
-
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return web.certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[str]:
-    with echoing(None) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def secure(own: Certificate) -> Iterator[str]:
     with echoing(own) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def trainers(hub: str) -> Iterator[dict[str, Server]]:
-    quiet = {"HF_ENDPOINT": hub, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    with server("trl", **quiet) as found:
-        yield {"trl": found}
 
 
 CREDENTIALS = {
