@@ -12,7 +12,8 @@ from tests.trainer.support.workshop import Ended, Workshop
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.reference import Reference
-from finetune_api.v1alpha1.ledger import Data, Evaluation
+from finetune_api.v1alpha1.dataset import Data
+from finetune_api.v1alpha1.ledger import Evaluation
 from finetune_operator.reconcile.serving.evaluation_gate import judge
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import readers

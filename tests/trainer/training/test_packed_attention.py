@@ -113,11 +113,12 @@ def test_gradients_are_those_of_sdpa_with_a_mask(name: str) -> None:
 def test_no_mask_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[object] = []
     create = modeling_llama.create_causal_mask
-    monkeypatch.setattr(
-        modeling_llama,
-        "create_causal_mask",
-        lambda *args, **kwargs: built.append(create(*args, **kwargs)) or built[-1],
-    )
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        built.append(create(*args, **kwargs))
+        return built[-1]
+
+    monkeypatch.setattr(modeling_llama, "create_causal_mask", recorded)
     packed = model("llama").eval()
     for implementation in ("sdpa", packed_attention.NAME):
         packed.set_attn_implementation(implementation)
