@@ -47,8 +47,6 @@ class Resolved:
     serve_key: str
     """Digest of the fields that affect serving. If it changes, a failed build is served again."""
     training_part: Values
-    placed_by_user: bool
-    """Whether the user set spec.placement. If so, it applies to prepare and merge pods too."""
 
     @property
     def revision(self) -> str:
@@ -102,7 +100,6 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         retry_key=retry_key,
         serve_key=digest([retry_key, part_of(model, Edit.ROLL)]),
         training_part=training_part,
-        placed_by_user=bool(written.get("placement")),
     )
 
 

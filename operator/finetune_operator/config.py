@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from finetune_api.base import CamelModel
+from finetune_api.v1alpha1.placement import Toleration
 
 
 class Images(CamelModel):
@@ -31,6 +32,24 @@ class ServingConfig(CamelModel):
     env: dict[str, str] = Field(default_factory=dict)
     dtype: str = ""
     shm_size: str = "2Gi"
+
+
+class GpuConfig(CamelModel):
+    """The GPUs of the cluster (``manifests.placement``).
+
+    ``products`` are the cards that GPU pods may run on, the preferred one first, as values of the
+    node label nvidia.com/gpu.product; empty means any card. ``required`` is False on a cluster
+    whose GPUs are simulated: training then runs on the CPU.
+    """
+
+    products: list[str] = Field(default_factory=lambda: ["NVIDIA-A10G", "NVIDIA-L4", "NVIDIA-A10"])
+    resource_name: str = "nvidia.com/gpu"
+    tolerations: list[Toleration] = Field(
+        default_factory=lambda: [
+            Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+        ]
+    )
+    required: bool = True
 
 
 Network = IPv4Network | IPv6Network
@@ -110,6 +129,7 @@ class OperatorConfig(CamelModel):
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)
     hub: Hub = Hub()
+    gpu: GpuConfig = GpuConfig()
     serving: ServingConfig = ServingConfig()
     defaults: dict[str, Any] = Field(default_factory=dict)
     log_level: str = "info"

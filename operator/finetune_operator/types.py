@@ -31,6 +31,8 @@ class Progress:
     total_bytes: int | None = None
     phase: str | None = None
     """Part of the stage that runs now, if it has a name; arbitrary text from the pod."""
+    card: str | None = None
+    """Product of the GPU, as in the node label nvidia.com/gpu.product."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from tests.chart import helm
 from tests.chart.helm import CHART, Values, render, template
 
 from finetune_api.defaulting import effective_defaults, resolve
-from finetune_operator.config import Egress, OperatorConfig
+from finetune_operator.config import Egress, GpuConfig, OperatorConfig
 
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 GOLDEN = Path(__file__).parent / "golden" / "default.yaml"
@@ -70,17 +70,28 @@ def test_configuration_contains_every_setting_of_the_operator() -> None:
     assert config.serving.command == ["vllm", "serve", "/model"]
 
 
-def test_jobs_require_the_default_gpu() -> None:
-    defaults = effective_defaults(render().config["defaults"])
-    placement = resolve(JOB, defaults).spec.placement
-    assert placement.node_selector == {"nvidia.com/gpu.product": "NVIDIA-A10G"}
+def test_default_gpus_equal_the_default_of_the_operator() -> None:
+    config = OperatorConfig.model_validate(render().config)
+    assert config.gpu == GpuConfig()
+    assert config.gpu.products == ["NVIDIA-A10G", "NVIDIA-L4", "NVIDIA-A10"]
+
+
+def test_gpu_settings_reach_the_operator_unchanged() -> None:
+    gpu = {
+        "products": ["NVIDIA-H200"],
+        "resourceName": "nvidia.com/gpu.shared",
+        "tolerations": [{"key": "pool", "operator": "Equal", "value": "yes"}],
+        "required": False,
+    }
+    config = OperatorConfig.model_validate(render({"gpu": gpu}).config)
+    assert config.gpu.model_dump(by_alias=True, exclude_none=True) == gpu
 
 
 def test_defaults_reach_the_operator_unchanged() -> None:
     """Numbers, too: helm renders 0.00001 as 1e-05, which YAML 1.1 reads as a string."""
     written = {
         "training": {"learningRate": 0.00001, "sequenceLength": 1048576, "seed": 4294967295},
-        "placement": {"nodeSelector": {"nvidia.com/gpu.product": None, "pool": "tuning"}},
+        "placement": {"nodeSelector": {"pool": "tuning"}},
         "storage": {"size": "120Gi"},
     }
     defaults = effective_defaults(render({"defaults": written}).config["defaults"])

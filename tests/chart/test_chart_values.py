@@ -90,6 +90,8 @@ CHANGED: dict[str, Any] = {
     "resources.requests.cpu": "1",
     "resources.requests.memory": "1Gi",
     "resources.limits.memory": "1Gi",
+    "gpu.resourceName": "nvidia.com/gpu.shared",
+    "gpu.tolerations": [{"operator": "Exists"}],
     "tolerations": [{"operator": "Exists"}],
     "affinity": {"nodeAffinity": {"a": {}}},
 }

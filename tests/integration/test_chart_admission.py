@@ -1,6 +1,7 @@
 """The chart on a real API server: admission of its objects, permissions, uninstallation."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -189,10 +190,41 @@ def test_permissions_of_the_operator_on_leases(
     assert may is allowed
 
 
-def _helm(plane: ControlPlane, *arguments: str) -> None:
+def _helm(plane: ControlPlane, *arguments: str) -> str:
     command = [helm.binary(), f"--kubeconfig={plane.kubeconfig}", f"--namespace={NAMESPACE}"]
     done = subprocess.run([*command, *arguments], text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_notes_name_the_nodes_with_a_listed_gpu(control_plane: ControlPlane, system: str) -> None:
+    def notes(*arguments: str) -> str:
+        dry_run = ["install", "notes", str(helm.CHART), "--take-ownership", "--dry-run=server"]
+        return _helm(control_plane, *dry_run, *arguments).partition("NOTES:")[2]
+
+    nodes = {
+        "notes-gke": {"cloud.google.com/gke-accelerator": "nvidia-l4"},
+        "notes-h200": {"nvidia.com/gpu.product": "NVIDIA-H200"},
+        "notes-cpu": {"pool": "cpu"},
+    }
+    for name, labels in nodes.items():
+        control_plane.post("/api/v1/nodes", {"metadata": {"name": name, "labels": labels}})
+        amounts = {} if name == "notes-cpu" else {"nvidia.com/gpu": "4"}
+        path = f"/api/v1/nodes/{name}/status"
+        control_plane.merge(path, {"status": {"capacity": amounts, "allocatable": amounts}})
+    try:
+        listed = notes()
+        assert re.search(r"notes-gke +cloud\.google\.com/gke-accelerator=nvidia-l4 +4\n", listed)
+        assert "notes-h200" not in listed
+        assert "notes-cpu" not in listed
+        missing = notes("--set=gpu.products={NVIDIA-L40S}")
+        assert "WARNING: no node of this cluster has a GPU of the chart value" in missing
+        assert "kubectl label node <node> nvidia.com/gpu.product=NVIDIA-L40S" in missing
+        every = notes("--set-json=gpu.products=[]")
+        assert re.findall(r"  notes-(\w+)", every) == ["gke", "h200"]
+    finally:
+        for name in nodes:
+            control_plane.delete(f"/api/v1/nodes/{name}")
 
 
 def test_uninstalling_keeps_crd_and_jobs(

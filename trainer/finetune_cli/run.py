@@ -203,7 +203,12 @@ def _card() -> Card | None:
     name = torch.cuda.get_device_name().replace(" ", "-")
     known = find(name)
     memory = torch.cuda.get_device_properties(0).total_memory
-    return Card(name=name, memory=memory, tflops=known.tflops if known else None)
+    return Card(
+        name=name,
+        memory=memory,
+        tflops=known.tflops if known else None,
+        capability=torch.cuda.get_device_capability(),
+    )
 
 
 @contextmanager

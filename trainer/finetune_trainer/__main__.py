@@ -57,7 +57,11 @@ def parser() -> argparse.ArgumentParser:
         "prepare", parents=[common], help="download and check base and data, and tokenize"
     )
     prepare.add_argument(
-        "--card", help="nvidia.com/gpu.product of the GPU nodes; omit it to skip the memory check"
+        "--card",
+        action="append",
+        default=[],
+        help="nvidia.com/gpu.product of the GPU nodes, once for each card that the pods may get: "
+        "the memory check uses the smallest one; omit it to skip the check",
     )
     prepare.add_argument(
         "--serving-share",
@@ -155,12 +159,15 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
 
 
 def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
-    card = cards.find(options.card) if options.card else None
-    if options.card and card is None:
-        log(f"GPU {options.card} is not in the GPU table: its memory is not checked")
+    found = {name: cards.find(name) for name in options.card}
+    for name in (name for name, card in found.items() if card is None):
+        log(f"GPU {name} is not in the GPU table: its memory is not checked")
+    known = [card for card in found.values() if card is not None]
+    card = cards.smallest(known)
     share, length = options.serving_share, options.serving_length
     return EstimateOptions(
         card=card,
+        others=tuple(other for other in known if other is not card),
         serving=None if share is None else ServingOptions(max_model_len=length, share=share),
         merges=not options.no_merge,
         volume=None if options.volume_size is None else int(quantity.amount(options.volume_size)),

@@ -15,7 +15,8 @@
     ├── LossDiverged         81     loss or gradients are not finite
     ├── DoesNotFit           82     training or serving is estimated too large for the GPU
     ├── NotMergeable         84     base and adapter give no usable merged model
-    └── BudgetExceeded       85     runPolicy.maxGpuSeconds is used up
+    ├── BudgetExceeded       85     runPolicy.maxGpuSeconds is used up
+    └── UnsupportedGpu       86     this image cannot use the GPU or its driver
     Stopped                 143     SIGTERM; a BaseException, so that no handler swallows it
 
 Any other exception is an InternalError with exit code 1. A message names the field or file, the
@@ -118,6 +119,13 @@ class DoesNotFit(TrainerError):
 
     code = ExitCode.DOES_NOT_FIT
     reason = Reason.DOES_NOT_FIT
+
+
+class UnsupportedGpu(TrainerError):
+    """The GPU or its driver is too old for this image."""
+
+    code = ExitCode.UNSUPPORTED_GPU
+    reason = Reason.UNSUPPORTED_GPU
 
 
 class NotMergeable(TrainerError):

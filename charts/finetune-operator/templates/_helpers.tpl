@@ -65,6 +65,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 imagePullSecrets: {{ .Values.imagePullSecrets | toJson }}
 hub:
   endpoint: {{ .Values.hub.endpoint | quote }}
+gpu: {{ .Values.gpu | toJson }}
 serving:
   command: {{ .Values.serving.command | toJson }}
   args: {{ .Values.serving.args | toJson }}

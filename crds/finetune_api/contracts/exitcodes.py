@@ -114,6 +114,12 @@ class ExitCode(IntEnum):
         Retry.NEVER,
         Reason.BUDGET_EXCEEDED,
     )
+    UNSUPPORTED_GPU = (
+        86,
+        "The GPU or its driver is too old for the trainer image.",
+        Retry.NEVER,
+        Reason.UNSUPPORTED_GPU,
+    )
     STOPPED = (143, "The process received SIGTERM.", Retry.RESUMED, Reason.STOPPED)
 
 

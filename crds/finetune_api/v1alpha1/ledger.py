@@ -259,6 +259,11 @@ class Revision(LedgerModel):
         description="UID of the PersistentVolumeClaim that holds the artifacts of the "
         "completed stages.",
     )
+    card: str | None = Field(
+        None,
+        description="GPU model that trained the revision when it saved its first checkpoint. "
+        "Later attempts of the train stage resume on this model only.",
+    )
     gpu_seconds: int | None = Field(
         None, description="GPU time of training the revision in seconds, summed over all attempts."
     )

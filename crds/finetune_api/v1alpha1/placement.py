@@ -86,7 +86,7 @@ class Toleration(ApiModel):
 
 
 class Placement(ApiModel):
-    """Scheduling constraints of the job's pods. They apply to all pods, which share a volume."""
+    """Scheduling constraints of the job's pods, which share a volume."""
 
     zones: list[str] | None = field(
         "Zones in which the pods may run, as values of the node label topology.kubernetes.io/zone.",
@@ -104,12 +104,11 @@ class Placement(ApiModel):
         ),
     )
     node_selector: dict[str, str] | None = field(
-        "Labels that a node must have to run the pods. If set, these labels replace the "
-        "default as a whole.",
+        "Labels that a node must have to run the pods with a GPU. The other pods prefer such "
+        "nodes. If set, these labels replace the chart value gpu.products for this job.",
         None,
         edit=Edit.RETRY,
-        builtin="the chart value defaults.placement.nodeSelector, which selects NVIDIA A10G GPUs "
-        "unless you change it",
+        builtin="the labels of the GPUs in the chart value gpu.products",
         max_length=16,
         rules=(
             labels(
@@ -118,7 +117,11 @@ class Placement(ApiModel):
         ),
     )
     tolerations: list[Toleration] | None = field(
-        "Tolerations of the pods.", None, edit=Edit.RETRY, builtin="none", max_length=16
+        "Tolerations of the pods, in addition to the chart value gpu.tolerations.",
+        None,
+        edit=Edit.RETRY,
+        builtin="none",
+        max_length=16,
     )
 
 

@@ -165,6 +165,11 @@ class Reason(StrEnum):
         "not request a GPU.",
         *FAILURE,
     )
+    UNSUPPORTED_GPU = (
+        "UnsupportedGPU",
+        "The GPU or its driver is too old for the trainer image.",
+        *FAILURE,
+    )
     LOSS_DIVERGED = ("LossDiverged", "The loss or the gradients are not finite.", *FAILURE)
     NOT_MERGEABLE = (
         "NotMergeable",

@@ -95,7 +95,7 @@ class FineTuneJobSpec(ApiModel):
     queue_name: str | None = object_name(
         "Name of the Kueue LocalQueue for the train Job, the only Job that needs GPU quota. If "
         "a queue is set, the ResourceFlavors of the queue select the nodes, and the chart "
-        "value defaults.placement.nodeSelector is ignored.",
+        "value gpu.products does not apply.",
         None,
         kind="LocalQueue",
         max_length=63,

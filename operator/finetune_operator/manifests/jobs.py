@@ -14,7 +14,7 @@ from finetune_api.contracts.exitcodes import FINAL
 from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.manifests import pod, sources
+from finetune_operator.manifests import placement, pod, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.documents import JOB_FILE
@@ -29,8 +29,6 @@ POD_UID = {
     "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
 }
 """The trainer publishes it in its metrics, which identifies the pod that was scraped."""
-GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
-"""Node label set by NVIDIA GPU feature discovery."""
 MIN_GRACE_SECONDS = 120
 """Usually enough for one step and a checkpoint; some clouds give a spot node no longer notice."""
 MAX_GRACE_SECONDS = 1800
@@ -56,12 +54,14 @@ def render(
     memory: str | None = None,
     step_seconds: float | None = None,
     gpu_seconds_lost: int = 0,
+    card: str | None = None,
 ) -> dict[str, Any]:
     """Return the Job of one attempt at a stage.
 
     memory: memory of the container, instead of the value of the spec. step_seconds: measured by an
     earlier train attempt. gpu_seconds_lost: GPU-seconds recorded on volumes that no longer exist,
-    which the trainer cannot read.
+    which the trainer cannot read. card: the product of the card that saved the last checkpoint; a
+    train attempt resumes on no other card.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -107,7 +107,7 @@ def render(
                     "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
                 },
                 "spec": {
-                    **_pod(job, target, stage, memory, gpu_seconds_lost),
+                    **_pod(job, target, stage, memory, gpu_seconds_lost, card),
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },
             },
@@ -161,7 +161,12 @@ def _with_memory(resources: ResourceRequirements, memory: str | None) -> Resourc
 
 
 def _pod(
-    job: Object, target: TargetRevision, stage: Stage, memory: str | None, gpu_seconds_lost: int
+    job: Object,
+    target: TargetRevision,
+    stage: Stage,
+    memory: str | None,
+    gpu_seconds_lost: int,
+    card: str | None,
 ) -> dict[str, Any]:
     gpu = stage == "train"
     volumes: list[dict[str, Any]] = [
@@ -185,7 +190,7 @@ def _pod(
         mounts += sources.mounts(target.resolved.spec)
         identity = sources.identity(target.resolved.spec)
     return {
-        **pod.spec(target.config, target.resolved, gpu=gpu),
+        **pod.spec(target.config, target.resolved, gpu=gpu, card=card),
         **identity,
         "restartPolicy": "Never",
         "containers": [
@@ -202,7 +207,8 @@ def _pod(
                 "env": [*_environment(target, stage), POD_UID],
                 "ports": [{"name": "metrics", "containerPort": TRAINER_METRICS}],
                 "resources": pod.resources(
-                    _with_memory(getattr(target.resolved.spec.resources, stage), memory), gpu=gpu
+                    _with_memory(getattr(target.resolved.spec.resources, stage), memory),
+                    gpu=target.config.gpu if gpu else None,
                 ),
                 "securityContext": pod.container_security(read_only_root=not gpu),
                 "terminationMessagePolicy": "File",
@@ -223,7 +229,7 @@ def _configuration(job: Object, target: TargetRevision, stage: Stage) -> list[di
 def _stage_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int) -> list[str]:
     spec = target.resolved.spec
     if stage == "prepare":
-        return estimate_arguments(spec)
+        return estimate_arguments(target)
     if stage == "train" and spec.run_policy.max_gpu_seconds is not None:
         left = max(0, spec.run_policy.max_gpu_seconds - gpu_seconds_lost)
         return ["--max-gpu-seconds", str(left)]
@@ -232,14 +238,15 @@ def _stage_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int
     return []
 
 
-def estimate_arguments(spec: FineTuneJobSpec) -> list[str]:
-    """Return the arguments for the estimate of prepare: GPU model, serving values, volume size.
+def estimate_arguments(target: TargetRevision) -> list[str]:
+    """Return the arguments for the estimate of prepare: cards, serving values, volume size.
 
     They are not in job.json, which is frozen: a job that was rejected is attempted again after its
-    GPU model, its context length or its volume has changed.
+    cards, its context length or its volume have changed.
     """
+    spec = target.resolved.spec
     serving, arguments = spec.serving, []
-    if card := (spec.placement.node_selector or {}).get(GPU_PRODUCT_LABEL):
+    for card in placement.cards(target.config.gpu, target.resolved):
         arguments += ["--card", card]
     if serving.enabled:
         arguments += ["--serving-share", str(serving.gpu_memory_utilization)]
@@ -253,7 +260,10 @@ def estimate_arguments(spec: FineTuneJobSpec) -> list[str]:
 
 def _environment(target: TargetRevision, stage: Stage) -> list[dict[str, Any]]:
     values = dict(pod.WRITABLE_CACHES)
-    values |= pod.ON_GPU if stage == "train" else pod.NO_GPU
+    if stage != "train":
+        values |= pod.NO_GPU
+    elif target.config.gpu.required:
+        values |= pod.REQUIRE_GPU
     if stage != "prepare":
         return pod.environment(values | pod.OFFLINE)
     if target.config.hub.endpoint:

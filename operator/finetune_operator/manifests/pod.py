@@ -6,11 +6,10 @@ from typing import Any
 from finetune_api.defaulting import Resolved
 from finetune_api.v1alpha1.references import SecretKeyRef
 from finetune_api.v1alpha1.resources import ResourceRequirements
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import GpuConfig, OperatorConfig
+from finetune_operator.manifests import placement
 
 USER = 1000
-GPU = "nvidia.com/gpu"
-ZONE = "topology.kubernetes.io/zone"
 SCRATCH = "/tmp"
 SCRATCH_LIMIT = "8Gi"
 """Compiled kernels and caches of libraries; the kubelet evicts a pod that writes more.
@@ -30,8 +29,8 @@ WRITABLE_CACHES = {
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 # Without this, an image may see every GPU of its node although the pod requests none.
 NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}
-# If CUDA finds no GPU, Unsloth trains on the CPU; a pod that holds a GPU must fail instead.
-ON_GPU = {"UNSLOTH_DISABLE_CPU_FALLBACK": "1"}
+# The trainer then fails if CUDA is unusable, instead of training for days on the CPU.
+REQUIRE_GPU = {"FINETUNE_REQUIRE_GPU": "true"}
 
 
 def environment(values: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -39,11 +38,11 @@ def environment(values: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in sorted(values.items())]
 
 
-def resources(requirements: ResourceRequirements, *, gpu: bool) -> dict[str, Any]:
+def resources(requirements: ResourceRequirements, *, gpu: GpuConfig | None) -> dict[str, Any]:
     """Return the ``resources`` of a container, with one GPU if ``gpu`` is set."""
     limits = dict(requirements.limits or {})
-    if gpu:
-        limits[GPU] = "1"
+    if gpu is not None:
+        limits[gpu.resource_name] = "1"
     both = {"requests": dict(requirements.requests or {}), "limits": limits}
     return {kind: amounts for kind, amounts in both.items() if amounts}
 
@@ -74,11 +73,16 @@ def secret(name: str, reference: SecretKeyRef | None) -> list[dict[str, Any]]:
 
 
 def spec(
-    config: OperatorConfig, resolved: Resolved, *, gpu: bool, serving: bool = False
+    config: OperatorConfig,
+    resolved: Resolved,
+    *,
+    gpu: bool,
+    serving: bool = False,
+    card: str | None = None,
 ) -> dict[str, Any]:
     """Return the parts of a pod ``spec`` that do not depend on its containers.
 
-    serving: whether it is a serving pod, to which ``spec.serving.placement`` applies.
+    gpu, serving, card: as in ``placement.render``.
     """
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
@@ -91,53 +95,10 @@ def spec(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        **_placement(resolved, gpu=gpu, serving=serving),
+        **placement.render(config.gpu, resolved, gpu=gpu, serving=serving, card=card),
     }
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
     if resolved.spec.priority_class_name:
         pod["priorityClassName"] = resolved.spec.priority_class_name
     return pod
-
-
-def _placement(resolved: Resolved, *, gpu: bool, serving: bool) -> dict[str, Any]:
-    """Return node selector, affinity and tolerations.
-
-    All pods of a job share a volume, which may be bound to a node or a zone. The node selector is
-    required for GPU pods, and for all pods if the user set it. Otherwise CPU pods only prefer these
-    nodes, so that the volume is bound where the GPU pods can run.
-    """
-    placement = resolved.spec.placement
-    if serving and resolved.spec.serving.placement is not None:
-        placement = resolved.spec.serving.placement
-    selector = placement.node_selector or {}
-    parts: dict[str, Any] = {}
-    affinity: dict[str, Any] = {}
-    if selector and (gpu or resolved.placed_by_user):
-        parts["nodeSelector"] = dict(selector)
-    elif selector:
-        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = [
-            {
-                "weight": 100,
-                "preference": {
-                    "matchExpressions": [
-                        {"key": key, "operator": "In", "values": [value]}
-                        for key, value in sorted(selector.items())
-                    ]
-                },
-            }
-        ]
-    if placement.zones:
-        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {
-            "nodeSelectorTerms": [
-                {"matchExpressions": [{"key": ZONE, "operator": "In", "values": placement.zones}]}
-            ]
-        }
-    if affinity:
-        parts["affinity"] = {"nodeAffinity": affinity}
-    if placement.tolerations:
-        parts["tolerations"] = [
-            toleration.model_dump(mode="json", exclude_none=True)
-            for toleration in placement.tolerations
-        ]
-    return parts

@@ -112,7 +112,7 @@ def container(job: Object, target: TargetRevision, model: Model) -> dict[str, An
             "failureThreshold": 6,
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
-        "resources": pod.resources(spec.resources.serve, gpu=True),
+        "resources": pod.resources(spec.resources.serve, gpu=config.gpu),
         "securityContext": pod.container_security(read_only_root=False),
         "volumeMounts": [
             *_weights(target),

@@ -1,4 +1,4 @@
-"""Facts about a pod's scheduling."""
+"""Facts about a pod's scheduling, from its spec and its conditions."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -28,3 +28,13 @@ def scheduled_since(pod: Object) -> datetime:
     """Return when PodScheduled last changed; the pod's creation if it was never set."""
     since = scheduling(pod).get("lastTransitionTime") or pod["metadata"]["creationTimestamp"]
     return datetime.fromisoformat(str(since))
+
+
+def extended_resources(pod: Object) -> set[str]:
+    """Return the devices that a pod needs, such as nvidia.com/gpu: resources of a domain."""
+    return {
+        name
+        for container in pod["spec"].get("containers", ())
+        for name in container.get("resources", {}).get("limits", {})
+        if "/" in name
+    }

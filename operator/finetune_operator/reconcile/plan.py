@@ -113,6 +113,7 @@ def _plan(
     ledger, pruned = retention.prune(snapshot, target, kept.ledger, serving=serving)
     measured = progress.measure(snapshot, target, ledger)
     ledger = ledger.with_gpu_seconds(target.revision, measured.get("gpuSeconds"))
+    ledger = ledger.with_card(target.revision, progress.checkpoint_card(snapshot, target))
     current = conditions(
         position,
         previous=snapshot.previous.conditions,

@@ -158,8 +158,14 @@ class Ledger:
             for attempt in present.stages
         ]
         return self._with(
-            revision, stages=stages, volume=None, gpu_seconds_lost=present.gpu_seconds
+            revision, stages=stages, volume=None, card=None, gpu_seconds_lost=present.gpu_seconds
         )
+
+    def with_card(self, revision: str, card: str | None) -> "Ledger":
+        """Return the ledger with the card that a checkpoint depends on; the first one is kept."""
+        if card is None or self.revision(revision).card is not None:
+            return self
+        return self._with(revision, card=card)
 
     def with_gpu_seconds(self, revision: str, gpu_seconds: int | None) -> "Ledger":
         """Return the ledger with the GPU-seconds that the trainer reports for the present volume.

@@ -6,15 +6,18 @@ without a uid are accepted: a revision keeps its image, which may predate the ui
 """
 
 import math
+import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_api.contracts.ports import TRAINER_METRICS
+from finetune_api.rules import NONEMPTY_LABEL_VALUE
 from finetune_operator.types import Progress
 
 PORT = TRAINER_METRICS
 _IDENTITY = "finetune_pod_info"
 _PHASE = "finetune_phase_info"
+_DEVICE = "finetune_device_info"
 
 _FLOATS = {
     "finetune_progress_ratio": "ratio",
@@ -41,11 +44,14 @@ def parse(text: str, pod_uid: str) -> Progress | None:
     floats: dict[str, float] = {}
     integers: dict[str, int] = {}
     phase: str | None = None
+    card = None
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == _IDENTITY and sample.labels.get("uid") != pod_uid:
                     return None
+                if sample.name == _DEVICE:
+                    card = _label_value(sample.labels.get("card", ""))
                 if not math.isfinite(sample.value):
                     continue
                 if sample.name == _PHASE:
@@ -71,4 +77,10 @@ def parse(text: str, pod_uid: str) -> Progress | None:
         downloaded_bytes=integers.get("downloaded_bytes"),
         total_bytes=integers.get("total_bytes"),
         phase=phase,
+        card=card,
     )
+
+
+def _label_value(text: str) -> str | None:
+    """Return a text if it can be the value of a node label, otherwise None."""
+    return text if re.fullmatch(NONEMPTY_LABEL_VALUE, text) else None

@@ -31,7 +31,7 @@ from finetune_api.markers import Edit
 from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.token_store import Tokens
-from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
 from finetune_trainer.runtime import capabilities, cards, progress
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import TrainRequest, library_arguments, trl
@@ -282,14 +282,6 @@ def test_arguments_that_unsloth_changes_on_a_cpu_are_restored(make: MakeWorkshop
     assert "packing stays True" in log
 
 
-def test_unsloth_in_a_gpu_pod_does_not_fall_back_to_the_cpu(make: MakeWorkshop) -> None:
-    workshop = make(training={"maxSteps": 1, "advanced": {"backend": "unsloth"}})
-    workshop.succeed("prepare")
-    ended = workshop.run("train", UNSLOTH_DISABLE_CPU_FALLBACK="1")
-    assert (ended.code, ended.result["reason"]) == (75, "Transient")
-    assert "CUDA found none" in ended.message
-
-
 def test_image_without_unsloth_is_refused_in_prepare(
     make: MakeWorkshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +403,7 @@ def test_attention_kernel_for_setting_and_device(
         ({}, "NVIDIA-A10G", False, None),
         ({}, None, False, None),
         ({}, "Tesla-T4", True, "Tesla-T4 does not support bfloat16"),
+        ({}, "Tesla-V100-SXM2-16GB", True, r"capability 7\.0, and this image needs 7\.5 \(Turing"),
         ({"quantization": {"computeDtype": "float16"}}, "Tesla-T4", True, None),
         ({"attnImplementation": "flash_attention_2"}, "NVIDIA-A10G", True, None),
         ({"attnImplementation": "flash_attention_2"}, None, True, None),
@@ -439,7 +432,7 @@ def test_recipe_that_the_card_cannot_compute_is_refused_in_prepare(
     if said is None:
         capabilities.check_ahead(recipe(advanced=advanced), found)
         return
-    with pytest.raises(InvalidSpec, match=said):
+    with pytest.raises((InvalidSpec, UnsupportedGpu), match=said):
         capabilities.check_ahead(recipe(advanced=advanced), found)
 
 
@@ -528,9 +521,12 @@ def test_unusable_gpu_fails_instead_of_training_on_the_cpu(
 ) -> None:
     workshop = make(training={"advanced": {"backend": backend}})
     workshop.succeed("prepare")
-    ended = workshop.run("train", NVIDIA_VISIBLE_DEVICES="GPU-1")
+    # With CDI, this variable of NVIDIA's says that a pod with a GPU has none.
+    ended = workshop.run("train", FINETUNE_REQUIRE_GPU="true", NVIDIA_VISIBLE_DEVICES="void")
     assert (ended.code, ended.result["reason"]) == (75, "Transient")
-    assert "CUDA cannot use the container's GPU GPU-1" in ended.message
+    assert "CUDA cannot use the GPU of this pod" in ended.message
+    assert "CUDA reports: Found no NVIDIA driver on your system" in ended.message
+    assert "loading the base model" not in ended.log
 
 
 @pytest.mark.parametrize("backend", ["trl", "unsloth"])

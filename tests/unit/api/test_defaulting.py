@@ -201,7 +201,6 @@ def test_node_selector_of_the_chart_defaults_is_replaced_or_dropped_for_a_queue(
     assert own.spec.placement.zones == ["a"]
     queued = resolve(merged(ALPACA, {"queueName": "team"}), defaults)
     assert queued.spec.placement.node_selector is None
-    assert (own.placed_by_user, queued.placed_by_user) == (True, False)
 
 
 def test_chart_default_for_another_format_is_ignored() -> None:

@@ -24,12 +24,13 @@ HOST_BASE = 3 * GIB
 class EstimateOptions:
     """The GPU and the stages to estimate.
 
-    ``card`` is None if the GPU is not known, ``serving`` is None if nothing is served, and
-    ``merges`` is False if no merged model is made. ``volume`` is the size of the volume in bytes,
-    None if it is not known.
+    ``card`` is the smallest card that the pods may get, None if it is not known; ``others`` are the
+    larger ones. ``serving`` is None if nothing is served, and ``merges`` is False if no merged
+    model is made. ``volume`` is the size of the volume in bytes, None if it is not known.
     """
 
     card: Card | None = None
+    others: tuple[Card, ...] = ()
     serving: ServingOptions | None = None
     merges: bool = True
     volume: int | None = None

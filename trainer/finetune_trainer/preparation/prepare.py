@@ -40,7 +40,8 @@ def run(
             )
         image = backend_choice.installed()
         backend_choice.refuse(Facts(recipe=job.training, image=image))
-        capabilities.check_ahead(job.training, options.card)
+        for card in (options.card, *options.others):
+            capabilities.check_ahead(job.training, card)
         sources = prepare_rows.pin(job)
         download = prepare_base.start(
             job,

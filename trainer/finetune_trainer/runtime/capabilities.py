@@ -5,7 +5,7 @@ import importlib.util
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime.cards import Card
-from finetune_trainer.runtime.device import Device
+from finetune_trainer.runtime.device import Device, require_capability
 
 
 def check(recipe: Training, device: Device) -> None:
@@ -17,8 +17,11 @@ def check(recipe: Training, device: Device) -> None:
 def check_ahead(recipe: Training, card: Card | None) -> None:
     """Raise InvalidSpec, during data preparation, if the card or this image cannot compute it.
 
-    card: None if no node label names a known card; it is then assumed to be Ampere or later.
+    card: None if no node label names a known card; it is then assumed to be Ampere or later. Raise
+    UnsupportedGpu if this image does not support the card at all.
     """
+    if card is not None:
+        require_capability(card.name, card.capability)
     ampere = card is None or card.is_ampere
     name = "the card" if card is None else card.name
     _check(recipe, name, bfloat16=ampere, flash=ampere and _flash_attention_installed())

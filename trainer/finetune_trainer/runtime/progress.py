@@ -55,10 +55,15 @@ class Progress(Collector):
         self._retries: dict[str, int] = {}
         self._checkpoint_at: float | None = None
         self._phase: str | None = None
+        self._card: str | None = None
 
     def enter(self, phase: Literal["saving", "reference"]) -> None:
         """Record that the steps are done and that a named part of the stage begins."""
         self._phase = phase
+
+    def runs_on(self, card: str | None) -> None:
+        """Record the GPU, as the node label nvidia.com/gpu.product names it; None for a CPU."""
+        self._card = card
 
     def retried(self, counts: Mapping[str, int]) -> None:
         """Record how often the training was restarted, by cause."""
@@ -123,6 +128,12 @@ class Progress(Collector):
             part = GaugeMetricFamily("finetune_phase_info", PHASE, labels=["phase"])
             part.add_metric([self._phase], 1.0)
             yield part
+        if self._card:
+            device = GaugeMetricFamily(
+                "finetune_device_info", "GPU that this process uses; always 1.", labels=["card"]
+            )
+            device.add_metric([self._card], 1.0)
+            yield device
         for name, value in list(self._values.items()):
             family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
             yield family(f"finetune_{name}", HELP[name], value=value)

@@ -61,6 +61,8 @@ def run(
                 "the volume has no intact base model and dataset of this revision: set "
                 "spec.rerun to prepare them again"
             )
+        # Before the libraries load: a pod without its GPU must not load the model on its CPU.
+        progress.runs_on(device.detect().product)
         usage = GpuUsage(layout.usage, held_since=gpu_held_since)
         progress.retried(usage.retries)
         with ending(usage):

@@ -12,11 +12,15 @@ from typing import Any
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.manifests.pod import GPU
 from finetune_operator.objects import conditions
 from finetune_operator.objects.deployments import observed
 from finetune_operator.objects.index import IndexedSnapshot
-from finetune_operator.objects.pods import has_a_node, refused_by_nodes, scheduled_since
+from finetune_operator.objects.pods import (
+    extended_resources,
+    has_a_node,
+    refused_by_nodes,
+    scheduled_since,
+)
 from finetune_operator.types import Object
 
 REFUSALS = (ExitCode.VERIFICATION_FAILED, ExitCode.ACCESS_DENIED)
@@ -48,7 +52,8 @@ def pods_of(snapshot: IndexedSnapshot, build: str, attempt: int | None = None) -
 
 def gpu_wanted_since(pod: Object) -> datetime | None:
     """Return since when the scheduler finds no GPU for a pod, None if it has or needs none."""
-    if f"Insufficient {GPU}" in (refused_by_nodes(pod) or ""):
+    refusal = refused_by_nodes(pod) or ""
+    if any(f"Insufficient {resource}" in refusal for resource in extended_resources(pod)):
         return scheduled_since(pod)
     return None
 

@@ -46,9 +46,7 @@ def retry_key(target: TargetRevision, stage: Stage) -> str:
     edit of a serving field must be enough to continue.
     """
     key = target.resolved.retry_key
-    return (
-        digest([key, jobs.estimate_arguments(target.resolved.spec)]) if stage == "prepare" else key
-    )
+    return digest([key, jobs.estimate_arguments(target)]) if stage == "prepare" else key
 
 
 def creation(
@@ -58,6 +56,7 @@ def creation(
     measured = None
     if attempt.stage == "train" and snapshot.previous.is_about(target.revision):
         measured = snapshot.previous.training.get("stepSeconds")
+    revision = ledger.revision(target.revision)
     body = jobs.render(
         snapshot.job,
         target,
@@ -65,7 +64,8 @@ def creation(
         attempt.attempt,
         memory=attempt.memory,
         step_seconds=None if measured is None else float(measured),
-        gpu_seconds_lost=ledger.revision(target.revision).gpu_seconds_lost or 0,
+        gpu_seconds_lost=revision.gpu_seconds_lost or 0,
+        card=revision.card,
     )
     return Create(object=body)
 

@@ -29,6 +29,17 @@ def measure(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -
     return now
 
 
+def checkpoint_card(snapshot: IndexedSnapshot, target: TargetRevision) -> str | None:
+    """Return the card of the running train pod if it has saved a checkpoint, otherwise None.
+
+    An attempt without a checkpoint leaves nothing that another card would have to resume.
+    """
+    progress = snapshot.progress
+    if progress is None or not snapshot.runs("train", target.revision):
+        return None
+    return progress.card if progress.last_checkpoint_step else None
+
+
 def training_status(
     snapshot: IndexedSnapshot, revision: str, ledger: Ledger, measured: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from tests.fakes.apiserver import CONFIG, NAME, SPEC, Thing
@@ -21,7 +20,7 @@ from finetune_api.crd.definition import NAME_MAX_LENGTH
 from finetune_operator.manifests import vllm
 from finetune_operator.manifests.pod import NO_GPU, OFFLINE
 from finetune_operator.objects import naming
-from finetune_trainer.runtime.device import NO_FALLBACK
+from finetune_trainer.runtime.device import REQUIRE_GPU
 from finetune_trainer.runtime.progress import POD_UID_VARIABLE
 from finetune_verify.__main__ import parser
 
@@ -114,9 +113,7 @@ def test_only_train_and_serving_pods_have_a_gpu(stage: str, pod: Thing) -> None:
     assert GPU not in container["resources"].get("requests", {})
     hidden = {name: env(pod).get(name, {}).get("value") for name in NO_GPU}
     assert hidden == (dict.fromkeys(NO_GPU) if needs else NO_GPU)
-    # Unsloth runs only in train pods, where it must not fall back to the CPU.
-    fallback = env(pod).get(NO_FALLBACK, {}).get("value")
-    assert fallback == ("1" if stage == "train" else None)
+    assert env(pod).get(REQUIRE_GPU, {}).get("value") == ("true" if stage == "train" else None)
 
 
 @pytest.mark.parametrize(("stage", "pod"), PODS)
@@ -350,12 +347,6 @@ def test_the_endpoint_admits_its_own_and_the_allowed_namespaces(
     assert rule == {"from": callers, "ports": [{"protocol": "TCP", "port": 8000}]}
 
 
-def test_serving_placement_applies_only_to_serving_pods() -> None:
-    made = ALL["adapter"]
-    assert template(made["deployment"])["spec"]["nodeSelector"] == {"pool": "serving"}
-    assert "pool" not in template(made["job-train"])["spec"]["nodeSelector"]
-
-
 def test_startup_and_shutdown_limits_fit_the_model() -> None:
     for name, seconds in (("maximal", 300 + 642), ("long name", 300 + 642)):
         deployment = ALL[name]["deployment"]["spec"]
@@ -420,34 +411,6 @@ def test_the_verify_container_matches_the_served_model(
     assert GPU not in verifier["resources"]["limits"]
     options = parser().parse_args(verifier["args"])
     assert (options.endpoint, options.port) == ("http://127.0.0.1:8000", 9401)
-
-
-def test_all_pods_follow_the_placement_of_the_spec() -> None:
-    placement = MAXIMAL_SPEC["placement"]
-    for title in ("job-prepare", "job-train", "job-merge", "deployment"):
-        pod = template(ALL["maximal"][title])["spec"]
-        assert pod["nodeSelector"] == placement["nodeSelector"], title
-        assert pod["tolerations"] == placement["tolerations"], title
-        (term,) = required(pod)["nodeSelectorTerms"]
-        assert term["matchExpressions"][0]["values"] == placement["zones"], title
-
-
-def required(pod: Thing) -> Any:
-    """Return the required node affinity of a pod."""
-    return pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-
-
-def test_cpu_pods_only_prefer_the_gpu_nodes_of_chart_defaults() -> None:
-    made = ALL["chart-defaults"]
-    card = {"nvidia.com/gpu.product": "NVIDIA-A10G"}
-    for title in ("job-train", "deployment"):
-        assert template(made[title])["spec"]["nodeSelector"] == card
-    for title in ("job-prepare", "job-merge"):
-        pod = template(made[title])["spec"]
-        assert "nodeSelector" not in pod
-        assert pod["affinity"]["nodeAffinity"].keys() == {
-            "preferredDuringSchedulingIgnoredDuringExecution"
-        }
 
 
 def test_a_dataset_in_a_configmap_is_mounted_only_for_prepare() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
 from tests.unit.operator.reconcile import laws_of_backends, laws_of_trust
+from tests.unit.operator.reconcile.card_law import resumes_on_its_card
 from tests.unit.operator.reconcile.laws_of_gpus import GPULaws
 from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
@@ -126,6 +127,8 @@ class Laws:
             assert late or self.is_written_down(job), job["metadata"]["name"]
             volume = self.cluster.get("PersistentVolumeClaim", f"demo-{revision}")
             assert volume or late
+            if not late and self.cluster.job:
+                resumes_on_its_card(job, self.cluster.status, self.cluster.job["spec"])
             if volume and not late:
                 assert volume["metadata"]["ownerReferences"][0]["uid"] == owner
                 assert not deleted(volume)

@@ -32,7 +32,7 @@ from tests.unit.operator.reconcile.random_events import (
     stage_of,
 )
 
-from finetune_operator.config import OperatorConfig
+from finetune_operator.config import GpuConfig, OperatorConfig
 from finetune_operator.objects import naming
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import LISTS, Plan, Progress, Snapshot
@@ -272,12 +272,21 @@ class Machine(RuleBasedStateMachine):
     def gpus_in_use(self) -> int:
         return sum(map(scheduler.needs_gpu, random_events.pods(self.cluster, "Running")))
 
-    @rule(seconds=st.sampled_from([1, 60, 700]), steps=st.integers(0, 9), upgrade=st.booleans())
-    def advance(self, seconds: int, steps: int, upgrade: bool) -> None:
+    @rule(
+        seconds=st.sampled_from([1, 60, 700]),
+        steps=st.integers(0, 9),
+        card=st.sampled_from([None, *GpuConfig().products]),
+        upgrade=st.booleans(),
+    )
+    def advance(self, seconds: int, steps: int, card: str | None, upgrade: bool) -> None:
         """Advance the time, report progress, and perhaps upgrade the operator."""
         self.cluster.wait(seconds)
         self.cluster.progress = Progress(
-            global_step=steps, max_steps=9, gpu_seconds=float(seconds % 97)
+            global_step=steps,
+            max_steps=9,
+            gpu_seconds=float(seconds % 97),
+            last_checkpoint_step=steps // 2,
+            card=card,
         )
         if upgrade:
             self.upgrade()

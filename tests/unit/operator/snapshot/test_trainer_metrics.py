@@ -28,6 +28,7 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
     Gauge("finetune_stage_info", "x", ["stage"], registry=registry).labels("train").set(1)
     Gauge("finetune_pod_info", "x", ["uid"], registry=registry).labels("uid-1").set(1)
     Gauge("finetune_phase_info", "x", ["phase"], registry=registry).labels("reference").set(1)
+    Gauge("finetune_device_info", "x", ["card"], registry=registry).labels("NVIDIA-L4").set(1)
     Counter("finetune_gpu_seconds", "x", registry=registry).inc(75.5)
     assert parse(generate_latest(registry).decode(), "uid-1") == Progress(
         ratio=0.5,
@@ -42,7 +43,14 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
         downloaded_bytes=3 << 30,
         total_bytes=16 << 30,
         phase="reference",
+        card="NVIDIA-L4",
     )
+
+
+@pytest.mark.parametrize("card", ["", "NVIDIA L4", "a" * 64, "-a"])
+def test_a_card_that_no_node_label_can_have_is_discarded(card: str) -> None:
+    text = f'finetune_device_info{{card="{card}"}} 1.0\nfinetune_global_step 3\n'
+    assert parse(text, "uid-1") == Progress(global_step=3)
 
 
 def test_a_missing_metric_is_none_and_not_zero() -> None:

@@ -47,6 +47,14 @@ def test_pod_uid_is_exported_if_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert '\nfinetune_pod_info{uid="uid-1"} 1.0\n' in scraped(everything())
 
 
+def test_the_card_is_exported_for_a_gpu_only() -> None:
+    found = everything()
+    found.runs_on(None)
+    assert "device_info" not in scraped(found)
+    found.runs_on("NVIDIA-A10G")
+    assert '\nfinetune_device_info{card="NVIDIA-A10G"} 1.0\n' in scraped(found)
+
+
 def test_every_value_is_exported() -> None:
     text = scraped(everything())
     for name in progress.HELP:

@@ -15,7 +15,6 @@ from finetune_trainer.checkpointing.checkpoints import Checkpoint
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.models.backend_choice import UNSLOTH, require_present
 from finetune_trainer.quantization.quant_state import QuantizationRecord
-from finetune_trainer.runtime import device as devices
 from finetune_trainer.training.monitor import Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings
 
@@ -88,7 +87,6 @@ def load(name: str) -> Backend:
     """Return the backend that ``prepare`` selected."""
     require_present(name)
     if name == UNSLOTH:
-        devices.refuse_cpu_fallback()
         from finetune_trainer.training.backends.unsloth import UnslothBackend
 
         return UnslothBackend()

@@ -1,0 +1,150 @@
+"""Placement of a job's pods: node selector, node affinity and tolerations.
+
+All pods of a job share a volume, which may be bound to a node or a zone. Pods with a GPU require
+nodes with a suitable card. Pods without a GPU only prefer these nodes, so that the volume is bound
+where the pods with a GPU can run.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from finetune_api.defaulting import Resolved
+from finetune_api.v1alpha1.placement import Placement, Toleration
+from finetune_operator.config import GpuConfig
+from finetune_operator.manifests.node_labels import PRODUCT, products_of, values_of
+
+ZONE = "topology.kubernetes.io/zone"
+
+Expression = dict[str, Any]
+
+
+def render(
+    gpu_nodes: GpuConfig,
+    resolved: Resolved,
+    *,
+    gpu: bool,
+    serving: bool = False,
+    card: str | None = None,
+) -> dict[str, Any]:
+    """Return the parts of a pod ``spec`` that decide on which nodes the pod may run.
+
+    gpu_nodes: the chart value ``gpu``; gpu: whether the pod has a GPU; serving: whether it is a
+    serving pod, to which ``spec.serving.placement`` applies; card: the product that the pod must
+    have if the chart lists it.
+    """
+    placement = _placement_of(resolved, serving=serving)
+    selector, products = placement.node_selector, products_for(gpu_nodes, resolved, serving=serving)
+    kept = [product for product in products if product == card]
+    node_selector: dict[str, str] = {}
+    required: list[Expression] = []
+    preferred: list[tuple[int, list[Expression]]] = []
+    if selector and gpu:
+        node_selector = dict(selector)
+    elif selector:
+        preferred = [(100, [_in(label, [value]) for label, value in sorted(selector.items())])]
+    elif not gpu:
+        preferred = [*_weighted(100, products[:1]), *_weighted(50, products[1:])]
+    elif kept:
+        required = _terms(kept)
+    elif len(products) == 1:
+        node_selector = {PRODUCT: products[0]}
+    else:
+        required, preferred = _terms(products), _weighted(100, products[:1])
+    return {
+        **({"nodeSelector": node_selector} if node_selector else {}),
+        **_affinity(required, preferred, placement.zones),
+        **_tolerations([*gpu_nodes.tolerations, *(placement.tolerations or ())]),
+    }
+
+
+def products_for(
+    gpu_nodes: GpuConfig, resolved: Resolved, *, serving: bool = False
+) -> Sequence[str]:
+    """Return the listed products that apply to the GPU pods of a job.
+
+    They do not apply if the job or the chart's defaults set a node selector, nor with a queue: the
+    ResourceFlavors of the queue then select the nodes.
+    """
+    selector = _placement_of(resolved, serving=serving).node_selector
+    return () if selector or resolved.spec.queue_name else gpu_nodes.products
+
+
+def cards(gpu_nodes: GpuConfig, resolved: Resolved) -> list[str]:
+    """Return the products of the cards on which the train pod may run; empty if unknown."""
+    selector = resolved.spec.placement.node_selector
+    return products_of(selector) if selector else list(products_for(gpu_nodes, resolved))
+
+
+def describe(
+    gpu_nodes: GpuConfig, resolved: Resolved, *, serving: bool = False, card: str | None = None
+) -> str | None:
+    """Return the labels that a GPU pod requires of its node and their origin, None without labels.
+
+    The arguments are those of ``render``. The text completes a sentence such as "The pod requires a
+    node with".
+    """
+    placement = _placement_of(resolved, serving=serving)
+    if placement.node_selector:
+        labels = [f"{label}={value}" for label, value in sorted(placement.node_selector.items())]
+        separate = serving and resolved.spec.serving.placement is not None
+        field = f"spec.{'serving.' if separate else ''}placement.nodeSelector"
+        return f"{' and '.join(labels)} ({field})"
+    products = products_for(gpu_nodes, resolved, serving=serving)
+    if kept := [product for product in products if product == card]:
+        return f"{_alternatives(kept)} (the card that saved the last checkpoint)"
+    if len(products) == 1:
+        return f"{PRODUCT}={products[0]} (the chart value gpu.products)"
+    return f"{_alternatives(products)} (the chart value gpu.products)" if products else None
+
+
+def _placement_of(resolved: Resolved, *, serving: bool) -> Placement:
+    own = resolved.spec.serving.placement if serving else None
+    return resolved.spec.placement if own is None else own
+
+
+def _terms(products: Iterable[str]) -> list[Expression]:
+    """Return one expression for each label; a node has one of the products if one of them holds."""
+    return [_in(label, values) for label, values in values_of(products).items()]
+
+
+def _weighted(weight: int, products: Sequence[str]) -> list[tuple[int, list[Expression]]]:
+    return [(weight, [term]) for term in _terms(products)]
+
+
+def _in(label: str, values: Sequence[str]) -> Expression:
+    return {"key": label, "operator": "In", "values": list(values)}
+
+
+def _alternatives(products: Iterable[str]) -> str:
+    labels = [f"{label} in ({', '.join(values)})" for label, values in values_of(products).items()]
+    return " or ".join(labels)
+
+
+def _affinity(
+    required: Sequence[Expression],
+    preferred: Sequence[tuple[int, list[Expression]]],
+    zones: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return the node affinity: one of the required expressions and one of the zones."""
+    zone = [_in(ZONE, zones)] if zones else []
+    terms = [[expression, *zone] for expression in required] or ([zone] if zone else [])
+    affinity: dict[str, Any] = {}
+    if terms:
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {
+            "nodeSelectorTerms": [{"matchExpressions": term} for term in terms]
+        }
+    if preferred:
+        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = [
+            {"weight": weight, "preference": {"matchExpressions": expressions}}
+            for weight, expressions in preferred
+        ]
+    return {"affinity": {"nodeAffinity": affinity}} if affinity else {}
+
+
+def _tolerations(tolerations: Iterable[Toleration]) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+    for toleration in tolerations:
+        dumped = toleration.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if dumped not in found:
+            found.append(dumped)
+    return {"tolerations": found} if found else {}

@@ -1,0 +1,264 @@
+"""Placement of pods: node selector, affinity and tolerations, as the scheduler evaluates them."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fakes.apiserver import SPEC, Thing
+from tests.unit.operator.manifests.rendered import SETS, children, template
+
+from finetune_api.defaulting import effective_defaults, resolve
+from finetune_operator.config import GpuConfig
+from finetune_operator.manifests import placement
+from finetune_operator.manifests.node_labels import (
+    CLOUD_NAMES,
+    EKS_AUTO_MODE,
+    GKE,
+    KARPENTER,
+    PRODUCT,
+    products_of,
+    values_of,
+)
+
+ZONE = "topology.kubernetes.io/zone"
+DEFAULT = GpuConfig()
+PRODUCTS = sorted({product for names in CLOUD_NAMES.values() for product in names} | {"NVIDIA-A10"})
+PODS = ("job-prepare", "job-train", "job-merge", "deployment")
+
+
+def placed(
+    spec: Mapping[str, Any] | None = None,
+    *,
+    gpu: bool = True,
+    products: list[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    serving: bool = False,
+    card: str | None = None,
+) -> Thing:
+    """Return the placement of a pod."""
+    resolved = resolve({**SPEC, **(spec or {})}, effective_defaults(defaults or {}))
+    nodes = DEFAULT if products is None else GpuConfig(products=products)
+    return placement.render(nodes, resolved, gpu=gpu, serving=serving, card=card)
+
+
+def holds(expressions: list[Thing], labels: Mapping[str, str]) -> bool:
+    assert all(each["operator"] == "In" for each in expressions)
+    return all(labels.get(each["key"]) in each["values"] for each in expressions)
+
+
+def may_run(pod: Thing, labels: Mapping[str, str]) -> bool:
+    """Report whether a pod may run on a node with these labels, as the scheduler decides it."""
+    terms = (
+        pod.get("affinity", {})
+        .get("nodeAffinity", {})
+        .get("requiredDuringSchedulingIgnoredDuringExecution", {})
+        .get("nodeSelectorTerms")
+    )
+    fits = terms is None or any(holds(term["matchExpressions"], labels) for term in terms)
+    return fits and pod.get("nodeSelector", {}).items() <= labels.items()
+
+
+def score(pod: Thing, labels: Mapping[str, str]) -> int:
+    """Return the sum of the weights of the preferences that a node meets."""
+    affinity = pod.get("affinity", {}).get("nodeAffinity", {})
+    return sum(
+        each["weight"]
+        for each in affinity.get("preferredDuringSchedulingIgnoredDuringExecution", ())
+        if holds(each["preference"]["matchExpressions"], labels)
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "runs"),
+    [
+        ({PRODUCT: "NVIDIA-A10G"}, True),
+        ({PRODUCT: "NVIDIA-L4"}, True),
+        ({PRODUCT: "NVIDIA-A10"}, True),
+        ({GKE: "nvidia-l4"}, True),
+        ({KARPENTER: "a10g"}, True),
+        ({KARPENTER: "l4"}, True),
+        ({EKS_AUTO_MODE: "a10g"}, True),
+        ({PRODUCT: "NVIDIA-H100-80GB-HBM3", KARPENTER: "h100"}, False),
+        ({GKE: "nvidia-h100-80gb"}, False),
+        ({PRODUCT: "Tesla-T4"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_gpu_pods_run_on_the_listed_cards_in_every_vocabulary(
+    labels: dict[str, str], runs: bool
+) -> None:
+    assert may_run(placed(), labels) is runs
+    assert may_run(placed(serving=True), labels) is runs
+    assert may_run(placed(gpu=False), labels), "pods without a GPU only prefer nodes"
+
+
+def test_the_first_card_is_preferred() -> None:
+    a10g, l4 = ({PRODUCT: "NVIDIA-A10G"}, {KARPENTER: "a10g"}), ({PRODUCT: "NVIDIA-L4"},)
+    for gpu in (True, False):
+        pod = placed(gpu=gpu)
+        assert min(score(pod, labels) for labels in a10g) > max(score(pod, each) for each in l4)
+    assert score(placed(gpu=False), l4[0]) > score(placed(gpu=False), {}), "near the GPU nodes"
+
+
+def test_a_single_card_is_a_node_selector() -> None:
+    assert placed(products=["NVIDIA-A10G"]) == {
+        "nodeSelector": {PRODUCT: "NVIDIA-A10G"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+
+
+def test_without_cards_every_node_is_suitable() -> None:
+    assert placed(products=[]).keys() == {"tolerations"}
+    assert placement.describe(GpuConfig(products=[]), resolve(SPEC, {})) is None
+
+
+@given(
+    st.lists(st.sampled_from([*PRODUCTS, "NVIDIA-RTX-9000"]), min_size=2, unique=True),
+    st.sampled_from([*CLOUD_NAMES, PRODUCT]),
+    st.sampled_from(PRODUCTS),
+    st.sampled_from([None, ["a"], ["a", "b"]]),
+    st.sampled_from(["a", "c"]),
+)
+def test_a_node_suits_if_its_card_is_listed_and_its_zone_is_allowed(
+    products: list[str], label: str, product: str, zones: list[str] | None, zone: str
+) -> None:
+    names = values_of([product]).get(label, [])
+    for name in names:
+        pod = placed({"placement": {"zones": zones}}, products=products)
+        suits = product in products and zone in (zones or [zone])
+        assert may_run(pod, {label: name, ZONE: zone}) is suits
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_the_labels_of_a_product_name_this_product_only(product: str) -> None:
+    """Otherwise a pod could get a card with less memory than the listed one."""
+    for label, names in values_of([product]).items():
+        for name in names:
+            assert products_of({label: name}) == [product]
+
+
+def test_an_unknown_product_is_found_by_gpu_feature_discovery() -> None:
+    assert values_of(["NVIDIA-RTX-9000"]) == {PRODUCT: ["NVIDIA-RTX-9000"]}
+    assert products_of({PRODUCT: "NVIDIA-RTX-9000", "a": "b"}) == ["NVIDIA-RTX-9000"]
+
+
+POOL = {"placement": {"nodeSelector": {"pool": "x"}}}
+
+
+@pytest.mark.parametrize(("spec", "defaults"), [(POOL, {}), ({}, POOL)], ids=["job", "chart"])
+def test_a_node_selector_replaces_the_listed_cards(spec: Thing, defaults: Thing) -> None:
+    pod = placed(spec, defaults=defaults)
+    assert pod["nodeSelector"] == {"pool": "x"}
+    assert "affinity" not in pod
+    cpu = placed(spec, defaults=defaults, gpu=False)
+    assert "nodeSelector" not in cpu
+    assert may_run(cpu, {})
+    assert score(cpu, {"pool": "x"}) > 0
+
+
+def test_a_queue_selects_the_nodes_by_its_flavors() -> None:
+    for gpu in (True, False):
+        assert placed({"queueName": "team"}, gpu=gpu).keys() == {"tolerations"}
+    own = placed({"queueName": "team", **POOL})
+    assert own["nodeSelector"] == {"pool": "x"}
+
+
+def test_a_resumed_training_requires_the_card_of_its_checkpoint() -> None:
+    pod = placed(card="NVIDIA-L4")
+    assert [may_run(pod, each) for each in ({GKE: "nvidia-l4"}, {PRODUCT: "NVIDIA-L4"})] == [
+        True,
+        True,
+    ]
+    assert not may_run(pod, {PRODUCT: "NVIDIA-A10G"})
+    assert placed(card="NVIDIA-H100-80GB-HBM3") == placed(), "a card that is not listed is ignored"
+    assert placed(POOL, card="NVIDIA-L4") == placed(POOL), "the job's own selector decides"
+
+
+def test_tolerations_of_job_and_chart_are_added_up() -> None:
+    taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    spot = {"key": "spot", "operator": "Exists"}
+    pod = placed({"placement": {"tolerations": [spot, taint]}})
+    assert pod["tolerations"] == [taint, spot]
+    assert placed(gpu=False)["tolerations"] == [taint], "it may run next to the volume"
+
+
+@pytest.mark.parametrize(
+    ("spec", "arguments", "text"),
+    [
+        (
+            {},
+            {},
+            "nvidia.com/gpu.product in (NVIDIA-A10G, NVIDIA-L4, NVIDIA-A10) or "
+            "cloud.google.com/gke-accelerator in (nvidia-l4) or "
+            "karpenter.k8s.aws/instance-gpu-name in (a10g, l4) or "
+            "eks.amazonaws.com/instance-gpu-name in (a10g, l4) (the chart value gpu.products)",
+        ),
+        (
+            {},
+            {"card": "NVIDIA-A10"},
+            "nvidia.com/gpu.product in (NVIDIA-A10) (the card that saved the last checkpoint)",
+        ),
+        (POOL, {}, "pool=x (spec.placement.nodeSelector)"),
+        ({"serving": POOL}, {"serving": True}, "pool=x (spec.serving.placement.nodeSelector)"),
+        ({"queueName": "team"}, {}, None),
+    ],
+)
+def test_the_required_labels_are_described_with_their_origin(
+    spec: Thing, arguments: Any, text: str | None
+) -> None:
+    resolved = resolve({**SPEC, **spec}, effective_defaults({}))
+    assert placement.describe(DEFAULT, resolved, **arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("spec", "cards"),
+    [
+        ({}, ["NVIDIA-A10G", "NVIDIA-L4", "NVIDIA-A10"]),
+        ({"queueName": "team"}, []),
+        (POOL, []),
+        ({"placement": {"nodeSelector": {GKE: "nvidia-l4"}}}, ["NVIDIA-L4"]),
+        ({"placement": {"nodeSelector": {PRODUCT: "NVIDIA-H200", "pool": "x"}}}, ["NVIDIA-H200"]),
+    ],
+    ids=str,
+)
+def test_prepare_estimates_for_every_card_that_the_train_pod_may_get(
+    spec: Thing, cards: list[str]
+) -> None:
+    arguments = template(children({**SPEC, **spec}, SETS["minimal"][1])["job-prepare"])["spec"][
+        "containers"
+    ][0]["args"]
+    given = [value for flag, value in itertools.pairwise(arguments) if flag == "--card"]
+    assert given == cards
+
+
+def test_placement_of_a_job_that_sets_every_field() -> None:
+    spec, config = SETS["maximal"]
+    made, wanted = children(spec, config), spec["placement"]
+    for title in PODS:
+        pod = template(made[title])["spec"]
+        gpu = title in ("job-train", "deployment")
+        assert pod.get("nodeSelector") == (wanted["nodeSelector"] if gpu else None), title
+        assert pod["tolerations"] == wanted["tolerations"], title
+        for zone, runs in (("eu-west-1b", True), ("eu-west-1c", False)):
+            assert may_run(pod, {**wanted["nodeSelector"], ZONE: zone}) is runs, title
+
+
+def test_serving_placement_applies_only_to_serving_pods() -> None:
+    made = children(*SETS["adapter"])
+    assert template(made["deployment"])["spec"]["nodeSelector"] == {"pool": "serving"}
+    assert "pool" not in template(made["job-train"])["spec"]["nodeSelector"]
+
+
+def test_another_resource_name_and_simulated_gpus() -> None:
+    spec, config = SETS["minimal"]
+    gpu = GpuConfig(resource_name="nvidia.com/gpu.shared", required=False)
+    made = children(spec, config.model_copy(update={"gpu": gpu}))
+    for title in ("job-train", "deployment"):
+        container = template(made[title])["spec"]["containers"][0]
+        limits = container["resources"]["limits"]
+        assert (limits["nvidia.com/gpu.shared"], limits.get("nvidia.com/gpu")) == ("1", None)
+        assert "FINETUNE_REQUIRE_GPU" not in {each["name"] for each in container["env"]}
