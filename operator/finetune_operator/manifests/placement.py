@@ -5,10 +5,11 @@ nodes with a suitable card. Pods without a GPU only prefer these nodes, so that 
 where the pods with a GPU can run.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from finetune_api.defaulting import Resolved
+from finetune_api.layering import has
 from finetune_api.v1alpha1.placement import Placement, Toleration
 from finetune_operator.config import GpuConfig
 from finetune_operator.manifests.node_labels import PRODUCT, products_of, values_of
@@ -75,26 +76,34 @@ def cards(gpu_nodes: GpuConfig, resolved: Resolved) -> list[str]:
     return products_of(selector) if selector else list(products_for(gpu_nodes, resolved))
 
 
-def describe(
-    gpu_nodes: GpuConfig, resolved: Resolved, *, serving: bool = False, card: str | None = None
-) -> str | None:
-    """Return the labels that a GPU pod requires of its node and their origin, None without labels.
+def origin(
+    gpu_nodes: GpuConfig,
+    resolved: Resolved,
+    written: Mapping[str, Any],
+    *,
+    gpu: bool,
+    serving: bool = False,
+    card: str | None = None,
+) -> str:
+    """Return the field, chart value or fact that requires labels of a pod's node.
 
-    The arguments are those of ``render``. The text completes a sentence such as "The pod requires a
-    node with".
+    written: the job's spec as the user wrote it; the other arguments are those of ``render``.
     """
     placement = _placement_of(resolved, serving=serving)
-    if placement.node_selector:
-        labels = [f"{label}={value}" for label, value in sorted(placement.node_selector.items())]
-        separate = serving and resolved.spec.serving.placement is not None
-        field = f"spec.{'serving.' if separate else ''}placement.nodeSelector"
-        return f"{' and '.join(labels)} ({field})"
+    field = "spec.serving.placement" if placement is resolved.spec.serving.placement else None
+    if field is None:
+        own = has(written, "placement", "nodeSelector")
+        field = "spec.placement" if own else "the chart value defaults.placement"
     products = products_for(gpu_nodes, resolved, serving=serving)
-    if kept := [product for product in products if product == card]:
-        return f"{_alternatives(kept)} (the card that saved the last checkpoint)"
-    if len(products) == 1:
-        return f"{PRODUCT}={products[0]} (the chart value gpu.products)"
-    return f"{_alternatives(products)} (the chart value gpu.products)" if products else None
+    labels = ""
+    if gpu and placement.node_selector:
+        labels = f"{field}.nodeSelector"
+    elif gpu and card in products:
+        labels = "the card that saved the last checkpoint"
+    elif gpu and products:
+        labels = "the chart value gpu.products"
+    zones = "placement.zones" if placement.zones else ""
+    return " together with ".join(filter(None, (labels, zones))) or "the pod"
 
 
 def _placement_of(resolved: Resolved, *, serving: bool) -> Placement:
@@ -113,11 +122,6 @@ def _weighted(weight: int, products: Sequence[str]) -> list[tuple[int, list[Expr
 
 def _in(label: str, values: Sequence[str]) -> Expression:
     return {"key": label, "operator": "In", "values": list(values)}
-
-
-def _alternatives(products: Iterable[str]) -> str:
-    labels = [f"{label} in ({', '.join(values)})" for label, values in values_of(products).items()]
-    return " or ".join(labels)
 
 
 def _affinity(

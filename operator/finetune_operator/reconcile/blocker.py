@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.manifests import placement
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
@@ -42,24 +43,26 @@ class Evidence:
 
 
 def evidence(
-    snapshot: IndexedSnapshot, target: TargetRevision, *, serving: bool = False
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    *,
+    gpu: bool,
+    serving: bool = False,
+    card: str | None = None,
 ) -> Evidence:
-    """Return the evidence about a job's pods. serving: whether the pods are serving pods."""
+    """Return the evidence about a job's pods. gpu, serving, card: as in ``placement.render``."""
     return Evidence(
         events=tuple(snapshot.events),
         volumes=tuple(volume.object for volume in snapshot.volumes),
-        placed_by=_placed_by(target, serving=serving),
+        placed_by=placement.origin(
+            target.config.gpu,
+            target.resolved,
+            snapshot.job["spec"],
+            gpu=gpu,
+            serving=serving,
+            card=card,
+        ),
     )
-
-
-def _placed_by(target: TargetRevision, *, serving: bool) -> str:
-    if serving and target.resolved.spec.serving.placement is not None:
-        return "spec.serving.placement"
-    if not serving and target.resolved.spec.queue_name is not None:
-        return "the flavor of the Kueue queue, or spec.placement,"
-    if target.resolved.placed_by_user:
-        return "spec.placement"
-    return "the chart value defaults.placement"
 
 
 def names(values: Iterable[str]) -> str:

@@ -57,7 +57,8 @@ def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
             if taint != _CONTROL_PLANE:
                 yield (
                     f"The pod does not tolerate the taint {taint} of a node. If the pod may run "
-                    "there, add a toleration to spec.placement.tolerations."
+                    "there, add a toleration to spec.placement.tolerations, or to the chart value "
+                    "gpu.tolerations for all jobs."
                 )
         if "didn't match Pod's node affinity/selector" in message:
             yield _labels(pod, placed_by)
@@ -97,9 +98,9 @@ def _labels(pod: Object, placed_by: str) -> str:
         return "No node matches the node affinity of the pod."
     noun = "label" if len(labels) == 1 else "labels"
     return (
-        f"No available node has the {noun} {names(labels)}. {placed_by[0].upper()}{placed_by[1:]} "
-        f"requires the {noun}. Set spec.placement.nodeSelector to a label that your nodes have, or "
-        "label a node. To list the labels of the nodes, run: kubectl get nodes --show-labels."
+        f"No available node has the {noun} {names(labels)}, as {placed_by} requires. "
+        "Set spec.placement.nodeSelector to a label that your nodes have, or label a node. "
+        "To list the labels of the nodes, run: kubectl get nodes --show-labels."
     )
 
 

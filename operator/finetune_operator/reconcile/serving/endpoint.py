@@ -147,7 +147,7 @@ def starting(
             seconds=(now - since).total_seconds(),
             deadline=deadline,
         )
-    facts = evidence(snapshot, target, serving=True)
+    facts = evidence(snapshot, target, gpu=True, serving=True)
     for pod in pods:
         if pod.get("status", {}).get("phase") in ("Pending", "Running") and (
             blocker := diagnosis.of_pod(pod, facts)

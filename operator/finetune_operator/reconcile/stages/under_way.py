@@ -116,10 +116,11 @@ def _running(
     ledger = ledger.with_attempt(target.revision, attempt.model_copy(update=changes))
     since = diagnosis.waiting_since(job.object, pods, events, last_pod=attempt.pod_created)
     seconds = (now - datetime.fromisoformat(since)).total_seconds()
+    trains, card = attempt.stage == "train", ledger.revision(target.revision).card
     blocker = diagnosis.of_job(
         job.object,
         pods,
-        evidence(snapshot, target),
+        evidence(snapshot, target, gpu=trains, card=card if trains else None),
         has_run=has_run,
         failed_to_start=failed,
         since=since,

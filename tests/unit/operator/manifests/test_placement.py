@@ -113,7 +113,6 @@ def test_a_single_card_is_a_node_selector() -> None:
 
 def test_without_cards_every_node_is_suitable() -> None:
     assert placed(products=[]).keys() == {"tolerations"}
-    assert placement.describe(GpuConfig(products=[]), resolve(SPEC, {})) is None
 
 
 @given(
@@ -186,32 +185,33 @@ def test_tolerations_of_job_and_chart_are_added_up() -> None:
     assert placed(gpu=False)["tolerations"] == [taint], "it may run next to the volume"
 
 
+ZONES = {"placement": {"zones": ["a"]}}
+
+
 @pytest.mark.parametrize(
-    ("spec", "arguments", "text"),
+    ("spec", "arguments", "origin"),
     [
-        (
-            {},
-            {},
-            "nvidia.com/gpu.product in (NVIDIA-A10G, NVIDIA-L4, NVIDIA-A10) or "
-            "cloud.google.com/gke-accelerator in (nvidia-l4) or "
-            "karpenter.k8s.aws/instance-gpu-name in (a10g, l4) or "
-            "eks.amazonaws.com/instance-gpu-name in (a10g, l4) (the chart value gpu.products)",
-        ),
-        (
-            {},
-            {"card": "NVIDIA-A10"},
-            "nvidia.com/gpu.product in (NVIDIA-A10) (the card that saved the last checkpoint)",
-        ),
-        (POOL, {}, "pool=x (spec.placement.nodeSelector)"),
-        ({"serving": POOL}, {"serving": True}, "pool=x (spec.serving.placement.nodeSelector)"),
-        ({"queueName": "team"}, {}, None),
+        ({}, {}, "the chart value gpu.products"),
+        ({}, {"card": "NVIDIA-A10"}, "the card that saved the last checkpoint"),
+        ({}, {"card": "NVIDIA-H200"}, "the chart value gpu.products"),
+        (POOL, {}, "spec.placement.nodeSelector"),
+        (POOL, {"card": "NVIDIA-A10"}, "spec.placement.nodeSelector"),
+        ({"serving": POOL}, {"serving": True}, "spec.serving.placement.nodeSelector"),
+        ({"serving": ZONES, **POOL}, {}, "spec.placement.nodeSelector"),
+        (ZONES, {}, "the chart value gpu.products together with placement.zones"),
+        (ZONES, {"gpu": False}, "placement.zones"),
     ],
 )
-def test_the_required_labels_are_described_with_their_origin(
-    spec: Thing, arguments: Any, text: str | None
-) -> None:
+def test_required_labels_have_an_origin(spec: Thing, arguments: Any, origin: str) -> None:
     resolved = resolve({**SPEC, **spec}, effective_defaults({}))
-    assert placement.describe(DEFAULT, resolved, **arguments) == text
+    found = placement.origin(DEFAULT, resolved, spec, **{"gpu": True, **arguments})
+    assert found == origin
+
+
+def test_a_node_selector_of_the_chart_has_the_chart_as_its_origin() -> None:
+    resolved = resolve(SPEC, effective_defaults(POOL))
+    origin = placement.origin(DEFAULT, resolved, SPEC, gpu=True)
+    assert origin == "the chart value defaults.placement.nodeSelector"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,14 @@ def test_a_required_gpu_that_cuda_cannot_use_is_an_error(
         device.detect()
 
 
+def test_the_message_of_cuda_itself_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setenv(device.REQUIRE_GPU, "true")
+    with pytest.raises(Transient, match=r"CUDA reports: \S+.* (NVIDIA driver|CUDA)"):
+        device.detect()
+
+
 def test_the_variables_of_nvidia_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images for CUDA set NVIDIA_VISIBLE_DEVICES=all, also where there is no GPU."""
     without_gpu(monkeypatch, NONE)
