@@ -46,9 +46,11 @@ class Cause:
 
 
 def add_node(plane: ControlPlane, name: str, labels: dict[str, str], *, gpus: int = 0) -> None:
-    """Register a node that is ready, as a kubelet would."""
+    """Register a node that is ready, as a kubelet would; one with GPUs has GKE's label of an L4."""
     amounts = {"cpu": "64", "memory": "512Gi", "pods": "110", "ephemeral-storage": "1Ti"}
-    amounts |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    if gpus:
+        amounts["nvidia.com/gpu"] = str(gpus)
+        labels = {**labels, "cloud.google.com/gke-accelerator": "nvidia-l4"}
     plane.post(NODES, {"metadata": {"name": name, "labels": labels}})
     ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
     status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
@@ -210,10 +212,15 @@ def add_gpu_in_zone_b(place: Namespace) -> None:
 CAUSES = {
     "label": Cause(
         reason="Unschedulable",
-        words=("No available node has the label pool=", "didn't match Pod's node affinity"),
+        words=(
+            "No available node has the label pool=",
+            "spec.placement.nodeSelector",
+            "didn't match Pod's node affinity",
+        ),
         before=stored,
         spec=lambda ns: {**in_class(ns), "placement": {"nodeSelector": {"pool": ns}}},
         fix=label_node,
+        after="Training",
     ),
     "secret": Cause(
         reason="SecretMissing",

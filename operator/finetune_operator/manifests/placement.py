@@ -90,19 +90,22 @@ def origin(
     written: the job's spec as the user wrote it; the other arguments are those of ``render``.
     """
     placement = _placement_of(resolved, serving=serving)
-    field = "spec.serving.placement" if placement is resolved.spec.serving.placement else None
-    if field is None:
-        own = has(written, "placement", "nodeSelector")
-        field = "spec.placement" if own else "the chart value defaults.placement"
     products = products_for(gpu_nodes, resolved, serving=serving)
+
+    def field(name: str) -> str:
+        if placement is resolved.spec.serving.placement:
+            return f"spec.serving.placement.{name}"
+        own = has(written, "placement", name)
+        return f"{'spec' if own else 'the chart value defaults'}.placement.{name}"
+
     labels = ""
     if gpu and placement.node_selector:
-        labels = f"{field}.nodeSelector"
+        labels = field("nodeSelector")
     elif gpu and card in products:
         labels = "the card that saved the last checkpoint"
     elif gpu and products:
         labels = "the chart value gpu.products"
-    zones = "placement.zones" if placement.zones else ""
+    zones = field("zones") if placement.zones else ""
     return " together with ".join(filter(None, (labels, zones))) or "the pod"
 
 

@@ -198,8 +198,8 @@ ZONES = {"placement": {"zones": ["a"]}}
         (POOL, {"card": "NVIDIA-A10"}, "spec.placement.nodeSelector"),
         ({"serving": POOL}, {"serving": True}, "spec.serving.placement.nodeSelector"),
         ({"serving": ZONES, **POOL}, {}, "spec.placement.nodeSelector"),
-        (ZONES, {}, "the chart value gpu.products together with placement.zones"),
-        (ZONES, {"gpu": False}, "placement.zones"),
+        (ZONES, {}, "the chart value gpu.products together with spec.placement.zones"),
+        (ZONES, {"gpu": False}, "spec.placement.zones"),
     ],
 )
 def test_required_labels_have_an_origin(spec: Thing, arguments: Any, origin: str) -> None:
