@@ -98,15 +98,17 @@ def origin(
         own = has(written, "placement", name)
         return f"{'spec' if own else 'the chart value defaults'}.placement.{name}"
 
-    labels = ""
-    if gpu and placement.node_selector:
-        labels = field("nodeSelector")
-    elif gpu and card in products:
-        labels = "the card that saved the last checkpoint"
-    elif gpu and products:
-        labels = "the chart value gpu.products"
-    zones = field("zones") if placement.zones else ""
-    return " together with ".join(filter(None, (labels, zones))) or "the pod"
+    labels = [field("nodeSelector")] if placement.node_selector else []
+    if not gpu:
+        labels = []
+    elif resolved.spec.queue_name and not serving:
+        labels = ["the flavor of the Kueue queue", *labels]
+    elif card in products:
+        labels = ["the card that saved the last checkpoint"]
+    elif products:
+        labels = ["the chart value gpu.products"]
+    zones = [field("zones")] if placement.zones else []
+    return " or ".join([*labels, *zones]) or "the pod"
 
 
 def _placement_of(resolved: Resolved, *, serving: bool) -> Placement:

@@ -198,7 +198,13 @@ ZONES = {"placement": {"zones": ["a"]}}
         (POOL, {"card": "NVIDIA-A10"}, "spec.placement.nodeSelector"),
         ({"serving": POOL}, {"serving": True}, "spec.serving.placement.nodeSelector"),
         ({"serving": ZONES, **POOL}, {}, "spec.placement.nodeSelector"),
-        (ZONES, {}, "the chart value gpu.products together with spec.placement.zones"),
+        (ZONES, {}, "the chart value gpu.products or spec.placement.zones"),
+        ({"queueName": "team"}, {}, "the flavor of the Kueue queue"),
+        (
+            {"queueName": "team", **POOL},
+            {},
+            "the flavor of the Kueue queue or spec.placement.nodeSelector",
+        ),
         (ZONES, {"gpu": False}, "spec.placement.zones"),
     ],
 )
