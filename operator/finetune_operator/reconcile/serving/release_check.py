@@ -8,7 +8,6 @@ train pod could run on that node, too, the stable build keeps its GPU.
 from collections.abc import Iterable
 from typing import Any
 
-from finetune_operator.manifests.pod import GPU
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.pods import refused_by_nodes
@@ -30,7 +29,7 @@ def obstacle(
     """
     if (count := target.resolved.spec.serving.replicas) != 1:
         return f"spec.serving.replicas is {count}; only one replica can release its GPU."
-    if not only_lacks(refused_by_nodes(waiting) or "", GPU):
+    if not only_lacks(refused_by_nodes(waiting) or "", target.config.gpu.resource_name):
         return "The pod lacks more than a GPU."
     pods = readiness.pods_of(snapshot, serving)
     node = _node(pods[0]) if len(pods) == 1 else None
