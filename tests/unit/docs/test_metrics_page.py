@@ -50,6 +50,7 @@ def test_rows_match_the_metrics_of_the_trainer(monkeypatch: pytest.MonkeyPatch) 
     trainer.checkpoint_published(1)
     trainer.retried({"killed": 1})
     trainer.enter("saving")
+    trainer.runs_on("NVIDIA-A10G")
     served = {
         family.name + ("_total" if family.type == "counter" else ""): (
             family.type,
