@@ -558,10 +558,17 @@ def test_mixed_formats_are_refused_with_three_rows_named(tmp_path: Path) -> None
     good, others = GOOD["alpaca"], (GOOD["messages"], GOOD["text"], {"prompt": "a"})
     write(tmp_path, "a.jsonl", jsonl(good, *others, *others))
     message = refused(tmp_path, "alpaca")
-    assert "row 2 of a.jsonl: has no column 'instruction' (it has messages)" in message
-    assert "row 3 of a.jsonl: has no column 'instruction' (it has text)" in message
-    assert "row 4 of a.jsonl: has no column 'instruction' (it has prompt)" in message
-    assert message.endswith("; and 3 more invalid rows")
+    found = "has the columns of format"
+    assert f"row 2 of a.jsonl, row 5 of a.jsonl: {found} messages, not of format alpaca" in message
+    assert f"row 3 of a.jsonl, row 6 of a.jsonl: {found} text, not of format alpaca" in message
+    absent = "has no column 'instruction' (it has prompt)"
+    assert f"row 4 of a.jsonl, row 7 of a.jsonl: {absent}" in message
+
+
+def test_more_problems_than_a_message_names_are_counted(tmp_path: Path) -> None:
+    rows = [{"instruction": "a", f"c{number}": "b"} for number in range(5)]
+    write(tmp_path, "a.jsonl", jsonl(*rows))
+    assert refused(tmp_path, "alpaca").endswith("; and 2 more invalid rows")
 
 
 def test_row_of_the_largest_size_is_read(tmp_path: Path) -> None:

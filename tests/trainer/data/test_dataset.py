@@ -190,9 +190,21 @@ def test_invalid_rows_are_named(format_: str, row: Any, said: str) -> None:
 
 def test_further_invalid_rows_are_counted() -> None:
     with pytest.raises(
-        DatasetInvalid, match=r"row 1 .* row 2 .* row 3 .* and 7 more invalid rows$"
+        DatasetInvalid,
+        match=r"^row 1 of \S+, row 2 of \S+, row 3 of \S+ and 7 more rows: has no column 'output' "
+        r"[^;]*$",
     ):
         finish([{"instruction": "a"}] * 10)
+
+
+def test_rows_of_another_format_name_it() -> None:
+    rows = [{"messages": [{"role": "user", "content": "a"}]}] * 2
+    with pytest.raises(DatasetInvalid) as refused:
+        finish(rows, dataset={"format": "alpaca"})
+    assert str(refused.value).endswith(
+        ": has the columns of format messages, not of format alpaca: set dataset.format to "
+        "messages, or set the columns in dataset.columns"
+    )
 
 
 def long_row(tokens: int) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT, Rows
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.data.prompt_templates import ALPACA_INPUT
 
@@ -34,7 +34,22 @@ def example_of(
     try:
         return _example(values, rows, template)
     except _WrongColumn as problem:
-        raise BrokenRow(f"{problem} in {kind}.columns") from None
+        other = _other_format(values, rows)
+        if other is None:
+            raise BrokenRow(f"{problem} in {kind}.columns") from None
+        raise BrokenRow(
+            f"has the columns of format {other}, not of format {rows.format}: set {kind}.format to "
+            f"{other}, or set the columns in {kind}.columns"
+        ) from None
+
+
+def _other_format(values: dict[str, Any], rows: Rows) -> str | None:
+    """Return another format whose columns a row has, under their default names, or None."""
+    for name, columns in COLUMNS_OF_FORMAT.items():
+        needed = set(columns) - {"input"}
+        if name != rows.format and needed <= values.keys():
+            return name
+    return None
 
 
 def _example(values: dict[str, Any], rows: Rows, template: str | None) -> Example:

@@ -4,6 +4,7 @@ Errors of rows are collected, so that one message names several of them.
 """
 
 from array import array
+from collections import Counter
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from finetune_trainer.errors import DatasetInvalid
 
 OVERLONG_SHARE = 0.05
 SHOWN = 3
-"""Number of invalid rows that a message names; further ones are counted."""
+"""Number of problems that a message names, and of rows for each; further rows are counted."""
 EVALUATION_SEED = 0
 """Seed of the sample of an evaluation dataset: the same rows for every recipe."""
 
@@ -52,8 +53,9 @@ class RowTokenizer:
         self._recipe = job.training
         self._template = template
         self._owner = array("q")
-        self._broken: list[str] = []
-        self._broken_count = 0
+        self._broken: dict[str, list[str]] = {}
+        """The first rows of each problem, by its text."""
+        self._broken_rows: Counter[str] = Counter()
         self._left_out: list[str] = []
 
     @property
@@ -77,7 +79,7 @@ class RowTokenizer:
         self.rows_read += 1
         try:
             example = example_of(row.values, self._rows, template=self._template, kind=self._kind)
-            if self._broken_count:
+            if self._broken_rows:
                 return
             encoded = (
                 self.renderer.text(example.text)
@@ -85,15 +87,21 @@ class RowTokenizer:
                 else self.renderer.conversation(example.messages or [])
             )
         except BrokenRow as problem:
-            self._broken_count += 1
-            if len(self._broken) < SHOWN:
-                self._broken.append(f"{row.place}: {problem}")
+            self._add_broken(row.place, str(problem))
             return
         seed = self._recipe.seed
         content = content_hash(example, seed)
         if kept := self._take(encoded, content, row.place):
             drawn = content if seed == self._draw else content_hash(example, self._draw)
             self.sample.offer(example, kept, drawn)
+
+    def _add_broken(self, place: str, problem: str) -> None:
+        if problem not in self._broken and len(self._broken) == SHOWN:
+            problem = ""
+        self._broken_rows[problem] += 1
+        places = self._broken.setdefault(problem, []) if problem else []
+        if len(places) < SHOWN:
+            places.append(place)
 
     def _take(self, encoded: list[Encoded], content: int, place: str) -> list[Encoded]:
         limit = self._recipe.sequence_length
@@ -138,12 +146,15 @@ class RowTokenizer:
             )
 
     def _refuse_broken(self) -> None:
-        if not self._broken_count:
+        if not self._broken_rows:
             return
-        more = self._broken_count - len(self._broken)
-        raise DatasetInvalid(
-            "; ".join(self._broken) + (f"; and {more} more invalid rows" if more else "")
-        )
+        problems = [
+            f"{_named(places, self._broken_rows[problem])}: {problem}"
+            for problem, places in self._broken.items()
+        ]
+        if more := self._broken_rows[""]:
+            problems.append(f"and {more} more invalid rows")
+        raise DatasetInvalid("; ".join(problems))
 
     def _refuse_overlong(self) -> None:
         if not self.rows_read:
@@ -166,3 +177,9 @@ class RowTokenizer:
             f"{limit} (the longest has {self.longest} tokens), for example "
             f"{', '.join(self._left_out)}: raise training.sequenceLength{ways.get(policy, '')}"
         )
+
+
+def _named(places: list[str], count: int) -> str:
+    """Return the first rows with a problem, and how many more rows have it."""
+    more = count - len(places)
+    return ", ".join(places) + (f" and {more} more rows" if more else "")

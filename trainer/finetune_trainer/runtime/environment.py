@@ -1,5 +1,6 @@
-"""Environment variables that libraries read when they are imported."""
+"""Environment variables and log filters that must be set before libraries are imported."""
 
+import logging
 import os
 
 from finetune_trainer.runtime import threads
@@ -11,9 +12,20 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+CPU_KERNELS = "bitsandbytes.backends.cpu.ops"
+"""Logger that advises to install a package, with which bitsandbytes downloads a kernel for CPUs.
+
+Pods that train have no network, and a GPU does not use the kernel.
+"""
+
 
 def configure() -> None:
     """Silence the libraries and set the number of math threads, unless the user has set them."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     threads.configure(os.environ)
+    logging.getLogger(CPU_KERNELS).addFilter(_is_not_about_a_download)
+
+
+def _is_not_about_a_download(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.msg

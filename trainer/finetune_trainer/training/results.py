@@ -116,9 +116,10 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
     facts = adapter.facts
     recorded = reference.ensure(layout, adapter)
     total = max(facts["gpuSeconds"], recorded.seconds)
+    where = "CPU" if facts["device"] == "cpu" else "GPU"
     log(
         f"recorded the reference in {recorded.seconds:.1f} s, "
-        f"{100 * recorded.seconds / total:.1f} % of {total:.0f} GPU seconds"
+        f"{100 * recorded.seconds / total:.1f} % of {total:.0f} {where} seconds"
     )
     return Result(
         stage="train",

@@ -35,12 +35,20 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
 
     pods: any pods; only those that the Job controls count.
     """
+    pods = list(pods)
     if conditions.is_true(job, "Complete"):
         terminated = _last_end(job, pods)
         result = Result.from_message(terminated.get("message", ""))
         if result is not None and result.outcome == "completed" and not _cut_short(result):
             return Outcome(
                 kind="Completed", reason=Reason.COMPLETED, message=result.message, result=result
+            )
+        if _disrupted(job, pods):
+            return Outcome(
+                kind="Unproved",
+                reason=Reason.STOPPED,
+                message=f"The pod of Job {job['metadata']['name']} was disrupted before it could "
+                "report a result.",
             )
         return Outcome(
             kind="Unproved",
@@ -73,6 +81,14 @@ def killed_for_memory(job: Object) -> str:
     return (
         f"Job {job['metadata']['name']} exceeded its memory limit and was killed. "
         f"Raise spec.resources.{naming.label(job, naming.STAGE)}.limits.memory."
+    )
+
+
+def _disrupted(job: Object, pods: Iterable[Object]) -> bool:
+    """Report whether the newest pod of a Job was preempted, evicted or deleted while it ran."""
+    return any(
+        conditions.is_true(pod, "DisruptionTarget") or "deletionTimestamp" in pod["metadata"]
+        for pod in pods_of(job, pods)[-1:]
     )
 
 

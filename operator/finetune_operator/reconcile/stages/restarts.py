@@ -62,7 +62,7 @@ def carried(attempt: Attempt | None) -> dict[str, Any]:
         None,
         Reason.TOO_MANY_RESTARTS,
     ):
-        lost = attempt.reason in (Reason.JOB_DELETED, Reason.VOLUME_LOST)
+        lost = attempt.reason in (Reason.JOB_DELETED, Reason.VOLUME_LOST, Reason.STOPPED)
         attempt = _more(attempt, "disruptions" if lost else "failures")
     return {name: getattr(attempt, name) for name in COUNTERS}
 

@@ -179,6 +179,8 @@ def _again(target: TargetRevision, attempt: Attempt, ended: outcome.Outcome) -> 
     """Report whether a stage that did not complete is attempted again without an edit."""
     if ended.reason == Reason.OUT_OF_MEMORY and _may_have_more_memory(target, attempt):
         return True
+    if ended.reason == Reason.STOPPED:
+        return True
     # Limited as failures are, or a trainer that leaves no result would run for ever. After a pod
     # rejected its configuration, no attempt starts until the ConfigMap has the right content.
     limit = target.resolved.spec.run_policy.backoff_limit

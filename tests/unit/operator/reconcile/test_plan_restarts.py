@@ -351,3 +351,24 @@ def test_the_next_pods_grace_period_is_made_of_the_measured_step_time() -> None:
 def pod_spec(job: Thing) -> Thing:
     spec: Thing = job["spec"]["template"]["spec"]
     return spec
+
+
+def test_a_preempted_pod_that_exits_with_0_is_a_disruption() -> None:
+    """Its Job is Complete although training has not completed."""
+    cluster = Cluster()
+    PREPARED(cluster)
+    running("train")(cluster)
+    pod = controllers.pod_of_stage(cluster, "train")
+    controllers.evict(cluster, pod)
+    controllers.finish(cluster, pod, 0, controllers.message("train", "stopped"))
+    controllers.sync_job(cluster, next(j for j in cluster.each("Job") if "-train-" in name_of(j)))
+    cluster.settle()
+    training = cluster.status["training"]
+    assert (training["restarts"], training.get("failures", 0)) == (1, 0)
+    assert training["disruptions"] == 1
+    (attempt,) = (s for s in cluster.status["revisions"][0]["stages"] if s["stage"] == "train")
+    assert attempt["attempt"] == 2
+
+
+def name_of(job: Thing) -> str:
+    return str(job["metadata"]["name"])
