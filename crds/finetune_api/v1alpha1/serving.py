@@ -91,7 +91,7 @@ class Serving(ApiModel):
     replicas: int = field(
         "Number of serving pods. Each pod needs its own GPU. Set this field to 0 to stop "
         "serving and keep all artifacts. More than one pod requires storage.accessMode: "
-        "ReadWriteMany. While this field is not set, kubectl scale and autoscalers fail.",
+        "ReadWriteMany. While this field is not set, autoscalers fail, because they read its value.",
         1,
         edit=Edit.NOTHING,
         ge=0,
