@@ -91,7 +91,7 @@ class Serving(ApiModel):
     replicas: int = field(
         "Number of serving pods. Each pod needs its own GPU. Set this field to 0 to stop "
         "serving and keep all artifacts. More than one pod requires storage.accessMode: "
-        "ReadWriteMany. While this field is not set, autoscalers fail, because they read its value.",
+        "ReadWriteMany. Autoscalers fail while this field is not set, because they read it.",
         1,
         edit=Edit.NOTHING,
         ge=0,
