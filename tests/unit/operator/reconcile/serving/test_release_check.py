@@ -41,7 +41,7 @@ ALLOWED: dict[str, tuple[Thing, Thing]] = {
     "no selector": ({}, {"nodeSelector": A10G}),
     "equal terms": (terms(ONE, TWO), terms(TWO, ONE)),
     "more alternatives": (terms(ONE, TWO, THREE), terms(TWO)),
-    "no terms": ({}, terms(ONE)),
+    "no terms": ({"affinity": {}}, terms(ONE)),
     "equal tolerations": ({"tolerations": [EVICTION, TAINT]}, {"tolerations": [TAINT, EVICTION]}),
     "more tolerations": ({"tolerations": [EVICTION, TAINT]}, {"tolerations": [EVICTION]}),
     "preferred pods": (other_pods("podAffinity", "preferred"), {}),
