@@ -231,9 +231,9 @@ def test_kubectl_get_shows_the_state_in_one_line(quickstart: Quickstart) -> None
     text = tuning.cluster.kubectl.run("get", "ftj", f"--namespace={tuning.namespace}")
     head, line = text.splitlines()
     assert head.split() == ["NAME", "READY", "STATE", "SERVING", "PROGRESS", "ETA", "LOSS", "AGE"]
-    name, ready, state, loss, _ = line.split()
+    name, ready, state, serving, loss, _ = line.split()
     assert (name, ready, state) == (tuning.name, "True", "Serving")
-    assert loss == tuning.status()["training"]["loss"]
+    assert (serving, loss) == (tuning.status()["revision"], tuning.status()["training"]["loss"])
 
 
 def test_events_tell_the_course(quickstart: Quickstart) -> None:

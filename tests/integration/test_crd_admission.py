@@ -244,6 +244,7 @@ def test_printer_columns(control_plane: ControlPlane, namespace: str) -> None:
         "observedGeneration": 1,
         "conditions": [ready],
         "training": {"loss": "1.25"},
+        "serving": {"summary": "a1b2c3d4 (old)"},
         "progress": "train 20%",
         "eta": "1m30s",
         "summary": "step 12 of 60",
@@ -262,7 +263,7 @@ def test_printer_columns(control_plane: ControlPlane, namespace: str) -> None:
         "LOSS",
         "AGE",
     ]
-    values = ["shown", "False", "Training", "train", "20%", "1m30s", "1.25"]
+    values = ["shown", "False", "Training", "a1b2c3d4", "(old)", "train", "20%", "1m30s", "1.25"]
     assert shown[1].split()[:-1] == values
     wide = kubectl(control_plane, "get", "finetune", "-n", namespace, "-o", "wide").stdout
     assert wide.split("\n")[0].split()[-2:] == ["WARNINGS", "MESSAGE"]
