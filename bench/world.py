@@ -36,7 +36,8 @@ WATCHED = {
     "Job": "/apis/batch/v1/jobs",
     "Deployment": "/apis/apps/v1/deployments",
 }
-VERIFIED = """finetune_verify_outcome{outcome="Verified"} 1
+VERIFIED = """finetune_pod_info{{uid="{uid}"}} 1
+finetune_verify_outcome{{outcome="Verified"}} 1
 finetune_verify_distance 0.001
 finetune_verify_tolerance 0.01
 finetune_verify_seconds 3
@@ -190,14 +191,20 @@ class World:
         """Serve pod metrics; the training advances by one step per scrape."""
         asked: Counter[str] = Counter()
 
-        async def training(request: web.Request) -> web.Response:
+        def requested(request: web.Request) -> tuple[str, str]:
+            """Return address and uid of the pod that a request is for."""
             assert request.transport is not None
             address, _ = request.transport.get_extra_info("sockname")
-            asked[address] += 1
-            return web.Response(text=exposition(asked[address], self._uids.get(address, "")))
+            return address, self._uids.get(address, "")
 
-        async def verified(_: web.Request) -> web.Response:
-            return web.Response(text=VERIFIED)
+        async def training(request: web.Request) -> web.Response:
+            address, uid = requested(request)
+            asked[address] += 1
+            return web.Response(text=exposition(asked[address], uid))
+
+        async def verified(request: web.Request) -> web.Response:
+            _, uid = requested(request)
+            return web.Response(text=VERIFIED.format(uid=uid))
 
         runners = []
         try:

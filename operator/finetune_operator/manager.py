@@ -26,13 +26,14 @@ from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
 from finetune_operator.controller.watch import run_watches
+from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import LeaderElector
 from finetune_operator.reconcile import plan
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
-from finetune_operator.snapshot.scraper import Scraper
+from finetune_operator.snapshot.scraper import NAMESPACE_WORKERS, Scraper
 from finetune_operator.telemetry import logs
 
 RETRY_SECONDS = 2.0
@@ -82,8 +83,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
     async with AsyncExitStack() as stack:
         kube = await Kube.connect()
         stack.push_async_callback(kube.close)
-        scraper = Scraper()
-        stack.push_async_callback(scraper.close)
+        scraper = Scraper(WorkQueue("scrapes", namespace_limit=NAMESPACE_WORKERS))
         identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
         elector = LeaderElector(
             kube=kube,
@@ -97,7 +97,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
             executor=PlanExecutor(kube=kube, recorder=Recorder(kube, instance=identity)),
             config=config,
             planner=plan,
-            scrape=scraper,
+            metrics=scraper,
         )
         controller = Controller(reconciler=reconciler)
         resync = Resync(
@@ -111,7 +111,7 @@ async def run(config: OperatorConfig, *, port: int) -> None:
         await _wait_for_crd(kube, required=True)
         logger.info("started", extra={"port": bound, "identity": identity})
         await run_until_first_exit(
-            lead(elector, controller, resync),
+            lead(elector, controller, resync, scraper),
             run_watches(
                 controller.notify,
                 config.watch_namespaces,
@@ -147,7 +147,9 @@ async def _wait_for_signal() -> None:
     await received.wait()
 
 
-async def lead(elector: LeaderElector, controller: Controller, resync: Resync) -> None:
+async def lead(
+    elector: LeaderElector, controller: Controller, resync: Resync, scraper: Scraper
+) -> None:
     """Run the controller whenever this replica is the leader; at the end release the Lease.
 
     Raises the error that ended a worker.
@@ -155,7 +157,8 @@ async def lead(elector: LeaderElector, controller: Controller, resync: Resync) -
     try:
         while True:
             await elector.acquire()
-            await run_until_first_exit(controller.run(), resync.run(), elector.hold())
+            scrapes = scraper.run(changed=controller.wake, failed=controller.reread_pods)
+            await run_until_first_exit(controller.run(), resync.run(), scrapes, elector.hold())
     finally:
         await controller.stop()
         await elector.release()

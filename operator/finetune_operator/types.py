@@ -16,7 +16,10 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The running trainer's metrics; None means "unknown", never "none yet"."""
+    """A running stage pod's metrics; None means "unknown", never "none yet"."""
+
+    pod: str
+    """UID of the pod."""
 
     ratio: float | None = None
     global_step: int | None = None
@@ -30,7 +33,7 @@ class Progress:
     downloaded_bytes: int | None = None
     total_bytes: int | None = None
     phase: str | None = None
-    """Part of the stage that runs now, if it has a name; arbitrary text from the pod."""
+    """Part of the stage that runs now, if it has a name."""
     card: str | None = None
     """Product of the GPU, as in the node label nvidia.com/gpu.product."""
 
@@ -67,7 +70,7 @@ class Snapshot:
     budgets: tuple[Object, ...] = ()
     events: tuple[Object, ...] = ()
     progress: Progress | None = None
-    """Of the running train pod, if its metrics could be read."""
+    """Of the running stage pod, a train pod first, if its metrics could be read lately."""
 
     verification: Verification | None = None
     """Of a ready serving pod whose verification is not in the status yet."""

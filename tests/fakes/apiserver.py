@@ -8,8 +8,8 @@ are in ``controllers``. Nothing here waits: a test advances the time.
 
 import marshal
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -130,7 +130,7 @@ class Cluster:
         return Snapshot(
             job=job,
             events=tuple(copied(self.events)),
-            progress=self.progress,
+            progress=_of_running_pod(self.progress, lists["Pod"]),
             loaded=self.loaded,
             **found,
         )
@@ -408,3 +408,18 @@ def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
 def gibibytes(size: str) -> float:
     """Return a size in GiB; the tests use Gi and Ti."""
     return float(size[:-2]) * {"Gi": 1, "Ti": 1024}[size[-2:]]
+
+
+def _of_running_pod(
+    progress: Progress | None, pods: Sequence[Mapping[str, Any]]
+) -> Progress | None:
+    """Return metrics as those of the running stage pod, a train pod first, unless they name one."""
+    if progress is None or progress.pod:
+        return progress
+    running = {
+        pod["metadata"]["labels"].get("finetune.dev/stage"): pod["metadata"]["uid"]
+        for pod in pods
+        if pod.get("status", {}).get("phase") == "Running"
+    }
+    uid = next((running[each] for each in ("train", "merge", "prepare") if each in running), "")
+    return replace(progress, pod=uid)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Trainer:
         registry = CollectorRegistry()
         Gauge("finetune_global_step", "", registry=registry).set(3)
         self._gauge = Gauge("finetune_gpu_seconds_total", "", registry=registry)
+        self._info = Gauge("finetune_pod_info", "", ["uid"], registry=registry)
         (port,) = free_ports(1)
         self._server, _ = start_http_server(port, "127.0.0.1", registry)
         self.prelude = (
@@ -68,6 +70,8 @@ class Trainer:
         volume = claim["metadata"]["uid"]
         self._spent[volume] += seconds
         self._gauge.set(self._spent[volume])
+        self._info.clear()
+        self._info.labels(pod["metadata"]["uid"]).set(1)
         status = kubelet.running() | {"podIP": "127.0.0.1"}
         if self._spent[volume] >= self.budgets[-1]:
             status = kubelet.failed(
@@ -77,6 +81,9 @@ class Trainer:
                 message=f"{self._spent[volume]} GPU seconds are spent",
                 gpu_seconds=self._spent[volume],
             )
+        # The operator accepts no more GPU time than has passed since the first pod started.
+        started = datetime.now(UTC) - timedelta(hours=1)
+        status |= {"startTime": started.isoformat(timespec="seconds").replace("+00:00", "Z")}
         kubelet.report(self.place, pod, status)
 
 

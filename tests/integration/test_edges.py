@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.apiserver import copied
+from tests.fakes.pod_metrics import FakePodMetrics
 from tests.integration.controlplane import ControlPlane
 from tests.unit.operator.manifests.rendered import SETS, children
 
@@ -48,12 +49,8 @@ async def job(kube: Kube, namespace: str) -> Any:
     )
 
 
-async def no_scrape(address: str, port: int) -> str | None:
-    return None
-
-
 async def observe(kube: Kube, job: Any) -> Snapshot:
-    snapshot = await read(kube, (job["metadata"]["namespace"], "demo"), no_scrape)
+    snapshot = await read(kube, (job["metadata"]["namespace"], "demo"), FakePodMetrics())
     assert snapshot is not None
     return snapshot
 

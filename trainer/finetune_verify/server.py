@@ -1,8 +1,11 @@
 """HTTP server for the kubelet (``/readyz``) and the operator (``/metrics``)."""
 
+import os
+
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_verify.verification import Verdict
 
 OUTCOMES = ("Verified", "Inconclusive", "Skipped")
@@ -39,6 +42,13 @@ class State:
         )
         for outcome in OUTCOMES:
             self._outcome.labels(outcome).set(0)
+        if uid := os.environ.get(POD_UID_VARIABLE):
+            Gauge(
+                "finetune_pod_info",
+                "UID of the pod that verifies; always 1.",
+                ["uid"],
+                registry=self.registry,
+            ).labels(uid).set(1)
         # NaN until the first comparison: a 0 would read as a measurement.
         unknown = (self._distance, self._tolerance, self._seconds, self._answering)
         for metric in (*unknown, self._read, self._size):

@@ -5,7 +5,6 @@ the Job's own condition: a message alone proves nothing.
 """
 
 import json
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -14,6 +13,8 @@ from finetune_api.base import StatusModel
 from finetune_api.contracts.printable import printable
 
 LIMIT = 4096
+MAX_NUMBER = 2**53
+"""Larger numbers are not exact in JSON, and the API server rejects a status that has them."""
 _REASON_LENGTH = 64
 _Line = Annotated[str, AfterValidator(printable)]
 """Text that the operator copies to the status: a compromised pod may have written it."""
@@ -44,13 +45,12 @@ class Result(StatusModel):
     def to_message(self) -> str:
         """Return the JSON, with texts shortened until it fits the kubelet's limit.
 
-        Numbers that are not finite (the loss of a diverged run) are omitted: JSON has no such
-        numbers.
+        Numbers that no result may have (the loss of a diverged run) are omitted.
         """
         values = {
             key: value
             for key, value in self.model_dump(exclude_none=True).items()
-            if not isinstance(value, float) or math.isfinite(value)
+            if not isinstance(value, float) or abs(value) <= MAX_NUMBER
         }
         values["reason"] = values["reason"][:_REASON_LENGTH]
         while len(text := _json(values)) > LIMIT:
@@ -64,11 +64,27 @@ class Result(StatusModel):
 
     @classmethod
     def from_message(cls, text: str) -> "Result | None":
-        """Return the result in a termination message, or None if the text is not a result."""
+        """Return the result in a termination message, or None if the text is not a result.
+
+        A text that is longer than ``LIMIT``, or has a number beyond ``MAX_NUMBER``, is none.
+        """
+        if len(text) > LIMIT:
+            return None
         try:
-            return cls.model_validate_json(text)
+            result = cls.model_validate_json(text)
         except ValidationError:
             return None
+        return result if _is_bounded(result.model_dump()) else None
+
+
+def _is_bounded(value: Any) -> bool:
+    """Report whether all numbers of a value are finite and between -``MAX_NUMBER`` and it."""
+    if isinstance(value, dict):
+        return all(map(_is_bounded, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_bounded, value))
+    # A comparison with NaN is false.
+    return not isinstance(value, int | float) or -MAX_NUMBER <= value <= MAX_NUMBER
 
 
 def _json(values: dict[str, Any]) -> bytes:

@@ -277,3 +277,9 @@ class Revision(LedgerModel):
         description="GPU time in seconds whose results were lost because a volume was deleted. "
         "This time is included in gpuSeconds.",
     )
+    training_started: str | None = Field(
+        None,
+        description="Time at which the first train pod of the volume started. The GPU time spent "
+        "since then cannot exceed the time since then.",
+        json_schema_extra={"format": "date-time"},
+    )

@@ -60,6 +60,16 @@ class Controller:
         if not self.stopped and self.reconciler.invalidate(key, kind, version):
             self.queue.add_after(key, 0.0 if kind == FINETUNEJOB else SETTLE_SECONDS)
 
+    def wake(self, key: Key) -> None:
+        """Queue a key after one of the job's pods reported another value."""
+        if not self.stopped:
+            self.reconciler.make_due(key)
+            self.queue.add(key)
+
+    def reread_pods(self, key: Key) -> None:
+        """Queue a key after one of the job's pods could not be scraped: it may have ended."""
+        self.notify(key, "Pod", None)
+
     async def run(self) -> None:
         """Run the workers until ``stop``. Raises the error that ended a worker."""
         metrics.MAX_WORKERS.labels(metrics.CONTROLLER).set(self.workers)

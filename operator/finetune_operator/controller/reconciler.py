@@ -1,8 +1,8 @@
 """The reconciler: observes one job, plans, and executes the plan.
 
 It reads the kinds that are stale in the cache. If the plan needs writes other than a status, or if
-a pod that should run cannot be scraped, it confirms the kinds that decide this with a live read
-and plans again. So nothing is created, changed or deleted on stale information.
+a pod has ended and its Job has not, it confirms the kinds that decide this with a live read and
+plans again. So nothing is created, changed or deleted on stale information.
 
 While the API server rejects a write of a job, the reconciler writes a status that reports the
 rejection instead of the planned conditions. Otherwise the conditions would alternate with every
@@ -25,7 +25,7 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.snapshot import reader
 from finetune_operator.snapshot.cache import CONFIRMED_KINDS, SnapshotUpdate
-from finetune_operator.snapshot.scraper import Scrape
+from finetune_operator.snapshot.scraper import PodMetrics
 from finetune_operator.telemetry.job_metrics import (
     JOB_METRICS,
     JobMetrics,
@@ -65,7 +65,7 @@ class Reconciler:
     executor: PlanExecutor
     config: OperatorConfig
     planner: Planner
-    scrape: Scrape
+    metrics: PodMetrics
     clock: Callable[[], datetime] = utc_now
     job_metrics: JobMetrics = JOB_METRICS
     jobs: dict[Key, JobMemory] = field(default_factory=dict)
@@ -85,6 +85,11 @@ class Reconciler:
         """Clear the cache of a job: its next reconcile reads everything."""
         if (memory := self.jobs.get(key)) is not None:
             memory.cache.clear()
+
+    def make_due(self, key: Key) -> None:
+        """Make the next reconcile of a job due at once, without reading anything again."""
+        if (memory := self.jobs.get(key)) is not None:
+            memory.cache.make_due()
 
     def fingerprints(self) -> Mapping[Key, int]:
         """Return the fingerprints of the reconciled jobs (``resync``)."""
@@ -133,7 +138,7 @@ class Reconciler:
         snapshot = await reader.read(
             self.kube,
             key,
-            self.scrape,
+            self.metrics,
             cached=None if cached is None else cached.snapshot,
             kinds=stale,
         )
@@ -220,7 +225,7 @@ class Reconciler:
 
     async def _report(self, key: Key, error: Terminal) -> None:
         """Write a rejection into the status, based on a read that includes earlier writes."""
-        snapshot = await reader.read(self.kube, key, self.scrape)
+        snapshot = await reader.read(self.kube, key, self.metrics)
         if snapshot is None:
             return
         now = self.clock()
@@ -230,6 +235,7 @@ class Reconciler:
         self._sample(key, snapshot.pods, report.status)
 
     def _forget(self, key: Key) -> None:
+        self.metrics.forget(key)
         if (memory := self.jobs.pop(key, None)) is not None:
             self.job_metrics.account(memory.sample)
 

@@ -1,25 +1,31 @@
 """A work queue of keys for one event loop, modeled on that of client-go.
 
+A key is a tuple that starts with a namespace.
+
 * A queued key is not queued twice: ``add`` has no effect on it.
 * A key is never processed by two workers: ``add`` during its processing queues it once more after
   ``done``, however often it is called.
 * Of several delays of a key, the earliest counts; ``add`` cancels it.
 * ``retry`` delays a key by min(cap, base · 2ⁿ), where n is the number of retries since ``forget``.
   A minimum delay that the server requested is not shortened by ``add``.
+* Namespaces take turns: however many keys one of them has, each other namespace gets the next key
+  processed after at most one key of every namespace with queued keys.
+* ``namespace_limit`` keys of a namespace are processed at once; further ones wait, and the keys of
+  other namespaces pass them.
 
 Only ``get`` awaits, so every other method is atomic.
 """
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 from finetune_operator.telemetry import metrics
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K", bound=tuple[str, *tuple[object, ...]])
 
 
 class Timer(Protocol):
@@ -42,14 +48,17 @@ class WorkQueue(Generic[K]):
         *,
         base: float = 0.005,
         cap: float = 60.0,
+        namespace_limit: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         call_later: Callable[[float, Callable[[], None]], Timer] = _call_later,
     ) -> None:
-        self._base, self._cap = base, cap
+        self._base, self._cap, self._limit = base, cap, namespace_limit
         self._clock, self._call_later = clock, call_later
-        self._ready: deque[K] = deque()
+        self._ready: OrderedDict[str, deque[K]] = OrderedDict()
+        """Queued keys by namespace; the namespace whose turn is next is the first."""
         self._queued_at: dict[K, float] = {}
         self._active: dict[K, float] = {}
+        self._active_in: Counter[str] = Counter()
         self._dirty: set[K] = set()
         self._delayed: dict[K, tuple[float, Timer]] = {}
         self._failures: dict[K, int] = {}
@@ -57,7 +66,7 @@ class WorkQueue(Generic[K]):
         self._waiters: deque[asyncio.Future[None]] = deque()
         # controller-runtime names a queue after its controller.
         self._labels = (name, name)
-        metrics.QUEUE_DEPTH.labels(*self._labels).set_function(lambda: len(self._ready))
+        metrics.QUEUE_DEPTH.labels(*self._labels).set_function(lambda: len(self._queued_at))
         metrics.UNFINISHED_SECONDS.labels(*self._labels).set_function(lambda: sum(self._ages()))
         metrics.LONGEST_SECONDS.labels(*self._labels).set_function(self.longest)
 
@@ -71,7 +80,7 @@ class WorkQueue(Generic[K]):
         elif key not in self._queued_at:
             self._not_before.pop(key, None)
             self._queued_at[key] = self._clock()
-            self._ready.append(key)
+            self._ready.setdefault(key[0], deque()).append(key)
             metrics.QUEUE_ADDS.labels(*self._labels).inc()
             self._wake()
 
@@ -108,13 +117,20 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     def pop(self) -> K | None:
-        """Return the key that was queued first, None if none is; the caller must call ``done``."""
-        if not self._ready:
+        """Return the next key, None if none may be processed; the caller must call ``done``."""
+        namespace = next((each for each in self._ready if self._may_work_for(each)), None)
+        if namespace is None:
             return None
-        key = self._ready.popleft()
+        keys = self._ready[namespace]
+        key = keys.popleft()
+        if keys:
+            self._ready.move_to_end(namespace)
+        else:
+            del self._ready[namespace]
         now = self._clock()
         metrics.QUEUE_SECONDS.labels(*self._labels).observe(now - self._queued_at.pop(key))
         self._active[key] = now
+        self._active_in[namespace] += 1
         return key
 
     async def get(self) -> K:
@@ -134,9 +150,15 @@ class WorkQueue(Generic[K]):
     def done(self, key: K) -> None:
         """End the processing of a key; it is queued again if it was added in the meantime."""
         metrics.WORK_SECONDS.labels(*self._labels).observe(self._clock() - self._active.pop(key))
+        self._active_in[key[0]] -= 1
+        if not self._active_in[key[0]]:
+            del self._active_in[key[0]]
         if key in self._dirty:
             self._dirty.discard(key)
             self.add(key)
+        if key[0] in self._ready:
+            # Its namespace may have been at the limit.
+            self._wake()
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[K]:
@@ -159,6 +181,9 @@ class WorkQueue(Generic[K]):
         self._queued_at.clear()
         self._dirty.clear()
         self._not_before.clear()
+
+    def _may_work_for(self, namespace: str) -> bool:
+        return self._limit is None or self._active_in[namespace] < self._limit
 
     def _ages(self) -> list[float]:
         now = self._clock()

@@ -24,11 +24,6 @@ from finetune_operator.types import Object
 CONTAINER = "trainer"
 WORK = "/work"
 CONFIG = "/etc/finetune"
-POD_UID = {
-    "name": "FINETUNE_POD_UID",
-    "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
-}
-"""The trainer publishes it in its metrics, which identifies the pod that was scraped."""
 MIN_GRACE_SECONDS = 120
 """Usually enough for one step and a checkpoint; some clouds give a spot node no longer notice."""
 MAX_GRACE_SECONDS = 1800
@@ -204,7 +199,7 @@ def _pod(
                     *("--config-digest", target.frozen.job_digest, "--work", WORK),
                     *_stage_arguments(target, stage, gpu_seconds_lost),
                 ],
-                "env": [*_environment(target, stage), POD_UID],
+                "env": [*_environment(target, stage), pod.UID],
                 "ports": [{"name": "metrics", "containerPort": TRAINER_METRICS}],
                 "resources": pod.resources(
                     _with_memory(getattr(target.resolved.spec.resources, stage), memory),

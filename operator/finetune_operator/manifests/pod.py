@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_api.defaulting import Resolved
 from finetune_api.v1alpha1.references import SecretKeyRef
 from finetune_api.v1alpha1.resources import ResourceRequirements
@@ -31,6 +32,9 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFL
 NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}
 # The trainer then fails if CUDA is unusable, instead of training for days on the CPU.
 REQUIRE_GPU = {"FINETUNE_REQUIRE_GPU": "true"}
+
+UID = {"name": POD_UID_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+"""``env`` entry of the containers that publish metrics."""
 
 
 def environment(values: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -31,7 +31,11 @@ def container(job: Object, target: TargetRevision) -> dict[str, Any]:
             *("--mode", serving.mode, "--dtype", dtype),
             *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(VERIFIER_METRICS)),
         ],
-        "env": pod.environment(pod.NO_GPU) + pod.secret("VLLM_API_KEY", serving.api_key_secret_ref),
+        "env": [
+            *pod.environment(pod.NO_GPU),
+            *pod.secret("VLLM_API_KEY", serving.api_key_secret_ref),
+            pod.UID,
+        ],
         "ports": [{"name": "verify", "containerPort": VERIFIER_METRICS, "protocol": "TCP"}],
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": "verify"},

@@ -79,14 +79,6 @@ class IndexedSnapshot:
         """Return the pods that a Job controls, oldest first."""
         return self.pods_by_controller.get(job.object["metadata"]["uid"], ())
 
-    def runs(self, stage: str, revision: str) -> bool:
-        """Report whether a pod of a revision's stage is running."""
-        return any(
-            pod.object.get("status", {}).get("phase") == "Running"
-            for pod in self.pods
-            if pod.stage == stage and pod.revision == revision
-        )
-
     def all_children(self) -> tuple[Child, ...]:
         """Return every object with the job's label."""
         return (

@@ -1,4 +1,4 @@
-"""Facts about a pod's scheduling, from its spec and its conditions."""
+"""Facts about a pod: its scheduling, devices, start and end."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -38,3 +38,20 @@ def extended_resources(pod: Object) -> set[str]:
         for name in container.get("resources", {}).get("limits", {})
         if "/" in name
     }
+
+
+def started(pod: Object) -> datetime:
+    """Return when the kubelet accepted a pod; its creation if that is unknown."""
+    since = pod.get("status", {}).get("startTime") or pod["metadata"]["creationTimestamp"]
+    return datetime.fromisoformat(str(since))
+
+
+def ended(pod: Object) -> datetime | None:
+    """Return when the last container of a terminated pod ended, None if that is unknown."""
+    ends = [
+        each.get("state", {}).get("terminated", {}).get("finishedAt")
+        for each in pod.get("status", {}).get("containerStatuses", ())
+    ]
+    if not ends or None in ends:
+        return None
+    return max(datetime.fromisoformat(str(each)) for each in ends)

@@ -112,8 +112,8 @@ def _plan(
     position = kept.position or position
     ledger, pruned = retention.prune(snapshot, target, kept.ledger, serving=serving)
     measured = progress.measure(snapshot, target, ledger)
-    ledger = ledger.with_gpu_seconds(target.revision, measured.get("gpuSeconds"))
-    ledger = ledger.with_card(target.revision, progress.checkpoint_card(snapshot, target))
+    ledger = progress.with_gpu_seconds(snapshot, target, ledger, measured, now)
+    ledger = ledger.with_card(target.revision, progress.checkpoint_card(snapshot, target, ledger))
     current = conditions(
         position,
         previous=snapshot.previous.conditions,

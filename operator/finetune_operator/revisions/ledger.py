@@ -4,8 +4,10 @@ It is stored in ``status.revisions`` because children are temporary and a delete
 evidence with it. It is written before any create or delete that depends on it.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -158,7 +160,12 @@ class Ledger:
             for attempt in present.stages
         ]
         return self._with(
-            revision, stages=stages, volume=None, card=None, gpu_seconds_lost=present.gpu_seconds
+            revision,
+            stages=stages,
+            volume=None,
+            card=None,
+            training_started=None,
+            gpu_seconds_lost=present.gpu_seconds,
         )
 
     def with_card(self, revision: str, card: str | None) -> "Ledger":
@@ -167,16 +174,24 @@ class Ledger:
             return self
         return self._with(revision, card=card)
 
-    def with_gpu_seconds(self, revision: str, gpu_seconds: int | None) -> "Ledger":
+    def with_gpu_seconds(
+        self, revision: str, reported: int, *, started: datetime, until: datetime
+    ) -> "Ledger":
         """Return the ledger with the GPU-seconds that the trainer reports for the present volume.
 
-        The total never decreases, even if a pod reports less.
+        started: start of the newest train pod; until: its end, or now. The pods of a revision never
+        overlap and have one GPU each, so the time since the first of them started is the limit. The
+        total never decreases, even if a pod reports less.
         """
-        if gpu_seconds is None:
-            return self
         present = self.revision(revision)
-        total = gpu_seconds + (present.gpu_seconds_lost or 0)
-        return self._with(revision, gpu_seconds=max(total, present.gpu_seconds or 0))
+        first = present.training_started or started.isoformat()
+        limit = math.ceil((until - datetime.fromisoformat(first)).total_seconds())
+        total = min(reported, max(limit, 0)) + (present.gpu_seconds_lost or 0)
+        return self._with(
+            revision,
+            training_started=first,
+            gpu_seconds=max(total, present.gpu_seconds or 0),
+        )
 
     def with_gpu_release(self, revision: str, release: GPURelease) -> "Ledger":
         """Return the ledger with the release of the stable build's GPU to a revision."""

@@ -4,7 +4,7 @@ Cached objects never come from a watch. A reconcile read them live, or the API s
 in response to a write of that reconcile. A watch event only invalidates its kind, and the next
 reconcile lists that kind again. An event that is late, duplicated or out of order therefore costs
 one read. After a lost event the cache is stale until the next resync, or until a pod that should
-run cannot be scraped.
+run cannot be scraped (``scraper``).
 
 A stale cache is not safe to act on. The ``controller`` confirms a plan that does more than write a
 status with a live read of ``CONFIRMED_KINDS``.
@@ -84,7 +84,7 @@ class _Entry:
 class SnapshotCache:
     """Cache of one job: its last snapshot, and the kinds that events have invalidated since."""
 
-    __slots__ = ("_entry", "_events", "_job_version")
+    __slots__ = ("_due_at_once", "_entry", "_events", "_job_version")
 
     def __init__(self) -> None:
         self._entry: _Entry | None = None
@@ -92,6 +92,7 @@ class SnapshotCache:
         """Events since the start of the last reconcile; None if nothing is to be committed."""
         self._job_version: int | None = None
         """Version of the FineTuneJob that was observed last; ``clear`` does not remove it."""
+        self._due_at_once = False
 
     def invalidate(self, kind: str, version: int | None) -> bool:
         """Mark a kind as stale; return False if the last reconcile observed this version.
@@ -105,9 +106,13 @@ class SnapshotCache:
             self._events.add((kind, version))
         return True
 
+    def make_due(self) -> None:
+        """Make a reconcile due at once: a pod has another value."""
+        self._due_at_once = True
+
     def not_due_for(self, now: float) -> float:
         """Return the seconds until a reconcile is due; 0 if it is due or a kind is stale."""
-        if self._entry is None or self._stale(self._entry):
+        if self._due_at_once or self._entry is None or self._stale(self._entry):
             return 0.0
         return max(0.0, self._entry.due - now)
 
@@ -117,6 +122,7 @@ class SnapshotCache:
         The entry is removed until ``commit``, so a reconcile that fails leaves no entry.
         """
         entry, self._entry = self._entry, None
+        self._due_at_once = False
         stale = ALL_KINDS if entry is None else self._stale(entry)
         self._events = set()
         if entry is None:

@@ -1,8 +1,8 @@
 """Reads the snapshot of a job: the job and all objects with its label, live and concurrently.
 
 A read without a cached snapshot costs one GET and eight lists; with one, only stale kinds are read
-(``cache``). Events are listed only for objects that do not run, and metrics are scraped only from a
-pod that runs.
+(``cache``). Events are listed only for objects that do not run. Metrics of pods are the last values
+of the ``scraper``; a read does not wait for them.
 """
 
 import asyncio
@@ -14,20 +14,19 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import is_over, pod_has_ended, pods_of
-from finetune_operator.snapshot import trainer_metrics, verifier_metrics
 from finetune_operator.snapshot.cache import ALL_KINDS
-from finetune_operator.snapshot.scraper import Scrape
+from finetune_operator.snapshot.scraper import PodMetrics
+from finetune_operator.snapshot.targets import targets
 from finetune_operator.types import LISTS, Key, Object, Progress, Snapshot, Verification
 
 MAX_EVENTS = 100
 MAX_PENDING_OBJECTS = 6
-_SCRAPED_STAGES = ("train", "merge", "prepare")
 
 
 async def read(
     kube: Kube,
     key: Key,
-    scrape: Scrape,
+    metrics: PodMetrics,
     *,
     cached: Snapshot | None = None,
     kinds: Set[str] = ALL_KINDS,
@@ -39,19 +38,19 @@ async def read(
     snapshot = await _read(kube, key, cached, kinds)
     if snapshot is None:
         return None
-    events, progress, verification, loaded = await asyncio.gather(
-        _events(kube, key, snapshot),
-        _progress(snapshot.pods, scrape),
-        _verification(snapshot.job, snapshot.pods, scrape),
-        _loaded(snapshot.job, snapshot.pods, scrape),
-    )
+    events = await _events(kube, key, snapshot)
+    values = metrics.latest(key, targets(snapshot))
     return dataclasses.replace(
-        snapshot, events=events, progress=progress, verification=verification, loaded=loaded
+        snapshot,
+        events=events,
+        progress=next((each for each in values if isinstance(each, Progress)), None),
+        verification=next((each for each in values if isinstance(each, Verification)), None),
+        loaded=next((each for each in values if isinstance(each, float)), None),
     )
 
 
 async def confirm(kube: Kube, key: Key, snapshot: Snapshot, kinds: Set[str]) -> Snapshot | None:
-    """Return the snapshot after a live read of ``kinds``; pods are not scraped again."""
+    """Return the snapshot after a live read of ``kinds``, with the same metrics."""
     confirmed = await _read(kube, key, snapshot, kinds)
     if confirmed is None:
         return None
@@ -105,29 +104,8 @@ def pending_objects(
     return pending[:MAX_PENDING_OBJECTS]
 
 
-def scrape_target(pods: Iterable[Object]) -> Object | None:
-    """Return the running stage pod whose metrics are scraped, a train pod first."""
-    running = [
-        pod
-        for pod in pods
-        if _status(pod).get("phase") == "Running"
-        and _status(pod).get("podIP")
-        and not pod["metadata"].get("deletionTimestamp")
-    ]
-    for stage in _SCRAPED_STAGES:
-        for pod in running:
-            if naming.label(pod, naming.STAGE) == stage:
-                return pod
-    return None
-
-
 def may_be_stale(snapshot: Snapshot) -> bool:
-    """Report whether a cached snapshot may have missed the end of a pod or a Job.
-
-    A running pod could not be scraped; or a pod has ended and its Job has not.
-    """
-    if snapshot.progress is None and scrape_target(snapshot.pods) is not None:
-        return True
+    """Report whether a cached snapshot may have missed the end of a Job: its last pod has ended."""
     return any(
         pod_has_ended(pod)
         for job in snapshot.jobs
@@ -156,30 +134,6 @@ def _event_fields(regarding: Object) -> str:
     events = f"involvedObject.uid={regarding['metadata']['uid']}"
     suspended = regarding["kind"] == "Job" and regarding["spec"].get("suspend")
     return events if suspended else f"type=Warning,{events}"
-
-
-async def _progress(pods: Iterable[Object], scrape: Scrape) -> Progress | None:
-    pod = scrape_target(pods)
-    if pod is None:
-        return None
-    text = await scrape(str(pod["status"]["podIP"]), trainer_metrics.PORT)
-    return None if text is None else trainer_metrics.parse(text, str(pod["metadata"]["uid"]))
-
-
-async def _verification(job: Object, pods: Iterable[Object], scrape: Scrape) -> Verification | None:
-    pod = verifier_metrics.unreported_pod(job, pods)
-    if pod is None:
-        return None
-    text = await scrape(str(pod["status"]["podIP"]), verifier_metrics.PORT)
-    return None if text is None else verifier_metrics.parse(text, pod)
-
-
-async def _loaded(job: Object, pods: Iterable[Object], scrape: Scrape) -> float | None:
-    pod = verifier_metrics.starting_pod(job, pods)
-    if pod is None:
-        return None
-    text = await scrape(str(pod["status"]["podIP"]), verifier_metrics.PORT)
-    return None if text is None else verifier_metrics.parse_loaded(text)
 
 
 def _status(each: Object) -> Object:

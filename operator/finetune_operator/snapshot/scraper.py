@@ -1,37 +1,162 @@
-"""Scrapes the metrics of a job's pods over the pod network.
+"""Scrapes the pods of all jobs in the background. A reconcile only uses the last values.
 
-A failed scrape is no information about the pod: it may be busy, starting or unreachable.
+Workers of their own fetch the metrics, so that a slow pod delays no reconcile. At most
+``NAMESPACE_WORKERS`` of them work for one namespace, so that its pods delay no scrape of another.
+A value that differs from the previous one wakes the job. A failed scrape is no information about
+the pod, which may be busy, starting or unreachable: the value is then unknown. The last state of
+the pod may be stale, so it is read again.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
 
-import aiohttp
+from finetune_operator.snapshot import exposition, http, trainer_metrics, verifier_metrics
+from finetune_operator.snapshot.targets import Target
+from finetune_operator.types import Key, Progress, Verification
 
-TIMEOUT_SECONDS = 2.0
-MAX_BYTES = 1 << 20
+INTERVAL_SECONDS = 14.0
+"""Between two scrapes of a pod, a little less than between two reconciles (``POLL_SECONDS``)."""
+SLOW_INTERVAL_SECONDS = 56.0
+SLOW_AFTER_SECONDS = 300.0
+WORKERS = 32
+NAMESPACE_WORKERS = 4
+MAX_AGE_SECONDS = 150.0
+"""A value that could not be replaced for so long is unknown."""
 
-Scrape = Callable[[str, int], Awaitable[str | None]]
+Fetch = Callable[[str, int], Awaitable[bytes | None]]
 """Takes address and port of a pod; returns the text of its metrics, None if the scrape failed."""
+Value = Progress | Verification | float
+"""The float is the share of the model that a starting pod has loaded."""
+ScrapeKey = tuple[str, str, str]
+"""Namespace and name of a FineTuneJob, and the kind of the target."""
+
+logger = logging.getLogger("finetune_operator.scraper")
+
+
+class PodMetrics(Protocol):
+    """The last values of the pods of all jobs."""
+
+    def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
+        """Return the last values of a job's pods; from now on, exactly these pods are scraped."""
+
+    def forget(self, key: Key) -> None:
+        """Stop scraping the pods of a job."""
+
+
+class Queue(Protocol):
+    """The parts of the work queue that a scraper uses."""
+
+    def add(self, key: ScrapeKey) -> None:
+        """Queue a key."""
+
+    def add_after(self, key: ScrapeKey, seconds: float) -> None:
+        """Queue a key after a delay."""
+
+    def take(self) -> AbstractAsyncContextManager[ScrapeKey]:
+        """Wait for a key, and end its processing at the end of the block."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    target: Target
+    since: float
+    value: Value | None = None
+    at: float = 0.0
 
 
 class Scraper:
-    """A ``Scrape`` over HTTP."""
+    """See the module. ``queue`` limits how many scrapes of a namespace run at once."""
 
-    def __init__(self) -> None:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), raise_for_status=True
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        fetch: Fetch = http.get,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue, self._fetch, self._clock = queue, fetch, clock
+        self._entries: dict[ScrapeKey, _Entry] = {}
+
+    def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
+        """Return the last values of a job's pods; from now on, exactly these pods are scraped."""
+        now = self._clock()
+        desired = {(*key, target.kind): target for target in targets}
+        for kind in ("progress", "verification", "loaded"):
+            if (*key, kind) not in desired:
+                self._entries.pop((*key, kind), None)
+        for scrape_key, target in desired.items():
+            entry = self._entries.get(scrape_key)
+            if entry is None or entry.target != target:
+                self._entries[scrape_key] = _Entry(target=target, since=now)
+                self._queue.add(scrape_key)
+        return tuple(
+            entry.value
+            for entry in map(self._entries.__getitem__, desired)
+            if entry.value is not None and now - entry.at < MAX_AGE_SECONDS
         )
 
-    async def __call__(self, address: str, port: int) -> str | None:
-        """Return the metrics of the pod at an IPv4 or IPv6 address, None if the scrape failed."""
-        host = f"[{address}]" if ":" in address else address
-        try:
-            async with self._session.get(f"http://{host}:{port}/metrics") as response:
-                text = await response.content.read(MAX_BYTES)
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            return None
-        return text.decode(errors="replace")
+    def forget(self, key: Key) -> None:
+        """Stop scraping the pods of a job."""
+        self.latest(key, ())
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._session.close()
+    async def run(self, *, changed: Callable[[Key], None], failed: Callable[[Key], None]) -> None:
+        """Scrape until cancelled.
+
+        changed: is called with a job of which a pod has a new value; failed: with a job of which a
+        pod could not be scraped.
+        """
+
+        async def work() -> None:
+            while True:
+                async with self._queue.take() as key:
+                    await self._scrape(key, changed, failed)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(WORKERS):
+                workers.create_task(work())
+
+    async def _scrape(
+        self, key: ScrapeKey, changed: Callable[[Key], None], failed: Callable[[Key], None]
+    ) -> None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        value = await self._value(entry.target)
+        if self._entries.get(key) is not entry:
+            # The pod was replaced in the meantime; the next one is queued.
+            return
+        before, now = entry.value, self._clock()
+        entry.value, entry.at = value, now
+        slow = now - entry.since >= SLOW_AFTER_SECONDS
+        self._queue.add_after(key, SLOW_INTERVAL_SECONDS if slow else INTERVAL_SECONDS)
+        if value is None:
+            failed(key[:2])
+        elif value != before:
+            changed(key[:2])
+
+    async def _value(self, target: Target) -> Value | None:
+        try:
+            text = await self._fetch(target.address, target.port)
+            return None if text is None else _parse(text, target)
+        except Exception:
+            # A pod must not end the workers, which would end the operator.
+            logger.exception("scrape failed with an unexpected error", extra={"pod": target.pod})
+            return None
+
+
+def _parse(text: bytes, target: Target) -> Value | None:
+    series = exposition.parse(text, target.uid)
+    if series is None:
+        return None
+    match target.kind:
+        case "progress":
+            return trainer_metrics.progress(series, target.uid)
+        case "verification":
+            return verifier_metrics.verification(series, pod=target.pod, build=target.build)
+        case "loaded":
+            return verifier_metrics.loaded(series)

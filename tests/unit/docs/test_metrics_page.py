@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 
+from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_operator.telemetry import job_metrics, metrics
 from finetune_trainer.runtime import progress
 
@@ -42,7 +43,7 @@ def test_rows_match_the_metrics_of_the_operator() -> None:
 
 
 def test_rows_match_the_metrics_of_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
+    monkeypatch.setenv(POD_UID_VARIABLE, "uid-1")
     found = TRAINER.search(PAGE.read_text())
     assert found is not None
     trainer = progress.Progress("train")

@@ -12,11 +12,10 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from finetune_api.contracts.ports import TRAINER_METRICS
+from finetune_api.contracts.ports import POD_UID_VARIABLE, TRAINER_METRICS
 from finetune_trainer.runtime.log import log
 
 PORT_VARIABLE = "FINETUNE_METRICS_PORT"
-POD_UID_VARIABLE = "FINETUNE_POD_UID"
 
 HELP = {
     "progress_ratio": "Completed share of this stage, from 0 to 1.",

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.status import PreparationProgress, TrainingProgress
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.pods import ended, started
 from finetune_operator.reconcile.stages import restarts
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -19,25 +21,58 @@ def measure(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -
     attempt = ledger.attempt(target.revision, "train")
     if attempt is None:
         return {}
-    job = snapshot.attempt(target.revision, "train", attempt.attempt)
-    now = _measured(snapshot, target.revision)
-    if job is not None:
-        now |= _reported(snapshot.pods_of(job))
+    pods = _train_pods(snapshot, target, ledger)
+    now = _measured(snapshot.progress, pods) | _reported(pods)
     if attempt.pod is None and attempt.outcome in ("Stopped", "Failed"):
         # It was spent on a volume that is gone, and is already counted.
         now.pop("gpuSeconds", None)
     return now
 
 
-def checkpoint_card(snapshot: IndexedSnapshot, target: TargetRevision) -> str | None:
+def checkpoint_card(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger
+) -> str | None:
     """Return the card of the running train pod if it has saved a checkpoint, otherwise None.
 
     An attempt without a checkpoint leaves nothing that another card would have to resume.
     """
     progress = snapshot.progress
-    if progress is None or not snapshot.runs("train", target.revision):
+    if progress is None or not _runs(progress, _train_pods(snapshot, target, ledger)):
         return None
     return progress.card if progress.last_checkpoint_step else None
+
+
+def with_gpu_seconds(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    measured: Mapping[str, Any],
+    now: datetime,
+) -> Ledger:
+    """Return the ledger with the GPU-seconds that the trainer reports (``measure``).
+
+    A trainer cannot report more than the time since its volume's first train pod started.
+    """
+    pods = _train_pods(snapshot, target, ledger)
+    if not pods or measured.get("gpuSeconds") is None:
+        return ledger
+    return ledger.with_gpu_seconds(
+        target.revision,
+        measured["gpuSeconds"],
+        started=started(pods[-1]),
+        until=ended(pods[-1]) or now,
+    )
+
+
+def _train_pods(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger
+) -> Sequence[Object]:
+    """Return the pods of the latest train attempt, which its Job controls, oldest first."""
+    attempt = ledger.attempt(target.revision, "train")
+    if attempt is None:
+        return ()
+    job = snapshot.attempt(target.revision, "train", attempt.attempt)
+    return () if job is None else snapshot.pods_of(job)
 
 
 def training_status(
@@ -67,11 +102,9 @@ def training_status(
     )
 
 
-def _measured(snapshot: IndexedSnapshot, revision: str) -> dict[str, Any]:
-    """Return the metrics of the running train pod, if it is of this revision."""
-    progress = snapshot.progress
-    running = snapshot.runs("train", revision)
-    if progress is None or progress.global_step is None or not running:
+def _measured(progress: Progress | None, pods: Sequence[Object]) -> dict[str, Any]:
+    """Return the metrics of the running train pod, if it is one of ``pods``."""
+    if progress is None or progress.global_step is None or not _runs(progress, pods):
         return {}
     return {
         "globalStep": progress.global_step,
@@ -85,6 +118,14 @@ def _measured(snapshot: IndexedSnapshot, revision: str) -> dict[str, Any]:
         "lastCheckpointStep": progress.last_checkpoint_step,
         "gpuSeconds": _whole(progress.gpu_seconds),
     }
+
+
+def _runs(progress: Progress, pods: Sequence[Object]) -> bool:
+    """Report whether metrics are those of a running pod of ``pods``."""
+    return any(
+        pod["metadata"]["uid"] == progress.pod and pod.get("status", {}).get("phase") == "Running"
+        for pod in pods
+    )
 
 
 def _reported(pods: Sequence[Object]) -> dict[str, Any]:
@@ -147,8 +188,9 @@ def preparation_status(snapshot: IndexedSnapshot, revision: str, ledger: Ledger)
         return {}
     before = _previous(snapshot, revision, snapshot.previous.preparation)
     progress = snapshot.progress
-    running = snapshot.runs("prepare", revision)
-    if progress is None or progress.downloaded_bytes is None or not running:
+    job = snapshot.attempt(revision, "prepare", attempt.attempt)
+    pods = () if job is None else snapshot.pods_of(job)
+    if progress is None or progress.downloaded_bytes is None or not _runs(progress, pods):
         return before
     now = PreparationProgress(
         downloaded_bytes=progress.downloaded_bytes,

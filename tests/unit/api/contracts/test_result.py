@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from finetune_api.contracts.result import LIMIT, Result
+from finetune_api.contracts.result import LIMIT, MAX_NUMBER, Result
 
 TEXT = st.text(max_size=20_000) | st.text(alphabet='\x00\x1f"\\😀é', max_size=20_000)
 NUMBER = st.none() | st.floats()
+WHOLE = st.integers(-MAX_NUMBER, MAX_NUMBER)
 
 
 @settings(deadline=None)
@@ -20,8 +21,8 @@ NUMBER = st.none() | st.floats()
     message=TEXT,
     loss=NUMBER,
     seconds=NUMBER,
-    step=st.none() | st.integers(min_value=0),
-    artifacts=st.dictionaries(TEXT, TEXT | st.integers(), max_size=30),
+    step=st.none() | st.integers(0, MAX_NUMBER),
+    artifacts=st.dictionaries(TEXT, TEXT | WHOLE, max_size=30),
     warnings=st.lists(TEXT, max_size=40),
 )
 @example("R" * 9000, "", None, None, None, {}, [])

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.fakes.kube_client import MemoryKube, child
+from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Images, OperatorConfig
@@ -46,22 +47,19 @@ class StubPlanner:
         return Plan(status={**snapshot.job["status"], "conditions": [condition(reason)]})
 
 
-async def no_scrape(address: str, port: int) -> str | None:
-    return None
-
-
 class Rig:
     """A controller whose delays are recorded in ``delays`` and never end."""
 
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.kube, self.planner = MemoryKube(*objects), StubPlanner()
         self.delays: list[float] = []
+        self.metrics = FakePodMetrics()
         self.reconciler = Reconciler(
             kube=self.kube,
             executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="pod")),
             config=CONFIG,
             planner=self.planner,
-            scrape=no_scrape,
+            metrics=self.metrics,
             clock=lambda: NOW,
             job_metrics=JobMetrics(),
         )

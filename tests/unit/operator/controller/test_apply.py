@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, child, job
+from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor, without_empty
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
@@ -19,12 +20,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVENT = Event(type="Normal", reason="Preparing", message="preparing")
 
 
-async def no_scrape(address: str, port: int) -> str | None:
-    return None
-
-
 async def read(kube: MemoryKube) -> Snapshot:
-    snapshot = await reader.read(kube, ("a", "demo"), no_scrape)
+    snapshot = await reader.read(kube, ("a", "demo"), FakePodMetrics())
     assert snapshot is not None
     return snapshot
 

@@ -10,8 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from finetune_operator.controller.workqueue import WorkQueue
 
-KEYS = st.sampled_from("abc")
+Key = tuple[str, str]
+KEYS = st.tuples(st.sampled_from("xy"), st.sampled_from("abc"))
 BASE, CAP = 0.005, 60.0
+LIMIT = 2
+A, B = ("x", "a"), ("x", "b")
 
 
 @dataclass
@@ -52,23 +55,31 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.time = FakeTime()
-        self.queue: WorkQueue[str] = WorkQueue(
-            "test", base=BASE, cap=CAP, clock=lambda: self.time.now, call_later=self.time.call_later
+        self.queue: WorkQueue[Key] = WorkQueue(
+            "test",
+            base=BASE,
+            cap=CAP,
+            namespace_limit=LIMIT,
+            clock=lambda: self.time.now,
+            call_later=self.time.call_later,
         )
-        self.waiting: list[str] = []
-        self.active: set[str] = set()
-        self.again: set[str] = set()
-        self.due: dict[str, float] = {}
-        self.failures: dict[str, int] = {}
+        self.waiting: list[Key] = []
+        self.turns: list[str] = []
+        self.active: set[Key] = set()
+        self.again: set[Key] = set()
+        self.due: dict[Key, float] = {}
+        self.failures: dict[Key, int] = {}
 
-    def _added(self, key: str) -> None:
+    def _added(self, key: Key) -> None:
         self.due.pop(key, None)
         if key in self.active:
             self.again.add(key)
         elif key not in self.waiting:
             self.waiting.append(key)
+            if key[0] not in self.turns:
+                self.turns.append(key[0])
 
-    def _delayed(self, key: str, seconds: float) -> None:
+    def _delayed(self, key: Key, seconds: float) -> None:
         if key in self.waiting or key in self.again:
             return
         due = self.time.now + seconds
@@ -78,17 +89,17 @@ class Model(RuleBasedStateMachine):
             self.due[key] = due
 
     @rule(key=KEYS)
-    def add(self, key: str) -> None:
+    def add(self, key: Key) -> None:
         self.queue.add(key)
         self._added(key)
 
     @rule(key=KEYS, seconds=st.floats(0.001, 100))
-    def add_after(self, key: str, seconds: float) -> None:
+    def add_after(self, key: Key, seconds: float) -> None:
         self.queue.add_after(key, seconds)
         self._delayed(key, seconds)
 
     @rule(key=KEYS)
-    def retry(self, key: str) -> None:
+    def retry(self, key: Key) -> None:
         failures = self.failures.get(key, 0)
         expected = min(CAP, BASE * 2**failures)
         assert self.queue.retry(key) == expected
@@ -96,17 +107,29 @@ class Model(RuleBasedStateMachine):
         self._delayed(key, expected)
 
     @rule(key=KEYS)
-    def forget(self, key: str) -> None:
+    def forget(self, key: Key) -> None:
         self.queue.forget(key)
         self.failures.pop(key, None)
 
     @rule()
     def take(self) -> None:
         taken = self.queue.pop()
-        assert taken == (self.waiting.pop(0) if self.waiting else None)
+        assert taken == self._expected()
         if taken is not None:
+            namespace = taken[0]
+            self.waiting.remove(taken)
+            self.turns.remove(namespace)
+            if any(key[0] == namespace for key in self.waiting):
+                self.turns.append(namespace)
             assert taken not in self.active
             self.active.add(taken)
+
+    def _expected(self) -> Key | None:
+        """Return the first key of the first namespace in turn that is below the limit."""
+        for namespace in self.turns:
+            if sum(key[0] == namespace for key in self.active) < LIMIT:
+                return next(key for key in self.waiting if key[0] == namespace)
+        return None
 
     @precondition(lambda self: self.active)
     @rule(data=st.data())
@@ -136,65 +159,86 @@ TestWorkQueue.settings = settings(max_examples=200, stateful_step_count=40, dead
 
 
 async def test_add_wakes_a_waiting_worker() -> None:
-    queue: WorkQueue[str] = WorkQueue("test")
+    queue: WorkQueue[Key] = WorkQueue("test")
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
-    queue.add("a")
-    assert await asyncio.wait_for(waiting, 1) == "a"
+    queue.add(A)
+    assert await asyncio.wait_for(waiting, 1) == A
 
 
 async def test_a_cancelled_worker_passes_its_wakeup_on() -> None:
-    queue: WorkQueue[str] = WorkQueue("test")
+    queue: WorkQueue[Key] = WorkQueue("test")
     first, second = (asyncio.create_task(queue.get()) for _ in range(2))
     await asyncio.sleep(0)
-    queue.add("a")
+    queue.add(A)
     first.cancel()
-    assert await asyncio.wait_for(second, 1) == "a"
+    assert await asyncio.wait_for(second, 1) == A
     assert first.cancelled()
 
 
 async def test_a_key_is_done_after_an_error() -> None:
-    queue: WorkQueue[str] = WorkQueue("test")
-    queue.add("a")
+    queue: WorkQueue[Key] = WorkQueue("test")
+    queue.add(A)
     try:
         async with queue.take() as key:
             queue.add(key)
             raise RuntimeError
     except RuntimeError:
         pass
-    assert queue.pop() == "a"
+    assert queue.pop() == A
 
 
 async def test_a_delayed_key_is_queued_on_a_real_event_loop() -> None:
-    queue: WorkQueue[str] = WorkQueue("test")
-    queue.add_after("a", 0.01)
+    queue: WorkQueue[Key] = WorkQueue("test")
+    queue.add_after(A, 0.01)
     assert queue.pop() is None
-    assert await asyncio.wait_for(queue.get(), 1) == "a"
+    assert await asyncio.wait_for(queue.get(), 1) == A
 
 
 def test_the_backoff_is_capped() -> None:
     time = FakeTime()
-    queue: WorkQueue[str] = WorkQueue("test", cap=60, call_later=time.call_later)
-    assert [queue.retry("a") for _ in range(5000)][-1] == 60
+    queue: WorkQueue[Key] = WorkQueue("test", cap=60, call_later=time.call_later)
+    assert [queue.retry(A) for _ in range(5000)][-1] == 60
 
 
 def test_add_does_not_shorten_a_delay_that_the_server_requested() -> None:
     time = FakeTime()
-    queue: WorkQueue[str] = WorkQueue("test", clock=lambda: time.now, call_later=time.call_later)
-    queue.add("a")
+    queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now, call_later=time.call_later)
+    queue.add(A)
     queue.pop()
-    queue.add("a")
-    assert queue.retry("a", 7) == 7
-    queue.done("a")
-    queue.add("a")
-    queue.add_after("a", 1)
-    queue.add("b")
-    assert (queue.pop(), queue.pop()) == ("b", None)
+    queue.add(A)
+    assert queue.retry(A, 7) == 7
+    queue.done(A)
+    queue.add(A)
+    queue.add_after(A, 1)
+    queue.add(B)
+    assert (queue.pop(), queue.pop()) == (B, None)
     time.advance_to(6.9)
-    queue.add("a")
+    queue.add(A)
     assert queue.pop() is None
     time.advance_to(7.1)
-    assert (queue.pop(), queue.pop()) == ("a", None)
-    queue.done("a")
-    queue.add("a")
-    assert queue.pop() == "a"
+    assert (queue.pop(), queue.pop()) == (A, None)
+    queue.done(A)
+    queue.add(A)
+    assert queue.pop() == A
+
+
+def test_a_namespace_with_many_keys_delays_another_by_one_key() -> None:
+    queue: WorkQueue[Key] = WorkQueue("test")
+    for number in range(5000):
+        queue.add(("x", str(number)))
+    queue.pop()
+    queue.add(("y", "new"))
+    assert [queue.pop(), queue.pop()] == [("x", "1"), ("y", "new")]
+
+
+async def test_a_key_of_a_namespace_at_its_limit_is_processed_after_another_is_done() -> None:
+    queue: WorkQueue[Key] = WorkQueue("test", namespace_limit=1)
+    queue.add(A)
+    assert queue.pop() == A
+    waiting = asyncio.create_task(queue.get())
+    queue.add(B)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.done(A)
+    assert await asyncio.wait_for(waiting, 1) == B

@@ -16,12 +16,12 @@ from tests.unit.operator.manifests.rendered import (
 
 from finetune_api.contracts.exitcodes import FINAL
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_api.crd.definition import NAME_MAX_LENGTH
 from finetune_operator.manifests import vllm
 from finetune_operator.manifests.pod import NO_GPU, OFFLINE
 from finetune_operator.objects import naming
 from finetune_trainer.runtime.device import REQUIRE_GPU
-from finetune_trainer.runtime.progress import POD_UID_VARIABLE
 from finetune_verify.__main__ import parser
 
 ALL = {name: children(*given) for name, given in SETS.items()}

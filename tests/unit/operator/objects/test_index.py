@@ -39,8 +39,6 @@ def test_objects_are_found_by_key() -> None:
     assert configmap is not None
     assert configmap.name == f"demo-{revision}"
     assert sorted(found.own_policies) == ["demo-prepare", "demo-serve", "demo-work"]
-    assert found.runs("serve", revision)
-    assert not found.runs("train", revision)
 
 
 def test_missing_objects_are_none() -> None:

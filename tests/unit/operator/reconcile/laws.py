@@ -3,6 +3,9 @@
 ``Laws`` observes one cluster from its beginning: each plan, each write, and the resulting state.
 """
 
+import math
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from tests.fakes import controllers
@@ -30,6 +33,15 @@ def result_of(pod: Thing) -> str | None:
     return None
 
 
+def numbers(value: Any) -> Iterator[float]:
+    """Yield all numbers of a JSON value."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from numbers(each)
+    elif isinstance(value, int | float):
+        yield value
+
+
 def key_of(job: Thing) -> tuple[str, ...]:
     """Return owner, revision, stage and build of a Job."""
     labels = job["metadata"]["labels"]
@@ -42,6 +54,10 @@ class Laws:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self.times = (cluster.now, cluster.now)
+        """The earliest and the latest time so far."""
+        self.skew = timedelta(0)
+        """The largest difference between the clocks of operator and API server so far."""
         self.jobs: set[str] = set()
         self.completed: dict[tuple[str, ...], str] = {}
         """With the uid of the volume that holds the stage's artifacts."""
@@ -153,6 +169,7 @@ class Laws:
             self.ledger_goes_forward(uid, self.cluster.status)
             self.gpu.of_status(uid, self.cluster.status)
             self.well_formed(self.cluster.status)
+            self.within_bounds(self.cluster.status)
             if self.before[0] == uid:
                 self.consistent(self.before[1], self.cluster.status)
             self.before = (uid, self.cluster.status)
@@ -234,6 +251,16 @@ class Laws:
         current = {name for name in found if name in ("Ready", "Finished", "Stalled")}
         for name in current if invalid else found:
             assert found[name]["observedGeneration"] == status["observedGeneration"], name
+
+    def within_bounds(self, status: Thing) -> None:
+        """No pod can report more GPU time than has passed, nor a number that JSON cannot hold."""
+        now, (earliest, latest) = self.cluster.now, self.times
+        self.times = (min(earliest, now), max(latest, now))
+        passed = math.ceil((self.times[1] - self.times[0] + self.skew).total_seconds())
+        for revision in status.get("revisions", ()):
+            assert revision.get("gpuSeconds", 0) <= passed
+        for number in numbers(status):
+            assert abs(number) <= 2**53
 
     def consistent(self, before: Thing, after: Thing) -> None:
         known = {each["type"]: each for each in before["conditions"]}

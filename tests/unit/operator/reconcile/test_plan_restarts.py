@@ -124,7 +124,9 @@ def test_restarts_during_operator_downtime_are_counted_if_visible() -> None:
 
 def test_restart_counts_belong_to_their_revision() -> None:
     cluster = at_training()
-    cluster.progress = Progress(global_step=3, max_steps=9, gpu_seconds=77.0)
+    cluster.wait(77)
+    cluster.progress = Progress(pod="", global_step=3, max_steps=9, gpu_seconds=77.0)
+    cluster.settle()
     evict(cluster)
     cluster.progress = None
     for step in (edit(rerun="a"), settle, stop("train")):
@@ -332,7 +334,7 @@ def test_the_grace_period_has_room_for_a_step_and_a_checkpoint(
 
 def test_the_next_pods_grace_period_is_made_of_the_measured_step_time() -> None:
     cluster = at_training()
-    cluster.progress = Progress(global_step=10, max_steps=30, eta_seconds=2000.0)
+    cluster.progress = Progress(pod="", global_step=10, max_steps=30, eta_seconds=2000.0)
     for step in (settle, SUSPEND, stop("train")):
         step(cluster)
     cluster.progress = None

@@ -12,7 +12,6 @@ from tests.unit.operator.reconcile.plan_steps import (
     TRAINED,
     delete,
     edit,
-    run,
     run_all,
     running,
     serve,
@@ -354,7 +353,8 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
     cluster.edit(runPolicy={"maxGpuSeconds": 1000})
     for step in (PREPARED, running("train")):
         step(cluster)
-    cluster.progress = Progress(global_step=3, max_steps=9, gpu_seconds=300.0)
+    cluster.wait(300)
+    cluster.progress = Progress(pod="", global_step=3, max_steps=9, gpu_seconds=300.0)
     for step in (settle, delete(naming.VOLUME, "demo-R"), settle, sync):
         step(cluster)
     cluster.progress = None
@@ -366,7 +366,8 @@ def test_gpu_seconds_of_a_lost_volume_still_count() -> None:
     (job,) = (each for each in cluster.each("Job") if not controllers.ended(each))
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["args"][-2:] == ["--max-gpu-seconds", "700"]
-    cluster.progress = Progress(global_step=1, max_steps=9, gpu_seconds=50.0)
+    cluster.wait(50)
+    cluster.progress = Progress(pod="", global_step=1, max_steps=9, gpu_seconds=50.0)
     cluster.settle()
     assert cluster.status["training"]["gpuSeconds"] == 350
 
@@ -376,7 +377,11 @@ def test_a_result_of_a_lost_volume_is_not_counted_twice(code: int) -> None:
     cluster = Cluster()
     PREPARED(cluster)
     outcome = "failed" if code else "completed"
-    run("train", code, controllers.message("train", outcome, gpuSeconds=300.0))(cluster)
+    running("train")(cluster)
+    cluster.wait(300)
+    text = controllers.message("train", outcome, gpuSeconds=300.0)
+    controllers.finish(cluster, controllers.pod_of_stage(cluster, "train"), code, text)
+    controllers.sync(cluster)
     cluster.settle()
     assert cluster.status["training"]["gpuSeconds"] == 300
     delete(naming.VOLUME, "demo-R")(cluster)

@@ -140,6 +140,7 @@ class Machine(RuleBasedStateMachine):
     def clock_jumps(self, days: int) -> None:
         """Change the clock of the operator's machine, not that of the API server's."""
         self.skew = timedelta(days=days)
+        self.laws.skew = max(self.laws.skew, abs(self.skew))
 
     def react(self, reaction: Any) -> None:
         if reaction is None or not self.cluster.job:
@@ -274,17 +275,21 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         seconds=st.sampled_from([1, 60, 700]),
-        steps=st.integers(0, 9),
+        steps=st.integers(0, 9) | st.just(2**53),
+        gpu_seconds=st.sampled_from([1.0, 60.0, 2.0**53]),
         card=st.sampled_from([None, *GpuConfig().products]),
         upgrade=st.booleans(),
     )
-    def advance(self, seconds: int, steps: int, card: str | None, upgrade: bool) -> None:
+    def advance(
+        self, seconds: int, steps: int, gpu_seconds: float, card: str | None, upgrade: bool
+    ) -> None:
         """Advance the time, report progress, and perhaps upgrade the operator."""
         self.cluster.wait(seconds)
         self.cluster.progress = Progress(
+            pod="",
             global_step=steps,
             max_steps=9,
-            gpu_seconds=float(seconds % 97),
+            gpu_seconds=gpu_seconds,
             last_checkpoint_step=steps // 2,
             card=card,
         )

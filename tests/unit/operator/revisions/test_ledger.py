@@ -1,5 +1,6 @@
 """The ledger: attempts are replaced in place, findings are kept, and a status restores it."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVers
 FROZEN = FrozenConfiguration(
     digest="d" * 64, job_digest="e" * 64, operator_digest="f" * 64, operator="{}"
 )
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 
 
 def attempt(
@@ -159,7 +163,7 @@ def test_a_ledger_never_changes() -> None:
     ledger.with_attempt("r", attempt("train", 2))
     ledger.with_attempt("other", attempt("prepare"))
     ledger.with_findings("r", {"rows": 11})
-    ledger.with_gpu_seconds("r", 5)
+    ledger.with_gpu_seconds("r", 5, started=START, until=START + DAY)
     ledger.with_volume("r", "uid")
     ledger.with_lost_volume("r", "VolumeLost")
     ledger.with_target("r")
@@ -174,9 +178,25 @@ def test_the_most_recent_target_is_the_last_revision() -> None:
     assert ledger.with_target("unknown") is ledger
 
 
+def spent(ledger: Ledger, seconds: int, *, started: datetime = START) -> Ledger:
+    """Return the ledger after a pod that started a day ago, or later, reported GPU-seconds."""
+    return ledger.with_gpu_seconds("r", seconds, started=started, until=START + DAY)
+
+
 def test_gpu_seconds_add_up_over_volumes_and_never_decrease() -> None:
-    ledger = Ledger().with_attempt("r", attempt("train")).with_gpu_seconds("r", 100)
-    assert ledger.with_gpu_seconds("r", 40).revision("r").gpu_seconds == 100
-    assert ledger.with_gpu_seconds("r", None) is ledger
+    ledger = spent(Ledger().with_attempt("r", attempt("train")), 100)
+    assert spent(ledger, 40).revision("r").gpu_seconds == 100
     lost = ledger.with_lost_volume("r", "VolumeLost")
-    assert lost.with_gpu_seconds("r", 40).revision("r").gpu_seconds == 140
+    assert spent(lost, 40).revision("r").gpu_seconds == 140
+
+
+def test_gpu_seconds_are_limited_by_the_time_since_the_first_pod_of_the_volume_started() -> None:
+    ledger = Ledger().with_attempt("r", attempt("train"))
+    late = START + DAY - timedelta(seconds=60)
+    assert spent(ledger, 2**53, started=late).revision("r").gpu_seconds == 60
+    first = spent(ledger, 100)
+    assert spent(first, 2**53, started=late).revision("r").gpu_seconds == 86_400
+    assert spent(first, -5).revision("r").gpu_seconds == 100
+    another_volume = first.with_lost_volume("r", "VolumeLost")
+    assert spent(another_volume, 2**53, started=late).revision("r").gpu_seconds == 160
+    assert spent(ledger, 5, started=START + 2 * DAY).revision("r").gpu_seconds == 0

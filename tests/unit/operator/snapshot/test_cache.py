@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, child, job
+from tests.fakes.pod_metrics import FakePodMetrics
 
 import finetune_operator.snapshot.cache
 from finetune_operator.objects.digest import job_version, object_version
@@ -47,10 +48,6 @@ def stale(cache: SnapshotCache) -> set[str]:
 def cached(cache: SnapshotCache) -> Snapshot | None:
     entry, _ = cache.checkout()
     return None if entry is None else entry.snapshot
-
-
-async def no_scrape(address: str, port: int) -> str | None:
-    raise AssertionError(f"{address} was scraped")
 
 
 def test_the_first_reconcile_reads_all_kinds() -> None:
@@ -115,6 +112,22 @@ def test_a_failed_reconcile_leaves_no_entry() -> None:
     cache = committed()
     cache.checkout()
     assert cache.checkout() == (None, ALL_KINDS)
+
+
+def test_another_value_of_a_pod_makes_a_reconcile_due_without_a_read() -> None:
+    cache = committed(pod(), due=100)
+    assert cache.not_due_for(1) == 99
+    cache.make_due()
+    assert cache.not_due_for(1) == 0
+    assert stale(cache) == set()
+
+
+def test_another_value_of_a_pod_during_a_reconcile_makes_the_next_one_due() -> None:
+    cache = SnapshotCache()
+    cache.checkout()
+    cache.make_due()
+    cache.commit(SnapshotUpdate(snapshot=Snapshot(job=job())), due=100)
+    assert cache.not_due_for(1) == 0
 
 
 @given(events=st.lists(st.tuples(st.sampled_from(sorted(LISTS)), VERSIONS)), observed=VERSIONS)
@@ -204,11 +217,12 @@ def test_a_write_updates_the_snapshot_with_the_response() -> None:
 async def test_only_the_stale_kind_is_read(kind: str) -> None:
     """Except for Jobs: the pods must never be older than their Jobs."""
     kube = MemoryKube(job())
-    before = await reader.read(kube, KEY, no_scrape)
+    before = await reader.read(kube, KEY, FakePodMetrics())
     for each in LISTS:
-        kube.objects[each, "a", "new"] = child(each, "new", status={"phase": "Bound", "ready": 1})
+        new = child(each, "new", status={"phase": "Bound", "ready": 1})
+        kube.objects[each, "a", "new"] = {**new, "metadata": {**new["metadata"], "uid": each}}
     kube.reads = 0
-    snapshot = await reader.read(kube, KEY, no_scrape, cached=before, kinds={kind})
+    snapshot = await reader.read(kube, KEY, FakePodMetrics(), cached=before, kinds={kind})
     read = {each for each, name in LISTS.items() if getattr(snapshot, name)}
     assert read == ({"Job", "Pod"} if kind == "Job" else {kind})
     assert kube.reads == len(read)
@@ -216,15 +230,17 @@ async def test_only_the_stale_kind_is_read(kind: str) -> None:
 
 async def test_without_a_stale_kind_nothing_is_read() -> None:
     kube = MemoryKube(job())
-    before = await reader.read(kube, KEY, no_scrape)
+    before = await reader.read(kube, KEY, FakePodMetrics())
     kube.reads = 0
-    assert await reader.read(kube, KEY, no_scrape, cached=before, kinds=frozenset()) == before
+    assert (
+        await reader.read(kube, KEY, FakePodMetrics(), cached=before, kinds=frozenset()) == before
+    )
     assert kube.reads == 0
 
 
 async def test_a_confirmation_costs_five_reads() -> None:
     kube = MemoryKube(job())
-    before = await reader.read(kube, KEY, no_scrape)
+    before = await reader.read(kube, KEY, FakePodMetrics())
     assert before is not None
     kube.reads = 0
     assert await reader.confirm(kube, KEY, before, WATCHED_KINDS) == before
@@ -233,20 +249,22 @@ async def test_a_confirmation_costs_five_reads() -> None:
 
 async def test_cached_children_of_an_earlier_job_are_not_used() -> None:
     kube = MemoryKube(job(), child("ConfigMap", "c"))
-    before = await reader.read(kube, KEY, no_scrape)
+    before = await reader.read(kube, KEY, FakePodMetrics())
     another = {**job(), "metadata": {**job()["metadata"], "uid": "another"}}
     kube.objects["FineTuneJob", *KEY] = another
     del kube.objects["ConfigMap", "a", "c"]
-    snapshot = await reader.read(kube, KEY, no_scrape, cached=before, kinds={"FineTuneJob"})
+    snapshot = await reader.read(kube, KEY, FakePodMetrics(), cached=before, kinds={"FineTuneJob"})
     assert snapshot is not None
     assert (snapshot.job["metadata"]["uid"], snapshot.configmaps) == ("another", ())
 
 
 async def test_a_deleted_job_has_no_snapshot_although_it_is_cached() -> None:
     kube = MemoryKube(job())
-    before = await reader.read(kube, KEY, no_scrape)
+    before = await reader.read(kube, KEY, FakePodMetrics())
     del kube.objects["FineTuneJob", *KEY]
-    assert await reader.read(kube, KEY, no_scrape, cached=before, kinds={"FineTuneJob"}) is None
+    assert (
+        await reader.read(kube, KEY, FakePodMetrics(), cached=before, kinds={"FineTuneJob"}) is None
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(LISTS))

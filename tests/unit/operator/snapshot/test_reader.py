@@ -1,12 +1,12 @@
-"""Requests and scrapes of one read."""
+"""Requests of one read, and the metrics in its snapshot."""
 
 from typing import Any
 
-import pytest
 from tests.fakes.kube_client import MemoryKube, child, job
+from tests.fakes.pod_metrics import FakePodMetrics
 
-from finetune_operator.snapshot.reader import may_be_stale, pending_objects, read, scrape_target
-from finetune_operator.types import Object, Progress
+from finetune_operator.snapshot.reader import may_be_stale, pending_objects, read
+from finetune_operator.types import Object, Progress, Snapshot, Verification
 
 KEY = ("a", "demo")
 
@@ -17,19 +17,15 @@ def pod(name: str, stage: str, phase: str = "Running", ip: str = "10.0.0.1") -> 
     return each
 
 
-async def no_scrape(address: str, port: int) -> str | None:
-    raise AssertionError(f"{address} was scraped")
-
-
 async def test_a_deleted_job_has_no_snapshot() -> None:
-    assert await read(MemoryKube(), KEY, no_scrape) is None
+    assert await read(MemoryKube(), KEY, FakePodMetrics()) is None
 
 
 async def test_a_snapshot_contains_all_objects_with_the_label() -> None:
     kube = MemoryKube(
         job(), child("Pod", "p", owner=None), child("Job", "j"), child("ConfigMap", "c")
     )
-    snapshot = await read(kube, KEY, no_scrape)
+    snapshot = await read(kube, KEY, FakePodMetrics())
     assert snapshot is not None
     children = (*snapshot.pods, *snapshot.jobs, *snapshot.configmaps)
     assert [each["metadata"]["name"] for each in children] == ["p", "j", "c"]
@@ -42,55 +38,32 @@ async def test_a_full_read_costs_one_get_and_eight_lists() -> None:
         child("PersistentVolumeClaim", "v", status={"phase": "Bound"}),
         child("Job", "j", status={"conditions": [{"type": "Complete", "status": "True"}]}),
     )
-    await read(kube, KEY, no_scrape)
+    await read(kube, KEY, FakePodMetrics())
     assert kube.reads == 9
 
 
-async def test_the_running_train_pod_is_scraped() -> None:
-    async def scrape(address: str, port: int) -> str | None:
-        return f"finetune_global_step {address.rpartition('.')[2]}" if port == 9400 else None
-
-    kube = MemoryKube(job(), pod("s", "prepare", ip="10.0.0.3"), pod("t", "train", ip="10.0.0.7"))
-    snapshot = await read(kube, KEY, scrape)
+async def test_a_snapshot_contains_the_last_metrics_of_the_pods() -> None:
+    progress = Progress(pod="uid-t", global_step=7)
+    verification = Verification(pod="v", build="b", outcome="Verified")
+    metrics = FakePodMetrics(verification, progress)
+    trainer, run = pod("t", "train"), child("Job", "run")
+    run["metadata"] |= {"uid": "run"}
+    run["metadata"]["labels"]["finetune.dev/stage"] = "train"
+    trainer["metadata"] |= {"uid": "uid-t"}
+    trainer["metadata"]["ownerReferences"] = [{"kind": "Job", "uid": "run", "controller": True}]
+    snapshot = await read(MemoryKube(job(), trainer, run), KEY, metrics)
     assert snapshot is not None
-    assert snapshot.progress == Progress(global_step=7)
+    assert (snapshot.progress, snapshot.verification) == (progress, verification)
+    assert [target.uid for target in metrics.targets[KEY]] == ["uid-t"]
 
 
-@pytest.mark.parametrize(("uid", "expected"), [("own", Progress(global_step=7)), ("other", None)])
-async def test_metrics_of_another_pod_with_the_same_address_are_discarded(
-    uid: str, expected: Progress | None
-) -> None:
-    """Addresses are reused. The snapshot then may be stale, as after a failed scrape."""
-
-    async def scrape(address: str, port: int) -> str | None:
-        return f'finetune_pod_info{{uid="{uid}"}} 1\nfinetune_global_step 7\n'
-
-    trainer = pod("t", "train")
-    trainer["metadata"]["uid"] = "own"
-    snapshot = await read(MemoryKube(job(), trainer), KEY, scrape)
-    assert snapshot is not None
-    assert snapshot.progress == expected
-    assert may_be_stale(snapshot) is (expected is None)
-
-
-@pytest.mark.parametrize(
-    "unscraped",
-    [
-        pod("p", "train", phase="Pending"),
-        pod("p", "train", phase="Succeeded"),
-        pod("p", "train", ip=""),
-        pod("p", "serve"),
-    ],
-    ids=["pending", "terminated", "without an address", "serving"],
-)
-def test_other_pods_are_not_scraped(unscraped: dict[str, Any]) -> None:
-    assert scrape_target([unscraped]) is None
-
-
-def test_a_terminating_pod_is_not_scraped() -> None:
-    terminating = pod("p", "train")
-    terminating["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert scrape_target([terminating]) is None
+def test_a_snapshot_whose_pod_has_ended_and_its_job_has_not_may_be_stale() -> None:
+    ended = pod("t", "train", phase="Succeeded")
+    run = child("Job", "run")
+    run["metadata"]["uid"] = "run"
+    ended["metadata"]["ownerReferences"] = [{"kind": "Job", "uid": "run", "controller": True}]
+    assert may_be_stale(Snapshot(job=job(), jobs=(run,), pods=(ended,)))
+    assert not may_be_stale(Snapshot(job=job(), jobs=(run,), pods=(pod("t", "train"),)))
 
 
 def test_events_are_read_for_objects_that_do_not_run() -> None:
@@ -121,7 +94,7 @@ async def test_all_events_of_a_suspended_job_are_read() -> None:
     jobs = {name: child("Job", name, spec={"suspend": name == "held"}) for name in ("held", "free")}
     for name, each in jobs.items():
         each["metadata"]["uid"] = name
-    await read(Recording(job(), *jobs.values()), KEY, no_scrape)
+    await read(Recording(job(), *jobs.values()), KEY, FakePodMetrics())
     assert {"involvedObject.uid=held", "type=Warning,involvedObject.uid=free"} == {*selectors} - {
         ""
     }

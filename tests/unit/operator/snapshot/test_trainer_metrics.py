@@ -1,12 +1,20 @@
-"""Parsing of the metrics of a trainer pod."""
+"""``Progress`` from the metrics of a trainer pod."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from finetune_operator.snapshot.trainer_metrics import parse
+from finetune_operator.snapshot.exposition import parse
+from finetune_operator.snapshot.trainer_metrics import progress
 from finetune_operator.types import Progress
+
+UID = "uid-1"
+IDENTITY = b'finetune_pod_info{uid="uid-1"} 1.0\n'
+
+
+def parsed(text: bytes) -> Progress | None:
+    series = parse(IDENTITY + text, UID)
+    assert series is not None
+    return progress(series, UID)
 
 
 def test_all_metrics_of_the_trainer_are_parsed() -> None:
@@ -21,16 +29,19 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
         "finetune_eta_seconds": 90,
         "finetune_last_checkpoint_step": 50,
         "finetune_download_bytes": 3 << 30,
-        "finetune_download_size_bytes": 16 << 30,
+        "finetune_download_size_bytes": 16 << 40,
     }
     for name, value in values.items():
         Gauge(name, "x", registry=registry).set(value)
     Gauge("finetune_stage_info", "x", ["stage"], registry=registry).labels("train").set(1)
-    Gauge("finetune_pod_info", "x", ["uid"], registry=registry).labels("uid-1").set(1)
+    Gauge("finetune_pod_info", "x", ["uid"], registry=registry).labels(UID).set(1)
     Gauge("finetune_phase_info", "x", ["phase"], registry=registry).labels("reference").set(1)
     Gauge("finetune_device_info", "x", ["card"], registry=registry).labels("NVIDIA-L4").set(1)
     Counter("finetune_gpu_seconds", "x", registry=registry).inc(75.5)
-    assert parse(generate_latest(registry).decode(), "uid-1") == Progress(
+    series = parse(generate_latest(registry), UID)
+    assert series is not None
+    assert progress(series, UID) == Progress(
+        pod=UID,
         ratio=0.5,
         global_step=60,
         max_steps=120,
@@ -41,7 +52,7 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
         last_checkpoint_step=50,
         gpu_seconds=75.5,
         downloaded_bytes=3 << 30,
-        total_bytes=16 << 30,
+        total_bytes=16 << 40,
         phase="reference",
         card="NVIDIA-L4",
     )
@@ -54,29 +65,9 @@ def test_a_card_that_no_node_label_can_have_is_discarded(card: str) -> None:
 
 
 def test_a_missing_metric_is_none_and_not_zero() -> None:
-    assert parse("finetune_progress_ratio 0.0\n", "uid-1") == Progress(ratio=0.0)
+    assert parsed(b"finetune_progress_ratio 0.0\n") == Progress(pod=UID, ratio=0.0)
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_metrics_of_another_pod_are_discarded(place: str) -> None:
-    """Wherever the uid is in the text; metrics without a uid are accepted."""
-    metric, uid = "finetune_global_step 3\n", 'finetune_pod_info{uid="uid-1"} 1.0\n'
-    text = uid + metric if place == "before" else metric + uid
-    assert parse(text, "uid-1") == parse(metric, "uid-1") == Progress(global_step=3)
-    assert parse(text, "uid-2") is None
-
-
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
-def test_a_value_that_is_not_finite_is_left_out(value: str) -> None:
-    text = f"finetune_train_loss {value}\nfinetune_global_step 3\n"
-    assert parse(text, "uid-1") == Progress(global_step=3)
-
-
-@pytest.mark.parametrize("text", ["", "<html>not found</html>", "python_info 1\n", "{", "a{b= 1"])
-def test_a_text_without_our_metrics_has_no_progress(text: str) -> None:
-    assert parse(text, "uid-1") is None
-
-
-@given(st.text())
-def test_any_text_is_parsed_without_an_error(text: str) -> None:
-    assert parse(text, "uid-1") is None or "finetune_" in text
+@pytest.mark.parametrize("text", [b"", b"python_info 1\n", b"finetune_unknown 1\n"])
+def test_metrics_without_progress_have_none(text: bytes) -> None:
+    assert parsed(text) is None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_trainer.runtime import gpu_usage, progress
 from finetune_trainer.runtime.gpu_usage import KILLED, GpuUsage
 from finetune_trainer.runtime.progress import Progress
@@ -43,7 +44,7 @@ def test_unknown_values_are_not_exported() -> None:
 
 def test_pod_uid_is_exported_if_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "uid" not in scraped(everything())
-    monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
+    monkeypatch.setenv(POD_UID_VARIABLE, "uid-1")
     assert '\nfinetune_pod_info{uid="uid-1"} 1.0\n' in scraped(everything())
 
 
@@ -65,7 +66,7 @@ def test_every_value_is_exported() -> None:
 
 
 def test_promtool_accepts_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(progress.POD_UID_VARIABLE, "uid-1")
+    monkeypatch.setenv(POD_UID_VARIABLE, "uid-1")
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed: apt-get install prometheus")

@@ -5,7 +5,9 @@ from tests.fakes.apiserver import Cluster, Thing
 
 from finetune_operator.types import Progress
 
-MEASURED = Progress(ratio=0.25, eta_seconds=61.7, downloaded_bytes=4 << 30, total_bytes=16 << 30)
+MEASURED = Progress(
+    pod="", ratio=0.25, eta_seconds=61.7, downloaded_bytes=4 << 30, total_bytes=16 << 30
+)
 SHOWN = {
     "downloadedBytes": 4 << 30,
     "totalBytes": 16 << 30,

@@ -11,6 +11,7 @@ from tests.fakes.apiserver import Cluster, Thing
 from finetune_operator.types import Progress
 
 MEASURED = Progress(
+    pod="",
     ratio=0.4,
     global_step=40,
     max_steps=100,
@@ -51,6 +52,7 @@ def at_training() -> Cluster:
     cluster.settle()
     controllers.sync(cluster)
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.wait(3600)
     return cluster
 
 
@@ -76,7 +78,9 @@ def test_metrics_are_in_the_status() -> None:
     assert training(cluster) == SHOWN
 
 
-@pytest.mark.parametrize("later", [None, Progress(), Progress(global_step=None, loss=9.0)])
+@pytest.mark.parametrize(
+    "later", [None, Progress(pod=""), Progress(pod="", global_step=None, loss=9.0)]
+)
 def test_previous_progress_is_kept_without_a_measurement(later: Progress | None) -> None:
     cluster = at_training()
     cluster.progress = MEASURED
@@ -89,7 +93,7 @@ def test_an_unmeasured_value_is_kept_next_to_measured_ones() -> None:
     cluster = at_training()
     cluster.progress = MEASURED
     training(cluster)
-    cluster.progress = Progress(global_step=41, max_steps=100)
+    cluster.progress = Progress(pod="", global_step=41, max_steps=100)
     assert training(cluster) == {**SHOWN, "globalStep": 41, "progressPercent": 41}
 
 
@@ -104,6 +108,19 @@ def test_gpu_seconds_never_go_down() -> None:
         "progressPercent": 31,
         "stepSeconds": "8.7",
     }
+
+
+def test_a_trainer_cannot_report_more_gpu_time_than_its_pods_had() -> None:
+    cluster = at_training()
+    cluster.progress = dataclasses.replace(MEASURED, gpu_seconds=2.0**53)
+    assert training(cluster)["gpuSeconds"] == 3600
+    cluster.wait(60)
+    assert training(cluster)["gpuSeconds"] == 3660
+    cluster.progress = None
+    pod = controllers.pod_of_stage(cluster, "train")
+    controllers.finish(cluster, pod, 0, controllers.message("train", gpuSeconds=2**53))
+    controllers.sync(cluster)
+    assert training(cluster)["gpuSeconds"] == 3660
 
 
 def test_the_result_replaces_the_metrics() -> None:
@@ -136,7 +153,7 @@ def test_a_restart_is_counted_and_measured() -> None:
     cluster.wait(30)
     controllers.sync(cluster)
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
-    cluster.progress = Progress(global_step=50, max_steps=100, gpu_seconds=1200.0)
+    cluster.progress = Progress(pod="", global_step=50, max_steps=100, gpu_seconds=1200.0)
     shown = training(cluster)
     assert (shown["globalStep"], shown["gpuSeconds"], shown["failures"]) == (50, 1200, 1)
 
@@ -154,7 +171,7 @@ def test_another_attempt_keeps_the_known_progress() -> None:
 
 def test_progress_of_an_abandoned_revision_is_not_shown_for_the_next() -> None:
     cluster = at_training()
-    cluster.progress = Progress(global_step=7, max_steps=100)
+    cluster.progress = Progress(pod="", global_step=7, max_steps=100)
     training(cluster)
     cluster.edit(rerun="a")
     assert training(cluster) == {}

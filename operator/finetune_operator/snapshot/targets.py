@@ -1,0 +1,140 @@
+"""Which pods of a job are scraped. Pure.
+
+A pod is scraped only if the job controls it through a Job or a Deployment of the snapshot. Anybody
+who may create pods can label one like a pod of a job.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from finetune_operator.objects import conditions, naming
+from finetune_operator.snapshot import trainer_metrics, verifier_metrics
+from finetune_operator.types import Object, Snapshot
+
+_TEMPLATE_HASH = "pod-template-hash"
+_STAGES = ("train", "merge", "prepare")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A pod whose metrics are read, their address, and what they contain."""
+
+    kind: Literal["progress", "verification", "loaded"]
+    pod: str
+    uid: str
+    build: str
+    address: str
+    port: int
+
+
+def targets(snapshot: Snapshot) -> tuple[Target, ...]:
+    """Return the pods to scrape, at most one of each kind.
+
+    progress: the running stage pod; verification: a serving pod of an unreported build; loaded: a
+    serving pod of the target build that starts.
+    """
+    serving = tuple(_serving(snapshot))
+    found = (
+        _target("progress", _stage_pod(snapshot)),
+        _target("verification", _unreported_pod(snapshot.job, serving)),
+        _target("loaded", _starting_pod(snapshot.job, serving)),
+    )
+    return tuple(target for target in found if target is not None)
+
+
+def _target(
+    kind: Literal["progress", "verification", "loaded"], pod: Object | None
+) -> Target | None:
+    if pod is None:
+        return None
+    return Target(
+        kind=kind,
+        pod=pod["metadata"]["name"],
+        uid=pod["metadata"]["uid"],
+        build=naming.label(pod, naming.BUILD) or "",
+        address=str(pod["status"]["podIP"]),
+        port=trainer_metrics.PORT if kind == "progress" else verifier_metrics.PORT,
+    )
+
+
+def _stage_pod(snapshot: Snapshot) -> Object | None:
+    """Return the running pod of a stage, a train pod first."""
+    stages = {
+        job["metadata"]["uid"]: naming.label(job, naming.STAGE)
+        for job in snapshot.jobs
+        if naming.owned_by(snapshot.job, job)
+    }
+    running = {
+        stages[controller["uid"]]: pod
+        for pod in _reachable(snapshot.pods)
+        if (controller := naming.controller_of(pod)) is not None
+        and controller["uid"] in stages
+        and pod["status"].get("phase") == "Running"
+    }
+    return next((running[stage] for stage in _STAGES if stage in running), None)
+
+
+def _unreported_pod(job: Object, serving: Iterable[Object]) -> Object | None:
+    """Return the newest ready serving pod whose build has no verification in the status, or None.
+
+    The status may report any ready pod of a build: all are compared with the same reference, once
+    at each start. A restart of vLLM in a pod is compared with the same files again.
+    """
+    reported = job.get("status", {}).get("verification", {})
+    build = reported.get("build")
+    ready = [pod for pod in serving if conditions.is_true(pod, "Ready")]
+    names = {pod["metadata"]["name"] for pod in ready if naming.label(pod, naming.BUILD) == build}
+    if reported.get("pod") in names:
+        ready = [pod for pod in ready if naming.label(pod, naming.BUILD) != build]
+    return _newest(ready)
+
+
+def _starting_pod(job: Object, serving: Iterable[Object]) -> Object | None:
+    """Return the newest running serving pod of the target build that is not ready, or None."""
+    build = job.get("status", {}).get("build")
+    return _newest(
+        pod
+        for pod in serving
+        if build is not None
+        and naming.label(pod, naming.BUILD) == build
+        and pod["status"].get("phase") == "Running"
+        and not conditions.is_true(pod, "Ready")
+    )
+
+
+def _newest(pods: Iterable[Object]) -> Object | None:
+    return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+
+
+def _serving(snapshot: Snapshot) -> Iterable[Object]:
+    """Yield the pods of the job's own Deployments.
+
+    ReplicaSets are not read; the name of one consists of its Deployment and the template's hash.
+    """
+    builds = {
+        deployment["metadata"]["name"]: naming.label(deployment, naming.BUILD)
+        for deployment in snapshot.deployments
+        if naming.owned_by(snapshot.job, deployment)
+    }
+    for pod in _reachable(snapshot.pods):
+        controller = naming.controller_of(pod)
+        if controller is None or controller.get("kind") != "ReplicaSet":
+            continue
+        suffix = f"-{naming.label(pod, _TEMPLATE_HASH)}"
+        name = str(controller.get("name", ""))
+        deployment = name.removesuffix(suffix)
+        if (
+            name.endswith(suffix)
+            and deployment in builds
+            and builds[deployment] == naming.label(pod, naming.BUILD)
+        ):
+            yield pod
+
+
+def _reachable(pods: Iterable[Object]) -> Iterable[Object]:
+    return (
+        pod
+        for pod in pods
+        if (pod.get("status") or {}).get("podIP") and "deletionTimestamp" not in pod["metadata"]
+    )

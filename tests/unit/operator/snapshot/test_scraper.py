@@ -1,0 +1,204 @@
+"""Background scrapes: their pace, their limits, and the values that a reconcile gets."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from tests.fakes import virtual_time
+
+from finetune_operator.controller.workqueue import WorkQueue
+from finetune_operator.snapshot.scraper import (
+    INTERVAL_SECONDS,
+    MAX_AGE_SECONDS,
+    NAMESPACE_WORKERS,
+    SLOW_AFTER_SECONDS,
+    SLOW_INTERVAL_SECONDS,
+    WORKERS,
+    Scraper,
+)
+from finetune_operator.snapshot.targets import Target
+from finetune_operator.types import Key, Progress
+
+KEY = ("a", "demo")
+
+
+def target(pod: str = "p", address: str = "10.0.0.1", kind: Any = "progress") -> Target:
+    return Target(kind=kind, pod=pod, uid=pod, build="b", address=address, port=9400)
+
+
+class Pods:
+    """Pods that answer with their step, or as ``answer`` says, and a scraper of them."""
+
+    def __init__(self) -> None:
+        self.step: int | None = 1
+        self.scrapes: list[tuple[float, str]] = []
+        self.running: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.changed: list[Key] = []
+        self.failed: list[Key] = []
+        self.seconds: Callable[[str], float] = lambda address: 0.0
+        queue: WorkQueue[Any] = WorkQueue(
+            "scrapes", namespace_limit=NAMESPACE_WORKERS, clock=virtual_time.now
+        )
+        self.scraper = Scraper(queue, fetch=self.fetch, clock=virtual_time.now)
+
+    async def fetch(self, address: str, port: int) -> bytes | None:
+        self.scrapes.append((virtual_time.now(), address))
+        network = address.rpartition(".")[0]
+        for name in (network, "all"):
+            self.running[name] += 1
+            self.most[name] = max(self.most[name], self.running[name])
+        await asyncio.sleep(self.seconds(address))
+        for name in (network, "all"):
+            self.running[name] -= 1
+        if self.step is None:
+            return None
+        return f'finetune_pod_info{{uid="p"}} 1\nfinetune_global_step {self.step}\n'.encode()
+
+    def latest(self, *targets: Target, key: Key = KEY) -> list[int | None]:
+        values = self.scraper.latest(key, targets)
+        return [value.global_step for value in values if isinstance(value, Progress)]
+
+    async def during(self, test: Awaitable[None]) -> None:
+        running = asyncio.create_task(
+            self.scraper.run(changed=self.changed.append, failed=self.failed.append)
+        )
+        try:
+            await test
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+Test = Callable[[Pods], Coroutine[Any, Any, None]]
+
+
+def scraping(test: Test) -> Callable[[], None]:
+    """Run a test in virtual time while the scraper runs."""
+
+    def run() -> None:
+        async def main() -> None:
+            pods = Pods()
+            await pods.during(test(pods))
+
+        virtual_time.run(main())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+@scraping
+async def test_a_read_does_not_wait_for_a_scrape_and_a_value_wakes_the_job(pods: Pods) -> None:
+    assert pods.latest(target()) == []
+    await asyncio.sleep(1)
+    assert pods.changed == [KEY]
+    assert pods.latest(target()) == [1]
+
+
+@scraping
+async def test_only_another_value_wakes_the_job(pods: Pods) -> None:
+    pods.latest(target())
+    await asyncio.sleep(3 * INTERVAL_SECONDS)
+    assert len(pods.changed) == 1
+    pods.step = 2
+    await asyncio.sleep(INTERVAL_SECONDS)
+    assert len(pods.changed) == 2
+
+
+@scraping
+async def test_scrapes_slow_down_after_five_minutes(pods: Pods) -> None:
+    pods.latest(target())
+    await asyncio.sleep(SLOW_AFTER_SECONDS + 3 * SLOW_INTERVAL_SECONDS)
+    times = [time for time, _ in pods.scrapes]
+    gaps = [later - time for time, later in itertools.pairwise(times)]
+    assert {round(gap) for gap in gaps} == {INTERVAL_SECONDS, SLOW_INTERVAL_SECONDS}
+    assert gaps == sorted(gaps)
+
+
+@scraping
+async def test_after_a_failed_scrape_the_value_is_unknown(pods: Pods) -> None:
+    pods.latest(target())
+    await asyncio.sleep(1)
+    pods.step = None
+    await asyncio.sleep(INTERVAL_SECONDS)
+    assert pods.latest(target()) == []
+    assert pods.failed == [KEY]
+    pods.step = 1
+    await asyncio.sleep(INTERVAL_SECONDS)
+    assert pods.latest(target()) == [1]
+
+
+@scraping
+async def test_a_value_that_cannot_be_replaced_is_unknown_after_some_time(pods: Pods) -> None:
+    pods.latest(target())
+    await asyncio.sleep(1)
+    pods.seconds = lambda address: 1e9
+    await asyncio.sleep(MAX_AGE_SECONDS)
+    assert pods.latest(target()) == []
+
+
+@scraping
+async def test_a_value_of_a_replaced_pod_is_not_returned(pods: Pods) -> None:
+    pods.latest(target())
+    await asyncio.sleep(1)
+    pods.seconds = lambda address: 5.0
+    assert pods.latest(target("q", "10.0.0.2")) == []
+    await asyncio.sleep(2)
+    assert pods.latest(target("r", "10.0.0.3")) == []
+    await asyncio.sleep(20)
+    # The pods q and r answer with the uid of p.
+    assert pods.latest(target("r", "10.0.0.3")) == []
+    assert pods.failed
+
+
+@scraping
+async def test_a_forgotten_job_is_not_scraped(pods: Pods) -> None:
+    pods.latest(target(), target("v", kind="verification"))
+    await asyncio.sleep(1)
+    pods.scraper.forget(KEY)
+    pods.scrapes.clear()
+    await asyncio.sleep(1000)
+    assert pods.scrapes == []
+
+
+@scraping
+async def test_slow_pods_of_a_namespace_delay_no_other_namespace(pods: Pods) -> None:
+    pods.seconds = lambda address: 2.0 if address.startswith("10.0.1.") else 0.0
+    for number in range(200):
+        pods.latest(target(f"slow-{number}", f"10.0.1.{number}"), key=("slow", str(number)))
+    await asyncio.sleep(1)
+    began = virtual_time.now()
+    pods.latest(target())
+    await asyncio.sleep(0.1)
+    assert (began, "10.0.0.1") in pods.scrapes
+    assert pods.most["10.0.1"] == NAMESPACE_WORKERS
+
+
+@scraping
+async def test_the_number_of_scrapes_at_once_is_limited(pods: Pods) -> None:
+    pods.seconds = lambda address: 2.0
+    for number in range(2 * WORKERS):
+        pods.latest(target(), key=(f"n{number}", "demo"))
+    await asyncio.sleep(1)
+    assert pods.most["all"] == WORKERS
+
+
+async def test_a_defect_does_not_end_the_workers(caplog: pytest.LogCaptureFixture) -> None:
+    failed = asyncio.Event()
+
+    async def fetch(address: str, port: int) -> bytes | None:
+        raise RuntimeError
+
+    scraper = Scraper(WorkQueue[Any]("scrapes"), fetch=fetch)
+    running = asyncio.create_task(
+        scraper.run(changed=lambda key: None, failed=lambda key: failed.set())
+    )
+    scraper.latest(KEY, [target()])
+    await asyncio.wait_for(failed.wait(), 5)
+    assert not running.done()
+    assert "scrape failed with an unexpected error" in caplog.text
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
