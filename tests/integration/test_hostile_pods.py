@@ -67,6 +67,9 @@ class HostilePod:
             except OSError:
                 return
 
+    def wait_for_scrapes(self, count: int) -> None:
+        wait_until("the pod is scraped", lambda: self.connections >= count)
+
     def close(self) -> None:
         self._server.close()
 
@@ -113,10 +116,7 @@ def test_a_hostile_pod_delays_no_other_job(
                 hostile.answer = answer.replace(b"UID", uid.encode())
                 before = hostile.connections
                 seconds = seconds_until_staged(place, f"other-{number}")
-                wait_until(
-                    f"the pod is scraped ({name})",
-                    lambda before=before: hostile.connections >= before + SCRAPES,
-                )
+                hostile.wait_for_scrapes(before + SCRAPES)
                 with capsys.disabled():
                     print(f"\n{name}: another job has its first child after {seconds:.2f} s")
                 assert seconds < 1

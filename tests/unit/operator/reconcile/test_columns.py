@@ -11,7 +11,7 @@ from finetune_api.crd.definition import custom_resource_definition
 from finetune_operator.reconcile.columns import SUMMARY_LENGTH, duration, summary
 from finetune_operator.types import Progress
 
-TRAINING = Progress(global_step=57, max_steps=100, eta_seconds=250.0)
+TRAINING = Progress(pod="", global_step=57, max_steps=100, eta_seconds=250.0)
 LONGEST = {
     "Name": "llama3-support-agent",
     "Ready": "False",
@@ -53,7 +53,7 @@ def at(stage: str) -> Cluster:
         ("prepare", None, ("prepare", None)),
         (
             "prepare",
-            Progress(downloaded_bytes=42, total_bytes=100, eta_seconds=61.0),
+            Progress(pod="", downloaded_bytes=42, total_bytes=100, eta_seconds=61.0),
             ("prepare 42%", "1m01s"),
         ),
         ("train", None, ("train", None)),
@@ -62,7 +62,7 @@ def at(stage: str) -> Cluster:
         ("train", dataclasses.replace(TRAINING, phase="reference"), ("reference", None)),
         ("train", dataclasses.replace(TRAINING, phase="<other>"), ("train 57%", "4m10s")),
         ("merge", None, ("merge", None)),
-        ("merge", Progress(ratio=0.801, eta_seconds=9.0), ("merge 80%", "9s")),
+        ("merge", Progress(pod="", ratio=0.801, eta_seconds=9.0), ("merge 80%", "9s")),
     ],
 )
 def test_progress_of_each_stage(

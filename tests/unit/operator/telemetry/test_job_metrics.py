@@ -139,6 +139,7 @@ def test_an_edit_back_to_an_earlier_revision_counts_nothing() -> None:
         controllers.sync(cluster)
         trainer = controllers.pod_of_stage(cluster, "train")
         controllers.start(cluster, trainer)
+        cluster.wait(seconds)
         controllers.finish(cluster, trainer, 0, controllers.message("train", gpuSeconds=seconds))
         controllers.sync(cluster)
         reconcile()
