@@ -19,7 +19,7 @@ import random
 from dataclasses import dataclass, field
 
 from finetune_operator.controller.reconciler import Reconciler
-from finetune_operator.controller.workqueue import WorkQueue
+from finetune_operator.controller.workqueue import Priority, WorkQueue
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.telemetry import logs, metrics
@@ -29,6 +29,9 @@ WORKERS = 4
 TIMEOUT_SECONDS = 30.0
 """Of one reconcile."""
 REJECTED_SECONDS = 30.0
+INTERVAL_SECONDS = 1.0
+BURST = 20
+"""A job is reconciled ``BURST`` times in succession, then once per interval."""
 SETTLE_SECONDS = 0.1
 """Delay between an event of a child and the reconcile, which then covers related events too."""
 JITTER = 0.05
@@ -42,7 +45,11 @@ class Controller:
     """See the module."""
 
     reconciler: Reconciler
-    queue: WorkQueue[Key] = field(default_factory=lambda: WorkQueue(metrics.CONTROLLER))
+    queue: WorkQueue[Key] = field(
+        default_factory=lambda: WorkQueue(
+            metrics.CONTROLLER, interval=INTERVAL_SECONDS, burst=BURST
+        )
+    )
     workers: int = WORKERS
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -50,21 +57,25 @@ class Controller:
         """Queue a key for a reconcile that reads everything."""
         if not self.stopped:
             self.reconciler.invalidate_all(key)
-            self.queue.add(key)
+            self.queue.add(key, Priority.POLL)
 
     def notify(self, key: Key, kind: str, version: int | None) -> None:
         """Queue a key after an event, unless the last reconcile observed this version.
 
         A standby queues nothing: a new leader starts with a resync.
         """
-        if not self.stopped and self.reconciler.invalidate(key, kind, version):
-            self.queue.add_after(key, 0.0 if kind == FINETUNEJOB else SETTLE_SECONDS)
+        if self.stopped or not self.reconciler.invalidate(key, kind, version):
+            return
+        if kind == FINETUNEJOB:
+            self.queue.add(key, Priority.EVENT if self.reconciler.knows(key) else Priority.NEW)
+        else:
+            self.queue.add_after(key, SETTLE_SECONDS, Priority.EVENT)
 
     def wake(self, key: Key) -> None:
         """Queue a key after one of the job's pods reported another value."""
         if not self.stopped:
             self.reconciler.make_due(key)
-            self.queue.add(key)
+            self.queue.add(key, Priority.POLL)
 
     def reread_pods(self, key: Key) -> None:
         """Queue a key after one of the job's pods could not be scraped: it may have ended."""
@@ -149,7 +160,8 @@ class Controller:
             self.queue.forget(key)
             if requeue_after is None:
                 return "success"
-            self.queue.add_after(key, requeue_after * random.uniform(1 - JITTER, 1 + JITTER))
+            seconds = requeue_after * random.uniform(1 - JITTER, 1 + JITTER)
+            self.queue.add_after(key, seconds, Priority.POLL)
             return "requeue_after"
         metrics.RECONCILE_ERRORS.labels(metrics.CONTROLLER).inc()
         return "error"

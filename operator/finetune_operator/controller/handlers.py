@@ -18,6 +18,7 @@ from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 import finetune_api
 from finetune_operator.kube import auth
+from finetune_operator.kube.client import PAGE
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS
 from finetune_operator.objects.digest import job_version, object_version
 from finetune_operator.objects.naming import JOB
@@ -109,11 +110,12 @@ def settings() -> kopf.OperatorSettings:
     target.watching.server_timeout = 600
     target.watching.connect_timeout = 10
     target.watching.inactivity_timeout = WATCH_TIMEOUT_SECONDS
-    target.watching.chunk_size = 500
+    target.watching.chunk_size = PAGE
     target.networking.request_timeout = 30
     target.networking.connect_timeout = 5
     target.networking.error_backoffs = EndlessBackoff()
-    target.queueing.idle_timeout = 1.0
+    # The worker of an object holds its last event until then.
+    target.queueing.idle_timeout = 0.1
     target.queueing.exit_timeout = 0.5
     # If kopf hangs at its end, it kills the process: a restart is better than no watches.
     target.process.ultimate_exiting_timeout = 20

@@ -86,6 +86,10 @@ class Reconciler:
         if (memory := self.jobs.get(key)) is not None:
             memory.cache.clear()
 
+    def knows(self, key: Key) -> bool:
+        """Report whether a job has been reconciled since it was created or forgotten."""
+        return key in self.jobs
+
     def make_due(self, key: Key) -> None:
         """Make the next reconcile of a job due at once, without reading anything again."""
         if (memory := self.jobs.get(key)) is not None:

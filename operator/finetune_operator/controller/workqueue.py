@@ -8,24 +8,46 @@ A key is a tuple that starts with a namespace.
 * Of several delays of a key, the earliest counts; ``add`` cancels it.
 * ``retry`` delays a key by min(cap, base · 2ⁿ), where n is the number of retries since ``forget``.
   A minimum delay that the server requested is not shortened by ``add``.
-* Namespaces take turns: however many keys one of them has, each other namespace gets the next key
+* Namespaces take turns: however many keys one of them has, the next key of each other namespace is
   processed after at most one key of every namespace with queued keys.
+* Within a namespace, a key is processed before keys of a lower ``Priority``, unless these have been
+  queued for some seconds longer (``HEAD_START_SECONDS``): no key waits forever.
 * ``namespace_limit`` keys of a namespace are processed at once; further ones wait, and the keys of
   other namespaces pass them.
+* A key is processed ``burst`` times in succession, then once per ``interval`` seconds: an endless
+  loop of edits costs no more than that. Without ``interval`` there is no limit.
 
 Only ``get`` awaits, so every other method is atomic.
 """
 
 import asyncio
+import itertools
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from enum import IntEnum
+from heapq import heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
 from finetune_operator.telemetry import metrics
 
 K = TypeVar("K", bound=tuple[str, *tuple[object, ...]])
+
+
+class Priority(IntEnum):
+    """Why a key is queued, the most urgent reason first."""
+
+    NEW = 0
+    """A job that was not reconciled before."""
+    EVENT = 1
+    """A change, after which a job may continue, for example on a GPU."""
+    POLL = 2
+    """A status that is updated from time to time."""
+
+
+HEAD_START_SECONDS = {Priority.NEW: 0.0, Priority.EVENT: 2.0, Priority.POLL: 10.0}
+"""How much earlier a key must have been queued to be processed before one of priority NEW."""
 
 
 class Timer(Protocol):
@@ -49,18 +71,28 @@ class WorkQueue(Generic[K]):
         base: float = 0.005,
         cap: float = 60.0,
         namespace_limit: int | None = None,
+        interval: float = 0.0,
+        burst: int = 1,
         clock: Callable[[], float] = time.monotonic,
         call_later: Callable[[float, Callable[[], None]], Timer] = _call_later,
     ) -> None:
         self._base, self._cap, self._limit = base, cap, namespace_limit
+        self._interval, self._burst = interval, burst
         self._clock, self._call_later = clock, call_later
-        self._ready: OrderedDict[str, deque[K]] = OrderedDict()
-        """Queued keys by namespace; the namespace whose turn is next is the first."""
+        self._ready: OrderedDict[str, list[tuple[float, int, K]]] = OrderedDict()
+        """Heap of queued keys by namespace; the namespace whose turn is next is the first.
+
+        An entry that ``_queued`` does not have is void: its key was queued with a higher priority.
+        """
+        self._queued: dict[K, tuple[float, int]] = {}
         self._queued_at: dict[K, float] = {}
+        self._entries = itertools.count()
         self._active: dict[K, float] = {}
         self._active_in: Counter[str] = Counter()
-        self._dirty: set[K] = set()
+        self._dirty: dict[K, Priority] = {}
         self._delayed: dict[K, tuple[float, Timer]] = {}
+        self._arrivals: OrderedDict[K, float] = OrderedDict()
+        """When a key that keeps to the interval would be processed next, by last processing."""
         self._failures: dict[K, int] = {}
         self._not_before: dict[K, float] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -70,32 +102,29 @@ class WorkQueue(Generic[K]):
         metrics.UNFINISHED_SECONDS.labels(*self._labels).set_function(lambda: sum(self._ages()))
         metrics.LONGEST_SECONDS.labels(*self._labels).set_function(self.longest)
 
-    def add(self, key: K) -> None:
+    def add(self, key: K, priority: Priority = Priority.EVENT) -> None:
         """Queue the key for the next free worker."""
         self._undelay(key)
         if key in self._active:
-            self._dirty.add(key)
-        elif (remaining := self._not_before.get(key, 0.0) - self._clock()) > 0:
-            self.add_after(key, remaining)
-        elif key not in self._queued_at:
-            self._not_before.pop(key, None)
-            self._queued_at[key] = self._clock()
-            self._ready.setdefault(key[0], deque()).append(key)
-            metrics.QUEUE_ADDS.labels(*self._labels).inc()
-            self._wake()
+            self._dirty[key] = min(priority, self._dirty.get(key, priority))
+        elif (remaining := self._wait(key)) > 0:
+            self.add_after(key, remaining, priority)
+        else:
+            self._enqueue(key, priority)
 
-    def add_after(self, key: K, seconds: float) -> None:
+    def add_after(self, key: K, seconds: float, priority: Priority = Priority.EVENT) -> None:
         """Queue the key after a delay, unless it is queued or due earlier."""
-        if key in self._queued_at or key in self._dirty:
+        if key in self._queued or key in self._dirty:
             return
         due = self._clock() + seconds
         if key in self._delayed and self._delayed[key][0] <= due:
             return
         self._undelay(key)
         if seconds <= 0:
-            self.add(key)
+            self.add(key, priority)
         else:
-            self._delayed[key] = (due, self._call_later(seconds, lambda: self.add(key)))
+            timer = self._call_later(seconds, lambda: self.add(key, priority))
+            self._delayed[key] = (due, timer)
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
         """Queue the key after its backoff; return the delay in seconds.
@@ -121,15 +150,16 @@ class WorkQueue(Generic[K]):
         namespace = next((each for each in self._ready if self._may_work_for(each)), None)
         if namespace is None:
             return None
-        keys = self._ready[namespace]
-        key = keys.popleft()
-        if keys:
+        entries = self._ready[namespace]
+        *rank, key = heappop(entries)
+        assert self._queued.pop(key) == tuple(rank), "the first entry of a namespace is not void"
+        self._drop_void(namespace)
+        if namespace in self._ready:
             self._ready.move_to_end(namespace)
-        else:
-            del self._ready[namespace]
         now = self._clock()
         metrics.QUEUE_SECONDS.labels(*self._labels).observe(now - self._queued_at.pop(key))
         self._active[key] = now
+        self._record_arrival(key, now)
         self._active_in[namespace] += 1
         return key
 
@@ -153,9 +183,8 @@ class WorkQueue(Generic[K]):
         self._active_in[key[0]] -= 1
         if not self._active_in[key[0]]:
             del self._active_in[key[0]]
-        if key in self._dirty:
-            self._dirty.discard(key)
-            self.add(key)
+        if (priority := self._dirty.pop(key, None)) is not None:
+            self.add(key, priority)
         if key[0] in self._ready:
             # Its namespace may have been at the limit.
             self._wake()
@@ -178,9 +207,47 @@ class WorkQueue(Generic[K]):
         for key in list(self._delayed):
             self._undelay(key)
         self._ready.clear()
+        self._queued.clear()
         self._queued_at.clear()
         self._dirty.clear()
         self._not_before.clear()
+
+    def _enqueue(self, key: K, priority: Priority) -> None:
+        """Queue a key, or raise the priority of a queued one."""
+        rank = (self._clock() + HEAD_START_SECONDS[priority], next(self._entries))
+        known = self._queued.get(key)
+        if known is not None and known <= rank:
+            return
+        self._queued[key] = rank
+        heappush(self._ready.setdefault(key[0], []), (*rank, key))
+        if known is None:
+            self._not_before.pop(key, None)
+            self._queued_at[key] = self._clock()
+            metrics.QUEUE_ADDS.labels(*self._labels).inc()
+            self._wake()
+
+    def _drop_void(self, namespace: str) -> None:
+        """Remove void entries from the head of a namespace's heap, and an empty heap."""
+        entries = self._ready[namespace]
+        while entries and self._queued.get(entries[0][2]) != entries[0][:2]:
+            heappop(entries)
+        if not entries:
+            del self._ready[namespace]
+
+    def _wait(self, key: K) -> float:
+        """Return the seconds until a key may be processed, 0 or less if it may be now."""
+        allowed = self._arrivals.get(key, 0.0) - (self._burst - 1) * self._interval
+        return max(allowed, self._not_before.get(key, 0.0)) - self._clock()
+
+    def _record_arrival(self, key: K, now: float) -> None:
+        """Count the processing of a key towards its limit, and forget keys that are far from it."""
+        if not self._interval:
+            return
+        self._arrivals[key] = max(now, self._arrivals.get(key, 0.0)) + self._interval
+        self._arrivals.move_to_end(key)
+        # An arrival is at most burst intervals ahead of the last processing.
+        while (oldest := next(iter(self._arrivals))) and self._arrivals[oldest] <= now:
+            del self._arrivals[oldest]
 
     def _may_work_for(self, namespace: str) -> bool:
         return self._limit is None or self._active_in[namespace] < self._limit

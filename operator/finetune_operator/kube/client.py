@@ -18,8 +18,9 @@ from finetune_operator.objects import naming
 from finetune_operator.types import Object
 
 FIELD_MANAGER = naming.MANAGED_BY
-PAGE = 500
-"""Objects per page of a list."""
+PAGE = 50
+METADATA_PAGE = 100
+"""Objects per page of a list. Users decide how large an object is, up to 1.5 MB."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 WATCH_SECONDS = 300
 
@@ -66,7 +67,7 @@ class Kube:
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object, None if it does not exist."""
         try:
-            return await self.transport.call("GET", KINDS[kind].path(namespace, name))
+            return _trimmed(await self.transport.call("GET", KINDS[kind].path(namespace, name)))
         except NotFound:
             return None
 
@@ -98,7 +99,7 @@ class Kube:
         path = KINDS[kind].path(namespace)
         if not namespace:
             path = path.replace("/namespaces/", "", 1)
-        query = {"limit": str(size or PAGE)}
+        query = {"limit": str(size or (METADATA_PAGE if metadata_only else PAGE))}
         query |= {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
         # List items come without apiVersion and kind.
@@ -106,7 +107,7 @@ class Kube:
         while True:
             accept = METADATA_ONLY if metadata_only else JSON
             page = await self.transport.call("GET", path, query=query, accept=accept)
-            yield [{**item, **common} for item in page.get("items") or ()]
+            yield [_trimmed({**item, **common}) for item in page.get("items") or ()]
             token = page.get("metadata", {}).get("continue")
             if not token:
                 return
@@ -205,7 +206,7 @@ class Kube:
     async def replace_status(self, job: Object, status: Object) -> Object:
         """Replace the status of an object in the version that was read. Raises Conflict."""
         identity = ("name", "namespace", "uid", "resourceVersion")
-        return await self.transport.call(
+        written = await self.transport.call(
             "PUT",
             path_of(job) + "/status",
             query={"fieldManager": FIELD_MANAGER},
@@ -217,3 +218,13 @@ class Kube:
                 "status": status,
             },
         )
+        return _trimmed(written)
+
+
+def _trimmed(each: Object) -> Object:
+    """Return an object without annotations, which the operator never uses and users may fill."""
+    metadata = each.get("metadata") or {}
+    if "annotations" not in metadata:
+        return each
+    kept = {key: value for key, value in metadata.items() if key != "annotations"}
+    return {**each, "metadata": kept}

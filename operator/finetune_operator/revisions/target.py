@@ -28,8 +28,8 @@ from finetune_operator.types import Object
 
 AUTO = "auto"
 """Value of ``training.advanced.backend`` with which prepare selects the backend."""
-REMEMBERED = 4096
-"""Resolved specs that are kept in memory."""
+REMEMBERED_BYTES = 16 << 20
+"""Size of the resolved specs that are kept in memory; users decide how large a spec is."""
 Result = TypeVar("Result")
 
 
@@ -173,7 +173,7 @@ def _unknown_field(
 # than the rest of the plan.
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _read(revision: str, text: str) -> OperatorConfig:
     """Return a frozen configuration. Raises UnsupportedVersion if it cannot be read."""
     try:
@@ -187,19 +187,20 @@ def _read(revision: str, text: str) -> OperatorConfig:
         ) from error
 
 
-_memory: OrderedDict[tuple[str, str], tuple[Any, Any]] = OrderedDict()
-"""Results by uid of the job and revision, each with its inputs."""
+_memory: OrderedDict[tuple[str, str], tuple[Any, Any, int]] = OrderedDict()
+"""Results by uid of the job and revision, each with its inputs and their size in bytes."""
 
 
 def _remembered(key: tuple[str, str], inputs: Any, compute: Callable[[], Result]) -> Result:
     """Return the last result for a key if its inputs are equal, otherwise compute it."""
     known = _memory.get(key)
     if known is not None and known[0] == inputs:
+        _memory.move_to_end(key)
         return cast(Result, known[1])
     result = compute()
-    _memory[key] = (inputs, result)
+    _memory[key] = (inputs, result, len(repr(inputs).encode(errors="replace")))
     _memory.move_to_end(key)
-    if len(_memory) > REMEMBERED:
+    while sum(size for *_, size in _memory.values()) > REMEMBERED_BYTES:
         _memory.popitem(last=False)
     return result
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from finetune_operator.controller.workqueue import WorkQueue
+from finetune_operator.controller.workqueue import HEAD_START_SECONDS, Priority, WorkQueue
 
 Key = tuple[str, str]
 KEYS = st.tuples(st.sampled_from("xy"), st.sampled_from("abc"))
@@ -242,3 +242,111 @@ async def test_a_key_of_a_namespace_at_its_limit_is_processed_after_another_is_d
     assert not waiting.done()
     queue.done(A)
     assert await asyncio.wait_for(waiting, 1) == B
+
+
+def in_order(queue: WorkQueue[Key]) -> list[Key]:
+    """Return all queued keys in the order in which they are processed."""
+    found = []
+    while (key := queue.pop()) is not None:
+        found.append(key)
+    return found
+
+
+def test_urgent_keys_of_a_namespace_come_first_until_others_have_waited_longer() -> None:
+    time = FakeTime()
+    queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now)
+    queue.add(("x", "poll"), Priority.POLL)
+    queue.add(("x", "event"), Priority.EVENT)
+    queue.add(("x", "new"), Priority.NEW)
+    assert in_order(queue) == [("x", "new"), ("x", "event"), ("x", "poll")]
+    queue = WorkQueue("test", clock=lambda: time.now)
+    queue.add(A, Priority.POLL)
+    time.now += HEAD_START_SECONDS[Priority.POLL] + 1
+    queue.add(B, Priority.NEW)
+    assert in_order(queue) == [A, B]
+
+
+def test_a_queued_key_can_become_more_urgent_and_not_less() -> None:
+    queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: 0.0)
+    queue.add(A, Priority.POLL)
+    queue.add(B, Priority.EVENT)
+    queue.add(A, Priority.NEW)
+    queue.add(A, Priority.POLL)
+    assert in_order(queue) == [A, B]
+
+
+def test_a_key_that_is_added_while_it_is_processed_keeps_the_most_urgent_reason() -> None:
+    queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: 0.0)
+    queue.add(A)
+    assert queue.pop() == A
+    queue.add(A, Priority.NEW)
+    queue.add(A, Priority.POLL)
+    queue.add(B, Priority.EVENT)
+    queue.done(A)
+    assert in_order(queue) == [A, B]
+
+
+STEPS = st.lists(
+    st.tuples(KEYS, st.sampled_from(Priority), st.sampled_from([0.0, 0.1, 5.0])), max_size=60
+)
+
+
+@given(steps=STEPS)
+def test_no_key_waits_longer_than_its_head_start_and_the_keys_before_it(
+    steps: list[tuple[Key, Priority, float]],
+) -> None:
+    """A key is passed only by keys of its namespace that were queued within its head start."""
+    time = FakeTime()
+    queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now)
+    due: dict[Key, float] = {}
+    for key, priority, seconds in steps:
+        time.now += seconds
+        queue.add(key, priority)
+        latest = time.now + HEAD_START_SECONDS[priority]
+        due[key] = min(latest, due.get(key, latest))
+        if seconds == 0.1:
+            taken = queue.pop()
+            assert taken is not None
+            assert due[taken] == min(each for key, each in due.items() if key[0] == taken[0])
+            del due[taken]
+            queue.done(taken)
+    assert sorted(in_order(queue)) == sorted(due)
+
+
+@given(pauses=st.lists(st.sampled_from([0.0, 0.01, 0.3, 2.0]), max_size=300))
+def test_an_endless_loop_of_edits_is_processed_once_per_interval_after_a_burst(
+    pauses: list[float],
+) -> None:
+    time, processed = FakeTime(), 0
+    queue: WorkQueue[Key] = WorkQueue(
+        "test", interval=1.0, burst=5, clock=lambda: time.now, call_later=time.call_later
+    )
+    for pause in pauses:
+        time.advance_to(time.now + pause)
+        queue.add(A)
+        if queue.pop() is not None:
+            processed += 1
+            queue.done(A)
+        assert processed <= 5 + time.now
+    time.advance_to(time.now + 1.001)
+    pending = queue.pop()
+    assert (pending is not None) or processed > 0 or not pauses
+    time.advance_to(time.now + 1000)
+    queue.add(B)
+    queue.pop()
+    assert list(queue._arrivals) == [B], "no memory of a key that is far from its limit"
+
+
+def test_a_limited_key_is_processed_after_its_delay() -> None:
+    time = FakeTime()
+    queue: WorkQueue[Key] = WorkQueue(
+        "test", interval=1.0, burst=1, clock=lambda: time.now, call_later=time.call_later
+    )
+    for _ in range(3):
+        queue.add(A)
+    assert in_order(queue) == [A]
+    queue.add(A)
+    queue.done(A)
+    assert queue.pop() is None
+    time.advance_to(1.001)
+    assert queue.pop() == A
