@@ -10,10 +10,13 @@ from tests.chart import helm
 from tests.chart.helm import Values, render
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.manifest_files import kubectl
+from tests.integration.namespace import Namespace
 
 NAMESPACE = "finetune-system"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:finetune-operator"
 NETWORK_POLICY: Values = {"networkPolicy": {"enabled": True}}
+TOO_LARGE = {"note": "é" * 49}
+"""Of 102 bytes."""
 OVERRIDES: Values = {
     "replicaCount": 1,
     "extraEnv": [{"name": "TZ", "value": "Europe/Berlin"}],
@@ -55,6 +58,46 @@ def test_api_server_accepts_all_objects(
     done = kubectl(control_plane, "apply", "--dry-run=server", "-f", "-", stdin=manifests)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("(server dry run)") == len(render(values).objects)
+
+
+@pytest.fixture
+def limits(control_plane: ControlPlane) -> Iterator[None]:
+    """The chart's admission policy, in force, with a limit of 100 bytes."""
+    documents = [
+        each
+        for each in render({"admissionPolicy": {"maxAnnotationBytes": 100}}).objects
+        if each["kind"].startswith("ValidatingAdmissionPolicy")
+    ]
+    assert len(documents) == 2
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
+    done = kubectl(control_plane, "apply", "-f", "-", stdin=listed)
+    assert done.returncode == 0, done.stderr
+    yield
+    kubectl(control_plane, "delete", "-f", "-", stdin=listed)
+
+
+def test_annotations_are_limited_in_bytes(
+    control_plane: ControlPlane, place: Namespace, limits: None
+) -> None:
+    """A policy takes effect some time after its creation."""
+    place.submit("existing", annotations={"note": "é" * 40})
+
+    def rejects() -> bool:
+        try:
+            place.plane.request(
+                "POST",
+                place.path("finetunejobs") + "?dryRun=All",
+                {**place.job("existing"), "metadata": {"name": "n", "annotations": TOO_LARGE}},
+            )
+        except ApiError as error:
+            return "metadata.annotations has 102 bytes; at most 100 are allowed" in str(error)
+        return False
+
+    wait_until("large annotations are rejected", rejects)
+    place.submit("small", annotations={"note": "é" * 48})
+    path = place.path("finetunejobs", "existing")
+    with pytest.raises(ApiError, match="at most 100 are allowed"):
+        place.plane.merge(path, {"metadata": {"annotations": TOO_LARGE}})
 
 
 def test_pod_is_admitted_to_a_restricted_namespace(control_plane: ControlPlane) -> None:
