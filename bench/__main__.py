@@ -24,6 +24,7 @@ COMMANDS = {
     "merge": "the merge compared with a copy of the same bytes and with PEFT",
     "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
     "verify": "rollouts that must be verified and faults that must not, on the local cluster",
+    "tenants": "memory and fairness while one tenant floods the operator",
     "soak": "random user actions while a replica is killed every 20 seconds",
 }
 

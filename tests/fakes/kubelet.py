@@ -4,7 +4,8 @@ A pod of a completed stage has the termination message of the trainer; a serving
 """
 
 import json
-from datetime import UTC, datetime
+import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.integration.controlplane import ApiError
@@ -133,15 +134,17 @@ def stage_of(pod: dict[str, Any]) -> str:
 
 
 def _status(phase: str, *, exit_code: int, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a terminated pod, which started early enough for its GPU time."""
+    started = _now(ago=math.ceil(result.get("gpuSeconds", 0)))
     ended = {
         "exitCode": exit_code,
         "reason": "Completed" if exit_code == 0 else "Error",
         "message": json.dumps(result),
-        "startedAt": _now(),
+        "startedAt": started,
         "finishedAt": _now(),
     }
     container = _container({"terminated": ended})
-    return {"phase": phase, "startTime": _now(), "containerStatuses": [container]}
+    return {"phase": phase, "startTime": started, "containerStatuses": [container]}
 
 
 def _container(state: dict[str, Any]) -> dict[str, Any]:
@@ -155,5 +158,7 @@ def _container(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _now(*, ago: int = 0) -> str:
+    """Return the present time, or a time some seconds ago."""
+    time = datetime.now(UTC) - timedelta(seconds=ago)
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")

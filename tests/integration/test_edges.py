@@ -19,6 +19,7 @@ from finetune_operator.kube.errors import (
     NotFound,
     Terminal,
 )
+from finetune_operator.kube.kinds import path_of
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot.reader import read
 from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
@@ -108,7 +109,9 @@ async def test_an_apply_owns_its_fields_and_keeps_those_of_others(kube: Kube, jo
     await subject.execute(snapshot, plan(Apply(object=service(job, 9000)), **initial))
     found = await present(kube, job)
     assert found["spec"]["ports"][0]["port"] == 9000
-    assert found["metadata"]["annotations"] == {"mesh": "yes"}
+    stored = await kube.transport.call("GET", path_of(found))
+    assert stored["metadata"]["annotations"] == {"mesh": "yes"}
+    assert "annotations" not in found["metadata"], "the client removes them on arrival"
     ours = [e for e in found["metadata"]["managedFields"] if e["operation"] == "Apply"]
     assert [entry["manager"] for entry in ours] == ["finetune-operator"]
     assert "f:ports" in ours[0]["fieldsV1"]["f:spec"]

@@ -1,0 +1,237 @@
+"""``python bench tenants``: memory and fairness while one tenant floods the operator.
+
+kube-apiserver, etcd, controller manager and operator are real processes on this machine. Each flood
+starts with an empty cluster and a new operator:
+
+* edits of one suspended job with the largest spec, as fast as the API server accepts them;
+* jobs with annotations of the largest size, created before the operator starts;
+* many new jobs at once, and an endless loop of edits, while another tenant creates jobs.
+"""
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from statistics import quantiles
+from time import monotonic
+from typing import Any
+
+from tests.integration.controlplane import ControlPlane
+from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
+
+from bench import scale
+from bench.api_client import Api
+from bench.cost import value
+from bench.table import table
+from bench.world import JOBS, MERGE
+
+ATTACKER, VICTIM = "attacker", "victim"
+ANNOTATION_BYTES = 250_000
+TEMPLATE = "🎉" * 65_500
+"""Almost the longest chat template, of four bytes per character."""
+SAMPLES = 20
+PAUSE_SECONDS = 1.0
+CREATORS = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--edits", type=int, default=1000, help="edits of the largest job")
+    parser.add_argument("--annotated", type=int, default=1000, help="jobs with large annotations")
+    parser.add_argument("--jobs", type=int, default=5000, help="new jobs of one tenant at once")
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Run the floods and return the table."""
+    rows = [*_edits(options.edits), *_annotations(options.annotated), *_fairness(options.jobs)]
+    return table(("flood of one tenant", "result"), rows)
+
+
+def _edits(count: int) -> Iterator[tuple[str, str]]:
+    print(f"==> {count} edits of the largest job", flush=True)
+    with (
+        scale.cluster() as (plane, folder),
+        operator(plane, folder, scale.quiet(CONFIG)) as running,
+    ):
+        peak = asyncio.run(_peak_during(plane, running, _edit(count)))
+    yield f"peak memory during {count:,} edits of one job of the largest size (goal: 200 MiB)", peak
+
+
+def _annotations(count: int) -> Iterator[tuple[str, str]]:
+    print(f"==> {count} jobs with large annotations", flush=True)
+    with scale.cluster() as (plane, folder):
+        asyncio.run(_with_api(plane, _annotated(count)))
+        with operator(plane, folder, scale.quiet(CONFIG)) as running:
+            peak = asyncio.run(_peak_during(plane, running, _reconciled(running, count)))
+    kilobytes = ANNOTATION_BYTES // 1000
+    yield (
+        f"peak memory with {count:,} jobs with {kilobytes} kB of annotations, from the start on "
+        "(goal: 300 MiB)",
+        peak,
+    )
+
+
+def _fairness(count: int) -> Iterator[tuple[str, str]]:
+    print(f"==> {count} new jobs at once, then endless edits", flush=True)
+    with (
+        scale.cluster() as (plane, folder),
+        operator(plane, folder, scale.quiet(CONFIG)) as running,
+    ):
+        waits = asyncio.run(_waits(plane, running, count))
+    for name, seconds in waits.items():
+        p95 = quantiles(seconds, n=20)[-1]
+        yield (
+            f"time until a job of another tenant has its first child, {name} (p95 of "
+            f"{len(seconds)}; goal: 2 s)",
+            f"{p95:.2f} s (median {sorted(seconds)[len(seconds) // 2]:.2f} s)",
+        )
+
+
+async def _with_api(plane: ControlPlane, work: Any) -> Any:
+    api = Api(plane)
+    try:
+        for name in (ATTACKER, VICTIM):
+            await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        return await work(api)
+    finally:
+        await api.close()
+
+
+async def _peak_during(plane: ControlPlane, running: OperatorProcess, work: Any) -> str:
+    """Return the largest resident memory of the operator during some work and 5 s after it."""
+    peak = 0.0
+
+    async def sample() -> None:
+        nonlocal peak
+        while True:
+            _, text = await asyncio.to_thread(running.get, "/metrics")
+            if text:
+                peak = max(peak, value(text, "process_resident_memory_bytes"))
+            await asyncio.sleep(0.2)
+
+    sampling = asyncio.create_task(sample())
+    await _with_api(plane, work)
+    await asyncio.sleep(5)
+    sampling.cancel()
+    return f"{peak / 2**20:.0f} MiB"
+
+
+def _edit(count: int) -> Any:
+    async def work(api: Api) -> None:
+        path = await _create(api, ATTACKER, "edited", suspend=True)
+        for number in range(count):
+            dataset = {"chatTemplate": f"{number:05}{TEMPLATE}"}
+            await api.send("PATCH", path, {"spec": {"dataset": dataset}}, MERGE)
+
+    return work
+
+
+def _annotated(count: int) -> Any:
+    async def work(api: Api) -> None:
+        note = {"note": "x" * ANNOTATION_BYTES}
+        await _many(api, count, suspend=True, annotations=note)
+
+    return work
+
+
+def _reconciled(running: OperatorProcess, count: int) -> Any:
+    async def work(api: Api) -> None:
+        def done() -> bool:
+            return running.metric("controller_runtime_reconcile_total") >= count
+
+        await scale.until("every job is reconciled", done)
+
+    return work
+
+
+async def _waits(
+    plane: ControlPlane, running: OperatorProcess, count: int
+) -> dict[str, list[float]]:
+    waits: dict[str, list[float]] = {}
+
+    async def work(api: Api) -> None:
+        victim = Victim(api)
+        waits["idle"] = await victim.samples()
+        flood = asyncio.create_task(_many(api, count))
+        waits[f"while {count:,} jobs are created"] = await victim.samples()
+        await flood
+        waits[f"after {count:,} jobs were created"] = await victim.samples()
+        async with _endless_edits(api):
+            waits["during endless edits of one job"] = await victim.samples()
+
+    await _with_api(plane, work)
+    return waits
+
+
+class Victim:
+    """A tenant that creates one job after another."""
+
+    def __init__(self, api: Api) -> None:
+        self._api, self._number = api, 0
+
+    async def samples(self) -> list[float]:
+        """Return the seconds until each of some jobs has its first child."""
+        found = []
+        for _ in range(SAMPLES):
+            found.append(await self._sample())
+            await asyncio.sleep(PAUSE_SECONDS)
+        return found
+
+    async def _sample(self) -> float:
+        self._number += 1
+        name = f"job-{self._number}"
+        began = monotonic()
+        await _create(self._api, VICTIM, name)
+        path = f"/api/v1/namespaces/{VICTIM}/persistentvolumeclaims"
+        query = f"labelSelector=finetune.dev/job={name}"
+        async for _ in self._api.watch(path, query):
+            break
+        return monotonic() - began
+
+
+@asynccontextmanager
+async def _endless_edits(api: Api) -> AsyncIterator[None]:
+    path = await _create(api, ATTACKER, "endless", suspend=True)
+
+    async def edit() -> None:
+        seed = 0
+        while True:
+            seed += 1
+            await api.send("PATCH", path, {"spec": {"training": {"seed": seed}}}, MERGE)
+
+    editing = asyncio.create_task(edit())
+    try:
+        yield
+    finally:
+        editing.cancel()
+        await asyncio.gather(editing, return_exceptions=True)
+
+
+async def _many(api: Api, count: int, **how: Any) -> None:
+    """Create jobs of the attacker, some at a time."""
+    numbers = iter(range(count))
+
+    async def create() -> None:
+        for number in numbers:
+            await _create(api, ATTACKER, f"flood-{number}", **how)
+
+    await asyncio.gather(*(create() for _ in range(CREATORS)))
+
+
+async def _create(
+    api: Api, namespace: str, name: str, *, suspend: bool = False, **metadata: Any
+) -> str:
+    """Create a job; return its path."""
+    path = f"{JOBS}/namespaces/{namespace}/finetunejobs"
+    body = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name, **metadata},
+        "spec": {
+            "model": {"source": "hf://acme/base"},
+            "dataset": {"source": "hf://acme/data", "format": "messages"},
+            "suspend": suspend,
+        },
+    }
+    await api.send("POST", path, body)
+    return f"{path}/{name}"
