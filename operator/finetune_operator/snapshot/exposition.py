@@ -2,9 +2,9 @@
 
 The text comes from a pod and is not trusted. A line is a series only if it has one of these forms,
 in ASCII: ``name number`` or ``name{label="…"} number``, with a name that starts with ``finetune_``
-and the label ``uid``, ``outcome``, ``phase`` or ``card``. All other lines are ignored: comments, other
-labels, timestamps, and numbers that are not between 0 and 2⁵³. The time is linear in the length of
-the text.
+and the label ``uid``, ``outcome``, ``phase`` or ``card``. All other lines are ignored: comments,
+other labels, timestamps, and numbers that are not between 0 and 2⁵³. The time is linear in the
+length of the text.
 
 Addresses of deleted pods are assigned to other pods, possibly before the deletion is observed.
 Every pod of a job therefore publishes its uid, and a text without the expected uid is discarded.

@@ -35,7 +35,7 @@ def training(card: str | None = "NVIDIA-L4", *, checkpoint: int | None = 5) -> C
 
 
 def report(cluster: Cluster, card: str | None, checkpoint: int | None) -> None:
-    cluster.progress = Progress(global_step=9, last_checkpoint_step=checkpoint, card=card)
+    cluster.progress = Progress(pod="", global_step=9, last_checkpoint_step=checkpoint, card=card)
     cluster.settle()
     cluster.progress = None
 

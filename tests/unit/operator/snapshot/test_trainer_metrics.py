@@ -61,7 +61,7 @@ def test_all_metrics_of_the_trainer_are_parsed() -> None:
 @pytest.mark.parametrize("card", ["", "NVIDIA L4", "a" * 64, "-a"])
 def test_a_card_that_no_node_label_can_have_is_discarded(card: str) -> None:
     text = f'finetune_device_info{{card="{card}"}} 1.0\nfinetune_global_step 3\n'
-    assert parse(text, "uid-1") == Progress(global_step=3)
+    assert parsed(text.encode()) == Progress(pod=UID, global_step=3)
 
 
 def test_a_missing_metric_is_none_and_not_zero() -> None:
