@@ -78,6 +78,7 @@ CHANGED: dict[str, Any] = {
     "serving.dtype": "bfloat16",
     "serving.shmSize": "1Gi",
     "hub.endpoint": "http://mirror.example.com",
+    "admissionPolicy.maxAnnotationBytes": 1000,
     "logLevel": "debug",
     "metrics.serviceMonitor.interval": "5s",
     "networkPolicy.metricsFrom": [{"podSelector": {}}],
