@@ -13,7 +13,7 @@ from tests.integration.operatorprocess import OperatorProcess
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A kube-apiserver on its etcd, with the CRD installed, for the whole session."""
+    """A kube-apiserver with etcd and the CRD, for the whole session."""
     with controlplane.control_plane(tmp_path_factory.mktemp("control-plane")) as plane:
         yield plane
 
@@ -27,7 +27,7 @@ def controller_manager(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
-    """A new, empty namespace; its FineTuneJobs are gone after the test."""
+    """A new, empty namespace; its FineTuneJobs are deleted after the test."""
     name = control_plane.namespace(f"test-{uuid.uuid4().hex[:8]}")
     yield name
     # Remaining jobs would be reconciled by the operators of all later tests.
@@ -36,12 +36,12 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
 
 @pytest.fixture
 def place(control_plane: ControlPlane, namespace: str) -> Namespace:
-    """The new namespace, with helpers."""
+    """The new namespace as an object with helpers."""
     return Namespace(control_plane, namespace)
 
 
 @pytest.fixture
 def operator(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """The operator as a process of its own, ready."""
+    """A ready operator process."""
     with operatorprocess.operator(control_plane, tmp_path) as running:
         yield running

@@ -1,12 +1,11 @@
-"""A real control plane of plain processes: etcd, kube-apiserver, on request the controller manager.
+"""A real control plane of plain processes: etcd, kube-apiserver, optional controller manager.
 
-The binaries are taken from the folder that ``KUBEBUILDER_ASSETS`` names, as envtest does. All of
-it listens on free ports of the loopback interface and keeps its files below one temporary folder;
-the processes are ended by their ids. There is no kubelet: what a kubelet would report is written
-by the tests themselves.
+The binaries are in the folder ``KUBEBUILDER_ASSETS``, as for envtest. All processes listen on free
+ports of the loopback interface and write their files to one temporary folder. There is no kubelet:
+the tests write the status that a kubelet would report.
 
-A single token is known, that of the administrator. The ServiceAccount admission plugin is off, so
-that pods can be created without the controller that makes service accounts.
+The only token is that of the administrator. The ServiceAccount admission plugin is off, so that
+pods can be created without the controller that creates service accounts.
 """
 
 import base64
@@ -36,7 +35,7 @@ ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 class ApiError(Exception):
-    """The API server refused a request: the HTTP status, and the Status object that it sent."""
+    """The API server rejected a request with an HTTP status and a Status object."""
 
     def __init__(self, status: int, body: Mapping[str, Any]) -> None:
         super().__init__(f"{status}: {body.get('message', body)}")
@@ -64,8 +63,8 @@ class ControlPlane:
     ) -> dict[str, Any]:
         """Send one request as the administrator and return the decoded answer.
 
-        path: with its query, as ``/api/v1/namespaces``. A server that is busy, as it is while a
-        CRD changes, is asked again when it says so. Raises ApiError.
+        path: with the query, for example ``/api/v1/namespaces``. If the server is busy, for example
+        while a CRD changes, the request is repeated after Retry-After. Raises ApiError.
         """
         request = urllib.request.Request(
             self.server + path,
@@ -89,7 +88,7 @@ class ControlPlane:
                 time.sleep(float(later))
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return what GET answers. Raises ApiError."""
+        """Return an object or a list. Raises ApiError."""
         return self.request("GET", path)
 
     def post(self, path: str, body: Any) -> dict[str, Any]:
@@ -142,7 +141,7 @@ def assets_folder() -> Path:
 
 
 def wait_until(what: str, ready: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-    """Ask ``ready`` until it says so. Raises TimeoutError naming ``what``."""
+    """Poll ``ready`` until it returns True. Raises TimeoutError with ``what`` in the message."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
@@ -154,9 +153,9 @@ def wait_until(what: str, ready: Callable[[], bool], seconds: float = START_SECO
 def process(
     command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process next to the tests; it is sent SIGTERM at the end, and SIGKILL after 10 s.
+    """Run a process until the end of the block; send SIGTERM then, and SIGKILL after 10 s.
 
-    It also ends when the tests are killed: a leftover API server would slow down the next run.
+    The kernel ends the process if the tests are killed, so that no API server is left running.
     """
     with log.open("wb") as output:
         running = subprocess.Popen(
@@ -214,7 +213,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
         f"--service-account-key-file={signing_key}",
         f"--service-account-signing-key-file={signing_key}",
         "--disable-admission-plugins=ServiceAccount",
-        # Off by default, on in some distributions: it makes owning a child a right of its own.
+        # Some distributions enable this plugin. It requires a permission to set ownerReferences.
         "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         "--endpoint-reconciler-type=none",
     ]
@@ -242,7 +241,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
 
 @contextmanager
 def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
-    """Run the controller manager: Jobs get pods, owners' dependents are collected."""
+    """Run the controller manager, which creates the pods of Jobs and collects garbage."""
     (port,) = free_ports(1)
     command: list[str | Path] = [
         plane.assets / "kube-controller-manager",
@@ -251,7 +250,7 @@ def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
         f"--secure-port={port}",
-        # Nodes of the tests have no kubelet that would say again and again that they are there.
+        # The nodes of the tests have no kubelet that would renew their status.
         "--node-monitor-grace-period=1h",
         *options,
     ]
@@ -259,7 +258,7 @@ def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
     with process(command, log) as manager:
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         wait_until(
-            f"the controller manager works (log: {log})",
+            f"the controller manager runs (log: {log})",
             lambda: _runs(manager) and _has(plane, account),
         )
         yield
@@ -267,7 +266,7 @@ def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
 
 @contextmanager
 def scheduler(plane: ControlPlane) -> Iterator[None]:
-    """Run kube-scheduler: pods get nodes, volumes that wait for their first consumer get bound."""
+    """Run kube-scheduler, which assigns nodes to pods and binds WaitForFirstConsumer volumes."""
     (port,) = free_ports(1)
     command: list[str | Path] = [
         plane.assets / "kube-scheduler",
@@ -317,11 +316,11 @@ def _runs(running: subprocess.Popen[bytes]) -> bool:
 
 
 def answers(url: str, *needed: subprocess.Popen[bytes]) -> bool:
-    """Tell whether a server is ready. Raises RuntimeError if a process that it needs has ended."""
+    """Report whether a server is ready. Raises RuntimeError if a needed process has ended."""
     for running in needed:
         _runs(running)
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
-    # The certificate is being written by the process that is asked.
+    # The server writes its certificate during the start, so the certificate cannot be verified yet.
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE

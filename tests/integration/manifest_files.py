@@ -1,4 +1,4 @@
-"""The FineTuneJob manifests of the tests: read them, and run kubectl on them."""
+"""Read the FineTuneJob manifests of the tests and docs, and run kubectl on them."""
 
 import re
 import subprocess
@@ -16,10 +16,10 @@ VALID = sorted((Path(__file__).parent / "manifests" / "valid").glob("*.yaml"))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as kubectl parses it; PyYAML reads ``2e-4`` as text and accepts duplicate keys."""
+    """A loader like that of kubectl. PyYAML reads ``2e-4`` as text and allows duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping; fail on a duplicate key, whose first value PyYAML would drop."""
+        """Return a mapping; fail on a duplicate key, whose first value PyYAML would ignore."""
         keys = [key.value for key, _ in node.value]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         assert not twice, f"{node.start_mark}: twice in one mapping: {', '.join(twice)}"
@@ -53,7 +53,7 @@ def printed_jobs() -> dict[str, dict[str, Any]]:
 
 
 def expected(file: Path) -> str:
-    """Return the part of the API server's error that an invalid manifest's first line expects."""
+    """Return the expected part of the error message, from the first line of an invalid manifest."""
     first = file.read_text().splitlines()[0]
     said = first.removeprefix("# expect: ")
     assert said != first, f"{file.name} must begin with '# expect: <part of the message>'"

@@ -1,4 +1,4 @@
-"""A namespace, with the requests that tests of the operator send."""
+"""A namespace with the requests that the integration tests send."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from tests.integration.controlplane import ControlPlane, wait_until
 
 
 class Namespace:
-    """A namespace and what the tests do in it."""
+    """A namespace, and helpers to read and write its objects."""
 
     def __init__(self, plane: ControlPlane, name: str) -> None:
         self.plane, self.name = plane, name
@@ -54,7 +54,7 @@ class Namespace:
         return found
 
     def condition(self, type_: str, name: str = "demo") -> dict[str, Any]:
-        """Return a condition of a job, an empty one where it has none of the type."""
+        """Return a condition of a job, or an empty dict if the job has no condition of the type."""
         conditions = self.job(name).get("status", {}).get("conditions", [])
         return next((dict(found) for found in conditions if found["type"] == type_), {})
 
@@ -62,14 +62,16 @@ class Namespace:
         return str(self.condition("Ready", name).get("reason", ""))
 
     def staged(self, name: str = "demo") -> None:
-        """Wait until the first Job of a FineTuneJob is there and the status says so."""
+        """Wait until a FineTuneJob has a Job and its status has the reason Preparing."""
         wait_until(
             f"{name} has a stage Job",
             lambda: any(
                 job["metadata"]["labels"]["finetune.dev/job"] == name for job in self.items("jobs")
             ),
         )
-        wait_until(f"{name} says so", lambda: self.reason(name) == "Preparing")
+        wait_until(
+            f"Ready of {name} has reason Preparing", lambda: self.reason(name) == "Preparing"
+        )
 
     def versions(self) -> dict[str, str]:
         """Return the resourceVersion of everything in the namespace."""

@@ -1,4 +1,4 @@
-"""The operator as a process next to a control plane, as in its image."""
+"""Run the operator as a process against a control plane, with the command of its image."""
 
 import os
 import re
@@ -31,8 +31,8 @@ CONFIG: Mapping[str, Any] = {
 
 
 SETTLED_SECONDS, SETTLED_ANSWERS = 0.3, 6
-"""Longer than the settle delay of the operator; and, for a busy machine, the number of responses in
-that time that must report an idle operator."""
+"""An operator is idle after this time, which is longer than its settle delay, and after this number
+of responses, which matters on a busy machine."""
 
 _MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
 
@@ -47,7 +47,7 @@ class OperatorProcess:
     ready_seconds: float = 0.0
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return status and text of a response of its server; status 0 without a response."""
+        """Return status and body of a response of the operator; status 0 without a response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return int(answer.status), answer.read().decode()
@@ -57,7 +57,7 @@ class OperatorProcess:
             return 0, ""
 
     def ready(self) -> bool:
-        """Report whether it is ready. Raise RuntimeError if it has ended."""
+        """Report whether the operator is ready. Raise RuntimeError if its process has ended."""
         if self.process.poll() is not None:
             raise RuntimeError(f"the operator ended:\n{self.log.read_text()}")
         return self.get("/readyz")[0] == 200
@@ -76,15 +76,15 @@ class OperatorProcess:
     def stop(self) -> tuple[int, float]:
         """Send SIGTERM; return the exit code and the seconds until the process was gone.
 
-        The time in which the process waited for a core of a busy machine does not count.
+        The time in which the process waited for a CPU core of a busy machine is subtracted.
         """
-        pid, waited = self.process.pid, _waited_for_a_core(self.process.pid)
+        pid, waited = self.process.pid, _seconds_without_core(self.process.pid)
         started = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         # WNOWAIT leaves the ended process in /proc until its times have been read.
         how = os.WEXITED | os.WNOWAIT | os.WNOHANG
         wait_until("the operator has ended", lambda: os.waitid(os.P_PID, pid, how) is not None, 30)
-        seconds = time.monotonic() - started - (_waited_for_a_core(pid) - waited)
+        seconds = time.monotonic() - started - (_seconds_without_core(pid) - waited)
         return self.process.wait(), seconds
 
     def settled(self) -> None:
@@ -107,8 +107,8 @@ class OperatorProcess:
     def writes(self) -> float:
         """Return the number of requests that changed objects of jobs.
 
-        PUT is left out: it renews the Lease every two seconds. Statuses are also written with PUT;
-        the resourceVersion of a FineTuneJob shows these writes.
+        PUT is not counted, because it renews the Lease every two seconds. Status writes also use
+        PUT; they change the resourceVersion of the FineTuneJob.
         """
         return sum(
             self.metric("rest_client_requests_total", method=method)
@@ -120,9 +120,9 @@ class OperatorProcess:
 def operator(
     plane: ControlPlane, folder: Path, config: Mapping[str, Any] = CONFIG, **how: Any
 ) -> Iterator[OperatorProcess]:
-    """Run the operator until the end of the block; it is ready at its beginning.
+    """Start the operator, wait until it is ready, and run it until the end of the block.
 
-    how: as for ``starting``.
+    how: arguments of ``starting``.
     """
     with starting(plane, folder, config, **how) as running:
         began = time.monotonic()
@@ -143,13 +143,12 @@ def starting(
     prelude: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[OperatorProcess]:
-    """Run the operator until the end of the block, without waiting for it.
+    """Run the operator until the end of the block; do not wait until it is ready.
 
-    kubeconfig: the administrator's by default. pod: its name, which is its identity in leader
-    election. prelude: Python code that runs first, to shorten delays. environment: additional
-    variables.
+    kubeconfig: by default that of the administrator. pod: the identity in leader election.
+    prelude: Python code that runs first, to shorten delays. environment: additional variables.
     """
-    # A Lease of its own, in a namespace that always exists: no other operator holds it.
+    # A separate Lease that no other operator holds, in a namespace that always exists.
     config = {"operatorNamespace": "default", "leaseName": f"lease-{uuid.uuid4().hex}", **config}
     file = folder / f"config-{uuid.uuid4().hex}.yaml"
     file.write_text(yaml.safe_dump(config))
@@ -174,8 +173,8 @@ def starting(
         yield OperatorProcess(process=running, port=port, log=log)
 
 
-def _waited_for_a_core(pid: int) -> float:
-    """Return the seconds in which a process could have run and had no core; 0 if unknown."""
+def _seconds_without_core(pid: int) -> float:
+    """Return the seconds in which a runnable process had no CPU core; 0 if unknown."""
     times = Path(f"/proc/{pid}/schedstat")
     return int(times.read_text().split()[1]) / 1e9 if times.exists() else 0.0
 

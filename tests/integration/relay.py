@@ -1,8 +1,8 @@
 """A relay between an operator and the API server that injects failures.
 
 It serves HTTP on the loopback interface and forwards every request unless ``decide`` returns
-another fate. A request that is held arrives late: it is passed on when the relay is released,
-even where its sender has given up. It runs in a thread of its own.
+another outcome. A held request is forwarded when the relay is released, even if the client has
+closed the connection. The relay runs in a separate thread.
 """
 
 import asyncio
@@ -40,58 +40,59 @@ class Call:
 
     @property
     def writes(self) -> bool:
-        """Whether it changes something."""
+        """Whether the request can change an object."""
         return self.method in WRITES
 
     @property
     def watches(self) -> bool:
-        """Whether its answer is a stream."""
+        """Whether the request is a watch."""
         return self.query.get("watch") in ("1", "true")
 
     @property
     def namespace(self) -> str:
-        """The namespace that it is about, empty where it is about none."""
+        """The namespace in the path; empty for a request without a namespace."""
         words = self.path.split("/")
         return words[words.index("namespaces") + 1] if "namespaces" in words else ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fate:
-    """What becomes of a call.
+class Outcome:
+    """The outcome of a call.
 
-    pass: it is answered by the API server. answer: the relay answers with ``status``, and with
-    ``body`` or a Status that holds ``message``. cut: the
-    connection is closed, nothing arrives. lose: it arrives, and the connection is closed instead of
-    an answer. hold: it waits until the relay is released, then it arrives.
+    pass: the API server answers the call. answer: the relay answers with ``status``, and with
+    ``body`` or a Status that contains ``message``. cut: the relay closes the connection without
+    forwarding the call. lose: the relay forwards the call and closes the connection without an
+    answer.
+    hold: the relay forwards the call after ``Relay.release``.
     """
 
     what: Literal["pass", "answer", "cut", "lose", "hold"] = "pass"
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
-    message: str = "as the test wants it"
+    message: str = "injected by the test"
     body: bytes = b""
 
 
-PASS = Fate()
-CUT = Fate(what="cut")
-LOSE = Fate(what="lose")
-HOLD = Fate(what="hold")
+PASS = Outcome()
+CUT = Outcome(what="cut")
+LOSE = Outcome(what="lose")
+HOLD = Outcome(what="hold")
 
 
-def answer(status: int, **headers: str) -> Fate:
-    """Return the fate of a call that the API server refuses."""
+def answer(status: int, **headers: str) -> Outcome:
+    """Return the outcome of a call that is rejected with a status and headers."""
     named = {key.replace("_", "-"): value for key, value in headers.items()}
-    return Fate(what="answer", status=status, headers=named)
+    return Outcome(what="answer", status=status, headers=named)
 
 
 class Relay:
-    """See the module. ``decide`` may be exchanged at any time; the relay's thread calls it."""
+    """A running relay. Tests can replace ``decide`` at any time; the relay's thread calls it."""
 
     def __init__(self, plane: ControlPlane, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
-        self.decide: Callable[[Call], Fate] = lambda call: PASS
+        self.decide: Callable[[Call], Outcome] = lambda call: PASS
         self.after: Callable[[Call, int], None] = lambda call, status: None
-        """Called once the API server has answered a call that arrived, with the HTTP status."""
+        """Called with a forwarded call and the HTTP status of the response of the API server."""
         self.calls: list[Call] = []
         self._plane = plane
         self._loop = asyncio.new_event_loop()
@@ -99,30 +100,30 @@ class Relay:
         self._streams: set[web.StreamResponse] = set()
         self._silent = False
 
-    # For tests, in their thread.
+    # Methods that the tests call in their own thread.
 
     def hold(self) -> None:
-        """From now on nothing passes in either direction, as if the network were paused."""
+        """Hold all traffic in both directions, as if the network were paused."""
         self.decide = lambda call: HOLD
         self.silence(True)
 
     def release(self) -> None:
-        """Let everything pass again, and what was held arrive."""
+        """Pass all traffic again, and forward the held calls."""
         self.decide = lambda call: PASS
         self.silence(False)
         self._in_thread(self._release())
 
     def silence(self, silent: bool) -> None:
-        """Let nothing more come through the open watches, which stay open; or again."""
+        """Drop all events of the open watches, which stay open, or pass the events again."""
         self._silent = silent
 
     def cut_watches(self) -> int:
-        """Close every open watch; return how many there were."""
+        """Close all open watches; return their number."""
         return int(self._in_thread(self._cut_watches()))
 
     @property
     def watches(self) -> int:
-        """How many watches are open."""
+        """The number of open watches."""
         return len(self._streams)
 
     def _in_thread(self, work: Any) -> Any:
@@ -139,7 +140,7 @@ class Relay:
             _close(stream)
         return len(streams)
 
-    # In the relay's thread.
+    # Methods that run in the thread of the relay.
 
     def run(self, started: "Future[int]") -> None:
         """Serve until the loop is stopped."""
@@ -164,11 +165,11 @@ class Relay:
             await self._release()
             await self._cut_watches()
             await runner.cleanup()
-            # What its client has left is still being answered.
+            # Requests whose client has closed the connection are still in progress.
             for task in (others := asyncio.all_tasks() - {asyncio.current_task()}):
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-        # A TLS connection that was closed is gone some turns of the loop later, and says nothing.
+        # A closed TLS connection is removed some iterations of the loop later, without a signal.
         await asyncio.sleep(0.2)
 
     def stop(self) -> None:
@@ -186,15 +187,17 @@ class Relay:
             body=body,
         )
         self.calls.append(call)
-        fate = self.decide(call)
-        if fate.what == "hold":
+        outcome = self.decide(call)
+        if outcome.what == "hold":
             await self._released.wait()
-        if fate.what == "answer" and fate.body:
-            return web.Response(body=fate.body, status=fate.status, content_type="application/json")
-        if fate.what == "answer":
-            status = {"kind": "Status", "code": fate.status, "message": fate.message}
-            return web.json_response(status, status=fate.status, headers=fate.headers)
-        if fate.what == "cut":
+        if outcome.what == "answer" and outcome.body:
+            return web.Response(
+                body=outcome.body, status=outcome.status, content_type="application/json"
+            )
+        if outcome.what == "answer":
+            status = {"kind": "Status", "code": outcome.status, "message": outcome.message}
+            return web.json_response(status, status=outcome.status, headers=outcome.headers)
+        if outcome.what == "cut":
             return _closed(request)
         headers = {key: request.headers[key] for key in KEPT if key in request.headers}
         url = f"{self._plane.server}{request.raw_path}"
@@ -205,7 +208,7 @@ class Relay:
                 return await self._stream(request, got)
             text = await got.read()
             self.after(call, got.status)
-            if fate.what == "lose":
+            if outcome.what == "lose":
                 return _closed(request)
             kind = {"Content-Type": got.headers.get("Content-Type", "application/json")}
             kind |= {key: got.headers[key] for key in ("Retry-After",) if key in got.headers}
@@ -241,7 +244,7 @@ def _closed(request: web.Request) -> web.Response:
 
 @contextmanager
 def relay(plane: ControlPlane, folder: Path) -> Iterator[Relay]:
-    """Run a relay until the end of the block; ``kubeconfig`` is the way through it."""
+    """Run a relay until the end of the block; its ``kubeconfig`` connects through the relay."""
     kubeconfig = folder / "kubeconfig-of-the-relay"
     running = Relay(plane, kubeconfig)
     started: Future[int] = Future()

@@ -1,6 +1,6 @@
-"""Nodes with GPUs for the real kube-scheduler, without a kubelet: the tests act as the kubelet.
+"""Nodes with GPUs for the real kube-scheduler; the tests act as the kubelet.
 
-A node's heartbeat is its status, which is written again whenever the kubelet acts.
+The status of a node is its heartbeat. The kubelet writes it in every ``act``.
 """
 
 from datetime import UTC, datetime
@@ -21,10 +21,10 @@ class Node:
         self.plane, self.name, self.gpus = plane, name, gpus
         plane.post(NODES, {"metadata": {"name": name, "labels": {"tests/node": name}}})
         self.beat()
-        wait_until(f"node {name} takes pods", lambda: not self._taints())
+        wait_until(f"node {name} has no taints", lambda: not self._taints())
 
     def beat(self) -> None:
-        """Report that the node is well."""
+        """Report that the node is ready."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         amounts = {"cpu": "64", "memory": "256Gi", "pods": "100", "nvidia.com/gpu": str(self.gpus)}
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
@@ -32,8 +32,8 @@ class Node:
         status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
         self.plane.merge(f"{NODES}/{self.name}/status", {"status": status})
 
-    def gone(self) -> None:
-        """Take the node away."""
+    def delete(self) -> None:
+        """Delete the node."""
         self.plane.delete(f"{NODES}/{self.name}")
 
     def _taints(self) -> list[Any]:
@@ -42,9 +42,9 @@ class Node:
 
 
 class Kubelet:
-    """Does for the pods of a namespace what a kubelet would.
+    """A fake kubelet for the pods of a namespace.
 
-    ``held`` are the stages whose pods start but do not end yet.
+    held: stages whose pods start but do not end yet.
     """
 
     def __init__(self, place: Namespace, node: Node) -> None:
@@ -53,7 +53,7 @@ class Kubelet:
         self._reported: set[str] = set()
 
     def act(self) -> None:
-        """Bind volumes, let pods that were given the node run or end, remove deleted ones."""
+        """Bind volumes, report on scheduled pods, and remove deleted pods."""
         self.node.beat()
         for claim in self.place.items("persistentvolumeclaims"):
             self._bind(claim)
@@ -65,8 +65,8 @@ class Kubelet:
                 self._remove(pod)
             elif pod["metadata"]["uid"] not in self._reported and stage not in self.held:
                 self._reported.add(pod["metadata"]["uid"])
-                fate = kubelet.serving() if stage == "serve" else kubelet.completed(stage)
-                kubelet.report(self.place, pod, fate)
+                status = kubelet.serving() if stage == "serve" else kubelet.completed(stage)
+                kubelet.report(self.place, pod, status)
 
     def _remove(self, pod: dict[str, Any]) -> None:
         path = self.place.path("pods", pod["metadata"]["name"])

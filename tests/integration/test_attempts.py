@@ -1,4 +1,4 @@
-"""Values that an attempt takes over from earlier attempts, with the real Job controller."""
+"""Values that an attempt inherits from earlier attempts, with the real Job controller."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.integration import operatorprocess
 from tests.integration.controlplane import ControlPlane, free_ports, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.test_operator_with_controllers import all_well, live
+from tests.integration.test_operator_with_controllers import all_complete, run_stages
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
@@ -22,16 +22,16 @@ BUDGET = "--max-gpu-seconds"
 
 
 class Trainer:
-    """The train pods of a job, and where each is asked how far it is.
+    """The fake train pods of a job, with a server for their metrics.
 
-    What they have spent is on their volume, as the real one's ``usage.json`` is; one that has spent
-    what it was given ends. ``prelude`` configures an operator to scrape their port.
+    The spent GPU-seconds stay on the volume, as in the real ``usage.json``. A pod ends when it has
+    spent its budget. ``prelude`` configures an operator to scrape the port of the server.
     """
 
     def __init__(self, place: Namespace) -> None:
         self.place = place
         self.budgets: list[int] = []
-        """What each pod was given, in GPU-seconds."""
+        """The budget of each pod, in GPU-seconds."""
         self._spent: Counter[str] = Counter()
         self._known: set[str] = set()
         registry = CollectorRegistry()
@@ -50,7 +50,7 @@ class Trainer:
         self._server.server_close()
 
     def spend(self, seconds: int) -> None:
-        """Wait for another train pod, with what is before it, and let it spend GPU-seconds."""
+        """Complete earlier stages, wait for a new train pod, and let it spend GPU-seconds."""
         new: list[dict[str, Any]] = []
 
         def begins() -> bool:
@@ -60,10 +60,10 @@ class Trainer:
                     if kubelet.stage_of(pod) == "train":
                         new.append(pod)
                     else:
-                        kubelet.report(self.place, pod, all_well(kubelet.stage_of(pod)))
+                        kubelet.report(self.place, pod, all_complete(kubelet.stage_of(pod)))
             return bool(new)
 
-        wait_until("another pod trains", begins)
+        wait_until("a new pod trains", begins)
         (pod,), (claim,) = new, self.place.items("persistentvolumeclaims")
         arguments = pod["spec"]["containers"][0]["args"]
         self.budgets.append(int(arguments[arguments.index(BUDGET) + 1]))
@@ -89,7 +89,7 @@ class Trainer:
 
 @pytest.fixture
 def trainer(place: Namespace) -> Iterator[Trainer]:
-    """What trains in the namespace."""
+    """The trainer of the job in the namespace."""
     found = Trainer(place)
     yield found
     found.close()
@@ -108,27 +108,27 @@ def test_a_merge_that_ran_out_of_memory_gets_more_memory_once(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def fate(stage: str) -> dict[str, Any]:
+    def stage_status(stage: str) -> dict[str, Any]:
         if stage != "merge":
-            return all_well(stage)
+            return all_complete(stage)
         (pod,) = of_stage(place, "pods", "merge")
         own = pod["spec"]["containers"][0]["resources"]
         asked.append((own["requests"]["memory"], own["limits"]["memory"]))
         return kubelet.ended(137, "OOMKilled")
 
     place.submit()
-    assert live(place, "OutOfMemory", fate) == ["prepare", "train", "merge", "merge"]
+    assert run_stages(place, "OutOfMemory", stage_status) == ["prepare", "train", "merge", "merge"]
     assert asked == [("2Gi", "4Gi"), ("8Gi", "8Gi")]
     assert place.condition("Stalled")["reason"] == "OutOfMemory"
     message = place.condition("Ready")["message"]
     assert "merge-2 exceeded its memory limit" in message
     assert "Raise spec.resources.merge.limits.memory" in message
-    wait_until("nothing tries again", lambda: not of_stage(place, "jobs", "merge"))
+    wait_until("no further attempt is started", lambda: not of_stage(place, "jobs", "merge"))
     operator.settled()
     assert not of_stage(place, "pods", "merge")
 
     edit(place, resources={"merge": {"limits": {"memory": "20Gi"}}})
-    live(place, "Serving")
+    run_stages(place, "Serving")
     (record,) = place.job()["status"]["revisions"]
     attempts = {each["stage"]: each["attempt"] for each in record["stages"]}
     assert attempts == {"prepare": 1, "train": 1, "merge": 3, "serve": 1}
@@ -138,7 +138,7 @@ def test_a_merge_that_ran_out_of_memory_gets_more_memory_once(
 def test_gpu_seconds_are_summed_over_all_attempts(
     control_plane: ControlPlane, place: Namespace, trainer: Trainer, tmp_path: Path
 ) -> None:
-    """A pod without a node goes at once and takes along what it would have said at its end."""
+    """A pod without a node is deleted immediately, so its final GPU-seconds are never reported."""
 
     def starts() -> AbstractContextManager[OperatorProcess]:
         return operatorprocess.operator(control_plane, tmp_path, prelude=trainer.prelude)
@@ -150,7 +150,7 @@ def test_gpu_seconds_are_summed_over_all_attempts(
         )
 
     def delete_the_job() -> None:
-        """As ``kubectl delete job`` does, which takes the pod along."""
+        """Delete the Job and its pods, like ``kubectl delete job``."""
         (job,) = of_stage(place, "jobs", "train")
         path = place.path("jobs", job["metadata"]["name"])
         place.plane.delete(f"{path}?propagationPolicy=Background")
@@ -167,7 +167,7 @@ def test_gpu_seconds_are_summed_over_all_attempts(
         trainer.spend(80)
         is_spent(180)
         edit(place, suspend=True)
-        wait_until("nothing trains", lambda: not of_stage(place, "pods", "train"))
+        wait_until("no pod trains", lambda: not of_stage(place, "pods", "train"))
         first.process.kill()
     edit(place, suspend=False)
     with starts() as second:
@@ -179,10 +179,10 @@ def test_gpu_seconds_are_summed_over_all_attempts(
         is_spent(270)
         delete_the_job()
         trainer.spend(340)
-        wait_until("it is stalled", lambda: bool(place.condition("Stalled")))
+        wait_until("the job is stalled", lambda: bool(place.condition("Stalled")))
         assert place.condition("Stalled")["reason"] == place.reason() == "BudgetExceeded"
         is_spent(610)
-        # What the volume that is gone had seen, no trainer can know.
+        # No trainer can know the GPU-seconds that were recorded on the deleted volume.
         assert trainer.budgets == [600, 600, 600, 350, 350]
         second.settled()
         before = made()

@@ -38,7 +38,7 @@ def system(control_plane: ControlPlane) -> str:
 
 @pytest.fixture(scope="module")
 def roles(control_plane: ControlPlane, system: str) -> Iterator[None]:
-    """The chart's roles and bindings, in force."""
+    """The roles and bindings of the chart, applied to the API server."""
     kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
     documents = [each for each in render().objects if each["kind"] in kinds]
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
@@ -101,7 +101,7 @@ def test_annotations_are_limited_in_bytes(
 
 
 def test_pod_is_admitted_to_a_restricted_namespace(control_plane: ControlPlane) -> None:
-    """The API server's own admission decides, not a list of fields here."""
+    """The admission of the API server decides, not a list of fields in this test."""
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     control_plane.post(
         "/api/v1/namespaces", {"metadata": {"name": "restricted-chart", "labels": label}}
@@ -192,7 +192,7 @@ def test_permissions_of_user_roles(
     resource: str,
     allowed: bool,
 ) -> None:
-    """The cluster's own roles take the chart's in: the controller manager adds the rules up."""
+    """The controller manager aggregates the rules of the chart into the roles of the cluster."""
     plane = controller_manager
     binding = {
         "metadata": {"name": role},
@@ -287,7 +287,7 @@ def test_uninstalling_keeps_crd_and_jobs(
     uid = control_plane.post(path, job)["metadata"]["uid"]
     deployment = f"/apis/apps/v1/namespaces/{system}/deployments/finetune-operator"
 
-    # The CRD is there already, as it is where kubectl applied it.
+    # The CRD exists already, as after an installation with kubectl.
     _helm(control_plane, "install", "finetune-operator", str(helm.CHART), "--take-ownership")
     assert control_plane.get(deployment)["spec"]["replicas"] == 2
     _helm(control_plane, "upgrade", "finetune-operator", str(helm.CHART), "--set=logLevel=debug")

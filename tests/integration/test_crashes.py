@@ -1,10 +1,11 @@
-"""A crash after every write of a whole life.
+"""A crash after every write in the lifecycle of a job.
 
-One life runs without a crash, and its writes are counted. Then as many lives start as there were
-writes, in namespaces of their own, under one operator. In the n-th of them nothing of the
-operator passes any more once its n-th write has been answered: to that namespace the operator is
-dead. When all are at their points, the process is killed with SIGKILL, and the next one has to make
-of each what the first one made. Events are not counted: nothing is decided by them.
+The lifecycle runs once without a crash, and its writes are counted. Then one operator runs the same
+lifecycle in as many namespaces as there were writes. In the n-th namespace, the relay cuts all
+requests after the response to the n-th write. When all namespaces have reached their crash points,
+the process is killed with SIGKILL. The next process must produce the same objects in every
+namespace as the run without a crash. Events are not counted, because the operator makes no decision
+from them.
 """
 
 import signal
@@ -14,29 +15,29 @@ from pathlib import Path
 
 import pytest
 from tests.integration.controlplane import ControlPlane
-from tests.integration.course import Course, fate_in
-from tests.integration.fleet import Fleet
+from tests.integration.lifecycle import Lifecycle, pod_status
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
 from tests.integration.relay import relay
-from tests.integration.writes import Writes
+from tests.integration.scenarios import ScenarioRunner
+from tests.integration.write_counter import WriteCounter
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
 
-def test_a_crash_after_every_write_changes_nothing(
+def test_a_crash_after_any_write_does_not_change_the_result(
     control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    courses: dict[str, Course] = {}
+    lifecycles: dict[str, Lifecycle] = {}
 
-    fleet = Fleet(plane=control_plane, fate=lambda pod: fate_in(courses, pod))
-    writes = Writes()
+    runner = ScenarioRunner(plane=control_plane, pod_status=lambda pod: pod_status(lifecycles, pod))
+    writes = WriteCounter()
 
-    def begin(number: int) -> Course:
+    def begin(number: int) -> Lifecycle:
         place = Namespace(control_plane, control_plane.namespace(f"crash-{number}"))
-        courses[place.name] = Course(fleet, place)
-        fleet.begin(place.name, courses[place.name].life())
-        return courses[place.name]
+        lifecycles[place.name] = Lifecycle(runner, place)
+        runner.begin(place.name, lifecycles[place.name].scenario())
+        return lifecycles[place.name]
 
     config = {**CONFIG, "leaseName": "crashes", "logLevel": "info"}
     with ExitStack() as stack:
@@ -50,32 +51,32 @@ def test_a_crash_after_every_write_changes_nothing(
 
         first = start()
         reference = begin(0)
-        fleet.until("a life without a crash", lambda: not fleet.alive)
+        runner.until("the lifecycle without a crash has ended", lambda: not runner.unfinished)
         points = writes.count["crash-0"]
         for number in range(1, points + 1):
-            writes.points[f"crash-{number}"] = number
+            writes.crash_points[f"crash-{number}"] = number
             begin(number)
-        fleet.until(
-            "every life is at its crash, or over",
-            lambda: fleet.alive <= writes.dead,
+        runner.until(
+            "every lifecycle has crashed or ended",
+            lambda: runner.unfinished <= writes.crashed,
             seconds=300,
         )
-        reached = len(writes.dead)
+        reached = len(writes.crashed)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait()
-        writes.points.clear()
-        writes.dead.clear()
+        writes.crash_points.clear()
+        writes.crashed.clear()
         second = start()
-        fleet.until("every life is over", lambda: not fleet.alive, seconds=300)
+        runner.until("every lifecycle has ended", lambda: not runner.unfinished, seconds=300)
         assert second.metric("controller_runtime_reconcile_errors_total") == 0
 
     with capsys.disabled():
         sys.stdout.write(f"\n    crash points: {reached} of {points} writes, each survived\n")
-    # Many lives at once see several changes in one look, and write less often than one alone.
+    # Under load, one reconcile can observe several changes, so a lifecycle can have fewer writes.
     assert reached >= points * 3 // 4
     made = writes.jobs_of("crash-0")
     assert len([name for name in made if "-train-" in name]) == 3
     for number in range(1, points + 1):
         name = f"crash-{number}"
         assert writes.jobs_of(name) == made, f"after write {number}"
-        assert courses[name].objects == reference.objects, f"after write {number}"
+        assert lifecycles[name].objects == reference.objects, f"after write {number}"

@@ -43,7 +43,7 @@ def _rules(schema: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
 
 
 def _fields(schema: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Yield the path of every field below a schema that is no group of fields."""
+    """Yield the path of every field below a schema that is not an object."""
     schema = schema["items"] if "properties" in schema.get("items", {}) else schema
     if "properties" not in schema:
         yield path
@@ -76,7 +76,7 @@ def rejections(control_plane: ControlPlane) -> dict[str, str]:
 
 
 def test_every_field_of_the_spec_is_set_in_a_valid_manifest() -> None:
-    """A new field needs a manifest; so the parametrized tests below never run on an empty list."""
+    """Every new field needs a manifest. The list of valid manifests is therefore never empty."""
     written = {
         path
         for file in (*VALID, *EXAMPLES)
@@ -99,9 +99,9 @@ def test_api_server_rejects_invalid_manifest(file: Path, rejections: dict[str, s
 def test_python_rejects_invalid_manifest(file: Path) -> None:
     (job,) = documents(file)
     with pytest.raises(ValidationError) as rejection:
-        # The API server does not convert types either; chart defaults are converted.
+        # Like the API server, these rules do not convert types; only chart defaults are converted.
         FineTuneJobSpec.model_validate(job.get("spec"), strict=True)
-    # "dataset.s3" is another field than "evaluation.dataset.s3".
+    # "dataset.s3" and "evaluation.dataset.s3" are different fields.
     said = re.compile(rf"(?<![\w.]){re.escape(expected(file))}")
     for message in MESSAGES:
         if said.search(message):
@@ -113,13 +113,13 @@ def test_readme_prints_a_job() -> None:
 
 
 def test_every_rule_is_broken_by_an_invalid_manifest(rejections: dict[str, str]) -> None:
-    """A rule that no manifest breaks may be one that nothing can break."""
+    """A rule that no manifest breaks could be a rule that is always true."""
     said = "\n".join(rejections.values())
     assert {message for message in MESSAGES if message not in said} == set()
 
 
 def test_every_rule_message_contains_an_instruction() -> None:
-    """The verb of a remediation, as a whole word: "set" in "dataset" is none."""
+    """The message contains a verb of a remediation as a whole word, so "dataset" is not "set"."""
     verbs = re.compile(r"\b(remove|set|write|use|lower|raise|keep|change)\b")
     assert [message for _, _, message in RULES if not verbs.search(message)] == []
 
@@ -202,7 +202,7 @@ def test_new_job_does_not_count_as_reconciled(control_plane: ControlPlane, names
 def test_api_server_adds_no_defaults_to_the_spec(
     control_plane: ControlPlane, namespace: str
 ) -> None:
-    """With schema defaults, an upgrade would change every stored spec of a fleet."""
+    """With schema defaults in the CRD, an upgrade would change every stored spec."""
     job = _job("plain")
     assert control_plane.post(_path(namespace), job)["spec"] == job["spec"]
     name = "finetunejobs.finetune.dev"
@@ -220,7 +220,7 @@ def _defaults(schema: Any, path: str = "") -> Iterator[str]:
 
 
 def test_status_is_a_subresource(control_plane: ControlPlane, namespace: str) -> None:
-    """A write of the job ignores its status; a write of the status keeps spec and generation."""
+    """A write of the job ignores the status; a write of the status ignores the spec."""
     path = _path(namespace, "shared")
     control_plane.post(_path(namespace), _job("shared"))
     control_plane.merge(path, {"status": {"endpoint": "http://elsewhere"}})
@@ -293,7 +293,7 @@ def test_kubectl_explain_shows_description_default_and_effect(
 
 
 def test_invalid_spec_error_names_field_and_value() -> None:
-    """Python rejects a spec that the schema of an older CRD let pass."""
+    """Python rejects a spec that the schema of an older CRD accepts."""
     (job,) = documents(next(file for file in INVALID if file.stem == "lora-r-zero"))
     with pytest.raises(InvalidSpec, match=r"^spec\.training\.lora\.r: .* \(it is 0\)$"):
         resolve(job["spec"], builtin_defaults())

@@ -1,7 +1,7 @@
 """The API server and the Python models accept and reject the same random specs.
 
-A random spec is a valid one with a few fields set to values at, near and beyond their bounds. The
-values are derived from the CRD's schema, so that a new field is tested without a new test.
+A random spec is a valid spec with a few fields set to values at, near and beyond their bounds. The
+values come from the schema of the CRD, so a new field needs no new test.
 """
 
 from collections.abc import Iterator

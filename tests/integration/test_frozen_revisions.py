@@ -1,4 +1,4 @@
-"""A tenant who may create ConfigMaps attacks a job, against a real API server."""
+"""Attacks on a job by a tenant who can create ConfigMaps, on a real API server."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.unit.operator.reconcile.random_events import hostile_configmap
 
 
 def suspended(place: Namespace) -> tuple[dict[str, Any], str]:
-    """Return a job whose status names its revision before anything of it exists."""
+    """Return a suspended job and its revision, for which no object exists yet."""
     place.submit(suspend=True)
     wait_until("the job is suspended", lambda: place.reason() == "SuspendedByUser")
     job = place.job()
@@ -38,8 +38,8 @@ def forge(place: Namespace, job: dict[str, Any], name: str, revision: str, **lab
     place.plane.post(place.path("configmaps"), body)
 
 
-def assert_own(place: Namespace) -> None:
-    """Check that the Job is the operator's, and expects the ConfigMap of the operator."""
+def assert_created_by_operator(place: Namespace) -> None:
+    """Check that the operator rendered the Job, and that the Job expects the right ConfigMap."""
     (stage,) = place.items("jobs")
     (container,) = stage["spec"]["template"]["spec"]["containers"]
     assert container["image"] == CONFIG["images"]["trainer"]
@@ -61,14 +61,14 @@ def test_a_forged_configmap_does_not_change_the_job(
     forge(place, job, "zz-mine", revision)
     resume(place)
     place.staged()
-    assert_own(place)
+    assert_created_by_operator(place)
 
 
 @pytest.mark.parametrize("labeled", [True, False])
-def test_a_configmap_in_the_place_of_the_operators_starts_nothing(
+def test_a_forged_configmap_with_the_name_of_the_revision_starts_no_job(
     operator: OperatorProcess, place: Namespace, labeled: bool
 ) -> None:
-    """Without the job's label, the operator meets it only when the create request fails."""
+    """Without the label of the job, only the create request of the operator finds the ConfigMap."""
     job, revision = suspended(place)
     labels = {} if labeled else {"finetune.dev/job": None}
     forge(place, job, f"demo-{revision}", revision, **labels)
@@ -81,13 +81,13 @@ def test_a_configmap_in_the_place_of_the_operators_starts_nothing(
     place.plane.delete(place.path("configmaps", f"demo-{revision}"))
     nudge(place)
     place.staged()
-    assert_own(place)
+    assert_created_by_operator(place)
 
 
 def test_a_deleted_configmap_is_created_again_with_the_same_content(
     control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
-    """By an operator with other images, which read no cache."""
+    """A new operator process with other images creates the ConfigMap again."""
     place.submit()
     with operatorprocess.operator(control_plane, tmp_path) as first:
         place.staged()
@@ -102,4 +102,4 @@ def test_a_deleted_configmap_is_created_again_with_the_same_content(
             lambda: name in {each["metadata"]["name"] for each in place.items("configmaps")},
         )
     assert place.plane.get(place.path("configmaps", name))["data"] == data
-    assert_own(place)
+    assert_created_by_operator(place)

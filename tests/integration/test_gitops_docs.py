@@ -1,7 +1,7 @@
 """The settings in docs/how-to/gitops.md for Argo CD and Flux, on a real API server.
 
-Flux evaluates its expressions with cel-go; so does the API server, which is therefore asked to: a
-ValidatingAdmissionPolicy refuses everything, with what the expressions say as its message.
+Flux and the API server both evaluate expressions with cel-go. The tests therefore evaluate the
+expressions in a ValidatingAdmissionPolicy that denies every request; its message is their result.
 """
 
 import os
@@ -22,7 +22,7 @@ JOBS = {name: job_in(name) for name in SITUATIONS}
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 POLICIES = f"{ADMISSION}/validatingadmissionpolicies"
 BINDINGS = f"{ADMISSION}/validatingadmissionpolicybindings"
-# A kind that holds any object, so that nothing about the job is the server's to set.
+# A kind without a schema, so that the API server does not change the job.
 HOLDER = {"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1}
 TELLS = re.compile(r"\[(Failed|Current|InProgress)\]$")
 
@@ -36,7 +36,7 @@ def blocks(chapter: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def customizations(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The data of ``argocd-cm`` after the page's command, beside what was in it before."""
+    """Apply the command of the page to a ConfigMap ``argocd-cm`` with data; return the new data."""
     plane = control_plane
     plane.namespace("argocd")
     body = {"metadata": {"name": "argocd-cm"}, "data": {"url": "https://argocd.example.com"}}
@@ -73,13 +73,13 @@ def test_argo_cds_settings_are_the_tested_scripts(customizations: dict[str, str]
 
 @pytest.fixture(scope="module")
 def flux(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """The API server, answering as Flux would with the page's expressions."""
+    """A function that evaluates the expressions of the page for a job, like Flux."""
     (check,) = yaml.safe_load(blocks("Flux")[0])["healthCheckExprs"]
     assert (check.pop("apiVersion"), check.pop("kind")) == (
         "finetune.dev/v1alpha1",
         "FineTuneJob",
     )
-    # In Flux's order; what it knows by name are the object's own fields.
+    # In the order of Flux. The expressions refer to the fields of the object by name.
     said = "'InProgress'"
     for status in ("current", "failed", "inProgress"):
         if expression := check.pop(status, None):
@@ -99,7 +99,7 @@ def flux(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     binding = {"policyName": "flux", "validationActions": ["Deny"]}
     control_plane.post(BINDINGS, {**head, "kind": f"{kind}Binding", "spec": binding})
     try:
-        wait_until("the policy is in force", lambda: "denied" in answer(control_plane, {}))
+        wait_until("the policy is enforced", lambda: "denied" in answer(control_plane, {}))
         yield control_plane
     finally:
         control_plane.delete(f"{BINDINGS}/flux")
@@ -107,7 +107,7 @@ def flux(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 
 
 def answer(plane: ControlPlane, job: dict[str, Any]) -> str:
-    """Return how the server refuses a job."""
+    """Return the message of the denial."""
     body = {**HOLDER, "metadata": {"name": "held"}, "data": job}
     path = "/apis/apps/v1/namespaces/default/controllerrevisions?dryRun=All"
     try:

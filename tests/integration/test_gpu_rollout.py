@@ -1,4 +1,4 @@
-"""A new build beside one that serves, with the real scheduler and one GPU or two."""
+"""Rollout of a new build while an old one serves, with the real scheduler and one or two GPUs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,10 +23,10 @@ def kube_scheduler(controller_manager: ControlPlane) -> Iterator[None]:
 
 @pytest.fixture
 def node(controller_manager: ControlPlane, place: Namespace, gpus: int) -> Iterator[Node]:
-    """A node that the namespace's pods have to themselves."""
+    """A node for the pods of the namespace only."""
     found = Node(controller_manager, place.name, gpus)
     yield found
-    found.gone()
+    found.delete()
 
 
 def submit(place: Namespace, **serving: Any) -> None:
@@ -52,7 +52,7 @@ def selected(place: Namespace) -> str:
 
 
 def deployments(place: Namespace) -> dict[str, tuple[int, int]]:
-    """Return the wanted and the available replicas of each build."""
+    """Return the desired and the available replicas of each build."""
     return {
         each["metadata"]["labels"][BUILD]: (
             each["spec"]["replicas"],
@@ -62,10 +62,10 @@ def deployments(place: Namespace) -> dict[str, tuple[int, int]]:
     }
 
 
-def reach(kubelet: Kubelet, reason: str, *, build: str | None = None) -> list[int]:
-    """Let the kubelet act until Ready has the reason (and names another build than ``build``).
+def wait_for_reason(kubelet: Kubelet, reason: str, *, build: str | None = None) -> list[int]:
+    """Let the kubelet act until Ready has the reason, and until the serving build is not ``build``.
 
-    Return what the selected build had available replicas at each step.
+    Return the number of available replicas of the selected build after each change.
     """
     place, snapshot = kubelet.place, [-1]
 
@@ -90,15 +90,15 @@ def test_a_new_revision_replaces_the_old_one(
 ) -> None:
     kubelet = Kubelet(place, node)
     submit(place, rollout=rollout, releaseAfterSeconds=5)
-    reach(kubelet, "Serving")
+    wait_for_reason(kubelet, "Serving")
     old = selected(place)
     kubelet.held = {"prepare", "train"}
     place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"training": {"seed": 7}}})
-    assert reach(kubelet, "Preparing") == [1]
+    assert wait_for_reason(kubelet, "Preparing") == [1]
     operator.settled()
     assert deployments(place) == {old: (1, 1)}
     kubelet.held = {"train"}
-    reach(kubelet, "Training")
+    wait_for_reason(kubelet, "Training")
 
     def training() -> bool:
         kubelet.act()
@@ -113,18 +113,18 @@ def test_a_new_revision_replaces_the_old_one(
     ]
     assert len(planned) == (rollout == "Auto"), planned
     left = {old: (1, 1) if gpus == 2 else (0, 0)}
-    wait_until("the owner of the GPU is decided", lambda: deployments(place) == left)
+    wait_until("the serving pod keeps or releases its GPU", lambda: deployments(place) == left)
     kubelet.held = set()
-    available = reach(kubelet, "Serving", build=old)
+    available = wait_for_reason(kubelet, "Serving", build=old)
 
-    def alone() -> bool:
+    def only_selected_build() -> bool:
         kubelet.act()
         return list(deployments(place)) == [selected(place)]
 
-    wait_until("the old build is gone", alone)
+    wait_until("the old build is deleted", only_selected_build)
     assert selected(place) != old
     if gpus == 2:
-        assert 0 not in available, "what the Service selects answers at every step"
+        assert 0 not in available, "the selected build always has an available replica"
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
 
 
@@ -134,11 +134,11 @@ def test_a_suspended_training_releases_the_gpu(
 ) -> None:
     kubelet = Kubelet(place, node)
     submit(place, rollout="FreeGPU")
-    reach(kubelet, "Serving")
+    wait_for_reason(kubelet, "Serving")
     kubelet.held = {"train"}
     path = place.path("finetunejobs", "demo")
     place.plane.merge(path, {"spec": {"training": {"seed": 7}}})
-    reach(kubelet, "Training")
+    wait_for_reason(kubelet, "Training")
 
     def has(*counts: int) -> bool:
         kubelet.act()

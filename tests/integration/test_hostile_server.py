@@ -1,6 +1,6 @@
 """Failures of the API server that a running operator must survive without a restart.
 
-Failures of single requests, and an outage, are in ``test_misfortunes``.
+``test_api_failures`` covers failures of single requests and an outage.
 """
 
 import base64
@@ -23,7 +23,7 @@ from tests.integration.controlplane import (
 )
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.relay import PASS, Call, Fate, Relay, answer, relay
+from tests.integration.relay import PASS, Call, Outcome, Relay, answer, relay
 
 CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
 SILENT_SECONDS = 3
@@ -50,12 +50,12 @@ def test_a_silent_watch_is_restarted(
         place.staged("before")
         operator.settled()
         between.silence(True)
-        place.submit("unheard")
+        place.submit("unreported")
         asked = len(_watches(between))
         wait_until("the watch of jobs is restarted", lambda: len(_watches(between)) > asked)
         between.silence(False)
         began = time.monotonic()
-        place.staged("unheard")
+        place.staged("unreported")
         assert time.monotonic() - began < SILENT_SECONDS + 2
         assert operator.ready()
 
@@ -67,7 +67,7 @@ def _watches(between: Relay) -> list[Call]:
 def test_an_expired_token_is_replaced(
     control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
-    """As in a pod: the token file is updated some seconds after the first token expired."""
+    """The token file is updated some seconds after the token expired, as in a pod."""
     account = Account(control_plane, place.name)
     token, authority = tmp_path / "token", tmp_path / "ca.crt"
     kubeconfig = yaml.safe_load(control_plane.kubeconfig.read_text())
@@ -207,8 +207,8 @@ def newer_crd(control_plane: ControlPlane) -> Iterator[None]:
     newer = copy.deepcopy(crd)
     (version,) = newer["spec"]["versions"]
     groups = version["schema"]["openAPIV3Schema"]["properties"]
-    groups["spec"]["properties"]["training"]["properties"]["fieldToCome"] = {"type": "string"}
-    groups["status"]["properties"]["fieldToCome"] = {"type": "string"}
+    groups["spec"]["properties"]["training"]["properties"]["newField"] = {"type": "string"}
+    groups["status"]["properties"]["newField"] = {"type": "string"}
     control_plane.apply(CRD_PATH, newer)
     yield
     install_crd(control_plane)
@@ -218,27 +218,27 @@ def test_fields_of_a_newer_operator_are_not_changed(
     operator: OperatorProcess, place: Namespace, newer_crd: None
 ) -> None:
     def serves_the_field() -> bool:
-        training = {"training": {"fieldToCome": "x"}}
+        training = {"training": {"newField": "x"}}
         made = place.submit("probe", suspend=True, spec=training)
         place.plane.delete(place.path("finetunejobs", "probe"))
-        return "training" in made["spec"] and made["spec"]["training"] == {"fieldToCome": "x"}
+        return "training" in made["spec"] and made["spec"]["training"] == {"newField": "x"}
 
-    wait_until("the newer CRD is in force", serves_the_field)
+    wait_until("the API server uses the newer CRD", serves_the_field)
     place.submit("running")
     place.staged("running")
     operator.settled()
     errors = operator.metric("controller_runtime_reconcile_errors_total")
     jobs = place.items("jobs")
     path = place.path("finetunejobs", "running")
-    place.plane.merge(f"{path}/status", {"status": {"fieldToCome": "y"}})
-    place.plane.merge(path, {"spec": {"training": {"fieldToCome": "x"}}})
-    place.submit("new", spec={"training": {"fieldToCome": "x"}})
+    place.plane.merge(f"{path}/status", {"status": {"newField": "y"}})
+    place.plane.merge(path, {"spec": {"training": {"newField": "x"}}})
+    place.submit("new", spec={"training": {"newField": "x"}})
     for name in ("running", "new"):
         wait_until(
-            f"{name} is refused",
+            f"{name} is rejected",
             lambda name=name: place.reason(name) == "InvalidSpec",  # type: ignore[misc]
         )
-        assert "fieldToCome: unknown field; remove it" in place.condition("Ready", name)["message"]
+        assert "newField: unknown field; remove it" in place.condition("Ready", name)["message"]
     assert place.items("jobs") == jobs
     place.plane.merge(path, {"spec": {"training": None}})
     wait_until("the job continues", lambda: place.reason("running") == "Preparing")
@@ -253,17 +253,18 @@ def test_a_failing_job_does_not_slow_other_jobs(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ten jobs one after another: alone, next to one whose requests fail or hang, and alone again.
+    """Start ten jobs alone, then next to a job whose requests fail or hang, then alone again.
 
-    The slower of the two measurements counts: the speed of a machine changes with its load.
+    The slower one of the two measurements without the failing job is the reference, because the
+    load of the machine changes.
     """
     bad = Namespace(control_plane, control_plane.namespace(f"{place.name}-bad"))
 
-    def decide(call: Call) -> Fate:
+    def decide(call: Call) -> Outcome:
         if call.namespace != bad.name or call.watches:
             return PASS
-        # Its lists hang until the timeout of the client; its other requests fail.
-        return Fate(what="hold") if call.path.endswith("/jobs") else answer(500)
+        # Lists of Jobs hang until the timeout of the client; other requests fail.
+        return Outcome(what="hold") if call.path.endswith("/jobs") else answer(500)
 
     between.decide = decide
     with operatorprocess.operator(
@@ -272,10 +273,12 @@ def test_a_failing_job_does_not_slow_other_jobs(
         alone = [_seconds_until_staged(place, f"alone-{number}") for number in range(10)]
         bad.submit("bad")
         wait_until(
-            "the bad one fails",
+            "the failing job is reconciled",
             lambda: operator.metric("controller_runtime_active_workers") > 0,
         )
-        beside = [_seconds_until_staged(place, f"beside-{number}") for number in range(10)]
+        next_to_bad = [
+            _seconds_until_staged(place, f"next-to-bad-{number}") for number in range(10)
+        ]
         between.release()
         place.plane.delete(bad.path("finetunejobs", "bad"))
         again = [_seconds_until_staged(place, f"again-{number}") for number in range(10)]
@@ -283,10 +286,10 @@ def test_a_failing_job_does_not_slow_other_jobs(
     with capsys.disabled():
         sys.stdout.write(
             f"\n    until prepare has started, median: {usual:.2f} s, next to a job that always "
-            f"fails: {statistics.median(beside):.2f} s\n"
+            f"fails: {statistics.median(next_to_bad):.2f} s\n"
         )
-    assert statistics.median(beside) < 2 * usual + 0.1
-    assert max(beside) < 2 * max(*alone, *again) + 0.5
+    assert statistics.median(next_to_bad) < 2 * usual + 0.1
+    assert max(next_to_bad) < 2 * max(*alone, *again) + 0.5
 
 
 def _seconds_until_staged(place: Namespace, name: str) -> float:

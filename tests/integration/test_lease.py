@@ -13,7 +13,7 @@ import pytest
 from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
-from tests.integration.relay import HOLD, PASS, Call, Fate, Relay, relay
+from tests.integration.relay import HOLD, PASS, Call, Outcome, Relay, relay
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 
@@ -38,7 +38,7 @@ class Pair:
                     pod=pod,
                 )
             )
-            wait_until("the first replica leads", lambda: self.holder() == "first")
+            wait_until("the first replica is the leader", lambda: self.holder() == "first")
 
     def lease(self) -> dict[str, Any]:
         return self.plane.get(f"{LEASES}/{self.name}")
@@ -50,13 +50,13 @@ class Pair:
                 return str(each["spec"]["holderIdentity"])
         return ""
 
-    def leads(self, pod: str) -> bool:
+    def is_leader(self, pod: str) -> bool:
         return self.operators[pod].metric("leader_election_master_status", name=self.name) == 1
 
-    def until_taken_over(self) -> float:
+    def wait_for_takeover(self) -> float:
         """Return the seconds until the second replica holds the Lease."""
         began = time.monotonic()
-        wait_until("the second replica leads", lambda: self.holder() == "second", 30)
+        wait_until("the second replica is the leader", lambda: self.holder() == "second", 30)
         return time.monotonic() - began
 
 
@@ -70,7 +70,7 @@ def test_a_standby_watches_and_writes_nothing(pair: Pair, place: Namespace) -> N
     place.submit()
     place.staged()
     pair.operators["first"].settled()
-    assert (pair.leads("first"), pair.leads("second")) == (True, False)
+    assert (pair.is_leader("first"), pair.is_leader("second")) == (True, False)
     assert pair.operators["second"].get("/healthz") == (200, "ok")
     assert pair.operators["second"].get("/readyz") == (200, "ok")
     assert pair.operators["second"].metric("controller_runtime_reconcile_total") == 0
@@ -92,8 +92,8 @@ def test_after_sigterm_the_standby_takes_over_within_two_seconds(
     place.staged()
     seconds = time.monotonic() - began
     assert (code, pair.holder()) == (0, "second")
-    # On an idle machine a job takes half a second; a busy machine is slower at everything. Without
-    # the SIGTERM the Lease would be free after 15 seconds.
+    # A job takes half a second on an idle machine, and longer on a busy machine. Without SIGTERM,
+    # the Lease expires after 15 seconds.
     assert seconds < min(8, 2 * max(1, usual / 0.5)), (seconds, usual)
 
 
@@ -125,14 +125,14 @@ def test_a_restarted_container_acquires_its_own_lease_at_once(
 def test_a_delayed_write_of_the_old_leader_changes_nothing(
     pair: Pair, place: Namespace, late: str, method: str
 ) -> None:
-    """It was sent by the leader, and arrives after the new leader has reconciled the job."""
+    """The write arrives after the new leader has reconciled the job."""
     if method != "POST":
         place.submit()
         place.staged()
         pair.operators["first"].settled()
     pausing: list[Call] = []
 
-    def decide(call: Call) -> Fate:
+    def decide(call: Call) -> Outcome:
         if call.method == method and late in call.path.removesuffix("/demo"):
             pausing.append(call)
         if pausing:
@@ -146,9 +146,9 @@ def test_a_delayed_write_of_the_old_leader_changes_nothing(
         place.submit()
     else:
         place.plane.merge(place.path("finetunejobs", "demo"), {"spec": {"suspend": True}})
-    wait_until("a write is on its way", lambda: bool(pausing))
-    pair.until_taken_over()
-    wait_until("the first replica is no longer the leader", lambda: not pair.leads("first"))
+    wait_until("the old leader has sent a write", lambda: bool(pausing))
+    pair.wait_for_takeover()
+    wait_until("the first replica is no longer the leader", lambda: not pair.is_leader("first"))
     assert pair.operators["first"].metric("finetune_jobs") == 0
     expected = "Preparing" if method == "POST" else "SuspendedByUser"
     wait_until("the second replica reconciles the job", lambda: place.reason() == expected)
@@ -175,7 +175,7 @@ def test_no_write_is_sent_after_the_lease_expired(pair: Pair, place: Namespace) 
     sent: list[float] = []
     stalled = time.monotonic()
 
-    def decide(call: Call) -> Fate:
+    def decide(call: Call) -> Outcome:
         if "/leases/" in call.path:
             return HOLD
         if call.writes:

@@ -1,7 +1,7 @@
-"""The operator as a process, against a real API server.
+"""The operator process on a real API server.
 
-There is no kubelet, so a job stays in its first stage. The tests cover the requests of the
-operator, and objects of others.
+There is no kubelet, so a job stays in its first stage. The tests cover the requests of the operator
+and its behavior with objects of other clients.
 """
 
 import json
@@ -45,7 +45,7 @@ def test_sigterm_during_startup_ends_the_process_with_code_0(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     with operatorprocess.starting(control_plane, tmp_path) as early:
-        wait_until("there is a handler", lambda: _handles_sigterm(early.process.pid))
+        wait_until("the process handles SIGTERM", lambda: _handles_sigterm(early.process.pid))
         code, seconds = early.stop()
     assert (code, early.log.read_text().count("Traceback")) == (0, 0)
     assert seconds < 2
@@ -88,7 +88,7 @@ def test_children_have_owner_and_label(operator: OperatorProcess, place: Namespa
         )
 
 
-def test_a_status_written_by_others_is_corrected(
+def test_a_status_written_by_another_client_is_corrected(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit()
@@ -119,7 +119,7 @@ def test_a_conflict_with_another_writer_is_no_error(
     assert len(place.items("jobs")) == 1
 
 
-def test_a_name_conflict_is_reported_and_ends_with_the_other_object(
+def test_a_name_conflict_is_reported_until_the_other_object_is_deleted(
     control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
     foreign = place.plane.post(
@@ -150,15 +150,18 @@ def test_a_name_conflict_is_reported_and_ends_with_the_other_object(
         assert owner["uid"] == place.job()["metadata"]["uid"]
 
 
-def test_children_of_an_earlier_job_with_the_name_are_not_adopted(
+def test_children_of_a_deleted_job_with_the_same_name_are_not_adopted(
     operator: OperatorProcess, place: Namespace
 ) -> None:
-    """Children of a deleted job belong to it until they are garbage collected."""
+    """Children of a deleted job keep their owner until they are garbage collected."""
     first = place.submit()
     place.staged()
     place.plane.delete(place.path("finetunejobs", "demo"))
     place.submit()
-    wait_until("the second waits for the first's remains", lambda: place.reason() != "")
+    wait_until(
+        "the second job waits for the deletion of the first job's children",
+        lambda: place.reason() != "",
+    )
     operator.settled()
     (job,) = place.items("jobs")
     assert job["metadata"]["ownerReferences"][0]["uid"] == first["metadata"]["uid"]
@@ -170,10 +173,10 @@ def test_a_resync_makes_no_writes(operator: OperatorProcess, place: Namespace) -
     operator.settled()
     reconciles = operator.metric("controller_runtime_reconcile_total")
     writes, versions = operator.writes(), place.versions()
-    # A label of a child that the operator does not apply is an event like any other.
+    # A changed label of a child enqueues the job even though the operator does not set the label.
     (job,) = place.items("jobs")
     place.plane.merge(
-        place.path("jobs", job["metadata"]["name"]), {"metadata": {"labels": {"seen": "1"}}}
+        place.path("jobs", job["metadata"]["name"]), {"metadata": {"labels": {"again": "1"}}}
     )
     wait_until(
         "the job is reconciled again",
@@ -191,14 +194,14 @@ def test_a_status_write_does_not_enqueue_its_job(
     for name in ("demo", "fence"):
         place.submit(name, suspend=True)
     for name in ("demo", "fence"):
-        wait_until(f"{name} is seen", lambda name=name: place.reason(name) != "")  # type: ignore[misc]
+        wait_until(f"{name} is reconciled", lambda name=name: place.reason(name) != "")  # type: ignore[misc]
     operator.settled()
     adds = operator.metric("workqueue_adds_total")
     reconciles = operator.metric("controller_runtime_reconcile_total")
     place.plane.merge(
         place.path("finetunejobs", "demo") + "/status", {"status": {"endpoint": "http://x"}}
     )
-    # Events of one stream are ordered: the event of the fence is the later one.
+    # Events of one watch are ordered, so the event of the fence is the later one.
     place.plane.merge(place.path("finetunejobs", "fence"), {"metadata": {"labels": {"a": "b"}}})
     wait_until(
         "the fence is reconciled",
@@ -267,7 +270,7 @@ def test_the_http_server_serves_probes_and_metrics(
 def test_an_event_is_recorded_for_the_job(operator: OperatorProcess, place: Namespace) -> None:
     uid = place.submit()["metadata"]["uid"]
     place.staged()
-    wait_until("an event is written", lambda: bool(place.items("events")))
+    wait_until("the event is recorded", lambda: bool(place.items("events")))
     event = place.items("events")[0]
     assert event["regarding"]["uid"] == uid
     assert (event["reason"], event["type"]) == ("Preparing", "Normal")
@@ -280,7 +283,7 @@ def test_without_the_crd_the_process_ends_with_a_remediation(
     crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
     control_plane.delete(crd)
     try:
-        wait_until("the CRD is gone", lambda: not _served(control_plane))
+        wait_until("the CRD is deleted", lambda: not _served(control_plane))
         with operatorprocess.starting(control_plane, tmp_path) as failing:
             assert failing.process.wait(30) == 1
         last = json.loads(failing.log.read_text().splitlines()[-1])

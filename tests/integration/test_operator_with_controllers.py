@@ -1,4 +1,4 @@
-"""A job's whole way, with the API server's own controllers at work and a kubelet that is played."""
+"""The lifecycle of a job with the real controller manager and a fake kubelet."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,18 +11,20 @@ from tests.integration.operatorprocess import OperatorProcess
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
-Fate = Callable[[str], dict[str, Any]]
-"""Takes a stage, returns the status that its pod gets."""
+StageStatus = Callable[[str], dict[str, Any]]
+"""Takes a stage, returns the status of its pod."""
 
 
-def all_well(stage: str) -> dict[str, Any]:
+def all_complete(stage: str) -> dict[str, Any]:
     if stage == "serve":
         return kubelet.serving()
     return kubelet.completed(stage, gpu_seconds=12.5 if stage == "train" else 0)
 
 
-def live(place: Namespace, reason: str, fate: Fate = all_well) -> list[str]:
-    """Report on every new pod until Ready has the reason; return the stages in their order."""
+def run_stages(
+    place: Namespace, reason: str, stage_status: StageStatus = all_complete
+) -> list[str]:
+    """Report on every new pod until Ready has the reason; return the stages of the pods."""
     known: set[str] = set()
     stages: list[str] = []
 
@@ -31,7 +33,7 @@ def live(place: Namespace, reason: str, fate: Fate = all_well) -> list[str]:
             if pod["metadata"]["uid"] not in known:
                 known.add(pod["metadata"]["uid"])
                 stages.append(kubelet.stage_of(pod))
-                kubelet.report(place, pod, fate(stages[-1]))
+                kubelet.report(place, pod, stage_status(stages[-1]))
         return place.reason() == reason
 
     wait_until(f"Ready has reason {reason}", reached)
@@ -40,7 +42,7 @@ def live(place: Namespace, reason: str, fate: Fate = all_well) -> list[str]:
 
 def test_a_job_completes_all_stages_and_serves(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
-    assert live(place, "Serving") == ["prepare", "train", "merge", "serve"]
+    assert run_stages(place, "Serving") == ["prepare", "train", "merge", "serve"]
     operator.settled()
     job = place.job()
     assert job["status"]["endpoint"] == f"http://demo-serve.{place.name}.svc:8000/v1"
@@ -66,10 +68,10 @@ def test_a_job_completes_all_stages_and_serves(operator: OperatorProcess, place:
 
 def test_deleting_a_job_deletes_its_children(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
-    live(place, "Serving")
+    run_stages(place, "Serving")
     place.plane.delete(place.path("finetunejobs", "demo"))
     kinds = ("pods", "jobs", "deployments", "services", "networkpolicies")
-    wait_until("everything is collected", lambda: not any(place.items(kind) for kind in kinds))
+    wait_until("all children are deleted", lambda: not any(place.items(kind) for kind in kinds))
     operator.settled()
     assert not any(place.items(kind) for kind in kinds)
     assert operator.metric("finetune_jobs") == 0
@@ -78,12 +80,12 @@ def test_deleting_a_job_deletes_its_children(operator: OperatorProcess, place: N
 def test_a_recreated_job_waits_for_the_deletion_of_earlier_children(
     operator: OperatorProcess, place: Namespace
 ) -> None:
-    """As with ``kubectl replace --force``: the same manifest is a new job, which trains."""
+    """After ``kubectl replace --force``, the same manifest is a new job, which trains again."""
     first = place.submit()
-    live(place, "Serving")
+    run_stages(place, "Serving")
     place.plane.delete(place.path("finetunejobs", "demo"))
     second = place.submit()
-    assert live(place, "Serving")[-3:] == ["train", "merge", "serve"]
+    assert run_stages(place, "Serving")[-3:] == ["train", "merge", "serve"]
     operator.settled()
     assert second["metadata"]["uid"] != first["metadata"]["uid"]
     for kind in ("jobs", "deployments", "services", "configmaps", "persistentvolumeclaims"):
@@ -104,15 +106,17 @@ def test_deletion_policy_retain_keeps_the_volume(
         return found
 
     place.submit()
-    live(place, "Serving")
+    run_stages(place, "Serving")
     path = place.path("finetunejobs", "demo")
     place.plane.merge(path, {"spec": {"storage": {"deletionPolicy": "Retain"}}})
-    wait_until("it is its own", lambda: not claim()["metadata"].get("ownerReferences"))
+    wait_until("the volume has no owner", lambda: not claim()["metadata"].get("ownerReferences"))
     operator.settled()
     kept = claim()
     place.plane.delete(path)
     kinds = ("pods", "jobs", "deployments", "services", "networkpolicies")
-    wait_until("the rest is collected", lambda: not any(place.items(kind) for kind in kinds))
+    wait_until(
+        "all other children are deleted", lambda: not any(place.items(kind) for kind in kinds)
+    )
     assert (claim()["metadata"], claim()["spec"]) == (kept["metadata"], kept["spec"])
 
 
@@ -123,26 +127,26 @@ def test_an_orphaned_train_pod_prevents_a_second_trainer(
         (found,) = (pod for pod in place.items("pods") if kubelet.stage_of(pod) == "train")
         return found
 
-    def fate(stage: str) -> dict[str, Any]:
-        return all_well(stage) if stage == "prepare" else kubelet.running()
+    def stage_status(stage: str) -> dict[str, Any]:
+        return all_complete(stage) if stage == "prepare" else kubelet.running()
 
     place.submit()
-    live(place, "Training", fate)
-    wait_until("there is a trainer", lambda: "train" in map(kubelet.stage_of, place.items("pods")))
+    run_stages(place, "Training", stage_status)
+    wait_until("a train pod exists", lambda: "train" in map(kubelet.stage_of, place.items("pods")))
     kubelet.report(place, trainer(), kubelet.running())
     operator.settled()
     (job,) = (each for each in place.items("jobs") if kubelet.stage_of(each) == "train")
     path = place.path("jobs", job["metadata"]["name"])
     place.plane.delete(f"{path}?propagationPolicy=Orphan")
-    wait_until("the pod is waited for", lambda: place.reason() == "WaitingForPod")
+    wait_until("the operator waits for the pod", lambda: place.reason() == "WaitingForPod")
     assert trainer()["metadata"]["name"] in place.condition("Ready")["message"]
-    wait_until("it has no owner", lambda: not trainer()["metadata"].get("ownerReferences"))
+    wait_until("the pod has no owner", lambda: not trainer()["metadata"].get("ownerReferences"))
     operator.settled()
     assert trainer()["status"]["phase"] == "Running"
     assert not [each for each in place.items("jobs") if kubelet.stage_of(each) == "train"]
 
     kubelet.report(place, trainer(), kubelet.completed("train"))
-    wait_until("another trains", lambda: place.reason() == "Training")
+    wait_until("a second attempt trains", lambda: place.reason() == "Training")
     (after,) = (each for each in place.items("jobs") if kubelet.stage_of(each) == "train")
     assert after["metadata"]["labels"]["finetune.dev/attempt"] == "2"
 
@@ -150,11 +154,11 @@ def test_an_orphaned_train_pod_prevents_a_second_trainer(
 def test_a_failed_stage_is_reported_with_its_cause(
     operator: OperatorProcess, place: Namespace
 ) -> None:
-    def fate(stage: str) -> dict[str, Any]:
+    def stage_status(stage: str) -> dict[str, Any]:
         return kubelet.failed(stage, code=65, reason="DatasetInvalid", message="row 7 is empty")
 
     place.submit()
-    assert live(place, "DatasetInvalid", fate) == ["prepare"]
+    assert run_stages(place, "DatasetInvalid", stage_status) == ["prepare"]
     operator.settled()
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
     ready = next(c for c in place.job()["status"]["conditions"] if c["type"] == "Ready")
@@ -182,7 +186,7 @@ def test_drift_is_corrected_and_reported_in_one_event(
         operator.settled()
 
     place.submit()
-    live(place, "Serving")
+    run_stages(place, "Serving")
     reconcile_again()
     (deployment,), (service,) = place.items("deployments"), place.items("services")
     by_hand = "?fieldManager=kubectl-edit"
@@ -191,7 +195,7 @@ def test_drift_is_corrected_and_reported_in_one_event(
     place.plane.merge(path, {"metadata": {"annotations": {"note": "no drift"}}})
     place.plane.merge(path + by_hand, {"spec": {"progressDeadlineSeconds": 7}})
     wait_until(
-        "the Deployment is as it was",
+        "the Deployment is restored",
         lambda: place.items("deployments")[0]["spec"] == deployment["spec"],
     )
     # Services are not watched: the next full reconcile corrects a change.
@@ -200,7 +204,7 @@ def test_drift_is_corrected_and_reported_in_one_event(
     reconcile_again()
     assert place.items("services")[0]["spec"] == service["spec"]
     place.plane.delete(path)
-    live(place, "Serving")
+    run_stages(place, "Serving")
     expected = {
         f"Reverted changes made to Deployment {name} by field manager kubectl-edit.",
         "Reverted changes made to Service demo-serve by field manager kubectl-edit.",
@@ -221,10 +225,10 @@ def test_an_exceeded_quota_is_reported_until_it_ends(
         {"metadata": {"name": "none"}, "spec": {"hard": {"persistentvolumeclaims": "0"}}},
     )
     wait_until(
-        "the quota counts",
+        "the quota is enforced",
         lambda: "hard" in controller_manager.get(f"{quotas}/none").get("status", {}),
     )
     place.submit()
-    wait_until("the quota is named", lambda: place.reason() == "QuotaExceeded")
+    wait_until("the exceeded quota is reported", lambda: place.reason() == "QuotaExceeded")
     place.plane.delete(f"{quotas}/none")
     place.staged()

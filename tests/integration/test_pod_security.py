@@ -1,4 +1,4 @@
-"""Every pod of every job is let into a namespace that enforces the restricted standard."""
+"""A namespace with the restricted Pod Security Standard admits every pod of every job."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ PODS.append(pytest.param(copying.render("copy", "claim", copying.Place()), id="f
 
 @pytest.fixture(scope="module")
 def restricted(control_plane: ControlPlane) -> str:
-    """The path of the pods of a namespace that lets in restricted ones only."""
+    """The path of the pods of a namespace that enforces the restricted standard."""
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     body = {"metadata": {"name": "restricted-jobs", "labels": label}}
     control_plane.post("/api/v1/namespaces", body)

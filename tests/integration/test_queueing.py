@@ -1,8 +1,7 @@
 """A train Job in a queue: suspended, admitted, preempted and admitted again by another controller.
 
-Kueue's part is played with the writes that it makes to a Job (``suspend``, and the node selector of
-a flavor in the pod template); what follows from them is the real Job controller's doing. Kueue
-itself is in ``tests/kueue``.
+The tests send the writes that Kueue makes to a Job: ``suspend``, and the node selector of a flavor
+in the pod template. The Job controller is real. ``tests/kueue`` tests with a real Kueue.
 """
 
 from typing import Any
@@ -21,12 +20,12 @@ FLAVOR = {"flavor": "on-demand"}
 
 
 def kueue(place: Namespace, job: dict[str, Any], change: dict[str, Any]) -> None:
-    """Write to a Job as Kueue does; one that it stops loses its start time, too."""
+    """Write to a Job like Kueue; a suspended Job also loses its start time."""
     path = place.path("jobs", job["metadata"]["name"])
     media = "application/merge-patch+json"
     place.plane.request("PATCH", f"{path}?fieldManager=kueue", {"spec": change}, media)
     if change["suspend"]:
-        wait_until("the Job controller has stopped it", lambda: _is_suspended(place, path))
+        wait_until("the Job controller has suspended the Job", lambda: _is_suspended(place, path))
         status = {"status": {"startTime": None}}
         place.plane.request("PATCH", f"{path}/status?fieldManager=kueue", status, media)
 
@@ -40,18 +39,18 @@ def train_jobs(place: Namespace) -> list[dict[str, Any]]:
     return [job for job in place.items("jobs") if kubelet.stage_of(job) == "train"]
 
 
-def finish_staging(place: Namespace) -> None:
+def complete_prepare(place: Namespace) -> None:
     def staged() -> bool:
         for pod in place.items("pods"):
             if kubelet.stage_of(pod) == "prepare" and pod["status"]["phase"] == "Pending":
                 kubelet.report(place, pod, kubelet.completed("prepare"))
         return bool(train_jobs(place))
 
-    wait_until("there is a train Job", staged)
+    wait_until("a train Job exists", staged)
 
 
-def ours(job: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return how often and by what the operator wrote to an object."""
+def operator_writes(job: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return operation and subresource of each managedFields entry of the operator."""
     return [
         (entry["operation"], entry.get("subresource", ""))
         for entry in job["metadata"]["managedFields"]
@@ -63,7 +62,7 @@ def test_a_job_is_queued_preempted_and_resumed_by_its_queue(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit(spec=QUEUE)
-    finish_staging(place)
+    complete_prepare(place)
     (job,) = train_jobs(place)
     kueue(place, job, {"suspend": True})
     assert LABELS.items() <= job["metadata"]["labels"].items()
@@ -72,7 +71,7 @@ def test_a_job_is_queued_preempted_and_resumed_by_its_queue(
         is_it = each["metadata"].get("name") == job["metadata"]["name"]
         assert is_it or not any(key.startswith("kueue") for key in own)
 
-    wait_until("it is queued", lambda: place.reason() == "Queued")
+    wait_until("the job is queued", lambda: place.reason() == "Queued")
     assert place.condition("Reconciling")["status"] == "True"
     assert place.condition("Suspended")["reason"] == "Queued"
     assert "queue gpu" in place.condition("Ready")["message"]
@@ -81,11 +80,11 @@ def test_a_job_is_queued_preempted_and_resumed_by_its_queue(
     kueue(place, job, {"suspend": False, "template": template})
     pod = _pod(place)
     kubelet.report(place, pod, kubelet.running())
-    wait_until("it trains", lambda: place.reason() == "Training")
+    wait_until("the job trains", lambda: place.reason() == "Training")
     operator.settled()
 
     kueue(place, job, {"suspend": True})
-    wait_until("it is preempted", lambda: place.reason() == "Preempted")
+    wait_until("the job is preempted", lambda: place.reason() == "Preempted")
     assert place.condition("Reconciling")["status"] == "True"
     assert place.condition("Suspended")["reason"] == "Preempted"
     assert place.condition("Stalled") == {}
@@ -94,12 +93,12 @@ def test_a_job_is_queued_preempted_and_resumed_by_its_queue(
     again = _pod(place, other_than=pod)
     assert again["spec"]["nodeSelector"] == FLAVOR
     kubelet.report(place, again, kubelet.running())
-    wait_until("it trains again", lambda: place.reason() == "Training")
+    wait_until("the job trains again", lambda: place.reason() == "Training")
     assert place.condition("Suspended")["status"] == "False"
 
     (after,) = train_jobs(place)
     assert after["metadata"]["uid"] == job["metadata"]["uid"]
-    assert ours(after) == [("Update", "")]
+    assert operator_writes(after) == [("Update", "")]
     assert after["metadata"]["managedFields"] != job["metadata"]["managedFields"]
     operator.settled()
     events = [each for each in place.items("events") if each["regarding"]["kind"] == "FineTuneJob"]
@@ -107,7 +106,7 @@ def test_a_job_is_queued_preempted_and_resumed_by_its_queue(
     training = next(event for event in events if event["reason"] == "Training")
     assert training["series"]["count"] == 3, "each transition counts, on one object"
     reasons = [event["reason"] for event in events]
-    # Two events of one look have one time.
+    # Two events of one reconcile have the same time.
     assert [reasons[0], *sorted(reasons[1:3]), *reasons[3:]] == [
         "Preparing",
         "DataReady",
@@ -122,7 +121,7 @@ def _pod(place: Namespace, other_than: dict[str, Any] | None = None) -> dict[str
     """Wait for the train Job's pod and return it."""
     found: list[dict[str, Any]] = []
 
-    def look() -> bool:
+    def has_pod() -> bool:
         found[:] = [
             pod
             for pod in place.items("pods")
@@ -132,5 +131,5 @@ def _pod(place: Namespace, other_than: dict[str, Any] | None = None) -> dict[str
         ]
         return bool(found)
 
-    wait_until("the train Job has a pod", look)
+    wait_until("the train Job has a pod", has_pod)
     return found[0]

@@ -1,8 +1,8 @@
 """The operator with exactly the permissions of the chart.
 
-A real service account is bound as in the chart, and the API server enforces RBAC. The whole life of
-a job sends no request that is rejected, and uses every rule of the chart. A missing rule fails the
-test, and so does an unnecessary one.
+A real service account is bound as in the chart, and the API server enforces RBAC. In the lifecycle
+of a job, no request is rejected and every rule of the chart is used. Both a missing rule and an
+unnecessary rule fail the test.
 """
 
 import json
@@ -16,7 +16,7 @@ import yaml
 from tests.chart.helm import Rendered, render
 from tests.fakes import kubelet
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
-from tests.integration.course import snapshot
+from tests.integration.lifecycle import snapshot
 from tests.integration.manifest_files import kubectl
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import operator
@@ -84,7 +84,7 @@ def right(call: Call) -> Right | None:
 
 
 class Story:
-    """One job that meets everything that the operator has a right for."""
+    """The lifecycle of one job that needs every permission of the operator."""
 
     def __init__(self, place: Namespace) -> None:
         self.place, self.path = place, place.path("finetunejobs", "demo")
@@ -92,13 +92,13 @@ class Story:
         self._number = 0
 
     def until(self, reason: str, also: Callable[[], bool] = lambda: True, hold: str = "") -> None:
-        """Play the kubelet until Ready has the reason. hold: the stage whose pods only run."""
+        """Act as the kubelet until Ready has the reason. hold: the stage whose pods do not end."""
 
         def reached() -> bool:
             for pod in self.place.items("pods"):
                 if pod["metadata"]["uid"] not in self._known:
                     self._known.add(pod["metadata"]["uid"])
-                    kubelet.report(self.place, pod, _fate(kubelet.stage_of(pod), hold))
+                    kubelet.report(self.place, pod, _pod_status(kubelet.stage_of(pod), hold))
             return self.place.reason() == reason and also()
 
         wait_until(f"Ready has reason {reason}", reached)
@@ -107,12 +107,12 @@ class Story:
         self.place.plane.merge(self.path, {"spec": spec})
 
     def nudge(self) -> None:
-        """Wake the operator: what was refused is not tried again for half a minute."""
+        """Enqueue the job, because the operator retries a rejected request after half a minute."""
         self._number += 1
         self.place.plane.merge(self.path, {"metadata": {"labels": {"n": str(self._number)}}})
 
-    def meets_foreign_objects(self) -> None:
-        """Under each name that the operator wants to create something as, something is there."""
+    def run_name_conflicts(self) -> None:
+        """Create an unowned object under each name that the operator uses, one after another."""
         place = self.place
         spec: dict[str, Any] = {"podSelector": {}}
         place.plane.post(place.path("networkpolicies"), _named("demo-prepare", spec=spec))
@@ -151,7 +151,8 @@ class Story:
         place.plane.delete(last)
         self.nudge()
 
-    def lives(self) -> None:
+    def run_lifecycle(self) -> None:
+        """Serve, edit, pause, resume, scale, stop serving, and delete the job."""
         place = self.place
         self.until("Serving")
         first = place.job()["status"]["revision"]
@@ -172,16 +173,16 @@ class Story:
         self.edit(suspend=False)
         self.until("Serving", lambda: not _of(first, place))
         self.edit(serving={"enabled": False})
-        wait_until("nothing serves", lambda: not place.items("services"))
+        wait_until("the Service is deleted", lambda: not place.items("services"))
         place.plane.delete(self.path)
-        wait_until("nothing is left", lambda: not snapshot(place))
+        wait_until("all objects are deleted", lambda: not snapshot(place))
 
 
 def _named(name: str, **body: Any) -> dict[str, Any]:
     return {"metadata": {"name": name}, **body}
 
 
-def _fate(stage: str, hold: str) -> dict[str, Any]:
+def _pod_status(stage: str, hold: str) -> dict[str, Any]:
     if stage == "serve":
         return kubelet.serving()
     return kubelet.running() if stage == hold else kubelet.completed(stage)
@@ -218,8 +219,8 @@ def system(control_plane: ControlPlane) -> Iterator[None]:
 
 
 @pytest.fixture
-def in_force(control_plane: ControlPlane, system: None) -> Iterator[Callable[[Rendered], str]]:
-    """Apply an account and its roles until the end of the test; return a token."""
+def apply_chart(control_plane: ControlPlane, system: None) -> Iterator[Callable[[Rendered], str]]:
+    """Return a function that applies the account and roles of a chart and returns a token."""
     with ExitStack() as stack:
 
         def apply(rendered: Rendered) -> str:
@@ -234,7 +235,7 @@ def in_force(control_plane: ControlPlane, system: None) -> Iterator[Callable[[Re
         yield apply
 
 
-class Between:
+class UsedPermissions:
     """The permissions used by requests through a relay, and the rejected requests."""
 
     def __init__(self, running: Relay, token: str) -> None:
@@ -248,7 +249,7 @@ class Between:
         self._relay = running
 
     def all_used(self) -> set[Right]:
-        """Return the rights that were used, those of watches too, which have not ended."""
+        """Return the used permissions, including those of open watches."""
         watched = {right(call) for call in self._relay.calls if call.watches}
         return self.used | {each for each in watched if each is not None}
 
@@ -259,13 +260,13 @@ class Between:
             self.namespaces.add(call.namespace)
             self.used.add(needed)
             if call.method == "PATCH" and status == 201:
-                # An apply that creates an object needs the permission to create it, too.
+                # An apply that creates an object also needs the permission to create it.
                 self.used.add(("create", *needed[1:]))
 
 
-def test_with_watch_namespaces_every_rule_is_used_and_no_other_needed(
+def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
     control_plane: ControlPlane,
-    in_force: Callable[[Rendered], str],
+    apply_chart: Callable[[Rendered], str],
     namespace: str,
     tmp_path: Path,
 ) -> None:
@@ -275,10 +276,10 @@ def test_with_watch_namespaces_every_rule_is_used_and_no_other_needed(
     )
     rendered = render({"watchNamespaces": [one.name, two.name]})
     assert not rendered.all("ClusterRole")
-    token = in_force(rendered)
+    token = apply_chart(rendered)
     with ExitStack() as stack:
         between = stack.enter_context(relay(control_plane, tmp_path))
-        snapshot = Between(between, token)
+        snapshot = UsedPermissions(between, token)
         outside.submit()
         two.submit()
         for pod in ("first", "second"):
@@ -286,8 +287,8 @@ def test_with_watch_namespaces_every_rule_is_used_and_no_other_needed(
             way = {"kubeconfig": between.kubeconfig, "pod": pod}
             stack.enter_context(operator(control_plane, tmp_path, rendered.config, **way))
         story = Story(one)
-        story.meets_foreign_objects()
-        story.lives()
+        story.run_name_conflicts()
+        story.run_lifecycle()
         two.staged()
     assert snapshot.rejected == []
     assert granted(bindings(rendered)) - IN_NO_REQUEST == snapshot.all_used()
@@ -298,9 +299,9 @@ def test_with_watch_namespaces_every_rule_is_used_and_no_other_needed(
         control_plane.delete(place.path("finetunejobs"))
 
 
-def test_without_watch_namespaces_the_same_rules_suffice(
+def test_without_watch_namespaces_the_same_rules_are_sufficient(
     control_plane: ControlPlane,
-    in_force: Callable[[Rendered], str],
+    apply_chart: Callable[[Rendered], str],
     place: Namespace,
     tmp_path: Path,
 ) -> None:
@@ -308,9 +309,9 @@ def test_without_watch_namespaces_the_same_rules_suffice(
     (everywhere,) = (each for each in bindings(rendered) if each["kind"] == "ClusterRole")
     confined = render({"watchNamespaces": ["one"]})
     assert everywhere["rules"] == confined.one("Role", ACCOUNT)["rules"]
-    token = in_force(rendered)
+    token = apply_chart(rendered)
     with relay(control_plane, tmp_path) as between:
-        snapshot = Between(between, token)
+        snapshot = UsedPermissions(between, token)
         way = {"kubeconfig": between.kubeconfig}
         with operator(control_plane, tmp_path, rendered.config, **way):
             place.submit()
@@ -321,9 +322,9 @@ def test_without_watch_namespaces_the_same_rules_suffice(
 
 
 def test_the_permission_for_owner_references_is_needed(
-    control_plane: ControlPlane, in_force: Callable[[Rendered], str], namespace: str
+    control_plane: ControlPlane, apply_chart: Callable[[Rendered], str], namespace: str
 ) -> None:
-    """With blockOwnerDeletion, it must be allowed to update the finalizers of the owner."""
+    """BlockOwnerDeletion requires the permission to update the finalizers of the owner."""
     place = Namespace(control_plane, namespace)
     owner = place.submit(suspend=True)
     child = _named("child")
@@ -338,7 +339,7 @@ def test_the_permission_for_owner_references_is_needed(
         }
     ]
     rendered = render()
-    headers = {"Authorization": f"Bearer {in_force(rendered)}"}
+    headers = {"Authorization": f"Bearer {apply_chart(rendered)}"}
     path = place.path("configmaps") + "?dryRun=All"
     control_plane.request("POST", path, child, headers=headers)
     role = rendered.one("ClusterRole")
@@ -348,13 +349,13 @@ def test_the_permission_for_owner_references_is_needed(
             {**each, "rules": rules} if each is role else each for each in rendered.objects
         )
     )
-    in_force(lesser)
+    apply_chart(lesser)
 
-    def is_refused() -> bool:
+    def is_rejected() -> bool:
         try:
             control_plane.request("POST", path, child, headers=headers)
         except ApiError as error:
             return "cannot set blockOwnerDeletion" in str(error)
         return False
 
-    wait_until("it is refused", is_refused)
+    wait_until("the request is rejected", is_rejected)

@@ -60,7 +60,7 @@ def test_validation_rules_apply_to_the_scale_subresource(place: Namespace, metho
 
 
 def test_unset_replicas_cannot_be_read(place: Namespace) -> None:
-    """The price of a schema without defaults; the field's description says so."""
+    """The schema has no default for replicas, as the description of the field documents."""
     path = submitted(place)
     with pytest.raises(ApiError, match="spec replicas field"):
         place.plane.get(f"{path}/scale")

@@ -1,4 +1,4 @@
-"""Edits of a job that serves, with the API server's own controllers and a played kubelet."""
+"""Edits of a serving job, with the real controller manager and a fake kubelet."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from tests.fakes.kubelet import mismatch
 from tests.integration.controlplane import wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.test_operator_with_controllers import all_well, live
+from tests.integration.test_operator_with_controllers import all_complete, run_stages
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
@@ -19,7 +19,7 @@ def edit(place: Namespace, **changes: Any) -> None:
 
 
 def replicas(place: Namespace) -> dict[str, int]:
-    """Return the replicas that each build's Deployment is asked for."""
+    """Return the desired replicas of each build's Deployment."""
     return {
         each["metadata"]["labels"][BUILD]: each["spec"]["replicas"]
         for each in place.items("deployments")
@@ -35,14 +35,14 @@ def test_a_failed_verification_stops_the_build_and_an_edit_retries(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit()
-    live(place, "Serving")
+    run_stages(place, "Serving")
     old = selected(place)
     edit(place, merge={"dtype": "bfloat16"})
     numbers = "distance 0.31, tolerance 0.02"
-    live(
+    run_stages(
         place,
         "RolloutFailed",
-        lambda stage: mismatch(numbers) if stage == "serve" else all_well(stage),
+        lambda stage: mismatch(numbers) if stage == "serve" else all_complete(stage),
     )
     new = place.job()["status"]["build"]
     wait_until("the candidate is stopped", lambda: replicas(place) == {old: 1, new: 0})
@@ -51,7 +51,7 @@ def test_a_failed_verification_stops_the_build_and_an_edit_retries(
     assert f"Build {old} continues to serve" in ready["message"]
     assert selected(place) == old
     edit(place, serving={"maxModelLen": 2048})
-    live(place, "Serving")
+    run_stages(place, "Serving")
     assert selected(place) == new
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
 
@@ -73,16 +73,18 @@ def test_network_policy_and_budget_follow_the_spec(
         rerun="a volume of its own",
     )
     named = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "web"}}}
-    wait_until("the policy names the callers", lambda: callers() == [named])
-    live(place, "Serving")
+    wait_until("the NetworkPolicy allows the callers", lambda: callers() == [named])
+    run_stages(place, "Serving")
     wait_until(
         "both replicas are reported", lambda: place.job()["status"]["serving"]["replicas"] == 2
     )
-    # The status is written before the objects that it describes.
-    wait_until("there is a budget", lambda: bool(place.items("poddisruptionbudgets")))
+    # The operator writes the status before the objects.
+    wait_until("the PodDisruptionBudget exists", lambda: bool(place.items("poddisruptionbudgets")))
     (budget,) = place.items("poddisruptionbudgets")
     assert budget["spec"]["selector"]["matchLabels"][BUILD] == selected(place)
     edit(place, serving={"replicas": 0})
     wait_until("serving is stopped", lambda: place.reason() == "ScaledToZero")
-    wait_until("the budget is gone", lambda: not place.items("poddisruptionbudgets"))
+    wait_until(
+        "the PodDisruptionBudget is deleted", lambda: not place.items("poddisruptionbudgets")
+    )
     assert replicas(place) == {selected(place): 0}

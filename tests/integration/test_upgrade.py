@@ -1,7 +1,7 @@
-"""An upgrade of everything at once: other images, other defaults, and a CRD with one more field.
+"""An upgrade of the operator with other images, other defaults, and a new field in the CRD.
 
-Forty jobs serve and some are in every stage when the operator is exchanged. What is finished is
-left as it is, to the last pod; what is under way goes on with what its revision was started with.
+At the upgrade, forty jobs serve and other jobs are in every stage. The upgrade must not change any
+object of a finished job. An unfinished job continues with the settings of its revision.
 """
 
 import copy
@@ -16,14 +16,16 @@ import pytest
 import yaml
 from tests.fakes import kubelet
 from tests.integration.controlplane import CRD, ControlPlane, install_crd
-from tests.integration.fleet import Fleet
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, operator
+from tests.integration.scenarios import ScenarioRunner
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
+# The test compares the objects of each job on their own, so more jobs prove nothing more. They only
+# add load, and bench/scale.py measures the operator under load.
 FINISHED = 40
-# Each with the word of its Ready condition when the upgrade meets it.
+# The reason of each unfinished job's Ready condition at the upgrade.
 UNDER_WAY = {
     "preparing": "Preparing",
     "training": "Training",
@@ -60,7 +62,7 @@ NEWER: Mapping[str, Any] = {
     "imagePullSecrets": ["newer"],
     "logLevel": "info",
 }
-# A later version's built-in values, too.
+# The upgraded operator also has other built-in defaults.
 BUILT_IN = """
 from finetune_api import defaulting
 older = defaulting.builtin_defaults
@@ -75,48 +77,48 @@ defaulting.builtin_defaults = newer
 
 
 class Cluster:
-    """A fleet of jobs in one namespace, and what a snapshot of it is made of."""
+    """The jobs of one namespace, and snapshots of their objects."""
 
     def __init__(self, place: Namespace) -> None:
         self.place = place
-        self.fleet = Fleet(plane=place.plane, fate=self.fate)
+        self.runner = ScenarioRunner(plane=place.plane, pod_status=self.pod_status)
         self.holding = True
         self.first_of_edited = ""
 
-    def fate(self, pod: dict[str, Any]) -> dict[str, Any] | None:
+    def pod_status(self, pod: dict[str, Any]) -> dict[str, Any] | None:
         labels = pod["metadata"]["labels"]
         name, stage = labels["finetune.dev/job"], kubelet.stage_of(pod)
         if name == "failed":
             return kubelet.failed(stage, code=65, reason="DatasetInvalid", message="row 7")
-        again = name == "edited" and labels["finetune.dev/revision"] != self.first_of_edited
+        edited = name == "edited" and labels["finetune.dev/revision"] != self.first_of_edited
         held = HELD.get(name) == stage or (
-            again and bool(self.first_of_edited) and stage == "train"
+            edited and bool(self.first_of_edited) and stage == "train"
         )
         if held and self.holding:
-            # A pod that runs, and whose fate comes later.
+            # The pod runs until it is released.
             return kubelet.running() if stage != "serve" else None
         return kubelet.serving() if stage == "serve" else kubelet.completed(stage)
 
     def reasons(self) -> dict[str, str]:
-        names = [name for _, name in self.fleet.jobs]
-        return {name: self.fleet.reason(self.place.name, name) for name in names}
+        names = [name for _, name in self.runner.jobs]
+        return {name: self.runner.reason(self.place.name, name) for name in names}
 
     def until(self, reasons: Mapping[str, str], seconds: float = 400) -> None:
-        self.fleet.until(
+        self.runner.until(
             f"{len(reasons)} jobs are as expected",
             lambda: reasons.items() <= self.reasons().items(),
             seconds,
         )
 
-    def ends_what_runs(self) -> None:
-        """Complete the pods that were held."""
+    def complete_held_pods(self) -> None:
+        """Complete the pods that were held in the state Running."""
         self.holding = False
         for pod in self.place.items("pods"):
             if pod["status"].get("phase") == "Running" and kubelet.stage_of(pod) != "serve":
                 kubelet.report(self.place, pod, kubelet.completed(kubelet.stage_of(pod)))
 
     def snapshot(self) -> dict[str, Any]:
-        """Return Jobs and pods by uid, what Deployments ask for, and each revision's ConfigMap."""
+        """Return the objects of the jobs by uid, and the target revisions."""
         kinds = {kind: self.place.items(kind) for kind in ("jobs", "pods", "deployments")}
         return {
             "jobs": {each["metadata"]["uid"] for each in kinds["jobs"]},
@@ -135,8 +137,8 @@ class Cluster:
             },
             "revisions": {
                 name: (job["status"]["revision"], job["status"]["build"])
-                for (_, name), job in self.fleet.jobs.items()
-                # What has not begun takes the new defaults when it does.
+                for (_, name), job in self.runner.jobs.items()
+                # A job that has not started has no revision yet; it starts with the new defaults.
                 if job["status"].get("revisions")
             },
         }
@@ -144,12 +146,12 @@ class Cluster:
 
 @pytest.fixture
 def upgraded_crd(control_plane: ControlPlane) -> Iterator[Any]:
-    """Install the CRD with one more field, when called; the present one is back after the test."""
+    """Return a function that installs a CRD with a new field; restore the CRD after the test."""
 
     def install() -> None:
         newer = copy.deepcopy(yaml.safe_load(CRD.read_text(encoding="utf-8")))
         spec = newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-        spec["properties"]["training"]["properties"]["fieldToCome"] = {"type": "string"}
+        spec["properties"]["training"]["properties"]["newField"] = {"type": "string"}
         control_plane.apply(
             f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{newer['metadata']['name']}",
             newer,
@@ -181,7 +183,7 @@ def test_an_upgrade_restarts_nothing(
             place.path("finetunejobs", "edited"), {"spec": {"training": {"epochs": 2}}}
         )
         cluster.until({**finished, **UNDER_WAY})
-    lived = time.monotonic() - began
+    elapsed = time.monotonic() - began
     before = cluster.snapshot()
 
     upgraded_crd()
@@ -189,19 +191,19 @@ def test_an_upgrade_restarts_nothing(
     began = time.monotonic()
     with operator(control_plane, tmp_path, newer, prelude=BUILT_IN) as upgraded:
         jobs = FINISHED + len(UNDER_WAY)
-        cluster.fleet.until(
+        cluster.runner.until(
             "every job is reconciled",
             lambda: upgraded.metric("finetune_jobs") == jobs,
         )
         upgraded.settled()
-        cluster.fleet.round()
+        cluster.runner.round()
         after, reconciled = cluster.snapshot(), time.monotonic() - began
         assert {**finished, **UNDER_WAY}.items() <= cluster.reasons().items()
-        for what, found in before.items():
-            assert after[what] == found, what
+        for kind, objects in before.items():
+            assert after[kind] == objects, kind
         assert upgraded.metric("controller_runtime_reconcile_errors_total") == 0
 
-        cluster.ends_what_runs()
+        cluster.complete_held_pods()
         place.plane.merge(place.path("finetunejobs", "suspended"), {"spec": {"suspend": False}})
         place.submit("new")
         ends = dict.fromkeys(UNDER_WAY, "Serving") | {
@@ -213,9 +215,9 @@ def test_an_upgrade_restarts_nothing(
     with capsys.disabled():
         sys.stdout.write(
             f"\n    {len(finished)} jobs serve and {len(UNDER_WAY)} are under way after "
-            f"{lived:.0f} s; all reconciled {reconciled:.1f} s after the upgrade, none restarted\n"
+            f"{elapsed:.0f} s; all reconciled {reconciled:.1f} s after the upgrade, no restart\n"
         )
-    # Of "edited" the second revision serves by now, in place of the first.
+    # The second revision of the job "edited" has replaced the first one.
     stay = {uid for uid, name in before["pods"].items() if name != "edited"}
     assert stay <= last["pods"].keys()
     assert before["revisions"].items() <= last["revisions"].items()

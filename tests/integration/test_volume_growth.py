@@ -1,7 +1,7 @@
-"""A volume that is too small grows in place, where its StorageClass can; the stage is tried again.
+"""A volume that is too small is expanded if its StorageClass allows it; the stage is retried.
 
-Admission and binding are the API server's and the controller manager's own. What a storage driver
-does with a larger request is its own affair, and is not played.
+Admission and binding are those of the real API server and controller manager. The tests do not
+simulate the storage driver that expands the volume.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.fakes import kubelet
 from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.test_operator_with_controllers import all_well, live
+from tests.integration.test_operator_with_controllers import all_complete, run_stages
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
@@ -21,7 +21,7 @@ Classes = Callable[[bool], str]
 
 @pytest.fixture
 def storage(control_plane: ControlPlane, namespace: str) -> Iterator[Classes]:
-    """Make a StorageClass that lets volumes grow or does not, with one large volume of it."""
+    """Return a function that creates a StorageClass, with or without expansion, and a volume."""
     made: list[str] = []
 
     def make(grows: bool) -> str:
@@ -31,7 +31,7 @@ def storage(control_plane: ControlPlane, namespace: str) -> Iterator[Classes]:
             classes,
             {
                 "metadata": {"name": name},
-                "provisioner": "example.com/nobody",
+                "provisioner": "example.com/none",
                 "allowVolumeExpansion": grows,
             },
         )
@@ -44,7 +44,7 @@ def storage(control_plane: ControlPlane, namespace: str) -> Iterator[Classes]:
                     "capacity": {"storage": "10Gi"},
                     "accessModes": ["ReadWriteOnce"],
                     "persistentVolumeReclaimPolicy": "Retain",
-                    "csi": {"driver": "example.com.nobody", "volumeHandle": name},
+                    "csi": {"driver": "example.com.none", "volumeHandle": name},
                 },
             },
         )
@@ -58,7 +58,7 @@ def storage(control_plane: ControlPlane, namespace: str) -> Iterator[Classes]:
 
 def full(stage: str) -> dict[str, Any]:
     if stage != "prepare":
-        return all_well(stage)
+        return all_complete(stage)
     message = "12.3 GB are needed, 9.9 GB are there; raise storage.size to 20Gi"
     return kubelet.failed(stage, code=73, reason="VolumeFull", message=message)
 
@@ -69,9 +69,9 @@ def claim(place: Namespace) -> dict[str, Any]:
 
 
 def begin(place: Namespace, storage_class: str) -> dict[str, Any]:
-    """Let a job fail for want of space on a bound volume; return its claim."""
+    """Let a job fail on a full volume; return its claim."""
     place.submit(spec={"storage": {"size": "10Gi", "storageClassName": storage_class}})
-    assert live(place, "VolumeFull", full) == ["prepare"]
+    assert run_stages(place, "VolumeFull", full) == ["prepare"]
     wait_until("the claim is bound", lambda: claim(place)["status"]["phase"] == "Bound")
     return claim(place)
 
@@ -86,8 +86,8 @@ def test_a_larger_size_expands_the_volume_and_retries_the_stage(
     before = begin(place, storage(True))
     revision = place.job()["status"]["revision"]
     enlarge(place)
-    # The pod of the first attempt is still there.
-    assert live(place, "Serving") == ["prepare", "prepare", "train", "merge", "serve"]
+    # The pod of the first attempt still exists.
+    assert run_stages(place, "Serving") == ["prepare", "prepare", "train", "merge", "serve"]
     after = claim(place)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"] == {**before["spec"], "resources": {"requests": {"storage": "20Gi"}}}
@@ -119,5 +119,5 @@ def test_a_class_without_expansion_is_reported_and_loses_nothing(
         f"/apis/storage.k8s.io/v1/storageclasses/{name}", {"allowVolumeExpansion": True}
     )
     place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"a": "b"}}})
-    live(place, "Serving")
+    run_stages(place, "Serving")
     assert claim(place)["metadata"]["uid"] == before["metadata"]["uid"]

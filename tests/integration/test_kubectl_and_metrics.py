@@ -1,4 +1,4 @@
-"""What people and their tools see of a job, over a whole life against a real API server."""
+"""kubectl output, events, kstatus and metrics of a serving job on a real API server."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from tests.integration import operatorprocess
 from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.test_operator_with_controllers import live
+from tests.integration.test_operator_with_controllers import run_stages
 
 FIELDS_OF_USERS = ("labels", "annotations", "finalizers", "ownerReferences")
 NAMES = re.compile(r"^(controller_runtime|workqueue|rest_client|finetune|leader_election|process)_")
@@ -23,12 +23,12 @@ NAMES = re.compile(r"^(controller_runtime|workqueue|rest_client|finetune|leader_
 def served(
     controller_manager: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[OperatorProcess, Namespace, dict[str, Any]]]:
-    """An operator, a job that went all the way to Serving, and the job as it was submitted."""
-    place = Namespace(controller_manager, controller_manager.namespace("seen-by-people"))
+    """An operator, the namespace of a serving job, and the job as it was submitted."""
+    place = Namespace(controller_manager, controller_manager.namespace("kubectl-and-metrics"))
     folder = tmp_path_factory.mktemp("operator")
     with operatorprocess.operator(controller_manager, folder) as operator:
         before = place.submit(labels={"team": "a"}, annotations={"note": "mine"})
-        live(place, "Serving")
+        run_stages(place, "Serving")
         operator.settled()
         yield operator, place, before
         controller_manager.delete(place.path("finetunejobs"))
@@ -38,7 +38,7 @@ Served = tuple[OperatorProcess, Namespace, dict[str, Any]]
 
 
 def kubectl(place: Namespace, *words: str) -> str:
-    """Run kubectl in the namespace; return what it wrote."""
+    """Run kubectl in the namespace; return its standard output."""
     command = [str(place.plane.assets / "kubectl"), f"--kubeconfig={place.plane.kubeconfig}"]
     done = subprocess.run(
         [*command, f"--namespace={place.name}", *words],
@@ -77,7 +77,7 @@ def test_a_resync_repeats_no_event(served: Served) -> None:
     operator, place, _ = served
     before = {each["metadata"]["name"]: each.get("series") for each in place.items("events")}
     reconciles = operator.metric("controller_runtime_reconcile_total")
-    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"seen": "1"}}})
+    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"again": "1"}}})
     wait_until(
         "the job is reconciled again",
         lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
@@ -85,7 +85,7 @@ def test_a_resync_repeats_no_event(served: Served) -> None:
     operator.settled()
     after = {each["metadata"]["name"]: each.get("series") for each in place.items("events")}
     assert after == before
-    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"seen": None}}})
+    place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"again": None}}})
 
 
 def test_the_operator_wrote_only_the_status(served: Served) -> None:

@@ -1,8 +1,8 @@
-"""Many jobs in namespaces of their own, which one fake kubelet runs through their lives.
+"""Run many scenarios of jobs at the same time, with one fake kubelet for all of them.
 
-A life is a generator: it acts as a user, and yields the condition it waits for. One loop acts as
-the kubelet and checks the condition of every life. It costs two requests a round, however many
-lives there are.
+A scenario is a generator. It acts as a user and yields the condition that it waits for. One loop
+acts as the kubelet and checks the condition of every scenario. Each round of the loop sends two
+requests, regardless of the number of scenarios.
 """
 
 import time
@@ -18,49 +18,49 @@ ROUND_SECONDS = 0.3
 METADATA = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
 
 Wait = tuple[str, Callable[[], bool]]
-Life = Iterator[Wait]
-Fate = Callable[[dict[str, Any]], dict[str, Any] | None]
-"""Takes a pod's metadata, returns the status that it gets; None leaves it as it is."""
+Scenario = Iterator[Wait]
+PodStatus = Callable[[dict[str, Any]], dict[str, Any] | None]
+"""Takes the metadata of a pod, returns the new status of the pod, or None to leave it unchanged."""
 
 
-def all_well(pod: dict[str, Any]) -> dict[str, Any]:
-    """Let every stage complete and every server answer."""
+def all_complete(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a completed stage, or of a ready serving pod."""
     stage = kubelet.stage_of(pod)
     return kubelet.serving() if stage == "serve" else kubelet.completed(stage)
 
 
 @dataclass(kw_only=True)
-class Fleet:
-    """See the module. ``fate`` decides about each new pod."""
+class ScenarioRunner:
+    """Runs scenarios. ``pod_status`` returns the status to report for each new pod."""
 
     plane: ControlPlane
-    fate: Fate = all_well
+    pod_status: PodStatus = all_complete
     jobs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    """The FineTuneJobs as the last round saw them."""
+    """The FineTuneJobs that the last round read, by namespace and name."""
     pods: list[dict[str, Any]] = field(default_factory=list)
-    """The metadata of the jobs' pods as the last round saw them."""
+    """The metadata of the pods of all jobs that the last round read."""
     _known: set[str] = field(default_factory=set)
-    _waiting: dict[str, tuple[Life, Wait]] = field(default_factory=dict)
+    _waiting: dict[str, tuple[Scenario, Wait]] = field(default_factory=dict)
 
-    def begin(self, name: str, life: Life) -> None:
-        """Begin a life."""
-        wait = next(life, None)
+    def begin(self, name: str, scenario: Scenario) -> None:
+        """Start a scenario."""
+        wait = next(scenario, None)
         if wait is not None:
-            self._waiting[name] = life, wait
+            self._waiting[name] = scenario, wait
 
     @property
-    def alive(self) -> set[str]:
-        """The names of the lives that are not over."""
+    def unfinished(self) -> set[str]:
+        """The names of the scenarios that have not ended."""
         return set(self._waiting)
 
     def reason(self, namespace: str, name: str = "demo") -> str:
-        """Return the reason of a job's Ready condition, as the last round saw it."""
+        """Return the reason of a job's Ready condition, as read by the last round."""
         job = self.jobs.get((namespace, name), {})
         conditions = job.get("status", {}).get("conditions", ())
         return next((str(c["reason"]) for c in conditions if c["type"] == "Ready"), "")
 
     def round(self) -> None:
-        """Look once, report on new pods, and let every life go on that can."""
+        """Read all objects, report on new pods, and resume scenarios whose condition is met."""
         found = self.plane.get("/apis/finetune.dev/v1alpha1/finetunejobs")["items"]
         self.jobs = {
             (each["metadata"]["namespace"], each["metadata"]["name"]): each for each in found
@@ -71,20 +71,20 @@ class Fleet:
         self.pods = listed["items"] or []
         for pod in self.pods:
             uid = pod["metadata"]["uid"]
-            if uid not in self._known and (status := self.fate(pod)) is not None:
+            if uid not in self._known and (status := self.pod_status(pod)) is not None:
                 self._known.add(uid)
                 kubelet.report(Namespace(self.plane, pod["metadata"]["namespace"]), pod, status)
-        for name, (life, (_, ready)) in list(self._waiting.items()):
+        for name, (scenario, (_, ready)) in list(self._waiting.items()):
             if not ready():
                 continue
-            wait = next(life, None)
+            wait = next(scenario, None)
             if wait is None:
                 del self._waiting[name]
             else:
-                self._waiting[name] = life, wait
+                self._waiting[name] = scenario, wait
 
     def until(self, what: str, ready: Callable[[], bool], seconds: float = 120) -> None:
-        """Go round until it is so. Raises TimeoutError naming what each life waits for."""
+        """Run rounds until ``ready``. Raise TimeoutError with the condition of every scenario."""
         deadline = time.monotonic() + seconds
         while not ready():
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Events that must not replace a pod or create a Job of a serving job."""
+"""Changes in the cluster that must neither replace a pod of a serving job nor create a Job."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,8 +11,8 @@ from tests.integration import operatorprocess
 from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
-from tests.integration.test_operator_with_controllers import live
-from tests.integration.test_what_people_see import kubectl
+from tests.integration.test_kubectl_and_metrics import kubectl
+from tests.integration.test_operator_with_controllers import run_stages
 
 MANIFEST = {
     "apiVersion": "finetune.dev/v1alpha1",
@@ -33,40 +33,40 @@ class Wrong(datetime):
 controller.datetime = Wrong
 """
 
-Starts = Callable[..., AbstractContextManager[OperatorProcess]]
+StartOperator = Callable[..., AbstractContextManager[OperatorProcess]]
 
 
 @pytest.fixture(scope="module")
 def served(
     controller_manager: ControlPlane, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Namespace, Path, Starts]]:
-    """A job that was applied and serves, its manifest, and what starts an operator for it."""
+) -> Iterator[tuple[Namespace, Path, StartOperator]]:
+    """The namespace of a serving job, its manifest, and a function that starts an operator."""
     place = Namespace(controller_manager, controller_manager.namespace("finished"))
     folder = tmp_path_factory.mktemp("operator")
     manifest = folder / "finetune.json"
     manifest.write_text(json.dumps(MANIFEST))
 
-    def starts(**how: Any) -> AbstractContextManager[OperatorProcess]:
+    def start(**how: Any) -> AbstractContextManager[OperatorProcess]:
         return operatorprocess.operator(controller_manager, folder, **how)
 
-    with starts() as operator:
+    with start() as operator:
         kubectl(place, "apply", "-f", str(manifest))
-        live(place, "Serving")
+        run_stages(place, "Serving")
         operator.settled()
-    yield place, manifest, starts
+    yield place, manifest, start
     controller_manager.delete(place.path("finetunejobs"))
 
 
-Served = tuple[Namespace, Path, Starts]
+Served = tuple[Namespace, Path, StartOperator]
 
 
 def snapshot(place: Namespace) -> dict[str, Any]:
-    """Return what serves, what it serves from, what is said of it, and every version."""
+    """Return the status, events, running pods, Deployments, and the version of every object."""
     return {
         "versions": {
             name: version
             for name, version in place.versions().items()
-            # Of these two kinds others write, too.
+            # Other clients also write events and FineTuneJobs.
             if not name.startswith(("events/", "finetunejobs/"))
         },
         "events": [
@@ -86,7 +86,7 @@ def snapshot(place: Namespace) -> dict[str, Any]:
     }
 
 
-def look(operator: OperatorProcess, place: Namespace) -> None:
+def reconcile(operator: OperatorProcess, place: Namespace) -> None:
     """Reconcile the job again."""
     reconciles = operator.metric("controller_runtime_reconcile_total")
     labels = {"metadata": {"labels": {"reconciles": f"{operator.port}-{reconciles:.0f}"}}}
@@ -99,36 +99,38 @@ def look(operator: OperatorProcess, place: Namespace) -> None:
 
 
 @pytest.mark.parametrize("days", [3650, -3650])
-def test_a_clock_that_is_wrong_by_ten_years(served: Served, days: int) -> None:
-    place, _, starts = served
+def test_a_clock_that_is_wrong_by_ten_years_changes_nothing(served: Served, days: int) -> None:
+    place, _, start = served
     before = snapshot(place)
-    with starts(prelude=CLOCK.format(days=days)) as operator:
+    with start(prelude=CLOCK.format(days=days)) as operator:
         operator.settled()
-        look(operator, place)
+        reconcile(operator, place)
         assert snapshot(place) == before
 
 
 @pytest.mark.parametrize("how", [(), ("--server-side", "--force-conflicts")], ids=str)
-def test_applying_the_same_manifest_again(served: Served, how: tuple[str, ...]) -> None:
-    place, manifest, starts = served
+def test_applying_the_same_manifest_again_changes_nothing(
+    served: Served, how: tuple[str, ...]
+) -> None:
+    place, manifest, start = served
     before = snapshot(place)
-    with starts() as operator:
+    with start() as operator:
         operator.settled()
         writes = operator.writes()
         kubectl(place, "apply", *how, "-f", str(manifest))
-        look(operator, place)
+        reconcile(operator, place)
         assert place.job()["metadata"]["generation"] == 1
         assert (snapshot(place), operator.writes()) == (before, writes)
 
 
-def test_deletion_of_its_jobs(served: Served) -> None:
-    place, _, starts = served
-    with starts() as operator:
+def test_deleting_the_jobs_of_the_stages_changes_nothing_else(served: Served) -> None:
+    place, _, start = served
+    with start() as operator:
         operator.settled()
         before = snapshot(place)
         kubectl(place, "delete", "jobs", "--all", "--wait=false")
         wait_until("the Jobs are gone", lambda: not place.items("jobs"))
-        look(operator, place)
+        reconcile(operator, place)
         for job in [name for name in before["versions"] if name.startswith("jobs/")]:
             del before["versions"][job]
         assert snapshot(place) == before

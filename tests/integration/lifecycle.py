@@ -1,11 +1,11 @@
-"""The whole life of a job, and the objects it leaves, for comparing two runs."""
+"""The complete lifecycle of a job, and a snapshot of its objects to compare two runs."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from tests.fakes import kubelet
-from tests.integration.fleet import Fleet, Life
 from tests.integration.namespace import Namespace
+from tests.integration.scenarios import Scenario, ScenarioRunner
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
@@ -29,50 +29,50 @@ VOLATILE = {
 }
 
 
-class Course:
-    """One life, from its submission to its deletion, and what it left at its height."""
+class Lifecycle:
+    """One job from submission to deletion; ``objects`` are those of the second serving model."""
 
-    def __init__(self, fleet: Fleet, place: Namespace) -> None:
-        self.fleet, self.place = fleet, place
+    def __init__(self, runner: ScenarioRunner, place: Namespace) -> None:
+        self.runner, self.place = runner, place
         self.revision = ""
         self.objects: dict[str, Any] = {}
 
-    def life(self) -> Life:
-        """Train, merge, serve; edit, so that it trains again; pause that, resume; delete."""
-        place, fleet = self.place, self.fleet
+    def scenario(self) -> Scenario:
+        """Train, serve, edit, train again, pause, resume, serve, and delete a job."""
+        place, runner = self.place, self.runner
         path = place.path("finetunejobs", "demo")
         place.submit()
-        yield "the first model is served", lambda: fleet.reason(place.name) == "Serving"
+        yield "the first model is served", lambda: runner.reason(place.name) == "Serving"
         self.revision = self.status()["revision"]
         place.plane.merge(path, {"spec": {"training": {"epochs": 2}}})
-        yield "the next one is trained", lambda: bool(self.training())
+        yield "the second model is trained", lambda: bool(self.training())
         place.plane.merge(path, {"spec": {"suspend": True}})
         yield (
             "training is paused",
-            lambda: not self.training() and fleet.reason(place.name) == "SuspendedByUser",
+            lambda: not self.training() and runner.reason(place.name) == "SuspendedByUser",
         )
         place.plane.merge(path, {"spec": {"suspend": False}})
         yield "the second model is served", self.serves_the_second
         self.objects = snapshot(place)
         place.plane.delete(path)
-        yield "nothing is left", lambda: not snapshot(place)
+        yield "all objects are deleted", lambda: not snapshot(place)
 
     def status(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.fleet.jobs[self.place.name, "demo"].get("status", {})
+        found: Mapping[str, Any] = self.runner.jobs[self.place.name, "demo"].get("status", {})
         return found
 
     def training(self) -> list[dict[str, Any]]:
-        """Return the train pods of the second revision's first attempt, which never ends."""
+        """Return the train pods of the second revision's first attempt, which do not end."""
         return [
             pod
-            for pod in self.fleet.pods
+            for pod in self.runner.pods
             if pod["metadata"]["namespace"] == self.place.name and endless(pod, self.revision)
         ]
 
     def serves_the_second(self) -> bool:
         status = self.status()
         return (
-            self.fleet.reason(self.place.name) == "Serving"
+            self.runner.reason(self.place.name) == "Serving"
             and status["revision"] != self.revision
             and status["serving"]["revision"] == status["revision"]
             and len(self.place.items("deployments")) == 1
@@ -80,6 +80,7 @@ class Course:
 
 
 def endless(pod: Mapping[str, Any], first: str) -> bool:
+    """Report whether a pod is the first attempt to train another revision than the first one."""
     labels = pod["metadata"]["labels"]
     return (
         labels["finetune.dev/stage"] == "train"
@@ -90,7 +91,7 @@ def endless(pod: Mapping[str, Any], first: str) -> bool:
 
 
 def snapshot(place: Namespace) -> dict[str, Any]:
-    """Return everything that the operator made, without what differs from life to life."""
+    """Return all objects that the operator created, without the values that differ between runs."""
     # job.json names the job and its namespace; its digest is an argument of the Jobs.
     names = {
         text_digest(each["data"]["job.json"]): f"digest of {each['metadata']['name']}"
@@ -111,7 +112,7 @@ def snapshot(place: Namespace) -> dict[str, Any]:
 
 
 def plain(value: Any, names: Mapping[str, str]) -> Any:
-    """Return a value with ``names`` in place of the texts that differ from life to life."""
+    """Return a value in which ``names`` replaces the texts that differ between runs."""
     if isinstance(value, dict):
         return {k: plain(v, names) for k, v in value.items() if k not in VOLATILE}
     if isinstance(value, list):
@@ -124,12 +125,12 @@ def plain(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def fate_in(courses: Mapping[str, Course], pod: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what the kubelet says of a pod: every stage completes but the one to be paused."""
-    course = courses.get(pod["metadata"]["namespace"])
-    if course is None:
+def pod_status(lifecycles: Mapping[str, Lifecycle], pod: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the status of a pod: every stage completes, except the training that is paused."""
+    lifecycle = lifecycles.get(pod["metadata"]["namespace"])
+    if lifecycle is None:
         return None
     stage = kubelet.stage_of(pod)
-    if stage == "serve" or endless(pod, course.revision):
+    if stage == "serve" or endless(pod, lifecycle.revision):
         return kubelet.serving()
     return kubelet.completed(stage)

@@ -1,10 +1,10 @@
-"""Causes why a job does not run: each is reported within 30 s, and the job continues after a fix.
+"""Causes of pending jobs: each is reported within 30 s, and the job continues after a fix.
 
-API server, controller manager and scheduler are real, and so are their refusals. Nodes are objects
-without a kubelet; what a kubelet would say of a missing Secret or image is said by the tests, in
-its words, from what the API server holds. A real kubelet says it in tests/e2e.
+API server, controller manager and scheduler are real, and so are their errors. The nodes have no
+kubelet. The tests write the status that a kubelet would report for a missing Secret or image;
+tests/e2e covers the same causes with a real kubelet.
 
-All jobs are submitted at once, each in its own namespace, and checked one by one.
+All jobs are submitted at the same time, each in its own namespace, and checked one by one.
 """
 
 import uuid
@@ -31,10 +31,11 @@ ZONE = "topology.kubernetes.io/zone"
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """Something that keeps a job from running.
+    """A cause that keeps a job pending.
 
-    before: makes it so in the namespace; spec: what the job asks for beside the usual; fix: takes
-    the cause away; after: what Ready says then.
+    reason: reason of Ready; words: expected parts of its message; before: creates the cause
+    in the namespace; spec: additional fields of the job; fix: removes the cause; after: reason of
+    Ready after the fix.
     """
 
     reason: str
@@ -46,7 +47,7 @@ class Cause:
 
 
 def add_node(plane: ControlPlane, name: str, labels: dict[str, str], *, gpus: int = 0) -> None:
-    """Register a node that is ready, as a kubelet would; one with GPUs has GKE's label of an L4."""
+    """Create a ready node, like a kubelet; a node with GPUs gets the GKE label of an L4."""
     amounts = {"cpu": "64", "memory": "512Gi", "pods": "110", "ephemeral-storage": "1Ti"}
     if gpus:
         amounts["nvidia.com/gpu"] = str(gpus)
@@ -58,7 +59,7 @@ def add_node(plane: ControlPlane, name: str, labels: dict[str, str], *, gpus: in
 
 
 def add_class(plane: ControlPlane, name: str) -> None:
-    """Create a storage class whose volumes are made by hand, and bound when a pod needs one."""
+    """Create a storage class without a provisioner that binds volumes to their first consumer."""
     plane.post(
         CLASSES,
         {
@@ -70,7 +71,7 @@ def add_class(plane: ControlPlane, name: str) -> None:
 
 
 def add_volume(plane: ControlPlane, class_: str, *, zone: str = "", claim: Any = None) -> None:
-    """Create a volume, of a class or of none (""), for whoever asks or for one claim."""
+    """Create a volume of a class ("" for none); ``claim`` reserves the volume for one claim."""
     metadata = claim["metadata"] if claim else {}
     owner = {"namespace": metadata["namespace"], "name": metadata["name"]} if claim else None
     where = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [zone]}]}
@@ -90,14 +91,14 @@ def add_volume(plane: ControlPlane, class_: str, *, zone: str = "", claim: Any =
     )
 
 
-def stored(place: Namespace) -> None:
-    """Give the namespace a class of its name, and a volume of it."""
+def add_storage(place: Namespace) -> None:
+    """Create a storage class with the name of the namespace, and a volume of the class."""
     add_volume(place.plane, place.name)
     add_class(place.plane, place.name)
 
 
-def given_to(place: Namespace) -> None:
-    """Give the namespace's claim a volume: without a class, any other's claim might take it."""
+def add_volume_for_claim(place: Namespace) -> None:
+    """Create a volume for the claim; without claimRef, a claim of another test could bind it."""
     (claim,) = place.items("persistentvolumeclaims")
     add_volume(place.plane, "", claim=claim)
 
@@ -107,8 +108,8 @@ def in_class(namespace: str) -> dict[str, Any]:
 
 
 def quota(place: Namespace, **hard: str) -> None:
-    """Give the namespace a volume and a quota that is in force."""
-    stored(place)
+    """Create storage and a quota in the namespace; wait until the quota is enforced."""
+    add_storage(place)
     path = f"/api/v1/namespaces/{place.name}/resourcequotas"
     place.plane.apply(
         f"{path}/budget",
@@ -130,8 +131,8 @@ def lift_quota(place: Namespace) -> None:
 
 
 def forbid(place: Namespace, group: str, resource: str) -> None:
-    """Give the namespace a volume, and a policy in force that denies a resource's creation."""
-    stored(place)
+    """Create storage, and a policy that denies creates of a resource; wait until it is enforced."""
+    add_storage(place)
     rule = {
         "apiGroups": [group],
         "apiVersions": ["v1"],
@@ -199,8 +200,8 @@ def create_secret(place: Namespace) -> None:
     )
 
 
-def zonal(place: Namespace) -> None:
-    """Give the namespace a volume in zone b, where there is no GPU to train on."""
+def add_storage_in_zone_b(place: Namespace) -> None:
+    """Create a storage class and a volume in zone b, which has no node with a GPU."""
     add_class(place.plane, place.name)
     add_volume(place.plane, place.name, zone="b")
 
@@ -217,7 +218,7 @@ CAUSES = {
             "spec.placement.nodeSelector",
             "didn't match Pod's node affinity",
         ),
-        before=stored,
+        before=add_storage,
         spec=lambda ns: {**in_class(ns), "placement": {"nodeSelector": {"pool": ns}}},
         fix=label_node,
         after="Training",
@@ -225,7 +226,7 @@ CAUSES = {
     "secret": Cause(
         reason="SecretMissing",
         words=('secret "hf-token" not found', "tokenSecretRef"),
-        before=stored,
+        before=add_storage,
         spec=lambda ns: {
             **in_class(ns),
             "model": {"source": "hf://acme/base", "tokenSecretRef": {"name": "hf-token"}},
@@ -237,12 +238,12 @@ CAUSES = {
         reason="VolumePending",
         words=("StorageClass", "does not exist", "not found"),
         spec=in_class,
-        fix=stored,
+        fix=add_storage,
     ),
     "no-default-class": Cause(
         reason="VolumePending",
         words=("unbound immediate PersistentVolumeClaims", "spec.storage.storageClassName"),
-        fix=given_to,
+        fix=add_volume_for_claim,
     ),
     "quota-of-pods": Cause(
         reason="QuotaExceeded",
@@ -275,7 +276,7 @@ CAUSES = {
     "zone": Cause(
         reason="Unschedulable",
         words=("PersistentVolume's node affinity", "spec.placement.zones"),
-        before=zonal,
+        before=add_storage_in_zone_b,
         spec=in_class,
         fix=add_gpu_in_zone_b,
         after="Training",
@@ -310,7 +311,7 @@ def seconds_to_the_answer(place: Namespace, reason: str) -> float:
 def places(
     controller_manager: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Namespace]]:
-    """A namespace with a job for each cause; two nodes, of which that in zone a has the GPUs."""
+    """A namespace with a job for each cause; of two nodes, the one in zone a has GPUs."""
     plane = controller_manager
     add_node(plane, "a", {ZONE: "a"}, gpus=len(CAUSES))
     add_node(plane, "b", {ZONE: "b"})
@@ -318,7 +319,7 @@ def places(
         controlplane.scheduler(plane),
         operatorprocess.operator(plane, tmp_path_factory.mktemp("operator")),
     ):
-        found = {name: Namespace(plane, plane.namespace(f"waiting-{name}")) for name in CAUSES}
+        found = {name: Namespace(plane, plane.namespace(f"pending-{name}")) for name in CAUSES}
         for name, place in found.items():
             CAUSES[name].before(place)
         for name, place in found.items():
@@ -329,7 +330,7 @@ def places(
 
 
 def wait_for(places: dict[str, Namespace], name: str, reason: str, seconds: float) -> None:
-    """Wait until a job's Ready has the reason, with a kubelet at work for all of them."""
+    """Wait until a job's Ready has the reason, and act as the kubelet of all namespaces."""
 
     def has_reason() -> bool:
         for each, place in places.items():
@@ -349,10 +350,10 @@ def test_the_cause_is_reported_within_30_seconds(places: dict[str, Namespace], n
     assert seconds_to_the_answer(place, cause.reason) < ANSWER_SECONDS
 
 
-def test_a_cause_that_lasts_beyond_the_deadline_is_stalled(places: dict[str, Namespace]) -> None:
+def test_a_job_is_stalled_if_the_cause_outlasts_the_deadline(places: dict[str, Namespace]) -> None:
     place = places["secret"]
     wait_for(places, "secret", "SecretMissing", ANSWER_SECONDS)
-    wait_until("it is stalled", lambda: bool(place.condition("Stalled")), 60.0)
+    wait_until("the job is stalled", lambda: bool(place.condition("Stalled")), 60.0)
     since = datetime.fromisoformat(place.items("pods")[0]["metadata"]["creationTimestamp"])
     stalled = datetime.fromisoformat(place.condition("Stalled")["lastTransitionTime"])
     assert 30 <= (stalled - since).total_seconds() < 60
@@ -362,7 +363,7 @@ def test_a_cause_that_lasts_beyond_the_deadline_is_stalled(places: dict[str, Nam
 
 @pytest.fixture(scope="module")
 def fixed(places: dict[str, Namespace]) -> dict[str, Namespace]:
-    """The same jobs, with what kept them taken away once it was told."""
+    """The same jobs after all causes were reported and fixed."""
     for name, cause in CAUSES.items():
         wait_for(places, name, cause.reason, ANSWER_SECONDS)
     for name, cause in CAUSES.items():

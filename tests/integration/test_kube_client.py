@@ -57,7 +57,7 @@ async def observe(kube: Kube, job: Any) -> Snapshot:
 
 
 class Process:
-    """Executes plans, and remembers its applies as one operator process does."""
+    """Executes plans and remembers applied versions, like one operator process."""
 
     def __init__(self, kube: Kube) -> None:
         self._executor = PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
@@ -117,7 +117,7 @@ async def test_an_apply_owns_its_fields_and_keeps_those_of_others(kube: Kube, jo
     assert "f:ports" in ours[0]["fieldsV1"]["f:spec"]
 
 
-async def test_an_equal_apply_is_not_sent_and_after_a_restart_changes_nothing(
+async def test_an_unchanged_object_is_not_applied_again_even_after_a_restart(
     kube: Kube, job: Any
 ) -> None:
     first = Process(kube)
@@ -141,7 +141,7 @@ async def test_an_apply_to_a_stale_version_is_a_conflict(kube: Kube, job: Any) -
 
 
 @pytest.mark.parametrize("action", [Apply, Create])
-async def test_an_object_of_others_with_our_name_is_not_changed(
+async def test_an_unowned_object_with_the_name_of_a_child_is_not_changed(
     kube: Kube, job: Any, action: Any
 ) -> None:
     foreign = await kube.create(service(job, 80, owned=False))
@@ -160,7 +160,7 @@ CREATED_ONCE = ("ConfigMap", "Job", "NetworkPolicy", "PersistentVolumeClaim")
 async def test_an_owned_object_that_exists_must_have_the_same_content(
     kube: Kube, job: Any, name: str, kind: str
 ) -> None:
-    """The API server adds its defaults to an object: these are no difference."""
+    """The defaults that the API server adds to an object do not count as a difference."""
     initial, process = job.get("status", {}), Process(kube)
     for rendered in children(*SETS[name]).values():
         if rendered["kind"] != kind:
@@ -180,7 +180,7 @@ async def test_an_owned_object_that_exists_must_have_the_same_content(
 
 
 def other_content(body: Any) -> Any:
-    """Return an object with one other value."""
+    """Return a copy of an object with one changed value."""
     other = copied(body)
     match body["kind"]:
         case "ConfigMap":
@@ -244,7 +244,7 @@ async def test_an_exceeded_quota_has_its_own_reason(
         f"/api/v1/namespaces/{namespace}/resourcequotas",
         {"metadata": {"name": "none"}, "spec": {"hard": {"services": "0"}}},
     )
-    # The admission plugin counts for itself only once the quota has a status.
+    # The admission plugin enforces the quota only after the quota has a status.
     control_plane.put(
         f"/api/v1/namespaces/{namespace}/resourcequotas/none/status",
         {

@@ -1,8 +1,8 @@
-"""What an API server and the way to it do at their worst, each in namespaces of its own.
+"""Failures of the API server and of the connection to it, each in a separate namespace.
 
-All lives go on side by side, with one kubelet for all; every operator is confined to the namespaces
-whose misfortune it is to bear. Each must leave what a life without any leaves, and must create no
-Job twice. The outage is a real minute long: kopf's own patience would be at an end after 54 s.
+All scenarios run at the same time with one fake kubelet. Each operator watches only the namespaces
+of its kind of failure. Every scenario must produce the same objects as a scenario without failures,
+and must create no Job twice. The outage lasts one minute, because kopf's retries end after 54 s.
 """
 
 import json
@@ -18,12 +18,12 @@ from typing import Any, Literal
 import pytest
 from tests.fakes import kubelet
 from tests.integration.controlplane import TOKEN, ControlPlane, wait_until
-from tests.integration.course import Course, fate_in, snapshot
-from tests.integration.fleet import Fleet, Life
+from tests.integration.lifecycle import Lifecycle, pod_status, snapshot
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
-from tests.integration.relay import CUT, LOSE, PASS, Call, Fate, Relay, answer, relay
-from tests.integration.writes import Writes
+from tests.integration.relay import CUT, LOSE, PASS, Call, Outcome, Relay, answer, relay
+from tests.integration.scenarios import Scenario, ScenarioRunner
+from tests.integration.write_counter import WriteCounter
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
@@ -31,58 +31,59 @@ OUTAGE_SECONDS = 60.0
 RETRY_AFTER = 2
 BUSY = answer(429, Retry_After=str(RETRY_AFTER))
 
-Kind = Literal["look", "read", "write"]
-"""A reconcile is recognized by its one GET of the job."""
-Misfortune = Callable[[Kind, int], Fate]
-"""Takes the kind of a request and its number among those; returns what becomes of it."""
-# A look makes a dozen reads: one of 19 fails, so that about every other look gets through.
-REQUESTS: Mapping[str, Misfortune] = {
+Kind = Literal["reconcile", "read", "write"]
+"""Kind of a request. Each reconcile sends one GET of the job, so that GET counts the reconciles."""
+Failure = Callable[[Kind, int], Outcome]
+"""Takes the kind of a request and its number within the kind; returns the outcome."""
+# A reconcile sends about twelve reads. One in 19 fails, so about half of the reconciles succeed.
+REQUESTS: Mapping[str, Failure] = {
     "conflicts": lambda kind, n: answer(409) if kind == "write" and n % 3 == 0 else PASS,
     "answers-lost": lambda kind, n: LOSE if kind == "write" and n % 2 else PASS,
-    "busy": lambda kind, n: BUSY if kind == "look" and n % 4 == 0 else PASS,
+    "busy": lambda kind, n: BUSY if kind == "reconcile" and n % 4 == 0 else PASS,
     "broken": lambda kind, n: (
-        PASS if n % {"look": 5, "read": 19, "write": 5}[kind] else answer(500)
+        PASS if n % {"reconcile": 5, "read": 19, "write": 5}[kind] else answer(500)
     ),
-    "cut": lambda kind, n: PASS if n % {"look": 5, "read": 19, "write": 5}[kind] else CUT,
+    "cut": lambda kind, n: PASS if n % {"reconcile": 5, "read": 19, "write": 5}[kind] else CUT,
 }
 STAGES = ("prepare", "train", "merge", "serve")
 
 
 class Requests:
-    """Lets requests fail by the namespace that they are about; counts how many did.
+    """Injects a failure per namespace, and counts the failed requests in ``injected``.
 
     waits: seconds between a reconcile that was rejected with Retry-After and the next one.
     """
 
     def __init__(self) -> None:
-        self.befell: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()
         self.waits: list[float] = []
         self._count: Counter[tuple[str, Kind]] = Counter()
         self._busy_at = 0.0
 
-    def decide(self, call: Call) -> Fate:
-        misfortune = REQUESTS.get(call.namespace)
-        if misfortune is None or call.watches:
+    def decide(self, call: Call) -> Outcome:
+        failure = REQUESTS.get(call.namespace)
+        if failure is None or call.watches:
             return PASS
         of_job = call.path.endswith("/finetunejobs/demo")
-        kind: Kind = "write" if call.writes else "look" if of_job else "read"
-        if call.namespace == "busy" and kind == "look" and self._busy_at:
+        kind: Kind = "write" if call.writes else "reconcile" if of_job else "read"
+        if call.namespace == "busy" and kind == "reconcile" and self._busy_at:
             self.waits.append(call.at - self._busy_at)
             self._busy_at = 0.0
         self._count[call.namespace, kind] += 1
-        fate = misfortune(kind, self._count[call.namespace, kind])
-        if fate is not PASS:
-            self.befell[call.namespace] += 1
-        if fate is BUSY:
+        outcome = failure(kind, self._count[call.namespace, kind])
+        if outcome is not PASS:
+            self.injected[call.namespace] += 1
+        if outcome is BUSY:
             self._busy_at = call.at
-        return fate
+        return outcome
 
 
 class Outage:
-    """One job in each stage, and what happens to them while the operator is cut off.
+    """An outage of the API server for the operator, with one job in each stage.
 
-    The kubelet continues; one job is created, one unsuspended, one deleted, and the Deployment of a
-    serving job is deleted. After the outage every watch is rejected because its version is too old.
+    During the outage the kubelet continues, one job is created, one resumed, one deleted, and the
+    Deployment of a serving job is deleted. After the outage, every watch is rejected because its
+    version is too old.
     """
 
     def __init__(self, plane: ControlPlane) -> None:
@@ -96,33 +97,33 @@ class Outage:
         self.is_on = False
         self.over_after = 0.0
         self._gone = _too_old(plane)
-        self._told: set[str] = set()
+        self._expired: set[str] = set()
 
     def namespaces(self) -> list[str]:
         return [place.name for place in self.places.values()]
 
-    def fate(self, pod: dict[str, Any]) -> dict[str, Any] | None:
-        """Let every stage complete, but for the one that the outage shall meet; it begins there."""
+    def pod_status(self, pod: dict[str, Any]) -> dict[str, Any] | None:
+        """Complete every stage, except the stage during which the outage of the job starts."""
         stage = kubelet.stage_of(pod)
         if pod["metadata"]["namespace"] == f"outage-{stage}" and not self.is_on:
             return None
         return kubelet.serving() if stage == "serve" else kubelet.completed(stage)
 
-    def ready(self, fleet: Fleet) -> bool:
-        """Tell whether every job is where the outage is to meet it."""
-        reasons = {name: fleet.reason(place.name) for name, place in self.places.items()}
-        reached = {kubelet.stage_of(pod) for pod in fleet.pods if _is_held(pod)}
+    def ready(self, runner: ScenarioRunner) -> bool:
+        """Report whether every job has reached the state in which the outage starts."""
+        reasons = {name: runner.reason(place.name) for name, place in self.places.items()}
+        reached = {kubelet.stage_of(pod) for pod in runner.pods if _is_held(pod)}
         return (
             reached == set(STAGES)
             and reasons["suspended"] == "SuspendedByUser"
             and reasons["served"] == reasons["deleted"] == "Serving"
         )
 
-    def course(self, fleet: Fleet, between: Relay) -> Life:
+    def scenario(self, runner: ScenarioRunner, between: Relay) -> Scenario:
         places = self.places
         for name in self.names[:-1]:
             places[name].submit(suspend=name == "suspended")
-        yield "every job is where the outage is to meet it", lambda: self.ready(fleet)
+        yield "every job is ready for the outage", lambda: self.ready(runner)
         self.began, self.is_on = time.monotonic(), True
         between.decide = lambda call: CUT
         between.cut_watches()
@@ -138,7 +139,7 @@ class Outage:
         yield (
             "all serve",
             lambda: all(
-                fleet.reason(place.name) == "Serving" and len(place.items("deployments")) == 1
+                runner.reason(place.name) == "Serving" and len(place.items("deployments")) == 1
                 for name, place in places.items()
                 if name != "deleted"
             ),
@@ -149,16 +150,16 @@ class Outage:
             if name != "deleted":
                 self.plane.delete(place.path("finetunejobs", "demo"))
 
-    def too_old_at_first(self, call: Call) -> Fate:
-        if call.watches and "/leases" not in call.path and call.path not in self._told:
-            self._told.add(call.path)
-            return Fate(what="answer", status=200, body=self._gone)
+    def too_old_at_first(self, call: Call) -> Outcome:
+        if call.watches and "/leases" not in call.path and call.path not in self._expired:
+            self._expired.add(call.path)
+            return Outcome(what="answer", status=200, body=self._gone)
         return PASS
 
     @property
     def expired(self) -> int:
         """Number of watches that were rejected because their version is too old."""
-        return len(self._told)
+        return len(self._expired)
 
 
 def _is_held(pod: Mapping[str, Any]) -> bool:
@@ -167,20 +168,20 @@ def _is_held(pod: Mapping[str, Any]) -> bool:
 
 
 def _too_old(plane: ControlPlane) -> bytes:
-    """Return what the API server says to a watch that begins before what it remembers."""
+    """Return the response of the API server to a watch from a resourceVersion that is too old."""
     path = "/apis/finetune.dev/v1alpha1/finetunejobs?watch=1&resourceVersion=1&timeoutSeconds=1"
     headers = {"Authorization": f"Bearer {TOKEN}"}
     request = urllib.request.Request(plane.server + path, headers=headers)
-    with urllib.request.urlopen(request, timeout=30, context=plane.tls) as said:
-        text: bytes = said.read()
+    with urllib.request.urlopen(request, timeout=30, context=plane.tls) as response:
+        text: bytes = response.read()
     event = json.loads(text)
     assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
     return text
 
 
-def cutting(course: Course, between: Relay, cuts: list[int]) -> Iterator[Any]:
-    """Close every watch once a second for as long as a life lasts."""
-    for what, ready in course.life():
+def cutting(lifecycle: Lifecycle, between: Relay, cuts: list[int]) -> Iterator[Any]:
+    """Run a lifecycle, and close all watches once per second until it ends."""
+    for what, ready in lifecycle.scenario():
         last = [time.monotonic()]
 
         def and_cut(ready: Callable[[], bool] = ready, last: list[float] = last) -> bool:
@@ -192,11 +193,11 @@ def cutting(course: Course, between: Relay, cuts: list[int]) -> Iterator[Any]:
         yield what, and_cut
 
 
-def test_failures_do_not_change_the_end_of_a_life(
+def test_failures_of_requests_do_not_change_the_result(
     control_plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    courses: dict[str, Course] = {}
-    requests, writes = Requests(), Writes()
+    lifecycles: dict[str, Lifecycle] = {}
+    requests, writes = Requests(), WriteCounter()
     cuts: list[int] = []
     with ExitStack() as stack:
 
@@ -211,43 +212,44 @@ def test_failures_do_not_change_the_end_of_a_life(
 
         for name in ("undisturbed", "watches-cut", *REQUESTS):
             place = Namespace(control_plane, control_plane.namespace(name))
-            courses[name] = Course(Fleet(plane=control_plane), place)
+            lifecycles[name] = Lifecycle(ScenarioRunner(plane=control_plane), place)
         at_requests, first = start("requests", ["undisturbed", *REQUESTS])
         at_requests.decide = requests.decide
         at_watches, second = start("watches", ["watches-cut"])
         outage = Outage(control_plane)
         at_all, third = start("outage", outage.namespaces())
 
-        fleet = Fleet(
-            plane=control_plane, fate=lambda pod: fate_in(courses, pod) or _in_outage(outage, pod)
+        runner = ScenarioRunner(
+            plane=control_plane,
+            pod_status=lambda pod: pod_status(lifecycles, pod) or _in_outage(outage, pod),
         )
-        for course in courses.values():
-            course.fleet = fleet
-        fleet.begin("outage", outage.course(fleet, at_all))
-        for name, course in courses.items():
+        for lifecycle in lifecycles.values():
+            lifecycle.runner = runner
+        runner.begin("outage", outage.scenario(runner, at_all))
+        for name, lifecycle in lifecycles.items():
             if name == "watches-cut":
-                fleet.begin(name, cutting(course, at_watches, cuts))
+                runner.begin(name, cutting(lifecycle, at_watches, cuts))
             else:
-                fleet.begin(name, course.life())
-        fleet.until("every life is over", lambda: not fleet.alive, seconds=240)
+                runner.begin(name, lifecycle.scenario())
+        runner.until("every scenario has ended", lambda: not runner.unfinished, seconds=240)
         # Jobs that were deleted during the outage are no longer counted.
-        wait_until("no job is left to count", lambda: third.metric("finetune_jobs") == 0)
+        wait_until("the metric counts no job", lambda: third.metric("finetune_jobs") == 0)
         ends = {each.process.poll() for each in (first, second, third)}
 
     with capsys.disabled():
-        befell = ", ".join(f"{name} {count}" for name, count in sorted(requests.befell.items()))
+        injected = ", ".join(f"{name} {count}" for name, count in sorted(requests.injected.items()))
         sys.stdout.write(
-            f"\n    befell: {befell}, watches cut {sum(cuts)}; all serve "
+            f"\n    injected: {injected}, watches cut {sum(cuts)}; all serve "
             f"{outage.over_after:.1f} s after an outage of {OUTAGE_SECONDS:.0f} s\n"
         )
     assert ends == {None}, "a process ended"
-    made, objects = writes.jobs_of("undisturbed"), courses["undisturbed"].objects
+    made, objects = writes.jobs_of("undisturbed"), lifecycles["undisturbed"].objects
     assert len(made) == 7
-    for name, course in courses.items():
-        assert course.objects == objects, name
+    for name, lifecycle in lifecycles.items():
+        assert lifecycle.objects == objects, name
         assert writes.jobs_of(name) == made, name
-    assert set(requests.befell) == set(REQUESTS)
-    assert min(requests.befell.values()) >= 3
+    assert set(requests.injected) == set(REQUESTS)
+    assert min(requests.injected.values()) >= 3
     assert len(requests.waits) >= 2
     assert min(requests.waits) >= RETRY_AFTER
     assert sum(cuts) > 20
@@ -262,7 +264,7 @@ def test_failures_do_not_change_the_end_of_a_life(
 
 
 def _in_outage(outage: Outage, pod: dict[str, Any]) -> dict[str, Any] | None:
-    return outage.fate(pod) if pod["metadata"]["namespace"].startswith("outage-") else None
+    return outage.pod_status(pod) if pod["metadata"]["namespace"].startswith("outage-") else None
 
 
 PRELUDE = "import finetune_operator.controller.resync as resync; resync.RESYNC_SECONDS = 10.0"

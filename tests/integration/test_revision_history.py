@@ -1,13 +1,13 @@
-"""Which revisions are kept and which go with all that they have, through edits on a real server."""
+"""Retention of revisions: edits on a real API server keep some revisions and prune others."""
 
 from typing import Any
 
 import pytest
 from tests.fakes import kubelet
 from tests.integration.controlplane import ControlPlane
-from tests.integration.fleet import Fate, Fleet, all_well
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
+from tests.integration.scenarios import PodStatus, ScenarioRunner, all_complete
 
 from finetune_operator.objects import naming
 
@@ -17,34 +17,36 @@ KINDS = ("jobs", "pods", "deployments", "configmaps", "persistentvolumeclaims")
 
 
 class History:
-    """A job that is edited again and again, and its revisions."""
+    """A job with several edits, and its revisions."""
 
     def __init__(self, plane: ControlPlane, place: Namespace) -> None:
-        self.place, self.fleet = place, Fleet(plane=plane)
+        self.place, self.runner = place, ScenarioRunner(plane=plane)
 
-    def edit(self, reason: str, fate: Fate = all_well, **spec: Any) -> str:
-        """Edit the job; return its revision once Ready has the reason, and says it of the edit."""
+    def edit(self, reason: str, pod_status: PodStatus = all_complete, **spec: Any) -> str:
+        """Edit the job; return its revision when Ready has the reason for the new generation."""
         path = self.place.path("finetunejobs", "demo")
         generation = self.place.plane.merge(path, {"spec": spec})["metadata"]["generation"]
-        self.fleet.fate = fate
+        self.runner.pod_status = pod_status
 
         def has_reason() -> bool:
-            job = self.fleet.jobs.get((self.place.name, "demo"), {})
+            job = self.runner.jobs.get((self.place.name, "demo"), {})
             snapshot = job.get("status", {}).get("observedGeneration")
-            return snapshot == generation and self.fleet.reason(self.place.name) == reason
+            return snapshot == generation and self.runner.reason(self.place.name) == reason
 
-        self.fleet.until(f"Ready has reason {reason}", has_reason)
+        self.runner.until(f"Ready has reason {reason}", has_reason)
         return str(self.place.job()["status"]["revision"])
 
     def wait_for(self, *revisions: str) -> None:
-        """Wait until there is something of these revisions, and of no other."""
-        self.fleet.until(f"there is {revisions}", lambda: set(self.present()) == set(revisions))
+        """Wait until exactly these revisions have objects, and check that the status lists them."""
+        self.runner.until(
+            f"only {revisions} have objects", lambda: set(self.present()) == set(revisions)
+        )
         assert [each["revision"] for each in self.place.job()["status"]["revisions"]] == [
             *revisions
         ]
 
     def present(self) -> dict[str, set[str]]:
-        """Return the kinds that there are of each revision."""
+        """Return the kinds of the objects of each revision."""
         found: dict[str, set[str]] = {}
         for kind in KINDS:
             for each in self.place.items(kind):
@@ -57,15 +59,15 @@ class History:
 
 
 def training(pod: dict[str, Any]) -> dict[str, Any]:
-    """Let training begin and not end."""
-    return kubelet.running() if kubelet.stage_of(pod) == "train" else all_well(pod)
+    """Return the status of a pod; train pods run and do not end."""
+    return kubelet.running() if kubelet.stage_of(pod) == "train" else all_complete(pod)
 
 
 def broken(pod: dict[str, Any]) -> dict[str, Any]:
-    """Fail prepare with a terminal error, and report serving pods as ready."""
+    """Return the status of a pod; prepare fails with a terminal error."""
     if kubelet.stage_of(pod) == "prepare":
         return kubelet.failed("prepare", code=65, reason="DatasetInvalid", message="row 7 is empty")
-    return all_well(pod)
+    return all_complete(pod)
 
 
 def test_old_revisions_are_pruned_and_an_edit_back_trains_nothing(
@@ -75,16 +77,16 @@ def test_old_revisions_are_pruned_and_an_edit_back_trains_nothing(
     place.submit()
     first = history.edit("Serving", revisionHistoryLimit=2)
     abandoned = history.edit("Training", training, rerun="abandoned")
-    history.fleet.until(
-        "it trains",
+    history.runner.until(
+        "the abandoned revision trains",
         lambda: any(
             (pod["metadata"]["labels"][naming.REVISION], kubelet.stage_of(pod))
             == (abandoned, "train")
-            for pod in history.fleet.pods
+            for pod in history.runner.pods
         ),
     )
     failed = history.edit("DatasetInvalid", broken, rerun="failed")
-    # One serves, one is wanted, and one other is within the limit.
+    # The serving revision, the target revision, and one more within revisionHistoryLimit.
     history.wait_for(first, abandoned, failed)
     assert {"jobs", "configmaps", "persistentvolumeclaims"} <= history.present()[abandoned]
     assert {"jobs", "configmaps", "persistentvolumeclaims"} <= history.present()[failed]
@@ -97,7 +99,7 @@ def test_old_revisions_are_pruned_and_an_edit_back_trains_nothing(
     assert history.edit("Serving", rerun=None) == first
     history.wait_for(second, first)
     assert history.present()[first] >= {"deployments", "jobs"}
-    assert history.jobs() == jobs, "nothing was trained, staged or merged again"
+    assert history.jobs() == jobs, "no stage ran again"
 
     assert history.edit("Serving", revisionHistoryLimit=0) == first
     history.wait_for(first)
