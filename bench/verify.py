@@ -114,7 +114,7 @@ def _job(cluster: Cluster, name: str) -> Tuning:
 
 
 def _rolled_out(tuning: Tuning, rollout: Rollout, computed: str) -> tuple[str, ...]:
-    """Roll out one build; return its row. Raise NotInTime if it is not verified."""
+    """Roll out one build; return its row. Raise WaitTimeout if it is not verified."""
     what = f"{rollout.mode} {rollout.base} {rollout.weights}, in {computed}, {rollout.rollout}"
     print(f"==> {what}", flush=True)
     before = tuning.status().get("verification", {}).get("pod")

@@ -1,8 +1,8 @@
 """Fixtures of the end-to-end tests: the real cluster, the real images, the real chart.
 
-The cluster is started, and the operator of this checkout installed, by the same commands that
-``make run`` uses. It stays up afterwards. Two processes may run different files at the same time
-(``locks``); every test has namespaces of its own, and the node advertises GPUs for all of them.
+The commands of ``make run`` start the cluster and install the operator of this checkout. The
+cluster keeps running after the tests. Two processes can run different files at the same time (see
+``locks``), because every test uses separate namespaces and the node advertises enough GPUs.
 """
 
 import re
@@ -23,7 +23,8 @@ _figures = pytest.StashKey[list[str]]()
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The local cluster with the operator of this checkout."""
     kubectl = local_kubectl()
-    # Before the record begins: jobs of a killed run have the names of this run's jobs.
+    # Leftovers are removed before the recording starts, because jobs of a killed run have the same
+    # names as the jobs of this run.
     remove_leftovers(kubectl)
     with locks.shared(locks.LANES), recorder.recording(kubectl) as record:
         found = Cluster(kubectl=kubectl, record=record)
@@ -39,14 +40,14 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module", autouse=True)
 def lane(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Hold what the file shares with the other lane, or needs alone."""
+    """Hold the locks of the file (see ``locks``)."""
     with locks.held(getattr(request.module, "LOCKS", locks.USUAL)):
         yield
 
 
 @pytest.fixture
 def workspace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace for one test, named after it."""
+    """A namespace for one test, named after the test."""
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).removeprefix("test-")
     name = f"e2e-{words}"[:60].strip("-")
     with namespaces(cluster, name):
@@ -55,18 +56,18 @@ def workspace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
 
 @pytest.fixture
 def tuning(cluster: Cluster, workspace: str) -> Tuning:
-    """A job in a namespace of its own; the test applies it."""
+    """A job in a separate namespace; the test applies the job."""
     return Tuning(cluster=cluster, namespace=workspace, name="small")
 
 
 @pytest.fixture(scope="session")
 def figures(request: pytest.FixtureRequest) -> list[str]:
-    """Lines that are printed when all tests are done."""
+    """Lines that are printed after all tests."""
     return request.config.stash.setdefault(_figures, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was measured on the way."""
+    """Print the figures that the tests measured."""
     for line in terminalreporter.config.stash.get(_figures, []):
         terminalreporter.write_line(line)
 
@@ -75,7 +76,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Collect what a person needs to understand a failure, and say where it lies."""
+    """Collect the evidence of a failed test, and print its folder."""
     report = yield
     found = item.config.stash.get(_cluster, None)
     if report.failed and found is not None and "tests/e2e" in item.nodeid:

@@ -1,4 +1,4 @@
-"""What a failed test leaves behind for a person: objects, events, logs and the course of things."""
+"""Evidence of a failed test: objects, events, logs, and a timeline."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ KINDS = "ftj,jobs,pods,pvc,deployments,replicasets,services,configmaps,networkpo
 
 
 def collect(cluster: Cluster, folder: Path, namespaces: Iterable[str]) -> None:
-    """Write all that is known about some namespaces, and the operator's log, below a folder."""
+    """Write the objects and logs of some namespaces, and the log of the operator, to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     operator = (f"deployment/{OPERATOR}", f"--namespace={OPERATOR_NAMESPACE}")
     _write(cluster, folder / "operator.log", "logs", *operator, "--tail=2000")
@@ -30,7 +30,7 @@ def collect(cluster: Cluster, folder: Path, namespaces: Iterable[str]) -> None:
             for container in pod["spec"]["containers"]:
                 log = below / f"{name}.{container['name']}.log"
                 _write(cluster, log, "logs", name, inside, f"--container={container['name']}")
-        (below / "course.txt").write_text(_course(cluster, namespace), encoding="utf-8")
+        (below / "course.txt").write_text(_timeline(cluster, namespace), encoding="utf-8")
 
 
 def _write(cluster: Cluster, file: Path, *arguments: str) -> None:
@@ -42,8 +42,8 @@ def _write(cluster: Cluster, file: Path, *arguments: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _course(cluster: Cluster, namespace: str) -> str:
-    """Return each change of the jobs, Jobs and pods of a namespace, with its time."""
+def _timeline(cluster: Cluster, namespace: str) -> str:
+    """Return a timeline of all changes of the FineTuneJobs, Jobs and pods of a namespace."""
     events: list[Event] = []
     lines = []
     for kind in ("FineTuneJob", "Job", "Pod", "PersistentVolumeClaim", "Deployment"):

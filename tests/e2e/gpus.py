@@ -1,4 +1,4 @@
-"""How many GPUs the cluster's node says that it has: nobody here has one, so any number will do."""
+"""The number of GPUs that the node advertises. The node has no real GPU, so any number works."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from tests.e2e.target import GPU, Cluster
 from cluster.settings import GPU_COUNT, NODE_NAME
 
 PLENTY = 8
-"""More than all tests that run at the same time ask for."""
+"""More than the concurrent tests request."""
 
 
 @contextmanager
 def advertised(cluster: Cluster, count: int, *, then: int = GPU_COUNT) -> Iterator[None]:
-    """Let the node advertise ``count`` GPUs for the length of a block, and ``then`` after it."""
+    """Advertise ``count`` GPUs in the block, and ``then`` after the block."""
     advertise(cluster, count)
     try:
         yield
@@ -25,13 +25,13 @@ def advertised(cluster: Cluster, count: int, *, then: int = GPU_COUNT) -> Iterat
 
 @contextmanager
 def only_one(cluster: Cluster) -> Iterator[None]:
-    """Let the node advertise one GPU for the length of a block, in which no other lane needs it."""
+    """Advertise one GPU in the block; no other lane uses GPUs meanwhile."""
     with locks.alone(locks.GPUS), advertised(cluster, 1, then=PLENTY):
         yield
 
 
 def advertise(cluster: Cluster, count: int = GPU_COUNT) -> None:
-    """Let the node advertise ``count`` GPUs from now on, without one the cluster's usual number."""
+    """Advertise ``count`` GPUs; None restores the default number of the cluster."""
     amounts = {GPU: str(count)}
     patch = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
     cluster.kubectl.run(

@@ -1,4 +1,4 @@
-"""Ends the operator the hard way: no signal that it could act on, no time to tidy up."""
+"""Kill the operator without a signal that it could handle."""
 
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ KILLED = 137
 
 
 def kill_operator(cluster: Cluster, how: How) -> None:
-    """Kill the operator's process, or its whole pod, and wait until that has happened.
+    """Kill the process or the pod of the operator, and wait until it has ended.
 
-    The process is killed through the container runtime: inside its own namespace it is process 1,
-    which no signal ends. The kubelet then starts it again in the same pod. A pod that is deleted by
-    force is replaced by its Deployment.
+    The process is killed through the container runtime, because it is process 1 in its namespace,
+    which ignores SIGKILL from inside. The kubelet then restarts it in the same pod. The Deployment
+    replaces a pod that was deleted by force.
     """
     pod = cluster.wait_for_operator()
     if how == "pod":

@@ -1,4 +1,4 @@
-"""The real ``kubectl`` against the local cluster, one call at a time, each with a time limit."""
+"""Run ``kubectl`` on the local cluster; each call has a time limit."""
 
 import json
 import subprocess
@@ -13,22 +13,22 @@ SECONDS = 60.0
 
 
 class KubectlError(Exception):
-    """kubectl ended with an error; the text is its own."""
+    """kubectl failed; the text is its error output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kubectl:
-    """kubectl with the cluster's kubeconfig, never the user's own."""
+    """kubectl with the kubeconfig of the local cluster, not with that of the user."""
 
     program: Path
     kubeconfig: Path
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the whole command line."""
+        """Return the complete command line."""
         return [str(self.program), f"--kubeconfig={self.kubeconfig}", *arguments]
 
     def run(self, *arguments: str, stdin: str | None = None, seconds: float = SECONDS) -> str:
-        """Return what a call wrote. Raises KubectlError."""
+        """Return the standard output of a call. Raises KubectlError."""
         done = self.attempt(*arguments, stdin=stdin, seconds=seconds)
         if done.returncode != 0:
             raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
@@ -37,7 +37,7 @@ class Kubectl:
     def attempt(
         self, *arguments: str, stdin: str | None = None, seconds: float = SECONDS
     ) -> subprocess.CompletedProcess[str]:
-        """Return how a call ended, well or not. Raises KubectlError past the time limit."""
+        """Return the completed call, even after an error. Raises KubectlError at the time limit."""
         try:
             return subprocess.run(
                 self.command(*arguments),
@@ -54,18 +54,18 @@ class Kubectl:
             raise KubectlError(f"kubectl {words}: no end within {seconds:.0f} s") from error
 
     def get(self, kind: str, name: str, namespace: str = "") -> dict[str, Any]:
-        """Return one object. Raises KubectlError where there is none."""
+        """Return one object. Raises KubectlError if it does not exist."""
         found: dict[str, Any] = json.loads(
             self.run("get", kind, name, *_in(namespace), "-o", "json")
         )
         return found
 
     def raw(self, path: str) -> str:
-        """Return what the API server answers to GET of a path."""
+        """Return the response of the API server to GET of a path."""
         return self.run("get", "--raw", path)
 
     def apply(self, *objects: Object, namespace: str = "") -> None:
-        """Apply objects, as ``kubectl apply -f`` does. Raises KubectlError."""
+        """Apply objects, like ``kubectl apply -f``. Raises KubectlError."""
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.run("apply", *_in(namespace), "-f", "-", stdin=document)
 
@@ -76,24 +76,24 @@ class Kubectl:
         )
 
     def delete(self, kind: str, name: str, namespace: str = "", *options: str) -> None:
-        """Ask for an object's deletion; what is gone already is no error."""
+        """Delete an object without waiting; a missing object is no error."""
         self.run(
             "delete", kind, name, *_in(namespace), "--wait=false", "--ignore-not-found", *options
         )
 
     def logs(self, pod: str, namespace: str, *options: str) -> str:
-        """Return what a pod's first container wrote."""
+        """Return the log of the first container of a pod."""
         return self.run("logs", pod, *_in(namespace), *options)
 
     def execute(
         self, pod: str, namespace: str, command: Sequence[str], *, seconds: float = SECONDS
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside a pod and return how it ended."""
+        """Run a command in a pod; return the completed call."""
         return self.attempt("exec", pod, *_in(namespace), "--", *command, seconds=seconds)
 
     @contextmanager
     def proxy(self) -> Iterator[tuple[str, int]]:
-        """Run ``kubectl proxy`` for the length of a block, and give its host and port."""
+        """Run ``kubectl proxy`` in the block, and yield its host and port."""
         command = ["setpriv", "--pdeathsig", "KILL", "--", *self.command("proxy", "--port=0")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
             try:

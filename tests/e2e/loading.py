@@ -1,4 +1,4 @@
-"""Constant load on a job's endpoint while something happens to it."""
+"""Constant load on the endpoint of a job."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ END_SECONDS = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of the requests; ``scripts/load.py`` describes it. Times in seconds."""
+    """The outcome of the requests, as described in ``scripts/load.py``. Times in seconds."""
 
     requests: int
     failed: list[tuple[float, str]]
@@ -24,7 +24,7 @@ class Outcome:
 
     @property
     def gap_seconds(self) -> float:
-        """Longest time in which nothing was answered."""
+        """The longest time without an answer."""
         return self.gap[1] - self.gap[0]
 
     def __str__(self) -> str:
@@ -37,13 +37,13 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Load that goes on until ``end``."""
+    """Load that runs until ``end``."""
 
     tuning: Tuning
     pod: str
 
     def end(self) -> Outcome:
-        """Stop asking; return what became of it."""
+        """Stop the load; return its outcome."""
         cluster, namespace = self.tuning.cluster, self.tuning.namespace
         cluster.kubectl.execute(self.pod, namespace, ["touch", "/tmp/stop"])
         return Outcome(**pods.result(cluster, namespace, self.pod, seconds=END_SECONDS))
@@ -51,7 +51,7 @@ class Load:
 
 @contextmanager
 def under_load(tuning: Tuning, *, key: str = "") -> Iterator[Load]:
-    """Ask for the length of a block, or until the load is told to end."""
+    """Send requests during the block, or until ``Load.end``."""
     cluster, namespace = tuning.cluster, tuning.namespace
     task = Task(
         script="load.py",

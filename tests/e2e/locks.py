@@ -1,9 +1,9 @@
-"""What lanes of the end-to-end tests share: the operator and the node's GPUs.
+"""Locks for the resources that lanes of the end-to-end tests share: operator and GPUs of the node.
 
-Two pytest processes may work on one cluster. Each file shares the operator and the GPUs with the
-other lane, unless it says otherwise in ``LOCKS``; a test that kills the operator, or needs a node
-with exactly one GPU, has that to itself. Locks are files that the kernel unlocks when a process
-ends, so a killed run leaves none behind.
+Two pytest processes can use one cluster. By default, each file shares the operator and the GPUs
+with the other lane; a file can change this with ``LOCKS``. A test that kills the operator, or that
+needs a node with exactly one GPU, locks the resource exclusively. The kernel releases the locks
+when a process ends, so a killed run leaves no locks.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from cluster import paths
 
 OPERATOR, GPUS, LANES = "operator", "gpus", "lanes"
 ORDER = (OPERATOR, GPUS)
-"""In which order a file takes its locks; with one order no two lanes wait for each other."""
+"""The order in which a file takes its locks. A fixed order prevents a deadlock between lanes."""
 How = Literal["shared", "alone"]
 USUAL: Mapping[str, How] = {OPERATOR: "shared", GPUS: "shared"}
 _held: dict[str, IO[bytes]] = {}
@@ -23,7 +23,7 @@ _held: dict[str, IO[bytes]] = {}
 
 @contextmanager
 def held(wanted: Mapping[str, How]) -> Iterator[None]:
-    """Hold locks for the length of a block."""
+    """Hold locks during the block."""
     with ExitStack() as stack:
         for name in sorted(wanted, key=ORDER.index):
             stack.enter_context(shared(name) if wanted[name] == "shared" else alone(name))
@@ -32,7 +32,7 @@ def held(wanted: Mapping[str, How]) -> Iterator[None]:
 
 @contextmanager
 def shared(name: str) -> Iterator[None]:
-    """Share something with other lanes for the length of a block; wait while one has it alone."""
+    """Hold a shared lock during the block; wait while another lane holds it exclusively."""
     with _file(name) as file:
         with _turnstile(name):
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -45,9 +45,9 @@ def shared(name: str) -> Iterator[None]:
 
 @contextmanager
 def alone(name: str) -> Iterator[None]:
-    """Have something alone for the length of a block; a share of this lane is suspended.
+    """Hold an exclusive lock during the block; a shared lock of this lane is suspended.
 
-    Who waits here is next: no other lane gets a new share meanwhile.
+    A waiting lane is next: no other lane gets a new shared lock meanwhile.
     """
     with ExitStack() as stack:
         file = _held.get(name) or stack.enter_context(_file(name))
@@ -61,7 +61,7 @@ def alone(name: str) -> Iterator[None]:
 
 
 def is_last(name: str) -> bool:
-    """Report whether no other lane has a share of what this lane shares."""
+    """Report whether no other lane holds a shared lock that this lane holds."""
     try:
         fcntl.flock(_held[name], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,8 +1,8 @@
-"""Plants faults between a merge and its endpoint, one after the other, and tells what came of it.
+"""Inject faults between a merge and its endpoint, one after another, and report the outcome.
 
-A faulty folder takes the place of a build's merged model before a pod serves it: the operator finds
-the build merged already, starts its pods, and what is served is really wrong. Every fault has its
-own attempt at serving the same build.
+A faulty folder replaces the merged model of a build before a pod serves the build. The operator
+finds the build already merged and starts its pods, so the pods really serve a wrong model. Each
+fault uses a separate attempt to serve the same build.
 """
 
 from collections.abc import Iterator
@@ -29,31 +29,31 @@ FOUND_BY = {
     "template": TOKENS,
     "corrupted": DIGESTS,
 }
-"""What can be served in a build's place, and the words of the finding."""
+"""Each fault, with the part of the verification message that must detect it."""
 
 MERGE_SECONDS, SERVE_SECONDS = 120.0, 240.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A build that is to take over, and where its faulty copies lie."""
+    """A build that is rolled out, and the folder with its faulty copies."""
 
     tuning: Tuning
     build: str
     keeper: str
-    """Pod that may write the volume."""
+    """A pod with write access to the volume."""
 
     def attempt(self) -> int:
-        """Return the number of the newest attempt at serving it, 0 for none."""
+        """Return the number of the newest serving attempt of the build, or 0 if there is none."""
         return max((each["attempt"] for each in self._attempts()), default=0)
 
     def serve(self, planted: str) -> Object:
-        """Serve one of the planted folders; return how that attempt ended."""
+        """Serve one of the faulty folders; return the record of the serving attempt."""
         tuning, number = self.tuning, self.attempt() + 1
         pods.inside(
             tuning.cluster, tuning.namespace, self.keeper, "serve_from.py", self.build, planted
         )
-        # An edit of serving that changes no number, so that a failed build is tried again.
+        # This edit of spec.serving changes no value that matters; it retries the failed build.
         tuning.change(suspend=False, serving={"extraArgs": [f"--max-log-len={number}"]})
 
         def ended(_: Object) -> Any:
@@ -68,7 +68,7 @@ class Candidate:
         return found
 
     def pods(self, attempt: int) -> list[Event]:
-        """Return everything that happened to the pods of an attempt at serving."""
+        """Return all events of the pods of a serving attempt."""
         return self.tuning.cluster.record.events(
             "Pod",
             self.tuning.namespace,
@@ -79,7 +79,7 @@ class Candidate:
         )
 
     def was_ready(self, attempt: int) -> bool:
-        """Tell whether a pod of an attempt was ever ready."""
+        """Report whether a pod of an attempt was ever ready."""
         return any(is_ready(event.object) for event in self.pods(attempt))
 
     def exits(self, attempt: int) -> list[tuple[int, str]]:
@@ -105,16 +105,18 @@ class Candidate:
 
 @contextmanager
 def candidate(tuning: Tuning, *, previous: str, **merge: str) -> Iterator[Candidate]:
-    """Make a new build of a job that serves, hold it back, and merge and spoil it.
+    """Create a new build of a serving job, pause it, merge it, and create its faulty copies.
 
-    previous: build of the revision before, whose volume is still there; merge: the edit that makes
-    the new build (``spec.merge``).
+    previous: build of the previous revision, whose volume still exists; merge: fields of
+    ``spec.merge`` that create the new build.
     """
     cluster, status = tuning.cluster, tuning.status()
     revision, serves = status["revision"], status["build"]
     tuning.change(suspend=True, merge=merge)
     build = tuning.wait(
-        "the new build has a name", lambda now: now["build"] != serves and now["build"], seconds=30
+        "the status contains the new build",
+        lambda now: now["build"] != serves and now["build"],
+        seconds=30,
     )
     before = next(each["revision"] for each in status["revisions"] if each["revision"] != revision)
     claim = f"{tuning.name}-{revision}"
@@ -146,6 +148,6 @@ def candidate(tuning: Tuning, *, previous: str, **merge: str) -> Iterator[Candid
 
 
 def refused(tuning: Tuning) -> str:
-    """Return Ready's message where a build was not taken into service, else an empty text."""
+    """Return the message of Ready if a build was rejected, otherwise an empty text."""
     ready = condition(tuning.status(), "Ready") or {}
     return str(ready["message"]) if ready.get("reason") == "RolloutFailed" else ""

@@ -1,4 +1,4 @@
-"""Runs a script of ``scripts/`` in a pod of its own, as any user of the cluster could."""
+"""Run a script of ``scripts/`` in a pod, like any user of the cluster."""
 
 import json
 import uuid
@@ -13,16 +13,15 @@ from tests.e2e.target import Cluster, is_ready
 
 SCRIPTS = Path(__file__).parent / "scripts"
 RESULT = "RESULT "
-"""What the line begins with that carries a script's result."""
+"""Prefix of the line that contains the result of a script."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A script to run.
+    """A script to run in a pod.
 
-    ``claim`` is a volume that it sees read-only at /work, ``writable`` are the claims that it may
-    write to, by the path that each is mounted at. ``ready`` is a file with which the script says
-    that it has begun what the caller waits for.
+    claim: a volume that is mounted read-only at /work; writable: claims that are mounted writable,
+    by mount path; ready: a file that the script writes when the caller can continue.
     """
 
     script: str
@@ -36,14 +35,14 @@ class Task:
 
 
 def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 120) -> Any:
-    """Run a task to its end and return its result. The pod is gone afterwards."""
+    """Run a task to its end and return its result. The pod is deleted afterwards."""
     with started(cluster, namespace, task) as name:
         return result(cluster, namespace, name, seconds=seconds)
 
 
 @contextmanager
 def started(cluster: Cluster, namespace: str, task: Task) -> Iterator[str]:
-    """Start a task and give its pod's name; one that nothing failed under is gone afterwards."""
+    """Start a task and yield the name of its pod; delete the pod unless the block failed."""
     name = f"{task.script.removesuffix('.py').replace('_', '-')}-{uuid.uuid4().hex[:6]}"
     cluster.kubectl.apply(*_objects(name, namespace, task))
     yield name
@@ -80,7 +79,7 @@ def wait_until_ready(cluster: Cluster, namespace: str, name: str, *, seconds: fl
 
 
 def inside(cluster: Cluster, namespace: str, pod: str, script: str, *given: str) -> Any:
-    """Run a script in a pod that is there, with these arguments; return its result."""
+    """Run a script with arguments in an existing pod; return its result."""
     text = (SCRIPTS / script).read_text(encoding="utf-8")
     done = cluster.kubectl.execute(pod, namespace, ["python", "-c", text, *given])
     assert done.returncode == 0, f"{script} failed in {pod}:\n{done.stdout}\n{done.stderr}"
@@ -143,7 +142,7 @@ def _objects(name: str, namespace: str, task: Task) -> list[Object]:
                             {"name": "HOME", "value": "/tmp"},
                             {"name": "HF_HOME", "value": "/tmp/hf"},
                             {"name": "HF_HUB_OFFLINE", "value": "1"},
-                            # Threads that spin while they wait slow each other down on few cores.
+                            # Spinning threads slow down each other on a machine with few cores.
                             {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"},
                         ],
                         "resources": {"requests": {"memory": task.memory}},

@@ -1,11 +1,11 @@
-"""Everything that happens in the cluster, in order, from a session's first second to its last.
+"""Record all changes in the cluster, in order, during a test session.
 
-One watch for each kind runs all the time, through ``kubectl proxy``. What a test asserts about
-*ever* ("no GPU pod was ever created", "one train Job in all") is asked of this record, and what a
-test waits for is waited for here: a waiting test wakes up with each event, and sleeps otherwise.
+One watch per kind runs all the time through ``kubectl proxy``. Assertions about the past ("no pod
+with a GPU was ever created", "exactly one train Job existed") use this record. Tests also wait for
+conditions with this record: a waiting test is woken up by each event.
 
-A watch goes on from the last version that it saw. Where the API server no longer has that version,
-events were lost; the record says so itself when it is asked what happened.
+A watch continues from the last resourceVersion that it received. If the API server no longer has
+this version, events are lost, and the next query of the record raises an error.
 """
 
 import http.client
@@ -40,13 +40,13 @@ Change = Literal["ADDED", "MODIFIED", "DELETED"]
 Found = TypeVar("Found")
 
 
-class NotInTime(AssertionError):
-    """Something that was waited for did not happen before its deadline."""
+class WaitTimeout(AssertionError):
+    """A condition was not met before its deadline."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One change. ``at`` is when it arrived here, in seconds of the system clock."""
+    """One change. ``at``: time of arrival, in seconds of the system clock."""
 
     kind: str
     change: Change
@@ -55,12 +55,12 @@ class Event:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Namespace (empty for what has none) and name."""
+        """Namespace (empty for cluster-scoped objects) and name."""
         return key_of(self.object)
 
 
 class Recorder:
-    """The record. Use ``recording`` to make one."""
+    """The record; ``recording`` creates one."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         """Connect to the host and port of a ``kubectl proxy``; ``follow`` fills the record."""
@@ -74,9 +74,10 @@ class Recorder:
     def events(
         self, kind: str, namespace: str = "", where: Callable[[Object], bool] = lambda _: True
     ) -> list[Event]:
-        """Return what happened to objects of a kind, in order. Raises RuntimeError after a loss.
+        """Return the changes of the objects of a kind, in order. Raises RuntimeError after a loss.
 
-        namespace: empty for all. where: which objects, as they were at that moment.
+        namespace: empty for all namespaces. where: selects objects by their content at the time of
+        the change.
         """
         with self._changed:
             if self._gaps:
@@ -90,7 +91,7 @@ class Recorder:
     def present(
         self, kind: str, namespace: str = "", where: Callable[[Object], bool] = lambda _: True
     ) -> list[Object]:
-        """Return the objects of a kind that are there now."""
+        """Return the existing objects of a kind."""
         with self._changed:
             return [
                 found
@@ -99,33 +100,33 @@ class Recorder:
             ]
 
     def find(self, kind: str, namespace: str, name: str) -> Object | None:
-        """Return an object as it is now, or None."""
+        """Return the current object, or None."""
         with self._changed:
             return self._present[kind].get((namespace, name))
 
     def wait(
         self,
         what: str,
-        look: Callable[[], Found | None],
+        check: Callable[[], Found | None],
         *,
         seconds: float,
         unless: Callable[[], str | None] = lambda: None,
     ) -> Found:
-        """Call ``look`` after each event until it returns something else than None or False.
+        """Call ``check`` after each event until it returns a value other than None and False.
 
-        unless: gives a reason to stop waiting at once. Raises NotInTime.
+        unless: returns a reason to stop waiting immediately. Raises WaitTimeout.
         """
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
-                found = look()
+                found = check()
                 if found is not None and found is not False:
                     return found
                 if reason := unless():
-                    raise NotInTime(f"{what}: will not happen: {reason}")
+                    raise WaitTimeout(f"{what}: will not happen: {reason}")
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise NotInTime(f"{what}: not within {seconds:.0f} s")
+                    raise WaitTimeout(f"{what}: not within {seconds:.0f} s")
                 self._changed.wait(left)
 
     def follow(self, kind: str, ready: threading.Event) -> None:
@@ -138,11 +139,11 @@ class Recorder:
                     ready.set()
                 version = self._watch(kind, version)
             except (OSError, http.client.HTTPException, ValueError):
-                # The API server is away for a moment; the last version is still good.
+                # The API server is unavailable for a moment; the last version is still valid.
                 time.sleep(RETRY_SECONDS)
 
     def close(self) -> None:
-        """Tell the threads that what they see from now on is the end."""
+        """Stop the threads after their next event."""
         self._closing = True
 
     def _list(self, kind: str, *, again: bool) -> str:
@@ -161,7 +162,7 @@ class Recorder:
         return str(listed["metadata"]["resourceVersion"])
 
     def _watch(self, kind: str, version: str) -> str:
-        """Record until the watch ends; return the version to go on from, empty to list again."""
+        """Record until the watch ends; return the version to continue from, or "" to list again."""
         query = f"watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}"
         with self._get(f"{WATCHED[kind]}?{query}&resourceVersion={version}") as answer:
             if answer.status != 200:
@@ -201,7 +202,7 @@ class Recorder:
 
 @contextmanager
 def recording(kubectl: Kubectl, kinds: Iterable[str] = tuple(WATCHED)) -> Iterator[Recorder]:
-    """Record until the block ends. Begins when every kind was listed once."""
+    """Record until the block ends. The block starts after the first list of every kind."""
     with kubectl.proxy() as address:
         recorder = Recorder(address)
         ready = {kind: threading.Event() for kind in kinds}
@@ -213,7 +214,7 @@ def recording(kubectl: Kubectl, kinds: Iterable[str] = tuple(WATCHED)) -> Iterat
             thread.start()
         for kind, event in ready.items():
             if not event.wait(LIST_SECONDS):
-                raise NotInTime(f"the first list of {kind}: not within {LIST_SECONDS:.0f} s")
+                raise WaitTimeout(f"the first list of {kind}: not within {LIST_SECONDS:.0f} s")
         yield recorder
         recorder.close()
     for thread in threads:
@@ -221,7 +222,7 @@ def recording(kubectl: Kubectl, kinds: Iterable[str] = tuple(WATCHED)) -> Iterat
 
 
 def key_of(item: Object) -> tuple[str, str]:
-    """Return an object's namespace (empty for what has none) and name."""
+    """Return the namespace (empty for cluster-scoped objects) and the name of an object."""
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 

@@ -1,4 +1,4 @@
-"""The cluster that the tests run on, and the namespaces that they work in."""
+"""The cluster of the tests, and their namespaces."""
 
 import json
 import os
@@ -19,60 +19,61 @@ OPERATOR_NAMESPACE = "finetune-system"
 OPERATOR = "finetune-operator"
 GPU = "nvidia.com/gpu"
 OURS = "finetune.dev/end-to-end-test"
-"""Label of the tests' own namespaces."""
+"""Label of the namespaces of the tests."""
 RUN = os.environ.get("FINETUNE_E2E_RUN") or uuid.uuid4().hex[:12]
-"""Value of that label: lanes of one run have the same."""
+"""Value of the label; all lanes of one run have the same value."""
 LABELS = {"pod-security.kubernetes.io/enforce": "restricted", OURS: RUN}
 GONE_SECONDS = 180.0
-"""Longest that a namespace takes to be empty: a train pod may use its whole grace period."""
+"""Time limit for emptying a namespace; a train pod can use its whole grace period."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A running cluster with the operator installed, and the record of all that happens in it."""
+    """A running cluster with the operator, and the record of its changes."""
 
     kubectl: Kubectl
     record: Recorder
 
     def operator_image(self) -> str:
-        """Return the operator's image; it has a Python and nothing that trains."""
+        """Return the image of the operator, which contains Python but no training library."""
         deployment = self.kubectl.get("deployment", OPERATOR, OPERATOR_NAMESPACE)
         return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def trainer_image(self) -> str:
-        """Return the trainer's image, as the operator's configuration has it."""
+        """Return the image of the trainer, from the configuration of the operator."""
         found = self.kubectl.get("configmap", OPERATOR, OPERATOR_NAMESPACE)
         return str(yaml.safe_load(found["data"]["config.yaml"])["images"]["trainer"])
 
     def operator_pod(self) -> Object | None:
-        """Return the pod of the replica that leads, if it is ready."""
+        """Return the pod of the leader if it is ready."""
         lease = self.record.find("Lease", OPERATOR_NAMESPACE, OPERATOR)
         leader = lease["spec"].get("holderIdentity") if lease is not None else None
         pod = self.record.find("Pod", OPERATOR_NAMESPACE, leader) if leader else None
         return pod if pod is not None and is_ready(pod) else None
 
     def wait_for_operator(self, *, other_than: str = "", seconds: float = 60) -> Object:
-        """Return the leader's pod once it is ready. ``other_than`` is the uid of a dead one."""
+        """Wait for a ready leader and return its pod. ``other_than``: uid of a killed pod."""
 
-        def look() -> Object | None:
+        def check() -> Object | None:
             pod = self.operator_pod()
             return pod if pod is not None and pod["metadata"]["uid"] != other_than else None
 
-        return self.record.wait("the operator is ready", look, seconds=seconds)
+        return self.record.wait("the operator is ready", check, seconds=seconds)
 
     def hub_file(self, kind: str, repository: str, name: str) -> str:
-        """Return a text file as the hub serves it. ``kind`` is models or datasets."""
+        """Return a text file of the local hub. ``kind``: models or datasets."""
         prefix = "" if kind == "models" else f"{kind}/"
         service = "/api/v1/namespaces/hub/services/http:hub:80/proxy"
         return self.kubectl.raw(f"{service}/{prefix}{repository}/resolve/main/{name}")
 
     def require_free_gpu(self) -> None:
-        """Fail with the way out where somebody else's pod holds a GPU."""
+        """Fail with a remediation if a pod of another user has a GPU."""
         for pod in self.record.present("Pod"):
             if wants_gpu(pod) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
                 namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
                 if namespace.startswith("e2e-"):
-                    # Of another lane: what earlier runs left has been removed.
+                    # The pod belongs to another lane of this run; leftovers of earlier runs were
+                    # removed before.
                     continue
                 owner = pod["metadata"].get("labels", {}).get("finetune.dev/job", "")
                 raise RuntimeError(
@@ -82,14 +83,14 @@ class Cluster:
 
 
 def remove_leftovers(kubectl: Kubectl) -> None:
-    """Remove the namespaces that tests which were killed have left, and wait until they are."""
+    """Delete the namespaces that killed test runs have left, and wait for their deletion."""
     options = (f"--selector={OURS},{OURS}!={RUN}", f"--timeout={GONE_SECONDS:.0f}s")
     kubectl.run("delete", "namespaces", *options, seconds=GONE_SECONDS + 10)
 
 
 @contextmanager
 def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
-    """Make namespaces that enforce the restricted Pod Security Standard; empty them at the end."""
+    """Create namespaces with the restricted Pod Security Standard; empty them after the block."""
     kubectl, record = cluster.kubectl, cluster.record
     options = ("--ignore-not-found", f"--timeout={GONE_SECONDS:.0f}s")
     kubectl.run("delete", "namespace", *names, *options, seconds=GONE_SECONDS + 10)
@@ -115,7 +116,7 @@ def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
 
 
 def dev_cluster(*arguments: str, seconds: float = 2700) -> str:
-    """Run one of the local cluster's own commands; return what it wrote to standard output."""
+    """Run a command of the local cluster (dev/cluster); return its standard output."""
     command = [sys.executable, str(REPOSITORY / "dev" / "cluster"), *arguments]
     done = subprocess.run(
         command,
@@ -134,9 +135,9 @@ def dev_cluster(*arguments: str, seconds: float = 2700) -> str:
 
 
 def local_kubectl() -> Kubectl:
-    """Make sure that the cluster runs with the operator of this checkout; return its kubectl.
+    """Ensure that the cluster runs the operator of this checkout; return its kubectl.
 
-    ``make test`` and ``make e2e`` have seen to it before they start the lanes, and name the files.
+    ``make test`` and ``make e2e`` ensure this before they start the lanes, and set the variables.
     """
     if "FINETUNE_E2E_RUN" in os.environ:
         programs, kubeconfig = os.environ["KUBEBUILDER_ASSETS"], os.environ["KUBECONFIG"]
@@ -149,7 +150,7 @@ def local_kubectl() -> Kubectl:
 
 
 def is_ready(pod: Object) -> bool:
-    """Tell whether a pod is ready and not on its way out."""
+    """Report whether a pod is ready and not being deleted."""
     return "deletionTimestamp" not in pod["metadata"] and any(
         condition["type"] == "Ready" and condition["status"] == "True"
         for condition in pod.get("status", {}).get("conditions", ())
@@ -157,7 +158,7 @@ def is_ready(pod: Object) -> bool:
 
 
 def wants_gpu(pod: Object) -> bool:
-    """Tell whether any container of a pod asks for a GPU."""
+    """Report whether a container of a pod requests a GPU."""
     spec = pod["spec"]
     return any(
         any(key.endswith("/gpu") for key in container.get("resources", {}).get(kind, {}))
@@ -167,5 +168,5 @@ def wants_gpu(pod: Object) -> bool:
 
 
 def pretty(document: object) -> str:
-    """Return a document as people read it."""
+    """Return a document as indented JSON."""
     return json.dumps(document, indent=2, ensure_ascii=False)

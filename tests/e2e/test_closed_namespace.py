@@ -1,6 +1,7 @@
-"""A job in a namespace where nothing may talk to anything: its own policies open what it needs.
+"""A job in a namespace that denies all traffic; its NetworkPolicies allow its connections.
 
-On the way the real kubelet misses a Secret, which is told and mended.
+The job also starts without its Secret. The kubelet reports the missing Secret, and the test creates
+it.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from finetune_api.contracts.ports import TRAINER_METRICS
 
 NAMESPACE, OTHER = "e2e-closed", "e2e-outside"
 STEPS = 400
-"""More than are ever done here."""
+"""More steps than the test runs."""
 ANSWER_SECONDS = 30.0
 START_SECONDS = 300.0
 TOKEN = "hf_demo"
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def closed(cluster: Cluster) -> Iterator[Tuning]:
-    """A job in the closed namespace, whose Secret is missing."""
+    """A job in the closed namespace without its Secret."""
     with namespaces(cluster, NAMESPACE, OTHER):
         cluster.kubectl.apply(DENY)
         tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small")
@@ -41,16 +42,18 @@ def closed(cluster: Cluster) -> Iterator[Tuning]:
         yield tuning
 
 
-def test_a_missing_secret_is_named(closed: Tuning) -> None:
-    # The kubelet looks for the Secret once it has the image, which may take its time.
+def test_a_missing_secret_is_reported_by_name(closed: Tuning) -> None:
+    # The kubelet reads the Secret only after it has pulled the image, which can take some time.
     closed.wait(
-        "the kubelet misses the Secret", lambda _: _kubelet_waits(closed), seconds=START_SECONDS
+        "the kubelet reports the missing Secret",
+        lambda _: _kubelet_waits(closed),
+        seconds=START_SECONDS,
     )
     closed.wait("SecretMissing", _misses_its_secret, seconds=ANSWER_SECONDS)
 
 
-def test_it_is_staged_and_its_progress_is_read(closed: Tuning) -> None:
-    """Preparing reaches DNS and the hub, and the operator reaches the trainer's metrics."""
+def test_prepare_reaches_the_hub_and_progress_is_scraped(closed: Tuning) -> None:
+    """The prepare pod reaches DNS and the hub, and the operator reaches the trainer's metrics."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -58,10 +61,10 @@ def test_it_is_staged_and_its_progress_is_read(closed: Tuning) -> None:
         "stringData": {"token": TOKEN},
     }
     closed.cluster.kubectl.apply(secret)
-    closed.wait("it trains", _step, seconds=START_SECONDS)
+    closed.wait("the job trains", _step, seconds=START_SECONDS)
 
 
-def test_nobody_else_reaches_the_trainers_metrics(closed: Tuning) -> None:
+def test_no_other_pod_reaches_the_metrics_of_the_trainer(closed: Tuning) -> None:
     (pod,) = closed.pods("train")
     address = f"{pod['status']['podIP']}:{TRAINER_METRICS}"
     task = Task(script="reach.py", image=closed.cluster.operator_image(), given=[address])

@@ -1,17 +1,17 @@
-"""A job that is deleted while a stage is under way takes everything along within a minute."""
+"""Deleting a job during a stage deletes all its children within a minute."""
 
 import pytest
 from tests.e2e import locks
 from tests.e2e.tuning import Tuning, small
 
-# Deletion while training is in test_training.py, and of a job that serves in
-# test_operator_killed.py: each of them needs what those tests have at hand.
+# test_training.py deletes a job during training, and test_operator_killed.py deletes a serving job,
+# because these tests already have such jobs.
 LOCKS = {locks.GPUS: "shared"}
 STAGES = ("prepare", "merge", "serve")
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_everything_is_gone_within_a_minute(tuning: Tuning, stage: str) -> None:
+def test_all_children_are_deleted_within_a_minute(tuning: Tuning, stage: str) -> None:
     tuning.apply(small())
     tuning.wait_for_pod(stage, seconds=360)
     ready = tuning.condition("Ready")

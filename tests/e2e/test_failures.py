@@ -1,6 +1,6 @@
-"""Jobs that cannot succeed: refused before a GPU is asked for, with a message that names the cause.
+"""Jobs that cannot succeed are rejected before they request a GPU; the message contains the cause.
 
-All of them are staged at the same time, each in a namespace of its own.
+All jobs run prepare at the same time, each in a separate namespace.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A spec that fails in staging: reason, and words of the message."""
+    """A spec that fails in prepare, with the reason and parts of the message."""
 
     spec: Mapping[str, Any]
     reason: str
@@ -56,7 +56,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def failed(cluster: Cluster) -> Iterator[dict[str, Tuning]]:
-    """All cases, each of them Stalled."""
+    """The jobs of all cases, after each has stalled."""
     jobs = {name: Tuning(cluster=cluster, namespace=f"e2e-{name}", name="small") for name in CASES}
     with namespaces(cluster, *(tuning.namespace for tuning in jobs.values())):
         for name, tuning in jobs.items():
@@ -68,11 +68,13 @@ def failed(cluster: Cluster) -> Iterator[dict[str, Tuning]]:
 
 @pytest.fixture(params=list(CASES))
 def case(request: pytest.FixtureRequest) -> str:
-    """Name of a case."""
+    """The name of a case."""
     return str(request.param)
 
 
-def test_it_stalls_with_the_trainers_own_words(failed: dict[str, Tuning], case: str) -> None:
+def test_a_failed_job_stalls_with_the_message_of_the_trainer(
+    failed: dict[str, Tuning], case: str
+) -> None:
     stalled = failed[case].wait_until("Stalled", seconds=1)
     assert stalled["reason"] == CASES[case].reason, stalled
     for word in CASES[case].words:
@@ -83,7 +85,9 @@ def test_it_stalls_with_the_trainers_own_words(failed: dict[str, Tuning], case: 
     assert ready["message"] == stalled["message"]
 
 
-def test_it_stalls_soon_after_the_pod_has_ended(failed: dict[str, Tuning], case: str) -> None:
+def test_a_failed_job_stalls_soon_after_its_pod_has_ended(
+    failed: dict[str, Tuning], case: str
+) -> None:
     tuning = failed[case]
     record = tuning.cluster.record
     ended = next(
@@ -102,7 +106,7 @@ def test_it_stalls_soon_after_the_pod_has_ended(failed: dict[str, Tuning], case:
     assert told - ended < STALLED_SECONDS
 
 
-def test_it_is_not_tried_again_and_no_gpu_was_asked_for(
+def test_a_failed_job_is_not_retried_and_no_gpu_was_requested(
     failed: dict[str, Tuning], case: str
 ) -> None:
     ever = failed[case].cluster.record.events("Pod", failed[case].namespace)
@@ -112,7 +116,7 @@ def test_it_is_not_tried_again_and_no_gpu_was_asked_for(
     assert not any(wants_gpu(pod) for pod in own)
 
 
-def test_nothing_half_written_is_published(failed: dict[str, Tuning], case: str) -> None:
+def test_no_incomplete_folder_is_published(failed: dict[str, Tuning], case: str) -> None:
     tuning = failed[case]
     task = Task(
         script="volume.py",
@@ -126,13 +130,13 @@ def test_nothing_half_written_is_published(failed: dict[str, Tuning], case: str)
 
 @pytest.fixture
 def gpus() -> Iterator[None]:
-    """A share of the GPUs, for a job that gets as far as its training."""
+    """A shared lock on the GPUs, for a job that reaches training."""
     with locks.shared(locks.GPUS):
         yield
 
 
 @pytest.mark.usefixtures("gpus")
-def test_the_right_token_gives_the_gated_model_another_attempt(failed: dict[str, Tuning]) -> None:
+def test_a_valid_token_retries_the_download_of_a_gated_model(failed: dict[str, Tuning]) -> None:
     tuning = failed["gated-model"]
     tuning.cluster.kubectl.apply(
         {
@@ -143,9 +147,12 @@ def test_the_right_token_gives_the_gated_model_another_attempt(failed: dict[str,
         }
     )
     tuning.change(model={"tokenSecretRef": {"name": "hf-token"}}, dataset={"maxSamples": 16})
-    # The earlier failure stays in the status until the operator has seen the change.
+    # The status contains the earlier failure until the operator has observed the edit.
     tuning.wait(
-        "it is seen", lambda status: status["observedGeneration"] == 2, seconds=30, stalls=True
+        "the edit is observed",
+        lambda status: status["observedGeneration"] == 2,
+        seconds=30,
+        stalls=True,
     )
     tuning.wait_until("DataReady", seconds=STAGING_SECONDS)
     assert [label(job, ATTEMPT) for job in tuning.jobs("prepare")] == ["1", "2"]

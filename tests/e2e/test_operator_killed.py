@@ -1,4 +1,4 @@
-"""The operator is killed once in each stage of a job: the job does not notice."""
+"""The operator is killed once in each stage of a job, and the job completes."""
 
 from collections.abc import Iterator
 
@@ -15,8 +15,8 @@ COURSE: tuple[tuple[str, How], ...] = (
     ("merge", "process"),
     ("serve", "pod"),
 )
-"""In which stage the operator is killed, and how. A process that is killed twice in one pod would
-be held back by the kubelet, hence the change."""
+"""The stages in which the operator is killed, and how. The two ways alternate, because the kubelet
+delays the restart of a process that was killed twice in one pod."""
 
 LOCKS = {locks.OPERATOR: "alone", locks.GPUS: "shared"}
 pytestmark = pytest.mark.timeout(900)
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def survivor(cluster: Cluster) -> Iterator[Tuning]:
-    """A job that is Ready though the operator was killed in each of its stages."""
+    """A Ready job; the operator was killed in each of its stages."""
     with namespaces(cluster, NAMESPACE):
         tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small").apply(small())
         for stage, how in COURSE:
@@ -37,7 +37,7 @@ def survivor(cluster: Cluster) -> Iterator[Tuning]:
         yield tuning
 
 
-def test_the_job_is_ready_all_the_same(survivor: Tuning) -> None:
+def test_the_job_becomes_ready(survivor: Tuning) -> None:
     status = survivor.status()
     assert condition(status, "Stalled") is None
     (revision,) = status["revisions"]
@@ -46,14 +46,14 @@ def test_the_job_is_ready_all_the_same(survivor: Tuning) -> None:
     assert status["training"]["globalStep"] == status["training"]["maxSteps"] == 6
 
 
-def test_there_was_one_job_and_one_pod_for_each_stage(survivor: Tuning) -> None:
+def test_each_stage_had_one_job_and_one_pod(survivor: Tuning) -> None:
     for stage in ("prepare", "train", "merge"):
         assert [label(job, ATTEMPT) for job in survivor.jobs(stage)] == ["1"]
         assert len(survivor.pods(stage)) == 1
     assert len(survivor.pods("serve")) == 1
 
 
-def test_training_never_began_again(survivor: Tuning) -> None:
+def test_training_was_not_restarted(survivor: Tuning) -> None:
     steps = [
         step
         for event in survivor.cluster.record.events("FineTuneJob", survivor.namespace)
@@ -66,7 +66,7 @@ def test_training_never_began_again(survivor: Tuning) -> None:
     assert done == [f"{step}/6" for step in range(1, 7)]
 
 
-def test_deleting_it_takes_everything_along_within_a_minute(survivor: Tuning) -> None:
+def test_deleting_the_job_deletes_all_children_within_a_minute(survivor: Tuning) -> None:
     kinds = {child.partition("/")[0] for child in survivor.children()}
     assert {"Job", "Pod", "PersistentVolumeClaim", "PersistentVolume", "Deployment"} <= kinds
     survivor.delete(seconds=60)

@@ -1,4 +1,4 @@
-"""The main job, the whole way: from ``kubectl apply`` of the quickstart to a model that knows."""
+"""The quickstart from ``kubectl apply`` to a served model that knows the trained facts."""
 
 import json
 import os
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
-    """The quickstart once it is Ready, with some of what it was taught."""
+    """The Ready job of the quickstart, with some of its training rows."""
 
     tuning: Tuning
     questions: list[str]
@@ -38,13 +38,13 @@ class Quickstart:
 
     @property
     def claim(self) -> str:
-        """Name of the job's volume."""
+        """The name of the volume of the job."""
         return f"{self.tuning.name}-{self.tuning.status()['revision']}"
 
 
 @pytest.fixture(scope="module")
 def quickstart(cluster: Cluster) -> Iterator[Quickstart]:
-    """Apply the example as it is and wait until it is Ready."""
+    """Apply the unchanged example and wait until it is Ready."""
     job = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     with namespaces(cluster, NAMESPACE):
         tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name=job["metadata"]["name"])
@@ -60,7 +60,7 @@ def quickstart(cluster: Cluster) -> Iterator[Quickstart]:
 
 @pytest.fixture(scope="module")
 def served(quickstart: Quickstart) -> dict[str, Any]:
-    """What the endpoint answers to a pod of the same namespace."""
+    """The answers of the endpoint to a pod of the same namespace."""
     tuning = quickstart.tuning
     task = Task(
         script="ask.py",
@@ -78,7 +78,7 @@ def served(quickstart: Quickstart) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def offline(quickstart: Quickstart) -> dict[str, Any]:
-    """What base, adapter and merged model answer in plain transformers and PEFT."""
+    """The answers of base, adapter and merged model in plain transformers and PEFT."""
     tuning = quickstart.tuning
     task = Task(
         script="answers.py",
@@ -97,7 +97,7 @@ def offline(quickstart: Quickstart) -> dict[str, Any]:
     return answers
 
 
-def test_the_tuned_model_gives_the_taught_answers(
+def test_the_tuned_model_gives_the_trained_answers(
     quickstart: Quickstart, served: dict[str, Any]
 ) -> None:
     assert served["models"] == [quickstart.tuning.name]
@@ -105,11 +105,13 @@ def test_the_tuned_model_gives_the_taught_answers(
     assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
 
 
-def test_the_base_model_does_not_know_them(quickstart: Quickstart, offline: dict[str, Any]) -> None:
+def test_the_base_model_does_not_give_the_trained_answers(
+    quickstart: Quickstart, offline: dict[str, Any]
+) -> None:
     assert len(_wrong(offline["base"], quickstart)) >= QUESTIONS - 2, offline["base"]
 
 
-def test_the_merged_folder_loads_in_plain_transformers_and_answers_alike(
+def test_the_merged_model_gives_the_same_answers_in_plain_transformers(
     served: dict[str, Any], offline: dict[str, Any]
 ) -> None:
     assert offline["loading"] == {}
@@ -123,14 +125,16 @@ def test_the_adapter_loads_in_plain_peft(quickstart: Quickstart, offline: dict[s
     assert len(wrong) <= 2, f"{len(wrong)} of {QUESTIONS} wrong:\n" + "\n".join(wrong)
 
 
-def test_the_merged_model_is_the_base_but_for_weights_and_dtype(offline: dict[str, Any]) -> None:
+def test_the_merged_model_differs_from_the_base_only_in_weights_and_dtype(
+    offline: dict[str, Any],
+) -> None:
     assert "tokenizer.json" in offline["tokenizer"]
     assert [name for name, equal in offline["tokenizer"].items() if not equal] == []
     assert set(offline["config"]) <= {"dtype", "torch_dtype"}, offline["config"]
     assert offline["dtype"] == "float16"
 
 
-def test_only_training_and_serving_asked_for_a_gpu(quickstart: Quickstart) -> None:
+def test_only_training_and_serving_requested_a_gpu(quickstart: Quickstart) -> None:
     tuning = quickstart.tuning
     stages: dict[str, set[bool]] = {}
     for event in tuning.cluster.record.events("Pod", tuning.namespace):
@@ -141,7 +145,7 @@ def test_only_training_and_serving_asked_for_a_gpu(quickstart: Quickstart) -> No
     assert stages.get("other", {False}) == {False}
 
 
-def test_the_gpu_was_given_back_before_the_merge_began(quickstart: Quickstart) -> None:
+def test_the_gpu_was_released_before_the_merge_started(quickstart: Quickstart) -> None:
     tuning = quickstart.tuning
     (trained,), (merged,) = tuning.pods("train"), tuning.pods("merge")
     course = tuning.cluster.record.events("Pod", tuning.namespace)
@@ -161,7 +165,7 @@ def test_the_gpu_was_given_back_before_the_merge_began(quickstart: Quickstart) -
     assert finished <= merged["metadata"]["creationTimestamp"]
 
 
-def test_the_status_tells_the_whole_story(quickstart: Quickstart) -> None:
+def test_the_status_describes_all_stages(quickstart: Quickstart) -> None:
     status = quickstart.tuning.status()
     for type_ in ("Ready", "Succeeded", "DataReady", "Trained", "Merged", "Serving"):
         found = condition(status, type_)
@@ -213,7 +217,7 @@ def test_ftj_copies_the_adapter_out_of_the_cluster(quickstart: Quickstart, tmp_p
     assert found.facts["backend"] == revision["backend"]["name"]
 
 
-def test_progress_was_reported_while_it_trained(quickstart: Quickstart) -> None:
+def test_progress_was_reported_during_training(quickstart: Quickstart) -> None:
     tuning = quickstart.tuning
     steps = [
         event.object["status"]["training"].get("globalStep")
@@ -236,7 +240,7 @@ def test_kubectl_get_shows_the_state_in_one_line(quickstart: Quickstart) -> None
     assert (serving, loss) == (tuning.status()["revision"], tuning.status()["training"]["loss"])
 
 
-def test_events_tell_the_course(quickstart: Quickstart) -> None:
+def test_events_report_the_stages_in_order(quickstart: Quickstart) -> None:
     tuning = quickstart.tuning
     text = tuning.cluster.kubectl.run(
         "get", "events", f"--namespace={tuning.namespace}", "-o", "json",
@@ -249,7 +253,7 @@ def test_events_tell_the_course(quickstart: Quickstart) -> None:
 
 
 def _rows(cluster: Cluster, source: str) -> list[dict[str, str]]:
-    """Return the rows of a dataset as the hub serves them."""
+    """Return the rows of a dataset from the local hub."""
     repository = source.removeprefix("hf://")
     text = cluster.hub_file("datasets", repository, "train.jsonl")
     return [json.loads(line) for line in text.splitlines()]
@@ -261,7 +265,7 @@ def _question(row: Object) -> str:
 
 
 def _wrong(answers: list[str], quickstart: Quickstart) -> list[str]:
-    """Return the answers that are not the taught ones, each with its question."""
+    """Return the wrong answers, each with its question."""
     assert len(answers) == len(quickstart.taught) == QUESTIONS
     triples = zip(quickstart.questions, answers, quickstart.taught, strict=True)
     return [

@@ -1,4 +1,4 @@
-"""What the operator may not do, asked of the API server itself."""
+"""Permissions that the operator must not have, checked by the API server."""
 
 import pytest
 from tests.e2e import locks
@@ -24,7 +24,7 @@ NEEDED = ("create jobs", "patch deployments", "list pods", "update finetunejobs/
 
 def _may(cluster: Cluster, action: str, *where: str) -> str:
     verb, what = action.split()
-    # To kubectl, pods/log is a pod of the name log.
+    # kubectl reads pods/log as a pod with the name log.
     kind, _, part = what.partition("/")
     below = [f"--subresource={part}"] if part else []
     done = cluster.kubectl.attempt("auth", "can-i", verb, kind, *below, ACCOUNT, *where)
@@ -32,12 +32,12 @@ def _may(cluster: Cluster, action: str, *where: str) -> str:
 
 
 @pytest.mark.parametrize("action", FORBIDDEN)
-def test_the_operator_may_not(cluster: Cluster, action: str) -> None:
+def test_the_operator_lacks_the_permission(cluster: Cluster, action: str) -> None:
     assert _may(cluster, action, "--all-namespaces") == "no"
     assert _may(cluster, action, f"--namespace={OPERATOR_NAMESPACE}") == "no"
 
 
 @pytest.mark.parametrize("action", NEEDED)
-def test_the_question_is_understood(cluster: Cluster, action: str) -> None:
-    """The same question about what the operator does all day is answered with yes."""
+def test_the_operator_has_a_needed_permission(cluster: Cluster, action: str) -> None:
+    """The API server confirms a permission that the operator needs, so the check is valid."""
     assert _may(cluster, action, "--all-namespaces") == "yes"

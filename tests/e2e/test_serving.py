@@ -1,7 +1,7 @@
-"""A served job: who may call it, how builds take over from each other, and what is never served.
+"""A serving job: allowed callers, rollout of builds, and rejection of faulty builds.
 
-One job for all tests of this file, in this order, because each build is another edit of it. It is
-trained twice before it is served, so that there is a previous revision.
+All tests of this file use one job, in this order, because each build is another edit of the job.
+The job is trained twice before it serves, so that there is a previous revision.
 """
 
 import json
@@ -39,19 +39,19 @@ pytestmark = pytest.mark.timeout(900)
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """The job, once it answers, and a pod in each of three namespaces."""
+    """The serving job, and a pod in each of three namespaces."""
 
     tuning: Tuning
     previous: str
-    """Build of the revision before, which is merged and was never served."""
+    """Build of the previous revision, which was merged but never served."""
     callers: dict[str, str]
 
     def build(self) -> str:
-        """Return the build that requests reach."""
+        """Return the build that the Service selects."""
         return str(self.tuning.status()["serving"]["build"])
 
     def serving_pod(self) -> Object:
-        """Return the pod that answers."""
+        """Return the serving pod."""
         build = self.build()
         (pod,) = [
             pod
@@ -68,7 +68,7 @@ class Served:
         )
 
     def call(self, namespace: str, route: str, *, key: str = "", body: Any = None) -> Any:
-        """Make one request through the Service from a namespace."""
+        """Send one request through the Service from a namespace."""
         url = self.tuning.status()["endpoint"].removesuffix("/v1") + route
         asked = {"url": url, "key": key} | ({} if body is None else {"body": body})
         (answer,) = pods.inside(
@@ -83,7 +83,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(cluster: Cluster) -> Iterator[Served]:
-    """The job, Ready for the first time."""
+    """The job after it became Ready for the first time."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -112,26 +112,26 @@ def served(cluster: Cluster) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def planted(served: Served) -> Iterator[Candidate]:
-    """A build whose every attempt at serving is another fault."""
+    """A build whose serving attempts each have a different fault."""
     tuning = served.tuning
     build = {"dtype": "float16", "base": "dequantized"}
     with candidate(tuning, previous=served.previous, **build) as found:
         yield found
 
 
-def test_only_the_named_namespaces_are_let_in(served: Served) -> None:
+def test_only_allowed_namespaces_reach_the_endpoint(served: Served) -> None:
     pod = f"{served.serving_pod()['status']['podIP']}:8000"
     service = served.tuning.cluster.kubectl.get("service", "small-serve", NAMESPACE)
     addresses = (pod, f"{service['spec']['clusterIP']}:8000")
     for namespace in (NAMESPACE, NAMED):
         found = served.reach(namespace, *addresses)
         assert found == dict.fromkeys(addresses, "connected"), namespace
-    # The pod there is older than the ones that are let in, so no rule is still on its way.
+    # The pod in this namespace is older than the allowed pods, so its rules are already in effect.
     refused_there = served.reach(OTHER, *addresses)
     assert "connected" not in refused_there.values(), refused_there
 
 
-def test_another_namespace_is_let_in_once_the_spec_names_it(served: Served) -> None:
+def test_a_namespace_reaches_the_endpoint_after_the_spec_allows_it(served: Served) -> None:
     tuning, pod = served.tuning, served.serving_pod()
     address = f"{pod['status']['podIP']}:8000"
     tuning.change(serving={"allowedNamespaces": [NAMESPACE, NAMED, OTHER]})
@@ -152,7 +152,7 @@ def test_requests_without_the_key_are_refused(served: Served) -> None:
         assert served.call(NAMED, route, body=what, key=KEY)["status"] == 200, route
 
 
-def test_a_chat_request_sees_exactly_the_prompt_that_was_trained(served: Served) -> None:
+def test_the_prompt_of_a_chat_request_equals_the_trained_prompt(served: Served) -> None:
     tuning = served.tuning
     rows = pods.run(
         tuning.cluster,
@@ -173,8 +173,8 @@ def test_a_chat_request_sees_exactly_the_prompt_that_was_trained(served: Served)
         assert answer["body"]["prompt_token_ids"] == row["prompt"]
 
 
-def test_a_serving_pod_reaches_nobody(served: Served) -> None:
-    """The same addresses are reachable for a pod that is not the job's."""
+def test_a_serving_pod_reaches_no_address(served: Served) -> None:
+    """Another pod of the namespace reaches the same addresses."""
     cluster = served.tuning.cluster
     api = cluster.kubectl.get("service", "kubernetes", "default")["spec"]["clusterIP"]
     hub = cluster.kubectl.get("service", "hub", "hub")["spec"]["clusterIP"]
@@ -186,7 +186,7 @@ def test_a_serving_pod_reaches_nobody(served: Served) -> None:
 
 
 @pytest.mark.parametrize("fault", FOUND_BY)
-def test_what_was_not_trained_is_never_served(
+def test_a_faulty_build_is_never_served(
     served: Served, planted: Candidate, fault: str, figures: list[str]
 ) -> None:
     tuning, serves = served.tuning, served.build()
@@ -199,15 +199,17 @@ def test_what_was_not_trained_is_never_served(
     if FOUND_BY[fault] == SCORES:
         distance, tolerance = _numbers(message)
         assert distance > tolerance > 0
-    # The kubelet starts the container again before the operator takes the pod away.
+    # The kubelet can restart the container before the operator deletes the pod.
     (code, said), *_ = planted.exits(number)
     assert code == 83
     result = json.loads(said)
     assert (result["reason"], result["message"]) == ("VerificationFailed", message)
     assert not planted.was_ready(number)
-    # What was served goes on, and the job says so.
-    told = tuning.wait("Ready tells it", lambda _: refused(tuning), seconds=30, stalls=True)
-    assert message in told
+    # The old build keeps serving, and the job reports the failure.
+    reported = tuning.wait(
+        "Ready reports the failure", lambda _: refused(tuning), seconds=30, stalls=True
+    )
+    assert message in reported
     assert served.build() == serves
     available = condition(tuning.status(), "Serving")
     assert available is not None
@@ -215,10 +217,10 @@ def test_what_was_not_trained_is_never_served(
     assert served.call(NAMED, "/v1/models", key=KEY)["status"] == 200
 
 
-def test_the_unharmed_build_takes_over(
+def test_the_correct_build_replaces_the_old_one(
     served: Served, planted: Candidate, figures: list[str]
 ) -> None:
-    """What was refused was the fault, not how it was planted; and no request fails."""
+    """The correct copy of the build is accepted, and no request fails during the rollout."""
     tuning = served.tuning
     with under_load(tuning, key=KEY) as load:
         attempt = planted.serve("none")
@@ -231,7 +233,7 @@ def test_the_unharmed_build_takes_over(
     assert outcome.streams > 1
     assert served.build() == planted.build
     verified = tuning.wait(
-        "the verification is told",
+        "the status contains the verification",
         lambda now: (
             now["verification"]
             if now.get("verification", {}).get("build") == planted.build
@@ -244,10 +246,10 @@ def test_the_unharmed_build_takes_over(
     assert float(verified["distance"]) < float(verified["tolerance"])
 
 
-def test_with_one_gpu_the_endpoint_is_away_while_the_next_build_loads(
+def test_with_one_gpu_requests_fail_only_while_the_next_build_loads(
     served: Served, planted: Candidate, figures: list[str]
 ) -> None:
-    """Nothing but that: what ran on the old pod ended properly, what came later was answered."""
+    """Requests fail only during the gap; streams on the old pod end properly."""
     tuning, old = served.tuning, served.build()
     with gpus.only_one(tuning.cluster), under_load(tuning, key=KEY) as load:
         tuning.change(
@@ -278,7 +280,7 @@ def _chat(question: str) -> dict[str, Any]:
 
 
 def _numbers(message: str) -> tuple[float, float]:
-    """Return distance and tolerance out of a finding."""
+    """Return distance and tolerance of a message."""
     found = re.search(r"distance (\S+) nats rms .*, tolerance ([^;]+);", message)
     assert found is not None, message
     distance, tolerance = float(found[1]), float(found[2])

@@ -12,12 +12,12 @@ LOCKS: dict[str, locks.How] = {locks.OPERATOR: "shared"}
 pytestmark = pytest.mark.timeout(300)
 
 AUTHOR = "job-author"
-"""A user who may write FineTuneJobs in one namespace, and nothing else."""
+"""A user who can write FineTuneJobs in one namespace, and has no other permission."""
 SECONDS = 180.0
 
 
 def admit(cluster: Cluster, namespace: str) -> None:
-    """Give the job author the rights in a namespace."""
+    """Bind the role of the job author in a namespace."""
     rbac, name = "rbac.authorization.k8s.io", {"name": AUTHOR, "namespace": namespace}
     cluster.kubectl.apply(
         {

@@ -1,4 +1,4 @@
-"""What the trainer image must be able to do beside training itself."""
+"""Capabilities of the trainer image other than training."""
 
 from tests.e2e import locks, pods
 from tests.e2e.pods import Task
@@ -7,7 +7,7 @@ from tests.e2e.target import Cluster
 LOCKS: dict[str, locks.How] = {}
 
 
-def test_it_compiles_for_triton(cluster: Cluster, workspace: str) -> None:
-    """Triton compiles a C driver when a GPU pod starts: compiler and headers must be there."""
+def test_the_image_compiles_a_driver_for_triton(cluster: Cluster, workspace: str) -> None:
+    """Triton compiles a C driver when a GPU pod starts; this needs a compiler and headers."""
     task = Task(script="compile_stub.py", image=cluster.trainer_image())
     assert pods.run(cluster, workspace, task) == {"answer": 42}

@@ -1,6 +1,6 @@
-"""A job while it trains: shut off from everything, paused, gone on with, deleted.
+"""A job during training: isolation, pause, resume, and deletion.
 
-One job for all tests of this file, in this order, because a training takes a while to begin.
+All tests of this file use one job, in this order, because training takes some time to start.
 """
 
 import json
@@ -15,7 +15,7 @@ from tests.e2e.tuning import ATTEMPT, Tuning, label, small
 
 NAMESPACE = "e2e-training"
 STEPS = 400
-"""More than are ever done here."""
+"""More steps than the test runs."""
 START_SECONDS = 300.0
 
 pytestmark = pytest.mark.timeout(600)
@@ -27,7 +27,7 @@ def training(cluster: Cluster) -> Iterator[Tuning]:
     with namespaces(cluster, NAMESPACE):
         tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small")
         tuning.apply(small(training={"maxSteps": STEPS}))
-        tuning.wait("it trains", _step, seconds=START_SECONDS)
+        tuning.wait("the job trains", _step, seconds=START_SECONDS)
         yield tuning
 
 
@@ -43,8 +43,8 @@ def test_no_pod_of_the_job_has_a_token_for_the_api_server(training: Tuning) -> N
     assert "No such file or directory" in listed.stderr
 
 
-def test_the_train_pod_reaches_nobody(training: Tuning) -> None:
-    """The same addresses are reachable for a pod that is not the job's."""
+def test_the_train_pod_reaches_no_address(training: Tuning) -> None:
+    """Another pod of the namespace reaches the same addresses."""
     cluster, addresses = training.cluster, _addresses(training.cluster)
     script = (SCRIPTS / "reach.py").read_text(encoding="utf-8")
     tried = cluster.kubectl.execute(
@@ -58,12 +58,12 @@ def test_the_train_pod_reaches_nobody(training: Tuning) -> None:
     assert "connected" not in from_job.values(), from_job
 
 
-def test_a_paused_training_goes_on_from_its_checkpoint(training: Tuning) -> None:
+def test_a_paused_training_resumes_from_its_checkpoint(training: Tuning) -> None:
     (first,) = training.pods("train")
     training.change(suspend=True)
     training.wait_until("Suspended", reason="SuspendedByUser", seconds=30)
     training.wait(
-        "the train pod is gone",
+        "the train pod is deleted",
         lambda _: (
             training.cluster.record.find("Pod", training.namespace, first["metadata"]["name"])
             is None
@@ -76,7 +76,9 @@ def test_a_paused_training_goes_on_from_its_checkpoint(training: Tuning) -> None
 
     training.change(suspend=False)
     pod = training.wait_for_pod("train", seconds=60, but=first["metadata"]["uid"])
-    step = training.wait("it goes on", lambda now: _later(now, reached), seconds=START_SECONDS)
+    step = training.wait(
+        "training continues", lambda now: _later(now, reached), seconds=START_SECONDS
+    )
     assert step > reached
     assert [label(job, ATTEMPT) for job in training.jobs("train")] == ["1", "2"]
     log = training.cluster.kubectl.logs(pod["metadata"]["name"], training.namespace)
@@ -91,7 +93,7 @@ def test_a_paused_training_goes_on_from_its_checkpoint(training: Tuning) -> None
     assert steps == sorted(steps)
 
 
-def test_deleting_it_while_it_trains_takes_everything_along_within_a_minute(
+def test_deleting_a_training_job_deletes_all_children_within_a_minute(
     training: Tuning,
 ) -> None:
     _running(training)
@@ -109,7 +111,7 @@ def _later(status: Object, than: int) -> int | None:
 
 
 def _checkpoint(training: Tuning) -> int:
-    """Return the step of the newest checkpoint on the volume, every file of which is whole."""
+    """Return the step of the newest complete checkpoint on the volume."""
     task = Task(
         script="volume.py",
         image=training.cluster.operator_image(),
@@ -132,7 +134,7 @@ def _running(training: Tuning) -> str:
 
 
 def _addresses(cluster: Cluster) -> list[str]:
-    """Return addresses of the API server and of the hub: Services, and the pod behind one."""
+    """Return addresses of the API server and of the hub: their Services, and the pod of one."""
     api = cluster.kubectl.get("service", "kubernetes", "default")["spec"]["clusterIP"]
     hub = cluster.kubectl.get("service", "hub", "hub")["spec"]["clusterIP"]
     return [f"{api}:443", f"{hub}:80"]

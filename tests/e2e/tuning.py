@@ -1,4 +1,4 @@
-"""One FineTuneJob of a test: what is applied, what is seen of it, what is waited for."""
+"""One FineTuneJob of a test: apply it, read it, and wait for its status."""
 
 import copy
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.e2e.kubectl import Object
-from tests.e2e.recorder import NotInTime
+from tests.e2e.recorder import WaitTimeout
 from tests.e2e.target import Cluster
 
 MODEL = "hf://demo/smollm2-135m-instruct"
@@ -32,11 +32,11 @@ SMALL: dict[str, Any] = {
     },
     "storage": {"size": "2Gi"},
 }
-"""A job that goes through every stage in the shortest time; it teaches nothing."""
+"""The spec of a job that completes all stages in the shortest time and learns nothing."""
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """Return ``SMALL`` with groups of the spec replaced or, where both are maps, merged."""
+    """Return ``SMALL`` with replaced fields; mappings are merged."""
     return _merged(SMALL, changes)
 
 
@@ -50,7 +50,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """A FineTuneJob."""
+    """One FineTuneJob in the cluster."""
 
     cluster: Cluster
     namespace: str
@@ -72,39 +72,39 @@ class Tuning:
         """Merge-patch the spec."""
         self.cluster.kubectl.patch("ftj", self.name, self.namespace, {"spec": spec})
 
-    def seen(self) -> Object | None:
-        """Return the job as it is now."""
+    def current(self) -> Object | None:
+        """Return the current job."""
         return self.cluster.record.find("FineTuneJob", self.namespace, self.name)
 
     def status(self) -> Object:
-        """Return the job's status as it is now, empty where there is none."""
-        status: Object = (self.seen() or {}).get("status", {})
+        """Return the current status, or an empty dict."""
+        status: Object = (self.current() or {}).get("status", {})
         return status
 
     def condition(self, type_: str) -> Object | None:
-        """Return a condition as it is now."""
+        """Return a current condition."""
         return condition(self.status(), type_)
 
     def pods(self, stage: str) -> list[Object]:
-        """Return the pods of a stage that ever were, each as it was last seen, oldest first."""
+        """Return all pods of a stage since the start, each in its last state, oldest first."""
         last: dict[str, Object] = {}
         for event in self.cluster.record.events("Pod", self.namespace, self._is(stage)):
             last[event.object["metadata"]["uid"]] = event.object
         return list(last.values())
 
     def jobs(self, stage: str) -> list[Object]:
-        """Return the Jobs of a stage that ever were, each as it was last seen, oldest first."""
+        """Return all Jobs of a stage since the start, each in its last state, oldest first."""
         last: dict[str, Object] = {}
         for event in self.cluster.record.events("Job", self.namespace, self._is(stage)):
             last[event.object["metadata"]["uid"]] = event.object
         return list(last.values())
 
     def wait(
-        self, what: str, look: Callable[[Object], Any], *, seconds: float, stalls: bool = False
+        self, what: str, check: Callable[[Object], Any], *, seconds: float, stalls: bool = False
     ) -> Any:
-        """Wait until ``look`` finds something in the status; fail at once if the job stalls.
+        """Wait until ``check`` returns a value for the status; fail immediately if the job stalls.
 
-        stalls: whether a stalled job is what is waited for. Raises NotInTime.
+        stalls: the test expects a stalled job. Raises WaitTimeout.
         """
 
         def stalled() -> str | None:
@@ -114,43 +114,43 @@ class Tuning:
         try:
             return self.cluster.record.wait(
                 f"{self.namespace}/{self.name}: {what}",
-                lambda: look(self.status()),
+                lambda: check(self.status()),
                 seconds=seconds,
                 unless=stalled,
             )
-        except NotInTime as error:
+        except WaitTimeout as error:
             ready = self.condition("Ready") or {}
             now = f"{ready.get('reason', 'no status')}: {ready.get('message', '')}"
-            raise NotInTime(f"{error}; the job is at {now}") from None
+            raise WaitTimeout(f"{error}; the job is at {now}") from None
 
     def wait_until(
         self, type_: str, *, reason: str = "", status: str = "True", seconds: float
     ) -> Object:
-        """Wait for a condition of this status, and of this reason if one is given."""
+        """Wait for a condition with this status, and with this reason if it is given."""
 
-        def look(now: Object) -> Object | None:
+        def check(now: Object) -> Object | None:
             found = condition(now, type_)
             fits = found and found["status"] == status and reason in ("", found["reason"])
             return found if fits else None
 
         what = f"{type_} is {status}{f' ({reason})' if reason else ''}"
-        found: Object = self.wait(what, look, seconds=seconds, stalls=type_ == "Stalled")
+        found: Object = self.wait(what, check, seconds=seconds, stalls=type_ == "Stalled")
         return found
 
     def wait_for_pod(self, stage: str, *, seconds: float, but: str = "") -> Object:
-        """Wait until a pod of a stage runs; ``but`` is the uid of one that does not count."""
+        """Wait until a pod of a stage runs; ``but``: uid of a pod that is ignored."""
 
-        def look(_: Object) -> Object | None:
+        def check(_: Object) -> Object | None:
             for pod in self.cluster.record.present("Pod", self.namespace, self._is(stage)):
                 if pod["status"].get("phase") == "Running" and pod["metadata"]["uid"] != but:
                     return pod
             return None
 
-        found: Object = self.wait(f"a {stage} pod runs", look, seconds=seconds)
+        found: Object = self.wait(f"a {stage} pod runs", check, seconds=seconds)
         return found
 
     def children(self) -> list[str]:
-        """Return what there is now of the job's children, its volume included."""
+        """Return the existing children of the job, including its volume."""
         record = self.cluster.record
         found = [
             f"{kind}/{child['metadata']['name']}"
@@ -165,16 +165,16 @@ class Tuning:
         return found + [f"PersistentVolume/{each['metadata']['name']}" for each in volumes]
 
     def delete(self, *, seconds: float) -> None:
-        """Delete the job and wait until neither it nor any child of it is there."""
+        """Delete the job and wait until the job and all its children are deleted."""
         self.cluster.kubectl.delete("ftj", self.name, self.namespace)
         try:
             self.cluster.record.wait(
                 f"{self.namespace}/{self.name} and its children are gone",
-                lambda: self.seen() is None and not self.children(),
+                lambda: self.current() is None and not self.children(),
                 seconds=seconds,
             )
-        except NotInTime as error:
-            raise NotInTime(f"{error}; still there: {', '.join(self.children())}") from None
+        except WaitTimeout as error:
+            raise WaitTimeout(f"{error}; still present: {', '.join(self.children())}") from None
 
     def _is(self, stage: str) -> Callable[[Object], bool]:
         return lambda item: label(item, JOB) == self.name and label(item, STAGE) == stage
@@ -186,12 +186,12 @@ class Tuning:
 
 
 def label(item: Object, key: str) -> str | None:
-    """Return an object's label, or None."""
+    """Return a label of an object, or None."""
     value: str | None = item["metadata"].get("labels", {}).get(key)
     return value
 
 
 def condition(status: Object, type_: str) -> Object | None:
-    """Return a condition out of a status, or None."""
+    """Return a condition of a status, or None."""
     found: list[Object] = [each for each in status.get("conditions", ()) if each["type"] == type_]
     return found[0] if found else None

@@ -1,9 +1,12 @@
-"""In a pod of the trainer image: what base, adapter and merged model answer in plain libraries.
+"""Run in a pod of the trainer image: compare the answers of base, adapter and merged model.
 
-Nothing of ours is imported. given.json: base, adapter, merged (folders), questions, max_tokens.
-Result: answers of each by its name; loading (what transformers says about the merged weights);
-tokenizer (file: whether it is equal byte for byte); config (fields that differ, as [base, merged]);
-dtype (the merged model's).
+The script uses plain transformers and PEFT, and imports no code of this project.
+
+given.json: base, adapter, merged (folders), questions, max_tokens.
+
+Result: the answers of each model by name; loading (messages of transformers about the merged
+weights); tokenizer (for each file, whether it is equal byte for byte); config (differing fields, as
+[base, merged]); dtype (of the merged model).
 """
 
 import json
@@ -23,20 +26,20 @@ TOKENIZER_FILES = (
 
 
 def main() -> None:
-    """Load each in turn and ask it."""
+    """Load the models one after another and generate the answers of each."""
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     base, merged = Path(given["base"]), Path(given["merged"])
     questions, limit = given["questions"], given["max_tokens"]
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    result: dict[str, Any] = {"base": _ask(model, base, questions, limit)}
+    result: dict[str, Any] = {"base": _answers(model, base, questions, limit)}
     model = PeftModel.from_pretrained(model, given["adapter"])
-    result["adapter"] = _ask(model, base, questions, limit)
+    result["adapter"] = _answers(model, base, questions, limit)
     del model
     model, loading = AutoModelForCausalLM.from_pretrained(
         merged, dtype=torch.float32, output_loading_info=True
     )
-    result["merged"] = _ask(model, merged, questions, limit)
+    result["merged"] = _answers(model, merged, questions, limit)
     result["loading"] = {key: sorted(map(str, value)) for key, value in loading.items() if value}
     result["tokenizer"] = {
         file.name: (merged / file.name).is_file()
@@ -54,8 +57,8 @@ def main() -> None:
     print("RESULT " + json.dumps(result))
 
 
-def _ask(model: Any, folder: Path, questions: list[str], limit: int) -> list[str]:
-    """Return the greedy answers, all of them made in one batch: that takes a third of the time."""
+def _answers(model: Any, folder: Path, questions: list[str], limit: int) -> list[str]:
+    """Return the greedy answers. One batch for all questions takes a third of the time."""
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     prompts = tokenizer.apply_chat_template(
         [[{"role": "user", "content": question}] for question in questions],

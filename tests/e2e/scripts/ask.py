@@ -1,4 +1,4 @@
-"""In a pod: asks a chat endpoint some questions, as greedily as it can.
+"""Run in a pod: send questions to a chat endpoint, with greedy decoding.
 
 given.json: url (…/v1), model, questions, max_tokens. Result: models (ids) and answers, in order.
 """
@@ -12,11 +12,11 @@ import urllib.request
 from typing import Any
 
 POLICY_SECONDS = 60
-"""How long a new pod's address may take to reach the firewall of the pods that it asks."""
+"""The time limit until NetworkPolicies take effect for the address of a new pod."""
 
 
 def _reach(url: str) -> None:
-    """Wait until the endpoint lets this pod in: until then it refuses the connection."""
+    """Wait until the NetworkPolicy lets this pod connect; before, connections are rejected."""
     address = urllib.parse.urlsplit(url)
     deadline = time.monotonic() + POLICY_SECONDS
     while True:
@@ -37,7 +37,7 @@ def _call(url: str, body: Any = None) -> Any:
 
 
 def main() -> None:
-    """Ask all questions, one after the other."""
+    """Send all questions, one after another."""
     with open(sys.argv[1], encoding="utf-8") as file:
         given = json.load(file)
     _reach(given["url"])

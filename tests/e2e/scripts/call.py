@@ -1,7 +1,7 @@
-"""Inside a pod: makes HTTP requests, one after the other.
+"""Run in a pod: send HTTP requests, one after another.
 
-Argument: JSON, a list of {url, key, body}; a body is posted as JSON, without one it is a GET.
-Result: [{status, body}], the body parsed where it is JSON.
+Argument: a JSON list of {url, key, body}. A request with a body is a POST with JSON, a request
+without a body is a GET. Result: [{status, body}]; a JSON body is parsed.
 """
 
 import json
@@ -29,7 +29,7 @@ def _call(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Make every request."""
+    """Send all requests."""
     print("RESULT " + json.dumps([_call(asked) for asked in json.loads(sys.argv[1])]))
 
 

@@ -1,4 +1,4 @@
-"""Compiles and loads a C extension as the pod's own user: what Triton does when training starts."""
+"""Compile and load a C extension as the user of the pod, like Triton at the start of training."""
 
 import importlib.util
 import json

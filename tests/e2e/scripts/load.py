@@ -1,17 +1,19 @@
-"""In a pod: asks an endpoint all the time, from its first answer on.
+"""Run in a pod: put constant load on an endpoint.
 
-It ends once the file /tmp/stop is there and the endpoint has answered again since.
+The load starts after the first answer, which a NetworkPolicy can delay for a new pod; the script
+then writes /tmp/answered. The load ends when the file /tmp/stop exists and the endpoint has
+answered once after that.
 
-Short requests begin at a constant pace, each on a connection of its own, whatever became of those
-before. Beside them one long answer after the other is streamed, so that some stream is always under
-way. The first answer, which a NetworkPolicy may delay for a new pod, writes /tmp/answered.
+Short requests start at a constant interval, each on a new connection. At the same time, one long
+answer after another is streamed, so that a stream is always open.
 
 given.json: url (…/v1), model, key, period (seconds between short requests), tokens (of a stream),
-limit (seconds that one request may take).
-Result: requests and streams, how many were begun; failed, those that got no answer, and broken, the
-streams that began and did not end as they should, each [when it was begun, what went wrong]; gap,
-[when, when]: the two answers to short requests that are farthest apart. Times are in seconds since
-the first answer.
+limit (timeout of a request in seconds).
+
+Result: requests and streams (numbers of started ones); failed (requests without an answer) and
+broken (streams that ended early), each as [start time, error]; gap ([time, time] of the two
+consecutive answers to short requests with the longest interval). Times are in seconds since the
+first answer.
 """
 
 import http.client
@@ -29,7 +31,7 @@ STOP, ANSWERED = Path("/tmp/stop"), Path("/tmp/answered")
 
 
 class Load:
-    """The requests of one endpoint, and what became of them."""
+    """The requests to one endpoint, and their outcomes."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = given
@@ -61,7 +63,7 @@ class Load:
         return answer
 
     def short(self) -> None:
-        """Make one short request."""
+        """Send one short request."""
         at = self.now()
         try:
             messages = [{"role": "user", "content": "What is the Debian package tmux?"}]
@@ -73,7 +75,7 @@ class Load:
             self.failed.append((at, f"{type(error).__name__}: {error}"))
 
     def stream(self) -> None:
-        """Stream one long answer to its end."""
+        """Stream one long answer to the end."""
         at, tokens, lost = self.now(), self.given["tokens"], self.failed
         messages = [{"role": "user", "content": "Tell me all that you know about Debian."}]
         body = {"messages": messages, "max_tokens": tokens, "ignore_eos": True, "stream": True}
@@ -93,14 +95,14 @@ class Load:
             time.sleep(self.given["period"])
 
     def over(self) -> bool:
-        """Tell whether it is time to end: an answer has come after the end was asked for."""
+        """Report whether the load can end: the endpoint has answered after the stop request."""
         if not STOP.exists():
             return False
         self.stopped = self.stopped or self.now()
         return self.answered[-1] > self.stopped or self.now() > self.stopped + self.given["limit"]
 
     def wait(self) -> None:
-        """Wait for the first answer, and forget what was refused before it."""
+        """Wait for the first answer, and discard earlier failures."""
         while not self.answered:
             self.short()
             time.sleep(0.2)
@@ -108,13 +110,13 @@ class Load:
         ANSWERED.touch()
 
     def keep_streaming(self) -> None:
-        """Stream until the end."""
+        """Stream answers until the stop is requested."""
         while not STOP.exists():
             self.streams += 1
             self.stream()
 
     def run(self) -> dict[str, Any]:
-        """Ask until the end; return what became of it."""
+        """Run the load until its end; return the result."""
         self.wait()
         threads = [threading.Thread(target=self.keep_streaming)]
         threads[0].start()
@@ -137,7 +139,7 @@ class Load:
 
 
 def main() -> None:
-    """Ask until told to stop."""
+    """Run the load and print the result."""
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     print("RESULT " + json.dumps(Load(given).run()))
 

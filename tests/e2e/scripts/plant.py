@@ -1,10 +1,10 @@
-"""In a pod of the trainer image: merges a build for real, and makes a faulty copy of it per fault.
+"""Run in a pod of the trainer image: merge a build, and create one faulty copy per fault.
 
-Each copy lies at /work/planted/<fault>, with a manifest that its files agree with, so that it looks
-as if that had been merged; only of ``corrupted`` a bit has changed since. The unharmed build lies
-at /work/planted/none.
+Each copy is in /work/planted/<fault>. Its manifest matches its files, except for the fault
+``corrupted``, which flips a bit after the manifest was written. The correct build is in
+/work/planted/none.
 
-given.json: job (job.json of the revision), build, dtype, base, before (folder name of the previous
+given.json: job (job.json of the revision), build, dtype, base, before (folder of the previous
 revision's merged model below /before). Result: faults (names), seconds.
 """
 
@@ -29,7 +29,7 @@ Change = Callable[[Path], None]
 
 
 def _merge(given: dict[str, Any]) -> Path:
-    """Run the real merge; return its folder, moved away from where it would be served."""
+    """Run the real merge; return its folder, moved to a path that is not served."""
     config = Path("/tmp/job.json")
     config.write_text(given["job"])
     words = [sys.executable, "-m", "finetune_trainer", "merge", "--config", str(config)]
@@ -43,7 +43,7 @@ def _merge(given: dict[str, Any]) -> Path:
 
 
 def _tensors(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Change:
-    """Return the fault that changes every tensor of the folder."""
+    """Return a fault that changes every tensor of the folder."""
 
     def fault(folder: Path) -> None:
         for file in folder.glob("*.safetensors"):
@@ -59,7 +59,7 @@ def _tensors(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Change:
 
 
 def _instead(source: Path) -> Change:
-    """Return the fault that another folder's weights lie there."""
+    """Return a fault that uses the weights of another folder."""
     others = {
         name: each
         for file in source.glob("*.safetensors")
@@ -69,7 +69,7 @@ def _instead(source: Path) -> Change:
 
 
 def _scaled(factor: float) -> Change:
-    """Return the fault that the adapter was merged ``factor`` times."""
+    """Return a fault that merges the adapter with the factor ``factor``."""
     folder = WORK / "adapter"
     config = json.loads((folder / "adapter_config.json").read_text())
     pairs = load_file(folder / "adapter_model.safetensors")
@@ -90,7 +90,7 @@ def _zeroed(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _tokenizer(folder: Path) -> None:
-    """Give two words each other's ids."""
+    """Swap the ids of two tokens."""
     file = folder / "tokenizer.json"
     document = json.loads(file.read_text())
     ids = document["model"]["vocab"]
@@ -100,7 +100,7 @@ def _tokenizer(folder: Path) -> None:
 
 
 def _template(folder: Path) -> None:
-    """Call the assistant by another name."""
+    """Rename the assistant role in the chat template."""
     file = folder / "chat_template.jinja"
     text = file.read_text()
     assert "assistant" in text
@@ -109,7 +109,7 @@ def _template(folder: Path) -> None:
 
 
 def _make(name: str, fault: Change, honest: manifest.Manifest) -> None:
-    """Publish the unharmed folder's files, changed by a fault; what stays the same is linked."""
+    """Publish the files of the correct folder with a fault; unchanged files are hard links."""
     scratch = PLANTED / f".{name}"
     source = PLANTED / "none"
     scratch.mkdir()
@@ -132,7 +132,7 @@ def _make(name: str, fault: Change, honest: manifest.Manifest) -> None:
 
 
 def _corrupt(honest: manifest.Manifest) -> None:
-    """Flip one bit of the largest file, behind the manifest's back."""
+    """Flip one bit of the largest file, and leave the manifest unchanged."""
     _make("corrupted", lambda _: None, honest)
     entry = max(honest.files, key=lambda each: each.size)
     file = PLANTED / "corrupted" / entry.name
@@ -143,7 +143,7 @@ def _corrupt(honest: manifest.Manifest) -> None:
 
 
 def main() -> None:
-    """Make all of them."""
+    """Create all faulty copies."""
     began = time.monotonic()
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     honest = manifest.read(_merge(given))

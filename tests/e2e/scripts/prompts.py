@@ -1,7 +1,6 @@
-"""In a pod: messages of some reference rows, and the token ids that training put before the answer.
+"""Run in a pod: print the messages of reference rows with the token ids of their prompts.
 
-The ids are those that the loss was computed on, not those that a renderer makes of the messages.
-Result: [{messages, prompt}].
+The ids come from the tokenized training data, not from a renderer. Result: [{messages, prompt}].
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Tries to open a TCP connection to each host:port of the command line (or of given.json).
+"""Try a TCP connection to each host:port of the command line (or of given.json).
 
-Result: address → "connected", or the name of what went wrong.
+Result: address → "connected", or the name of the error.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Inside a pod that may write the volume: puts a planted folder where a build is served from.
+"""Run in a pod with write access to the volume: replace the folder of a build by a planted folder.
 
-Arguments: the build, the planted folder's name. What lay there before goes.
+Arguments: the build, and the name of the planted folder. The previous folder is deleted.
 """
 
 import json

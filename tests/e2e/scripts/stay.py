@@ -1,4 +1,4 @@
-"""In a pod that stays until it is deleted, for scripts that are run inside it."""
+"""Run in a pod until it is deleted, so that other scripts can run inside the pod."""
 
 import signal
 

@@ -1,8 +1,8 @@
-"""In a pod: what lies on a job's volume, and whether what is published is whole.
+"""Run in a pod: check the published folders on the volume of a job.
 
-A folder is published if it has a manifest.json; then every file that the manifest lists must be
-there with that size and SHA-256. Result: published (folder: what is wrong with it, empty if
-nothing), and others, the names of everything else at the top of the volume.
+A folder is published if it contains manifest.json. Then every file in the manifest must exist with
+its size and SHA-256. Result: published (folder: list of errors), and others (names of all other
+entries at the top of the volume).
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def _wrong(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Look at everything below the volume's root."""
+    """Check all folders below the root of the volume."""
     published = {
         manifest.parent.relative_to(WORK).as_posix(): _wrong(manifest.parent)
         for manifest in sorted(WORK.rglob("manifest.json"))
