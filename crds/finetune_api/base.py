@@ -1,6 +1,7 @@
-"""Base models: camelCase in JSON and YAML, snake_case in Python."""
+"""Base classes: camelCase in JSON and YAML, snake_case in Python; documented text values."""
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -31,3 +32,19 @@ class StatusModel(CamelModel):
 
 Values = dict[str, Any]
 """Nested values in the form of a spec: camelCase keys, JSON types."""
+
+
+class DocumentedEnum(StrEnum):
+    """Text values with documentation: ``doc`` in one line, ``uses`` the places where it appears."""
+
+    _value_: str
+    doc: str
+    uses: tuple[StrEnum, ...]
+
+    def __new__(cls, value: str, doc: str = "", *uses: StrEnum) -> Self:
+        """Return a member that equals ``value``."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.doc = doc
+        member.uses = uses
+        return member

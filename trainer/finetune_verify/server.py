@@ -33,7 +33,9 @@ class State:
             "server_seconds", "Seconds of the comparison in which vLLM computed its responses."
         )
         self._read = gauge("read_bytes", "Bytes of the model whose digests have been computed.")
-        self._size = gauge("size_bytes", "Bytes of the model whose digests must be verified.")
+        self._size = gauge(
+            "size_bytes", "Size in bytes of the model files whose digests are verified."
+        )
         self._outcome = Gauge(
             "finetune_verify_outcome",
             "Outcome of the verification: 1 for the current outcome, 0 for the others.",

@@ -55,8 +55,8 @@ async def score(vllm: VllmClient, reference: Reference, build: Build) -> Verdict
         ]
     if not served:
         raise Mismatch(
-            f"the server accepts at most {longest} tokens, which is too short for every reference "
-            "row: raise serving.maxModelLen"
+            f"the server accepts at most {longest} tokens, and every reference row is longer: "
+            "raise serving.maxModelLen"
         )
     result = compare(
         served=served,

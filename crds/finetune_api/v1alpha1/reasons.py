@@ -7,6 +7,8 @@ the members and never writes a reason as a literal. docs/reference/reasons.md is
 
 from enum import StrEnum
 
+from finetune_api.base import DocumentedEnum
+
 
 class Use(StrEnum):
     """Where a reason appears. A new reason of the Ready condition is also recorded as an event."""
@@ -22,28 +24,11 @@ READY, CONDITION, EVENT, ATTEMPT, LOG = Use
 FAILURE = (READY, ATTEMPT)
 
 
-class Reason(StrEnum):
-    """A reason; ``doc`` is its meaning in one line, ``uses`` are the places where it appears."""
-
-    _value_: str
-    doc: str
-    uses: tuple[Use, ...]
-
-    def __new__(cls, value: str, doc: str = "", *uses: Use) -> "Reason":
-        """Return a member that equals ``value``."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.doc = doc
-        member.uses = uses
-        return member
+class Reason(DocumentedEnum):
+    """A reason, its meaning in one line, and the places where it appears."""
 
     # In progress, or done.
-    PREPARING = (
-        "Preparing",
-        "The prepare pod downloads the model and the dataset, and validates and tokenizes the "
-        "dataset.",
-        READY,
-    )
+    PREPARING = ("Preparing", "The prepare pod prepares the model and the dataset.", READY)
     TRAINING = ("Training", "The train pod is training the adapter.", READY)
     MERGING = ("Merging", "The merge pod is merging the base model and the adapter.", READY)
     STARTING = (
@@ -232,23 +217,13 @@ class Reason(StrEnum):
     )
 
     # Ends of attempts that the operator retries by itself.
-    JOB_DELETED = (
-        "JobDeleted",
-        "A user or another client deleted the Job of a stage.",
-        EVENT,
-        ATTEMPT,
-    )
+    JOB_DELETED = ("JobDeleted", "Another client deleted the Job of a stage.", EVENT, ATTEMPT)
     TRANSIENT = (
         "Transient",
         "The attempt failed because of a temporary problem outside the pod. The stage is retried.",
         ATTEMPT,
     )
-    STOPPED = (
-        "Stopped",
-        "The pod received SIGTERM. Training resumes from the last checkpoint.",
-        CONDITION,
-        ATTEMPT,
-    )
+    STOPPED = ("Stopped", "The pod received SIGTERM. Training can resume.", CONDITION, ATTEMPT)
 
     # Events.
     DATA_READY = ("DataReady", "Data preparation has completed.", EVENT)

@@ -22,9 +22,13 @@ IN_FULL = ["mistral", "qwen3", "phi", "phi3"]
 @pytest.mark.parametrize(
     ("family", "saved", "said"),
     [
-        ("qwen2", ["lm_head"], "embedding and head of model demo/qwen2 are one tensor"),
+        ("qwen2", ["lm_head"], "the embedding and the head of model demo/qwen2 are one tensor"),
         # Its config.json does not say so: the family's own default does.
-        ("gemma", ["embed_tokens"], "embedding and head of model demo/gemma are one tensor"),
+        (
+            "gemma",
+            ["embed_tokens"],
+            "the embedding and the head of model demo/gemma are one tensor",
+        ),
         (
             "gpt_neox",
             ["embed_tokens", "lm_head"],

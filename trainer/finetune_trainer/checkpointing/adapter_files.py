@@ -142,7 +142,7 @@ def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: He
     if missing:
         raise NotMergeable(
             f"the adapter's pair for {target} is incomplete (missing: "
-            f"{', '.join(sorted(missing))}): set spec.rerun to retrain"
+            f"{', '.join(sorted(missing))}): to retrain, set spec.rerun to a new value"
         )
     module = target.removesuffix(".weight")
     rank = _of_pattern(config.get("rank_pattern"), module, config["r"])
@@ -150,7 +150,7 @@ def _pair(target: str, parts: dict[str, str], config: dict[str, Any], header: He
     if header.tensors[parts["a"]].shape[0] != rank:
         raise NotMergeable(
             f"the adapter's pair for {target} has rank {header.tensors[parts['a']].shape[0]}, but "
-            f"{CONFIG} sets {rank}: set spec.rerun to retrain"
+            f"{CONFIG} sets {rank}: to retrain, set spec.rerun to a new value"
         )
     return LoraPair(
         target=target,
@@ -189,13 +189,13 @@ def _require_matching_shapes(pair: LoraPair, header: Header, base: Header) -> No
     if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != tensor.shape:
         raise NotMergeable(
             f"the adapter's pair for {pair.target} has the shapes {a} and {b}, which do not match "
-            f"the base tensor's {tensor.shape}: set spec.rerun to retrain"
+            f"the base tensor's {tensor.shape}: to retrain, set spec.rerun to a new value"
         )
     if pair.magnitude is not None and header.tensors[pair.magnitude].shape != tensor.shape[:1]:
         raise NotMergeable(
             f"the adapter's magnitudes for {pair.target} have the shape "
             f"{header.tensors[pair.magnitude].shape}, which does not match the base tensor's "
-            f"{tensor.shape}: set spec.rerun to retrain"
+            f"{tensor.shape}: to retrain, set spec.rerun to a new value"
         )
     _require_float(tensor)
 
@@ -223,6 +223,6 @@ def _require_replaceable(
     if tensor.shape != shape:
         raise NotMergeable(
             f"the adapter replaces {target} with shape {shape}, but the base tensor's shape is "
-            f"{tensor.shape}: set spec.rerun to retrain"
+            f"{tensor.shape}: to retrain, set spec.rerun to a new value"
         )
     _require_float(tensor)

@@ -81,7 +81,8 @@ def newest(
         if found.key != key:
             raise ResumeRefused(
                 f"checkpoint {path.name} belongs to another job or dataset ({found.key} instead of "
-                f"{key}): delete checkpoints/ on the volume, or set spec.rerun to retrain"
+                f"{key}): delete checkpoints/ on the volume, or retrain with a new value of "
+                "spec.rerun"
             )
         changed = [
             f"{name} {found.facts['versions'].get(name)} → {version}"
@@ -92,7 +93,7 @@ def newest(
             raise ResumeRefused(
                 f"checkpoint {path.name} was written with other library versions "
                 f"({', '.join(changed)}): resume with the trainer image that started the training, "
-                "or set spec.rerun to retrain"
+                "or retrain with a new value of spec.rerun"
             )
         for lost, why in unreadable.items():
             warn(
@@ -114,8 +115,8 @@ def of_step(folder: Path, step: int, *, key: str) -> Path:
         manifest.verify(path, kind=KIND, key=key)
     except manifest.ManifestError as problem:
         raise ResumeRefused(
-            f"the checkpoint with the lowest loss on the held-out rows is damaged ({problem}): set "
-            "spec.rerun to retrain"
+            f"the checkpoint with the lowest loss on the held-out rows is damaged ({problem}): to "
+            "retrain, set spec.rerun to a new value"
         ) from None
     return path
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import ResumeRefused
+from finetune_trainer.merging import daemon_thread
 from finetune_trainer.merging.request import MergeRequest
-from finetune_trainer.runtime import daemon_thread
 
 
 @contextmanager
@@ -42,4 +42,6 @@ def check(request: MergeRequest, names: Collection[str]) -> None:
             if entry.name in names:
                 manifest.check_digest(request.layout.base, entry)
     except manifest.ManifestError as problem:
-        raise ResumeRefused(f"{problem}: set spec.rerun to prepare and train again") from problem
+        raise ResumeRefused(
+            f"{problem}: to prepare and train again, set spec.rerun to a new value"
+        ) from problem

@@ -24,11 +24,18 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import adapter_files, manifest, safetensors_writer
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import NotMergeable
-from finetune_trainer.merging import base_digests, lora_delta, request, side_files
+from finetune_trainer.merging import (
+    base_digests,
+    lora_delta,
+    malloc,
+    ordered_map,
+    request,
+    side_files,
+)
 from finetune_trainer.merging.request import MergeRequest
 from finetune_trainer.models import base_files
 from finetune_trainer.quantization.quant_state import DequantizedBase
-from finetune_trainer.runtime import disk, malloc, ordered_map
+from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import read_json
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
@@ -235,6 +242,7 @@ def _require_each_pair_once(
     if wrong:
         name = min(wrong)
         raise NotMergeable(
-            f"the adapter pair of {name} was applied {applied[name]} times instead of once: set "
-            "spec.rerun to retrain and merge again, or merge.enabled to false"
+            f"the adapter pair of {name} was applied {applied[name]} times instead of once: to "
+            "retrain, set spec.rerun to a new value; to keep only the adapter, set merge.enabled "
+            "to false"
         )

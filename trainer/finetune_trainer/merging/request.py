@@ -64,14 +64,16 @@ def resolve(
                 manifest.check_digest(layout.base, entry)
         trained = manifest.verify(layout.adapter, kind=published.ADAPTER, key=job.digest)
     except manifest.ManifestError as problem:
-        raise ResumeRefused(f"{problem}: set spec.rerun to prepare and train again") from problem
+        raise ResumeRefused(
+            f"{problem}: to prepare and train again, set spec.rerun to a new value"
+        ) from problem
     _refuse_pickles(layout.base, base_manifest)
     _refuse_pickles(layout.adapter, trained)
     if trained.facts["baseCommit"] != base_manifest.facts["baseCommit"]:
         raise NotMergeable(
             f"the adapter was trained on base commit {trained.facts['baseCommit']}, but the volume "
-            f"contains {base_manifest.facts['baseCommit']}: set "
-            "spec.rerun to prepare and train again"
+            f"contains {base_manifest.facts['baseCommit']}: to "
+            "prepare and train again, set spec.rerun to a new value"
         )
     return MergeRequest(
         layout=layout,
@@ -89,5 +91,5 @@ def _refuse_pickles(folder: Path, listed: manifest.Manifest) -> None:
     if pickles:
         raise NotMergeable(
             f"{folder.name}/{pickles[0]} is a pickle. Pickles can run code and are never loaded: "
-            "set spec.rerun to prepare and train again"
+            "to prepare and train again, set spec.rerun to a new value"
         )

@@ -61,8 +61,8 @@ def require_untied(folder: Path, names: Collection[str], *, source: str) -> None
     embedding, head = (ends[end] for end in ("embedding", "head"))
     if head is not None and head.weight is embedding.weight:
         raise InvalidSpec(
-            f"training.lora.modulesToSave names {', '.join(names)}, but embedding and head of "
-            f"model {source} are one tensor (tie_word_embeddings), and training would split them: "
+            f"training.lora.modulesToSave names {', '.join(names)}, but the embedding and the "
+            f"head of model {source} are one tensor (tie_word_embeddings), and training would split them: "
             "remove modulesToSave, or choose a base with a separate head"
         )
 

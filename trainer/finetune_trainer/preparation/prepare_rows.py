@@ -227,8 +227,8 @@ def _warnings(job: JobConfig, base: BaseDownload, tokenized: TokenizedRows) -> l
     warnings = []
     if steps < packing.FEW_STEPS:
         warnings.append(
-            f"only {steps} optimizer steps are planned, which is seldom enough to learn: raise "
-            "training.epochs, lower training.effectiveBatchSize, or add rows"
+            f"only {steps} optimizer steps are planned, usually too few for the model to learn: "
+            "raise training.epochs, lower training.effectiveBatchSize, or add rows"
         )
     if counts.dropped_rows:
         warnings.append(

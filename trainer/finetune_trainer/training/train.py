@@ -58,8 +58,8 @@ def run(
         prepared = published.prepared(layout, job, hashes=False)
         if prepared is None:
             raise ResumeRefused(
-                "the volume has no intact base model and dataset of this revision: set "
-                "spec.rerun to prepare them again"
+                "the volume has no intact base model and dataset of this revision: to "
+                "prepare them again, set spec.rerun to a new value"
             )
         # Before the libraries load: a pod without its GPU must not load the model on its CPU.
         progress.runs_on(device.detect().product)
