@@ -62,8 +62,8 @@ def require_untied(folder: Path, names: Collection[str], *, source: str) -> None
     if head is not None and head.weight is embedding.weight:
         raise InvalidSpec(
             f"training.lora.modulesToSave names {', '.join(names)}, but the embedding and the "
-            f"head of model {source} are one tensor (tie_word_embeddings), and training would split them: "
-            "remove modulesToSave, or choose a base with a separate head"
+            f"head of model {source} are one tensor (tie_word_embeddings), and training would "
+            "split them: remove modulesToSave, or choose a base with a separate head"
         )
 
 
