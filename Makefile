@@ -13,7 +13,7 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)' --values '$(VALUES)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run down status images venv fmt generate recording docs check test mutants e2e bench
+.PHONY: help run down status images venv fmt generate recording tutorial docs check test mutants e2e bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ generate: venv ## Write the generated files: CRD, chart README, reference pages
 
 recording: ## Record make run, and render the pictures of the README from it
 	@$(PYTHON) dev/recording quickstart
+
+tutorial: venv ## Run the tutorial on an empty local cluster, and write its page
+	@.venv/bin/python dev/tutorial run
 
 docs: ## Build the documentation site in build/site; fails on dead links
 	@$(PYTHON) dev/checks docs
