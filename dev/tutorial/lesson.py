@@ -182,9 +182,14 @@ SECTIONS = (
     ),
     Section(
         title="Run the first job",
-        text="The manifest contains twelve facts about an invented town, and a FineTuneJob that"
-        " teaches them to SmolLM2-135M-Instruct.",
+        text="The job teaches twelve facts about an invented town to SmolLM2-135M-Instruct. Its rows"
+        " are in a ConfigMap.",
         commands=(
+            Command(
+                text="kubectl create configmap velmora-facts"
+                " --from-file=rows.jsonl=examples/velmora-facts.jsonl",
+                shows="created",
+            ),
             Command(text="cat examples/first-job.yaml", shows="kind: FineTuneJob"),
             Command(text="kubectl apply -f examples/first-job.yaml", shows=f"/{JOB} created"),
             Command(text=WATCH, shows="condition met", seconds=1260),

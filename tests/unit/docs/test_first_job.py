@@ -33,7 +33,7 @@ def test_pages_and_examples_contain_jobs() -> None:
 
 
 def test_first_job_of_the_readme_is_that_of_the_commands() -> None:
-    (job,) = documents(ROOT / "examples/minimal.yaml")
+    (job,) = documents(ROOT / "examples/first-job.yaml")
     first = next(iter(documents(ROOT / "README.md")))
     assert (first["metadata"], first["spec"]) == (job["metadata"], job["spec"])
     assert "tokenSecretRef" not in str(job)
