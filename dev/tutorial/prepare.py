@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,11 +15,11 @@ from cluster import install, kubectl, lifecycle, packages, paths
 from cluster.artifacts import base_image, binaries
 from cluster.components import hub
 from cluster.phases import phase, side_by_side
-from cluster.settings import NODE_NAME
+from cluster.settings import GPU_PRODUCT, NODE_NAME
 from tutorial.runner import Environment
 
 VALUES = Path(__file__).parent / "values.yaml"
-GKE_LABEL = "cloud.google.com/gke-accelerator=nvidia-l4"
+GKE_LABEL, L4 = "cloud.google.com/gke-accelerator", "nvidia-l4"
 GFD_LABEL = "nvidia.com/gpu.product"
 LINKED = ("charts", "examples")
 
@@ -39,13 +40,23 @@ def empty_cluster() -> Iterator[Environment]:
     lifecycle.down()
     lifecycle.up()
     hub.start()
-    kubectl.local().kubectl("label", "node", NODE_NAME, GKE_LABEL, f"{GFD_LABEL}-")
-    with tempfile.TemporaryDirectory(prefix="finetune-tutorial-") as name:
+    with _labeled(), tempfile.TemporaryDirectory(prefix="finetune-tutorial-") as name:
         folder = Path(name)
         for each in LINKED:
             (folder / each).symlink_to(paths.REPO / each)
         (folder / "values.yaml").write_text(values(built[0]))
         yield Environment(variables=_variables(), folder=folder)
+
+
+@contextlib.contextmanager
+def _labeled() -> Iterator[None]:
+    """Give the node the label of GKE in place of that of GPU Feature Discovery."""
+    label = functools.partial(kubectl.local().kubectl, "label", "node", NODE_NAME, "--overwrite")
+    label(f"{GKE_LABEL}={L4}", f"{GFD_LABEL}-")
+    try:
+        yield
+    finally:
+        label(f"{GKE_LABEL}-", f"{GFD_LABEL}={GPU_PRODUCT}")
 
 
 def values(images: install.Images) -> str:
