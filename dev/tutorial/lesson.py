@@ -182,8 +182,8 @@ SECTIONS = (
     ),
     Section(
         title="Run the first job",
-        text="The job teaches twelve facts about an invented town to SmolLM2-135M-Instruct. Its rows"
-        " are in a ConfigMap.",
+        text="The job teaches twelve facts about an invented town to SmolLM2-135M-Instruct. Its"
+        " rows are in a ConfigMap.",
         commands=(
             Command(
                 text="kubectl create configmap velmora-facts"
