@@ -61,7 +61,7 @@ class Namespace:
     def reason(self, name: str = "demo") -> str:
         return str(self.condition("Ready", name).get("reason", ""))
 
-    def staged(self, name: str = "demo") -> None:
+    def wait_until_preparing(self, name: str = "demo") -> None:
         """Wait until a FineTuneJob has a Job and its status has the reason Preparing."""
         wait_until(
             f"{name} has a stage Job",

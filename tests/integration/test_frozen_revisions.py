@@ -60,7 +60,7 @@ def test_a_forged_configmap_does_not_change_the_job(
     forge(place, job, "aa-mine", revision)
     forge(place, job, "zz-mine", revision)
     resume(place)
-    place.staged()
+    place.wait_until_preparing()
     assert_created_by_operator(place)
 
 
@@ -80,7 +80,7 @@ def test_a_forged_configmap_with_the_name_of_the_revision_starts_no_job(
 
     place.plane.delete(place.path("configmaps", f"demo-{revision}"))
     nudge(place)
-    place.staged()
+    place.wait_until_preparing()
     assert_created_by_operator(place)
 
 
@@ -90,7 +90,7 @@ def test_a_deleted_configmap_is_created_again_with_the_same_content(
     """A new operator process with other images creates the ConfigMap again."""
     place.submit()
     with operatorprocess.operator(control_plane, tmp_path) as first:
-        place.staged()
+        place.wait_until_preparing()
         first.settled()
     name = f"demo-{place.job()['status']['revision']}"
     data = place.plane.get(place.path("configmaps", name))["data"]

@@ -129,7 +129,7 @@ def test_a_hostile_pod_delays_no_other_job(
 def attack(place: Namespace) -> str:
     """Create a job whose prepare pod has the address of the hostile server; return its uid."""
     place.submit("evil")
-    place.staged("evil")
+    place.wait_until_preparing("evil")
     (run,) = (
         each
         for each in place.items("jobs")

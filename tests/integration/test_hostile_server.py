@@ -47,7 +47,7 @@ def test_a_silent_watch_is_restarted(
         control_plane, tmp_path, kubeconfig=between.kubeconfig, prelude=SILENT
     ) as operator:
         place.submit("before")
-        place.staged("before")
+        place.wait_until_preparing("before")
         operator.settled()
         between.silence(True)
         place.submit("unreported")
@@ -55,7 +55,7 @@ def test_a_silent_watch_is_restarted(
         wait_until("the watch of jobs is restarted", lambda: len(_watches(between)) > asked)
         between.silence(False)
         began = time.monotonic()
-        place.staged("unreported")
+        place.wait_until_preparing("unreported")
         assert time.monotonic() - began < SILENT_SECONDS + 2
         assert operator.ready()
 
@@ -90,7 +90,7 @@ def test_an_expired_token_is_replaced(
         control_plane, tmp_path, prelude=prelude, environment=variables
     ) as operator:
         place.submit("before")
-        place.staged("before")
+        place.wait_until_preparing("before")
         second = account.token("second")
         account.revoke("first")
         wait_until("the first token is rejected", lambda: not account.is_valid(first))
@@ -101,9 +101,9 @@ def test_an_expired_token_is_replaced(
         )
         place.submit("meanwhile")
         token.write_text(second)
-        place.staged("meanwhile")
+        place.wait_until_preparing("meanwhile")
         place.submit("after")
-        place.staged("after")
+        place.wait_until_preparing("after")
         assert operator.ready()
 
 
@@ -151,7 +151,7 @@ def test_a_crd_is_deleted_and_created_again(
     operator: OperatorProcess, control_plane: ControlPlane, place: Namespace
 ) -> None:
     place.submit("before")
-    place.staged("before")
+    place.wait_until_preparing("before")
     control_plane.delete(CRD_PATH)
     try:
         wait_until("the operator is not ready", lambda: operator.get("/readyz")[0] == 503)
@@ -164,7 +164,7 @@ def test_a_crd_is_deleted_and_created_again(
         install_crd(control_plane)
     wait_until("the operator is ready again", operator.ready)
     place.submit("after")
-    place.staged("after")
+    place.wait_until_preparing("after")
     operator.settled()
     assert operator.metric("finetune_jobs") == 1
 
@@ -179,7 +179,7 @@ def _is_gone(plane: ControlPlane) -> bool:
 
 def test_a_status_of_a_megabyte_is_corrected(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     operator.settled()
     path = place.path("finetunejobs", "demo")
     status = place.job()["status"]
@@ -225,7 +225,7 @@ def test_fields_of_a_newer_operator_are_not_changed(
 
     wait_until("the API server uses the newer CRD", serves_the_field)
     place.submit("running")
-    place.staged("running")
+    place.wait_until_preparing("running")
     operator.settled()
     errors = operator.metric("controller_runtime_reconcile_errors_total")
     jobs = place.items("jobs")
@@ -270,18 +270,18 @@ def test_a_failing_job_does_not_slow_other_jobs(
     with operatorprocess.operator(
         control_plane, tmp_path, kubeconfig=between.kubeconfig
     ) as operator:
-        alone = [_seconds_until_staged(place, f"alone-{number}") for number in range(10)]
+        alone = [_seconds_until_preparing(place, f"alone-{number}") for number in range(10)]
         bad.submit("bad")
         wait_until(
             "the failing job is reconciled",
             lambda: operator.metric("controller_runtime_active_workers") > 0,
         )
         next_to_bad = [
-            _seconds_until_staged(place, f"next-to-bad-{number}") for number in range(10)
+            _seconds_until_preparing(place, f"next-to-bad-{number}") for number in range(10)
         ]
         between.release()
         place.plane.delete(bad.path("finetunejobs", "bad"))
-        again = [_seconds_until_staged(place, f"again-{number}") for number in range(10)]
+        again = [_seconds_until_preparing(place, f"again-{number}") for number in range(10)]
     usual = max(statistics.median(alone), statistics.median(again))
     with capsys.disabled():
         sys.stdout.write(
@@ -292,8 +292,8 @@ def test_a_failing_job_does_not_slow_other_jobs(
     assert max(next_to_bad) < 2 * max(*alone, *again) + 0.5
 
 
-def _seconds_until_staged(place: Namespace, name: str) -> float:
+def _seconds_until_preparing(place: Namespace, name: str) -> float:
     began = time.monotonic()
     place.submit(name)
-    place.staged(name)
+    place.wait_until_preparing(name)
     return time.monotonic() - began

@@ -68,7 +68,7 @@ def pair(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Pair]:
 
 def test_a_standby_watches_and_writes_nothing(pair: Pair, place: Namespace) -> None:
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     pair.operators["first"].settled()
     assert (pair.is_leader("first"), pair.is_leader("second")) == (True, False)
     assert pair.operators["second"].get("/healthz") == (200, "ok")
@@ -84,12 +84,12 @@ def test_after_sigterm_the_standby_takes_over_within_two_seconds(
 ) -> None:
     began = time.monotonic()
     place.submit("before")
-    place.staged("before")
+    place.wait_until_preparing("before")
     usual = time.monotonic() - began
     began = time.monotonic()
     code, _ = pair.operators["first"].stop()
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     seconds = time.monotonic() - began
     assert (code, pair.holder()) == (0, "second")
     # A job takes half a second on an idle machine, and longer on a busy machine. Without SIGTERM,
@@ -103,7 +103,7 @@ def test_after_sigkill_the_standby_takes_over_within_twenty_seconds(
     pair.operators["first"].process.send_signal(signal.SIGKILL)
     began = time.monotonic()
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     seconds = time.monotonic() - began
     assert 10 < seconds < 20, seconds
     assert pair.lease()["spec"]["leaseTransitions"] == 2
@@ -115,7 +115,7 @@ def test_a_restarted_container_acquires_its_own_lease_at_once(
     pair.operators["first"].process.send_signal(signal.SIGKILL)
     with operator(control_plane, tmp_path, {**CONFIG, "leaseName": pair.name}, pod="first"):
         place.submit()
-        place.staged()
+        place.wait_until_preparing()
         assert pair.holder() == "first"
 
 
@@ -128,7 +128,7 @@ def test_a_delayed_write_of_the_old_leader_changes_nothing(
     """The write arrives after the new leader has reconciled the job."""
     if method != "POST":
         place.submit()
-        place.staged()
+        place.wait_until_preparing()
         pair.operators["first"].settled()
     pausing: list[Call] = []
 
@@ -166,7 +166,7 @@ def test_a_delayed_write_of_the_old_leader_changes_nothing(
     assert pair.operators["first"].process.poll() is None
     pair.operators["second"].stop()
     place.submit("another")
-    place.staged("another")
+    place.wait_until_preparing("another")
     assert pair.holder() == "first"
 
 

@@ -25,14 +25,14 @@ def test_a_job_that_exists_before_the_operator_is_reconciled(
 ) -> None:
     place.submit()
     with operatorprocess.operator(control_plane, tmp_path):
-        place.staged()
+        place.wait_until_preparing()
 
 
 def test_sigterm_ends_the_process_at_once_with_code_0(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     code, seconds = operator.stop()
     assert code == 0
     assert seconds < 2
@@ -53,7 +53,7 @@ def test_sigterm_during_startup_ends_the_process_with_code_0(
 
 def test_only_the_status_of_a_job_is_written(operator: OperatorProcess, place: Namespace) -> None:
     before = place.submit(labels={"team": "a"}, annotations={"note": "mine"})
-    place.staged()
+    place.wait_until_preparing()
     after = place.job()
     assert after["metadata"]["generation"] == 1
     assert after["spec"] == before["spec"]
@@ -71,7 +71,7 @@ def test_only_the_status_of_a_job_is_written(operator: OperatorProcess, place: N
 
 def test_children_have_owner_and_label(operator: OperatorProcess, place: Namespace) -> None:
     uid = place.submit()["metadata"]["uid"]
-    place.staged()
+    place.wait_until_preparing()
     children = [
         each
         for kind in ("jobs", "configmaps", "persistentvolumeclaims", "networkpolicies")
@@ -92,7 +92,7 @@ def test_a_status_written_by_another_client_is_corrected(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     operator.settled()
     status = place.job()["status"]
     wrong = [{**condition, "reason": "Nonsense"} for condition in status["conditions"]]
@@ -113,7 +113,7 @@ def test_a_conflict_with_another_writer_is_no_error(
         place.plane.merge(
             place.path("finetunejobs", "demo"), {"metadata": {"labels": {"n": str(number)}}}
         )
-    place.staged()
+    place.wait_until_preparing()
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
     assert place.job()["metadata"]["labels"] == {"n": "59"}
     assert len(place.items("jobs")) == 1
@@ -144,7 +144,7 @@ def test_a_name_conflict_is_reported_until_the_other_object_is_deleted(
         assert place.items("jobs") == []
 
         place.plane.delete(path)
-        place.staged()
+        place.wait_until_preparing()
         assert place.condition("Stalled") == {}
         (owner,) = place.plane.get(path)["metadata"]["ownerReferences"]
         assert owner["uid"] == place.job()["metadata"]["uid"]
@@ -155,7 +155,7 @@ def test_children_of_a_deleted_job_with_the_same_name_are_not_adopted(
 ) -> None:
     """Children of a deleted job keep their owner until they are garbage collected."""
     first = place.submit()
-    place.staged()
+    place.wait_until_preparing()
     place.plane.delete(place.path("finetunejobs", "demo"))
     place.submit()
     wait_until(
@@ -169,7 +169,7 @@ def test_children_of_a_deleted_job_with_the_same_name_are_not_adopted(
 
 def test_a_resync_makes_no_writes(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     operator.settled()
     reconciles = operator.metric("controller_runtime_reconcile_total")
     writes, versions = operator.writes(), place.versions()
@@ -217,7 +217,7 @@ def test_a_restart_changes_nothing(
 ) -> None:
     place.submit()
     with operatorprocess.operator(control_plane, tmp_path) as first:
-        place.staged()
+        place.wait_until_preparing()
         first.settled()
     versions = place.versions()
     with operatorprocess.operator(control_plane, tmp_path) as second:
@@ -228,7 +228,7 @@ def test_a_restart_changes_nothing(
 
 def test_a_deleted_child_enqueues_its_job(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     operator.settled()
     reconciles = operator.metric("controller_runtime_reconcile_total")
     (claim,) = place.items("persistentvolumeclaims")
@@ -243,7 +243,7 @@ def test_the_http_server_serves_probes_and_metrics(
     operator: OperatorProcess, place: Namespace
 ) -> None:
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     assert operator.get("/healthz") == (200, "ok")
     assert operator.get("/readyz") == (200, "ok")
     assert operator.get("/nowhere")[0] == 404
@@ -269,7 +269,7 @@ def test_the_http_server_serves_probes_and_metrics(
 
 def test_an_event_is_recorded_for_the_job(operator: OperatorProcess, place: Namespace) -> None:
     uid = place.submit()["metadata"]["uid"]
-    place.staged()
+    place.wait_until_preparing()
     wait_until("the event is recorded", lambda: bool(place.items("events")))
     event = place.items("events")[0]
     assert event["regarding"]["uid"] == uid

@@ -231,4 +231,4 @@ def test_an_exceeded_quota_is_reported_until_it_ends(
     place.submit()
     wait_until("the exceeded quota is reported", lambda: place.reason() == "QuotaExceeded")
     place.plane.delete(f"{quotas}/none")
-    place.staged()
+    place.wait_until_preparing()

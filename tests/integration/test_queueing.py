@@ -40,13 +40,13 @@ def train_jobs(place: Namespace) -> list[dict[str, Any]]:
 
 
 def complete_prepare(place: Namespace) -> None:
-    def staged() -> bool:
+    def prepared() -> bool:
         for pod in place.items("pods"):
             if kubelet.stage_of(pod) == "prepare" and pod["status"]["phase"] == "Pending":
                 kubelet.report(place, pod, kubelet.completed("prepare"))
         return bool(train_jobs(place))
 
-    wait_until("a train Job exists", staged)
+    wait_until("a train Job exists", prepared)
 
 
 def operator_writes(job: dict[str, Any]) -> list[tuple[str, str]]:

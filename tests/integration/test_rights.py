@@ -289,7 +289,7 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         story = Story(one)
         story.run_name_conflicts()
         story.run_lifecycle()
-        two.staged()
+        two.wait_until_preparing()
     assert snapshot.rejected == []
     assert granted(bindings(rendered)) - IN_NO_REQUEST == snapshot.all_used()
     assert snapshot.namespaces == {SYSTEM, one.name, two.name}

@@ -64,7 +64,7 @@ def test_network_policy_and_budget_follow_the_spec(
         return policy["spec"]["ingress"][0]["from"]
 
     place.submit()
-    place.staged()
+    place.wait_until_preparing()
     assert callers() == [{"podSelector": {}}]
     edit(
         place,

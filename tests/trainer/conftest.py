@@ -14,7 +14,7 @@ MakeWorkshop = Callable[..., Workshop]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The libraries under the trainer warn about each other; the project's own code must not.
+    # Libraries of the trainer may emit warnings; the code of this project must not.
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("default"), append=False)
@@ -33,7 +33,7 @@ def servers(hub: Hub) -> Iterator["Servers"]:
 
 
 class Servers(dict[str, Server]):
-    """The server of each backend, started when a test first needs it."""
+    """The server of each backend, started at its first use."""
 
     def __init__(self, hub: Hub, stack: ExitStack) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Servers(dict[str, Server]):
 
 @pytest.fixture(scope="session")
 def repositories(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The repositories that most tests train: a base, one without a chat template, and rows."""
+    """The repositories of most tests: a base, a base without a chat template, and a dataset."""
     root = tmp_path_factory.mktemp("repositories")
     return {
         "chat": hub.add("model", "demo/tiny", tiny.model(root / "chat")),
@@ -67,7 +67,7 @@ def make(
     repositories: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> MakeWorkshop:
-    """Return a function that makes a job on a volume of its own; arguments change its spec."""
+    """Return a function that creates a job with a separate volume; arguments change its spec."""
 
     def made(*, work: Path | None = None, **changes: Any) -> Workshop:
         job = tiny.job(repositories["chat"], repositories["rows"], **changes)
@@ -79,7 +79,7 @@ def make(
 
 @pytest.fixture(scope="session")
 def done(make: MakeWorkshop) -> Workshop:
-    """A job that went the whole way; tests must leave it as it is."""
+    """A job that completed all stages; tests must not change it."""
     workshop = make()
     workshop.prepare_and_train()
     workshop.succeed("merge", "--build", "b1")
@@ -88,7 +88,7 @@ def done(make: MakeWorkshop) -> Workshop:
 
 @pytest.fixture
 def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 17 MiB."""
+    """A separate file system of 17 MiB."""
     folder = tmp_path / "volume"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=17m", "tmpfs", folder], check=True)

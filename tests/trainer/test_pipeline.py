@@ -1,4 +1,4 @@
-"""All stages of a job, and the use of their results with other libraries."""
+"""All stages of a job, and their results in other libraries."""
 
 import hashlib
 import json
@@ -21,24 +21,24 @@ from finetune_trainer.data.load_tokenizer import load_tokenizer
 
 
 def test_each_stage_reports_its_artifacts(done: Workshop) -> None:
-    staged = done.succeed("prepare").result
+    prepared = done.succeed("prepare").result
     trained = done.succeed("train").result
     merged = done.succeed("merge", "--build", "b1").result
-    for each in (staged, trained, merged):
+    for each in (prepared, trained, merged):
         assert Result.model_validate(each).outcome == "completed"
-    assert staged["artifacts"]["rows"] == 24
-    assert staged["artifacts"]["plannedSteps"] == 6
+    assert prepared["artifacts"]["rows"] == 24
+    assert prepared["artifacts"]["plannedSteps"] == 6
     template = load_tokenizer(done.work / "base").get_chat_template()
     digest = hashlib.sha256(template.encode()).hexdigest()
-    assert staged["artifacts"]["effectiveTemplate"] == f"sha256:{digest}"
-    assert "chatTemplate" not in staged["artifacts"], "it is the template of the base model"
+    assert prepared["artifacts"]["effectiveTemplate"] == f"sha256:{digest}"
+    assert "chatTemplate" not in prepared["artifacts"], "it is the template of the base model"
     assert trained["globalStep"] == trained["maxSteps"] == 6
     assert 0 < trained["loss"] < 6
     assert trained["gpuSeconds"] > 0
-    assert trained["artifacts"]["datasetDigest"] == staged["artifacts"]["datasetDigest"]
+    assert trained["artifacts"]["datasetDigest"] == prepared["artifacts"]["datasetDigest"]
     assert merged["artifacts"]["adapter"] == trained["artifacts"]["adapter"]
     assert merged["artifacts"]["mergedDtype"] == "float16"
-    assert "6 optimizer steps" in staged["warnings"][0]
+    assert "6 optimizer steps" in prepared["warnings"][0]
 
 
 def test_completed_stages_are_not_repeated(done: Workshop) -> None:
@@ -82,7 +82,7 @@ def test_adapter_loads_with_peft(done: Workshop) -> None:
 
 def test_merged_model_has_the_logits_of_the_trained_model(done: Workshop) -> None:
     untuned, trained, merged = logits_of_all(done, "b1")
-    # The rest is float16's rounding of the weights.
+    # The remaining difference is the rounding to float16.
     assert (merged - trained).abs().max() < 0.01
     assert (merged - untuned).abs().max() > 0.1
 
@@ -102,7 +102,7 @@ def test_prompt_format_replaces_the_template_of_the_base(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
     folder = tiny.model(tmp_path / "base")
-    # Where bases of before transformers 4.51 keep it.
+    # Bases from before transformers 4.51 store the template in this file.
     file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     document = json.loads(config.read_text()) | {"chat_template": file.read_text()}
     config.write_text(json.dumps(document))
@@ -160,7 +160,7 @@ def test_damaged_folder_is_not_a_result(make: MakeWorkshop, damaged: str) -> Non
         assert again.result["artifacts"] == first["artifacts"]
         assert "already" not in again.message
     else:
-        # The merged model is there already; a new build must not be made from damaged parts.
+        # The merged model exists already; a new build must not use damaged inputs.
         assert again.code == 0
         other = workshop.run("merge", "--build", "b2")
         assert (other.code, other.result["reason"]) == (78, "ResumeRefused")

@@ -1,4 +1,4 @@
-"""A training killed or out of disk space at any moment never uses a torn checkpoint."""
+"""A training that is killed or fails to write never uses an incomplete checkpoint."""
 
 import errno
 import itertools
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, staged
+from tests.trainer.checkpointing.test_resume import PACKED, RECIPE, adapter, prepared_copy
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support.faults import (
     AtFileOperation,
@@ -35,7 +35,7 @@ needs_seccomp = pytest.mark.skipif(
 
 
 def scratch(folder: Path, step: int) -> Path:
-    """Return what a backend saved for ``step``, ready to be published."""
+    """Return a checkpoint of a backend for ``step``, ready to publish."""
     made = fresh(folder / ".writing-checkpoint")
     for name in ("adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
         (made / name).write_bytes(f"{name} {step}".encode() * 50)
@@ -47,8 +47,8 @@ def save(folder: Path, step: int) -> None:
     checkpoints.save(folder, scratch(folder, step), step=step, key="k", facts=facts)
 
 
-def in_child(folder: Path, fault: Callable[[], None] | None, step: int) -> int:
-    """Save a checkpoint in a process of its own; return its exit code, negative for a signal."""
+def save_in_process(folder: Path, fault: Callable[[], None] | None, step: int) -> int:
+    """Save a checkpoint in a separate process; return its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -73,14 +73,16 @@ def in_child(folder: Path, fault: Callable[[], None] | None, step: int) -> int:
 def test_failure_of_every_file_operation_of_a_save(
     tmp_path: Path, happens: Callable[[], None]
 ) -> None:
-    """Three checkpoints are there, the oldest is about to go, and step 4's save is cut short."""
+    """The save of step 4 fails while three checkpoints exist; the oldest is due for deletion."""
     failed = 0
     for count in range(1, 1000):
         folder = tmp_path / str(count)
         folder.mkdir()
         for step in (1, 2, 3):
             save(folder, step)
-        code = in_child(folder, AtFileOperation(volume=folder, count=count, happens=happens), 4)
+        code = save_in_process(
+            folder, AtFileOperation(volume=folder, count=count, happens=happens), 4
+        )
         found = checkpoints.newest(folder, key="k", versions=VERSIONS)
         assert found is not None
         assert found.step == 4 if code == 0 else found.step in (3, 4)
@@ -101,9 +103,9 @@ def test_failure_of_every_file_operation_of_a_save(
 def test_write_errors_from_any_point_on_leave_no_torn_folder(
     make: MakeWorkshop, packed: Workshop, fault: WritesFail, count: int
 ) -> None:
-    workshop = staged(make, packed)
+    workshop = prepared_copy(make, packed)
     at = AtFileOperation(volume=workshop.work, count=count, happens=fault)
-    ended = workshop.meeting(at).run("train")
+    ended = workshop.with_fault(at).run("train")
     assert ended.code == (73 if fault is FULL else 75), ended.log
     assert ("raise spec.storage.size" in ended.log) == (fault is FULL)
     for folder in workshop.work.glob("**/manifest.json"):
@@ -118,9 +120,9 @@ def test_write_errors_from_any_point_on_leave_no_torn_folder(
 def test_read_error_of_a_prepared_folder_is_transient(
     make: MakeWorkshop, packed: Workshop, command: str, file: str
 ) -> None:
-    workshop = staged(make, packed)
+    workshop = prepared_copy(make, packed)
     at = AtFileOperation(volume=workshop.work / file, count=1, happens=unreadable)
-    ended = workshop.meeting(at).run(command)
+    ended = workshop.with_fault(at).run(command)
     assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
     assert "spec.storage.storageClassName" in ended.result["message"]
     assert {"base", "dataset"} <= set(workshop.published())
@@ -140,8 +142,8 @@ def unslothed(make: MakeWorkshop) -> Workshop:
     return workshop
 
 
-def moment(number: int, volume: Path, draw: random.Random) -> Callable[[], None]:
-    """Draw the moment that a training is killed at; of five in a row each is of another kind."""
+def random_kill(number: int, volume: Path, draw: random.Random) -> Callable[[], None]:
+    """Return the kill number ``number``; five consecutive kills are of five different kinds."""
     parts = {0: "training_step", 1: "publish_checkpoint", 2: "evaluate_tokens"}
     kind = number % 5
     if kind in parts:
@@ -163,10 +165,10 @@ def test_training_killed_at_twenty_random_moments(
     capsys: pytest.CaptureFixture[str],
     like: str,
 ) -> None:
-    """Five while the base is fetched and rows are tokenized, fifteen kills while it trains.
+    """Kill the job five times during prepare and fifteen times during training.
 
-    What ends before it is killed is begun anew; a training has the same adapter then, too.
-    ``CRASH_SEED=…`` draws the same moments again.
+    A command that ends before its kill is run again; a training that ends must give the same
+    adapter. ``CRASH_SEED=…`` repeats the same kills.
     """
     reference: Workshop = request.getfixturevalue(like)
     seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(2**32))
@@ -178,17 +180,17 @@ def test_training_killed_at_twenty_random_moments(
     cuts = 0
     while cuts < CUTS:
         cut = AtFileOperation(volume=workshop.work, count=draw.randrange(1, 60), happens=killed)
-        ended = workshop.meeting(cut).run("prepare")
+        ended = workshop.with_fault(cut).run("prepare")
         assert ended.code in (0, -signal.SIGKILL), ended.log
         cuts += ended.code != 0
         if ended.code == 0:
             for made in ("base", "dataset"):
                 shutil.rmtree(workshop.work / made)
     workshop.succeed("prepare")
-    moments = (moment(number, workshop.work, draw) for number in itertools.count())
+    moments = (random_kill(number, workshop.work, draw) for number in itertools.count())
     kills = 0
     while kills < KILLS:
-        ended = workshop.meeting(next(moments)).run("train")
+        ended = workshop.with_fault(next(moments)).run("train")
         assert ended.code in (0, -signal.SIGKILL), ended.log
         kills += ended.code != 0
         if ended.code == 0:

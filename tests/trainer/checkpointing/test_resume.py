@@ -24,8 +24,8 @@ from finetune_trainer.training import backends
 from finetune_trainer.training.backends import sft, trl
 
 STEPS = 18
-# Dropout draws random numbers, epochs of 7 steps end in the middle of the run, an evaluation falls
-# on every third step, and the optimizer's state is kept in 8 bits.
+# Dropout uses random numbers, an epoch of 7 steps ends within the run, every third step is followed
+# by an evaluation, and the optimizer states have 8 bits.
 RECIPE: dict[str, Any] = {
     "dataset": {"validationFraction": 0.2},
     "training": {
@@ -69,8 +69,8 @@ def uninterrupted_on_unsloth(make: MakeWorkshop) -> Workshop:
     return workshop
 
 
-def staged(make: MakeWorkshop, like: Workshop) -> Workshop:
-    """Return a job that is staged but not trained, without staging it again."""
+def prepared_copy(make: MakeWorkshop, like: Workshop) -> Workshop:
+    """Return a prepared but untrained job, with a copy of the prepared data of another job."""
     workshop = make()
     workshop.write(like.job)
     for name in ("base", "dataset"):
@@ -107,15 +107,15 @@ def test_training_killed_twice_is_bit_identical(
     make: MakeWorkshop, request: pytest.FixtureRequest, like: str
 ) -> None:
     uninterrupted: Workshop = request.getfixturevalue(like)
-    workshop = staged(make, uninterrupted)
+    workshop = prepared_copy(make, uninterrupted)
     for step in (4, 12):
         running = workshop.start("train")
         running.until(step_reached(workshop, step))
         kill(running)
     starts = RecordsStarts(path=workshop.folder / "starts")
-    ended = workshop.meeting(starts).succeed("train")
+    ended = workshop.with_fault(starts).succeed("train")
     step = re.findall(r"resuming from the checkpoint of step (\d+)", ended.log)[-1]
-    # The time that is left is told from this attempt's own steps.
+    # The remaining time is estimated from the steps of this attempt only.
     assert starts.shares == [int(step) / STEPS] != [0.0]
     assert adapter(workshop) == adapter(uninterrupted)
     theirs = uninterrupted.succeed("train").result
@@ -128,7 +128,7 @@ def test_evaluation_does_not_change_the_training(
     make: MakeWorkshop, uninterrupted: Workshop
 ) -> None:
     # On CPUs with AVX512-BF16 one forward pass without gradients used to spoil every later step.
-    workshop = staged(make, uninterrupted)
+    workshop = prepared_copy(make, uninterrupted)
     seldom = {"training": {"advanced": {"evalSteps": STEPS, "saveSteps": STEPS}}}
     workshop.write(tiny.merged(uninterrupted.job, seldom))
     ended = workshop.succeed("train")
@@ -138,7 +138,7 @@ def test_evaluation_does_not_change_the_training(
 
 
 def test_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Workshop) -> None:
-    workshop = staged(make, uninterrupted)
+    workshop = prepared_copy(make, uninterrupted)
     running = workshop.start("train")
     running.until(step_reached(workshop, 6))
     kill(running)
@@ -156,19 +156,19 @@ def test_torn_checkpoint_is_set_aside(make: MakeWorkshop, uninterrupted: Worksho
 def test_unreadable_checkpoint_is_skipped_with_a_warning(
     make: MakeWorkshop, uninterrupted: Workshop
 ) -> None:
-    workshop = staged(make, uninterrupted)
-    workshop.meeting(KilledAfterCheckpoint(step=6)).run("train")
+    workshop = prepared_copy(make, uninterrupted)
+    workshop.with_fault(KilledAfterCheckpoint(step=6)).run("train")
     for step in (4, 6):
         path = workshop.work / "checkpoints" / f"step-{step}" / manifest.FILE
         path.rename(path.with_name("kept"))
-        # Its first byte cannot be read: EIO.
+        # Reading the first byte of this file fails with EIO.
         path.symlink_to("/proc/self/mem")
     ended = workshop.run("train")
     assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
     assert "Input/output error at every checkpoint: step-6, step-4" in ended.message
     kept = workshop.work / "checkpoints" / "step-4" / "kept"
     kept.rename(kept.with_name(manifest.FILE))
-    ended = workshop.meeting(KilledAfterCheckpoint(step=8)).run("train")
+    ended = workshop.with_fault(KilledAfterCheckpoint(step=8)).run("train")
     assert "resuming from the checkpoint of step 4" in ended.log
     ended = workshop.succeed("train")
     assert "resuming from the checkpoint of step 8" in ended.log
@@ -182,7 +182,7 @@ def test_sigterm_saves_a_checkpoint_and_reports_it(
     make: MakeWorkshop, request: pytest.FixtureRequest, like: str
 ) -> None:
     uninterrupted: Workshop = request.getfixturevalue(like)
-    workshop = staged(make, uninterrupted)
+    workshop = prepared_copy(make, uninterrupted)
     workshop.write(tiny.merged(uninterrupted.job, {"training": {"advanced": {"saveSteps": 1000}}}))
     running = workshop.start("train")
     running.until(lambda: "step 4/" in (workshop.folder / "log").read_text())
@@ -210,7 +210,7 @@ def test_sigterm_before_the_first_step_saves_nothing(
     make: MakeWorkshop, tmp_path: Path, command: str
 ) -> None:
     workshop = make()
-    # A named pipe without a writer holds the command where it reads its configuration.
+    # A named pipe without a writer blocks the command when it reads its configuration.
     config = workshop.folder / "job.json"
     config.unlink()
     os.mkfifo(config)
@@ -230,7 +230,7 @@ def is_waiting_to_open(running: Running, fifo: Path) -> bool:
 def test_resume_from_the_last_step_adds_no_step(
     make: MakeWorkshop, uninterrupted: Workshop
 ) -> None:
-    workshop = staged(make, uninterrupted)
+    workshop = prepared_copy(make, uninterrupted)
     shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
     ended = workshop.succeed("train")
     assert f"step {STEPS - 1}/" not in ended.log
@@ -242,7 +242,7 @@ def test_resume_from_the_last_step_adds_no_step(
 def test_foreign_checkpoint_is_refused(
     make: MakeWorkshop, uninterrupted: Workshop, change: str
 ) -> None:
-    workshop = staged(make, uninterrupted)
+    workshop = prepared_copy(make, uninterrupted)
     shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")
     path = newest(workshop)
     found = manifest.read(path)
@@ -270,7 +270,7 @@ def test_changed_recipe_or_rows_do_not_resume(
     }
     workshop = make(**tiny.merged(RECIPE, own[another]))
     if another == "dataset":
-        # As if a source had given other rows for the same words of the spec.
+        # Simulate a source that returned other rows for the same spec.
         workshop.write(workshop.job | {"digest": uninterrupted.job["digest"]})
     workshop.succeed("prepare")
     shutil.copytree(uninterrupted.work / "checkpoints", workshop.work / "checkpoints")

@@ -1,7 +1,7 @@
-"""ENOSPC and EIO at every write: an error or an earlier checkpoint, never a torn one.
+"""ENOSPC and EIO at every write: an error or an earlier checkpoint, but never an incomplete one.
 
-A command meets a fault at each place in turn where it changes something on the volume, and each
-attempt goes on from what the one before it has left.
+A command fails once at each place where it changes a file of the volume. Each attempt continues
+with the files of the previous attempt.
 """
 
 import errno
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the filter names system calls of x86-64"
 )
 FAULTS = ((errno.ENOSPC, True), (errno.EIO, False))
-"""A disk that is full stays so; one that fails may do so once, and take what comes after it."""
-TOLD = {"README.md", "loss.png"}
-"""What tells of the attempts, too, and a picture that is left out where it cannot be written."""
+"""Errors, and whether they last: a full disk stays full, a read error can happen once."""
+VARYING = {"README.md", "loss.png"}
+"""Files whose content depends on the attempts, or that are omitted if they cannot be written."""
 SWALLOWED = {"lock.json"}
-"""What is for people, and ends no command."""
+"""Informational files; a write error of these does not fail the command."""
 
 
 class Attempts:
-    """Attempts at one command, on a volume that is as ``before`` where that is asked for."""
+    """Attempts of one command, on a volume that ``reset`` restores to ``before``."""
 
     def __init__(
         self, workshop: Workshop, process: Commands, before: Path, command: str, *options: str
@@ -57,7 +57,7 @@ class Attempts:
         return self.process.run(self.arguments, environment, fault)
 
     def done(self, left: dict[str, dict[str, str]]) -> bool:
-        """Tell whether all is there; older checkpoints may be, too."""
+        """Report whether all results are published; older checkpoints can also exist."""
         return self.expected.items() <= left.items()
 
     @property
@@ -67,7 +67,7 @@ class Attempts:
 
 
 def published(work: Path) -> dict[str, dict[str, str]]:
-    """Return the digests of all files of what claims to be whole, as they are."""
+    """Return the digests of all files in folders that have a manifest."""
     found = {}
     for path in sorted(work.glob("**/manifest.json")):
         folder = path.parent
@@ -76,17 +76,17 @@ def published(work: Path) -> dict[str, dict[str, str]]:
         listed = manifest.read(folder)
         manifest.verify(folder, kind=listed.kind, key=None)
         found[str(folder.relative_to(work))] = {
-            entry.name: entry.sha256 for entry in listed.files if entry.name not in TOLD
+            entry.name: entry.sha256 for entry in listed.files if entry.name not in VARYING
         }
     return found
 
 
-def wrong(attempts: Attempts, site: Site, error: int, lasting: bool) -> str | None:
-    """Let an attempt meet a fault; return what is wrong with its end, or with what it leaves."""
+def wrong_outcome(attempts: Attempts, site: Site, error: int, lasting: bool) -> str | None:
+    """Run an attempt with a fault; return a description of a wrong outcome, or None."""
     fault = Fault(site=site, count=1, error=error, lasting=lasting)
     code = attempts.run(fault)
     if not attempts.process.volume.failed:
-        # An earlier attempt has done it already.
+        # An earlier attempt has already done this write.
         attempts.reset()
         code = attempts.run(fault)
     assert attempts.process.volume.failed, site
@@ -124,7 +124,9 @@ def test_fault_at_every_written_path(
     server = workshop.servers["trl"]
     with commands(server, workshop.work, workshop.folder / "log") as process:
         attempts = Attempts(workshop, process, before, command, *options)
-        found = [wrong(attempts, site, *fault) for site in attempts.sites for fault in FAULTS]
+        found = [
+            wrong_outcome(attempts, site, *fault) for site in attempts.sites for fault in FAULTS
+        ]
         assert attempts.run() == 0
     assert not [each for each in found if each]
     assert attempts.done(published(workshop.work))

@@ -23,8 +23,8 @@ TRAINING: dict[str, Any] = {
 }
 
 
-class Station:
-    """One folder with a manifest and what comes of it."""
+class LocalRun:
+    """A folder with one manifest, and the results of ``ftj run``."""
 
     def __init__(self, server: Server | None, folder: Path) -> None:
         self.server, self.folder, self.work = server, folder, folder / "work"
@@ -59,7 +59,7 @@ class Station:
 def test_ctrl_c_saves_a_checkpoint_and_the_next_run_resumes(
     servers: dict[str, Server], repositories: dict[str, str], tmp_path: Path
 ) -> None:
-    station = Station(servers["trl"], tmp_path)
+    station = LocalRun(servers["trl"], tmp_path)
     station.write(repositories["chat"], repositories["rows"])
     running = station.start()
     running.until(lambda: "step 3/40" in (tmp_path / "log").read_text())
@@ -76,7 +76,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_next_run_resumes(
         assert manifest.valid(station.work / name, kind=name, key=None)
     (merged,) = station.work.glob("merged-*")
     assert f"vllm serve {merged}" in again.log
-    # Another recipe is another revision, which this folder must not be trained over with.
+    # Another recipe is another revision, and must not overwrite the results in this folder.
     station.write(repositories["chat"], repositories["rows"], learningRate=0.5)
     refused = station.run()
     assert refused.code == 64
@@ -95,7 +95,7 @@ def test_rows_are_read_from_a_configmap_of_the_same_file(
         "metadata": {"name": "own-rows"},
         "data": {"rows.jsonl": rows, "questions.jsonl": rows.replace("Say", "Tell me")},
     }
-    station = Station(servers["trl"], tmp_path)
+    station = LocalRun(servers["trl"], tmp_path)
     station.write(
         repositories["chat"],
         "configmap://own-rows/rows.jsonl",
@@ -134,7 +134,7 @@ sys.exit(main(sys.argv[1:]))
 def test_unsloth_is_imported_before_the_libraries_that_it_patches(
     hub: Hub, repositories: dict[str, str], tmp_path: Path
 ) -> None:
-    station = Station(None, tmp_path)
+    station = LocalRun(None, tmp_path)
     advanced = TRAINING["advanced"] | {"backend": "auto"}
     station.write(repositories["chat"], repositories["rows"], maxSteps=2, advanced=advanced)
     ended = subprocess.run(

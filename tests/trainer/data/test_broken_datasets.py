@@ -1,7 +1,7 @@
-"""Invalid datasets: the message names file, row, column and remediation.
+"""Invalid datasets: the message contains file, row, column and remediation.
 
-Each row of the tables is one dataset, written as a file and read as in the prepare stage, within
-this process. Datasets that are made to exhaust the memory are read under a measured limit.
+Each row of the tables is one dataset. It is written to a file and read like in the prepare stage,
+in this process. Datasets that would exhaust the memory are read with a measured limit.
 """
 
 import gzip
@@ -27,8 +27,8 @@ from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
 GIGABYTE = 1 << 30
-MOST_MEMORY = 200 << 20
-"""Bytes that refusing a dataset may take, whatever its size."""
+MEMORY_LIMIT = 200 << 20
+"""The memory limit in bytes for rejecting a dataset, independent of its size."""
 GOOD: dict[str, dict[str, Any]] = {
     "alpaca": {"instruction": "a", "output": "b"},
     "messages": {
@@ -49,7 +49,7 @@ def parquet(table: dict[str, Any], **options: Any) -> Callable[[Path], None]:
 
 
 def sparse(start: bytes, size: int = GIGABYTE) -> Callable[[Path], None]:
-    """A sparse file: ``start``, followed by zeros that take no disk space."""
+    """Return a writer of a sparse file: ``start``, then zeros that take no disk space."""
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
@@ -60,7 +60,7 @@ def sparse(start: bytes, size: int = GIGABYTE) -> Callable[[Path], None]:
 
 
 def packed(start: bytes, block: bytes, blocks: int) -> Callable[[Path], None]:
-    """A gzip file of a block again and again, never unpacked as a whole."""
+    """Return a writer of a gzip file of a repeated block that is never decompressed as a whole."""
 
     def write(path: Path) -> None:
         with gzip.open(path, "wb", compresslevel=9) as file:
@@ -79,7 +79,7 @@ def zipped(name: str) -> bytes:
 
 
 def broken(row: Any, format_: str) -> bytes:
-    """Two good rows, the broken one, and a good one."""
+    """Return four rows, of which the third is invalid."""
     good = GOOD[format_]
     return jsonl(good, good, row, good)
 
@@ -94,7 +94,7 @@ ONE = jsonl(GOOD["alpaca"])
 BOMB_ROW = jsonl({"instruction": "a" * 500, "output": "b" * 500})
 
 Case = tuple[str, str, Content, str, str]
-# name of the case, file, content, where it is broken and how, remediation
+# name of the case, file, content, expected position and error, remediation
 FILES: list[Case] = [
     ("latin-1", "a.jsonl", ONE + b'{"a": "\xe4"}\n', "row 2 of a.jsonl is not UTF-8", "as UTF-8"),
     ("utf-16", "a.jsonl", ONE.decode().encode("utf-16"), "a.jsonl is text in UTF-16", "as UTF-8"),
@@ -283,7 +283,7 @@ FILES: list[Case] = [
     ("another split", "test.jsonl", ONE, "has no files for split 'train'", "Set dataset.split"),
 ]
 ROWS: list[tuple[str, Any, str, str]] = [
-    # format, the broken row (number 3 of 4), column and fault, remediation
+    # format, the invalid row (number 3 of 4), expected column and error, remediation
     ("alpaca", {"instruction": "a"}, "no column 'output'", "dataset.columns"),
     ("alpaca", {"output": "a"}, "no column 'instruction'", "dataset.columns"),
     ("alpaca", {"Instruction": "a", "Output": "b"}, "(it has Instruction, Output)", "columns"),
@@ -441,8 +441,8 @@ TOO_LARGE: list[Case] = [
 ]
 
 
-def refused(folder: Path, format_: str, **training: Any) -> str:
-    """Read and tokenize a folder as the prepare stage does; return the error message."""
+def rejection(folder: Path, format_: str, **training: Any) -> str:
+    """Read and tokenize a folder like the prepare stage; return the error message."""
     job = JobConfig.model_validate(
         tiny.job("hf://a/b", "hf://c/d", dataset={"format": format_}, training=training)
     )
@@ -463,7 +463,7 @@ def refused(folder: Path, format_: str, **training: Any) -> str:
         prepare(job, row_tokenizer, None)
     except DatasetInvalid as error:
         return str(error)
-    raise AssertionError("it was not refused")
+    raise AssertionError("the dataset was not rejected")
 
 
 def write(folder: Path, name: str, content: Content) -> None:
@@ -481,7 +481,7 @@ def memory(key: str) -> int:
 
 @contextmanager
 def measured() -> Iterator[list[int]]:
-    """Give the bytes by which this process's memory rose at its highest."""
+    """Yield a list; after the block it contains the increase of the peak memory in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     before, risen = memory("VmRSS"), list[int]()
     yield risen
@@ -489,7 +489,7 @@ def measured() -> Iterator[list[int]]:
 
 
 def same(text: str, count: int) -> pa.DictionaryArray:
-    """The same text ``count`` times, stored once."""
+    """Return ``count`` equal texts that are stored once."""
     return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), [text])
 
 
@@ -500,16 +500,16 @@ def test_text_shared_by_many_parquet_rows_needs_bounded_memory(tmp_path: Path) -
             len(row.values["text"]) for row in readers.read(tmp_path / "a.parquet", "a.parquet")
         ]
     assert rows == [500_000] * 4000
-    assert risen[0] < MOST_MEMORY
+    assert risen[0] < MEMORY_LIMIT
 
 
-def test_parquet_row_of_gigabytes_is_refused(tmp_path: Path) -> None:
+def test_parquet_row_of_gigabytes_is_rejection(tmp_path: Path) -> None:
     texts = pa.ListArray.from_arrays([0, 1, 4001], same("a" * 500_000, 4001))
     write(tmp_path, "a.parquet", parquet({"text": texts}, store_schema=False))
     said = "row 2 of a.parquet is longer than 16 MiB"
     with measured() as risen, pytest.raises(DatasetInvalid, match=said):
         list(readers.read(tmp_path / "a.parquet", "a.parquet"))
-    assert risen[0] < MOST_MEMORY
+    assert risen[0] < MEMORY_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -520,7 +520,7 @@ def test_invalid_file_is_refused(
     tmp_path: Path, file: str, content: Content, said: str, remediation: str
 ) -> None:
     write(tmp_path, file, content)
-    message = refused(tmp_path, "alpaca")
+    message = rejection(tmp_path, "alpaca")
     assert said in message
     assert remediation in message
 
@@ -530,7 +530,7 @@ def test_invalid_row_is_refused(
     tmp_path: Path, format_: str, row: Any, said: str, remediation: str
 ) -> None:
     write(tmp_path, "a.jsonl", broken(row, format_))
-    message = refused(tmp_path, format_)
+    message = rejection(tmp_path, format_)
     assert message.startswith("row 3 of a.jsonl: ")
     assert said in message
     assert remediation in message
@@ -544,7 +544,7 @@ def test_too_many_overlong_rows_are_refused(
     tmp_path: Path, rows: list[Any], advanced: dict[str, Any], said: str, remediation: str
 ) -> None:
     write(tmp_path, "a.jsonl", jsonl(*rows))
-    message = refused(tmp_path, "alpaca", advanced=advanced)
+    message = rejection(tmp_path, "alpaca", advanced=advanced)
     assert said in message
     assert remediation in message
 
@@ -558,16 +558,16 @@ def test_dataset_that_would_exhaust_memory_is_refused(
 ) -> None:
     write(tmp_path, file, content)
     with measured() as risen:
-        message = refused(tmp_path, "alpaca")
+        message = rejection(tmp_path, "alpaca")
     assert said in message
     assert remediation in message
-    assert risen[0] < MOST_MEMORY
+    assert risen[0] < MEMORY_LIMIT
 
 
-def test_mixed_formats_are_refused_with_three_rows_named(tmp_path: Path) -> None:
+def test_mixed_formats_are_refused_with_the_names_of_three_rows(tmp_path: Path) -> None:
     good, others = GOOD["alpaca"], (GOOD["messages"], GOOD["text"], {"prompt": "a"})
     write(tmp_path, "a.jsonl", jsonl(good, *others, *others))
-    message = refused(tmp_path, "alpaca")
+    message = rejection(tmp_path, "alpaca")
     found = "has the columns of format"
     assert f"row 2 of a.jsonl, row 5 of a.jsonl: {found} messages, not of format alpaca" in message
     assert f"row 3 of a.jsonl, row 6 of a.jsonl: {found} text, not of format alpaca" in message
@@ -575,10 +575,10 @@ def test_mixed_formats_are_refused_with_three_rows_named(tmp_path: Path) -> None
     assert f"row 4 of a.jsonl, row 7 of a.jsonl: {absent}" in message
 
 
-def test_more_problems_than_a_message_names_are_counted(tmp_path: Path) -> None:
+def test_further_problems_are_counted_in_the_message(tmp_path: Path) -> None:
     rows = [{"instruction": "a", f"c{number}": "b"} for number in range(5)]
     write(tmp_path, "a.jsonl", jsonl(*rows))
-    assert refused(tmp_path, "alpaca").endswith("; and 2 more invalid rows")
+    assert rejection(tmp_path, "alpaca").endswith("; and 2 more invalid rows")
 
 
 def test_row_of_the_largest_size_is_read(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"
 
 
 def finish(rows: list[Any], **changes: Any) -> Finished:
-    """Tokenize rows as the stage does."""
+    """Tokenize rows like the prepare stage."""
     job = JobConfig.model_validate(tiny.job("hf://a/b", "hf://c/d", **changes))
     tokenizer = tiny.tokenizer()
     renderer = Renderer(
@@ -332,7 +332,7 @@ def test_packing_keeps_every_row_once_within_capacity(lengths: list[int]) -> Non
     assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
     sums = sorted(sum(lengths[row] for row in group) for group in groups)
     assert sums[-1] <= 64
-    # No two sequences could have been one, which best-fit decreasing guarantees.
+    # No two sequences fit into one; best-fit decreasing guarantees this.
     assert len(sums) < 2 or sums[0] + sums[1] > 64
 
 

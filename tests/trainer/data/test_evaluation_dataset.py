@@ -41,7 +41,7 @@ def chat(row: dict[str, str]) -> list[dict[str, str]]:
     ]
 
 
-# The first are those that are trained on, too.
+# The first rows are also training rows.
 ROWS = [chat(row) for row in [*tiny.rows(SHARED), *tiny.rows(100)[100 - QUESTIONS + SHARED :]]]
 
 
@@ -56,7 +56,7 @@ def questions(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(make: MakeWorkshop, questions: Path) -> Workshop:
-    """A job that was trained and evaluated on rows of their own; tests leave it as it is."""
+    """A job that was trained and evaluated with separate datasets; tests must not change it."""
     workshop = make(evaluation={"dataset": OWN}, training={"advanced": {"evalSteps": 3}})
     workshop.prepare_and_train()
     return workshop
@@ -85,8 +85,8 @@ def test_evaluation_rows_are_tokenized_and_all_dataset_rows_are_trained_on(
 def test_counts_of_the_evaluation_dataset_are_in_result_and_manifest(
     evaluated: Workshop, hub: Hub
 ) -> None:
-    staged = evaluated.succeed("prepare").result
-    counted = Data.model_validate(staged["artifacts"], extra="ignore").evaluation_dataset
+    prepare_result = evaluated.succeed("prepare").result
+    counted = Data.model_validate(prepare_result["artifacts"], extra="ignore").evaluation_dataset
     assert counted is not None
     assert (counted.rows, counted.trained_rows, counted.duplicate_rows) == (QUESTIONS, SHARED, 0)
     assert counted.dropped_rows == counted.truncated_rows == 0
@@ -94,7 +94,7 @@ def test_counts_of_the_evaluation_dataset_are_in_result_and_manifest(
     assert counted.evaluated_tokens is not None
     assert 0 < counted.evaluated_tokens < counted.tokens
     said = f"{SHARED} of {QUESTIONS} rows of evaluation.dataset are also trained on"
-    assert any(said in each for each in staged["warnings"])
+    assert any(said in each for each in prepare_result["warnings"])
     fact = manifest.read(evaluated.work / "dataset").facts["evaluationDataset"]
     assert fact["commit"] == hub.repos["datasets/demo/questions"].commit()
     assert fact["sourceDigest"].startswith("sha256:")
@@ -116,7 +116,7 @@ def test_reference_and_evaluation_gate_use_the_evaluation_dataset(evaluated: Wor
     gate = judge(numbers, "dequantized")
     assert gate.outcome in ("Passed", "Failed")
     assert f"over {QUESTIONS} rows" in gate.message
-    # Training's last evaluation was of the same adapter, on the same base, on the same rows.
+    # The last evaluation during training used the same adapter, base and rows.
     assert trained["evalLoss"] == pytest.approx(float(numbers.dequantized.loss), abs=0.02)
     assert [step for step, _ in manifest.read(evaluated.work / "adapter").facts["evaluations"]] == [
         3,
@@ -125,7 +125,7 @@ def test_reference_and_evaluation_gate_use_the_evaluation_dataset(evaluated: Wor
 
 
 def prepared(rows: list[Any], own: list[Any], **changes: Any) -> Prepared:
-    """Tokenize rows to train on and rows to evaluate on, as the stage does."""
+    """Tokenize training rows and evaluation rows like the prepare stage."""
     evaluation = {"dataset": {"source": "hf://e/f", "format": "alpaca"}}
     job = JobConfig.model_validate(
         tiny.job("hf://a/b", "hf://c/d", evaluation=evaluation, **changes)
@@ -143,7 +143,7 @@ def prepared(rows: list[Any], own: list[Any], **changes: Any) -> Prepared:
 
 
 def test_sample_of_the_evaluation_dataset_is_independent_of_the_recipe() -> None:
-    """So builds of two revisions are compared on the same rows."""
+    """The sample is the same for two revisions, so their builds are compared on the same rows."""
     own = tiny.rows(600)[200:]
     one = prepared(tiny.rows(20), own).sample
     other = prepared(tiny.rows(40), own, training={"seed": 7, "epochs": 1, "maxSteps": None})
@@ -225,7 +225,7 @@ def test_evaluation_dataset_has_its_own_token(
 def test_invalid_evaluation_rows_are_named(
     make: MakeWorkshop, tmp_path: Path, rows: list[Any], said: str
 ) -> None:
-    """Read from a claim, where they lie mounted."""
+    """The evaluation dataset is read from a mounted claim."""
     tiny.dataset(tmp_path / "tests", rows, "test.jsonl")
     own = {"source": "pvc://tests/test.jsonl", "format": "alpaca"}
     workshop = make(evaluation={"dataset": own})
@@ -236,7 +236,7 @@ def test_invalid_evaluation_rows_are_named(
 
 
 def test_early_stopping_uses_the_evaluation_dataset(make: MakeWorkshop, questions: Path) -> None:
-    """Other rows, other losses: it is these that decide which adapter is kept."""
+    """The losses on the evaluation dataset decide which adapter is kept."""
     workshop = make(
         evaluation={"dataset": OWN},
         training={

@@ -1,4 +1,4 @@
-"""The labels of conversations, token by token, and their equality with request prompts."""
+"""The labels of conversations, token by token, and the equality with prompts of requests."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def renderer(
 
 
 def shown(encoded: Encoded, tokenizer: Any = None) -> str:
-    """Write a sequence with the trained tokens in square brackets."""
+    """Return a sequence as text, with the trained tokens in square brackets."""
     tokenizer = tokenizer or tiny.tokenizer()
     text, inside = "", False
     for token, label in zip(encoded.input_ids, encoded.labels, strict=True):

@@ -1,4 +1,4 @@
-"""The labels that the chat templates of well-known model families give, token by token."""
+"""The labels of the chat templates of well-known model families, token by token."""
 
 from dataclasses import replace
 from datetime import date
@@ -23,8 +23,7 @@ AGAIN = {"role": "user", "content": "And its date?"}
 THEN = {"role": "assistant", "content": "Today."}
 
 Parts = list[tuple[str, bool]]
-"""Pieces of a sequence, and whether they are trained. A prompt, an answer, what follows it: what a
-server tokenizes on its own is a piece of its own."""
+"""Pieces of a sequence, each with a flag for trained pieces. Pieces are tokenized separately."""
 
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 USER, ASSISTANT, SYSTEM_ROLE = (HEADER.format(role) for role in ("user", "assistant", "system"))
@@ -110,7 +109,8 @@ GOLDEN: list[tuple[Family, list[Message], list[Parts]]] = [
     (
         template_families.QWEN_3,
         TWO,
-        # The first answer is trained with the reasoning that the second one's history lacks.
+        # The first answer is trained with the reasoning, which the history of the second answer
+        # omits.
         [
             [
                 (CHATML, False),
@@ -144,7 +144,7 @@ GOLDEN: list[tuple[Family, list[Message], list[Parts]]] = [
     (
         template_families.MISTRAL,
         [SYSTEM, *TWO],
-        # Each answer behind the prompt that a request shows at that point.
+        # Each answer follows the prompt of a request at that point.
         [
             [
                 (f"<s>[INST] Answer briefly.\n\n{QUESTION}[/INST]", False),
@@ -214,7 +214,7 @@ GOLDEN: list[tuple[Family, list[Message], list[Parts]]] = [
 def encode(
     family: Family, messages: list[Message], *, train_on: str = "responses"
 ) -> list[Encoded]:
-    """Encode a conversation as the prepare stage does, with a fixed date."""
+    """Encode a conversation like the prepare stage, with a fixed date."""
     dataset = Dataset(source="hf://a/b", format="messages")
     template = prompt_templates.choose(dataset, family.tokenizer(), source="a/b", today=TODAY)
     renderer = Renderer(
@@ -224,7 +224,7 @@ def encode(
 
 
 def tokens(family: Family, parts: Parts) -> tuple[list[int], list[int]]:
-    """Tokenize the pieces one by one; return ids and labels."""
+    """Tokenize the pieces separately; return ids and labels."""
     ids, labels = list[int](), list[int]()
     for text, trained in parts:
         own = family.tokenizer()(text, add_special_tokens=False).input_ids
@@ -235,7 +235,7 @@ def tokens(family: Family, parts: Parts) -> tuple[list[int], list[int]]:
 
 @pytest.mark.parametrize(
     ("family", "messages", "expected"),
-    [pytest.param(*case, id=f"{case[0].name}, {len(case[1])} messages") for case in GOLDEN],
+    [pytest.param(*case, id=f"{case[0].name}-{len(case[1])}-messages") for case in GOLDEN],
 )
 def test_golden_masks(family: Family, messages: list[Message], expected: list[Parts]) -> None:
     found = encode(family, messages)
@@ -266,13 +266,13 @@ PUBLISHED: dict[str, tuple[str, dict[str, str]]] = {
     "Gemma": ("gemma", {}),
     "Phi": ("phi3", {}),
 }
-"""Families whose own template comes with TRL: its file, and the words in which it differs."""
+"""Families whose original template is part of TRL: its file, and texts that differ."""
 
 
 @pytest.mark.parametrize(
     ("family", "messages", "expected"),
     [
-        pytest.param(*case, id=f"{case[0].name}, {len(case[1])} messages")
+        pytest.param(*case, id=f"{case[0].name}-{len(case[1])}-messages")
         for case in GOLDEN
         if case[0].name in PUBLISHED
     ],
@@ -292,7 +292,7 @@ def test_golden_masks_of_published_templates(
 
 @pytest.mark.parametrize(
     ("family", "messages"),
-    [pytest.param(*case[:2], id=f"{case[0].name}, {len(case[1])}") for case in GOLDEN],
+    [pytest.param(*case[:2], id=f"{case[0].name}-{len(case[1])}-messages") for case in GOLDEN],
 )
 def test_every_answer_follows_the_request_prompt(family: Family, messages: list[Message]) -> None:
     template = prompt_templates.freeze(family.template, TODAY)[0]
@@ -321,7 +321,7 @@ def test_labels_cover_all_tokens_with_train_on_all(family: Family) -> None:
 
 
 def test_template_that_opens_the_reasoning_is_refused() -> None:
-    """Behind an opened <think> an answer without one would teach never to close it."""
+    """An answer without a closing </think> would teach the model never to close the tag."""
     closed = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
     template = template_families.QWEN.template.split("{%- if add_generation_prompt")[0] + closed
     tokenizer = template_families.QWEN_3.tokenizer()

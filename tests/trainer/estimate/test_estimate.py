@@ -1,4 +1,4 @@
-"""The estimate compared with the tensors that PyTorch keeps, and its use in the stages."""
+"""The memory estimate, compared with the tensors that PyTorch keeps, and its use in the stages."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ SIZES: dict[str, Any] = {
 
 
 def kept_bytes(layer: Any, model: Any, hidden: int, tokens: int) -> int:
-    """Bytes of all tensors, weights aside, that a layer's backward pass has to find again."""
+    """Return the bytes of all tensors, except weights, that the backward pass of a layer needs."""
     storages: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_layer_formula_matches_the_tensors_that_pytorch_keeps(
     recipe = Training(lora=Lora(r=8, dropout=dropout, target_modules=targets))
     expected = memory.stock_layer(found, recipe, many)
     if dropout:
-        # On a CPU dropout's mask is float32, on CUDA a byte.
+        # The dropout mask is float32 on a CPU, and one byte per element with CUDA.
         expected += 3 * sum(inputs for inputs, _ in found.targets(targets).values())
     assert measured == pytest.approx(expected, rel=0.01)
 
@@ -90,8 +90,8 @@ def test_chunk_of_logits_is_that_of_the_installed_trl() -> None:
 
 def test_training_uses_the_micro_batch_of_the_estimate(make: MakeWorkshop) -> None:
     workshop = make()
-    staged = workshop.succeed("prepare", "--card", "NVIDIA-A10G", "--serving-share", "0.88")
-    assert "of the 22.49 GiB of NVIDIA-A10G at micro-batch 4" in staged.message
+    prepared = workshop.succeed("prepare", "--card", "NVIDIA-A10G", "--serving-share", "0.88")
+    assert "of the 22.49 GiB of NVIDIA-A10G at micro-batch 4" in prepared.message
     estimate = manifest.read(workshop.work / "dataset").facts["estimate"]
     assert estimate["card"] == "NVIDIA-A10G"
     assert estimate["microBatch"] == 4
@@ -101,7 +101,7 @@ def test_training_uses_the_micro_batch_of_the_estimate(make: MakeWorkshop) -> No
 
 
 HALF = {"quantization": {"computeDtype": "float16"}}
-"""What a T4 computes: it has no bfloat16."""
+"""The compute settings of a T4, which has no bfloat16."""
 
 
 def test_training_that_does_not_fit_is_refused_before_the_download(make: MakeWorkshop) -> None:
@@ -117,7 +117,7 @@ def test_training_that_does_not_fit_is_refused_before_the_download(make: MakeWor
     assert "Tesla-T4 has 15.00 GiB" in ended.message
     assert workshop.published() == []
     assert not list(workshop.work.rglob("*.safetensors"))
-    # On an unknown GPU the same job is not refused.
+    # On an unknown GPU, the same job is accepted.
     assert workshop.run("prepare", "--card", "NVIDIA-Imaginary").code == 0
 
 

@@ -42,9 +42,9 @@ CLOCK = "{% set today = strftime_now('%d %b %Y') %}<|im_start|>system\n{{ today 
 def sampled(
     lengths: list[int], *, held_out: int = 0, seed: int = 1, backwards: bool = False
 ) -> list[Any]:
-    """Offer rows whose answers have these lengths, and return the sample.
+    """Return the sample of rows whose answers have these lengths.
 
-    held_out: number of rows that are held out.
+    held_out: number of held-out rows.
     """
     tokenizer = tiny.tokenizer()
     renderer = Renderer(tokenizer, template=tiny.CHAT_TEMPLATE, train_on="responses", stops=[0])
@@ -83,7 +83,7 @@ def test_sample_takes_held_out_rows_only() -> None:
 
 
 def test_sample_depends_on_rows_and_seed_only() -> None:
-    """The chosen rows are pinned: each test process has another hash seed."""
+    """The expected rows are fixed values, because each test process has another hash seed."""
     lengths = [50 + at % 7 for at in range(300)]
     rows = sampled(lengths)
     assert [row["messages"][0]["content"] for row in rows[:6]] == PINNED
@@ -128,8 +128,8 @@ def test_frozen_template_is_used_and_published(
     workshop = make(
         model={"source": hub.add("model", "demo/clock", folder)}, training={"maxSteps": 1}
     )
-    staged = workshop.succeed("prepare")
-    assert any("the day of preparation" in each for each in staged.result["warnings"])
+    prepared = workshop.succeed("prepare")
+    assert any("the day of preparation" in each for each in prepared.result["warnings"])
     workshop.succeed("train")
     workshop.succeed("merge", "--build", "b")
     shipped = (workshop.work / "merged-b" / "chat_template.jinja").read_text()

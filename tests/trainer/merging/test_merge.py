@@ -62,7 +62,7 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> N
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
-        # Numbers would not do: -0.0 equals 0.0.
+        # Comparing numbers is not sufficient, because -0.0 equals 0.0.
         assert torch.equal(bits(found[name]), bits(tensor)), name
 
 
@@ -73,7 +73,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_original_merge_equals_peft(trained: Workshop, dtype: str) -> None:
     trained.succeed("merge", "--build", dtype, "--dtype", dtype, "--base", "original")
-    # One rounding, at the end: PEFT is given the base in float32.
+    # The result is rounded once, because PEFT gets the base in float32.
     base = transformers.AutoModelForCausalLM.from_pretrained(
         trained.work / "base", dtype=torch.float32
     )
@@ -197,7 +197,7 @@ def configure(folder: Path, **changes: Any) -> None:
 
 
 def change_adapter(workshop: Workshop, change: str) -> None:
-    """Publish another adapter in the place of the trained one, with a valid manifest."""
+    """Replace the trained adapter by a changed one, with a valid manifest."""
     scratch = workshop.work / "changed"
     shutil.copytree(workshop.work / "adapter", scratch)
     found = manifest.read(scratch)
@@ -323,7 +323,7 @@ def test_tied_embedding_or_head_is_not_replaced(
     [
         ("llama", "float16"),
         ("gemma", "float16"),
-        # vLLM's own table, _FLOAT16_NOT_SUPPORTED_MODELS in vllm/config/model.py.
+        # The table _FLOAT16_NOT_SUPPORTED_MODELS in vllm/config/model.py.
         ("gemma2", "bfloat16"),
         ("gemma3", "bfloat16"),
         ("gemma3_text", "bfloat16"),
@@ -357,7 +357,7 @@ def copy_of(workshop: Workshop, make: MakeWorkshop, tmp_path: Path) -> Workshop:
 
 
 def publish_adapter(workshop: Workshop, config: peft.LoraConfig) -> None:
-    """Put an adapter that PEFT made, with random numbers in it, in the place of the trained one."""
+    """Replace the trained adapter by a PEFT adapter with random weights."""
     base = transformers.AutoModelForCausalLM.from_pretrained(
         workshop.work / "base", dtype=torch.float32
     )
@@ -402,8 +402,8 @@ def test_rank_and_alpha_patterns_and_fully_trained_modules(
     same(weights(workshop.work / "merged-b"), dict(theirs.bfloat16().state_dict()))
 
 
-def secretive() -> None:
-    """Make files that nobody else can read."""
+def private_files() -> None:
+    """Create files with mode 0600."""
     os.umask(0o077)
 
 
@@ -419,7 +419,7 @@ def test_files_in_subfolders_are_copied_and_world_readable(
     manifest.publish(
         scratch, workshop.work / "base", kind=found.kind, key=found.key, facts=found.facts
     )
-    workshop.meeting(secretive).succeed("merge", "--build", "b2")
+    workshop.with_fault(private_files).succeed("merge", "--build", "b2")
     merged = workshop.work / "merged-b2"
     assert (merged / name).read_text() == "{{ messages }}"
     for path in (merged, *merged.rglob("*")):
@@ -514,7 +514,7 @@ def test_nf4_codes_equal_bitsandbytes(dtype: torch.dtype) -> None:
     torch.manual_seed(8)
     weight = torch.randn(700, 1024).to(dtype) * 0.02
     weight[0] = 0
-    # Weights on a border between two codes, and next to it on both sides.
+    # Weights at and next to the boundaries between two codes.
     table = get_4bit_type("nf4", device="cpu")
     borders = ((table[:-1] + table[1:]) / 2).repeat(4)[:60]
     weight[1, :64] = torch.cat([borders, torch.tensor([1.0, -1.0, 0.0, 0.5])]).to(dtype)
@@ -579,7 +579,7 @@ def test_check_detects_a_wrong_merge(done: Workshop) -> None:
 def test_wrong_sums_fail_the_merge(done: Workshop, make: MakeWorkshop, tmp_path: Path) -> None:
     workshop = copy_of(done, make, tmp_path)
     name = "model.layers.0.self_attn.k_proj.weight"
-    ended = workshop.meeting(WrongSums(name=name)).run("merge", "--build", "b2")
+    ended = workshop.with_fault(WrongSums(name=name)).run("merge", "--build", "b2")
     assert (ended.code, ended.result["reason"]) == (84, "NotMergeable")
     assert f"{name} was merged incorrectly: row" in ended.message
     assert "merged-b2" not in workshop.published()
@@ -617,7 +617,7 @@ def test_different_4bit_codes_are_refused(
 def test_merge_uses_the_recorded_quantization_scales(
     done: Workshop, make: MakeWorkshop, tmp_path: Path
 ) -> None:
-    """A GPU sums in another order than a CPU: its offset is another, and is what was trained on."""
+    """A GPU sums in another order than a CPU, so its quantization offset differs."""
     workshop = copy_of(done, make, tmp_path)
     found = manifest.read(workshop.work / "adapter")
     scratch = workshop.work / "changed"

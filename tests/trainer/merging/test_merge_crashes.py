@@ -1,4 +1,4 @@
-"""A merge that is stopped, killed, out of space, or given changed files."""
+"""A merge that is stopped, killed, runs out of space, or reads changed files."""
 
 import math
 import os
@@ -27,7 +27,7 @@ PAGE = 4096
 
 @pytest.fixture
 def trained(done: Workshop, make: MakeWorkshop, tmp_path: Path) -> Workshop:
-    """The job that is done, on a volume of its own, before its merge."""
+    """The completed job on a separate volume, before its merge."""
     return before_the_merge(done, make, tmp_path / "work")
 
 
@@ -43,14 +43,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def written(workshop: Workshop) -> list[str]:
-    """What a merge that did not end well has left."""
+    """Return the files of an incomplete merge."""
     return [path.name for path in workshop.work.glob(".writing-*/*")]
 
 
 @pytest.mark.parametrize("file", ["base/config.json", "adapter/adapter_model.safetensors"])
 def test_read_error_during_the_merge_is_transient(trained: Workshop, file: str) -> None:
     at = AtFileOperation(volume=trained.work / file, count=1, happens=unreadable)
-    ended = trained.meeting(at).run("merge", "--build", "b1")
+    ended = trained.with_fault(at).run("merge", "--build", "b1")
     assert (ended.code, ended.result["reason"]) == (75, "Transient"), ended.log
     assert "spec.storage.storageClassName" in ended.result["message"]
     assert written(trained) == []
@@ -62,14 +62,14 @@ def test_read_error_during_the_merge_is_transient(trained: Workshop, file: str) 
 def test_stop_ends_the_merge_at_once(
     done: Workshop, trained: Workshop, slow: Callable[[], None]
 ) -> None:
-    running = trained.meeting(slow).start("merge", "--build", "b1")
+    running = trained.with_fault(slow).start("merge", "--build", "b1")
     running.until(lambda: bool(written(trained)))
     time.sleep(0.3)
     assert running.process.pid is not None
     os.kill(running.process.pid, signal.SIGTERM)
-    told = time.monotonic()
+    began = time.monotonic()
     ended = running.wait()
-    assert time.monotonic() - told < 2.5, ended.log
+    assert time.monotonic() - began < 2.5, ended.log
     assert (ended.code, ended.result["outcome"], ended.result["reason"]) == (
         143,
         "stopped",
@@ -83,7 +83,7 @@ def test_stop_ends_the_merge_at_once(
 def killed_at_flush(
     number: int, arguments: list[str], environment: dict[str, str], log: str
 ) -> None:
-    """Run a command that is killed just before it flushes a file or folder for the nth time."""
+    """Run a command that is killed just before it flushes a file or folder for the n-th time."""
     flush, left = os.fsync, number
 
     def counted(descriptor: Any) -> None:
@@ -114,15 +114,16 @@ def test_killed_merge_repeats_one_shard_and_gives_the_same_bytes(
 
     kept = [0]
     while not final.exists():
-        # A shard takes four flushes: each attempt does one more and is cut off in the next, each
-        # time somewhere else; once all are done, in the publication.
+        # A shard takes four flushes. Each attempt completes one more shard and is killed in the
+        # next one, at a different flush; after the last shard, an attempt is killed during the
+        # publication.
         left = 4 + len(kept) % 3 if kept[-1] < shards else 20 * (len(kept) - shards) + 3
         ended = workshop.start("merge", "--build", "b", target=(killed_at_flush, left)).wait()
         assert ended.code in (0, -signal.SIGKILL), ended.log
         lines = re.findall(r"merging .*?(?:(\d+) shards are already complete)?$", ended.log, re.M)
         kept.append(int(lines[-1] or 0))
         assert len(kept) <= shards + 5, kept
-    # A kill never costs what was done before it.
+    # A kill does not discard completed shards.
     assert kept[1 : shards + 2] == list(range(shards + 1))
     assert {path.name: path.read_bytes() for path in final.iterdir()} == expected
     assert not list(workshop.work.glob(".merging-*"))
@@ -146,7 +147,7 @@ def test_merge_killed_at_any_flush_gives_the_same_bytes(
 
 
 def test_pair_not_applied_exactly_once_is_refused(trained: Workshop) -> None:
-    # Cut off in the publication: both shards are done.
+    # The merge was killed during the publication, after both shards.
     ended = trained.start("merge", "--build", "b1", target=(killed_at_flush, 9)).wait()
     assert ended.code == -signal.SIGKILL
     file = trained.work / ".merging-b1.json"
@@ -164,8 +165,8 @@ def test_pair_not_applied_exactly_once_is_refused(trained: Workshop) -> None:
     trained.succeed("merge", "--build", "b1")
 
 
-def leave(volume: Path, room: int) -> None:
-    """Fill a volume up to that many free bytes."""
+def fill_up_to(volume: Path, room: int) -> None:
+    """Fill a volume so that ``room`` bytes are free."""
     (volume / "ballast").write_bytes(b"0" * (disk.free_bytes(volume) - room))
 
 
@@ -178,15 +179,15 @@ def test_missing_space_fails_before_writing(
     shards = (done.work / "merged-b1").glob("*.safetensors")
     sizes |= {path.name: path.stat().st_size for path in shards}
     needed = math.ceil((sum(sizes.values()) + disk.RESERVE) / PAGE) * PAGE
-    # The name of the lock's holder takes a page.
-    leave(small_volume, needed)
+    # The file with the holder of the lock takes one page.
+    fill_up_to(small_volume, needed)
     ended = workshop.run("merge", "--build", "b1")
     assert (ended.code, ended.result["reason"]) == (73, "VolumeFull")
     assert f"the merged model (float16) needs {disk.human(sum(sizes.values()))}" in ended.message
     assert "raise spec.storage.size by at least" in ended.message
     assert written(workshop) == []
     (small_volume / "ballast").unlink()
-    leave(small_volume, needed + PAGE)
+    fill_up_to(small_volume, needed + PAGE)
     workshop.succeed("merge", "--build", "b1")
 
 
@@ -195,7 +196,7 @@ def test_partial_shard_frees_its_space_for_the_next_attempt(
 ) -> None:
     subprocess.run(["mount", "-o", "remount,size=40m", small_volume], check=True)
     workshop = before_the_merge(done, make, small_volume)
-    # Cut off in the second of two shards.
+    # The merge was killed in the second of two shards.
     ended = workshop.start("merge", "--build", "b1", target=(killed_at_flush, 4)).wait()
     assert ended.code == -signal.SIGKILL
     (part,) = small_volume.glob(".writing-*/.*.part")
@@ -203,7 +204,7 @@ def test_partial_shard_frees_its_space_for_the_next_attempt(
     assert room > 20 * PAGE
     beside = [each for each in (done.work / "merged-b1").iterdir() if each.suffix != ".safetensors"]
     needed = room + sum(path.stat().st_size for path in beside)
-    leave(small_volume, needed + disk.RESERVE + 5 * PAGE - room)
+    fill_up_to(small_volume, needed + disk.RESERVE + 5 * PAGE - room)
     workshop.succeed("merge", "--build", "b1")
     assert content(workshop.work / "merged-b1") == content(done.work / "merged-b1")
 
@@ -249,8 +250,8 @@ def refused_as_changed(workshop: Workshop, shard: Path) -> None:
     assert "merged-b1" not in workshop.published()
 
 
-class Bomb:
-    """What a pickle may hold: it makes a file as it is loaded."""
+class CreatesFile:
+    """An object whose unpickling creates a file."""
 
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -273,7 +274,7 @@ def test_pickle_is_refused_before_writing(
     scratch, final = tmp_path / "changed", trained.work / folder
     shutil.copytree(final, scratch)
     (scratch / name).parent.mkdir(exist_ok=True)
-    (scratch / name).write_bytes(pickle.dumps(Bomb(tmp_path / "it ran")))
+    (scratch / name).write_bytes(pickle.dumps(CreatesFile(tmp_path / "it ran")))
     if instead is not None:
         (scratch / instead).unlink()
     found = manifest.read(final)

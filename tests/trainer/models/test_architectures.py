@@ -16,14 +16,14 @@ from finetune_trainer.models import backend_choice
 
 BACKENDS = ["trl", "unsloth"]
 IN_FULL = ["mistral", "qwen3", "phi", "phi3"]
-"""Families with a head of their own that train it and the embedding in full; the others do not."""
+"""Families that train a separate head and the embedding in full."""
 
 
 @pytest.mark.parametrize(
     ("family", "saved", "said"),
     [
         ("qwen2", ["lm_head"], "the embedding and the head of model demo/qwen2 are one tensor"),
-        # Its config.json does not say so: the family's own default does.
+        # The default of the family says so, not the config.json.
         (
             "gemma",
             ["embed_tokens"],
@@ -85,19 +85,19 @@ def test_family_is_prepared_trained_and_merged_on_each_backend(
         lora["modulesToSave"] = ["embed_tokens", "lm_head"]
     recipe = {
         "maxSteps": 4,
-        # Unsloth does not pack the rows of this family.
+        # Unsloth does not pack rows of this family.
         "packing": "never" if (family, backend) == ("gemma2", "unsloth") else "always",
         "lora": lora,
         "advanced": {"backend": backend, "saveSteps": 2},
     }
     workshop = make(model={"source": bases[family]}, training=recipe)
     workshop.succeed("prepare")
-    assert workshop.meeting(KilledAfterCheckpoint(step=2)).run("train").code == -9
+    assert workshop.with_fault(KilledAfterCheckpoint(step=2)).run("train").code == -9
     resumed = workshop.succeed("train")
     assert "resuming from the checkpoint of step 2" in resumed.log
     workshop.succeed("merge", "--build", "b")
     untuned, trained, merged = logits_of_all(workshop, "b")
     assert torch.isfinite(trained).all()
-    # The rest is the rounding of the weights to 16 bits.
+    # The remaining difference is the rounding of the weights to 16 bits.
     assert (merged - trained).abs().max() < 0.05
     assert (merged - untuned).abs().max() > 0.1

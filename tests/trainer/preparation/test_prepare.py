@@ -23,7 +23,7 @@ from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import sha256_of
 
 HERE = {"model": "tiny", "dataset": "rows"}
-"""The repositories of the hub that most jobs name."""
+"""The repositories that most jobs use."""
 
 
 def refused(ended: Ended, code: int, reason: str, *said: str) -> None:
@@ -75,7 +75,7 @@ def test_revision_of_the_spec_is_pinned(make: MakeWorkshop, hub: Hub) -> None:
     assert {each for each in hub.requests if "/revision/" in each} == {
         f"GET api/{kind}s/demo/{name}/revision/{commits[kind]}" for kind, name in HERE.items()
     }
-    # The hub of the tests gives no file of a branch, so these were pinned before the first byte.
+    # The hub of the tests serves no file of a branch, so both revisions were pinned before.
     assert manifest.read(workshop.work / "base").facts["baseCommit"] == commits["model"]
     assert manifest.read(workshop.work / "dataset").facts["commit"] == commits["dataset"]
 
@@ -148,11 +148,11 @@ def test_download_is_resumed_after_a_kill(
         del hub.cuts[name]
     hub.ranges.clear()
     starts = RecordsStarts(path=workshop.folder / "starts")
-    workshop.meeting(starts).succeed("prepare")
+    workshop.with_fault(starts).succeed("prepare")
     # Progress counts the bytes of this attempt only. Small files count as weights.
     of_rows, of_weights = starts.shares
     assert (of_weights if kind == "model" else of_rows) == pytest.approx(cut / size, abs=0.01)
-    # A set: the server may get to the last request of the process that was killed only now.
+    # Compare sets, because the server can receive the last request of the killed process late.
     assert {asked for file, asked in hub.ranges if file == name} == {f"bytes={cut}-"}
     assert size > cut
     if kind == "model":
@@ -225,7 +225,7 @@ def test_tokenizer_of_another_model_is_refused(
 
 
 PROOF = "open({!r}, 'w')"
-"""Python code that leaves a file where it runs."""
+"""Python code that creates a file when it runs."""
 
 
 def change_config(folder: Path, **changes: Any) -> None:
@@ -318,7 +318,7 @@ def test_unusable_base_is_refused(
 def test_code_of_a_known_model_family_is_not_run(
     make: MakeWorkshop, hub: Hub, tmp_path: Path
 ) -> None:
-    """Many repositories carry code from the time before transformers knew their family."""
+    """Many repositories contain code from before transformers supported their family."""
     folder = tmp_path / "known"
     shutil.copytree(hub.repos["models/demo/tiny"].folder, folder)
     change_config(
@@ -421,7 +421,7 @@ def test_volume_that_fills_up_during_training_keeps_the_checkpoint(
 def test_command_in_its_own_process_writes_the_termination_message(
     make: MakeWorkshop, hub: Hub
 ) -> None:
-    """The command as the image runs it: exit code, message and no request that was not meant."""
+    """Run the command like the image: exit code, message, and only the expected requests."""
     workshop = make(dataset={"source": "hf://demo/missing"})
     message = workshop.folder / "message"
     hub.requests.clear()

@@ -1,4 +1,4 @@
-"""The adapter's files for people, which its digest excludes."""
+"""The descriptive files of the adapter, which its digest excludes."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_model_card_lists_losses_and_estimates(
     for step, loss in LossHistory.load(done.work / "adapter")["loss"]:
         assert f"| {step} | {loss:.4f} | – |" in text
     assert f"| micro-batch | {estimate['microBatch']} | {trained['microBatch']} |" in text
-    # There is no card to measure the peak of.
+    # Without a GPU, there is no measured peak.
     assert f"| GPU memory | {estimate['trainingBytes'] / 2**30:.2f} GiB | – |" in text
     assert f"| training time | – | {duration(trained['gpuSeconds'])}, including startup" in text
 

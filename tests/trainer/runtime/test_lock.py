@@ -1,4 +1,4 @@
-"""A second trainer on the same volume waits for the first and names it."""
+"""A second trainer on the same volume waits for the first one and reports its name."""
 
 import json
 import os

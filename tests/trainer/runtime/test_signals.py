@@ -1,4 +1,4 @@
-"""A stop is delayed only while there is something to save."""
+"""A stop signal is delayed only if there is progress to save."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def terminate() -> None:
 
 
 def test_stop_while_loading_is_immediate(monitor: Monitor) -> None:
-    # The monitor is there before the model is loaded; only ``begin`` says that steps follow.
+    # The monitor exists before the model is loaded; ``begin`` marks the start of the steps.
     with pytest.raises(Stopped):
         terminate()
 
@@ -120,9 +120,9 @@ def test_stop_while_a_real_model_loads_is_immediate_and_loses_nothing(
 ) -> None:
     workshop = make(training={"advanced": {"backend": backend, "saveSteps": 2}})
     workshop.succeed("prepare")
-    workshop.meeting(KilledAfterCheckpoint(step=4)).run("train")
+    workshop.with_fault(KilledAfterCheckpoint(step=4)).run("train")
     loads = workshop.folder / "loads"
-    running = workshop.meeting(HeldWhileLoading(marker=loads, swallows=swallows)).start("train")
+    running = workshop.with_fault(HeldWhileLoading(marker=loads, swallows=swallows)).start("train")
     running.until(loads.exists)
     assert running.process.pid is not None
     before = time.monotonic()

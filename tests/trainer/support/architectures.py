@@ -1,8 +1,8 @@
-"""Tiny random models with the architecture of well-known families, as in their repositories.
+"""Tiny random models with the architectures of well-known families.
 
-Each has the features of its family (grouped heads, biases, fused projections, tied embeddings,
-norms on queries and keys, soft-capped logits, layers with a sliding window) at a width of 64, the
-narrowest that bitsandbytes quantizes in whole blocks.
+Each model has the features of its family (grouped heads, biases, fused projections, tied
+embeddings, norms on queries and keys, soft-capped logits, layers with a sliding window) with a
+width of 64, which is the smallest width that bitsandbytes quantizes in whole blocks.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi3": {},
     "smollm3": {},
 }
-"""By model_type, what differs from ``tiny.SHAPE``. SmolLM and SmolLM2 are of the type llama."""
+"""Differences from ``tiny.SHAPE`` by model_type. SmolLM and SmolLM2 have the type llama."""
 
 
 def model(folder: Path, family: str) -> Path:

@@ -1,7 +1,7 @@
-"""Observes the arguments that the trainer passes to the libraries of a backend.
+"""Observe the arguments that the trainer passes to the libraries of a backend.
 
-``ask`` runs one function in a process forked from the server of a backend, whose libraries are
-loaded, and returns its answer. One process can handle many cases.
+``ask`` runs one function in a process that is forked from the server of a backend, which has
+imported the libraries, and returns the result. One process can handle many cases.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from finetune_api.v1alpha1.training import Training
 
 
 def ask(server: Server, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what ``function`` returns in a process of its own."""
+    """Return the result of ``function`` in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer")
         process = server.start(_answer, function, arguments, str(answer))
@@ -37,13 +37,13 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], path: str)
 
 
 class _Ready(BaseException):
-    """Carries a trainer out of the backend that made it."""
+    """Raised to pass the trainer out of the backend that created it."""
 
 
 def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: bool) -> Any:
-    """Return the trainer that the recipe's backend makes, with its model, before its first step.
+    """Return the trainer of the recipe's backend, with its model, before the first step.
 
-    lengths: of the rows it trains on, all in one sequence where they are ``packed``.
+    lengths: lengths of the training rows; ``packed``: all rows are in one sequence.
     """
     import numpy as np
 
@@ -87,14 +87,14 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
 
 
 def arrived(base: Path, recipes: dict[str, Training]) -> dict[str, dict[str, Any] | str]:
-    """Return what each recipe has become in the libraries' hands, or the text that refuses it."""
+    """Return the arguments that the libraries receive for each recipe, or the error message."""
     from bitsandbytes.optim import GlobalOptimManager
 
     from finetune_trainer.errors import InvalidSpec
 
     found: dict[str, dict[str, Any] | str] = {}
     for name, recipe in recipes.items():
-        # It remembers by its number which parameter has states of 32 bits.
+        # The optimizer identifies parameters with 32-bit states by their number.
         GlobalOptimManager.get_instance().initialize()
         try:
             made = trainer(base, recipe, lengths=[30, 20, 40, 9] * 6, packed=False)
@@ -105,9 +105,9 @@ def arrived(base: Path, recipes: dict[str, Training]) -> dict[str, dict[str, Any
 
 
 def moved(base: Path) -> tuple[set[str], list[str]]:
-    """Return what is beside a base once Unsloth has moved its embedding off the card, and where to.
+    """Return the tensors that Unsloth moves from the GPU with the embedding, and their device.
 
-    It does so on a card alone; what it would call is called here.
+    Unsloth does this only on a GPU; this function calls the same code.
     """
     import transformers
     from unsloth.models._utils import offload_input_embeddings
@@ -183,7 +183,7 @@ def _facts(made: Any) -> dict[str, Any]:
         "held": {
             "weights": sum(each.nbytes for each in trained.values()),
             "gradients": sum(each.grad.nbytes for each in trained.values()),
-            # The map of 8-bit codes is one for all.
+            # All 8-bit states share one code map.
             "states": sum(
                 value.nbytes
                 for each in state.values()
@@ -197,15 +197,15 @@ def _facts(made: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
-    """Return an argument as text, whether it is a choice or the choice's name."""
+    """Return an argument as text; an enum member gives its value."""
     return str(getattr(value, "value", value))
 
 
 def recomputed(base: Path, recipe: Training) -> bool:
-    """Tell whether a training step runs the layers a second time, in its backward pass."""
+    """Report whether the backward pass of a training step recomputes the layers."""
     made = trainer(base, recipe, lengths=[20, 20, 20], packed=False)
     if made.args.gradient_checkpointing:
-        # What transformers' own trainer does first of all in train().
+        # The train() method of transformers starts with this call.
         kwargs = made.args.gradient_checkpointing_kwargs
         made.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
     runs = []
@@ -219,10 +219,10 @@ def recomputed(base: Path, recipe: Training) -> bool:
 def packed_against_separate(
     bases: dict[str, Path], recipe: Training
 ) -> dict[str, tuple[float, float]]:
-    """Return how far the logits of packed rows are from those of the same rows on their own.
+    """Return the differences between the logits of packed rows and of separate rows.
 
-    By base: the largest difference between logits as the trainer's own batch is packed, and where
-    it does not say where a row begins (which shows that the difference can be seen).
+    By base: the largest difference with the batch of the trainer, and with a batch that does not
+    mark where a row starts (which shows that the comparison detects a difference).
     """
     import torch
 
@@ -255,7 +255,7 @@ def packed_against_separate(
 
 
 def unsloth_kernel(module: str, chosen: str) -> str:
-    """Return the kernel of a model whose attention is of a module, where Unsloth chooses one."""
+    """Return the attention kernel that Unsloth selects for a model with an attention module."""
     import sys
     from types import SimpleNamespace
 
@@ -276,7 +276,7 @@ def unsloth_kernel(module: str, chosen: str) -> str:
 
 
 def kernel_refusal(wanted: str, kernel: str) -> str:
-    """Return what is said where a factory trains with a kernel; nothing where that is fine."""
+    """Return the error message for a kernel and a factory, or an empty text."""
     from types import SimpleNamespace
 
     from finetune_trainer.errors import InvalidSpec

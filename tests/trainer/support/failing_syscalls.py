@@ -1,8 +1,8 @@
-"""Makes chosen system calls on files fail, whichever library makes them.
+"""Make selected system calls on files fail, in any library.
 
-One process runs one command after the other. For each of its system calls that changes a file, the
-kernel asks a thread of the test (seccomp_unotify(2), x86-64): the call either fails with an error
-or continues unchanged.
+One process runs the commands one after another. For each system call that changes a file, the
+kernel asks a thread of the test (seccomp_unotify(2), x86-64). The call then either fails with an
+error or continues unchanged.
 """
 
 import ctypes
@@ -37,9 +37,9 @@ ON_A_FILE = {
     77: "truncate",
     285: "allocate",
 }
-"""System calls by number. The file is their first argument, but for copy_file_range's (326)."""
+"""System calls by number. The file is the first argument, except for copy_file_range (326)."""
 ON_A_PATH = {82: 0, 264: 1, 316: 1, 83: 0, 258: 1, 257: 1}
-"""System calls by number, and which argument is the path."""
+"""System calls by number, with the index of the path argument."""
 PATH_NAMES = {82: "rename", 264: "rename", 316: "rename", 83: "mkdir", 258: "mkdir", 257: "open"}
 OPENAT, COPY_FILE_RANGE = 257, 326
 CREATES = os.O_CREAT | os.O_WRONLY | os.O_RDWR
@@ -50,7 +50,7 @@ GO_ON = 1
 
 
 class Site(NamedTuple):
-    """What is done to which file; numbers and random parts of its name are left out."""
+    """A system call on a file; numbers and random parts of the name are removed."""
 
     call: str
     path: str
@@ -58,7 +58,7 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """The ``count``-th call of a site fails with ``error``, and with ``lasting`` all after it."""
+    """The ``count``-th call of a site fails with ``error``; ``lasting``: so do all later calls."""
 
     site: Site
     count: int
@@ -67,10 +67,10 @@ class Fault:
 
 
 class Volume:
-    """Answers for the calls of one process; ``seen`` are those on the volume, in their order."""
+    """Decides about the calls of one process; ``seen`` lists the calls on the volume, in order."""
 
     def __init__(self, work: Path, listener: int) -> None:
-        """``listener``: the descriptor on which the kernel asks; it is closed in the end."""
+        """``listener``: the descriptor for questions of the kernel; it is closed at the end."""
         self.seen: list[Site] = []
         self._work = f"{work}/"
         self._listener = listener
@@ -80,7 +80,7 @@ class Volume:
         threading.Thread(target=self._answer, daemon=True).start()
 
     def begin(self, fault: Fault | None) -> None:
-        """Forget what was seen; from now on ``fault`` happens."""
+        """Clear the recorded calls, and inject ``fault`` from now on."""
         self.seen = []
         self._counts.clear()
         self._failed = False
@@ -88,7 +88,7 @@ class Volume:
 
     @property
     def failed(self) -> bool:
-        """Whether a call was answered with the error."""
+        """Whether a call failed with the error."""
         return self._failed
 
     def _answer(self) -> None:
@@ -104,7 +104,7 @@ class Volume:
                 answer = struct.pack("QqiI", identity, 0, -error, 0 if error else GO_ON)
                 fcntl.ioctl(self._listener, SEND, answer)
             except FileNotFoundError:
-                # A signal took the caller away, or it ended.
+                # The calling thread was interrupted by a signal or has ended.
                 continue
         os.close(self._listener)
 
@@ -184,7 +184,7 @@ def _run(connection: Connection, log: str) -> None:
 
 
 def _listen() -> int:
-    """Have the kernel ask about this thread's calls, and those of the threads that it starts."""
+    """Install a filter for the calls of this thread and of the threads that it starts."""
     load, equal, give, allow, ask = 0x20, 0x15, 0x06, 0x7FFF0000, 0x7FC00000
     numbers = [*ON_A_FILE, *ON_A_PATH]
     program = [(load, 0, 0, 0)]

@@ -13,7 +13,7 @@ from tests.trainer.support import seccomp
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfMemoryAbove:
-    """A card on which no step with more than ``rows`` rows fits, unless activations go to RAM."""
+    """A GPU on which a step with more than ``rows`` rows needs offloading of activations."""
 
     rows: int
     unless_offloaded: bool = False
@@ -37,7 +37,7 @@ class OutOfMemoryAbove:
 
 @dataclass(frozen=True, kw_only=True)
 class NotANumberAt:
-    """A card that computes nonsense in one step, ``times`` times in the life of this process."""
+    """A GPU that returns NaN in one step, at most ``times`` times per process."""
 
     step: int
     times: int
@@ -63,7 +63,7 @@ class NotANumberAt:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightNotANumberAfter:
-    """A bit that flips in an adapter weight once, when a step is done and its loss was computed."""
+    """An adapter weight becomes NaN once, after a step whose loss was finite."""
 
     step: int
 
@@ -85,9 +85,9 @@ class WeightNotANumberAfter:
 
 @dataclass(frozen=True, kw_only=True)
 class AtFileOperation:
-    """Something that happens when the process touches the volume for the ``count``-th time.
+    """Call ``happens`` when the process accesses the volume for the ``count``-th time.
 
-    Python's audit events see every open, rename, mkdir and remove that Python makes.
+    The audit events of Python report every open, rename, mkdir and remove of Python code.
     """
 
     volume: Path
@@ -111,18 +111,18 @@ class AtFileOperation:
 
 
 def unreadable() -> None:
-    """A disk fails as a file is opened."""
+    """Raise EIO, like a failing disk when a file is opened."""
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def killed() -> None:
-    """The node loses power."""
+    """Kill the process, like a power failure of the node."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KilledAfterCheckpoint:
-    """A node that loses power right after the checkpoint of a step was published."""
+    """Kill the process right after the checkpoint of a step was published."""
 
     step: int
 
@@ -141,7 +141,7 @@ class KilledAfterCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class KilledAfterSeconds:
-    """A node that loses power at some moment, whatever is under way."""
+    """Kill the process after some seconds."""
 
     seconds: float
 
@@ -155,9 +155,9 @@ class KilledAfterSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class KilledIn:
-    """A node that loses power ``seconds`` after the ``count``-th beginning of a part of a training.
+    """Kill the process ``seconds`` after the ``count``-th start of a part of the training.
 
-    part: the method of the trainer that does it.
+    part: name of the trainer's method for the part.
     """
 
     part: str
@@ -181,9 +181,9 @@ class KilledIn:
 
 @dataclass(frozen=True, kw_only=True)
 class WritesFail:
-    """From now on every write to a file fails, whichever library makes it, standard error aside.
+    """Every write to a file fails, in any library, except writes to standard error.
 
-    A seccomp filter answers in the kernel's place (seccomp(2); system calls of x86-64).
+    A seccomp filter answers instead of the kernel (seccomp(2); system calls of x86-64).
     """
 
     error: int
@@ -209,7 +209,7 @@ class WritesFail:
 
 @dataclass(frozen=True, kw_only=True)
 class SlowDigests:
-    """A base so large that it takes ``seconds`` to compute a shard's digest."""
+    """The digest of a shard takes ``seconds``, as for a large base."""
 
     seconds: float
 
@@ -231,7 +231,7 @@ class SlowDigests:
 
 @dataclass(frozen=True, kw_only=True)
 class SlowPieces:
-    """A processor that takes ``seconds`` for a piece of a tensor."""
+    """A piece of a tensor takes ``seconds``, as on a slow CPU."""
 
     seconds: float
 
@@ -251,7 +251,7 @@ class SlowPieces:
 
 @dataclass(frozen=True, kw_only=True)
 class WrongSums:
-    """A processor whose sums for one tensor of a merge are wrong by a hundredth."""
+    """The sums for one tensor of a merge are wrong by one percent."""
 
     name: str
 
@@ -268,9 +268,9 @@ class WrongSums:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldWhileLoading:
-    """A base that takes minutes to load, by a library that may swallow what would break it off.
+    """Loading the base takes minutes, in a library that can swallow exceptions.
 
-    ``marker`` appears once it loads.
+    ``marker``: a file that is created when the loading starts.
     """
 
     marker: Path
@@ -295,7 +295,7 @@ class HeldWhileLoading:
 
 
 def without_unsloth() -> None:
-    """The image was built without it."""
+    """The image does not contain Unsloth."""
     import importlib.util
 
     usual = importlib.util.find_spec
@@ -327,7 +327,7 @@ class OtherVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class Ampere:
-    """No fault: a card that has TensorFloat-32. ``path``: how float32 is multiplied in a step."""
+    """No fault: simulate TensorFloat-32. ``path``: file with the precision of float32 products."""
 
     path: Path
 
@@ -351,7 +351,7 @@ class Ampere:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordsStarts:
-    """No fault: keeps the share of its work that a part of a stage begins at, a line a part."""
+    """No fault: record the progress at which each part of a stage starts, one per line."""
 
     path: Path
 
@@ -374,7 +374,7 @@ class RecordsStarts:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordsInputs:
-    """No fault: keeps what is put into the model, forward by forward, as a pickle in ``path``."""
+    """No fault: record the inputs of every forward pass as a pickle in ``path``."""
 
     path: Path
 
@@ -400,20 +400,20 @@ class RecordsInputs:
         Trainer.run = run  # type: ignore[assignment, method-assign]
 
 
-def adapters_tell_their_inputs() -> None:
-    """No fault: each adapter says in the log what type of numbers it is given."""
+def log_adapter_dtypes() -> None:
+    """No fault: log the dtype of the input of each adapter."""
     from finetune_trainer.runtime.log import log
     from finetune_trainer.training.backends.trainer import Trainer
 
     usual = Trainer.run
 
-    def tell(_: Any, given: tuple[Any, ...]) -> None:
+    def report(_: Any, given: tuple[Any, ...]) -> None:
         log(f"an adapter is given {given[0].dtype}")
 
     def run(trainer: Any) -> None:
         for name, module in trainer.model.named_modules():
             if name.endswith("lora_A.default"):
-                module.register_forward_pre_hook(tell)
+                module.register_forward_pre_hook(report)
         usual(trainer)
 
     Trainer.run = run  # type: ignore[assignment, method-assign]

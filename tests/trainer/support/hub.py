@@ -1,4 +1,4 @@
-"""A hub on localhost for the real client: folders become repositories, with gating and faults."""
+"""A hub on localhost for the real client: folders as repositories, with gating and faults."""
 
 import hashlib
 import json
@@ -40,17 +40,17 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     ranges: list[tuple[str, str | None]] = field(default_factory=list)
-    """Files that were asked for, and the Range that was."""
+    """Requested files, with the Range header of each request."""
     corrupt: set[str] = field(default_factory=set)
-    """Names of files whose bytes arrive changed."""
+    """Names of files that are sent with wrong bytes."""
     cuts: dict[str, list[int]] = field(default_factory=dict)
-    """After how many bytes each next transfer of a file breaks off."""
+    """For each file, the numbers of bytes after which the next transfers are interrupted."""
     answers: dict[str, list[int]] = field(default_factory=dict)
-    """With which status each next transfer of a file is answered; 200 brings its bytes."""
+    """For each file, the status codes of the next transfers; 200 sends the bytes."""
     cdn: str = ""
-    """Where transfers are sent on to, under addresses that are signed; empty for nowhere."""
+    """The target of redirects of transfers, with signed URLs; empty for no redirect."""
     refusing: int = 0
-    """The status that every request is answered with, if any."""
+    """The status code of every response, if any."""
 
     def add(self, kind: str, name: str, folder: Path, *, gated_with: str | None = None) -> str:
         self.repos[f"{kind}s/{name}"] = Repo(folder, gated_with)
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Suppress the log."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None or resolve != "resolve":
             self._refuse(404, "RepoNotFound", "Repository not found")
         elif revision != repo.commit():
-            # Also for a branch: files must be read at a pinned commit.
+            # A branch is also rejected, because files must be read at a pinned commit.
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif repo.gated_with and self.headers.get("Authorization") != f"Bearer {repo.gated_with}":
             code = 403 if self.headers.get("Authorization") else 401

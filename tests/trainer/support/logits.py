@@ -1,4 +1,4 @@
-"""Loads the results of a job with transformers and PEFT, and computes logits."""
+"""Load the results of a job with transformers and PEFT, and compute logits."""
 
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ def load(folder: Path, **options: Any) -> Any:
 
 
 def ids(workshop: Workshop) -> torch.Tensor:
-    """Return the first row that was trained, as a batch."""
+    """Return the first training row as a batch."""
     tokens = Tokens.load(workshop.work / "dataset" / TRAIN)
     return torch.tensor(tokens.input_ids[: tokens.rows[1]], dtype=torch.long)[None]
 
 
 def quantized_base(workshop: Workshop) -> Any:
-    """Return the 4-bit base as training saw it, made from bfloat16, but computing in float32."""
+    """Return the 4-bit base as in the training, created from bfloat16, but with float32 compute."""
     quantization = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -33,7 +33,7 @@ def quantized_base(workshop: Workshop) -> Any:
     base = load(workshop.work / "base", dtype=torch.bfloat16, quantization_config=quantization)
     for module in base.modules():
         if isinstance(module, Linear4bit):
-            # Repacked for AVX512-BF16, the weights can no longer be dequantized, as DoRA does.
+            # Weights that are repacked for AVX512-BF16 cannot be dequantized, which DoRA needs.
             module.support_avx512bf16_for_cpu = False
         else:
             for parameter in module.parameters(recurse=False):
@@ -42,7 +42,7 @@ def quantized_base(workshop: Workshop) -> Any:
 
 
 def logits_of_all(workshop: Workshop, build: str) -> tuple[torch.Tensor, ...]:
-    """Return the logits of the 4-bit base, of it with its adapter, and of the merged model."""
+    """Return the logits of the 4-bit base, the base with adapter, and the merged model."""
     with torch.no_grad():
         base = quantized_base(workshop)
         untuned = base(ids(workshop)).logits

@@ -1,4 +1,4 @@
-"""Filters of system calls, seccomp(2), for the calling process; they cannot be removed."""
+"""Install system call filters, seccomp(2), in the calling process; they cannot be removed."""
 
 import ctypes
 import struct
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def install(program: Sequence[tuple[int, int, int, int]], *, flags: int) -> int:
-    """Install a filter of classic BPF; return what seccomp(2) answers. Raises OSError."""
+    """Install a classic BPF filter; return the result of seccomp(2). Raises OSError."""
     code = b"".join(struct.pack("HBBI", *each) for each in program)
     buffer = ctypes.create_string_buffer(code)
     filter_ = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))

@@ -26,7 +26,7 @@ def assert_failed(ended: Ended, code: int, reason: str, *said: str) -> None:
 
 
 def download_all(store: Any, into: Path) -> dict[str, bytes]:
-    """Download all files of a store, check digests and progress, and return the contents by name."""
+    """Download all files of a store, check their digests, and return their contents by name."""
     into.mkdir(exist_ok=True)
     seen: list[int] = []
     found = store.pin()

@@ -1,8 +1,8 @@
-"""Chat templates with the structure of well-known families', and small tokenizers that fit them.
+"""Chat templates with the structure of well-known families, and small matching tokenizers.
 
-The templates are written for these tests, since not all licenses of the originals allow copies.
-They have the same marks, the same order of parts and the same peculiarities. Each tokenizer has the
-marks of its family as single tokens, and a few hundred merges of ordinary text.
+The templates were written for these tests, because not all licenses of the originals allow copies.
+They have the same special tokens, order of parts and peculiarities. Each tokenizer has the special
+tokens of its family, and a few hundred merges of ordinary text.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ CORPUS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A template, the marks it uses, and the ids that end an answer, by their text."""
+    """A template, its special tokens, and the texts of the tokens that end an answer."""
 
     name: str
     template: str
@@ -51,7 +51,8 @@ def _tokenizer(family: Family) -> Any:
     )
     backend.train_from_iterator(CORPUS, trainer)
     if family.bos:
-        # As the families do: what is tokenized without a template begins with the mark, too.
+        # Like in the families, text that is tokenized without a template also starts with this
+        # token.
         backend.post_processor = processors.TemplateProcessing(
             single=f"{family.bos} $A",
             special_tokens=[(family.bos, backend.token_to_id(family.bos))],
@@ -139,7 +140,7 @@ QWEN_3 = Family(
     marks=(*QWEN.marks, "<think>", "</think>"),
     eos="<|im_end|>",
     stops=("<|endoftext|>",),
-    # Shows the reasoning of the last answer alone, an empty one where there is none.
+    # Renders only the reasoning of the last answer, or an empty reasoning.
     template=(
         "{%- set ns = namespace(last=0) %}\n"
         "{%- for turn in messages %}\n"
@@ -168,7 +169,7 @@ MISTRAL = Family(
     marks=("<s>", "</s>", "[INST]", "[/INST]"),
     bos="<s>",
     eos="</s>",
-    # Puts the system message into the last turn, and drops it once that turn is answered.
+    # Puts the system message into the last turn, and omits it after the turn is answered.
     template=(
         "{%- if messages[0]['role'] == 'system' %}\n"
         "    {%- set instructions = messages[0]['content'] %}\n"
@@ -227,7 +228,7 @@ PHI = Family(
     marks=("<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"),
     eos="<|endoftext|>",
     stops=("<|end|>", "<|assistant|>"),
-    # Ends a conversation that asks for no answer with a mark of its own.
+    # Ends a conversation without a generation prompt with a special token.
     template=(
         "{% for turn in messages %}"
         "{{ '<|' ~ turn['role'] ~ '|>\n' ~ turn['content'] ~ '<|end|>\n' }}"

@@ -1,4 +1,4 @@
-"""A Llama model of 2 layers with a byte-level tokenizer, rows, and job configurations."""
+"""A Llama model with 2 layers and a byte-level tokenizer, datasets, and job configurations."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ CAPITALS = ["France: Paris", "Spain: Madrid", "Italy: Rome", "Peru: Lima", "Keny
 
 
 def tokenizer(*, chat: bool = True, bos: bool = False) -> Any:
-    """Return a tokenizer with one token a byte and the ChatML marks as special tokens."""
+    """Return a tokenizer with one token per byte and the ChatML special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -56,7 +56,7 @@ def model(
     shard: str = "120KB",
     **changes: Any,
 ) -> Path:
-    """Write a random model with its tokenizer, in several shards, as a repository would hold it."""
+    """Write a random model with its tokenizer and several shards, like a repository."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -70,7 +70,7 @@ def model(
 
 
 def rows(count: int) -> list[dict[str, str]]:
-    """Return alpaca rows, all different."""
+    """Return distinct alpaca rows."""
     made = []
     for at in range(count):
         country, capital = CAPITALS[at % len(CAPITALS)].split(": ")
@@ -81,16 +81,16 @@ def rows(count: int) -> list[dict[str, str]]:
 
 
 def dataset(folder: Path, rows: list[Any], name: str = "train.jsonl") -> Path:
-    """Write rows as a repository with one JSON-lines file."""
+    """Write rows to a folder with one JSON-lines file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
 def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
-    """Return a job.json as the operator resolves it: a short run on few tokens.
+    """Return a job.json like that of the operator: a short run with few tokens.
 
-    ``changes`` (of the spec's model, dataset, training and evaluation) are merged in deep.
+    changes: fields of model, dataset, training and evaluation that are merged into the spec.
     """
     from finetune_api.defaulting import builtin_defaults, resolve
 
@@ -121,7 +121,7 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return ``above`` laid over ``below``, objects into objects."""
+    """Return ``below`` with the values of ``above``; objects are merged."""
     result = dict(below)
     for key, value in above.items():
         inside = isinstance(value, dict) and isinstance(result.get(key), dict)

@@ -1,4 +1,4 @@
-"""The routes of vLLM that the verification uses, answered with scores of transformers."""
+"""Serve the vLLM routes that the verifier uses, with scores of transformers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 
 @dataclass
 class Served:
-    """A model, its tokenizer and template, and what the server was asked."""
+    """A served model, its tokenizer and template, and the received requests."""
 
     model: Any
     tokenizer: Any
@@ -20,9 +20,9 @@ class Served:
     max_model_len: int = 1024
     key: str | None = None
     starting: int = 0
-    """Requests for /health that are still refused."""
+    """The number of /health requests that are still rejected."""
     broken: int = 0
-    """Requests for scores that are still answered with 500."""
+    """The number of score requests that are still answered with 500."""
     asked: list[str] = field(default_factory=list)
 
     def tokens(self, body: dict[str, Any]) -> list[int]:
@@ -49,7 +49,7 @@ class Served:
             self.starting -= 1
             return web.Response(status=503 if self.starting >= 0 else 200)
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
-            # Validation repeats what it refuses; so does this.
+            # vLLM's validation errors contain the rejected input; so does this one.
             return web.json_response({"error": f"Refused: {await request.text()}"}, status=401)
         body = await request.json()
         if request.path == "/tokenize":
@@ -67,7 +67,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(served: Served) -> AsyncIterator[str]:
-    """Serve; yield the base URL."""
+    """Serve during the block; yield the base URL."""
     app = web.Application(client_max_size=2**26)
     for route in ("/health",):
         app.router.add_get(route, served.answer)

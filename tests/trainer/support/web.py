@@ -19,7 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """A certificate for 127.0.0.1 that is its own authority, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
 
     authority: Path
     key: Path
@@ -41,17 +41,17 @@ def certificate(folder: Path) -> Certificate:
 
 @dataclass
 class Web:
-    """What the server has, and how it misbehaves. Paths are without the leading slash."""
+    """The files and the faults of the server. Paths have no leading slash."""
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
     token: str | None = None
     cuts: list[int] = field(default_factory=list)
-    """After how many bytes each next transfer breaks off."""
+    """The numbers of bytes after which the next transfers are interrupted."""
     answers: dict[str, int] = field(default_factory=dict)
-    """Status codes that some paths are answered with."""
+    """Status codes of the responses for some paths."""
     busy: list[int] = field(default_factory=list)
-    """With which status each next request is answered; 200 brings what was asked for."""
+    """Status codes of the next responses; 200 sends the file."""
     redirects: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Suppress the log."""
 
     def do_GET(self) -> None:
         web: Web = self.server.web  # type: ignore[attr-defined]
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """An S3 service with one bucket, and two keys: one that may read it and one that may not."""
+    """An S3 service with one bucket, a key with read permission, and a key without."""
 
     url: str
     name: str
@@ -177,14 +177,14 @@ def s3(own: Certificate) -> Iterator[Bucket]:
 
 
 def authenticate(url: str, own: Certificate, *, always: bool) -> None:
-    """Let the service ask who a request is from, or take everyone's word."""
+    """Turn the authentication of the service on or off."""
     context = ssl.create_default_context(cafile=own.authority)
     path, content = f"{url}/moto-api/reset-auth", "0" if always else "inf"
     httpx.post(path, content=content, verify=context).raise_for_status()
 
 
 class _Signed:
-    """Refuses unsigned requests as S3 does; moto answers them with an error of its own."""
+    """Reject unsigned requests like S3; moto answers with a different error."""
 
     def __init__(self, service: Any) -> None:
         self._service = service
@@ -198,7 +198,7 @@ class _Signed:
 
 class _Quiet(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: object) -> None:
-        """Say nothing."""
+        """Suppress the log."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Runs trainer commands as separate processes, forked from a server that has torch loaded.
+"""Run trainer commands as processes that are forked from a server with imported libraries.
 
-Each command is a real process (it can be killed, and has its own exit code and environment), but
-torch, transformers and TRL, which take seconds to import, are imported only once.
+Each command is a real process with its own exit code and environment, and can be killed. The
+imports of torch, transformers and TRL take seconds, and happen only once in the server.
 """
 
 import copy
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PRELOAD = {
-    # Unsloth changes the libraries under it as it is imported: each backend has its own server.
+    # Importing Unsloth changes other libraries, so each backend has a separate server.
     "trl": ["finetune_trainer.training.backends.trl"],
     "unsloth": ["finetune_trainer.training.backends.unsloth"],
 }
@@ -29,7 +29,7 @@ DEADLINE = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended."""
+    """The outcome of a command."""
 
     code: int
     result: dict[str, Any]
@@ -42,7 +42,7 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A command under way."""
+    """A running command."""
 
     process: ForkServerProcess
     folder: Path
@@ -58,7 +58,7 @@ class Running:
         return Ended(code=code, result=result, log=log)
 
     def until(self, happened: Callable[[], bool]) -> None:
-        """Wait for something that the command does; fail where it ends before that."""
+        """Wait for an effect of the command; fail if the command ends before."""
         until = time.monotonic() + DEADLINE
         while not happened():
             alive = self.process.is_alive() or happened()
@@ -68,7 +68,7 @@ class Running:
 
 
 class Workshop:
-    """One job on one volume."""
+    """One job with one volume."""
 
     def __init__(
         self, servers: dict[str, "Server"], folder: Path, work: Path, job: dict[str, Any]
@@ -84,8 +84,8 @@ class Workshop:
         self.job = job
         (self.folder / "job.json").write_text(json.dumps(job))
 
-    def meeting(self, fault: Callable[[], None]) -> "Workshop":
-        """Return the same job on the same volume; ``fault`` is called first in its processes."""
+    def with_fault(self, fault: Callable[[], None]) -> "Workshop":
+        """Return the same job with the same volume; its processes call ``fault`` first."""
         other = copy.copy(self)
         other.fault = fault
         return other
@@ -97,7 +97,7 @@ class Workshop:
         target: tuple[Any, ...] = (),
         **environment: str,
     ) -> Running:
-        """Start a command; ``target``: a function to run in its place, and its first arguments."""
+        """Start a command. ``target``: a function to run instead, with its first arguments."""
         (self.folder / "result").unlink(missing_ok=True)
         arguments = [name, "--config", f"{self.folder}/job.json", "--work", str(self.work)]
         environment = {
@@ -126,7 +126,7 @@ class Workshop:
 
     @property
     def backend(self) -> str:
-        """The libraries of its processes: of the published backend, otherwise of the recipe."""
+        """The backend of the processes: the published backend, otherwise that of the recipe."""
         chosen = self.work / "dataset" / "backend.json"
         if chosen.exists():
             return str(json.loads(chosen.read_text())["name"])
@@ -134,15 +134,15 @@ class Workshop:
         return "trl" if written == "auto" else str(written)
 
     def published(self) -> list[str]:
-        """Folders that claim to be whole."""
+        """The folders with a manifest."""
         return sorted(path.parent.name for path in self.work.glob("*/manifest.json"))
 
 
 class Server:
-    """A process that has one backend's libraries loaded, and is forked for each command."""
+    """A process that has imported the libraries of one backend; commands are forked from it."""
 
     def __init__(self, backend: str) -> None:
-        # multiprocessing has one such server for the whole process; here are two.
+        # multiprocessing supports one fork server per process; these tests need two.
         self._server = multiprocessing.forkserver.ForkServer()
         self._server.set_forkserver_preload([*PRELOAD[backend], *COMMON])
 
@@ -160,9 +160,9 @@ class Server:
 
 @contextmanager
 def server(backend: str, **environment: str) -> Iterator[Server]:
-    """Start the server that a backend's commands are forked from, with its own environment."""
+    """Start the server of a backend with a separate environment."""
     before = dict(os.environ)
-    # The server of Python 3.11 does not get this process's path for what it preloads.
+    # In Python 3.11, the fork server does not get the path of this process for its preloads.
     os.environ.update(environment | {"PYTHONPATH": os.pathsep.join(sys.path)})
     found = Server(backend)
     try:
@@ -176,25 +176,25 @@ def server(backend: str, **environment: str) -> Iterator[Server]:
 
 
 def _nothing() -> None:
-    """Make the server start and import what it preloads."""
+    """Do nothing; running this function starts the server and its imports."""
 
 
 def broken_command(
     fault: Callable[[], None], arguments: list[str], environment: dict[str, str], log: str
 ) -> None:
-    """Break something in this process, then run a command in it."""
+    """Inject a fault into this process, then run a command in it."""
     fault()
     command(arguments, environment, log)
 
 
 def command(arguments: list[str], environment: dict[str, str], log: str) -> None:
-    """Run a command in this process, with its output in a file."""
+    """Run a command in this process, and write its output to a file."""
     _write_output_to(log)
     sys.exit(command_code(arguments, environment))
 
 
 def user_command(arguments: list[str], environment: dict[str, str], log: str) -> None:
-    """Run a command of ``ftj`` in this process, with its output in a file."""
+    """Run a command of ``ftj`` in this process, and write its output to a file."""
     _write_output_to(log)
     os.environ.update(environment)
     from finetune_cli.__main__ import main

@@ -52,21 +52,21 @@ ON_NO_MODEL = {
     "advanced.saveSteps",
     "advanced.tf32",
 }
-"""What is read by the stages and by the loop that both backends share, or by a card alone."""
+"""Fields that the stages or the shared training loop read, or that only a GPU needs."""
 ONLY_ON_A_CARD = {
     "advanced.quantization.type fp4",
     "advanced.quantization.doubleQuant False",
     "advanced.quantization.computeDtype float16",
 }
-"""What Unsloth would not do on a CPU, and is refused there."""
+"""Fields that Unsloth does not support on a CPU."""
 AS_BUILT_IN = {
     "advanced.gradientCheckpointing False",
     "advanced.quantization.computeDtype bfloat16",
     "advanced.optimizer paged_adamw_8bit",
-    # On a Llama these are the seven that are built in.
+    # For a Llama model, these are the seven default modules.
     "lora.targetModules ['all-linear']",
 }
-"""What the recipe below says anyway."""
+"""Values that the recipe below has by default."""
 
 
 def recipe(backend: str, changes: dict[str, Any]) -> Training:
@@ -151,7 +151,7 @@ def test_gradient_checkpointing_recomputes_activations(
 @pytest.mark.parametrize("packing", ["always", "never"])
 def test_backends_get_the_same_tensors_at_every_step(make: MakeWorkshop, packing: str) -> None:
     seen: dict[str, Any] = {}
-    staged: list[str] = []
+    prepared: list[str] = []
     for backend in BACKENDS:
         workshop = make(
             training={
@@ -164,11 +164,11 @@ def test_backends_get_the_same_tensors_at_every_step(make: MakeWorkshop, packing
         )
         workshop.succeed("prepare")
         path = workshop.folder / "inputs"
-        ended = workshop.meeting(RecordsInputs(path=path)).run("train")
+        ended = workshop.with_fault(RecordsInputs(path=path)).run("train")
         assert ended.code == 0, ended.log
         seen[backend] = pickle.loads(path.read_bytes())
-        staged.append(manifest.read(workshop.work / "dataset").digest)
-    assert staged[0] == staged[1]
+        prepared.append(manifest.read(workshop.work / "dataset").digest)
+    assert prepared[0] == prepared[1]
     on_trl, on_unsloth = seen["trl"], seen["unsloth"]
     assert len(on_trl) == len(on_unsloth) == (9 if packing == "always" else 18)
     borders = {"cu_seq_lens_q", "cu_seq_lens_k"} if packing == "always" else set()

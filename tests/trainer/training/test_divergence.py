@@ -27,7 +27,7 @@ def test_transient_nan_is_recovered_from_the_last_good_checkpoint(
     workshop = make(training=RECIPE)
     workshop.succeed("prepare")
     fault = NotANumberAt(step=step, times=1, in_gradient=in_gradient)
-    ended = workshop.meeting(fault).run("train")
+    ended = workshop.with_fault(fault).run("train")
     assert ended.code == 0, ended.log
     assert f"at step {step}" in ended.log
     assert ended.log.count("retrying once from the last good checkpoint") == 1
@@ -39,10 +39,10 @@ def test_transient_nan_is_recovered_from_the_last_good_checkpoint(
 def test_nan_weight_is_never_saved_in_a_checkpoint_or_adapter(
     make: MakeWorkshop, healthy: Workshop, step: int
 ) -> None:
-    """The loss of its step was finite, and a checkpoint is due; after the last one none follows."""
+    """The loss of the step is finite and a checkpoint is due; no step follows the last one."""
     workshop = make(training=RECIPE)
     workshop.succeed("prepare")
-    ended = workshop.meeting(WeightNotANumberAfter(step=step)).run("train")
+    ended = workshop.with_fault(WeightNotANumberAfter(step=step)).run("train")
     assert ended.code == 0, ended.log
     assert "is not finite at step" in ended.log
     assert ended.log.count("retrying once from the last good checkpoint") == 1
@@ -55,7 +55,7 @@ def test_diverging_recipe_fails_with_its_step(make: MakeWorkshop, in_gradient: b
     workshop = make(training=RECIPE)
     workshop.succeed("prepare")
     fault = NotANumberAt(step=5, times=EVERY_TIME, in_gradient=in_gradient)
-    ended = workshop.meeting(fault).run("train")
+    ended = workshop.with_fault(fault).run("train")
     assert (ended.code, ended.result["reason"]) == (81, "LossDiverged")
     what = "the gradient norm is" if in_gradient else "the loss is nan"
     assert what in ended.message

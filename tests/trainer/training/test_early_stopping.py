@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from tests.trainer.checkpointing.test_resume import adapter, staged
+from tests.trainer.checkpointing.test_resume import adapter, prepared_copy
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support.faults import KilledAfterCheckpoint
 from tests.trainer.support.workshop import Workshop
@@ -45,7 +45,7 @@ def test_repeated_evaluation_of_a_step_counts_once() -> None:
 
 
 def trained(make: MakeWorkshop, backend: str) -> Workshop:
-    """Train at a rate that is far too high: after a few steps the held-out rows only get worse."""
+    """Train with a learning rate so high that the held-out loss rises after a few steps."""
     advanced = {"evalSteps": 1, "saveSteps": 100, "earlyStoppingPatience": 3, "backend": backend}
     workshop = make(
         dataset={"validationFraction": 0.3},
@@ -96,10 +96,10 @@ def test_early_stop_is_reported_in_the_log(make: MakeWorkshop, early: Workshop) 
 def test_early_stop_after_a_kill_gives_the_same_adapter(
     make: MakeWorkshop, early: Workshop, back: int
 ) -> None:
-    """Killed before an evaluation, of which the best one's and the last one matter most."""
+    """The training is killed before an evaluation; the best and the last one matter most."""
     last = manifest.read(early.work / "adapter").facts["globalStep"]
-    workshop = staged(make, early)
-    running = workshop.meeting(KilledAfterCheckpoint(step=last - back)).start("train")
+    workshop = prepared_copy(make, early)
+    running = workshop.with_fault(KilledAfterCheckpoint(step=last - back)).start("train")
     assert running.wait().code == -9
     workshop.succeed("train")
     assert adapter(workshop) == adapter(early)
@@ -109,7 +109,7 @@ def test_early_stop_after_a_kill_gives_the_same_adapter(
 
 def test_damaged_best_checkpoint_is_refused(make: MakeWorkshop, early: Workshop) -> None:
     facts = manifest.read(early.work / "adapter").facts
-    workshop = staged(make, early)
+    workshop = prepared_copy(make, early)
     shutil.copytree(early.work / "checkpoints", workshop.work / "checkpoints")
     best = workshop.work / "checkpoints" / f"step-{facts['adapterStep']}"
     (best / "adapter_model.safetensors").write_bytes(b"torn")

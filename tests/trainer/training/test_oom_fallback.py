@@ -16,7 +16,7 @@ FLOAT32 = {"quantization": {"computeDtype": "float32"}}
 
 
 class Card:
-    """Runs out of memory above a certain micro-batch."""
+    """A GPU that runs out of memory above a certain micro-batch."""
 
     def __init__(self, fits: int, *, fits_offloaded: int = 0) -> None:
         self.fits = fits
@@ -88,7 +88,7 @@ def test_loss_curve_is_unchanged_by_the_fallback(make: MakeWorkshop, backend: st
     ):
         laddered = make(training=tiny_merged(recipe, {}))
         laddered.succeed("prepare")
-        ended = laddered.meeting(fault).run("train")
+        ended = laddered.with_fault(fault).run("train")
         assert ended.code == 0, ended.log
         assert f"ran out of memory with {last}\n" in ended.log
         found = losses(laddered)
@@ -110,13 +110,13 @@ def test_resume_uses_the_memory_settings_of_its_checkpoint(make: MakeWorkshop) -
     workshop = make(training={"maxSteps": 14, "advanced": {"saveSteps": 2}})
     workshop.succeed("prepare")
     fault = OutOfMemoryAbove(rows=0, unless_offloaded=True)
-    running = workshop.meeting(fault).start("train")
+    running = workshop.with_fault(fault).start("train")
     running.until(step_reached(workshop, 2))
     kill(running)
     facts = manifest.read(newest(workshop)).facts
     assert (facts["microBatch"], facts["offload"]) == (1, True)
     before = (workshop.folder / "log").read_text()
-    ended = workshop.meeting(fault).run("train")
+    ended = workshop.with_fault(fault).run("train")
     assert ended.code == 0, ended.log
     assert "out of memory" not in ended.log.removeprefix(before)
     facts = manifest.read(workshop.work / "adapter").facts
@@ -126,7 +126,7 @@ def test_resume_uses_the_memory_settings_of_its_checkpoint(make: MakeWorkshop) -
 def test_exhausted_fallback_fails_with_the_peak_memory(make: MakeWorkshop) -> None:
     workshop = make()
     workshop.succeed("prepare")
-    ended = workshop.meeting(OutOfMemoryAbove(rows=0)).run("train")
+    ended = workshop.with_fault(OutOfMemoryAbove(rows=0)).run("train")
     assert (ended.code, ended.result["reason"]) == (80, "CUDAOutOfMemory")
     assert "with micro-batch 1, activations offloaded and rows of 128 tokens" in ended.message
     assert "GiB were allocated; " in ended.message

@@ -1,7 +1,7 @@
-"""Attention over packed rows without a mask: the call that a GPU executes, on CPU kernels.
+"""Attention over packed rows without a mask: the GPU operation, with CPU kernels.
 
-PyTorch's operation is private below ``varlen_attn``; the module registers CPU kernels for it, so
-these tests fail if another version of PyTorch renames it.
+The PyTorch operation below ``varlen_attn`` is private. The module registers CPU kernels for it, so
+these tests fail if another version of PyTorch renames the operation.
 """
 
 import copy

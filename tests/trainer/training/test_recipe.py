@@ -1,4 +1,4 @@
-"""Every recipe field reaches the library argument that it maps to."""
+"""Every recipe field sets the corresponding argument of a library."""
 
 import importlib.metadata
 import json
@@ -19,7 +19,7 @@ from tests.trainer.support import backend_probe, tiny
 from tests.trainer.support.faults import (
     Ampere,
     OtherVersion,
-    adapters_tell_their_inputs,
+    log_adapter_dtypes,
     without_unsloth,
 )
 from tests.trainer.support.workshop import Server, Workshop
@@ -159,7 +159,7 @@ ELSEWHERE = {
     "advanced.evalSteps": "test_eval_save_and_logging_steps_reach_the_run",
     "advanced.saveSteps": "test_eval_save_and_logging_steps_reach_the_run",
 }
-"""Fields that are no argument of a library, and the tests that show what they do."""
+"""Fields without a library argument, and the tests of their effect."""
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
@@ -209,7 +209,7 @@ OF_MODEL_AND_ROWS = {
     "chatTemplate": "test_template_is_selected_by_the_spec",
     "duplicates": "test_duplicates_are_counted_and_dropped_if_set",
 }
-"""Fields of model, dataset and evaluation.dataset, and the tests that show what they do."""
+"""Fields of model, dataset and evaluation.dataset, and the tests of their effect."""
 
 
 def test_every_model_and_dataset_field_is_covered() -> None:
@@ -265,11 +265,11 @@ def test_deterministic_recipe_uses_deterministic_algorithms(
 def test_adapter_uses_the_compute_dtype_of_the_recipe(
     make: MakeWorkshop, backend: str, compute: str
 ) -> None:
-    """On a CPU, PEFT would copy each layer's input to float32, and autocast round it back."""
+    """On a CPU, PEFT would convert the input of each layer to float32."""
     advanced = {"backend": backend, "quantization": {"computeDtype": compute}}
     workshop = make(training={"maxSteps": 1, "advanced": advanced})
     workshop.succeed("prepare")
-    log = workshop.meeting(adapters_tell_their_inputs).succeed("train").log
+    log = workshop.with_fault(log_adapter_dtypes).succeed("train").log
     assert set(re.findall(r"an adapter is given torch\.(\w+)", log)) == {compute}
 
 
@@ -286,7 +286,7 @@ def test_image_without_unsloth_is_refused_in_prepare(
     make: MakeWorkshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop = make(training={"advanced": {"backend": "unsloth"}})
-    ended = workshop.meeting(without_unsloth).run("prepare")
+    ended = workshop.with_fault(without_unsloth).run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
     assert "the trainer image does not contain Unsloth: set it to auto" in ended.message
     assert workshop.published() == []
@@ -294,7 +294,7 @@ def test_image_without_unsloth_is_refused_in_prepare(
 
 def test_auto_trains_on_trl_in_an_image_without_unsloth(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 2, "advanced": {"backend": "auto"}})
-    prepared = workshop.meeting(without_unsloth).succeed("prepare")
+    prepared = workshop.with_fault(without_unsloth).succeed("prepare")
     version = importlib.metadata.version("trl")
     assert prepared.result["artifacts"]["backend"] == {
         "name": "trl",
@@ -303,7 +303,7 @@ def test_auto_trains_on_trl_in_an_image_without_unsloth(make: MakeWorkshop) -> N
         "automatic": "trl",
     }
     assert "training uses trl (the trainer image does not contain Unsloth)" in prepared.message
-    # An image with Unsloth changes nothing for a job that is prepared.
+    # An image with Unsloth does not change the backend of a prepared job.
     again = workshop.succeed("prepare")
     assert again.result["artifacts"]["backend"] == prepared.result["artifacts"]["backend"]
     workshop.succeed("train")
@@ -329,14 +329,14 @@ def test_training_does_not_replace_a_published_backend_that_its_image_lacks(
 ) -> None:
     workshop = make(training={"maxSteps": 2, "advanced": {"backend": "auto"}})
     workshop.succeed("prepare")
-    ended = workshop.meeting(without_unsloth).run("train")
+    ended = workshop.with_fault(without_unsloth).run("train")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
     assert "the prepare stage selected the backend unsloth" in ended.message
 
 
 def test_training_on_another_version_of_the_backend_warns(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 2})
-    workshop.meeting(OtherVersion("trl", "1.0.0")).succeed("prepare")
+    workshop.with_fault(OtherVersion("trl", "1.0.0")).succeed("prepare")
     version = importlib.metadata.version("trl")
     trained = workshop.succeed("train")
     assert trained.result["warnings"][-1] == (
@@ -347,7 +347,7 @@ def test_training_on_another_version_of_the_backend_warns(make: MakeWorkshop) ->
 
 def test_dataset_digest_covers_the_published_backend(make: MakeWorkshop) -> None:
     workshop = make(training={"maxSteps": 2, "advanced": {"backend": "auto"}})
-    workshop.meeting(without_unsloth).succeed("prepare")
+    workshop.with_fault(without_unsloth).succeed("prepare")
     chosen = workshop.work / "dataset" / "backend.json"
     chosen.write_text(chosen.read_text().replace("Unsloth", "unsloth"))
     ended = workshop.run("train")
@@ -521,7 +521,7 @@ def test_unusable_gpu_fails_instead_of_training_on_the_cpu(
 ) -> None:
     workshop = make(training={"advanced": {"backend": backend}})
     workshop.succeed("prepare")
-    # With CDI, this variable of NVIDIA's says that a pod with a GPU has none.
+    # With CDI, this NVIDIA variable says that a pod has no GPU even if it has one.
     ended = workshop.run("train", FINETUNE_REQUIRE_GPU="true", NVIDIA_VISIBLE_DEVICES="void")
     assert (ended.code, ended.result["reason"]) == (75, "Transient")
     assert "CUDA cannot use the GPU of this pod" in ended.message
@@ -537,7 +537,7 @@ def test_tf32_is_used_in_training_only(
     workshop = make(training={"maxSteps": 1, "advanced": {"backend": backend, "tf32": on}})
     workshop.succeed("prepare")
     path = workshop.folder / "precision"
-    ended = workshop.meeting(Ampere(path=path)).run("train")
+    ended = workshop.with_fault(Ampere(path=path)).run("train")
     assert ended.code == 0, ended.log
     assert path.read_text() == multiplied
     assert "could not record the reference" not in ended.log
@@ -574,7 +574,7 @@ def test_packed_dora_trains_with_a_float32_adapter(make: MakeWorkshop) -> None:
 
     weights = load_file(workshop.work / "adapter" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
-    # Rounded to bfloat16, as TRL would have it, hardly a weight would keep its lower 16 bits.
+    # If the adapter were rounded to bfloat16 like in TRL, almost all lower 16 bits would be zero.
     b = weights["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"]
     assert (b != b.bfloat16().float()).any()
 

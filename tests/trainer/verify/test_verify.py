@@ -1,4 +1,4 @@
-"""The verifier with a small real server: correct builds pass, and each fault is detected."""
+"""The verifier with a small real server: it accepts correct builds and detects each fault."""
 
 import argparse
 import asyncio
@@ -34,7 +34,7 @@ Change = Callable[[Served], None]
 def served(
     workshop: Workshop, build: str = "b1", *, dtype: torch.dtype = torch.float32, factor: float = 0
 ) -> Served:
-    """Return a server of a build; ``factor`` adds the adapter that many times once more."""
+    """Return a server of a build; ``factor`` adds the adapter another ``factor`` times."""
     folder = workshop.work / f"merged-{build}"
     model = load(folder, dtype=torch.float32)
     if factor:
@@ -64,11 +64,11 @@ def command_line(
 async def verified(
     workshop: Workshop, server: Served, port: int, *, build: str = "b1", **options: str
 ) -> Verdict:
-    """Run the verification until it is ready; raises Mismatch."""
+    """Run the verification until it is ready. Raises Mismatch."""
     async with serving(server) as url:
         stop = asyncio.Event()
-        told = command_line(workshop, url, port, build=build, **options)
-        running = asyncio.create_task(verify.run(told, stop))
+        arguments = command_line(workshop, url, port, build=build, **options)
+        running = asyncio.create_task(verify.run(arguments, stop))
         try:
             async with aiohttp.ClientSession() as session:
                 while not running.done():
@@ -115,7 +115,7 @@ def read(metrics: str, message: str) -> Verdict:
 def builds(
     done: Workshop, tmp_path_factory: pytest.TempPathFactory, make: MakeWorkshop
 ) -> Workshop:
-    """The finished job, merged in every way."""
+    """The completed job with one build per merge mode."""
     work = tmp_path_factory.mktemp("builds") / "work"
     shutil.copytree(done.work, work)
     workshop = make(work=work)
@@ -187,7 +187,7 @@ async def test_previous_revision_is_detected(
     before.succeed("merge", "--build", "b1")
     with pytest.raises(Mismatch, match="not the tuned model"):
         await verified(done, served(before), unused_port)
-    # And its folder, mounted in the place of the wanted one.
+    # The folder of the previous revision, mounted instead of the target's folder.
     before.write(done.job)
     with pytest.raises(Mismatch, match="belongs to revision"):
         await verified(before, served(before), unused_port)
@@ -242,7 +242,7 @@ async def test_different_chat_template_is_detected(done: Workshop, unused_port: 
 async def test_rows_without_a_request_are_still_scored(
     done: Workshop, make: MakeWorkshop, tmp_path: Path, unused_port: int
 ) -> None:
-    """Rows with tool calls, say; where there are no others, the verdict tells that."""
+    """Rows with tool calls, for example, give no request; the message reports this."""
     shutil.copytree(done.work, tmp_path / "work")
     copy = make(work=tmp_path / "work")
     final, scratch = copy.work / FOLDER, copy.work / "changed"
@@ -297,8 +297,8 @@ async def test_restarted_server_is_verified_again(
     monkeypatch.setattr(verify, "WATCH_SECONDS", 0.02)
     server = served(done)
     async with serving(server) as url, aiohttp.ClientSession() as session:
-        told = command_line(done, url, unused_port)
-        running = asyncio.create_task(verify.run(told, asyncio.Event()))
+        arguments = command_line(done, url, unused_port)
+        running = asyncio.create_task(verify.run(arguments, asyncio.Event()))
         status = 0
         while status != 200:
             assert not running.done()
@@ -333,7 +333,7 @@ async def test_api_key_is_sent(
 async def test_verifier_process_serves_readiness_and_exits_on_mismatch(
     done: Workshop, unused_port: int, tmp_path: Path
 ) -> None:
-    """As the image runs it: exit code and message of a mismatch, and SIGTERM while it waits."""
+    """Exit code and message of a mismatch, and SIGTERM while the verifier waits."""
     message = tmp_path / "message"
 
     async def start(url: str) -> asyncio.subprocess.Process:
@@ -372,7 +372,7 @@ async def test_verifier_process_serves_readiness_and_exits_on_mismatch(
 def test_reference_equals_scores_of_the_trained_model(
     done: Workshop, make: MakeWorkshop, saved: list[str] | None
 ) -> None:
-    """Against the libraries: base and tuned on the 4-bit base and on the published one."""
+    """The libraries compute base and tuned model on the 4-bit base and on the published base."""
     from tests.trainer.support.logits import quantized_base
 
     if saved is not None:
@@ -393,9 +393,9 @@ def test_reference_equals_scores_of_the_trained_model(
             if kind == "original"
             else quantized_base(done)
         )
-        # bitsandbytes does not round its weights to bfloat16 where it computes in float32.
+        # bitsandbytes does not round weights to bfloat16 when it computes in float32.
         error = 1e-4 if kind == "original" else 2e-3
-        # The base is computed in bfloat16.
+        # The base computes in bfloat16.
         rounding = 0.05
         for row in found.rows[:3]:
             own = row.original if kind == "original" else row.dequantized
