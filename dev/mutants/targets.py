@@ -33,6 +33,7 @@ AREAS = (
             "finetune_operator.objects",
         ),
         tests=(
+            "tests/unit/operator/objects",
             "tests/unit/operator/reconcile",
             "tests/unit/operator/revisions",
             "tests/unit/operator/manifests",

@@ -26,7 +26,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from enum import IntEnum
+from enum import IntEnum, auto
 from heapq import heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
@@ -38,11 +38,11 @@ K = TypeVar("K", bound=tuple[str, *tuple[object, ...]])
 class Priority(IntEnum):
     """Why a key is queued, the most urgent reason first."""
 
-    NEW = 0
+    NEW = auto()
     """A job that was not reconciled before."""
-    EVENT = 1
+    EVENT = auto()
     """A change, after which a job may continue, for example on a GPU."""
-    POLL = 2
+    POLL = auto()
     """A status that is updated from time to time."""
 
 

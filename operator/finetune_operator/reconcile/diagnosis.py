@@ -41,8 +41,8 @@ def of_job(
     pods: Iterable[Object],
     evidence: Evidence,
     *,
-    has_run: bool = False,
-    failed_to_start: bool = False,
+    has_run: bool,
+    failed_to_start: bool,
     since: str,
 ) -> Blocker | None:
     """Return the blocker that keeps a Job from running, or None.

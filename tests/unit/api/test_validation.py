@@ -141,3 +141,18 @@ def test_long_value_is_shortened() -> None:
 def test_other_objects_are_not_jobs() -> None:
     assert not is_job({"apiVersion": "v1", "kind": "ConfigMap"})
     assert is_job({"kind": KIND})
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "says"),
+    [
+        ({"model": {"source": "hf://org/" + "a" * 5000}}, "spec.model.source", "at most"),
+        ({"training": {"epochs": 0}}, "spec.training.epochs", "set a value"),
+        ({"training": {"learningRate": "fast"}}, "spec.training.learningRate", "set a number"),
+        ({"training": {"seed": "one"}}, "spec.training.seed", "set an integer"),
+        ({"suspend": "perhaps"}, "spec.suspend", "set true or false"),
+        ({"training": 3}, "spec.training", "set a group of fields"),
+    ],
+)
+def test_message_of_a_rejected_value_is_ours(spec: dict[str, Any], field: str, says: str) -> None:
+    assert says in found(job(**spec))[field]

@@ -1,0 +1,70 @@
+"""Masked text, in the forms in which a library may print a credential.
+
+tests/security attacks real processes; these cases name each form.
+"""
+
+import base64
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from finetune_api.contracts.redaction import MASK, mask, mask_all, one_line
+
+TOKEN = 'hf_a+b/c="d"\nsecond-line'
+FORMS = {
+    "raw": TOKEN,
+    "repr": repr(TOKEN),
+    "JSON": json.dumps(TOKEN),
+    "percent": quote(TOKEN, safe=""),
+    "plus": quote_plus(TOKEN),
+    "base64": base64.b64encode(TOKEN.encode()).decode(),
+    "first line": TOKEN.splitlines()[0],
+    "last line": TOKEN.splitlines()[1],
+}
+BY_SYNTAX = {
+    "user information": ("https://user:hunter22@example.com/a", "hunter22"),
+    "signature": ("https://example.com/a?X-Amz-Signature=0123abcd&b=1", "0123abcd"),
+    "token": ("GET /a?access_token=abcdefgh", "abcdefgh"),
+    "bearer": ("Authorization: Bearer abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnop"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_HF_TOKEN", TOKEN)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_credential_is_masked(form: str) -> None:
+    masked = mask(f"before {FORMS[form]} after")
+    assert MASK in masked
+    assert FORMS[form] not in masked
+    assert masked.startswith("before ")
+    assert masked.endswith(" after")
+
+
+@pytest.mark.parametrize("case", BY_SYNTAX)
+def test_credentials_of_others_are_masked_by_their_syntax(case: str) -> None:
+    text, secret = BY_SYNTAX[case]
+    assert MASK in mask(text)
+    assert secret not in mask(text)
+
+
+def test_text_without_credentials_stays() -> None:
+    assert mask("step 1/96: loss 0.5") == "step 1/96: loss 0.5"
+
+
+def test_nested_values_are_masked_with_their_keys() -> None:
+    line = TOKEN.splitlines()[1]
+    assert mask_all({line: [line, {"a": (line, 7, None)}]}) == {
+        MASK: [MASK, {"a": [MASK, 7, None]}]
+    }
+
+
+def test_text_is_masked_before_it_is_cut() -> None:
+    # The cut would leave the beginning of the token, which a mask no longer finds.
+    text = "x" * 190 + TOKEN.splitlines()[1]
+    cut = one_line(text, 200)
+    assert len(cut) <= 200
+    assert "second" not in cut
