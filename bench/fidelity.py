@@ -43,7 +43,7 @@ def same(ours: Path, theirs: Path) -> bool:
 def divergences(layout: Layout) -> Divergences:
     """Compare the builds ``original`` and ``dequantized`` of a volume on random tokens."""
     with tempfile.TemporaryDirectory() as folder:
-        # One after the other, so that memory holds only one float32 model.
+        # Process the models one after another, so that only one float32 model is in memory.
         timed.run(_trained, layout, Path(folder, "trained"))
         found = {}
         for base in ("original", "dequantized"):
@@ -69,7 +69,7 @@ def _trained(layout: Layout, target: Path) -> None:
     )
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # Repacked for AVX512-BF16, the weights would be computed in bfloat16.
+            # Weights that are repacked for AVX512-BF16 would be computed in bfloat16.
             module.support_avx512bf16_for_cpu = False
         else:
             for parameter in module.parameters(recurse=False):

@@ -1,8 +1,8 @@
 """``python bench idle``: the cost of the operator while many jobs train and nothing changes.
 
-All jobs are brought to training. Then requests and CPU time are counted for some minutes, at the
-scrape interval that applies after a job's first five minutes (which are skipped). The pods are an
-exporter on this machine, whose values change with each response.
+The benchmark starts all jobs and waits until they train. Then it counts requests and CPU time for
+some minutes, at the scrape interval that applies after the first five minutes of a job (which it
+skips). The pods are an exporter on this machine whose values change with each response.
 """
 
 import argparse

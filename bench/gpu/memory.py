@@ -10,7 +10,7 @@ from bench.training.workload import Prepared
 
 STEPS, LENGTH = 12, 4096
 DRY_STEPS, DRY_LENGTH = 4, 256
-"""Without a GPU, where the results do not count."""
+"""Values for a run without a GPU, whose results do not count."""
 NOT_MEASURED = "not measured"
 GOAL = 0.05
 

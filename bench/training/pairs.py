@@ -1,4 +1,4 @@
-"""Results of trainings that are compared: with a plain script, and packed with padded."""
+"""Results of compared trainings: trainer and plain script, packed and padded."""
 
 import statistics
 from collections.abc import Sequence

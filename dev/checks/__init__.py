@@ -1,1 +1,1 @@
-"""What `make venv`, `make check` and `make test` do. Standard library only, like dev/cluster."""
+"""The commands `make venv`, `make check` and `make test`, with the standard library only."""

@@ -1,4 +1,4 @@
-"""``python3 dev/checks COMMAND``: what the Makefile's targets of that name do."""
+"""``python3 dev/checks COMMAND``: run the Makefile target with the name COMMAND."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The development environment ``.venv``: made by uv from the pinned constraints files.
+"""The development environment ``.venv``, which uv creates from the pinned constraints files.
 
-It is made anew when the constraints change or its folder has moved. Its key is written last, so
-an interrupted installation is never mistaken for a finished one.
+The environment is recreated if the constraints change or if its folder was moved. Its key is
+written last, so an interrupted installation does not count as complete.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ IMPORT_PATHS = [str(paths.REPO / name) for name in ("operator", "trainer", "crds
 
 
 def program(name: str) -> str:
-    """Path of a program of the environment."""
+    """Return the path of a program of the environment."""
     return str(FOLDER / "bin" / name)
 
 
 def variables() -> dict[str, str]:
-    """Environment variables that make our packages importable from this checkout."""
+    """Return the environment variables with which the packages of this checkout can be imported."""
     return {
         "PYTHONPATH": os.pathsep.join(IMPORT_PATHS),
         "PATH": os.pathsep.join([str(FOLDER / "bin"), os.environ.get("PATH", "")]),
@@ -45,9 +45,9 @@ def variables() -> dict[str, str]:
 
 
 def ensure() -> None:
-    """Make the environment unless it is there for exactly these constraints, in this folder."""
+    """Create the environment unless it exists for exactly these constraints in this folder."""
     present = [file for file in CONSTRAINTS if file.exists()]
-    # The programs of an environment name its folder in their first line.
+    # The programs of an environment contain its folder in their first line.
     digest = hashlib.sha256(f"{sys.version}\0{FOLDER}".encode())
     for file in [*present, OVERRIDES]:
         digest.update(file.read_bytes())
@@ -66,13 +66,13 @@ def ensure() -> None:
             command += ["--override", str(OVERRIDES)]
             for file in present:
                 command += ["--requirement", str(file)]
-            # The machine's own trust, which a company's proxy may have changed.
+            # Use the trust store of the machine, which can contain the CA of a company's proxy.
             logged(command, LOG, env={"UV_SYSTEM_CERTS": "1"}, hint=INDEX_HINT)
             mark.write_text(key)
 
 
 def uv() -> str:
-    """The uv command; one of its own in the cache unless it is on the path."""
+    """Return the uv command: the one on the path, otherwise one in the cache."""
     found = shutil.which("uv")
     if found:
         return found

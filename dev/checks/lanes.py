@@ -1,4 +1,4 @@
-"""Lanes: threads that each do a list of works in order, and how long each of them was idle."""
+"""Lanes: threads that each run a list of tasks in order, and the idle time of each lane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Work = Callable[[], object]
 
 @dataclasses.dataclass(kw_only=True)
 class Lane:
-    """Works that follow each other. ``ended`` is when the last one did, by the monotonic clock."""
+    """Tasks that run one after another. ``ended``: end of the last task, by the monotonic clock."""
 
     name: str
     works: Sequence[Work] = ()
@@ -21,7 +21,7 @@ class Lane:
     ended: float = 0.0
 
     def run(self) -> None:
-        """Do all works; the first error ends the lane."""
+        """Run all tasks; the first error ends the lane."""
         try:
             for work in self.works:
                 work()
@@ -29,7 +29,7 @@ class Lane:
             self.ended = time.monotonic()
 
     def waiting(self, for_it: Work) -> Work:
-        """Return a work of this lane that waits for another lane; that time is idle."""
+        """Return a task that waits for another lane; the waiting time counts as idle."""
 
         def wait() -> None:
             began = time.monotonic()
@@ -40,11 +40,11 @@ class Lane:
 
 
 finished: list[tuple[str, float, float]] = []
-"""Name, busy and idle seconds of each lane that has run."""
+"""Name, busy seconds and idle seconds of each completed lane."""
 
 
 def run(*lanes: Lane) -> None:
-    """Run lanes next to each other to the end; raise the first error after all have ended."""
+    """Run lanes in parallel; after all have ended, raise the first error."""
     began = time.monotonic()
     try:
         side_by_side(*(lane.run for lane in lanes))

@@ -1,9 +1,9 @@
-"""Which checks and suites there are, and what runs in which lane.
+"""The checks and test suites, and the lane of each.
 
-A lane is a list of works that follow each other; all lanes run next to each other. The end-to-end
-tests and the tests against an API server mostly wait, so there are more lanes than cores. The
-trainer's tests, the unit tests and the checks only compute: they run at low priority, on the CPU
-time that the others leave. Lanes of one suite share its files (``sharing``).
+A lane is a list of tasks that run one after another; all lanes run in parallel. The end-to-end
+tests and the tests with an API server mostly wait, so there are more lanes than cores. The trainer
+tests, the unit tests and the checks only compute. They run at low priority and use the CPU time
+that the other lanes leave. Lanes of one suite share its files (``sharing``).
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ API_SERVER = {
     "integration": binaries.ASSETS,
     "kueue": (*binaries.ASSETS, binaries.KUEUE),
 }
-"""Suites and what each needs. Kueue last: nothing else waits for its build, or fails with it."""
+"""Suites and their requirements. Kueue is last, so that no other suite waits for its build."""
 E2E = (
     ("serving", "closed_namespace", "operator_killed"),
     ("quickstart", "failures", "security", "tenants", "trainer_image", "training", "deletion"),
 )
-"""Files of the end-to-end tests by lane. While the first lane needs the node's only GPU, at the end
-of ``serving``, the second one is at files that need none, or waits (tests/e2e/locks.py); while the
-first one kills the operator, the second one deletes jobs, which takes no operator."""
+"""Files of the end-to-end tests by lane. The first lane needs the only GPU at the end of
+``serving``; the second lane then runs files without a GPU, or waits (tests/e2e/locks.py).
+While the first lane kills the operator, the second lane deletes jobs, which needs no operator."""
 RUN = uuid.uuid4().hex[:12]
-"""Which namespaces are of this run; those of another one are leftovers."""
+"""The id of this run in the label of its namespaces; namespaces of other runs are leftovers."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-"""Variables of processes that share the cores: threads that spin while they wait take the cores
-from each other."""
+"""Variables of processes that share the cores; spinning threads would slow down each other."""
 _numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
 
@@ -50,7 +49,7 @@ def _formatted() -> list[str]:
 
 
 def fmt() -> int:
-    """Format, and fix what the linter can fix."""
+    """Format the code, and fix the linter errors that can be fixed automatically."""
     environment.ensure()
     ruff = environment.program("ruff")
     formatted = suites.command("format", [ruff, "format", *_formatted()])
@@ -59,7 +58,7 @@ def fmt() -> int:
 
 
 def check() -> int:
-    """What needs no cluster: format, lint, types, import rules, generated files, unit tests."""
+    """Run the checks that need no cluster: format, lint, types, imports, generated files, tests."""
     environment.ensure()
     phases.side_by_side(_unit, _check, lanes=_cores())
     return suites.summary()
@@ -87,7 +86,7 @@ def _unit(*, background: bool = False, **variables: str) -> None:
 
 
 def test() -> int:
-    """Everything; the first failure does not stop the rest."""
+    """Run everything; the first failure does not stop the rest."""
     packages.ensure()
     environment.ensure()
     suites.begin()
@@ -111,7 +110,7 @@ def _lanes() -> list[lanes.Lane]:
         build.run,
         lambda: _end_to_end(0, build),
         first.waiting(second_ended.wait),
-        # Last, because it ends with the cluster taken away.
+        # The last suite removes the cluster.
         lambda: suites.pytest("cluster", ["tests/cluster"]),
     ]
     second.works = [
@@ -135,7 +134,7 @@ def _report() -> int:
 
 
 def e2e() -> int:
-    """The end-to-end tests alone."""
+    """Run the end-to-end tests only."""
     packages.ensure()
     environment.ensure()
     suites.begin()
@@ -149,9 +148,10 @@ def e2e() -> int:
 
 
 def bench() -> int:
-    """Measure everything, with the output as it comes; some three hours.
+    """Run all benchmarks, with live output; this takes about three hours.
 
-    What the cluster would disturb comes first: two of them start it.
+    Benchmarks that a running cluster would disturb are first, because two benchmarks start the
+    cluster.
     """
     packages.ensure()
     environment.ensure()
@@ -177,7 +177,7 @@ def _security() -> None:
 
 
 def _shared(suite: str, *, background: bool = False, **variables: str) -> None:
-    """Run those files of a suite that no other lane has claimed."""
+    """Run the files of a suite that no other lane has claimed."""
     name = f"{suite}-{next(_numbers[suite])}"
     variables |= suites.shared(suite)
     suites.pytest(name, [f"tests/{suite}"], background=background, **variables)
@@ -192,9 +192,9 @@ def _package() -> None:
 
 
 class Build:
-    """Builds all that is not built yet, and starts the cluster.
+    """Builds all missing binaries and images, and starts the cluster.
 
-    ended: set at the end in any case. error: why there is no cluster, None if there is one.
+    ended: set at the end, even after an error. error: the reason why there is no cluster, or None.
     """
 
     def __init__(self) -> None:
@@ -202,9 +202,9 @@ class Build:
         self.error: ClusterError | None = None
 
     def run(self) -> None:
-        """Build and start; the node pulls the images meanwhile."""
+        """Build and start the cluster; the node pulls the images in parallel."""
         try:
-            # What tests wait for comes first.
+            # Build first what tests wait for.
             binaries.ensure(*binaries.ASSETS)
             binaries.ensure(*binaries.CLUSTER)
             images.ensure(*images.ALL.values())
@@ -229,9 +229,9 @@ def _start_cluster() -> None:
 
 
 def _api_server() -> None:
-    """Tests against a control plane of their own."""
+    """Run the tests that start a separate control plane."""
     for name, needed in API_SERVER.items():
-        # Where it is being built, this waits for the other lane.
+        # If another lane builds the binaries, this call waits for that lane.
         try:
             assets = str(binaries.ensure(*needed))
         except ClusterError as error:
@@ -244,12 +244,12 @@ def _api_server() -> None:
 
 
 def _integration() -> None:
-    """Help with the suite that takes longest."""
+    """Run files of the longest suite that no other lane has claimed."""
     _shared("integration", KUBEBUILDER_ASSETS=str(binaries.folder()))
 
 
 def _end_to_end(lane: int, build: Build) -> None:
-    """Run one lane of the end-to-end tests; a file that no lane names belongs to the last one."""
+    """Run one lane of the end-to-end tests; files without a lane belong to the last one."""
     name = f"e2e-{lane + 1}"
     if build.error is not None:
         suites.failed_outside(name, build.error)

@@ -1,11 +1,11 @@
-"""A pytest plugin: several pytest processes share the test files of one suite.
+"""A pytest plugin with which several pytest processes share the test files of one suite.
 
-Every process collects all files. Before the first test of a file, a process claims that file in a
-folder that all of them share, and leaves out the files that another process has claimed. So the
-processes end at about the same time, however long a file takes. Files that took long in the last
-run come first; files without a record come before them, because they may take long.
+Every process collects all files. Before the first test of a file, a process claims the file in a
+shared folder; the other processes skip the file. Therefore the processes end at about the same
+time. The files that took longest in the last run come first; files without a record come before
+them, because they can take long.
 
-``CHECKS_CLAIMS`` names the folder. Without it the plugin changes nothing.
+``CHECKS_CLAIMS`` is the folder. Without this variable, the plugin changes nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def recorded(file: Path) -> dict[str, float]:
 
 
 class Claims:
-    """The files that this process has claimed, and those that it must leave out."""
+    """The files that this process has claimed, and the files that it must skip."""
 
     def __init__(self, folder: Path, seconds: Mapping[str, float]) -> None:
         self._folder = folder
@@ -65,7 +65,7 @@ _claims: list[Claims] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take part in the sharing if the environment asks for it."""
+    """Enable the plugin if the variable is set."""
     _claims.clear()
     if folder := os.environ.get(FOLDER):
         _claims.append(Claims(Path(folder), recorded(Path(os.environ.get(DURATIONS, "")))))
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Leave out a test whose file another process has claimed."""
+    """Skip a test if another process has claimed its file."""
     if all(claims.claim(_file(item)) for claims in _claims):
         return None
     # The previous test kept fixtures for this one; the next one may not need them.

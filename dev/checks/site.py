@@ -1,7 +1,7 @@
-"""``make docs``: build the documentation site with MkDocs, in an environment of its own.
+"""``make docs``: build the documentation site with MkDocs, in a separate environment.
 
-The environment is in the cache, because nothing else needs its packages. Strict mode makes every
-dead link an error.
+The environment is in the cache, because nothing else needs its packages. In strict mode, every dead
+link is an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Running checks and test suites as steps with a log each, and the summary at the end."""
+"""Run checks and test suites as steps with a log each, and print a summary."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RESULTS = paths.CACHE / "tests"
 DURATIONS = RESULTS / "durations.json"
 """Seconds of each test file in the last run."""
 SLOWEST = 10
-# The kernel ends a suite together with the run that started it: a leftover one would disturb the
-# next run.
+# The kernel ends a suite with its parent process, because a leftover suite would disturb the next
+# run.
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 BACKGROUND = ("nice", "-n", "10")
 _lock = threading.Lock()
@@ -30,7 +30,7 @@ _lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a step ended; counts only for test suites."""
+    """The outcome of a step; the counts exist for test suites only."""
 
     name: str
     ok: bool
@@ -47,12 +47,12 @@ outcomes: list[Outcome] = []
 
 
 def command(name: str, words: Sequence[str], *, background: bool = False) -> bool:
-    """Run one check; its output is shown whole if it fails. background: at low priority."""
+    """Run one check; print its output if it fails. background: run at low priority."""
     return _run(name, words, tests=None, extra={}, background=background)
 
 
 def begin() -> None:
-    """Forget what an earlier run left: its reports, and which test files were claimed."""
+    """Delete the reports and the claimed test files of an earlier run."""
     shutil.rmtree(RESULTS / "claims", ignore_errors=True)
     for report in RESULTS.glob("*.xml"):
         report.unlink(missing_ok=True)
@@ -68,9 +68,9 @@ def shared(suite: str) -> dict[str, str]:
 def pytest(name: str, places: Sequence[str], *, background: bool = False, **extra: str) -> bool:
     """Run a test suite of these files and folders; ``extra`` are environment variables.
 
-    background: at low priority, for tests that only compute.
+    background: run at low priority, for tests that only compute.
 
-    With the variables of ``shared`` it runs those files that no other process has claimed.
+    With the variables of ``shared``, pytest runs only files that no other process has claimed.
     """
     present = [place for place in places if (paths.REPO / place).exists()]
     if not present:
@@ -105,13 +105,13 @@ def _run(
             cwd=paths.REPO,
             env={**os.environ, **environment.variables(), **extra},
         )
-        # Unlike wait(), wait4() says how much CPU time it took, its own children included.
+        # Unlike wait(), wait4() returns the CPU time, including that of child processes.
         _, status, usage = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
     passed, failed, skipped = _counts(tests) if tests else (0, 0, 0)
     ok = running.returncode == 0
     if tests and not ok and failed == 0:
-        # Collection broke, or nothing ran: that is a failure that no test case shows.
+        # The collection failed or no test ran; no test case shows this failure.
         failed = 1
     outcome = Outcome(
         name=name,
@@ -128,14 +128,14 @@ def _run(
         outcomes.append(outcome)
         text = log.read_text(errors="replace").rstrip()
         if ok:
-            text = "\n".join(_told(text)) if tests else ""
+            text = "\n".join(_printed_figures(text)) if tests else ""
         word = "ok" if ok else "FAILED"
         say(f"    {name}: {word} in {outcome.seconds:.1f} s" + (f"\n{text}" if text else ""))
     return ok
 
 
-def _told(log: str) -> list[str]:
-    """Return what a suite has to tell: the figures that its tests printed, and its last line."""
+def _printed_figures(log: str) -> list[str]:
+    """Return the figures that the tests of a suite printed, and the last line of the output."""
     *lines, last = log.splitlines() or [""]
     return [*(line for line in lines if line.startswith("    ")), last]
 
@@ -166,7 +166,7 @@ def _cases() -> Iterator[tuple[str, str, float]]:
 
 
 def remember_durations() -> None:
-    """Record the seconds of each test file, which decide about the order of the next run."""
+    """Record the duration of each test file, which determines the order in the next run."""
     seconds: dict[str, float] = {}
     for file, _, spent in _cases():
         seconds[file] = seconds.get(file, 0.0) + spent
@@ -177,7 +177,7 @@ def remember_durations() -> None:
 
 
 def slowest() -> None:
-    """Print the tests that took longest."""
+    """Print the slowest tests."""
     found = sorted(_cases(), key=lambda case: -case[2])[:SLOWEST]
     if found:
         say(f"\nThe {len(found)} slowest tests")
@@ -186,7 +186,7 @@ def slowest() -> None:
 
 
 def failed_outside(name: str, error: Exception) -> None:
-    """Record a failure of what a suite needs, so that the summary shows it."""
+    """Record a failure of a suite's requirement, so that the summary shows it."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     log = RESULTS / f"{name.replace(' ', '-')}.log"
     log.write_text(f"{error}\n")
@@ -195,7 +195,7 @@ def failed_outside(name: str, error: Exception) -> None:
 
 
 def summary() -> int:
-    """Print what ran, then one plain line for the counts of all suites; the exit status."""
+    """Print all steps and the total counts of the suites; return the exit status."""
     say("\nSummary")
     for outcome in outcomes:
         word = "ok    " if outcome.ok else "FAILED"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# The conversion leaves `<|im_start|>` as the end-of-sequence token: the model would never stop.
+# The converted tokenizer has `<|im_start|>` as its end-of-sequence token, so the model would never
+# stop.
 END = "<|im_end|>"
 
 

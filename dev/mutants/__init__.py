@@ -1,1 +1,1 @@
-"""``make mutants``: how many small faults, planted in the pure packages, the unit tests notice."""
+"""``make mutants``: count the small faults in the pure packages that the unit tests detect."""

@@ -1,6 +1,6 @@
-"""Plant a seeded sample of small faults in the pure packages; print those that no test notices.
+"""Inject a seeded sample of small faults into the pure packages; print the undetected ones.
 
-Ends with 1 if fewer than 93 % of the mutants that ran were killed.
+Exit with 1 if the tests detected fewer than 93 % of the mutants that ran.
 """
 
 from __future__ import annotations

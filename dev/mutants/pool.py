@@ -1,4 +1,4 @@
-"""Runs a sample of mutants on every core until the time is up."""
+"""Run a sample of mutants on every core until the time limit."""
 
 from __future__ import annotations
 

@@ -20,16 +20,16 @@ from pathlib import Path
 from types import ModuleType
 
 SECONDS = 120
-"""After which a mutant counts as killed: it made a loop endless, or the tests unbearably slow."""
+"""Seconds after which a mutant counts as killed: its loop is endless, or its tests are too slow."""
 LIBRARIES = ("pytest", "hypothesis", "pydantic", "yaml", "kubernetes.aio.client", "aiohttp", "kopf")
 SURVIVED = 0
 PR_SET_PDEATHSIG = 1
-"""Of ``prctl(2)``: the signal that a process gets when its parent ends."""
+"""Option of ``prctl(2)``: the signal that a process gets when its parent ends."""
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", "--no-header", "--no-summary")
 
 
 class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds one module, and loads a mutated source in its place."""
+    """Imports one module from a mutated source."""
 
     def __init__(self, module: str, file: Path, source: str) -> None:
         """``file``: the module's own, which tracebacks name."""
@@ -75,7 +75,7 @@ def _in_fork(finder: _Mutated, tests: Sequence[Sequence[str]]) -> None:
     import pytest
 
     os.setpgid(0, 0)
-    # A mutant may loop for ever; it must not outlive the worker that watches over it.
+    # A mutant can loop forever; it must not outlive its worker.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)

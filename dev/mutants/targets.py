@@ -1,7 +1,7 @@
-"""The modules that are mutated, and the tests that must notice.
+"""The modules that are mutated, and the tests that must detect the mutants.
 
-Only packages that need neither torch nor a cluster: their tests are quick.
-A module's own test file runs first; only if it passes do the other tests of its area run.
+The packages need neither torch nor a cluster, so their tests are fast. The test file of a module
+runs first; the other tests of its area run only if this file passes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cluster import paths
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Area:
-    """Packages below ``root``, and the tests that are run for each of their mutants."""
+    """Packages below ``root``, and the tests of their mutants."""
 
     root: str
     packages: tuple[str, ...]
     tests: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    """Slow test files that killed no further mutant in samples of several hundred."""
+    """Slow test files that detected no further mutant in samples of several hundred."""
 
 
 AREAS = (

@@ -15,7 +15,7 @@ CAST = ASSETS / f"{NAME}.cast"
 TITLE = "make run: from nothing to a tuned model that answers"
 LAST = "Done in "
 SECONDS = 30.0
-"""How long the picture moves; ``make run`` takes minutes."""
+"""Duration of the animation in seconds; ``make run`` takes minutes."""
 MARKED = re.compile(r"(<!-- recording: begin -->\n).*?(<!-- recording: end -->)", re.DOTALL)
 PICTURE = f"""<picture>
   <source media="(prefers-color-scheme: dark)" srcset="docs/assets/{NAME}-dark.svg">

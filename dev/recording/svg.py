@@ -13,7 +13,7 @@ WIDTH, HEIGHT, SIZE = 7.83, 18, 13
 MARGIN, BAR = 16, 34
 FONT = 'ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace'
 HOLD_SECONDS = 6.0
-"""How long the last picture stays before the animation starts again."""
+"""Seconds for which the last picture stays before the animation restarts."""
 
 
 @dataclass(frozen=True, kw_only=True)

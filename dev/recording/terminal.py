@@ -1,7 +1,7 @@
-"""Replay a recording: which text each row of the terminal showed, and when.
+"""Replay a recording: the text of each terminal row over time.
 
-Only the control codes of our own programs are understood: line feed, carriage return, and erasing
-to the end of the line. Colors are ignored.
+Only the control codes of this project's programs are supported: line feed, carriage return, and
+erase to the end of the line. Colors are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Event = tuple[float, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A text in a row, from one time until another; ``until`` None means until the end."""
+    """A text in a row from one time to another; ``until`` is None if it stays until the end."""
 
     row: int
     text: str
@@ -32,7 +32,7 @@ class Shown:
 
 @dataclass(kw_only=True)
 class Screen:
-    """Rows without end, of any length; a program writes at the cursor."""
+    """A screen with unlimited rows of unlimited length; programs write at the cursor."""
 
     rows: list[str] = field(default_factory=lambda: [""])
     column: int = 0

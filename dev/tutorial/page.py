@@ -1,4 +1,4 @@
-"""Renders docs/getting-started/tutorial.md from the script and the recorded outputs."""
+"""Render docs/getting-started/tutorial.md from the script and the recorded outputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write() -> None:
 
 
 def check() -> int:
-    """Return 0 if the page is that of script and recording, else print why and return 1."""
+    """Return 0 if the page matches script and recording; otherwise print the reason, return 1."""
     if PAGE.read_text(encoding="utf-8") == _page():
         return 0
     print(f"{PAGE.relative_to(paths.REPO)} is stale: run make tutorial", file=sys.stderr)
@@ -52,7 +52,7 @@ def _lines(outputs: Mapping[str, str]) -> Iterator[str]:
 
 
 def _mistake(mistake: Mistake, output: str) -> Iterator[str]:
-    # Not marked as YAML: the tests of the pages check every such block.
+    # The block is not marked as YAML, because the tests of the pages check every YAML block.
     yield from (f"### {mistake.title}", "", "```text", *mistake.spec.splitlines(), "```", "")
     reason, _, message = output.partition(" ")
     if mistake.reason is None:

@@ -50,7 +50,7 @@ def empty_cluster() -> Iterator[Environment]:
 
 @contextlib.contextmanager
 def _labeled() -> Iterator[None]:
-    """Give the node the label of GKE in place of that of GPU Feature Discovery."""
+    """Replace the node label of GPU Feature Discovery by that of GKE."""
     label = functools.partial(kubectl.local().kubectl, "label", "node", NODE_NAME, "--overwrite")
     label(f"{GKE_LABEL}={L4}", f"{GFD_LABEL}-")
     try:

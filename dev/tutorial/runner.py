@@ -1,6 +1,6 @@
-"""Runs the commands of the tutorial as a reader types them, and records their outputs.
+"""Run the commands of the tutorial like a reader, and record their outputs.
 
-Each command runs in a shell of its own. The recording is written only if the whole tutorial passes.
+Each command runs in a separate shell. The recording is written only if the whole tutorial passes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A cluster in memory: an API server's bookkeeping, and an operator that reconciles and writes.
+"""A cluster in memory: an API server, and an operator that reconciles and writes.
 
-It assigns uids, resourceVersions, generations and ownership, and rejects the writes that an API
-server rejects: a second object of a name, a write to another version, a patch of an immutable
-field, a status field that the CRD does not have. The Job and Deployment controllers and the kubelet
-are in ``controllers``. Nothing here waits: a test advances the time.
+The API server assigns uids, resourceVersions and generations, and rejects the same writes as a real
+one: a second object with the same name, a write to another version, a patch of an immutable field,
+and a status field that the CRD does not have. ``controllers`` contains the Job and Deployment
+controllers and the kubelet. Nothing waits; the tests advance the time.
 """
 
 import marshal
@@ -80,12 +80,12 @@ class Cluster:
     identities: int = 0
     revisions: list[str] = field(default_factory=list)
     builds: list[str] = field(default_factory=list)
-    """Every revision and build that a status named, in the order of their appearance."""
+    """All revisions and builds that a status contained, in the order of their appearance."""
     recorded: list[Event] = field(default_factory=list)
-    """The events of every plan that was carried out."""
+    """The events of all executed plans."""
 
     foreign: set[str] = field(default_factory=set)
-    """Uids of the objects that a tenant made in the place of the operator's."""
+    """Uids of the objects that a tenant created under names of the operator's objects."""
 
     def __post_init__(self) -> None:
         self.submit()
@@ -93,7 +93,7 @@ class Cluster:
     # The user.
 
     def submit(self) -> None:
-        """Create the FineTuneJob, or create it again after it was deleted."""
+        """Create the FineTuneJob, or re-create it after a deletion."""
         self.job = {
             "apiVersion": "finetune.dev/v1alpha1",
             "kind": "FineTuneJob",
@@ -103,7 +103,7 @@ class Cluster:
         }
 
     def edit(self, **changes: Any) -> None:
-        """Merge changes into the spec, null removing a field as in a merge patch."""
+        """Apply a merge patch to the spec; null removes a field."""
         job = self.present_job()
         spec = copied(job["spec"])
         merge(spec, changes, nulls_remove=True)
@@ -113,7 +113,7 @@ class Cluster:
             self.touch(job)
 
     def delete_job(self) -> None:
-        """Delete the FineTuneJob in the foreground: it stays until its children are gone."""
+        """Delete the FineTuneJob in the foreground; it exists until its children are deleted."""
         job = self.present_job()
         job["metadata"]["deletionTimestamp"] = self.stamp()
         self.touch(job)
@@ -136,15 +136,15 @@ class Cluster:
         )
 
     def plan(self) -> Plan:
-        """Return a plan that is not carried out."""
+        """Return a plan without executing it."""
         return self.plan_of(self.observe())
 
     def plan_of(self, snapshot: Snapshot) -> Plan:
-        """Return the plan of a snapshot at the present time."""
+        """Return the plan for a snapshot at the current time."""
         return plan(snapshot, config=self.config, now=self.now)
 
     def reconcile(self, *, die_before: int | None = None) -> Plan:
-        """Plan and carry the plan out; ``die_before`` is the write that never happens."""
+        """Plan and execute. ``die_before``: index of the write that the operator does not reach."""
         snapshot = self.observe()
         intended = plan(snapshot, config=self.config, now=self.now)
         self.carry_out(snapshot, intended, die_before=die_before)
@@ -167,9 +167,10 @@ class Cluster:
         die_before: int | None = None,
         only: int | None = None,
     ) -> None:
-        """Write the status, then carry out the actions in order, each with its own preconditions.
+        """Write the status, then execute the actions in order, each with its own preconditions.
 
-        die_before: the write that never happens, nor any after it; only: the one that does.
+        die_before: index of the write before which the operator crashes; only: index of the only
+        write that is executed.
         """
         writes: list[Callable[[], None]] = []
         if stored(intended.status) != stored(snapshot.job["status"]):
@@ -186,7 +187,7 @@ class Cluster:
     # The API server.
 
     def list(self, kind: str) -> list[Thing]:
-        """Return copies of the objects of a kind that carry the job's label."""
+        """Return copies of the objects of a kind that have the label of the job."""
         return [
             copied(found)
             for found in self.each(kind)
@@ -194,17 +195,17 @@ class Cluster:
         ]
 
     def each(self, kind: str) -> Iterator[Thing]:
-        """Yield the stored objects of a kind themselves."""
+        """Yield the stored objects of a kind, not copies."""
         for (own, _), found in list(self.objects.items()):
             if own == kind:
                 yield found
 
     def get(self, kind: str, name: str) -> Thing | None:
-        """Return a stored object itself."""
+        """Return a stored object, not a copy."""
         return self.objects.get((kind, name))
 
     def add(self, thing: Mapping[str, Any]) -> Thing:
-        """Store a new object. Raises Refused if one of its name exists."""
+        """Store a new object. Raises Refused if an object with the same name exists."""
         kind, name = thing["kind"], thing["metadata"]["name"]
         assert NAME.fullmatch(name), name
         if (kind, name) in self.objects:
@@ -216,23 +217,23 @@ class Cluster:
         return new
 
     def remove(self, thing: Mapping[str, Any]) -> None:
-        """Take an object out of the store."""
+        """Remove an object from the store."""
         self.version += 1
         del self.objects[thing["kind"], thing["metadata"]["name"]]
 
     def touch(self, thing: Thing) -> None:
-        """Give a changed object its next resourceVersion."""
+        """Assign the next resourceVersion to a changed object."""
         self.version += 1
         thing["metadata"]["resourceVersion"] = str(self.version)
 
     def mark_deleted(self, thing: Thing) -> None:
-        """Set an object's deletionTimestamp; ``controllers.collect`` removes it later."""
+        """Mark an object as terminating; ``controllers.collect`` removes the object later."""
         if "deletionTimestamp" not in thing["metadata"]:
             thing["metadata"]["deletionTimestamp"] = self.stamp()
             self.touch(thing)
 
     def identity(self) -> Thing:
-        """Return the metadata that only an API server assigns."""
+        """Return the metadata that the API server assigns."""
         self.identities += 1
         self.version += 1
         return {
@@ -243,21 +244,21 @@ class Cluster:
         }
 
     def stamp(self) -> str:
-        """Return the time as Kubernetes writes it."""
+        """Return the current time in the format of Kubernetes."""
         return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self.now += timedelta(seconds=seconds)
 
     def present_job(self) -> Thing:
-        """Return the FineTuneJob itself, which must exist."""
+        """Return the stored FineTuneJob, which must exist."""
         assert self.job is not None
         return self.job
 
     @property
     def status(self) -> Thing:
-        """The FineTuneJob's status, as it is stored."""
+        """The stored status of the FineTuneJob."""
         status: Thing = self.present_job()["status"]
         return status
 
@@ -274,7 +275,7 @@ class Cluster:
         self.remember(status)
 
     def remember(self, status: Mapping[str, Any]) -> None:
-        """Note the revision and build of a status."""
+        """Record the revision and build of a status."""
         for key, known in (("revision", self.revisions), ("build", self.builds)):
             if status.get(key) not in (None, *known):
                 known.append(status[key])
@@ -341,7 +342,7 @@ def copied(value: Any) -> Any:
 
 
 def merge(into: Thing, changes: Mapping[str, Any], *, nulls_remove: bool = False) -> None:
-    """Merge groups field by field, replace everything else."""
+    """Merge objects field by field, and replace all other values."""
     for key, value in changes.items():
         if value is None and nulls_remove:
             into.pop(key, None)
@@ -354,7 +355,7 @@ def merge(into: Thing, changes: Mapping[str, Any], *, nulls_remove: bool = False
 
 
 def stored(value: Any) -> Any:
-    """Return a value as it comes back from the API server: no nulls, no empty groups."""
+    """Return a value as the API server would store it: without nulls and empty objects."""
     kind = type(value)
     if kind is dict:
         items = ((key, stored(each)) for key, each in value.items())
@@ -365,9 +366,9 @@ def stored(value: Any) -> Any:
 
 
 def check_status(status: Mapping[str, Any]) -> None:
-    """Fail if the CRD would reject a status or prune a part of it."""
+    """Raise an error if the CRD would reject a status or prune a field of it."""
     FineTuneJobStatus.model_validate(status)
-    # Reasons that a trainer reported are free: the tests use any.
+    # Trainers can report other reasons than those of the CRD; the tests use arbitrary ones.
     stages = [stage for each in status.get("revisions", ()) for stage in each.get("stages", ())]
     known = {*documented(), *(stage.get("reason") for stage in stages)}
     for condition in status.get("conditions", ()):
@@ -378,7 +379,7 @@ def check_status(status: Mapping[str, Any]) -> None:
 
 
 def unknown_keys(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield the paths in a value that a structural schema does not have."""
+    """Yield the paths in a value that are not in a structural schema."""
     if isinstance(value, Mapping):
         properties = schema.get("properties", {})
         for key, each in value.items():
@@ -392,7 +393,7 @@ def unknown_keys(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[s
 
 
 def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Reject a change of a claim, unless it is bound and only its size grows."""
+    """Reject a change of a claim, except a larger size of a bound claim."""
     if before["kind"] != naming.VOLUME:
         return
     old, new = copied(before["spec"]), copied(after["spec"])
@@ -413,7 +414,7 @@ def gibibytes(size: str) -> float:
 def _of_running_pod(
     progress: Progress | None, pods: Sequence[Mapping[str, Any]]
 ) -> Progress | None:
-    """Return metrics as those of the running stage pod, a train pod first, unless they name one."""
+    """Return metrics with the uid of the running stage pod, unless they contain a uid."""
     if progress is None or progress.pod:
         return progress
     running = {

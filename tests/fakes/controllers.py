@@ -1,6 +1,6 @@
 """Controllers of a cluster in memory: Jobs, Deployments, kubelet, garbage collector.
 
-Each function is one step of one of them, so a test can put anything between two steps.
+Each function is one step of one controller, so tests can insert other steps anywhere.
 """
 
 from typing import Any, Literal
@@ -28,7 +28,7 @@ def message(stage: str, outcome: str = "completed", **fields: Any) -> str:
 
 
 def alive(pod: Thing) -> bool:
-    """Report whether a pod may still run, or run again."""
+    """Report whether a pod can still run, or run again."""
     return pod["status"]["phase"] not in ("Succeeded", "Failed")
 
 
@@ -56,7 +56,7 @@ def claims_of(pod: Thing) -> list[str]:
 def finish(
     cluster: Cluster, pod: Thing, code: int = 0, text: str = "", reason: str | None = None
 ) -> None:
-    """End a pod's container."""
+    """Terminate the container of a pod."""
     why = reason or ("Completed" if code == 0 else "Error")
     end = {"exitCode": int(code), "reason": why, "message": text, "finishedAt": cluster.stamp()}
     pod["status"] |= {
@@ -67,13 +67,13 @@ def finish(
 
 
 def evict(cluster: Cluster, pod: Thing) -> None:
-    """Evict a pod for the sake of its node; the kubelet ends it later."""
+    """Evict a pod because of its node; the kubelet terminates the pod later."""
     pod["status"]["conditions"] = [DISRUPTED]
     cluster.mark_deleted(pod)
 
 
 def stop(cluster: Cluster, pod: Thing) -> None:
-    """End a terminating pod as a trainer does after it has saved its checkpoint."""
+    """Terminate a deleted pod like a trainer that has saved its checkpoint."""
     stage = pod["metadata"]["labels"][naming.STAGE]
     if stage == "serve":
         pod["status"]["phase"] = "Succeeded"
@@ -94,7 +94,7 @@ def ended(job: Thing) -> bool:
 
 
 def sync_job(cluster: Cluster, job: Thing) -> None:
-    """Count the pods that ended, and start a missing one."""
+    """Count the terminated pods of a Job, and create a missing pod."""
     if ended(job) or "deletionTimestamp" in job["metadata"]:
         return
     status = copied(job["status"])
@@ -119,7 +119,7 @@ def sync_job(cluster: Cluster, job: Thing) -> None:
 
 
 def overdue(cluster: Cluster, job: Thing) -> None:
-    """Let a Job exceed its deadline: its pods are deleted, and it fails once they have ended."""
+    """Let a Job exceed its deadline; it fails after its deleted pods have terminated."""
     if not ended(job) and job["spec"].get("activeDeadlineSeconds") is not None:
         job["status"]["overdue"] = True
         counted = job["status"].setdefault("counted", [])
@@ -131,7 +131,7 @@ def overdue(cluster: Cluster, job: Thing) -> None:
 
 
 def suspend(cluster: Cluster, job: Thing) -> None:
-    """Suspend a Job, as Kueue does: its pods are deleted and not counted."""
+    """Suspend a Job like Kueue: its pods are deleted and not counted."""
     job["spec"]["suspend"] = True
     job["status"]["conditions"] = [{"type": "Suspended", "status": "True"}]
     counted = job["status"].setdefault("counted", [])
@@ -143,7 +143,7 @@ def suspend(cluster: Cluster, job: Thing) -> None:
 
 
 def admit(cluster: Cluster, job: Thing) -> None:
-    """Let a suspended Job run."""
+    """Resume a suspended Job."""
     job["spec"]["suspend"] = False
     job["status"]["conditions"] = [{"type": "Suspended", "status": "False"}]
     cluster.touch(job)
@@ -173,7 +173,7 @@ def _owner(thing: Thing) -> str | None:
 
 def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
     template = owner["spec"]["template"]
-    # No two pods of an owner have the same age: the second starts after the first could end.
+    # Pods of one owner have different ages, because a pod starts after the previous one could end.
     cluster.wait(1)
     cluster.add(
         {
@@ -190,11 +190,11 @@ def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
     )
 
 
-# The Deployment controller, whose pods are replaced by stopping one first.
+# The Deployment controller; it stops an old pod before it creates a new one.
 
 
 def sync_deployment(cluster: Cluster, deployment: Thing) -> None:
-    """Replace a pod of an earlier template, add or delete pods, and count the available ones."""
+    """Replace pods of an earlier template, create or delete pods, and count the available ones."""
     if "deletionTimestamp" in deployment["metadata"]:
         return
     wanted, template = deployment["spec"]["replicas"], deployment["spec"]["template"]
@@ -238,7 +238,7 @@ def _progressing(deployment: Thing, *, complete: bool, replaces: bool) -> Thing:
     return {**done, "reason": "ReplicaSetUpdated"}
 
 
-# The garbage collector, and the finalizers that it waits for.
+# The garbage collector, and the finalizers that block it.
 
 
 def delete(
@@ -247,7 +247,7 @@ def delete(
     name: str,
     propagation: Literal["Foreground", "Orphan"] = "Foreground",
 ) -> None:
-    """Delete a child as a user does, with its pods or without."""
+    """Delete a child like a user, with or without its pods."""
     thing = cluster.get(kind, name)
     assert thing is not None, f"no {kind} {name}"
     if propagation == "Orphan":
@@ -260,7 +260,7 @@ def delete(
 
 
 def collect(cluster: Cluster) -> None:
-    """Remove terminating objects without blockers, and objects whose owner is gone."""
+    """Remove terminating objects without finalizers, and objects without an existing owner."""
     job = cluster.job
     owners = {thing["metadata"]["uid"] for thing in cluster.objects.values()}
     if job is not None:
@@ -313,11 +313,11 @@ def _held_up(cluster: Cluster, thing: Thing) -> bool:
     return bool(pods_of(cluster, thing))
 
 
-# Whole runs, for tests of later events.
+# Complete runs, for tests of later events.
 
 
 def pod_of_stage(cluster: Cluster, stage: str) -> Thing:
-    """Return the one pod of a stage that is alive."""
+    """Return the only live pod of a stage."""
     (found,) = [
         pod
         for pod in cluster.each("Pod")
@@ -327,7 +327,7 @@ def pod_of_stage(cluster: Cluster, stage: str) -> Thing:
 
 
 def sync(cluster: Cluster) -> None:
-    """Let every controller take a step."""
+    """Run one step of every controller."""
     for job in cluster.each("Job"):
         sync_job(cluster, job)
     for deployment in cluster.each("Deployment"):
@@ -336,7 +336,7 @@ def sync(cluster: Cluster) -> None:
 
 
 def run(cluster: Cluster, stage: str, code: int = 0, text: str | None = None, **end: Any) -> None:
-    """Reconcile, let the stage's pod start and end, and update its Job."""
+    """Reconcile, run the pod of the stage to its end, and update its Job."""
     cluster.settle()
     sync(cluster)
     pod = pod_of_stage(cluster, stage)
@@ -360,7 +360,7 @@ def serve(cluster: Cluster) -> None:
 
 
 def run_all(cluster: Cluster) -> None:
-    """Take a job through all its stages until it serves."""
+    """Run all stages of a job until it serves."""
     for stage in ("prepare", "train", "merge"):
         run(cluster, stage)
     serve(cluster)

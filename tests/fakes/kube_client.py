@@ -1,6 +1,6 @@
 """In-memory API server for tests of the order and the preconditions of writes.
 
-It only stores objects; everything else is tested against a real API server (tests/integration).
+It only stores objects. tests/integration tests all other behavior with a real API server.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from finetune_operator.kube.kinds import KINDS
 from finetune_operator.types import Object
 
 Fault = Callable[[str, str, str], OperatorError | None]
-"""Takes verb, kind and name of a write; returns the error to raise, None for no error."""
+"""Takes verb, kind and name of a write; returns the error to raise, or None."""
 
 
 class MemoryKube(Kube):
@@ -82,7 +82,7 @@ class MemoryKube(Kube):
         return self._store({**existing, "status": status})
 
     def touch(self, kind: str, namespace: str, name: str, **changes: Any) -> None:
-        """Change an object as another client would."""
+        """Change an object like another client."""
         self._store({**self.objects[kind, namespace, name], **changes})
 
     def _write(self, verb: str, body: Object) -> None:

@@ -10,7 +10,7 @@ NO_GPU = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 
 
 def needs_gpu(pod: Thing) -> bool:
-    """Report whether a pod asks for a GPU."""
+    """Report whether a pod requests a GPU."""
     return any(
         "nvidia.com/gpu" in container["resources"].get("limits", {})
         for container in pod["spec"]["containers"]
@@ -18,9 +18,9 @@ def needs_gpu(pod: Thing) -> bool:
 
 
 def schedule(cluster: Cluster, gpus: int) -> None:
-    """Run the pending pods that find a GPU, oldest first, and mark the others unschedulable.
+    """Run pending pods for which a GPU is free, oldest first; mark the others unschedulable.
 
-    A terminating pod releases its GPU at once.
+    A terminating pod releases its GPU immediately.
     """
     for pod in list(cluster.each("Pod")):
         if controllers.alive(pod) and "deletionTimestamp" in pod["metadata"]:
@@ -69,7 +69,7 @@ def settle(cluster: Cluster, gpus: int, rounds: int = 12) -> None:
 
 
 def pod_of(cluster: Cluster, stage: str, build: str | None = None) -> Thing:
-    """Return the one living pod of a stage, and of a build."""
+    """Return the only live pod of a stage, and of a build if it is given."""
     (found,) = [
         pod
         for pod in cluster.each("Pod")
@@ -92,7 +92,7 @@ def running(cluster: Cluster, stage: str) -> list[str]:
 
 
 def mismatch(cluster: Cluster, pod: Thing) -> None:
-    """Let the verification of a pod find a mismatch; its container restarts."""
+    """Let the verification of a pod fail with a mismatch; its container restarts."""
     text = controllers.message(
         "verify", "failed", reason="VerificationFailed", message="distance 0.31, tolerance 0.02"
     )

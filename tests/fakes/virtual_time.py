@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer: hours of waiting take no time."""
+"""An event loop whose clock jumps to the next timer, so waiting takes no time."""
 
 import asyncio
 import selectors
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.DefaultSelector):
-    """Never waits: the time that it was to wait for is added to the loop's clock."""
+    """Adds the waiting time to the clock of the loop instead of waiting."""
 
     passed = 0.0
 

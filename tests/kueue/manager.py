@@ -1,8 +1,8 @@
-"""Kueue's manager as a process of its own beside a control plane, from its own manifests.
+"""Run the manager of Kueue as a process next to a control plane, with its released manifests.
 
-All is as it is installed, its settings included, but for what a Deployment would do for it: ports,
-and its certificate, which it makes itself and which a kubelet would put beside it. The API server
-reaches the webhooks through a Service that names this machine.
+All manifests and settings are unchanged, except for the tasks of a Deployment and a kubelet: ports,
+and the mounted certificate, which Kueue creates itself. The API server reaches the webhooks through
+a Service with the address of this machine.
 """
 
 import base64
@@ -37,7 +37,7 @@ COLLECTIONS = {
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
     ),
 }
-"""What is installed; the rest of the manifests is the Deployment and its rights."""
+"""The installed kinds; the other manifests are the Deployment and its permissions."""
 
 PLURALS = {
     "ResourceFlavor": "resourceflavors",
@@ -77,7 +77,7 @@ def running(plane: ControlPlane, folder: Path) -> Iterator[None]:
                     "certDir": str(certificates),
                 },
                 "leaderElection": {"leaderElect": False},
-                # An API of its own for people, which nobody asks here.
+                # The visibility API of Kueue, which the tests do not use.
                 "featureGates": {"VisibilityOnDemand": False},
             }
         )
@@ -101,7 +101,7 @@ def running(plane: ControlPlane, folder: Path) -> Iterator[None]:
 
 
 def _reached_at(manifest: Any, port: int) -> Any:
-    """Return a manifest in which the webhooks are reached at a port of this machine."""
+    """Return a manifest with the address of the webhooks replaced by a port of this machine."""
     if manifest["kind"] == "Service" and manifest["metadata"]["name"].endswith("webhook-service"):
         return manifest | {"spec": {"type": "ExternalName", "externalName": "127.0.0.1"}}
     conversion = manifest.get("spec", {}).get("conversion") or {}
@@ -112,7 +112,7 @@ def _reached_at(manifest: Any, port: int) -> Any:
 
 
 def _mounted(plane: ControlPlane, folder: Path) -> bool:
-    """Put the certificate where a kubelet would, once it is there."""
+    """Write the certificate to the folder where a kubelet would mount it."""
     data = plane.get(SECRET).get("data", {})
     for name, content in data.items():
         (folder / name).write_bytes(base64.b64decode(content))
@@ -120,7 +120,7 @@ def _mounted(plane: ControlPlane, folder: Path) -> bool:
 
 
 def create(plane: ControlPlane, kind: str, name: str, namespace: str = "", **body: Any) -> None:
-    """Create an object of Kueue's."""
+    """Create an object of an API of Kueue."""
     where = f"/namespaces/{namespace}" if namespace else ""
     plane.post(
         f"{API}{where}/{PLURALS[kind]}",
@@ -134,7 +134,7 @@ def create(plane: ControlPlane, kind: str, name: str, namespace: str = "", **bod
 
 
 def workloads(place: Namespace) -> list[dict[str, Any]]:
-    """Return what Kueue has made of the namespace's Jobs."""
+    """Return the Workloads of the namespace."""
     found: list[dict[str, Any]]
     found = place.plane.get(f"{API}/namespaces/{place.name}/workloads")["items"]
     return found

@@ -1,7 +1,7 @@
-"""A job in the queue of a real Kueue: held back, admitted, preempted, admitted again, given up.
+"""A job in a queue of a real Kueue: queued, admitted, preempted, admitted again, and given up.
 
-What Kueue writes to a Job is played elsewhere (``test_queueing``); here it decides by itself, with
-its webhooks in the way of every Job. The pods are played.
+``test_queueing`` simulates the writes of Kueue. Here the real Kueue decides, and its webhooks check
+every Job. The pods are simulated.
 """
 
 import functools
@@ -20,7 +20,7 @@ from tests.kueue import manager as kueue
 
 pytestmark = pytest.mark.timeout(1800)
 patiently = functools.partial(wait_until, seconds=240.0)
-"""What ends a step is an event; the bound is for a machine on which all else is built meanwhile."""
+"""An event ends each step; the time limit allows for a busy machine."""
 
 FLAVOR = {"flavor": "on-demand"}
 STAGE = "finetune.dev/stage"
@@ -33,7 +33,7 @@ SPEC: Mapping[str, Any] = {"queueName": "gpu", "workloadPriorityClassName": "res
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane of its own, since Kueue's webhooks stand before every Job and pod of it."""
+    """A separate control plane, because the webhooks of Kueue apply to all its Jobs and pods."""
     folder = tmp_path_factory.mktemp("kueue")
     with (
         controlplane.control_plane(folder) as running,
@@ -73,15 +73,15 @@ def _quota(*, gpus: int) -> dict[str, Any]:
 
 
 def _change(place: Namespace, spec: dict[str, Any]) -> None:
-    """Change the queue of the cluster that is behind a namespace's own."""
+    """Change the ClusterQueue of a namespace's LocalQueue."""
     place.plane.merge(f"{kueue.API}/clusterqueues/{place.name}", {"spec": spec})
 
 
 def pod_of(place: Namespace, label: str, value: str, *, other_than: str = "") -> dict[str, Any]:
-    """Wait for the pod that has a label, and is not the one with this uid; return it."""
+    """Wait for the pod with this label whose uid is not the given one; return the pod."""
     found: list[dict[str, Any]] = []
 
-    def look() -> bool:
+    def found_pod() -> bool:
         found[:] = [
             pod
             for pod in place.items("pods")
@@ -91,12 +91,12 @@ def pod_of(place: Namespace, label: str, value: str, *, other_than: str = "") ->
         ]
         return bool(found)
 
-    patiently(f"there is a pod of {value}", look)
+    patiently(f"there is a pod of {value}", found_pod)
     return found[0]
 
 
 def train(place: Namespace, *, other_than: str = "") -> str:
-    """Run the train Job's pod, which is where the queue sends it; return its uid."""
+    """Run the pod of the train Job on the node of its flavor; return the uid of the pod."""
     pod = pod_of(place, STAGE, "train", other_than=other_than)
     assert pod["spec"]["nodeSelector"] == FLAVOR
     kubelet.report(place, pod, kubelet.running())
@@ -105,7 +105,7 @@ def train(place: Namespace, *, other_than: str = "") -> str:
 
 
 def urgent(place: Namespace) -> None:
-    """Ask for the GPU on behalf of somebody who is more important."""
+    """Create a Job with a higher priority that requests the GPU."""
     queue = {"kueue.x-k8s.io/queue-name": "gpu", "kueue.x-k8s.io/priority-class": "urgent"}
     limits = {GPU: "1", "cpu": "1", "memory": "1Gi"}
     container = {"name": "work", "image": "registry.test/other:1", "resources": {"limits": limits}}
@@ -115,7 +115,7 @@ def urgent(place: Namespace) -> None:
 
 
 def suspended(place: Namespace, name: str) -> str:
-    """Return the reason of the condition Suspended of a job that is under way all the same."""
+    """Return the reason of the condition Suspended of an unfinished job."""
     assert place.reason() == name
     assert place.condition("Reconciling")["status"] == "True"
     assert place.condition("Stalled") == {}
@@ -124,10 +124,10 @@ def suspended(place: Namespace, name: str) -> str:
     return str(found["reason"])
 
 
-def nothing_was_refused(running: OperatorProcess) -> None:
-    """Make sure that Kueue's webhooks refused no write, and that no look goes on failing.
+def assert_nothing_rejected(running: OperatorProcess) -> None:
+    """Check that the webhooks of Kueue rejected no write, and that no reconcile keeps failing.
 
-    One that failed because an answer came late, and was repeated, does not count.
+    A reconcile that failed because of a late answer and was repeated does not count.
     """
     running.settled()
     assert running.metric("controller_runtime_terminal_reconcile_errors_total") == 0
@@ -169,11 +169,11 @@ def test_a_job_in_the_queue_of_kueue(running: OperatorProcess, place: Namespace)
     assert len(jobs) == 4, "one Job a stage, and the other's"
     for name in jobs.keys() - queued:
         assert jobs[name]["spec"]["suspend"] is False
-    nothing_was_refused(running)
+    assert_nothing_rejected(running)
 
 
 def check(place: Namespace, job: str, pool: str) -> None:
-    """Wait for the Workload of a Job; let its admission check add a node pool to the pod."""
+    """Wait for the Workload of a Job; set its admission check to add a node pool to the pod."""
 
     def waiting() -> list[str]:
         return [
@@ -232,4 +232,4 @@ def test_a_job_that_kueue_cannot_start_is_stalled_until_an_edit(
     kubelet.report(place, pod, kubelet.running())
     patiently("it trains", lambda: place.reason() == "Training")
     assert place.job()["status"]["training"]["attempt"] == 2
-    nothing_was_refused(running)
+    assert_nothing_rejected(running)

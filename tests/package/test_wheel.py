@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own: what users install is what they can run.
+"""The wheel in a separate environment: the installed programs work.
 
 Each environment has another version of the hub client: the oldest and the newest that the extra
 ``cli`` allows. They use different HTTP clients.
@@ -42,7 +42,7 @@ CONFIG = {
 
 
 class Installation:
-    """An environment with the wheel."""
+    """A virtual environment with the wheel."""
 
     def __init__(self, folder: Path, hub: Hub) -> None:
         self.folder, self.hub = folder, hub
@@ -50,7 +50,7 @@ class Installation:
     def run(
         self, program: str, *arguments: str, stdin: str = "", **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment in an empty folder, without our source code."""
+        """Run a program of the environment in an empty folder, without this checkout's code."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from this checkout with the packages of the development environment."""
     folder = tmp_path_factory.mktemp("wheel")
-    # setuptools would write its metadata into the checkout.
+    # setuptools would otherwise write its metadata into the checkout.
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=paths.REPO, capture_output=True, check=True
     ).stdout.decode()
@@ -168,7 +168,7 @@ def test_estimate_reads_the_configuration_from_the_hub(installed: Installation) 
     assert "own: demo/tiny on NVIDIA-A10G" in done.stdout
 
 
-def test_download_that_breaks_off_is_resumed(installed: Installation) -> None:
+def test_interrupted_download_is_resumed(installed: Installation) -> None:
     installed.hub.cuts["config.json"] = [10]
     done = installed.run("ftj", "estimate", "-f", "-", stdin=manifest())
     assert done.returncode == 0, done.stderr

@@ -20,11 +20,11 @@ from finetune_operator.leader_election import (
 from finetune_operator.types import Object
 
 Fault = Callable[[str], Awaitable[None]]
-"""Takes the verb of a request; may wait, and may raise instead of answering it."""
+"""Takes the verb of a request; can wait, and can raise an error."""
 
 
 async def _answers(verb: str) -> None:
-    """The server answers at once."""
+    """Answer immediately."""
 
 
 class OneLease(Kube):
@@ -46,12 +46,12 @@ class OneLease(Kube):
         return dict(self.lease["spec"])
 
     def renew(self, holder: str, *, seconds: int = DURATION_SECONDS) -> None:
-        """Write the Lease as another replica does."""
+        """Write the Lease like another replica."""
         spec = {"holderIdentity": holder, "leaseDurationSeconds": seconds}
         self._store({**spec, "acquireTime": "then", "leaseTransitions": 0})
 
     def remove(self) -> None:
-        """Delete the Lease as an administrator does."""
+        """Delete the Lease like an administrator."""
         gone, self.lease = self.lease, None
         self._tell("DELETED", gone or {})
 
@@ -189,7 +189,7 @@ def test_a_lease_that_becomes_free_is_taken_without_waiting(how: str) -> None:
     virtual_time.run(story())
 
 
-def test_of_two_replicas_that_take_a_free_lease_one_leads() -> None:
+def test_one_of_two_replicas_that_take_a_free_lease_becomes_leader() -> None:
     async def story() -> None:
         kube = OneLease("")
         electors = [elector(kube, "one"), elector(kube, "two")]
@@ -204,7 +204,7 @@ def test_of_two_replicas_that_take_a_free_lease_one_leads() -> None:
     virtual_time.run(story())
 
 
-def test_an_unavailable_server_is_asked_again_after_a_pause() -> None:
+def test_requests_to_an_unavailable_server_are_retried_after_a_pause() -> None:
     async def story() -> None:
         kube = OneLease()
         kube.before = unavailable
@@ -217,7 +217,7 @@ def test_an_unavailable_server_is_asked_again_after_a_pause() -> None:
     virtual_time.run(story())
 
 
-def test_the_time_counts_from_when_a_renewal_was_sent() -> None:
+def test_the_lease_duration_starts_when_a_renewal_is_sent() -> None:
     async def story() -> None:
         kube = OneLease()
 
@@ -232,7 +232,7 @@ def test_the_time_counts_from_when_a_renewal_was_sent() -> None:
     virtual_time.run(story())
 
 
-def test_the_holder_renews_and_keeps_when_it_began() -> None:
+def test_renewals_keep_the_acquire_time() -> None:
     async def story() -> None:
         kube = OneLease("other", seconds=1)
         leader = elector(kube)
@@ -314,7 +314,7 @@ def test_a_renewal_whose_answer_was_lost_does_not_end_leadership() -> None:
     virtual_time.run(story())
 
 
-def test_a_conflict_that_cannot_be_explained_costs_no_time_that_is_left() -> None:
+def test_an_unexplained_conflict_does_not_shorten_the_lease() -> None:
     """The Lease was written, and the server does not report by which replica."""
 
     async def story() -> None:
@@ -348,8 +348,8 @@ def test_a_released_lease_is_free_for_the_next_replica() -> None:
     virtual_time.run(story())
 
 
-def test_a_lease_that_has_run_out_is_not_released() -> None:
-    """It may be another replica's by now."""
+def test_an_expired_lease_is_not_released() -> None:
+    """Another replica can hold the Lease by then."""
 
     async def story() -> None:
         kube = OneLease()

@@ -10,7 +10,7 @@ from bench.training.runs import Run
 
 STEPS = range(1, 12)
 ROWS = {step: 1.0 + step % 3 for step in STEPS}
-"""Seconds of the steps: some have longer rows than others."""
+"""Duration of the steps in seconds; steps with longer rows take longer."""
 
 
 def run(seconds: Callable[[int], float], *, losses: float = 9.0) -> Run:
@@ -29,7 +29,7 @@ def plain(step: int) -> float:
 
 
 def ours(step: int) -> float:
-    """One in a hundred slower, and a checkpoint takes 3 s."""
+    """Steps that are one percent slower, and checkpoints of 3 s."""
     saved = step > 1 and (step - 1) % SAVE_STEPS == 0
     return 1.01 * ROWS[step] + (3.0 if saved else 0.0)
 
@@ -60,7 +60,7 @@ def test_missed_goal_is_reported() -> None:
 
 
 def test_share_of_checkpoints() -> None:
-    """Every tenth step of a short training, every hundredth of a long one."""
+    """A checkpoint after every tenth step of a short run, and every hundredth of a long one."""
     steady = run(lambda step: 1.0 + (3.0 if step in (6, 11) else 0.0))
     pair = Pair(ours=[steady], plain=[run(lambda step: 1.0)], checkpoint_bytes=5_000_000)
     assert f"| 5 MB       | 3.00    | {3 / 13:.1%} " in checkpoints({"trl": pair})

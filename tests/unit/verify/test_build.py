@@ -20,7 +20,7 @@ def publish(folder: Path, kind: str, *, key: str = "r1", digest: str = "", **fac
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A volume with one build and the base, whose weights are in float32."""
+    """A volume with one build, and a base with float32 weights."""
     publish(tmp_path / "base", "base")
     (tmp_path / "base" / "config.json").write_text('{"torch_dtype": "float32"}')
     publish(tmp_path / "adapter", "adapter", digest="a1")
@@ -43,7 +43,7 @@ def test_number_formats_of_weights_and_arithmetic(work: Path) -> None:
     assert found(work, dtype="float32").dtypes == ("float16", "float32")
     assert {each.path.name for each in merged.folders} == {"merged-b1", "reference"}
     beside = found(work, mode="adapter")
-    # vLLM computes in 16 bits with a base of 32.
+    # vLLM computes in 16 bits even if the base has 32 bits.
     assert (beside.base, beside.dtypes, beside.paths) == (
         "original",
         ("float32", "bfloat16"),

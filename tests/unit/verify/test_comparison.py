@@ -1,4 +1,4 @@
-"""Comparison of scores: what the tolerance allows, and what it never accepts."""
+"""Comparison of scores: deviations that the tolerance allows, and values that never pass."""
 
 import math
 import random
@@ -21,13 +21,13 @@ TOKENS = 2000
 
 
 def noise(size: float, seed: int, tokens: int = TOKENS) -> list[float]:
-    """Return errors as rounding gives: the same few tokens have most of them, each time anew."""
+    """Return random rounding errors, most of which are in a few tokens."""
     tokens_own, drawn = random.Random(0), random.Random(seed)
     return [drawn.gauss(0, size) * tokens_own.lognormvariate(0, 1) for _ in range(tokens)]
 
 
 def judged(distance: float, *, seed: int = 1, effect: float = 4.0, dtype: str) -> Comparison:
-    """Judge a server whose rounding is ``distance`` times that of bfloat16."""
+    """Return the verdict if the rounding errors are ``distance`` times those of bfloat16."""
     tuned = [-1.0] * TOKENS
     return compare(
         served=[a + b for a, b in zip(tuned, noise(distance * 0.05, seed), strict=True)],
@@ -43,7 +43,7 @@ def judged(distance: float, *, seed: int = 1, effect: float = 4.0, dtype: str) -
 def test_correct_server_passes_in_its_number_format(seed: int) -> None:
     assert judged(1.0, seed=seed, dtype="bfloat16").outcome == "Verified"
     assert judged(1 / 8, seed=seed, dtype="float16").outcome == "Verified"
-    # Twice as many roundings as ours.
+    # A server with twice as many roundings.
     assert judged(math.sqrt(2), seed=seed, dtype="bfloat16").outcome == "Verified"
 
 

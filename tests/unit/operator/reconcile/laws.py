@@ -1,6 +1,6 @@
-"""Laws that hold for a job whatever happens in its cluster.
+"""Laws that hold in every history of a job.
 
-``Laws`` observes one cluster from its beginning: each plan, each write, and the resulting state.
+``Laws`` observes one cluster from its creation: every plan, every write, and the resulting state.
 """
 
 import math
@@ -21,7 +21,7 @@ from finetune_operator.types import Apply, Create, Delete, Object, Plan, Snapsho
 
 
 def refused(status: Any) -> bool:
-    """Report whether a spec is one that cannot be run."""
+    """Report whether a spec is invalid."""
     return bool(status["conditions"][0]["reason"] == "InvalidSpec")
 
 
@@ -60,7 +60,7 @@ class Laws:
         """The largest difference between the clocks of operator and API server so far."""
         self.jobs: set[str] = set()
         self.completed: dict[tuple[str, ...], str] = {}
-        """With the uid of the volume that holds the stage's artifacts."""
+        """Completed stages, with the uid of the volume that contains the artifacts."""
         self.proved: set[tuple[str, ...]] = set()
         self.attempts: dict[tuple[str, ...], Thing] = {}
         self.wanted: dict[tuple[str, int], str] = {}
@@ -71,7 +71,7 @@ class Laws:
     # Laws of a plan.
 
     def of_plan(self, snapshot: Snapshot, intended: Plan) -> None:
-        """Nothing is created after a deletion, and the serving build continues to serve."""
+        """A plan creates nothing after a deletion, and the serving build keeps serving."""
         if deleted(dict(snapshot.job)):
             assert not intended.actions
         else:
@@ -81,9 +81,9 @@ class Laws:
         laws_of_trust.configuration_is_vouched_for(intended)
 
     def serving_continues(self, snapshot: Snapshot, intended: Plan) -> None:
-        """The Service moves only to a build that answers; the selected build is not deleted."""
+        """The Service changes only to a build that answers; the selected build is not deleted."""
         services = [each for each in snapshot.services if naming.owned_by(snapshot.job, each)]
-        # If the build was removed from the selector externally, the status names it.
+        # If the selector was changed externally, the status contains the serving build.
         previous = snapshot.job["status"].get("serving", {}).get("build")
         builds = {each["spec"]["selector"].get(naming.BUILD, previous) for each in services}
         for selected in builds - {None}:
@@ -105,10 +105,10 @@ class Laws:
         assert not any(isinstance(action, Create | Delete) for action in intended.actions)
         assert stored(intended.status) == self.cluster.status
         if not deleted(dict(snapshot.job)) and not refused(intended.status):
-            self.as_asked(snapshot.job, intended.status)
+            self.matches_target(snapshot.job, intended.status)
             laws_of_backends.equal_backend_is_no_edit(self.cluster, snapshot, intended.status)
 
-    def as_asked(self, job: Object, status: Object) -> None:
+    def matches_target(self, job: Object, status: Object) -> None:
         """Running Jobs belong to the target, and its configuration and policies exist."""
         paused = job["spec"].get("suspend", False)
         for each in self.cluster.each("Job"):
@@ -140,7 +140,7 @@ class Laws:
             self.jobs.add(job["metadata"]["uid"])
             owner, revision, *_ = key_of(job)
             assert not self.is_done(key_of(job)), job["metadata"]["name"]
-            assert late or self.is_written_down(job), job["metadata"]["name"]
+            assert late or self.is_recorded(job), job["metadata"]["name"]
             volume = self.cluster.get("PersistentVolumeClaim", f"demo-{revision}")
             assert volume or late
             if not late and self.cluster.job:
@@ -149,8 +149,8 @@ class Laws:
                 assert volume["metadata"]["ownerReferences"][0]["uid"] == owner
                 assert not deleted(volume)
 
-    def is_written_down(self, job: Thing) -> bool:
-        """Report whether the ledger was ahead of a Job that was just created."""
+    def is_recorded(self, job: Thing) -> bool:
+        """Report whether the ledger recorded the attempt of a new Job before its creation."""
         labels = job["metadata"]["labels"]
         return any(
             (attempt["stage"], attempt.get("build"))
@@ -176,7 +176,7 @@ class Laws:
             self.no_revision_without_an_edit(self.cluster.job)
 
     def pruned_revisions(self, uid: str, status: Thing) -> None:
-        """A pruned revision is neither serving nor the target, and may be repeated."""
+        """A pruned revision is neither serving nor the target, and can be trained again."""
         known = {each["revision"] for each in status.get("revisions", ())}
         for key in [key for key in self.attempts if key[0] == uid and key[1] not in known]:
             assert key[1] not in (status["revision"], status.get("serving", {}).get("revision"))
@@ -203,7 +203,7 @@ class Laws:
                     assert attempt["retryKey"] != before["retryKey"], key
                 assert attempt["attempt"] >= before["attempt"], key
                 if stage == "serve":
-                    # A build that answered before may have to be verified again.
+                    # A build that answered before can need another verification.
                     continue
                 if attempt.get("reason") == "VolumeLost":
                     assert self.lost_volume, "only a user's deletion causes that"
@@ -253,7 +253,7 @@ class Laws:
             assert found[name]["observedGeneration"] == status["observedGeneration"], name
 
     def within_bounds(self, status: Thing) -> None:
-        """No pod can report more GPU time than has passed, nor a number that JSON cannot hold."""
+        """GPU time is at most the elapsed time, and every number is valid in JSON."""
         now, (earliest, latest) = self.cluster.now, self.times
         self.times = (min(earliest, now), max(latest, now))
         passed = math.ceil((self.times[1] - self.times[0] + self.skew).total_seconds())
@@ -288,7 +288,7 @@ class Laws:
     def of_now(self) -> None:
         """At most one trainer runs."""
         self.one_trainer()
-        self.note_proofs()
+        self.record_completed_stages()
 
     def one_trainer(self) -> None:
         trainers = [
@@ -299,13 +299,13 @@ class Laws:
         assert len(trainers) <= 1, trainers
 
     def runs_or_may_start(self, pod: Thing) -> bool:
-        """Report whether a pod runs, or waits for nothing but a node."""
+        """Report whether a pod runs, or waits only for a node."""
         if pod["status"]["phase"] != "Pending":
             return controllers.alive(pod)
         volumes = [self.cluster.get(naming.VOLUME, claim) for claim in controllers.claims_of(pod)]
         return all(each is not None and not deleted(each) for each in volumes)
 
-    def note_proofs(self) -> None:
+    def record_completed_stages(self) -> None:
         """Record the stages whose Job completed with a result that reports completion."""
         for job in self.cluster.each("Job"):
             results = [result_of(pod) for pod in controllers.pods_of(self.cluster, job)]

@@ -22,7 +22,7 @@ class GPULaws:
         """The recorded release of each revision, by the job's uid."""
 
     def of_plan(self, snapshot: Snapshot, intended: Plan) -> None:
-        """Compare a plan with the snapshot that it was made from."""
+        """Compare a plan with its snapshot."""
         status, serving = intended.status, snapshot.job["spec"].get("serving", {})
         found = {each["type"]: each for each in status.get("conditions", ())}
         target = status.get("revision")
@@ -43,7 +43,7 @@ class GPULaws:
             assert status["serving"]["releasePlannedAt"] in found["Ready"]["message"]
 
     def may_release(self, snapshot: Snapshot, revision: str, serving: Object) -> None:
-        """A release is announced, needs one replica, and gives the pod all that it lacks."""
+        """A release is announced, needs one replica, and lets the train pod be scheduled."""
         assert serving.get("rollout", "Auto") == "Auto"
         jobs = [each for each in snapshot.jobs if not deleted(dict(each))]
         pods = [
@@ -57,7 +57,7 @@ class GPULaws:
         ]
         status: Any = snapshot.job["status"]
         if any("nodeName" in pod["spec"] for pod in pods):
-            # It continues a release by FreeGPU.
+            # The release continues an earlier release with FreeGPU.
             assert any(each["reason"] == "GPUReleased" for each in status["conditions"])
             return
         assert serving.get("replicas", 1) == 1

@@ -33,9 +33,9 @@ class Case:
 
 
 def run_case(cluster: Cluster, case: Case) -> tuple[Plan, str]:
-    """Take the steps and plan; return the plan and its text.
+    """Run the steps and plan; return the plan and its text.
 
-    Afterwards the plan and its successors are carried out until one changes nothing.
+    Then execute plans until one changes nothing.
     """
     for step in case.given:
         step(cluster)
@@ -58,7 +58,7 @@ def expected(case: Case) -> str:
 
 
 def shown(cluster: Cluster, action: Action) -> str:
-    """Return an action in a line."""
+    """Return an action as one line of text."""
     thing: Any = action.object
     text = f"{type(action).__name__} {thing['kind']} {thing['metadata']['name']}"
     match action:

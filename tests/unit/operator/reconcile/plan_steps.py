@@ -17,7 +17,7 @@ def run(stage: str, code: int = 0, text: str | None = None, **end: Any) -> Step:
 
 
 def run_unseen(stage: str) -> Step:
-    """Let a stage's pod start and end without a reconcile."""
+    """Start and end the pod of a stage without a reconcile."""
 
     def step(cluster: Cluster) -> None:
         controllers.sync(cluster)
@@ -68,7 +68,7 @@ def die_before(write: int) -> Step:
 
 
 def stop(stage: str) -> Step:
-    """Let a terminating pod end and be collected."""
+    """Terminate a deleted pod, and collect it."""
 
     def step(cluster: Cluster) -> None:
         cluster.settle()

@@ -1,6 +1,6 @@
-"""Random events of a job: edits, ends of pods, and steps of controllers, queues and users.
+"""Random events of a job: edits, terminations of pods, and steps of controllers, queues and users.
 
-A step takes the cluster and a number that selects its object; without one it does nothing.
+Each step takes the cluster and a number that selects an object; it does nothing if no object fits.
 """
 
 import json
@@ -108,7 +108,7 @@ EDITS = st.one_of(
     ),
     st.sampled_from([{"suspend": value} for value in (True, True, False)]),
 )
-"""Changes of a spec, each class of edits as likely as another."""
+"""Changes of a spec; every edit class is equally likely."""
 
 
 def target(things: list[Thing], index: int) -> Thing | None:
@@ -124,8 +124,8 @@ def start(cluster: Cluster, index: int) -> None:
         controllers.start(cluster, pod)
 
 
-def refuse(cluster: Cluster, index: int) -> None:
-    """Let a pod that needs a GPU find none, or no memory either."""
+def make_unschedulable(cluster: Cluster, index: int) -> None:
+    """Make a pod with a GPU unschedulable, for lack of a GPU or also of memory."""
     pending = [pod for pod in pods(cluster, "Pending") if scheduler.needs_gpu(pod)]
     if pod := target(pending, index):
         scheduler.refuse(cluster, pod, NO_MEMORY if index > 20 else scheduler.NO_GPU)
@@ -165,7 +165,7 @@ def sync_deployments(cluster: Cluster, index: int) -> None:
 
 
 def queue(cluster: Cluster, index: int) -> None:
-    """Let Kueue admit a suspended Job, or suspend an admitted one."""
+    """Admit a suspended Job, or suspend an admitted one, like Kueue."""
     jobs = [
         job
         for job in cluster.each("Job")
@@ -175,7 +175,7 @@ def queue(cluster: Cluster, index: int) -> None:
         (controllers.admit if job["spec"].get("suspend") else controllers.suspend)(cluster, job)
 
 
-def meddle(cluster: Cluster, index: int) -> None:
+def change_owned_field(cluster: Cluster, index: int) -> None:
     """Change a field that the operator owns in a child."""
     kinds = ("Deployment", "Service")
     if thing := target([each for kind in kinds for each in cluster.each(kind)], index):
@@ -261,7 +261,7 @@ STEPS = st.tuples(
     st.sampled_from(
         [
             start,
-            refuse,
+            make_unschedulable,
             finish,
             end_deleted,
             evict,
@@ -270,7 +270,7 @@ STEPS = st.tuples(
             collect,
             orphan,
             queue,
-            meddle,
+            change_owned_field,
             forge,
             replace,
             overdue,

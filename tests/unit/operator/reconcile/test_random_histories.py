@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
     def carry_out(
         self, snapshot: Snapshot, intended: Plan, *, late: bool = False, **which: int | None
     ) -> bool:
-        self.laws.note_proofs()
+        self.laws.record_completed_stages()
         try:
             self.cluster.carry_out(snapshot, intended, **which)
         except (Crash, Refused):

@@ -1,4 +1,4 @@
-"""Which checkpoint a training resumes from if the disk fails to read some of them."""
+"""The checkpoint from which a training resumes if the disk fails to read some of them."""
 
 import errno
 from pathlib import Path
@@ -11,7 +11,7 @@ from finetune_trainer.runtime.files import fresh
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
 
 UNREADABLE = Path("/proc/self/mem")
-"""A file of 0 bytes, as far as stat(2) knows, whose first byte cannot be read: EIO."""
+"""A file with a size of 0 in stat(2); reading its first byte fails with EIO."""
 EMPTY = "empty"
 
 
@@ -55,7 +55,7 @@ def test_previous_checkpoint_replaces_an_unreadable_one(tmp_path: Path, file: st
 
 @pytest.mark.parametrize("other", ["unreadable", "damaged"])
 def test_run_does_not_start_over_if_no_checkpoint_is_readable(tmp_path: Path, other: str) -> None:
-    """What one attempt cannot read the next one may."""
+    """The next attempt can possibly read the checkpoint."""
     saved(tmp_path, 1, 2)
     break_file(tmp_path / "step-2" / EMPTY)
     if other == "unreadable":

@@ -1,4 +1,4 @@
-"""A folder is published complete, whatever a killed attempt left in it, and is durable."""
+"""A published folder is complete and durable, whatever files a killed attempt left in it."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from finetune_trainer.checkpointing import manifest
 
 
 def test_partial_manifest_of_a_killed_attempt_is_not_published(tmp_path: Path) -> None:
-    """A download is gone on with in the same folder, also after a kill while it was published."""
+    """A download continues in the same folder, even after a kill during the publication."""
     scratch = tmp_path / ".writing-base"
     scratch.mkdir()
     (scratch / "config.json").write_text("{}")

@@ -32,7 +32,7 @@ def test_incomplete_shard_is_refused(tmp_path: Path) -> None:
 def test_large_shard_is_synced_while_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No signal is heeded while a file is flushed: what is left for its end must be little."""
+    """Signals are not handled during a flush, so the last flush must be short."""
     monkeypatch.setattr(safetensors_writer, "SYNC_EVERY", 2 * SIZE)
     synced: list[int] = []
     flush = os.fdatasync
@@ -72,7 +72,7 @@ def test_recorded_shard_of_another_size_is_written_again(tmp_path: Path, size: i
 
 
 def test_only_complete_shards_survive_a_killed_merge(tmp_path: Path) -> None:
-    """The rest takes room that the next attempt needs."""
+    """Incomplete shards take space that the next attempt needs."""
     scratch, plan = tmp_path / "scratch", tmp_path / "plan.json"
     first = ShardProgress(plan, scratch, "k")
     with write_shard(scratch / SHARD.name, SHARD) as writer:

@@ -123,10 +123,10 @@ def test_modules_to_save_count_in_gpu_memory_and_on_the_volume() -> None:
     )
     table = 128256 * 4096
     assert full.training.adapter - plain.training.adapter == 2 * table * 8
-    # Adam's two states, of the head in 8 bits, of the embedding in 32.
+    # The two states of Adam: 8 bits for the head, 32 bits for the embedding.
     states = full.training.optimizer - plain.training.optimizer
     assert states == table * 2 + table * 2 // 64 + table * 8
-    # Plain, the loss needs less than a layer does.
+    # Without chunks, the loss needs less memory than a layer.
     assert full.training.loss > memory.HEAD_GRADIENT * table - full.training.activations > 0
     assert plain.training.loss == 0
     assert full.volume - plain.volume == 4 * 2 * table * 4 + 3 * states

@@ -1,8 +1,7 @@
-"""Every figure of the estimate for a table of models and recipes, and the suggestions with it.
+"""All figures and suggestions of the estimate, for a table of models and recipes.
 
-The formulas are proved elsewhere, part by part. This table shows each figure that a change moves:
-``UPDATE_GOLDEN=1 pytest tests/unit/trainer/estimate`` writes testdata/estimates.json, for a review
-of the differences.
+Other tests check each formula. This table shows the effect of a change on every figure:
+``UPDATE_GOLDEN=1 pytest tests/unit/trainer/estimate`` writes testdata/estimates.json for a review.
 """
 
 import json

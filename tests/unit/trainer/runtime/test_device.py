@@ -1,4 +1,4 @@
-"""Detection of the GPU, with CUDA's answers replaced: no test machine has a GPU."""
+"""Detection of the GPU with simulated answers of CUDA, because no test machine has a GPU."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ NONE = "No CUDA GPUs are available"
 
 
 def without_gpu(monkeypatch: pytest.MonkeyPatch, message: str | None) -> None:
-    """Let CUDA find no GPU, and report a message."""
+    """Make CUDA find no GPU, and report a message."""
 
     def init() -> None:
         if message is not None:
@@ -57,7 +57,7 @@ def test_the_message_of_cuda_itself_is_reported(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_variables_of_nvidia_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images for CUDA set NVIDIA_VISIBLE_DEVICES=all, also where there is no GPU."""
+    """CUDA images set NVIDIA_VISIBLE_DEVICES=all even without a GPU."""
     without_gpu(monkeypatch, NONE)
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "all")
     assert not device.detect().cuda

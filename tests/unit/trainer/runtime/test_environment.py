@@ -1,4 +1,4 @@
-"""Libraries log nothing that a user cannot act on."""
+"""Libraries log no advice that a user cannot follow."""
 
 import logging
 

@@ -96,7 +96,7 @@ def test_eta_after_a_resume_uses_the_pace_of_this_attempt(clock: Clock) -> None:
     found.start_from(0.5)
     clock.now += 10
     found.ratio(0.6)
-    # A tenth of the run took 10 s, so the four tenths that are left take 40 s.
+    # A tenth of the run took 10 s, so the remaining four tenths take 40 s.
     assert found.get("eta_seconds") == pytest.approx(40)
 
 
