@@ -173,8 +173,8 @@ def _print_peak() -> None:
         return
     free, whole = torch.cuda.mem_get_info()
     # Memory outside PyTorch's allocator: the CUDA context and other libraries.
-    beside = whole - free - torch.cuda.memory_reserved()
-    print(f"peak {beside + torch.cuda.max_memory_reserved()}", flush=True)
+    outside = whole - free - torch.cuda.memory_reserved()
+    print(f"peak {outside + torch.cuda.max_memory_reserved()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ CHUNK = 1024 * 1024
 
 
 class HubError(Exception):
-    """An error response; ``code`` is the header that tells clients the reason."""
+    """An error response; ``code`` is the reason, which is sent in a header."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)

@@ -95,7 +95,7 @@ def test_a_failed_job_stalls_soon_after_its_pod_has_ended(
         for event in record.events("Pod", tuning.namespace)
         if event.object["status"].get("phase") == "Failed"
     )
-    told = next(
+    reported = next(
         event.at
         for event in record.events("FineTuneJob", tuning.namespace)
         if any(
@@ -103,7 +103,7 @@ def test_a_failed_job_stalls_soon_after_its_pod_has_ended(
             for each in event.object.get("status", {}).get("conditions", ())
         )
     )
-    assert told - ended < STALLED_SECONDS
+    assert reported - ended < STALLED_SECONDS
 
 
 def test_a_failed_job_is_not_retried_and_no_gpu_was_requested(

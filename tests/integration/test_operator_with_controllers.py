@@ -216,7 +216,7 @@ def test_drift_is_corrected_and_reported_in_one_event(
     assert reported() == dict.fromkeys(expected, 1)
 
 
-def test_an_exceeded_quota_is_reported_until_it_ends(
+def test_an_exceeded_quota_is_reported_until_the_quota_is_deleted(
     operator: OperatorProcess, place: Namespace, controller_manager: ControlPlane
 ) -> None:
     quotas = f"/api/v1/namespaces/{place.name}/resourcequotas"

@@ -222,7 +222,7 @@ def test_a_job_that_kueue_cannot_start_is_stalled_until_an_edit(
     assert given_up["spec"]["suspend"] is True
     (workload,) = kueue.workloads(place)
     label = f"kueue.x-k8s.io/job-uid={workload['metadata']['labels']['kueue.x-k8s.io/job-uid']} "
-    assert label in place.condition("Ready")["message"], "that is where the conflict is told"
+    assert label in place.condition("Ready")["message"], "the message reports the conflict"
 
     job = place.path("finetunejobs", "demo")
     place.plane.merge(job, {"spec": {"placement": {"nodeSelector": {"pool": "b"}}}})

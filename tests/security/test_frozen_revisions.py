@@ -102,7 +102,7 @@ def templates(cluster: Cluster) -> dict[str, Any]:
 
 
 def unharmed() -> dict[str, Any]:
-    """Return the pod templates of a job that nobody attacked."""
+    """Return the pod templates of a job without an attack."""
     cluster = Cluster()
     controllers.run_all(cluster)
     return templates(cluster)
@@ -294,7 +294,7 @@ def test_pod_rejects_another_job_configuration(tmp_path: Path, stage: str, conte
     assert not (tmp_path / "work").exists()
 
 
-def test_rejected_configuration_is_retried_once_it_is_right_again() -> None:
+def test_rejected_configuration_is_retried_after_it_is_correct_again() -> None:
     cluster = reached(("prepare",))
     rejected = controllers.message("train", "failed", reason="ConfigurationChanged")
     controllers.run(cluster, "train", 78, rejected)

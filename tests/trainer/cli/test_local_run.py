@@ -59,26 +59,26 @@ class LocalRun:
 def test_ctrl_c_saves_a_checkpoint_and_the_next_run_resumes(
     servers: dict[str, Server], repositories: dict[str, str], tmp_path: Path
 ) -> None:
-    station = LocalRun(servers["trl"], tmp_path)
-    station.write(repositories["chat"], repositories["rows"])
-    running = station.start()
+    local_run = LocalRun(servers["trl"], tmp_path)
+    local_run.write(repositories["chat"], repositories["rows"])
+    running = local_run.start()
     running.until(lambda: "step 3/40" in (tmp_path / "log").read_text())
     assert running.process.pid is not None
     os.kill(running.process.pid, signal.SIGINT)
     stopped = running.wait()
     assert stopped.code == 143, stopped.log
     assert "the checkpoint is kept" in stopped.log
-    again = station.run()
+    again = local_run.run()
     assert again.code == 0, again.log
     assert "are already prepared" in again.log
     assert "resuming from the checkpoint of step" in again.log
     for name in ("base", "dataset", "adapter"):
-        assert manifest.valid(station.work / name, kind=name, key=None)
-    (merged,) = station.work.glob("merged-*")
+        assert manifest.valid(local_run.work / name, kind=name, key=None)
+    (merged,) = local_run.work.glob("merged-*")
     assert f"vllm serve {merged}" in again.log
     # Another recipe is another revision, and must not overwrite the results in this folder.
-    station.write(repositories["chat"], repositories["rows"], learningRate=0.5)
-    refused = station.run()
+    local_run.write(repositories["chat"], repositories["rows"], learningRate=0.5)
+    refused = local_run.run()
     assert refused.code == 64
     assert "belongs to revision" in refused.log
 
@@ -95,8 +95,8 @@ def test_rows_are_read_from_a_configmap_of_the_same_file(
         "metadata": {"name": "own-rows"},
         "data": {"rows.jsonl": rows, "questions.jsonl": rows.replace("Say", "Tell me")},
     }
-    station = LocalRun(servers["trl"], tmp_path)
-    station.write(
+    local_run = LocalRun(servers["trl"], tmp_path)
+    local_run.write(
         repositories["chat"],
         "configmap://own-rows/rows.jsonl",
         configmap,
@@ -105,12 +105,12 @@ def test_rows_are_read_from_a_configmap_of_the_same_file(
         },
         maxSteps=2,
     )
-    ended = station.run()
+    ended = local_run.run()
     assert ended.code == 0, ended.log
-    facts = manifest.read(station.work / "dataset").facts
+    facts = manifest.read(local_run.work / "dataset").facts
     assert (facts["rows"], facts["validationRows"]) == (8, 8)
     assert "8 rows of evaluation.dataset" in ended.log
-    reference = manifest.read(station.work / "reference").facts
+    reference = manifest.read(local_run.work / "reference").facts
     assert reference["evaluation"]["rows"] == 8
 
 
@@ -134,11 +134,11 @@ sys.exit(main(sys.argv[1:]))
 def test_unsloth_is_imported_before_the_libraries_that_it_patches(
     hub: Hub, repositories: dict[str, str], tmp_path: Path
 ) -> None:
-    station = LocalRun(None, tmp_path)
+    local_run = LocalRun(None, tmp_path)
     advanced = TRAINING["advanced"] | {"backend": "auto"}
-    station.write(repositories["chat"], repositories["rows"], maxSteps=2, advanced=advanced)
+    local_run.write(repositories["chat"], repositories["rows"], maxSteps=2, advanced=advanced)
     ended = subprocess.run(
-        [sys.executable, "-c", LOADED_FIRST, *station.arguments],
+        [sys.executable, "-c", LOADED_FIRST, *local_run.arguments],
         env=os.environ | {"HF_ENDPOINT": hub.url} | {"PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=tmp_path,
         capture_output=True,
@@ -146,5 +146,5 @@ def test_unsloth_is_imported_before_the_libraries_that_it_patches(
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    facts = manifest.read(station.work / "adapter").facts
+    facts = manifest.read(local_run.work / "adapter").facts
     assert facts["backend"] == "unsloth"

@@ -133,7 +133,9 @@ def test_frozen_template_is_used_and_published(
     workshop.succeed("train")
     workshop.succeed("merge", "--build", "b")
     shipped = (workshop.work / "merged-b" / "chat_template.jinja").read_text()
-    assert "macro strftime_now(" in shipped, "of its own, in place of the clock"
+    assert "macro strftime_now(" in shipped, (
+        "the template defines its own function instead of the clock"
+    )
     row = json.loads((workshop.work / "reference" / "reference.json").read_text())["rows"][0]
     text = tokenizer.apply_chat_template(
         row["messages"], tokenize=False, add_generation_prompt=True, chat_template=shipped

@@ -202,8 +202,10 @@ def test_partial_shard_frees_its_space_for_the_next_attempt(
     (part,) = small_volume.glob(".writing-*/.*.part")
     room = part.stat().st_size
     assert room > 20 * PAGE
-    beside = [each for each in (done.work / "merged-b1").iterdir() if each.suffix != ".safetensors"]
-    needed = room + sum(path.stat().st_size for path in beside)
+    other_files = [
+        each for each in (done.work / "merged-b1").iterdir() if each.suffix != ".safetensors"
+    ]
+    needed = room + sum(path.stat().st_size for path in other_files)
     fill_up_to(small_volume, needed + disk.RESERVE + 5 * PAGE - room)
     workshop.succeed("merge", "--build", "b1")
     assert content(workshop.work / "merged-b1") == content(done.work / "merged-b1")

@@ -42,14 +42,14 @@ def test_number_formats_of_weights_and_arithmetic(work: Path) -> None:
     )
     assert found(work, dtype="float32").dtypes == ("float16", "float32")
     assert {each.path.name for each in merged.folders} == {"merged-b1", "reference"}
-    beside = found(work, mode="adapter")
+    adapter_build = found(work, mode="adapter")
     # vLLM computes in 16 bits even if the base has 32 bits.
-    assert (beside.base, beside.dtypes, beside.paths) == (
+    assert (adapter_build.base, adapter_build.dtypes, adapter_build.paths) == (
         "original",
         ("float32", "bfloat16"),
         APART,
     )
-    assert {each.path.name for each in beside.folders} == {"base", "adapter", "reference"}
+    assert {each.path.name for each in adapter_build.folders} == {"base", "adapter", "reference"}
 
 
 @pytest.mark.parametrize(

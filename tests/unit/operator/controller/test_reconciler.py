@@ -1,4 +1,4 @@
-"""What a reconcile reads, writes, logs and remembers."""
+"""Reads, writes, log lines and stored state of a reconcile."""
 
 from typing import Any
 

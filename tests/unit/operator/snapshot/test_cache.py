@@ -70,7 +70,7 @@ def test_the_snapshot_is_cached_without_managed_fields() -> None:
 def test_a_reconcile_starts_with_what_the_previous_one_read_and_wrote(
     reconciles: list[list[tuple[str, str]]],
 ) -> None:
-    """Whether everything is packed again, or only the job."""
+    """The snapshot is the same whether everything is packed again, or only the job."""
     cache, snapshot = SnapshotCache(), Snapshot(job=job())
     commit(cache, snapshot)
     for writes in reconciles:

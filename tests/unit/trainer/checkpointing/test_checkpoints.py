@@ -29,9 +29,9 @@ def break_file(path: Path) -> None:
 
 
 def newest(folder: Path) -> tuple[int | None, list[str]]:
-    told: list[str] = []
-    found = checkpoints.newest(folder, key="k", versions={}, warn=told.append)
-    return (None if found is None else found.step), told
+    warnings: list[str] = []
+    found = checkpoints.newest(folder, key="k", versions={}, warn=warnings.append)
+    return (None if found is None else found.step), warnings
 
 
 def names(folder: Path) -> list[str]:
@@ -42,11 +42,11 @@ def names(folder: Path) -> list[str]:
 def test_previous_checkpoint_replaces_an_unreadable_one(tmp_path: Path, file: str) -> None:
     saved(tmp_path, 1, 2)
     break_file(tmp_path / "step-2" / file)
-    step, told = newest(tmp_path)
+    step, warnings = newest(tmp_path)
     assert step == 1
-    assert len(told) == 1
-    assert "checkpoint step-2 cannot be read ([Errno 5] Input/output error" in told[0]
-    assert "spec.storage.storageClassName" in told[0]
+    assert len(warnings) == 1
+    assert "checkpoint step-2 cannot be read ([Errno 5] Input/output error" in warnings[0]
+    assert "spec.storage.storageClassName" in warnings[0]
     assert names(tmp_path) == [".corrupt-step-2", "step-1"]
     assert newest(tmp_path) == (1, [])
     saved(tmp_path, 2)
@@ -89,4 +89,4 @@ def test_errors_of_a_failing_disk_are_transient(tmp_path: Path, number: int) -> 
         pytest.raises(Transient, match="I/O error on the volume while training"),
         translate_volume_errors(tmp_path, "training"),
     ):
-        raise OSError(number, "told by the kernel")
+        raise OSError(number, "reported by the kernel")

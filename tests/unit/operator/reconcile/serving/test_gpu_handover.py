@@ -1,4 +1,4 @@
-"""Which build has the GPU during a rollout, with one GPU and with two."""
+"""The build that has the GPU during a rollout, with one GPU and with two."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whether a train pod may run on the node of the serving pod, from the two pods alone."""
+"""The check, from two pods alone, that a train pod can run on the node of a serving pod."""
 
 from typing import Any
 
