@@ -29,7 +29,7 @@ def _delete(cluster: Cluster, pod: Object) -> None:
     name = pod["metadata"]["name"]
     cluster.kubectl.delete("pod", name, OPERATOR_NAMESPACE, "--force", "--grace-period=0")
     cluster.record.wait(
-        f"operator pod {name} is gone",
+        f"operator pod {name} is deleted",
         lambda: cluster.record.find("Pod", OPERATOR_NAMESPACE, name) is None,
         seconds=30,
     )

@@ -48,7 +48,7 @@ def started(cluster: Cluster, namespace: str, task: Task) -> Iterator[str]:
     yield name
     cluster.kubectl.delete("pod", name, namespace)
     cluster.record.wait(
-        f"pod {name} is gone",
+        f"pod {name} is deleted",
         lambda: cluster.record.find("Pod", namespace, name) is None,
         seconds=60,
     )

@@ -169,7 +169,7 @@ class Tuning:
         self.cluster.kubectl.delete("ftj", self.name, self.namespace)
         try:
             self.cluster.record.wait(
-                f"{self.namespace}/{self.name} and its children are gone",
+                f"{self.namespace}/{self.name} and its children are deleted",
                 lambda: self.current() is None and not self.children(),
                 seconds=seconds,
             )

@@ -145,7 +145,7 @@ def wait_until(what: str, ready: Callable[[], bool], seconds: float = START_SECO
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not so within {seconds:.0f} s")
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
         time.sleep(0.05)
 
 

@@ -74,7 +74,7 @@ class OperatorProcess:
         return total
 
     def stop(self) -> tuple[int, float]:
-        """Send SIGTERM; return the exit code and the seconds until the process was gone.
+        """Send SIGTERM; return the exit code and the seconds until the process had ended.
 
         The time in which the process waited for a CPU core of a busy machine is subtracted.
         """

@@ -89,7 +89,7 @@ class ScenarioRunner:
         while not ready():
             if time.monotonic() > deadline:
                 waits = {name: what for name, (_, (what, _)) in self._waiting.items()}
-                raise TimeoutError(f"{what}: not so within {seconds:.0f} s; waiting: {waits}")
+                raise TimeoutError(f"{what}: not within {seconds:.0f} s; waiting: {waits}")
             began = time.monotonic()
             self.round()
             time.sleep(max(0.0, ROUND_SECONDS - (time.monotonic() - began)))

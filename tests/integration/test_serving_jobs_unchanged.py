@@ -129,7 +129,7 @@ def test_deleting_the_jobs_of_the_stages_changes_nothing_else(served: Served) ->
         operator.settled()
         before = snapshot(place)
         kubectl(place, "delete", "jobs", "--all", "--wait=false")
-        wait_until("the Jobs are gone", lambda: not place.items("jobs"))
+        wait_until("the Jobs are deleted", lambda: not place.items("jobs"))
         reconcile(operator, place)
         for job in [name for name in before["versions"] if name.startswith("jobs/")]:
             del before["versions"][job]
