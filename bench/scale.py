@@ -211,7 +211,7 @@ def markdown(figures: Sequence[Figures]) -> str:
     percentiles = [quantiles(each.waits, n=100) for each in figures]
     rows = [
         (
-            "seconds until each job has its first object",
+            "seconds until every job has its first object",
             [f"{each.first_child:.1f}" for each in figures],
         ),
         ("seconds until all jobs are Ready", [f"{each.ready:.1f}" for each in figures]),

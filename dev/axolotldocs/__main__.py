@@ -29,10 +29,10 @@ converted to valid FineTuneJobs, and {rejected} are rejected. See
 The column *Notes* contains the reason of a rejection, or the settings that are **dropped**, and
 the numbers of settings that are changed or equivalent:
 
-* *dropped*: the setting is lost, and can affect the trained model or whether the job works.
-* *changed*: the job uses the nearest setting that it has.
-* *equivalent*: the job does the same in another way, or the setting does not affect the trained
-  model.
+* *dropped*: the setting is lost; as a result, the trained model can differ, or the job can fail.
+* *changed*: the job uses the most similar setting that it supports.
+* *equivalent*: the job achieves the same effect in another way, or the setting does not affect
+  the trained model.
 
 | Configuration | Result | Notes |
 |---|---|---|

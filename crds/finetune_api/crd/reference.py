@@ -80,7 +80,7 @@ def exit_codes_page() -> str:
             HEADER,
             "# Exit codes\n",
             "Exit codes of the trainer (prepare, train and merge pods, and the commands on a "
-            "workstation) and of the verifier. The Job's `podFailurePolicy` acts on the code only. "
+            "workstation) and of the verifier. The Job's `podFailurePolicy` uses only the code. "
             "The attempt in `status.revisions` records the reason. [Reasons](reasons.md) explains "
             "each reason.\n",
             _table(("Code", "Reason", "Meaning", "Retry"), rows),
@@ -97,8 +97,8 @@ def reasons_page() -> str:
         (
             HEADER,
             "# Reasons\n",
-            "Reasons in conditions, events, attempts and logs. They are part of the API: alerts "
-            "and scripts may compare them. Each new reason of the condition `Ready` is also "
+            "Reasons in conditions, events, attempts and logs. They are part of the API, so alerts "
+            "and scripts may use them. Each new reason of the condition `Ready` is also "
             "recorded as an event. See [troubleshooting](../troubleshooting.md) for causes and "
             "remediations.\n",
             _table(("Reason", "Meaning", "Appears in"), rows),

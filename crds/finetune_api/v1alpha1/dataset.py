@@ -23,8 +23,8 @@ class Dataset(Rows):
     """The rows to train on."""
 
     validation_fraction: float | None = field(
-        "Fraction of the rows to hold out for evaluation; 0 means none. The held-out rows are "
-        "those with the smallest hashes of the row content and training.seed; equal rows are held "
+        "Fraction of the rows to hold out for evaluation; 0 means none. The held-out rows are the "
+        "rows with the smallest hashes of their content and training.seed. Equal rows are held "
         "out together.",
         None,
         edit=Edit.RETRAIN,
@@ -169,5 +169,6 @@ class Data(RowStatistics):
     planned_steps: int | None = Field(None, description="Planned total number of optimizer steps.")
     evaluation_dataset: EvaluationData | None = Field(
         None,
-        description="Statistics of evaluation.dataset. Set if the job has an evaluation dataset.",
+        description="Statistics of evaluation.dataset. Present only if the job has an evaluation "
+        "dataset.",
     )

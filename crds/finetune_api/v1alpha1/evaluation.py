@@ -18,9 +18,10 @@ class Evaluation(ApiModel):
     """Comparison of the tuned model with its base model."""
 
     dataset: EvaluationDataset | None = field(
-        "Dataset for evaluation only, used instead of rows held out of spec.dataset. Its rows "
-        "determine the held-out loss during training and the comparison with the base model "
-        "after training. They are rendered with the template of spec.dataset.",
+        "Dataset that is used only for evaluation. It replaces the rows that are otherwise held "
+        "out of spec.dataset. Its rows determine the held-out loss during training and the "
+        "comparison with the base model after training. The rows are rendered with the template "
+        "of spec.dataset.",
         None,
         edit=Edit.RETRAIN,
         unset="rows are held out according to dataset.validationFraction",
@@ -34,10 +35,10 @@ class Evaluation(ApiModel):
         edit=Edit.NOTHING,
     )
     on_serving_regression: Literal["Serve", "Stall"] = field(
-        "What the operator does if the held-out loss of the tuned model exceeds that of the "
-        'serving model by more than two standard errors: "Serve" (serve the tuned model and raise '
-        'a warning), or "Stall" (keep the previous model). Ignored if the models were not '
-        "evaluated on the same rows.",
+        "What the operator does if the held-out loss of the tuned model exceeds the held-out loss "
+        'of the serving model by more than two standard errors: "Serve" (serve the tuned model '
+        'and raise a warning), or "Stall" (keep the previous model). Ignored if the models were '
+        "not evaluated on the same rows.",
         "Serve",
         edit=Edit.NOTHING,
     )

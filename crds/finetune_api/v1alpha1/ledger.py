@@ -16,7 +16,7 @@ class FrozenConfiguration(LedgerModel):
 
     digest: str = Field(
         description="SHA-256 digest (hex) of the values that affect the trained weights. The "
-        "revision is named after its first 8 digits."
+        "first 8 digits are the name of the revision."
     )
     job_digest: str = Field(
         description="SHA-256 digest (hex) of job.json, the input of the trainer, in the ConfigMap "
@@ -37,13 +37,13 @@ class Attempt(LedgerModel):
     stage: Literal["prepare", "train", "merge", "serve"] = Field(description="Name of the stage.")
     build: str | None = Field(
         None,
-        description="Name of the build that the attempt merges or serves. Set for the stages "
-        "merge and serve only.",
+        description="Name of the build that the attempt merges or serves. Present only for the "
+        "stages merge and serve.",
     )
     build_digest: str | None = Field(
         None,
-        description="SHA-256 digest (hex) of the values that affect the build. The build is named "
-        "after its first 8 digits.",
+        description="SHA-256 digest (hex) of the values that affect the build. The first 8 digits "
+        "are the name of the build.",
     )
     attempt: int = Field(description="Number of the latest attempt of the stage, starting at 1.")
     outcome: Literal["Starting", "Running", "Completed", "Failed", "Stopped"] = Field(
@@ -82,8 +82,8 @@ class Attempt(LedgerModel):
     )
     memory: str | None = Field(
         None,
-        description="Memory limit of the merge container, if the operator doubled the limit "
-        "because a merge ran out of memory.",
+        description="Memory limit of the merge container. Present only if the operator doubled "
+        "the limit because a merge ran out of memory.",
     )
     merged_dtype: str | None = Field(
         None, description="Data type of the weights of the merged model."
@@ -103,8 +103,9 @@ class EvaluatedBuild(LedgerModel):
         description="Mean held-out loss of the tuned model per answer token, in nats."
     )
     difference: str = Field(
-        description="Mean held-out loss of the tuned model minus that of the base model, per "
-        "answer token, in nats. A positive value means that the tuned model is worse."
+        description="Mean held-out loss of the tuned model minus the mean held-out loss of the "
+        "base model, per answer token, in nats. A positive value means that the tuned model is "
+        "worse."
     )
     standard_error: str | None = Field(
         None,
@@ -149,8 +150,8 @@ class Artifacts(LedgerModel):
     )
     chat_template: str | None = Field(
         None,
-        description="Digest of the chat template, if it differs from the chat template of the "
-        "base model.",
+        description="Digest of the chat template. Present only if it differs from the chat "
+        "template of the base model.",
     )
     effective_template: str | None = Field(None, description="Digest of the chat template in use.")
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
@@ -167,8 +168,8 @@ class Artifacts(LedgerModel):
     )
     evaluation: Evaluation | None = Field(
         None,
-        description="Held-out losses of the tuned model and of the base model. Set if rows "
-        "were held out.",
+        description="Held-out losses of the tuned model and of the base model. Present only if "
+        "rows were held out.",
     )
 
 
@@ -201,10 +202,10 @@ class Backend(LedgerModel):
 
     name: Literal["unsloth", "trl"] = Field(description="Name of the training library.")
     version: str = Field(description="Version of the training library.", max_length=64)
-    reason: str = Field(description="Reason why it was selected.", max_length=256)
+    reason: str = Field(description="Reason why the training library was selected.", max_length=256)
     automatic: Literal["unsloth", "trl"] = Field(
-        description='Training library that "auto" selects. Replacing "auto" with this name, or '
-        'this name with "auto", does not start a new revision.'
+        description='Training library that "auto" selects. If you replace "auto" with this name, '
+        'or this name with "auto", no new revision starts.'
     )
 
 
@@ -217,14 +218,14 @@ class GPURelease(LedgerModel):
     )
     waiting_since: str | None = Field(
         None,
-        description="Time since which no train pod has had a node, if none has one. After 5 "
-        "minutes the serving pods start again.",
+        description="Time since which no train pod has been assigned to a node. Present while no "
+        "train pod is assigned to a node. After 5 minutes, the serving pods start again.",
         json_schema_extra={"format": "date-time"},
     )
     ended: str | None = Field(
         None,
         description="Reason why the release ended, as one CamelCase word, such as "
-        "ReleaseDidNotHelp or SuspendedByUser. Unset while the serving pods are stopped.",
+        "ReleaseDidNotHelp or SuspendedByUser. Absent while the serving pods are stopped.",
     )
 
 
@@ -236,7 +237,7 @@ class Revision(LedgerModel):
         "affect the trained weights."
     )
     frozen: FrozenConfiguration | None = Field(
-        None, description="Configuration that the revision was started with."
+        None, description="Configuration with which the revision was started."
     )
     stages: list[Attempt] = Field(
         default_factory=list,
@@ -261,25 +262,25 @@ class Revision(LedgerModel):
     )
     card: str | None = Field(
         None,
-        description="GPU model that trained the revision when it saved its first checkpoint. "
-        "Later attempts of the train stage resume on this model only.",
+        description="GPU model on which the first checkpoint of the revision was saved. Later "
+        "attempts of the train stage run only on this GPU model.",
     )
     gpu_seconds: int | None = Field(
         None, description="GPU time of training the revision in seconds, summed over all attempts."
     )
     gpu_release: GPURelease | None = Field(
         None,
-        description="Release of the serving pods' GPU for the training of the revision. With "
-        "serving.rollout: Auto there is at most one for each revision.",
+        description="Release of the serving pods' GPU, so that the revision can be trained. With "
+        "serving.rollout: Auto, there is at most one release for each revision.",
     )
     gpu_seconds_lost: int | None = Field(
         None,
-        description="GPU time in seconds whose results were lost because a volume was deleted. "
-        "This time is included in gpuSeconds.",
+        description="GPU time, in seconds, of training whose results were lost because a volume "
+        "was deleted. This time is included in gpuSeconds.",
     )
     training_started: str | None = Field(
         None,
-        description="Time at which the first train pod of the volume started. The GPU time spent "
-        "since then cannot exceed the time since then.",
+        description="Time at which the first train pod of the volume started. The operator limits "
+        "the reported GPU time to the time that has passed since then.",
         json_schema_extra={"format": "date-time"},
     )

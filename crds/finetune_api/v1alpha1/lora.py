@@ -70,8 +70,8 @@ class Lora(ApiModel):
     )
     modules_to_save: list[SavedModule] | None = field(
         'Modules to train in full in addition to the adapter: "embed_tokens" (the token '
-        'embedding) and "lm_head" (the output head). Use this if the rows contain tokens that '
-        "are rare in the base model. Each module needs GPU memory for float32 weights, "
+        'embedding) and "lm_head" (the output head). Use this field for tokens that are rare in '
+        "the training data of the base model. Each module needs GPU memory for float32 weights, "
         "gradients and optimizer states. Models with tied embeddings are not supported.",
         None,
         edit=Edit.RETRAIN,

@@ -58,7 +58,7 @@ class Toleration(ApiModel):
         "Effect of the taint to tolerate.", None, edit=Edit.RETRY, builtin="every effect"
     )
     toleration_seconds: int | None = field(
-        "Number of seconds for which the pods tolerate a taint with effect: NoExecute.",
+        "Number of seconds for which the pods tolerate a taint with the effect NoExecute.",
         None,
         edit=Edit.RETRY,
         builtin="unlimited",

@@ -56,12 +56,12 @@ class Reason(DocumentedEnum):
     UNSCHEDULABLE = ("Unschedulable", "No node meets the requirements of a pod.", READY)
     SECRET_MISSING = (
         "SecretMissing",
-        "A Secret that the job refers to, or the key in it, does not exist.",
+        "The job refers to a Secret, or to a key of a Secret, that does not exist.",
         READY,
     )
     CONFIG_MAP_MISSING = (
         "ConfigMapMissing",
-        "A ConfigMap that the job refers to, or the key in it, does not exist.",
+        "The job refers to a ConfigMap, or to a key of a ConfigMap, that does not exist.",
         READY,
     )
     IMAGE_PULL_FAILED = ("ImagePullFailed", "A container image cannot be pulled.", READY)
@@ -100,7 +100,7 @@ class Reason(DocumentedEnum):
     # Failed.
     INVALID_SPEC = (
         "InvalidSpec",
-        "The job cannot run with the values of its spec and the defaults.",
+        "The job cannot run with the combination of its spec and the defaults.",
         *FAILURE,
     )
     UNSUPPORTED_VERSION = (
@@ -111,8 +111,8 @@ class Reason(DocumentedEnum):
     )
     CONFIGURATION_CHANGED = (
         "ConfigurationChanged",
-        "The configuration of the revision, or an object that the operator creates, was replaced "
-        "by another one. The operator does not use it.",
+        "The configuration of the revision, or another object that the operator creates, does not "
+        "have the content that the operator wrote. The operator does not use this object.",
         *FAILURE,
     )
     FAILED_TO_START = (
@@ -194,11 +194,15 @@ class Reason(DocumentedEnum):
     FAILED = ("Failed", "A stage failed without reporting a reason.", READY, CONDITION)
     EVAL_GATE_FAILED = (
         "EvalGateFailed",
-        "The tuned model is worse than its base model, or than the serving model, on the held-out "
-        "rows.",
+        "On the held-out rows, the tuned model is worse than its base model or worse than the "
+        "serving model.",
         READY,
     )
-    VERIFICATION_FAILED = ("VerificationFailed", "Served and trained model differ.", *FAILURE)
+    VERIFICATION_FAILED = (
+        "VerificationFailed",
+        "The served model differs from the trained model.",
+        *FAILURE,
+    )
     ROLLOUT_FAILED = (
         "RolloutFailed",
         "The new build failed, and the previous build continues to serve. A build is a revision "
@@ -237,7 +241,7 @@ class Reason(DocumentedEnum):
     GPU_RELEASE_PLANNED = (
         "GPUReleasePlanned",
         "A pod of a new build waits for a GPU. The previous build will release its GPU at the "
-        "given time.",
+        "time in the message.",
         EVENT,
     )
     RELEASE_DID_NOT_HELP = (
@@ -290,7 +294,7 @@ class Reason(DocumentedEnum):
     NOT_FOUND = ("NotFound", "The object that the operator tried to write no longer exists.", LOG)
     NOT_LEADING = (
         "NotLeading",
-        "This replica of the operator is not the leader, and it made no changes.",
+        "This replica of the operator is not the leader. The replica made no changes.",
         LOG,
     )
     CONFLICT = ("Conflict", "Another client changed an object before the operator wrote it.", LOG)

@@ -52,7 +52,7 @@ class SecretKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("Secret")
     key: str = object_key(
-        "Key of the Secret under which the token or API key is stored.", "token", kind="Secret"
+        "Key in the Secret that holds the token or API key.", "token", kind="Secret"
     )
 
 
@@ -62,7 +62,7 @@ class ConfigMapKeyRef(ApiModel):
     atomic: ClassVar[bool] = True
     name: str = _in_namespace("ConfigMap")
     key: str = object_key(
-        "Key of the ConfigMap under which the CA certificates are stored in PEM format.",
+        "Key in the ConfigMap that holds the CA certificates, in PEM format.",
         "ca.crt",
         kind="ConfigMap",
     )

@@ -15,9 +15,10 @@ class RunPolicy(ApiModel):
         le=20,
     )
     max_restarts: int = field(
-        "Maximum number of restarts of a stage, summed over all attempts. Restarts after "
-        "failures and after node disruptions count; suspension and preemption by Kueue do not. "
-        "If a stage exceeds the limit, the job fails with the reason TooManyRestarts.",
+        "Maximum number of restarts of a stage, summed over all attempts. Restarts after failures "
+        "and after node disruptions count. Restarts after a suspension or after a preemption by "
+        "Kueue do not count. If a stage exceeds the limit, the job fails with the reason "
+        "TooManyRestarts.",
         20,
         edit=Edit.RETRY,
         ge=0,
@@ -41,9 +42,9 @@ class RunPolicy(ApiModel):
         le=604800,
     )
     pending_deadline_seconds: int = field(
-        "Number of seconds that the operator waits if a pod cannot start until a user fixes a "
-        "problem, such as a missing Secret. After that time, the condition Stalled becomes "
-        "True. The job continues when the problem is fixed.",
+        "Number of seconds after which the condition Stalled becomes True if a pod cannot start "
+        "because of a problem that a user must fix, such as a missing Secret. The job continues "
+        "when the problem is fixed.",
         600,
         edit=Edit.RETRY,
         ge=30,

@@ -67,31 +67,32 @@ class Serving(ApiModel):
         edit=Edit.NOTHING,
     )
     mode: Literal["merged", "adapter"] = field(
-        'Model that vLLM loads: "merged" (the merged 16-bit model), or "adapter" (the base '
-        "model and the adapter, which are not merged).",
+        'Model that vLLM loads: "merged" (the merged 16-bit model), or "adapter" (the base model '
+        "and the adapter, without a merge).",
         "merged",
         edit=Edit.REMERGE,
     )
     rollout: Literal["Auto", "KeepServing", "FreeGPU"] = field(
-        "Whether the serving pods release their GPU for the training of a new revision. "
-        '"Auto": once for each revision, after releaseAfterSeconds, if the train pod lacks '
-        'nothing but a GPU. "KeepServing": never. "FreeGPU": as soon as no other GPU is free. '
-        "The serving pods start again if training is suspended or fails.",
+        'Whether the serving pods release their GPU for the training of a new revision. "Auto": '
+        "once for each revision, after releaseAfterSeconds, if the train pod needs only a GPU to "
+        'start. "KeepServing": never. "FreeGPU": as soon as no other GPU is free. The serving '
+        "pods start again if training is suspended or fails.",
         "Auto",
         edit=Edit.NOTHING,
     )
     release_after_seconds: int = field(
-        "Number of seconds that the pods of a new build wait for a free GPU before the serving "
-        "pods release theirs. Used if rollout is Auto.",
+        "Number of seconds that a pod of a new build waits for a free GPU before the serving pods "
+        "release their GPU. Used if rollout is Auto.",
         600,
         edit=Edit.NOTHING,
         ge=0,
         le=604_800,
     )
     replicas: int = field(
-        "Number of serving pods. Each pod needs its own GPU. Set this field to 0 to stop "
-        "serving and keep all artifacts. More than one pod requires storage.accessMode: "
-        "ReadWriteMany. Autoscalers fail while this field is not set, because they read it.",
+        "Number of serving pods. Each pod needs its own GPU. Set this field to 0 to stop serving "
+        "and keep all artifacts. More than one pod requires storage.accessMode: ReadWriteMany. If "
+        "you use an autoscaler, set this field, because autoscalers read it and fail if it is not "
+        "set.",
         1,
         edit=Edit.NOTHING,
         ge=0,

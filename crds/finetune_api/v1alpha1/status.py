@@ -131,8 +131,9 @@ class ServingStatus(StatusModel):
     )
     release_planned_at: str | None = Field(
         None,
-        description="Time at which the serving pods release their GPU if the pod of the new "
-        "build has no other GPU by then. Set while such a pod waits for a GPU.",
+        description="Time at which the serving pods release their GPU, unless another GPU becomes "
+        "available for the pod of the new build before that time. Present while a pod of the "
+        "new build waits for a GPU.",
         json_schema_extra={"format": "date-time"},
     )
 
@@ -158,9 +159,9 @@ class EvaluationStatus(StatusModel):
     """Result of the evaluation gate for the target build."""
 
     outcome: Literal["Passed", "Failed", "NotEvaluated"] = Field(
-        description='"Failed" if the held-out loss of the tuned model exceeds that of its base '
-        'model by more than two standard errors, "Passed" if it does not, or "NotEvaluated" if '
-        "fewer than 20 rows are held out."
+        description='"Failed" if the held-out loss of the tuned model exceeds the held-out loss '
+        'of its base model by more than two standard errors, "Passed" if it does not, or '
+        '"NotEvaluated" if fewer than 20 rows are held out.'
     )
     message: str = Field(
         description="Measured losses, or the reason why the model was not evaluated."
@@ -181,19 +182,20 @@ class VerificationStatus(StatusModel):
     )
     outcome: str | None = Field(
         None,
-        description='"Verified" (the log-probabilities agree with those of training), '
-        '"Inconclusive" (the file digests match, but the tuned model and the base model are '
-        'too similar for a comparison), or "Skipped" (the file digests match, but training '
-        "recorded no log-probabilities to compare with).",
+        description='"Verified" (the log-probabilities agree with the log-probabilities that '
+        'training recorded), "Inconclusive" (the file digests match, but the tuned model and the '
+        'base model are too similar for a comparison), or "Skipped" (the file digests match, but '
+        "training recorded no log-probabilities to compare with).",
     )
     distance: str | None = Field(
         None,
         description="Root mean square difference between the log-probabilities of the serving "
-        "build and those that training recorded, in nats.",
+        "build and the log-probabilities that training recorded, in nats.",
     )
     tolerance: str | None = Field(
         None,
-        description="Maximum value of distance that is attributed to rounding errors, in nats.",
+        description='Largest value of the field "distance" that is attributed to rounding errors, '
+        "in nats.",
     )
     seconds: str | None = Field(None, description="Duration of the comparison in seconds.")
 
@@ -252,8 +254,7 @@ class FineTuneJobStatus(StatusModel):
     )
     evaluation: EvaluationStatus | None = Field(
         None,
-        description="Result of evaluating the target build against its base model. Set after "
-        "training.",
+        description="Comparison of the target build with its base model. Present after training.",
     )
     serving: ServingStatus = Field(
         ServingStatus(),

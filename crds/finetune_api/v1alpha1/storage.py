@@ -18,8 +18,8 @@ class BaseCache(ApiModel):
         kind="PersistentVolumeClaim",
     )
     sub_path: str | None = field(
-        "Folder in the claim that contains the folders models--org--name (the layout of the "
-        "Hugging Face cache).",
+        "Path of a folder in the claim. This folder contains one folder models--org--name per "
+        "base model (the layout of the Hugging Face cache).",
         None,
         edit=Edit.RETRY,
         builtin="the root folder of the claim",
@@ -58,15 +58,15 @@ class Storage(ApiModel):
         builtin="the default StorageClass of the cluster",
     )
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = field(
-        "Access mode of the volume. To run more than one serving pod, set ReadWriteMany and "
-        "use a StorageClass that supports it. A change does not affect existing volumes.",
+        "Access mode of the volume. To run more than one serving pod, set ReadWriteMany and use a "
+        "StorageClass that supports this access mode. A change does not affect existing volumes.",
         "ReadWriteOnce",
         edit=Edit.RETRY,
     )
     deletion_policy: Literal["Delete", "Retain"] = field(
-        'What happens to the volumes when the FineTuneJob is deleted: "Delete" (the volumes '
-        'are deleted too), or "Retain" (the volumes are kept, and you must delete them '
-        "yourself). A change also applies to existing volumes.",
+        'Whether the volumes are kept when the FineTuneJob is deleted: "Delete" (the volumes are '
+        'deleted too), or "Retain" (the volumes are kept, and you must delete them yourself). A '
+        "change also applies to existing volumes.",
         "Delete",
         edit=Edit.NOTHING,
     )

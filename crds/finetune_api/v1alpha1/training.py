@@ -38,7 +38,7 @@ class Quantization(ApiModel):
 
     type: Literal["nf4", "fp4"] = field("Data type of the 4-bit weights.", "nf4", edit=Edit.RETRAIN)
     double_quant: bool = field(
-        "Also quantize the quantization constants, which saves 0.4 bits per weight.",
+        "Also quantize the quantization constants. This saves 0.4 bits per weight.",
         True,
         edit=Edit.RETRAIN,
     )
@@ -132,8 +132,8 @@ class AdvancedTraining(ApiModel):
         ge=1,
     )
     early_stopping_patience: int | None = field(
-        "Number of consecutive evaluations without a lower held-out loss after which training "
-        "stops. The adapter with the lowest held-out loss is kept.",
+        "Training stops after this number of consecutive evaluations in which the held-out loss "
+        "did not decrease. The adapter with the lowest held-out loss is kept.",
         None,
         edit=Edit.RETRAIN,
         unset="training runs all steps, and the last adapter is kept",

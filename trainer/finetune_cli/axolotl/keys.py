@@ -28,8 +28,8 @@ _KERNELS = "the backend chooses its kernels"
 _LOSS = "status and the metrics port report the loss"
 _MEMORY = "the backend decides what it offloads"
 _ONE_GPU = (
-    "a job trains on one GPU: with several GPUs, the effective batch of Axolotl is that many times "
-    "larger; check training.effectiveBatchSize, and the memory with ftj estimate"
+    "a job trains on one GPU, but the effective batch of Axolotl is multiplied by the number of "
+    "GPUs: check training.effectiveBatchSize, and check the memory with ftj estimate"
 )
 _OPTIMIZER = "the job uses the default of the optimizer"
 _ORDER = "the job shuffles the rows"
@@ -81,7 +81,8 @@ EXACT: dict[str, tuple[Severity, str]] = {
     ),
     "quantize_moe_experts": (
         Severity.DROPPED,
-        "a job quantizes linear layers only: experts that are stored as one parameter need 16 bits",
+        "a job quantizes only linear layers, so experts that are stored as one parameter stay in "
+        "16 bits per weight",
     ),
     "load_best_model_at_end": (Severity.DROPPED, "a job uses the adapter of the last step"),
 }  # fmt: skip

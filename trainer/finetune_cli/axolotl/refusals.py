@@ -34,8 +34,8 @@ def refuse_other_trainings(settings: Settings) -> None:
     adapter = settings.take("adapter")
     if adapter not in ("lora", "qlora"):
         raise InvalidSpec(
-            f"adapter is {adapter or 'not set, which trains all weights'}: a FineTuneJob trains a "
-            "QLoRA adapter; set adapter: qlora"
+            f"adapter is {adapter or 'not set, so Axolotl trains all weights'}, but a FineTuneJob "
+            "trains only a QLoRA adapter: set `adapter: qlora`"
         )
     _note_loading(settings)
 
