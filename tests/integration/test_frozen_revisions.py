@@ -25,9 +25,9 @@ def resume(place: Namespace) -> None:
 
 
 def nudge(place: Namespace) -> None:
-    """Change an annotation, so that the operator reconciles now and not at the next resync."""
+    """Change a label, so that the operator reconciles now and not at the next resync."""
     place.plane.merge(
-        place.path("finetunejobs", "demo"), {"metadata": {"annotations": {"nudge": "now"}}}
+        place.path("finetunejobs", "demo"), {"metadata": {"labels": {"nudge": "now"}}}
     )
 
 

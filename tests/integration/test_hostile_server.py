@@ -184,8 +184,8 @@ def test_a_status_of_a_megabyte_is_corrected(operator: OperatorProcess, place: N
     path = place.path("finetunejobs", "demo")
     status = place.job()["status"]
     (own,) = status["revisions"]
-    strange = [{**own, "revision": f"{number:08x}"} for number in range(1000)]
-    long = [{**each, "message": "x" * 120_000} for each in status["conditions"]]
+    strange = [{**own, "revision": f"{number:08x}"} for number in range(150)]
+    long = [{**each, "message": "x" * 70_000} for each in status["conditions"]]
     place.plane.merge(
         f"{path}/status", {"status": {"revisions": [*strange, own], "conditions": long}}
     )
