@@ -147,7 +147,7 @@ def _steps(tuning: Tuning) -> tuple[float, float]:
     """Return when the first and the last training step were logged."""
     (pod,) = tuning.pods("train")
     log = tuning.cluster.kubectl.logs(pod["metadata"]["name"], tuning.namespace, "--timestamps")
-    lines = [line for line in log.splitlines() if re.search(r" step \d+/\d+  loss ", line)]
+    lines = [line for line in log.splitlines() if re.search(r" step \d+/\d+ loss ", line)]
     return _moment(lines[0]), _moment(lines[-1])
 
 

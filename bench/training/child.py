@@ -49,7 +49,7 @@ def _plain(who: str, config: Path, work: Path) -> int:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "loss" in (logs or {}):
                 print(
-                    f"step {state.global_step}/{state.max_steps}  loss {logs['loss']}", flush=True
+                    f"step {state.global_step}/{state.max_steps} loss {logs['loss']}", flush=True
                 )
 
     advanced = recipe["advanced"]

@@ -97,7 +97,7 @@ def run(
     for line in process.stdout:
         now = time.monotonic() - began
         log.append(line.rstrip())
-        if found := re.search(r"step (\d+)/\d+  loss (\S+)", line):
+        if found := re.search(r"step (\d+)/\d+ loss (\S+)", line):
             steps.append(now)
             losses.append(float(found[2]))
             if int(found[1]) == kill_at:

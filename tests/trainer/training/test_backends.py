@@ -151,7 +151,7 @@ def test_gradient_checkpointing_recomputes_activations(
 @pytest.mark.parametrize("packing", ["always", "never"])
 def test_backends_get_the_same_tensors_at_every_step(make: MakeWorkshop, packing: str) -> None:
     seen: dict[str, Any] = {}
-    prepared: list[str] = []
+    prepared: list[dict[str, str]] = []
     for backend in BACKENDS:
         workshop = make(
             training={
@@ -167,8 +167,10 @@ def test_backends_get_the_same_tensors_at_every_step(make: MakeWorkshop, packing
         ended = workshop.with_fault(RecordsInputs(path=path)).run("train")
         assert ended.code == 0, ended.log
         seen[backend] = pickle.loads(path.read_bytes())
-        prepared.append(manifest.read(workshop.work / "dataset").digest)
+        files = manifest.read(workshop.work / "dataset").files
+        prepared.append({file.name: file.sha256 for file in files if file.name != "backend.json"})
     assert prepared[0] == prepared[1]
+    assert "train.safetensors" in prepared[0]
     on_trl, on_unsloth = seen["trl"], seen["unsloth"]
     assert len(on_trl) == len(on_unsloth) == (9 if packing == "always" else 18)
     borders = {"cu_seq_lens_q", "cu_seq_lens_k"} if packing == "always" else set()

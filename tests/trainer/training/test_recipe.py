@@ -552,11 +552,11 @@ def test_eval_save_and_logging_steps_reach_the_run(make: MakeWorkshop, backend: 
         training={"maxSteps": 7, "advanced": {"backend": backend, **cadence}},
     )
     log = workshop.prepare_and_train().log
-    evaluated = [step for step in range(1, 8) if f"step {step}/7  loss on held-out" in log]
+    evaluated = [step for step in range(1, 8) if f"step {step}/7 loss on held-out" in log]
     assert evaluated == [2, 4, 6, 7]
     kept = sorted(path.name for path in (workshop.work / "checkpoints").iterdir())
     assert kept == ["step-6", "step-7"]
-    assert "step 5/7  loss" not in log
+    assert "step 5/7 loss" not in log
 
 
 def test_packed_dora_trains_with_a_float32_adapter(make: MakeWorkshop) -> None:

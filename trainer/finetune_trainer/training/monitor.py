@@ -178,9 +178,9 @@ class Monitor:
         self._usage.record(at_most_every=RECORD_SECONDS)
         speed = self._progress.get("tokens_per_second")
         log(
-            f"step {step}/{self._cadence.max_steps}  loss {loss:.4f}  lr {rate or 0:.2e}  "
-            f"grad {grad_norm if grad_norm is not None else float('nan'):.3f}  "
-            f"{f'{speed:.0f}' if speed else '?'} tokens/s  "
+            f"step {step}/{self._cadence.max_steps} loss {loss:.4f} lr {rate or 0:.2e} "
+            f"grad {grad_norm if grad_norm is not None else float('nan'):.3f} "
+            f"{f'{speed:.0f}' if speed else '?'} tokens/s "
             f"ETA {duration(self._progress.get('eta_seconds'))}"
         )
 
@@ -191,7 +191,7 @@ class Monitor:
         self._curves.add(step, evalLoss=loss)
         self.evaluations.add(step, loss)
         self._progress.set(eval_loss=loss)
-        log(f"step {step}/{self._cadence.max_steps}  loss on held-out rows {loss:.4f}")
+        log(f"step {step}/{self._cadence.max_steps} loss on held-out rows {loss:.4f}")
 
     def on_save(self, step: int) -> None:
         """Record a published checkpoint."""
