@@ -75,7 +75,7 @@ def remove_all(*, keep: tuple[str, ...] = ()) -> None:
     _remove_firewall()
     network.down()
     _remove_cgroups()
-    _remove_files()
+    _remove_files(keep)
 
 
 def _remove_containers() -> None:
@@ -217,7 +217,7 @@ def _remove_cgroups() -> None:
                     path.rmdir()
 
 
-def _remove_files() -> None:
+def _remove_files(keep: tuple[str, ...]) -> None:
     logs = Path("/var/log/containers")
     if logs.is_dir():
         for link in logs.iterdir():
@@ -236,6 +236,8 @@ def _remove_files() -> None:
         )
     # The logs stay until the next start, for troubleshooting.
     for path in paths.STATE.glob("*"):
-        if path != paths.LOGS:
+        if path not in (paths.LOGS, paths.PIDS):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # Without its record, a kept process would look like another program on its port.
+    processes.forget_all(keep=keep)
     shutil.rmtree(paths.RUN, ignore_errors=True)

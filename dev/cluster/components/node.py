@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cluster import kubectl, paths
 from cluster.artifacts import binaries
 from cluster.components import pki
 from cluster.components.control_plane import answers
+from cluster.errors import NotReady
 from cluster.host import cgroups, files, processes
 from cluster.settings import (
     CGROUP,
@@ -24,12 +26,14 @@ from cluster.settings import (
 )
 
 FIREWALL_PORT = 20244
+KUBELET_HEALTH_PORT = 10248
+KUBELET_STARTS = 10
 
 
 def start() -> None:
     """Start the missing processes; return when the node is Ready and offers its GPU."""
     cgroups.make()
-    _start_kubelet()
+    _start_healthy_kubelet()
     processes.wait_until("kubelet", _node_ready, state="reporting a Ready node", timeout=90)
     _start_kube_proxy()
     _advertise_gpu()
@@ -40,6 +44,24 @@ def _write(name: str, content: dict[str, Any]) -> Path:
     return files.write(paths.ETC / name, json.dumps(content, indent=2))
 
 
+def _start_healthy_kubelet() -> None:
+    """Start the kubelet until it is healthy.
+
+    It exits if containerd was restarted and does not yet serve the CRI. The node of an earlier
+    kubelet still counts as Ready then.
+    """
+    url = f"http://{NODE_ADDRESS}:{KUBELET_HEALTH_PORT}/healthz"
+    for remaining in reversed(range(KUBELET_STARTS)):
+        _start_kubelet()
+        try:
+            processes.wait_until("kubelet", lambda: answers(url), state="healthy", timeout=60)
+            return
+        except NotReady:
+            if remaining == 0 or processes.alive("kubelet") is not None:
+                raise
+            time.sleep(1)
+
+
 def _start_kubelet() -> None:
     config = _write(
         "kubelet.json",
@@ -48,6 +70,7 @@ def _start_kubelet() -> None:
             "kind": "KubeletConfiguration",
             "address": NODE_ADDRESS,
             "healthzBindAddress": NODE_ADDRESS,
+            "healthzPort": KUBELET_HEALTH_PORT,
             "readOnlyPort": 0,
             "authentication": {
                 "anonymous": {"enabled": False},

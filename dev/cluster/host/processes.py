@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from cluster import paths
@@ -59,6 +59,15 @@ def log_file(name: str) -> Path:
 def recorded() -> list[str]:
     """Return the names of all recorded processes, running or not."""
     return sorted(file.stem for file in paths.PIDS.glob("*.json"))
+
+
+def forget_all(*, keep: Collection[str]) -> None:
+    """Delete the records of all processes except for ``keep``."""
+    for name in recorded():
+        if name not in keep:
+            _file(name).unlink(missing_ok=True)
+    if paths.PIDS.is_dir() and not any(paths.PIDS.iterdir()):
+        paths.PIDS.rmdir()
 
 
 def alive(name: str) -> Record | None:
