@@ -48,9 +48,7 @@ def _plain(who: str, config: Path, work: Path) -> int:
     class Steps(transformers.TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "loss" in (logs or {}):
-                print(
-                    f"step {state.global_step}/{state.max_steps} loss {logs['loss']}", flush=True
-                )
+                print(f"step {state.global_step}/{state.max_steps} loss {logs['loss']}", flush=True)
 
     advanced = recipe["advanced"]
     micro = advanced["microBatchSize"]

@@ -73,7 +73,9 @@ def test_network_policy_and_budget_follow_the_spec(
         rerun="a volume of its own",
     )
     named = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "web"}}}
-    wait_until("the NetworkPolicy allows the callers", lambda: callers() == [{"podSelector": {}}, named])
+    wait_until(
+        "the NetworkPolicy allows the callers", lambda: callers() == [{"podSelector": {}}, named]
+    )
     run_stages(place, "Serving")
     wait_until(
         "both replicas are reported", lambda: place.job()["status"]["serving"]["replicas"] == 2
