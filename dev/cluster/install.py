@@ -7,7 +7,7 @@ import fcntl
 from pathlib import Path
 
 from cluster import kubectl, paths
-from cluster.artifacts import images
+from cluster.artifacts import base_image, binaries, images
 from cluster.components import hub, prepull
 from cluster.errors import ClusterError
 from cluster.phases import phase, side_by_side
@@ -35,6 +35,21 @@ def local_images() -> Images:
         trainer=built[images.TRAINER.name],
         serving=built[images.VLLM_CPU.name],
     )
+
+
+def build_everything() -> Images:
+    """Build the missing programs and images, and the content of the hub; return the images."""
+    built: list[Images] = []
+
+    def images_and_content() -> None:
+        base_image.ensure()
+        hub.ensure_content()
+        built.append(local_images())
+
+    # In parallel: compiling uses the cores, images mostly use disk and network.
+    with phase("build missing programs and images"):
+        side_by_side(lambda: binaries.ensure(*binaries.CLUSTER, binaries.HELM), images_and_content)
+    return built[0]
 
 
 def split_image(image: str) -> dict[str, str]:

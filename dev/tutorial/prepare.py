@@ -12,9 +12,8 @@ from pathlib import Path
 import yaml
 
 from cluster import install, kubectl, lifecycle, packages, paths
-from cluster.artifacts import base_image, binaries
+from cluster.artifacts import binaries
 from cluster.components import hub
-from cluster.phases import phase, side_by_side
 from cluster.settings import GPU_PRODUCT, NODE_NAME
 from tutorial.runner import Environment
 
@@ -28,15 +27,7 @@ LINKED = ("charts", "examples")
 def empty_cluster() -> Iterator[Environment]:
     """Start a new cluster without the operator; yield the environment of the commands."""
     packages.ensure()
-    built: list[install.Images] = []
-
-    def images_and_content() -> None:
-        base_image.ensure()
-        hub.ensure_content()
-        built.append(install.local_images())
-
-    with phase("build missing programs and images"):
-        side_by_side(lambda: binaries.ensure(*binaries.CLUSTER, binaries.HELM), images_and_content)
+    built = install.build_everything()
     lifecycle.down()
     lifecycle.up()
     hub.start()
@@ -44,7 +35,7 @@ def empty_cluster() -> Iterator[Environment]:
         folder = Path(name)
         for each in LINKED:
             (folder / each).symlink_to(paths.REPO / each)
-        (folder / "values.yaml").write_text(values(built[0]))
+        (folder / "values.yaml").write_text(values(built))
         yield Environment(variables=_variables(), folder=folder)
 
 

@@ -175,9 +175,7 @@ class Reason(DocumentedEnum):
     VOLUME_LOST = (
         "VolumeLost",
         "A user or another client deleted the PersistentVolumeClaim of the revision.",
-        READY,
-        EVENT,
-        ATTEMPT,
+        *(READY, EVENT, ATTEMPT),
     )
     RETRIES_EXHAUSTED = (
         "RetriesExhausted",

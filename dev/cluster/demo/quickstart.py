@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster import install, kubectl, lifecycle, packages, paths, phases
-from cluster.artifacts import base_image, binaries
 from cluster.components import hub
 from cluster.demo import base_answers, endpoint, job, preflight
 from cluster.errors import ClusterError
-from cluster.phases import phase, say, side_by_side
+from cluster.phases import phase, say
 from cluster.settings import BASE_ANSWER_TOKENS
 
 EXAMPLE = paths.REPO / "examples" / "quickstart.yaml"
@@ -71,19 +70,10 @@ def _start_local_cluster() -> tuple[kubectl.Client, install.Images]:
     with phase("check this machine"):
         preflight.check()
     packages.ensure()
-    built: list[install.Images] = []
-
-    def images_and_content() -> None:
-        base_image.ensure()
-        hub.ensure_content()
-        built.append(install.local_images())
-
-    # In parallel: compiling uses the cores, images mostly use disk and network.
-    with phase("build missing programs and images"):
-        side_by_side(lambda: binaries.ensure(*binaries.CLUSTER, binaries.HELM), images_and_content)
+    built = install.build_everything()
     lifecycle.up()
-    install.install_with_hub(built[0])
-    return kubectl.local(), built[0]
+    install.install_with_hub(built)
+    return kubectl.local(), built
 
 
 def _context(client: kubectl.Client) -> str:
