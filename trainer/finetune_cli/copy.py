@@ -82,7 +82,11 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
         found = _manifest(kubectl, name, selection)
         _copy(kubectl, name, selection.folder, found, options.dest)
     write_json(options.dest / manifest.FILE, manifest.as_json(found))
-    checked = "" if selection.digest is None else f"; the digest is that of {KIND} {options.name}"
+    checked = (
+        ""
+        if selection.digest is None
+        else f", also according to the status of {KIND} {options.name}"
+    )
     log(f"{len(found.files)} files are in {options.dest}, and their digests are correct{checked}")
     return 0
 

@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
         "--card",
         action="append",
         default=[],
-        help="nvidia.com/gpu.product of the GPU nodes, once for each card that the pods may get: "
-        "the memory check uses the smallest one; omit it to skip the check",
+        help="GPU model, as in the node label nvidia.com/gpu.product; repeat the option for each "
+        "model: the memory check uses the smallest one; omit it to skip the check",
     )
     prepare.add_argument(
         "--serving-share",
@@ -185,7 +185,7 @@ def read_job(path: Path, digest: str | None = None) -> JobConfig:
         found = hashlib.sha256(content).hexdigest()
         if digest not in (None, found):
             raise ConfigurationChanged(
-                f"{path.name} was changed: its SHA-256 is {found}, the operator wrote {digest}. "
+                f"{path.name} was changed: its SHA-256 is {found} instead of {digest}. "
                 "Delete the ConfigMap of the revision; the operator creates it again within five "
                 "minutes and retries the stage."
             )

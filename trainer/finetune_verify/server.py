@@ -47,7 +47,7 @@ class State:
         if uid := os.environ.get(POD_UID_VARIABLE):
             Gauge(
                 "finetune_pod_info",
-                "UID of the pod that verifies; always 1.",
+                "Label uid: UID of the pod of the verifier. The value is always 1.",
                 ["uid"],
                 registry=self.registry,
             ).labels(uid).set(1)

@@ -28,8 +28,8 @@ class Dataset(Rows):
         "out together.",
         None,
         edit=Edit.RETRAIN,
-        builtin="the larger of 0.05 and 20 rows if the dataset has at least 100 rows and "
-        "evaluation.dataset is unset, otherwise 0",
+        builtin="0.05, but at least 20 rows; 0 if the dataset has fewer than 100 rows or "
+        "evaluation.dataset is set",
         rules=(between(0, 0.5, "set validationFraction to a value from 0 to 0.5, such as 0.05"),),
     )
     prompt_template: Literal["auto", "chat", "alpaca"] = field(

@@ -31,7 +31,7 @@ class Columns(ApiModel):
     )
     input: str | None = _column(
         "input",
-        "Name of the column with the input, which the dataset can omit. Used with format: alpaca.",
+        "Name of the column with the input; the dataset may lack it. Used with format: alpaca.",
     )
     output: str | None = _column(
         "output", "Name of the column with the answer. Used with format: alpaca."

@@ -152,7 +152,7 @@ class WorkQueue(Generic[K]):
             return None
         entries = self._ready[namespace]
         *rank, key = heappop(entries)
-        assert self._queued.pop(key) == tuple(rank), "the first entry of a namespace is not void"
+        assert self._queued.pop(key) == tuple(rank), "the first entry of a namespace must be queued"
         self._drop_void(namespace)
         if namespace in self._ready:
             self._ready.move_to_end(namespace)

@@ -104,7 +104,7 @@ def origin(
     elif resolved.spec.queue_name and not serving:
         labels = ["the flavor of the Kueue queue", *labels]
     elif card in products:
-        labels = ["the card that saved the last checkpoint"]
+        labels = ["the first checkpoint (status.revisions[].card)"]
     elif products:
         labels = ["the chart value gpu.products"]
     zones = [field("zones")] if placement.zones else []

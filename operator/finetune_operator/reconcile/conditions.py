@@ -197,7 +197,7 @@ def _finished(position: Position) -> tuple[Status, str, str]:
     if position.state == "done":
         return "True", position.reason, "Nothing is left to do for this spec."
     if position.state == "failed":
-        return "True", position.reason, "The job has failed. Only an edit of its spec continues it."
+        return "True", position.reason, "The job has failed. To continue, edit its spec."
     return "False", position.reason, "The job has not finished."
 
 

@@ -79,8 +79,8 @@ def refused(note: str) -> Blocker:
     return Blocker(
         reason=Reason.FAILED_CREATE,
         message=quoting(
-            "The API server rejected an object of the job. The job continues once the policy, the "
-            "webhook or the service account admits it.",
+            "The API server rejected an object of the job. The job continues once the API server "
+            "accepts the object.",
             API_SERVER,
             note,
         ),

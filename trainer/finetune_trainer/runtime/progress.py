@@ -37,7 +37,7 @@ HELP = {
     "gpu_memory_peak_bytes": "Peak allocated GPU memory of this process in bytes.",
 }
 COUNTERS = {"gpu_seconds", "data_wait_seconds"}
-PHASE = "Part of the stage that runs now, if it has a name: saving or reference; always 1."
+PHASE = "Label phase: saving or reference, after the last training step. The value is always 1."
 RETRIES = "Total number of training restarts over all attempts, by cause."
 CHECKPOINT_AGE = "Seconds since this process published its newest checkpoint."
 
@@ -112,14 +112,18 @@ class Progress(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the known values. prometheus_client calls this on each scrape."""
         info = GaugeMetricFamily(
-            "finetune_stage_info", "Stage that this process runs; always 1.", labels=["stage"]
+            "finetune_stage_info",
+            "Label stage: stage of this process. The value is always 1.",
+            labels=["stage"],
         )
         info.add_metric([self.stage], 1.0)
         yield info
         # Pod IPs are reused: the UID lets the scraper check which pod it reached.
         if uid := os.environ.get(POD_UID_VARIABLE):
             pod = GaugeMetricFamily(
-                "finetune_pod_info", "UID of the pod that runs the stage; always 1.", labels=["uid"]
+                "finetune_pod_info",
+                "Label uid: UID of the pod. The value is always 1.",
+                labels=["uid"],
             )
             pod.add_metric([uid], 1.0)
             yield pod
@@ -129,7 +133,9 @@ class Progress(Collector):
             yield part
         if self._card:
             device = GaugeMetricFamily(
-                "finetune_device_info", "GPU that this process uses; always 1.", labels=["card"]
+                "finetune_device_info",
+                "Label card: GPU model in use. The value is always 1.",
+                labels=["card"],
             )
             device.add_metric([self._card], 1.0)
             yield device

@@ -130,7 +130,7 @@ def starting(
         if readiness.down_seconds(snapshot, deployment, pods, now) > seconds:
             see = f"Run kubectl describe pod -l {naming.BUILD}={target.build}."
             if not pods:
-                see = f"It has no pod. Run kubectl describe rs -l {naming.BUILD}={target.build}."
+                see = f"No pod exists. Run kubectl describe rs -l {naming.BUILD}={target.build}."
             if no_pod is not None:
                 see = diagnosis.refused(str(no_pod["message"])).message
             return Position(

@@ -108,7 +108,7 @@ def _not_comparable(candidate: Build, serving: Build) -> str | None:
         if each.artifacts.evaluation is None:
             return f"Build {each.build} was not evaluated: no rows were held out."
         if each.base is None or each.artifacts.evaluation.rows_digest is None:
-            return f"Build {each.build} was evaluated by an earlier version, without all numbers."
+            return f"The evaluation of build {each.build} by an earlier version lacks some numbers."
     new, old = candidate.artifacts, serving.artifacts
     if new.base_commit != old.base_commit:
         return f"Build {serving.build} was tuned from another base model."

@@ -93,7 +93,8 @@ def replicas(snapshot: IndexedSnapshot, target: TargetRevision, revision: str | 
         1,
         (
             f"PersistentVolumeClaim {volume.name} can be mounted by one node only (ReadWriteOnce), "
-            "so one replica serves from it. More replicas need the volume of a new revision.",
+            "so only one replica serves. For more replicas, set spec.rerun to a new value: a new "
+            "revision gets a new volume.",
         ),
     )
 

@@ -192,7 +192,7 @@ ZONES = {"placement": {"zones": ["a"]}}
     ("spec", "arguments", "origin"),
     [
         ({}, {}, "the chart value gpu.products"),
-        ({}, {"card": "NVIDIA-A10"}, "the card that saved the last checkpoint"),
+        ({}, {"card": "NVIDIA-A10"}, "the first checkpoint (status.revisions[].card)"),
         ({}, {"card": "NVIDIA-H200"}, "the chart value gpu.products"),
         (POOL, {}, "spec.placement.nodeSelector"),
         (POOL, {"card": "NVIDIA-A10"}, "spec.placement.nodeSelector"),

@@ -188,9 +188,7 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
     for name in PROTECTED_ARGUMENTS:
         # On a CPU, Unsloth replaces 8-bit optimizers, disables packing, and avoids bfloat16.
         if getattr(arguments, name) != wanted[name]:
-            log(
-                f"{name} stays {wanted[name]}; the library changed it to {getattr(arguments, name)}"
-            )
+            log(f"restoring {name} to {wanted[name]}; the library set {getattr(arguments, name)}")
             setattr(arguments, name, wanted[name])
     trainer = Trainer(
         request=request,

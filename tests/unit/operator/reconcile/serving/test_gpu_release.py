@@ -164,8 +164,8 @@ def pending_server(cluster: Cluster) -> None:
 
 
 OBSTACLES = {
-    "The pod lacks more than a GPU.": lacks_memory,
-    "Its placement may exclude node node-1": other_nodes,
+    "A GPU is not the only resource that the train pod lacks.": lacks_memory,
+    "The train pod may not be allowed on node node-1": other_nodes,
     "may not be available on node node-1": volume_elsewhere,
     "has no GPU to release.": pending_server,
 }
