@@ -1,11 +1,13 @@
 """Configuration of the operator, as rendered by the chart."""
 
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from finetune_api.base import CamelModel
+from finetune_api.contracts.destinations import METADATA, NamespacePorts, Network
 from finetune_api.v1alpha1.placement import Toleration
 
 
@@ -22,6 +24,31 @@ class Hub(CamelModel):
     """The model hub; an empty endpoint means the public hub."""
 
     endpoint: str = ""
+
+    @property
+    def host(self) -> str:
+        """Host of the endpoint; empty for the public hub."""
+        return urlsplit(self.endpoint).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """Port of the endpoint."""
+        parts = urlsplit(self.endpoint)
+        return parts.port or (80 if parts.scheme == "http" else 443)
+
+    @property
+    def address(self) -> Network | None:
+        """The endpoint as a range with one address, None if its host is a name."""
+        try:
+            return ip_network(self.host)
+        except ValueError:
+            return None
+
+    @property
+    def namespace(self) -> str | None:
+        """Namespace of the endpoint if it is a Service, such as ``hub.models.svc``."""
+        parts = self.host.split(".")
+        return parts[1] if len(parts) > 2 and parts[2] == "svc" else None
 
 
 class ServingConfig(CamelModel):
@@ -52,26 +79,27 @@ class GpuConfig(CamelModel):
     required: bool = True
 
 
-Network = IPv4Network | IPv6Network
-
 NODE_LOCAL_DNS: tuple[Network, ...] = (IPv4Network("169.254.20.10/32"),)
 INTERNET: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
-PRIVATE: tuple[Network, ...] = (
-    IPv4Network("10.0.0.0/8"),
-    IPv4Network("172.16.0.0/12"),
-    IPv4Network("192.168.0.0/16"),
-    IPv4Network("100.64.0.0/10"),
-    IPv6Network("fc00::/7"),
+NOT_PUBLIC: tuple[Network, ...] = (
+    *map(
+        IPv4Network,
+        (
+            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
+            *("0.0.0.0/8", "127.0.0.0/8", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15"),
+            *("224.0.0.0/4", "240.0.0.0/4"),
+        ),
+    ),
+    *map(
+        IPv6Network,
+        (
+            *("fc00::/7", "fec0::/10", "::/96", "100::/64", "ff00::/8"),
+            *("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16"),
+        ),
+    ),
 )
-METADATA: tuple[Network, ...] = (
-    IPv4Network("169.254.0.0/16"),
-    IPv4Network("100.100.100.200/32"),
-    IPv6Network("fe80::/10"),
-    IPv6Network("fd00:ec2::254/128"),
-    IPv6Network("fd20:ce::254/128"),
-)
-"""Metadata services, which hand out the credentials of a node: link-local addresses, and those of
-Alibaba Cloud (IPv4), AWS and Google Cloud (IPv6)."""
+"""Private and reserved ranges, and IPv6 ranges through which a gateway reaches IPv4 addresses. No
+packet has an IPv4-mapped address (::ffff:0:0/96), so a NetworkPolicy need not exclude it."""
 
 
 class Dns(CamelModel):
@@ -89,16 +117,18 @@ class Dns(CamelModel):
 class Egress(CamelModel):
     """Destinations that prepare pods may reach in addition to the hub (``manifests.egress``).
 
-    The default is port 443 on all public addresses.
+    The default is port 443 on all public addresses. ``hub_cidrs`` are the addresses of a hub whose
+    endpoint is a host name outside the cluster: no policy can select a host name.
     """
 
     dns: Dns = Dns()
     cidrs: list[Network] = Field(default_factory=lambda: list(INTERNET))
-    excluded_cidrs: list[Network] = Field(default_factory=lambda: list(PRIVATE))
+    excluded_cidrs: list[Network] = Field(default_factory=lambda: list(NOT_PUBLIC))
     ports: list[int] = Field(default_factory=lambda: [443])
-    namespaces: list[str] = Field(default_factory=list)
+    namespaces: list[NamespacePorts] = Field(default_factory=list)
+    hub_cidrs: list[Network] = Field(default_factory=list)
 
-    @field_validator("cidrs")
+    @field_validator("cidrs", "hub_cidrs")
     @classmethod
     def _reject_metadata_services(cls, cidrs: list[Network]) -> list[Network]:
         for cidr in cidrs:

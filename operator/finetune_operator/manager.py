@@ -70,6 +70,14 @@ def load_config(path: Path) -> OperatorConfig:
             f"{MOST_FROZEN_BYTES} are allowed, because the status of each job contains them. Set "
             "long values, such as dataset.chatTemplate, in the jobs instead of in defaults."
         )
+    hub, egress = config.hub, config.egress
+    named = hub.host and hub.namespace is None and hub.address is None
+    if named and hub.port not in egress.ports and not egress.hub_cidrs:
+        raise ConfigurationError(
+            f"--config {path}: hub.endpoint: port {hub.port} of {hub.host} is not in egress.ports, "
+            "so prepare pods cannot reach the hub. Set egress.hubCidrs to the address ranges of "
+            f"{hub.host}; the port is then open only in these ranges."
+        )
     if config.log_level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(
             f"--config {path}: logLevel: {config.log_level!r} is invalid; use debug, info, warning "

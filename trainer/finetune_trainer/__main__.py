@@ -20,12 +20,13 @@ from pydantic import ValidationError
 
 from finetune_api import quantity
 from finetune_api.contracts import redaction, termination
+from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
-from finetune_trainer.runtime import cards, environment, lock
+from finetune_trainer.runtime import cards, egress, environment, lock
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
@@ -78,6 +79,12 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument(
         "--no-merge", action="store_true", help="do not plan disk space for a merged model"
     )
+    prepare.add_argument(
+        "--destinations",
+        type=_destinations,
+        help="allowed network connections, as JSON of finetune_api.contracts.destinations; omit it "
+        "to allow all",
+    )
     train = commands.add_parser("train", parents=[common], help="train the adapter")
     train.add_argument(
         "--max-gpu-seconds", type=float, help="GPU seconds that all attempts together may use"
@@ -101,6 +108,10 @@ def parser() -> argparse.ArgumentParser:
         help="value of merge.base: weights to which the adapter is added",
     )
     return root
+
+
+def _destinations(text: str) -> Destinations:
+    return Destinations.model_validate_json(text)
 
 
 def main(arguments: list[str]) -> int:
@@ -143,6 +154,8 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
     progress.serve()
     with lock.held(layout, options.command):
         if options.command == "prepare":
+            if options.destinations is not None:
+                egress.Guard(options.destinations, domains=egress.domains()).install()
             from finetune_trainer.preparation import prepare
 
             return prepare.run(job, layout, progress, options=_estimate_options(options))

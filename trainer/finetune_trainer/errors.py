@@ -9,6 +9,7 @@
     ├── VolumeFull           73     the volume is too small
     ├── Transient            75     a retry may succeed: hub unreachable, download interrupted
     ├── AccessDenied         77     gated, private or forbidden source
+    │   └── EgressDenied            the chart does not allow a connection
     ├── ResumeRefused        78     the volume's content belongs to another job
     │   └── ConfigurationChanged    the job configuration is not the one that the operator wrote
     ├── CudaOutOfMemory      80     out of GPU memory, even at micro-batch 1
@@ -85,6 +86,10 @@ class AccessDenied(TrainerError):
 
     code = ExitCode.ACCESS_DENIED
     reason = Reason.ACCESS_DENIED
+
+
+class EgressDenied(AccessDenied):
+    """The egress values of the chart do not allow a connection."""
 
 
 class ResumeRefused(TrainerError):

@@ -3,17 +3,24 @@
 The chart's ``egress`` value configures them. A range in ``cidrs`` is open except for the ranges of
 ``excludedCidrs`` inside it. A narrower range that is listed next to a wide one is therefore open as
 a whole: ``10.20.0.7/32`` opens one private address. The metadata services of clouds, which hand out
-the credentials of the node, are never open.
+the credentials of the node, are never open. The port of the hub is open only towards the hub.
 """
 
-from ipaddress import ip_address
+from collections.abc import Iterable
+from ipaddress import IPv4Network
 from typing import Any
-from urllib.parse import urlsplit
 
-from finetune_operator.config import METADATA, Network, OperatorConfig
+from finetune_api.contracts.destinations import (
+    METADATA,
+    Block,
+    Destinations,
+    NamespacePorts,
+    Network,
+)
+from finetune_operator.config import Egress, OperatorConfig
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
-POD_IDENTITY = "169.254.170.23/32"
+POD_IDENTITY = IPv4Network("169.254.170.23/32")
 """Address of the EKS Pod Identity agent, which serves the credentials of the pod's own service
 account only."""
 
@@ -32,28 +39,46 @@ def dns(config: OperatorConfig) -> list[dict[str, Any]]:
     return [{"to": peers, "ports": ports}] if peers else []
 
 
-def rules(config: OperatorConfig, *, cloud_identity: bool) -> list[dict[str, Any]]:
-    """Return the egress rules of the prepare pod.
+def destinations(config: OperatorConfig, *, cloud_identity: bool) -> Destinations:
+    """Return the destinations of the prepare pod.
 
     cloud_identity: whether the pod has its own service account and requests cloud credentials.
     """
-    host, port = _hub(config.hub.endpoint)
-    ports = sorted({*config.egress.ports, *([port] if host else [])})
-    open_namespaces = [*config.egress.namespaces]
-    blocks = [_block(cidr, config) for cidr in config.egress.cidrs]
-    egress = dns(config)
-    if (namespace := _namespace_of(host)) is not None:
-        open_namespaces.append(namespace)
-    elif (address := _address(host)) is not None:
-        egress.append({"to": [{"ipBlock": {"cidr": address}}], "ports": _tcp(port)})
-    if open_namespaces:
-        # No port: a policy sees the port of the pod, which may differ from the port of the Service.
-        egress.append({"to": [namespaces(*open_namespaces)]})
-    if blocks:
-        egress.append({"to": blocks, "ports": _tcp(*ports)})
+    hub, egress = config.hub, config.egress
+    ports: dict[str, set[int]] = {}
+    for each in egress.namespaces:
+        ports.setdefault(each.name, set()).update(each.ports)
+    blocks = [_block(cidr, egress, egress.ports) for cidr in egress.cidrs]
+    if hub.namespace is not None:
+        ports.setdefault(hub.namespace, set()).add(hub.port)
+    elif hub.address is not None:
+        blocks.append(Block(cidr=hub.address, ports=(hub.port,)))
+    elif hub.host:
+        blocks += [_block(cidr, egress, [hub.port]) for cidr in egress.hub_cidrs]
     if cloud_identity:
-        egress.append({"to": [{"ipBlock": {"cidr": POD_IDENTITY}}], "ports": _tcp(80)})
-    return egress
+        blocks.append(Block(cidr=POD_IDENTITY, ports=(80,)))
+    return Destinations(
+        blocks=tuple(block for block in blocks if block.ports),
+        namespaces=tuple(
+            NamespacePorts(name=name, ports=tuple(sorted(ports[name]))) for name in sorted(ports)
+        ),
+    )
+
+
+def rules(config: OperatorConfig, *, cloud_identity: bool) -> list[dict[str, Any]]:
+    """Return the egress rules of the prepare pod. cloud_identity: as in ``destinations``."""
+    allowed = destinations(config, cloud_identity=cloud_identity)
+    blocks: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for block in allowed.blocks:
+        blocks.setdefault(block.ports, []).append(_ip_block(block))
+    return [
+        *dns(config),
+        *(
+            {"to": [namespaces(each.name)], "ports": _tcp(each.ports)}
+            for each in allowed.namespaces
+        ),
+        *({"to": peers, "ports": _tcp(ports)} for ports, peers in blocks.items()),
+    ]
 
 
 def namespaces(*names: str) -> dict[str, Any]:
@@ -64,38 +89,22 @@ def namespaces(*names: str) -> dict[str, Any]:
     return {"namespaceSelector": {"matchExpressions": [expression]}}
 
 
-def _hub(endpoint: str) -> tuple[str, int]:
-    """Return host and port of the hub; an empty host means the public hub."""
-    parts = urlsplit(endpoint)
-    return parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
-
-
-def _namespace_of(host: str) -> str | None:
-    """Return the namespace of a Service name such as ``hub.models.svc``, None for other names."""
-    parts = host.split(".")
-    return parts[1] if len(parts) > 2 and parts[2] == "svc" else None
-
-
-def _address(host: str) -> str | None:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return None
-    return f"{address}/{address.max_prefixlen}"
-
-
-def _block(cidr: Network, config: OperatorConfig) -> dict[str, Any]:
-    excluded = [*METADATA, *config.egress.excluded_cidrs]
+def _block(cidr: Network, egress: Egress, ports: Iterable[int]) -> Block:
+    excluded = [*METADATA, *egress.excluded_cidrs]
     inside = [each for each in excluded if each.version == cidr.version and _within(each, cidr)]
-    block: dict[str, Any] = {"cidr": str(cidr)}
-    if inside:
-        block["except"] = list(dict.fromkeys(map(str, inside)))
-    return {"ipBlock": block}
+    return Block(cidr=cidr, excluded=tuple(dict.fromkeys(inside)), ports=tuple(sorted(set(ports))))
 
 
 def _within(inner: Network, outer: Network) -> bool:
     return inner != outer and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
-def _tcp(*ports: int) -> list[dict[str, Any]]:
+def _ip_block(block: Block) -> dict[str, Any]:
+    peer: dict[str, Any] = {"cidr": str(block.cidr)}
+    if block.excluded:
+        peer["except"] = list(map(str, block.excluded))
+    return {"ipBlock": peer}
+
+
+def _tcp(ports: Iterable[int]) -> list[dict[str, Any]]:
     return [{"protocol": "TCP", "port": port} for port in ports]

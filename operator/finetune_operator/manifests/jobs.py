@@ -14,7 +14,7 @@ from finetune_api.contracts.exitcodes import FINAL
 from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.manifests import placement, pod, sources
+from finetune_operator.manifests import egress, placement, pod, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.documents import JOB_FILE
@@ -224,7 +224,7 @@ def _configuration(job: Object, target: TargetRevision, stage: Stage) -> list[di
 def _stage_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int) -> list[str]:
     spec = target.resolved.spec
     if stage == "prepare":
-        return estimate_arguments(target)
+        return prepare_arguments(target)
     if stage == "train" and spec.run_policy.max_gpu_seconds is not None:
         left = max(0, spec.run_policy.max_gpu_seconds - gpu_seconds_lost)
         return ["--max-gpu-seconds", str(left)]
@@ -233,12 +233,18 @@ def _stage_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int
     return []
 
 
-def estimate_arguments(target: TargetRevision) -> list[str]:
-    """Return the arguments for the estimate of prepare: cards, serving values, volume size.
+def prepare_arguments(target: TargetRevision) -> list[str]:
+    """Return the arguments of prepare: those of the estimate, and the allowed destinations.
 
     They are not in job.json, which is frozen: a job that was rejected is attempted again after its
-    cards, its context length or its volume have changed.
+    cards, its context length, its volume, or the chart's egress values have changed.
     """
+    cloud_identity = target.resolved.spec.access.service_account_name is not None
+    allowed = egress.destinations(target.config, cloud_identity=cloud_identity)
+    return [*_estimate_arguments(target), "--destinations", allowed.model_dump_json()]
+
+
+def _estimate_arguments(target: TargetRevision) -> list[str]:
     spec = target.resolved.spec
     serving, arguments = spec.serving, []
     for card in placement.cards(target.config.gpu, target.resolved):

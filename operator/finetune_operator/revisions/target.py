@@ -21,7 +21,7 @@ from finetune_api.layering import layered, without_nulls
 from finetune_api.v1alpha1.ledger import FrozenConfiguration
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import OperatorConfig
-from finetune_operator.revisions.documents import freeze
+from finetune_operator.revisions.documents import LIVE, freeze
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Object
@@ -39,7 +39,8 @@ class TargetRevision:
 
     resolved: Resolved
     config: OperatorConfig
-    """The configuration that the revision was started with; its defaults are complete."""
+    """The configuration that the revision was started with, and the present values of the settings
+    that are not frozen. Its defaults are complete."""
 
     frozen: FrozenConfiguration
     """The record of this configuration, which is in the ledger once the revision has started."""
@@ -68,7 +69,7 @@ def resolve_target(job: Object, ledger: Ledger, config: OperatorConfig) -> Targe
     _require_own_names(resolved, ledger)
     frozen = ledger.frozen(resolved.revision)
     if frozen is not None:
-        settings = _read(resolved.revision, frozen.operator)
+        settings = _with_live(_read(resolved.revision, frozen.operator), config)
         return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
     started = config.model_copy(update={"defaults": _effective(config)})
     return TargetRevision(resolved=resolved, config=started, frozen=freeze(job, resolved, started))
@@ -86,7 +87,13 @@ def resolve_retained(
     if frozen is None or build_digest is None:
         return None
     resolved = replace(target.resolved, digest=frozen.digest, build_digest=build_digest)
-    return TargetRevision(resolved=resolved, config=_read(revision, frozen.operator), frozen=frozen)
+    settings = _with_live(_read(revision, frozen.operator), target.config)
+    return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
+
+
+def _with_live(frozen: OperatorConfig, present: OperatorConfig) -> OperatorConfig:
+    """Return a frozen configuration with the present values of the settings that are not frozen."""
+    return frozen.model_copy(update={name: getattr(present, name) for name in LIVE})
 
 
 def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved | None:

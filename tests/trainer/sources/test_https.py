@@ -178,6 +178,7 @@ def test_https_redirect_without_tls_is_refused(
     hub.requests.clear()
     with pytest.raises(InvalidSpec, match=r"redirected to http://.*json, which is not https://"):
         https(site, certificate, "a").pin()
+    assert hub.requests == []
     with pytest.raises(
         InvalidSpec, match=r"set dataset\.caConfigMapRef to a ConfigMap with its cert"
     ):

@@ -28,6 +28,11 @@ def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
         (VALID + "image: x", "image: Extra inputs are not permitted"),
         (VALID + "logLevel: loud", "logLevel: 'loud' is invalid"),
         (VALID + "defaults: {training: {epochs: -1}}", "c.yaml: defaults.training.epochs"),
+        (
+            VALID + "hub: {endpoint: 'http://mirror.example.com:8081'}",
+            "port 8081 of mirror.example.com is not in egress.ports, so prepare pods cannot reach "
+            "the hub. Set egress.hubCidrs",
+        ),
     ],
     ids=[
         "empty file",
@@ -36,6 +41,7 @@ def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
         "unknown field",
         "unknown log level",
         "invalid default",
+        "hub on a closed port",
     ],
 )
 def test_invalid_configuration_names_the_field(tmp_path: Path, text: str, message: str) -> None:
@@ -43,6 +49,21 @@ def test_invalid_configuration_names_the_field(tmp_path: Path, text: str, messag
     with pytest.raises(ConfigurationError) as caught:
         load_config(tmp_path / "c.yaml")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hub: {endpoint: 'https://mirror.example.com'}",
+        "hub: {endpoint: 'http://10.0.0.7:8081'}",
+        "hub: {endpoint: 'http://hub.models.svc:8081'}",
+        "hub: {endpoint: 'http://mirror.example.com:8081'}\negress: {hubCidrs: [192.0.2.0/24]}",
+        "hub: {endpoint: 'http://mirror.example.com'}\negress: {ports: [80]}",
+    ],
+)
+def test_hub_that_prepare_pods_can_reach_is_valid(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(VALID + text)
+    assert load_config(tmp_path / "c.yaml").hub.host
 
 
 def test_configuration_must_fit_the_status(tmp_path: Path) -> None:

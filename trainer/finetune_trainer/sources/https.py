@@ -22,6 +22,7 @@ from finetune_trainer.sources.repository import (
     Repository,
     brief,
     missing,
+    raise_denied,
     reporting_bytes,
 )
 from finetune_trainer.sources.transfer import (
@@ -164,17 +165,26 @@ class Https:
         headers = {"Accept-Encoding": "identity"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        return httpx.Client(verify=context, headers=headers, timeout=TIMEOUT, follow_redirects=True)
+        return httpx.Client(
+            verify=context,
+            headers=headers,
+            timeout=TIMEOUT,
+            follow_redirects=True,
+            event_hooks={"request": [self._require_tls]},
+        )
+
+    def _require_tls(self, request: httpx.Request) -> None:
+        """Raise InvalidSpec before a redirect to another scheme is followed."""
+        if request.url.scheme != "https":
+            where = request.url.copy_with(query=None)
+            raise InvalidSpec(
+                f"{self._kind} {self.name} is redirected to {where}, which is not https://: "
+                f"correct {self._kind}.source"
+            )
 
     def _check(self, answer: httpx.Response, name: str) -> None:
         """Raise the error that an unsuccessful answer means for the job."""
         status, what = answer.status_code, f"{self._kind} {self._address(name)}"
-        if answer.url.scheme != "https":
-            where = answer.url.copy_with(query=None)
-            raise InvalidSpec(
-                f"{what} is redirected to {where}, which is not https://: correct "
-                f"{self._kind}.source"
-            )
         if status in (401, 403):
             secret = f"{self._kind}.tokenSecretRef"
             remediation = (
@@ -198,7 +208,8 @@ class Https:
     def _named(self) -> Iterator[None]:
         try:
             yield
-        except TrainerError:
+        except TrainerError as error:
+            raise_denied(error, f"{self._kind} {self.name}")
             raise
         except httpx.HTTPError as error:
             self._refuse_certificate(error)

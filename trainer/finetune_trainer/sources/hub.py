@@ -37,6 +37,7 @@ from finetune_trainer.sources.repository import (
     Repository,
     brief,
     missing,
+    raise_denied,
     repo_type,
     reporting_bytes,
 )
@@ -142,7 +143,8 @@ class Hub:
         """Translate errors of the hub into errors of the job."""
         try:
             yield
-        except TrainerError:
+        except TrainerError as error:
+            raise_denied(error, self._what())
             raise
         except HfHubHTTPError as error:
             raise self._meaning(error) from error

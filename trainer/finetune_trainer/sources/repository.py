@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from finetune_api.contracts.redaction import mask, one_line
 from finetune_api.v1alpha1.sources import Kind
-from finetune_trainer.errors import DatasetNotFound, ModelNotFound, NotFound
+from finetune_trainer.errors import DatasetNotFound, EgressDenied, ModelNotFound, NotFound
 
 OnBytes = Callable[[int], None]
 POLL_SECONDS = 1.0
@@ -73,6 +73,20 @@ def repo_type(kind: Kind) -> Literal["model", "dataset"]:
 def missing(kind: Kind) -> type[NotFound]:
     """Return the class of the error for a missing model or dataset."""
     return ModelNotFound if kind == "model" else DatasetNotFound
+
+
+def denial(error: BaseException) -> EgressDenied | None:
+    """Return the denied connection that caused an error of a library, or None."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, EgressDenied):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def raise_denied(error: BaseException, what: str) -> None:
+    """Raise EgressDenied about a source if a denied connection caused an error."""
+    if (cause := denial(error)) is not None:
+        raise EgressDenied(f"{what} is not reachable: {cause}") from None
 
 
 def digest_of(lines: Iterable[str]) -> str:

@@ -20,8 +20,10 @@ from finetune_trainer.sources.repository import (
     RemoteFile,
     Repository,
     brief,
+    denial,
     digest_of,
     missing,
+    raise_denied,
     reporting_bytes,
 )
 from finetune_trainer.sources.transfer import BrokenTransfer, fetch
@@ -144,7 +146,7 @@ class S3:
             FSTimeoutError,
             botocore.exceptions.HTTPClientError,
         ) as error:
-            if is_full_volume(error):
+            if is_full_volume(error) or denial(error):
                 raise
             raise BrokenTransfer(brief(error)) from error
 
@@ -200,7 +202,8 @@ class S3:
         what, whose = f"{self._kind} {self.name}", self._kind
         try:
             yield
-        except TrainerError:
+        except TrainerError as error:
+            raise_denied(error, what)
             raise
         except (PermissionError, botocore.exceptions.NoCredentialsError) as error:
             remediation = (
@@ -227,6 +230,7 @@ class S3:
         except (botocore.exceptions.BotoCoreError, OSError) as error:
             if is_full_volume(error):
                 raise
+            raise_denied(error, what)
             raise Transient(
                 f"the store is unreachable for {what} ({brief(error)}): the download is retried; "
                 f"if this persists, check {whose}.s3.endpoint and the network policy"

@@ -42,11 +42,11 @@ def following(
 def retry_key(target: TargetRevision, stage: Stage) -> str:
     """Return the hash of the fields whose edit gives a failed stage a new attempt.
 
-    Data preparation also checks whether the model can be served; if it fails for that reason, an
-    edit of a serving field must be enough to continue.
+    Data preparation also checks whether the model can be served, and whether the chart allows each
+    connection; if it fails for such a reason, a change of that value must be enough to continue.
     """
     key = target.resolved.retry_key
-    return digest([key, jobs.estimate_arguments(target)]) if stage == "prepare" else key
+    return digest([key, jobs.prepare_arguments(target)]) if stage == "prepare" else key
 
 
 def creation(

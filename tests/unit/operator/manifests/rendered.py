@@ -130,7 +130,7 @@ MAXIMAL_CONFIG = OperatorConfig.model_validate(
             "cidrs": ["0.0.0.0/0", "::/0", "10.20.0.7/32"],
             "excludedCidrs": ["10.0.0.0/8", "fc00::/7"],
             "ports": [443, 8443],
-            "namespaces": ["stores"],
+            "namespaces": [{"name": "stores", "ports": [9000]}, {"name": "hub", "ports": [8000]}],
         },
         "images": {
             "trainer": "registry/trainer@sha256:" + "a" * 64,
