@@ -92,7 +92,7 @@ class ApiModel(CamelModel):
         for name, info in type(self).model_fields.items():
             value = getattr(self, name)
             if name in self.model_fields_set and value is not None:
-                yield from (rule for rule in extra_of(info).rules if rule.fails(value))
+                yield from (rule for rule in extra_of(info).rules for _ in rule.broken(value))
 
 
 def extra_of(info: FieldInfo) -> Extra:

@@ -6,8 +6,8 @@ build both sides from one description; the differential test compares them on a 
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -23,12 +23,22 @@ class Rule:
     """A rule of a model or of a field.
 
     ``cel`` is true for a valid value. ``fails`` returns True for an invalid one; its argument is
-    the validated model (for a rule of a model) or the value (for a rule of a field).
+    the validated model (for a rule of a model) or the value (for a rule of a field). With
+    ``items``, the value of the field is a list, and the rule is about each of its items: an error
+    then names the item.
     """
 
     cel: str
     message: str
     fails: Callable[[Any], bool]
+    items: bool = False
+
+    def broken(self, value: Any) -> Iterator[tuple[int, ...]]:
+        """Yield the place of each violation: the index of the item, or () for the whole value."""
+        if self.items:
+            yield from ((index,) for index, item in enumerate(value) if self.fails(item))
+        elif self.fails(value):
+            yield ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +125,7 @@ def matches(pattern: str, message: str) -> Rule:
 
 def each_matches(pattern: str, message: str) -> Rule:
     """Return the rule that every item of a list of strings matches ``pattern``."""
-    compiled = re.compile(pattern)
-    return Rule(
-        cel=f"self.all(item, item.matches({_literal(pattern)}))",
-        message=message,
-        fails=lambda items: not all(compiled.fullmatch(item) for item in items),
-    )
+    return replace(matches(pattern, message), items=True)
 
 
 def lacks(item: str, message: str) -> Rule:

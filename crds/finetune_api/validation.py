@@ -140,9 +140,9 @@ def _rules(model: type[BaseModel], values: Any, at: Path, broken: list[Path]) ->
         if group is not None or (inner is None and not _contains(path, broken)):
             value = values[alias] if inner is None else getattr(group, name)
             for rule in extra_of(info).rules:
-                if rule.fails(value):
-                    shown = _shown(values[alias])
-                    yield Finding(field=_dotted(path), message=rule.message, value=shown)
+                for place in rule.broken(value):
+                    shown = _shown(values[alias][place[0]] if place else values[alias])
+                    yield Finding(field=_dotted(path + place), message=rule.message, value=shown)
         if inner is not None:
             yield from _rules(inner, values[alias], path, broken)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finetune_api.crd.openapi import schema_of
+from finetune_api.crd.openapi import CONSTRAINTS, schema_of
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 BEGIN = '\n    "fineTuneJobSpec": '
@@ -18,18 +18,6 @@ END = "\n  }\n}\n"
 LINE = 100
 QUANTITY = r"^\+?([0-9]+\.?[0-9]*|\.[0-9]+)([numkMGTP]|[KMGTP]i)?$"
 """As ``finetune_api.quantity`` reads quantities."""
-KEPT = (
-    "enum",
-    "pattern",
-    "minimum",
-    "maximum",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-    "minProperties",
-    "maxProperties",
-)
 
 
 def with_schema(text: str) -> str:
@@ -61,7 +49,7 @@ def partial(schema: dict[str, Any]) -> dict[str, Any]:
         found["type"] = [each["type"] for each in schema["anyOf"]] + ["null"]
     elif "type" in schema:
         found["type"] = [schema["type"], "null"]
-    found |= {key: schema[key] for key in KEPT if key in schema}
+    found |= {key: schema[key] for key in CONSTRAINTS if key in schema}
     if schema.get("x-kubernetes-int-or-string"):
         # The pattern of the CRD is looser, because a CEL rule follows it.
         found["pattern"] = QUANTITY

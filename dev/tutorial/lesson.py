@@ -163,9 +163,9 @@ SECTIONS = (
     ),
     Section(
         title="Install the operator",
-        text="The values below are those of a cluster without real GPUs: images built from"
-        " a clone, a mirror of the hub, vLLM for CPUs, and small resources. On a cluster with"
-        " GPUs, the images are the only values that you must set.",
+        text="The values below are for a cluster without real GPUs: images built from a clone,"
+        " a mirror of the hub, vLLM for CPUs, and small resources. On a cluster with GPUs, you must"
+        " set only the images.",
         commands=(
             Command(text="cat values.yaml", shows="required: false"),
             Command(
@@ -197,15 +197,15 @@ SECTIONS = (
     ),
     Section(
         title="Ask the model",
-        text="The Service of the job answers the OpenAI API. The name of the model is the name of"
-        " the job.",
+        text="The Service of the job provides an OpenAI-compatible API. The name of the model is"
+        " the name of the job.",
         commands=(Command(text=ASK, shows=ANSWER),),
     ),
     Section(
         title="Edit the learning rate",
         text="A changed recipe starts a new revision. The cluster has one GPU, and the served model"
-        " uses it. The operator keeps serving for `releaseAfterSeconds`, then it releases the GPU"
-        " for the training. The column `SERVING` shows which revision answers.",
+        " uses it. The old build serves for `releaseAfterSeconds` and then releases the GPU for the"
+        " training. The column `SERVING` shows which revision answers requests.",
         commands=(
             Command(
                 text=f"kubectl patch ftj {JOB} --type=merge -p '"
@@ -229,7 +229,8 @@ SECTIONS = (
     ),
     Section(
         title="Remove everything",
-        text="The volumes, Deployments and Jobs of a FineTuneJob are deleted with it.",
+        text="If you delete a FineTuneJob, Kubernetes also deletes its volumes, Deployments and"
+        " Jobs.",
         commands=(
             Command(text="kubectl delete ftj --all", shows="deleted", seconds=120),
             Command(

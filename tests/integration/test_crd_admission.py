@@ -92,6 +92,12 @@ def test_api_server_rejects_invalid_manifest(file: Path, rejections: dict[str, s
     assert expected(file) in rejections[file.stem]
 
 
+def test_rejection_of_a_list_names_the_item(rejections: dict[str, str]) -> None:
+    error = rejections["serving-extra-argument-unlisted"]
+    assert "spec.serving.extraArgs[1]: Invalid value" in error
+    assert "spec.serving.extraArgs[0]" not in error
+
+
 # The models do not contain metadata.name; only the API server validates it.
 @pytest.mark.parametrize(
     "file", [file for file in INVALID if not file.stem.startswith("name-")], ids=_name

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, get_args
 
+from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.rows import Rows
@@ -31,7 +32,7 @@ from finetune_trainer.models.backend_choice import UNSLOTH, Facts
 from finetune_trainer.runtime import lock
 from finetune_trainer.runtime.cards import Card, find
 from finetune_trainer.runtime.files import write_json
-from finetune_trainer.runtime.log import duration, log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.volume_layout import Layout
 

@@ -13,11 +13,9 @@ from finetune_api.rules import Rule
 
 Schema = dict[str, Any]
 
-_KEPT = (
-    "type",
+CONSTRAINTS = (
     "enum",
     "pattern",
-    "format",
     "minimum",
     "maximum",
     "minLength",
@@ -26,6 +24,12 @@ _KEPT = (
     "maxItems",
     "minProperties",
     "maxProperties",
+)
+"""Keywords that OpenAPI 3.0 and JSON Schema share."""
+_KEPT = (
+    "type",
+    "format",
+    *CONSTRAINTS,
     "x-kubernetes-int-or-string",
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
@@ -151,8 +155,8 @@ def _text(value: Any) -> str:
 
 
 def _add_rules(schema: Schema, rules: tuple[Rule, ...]) -> None:
-    if rules:
-        schema["x-kubernetes-validations"] = [
-            *schema.get("x-kubernetes-validations", ()),
-            *({"rule": rule.cel, "message": rule.message} for rule in rules),
-        ]
+    for rule in rules:
+        place = schema["items"] if rule.items else schema
+        place.setdefault("x-kubernetes-validations", []).append(
+            {"rule": rule.cel, "message": rule.message}
+        )

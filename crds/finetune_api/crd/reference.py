@@ -215,9 +215,15 @@ def _rules(group: Group) -> Iterator[str]:
         yield _sentence(rule["message"])
     for name, schema in group.schema["properties"].items():
         if "properties" not in schema:
-            for rule in schema.get("x-kubernetes-validations", ()):
-                message = rule["message"]
+            for message in _messages(schema):
                 yield _sentence(message) if name in message else f"`{name}`: {message}."
+
+
+def _messages(schema: Schema) -> Iterator[str]:
+    """Yield the messages of the rules of a field, and of the items of a list of plain values."""
+    items = schema.get("items", {})
+    for part in (schema, {} if "properties" in items else items):
+        yield from (rule["message"] for rule in part.get("x-kubernetes-validations", ()))
 
 
 def _sentence(message: str) -> str:

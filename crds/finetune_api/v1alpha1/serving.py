@@ -47,7 +47,7 @@ numbers that the build was verified with are not permitted."""
 _EXTRA = f"^--({'|'.join(EXTRA_ARGUMENTS)})(=[A-Za-z0-9_.,:/-]+)?$"
 _EXTRA_MESSAGE = (
     "extraArgs permits only arguments of vllm serve for batching, parsing and logging, each as "
-    "--name or --name=value, such as --max-num-seqs=64: remove other arguments "
+    "--name or --name=value, such as --max-num-seqs=64: remove this argument "
     "(docs/concepts/serving.md lists the permitted arguments)"
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_api import quantity
 from finetune_api.contracts.exitcodes import FINAL
+from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
@@ -205,7 +206,7 @@ def _pod(
                     _with_memory(getattr(target.resolved.spec.resources, stage), memory),
                     gpu=target.config.gpu if gpu else None,
                 ),
-                "securityContext": pod.container_security(read_only_root=not gpu),
+                "securityContext": container_security(read_only_root=not gpu),
                 "terminationMessagePolicy": "File",
                 "volumeMounts": mounts,
             }

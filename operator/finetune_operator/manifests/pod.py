@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_api.contracts.pod_security import pod_security
 from finetune_api.contracts.ports import POD_UID_VARIABLE
 from finetune_api.defaulting import Resolved
 from finetune_api.v1alpha1.references import SecretKeyRef
@@ -10,7 +11,6 @@ from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_operator.config import GpuConfig, OperatorConfig
 from finetune_operator.manifests import placement
 
-USER = 1000
 SCRATCH = "/tmp"
 SCRATCH_LIMIT = "8Gi"
 """Compiled kernels and caches of libraries; the kubelet evicts a pod that writes more.
@@ -56,18 +56,6 @@ def scratch() -> dict[str, Any]:
     return {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_LIMIT}}
 
 
-def container_security(*, read_only_root: bool) -> dict[str, Any]:
-    """Return the ``securityContext`` of a container for the restricted Pod Security Standard.
-
-    The root filesystem of GPU containers stays writable: some NVIDIA container hooks write to /etc.
-    """
-    return {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": read_only_root,
-    }
-
-
 def secret(name: str, reference: SecretKeyRef | None) -> list[dict[str, Any]]:
     """Return the ``env`` entry that reads a key of a Secret; empty without a reference."""
     if reference is None:
@@ -91,14 +79,7 @@ def spec(
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(),
         **placement.render(config.gpu, resolved, gpu=gpu, serving=serving, card=card),
     }
     if config.image_pull_secrets:

@@ -6,6 +6,7 @@ requests little: reading and comparing take a fraction of a core for some second
 
 from typing import Any
 
+from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import VERIFIER_METRICS
 from finetune_operator.manifests import pod, vllm
 from finetune_operator.revisions.target import TargetRevision
@@ -43,7 +44,7 @@ def container(job: Object, target: TargetRevision) -> dict[str, Any]:
             "timeoutSeconds": 2,
         },
         "resources": RESOURCES,
-        "securityContext": pod.container_security(read_only_root=True),
+        "securityContext": container_security(read_only_root=True),
         "terminationMessagePolicy": "File",
         "volumeMounts": [{"name": "work", "mountPath": WORK, "readOnly": True}],
     }

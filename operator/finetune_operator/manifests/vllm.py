@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_api.contracts.pod_security import container_security
 from finetune_api.v1alpha1.serving import BASE_SUFFIX
 from finetune_operator.manifests import pod
 from finetune_operator.revisions.target import TargetRevision
@@ -113,7 +114,7 @@ def container(job: Object, target: TargetRevision, model: Model) -> dict[str, An
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
         "resources": pod.resources(spec.resources.serve, gpu=config.gpu),
-        "securityContext": pod.container_security(read_only_root=False),
+        "securityContext": container_security(read_only_root=False),
         "volumeMounts": [
             *_weights(target),
             {"name": "scratch", "mountPath": pod.SCRATCH},

@@ -16,12 +16,14 @@ class Blocker:
 
     ``waits`` is True if the block ends when a resource becomes free: such a job never becomes
     Stalled. ``lasts`` is True if the block does not end by itself: the job has failed at once.
+    ``grace`` is the number of seconds for which the block is normal and is not reported.
     """
 
     reason: Reason
     message: str
     waits: bool = False
     lasts: bool = False
+    grace: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

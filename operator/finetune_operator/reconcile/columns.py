@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_api.contracts.durations import duration
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.reconcile.conditions import Position
@@ -16,6 +17,8 @@ SUMMARY_LENGTH = 39
 """Characters of the short message, with which ``kubectl get -o wide`` fits 160 columns."""
 LONGEST_WORD = 16
 """Characters of a word that is left out rather than cut."""
+LONGEST_ETA = 100 * 86_400 - 1
+"""Seconds; a longer remaining time would not fit the column."""
 PHASES = {"saving": "save", "reference": "reference"}
 """Texts for the phases of a train pod after the last step."""
 
@@ -51,7 +54,7 @@ def columns(
     same = previous.conditions.get("Ready", {}).get("reason") == position.reason
     if known is not None and same and snapshot.progress is None and snapshot.loaded is None:
         return {**texts, "progress": known, "eta": previous.eta}
-    return {**texts, "progress": text, "eta": duration(seconds)}
+    return {**texts, "progress": text, "eta": remaining(seconds)}
 
 
 def _preparing(preparation: Mapping[str, Any]) -> tuple[str, float | None]:
@@ -86,18 +89,11 @@ def _percent(stage: str, percent: int | None) -> str:
     return stage if percent is None else f"{stage} {min(100, max(0, percent))}%"
 
 
-def duration(seconds: float | None) -> str | None:
+def remaining(seconds: float | None) -> str | None:
     """Return a remaining time for people, such as ``4m10s``; None if it is unknown or 0."""
     if seconds is None or not math.isfinite(seconds) or seconds < 1:
         return None
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{min(days, 99)}d{hour:02d}h"
-    if hours:
-        return f"{hour}h{minute:02d}m"
-    return f"{minute}m{second:02d}s" if minutes else f"{second}s"
+    return duration(min(seconds, LONGEST_ETA))
 
 
 def summary(message: str) -> str:

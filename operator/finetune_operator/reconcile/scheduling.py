@@ -23,6 +23,8 @@ _RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
 _VOLUME = re.compile(r"persistentvolumeclaim|persistent volumes? to bind|storageclass", re.I)
 _ZONE = re.compile(r"volume node affinity conflict|PersistentVolume's node affinity")
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+PROVISIONING_SECONDS = 30.0
+"""Time for which a new volume may be unbound without a warning: its provisioner creates it."""
 
 
 def unscheduled(pod: Object, evidence: Evidence) -> Blocker | None:
@@ -142,16 +144,21 @@ def _unbound(pod: Object, message: str, evidence: Evidence) -> Blocker:
     ]
     cause = events_of.text(max(events, key=events_of.last_time)) if events else ""
     claim = next(iter(claims), "")
-    explanation = _volume(claim, evidence.volume(claim), f"{cause} {message}", pod)
+    explanation, certain = _volume(claim, evidence.volume(claim), f"{cause} {message}", pod)
     quoted = quoting(explanation, SCHEDULER, message)
+    certain = certain or any(event.get("type") == "Warning" for event in events)
     return Blocker(
         reason=Reason.VOLUME_PENDING,
         message=quoting(quoted, f"PersistentVolumeClaim {claim}", cause),
+        grace=0.0 if certain else PROVISIONING_SECONDS,
     )
 
 
-def _volume(name: str, claim: Object | None, said: str, pod: Object) -> str:
-    """Return why a PersistentVolumeClaim is not bound, and the remedy. said: quoted messages."""
+def _volume(name: str, claim: Object | None, said: str, pod: Object) -> tuple[str, bool]:
+    """Return why a PersistentVolumeClaim is not bound, and whether this is certain.
+
+    said: quoted messages.
+    """
     storage_class = (claim or {}).get("spec", {}).get("storageClassName")
     choose = (
         "Set spec.storage.storageClassName to an existing one. To list them, run: kubectl get "
@@ -159,16 +166,18 @@ def _volume(name: str, claim: Object | None, said: str, pod: Object) -> str:
     )
     missing = re.search(r'storageclass(?:\.storage\.k8s\.io)? "([^"]+)" not found', said)
     if missing is not None:
-        return f"StorageClass {missing[1]} does not exist. {choose}"
+        return f"StorageClass {missing[1]} does not exist. {choose}", True
     if claim is not None and not storage_class:
         return (
             f"PersistentVolumeClaim {name} names no StorageClass, and the cluster has no default "
-            f"StorageClass. {choose}"
+            f"StorageClass. {choose}",
+            True,
         )
     namespace = pod["metadata"].get("namespace", "")
     of_class = f" of StorageClass {storage_class}" if storage_class else ""
     return (
         f"PersistentVolumeClaim {name}{of_class} is not bound. Check the provisioner and the free "
         "capacity of the StorageClass, or set spec.storage.storageClassName to another one. For "
-        f"details, run: kubectl describe pvc {name} -n {namespace}."
+        f"details, run: kubectl describe pvc {name} -n {namespace}.",
+        False,
     )

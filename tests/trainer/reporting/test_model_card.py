@@ -6,12 +6,12 @@ import yaml
 from huggingface_hub import ModelCard
 from tests.trainer.support.workshop import Workshop
 
+from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.reporting import model_card
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport
-from finetune_trainer.runtime.log import duration
 
 
 def test_model_card_metadata_is_valid(done: Workshop) -> None:

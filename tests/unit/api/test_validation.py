@@ -152,6 +152,12 @@ def test_other_objects_are_not_jobs() -> None:
         ({"training": {"seed": "one"}}, "spec.training.seed", "set an integer"),
         ({"suspend": "perhaps"}, "spec.suspend", "set true or false"),
         ({"training": 3}, "spec.training", "set a group of fields"),
+        (
+            {"serving": {"extraArgs": ["--max-num-seqs=8", "--trust-remote-code"]}},
+            "spec.serving.extraArgs[1]",
+            "remove this argument (docs/concepts/serving.md lists the permitted arguments) "
+            "(value: '--trust-remote-code')",
+        ),
     ],
 )
 def test_message_of_a_rejected_value_is_ours(spec: dict[str, Any], field: str, says: str) -> None:

@@ -39,6 +39,15 @@ def test_first_job_of_the_readme_is_that_of_the_commands() -> None:
     assert "tokenSecretRef" not in str(job)
 
 
+def test_notes_of_the_chart_contain_the_first_job_of_the_readme() -> None:
+    notes = (ROOT / "charts/finetune-operator/templates/NOTES.txt").read_text()
+    block = re.search(r"^  apiVersion:.*?\n\n", notes, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    assert yaml.safe_load(block[0]) == next(iter(documents(ROOT / "README.md")))
+    create = "kubectl create configmap velmora-facts --from-file=rows.jsonl="
+    assert f"{create}examples/velmora-facts.jsonl\n" in notes
+
+
 @pytest.mark.parametrize("place", JOBS)
 def test_job_is_resolved_and_passes_the_checks_of_prepare(place: str) -> None:
     spec = resolve(JOBS[place], effective_defaults(CHART["defaults"])).spec

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_api.contracts.pod_security import container_security, pod_security
 from finetune_cli.copying.selection import MOUNT
 
 CONTAINER = "copy"
 DEFAULT_IMAGE = "docker.io/library/debian:bookworm-slim"
 LIFETIME_SECONDS = 6 * 3600
-USER = 1000
-"""User and group that own the files on the volume."""
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists"}
 """A volume can be bound to a GPU node. The copy pod requests no GPU."""
 
@@ -56,14 +55,7 @@ def render(name: str, claim: str, place: Place) -> dict[str, Any]:
         "terminationGracePeriodSeconds": 1,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(),
         "tolerations": [GPU_TAINT, *(each for each in place.tolerations if each != GPU_TAINT)],
         "containers": [
             {
@@ -74,11 +66,7 @@ def render(name: str, claim: str, place: Place) -> dict[str, Any]:
                     "requests": {"cpu": "100m", "memory": "64Mi"},
                     "limits": {"memory": "256Mi"},
                 },
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "capabilities": {"drop": ["ALL"]},
-                    "readOnlyRootFilesystem": True,
-                },
+                "securityContext": container_security(read_only_root=True),
                 "volumeMounts": [{"name": "work", "mountPath": str(MOUNT), "readOnly": True}],
             }
         ],

@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Iterable
 
+from finetune_api.contracts.durations import duration
 from finetune_trainer.checkpointing.manifest import Entry
-from finetune_trainer.runtime.log import duration, log
+from finetune_trainer.runtime.log import log
 
 TERMINAL_SECONDS = 0.5
 LOG_SECONDS = 10.0

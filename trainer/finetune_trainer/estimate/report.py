@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
+from finetune_api.contracts.durations import duration
 from finetune_trainer.estimate.budget import Estimate
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.verdict import gib
-from finetune_trainer.runtime.log import duration
 
 WIDTH = 46
 

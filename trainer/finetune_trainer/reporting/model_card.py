@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.redaction import mask
 from finetune_trainer.reporting.loss_history import LossHistory
-from finetune_trainer.runtime.log import duration
 
 FILE = "README.md"
 GIB = 2**30

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from finetune_api.contracts.durations import duration
 from finetune_trainer.errors import BudgetExceeded, LossDiverged
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime.gpu_usage import GpuUsage
-from finetune_trainer.runtime.log import duration, log
+from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.training.early_stopping import EvaluationHistory
@@ -81,6 +82,7 @@ class Monitor:
         self._memory_peak = memory_peak
         self._ready = self._step_began = self._since
         self._waited = 0.0
+        self._first = 1
 
     def on_train_begin(self, step: int) -> None:
         """Start at ``step`` (0, or that of a checkpoint); a stop now waits for the end of a step.
@@ -88,6 +90,7 @@ class Monitor:
         Raise Stopped if a stop was requested before.
         """
         self._stop.defer()
+        self._first = step + 1
         self._since = self._ready = time.monotonic()
         self._progress.start_from(step / self._cadence.max_steps)
         self._progress.set(global_step=step, max_steps=self._cadence.max_steps)
@@ -108,6 +111,9 @@ class Monitor:
         cadence = self._cadence
         last = step >= cadence.max_steps
         self._progress.set(global_step=step, gpu_seconds=self._usage.gpu_seconds)
+        if step == self._first:
+            # It also compiles kernels, so the remaining time is estimated from the later steps.
+            self._progress.start_from(step / cadence.max_steps)
         self._progress.ratio(step / cadence.max_steps)
         stop = not last and (self._stop.requested or self.over_budget)
         evaluate = not stop and self.evaluation_due(step)

@@ -126,7 +126,7 @@ def _running(
         since=since,
     )
     warnings = queueing.warnings(job.object, has_run=has_run)
-    if blocker is not None:
+    if blocker is not None and seconds >= blocker.grace:
         deadline = target.resolved.spec.run_policy.pending_deadline_seconds
         return Decision(
             ledger=ledger,

@@ -6,7 +6,7 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing
 
-from finetune_operator.reconcile.scheduling import required_labels
+from finetune_operator.reconcile.scheduling import PROVISIONING_SECONDS, required_labels
 
 DEADLINE = 600
 MENDS_ITSELF = ("Unschedulable",)
@@ -41,6 +41,7 @@ def event(about: Thing, reason: str, note: str, time: str) -> Thing:
     """Return a warning event in the form of events.k8s.io/v1."""
     return {
         "metadata": {"creationTimestamp": time},
+        "type": "Warning",
         "reason": reason,
         "note": note,
         "regarding": {"uid": about["metadata"]["uid"]},
@@ -338,6 +339,17 @@ def test_an_unbound_volume_is_explained_by_its_storage_class(
     assert text.startswith(explained.format(claim=name))
     assert f" Scheduler: {NOT_BOUND}" in text
     assert text.endswith(f" PersistentVolumeClaim {name}: {event_text}." if event_text else ".")
+
+
+def test_a_volume_that_is_being_provisioned_is_reported_after_a_grace_period() -> None:
+    cluster = at("prepare")
+    controllers.pod_of_stage(cluster, "prepare")["status"] = unscheduled(NOT_BOUND)
+    (claim,) = cluster.each("PersistentVolumeClaim")
+    claim["spec"]["storageClassName"] = "slow"
+    cluster.wait(PROVISIONING_SECONDS - 1)
+    assert ready(cluster)[0] == "Preparing"
+    cluster.wait(1)
+    assert ready(cluster)[0] == "VolumePending"
 
 
 @pytest.mark.parametrize(

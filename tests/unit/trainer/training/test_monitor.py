@@ -1,0 +1,41 @@
+"""The remaining time of a training, from the steps that the monitor has observed."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer.reporting.loss_history import LossHistory
+from finetune_trainer.runtime.gpu_usage import GpuUsage
+from finetune_trainer.runtime.progress import Progress
+from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.training.early_stopping import EvaluationHistory
+from finetune_trainer.training.monitor import Cadence, Monitor
+
+
+@pytest.mark.parametrize("resumed_at", [0, 20])
+def test_remaining_time_does_not_include_the_slow_first_step_of_an_attempt(
+    resumed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = Progress("train")
+    monitor = Monitor(
+        cadence=Cadence(max_steps=100, eval_steps=None, save_steps=100),
+        progress=progress,
+        usage=GpuUsage(tmp_path / "usage.json"),
+        evaluations=EvaluationHistory(patience=None),
+        stop=StopRequest(),
+        budget=None,
+        learning_rate=1.0,
+        scales_loss=False,
+        history=LossHistory(),
+        memory_peak=lambda: None,
+    )
+    monitor.on_train_begin(resumed_at)
+    now[0] += 60
+    monitor.on_step_end(resumed_at + 1)
+    assert progress.get("eta_seconds") is None
+    assert progress.get("progress_ratio") == (resumed_at + 1) / 100
+    now[0] += 2
+    monitor.on_step_end(resumed_at + 2)
+    assert progress.get("eta_seconds") == pytest.approx(2 * (98 - resumed_at))
