@@ -18,7 +18,7 @@ from finetune_trainer.errors import InvalidSpec
 TODAY = date(2030, 7, 26)
 SYSTEM = {"role": "system", "content": "Answer briefly."}
 ASKED = {"role": "user", "content": "What is the capital of France?"}
-TOLD = {"role": "assistant", "content": "Paris."}
+ANSWER = {"role": "assistant", "content": "Paris."}
 AGAIN = {"role": "user", "content": "And its date?"}
 THEN = {"role": "assistant", "content": "Today."}
 
@@ -34,7 +34,7 @@ AND = "\n<|im_start|>user\n" + SECOND + "<|im_end|>\n<|im_start|>assistant\n"
 PLAIN = "<|im_start|>system\nAnswer in plain words.<|im_end|>\n"
 BRIEFLY = "<|im_start|>system\nAnswer briefly.<|im_end|>\n"
 HELPFUL = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-ONE, TWO = [ASKED, TOLD], [ASKED, TOLD, AGAIN, THEN]
+ONE, TWO = [ASKED, ANSWER], [ASKED, ANSWER, AGAIN, THEN]
 
 GOLDEN: list[tuple[Family, list[Message], list[Parts]]] = [
     (

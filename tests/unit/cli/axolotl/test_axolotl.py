@@ -440,6 +440,10 @@ def test_example_of_axolotl_is_converted_to_a_valid_job_or_rejected_with_a_reaso
         assert "\n" not in text
 
 
+def test_page_of_the_examples_shows_the_result_of_each_import() -> None:
+    assert axolotldocs.PAGE.read_text(encoding="utf-8") == axolotldocs.page()
+
+
 def test_only_columns_that_differ_from_the_default_are_written() -> None:
     custom = {"field_instruction": "q", "field_output": "output"}
     manifest, _ = convert(MINIMAL | {"datasets": [{"path": "org/rows", "type": custom}]})

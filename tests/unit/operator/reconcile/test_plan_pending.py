@@ -9,7 +9,7 @@ from tests.fakes.apiserver import Cluster, Thing
 from finetune_operator.reconcile.scheduling import PROVISIONING_SECONDS, required_labels
 
 DEADLINE = 600
-MENDS_ITSELF = ("Unschedulable",)
+ENDS_BY_ITSELF = ("Unschedulable",)
 
 
 def waiting(reason: str, message: str) -> Thing:
@@ -80,7 +80,7 @@ def test_reason_and_message_of_a_pod_that_cannot_start(cause: str, stage: str) -
     assert (reason, kind) == (cause, "Reconciling")
     assert said(PODS[cause]) in message
     cluster.wait(1)
-    stalls = None if cause in MENDS_ITSELF else "Stalled"
+    stalls = None if cause in ENDS_BY_ITSELF else "Stalled"
     assert ready(cluster)[2] == (stalls or "Reconciling")
     controllers.start(cluster, pod)
     assert ready(cluster)[2] == "Reconciling", "it recovers by itself"
