@@ -22,6 +22,7 @@ _TAINT = re.compile(r"untolerated taint(?:\(s\))?(?: \{([^:}\s]+)[^}]*\})?")
 _RESOURCE = re.compile(r"Insufficient ([\w./-]*\w)")
 _VOLUME = re.compile(r"persistentvolumeclaim|persistent volumes? to bind|storageclass", re.I)
 _ZONE = re.compile(r"volume node affinity conflict|PersistentVolume's node affinity")
+_PREEMPTION = re.compile(r"\.? (?:no new claims to deallocate|preemption:)|\. not found\.?$")
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 PROVISIONING_SECONDS = 30.0
 """Time for which a new volume may be unbound without a warning: its provisioner creates it."""
@@ -34,14 +35,17 @@ def unscheduled(pod: Object, evidence: Evidence) -> Blocker | None:
         return None
     if _VOLUME.search(message):
         return _unbound(pod, message, evidence)
-    # The scheduler adds why preemption would not help, which repeats the number of nodes.
-    shown = re.split(r"\.? (?:no new claims to deallocate|preemption:)", message)[0]
     explanation = " ".join(_explanations(pod, message, evidence.placed_by))
     return Blocker(
         reason=Reason.UNSCHEDULABLE,
-        message=quoting(explanation or "No node fits the pod.", SCHEDULER, shown),
+        message=quoting(explanation or "No node fits the pod.", SCHEDULER, _causes(message)),
         waits=True,
     )
+
+
+def _causes(message: str) -> str:
+    """Return a message of the scheduler without the part about preemption, which names no cause."""
+    return _PREEMPTION.split(message)[0]
 
 
 def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
@@ -145,7 +149,7 @@ def _unbound(pod: Object, message: str, evidence: Evidence) -> Blocker:
     cause = events_of.text(max(events, key=events_of.last_time)) if events else ""
     claim = next(iter(claims), "")
     explanation, certain = _volume(claim, evidence.volume(claim), f"{cause} {message}", pod)
-    quoted = quoting(explanation, SCHEDULER, message)
+    quoted = quoting(explanation, SCHEDULER, _causes(message))
     certain = certain or any(event.get("type") == "Warning" for event in events)
     return Blocker(
         reason=Reason.VOLUME_PENDING,

@@ -325,7 +325,7 @@ def test_an_unbound_volume_is_explained_by_its_storage_class(
     storage_class: str | None, event_text: str, explained: str
 ) -> None:
     cluster = at("prepare")
-    controllers.pod_of_stage(cluster, "prepare")["status"] = unscheduled(NOT_BOUND)
+    controllers.pod_of_stage(cluster, "prepare")["status"] = unscheduled(f"{NOT_BOUND} not found")
     (claim,) = cluster.each("PersistentVolumeClaim")
     name = claim["metadata"]["name"]
     if storage_class:
@@ -338,6 +338,7 @@ def test_an_unbound_volume_is_explained_by_its_storage_class(
     assert reason == "VolumePending"
     assert text.startswith(explained.format(claim=name))
     assert f" Scheduler: {NOT_BOUND}" in text
+    assert "bind. not found" not in text
     assert text.endswith(f" PersistentVolumeClaim {name}: {event_text}." if event_text else ".")
 
 
