@@ -457,8 +457,7 @@ def rejection(folder: Path, format_: str, **training: Any) -> str:
     names = [path.name for path in folder.iterdir()]
     try:
         for name in readers.files_of_split(names, "train", source="c/d"):
-            for row in readers.read(folder / name, name):
-                row_tokenizer.add(row)
+            row_tokenizer.add_all(readers.read(folder / name, name))
         row_tokenizer.check(vocabulary=320)
         prepare(job, row_tokenizer, None)
     except DatasetInvalid as error:
@@ -573,6 +572,14 @@ def test_mixed_formats_are_refused_with_the_names_of_three_rows(tmp_path: Path) 
     assert f"row 3 of a.jsonl, row 6 of a.jsonl: {found} text, not of format alpaca" in message
     absent = "has no column 'instruction' (it has prompt)"
     assert f"row 4 of a.jsonl, row 7 of a.jsonl: {absent}" in message
+
+
+def test_invalid_rows_before_an_unreadable_row_are_in_its_message(tmp_path: Path) -> None:
+    good = GOOD["alpaca"]
+    write(tmp_path, "a.jsonl", jsonl(good, good | {"output": ""}, good) + b"{instruction}\n")
+    message = rejection(tmp_path, "alpaca")
+    assert message.startswith("row 2 of a.jsonl: column 'output' is empty")
+    assert "; row 4 of a.jsonl is not valid JSON" in message
 
 
 def test_further_problems_are_counted_in_the_message(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Errors of rows are collected, so that one message names several of them.
 
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -18,8 +19,11 @@ from finetune_trainer.data.schema import BrokenRow, example_of
 from finetune_trainer.data.split import ContentHashes, content_hash
 from finetune_trainer.data.token_store import Integers, TokenBuffer
 from finetune_trainer.errors import DatasetInvalid
+from finetune_trainer.runtime.log import log
 
 OVERLONG_SHARE = 0.05
+REPORT_EVERY = 10_000
+"""Rows between two log lines."""
 SHOWN = 3
 """Number of problems that a message names, and of rows for each; further rows are counted."""
 EVALUATION_SEED = 0
@@ -73,6 +77,21 @@ class RowTokenizer:
     def dropped(self) -> int:
         """Number of rows that were dropped for their length."""
         return self.rows_read - len(self.contents)
+
+    def add_all(self, rows: Iterable[Row]) -> None:
+        """Add rows until ``maxSamples`` are read.
+
+        Raise DatasetInvalid if a file cannot be read, with the invalid rows before this place.
+        """
+        try:
+            for row in rows:
+                if self.full:
+                    break
+                self.add(row)
+                if self.rows_read % REPORT_EVERY == 0:
+                    log(f"{self.rows_read} rows tokenized")
+        except DatasetInvalid as error:
+            raise DatasetInvalid("; ".join([*self._problems(), str(error)])) from None
 
     def add(self, row: Row) -> None:
         """Add a row. An invalid row is recorded and reported by ``check``."""
@@ -146,15 +165,15 @@ class RowTokenizer:
             )
 
     def _refuse_broken(self) -> None:
-        if not self._broken_rows:
-            return
-        problems = [
-            f"{_named(places, self._broken_rows[problem])}: {problem}"
-            for problem, places in self._broken.items()
-        ]
+        if problems := [*self._problems()]:
+            raise DatasetInvalid("; ".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        """Yield each problem of the rows so far, with the places of its first rows."""
+        for problem, places in self._broken.items():
+            yield f"{_named(places, self._broken_rows[problem])}: {problem}"
         if more := self._broken_rows[""]:
-            problems.append(f"and {more} more invalid rows")
-        raise DatasetInvalid("; ".join(problems))
+            yield f"and {more} more invalid rows"
 
     def _refuse_overlong(self) -> None:
         if not self.rows_read:

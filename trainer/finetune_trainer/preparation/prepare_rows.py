@@ -39,8 +39,6 @@ from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.sources.repository import OnBytes
 from finetune_trainer.volume_layout import Layout
 
-REPORT_EVERY = 10_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
@@ -104,12 +102,7 @@ def tokenize(
 
     def read(kind: Kind) -> RowTokenizer:
         row_tokenizer = RowTokenizer(job, renderer, template=template.kind, kind=kind)
-        for row in fetched[kind].rows():
-            if row_tokenizer.full:
-                break
-            row_tokenizer.add(row)
-            if row_tokenizer.rows_read % REPORT_EVERY == 0:
-                log(f"{row_tokenizer.rows_read} rows tokenized")
+        row_tokenizer.add_all(fetched[kind].rows())
         row_tokenizer.check(vocabulary=vocabulary)
         return row_tokenizer
 
