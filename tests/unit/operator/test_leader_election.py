@@ -348,6 +348,18 @@ def test_a_released_lease_is_free_for_the_next_replica() -> None:
     virtual_time.run(story())
 
 
+def test_a_lease_is_released_until_it_expires() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        await asyncio.sleep(HELD_SECONDS - 0.5)
+        await leader.release()
+        assert kube.spec["holderIdentity"] == ""
+
+    virtual_time.run(story())
+
+
 def test_an_expired_lease_is_not_released() -> None:
     """Another replica can hold the Lease by then."""
 

@@ -11,6 +11,7 @@ from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor, without_empty
+from finetune_operator.kube.client import FIELD_MANAGER
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot import reader
@@ -178,6 +179,37 @@ async def test_drift_is_corrected_and_reported_once() -> None:
     del kube.objects["Deployment", "a", "d"]
     recreated = "Re-created Deployment d, which was deleted externally."
     assert sorted(await events_after(one)) == sorted([reverted, recreated])
+
+
+@pytest.mark.parametrize(
+    ("managers", "author"),
+    [
+        ([], "another client"),
+        ([(FIELD_MANAGER, "f:spec", "3")], "another client"),
+        ([("kubelet", "f:status", "3")], "another client"),
+        ([("hpa", "f:spec", "1")], "field manager hpa"),
+        (
+            [("hpa", "f:spec", "2"), ("kubectl", "f:spec", "1"), (FIELD_MANAGER, "f:spec", "3")],
+            "field manager hpa",
+        ),
+    ],
+    ids=str,
+)
+async def test_drift_event_names_the_last_other_field_manager(
+    managers: list[tuple[str, str, str]], author: str
+) -> None:
+    kube, applied = MemoryKube(job()), AppliedVersions()
+    deployment = Apply(object=child("Deployment", "d", spec={"replicas": 1}))
+    await execute(kube, await read(kube), Plan(status={}, actions=(deployment,)), applied)
+    stored = kube.objects["Deployment", "a", "d"]["metadata"]
+    fields = [
+        {"manager": name, "fieldsV1": {part: {}}, "time": time} for name, part, time in managers
+    ]
+    metadata = {**stored, "managedFields": fields}
+    kube.touch("Deployment", "a", "d", metadata=metadata, spec={"replicas": 7})
+    await execute(kube, await read(kube), Plan(status={}, actions=(deployment,)), applied)
+    notes = [each["note"] for (kind, *_), each in kube.objects.items() if kind == "Event"]
+    assert notes == [f"Reverted changes made to Deployment d by {author}."]
 
 
 async def test_an_apply_to_a_stale_version_is_a_conflict() -> None:
