@@ -169,7 +169,7 @@ def _claim(work: Path, job: JobConfig) -> None:
             name = "another version" if before is None else before.revision
             raise InvalidSpec(
                 f"{work} belongs to revision {name}, but the manifest is revision "
-                f"{job.revision} (an edit that changes the weights makes a new revision): set "
+                f"{job.revision} (a change that affects the weights starts a new revision): set "
                 "another --work, or delete this folder"
             )
     work.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     )
     common.add_argument(
         "--config-digest",
-        help="SHA-256 of job.json, in hex; any other content is rejected. Omit it to accept any",
+        help="SHA-256 of job.json, in hex; any other content is rejected; "
+        "without this option, any content is accepted",
     )
     common.add_argument("--work", type=Path, required=True, help="root folder of the volume")
     root = _Parser(prog="finetune_trainer", description=DESCRIPTION)

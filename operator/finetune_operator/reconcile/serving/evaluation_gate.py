@@ -97,9 +97,10 @@ def compare(candidate: Build, serving: Build) -> ServingComparison:
     return ServingComparison(
         build=serving.build,
         outcome=outcome,
-        message=f"The held-out loss is {float(ours.loss):.4f}; that of build {serving.build} is "
-        f"{float(theirs.loss):.4f}. The difference per token is {difference:+.4f} with a standard "
-        f"error of at most {error:.4f}, over {new.rows} rows ({new.tokens} tokens).",
+        message=f"The held-out loss of the new build is {float(ours.loss):.4f}; that of build "
+        f"{serving.build} is {float(theirs.loss):.4f}. The difference per token is "
+        f"{difference:+.4f} with a standard error of at most {error:.4f}, "
+        f"over {new.rows} rows ({new.tokens} tokens).",
     )
 
 

@@ -216,7 +216,10 @@ def a_worse_successor(cluster: Cluster, **evaluation: str) -> str:
     return before
 
 
-WORSE = "The tuned model is worse than the model that it replaces. The held-out loss is 2.5000; "
+WORSE = (
+    "The tuned model is worse than the model that it replaces. The held-out loss of the new build "
+    "is 2.5000; "
+)
 
 
 def test_a_model_worse_than_the_serving_one_raises_a_warning() -> None:
