@@ -3,7 +3,8 @@
 Kubernetes objects are plain dicts, as the API server sends and accepts them.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,6 +137,9 @@ class Scale:
 
 Action = Create | Apply | Patch | Delete | Scale
 
+INDEPENDENT_KINDS = frozenset({"ConfigMap", "PersistentVolumeClaim", "NetworkPolicy"})
+"""Kinds whose objects refer to no other child. A pod needs them, so they come before its owner."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -153,6 +157,8 @@ class Plan:
     ``status`` is written first, with the observed resourceVersion; the actions follow in order, and
     only if that write succeeded, so the ledger in the status is always ahead of the children. An
     unchanged status without actions means that the job is in its desired state.
+
+    The events are independent of the actions.
     """
 
     status: Mapping[str, Any]
@@ -160,3 +166,17 @@ class Plan:
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     """Seconds until the next reconcile if no event causes one earlier."""
+
+    def batches(self) -> Iterator[tuple[Action, ...]]:
+        """Yield the actions in their order; those of one batch may be executed in any order.
+
+        A batch follows only if the one before it succeeded. Successive creations of independent
+        kinds are one batch; every other action is a batch of its own.
+        """
+        for independent, group in itertools.groupby(self.actions, key=_is_independent):
+            actions = tuple(group)
+            yield from [actions] if independent else ((action,) for action in actions)
+
+
+def _is_independent(action: Action) -> bool:
+    return isinstance(action, Create | Apply) and action.object["kind"] in INDEPENDENT_KINDS

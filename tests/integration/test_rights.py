@@ -112,18 +112,20 @@ class Story:
         self.place.plane.merge(self.path, {"metadata": {"labels": {"n": str(self._number)}}})
 
     def run_name_conflicts(self) -> None:
-        """Create an unowned object under each name that the operator uses, one after another."""
+        """Create an unowned object under each name that the operator uses.
+
+        The operator reports one conflict after another.
+        """
         place = self.place
-        spec: dict[str, Any] = {"podSelector": {}}
-        place.plane.post(place.path("networkpolicies"), _named("demo-prepare", spec=spec))
         place.submit(
             spec={
+                "suspend": True,
                 "storage": {"accessMode": "ReadWriteMany"},
                 "serving": {"replicas": 2},
                 "revisionHistoryLimit": 0,
             }
         )
-        self.until("NameConflict")
+        self.until("SuspendedByUser")
         revision = place.job()["status"]["revision"]
         claim = {
             "accessModes": ["ReadWriteOnce"],
@@ -137,8 +139,12 @@ class Story:
             "persistentvolumeclaims": _named(f"demo-{revision}", spec=claim),
             "jobs": _named(stage, spec={"template": template, "suspend": True}),
         }
+        spec: dict[str, Any] = {"podSelector": {}}
+        place.plane.post(place.path("networkpolicies"), _named("demo-prepare", spec=spec))
         for kind, body in others.items():
             place.plane.post(place.path(kind), body)
+        self.edit(suspend=False)
+        self.until("NameConflict")
         last = place.path("networkpolicies", "demo-prepare")
         for kind, body in others.items():
             place.plane.delete(last)

@@ -64,7 +64,7 @@ def test_network_policy_and_budget_follow_the_spec(
         return policy["spec"]["ingress"][0]["from"]
 
     place.submit()
-    place.wait_until_preparing()
+    run_stages(place, "Serving")
     assert callers() == [{"podSelector": {}}]
     edit(
         place,

@@ -99,8 +99,8 @@ def reasons_page() -> str:
             "# Reasons\n",
             "Reasons in conditions, events, attempts and logs. They are part of the API, so alerts "
             "and scripts may use them. Each new reason of the condition `Ready` is also "
-            "recorded as an event. See [troubleshooting](../troubleshooting.md) for causes and "
-            "remediations.\n",
+            "recorded as an event, except `Preparing`, `Training`, `Merging` and `Starting`. See "
+            "[troubleshooting](../troubleshooting.md) for causes and remediations.\n",
             _table(("Reason", "Meaning", "Appears in"), rows),
         )
     )

@@ -11,7 +11,7 @@ from finetune_api.base import DocumentedEnum
 
 
 class Use(StrEnum):
-    """Where a reason appears. A new reason of the Ready condition is also recorded as an event."""
+    """Where a reason appears. Reasons of Ready that need attention are also recorded as events."""
 
     READY = "Ready"
     CONDITION = "another condition"

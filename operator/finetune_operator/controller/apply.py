@@ -1,19 +1,21 @@
-"""Executes a plan: first the status, then the actions in their order, then the events.
+"""Executes a plan: first the status, then the actions in their order and meanwhile the events.
 
 The status is written with the resourceVersion that was read. If this write is rejected, nothing
-else of the plan is executed, so the ledger in the status is always ahead of the children. Every
+else of the plan is executed, so the ledger in the status is always ahead of the children. The
+actions of a batch (``Plan.batches``) are independent of each other and executed at once. Every
 other write has its own precondition: a create its deterministic name, an apply and a delete the uid
 and resourceVersion that were read. An object that is not controlled by the job is never changed. If
 an object to be created exists, it must have the content that the operator would write.
 
-An apply is skipped if the object is still in the version that the same apply produced, so a resync
-causes no writes. If the same apply changes an object again, it reverted changes made by another
-client, and an event reports that once.
+An apply is skipped if the object is still in the version that the same apply produced, so neither a
+resync nor a change of its status causes a write. If the same apply changes an object again, it
+reverted changes made by another client, and an event reports that once.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -60,8 +62,9 @@ def is_applied(snapshot: Snapshot, body: Object, applied: AppliedVersions) -> bo
     existing = _find(snapshot, body)
     if existing is None or not owned_by(snapshot.job, existing):
         return False
-    return applied.get(_kind_and_name(body)) == Applied(
-        existing["metadata"]["resourceVersion"], sha256(body)
+    labels, present = (each["metadata"].get("labels") or {} for each in (body, existing))
+    return labels.items() <= present.items() and applied.get(_kind_and_name(body)) == Applied(
+        _version(existing), sha256(body)
     )
 
 
@@ -86,20 +89,24 @@ class PlanExecutor:
         applied: versions of the job's earlier applies, which this updates. on_write: is called for
         each write. Raises OperatorError; writes before the error are not undone.
         """
-        writes, events = 0, list(plan.events)
+        writes, events = 0, plan.events
         status = without_empty(plan.status)
         if status != without_empty(snapshot.job.get("status") or {}):
             on_write(snapshot.job["kind"], await self.kube.replace_status(snapshot.job, status))
             job_metrics.count_status_write(snapshot, plan)
             writes += 1
-        run = _Execution(self.kube, snapshot, applied, on_write, events)
+        else:
+            # They report changes of the status, of which there are none.
+            events = ()
+        run = _Execution(self.kube, snapshot, applied, on_write)
+        recording = asyncio.create_task(self.recorder.record(snapshot.job, events, now))
         try:
-            for action in plan.actions:
-                writes += await run.execute(action)
+            for batch in plan.batches():
+                writes += await run.execute_all(batch)
         finally:
             # The status was written, so its events are recorded even if an action failed.
-            if writes:
-                await self.recorder.record(snapshot.job, events, now)
+            await recording
+            await self.recorder.record(snapshot.job, run.drift, now)
         return writes
 
 
@@ -111,7 +118,19 @@ class _Execution:
     snapshot: Snapshot
     applied: AppliedVersions
     on_write: OnWrite
-    events: list[Event]
+    drift: list[Event] = field(default_factory=list)
+    """Events about children that were changed or deleted externally."""
+
+    async def execute_all(self, batch: Sequence[Action]) -> int:
+        """Execute independent actions at once; return the number of changes.
+
+        All of them are executed, then the first error is raised.
+        """
+        results = await asyncio.gather(*map(self.execute, batch), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return sum(results)  # type: ignore[arg-type]
 
     async def execute(self, action: Action) -> int:
         """Execute an action; return the number of changes, 0 or 1."""
@@ -171,12 +190,12 @@ class _Execution:
             _require_owned(self.snapshot.job, existing)
             fence = {key: existing["metadata"][key] for key in ("uid", "resourceVersion")}
         written = await self.kube.apply({**body, "metadata": {**body["metadata"], **fence}})
-        result = Applied(written["metadata"]["resourceVersion"], sha256(body))
-        changed = result.resource_version != fence.get("resourceVersion")
+        result = Applied(_version(written), sha256(body))
+        changed = written["metadata"]["resourceVersion"] != fence.get("resourceVersion")
         key = _kind_and_name(body)
         previous = self.applied.get(key)
         if changed and previous is not None and previous.digest == result.digest:
-            self.events.append(_drift_corrected(*key, existing))
+            self.drift.append(_drift_corrected(*key, existing))
         self.applied[key] = result
         return written, changed
 
@@ -193,6 +212,15 @@ def without_empty(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_empty(each) for each in value]
     return value
+
+
+def _version(existing: Object) -> str:
+    """Return the version of what a user may write of an object, as far as its kind has one.
+
+    A change of the status does not change the generation; Services and claims have none.
+    """
+    metadata = existing["metadata"]
+    return str(metadata.get("generation") or metadata["resourceVersion"])
 
 
 def _kind_and_name(body: Object) -> tuple[str, str]:

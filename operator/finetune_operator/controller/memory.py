@@ -15,7 +15,7 @@ from finetune_operator.telemetry.job_metrics import JobSample
 class Applied:
     """The last server-side apply to a child: the version it produced, and what was applied."""
 
-    resource_version: str
+    version: str
     digest: str
 
 

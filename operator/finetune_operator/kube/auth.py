@@ -22,9 +22,9 @@ import aiohttp
 import kopf
 import yaml
 from kubernetes.aio import config as kube_config
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from finetune_operator.kube.connection import Connection
 from finetune_operator.kube.errors import Transient
 
 RETRY_SECONDS = 1.0
@@ -46,7 +46,6 @@ async def load(configuration: Configuration) -> None:
             "account, or set KUBECONFIG"
         ) from error
     configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
-    configuration.client_session_kwargs = {"trust_env": False}
 
 
 def _proxy_from_environment(server: str) -> str | None:
@@ -83,13 +82,12 @@ async def kopf_login(**_: Any) -> kopf.ConnectionInfo:
 
 async def _are_rejected(configuration: Configuration) -> bool:
     """Report whether the API server answers 401; False if it does not answer."""
-    async with ApiClient(configuration) as api:
-        limit = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        verb, url, headers, body, _form = await api.param_serialize(
-            "GET", "/version", auth_settings=["BearerToken"]
-        )
-        try:
-            response = await api.call_api(verb, url, headers, body, _request_timeout=limit)
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            return False
-        return bool(response.status == 401)
+    connection = Connection(configuration)
+    limit = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+    try:
+        async with await connection.request("GET", "/version", limit=limit) as response:
+            return response.status == 401
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return False
+    finally:
+        await connection.close()

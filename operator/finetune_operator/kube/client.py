@@ -6,14 +6,14 @@
 from collections.abc import AsyncGenerator
 from typing import Literal
 
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
+from finetune_operator.kube.connection import JSON, Connection
 from finetune_operator.kube.errors import NotFound, Terminal
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS, path_of
-from finetune_operator.kube.transport import JSON, Transport
+from finetune_operator.kube.transport import Transport
 from finetune_operator.objects import naming
 from finetune_operator.types import Object
 
@@ -39,9 +39,7 @@ class Kube:
         """Return a client with the credentials of ``auth``. Raises Transient without any."""
         configuration = Configuration()
         await auth.load(configuration)
-        api = ApiClient(configuration)
-        api.user_agent = FIELD_MANAGER
-        return cls(Transport(api))
+        return cls(Transport(Connection(configuration)))
 
     async def close(self) -> None:
         """Close the connections."""

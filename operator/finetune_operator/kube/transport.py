@@ -1,8 +1,5 @@
 """Requests to the API server, and the mapping of responses to errors.
 
-The official client (``kubernetes.aio``) sends them, with the credentials of ``auth``. Its generated
-models are not used: they reject unknown fields and cost thirty times as much as plain JSON.
-
 Every call ends within ``TIMEOUT_SECONDS`` and raises only errors of ``errors``. Calls are never
 repeated here; the caller knows whether a retry is safe.
 
@@ -11,19 +8,18 @@ write is not sent, and no write has a longer timeout.
 """
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube import auth
+from finetune_operator.kube.connection import JSON, Connection, decoded, encoded
 from finetune_operator.kube.errors import (
     Conflict,
     NotFound,
@@ -36,7 +32,6 @@ from finetune_operator.telemetry import metrics
 from finetune_operator.types import Object
 
 TIMEOUT_SECONDS = 10.0
-JSON = "application/json"
 
 
 class Transport:
@@ -44,20 +39,22 @@ class Transport:
 
     def __init__(
         self,
-        api: ApiClient,
+        connection: Connection,
         *,
         timeout: float = TIMEOUT_SECONDS,
         renew: Callable[[Configuration], Awaitable[None]] = auth.load,
     ) -> None:
-        self._api = api
+        self._connection = connection
         self._renew = renew
-        self._host = urlsplit(api.configuration.host).netloc
+        self._host = urlsplit(connection.configuration.host).netloc
         self._seconds = timeout
+        # The whole request has a timeout of its own: that of the session rounds up to seconds.
+        self._limit = aiohttp.ClientTimeout(total=None, connect=timeout / 2)
         self.fence: Callable[[], float] = lambda: math.inf
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._api.close()
+        await self._connection.close()
 
     async def call(
         self,
@@ -82,21 +79,29 @@ class Transport:
             if seconds <= 0:
                 raise NotLeading(f"{method} {path}: not sent, this replica is no longer the leader")
         try:
-            # The timeout of the client rounds up to whole seconds.
-            async with asyncio.timeout(seconds):
-                limit = aiohttp.ClientTimeout(total=None, connect=self._seconds / 2)
-                response = await self._send(method, path, query, body, content_type, accept, limit)
+            async with (
+                asyncio.timeout(seconds),
+                await self._connection.request(
+                    method,
+                    path,
+                    query=query,
+                    body=None if body is None else encoded(body),
+                    content_type=content_type,
+                    accept=accept,
+                    limit=self._limit,
+                ) as response,
+            ):
                 text = await response.read()
                 code = str(response.status)
                 if response.status == 401:
-                    await self._renew(self._api.configuration)
+                    await self._renew(self._connection.configuration)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             cause = str(error) or type(error).__name__
             raise Transient(f"{method} {path}: {cause}") from error
         finally:
             metrics.REQUESTS.labels(code, method, self._host).inc()
             metrics.REQUEST_SECONDS.labels(method, self._host).observe(time.monotonic() - started)
-        answer = _decode(text)
+        answer = decoded(text)
         if response.status >= 300:
             after = response.headers.get("Retry-After", "")
             raise error_of(method, path, response.status, answer, after)
@@ -108,35 +113,16 @@ class Transport:
         """Yield the lines of a watch until it ends, within ``seconds``. Raises OperatorError."""
         limit = aiohttp.ClientTimeout(total=seconds, connect=self._seconds)
         try:
-            response = await self._send("GET", path, query, None, JSON, JSON, limit)
-            if response.status >= 300:
-                raise error_of("WATCH", path, response.status, _decode(await response.read()))
-            async for line in response.response.content:
-                yield _decode(line)
+            async with await self._connection.request(
+                "GET", path, query=query, limit=limit
+            ) as response:
+                if response.status >= 300:
+                    answer = decoded(await response.read())
+                    raise error_of("WATCH", path, response.status, answer)
+                async for line in response.content:
+                    yield decoded(line)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Transient(f"WATCH {path}: {str(error) or type(error).__name__}") from error
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str] | None,
-        body: Object | None,
-        content_type: str,
-        accept: str,
-        limit: aiohttp.ClientTimeout,
-    ) -> Any:
-        request = await self._api.param_serialize(
-            method,
-            path,
-            query_params=None,
-            header_params={"Accept": accept, "Content-Type": content_type},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        verb, url, headers, content, _ = request
-        url += f"?{urlencode(query)}" if query else ""
-        return await self._api.call_api(verb, url, headers, content, _request_timeout=limit)
 
 
 def error_of(
@@ -160,11 +146,3 @@ def error_of(
         seconds = float(retry_after) if retry_after.isdigit() else None
         return Transient(message, retry_after=seconds)
     return Terminal(detail)
-
-
-def _decode(text: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {"message": text.decode(errors="replace")[:1000]}
-    return value if isinstance(value, dict) else {"message": str(value)[:1000]}

@@ -7,6 +7,7 @@ policies are additive. vLLM serves its metrics on the port of its API, so the sc
 reach both.
 """
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
@@ -17,45 +18,59 @@ from finetune_operator.objects import naming
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "prepare": ("prepare",),
+    "work": ("train", "merge"),
+    "serve": ("serve",),
+}
+"""The stages whose pods a policy selects, by the last part of its name."""
 
-def render(job: Object, target: TargetRevision, config: OperatorConfig) -> list[dict[str, Any]]:
-    """Return the three policies of a job."""
-    spec = target.resolved.spec
-    scrapers = sorted({config.operator_namespace, *config.scraper_namespaces})
-    monitoring = [egress.namespaces(*config.scraper_namespaces)]
-    callers: list[dict[str, Any]] = [{"podSelector": {}}]
-    if spec.serving.allowed_namespaces:
-        callers.append(egress.namespaces(*spec.serving.allowed_namespaces))
-    callers += monitoring if config.scraper_namespaces else []
-    prepare_egress = egress.rules(
-        config, cloud_identity=spec.access.service_account_name is not None
-    )
 
-    def scraped(port: int) -> dict[str, Any]:
-        peers = [egress.namespaces(*scrapers)]
-        return {"from": peers, "ports": [{"protocol": "TCP", "port": port}]}
-
+def render(
+    job: Object, target: TargetRevision, config: OperatorConfig, stages: Set[str]
+) -> list[dict[str, Any]]:
+    """Return the policies of a job that select pods of ``stages``."""
+    rules = {"prepare": _prepare, "work": _work, "serve": _serve}
     return [
-        _policy(
-            job, "prepare", ["prepare"], ingress=[scraped(TRAINER_METRICS)], egress=prepare_egress
-        ),
-        _policy(job, "work", ["train", "merge"], ingress=[scraped(TRAINER_METRICS)], egress=[]),
-        _policy(
-            job,
-            "serve",
-            ["serve"],
-            ingress=[
-                {"from": callers, "ports": [{"protocol": "TCP", "port": PORT}]},
-                scraped(VERIFIER_METRICS),
-            ],
-            egress=egress.dns(config),
-        ),
+        _policy(job, suffix, rules[suffix](target, config))
+        for suffix, selected in STAGES.items()
+        if not stages.isdisjoint(selected)
     ]
 
 
-def _policy(
-    job: Object, suffix: str, stages: list[str], *, ingress: list[Any], egress: list[Any]
-) -> dict[str, Any]:
+def _prepare(target: TargetRevision, config: OperatorConfig) -> dict[str, list[Any]]:
+    identity = target.resolved.spec.access.service_account_name is not None
+    return {
+        "ingress": [_scraped(config, TRAINER_METRICS)],
+        "egress": egress.rules(config, cloud_identity=identity),
+    }
+
+
+def _work(target: TargetRevision, config: OperatorConfig) -> dict[str, list[Any]]:
+    return {"ingress": [_scraped(config, TRAINER_METRICS)], "egress": []}
+
+
+def _serve(target: TargetRevision, config: OperatorConfig) -> dict[str, list[Any]]:
+    allowed = target.resolved.spec.serving.allowed_namespaces
+    callers: list[dict[str, Any]] = [{"podSelector": {}}]
+    callers += [egress.namespaces(*allowed)] if allowed else []
+    if config.scraper_namespaces:
+        callers.append(egress.namespaces(*config.scraper_namespaces))
+    return {
+        "ingress": [
+            {"from": callers, "ports": [{"protocol": "TCP", "port": PORT}]},
+            _scraped(config, VERIFIER_METRICS),
+        ],
+        "egress": egress.dns(config),
+    }
+
+
+def _scraped(config: OperatorConfig, port: int) -> dict[str, Any]:
+    peers = [egress.namespaces(*sorted({config.operator_namespace, *config.scraper_namespaces}))]
+    return {"from": peers, "ports": [{"protocol": "TCP", "port": port}]}
+
+
+def _policy(job: Object, suffix: str, rules: Mapping[str, list[Any]]) -> dict[str, Any]:
     name = job["metadata"]["name"]
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -66,10 +81,11 @@ def _policy(
         "spec": {
             "podSelector": {
                 "matchLabels": {naming.JOB: name},
-                "matchExpressions": [{"key": naming.STAGE, "operator": "In", "values": stages}],
+                "matchExpressions": [
+                    {"key": naming.STAGE, "operator": "In", "values": [*STAGES[suffix]]}
+                ],
             },
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": ingress,
-            "egress": egress,
+            **rules,
         },
     }

@@ -4,12 +4,19 @@ import hashlib
 import json
 from typing import Any
 
+import orjson
+
 from finetune_operator.types import Object
 
 
 def sha256(value: Any) -> str:
     """Return the SHA-256, in hex, of a value's JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str)
+    except TypeError:
+        # Half of a surrogate pair, or an integer of more than 64 bits.
+        text = json.dumps(value, sort_keys=True, default=str).encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 def object_version(each: Object) -> int:

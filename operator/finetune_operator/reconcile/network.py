@@ -1,6 +1,9 @@
-"""NetworkPolicies and ConfigMap of a revision that has started."""
+"""NetworkPolicies and ConfigMap of a revision that has started.
 
-from collections.abc import Mapping
+The policy of a pod is created in the plan that creates the first pod of its kind, before it.
+"""
+
+from collections.abc import Mapping, Set
 from typing import Any
 
 from finetune_operator.config import OperatorConfig
@@ -22,19 +25,26 @@ def surroundings(
     """
     if not ledger.revision(target.revision).stages:
         return ()
-    policies = ensure_policies(snapshot.job, target, config, snapshot.own_policies)
+    policies = ensure_policies(
+        snapshot.job, target, config, snapshot.own_policies, stages=ledger.started_stages()
+    )
     return (*policies, *configuration.creation(snapshot, target))
 
 
 def ensure_policies(
-    job: Object, target: TargetRevision, config: OperatorConfig, present: Mapping[str, Object]
+    job: Object,
+    target: TargetRevision,
+    config: OperatorConfig,
+    present: Mapping[str, Object],
+    *,
+    stages: Set[str],
 ) -> list[Action]:
-    """Return the actions that create or correct the NetworkPolicies.
+    """Return the actions that create or correct the NetworkPolicies of stages.
 
     present: the job's own, by name.
     """
     actions: list[Action] = []
-    for desired in render(job, target, config):
+    for desired in render(job, target, config, stages):
         found = present.get(desired["metadata"]["name"])
         if found is None:
             actions.append(Create(object=desired))

@@ -9,7 +9,7 @@ from finetune_operator.manifests import vllm
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.previous_status import PreviousStatus
 from finetune_operator.reconcile.columns import columns
-from finetune_operator.reconcile.conditions import Position, ServingState
+from finetune_operator.reconcile.conditions import IN_PROGRESS, Position, ServingState
 from finetune_operator.reconcile.serving import evaluation_gate
 from finetune_operator.reconcile.serving.verification import verification_status
 from finetune_operator.reconcile.stages.progress import preparation_status, training_status
@@ -20,6 +20,8 @@ from finetune_operator.types import Event
 
 COMPLETED = {"DataReady": Reason.DATA_READY, "Trained": Reason.TRAINED, "Merged": Reason.MERGED}
 """Stage conditions, with the reason of the event when they become True."""
+EXPECTED = {*IN_PROGRESS.values(), Reason.STARTING}
+"""Reasons of Ready while a job progresses as expected, on which no one acts: no events."""
 MOST_WARNINGS = 32
 """Limit of the CRD."""
 
@@ -101,6 +103,8 @@ def transitions(
 ) -> tuple[Event, ...]:
     """Return an event for each stage that has completed and each new reason of Ready.
 
+    A reason in ``EXPECTED`` has none: the event of the completed stage implies it.
+
     before: the previous conditions by type; after: all present conditions.
     """
     after = list(after)
@@ -112,7 +116,7 @@ def transitions(
             events.append(
                 Event(type="Normal", reason=COMPLETED[type_], message=condition["message"])
             )
-        if type_ == "Ready" and condition["reason"] != old.get("reason"):
+        if type_ == "Ready" and condition["reason"] not in (old.get("reason"), *EXPECTED):
             events.append(
                 Event(
                     type="Warning" if failed else "Normal",

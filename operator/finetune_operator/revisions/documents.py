@@ -8,6 +8,7 @@ users may replace; it only compares them with the digests.
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
@@ -76,6 +77,7 @@ def job_file(job: Object, resolved: Resolved) -> str:
     return _lines(content)
 
 
+@lru_cache(maxsize=64)
 def operator_file(operator: str) -> str:
     """Return ``operator.json`` in lines. operator: its content, as the ledger has it."""
     return _lines(json.loads(operator))

@@ -96,6 +96,10 @@ class Ledger:
             for attempt in self.revision(revision).stages
         )
 
+    def started_stages(self) -> set[str]:
+        """Return the stages that were started at least once, for any revision."""
+        return {attempt.stage for each in self.revisions.values() for attempt in each.stages}
+
     def revision_of(self, build: str) -> str | None:
         """Return the revision that a merged build belongs to, or None."""
         for name, revision in self.revisions.items():

@@ -181,11 +181,16 @@ def _unknown_field(
 
 
 @lru_cache(maxsize=256)
+def _parsed(text: str) -> OperatorConfig:
+    # A setting that this version no longer has does not make a revision unreadable.
+    return OperatorConfig.model_validate_json(text, extra="ignore")
+
+
 def _read(revision: str, text: str) -> OperatorConfig:
     """Return a frozen configuration. Raises UnsupportedVersion if it cannot be read."""
     try:
-        # A setting that this version no longer has does not make a revision unreadable.
-        return OperatorConfig.model_validate_json(text, extra="ignore")
+        # The revisions of all jobs that started with the same configuration have the same text.
+        return _parsed(text)
     except ValidationError as error:
         finding = error.errors()[0]
         place = ".".join(str(step) for step in finding["loc"])
@@ -194,32 +199,43 @@ def _read(revision: str, text: str) -> OperatorConfig:
         ) from error
 
 
-_memory: OrderedDict[tuple[str, str], tuple[Any, Any, int]] = OrderedDict()
-"""Results by uid of the job and revision, each with its inputs and their size in bytes."""
+class _Memory:
+    """The last result for each key, within ``REMEMBERED_BYTES``."""
+
+    def __init__(self) -> None:
+        self._results: OrderedDict[tuple[str, str], tuple[Any, Any, int]] = OrderedDict()
+        """By uid of the job and revision: inputs, result, and the size of the inputs in bytes."""
+        self._bytes = 0
+
+    def remembered(
+        self, key: tuple[str, str], inputs: Any, compute: Callable[[], Result]
+    ) -> Result:
+        """Return the last result for a key if its inputs are equal, otherwise compute it."""
+        known = self._results.get(key)
+        if known is not None and known[0] == inputs:
+            self._results.move_to_end(key)
+            return cast(Result, known[1])
+        result, size = compute(), len(repr(inputs).encode(errors="replace"))
+        self._bytes += size - (known[2] if known is not None else 0)
+        self._results[key] = (inputs, result, size)
+        self._results.move_to_end(key)
+        while self._bytes > REMEMBERED_BYTES:
+            _, (*_, forgotten) = self._results.popitem(last=False)
+            self._bytes -= forgotten
+        return result
 
 
-def _remembered(key: tuple[str, str], inputs: Any, compute: Callable[[], Result]) -> Result:
-    """Return the last result for a key if its inputs are equal, otherwise compute it."""
-    known = _memory.get(key)
-    if known is not None and known[0] == inputs:
-        _memory.move_to_end(key)
-        return cast(Result, known[1])
-    result = compute()
-    _memory[key] = (inputs, result, len(repr(inputs).encode(errors="replace")))
-    _memory.move_to_end(key)
-    while sum(size for *_, size in _memory.values()) > REMEMBERED_BYTES:
-        _memory.popitem(last=False)
-    return result
+_memory = _Memory()
 
 
 def _resolve(job: Object, name: str, defaults: Values) -> Resolved:
     """Return the job's spec resolved with defaults, under whose name the result is remembered."""
     spec = job["spec"]
     key = (str(job["metadata"]["uid"]), name)
-    return _remembered(key, (spec, defaults), lambda: resolve(spec, defaults))
+    return _memory.remembered(key, (spec, defaults), lambda: resolve(spec, defaults))
 
 
 def _effective(config: OperatorConfig) -> Values:
     """Return the present defaults, complete."""
     defaults = config.defaults
-    return _remembered(("", "defaults"), defaults, lambda: effective_defaults(defaults))
+    return _memory.remembered(("", "defaults"), defaults, lambda: effective_defaults(defaults))

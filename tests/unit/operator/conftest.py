@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from finetune_operator.kube.connection import Connection
 from finetune_operator.kube.transport import Transport
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -69,7 +69,7 @@ async def transport(server: Server) -> AsyncIterator[Transport]:
     async def renew(configuration: Configuration) -> None:
         configuration.api_key["BearerToken"] = "bearer renewed"
 
-    connection = Transport(ApiClient(configuration), timeout=1.0, renew=renew)
+    connection = Transport(Connection(configuration), timeout=1.0, renew=renew)
     yield connection
     await connection.close()
     await runner.cleanup()

@@ -1,5 +1,6 @@
 """Order and preconditions of the writes of a plan."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,15 @@ from finetune_operator.kube.client import FIELD_MANAGER
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot import reader
-from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
+from finetune_operator.types import (
+    INDEPENDENT_KINDS,
+    Apply,
+    Create,
+    Delete,
+    Event,
+    Plan,
+    Snapshot,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVENT = Event(type="Normal", reason="Preparing", message="preparing")
@@ -35,7 +44,7 @@ async def execute(
     return await executor.execute(snapshot, plan, NOW, applied={} if applied is None else applied)
 
 
-async def test_status_is_written_first_and_events_last() -> None:
+async def test_status_is_written_first_and_actions_in_order() -> None:
     kube = MemoryKube(job(), child("Job", "old"))
     snapshot = await read(kube)
     plan = Plan(
@@ -48,13 +57,35 @@ async def test_status_is_written_first_and_events_last() -> None:
         events=(EVENT,),
     )
     assert await execute(kube, snapshot, plan) == 4
-    assert [call[:2] for call in kube.calls] == [
-        ("status", "FineTuneJob"),
+    assert kube.calls[0] == ("status", "FineTuneJob", "demo")
+    assert [call[:2] for call in kube.calls[1:] if call[1] != "Event"] == [
         ("create", "ConfigMap"),
         ("apply", "Service"),
         ("delete Foreground", "Job"),
-        ("create", "Event"),
     ]
+    assert sum(call[:2] == ("create", "Event") for call in kube.calls) == 1
+
+
+class SlowKube(MemoryKube):
+    """Answers a create only after all creates of a number have been sent."""
+
+    def __init__(self, *objects: dict[str, Any], together: int) -> None:
+        super().__init__(*objects)
+        self._sent = asyncio.Barrier(together)
+
+    async def create(self, body: Any, *, fenced: bool = True) -> Any:
+        if body["kind"] in INDEPENDENT_KINDS:
+            await asyncio.wait_for(self._sent.wait(), 30)
+        return await super().create(body)
+
+
+async def test_independent_writes_are_sent_at_once_and_pods_follow_them() -> None:
+    kube = SlowKube(job(), together=3)
+    kinds = ("NetworkPolicy", "ConfigMap", "PersistentVolumeClaim")
+    actions = tuple(Create(object=child(kind, "x")) for kind in (*kinds, "Job"))
+    assert await execute(kube, await read(kube), Plan(status={}, actions=actions)) == 4
+    assert {call[1] for call in kube.calls[:3]} == set(kinds)
+    assert kube.calls[3][1] == "Job"
 
 
 async def test_no_action_follows_a_conflict_of_the_status_write() -> None:
@@ -67,19 +98,32 @@ async def test_no_action_follows_a_conflict_of_the_status_write() -> None:
     assert ("Job", "a", "j") not in kube.objects
 
 
-async def test_no_action_follows_a_failed_action() -> None:
+async def test_no_batch_follows_a_failed_action() -> None:
+    """The other writes of its batch are sent, and the first error in order is raised."""
     kube = MemoryKube(job())
 
     def fault(verb: str, kind: str, name: str) -> OperatorError | None:
-        return Transient("503") if name == "second" else None
+        return Transient(f"503 {name}") if name in ("second", "third") else None
 
     kube.fault = fault
-    actions = tuple(
-        Create(object=child("ConfigMap", name)) for name in ("first", "second", "third")
+    names = ("first", "second", "third", "fourth")
+    actions = (
+        *(Create(object=child("ConfigMap", name)) for name in names),
+        Create(object=child("Job", "j")),
     )
-    with pytest.raises(Transient):
+    with pytest.raises(Transient, match="second"):
         await execute(kube, await read(kube), Plan(status={}, actions=actions))
-    assert {name for kind, _, name in kube.objects if kind == "ConfigMap"} == {"first"}
+    assert {name for kind, _, name in kube.objects if kind == "ConfigMap"} == {"first", "fourth"}
+    assert ("Job", "a", "j") not in kube.objects
+
+
+async def test_events_of_a_written_status_are_recorded_even_if_an_action_fails() -> None:
+    kube = MemoryKube(job())
+    kube.fault = lambda verb, kind, name: Transient("503") if kind == "Job" else None
+    plan = Plan(status={"r": 1}, actions=(Create(object=child("Job", "j")),), events=(EVENT,))
+    with pytest.raises(Transient):
+        await execute(kube, await read(kube), plan)
+    assert [kind for kind, *_ in kube.objects if kind == "Event"] == ["Event"]
 
 
 async def test_an_unchanged_status_is_not_written() -> None:
@@ -153,6 +197,34 @@ async def test_an_apply_is_repeated_only_after_a_change() -> None:
     assert await apply({"port": 2}) == 3
     assert await apply({"port": 2}) == 3
     assert kube.objects["Service", "a", "s"]["spec"] == {"port": 2}
+
+
+async def test_a_change_of_the_status_alone_causes_no_apply() -> None:
+    kube, applied = MemoryKube(job()), AppliedVersions()
+    body = child("Deployment", "d", spec={"replicas": 1})
+    ours = body["metadata"]["labels"]
+    body["metadata"]["labels"] = ours | {"app": "d"}
+
+    async def applies() -> int:
+        """Execute a plan that applies the object; return how often it was applied."""
+        kube.calls.clear()
+        plan = Plan(status={}, actions=(Apply(object=body),))
+        await execute(kube, await read(kube), plan, applied)
+        return sum(verb == "apply" for verb, *_ in kube.calls)
+
+    def touch(metadata: dict[str, Any], **changes: Any) -> None:
+        present = kube.objects["Deployment", "a", "d"]["metadata"]
+        kube.touch("Deployment", "a", "d", metadata=present | metadata, **changes)
+
+    assert await applies() == 1
+    touch({"generation": 1})
+    assert [await applies(), await applies()] == [1, 0], "a change of unknown extent"
+    touch({}, status={"readyReplicas": 1})
+    assert await applies() == 0
+    changes: tuple[dict[str, Any], ...] = ({"generation": 2}, {"labels": ours})
+    for change in changes:
+        touch(change)
+        assert await applies() == 1, change
 
 
 async def test_drift_is_corrected_and_reported_once() -> None:

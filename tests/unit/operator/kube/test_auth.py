@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from aiohttp import web
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from finetune_operator.kube import auth
+from finetune_operator.kube.connection import Connection
 from finetune_operator.kube.transport import Transport
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -94,7 +94,7 @@ def test_requests_use_the_proxy_password_and_not_netrc(
         port = runner.addresses[0][1]
         monkeypatch.setenv("HTTP_PROXY", f"http://user:secret@127.0.0.1:{port}")
         await auth.load(configuration := Configuration())
-        transport = Transport(ApiClient(configuration))
+        transport = Transport(Connection(configuration))
         try:
             await transport.call("GET", "/version")
         finally:

@@ -1,5 +1,6 @@
-"""NetworkPolicies of a started revision: created if missing, corrected if they differ."""
+"""NetworkPolicies: created with the first pods that they select, corrected if they differ."""
 
+import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, copied
 
@@ -15,6 +16,39 @@ def started() -> Cluster:
     controllers.run_all(cluster)
     assert sorted(specs(cluster)) == sorted(POLICIES)
     return cluster
+
+
+@pytest.mark.parametrize(
+    ("stages", "policies"),
+    [
+        ((), POLICIES[:1]),
+        (("prepare",), ("demo-prepare", "demo-work")),
+        (("prepare", "train"), ("demo-prepare", "demo-work")),
+        (("prepare", "train", "merge"), POLICIES),
+    ],
+)
+def test_a_policy_is_created_before_the_first_object_with_such_pods(
+    stages: tuple[str, ...], policies: tuple[str, ...]
+) -> None:
+    cluster = Cluster()
+    for stage in stages:
+        controllers.run(cluster, stage)
+    actions = [action.object["kind"] for action in cluster.plan().actions]
+    if "NetworkPolicy" in actions:
+        assert actions.index("NetworkPolicy") == 0
+    cluster.settle()
+    assert sorted(specs(cluster)) == sorted(policies)
+
+
+def test_an_edit_that_starts_again_keeps_the_policies_of_the_serving_build() -> None:
+    cluster = started()
+    cluster.edit(rerun="again")
+    cluster.settle()
+    found = cluster.get("NetworkPolicy", "demo-serve")
+    assert found is not None
+    cluster.remove(found)
+    cluster.settle()
+    assert sorted(specs(cluster)) == sorted(POLICIES)
 
 
 def test_a_deleted_policy_is_created_again() -> None:

@@ -24,8 +24,6 @@ from tests.unit.operator.reconcile.plan_steps import (
 
 FIRST = (
     "Create NetworkPolicy demo-prepare",
-    "Create NetworkPolicy demo-work",
-    "Create NetworkPolicy demo-serve",
     "Create ConfigMap demo-r1",
     "Create PersistentVolumeClaim demo-r1",
     "Create Job demo-r1-prepare-1",
@@ -44,7 +42,7 @@ ORDER = {
     ),
     "completed data preparation starts training": Case(
         given=(PREPARED,),
-        actions=("Create Job demo-r1-train-1",),
+        actions=("Create NetworkPolicy demo-work", "Create Job demo-r1-train-1"),
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
     ),
@@ -61,7 +59,11 @@ ORDER = {
     ),
     "completed merge starts serving": Case(
         given=(PREPARED, TRAINED, MERGED),
-        actions=("Apply Deployment demo-b1", "Apply Service demo-serve -> b1"),
+        actions=(
+            "Create NetworkPolicy demo-serve",
+            "Apply Deployment demo-b1",
+            "Apply Service demo-serve -> b1",
+        ),
         ready="-Starting",
         conditions="Succeeded+ Reconciling+ Suspended- DataReady+ Trained+ Merged+ Serving-",
     ),
@@ -195,13 +197,19 @@ DEATHS = {
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
     "operator crash before it created the prepare Job": Case(
-        given=(die_before(6),),
+        given=(die_before(len(FIRST)),),
         actions=FIRST[-1:],
         ready="-Preparing",
         conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
     ),
+    "operator crash in a batch, which was executed in reverse": Case(
+        given=(die_before(3),),
+        actions=(FIRST[0], FIRST[-1]),
+        ready="-Preparing",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-",
+    ),
     "operator crash before it created the train Job": Case(
-        given=(PREPARED, die_before(1)),
+        given=(PREPARED, die_before(2)),
         actions=("Create Job demo-r1-train-1",),
         ready="-Training",
         conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-",
