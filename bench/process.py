@@ -3,9 +3,11 @@
 import http.client
 import time
 
+from tests.e2e import metrics
 from tests.e2e.target import OPERATOR_NAMESPACE, Cluster
 
 from bench.cost import Cost, parsed, value
+from finetune_operator import health
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.02
@@ -13,8 +15,8 @@ POLL_SECONDS = 0.02
 
 def cost(cluster: Cluster) -> Cost:
     """Read the operator's metrics."""
-    name = cluster.wait_for_operator()["metadata"]["name"]
-    return parsed(cluster.kubectl.raw(f"{_proxy(name)}/metrics"))
+    pod = cluster.wait_for_operator()
+    return parsed(metrics.scrape(cluster, pod["status"]["podIP"]))
 
 
 def start_seconds(cluster: Cluster) -> float:
@@ -23,24 +25,23 @@ def start_seconds(cluster: Cluster) -> float:
     known = {pod["metadata"]["uid"] for pod in cluster.record.present("Pod", OPERATOR_NAMESPACE)}
     cluster.kubectl.delete("pod", old["metadata"]["name"], OPERATOR_NAMESPACE)
 
-    def started() -> tuple[str, str] | None:
+    def started() -> str | None:
         for pod in cluster.record.present("Pod", OPERATOR_NAMESPACE):
             if pod["metadata"]["uid"] not in known and pod["status"].get("podIP"):
-                return str(pod["metadata"]["name"]), str(pod["status"]["podIP"])
+                return str(pod["status"]["podIP"])
         return None
 
-    name, host = cluster.record.wait("a new operator pod has an address", started, seconds=60)
+    host = cluster.record.wait("a new operator pod has an address", started, seconds=60)
     ready = _wait_for_answer(host)
     cluster.wait_for_operator(other_than=old["metadata"]["uid"])
-    text = cluster.kubectl.raw(f"{_proxy(name)}/metrics")
-    return ready - value(text, "process_start_time_seconds")
+    return ready - value(metrics.scrape(cluster, host), "process_start_time_seconds")
 
 
 def _wait_for_answer(host: str) -> float:
     """Return the time of the first 200 of /readyz. The node reaches its pods directly."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        connection = http.client.HTTPConnection(host, 8080, timeout=2)
+        connection = http.client.HTTPConnection(host, health.PORT, timeout=2)
         try:
             connection.request("GET", "/readyz")
             if connection.getresponse().status == http.client.OK:
@@ -51,7 +52,3 @@ def _wait_for_answer(host: str) -> float:
             connection.close()
         time.sleep(POLL_SECONDS)
     raise TimeoutError(f"the operator did not answer within {START_SECONDS:.0f} s")
-
-
-def _proxy(name: str) -> str:
-    return f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{name}:8080/proxy"

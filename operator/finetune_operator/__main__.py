@@ -1,4 +1,4 @@
-"""``python -m finetune_operator --config FILE [--port N]``."""
+"""``python -m finetune_operator --config FILE [--metrics-port N] [--probe-port N]``."""
 
 import signal
 import sys

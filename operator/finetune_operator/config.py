@@ -141,6 +141,17 @@ class Egress(CamelModel):
         return cidrs
 
 
+class MetricsConfig(CamelModel):
+    """How ``/metrics`` is served.
+
+    With ``secure``, over TLS and only for users that the API server authorizes. The certificate is
+    in ``certificate_folder``; if empty, it is self-signed.
+    """
+
+    secure: bool = True
+    certificate_folder: str = ""
+
+
 class OperatorConfig(CamelModel):
     """All settings.
 
@@ -155,6 +166,7 @@ class OperatorConfig(CamelModel):
     watch_namespaces: list[str] = Field(default_factory=list)
     scraper_namespaces: list[str] = Field(default_factory=list)
     egress: Egress = Egress()
+    metrics: MetricsConfig = MetricsConfig()
     images: Images
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)

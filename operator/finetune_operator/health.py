@@ -1,4 +1,4 @@
-"""HTTP server of the operator: ``/metrics``, ``/healthz`` and ``/readyz``.
+"""HTTP server of the probes: ``/healthz`` and ``/readyz``.
 
 ``/healthz`` fails if a worker has ended or has processed one job for ``STUCK_SECONDS``; a restart
 resolves both. ``/readyz`` fails until the watches run. A standby is ready too.
@@ -8,12 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from finetune_operator.controller.controller import Controller
-from finetune_operator.telemetry.metrics import REGISTRY
 
-PORT = 8080
+PORT = 8081
 STUCK_SECONDS = 300.0
 
 
@@ -48,11 +46,6 @@ async def serving(health: Health, port: int = PORT) -> AsyncIterator[int]:
 
 
 def _application(health: Health) -> web.Application:
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
-
     async def healthz(_: web.Request) -> web.Response:
         reason = health.failure_reason()
         return web.Response(text=reason or "ok", status=500 if reason else 200)
@@ -62,7 +55,6 @@ def _application(health: Health) -> web.Application:
         return web.Response(text=text, status=200 if health.ready else 503)
 
     application = web.Application()
-    application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", readyz)
     return application

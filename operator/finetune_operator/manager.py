@@ -31,6 +31,7 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Terminal, Transient
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.leader_election import LeaderElector
+from finetune_operator.metrics_server import server as metrics_server
 from finetune_operator.reconcile import plan
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
 from finetune_operator.snapshot.scraper import NAMESPACE_WORKERS, Scraper
@@ -86,7 +87,7 @@ def load_config(path: Path) -> OperatorConfig:
     return config
 
 
-async def run(config: OperatorConfig, *, port: int) -> None:
+async def run(config: OperatorConfig, *, metrics_port: int, probe_port: int) -> None:
     """Run the operator until a signal. Raises the error that ended a part."""
     async with AsyncExitStack() as stack:
         kube = await Kube.connect()
@@ -115,7 +116,10 @@ async def run(config: OperatorConfig, *, port: int) -> None:
             enqueue=controller.enqueue,
         )
         probes = health.Health(controller)
-        bound = await stack.enter_async_context(health.serving(probes, port))
+        await stack.enter_async_context(health.serving(probes, probe_port))
+        bound = await stack.enter_async_context(
+            metrics_server.serving(config.metrics, kube, metrics_port)
+        )
         await _wait_for_crd(kube, required=True)
         logger.info("started", extra={"port": bound, "identity": identity})
         await run_until_first_exit(
@@ -140,12 +144,23 @@ async def _wait_for_crd(kube: Kube, *, required: bool) -> None:
         try:
             return await kube.require_crd()
         except Transient as error:
-            logger.warning("waiting for the API server: %s", error)
+            logger.warning("waiting for the API server: %s", _explained(error, kube))
         except Terminal as error:
             if required:
                 raise
             logger.warning("waiting for the CRD: %s", error)
         await asyncio.sleep(RETRY_SECONDS)
+
+
+def _explained(error: Transient, kube: Kube) -> str:
+    """Return an error, with the chart value that a NetworkPolicy of the operator may need."""
+    if error.__cause__ is None:
+        return str(error)
+    return (
+        f"{error}. If the NetworkPolicy of the operator blocks the connection, add the port on "
+        "which the API server listens to the chart value networkPolicy.apiServerPorts; "
+        f"{kube.server} is the address of its Service"
+    )
 
 
 async def _wait_for_signal() -> None:
@@ -197,14 +212,17 @@ def main(arguments: list[str] | None = None) -> int:
         "--config", type=Path, required=True, help="path of the YAML configuration file"
     )
     parser.add_argument(
-        "--port", type=int, default=health.PORT, help="port of /metrics, /healthz and /readyz"
+        "--metrics-port", type=int, default=metrics_server.PORT, help="port of /metrics"
+    )
+    parser.add_argument(
+        "--probe-port", type=int, default=health.PORT, help="port of /healthz and /readyz"
     )
     options = parser.parse_args(arguments)
     logs.configure("info")
     try:
         config = load_config(options.config)
         logs.configure(config.log_level)
-        asyncio.run(run(config, port=options.port))
+        asyncio.run(run(config, metrics_port=options.metrics_port, probe_port=options.probe_port))
     except (ConfigurationError, OperatorError) as error:
         logger.error("%s", error)
         return 1

@@ -9,8 +9,11 @@ from pydantic import BaseModel
 from tests.chart import helm
 from tests.chart.helm import CHART, Values, render, template
 
+from finetune_api.contracts.ports import TRAINER_METRICS, VERIFIER_METRICS
 from finetune_api.defaulting import effective_defaults, resolve
-from finetune_operator.config import Egress, GpuConfig, OperatorConfig
+from finetune_operator import health
+from finetune_operator.config import Egress, GpuConfig, MetricsConfig, OperatorConfig
+from finetune_operator.metrics_server import server
 
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 GOLDEN = Path(__file__).parent / "golden" / "default.yaml"
@@ -155,29 +158,61 @@ def test_service_and_service_monitor_select_the_pod() -> None:
     (service,), (monitor,) = rendered.all("Service"), rendered.all("ServiceMonitor")
     assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     (port,) = service["spec"]["ports"]
-    (container_port,) = pod["spec"]["containers"][0]["ports"]
-    assert port["targetPort"] == container_port["name"]
-    assert container_port["containerPort"] == port["port"] == 8080
+    ports = {each["name"]: each["containerPort"] for each in pod["spec"]["containers"][0]["ports"]}
+    assert ports == {"metrics": server.PORT, "probes": health.PORT}
+    assert ports[port["targetPort"]] == port["port"]
     selected = monitor["spec"]["selector"]["matchLabels"]
     assert selected.items() <= service["metadata"]["labels"].items()
     assert monitor["spec"]["endpoints"][0]["port"] == port["name"]
     assert monitor["metadata"]["labels"]["team"] == "ml"
 
 
-def test_network_policy_allows_the_traffic_of_the_operator() -> None:
-    peers = [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]
-    values = {"networkPolicy": {"enabled": True, "metricsFrom": peers, "apiServerPorts": [8443]}}
-    spec = render(values).one("NetworkPolicy")["spec"]
-    assert spec["policyTypes"] == ["Ingress", "Egress"]
-    assert [(rule["ports"][0]["port"], rule["from"]) for rule in spec["ingress"]] == [(8080, peers)]
-    assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == [
-        8443,
-        53,
-        53,
-        9400,
-        9401,
+def test_service_monitor_authenticates_and_verifies_a_given_certificate() -> None:
+    enabled = {"serviceMonitor": {"enabled": True}}
+    (secure,) = render({"metrics": enabled}).one("ServiceMonitor")["spec"]["endpoints"]
+    assert secure["scheme"] == "https"
+    assert secure["bearerTokenFile"].endswith("/serviceaccount/token")
+    assert secure["tlsConfig"] == {"insecureSkipVerify": True}
+    rendered = render({"metrics": {**enabled, "certificateSecret": "metrics-tls"}})
+    (verified,) = rendered.one("ServiceMonitor")["spec"]["endpoints"]
+    assert verified["tlsConfig"] == {
+        "ca": {"secret": {"name": "metrics-tls", "key": "ca.crt"}},
+        "serverName": "finetune-operator.finetune-system.svc",
+    }
+    (container,) = rendered.pod["containers"]
+    folder = rendered.config["metrics"]["certificateFolder"]
+    (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == folder)
+    (volume,) = (each for each in rendered.pod["volumes"] if each["name"] == mount["name"])
+    assert volume["secret"]["secretName"] == "metrics-tls"
+    (plain,) = render({"metrics": {**enabled, "secure": False}}).one("ServiceMonitor")["spec"][
+        "endpoints"
     ]
-    assert not render().all("NetworkPolicy")
+    assert plain.keys() == {"port", "path", "interval"}
+
+
+def test_network_policy_admits_only_named_scrapers() -> None:
+    spec = render().one("NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["ingress"] == []
+    (rule,) = render({"metrics": {"scraperNamespaces": ["prometheus", "grafana"]}}).one(
+        "NetworkPolicy"
+    )["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [server.PORT]
+    (peer,) = rule["from"]
+    (expression,) = peer["namespaceSelector"]["matchExpressions"]
+    assert expression["values"] == ["prometheus", "grafana"]
+    assert peer.keys() == {"namespaceSelector"}
+
+
+def test_network_policy_allows_the_requests_of_the_operator() -> None:
+    def ports(values: Values) -> list[int]:
+        rules = render(values).one("NetworkPolicy")["spec"]["egress"]
+        return [port["port"] for rule in rules for port in rule["ports"]]
+
+    others = [53, 53, TRAINER_METRICS, VERIFIER_METRICS]
+    assert ports({}) == [443, 6443, 8443, 16443, *others]
+    assert ports({"networkPolicy": {"apiServerPorts": [7443]}}) == [7443, *others]
+    assert not render({"networkPolicy": {"enabled": False}}).all("NetworkPolicy")
 
 
 def test_object_names_derive_from_the_release() -> None:
@@ -197,4 +232,6 @@ def test_an_existing_service_account_must_be_named() -> None:
 
 
 def test_default_egress_equals_the_default_of_the_operator() -> None:
-    assert OperatorConfig.model_validate(render().config).egress == Egress()
+    config = OperatorConfig.model_validate(render().config)
+    assert config.egress == Egress()
+    assert config.metrics == MetricsConfig()

@@ -5,17 +5,15 @@ from collections.abc import Iterator
 import pytest
 from tests.chart.helm import Object, Values, render
 
-EVERYTHING: Values = {
-    "metrics": {"serviceMonitor": {"enabled": True}},
-    "networkPolicy": {"enabled": True},
-}
+EVERYTHING: Values = {"metrics": {"serviceMonitor": {"enabled": True}}}
+READER = "finetune-operator-metrics"
 
 
 def _rules(*roles: Object) -> Iterator[tuple[str, str, str]]:
     """Yield group, resource and verb of every permission of the roles."""
     for role in roles:
         for rule in role["rules"]:
-            for group in rule["apiGroups"]:
+            for group in rule.get("apiGroups", ()):
                 for resource in rule["resources"]:
                     for verb in rule["verbs"]:
                         yield group, resource, verb
@@ -30,7 +28,8 @@ def test_no_permission_for_secrets_wildcards_or_pod_subresources() -> None:
         assert verb not in ("escalate", "bind", "impersonate", "proxy")
         assert resource.split("/")[0] not in ("secrets", "serviceaccounts", "nodes", "namespaces")
         assert not resource.startswith("pods/")
-    assert all("nonResourceURLs" not in rule for role in roles for rule in role["rules"])
+    urls = [rule for role in roles for rule in role["rules"] if "nonResourceURLs" in rule]
+    assert urls == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
 
 
 def test_cluster_role_has_exactly_these_permissions() -> None:
@@ -58,8 +57,10 @@ def test_cluster_role_has_exactly_these_permissions() -> None:
 
 def test_roles_are_bound_only_to_the_service_account_of_the_operator() -> None:
     rendered = render(EVERYTHING)
-    (binding,) = rendered.all("ClusterRoleBinding")
+    binding, metrics = rendered.all("ClusterRoleBinding")
     assert binding["roleRef"]["name"] == rendered.one("ClusterRole")["metadata"]["name"]
+    assert metrics["roleRef"]["name"] == "finetune-operator-reviews"
+    assert metrics["subjects"] == binding["subjects"]
     account = rendered.one("ServiceAccount")
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": "finetune-operator", "namespace": "finetune-system"}
@@ -81,11 +82,25 @@ def test_role_in_the_operator_namespace_allows_only_the_lease() -> None:
     assert (named["resourceNames"], creating["verbs"]) == (["finetune-operator"], ["create"])
 
 
+def test_the_metrics_need_no_other_permission_than_reviews() -> None:
+    """The operator creates reviews; nobody may read the metrics before an administrator agrees."""
+    rendered = render()
+    auth = rendered.one("ClusterRole", "finetune-operator-reviews")
+    assert set(_rules(auth)) == {
+        ("authentication.k8s.io", "tokenreviews", "create"),
+        ("authorization.k8s.io", "subjectaccessreviews", "create"),
+    }
+    assert rendered.one("ClusterRole", READER)
+    assert READER not in {each["roleRef"]["name"] for each in rendered.all("ClusterRoleBinding")}
+    plain = render({"metrics": {"secure": False}}).all("ClusterRole")
+    assert not {auth["metadata"]["name"], READER} & {each["metadata"]["name"] for each in plain}
+
+
 def test_watch_namespaces_replace_the_cluster_role_by_a_role_in_each() -> None:
     everywhere = render().one("ClusterRole")
     rendered = render({"watchNamespaces": ["team-a", "team-b"]})
-    assert not rendered.all("ClusterRole")
-    assert not rendered.all("ClusterRoleBinding")
+    (binding,) = rendered.all("ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == "finetune-operator-reviews"
     assert rendered.config["watchNamespaces"] == ["team-a", "team-b"]
     for kind in ("Role", "RoleBinding"):
         namespaces = [each["metadata"]["namespace"] for each in rendered.all(kind)]
@@ -119,9 +134,7 @@ def test_built_in_cluster_roles_are_extended_to_jobs(role: str, covered: set[str
     written = {verb for _, resource, verb in _rules(found) if resource == "finetunejobs/status"}
     assert written <= {"get"}
     without = render({"rbac": {"aggregateRoles": False}})
-    assert [each["metadata"]["name"] for each in without.all("ClusterRole")] == [
-        "finetune-operator"
-    ]
+    assert not [each for each in without.all("ClusterRole") if "aggregate-to" in str(each)]
 
 
 def test_pod_is_restricted_by_default() -> None:
@@ -149,10 +162,9 @@ def test_pod_is_restricted_by_default() -> None:
 
 def test_probes_use_the_health_endpoints_of_the_operator() -> None:
     (container,) = render().pod["containers"]
-    paths = {
-        probe: container[f"{probe}Probe"]["httpGet"]["path"]
-        for probe in ("startup", "liveness", "readiness")
-    }
+    probes = ("startup", "liveness", "readiness")
+    paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in probes}
+    assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in probes} == {"probes"}
     assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
 
 

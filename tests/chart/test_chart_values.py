@@ -81,7 +81,7 @@ CHANGED: dict[str, Any] = {
     "admissionPolicy.maxAnnotationBytes": 1000,
     "logLevel": "debug",
     "metrics.serviceMonitor.interval": "5s",
-    "networkPolicy.metricsFrom": [{"podSelector": {}}],
+    "metrics.certificateSecret": "metrics-tls",
     "networkPolicy.apiServerPorts": [1],
     "egress.cidrs": ["192.0.2.0/24"],
     "egress.excludedCidrs": ["192.0.2.0/24"],
@@ -101,7 +101,6 @@ CHANGED: dict[str, Any] = {
 # Values that have an effect only together with others.
 PREREQUISITES: dict[str, Values] = {
     "metrics.serviceMonitor": {"metrics": {"serviceMonitor": {"enabled": True}}},
-    "networkPolicy": {"networkPolicy": {"enabled": True}},
     "serviceAccount.create": {"serviceAccount": {"name": "given"}},
 }
 

@@ -42,14 +42,16 @@ class OperatorProcess:
     """A running operator."""
 
     process: subprocess.Popen[bytes]
-    port: int
+    metrics_port: int
+    probe_port: int
     log: Path
     ready_seconds: float = 0.0
 
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of a response of the operator; status 0 without a response."""
+        port = self.metrics_port if path == "/metrics" else self.probe_port
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -149,17 +151,22 @@ def starting(
     prelude: Python code that runs first, to shorten delays. environment: additional variables.
     """
     # A separate Lease that no other operator holds, in a namespace that always exists.
-    config = {"operatorNamespace": "default", "leaseName": f"lease-{uuid.uuid4().hex}", **config}
+    config = {
+        "operatorNamespace": "default",
+        "leaseName": f"lease-{uuid.uuid4().hex}",
+        "metrics": {"secure": False},
+        **config,
+    }
     file = folder / f"config-{uuid.uuid4().hex}.yaml"
     file.write_text(yaml.safe_dump(config))
-    port = port or _free_port()
+    metrics_port, probe_port = port or _free_port(), _free_port()
     command: list[str | Path] = [
         sys.executable,
         *(["-c", f"{prelude}\n{_MAIN}"] if prelude else ["-m", "finetune_operator"]),
         "--config",
         file,
-        "--port",
-        str(port),
+        *("--metrics-port", str(metrics_port)),
+        *("--probe-port", str(probe_port)),
     ]
     variables = {
         **os.environ,
@@ -170,7 +177,9 @@ def starting(
     }
     log = folder / f"operator-{time.monotonic_ns()}.log"
     with process(command, log, variables) as running:
-        yield OperatorProcess(process=running, port=port, log=log)
+        yield OperatorProcess(
+            process=running, metrics_port=metrics_port, probe_port=probe_port, log=log
+        )
 
 
 def _seconds_without_core(pid: int) -> float:

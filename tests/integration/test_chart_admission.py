@@ -14,7 +14,9 @@ from tests.integration.namespace import Namespace
 
 NAMESPACE = "finetune-system"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:finetune-operator"
-NETWORK_POLICY: Values = {"networkPolicy": {"enabled": True}}
+SCRAPED: Values = {
+    "metrics": {"scraperNamespaces": ["monitoring"], "certificateSecret": "metrics-tls"}
+}
 TOO_LARGE = {"note": "é" * 49}
 """Of 102 bytes."""
 OVERRIDES: Values = {
@@ -49,7 +51,7 @@ def roles(control_plane: ControlPlane, system: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "values", [{}, NETWORK_POLICY, OVERRIDES], ids=["default", "network-policy", "overrides"]
+    "values", [{}, SCRAPED, OVERRIDES], ids=["default", "scraped", "overrides"]
 )
 def test_api_server_accepts_all_objects(
     control_plane: ControlPlane, system: str, values: Values

@@ -294,7 +294,9 @@ def test_without_the_crd_the_process_ends_with_a_remediation(
 def test_a_port_in_use_ends_the_process(
     operator: OperatorProcess, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with operatorprocess.starting(control_plane, tmp_path, CONFIG, port=operator.port) as second:
+    with operatorprocess.starting(
+        control_plane, tmp_path, CONFIG, port=operator.metrics_port
+    ) as second:
         assert second.process.wait(30) == 1
 
 

@@ -21,6 +21,7 @@ from tests.integration.manifest_files import kubectl
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import operator
 from tests.integration.relay import Call, Relay, relay
+from tests.integration.test_secure_metrics import scrape
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 
@@ -281,7 +282,8 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         for part in ("outside", "one", "two")
     )
     rendered = render({"watchNamespaces": [one.name, two.name]})
-    assert not rendered.all("ClusterRole")
+    auth = [each for each in bindings(rendered) if each["kind"] == "ClusterRole"]
+    assert [each["metadata"]["name"] for each in auth] == [f"{ACCOUNT}-reviews"]
     token = apply_chart(rendered)
     with ExitStack() as stack:
         between = stack.enter_context(relay(control_plane, tmp_path))
@@ -291,7 +293,9 @@ def test_with_watch_namespaces_exactly_the_rules_of_the_chart_are_used(
         for pod in ("first", "second"):
             # The second replica is a standby and watches the Lease.
             way = {"kubeconfig": between.kubeconfig, "pod": pod}
-            stack.enter_context(operator(control_plane, tmp_path, rendered.config, **way))
+            running = operator(control_plane, tmp_path, rendered.config, **way)
+            # The operator may review its own token, but its user may not read the metrics.
+            assert scrape(stack.enter_context(running), token)[0] == 403
         story = Story(one)
         story.run_name_conflicts()
         story.run_lifecycle()
@@ -312,7 +316,7 @@ def test_without_watch_namespaces_the_same_rules_are_sufficient(
     tmp_path: Path,
 ) -> None:
     rendered = render()
-    (everywhere,) = (each for each in bindings(rendered) if each["kind"] == "ClusterRole")
+    everywhere = rendered.one("ClusterRole", ACCOUNT)
     confined = render({"watchNamespaces": ["one"]})
     assert everywhere["rules"] == confined.one("Role", ACCOUNT)["rules"]
     token = apply_chart(rendered)
@@ -348,7 +352,7 @@ def test_the_permission_for_owner_references_is_needed(
     headers = {"Authorization": f"Bearer {apply_chart(rendered)}"}
     path = place.path("configmaps") + "?dryRun=All"
     control_plane.request("POST", path, child, headers=headers)
-    role = rendered.one("ClusterRole")
+    role = rendered.one("ClusterRole", ACCOUNT)
     rules = [rule for rule in role["rules"] if rule["resources"] != ["finetunejobs/finalizers"]]
     lesser = Rendered(
         objects=tuple(

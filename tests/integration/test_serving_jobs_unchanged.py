@@ -89,7 +89,7 @@ def snapshot(place: Namespace) -> dict[str, Any]:
 def reconcile(operator: OperatorProcess, place: Namespace) -> None:
     """Reconcile the job again."""
     reconciles = operator.metric("controller_runtime_reconcile_total")
-    labels = {"metadata": {"labels": {"reconciles": f"{operator.port}-{reconciles:.0f}"}}}
+    labels = {"metadata": {"labels": {"reconciles": f"{operator.metrics_port}-{reconciles:.0f}"}}}
     place.plane.merge(place.path("finetunejobs", "demo"), labels)
     wait_until(
         "the job is reconciled again",

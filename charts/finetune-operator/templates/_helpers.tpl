@@ -50,11 +50,19 @@ Reference of an image. Takes a list of the path of the image in the values, the 
 {{- include "finetune-operator.imageReference" (list "image" .Values.image .Chart.AppVersion) -}}
 {{- end -}}
 
+{{/* Folder of the certificate for the metrics in the operator container. */}}
+{{- define "finetune-operator.certificateFolder" -}}
+/etc/finetune-operator-metrics
+{{- end -}}
+
 {{/* Configuration of the operator, as YAML: the OperatorConfig of finetune_operator.config. */}}
 {{- define "finetune-operator.config" -}}
 operatorNamespace: {{ .Release.Namespace }}
 scraperNamespaces: {{ .Values.metrics.scraperNamespaces | toJson }}
 egress: {{ .Values.egress | toJson }}
+metrics:
+  secure: {{ .Values.metrics.secure }}
+  certificateFolder: {{ if .Values.metrics.certificateSecret }}{{ include "finetune-operator.certificateFolder" . }}{{ else }}""{{ end }}
 leaseName: {{ include "finetune-operator.fullname" . }}
 watchNamespaces: {{ .Values.watchNamespaces | toJson }}
 images:

@@ -41,6 +41,11 @@ class Kube:
         await auth.load(configuration)
         return cls(Transport(Connection(configuration)))
 
+    @property
+    def server(self) -> str:
+        """Host and port of the API server."""
+        return self.transport.host
+
     async def close(self) -> None:
         """Close the connections."""
         await self.transport.close()

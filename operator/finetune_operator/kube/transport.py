@@ -46,7 +46,7 @@ class Transport:
     ) -> None:
         self._connection = connection
         self._renew = renew
-        self._host = urlsplit(connection.configuration.host).netloc
+        self.host: str = urlsplit(connection.configuration.host).netloc
         self._seconds = timeout
         # The whole request has a timeout of its own: that of the session rounds up to seconds.
         self._limit = aiohttp.ClientTimeout(total=None, connect=timeout / 2)
@@ -99,8 +99,8 @@ class Transport:
             cause = str(error) or type(error).__name__
             raise Transient(f"{method} {path}: {cause}") from error
         finally:
-            metrics.REQUESTS.labels(code, method, self._host).inc()
-            metrics.REQUEST_SECONDS.labels(method, self._host).observe(time.monotonic() - started)
+            metrics.REQUESTS.labels(code, method, self.host).inc()
+            metrics.REQUEST_SECONDS.labels(method, self.host).observe(time.monotonic() - started)
         answer = decoded(text)
         if response.status >= 300:
             after = response.headers.get("Retry-After", "")

@@ -26,6 +26,7 @@ LIVE = {
     "watch_namespaces",
     "scraper_namespaces",
     "egress",
+    "metrics",
     "log_level",
 }
 """Settings of the operator and of NetworkPolicies, which are not frozen: the present ones apply."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from finetune_api.contracts import ports
 from finetune_operator import health
 from finetune_operator.manifests import vllm
+from finetune_operator.metrics_server import server
 from finetune_operator.objects import naming
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "labels.md").read_text(encoding="utf-8")
@@ -43,4 +44,10 @@ def test_the_page_has_the_names_of_objects() -> None:
 def test_the_page_has_the_ports() -> None:
     text = PAGE.split("\n## Ports\n")[1].split("\n## ")[0]
     listed = {int(port) for port in re.findall(r"^\| (\d+) \|", text, re.M)}
-    assert listed == {vllm.PORT, health.PORT, ports.TRAINER_METRICS, ports.VERIFIER_METRICS}
+    assert listed == {
+        vllm.PORT,
+        server.PORT,
+        health.PORT,
+        ports.TRAINER_METRICS,
+        ports.VERIFIER_METRICS,
+    }

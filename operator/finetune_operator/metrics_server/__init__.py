@@ -1,0 +1,1 @@
+"""The server of ``/metrics``, with authentication and authorization by the API server."""

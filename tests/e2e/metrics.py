@@ -1,0 +1,55 @@
+"""Read the metrics of the operator, with the permission that the chart offers to Prometheus."""
+
+import ssl
+import urllib.error
+import urllib.request
+
+from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster
+
+from finetune_operator.metrics_server import server
+
+READER = "metrics-reader"
+_UNVERIFIED = ssl._create_unverified_context()
+
+
+def scrape(cluster: Cluster, host: str) -> str:
+    """Return the metrics of the operator pod with an address, which the node reaches directly."""
+    kubectl = cluster.kubectl
+    group = "rbac.authorization.k8s.io"
+    kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": READER, "namespace": OPERATOR_NAMESPACE},
+        },
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": READER},
+            "roleRef": {
+                "apiGroup": group,
+                "kind": "ClusterRole",
+                "name": f"{OPERATOR}-metrics",
+            },
+            "subjects": [
+                {"kind": "ServiceAccount", "name": READER, "namespace": OPERATOR_NAMESPACE}
+            ],
+        },
+    )
+    token = kubectl.run("create", "token", READER, f"--namespace={OPERATOR_NAMESPACE}").strip()
+    status, text = get(host, token)
+    if status != 200:
+        raise RuntimeError(f"the operator answered {status}: {text}")
+    return text
+
+
+def get(host: str, token: str = "") -> tuple[int, str]:
+    """Return status and text of a request from the node."""
+    request = urllib.request.Request(f"https://{host}:{server.PORT}/metrics")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=30, context=_UNVERIFIED) as answer:
+            return int(answer.status), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
