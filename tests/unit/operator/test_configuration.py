@@ -4,9 +4,12 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from finetune_operator import manager
+from finetune_operator.kube.errors import Transient
 from finetune_operator.manager import ConfigurationError, load_config, main
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES
 from finetune_operator.telemetry import logs
@@ -71,6 +74,27 @@ def test_configuration_must_fit_the_status(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(VALID + f"defaults: {{dataset: {{chatTemplate: {template}}}}}")
     with pytest.raises(ConfigurationError, match="at most 32768 are allowed"):
         load_config(tmp_path / "c.yaml")
+
+
+async def test_blocked_connection_names_the_chart_value(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NetworkPolicy shows as a time-out; an answer of the API server is not its fault."""
+
+    class ApiServer:
+        server = "10.96.0.1:443"
+        failures: ClassVar = [TimeoutError("timed out"), None]
+
+        async def require_crd(self) -> None:
+            if self.failures:
+                raise Transient("GET /apis/finetune.dev/v1alpha1: failed") from self.failures.pop(0)
+
+    monkeypatch.setattr(manager, "RETRY_SECONDS", 0)
+    await manager._wait_for_crd(ApiServer(), required=True)  # type: ignore[arg-type]
+    blocked, answered = [record.getMessage() for record in caplog.records]
+    assert "networkPolicy.apiServerPorts" in blocked
+    assert "10.96.0.1:443" in blocked
+    assert "networkPolicy" not in answered
 
 
 def test_missing_file_ends_the_process_with_code_1(
