@@ -16,6 +16,7 @@ waiting, since the kubelet never runs the same container twice at once.
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -53,8 +54,8 @@ class LeaderElector:
     clock: Callable[[], float] = boottime
     _held: Object | None = None
     """The Lease as this replica wrote it last."""
-    _held_until: float = 0.0
-    _observed: tuple[str, float] = field(default=("", 0.0))
+    _held_until: float = -math.inf
+    _observed: tuple[str, float] = field(default=("", -math.inf))
     """The resourceVersion that was observed last, and the time when it was observed first."""
 
     def remaining(self) -> float:
@@ -108,7 +109,7 @@ class LeaderElector:
             logger.warning("failed to release the Lease: %s", error)
 
     def _lose(self) -> None:
-        self._held, self._held_until = None, 0.0
+        self._held, self._held_until = None, -math.inf
         metrics.LEADER.labels(self.name).set(0)
 
     async def _write(self, lease: Object | None) -> None:
@@ -174,9 +175,8 @@ class LeaderElector:
                 async for event in events:
                     if event["type"] not in ("ADDED", "MODIFIED"):
                         return
-                    if (seconds := self._available_in(event["object"])) <= 0:
-                        return
-                    timeout.reschedule(loop.time() + seconds)
+                    # If the Lease is available already, this ends the wait at once.
+                    timeout.reschedule(loop.time() + self._available_in(event["object"]))
         except TimeoutError:
             return
 

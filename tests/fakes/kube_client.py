@@ -64,7 +64,16 @@ class MemoryKube(Kube):
 
     async def merge(self, target: Object, patch: Object) -> Object:
         self._write("merge", target)
-        return self._store({**self.objects[self._key(target)], **patch})
+        existing = self.objects[self._key(target)]
+        changed = patch.get("metadata", {})
+        self._fenced(changed, existing)
+        metadata = {**existing["metadata"], **changed}
+        return self._store({**existing, **patch, "metadata": metadata})
+
+    async def scale(self, target: Object, replicas: int) -> Object:
+        self._write("scale", target)
+        existing = self.objects[self._key(target)]
+        return self._store({**existing, "spec": {**existing["spec"], "replicas": replicas}})
 
     async def delete(self, target: Object, *, propagation: Propagation) -> None:
         self._write(f"delete {propagation}", target)

@@ -2,7 +2,11 @@
 
 import asyncio
 import itertools
+import logging
+import re
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +19,14 @@ from finetune_operator.leader_election import (
     DURATION_SECONDS,
     HELD_SECONDS,
     RENEW_SECONDS,
+    REQUEST_SECONDS,
     LeaderElector,
+    boottime,
 )
+from finetune_operator.telemetry import metrics
 from finetune_operator.types import Object
 
+ROOT = Path(__file__).parents[3]
 Fault = Callable[[str], Awaitable[None]]
 """Takes the verb of a request; can wait, and can raise an error."""
 
@@ -35,6 +43,7 @@ class OneLease(Kube):
         self.after: Fault = _answers
         self.requests: list[tuple[str, float]] = []
         self.lease: dict[str, Any] | None = None
+        self.bodies: list[Object] = []
         self._versions = itertools.count(1)
         self._events: list[asyncio.Queue[dict[str, Any]]] = []
         if holder is not None:
@@ -48,7 +57,7 @@ class OneLease(Kube):
     def renew(self, holder: str, *, seconds: int = DURATION_SECONDS) -> None:
         """Write the Lease like another replica."""
         spec = {"holderIdentity": holder, "leaseDurationSeconds": seconds}
-        self._store({**spec, "acquireTime": "then", "leaseTransitions": 0})
+        self._store({**spec, "acquireTime": "then", "leaseTransitions": 4})
 
     def remove(self) -> None:
         """Delete the Lease like an administrator."""
@@ -59,10 +68,13 @@ class OneLease(Kube):
         return [at for made, at in self.requests if made == verb]
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        assert (kind, namespace, name) == ("Lease", "ns", "lease")
         await self._request("get")
         return self.lease
 
     async def create(self, body: Object, *, fenced: bool = True) -> Object:
+        assert not fenced, "the Lease has no owner"
+        self.bodies.append(body)
         await self._request("create")
         if self.lease is not None:
             raise Conflict("409 already exists")
@@ -71,6 +83,8 @@ class OneLease(Kube):
         return stored
 
     async def replace(self, body: Object, *, seconds: float) -> Object:
+        assert seconds == REQUEST_SECONDS
+        self.bodies.append(body)
         await self._request("replace")
         version = body["metadata"]["resourceVersion"]
         if self.lease is None or self.lease["metadata"]["resourceVersion"] != version:
@@ -82,6 +96,7 @@ class OneLease(Kube):
     async def watch(
         self, kind: str, namespace: str, name: str, *, since: str
     ) -> AsyncGenerator[Object, None]:
+        assert (kind, namespace, name) == ("Lease", "ns", "lease")
         await self._request("watch")
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._events.append(events)
@@ -132,6 +147,82 @@ def test_a_missing_lease_is_created_at_once() -> None:
         assert kube.spec["leaseTransitions"] == 1
 
     virtual_time.run(story())
+
+
+def test_lease_is_a_valid_object() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        await elector(kube).acquire()
+        (body,) = kube.bodies
+        assert body["apiVersion"] == "coordination.k8s.io/v1"
+        assert (body["kind"], body["metadata"]) == ("Lease", {"name": "lease", "namespace": "ns"})
+        times = {body["spec"].pop(name) for name in ("acquireTime", "renewTime")}
+        assert body["spec"].keys() == {
+            "holderIdentity",
+            "leaseDurationSeconds",
+            "leaseTransitions",
+        }
+        assert len(times) == 1
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", times.pop())
+
+    virtual_time.run(story())
+
+
+def test_clock_of_the_leader_includes_the_time_in_which_the_machine_sleeps() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= boottime() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert LeaderElector(kube=OneLease(), namespace="n", name="l", identity="i").clock is boottime
+
+
+def test_page_about_the_reconcile_loop_names_the_times_of_the_lease() -> None:
+    page = " ".join((ROOT / "docs/development/reconcile-loop.md").read_text().split())
+    assert f"renews the Lease every {RENEW_SECONDS:.0f} s" in page
+    assert f"for {HELD_SECONDS:.0f} s after it *sent*" in page
+    assert f"takes the Lease {DURATION_SECONDS} s after it *observed*" in page
+    # After one stalled request, there is time for another one.
+    assert 2 * (RENEW_SECONDS + REQUEST_SECONDS) <= HELD_SECONDS
+
+
+def test_changes_of_leadership_are_logged_and_measured(caplog: pytest.LogCaptureFixture) -> None:
+    def leads() -> float:
+        (found,) = (
+            sample.value
+            for metric in metrics.LEADER.collect()
+            for sample in metric.samples
+            if sample.labels == {"name": "lease"}
+        )
+        return found
+
+    async def story() -> None:
+        kube = OneLease()
+        kube.before = unavailable
+        leader = elector(kube)
+        taking = asyncio.create_task(leader.acquire())
+        await asyncio.sleep(RENEW_SECONDS)
+        kube.before = _answers
+        await taking
+        assert leads() == 1
+        kube.before = unavailable
+        await leader.hold()
+        assert leads() == 0
+        kube.before = _answers
+        await leader.acquire()
+        kube.before = unavailable
+        await leader.release()
+        assert leads() == 0
+
+    with caplog.at_level(logging.INFO, logger="finetune_operator.leader_election"):
+        virtual_time.run(story())
+    texts = [record.getMessage() for record in caplog.records]
+    assert list(dict.fromkeys(texts)) == [
+        "failed to read or acquire the Lease: 503 no server",
+        "became the leader",
+        "failed to renew the Lease: 503 no server",
+        "no longer the leader",
+        "failed to release the Lease: 503 no server",
+    ]
+    changes = [record for record in caplog.records if "leader" in record.getMessage()]
+    assert [vars(record)["identity"] for record in changes] == ["ours"] * 3
 
 
 @pytest.mark.parametrize("holder", ["", "ours"], ids=["released", "of-this-pod-before-a-restart"])
@@ -246,7 +337,8 @@ def test_renewals_keep_the_acquire_time() -> None:
         assert len(kube.times("replace")) == pytest.approx(60 / RENEW_SECONDS, abs=2)
         for field in ("acquireTime", "leaseTransitions", "holderIdentity"):
             assert kube.spec[field] == first[field]
-        assert first["leaseTransitions"] == 1
+        assert first["leaseTransitions"] == 5
+        assert kube.spec["renewTime"] > first["renewTime"]
         holding.cancel()
 
     virtual_time.run(story())
@@ -262,6 +354,52 @@ def test_leadership_ends_when_renewals_fail_for_too_long() -> None:
         assert now() - began == pytest.approx(HELD_SECONDS, abs=0.1)
         assert leader.remaining() == 0
         assert len(kube.times("replace")) <= HELD_SECONDS / RENEW_SECONDS + 1
+
+    virtual_time.run(story())
+
+
+def test_leadership_lasts_until_the_lease_expires_if_renewals_fail_slowly() -> None:
+    async def story() -> None:
+        async def slowly_unavailable(verb: str) -> None:
+            await asyncio.sleep(1)
+            raise Transient("503 no server")
+
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        began, kube.before = now(), slowly_unavailable
+        await leader.hold()
+        assert now() - began == pytest.approx(HELD_SECONDS + 1, abs=0.1)
+
+    virtual_time.run(story())
+
+
+def test_leadership_ends_when_the_lease_is_deleted() -> None:
+    async def story() -> None:
+        kube = OneLease()
+        leader = elector(kube)
+        await leader.acquire()
+        began = now()
+        kube.remove()
+        await leader.hold()
+        assert now() - began == pytest.approx(RENEW_SECONDS, abs=0.1)
+
+    virtual_time.run(story())
+
+
+def test_a_stream_that_ends_does_not_shorten_the_wait() -> None:
+    class EndingStream(OneLease):
+        async def watch(
+            self, kind: str, namespace: str, name: str, *, since: str
+        ) -> AsyncGenerator[Object, None]:
+            await asyncio.sleep(DURATION_SECONDS - 0.5)
+            return
+            yield {}
+
+    async def story() -> None:
+        kube, began = EndingStream("other"), now()
+        await elector(kube).acquire()
+        assert now() - began == pytest.approx(DURATION_SECONDS, abs=0.1)
 
     virtual_time.run(story())
 

@@ -1,6 +1,7 @@
 """Order and preconditions of the writes of a plan."""
 
 import asyncio
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,12 @@ from hypothesis import strategies as st
 from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
-from finetune_operator.controller.apply import AppliedVersions, PlanExecutor, without_empty
+from finetune_operator.controller.apply import (
+    AppliedVersions,
+    PlanExecutor,
+    needs_writes,
+    without_empty,
+)
 from finetune_operator.kube.client import FIELD_MANAGER
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
 from finetune_operator.kube.recorder import Recorder
@@ -22,7 +28,9 @@ from finetune_operator.types import (
     Create,
     Delete,
     Event,
+    Patch,
     Plan,
+    Scale,
     Snapshot,
 )
 
@@ -86,6 +94,72 @@ async def test_independent_writes_are_sent_at_once_and_pods_follow_them() -> Non
     assert await execute(kube, await read(kube), Plan(status={}, actions=actions)) == 4
     assert {call[1] for call in kube.calls[:3]} == set(kinds)
     assert kube.calls[3][1] == "Job"
+
+
+async def test_each_write_is_counted_logged_and_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deployment = child("Deployment", "d", spec={"replicas": 1})
+    kube = MemoryKube(job(), child("Job", "old"), child("PersistentVolumeClaim", "v"), deployment)
+    snapshot = await read(kube)
+    actions = (
+        Create(object=child("ConfigMap", "c")),
+        Create(object=child("Job", "old")),
+        Apply(object=child("Service", "s")),
+        Patch(object=snapshot.volumes[0], changes={"spec": {"size": 2}, "metadata": {"a": "b"}}),
+        Delete(object=snapshot.jobs[0], propagation="Background"),
+        Scale(object=snapshot.deployments[0], replicas=3),
+    )
+    seen: list[tuple[str, str | None]] = []
+    executor = PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
+    with caplog.at_level(logging.INFO, logger="finetune_operator.apply"):
+        writes = await executor.execute(
+            snapshot,
+            Plan(status={"revision": "r1"}, actions=actions),
+            NOW,
+            applied={},
+            on_write=lambda kind, written: seen.append(
+                (kind, None if written is None else written["metadata"]["name"])
+            ),
+        )
+    assert writes == 6
+    assert seen == [
+        ("FineTuneJob", "demo"),
+        ("ConfigMap", "c"),
+        ("Job", "old"),
+        ("Service", "s"),
+        ("PersistentVolumeClaim", "v"),
+        ("Job", None),
+        ("Deployment", None),
+    ]
+    logged = [(each.getMessage(), vars(each)["child"]) for each in caplog.records]
+    assert logged == [
+        ("created", "ConfigMap/c"),
+        ("applied", "Service/s"),
+        ("patched", "PersistentVolumeClaim/v"),
+        ("deleted", "Job/old"),
+        ("scaled", "Deployment/d"),
+    ]
+    assert vars(caplog.records[-1])["replicas"] == 3
+    claim = kube.objects["PersistentVolumeClaim", "a", "v"]
+    assert (claim["spec"], claim["metadata"]["a"]) == ({"size": 2}, "b")
+    assert kube.objects["Deployment", "a", "d"]["spec"] == {"replicas": 3}
+    assert ("Job", "a", "old") not in kube.objects
+
+
+async def test_only_actions_that_would_change_something_need_writes() -> None:
+    kube, applied = MemoryKube(job()), AppliedVersions()
+    service = Apply(object=child("Service", "s"))
+    plan = Plan(status={}, actions=(service,))
+    assert not needs_writes(await read(kube), Plan(status={}), applied)
+    assert needs_writes(await read(kube), plan, applied)
+    await execute(kube, await read(kube), plan, applied)
+    assert not needs_writes(await read(kube), plan, applied)
+    both = Plan(status={}, actions=(service, Create(object=child("Job", "j"))))
+    assert needs_writes(await read(kube), both, applied)
+    stored = kube.objects["Service", "a", "s"]["metadata"]
+    stored["ownerReferences"] = child("Service", "s", owner="other")["metadata"]["ownerReferences"]
+    assert needs_writes(await read(kube), plan, applied), "another owner"
 
 
 async def test_no_action_follows_a_conflict_of_the_status_write() -> None:
