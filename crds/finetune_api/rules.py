@@ -78,7 +78,7 @@ def equals(path: str, value: str | bool | float) -> Condition:
     CEL sees the written value, Python the value after defaulting.
     """
     return Condition(
-        cel=f"({_has(path)} && self.{path} == {_literal(value)})",
+        cel=f"({_has(path)} && self.{path} == {literal(value)})",
         holds=lambda model: _value(model, path) == value,
     )
 
@@ -116,7 +116,7 @@ def matches(pattern: str, message: str) -> Rule:
     """
     compiled = re.compile(pattern)
     return Rule(
-        cel=f"self.matches({_literal(pattern)})",
+        cel=f"self.matches({literal(pattern)})",
         message=message,
         # Python's $ also matches before a trailing newline; fullmatch does not.
         fails=lambda value: compiled.fullmatch(value) is None,
@@ -131,7 +131,7 @@ def each_matches(pattern: str, message: str) -> Rule:
 def lacks(item: str, message: str) -> Rule:
     """Return the rule that a list of strings does not contain ``item``."""
     return Rule(
-        cel=f"!({_literal(item)} in self)", message=message, fails=lambda items: item in items
+        cel=f"!({literal(item)} in self)", message=message, fails=lambda items: item in items
     )
 
 
@@ -148,8 +148,8 @@ def labels(message: str) -> Rule:
     """Return the rule that a map holds valid Kubernetes labels."""
     key, value = re.compile(LABEL_KEY), re.compile(LABEL_VALUE)
     return Rule(
-        cel=f"self.all(k, k.matches({_literal(LABEL_KEY)}) "
-        f"&& self[k].matches({_literal(LABEL_VALUE)}))",
+        cel=f"self.all(k, k.matches({literal(LABEL_KEY)}) "
+        f"&& self[k].matches({literal(LABEL_VALUE)}))",
         message=message,
         fails=lambda found: any(
             key.fullmatch(k) is None or value.fullmatch(v) is None for k, v in found.items()
@@ -176,7 +176,7 @@ def _has(path: str) -> str:
     return " && ".join(f"has(self.{'.'.join(steps[:depth])})" for depth in range(1, len(steps) + 1))
 
 
-def _literal(value: str | bool | float) -> str:
+def literal(value: str | bool | float) -> str:
     """Return a value as a CEL literal."""
     if isinstance(value, bool):
         return str(value).lower()

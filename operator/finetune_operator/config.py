@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import METADATA, NamespacePorts, Network
+from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.placement import Toleration
 
 
@@ -158,7 +159,8 @@ class OperatorConfig(CamelModel):
     ``operator_namespace`` is the namespace of the operator and of ``lease_name``, the Lease of all
     its replicas. Jobs in ``watch_namespaces`` are reconciled; empty means all. Clients in
     ``scraper_namespaces`` may scrape the pods of jobs. ``defaults`` is a partial FineTuneJob spec,
-    which overrides built-in defaults and is overridden by each job.
+    which overrides built-in defaults and is overridden by each job. ``policy`` limits what jobs may
+    contain.
     """
 
     operator_namespace: str = "finetune-system"
@@ -174,4 +176,5 @@ class OperatorConfig(CamelModel):
     gpu: GpuConfig = GpuConfig()
     serving: ServingConfig = ServingConfig()
     defaults: dict[str, Any] = Field(default_factory=dict)
+    policy: Limits = Limits()
     log_level: str = "info"

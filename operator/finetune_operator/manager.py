@@ -19,6 +19,8 @@ import yaml
 from pydantic import ValidationError
 
 from finetune_api.defaulting import InvalidSpec, effective_defaults
+from finetune_api.layering import without_nulls
+from finetune_api.policy.check import violations_of_defaults
 from finetune_operator import health
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller.apply import PlanExecutor
@@ -64,6 +66,10 @@ def load_config(path: Path) -> OperatorConfig:
             for detail in error.errors()
         )
         raise ConfigurationError(f"--config {path}: {details}") from error
+    if refused := violations_of_defaults(without_nulls(config.defaults), config.policy):
+        raise ConfigurationError(
+            f"--config {path}: the policy allows no job with these defaults: {' '.join(refused)}"
+        )
     size = len(frozen_part(config.model_copy(update={"defaults": defaults})).encode())
     if size > MOST_FROZEN_BYTES:
         raise ConfigurationError(

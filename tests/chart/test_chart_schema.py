@@ -1,14 +1,18 @@
 """The schema of the values: a mistyped key or value is rejected, not ignored."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
 from tests.chart.helm import CHART, RenderError, Values, render
+from tests.unit.api.policy.test_patterns import PATTERNS
 
 from finetune_api.defaulting import builtin_defaults, effective_defaults
+from finetune_api.policy.patterns import MAX_LENGTH, matches
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 # Objects that Kubernetes or the operator defines, and validates itself.
@@ -54,6 +58,16 @@ FREE_FORM = {
         ({"trainer": {"tag": "v1"}}, "additional properties 'tag' not allowed"),
         ({"trainer": {"image": "trainer:v1"}}, "got string, want object"),
         ({"trainer": {"image": {"pullPolicy": "Always"}}}, "additional properties 'pullPolicy'"),
+        ({"policy": {"secret": {}}}, "additional properties 'secret' not allowed"),
+        ({"policy": {"secrets": ["a"]}}, "got array, want object"),
+        ({"policy": {"secrets": {"allowed": []}}}, "additional properties 'allowed' not allowed"),
+        ({"policy": {"secrets": {"allow": ["(?i)a"]}}}, "does not match pattern"),
+        ({"policy": {"secrets": {"deny": ["a{2}"]}}}, "does not match pattern"),
+        ({"policy": {"secrets": {"deny": ["^a$"]}}}, "does not match pattern"),
+        ({"policy": {"secrets": {"allow": ["(a"]}}}, "error parsing regexp: missing closing )"),
+        ({"policy": {"secrets": {"allow": ["[z-a]"]}}}, "error parsing regexp: invalid character"),
+        ({"policy": {"secrets": {"allow": ["a"] * 17}}}, "maxItems: got 17, want 16"),
+        ({"policy": {"maxReplicas": 0}}, "minimum: got 0, want 1"),
         ({"serving": {"gpus": 2}}, "additional properties 'gpus' not allowed"),
         ({"serving": {"image": "vllm/vllm-openai:v1"}}, "got string, want object"),
         ({"serving": {"image": {"digest": "123"}}}, "does not match pattern"),
@@ -164,3 +178,13 @@ def test_schema_and_values_have_the_same_keys() -> None:
     # The schema does not name the resources, such as cpu.
     amounts = {key for key in written if key.startswith("resources.") and key.count(".") == 2}
     assert known - omitted == written - amounts
+
+
+@settings(max_examples=1000, deadline=None)
+@given(pattern=PATTERNS)
+def test_schema_allows_every_pattern_of_the_operator(pattern: str) -> None:
+    """The operator and RE2 reject what the schema cannot: brackets without a partner."""
+    allowed = SCHEMA["definitions"]["patterns"]["items"]
+    assert allowed["maxLength"] == MAX_LENGTH
+    matches(pattern, "")
+    assert re.search(allowed["pattern"], pattern)

@@ -8,6 +8,7 @@ from tests.chart import helm
 from tests.chart.helm import CHART, Values, render, template
 
 from cluster import install
+from finetune_api.policy.limits import Limits
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -79,6 +80,8 @@ CHANGED: dict[str, Any] = {
     "serving.shmSize": "1Gi",
     "hub.endpoint": "https://mirror.example.com",
     "admissionPolicy.maxAnnotationBytes": 1000,
+    "policy.maxReplicas": 2,
+    "policy.maxGpuSeconds": 3600,
     "logLevel": "debug",
     "metrics.serviceMonitor.interval": "5s",
     "metrics.certificateSecret": "metrics-tls",
@@ -139,3 +142,28 @@ def test_every_value_changes_the_manifests(path: str, value: Any) -> None:
         if path.startswith(prefix):
             base = values
     assert template(_with(base, path, other)) != template(_with(base, path, value))
+
+
+def test_default_policy_is_that_of_the_operator() -> None:
+    assert render().config["policy"] == Limits().model_dump(mode="json", by_alias=True)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "expected"),
+    [
+        ({}, "{'queueName': false, 'maxGpuSeconds': false}"),
+        (
+            {"queueName": "team", "runPolicy": {"maxGpuSeconds": 60}},
+            "{'queueName': true, 'maxGpuSeconds': true}",
+        ),
+        ({"runPolicy": {"backoffLimit": 1}}, "{'queueName': false, 'maxGpuSeconds': false}"),
+    ],
+)
+def test_admission_knows_the_defaults_of_required_fields(defaults: Values, expected: str) -> None:
+    (policy,) = (
+        each
+        for each in render({"defaults": defaults}).all("ValidatingAdmissionPolicy")
+        if each["metadata"]["name"].endswith("-policy")
+    )
+    variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
+    assert variables["defaulted"] == expected

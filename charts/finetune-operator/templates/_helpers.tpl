@@ -74,6 +74,7 @@ imagePullSecrets: {{ .Values.imagePullSecrets | toJson }}
 hub:
   endpoint: {{ .Values.hub.endpoint | quote }}
 gpu: {{ .Values.gpu | toJson }}
+policy: {{ .Values.policy | toJson }}
 serving:
   command: {{ .Values.serving.command | toJson }}
   args: {{ .Values.serving.args | toJson }}

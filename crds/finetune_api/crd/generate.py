@@ -12,6 +12,7 @@ import yaml
 
 from finetune_api.crd.definition import custom_resource_definition
 from finetune_api.crd.reference import api_page, exit_codes_page, reasons_page
+from finetune_api.policy import admission
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = "# Generated from crds/finetune_api by `make generate`; do not edit.\n"
@@ -25,9 +26,16 @@ def crd_file() -> str:
     return HEADER + text
 
 
+def policy_file() -> str:
+    """Return variables and validations of the chart's policy for specs as YAML."""
+    parts = {"variables": admission.variables(), "validations": admission.validations()}
+    return HEADER + yaml.safe_dump(parts, sort_keys=False, width=100, allow_unicode=True)
+
+
 FILES: Mapping[str, Callable[[], str]] = {
     "crds/finetune.dev_finetunejobs.yaml": crd_file,
     "charts/finetune-operator/files/finetune.dev_finetunejobs.yaml": crd_file,
+    "charts/finetune-operator/files/policy.yaml": policy_file,
     "docs/reference/api.md": api_page,
     "docs/reference/exit-codes.md": exit_codes_page,
     "docs/reference/reasons.md": reasons_page,

@@ -62,6 +62,12 @@ class Attempt(LedgerModel):
         description="Hash of the spec fields that you can change to retry a failed stage. If "
         "the hash changes, the operator starts a new attempt of a failed stage.",
     )
+    admitted: list[str] | None = Field(
+        None,
+        description="Digests of the values that affect serving pods and that the policy of the "
+        "operator limits, as they were when the policy allowed them. These values are checked "
+        "again only if they change. Present only for the stage serve.",
+    )
     pod: str | None = Field(None, description="UID of the newest pod of the latest attempt.")
     pod_created: str | None = Field(
         None, description="Creation time of the newest pod of the latest attempt."

@@ -103,6 +103,7 @@ class Reason(DocumentedEnum):
         "The job cannot run with the combination of its spec and the defaults.",
         *FAILURE,
     )
+    NOT_ALLOWED = ("NotAllowed", "The policy of the operator does not allow the spec.", READY)
     UNSUPPORTED_VERSION = (
         "UnsupportedVersion",
         "Another version of the operator wrote a status or a frozen configuration that this "

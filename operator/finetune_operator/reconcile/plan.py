@@ -9,11 +9,12 @@ an event therefore plans the same as one that does not.
 from datetime import datetime
 
 from finetune_api.defaulting import InvalidSpec
+from finetune_api.policy.check import violations
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects.index import IndexedSnapshot, index
 from finetune_operator.objects.previous_status import previous_status
-from finetune_operator.reconcile import status, storage
+from finetune_operator.reconcile import policy, status, storage
 from finetune_operator.reconcile.columns import summary
 from finetune_operator.reconcile.conditions import (
     Position,
@@ -101,13 +102,14 @@ def _plan(
     Each part starts from the ledger of the part before it.
     """
     serving = serving_build(snapshot, ledger)
-    stages = pipeline.decide(snapshot, target, ledger, now)
+    refused = violations(target.resolved.spec, config.policy)
+    stages = pipeline.decide(snapshot, target, ledger, policy.refusal(refused), now)
     candidate = Decision(ledger=stages.ledger)
     position = stages.position
     if position is None:
-        candidate, position = rollout.decide(snapshot, target, stages.ledger, serving, now)
+        candidate, position = rollout.decide(snapshot, target, stages.ledger, serving, refused, now)
     kept, served = stable.decide(
-        snapshot, target, candidate.ledger, serving, position, candidate.actions, now
+        snapshot, target, candidate.ledger, serving, refused, position, candidate.actions, now
     )
     position = kept.position or position
     ledger, pruned = retention.prune(snapshot, target, kept.ledger, serving=serving)

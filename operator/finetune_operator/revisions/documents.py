@@ -27,9 +27,10 @@ LIVE = {
     "scraper_namespaces",
     "egress",
     "metrics",
+    "policy",
     "log_level",
 }
-"""Settings of the operator and of NetworkPolicies, which are not frozen: the present ones apply."""
+"""Settings of the operator, of NetworkPolicies and of limits, which are not frozen."""
 MOST_FROZEN_BYTES = 32 * 1024
 """Limit of the frozen configuration, which the status has once for each retained revision: at most
 20, and those that serve or are the target. An object in etcd can have 1.5 MiB."""

@@ -12,8 +12,10 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects import deployments
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.reconcile import policy
 from finetune_operator.reconcile.conditions import POLL_SECONDS, Position, suspended
 from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, evaluation_gate, readiness, state
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
@@ -25,11 +27,13 @@ def decide(
     target: TargetRevision,
     ledger: Ledger,
     serving: str | None,
+    violations: Violations,
     now: datetime,
 ) -> tuple[Decision, Position]:
     """Return the decision about the candidate of a job whose stages have completed.
 
-    serving: the build that the Service selects, or None.
+    serving: the build that the Service selects, or None; violations: the limits that the spec
+    exceeds. The candidate's pods stay as they are if it has been edited beyond a limit.
     """
     spec, build = target.resolved.spec, target.build
     if not spec.serving.enabled:
@@ -45,9 +49,15 @@ def decide(
 
     gate = evaluation_gate.gate(snapshot.previous, target, ledger, serving)
     warnings = (*evaluation_gate.warnings(gate), *desired.warnings)
+    refusal = policy.refusal(policy.not_admitted(violations, attempt))
     if withheld := _withheld(snapshot, target, serving, attempt, gate, ready, desired.count):
-        stop = (scaled(0),) if child is not None and not child.terminating else ()
+        stop: tuple[Action, ...] = ()
+        if child is not None and not child.terminating:
+            stop = (scaled(0),) if refusal is None else state.stopped(child)
         return Decision(ledger=ledger, actions=stop, warnings=warnings), withheld
+    if refusal is not None:
+        return Decision(ledger=ledger, warnings=warnings), refusal
+    attempt = policy.admitted(target, attempt)
     may_select = _may_select(snapshot, target, serving, ready, desired.count)
     attempt = state.judged(
         snapshot, attempt, build, selectable=serving == build or may_select, now=now

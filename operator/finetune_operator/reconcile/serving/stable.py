@@ -14,8 +14,10 @@ from typing import NamedTuple
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.reconcile import policy
 from finetune_operator.reconcile.conditions import Position, ServingState
 from finetune_operator.reconcile.decision import Decision
+from finetune_operator.reconcile.policy import Violations
 from finetune_operator.reconcile.serving import endpoint, gpu_handover, state
 from finetune_operator.reconcile.serving.gpu_handover import Handover
 from finetune_operator.revisions.ledger import Ledger
@@ -28,13 +30,15 @@ def decide(
     target: TargetRevision,
     ledger: Ledger,
     serving: str | None,
+    violations: Violations,
     position: Position,
     planned: Sequence[Action],
     now: datetime,
 ) -> tuple[Decision, ServingState | None]:
     """Return the decision about everything that serves but the candidate, and the serving state.
 
-    position: the job's, which the decision may explain; planned: the actions about the candidate.
+    violations: the limits that the spec exceeds; they only keep it from being applied. position:
+    the job's, which the decision may explain; planned: the actions about the candidate.
     The state is None if nothing is meant to serve. Pruning does not wait for the new model: a
     pruned build may hold the GPU that the next training needs.
     """
@@ -54,15 +58,17 @@ def decide(
         return Decision(ledger=ledger, actions=gone), pending
     actions: list[Action] = []
     applied = any(action.object["kind"] == "Service" for action in planned)
-    if not applied and state.misdirected(snapshot, serving):
+    refused = bool(policy.not_admitted(violations, state.serve_attempt(ledger, serving)))
+    if not applied and not refused and state.misdirected(snapshot, serving):
         actions.append(Apply(object=manifests.service(snapshot.job, target, serving)))
     old = _Old(Handover(ledger=ledger))
     if serving != target.build:
-        old = _keep(snapshot, target, ledger, serving, position, now)
+        old = _keep(snapshot, target, ledger, serving, refused, position, now)
         actions += old.actions
     budget = snapshot.budget
     if target.resolved.spec.serving.replicas > 1:
-        actions.append(Apply(object=manifests.budget(snapshot.job, target, serving)))
+        if not refused:
+            actions.append(Apply(object=manifests.budget(snapshot.job, target, serving)))
         budget = None
     actions += _gone(snapshot, (serving, target.build), budget)
     desired = state.replicas(snapshot, target, target.revision)
@@ -71,7 +77,13 @@ def decide(
         snapshot,
         target,
         serving,
-        replicas=old.replicas if serving != target.build else _planned_replicas(planned),
+        replicas=(
+            old.replicas
+            if serving != target.build
+            else _present_replicas(snapshot, serving)
+            if refused
+            else _planned_replicas(planned)
+        ),
         released=handover.released,
         release_planned_at=handover.planned_at,
         now=now,
@@ -93,6 +105,11 @@ def _planned_replicas(planned: Sequence[Action]) -> int:
         for action in planned
         if action.object["kind"] == "Deployment"
     )
+
+
+def _present_replicas(snapshot: IndexedSnapshot, build: str) -> int:
+    child = snapshot.builds.get(build)
+    return int(child.object["spec"]["replicas"]) if child is not None else 0
 
 
 def _explained(position: Position, handover: Handover) -> Position:
@@ -118,6 +135,7 @@ def _keep(
     target: TargetRevision,
     ledger: Ledger,
     serving: str,
+    refused: bool,
     position: Position,
     now: datetime,
 ) -> _Old:
@@ -125,7 +143,7 @@ def _keep(
     ledger, stopped = _judge(snapshot, target, ledger, serving, now)
     old = snapshot.builds.get(serving)
     if old is None:
-        restored = () if stopped else _restored(snapshot, target, ledger, serving)
+        restored = () if stopped or refused else _restored(snapshot, target, ledger, serving)
         return _Old(Handover(ledger=ledger), restored, len(restored))
     if old.terminating:
         return _Old(Handover(ledger=ledger), replicas=1)

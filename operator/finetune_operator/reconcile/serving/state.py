@@ -6,11 +6,11 @@ from datetime import datetime
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.manifests import serving, vllm
 from finetune_operator.objects import deployments, naming
-from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
-from finetune_operator.types import Apply
+from finetune_operator.types import Apply, Scale
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ def replicas(snapshot: IndexedSnapshot, target: TargetRevision, revision: str | 
             "revision gets a new volume.",
         ),
     )
+
+
+def stopped(build: Child) -> tuple[Scale, ...]:
+    """Return the action that ends all pods of a build and leaves the rest of it as it is."""
+    return (Scale(object=build.object, replicas=0),) if build.object["spec"]["replicas"] else ()
 
 
 def deployment(

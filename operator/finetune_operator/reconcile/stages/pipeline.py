@@ -33,9 +33,16 @@ from finetune_operator.types import Delete
 
 
 def decide(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, now: datetime
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    refused: Position | None,
+    now: datetime,
 ) -> Decision:
-    """Return the decision about all stages; its position is None once all have completed."""
+    """Return the decision about all stages; its position is None once all have completed.
+
+    refused: the position of a job whose spec exceeds the limits of the policy.
+    """
     stages = desired_stages(target.resolved.spec)
     changed = configuration.changed(snapshot, target)
     decision = stop_abandoned(snapshot, target, ledger, stages)
@@ -43,7 +50,9 @@ def decide(
     for stage in stages:
         if decision.position is not None:
             break
-        decision = decision.then(_stage(snapshot, target, decision.ledger, stage, changed, now))
+        decision = decision.then(
+            _stage(snapshot, target, decision.ledger, stage, changed, refused, now)
+        )
     return decision
 
 
@@ -53,12 +62,14 @@ def _stage(
     ledger: Ledger,
     stage: Stage,
     changed: Position | None,
+    refused: Position | None,
     now: datetime,
 ) -> Decision:
     """Return the decision about a stage; its position is None if the stage has completed.
 
     changed: the position of a job whose configuration was changed, which starts no stage. A Job
-    that runs continues: its pods reject a changed configuration.
+    that runs continues: its pods reject a changed configuration. refused: that of a job that may
+    start no attempt.
     """
     decision = Decision(ledger=ledger)
     attempt = ledger.attempt(target.revision, stage, build_of(target, stage))
@@ -72,8 +83,9 @@ def _stage(
         return decision
     if attempt is not None and attempt.outcome == "Failed" and _is_terminal(target, attempt):
         return decision.then(Decision(ledger=decision.ledger, position=_failed(attempt)))
-    if changed is not None and not target.resolved.spec.suspend:
-        return decision.then(Decision(ledger=decision.ledger, position=changed))
+    prevented = changed or refused
+    if prevented is not None and not target.resolved.spec.suspend:
+        return decision.then(Decision(ledger=decision.ledger, position=prevented))
     return decision.then(_start(snapshot, target, decision.ledger, stage, attempt))
 
 

@@ -147,6 +147,7 @@ MAXIMAL_CONFIG = OperatorConfig.model_validate(
             "dtype": "bfloat16",
             "shmSize": "4Gi",
         },
+        "policy": {"podLabels": {}},
     }
 )
 ADMIN_SPEC: Thing = {

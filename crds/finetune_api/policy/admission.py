@@ -1,0 +1,160 @@
+"""The rules as CEL of a ValidatingAdmissionPolicy, which the chart installs. Pure.
+
+The chart defines variables in front of these, because only it knows its values: ``allowed`` (the
+limits on names), the other limits under their own names, ``defaulted`` (required fields that the
+chart value ``defaults`` sets) and ``checkReferences``.
+Rules apply to the written spec. A request to the subresource ``scale`` counts as a spec that
+consists of ``serving.replicas``. A field that an update does not change passes.
+"""
+
+import re
+
+from finetune_api.layering import Path
+from finetune_api.policy import messages
+from finetune_api.policy.limits import CPU_STAGE_RESOURCES
+from finetune_api.policy.rules import GPU_SECONDS, NAME_RULES, QUEUE, REPLICAS, Access, NameRule
+from finetune_api.policy.selections import at
+from finetune_api.rules import literal
+
+NEW, OLD, ALLOWED = "variables.spec", "variables.oldSpec", "variables.allowed"
+KINDS: dict[Access, str] = {
+    "secrets": "Secret",
+    "configmaps": "ConfigMap",
+    "persistentvolumeclaims": "PersistentVolumeClaim",
+    "serviceaccounts": "ServiceAccount",
+}
+MAY_READ = ("secrets", "configmaps")
+"""Resources whose verb ``get`` reveals all that a pod can use of them.
+
+Whoever may create pods can use the others without further permission."""
+
+
+def variables() -> list[dict[str, str]]:
+    """Return the variables of the policy."""
+    found = [
+        _variable("spec", _spec_of("object")),
+        _variable("update", "oldObject != null"),
+        _variable("oldSpec", f"variables.update ? {_spec_of('oldObject')} : dyn({{}})"),
+        _variable("mayCreatePods", _may("pods", "create", None)),
+        _variable(
+            "cpuStageResources",
+            f"{{'allow': [{', '.join(map(literal, CPU_STAGE_RESOURCES.allow))}], 'deny': []}}",
+        ),
+    ]
+    for rule in NAME_RULES:
+        limit = _limit(rule)
+        matching = "'^(?:' + p + ')$'"
+        allowed = (
+            f"{limit}.allow.exists(p, name.matches({matching})) && "
+            f"!{limit}.deny.exists(p, name.matches({matching}))"
+        )
+        names = f"{_unchanged(rule)} ? [] : {rule.selected.cel(NEW)}"
+        found += [
+            _variable(_name("names", rule), names),
+            _variable(
+                _name("refused", rule),
+                f"variables.{_name('names', rule)}.filter(name, !({allowed}))",
+            ),
+        ]
+    return found
+
+
+def validations() -> list[dict[str, str]]:
+    """Return the validations of the policy."""
+    return [
+        *(_allowed(rule) for rule in NAME_RULES),
+        *(_accessible(rule) for rule in NAME_RULES if rule.access is not None),
+        _at_most(REPLICAS, "maxReplicas", optional=False),
+        _at_most(GPU_SECONDS, "maxGpuSeconds", optional=True),
+        _required(GPU_SECONDS, "maxGpuSeconds", "variables.maxGpuSeconds > 0"),
+        _required(QUEUE, "requireQueue", "variables.requireQueue"),
+    ]
+
+
+def _spec_of(root: str) -> str:
+    return (
+        "(request.?subResource.orValue('') == 'scale' "
+        f"? dyn({{'serving': {{'replicas': {root}.?spec.?replicas.orValue(0)}}}}) "
+        f": dyn({root}.spec))"
+    )
+
+
+def _allowed(rule: NameRule) -> dict[str, str]:
+    refused, limit = f"variables.{_name('refused', rule)}", _limit(rule)
+    source = messages.WITHOUT_GPU if rule.limit is None else messages.origin(rule.limit)
+    start, middle, end = messages.refused(rule.field, rule.hint, source)
+    patterns = (
+        f"(size({limit}.allow) > 0 ? {limit}.allow.join(', ') : 'nothing') + "
+        f"(size({limit}.deny) > 0 ? '; except ' + {limit}.deny.join(', ') : '')"
+    )
+    return {
+        "expression": f"size({refused}) == 0",
+        "messageExpression": f"{literal(start)} + {refused}.min() + {literal(middle)} + "
+        f"{patterns} + {literal(end)}",
+    }
+
+
+def _accessible(rule: NameRule) -> dict[str, str]:
+    """Return the validation that the user may use the object that a field names."""
+    assert rule.access is not None
+    names, kind = f"variables.{_name('names', rule)}", KINDS[rule.access]
+    readable = rule.access in MAY_READ
+    verbs = ("get", "use") if readable else ("use",)
+    otherwise = "" if readable else " || variables.mayCreatePods"
+    may = " || ".join(_may(rule.access, verb, "name") for verb in verbs)
+    # The verb use has no meaning to Kubernetes itself, so a role can grant it alone.
+    return {
+        "expression": f"!variables.checkReferences || {names}.all(name, {may}{otherwise})",
+        "messageExpression": f"{literal(f'{messages.dotted(rule.field)}: user ')} + "
+        f"request.userInfo.username + ' may not use {kind} ' + {names}.join(', ') + "
+        f"' in this namespace. Name a {kind} that you may use, or ask your cluster administrator "
+        f"for the verb {' or '.join(verbs)} on this {kind}.'",
+    }
+
+
+def _at_most(field: Path, limit: str, *, optional: bool) -> dict[str, str]:
+    value, most = f"{at(NEW, field)}.orValue(0)", f"variables.{limit}"
+    start, middle, end = messages.too_large(field, limit)
+    unlimited = f"{most} == 0 || " if optional else ""
+    return {
+        "expression": f"{_same((field,))} || {unlimited}{value} <= {most}",
+        "messageExpression": f"{literal(start)} + string({value}) + {literal(middle)} + "
+        f"string({most}) + {literal(end)}",
+    }
+
+
+def _required(field: Path, limit: str, required: str) -> dict[str, str]:
+    return {
+        "expression": f"{_same((field,))} || !({required}) || variables.defaulted.{field[-1]} || "
+        f"{at(NEW, field)}.hasValue()",
+        "message": messages.missing(field, limit),
+    }
+
+
+def _may(resource: str, verb: str, name: str | None) -> str:
+    named = "" if name is None else f".name({name})"
+    return (
+        f"authorizer.group('').resource('{resource}').namespace(request.namespace){named}"
+        f".check('{verb}').allowed()"
+    )
+
+
+def _unchanged(rule: NameRule) -> str:
+    return _same(tuple(dict.fromkeys((rule.field, *rule.triggers))))
+
+
+def _same(fields: tuple[Path, ...]) -> str:
+    equal = " && ".join(f"{at(NEW, field)} == {at(OLD, field)}" for field in fields)
+    return f"(variables.update && {equal})"
+
+
+def _limit(rule: NameRule) -> str:
+    return "variables.cpuStageResources" if rule.limit is None else f"{ALLOWED}.{rule.limit}"
+
+
+def _name(prefix: str, rule: NameRule) -> str:
+    return re.sub(r"\W", "_", "_".join((prefix, *rule.field, rule.limit or "cpu")))
+
+
+def _variable(name: str, expression: str) -> dict[str, str]:
+    return {"name": name, "expression": expression}

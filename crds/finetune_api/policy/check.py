@@ -1,0 +1,94 @@
+"""Check a resolved spec against limits. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from finetune_api.base import Values
+from finetune_api.layering import Path, value_at
+from finetune_api.policy import messages
+from finetune_api.policy.limits import CPU_STAGE_RESOURCES, Limits, names
+from finetune_api.policy.rules import GPU_SECONDS, NAME_RULES, QUEUE, REPLICAS, NameRule
+from finetune_api.revision_hash import digest
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """A field that a limit does not allow."""
+
+    field: Path
+    message: str
+    """Names field, value, allowed values, the limit and the remediation."""
+
+    serving: bool
+    """Whether the field affects serving pods."""
+
+    key: str
+    """Digest of the field and its value."""
+
+
+def violations(spec: FineTuneJobSpec, limits: Limits) -> tuple[Violation, ...]:
+    """Return every violated limit, in a fixed order. spec: the resolved one."""
+    values = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return tuple(
+        Violation(field=field, message=message, serving=serving, key=_key(values, field))
+        for field, message, serving in _refusals(values, limits)
+    )
+
+
+def violations_of_defaults(defaults: Values, limits: Limits) -> tuple[str, ...]:
+    """Return the messages about chart defaults that no job could be started with."""
+    return tuple(
+        message
+        for field, message, _ in _refusals(defaults, limits)
+        if value_at(defaults, field) is not None
+    )
+
+
+def serving_keys(spec: FineTuneJobSpec) -> tuple[str, ...]:
+    """Return the keys of all limited fields that affect serving pods, as violations have them."""
+    values = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    fields = dict.fromkeys([*(rule.field for rule in NAME_RULES if rule.serving), REPLICAS])
+    return tuple(
+        _key(values, field) for field in fields if value_at(values, field) not in (None, {}, [])
+    )
+
+
+def _refusals(values: Values, limits: Limits) -> Iterator[tuple[Path, str, bool]]:
+    for rule in NAME_RULES:
+        if (message := _refused(rule, values, limits)) is not None:
+            yield rule.field, message, rule.serving
+    replicas = value_at(values, REPLICAS) or 0
+    if replicas > limits.max_replicas:
+        yield REPLICAS, _too_large(REPLICAS, replicas, limits.max_replicas, "maxReplicas"), True
+    seconds, most = value_at(values, GPU_SECONDS), limits.max_gpu_seconds
+    if most and seconds is None:
+        yield GPU_SECONDS, messages.missing(GPU_SECONDS, "maxGpuSeconds"), False
+    elif most and seconds > most:
+        yield GPU_SECONDS, _too_large(GPU_SECONDS, seconds, most, "maxGpuSeconds"), False
+    if limits.require_queue and value_at(values, QUEUE) is None:
+        yield QUEUE, messages.missing(QUEUE, "requireQueue"), False
+
+
+def _refused(rule: NameRule, values: Values, limits: Limits) -> str | None:
+    """Return the message about the first text, in order, that a rule does not allow."""
+    allowed = CPU_STAGE_RESOURCES if rule.limit is None else names(limits, rule.limit)
+    refused = [text for text in rule.selected.texts(values) if not allowed.permits(text)]
+    if not refused:
+        return None
+    source = messages.WITHOUT_GPU if rule.limit is None else messages.origin(rule.limit)
+    start, middle, end = messages.refused(rule.field, rule.hint, source)
+    return f"{start}{min(refused)}{middle}{allowed}{end}"
+
+
+def _too_large(field: Path, value: int, most: int, limit: str) -> str:
+    start, middle, end = messages.too_large(field, limit)
+    return f"{start}{value}{middle}{most}{end}"
+
+
+def _key(values: Values, field: Path) -> str:
+    return digest([".".join(field), value_at(values, field)])[:KEY_LENGTH]
+
+
+KEY_LENGTH = 32
+"""Hex digits of a key: 128 bits."""

@@ -1,0 +1,189 @@
+"""The rules of the policy: which limit applies to which fields of a spec. Pure.
+
+Python checks the resolved spec (``check``), and the API server checks the written one
+(``admission``). Both read this table.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from finetune_api.layering import Path
+from finetune_api.policy import selections
+from finetune_api.policy.selections import Selection
+
+Access = Literal["secrets", "configmaps", "persistentvolumeclaims", "serviceaccounts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameRule:
+    """The texts of a field must match the patterns of a limit."""
+
+    field: Path
+    limit: str | None
+    """Name in ``Limits``; None for the fixed list of stages without a GPU."""
+
+    selected: Selection
+    triggers: tuple[Path, ...] = ()
+    """Further fields that decide what the texts give access to; a change repeats the check."""
+
+    access: Access | None = None
+    """Resource that the texts name: the user who writes the field needs access to it."""
+
+    serving: bool = False
+    """Whether the field affects serving pods."""
+
+    hint: str = ""
+    """A sentence about a usual mistake, with a space at its end."""
+
+
+KEYLESS = 'The empty text "" is a toleration without a key, which tolerates every taint. '
+OWN_DOMAIN = (
+    "Other workloads may select pods by this label: use the domain of your organization as the "
+    "prefix of the key, such as example.com/team. "
+)
+SOURCES: tuple[Path, ...] = (("model",), ("dataset",), ("evaluation", "dataset"))
+
+
+def _destination(source: Path) -> tuple[Path, ...]:
+    """Return the fields that decide where a credential of a source is sent."""
+    fields: tuple[Path, ...] = (
+        ("source",),
+        ("tokenSecretRef",),
+        ("caConfigMapRef",),
+        ("s3", "endpoint"),
+        ("s3", "secretRef"),
+    )
+    return tuple((*source, *each) for each in fields)
+
+
+def _text(field: Path, limit: str, *, serving: bool = False) -> NameRule:
+    return NameRule(field=field, limit=limit, selected=selections.text(field), serving=serving)
+
+
+def _of_source(source: Path) -> tuple[NameRule, ...]:
+    """Return the rules of a model or dataset."""
+    place = (*source, "source")
+    token, secret = (*source, "tokenSecretRef"), (*source, "s3", "secretRef")
+    authority, endpoint = (*source, "caConfigMapRef"), (*source, "s3", "endpoint")
+    triggers = _destination(source)
+    rows = (
+        NameRule(
+            field=place,
+            limit="configMaps",
+            access="configmaps",
+            selected=selections.object_in(place, "configmap://"),
+        ),
+    )
+    return (
+        _text(place, "sources"),
+        NameRule(field=place, limit="hosts", selected=selections.host(place, "https://")),
+        NameRule(
+            field=endpoint,
+            limit="hosts",
+            selected=selections.host(endpoint, "https://", "http://"),
+        ),
+        NameRule(
+            field=place,
+            limit="claims",
+            access="persistentvolumeclaims",
+            selected=selections.object_in(place, "pvc://"),
+        ),
+        *(() if source == ("model",) else rows),
+        *(
+            NameRule(
+                field=reference,
+                limit=limit,
+                access=access,
+                selected=selections.text((*reference, "name")),
+                triggers=triggers,
+            )
+            for reference, limit, access in _references(token, secret, authority)
+        ),
+    )
+
+
+def _references(token: Path, secret: Path, authority: Path) -> tuple[tuple[Path, str, Access], ...]:
+    return (
+        (token, "secrets", "secrets"),
+        (secret, "secrets", "secrets"),
+        (authority, "configMaps", "configmaps"),
+    )
+
+
+def _of_placement(placement: Path) -> tuple[NameRule, ...]:
+    selector, tolerations = (*placement, "nodeSelector"), (*placement, "tolerations")
+    return (
+        NameRule(
+            field=selector,
+            limit="nodeSelectors",
+            selected=selections.pairs(selector),
+            serving=True,
+        ),
+        NameRule(
+            field=tolerations,
+            limit="tolerations",
+            selected=selections.tolerations(tolerations),
+            serving=True,
+            hint=KEYLESS,
+        ),
+    )
+
+
+def _of_resources(stage: str, limit: str | None) -> NameRule:
+    field = ("resources", stage)
+    return NameRule(
+        field=field,
+        limit=limit,
+        selected=selections.keys((*field, "requests"), (*field, "limits")),
+        serving=stage == "serve",
+    )
+
+
+LABELS: Path = ("podMetadata", "labels")
+ACCOUNT: Path = ("access", "serviceAccountName")
+CACHE: Path = ("storage", "baseCache")
+API_KEY: Path = ("serving", "apiKeySecretRef")
+
+NAME_RULES: tuple[NameRule, ...] = (
+    *(rule for source in SOURCES for rule in _of_source(source)),
+    NameRule(
+        field=CACHE,
+        limit="claims",
+        access="persistentvolumeclaims",
+        selected=selections.text((*CACHE, "claimName")),
+    ),
+    NameRule(
+        field=API_KEY,
+        limit="secrets",
+        access="secrets",
+        selected=selections.text((*API_KEY, "name")),
+        serving=True,
+    ),
+    NameRule(
+        field=ACCOUNT,
+        limit="serviceAccounts",
+        access="serviceaccounts",
+        selected=selections.text(ACCOUNT),
+        triggers=tuple(field for source in SOURCES for field in _destination(source)),
+    ),
+    _text(("priorityClassName",), "priorityClasses", serving=True),
+    _text(("workloadPriorityClassName",), "workloadPriorityClasses"),
+    _text(("queueName",), "queues"),
+    *_of_placement(("placement",)),
+    *_of_placement(("serving", "placement")),
+    _of_resources("prepare", None),
+    _of_resources("train", "gpuStageResources"),
+    _of_resources("merge", None),
+    _of_resources("serve", "gpuStageResources"),
+    NameRule(
+        field=LABELS,
+        limit="podLabels",
+        selected=selections.keys(LABELS),
+        serving=True,
+        hint=OWN_DOMAIN,
+    ),
+)
+
+REPLICAS: Path = ("serving", "replicas")
+GPU_SECONDS: Path = ("runPolicy", "maxGpuSeconds")
+QUEUE: Path = ("queueName",)

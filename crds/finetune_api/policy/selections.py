@@ -1,0 +1,106 @@
+"""Texts of a spec that a limit applies to, selected in Python and in CEL. Pure.
+
+CEL expressions start at ``root``, a variable that holds a spec; Python starts at a spec as a dict
+without nulls.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.base import Values
+from finetune_api.layering import Path, value_at
+
+OPTIONAL = ".?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A list of texts: ``cel`` returns it as an expression, ``texts`` as a value."""
+
+    cel: Callable[[str], str]
+    texts: Callable[[Values], list[str]]
+
+
+def at(root: str, path: Path) -> str:
+    """Return the CEL of the optional value at a path."""
+    return root + "".join(OPTIONAL + step for step in path)
+
+
+def text(path: Path) -> Selection:
+    """Select a text field."""
+    return _of_text(path, "[v]", lambda value: [value])
+
+
+def object_in(path: Path, prefix: str) -> Selection:
+    """Select the object that a source such as ``pvc://claim/path`` names, with this prefix."""
+    return _of_text(
+        path,
+        f"v.startsWith('{prefix}') ? [v.split('/')[2]] : []",
+        lambda value: [value.split("/")[2]] if value.startswith(prefix) else [],
+    )
+
+
+def host(path: Path, *prefixes: str) -> Selection:
+    """Select the host of a URL with one of the prefixes, without port and final dot."""
+    condition = " || ".join(f"v.startsWith('{prefix}')" for prefix in prefixes)
+    # A host contains no slash, so the appended one marks its end.
+    name = "(v.split('/')[2].split(':')[0].lowerAscii() + '/').replace('./', '').replace('/', '')"
+    return _of_text(
+        path,
+        f"{condition} ? [{name}] : []",
+        lambda value: [_host(value)] if value.startswith(prefixes) else [],
+    )
+
+
+def keys(*paths: Path) -> Selection:
+    """Select the keys of maps."""
+    return Selection(
+        cel=lambda root: " + ".join(f"{_map(root, path)}.map(k, k)" for path in paths),
+        texts=lambda spec: [key for path in paths for key in value_at(spec, path) or {}],
+    )
+
+
+def pairs(path: Path) -> Selection:
+    """Select the entries of a map as ``key=value``."""
+    return Selection(
+        cel=lambda root: f"{_map(root, path)}.map(k, k + '=' + {_map(root, path)}[k])",
+        texts=lambda spec: [
+            f"{key}={value}" for key, value in (value_at(spec, path) or {}).items()
+        ],
+    )
+
+
+def tolerations(path: Path) -> Selection:
+    """Select tolerations as ``key=value``, ``key`` (Exists) or an empty text (no key)."""
+    return Selection(
+        cel=lambda root: (
+            f"{at(root, path)}.orValue([]).map(t, t.?key.orValue('') + "
+            "(t.?operator.orValue('Equal') == 'Exists' ? '' : '=' + t.?value.orValue('')))"
+        ),
+        texts=lambda spec: [_toleration(each) for each in value_at(spec, path) or []],
+    )
+
+
+def _of_text(path: Path, cel: str, texts: Callable[[str], list[str]]) -> Selection:
+    def select(spec: Values) -> list[str]:
+        value = value_at(spec, path)
+        return [] if value is None else texts(value)
+
+    return Selection(
+        cel=lambda root: f"{at(root, path)}.optMap(v, {cel}).orValue([])", texts=select
+    )
+
+
+def _map(root: str, path: Path) -> str:
+    return f"{at(root, path)}.orValue({{}})"
+
+
+def _host(url: str) -> str:
+    return url.split("/")[2].split(":")[0].lower().removesuffix(".")
+
+
+def _toleration(value: Values) -> str:
+    key: Any = value.get("key", "")
+    exists = value.get("operator", "Equal") == "Exists"
+    return str(key) if exists else f"{key}={value.get('value', '')}"

@@ -1,0 +1,33 @@
+"""The policy of the chart: a job whose spec exceeds its limits starts no attempt.
+
+Limits apply when work starts. A running stage and finished work continue whatever the limits are.
+Serving pods continue with the values that they were admitted with: the attempt at serving records
+the limited fields, so that a value is checked again only after it has changed.
+"""
+
+from finetune_api.policy.check import Violation, serving_keys
+from finetune_api.v1alpha1.ledger import Attempt
+from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.reconcile.conditions import Position
+from finetune_operator.revisions.target import TargetRevision
+
+Violations = tuple[Violation, ...]
+
+
+def refusal(violations: Violations) -> Position | None:
+    """Return the position of a job whose next attempt violates limits, or None."""
+    if not violations:
+        return None
+    message = " ".join(violation.message for violation in violations)
+    return Position(state="stalled", reason=Reason.NOT_ALLOWED, message=message)
+
+
+def not_admitted(violations: Violations, attempt: Attempt | None) -> Violations:
+    """Return the violations by fields of serving pods that an attempt was not admitted with."""
+    admitted = (attempt.admitted or ()) if attempt is not None else ()
+    return tuple(each for each in violations if each.serving and each.key not in admitted)
+
+
+def admitted(target: TargetRevision, attempt: Attempt) -> Attempt:
+    """Return an attempt at serving with a record of its present limited fields."""
+    return attempt.model_copy(update={"admitted": list(serving_keys(target.resolved.spec))})

@@ -1,0 +1,110 @@
+"""Limits on the resolved spec: messages, and the manifests of the documentation."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from finetune_api.base import Values
+from finetune_api.defaulting import builtin_defaults, resolve
+from finetune_api.policy.check import serving_keys, violations, violations_of_defaults
+from finetune_api.policy.limits import FIELDS, MOST_PATTERNS, Limits, Names
+from finetune_api.policy.rules import NAME_RULES
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+
+SPEC: Values = {
+    "model": {"source": "hf://org/model"},
+    "dataset": {"source": "hf://org/data", "format": "text"},
+}
+
+
+def resolved(**spec: Any) -> FineTuneJobSpec:
+    return resolve({**SPEC, **spec}, builtin_defaults()).spec
+
+
+def found(spec: FineTuneJobSpec, **limits: Any) -> list[str]:
+    return [each.message for each in violations(spec, Limits.model_validate(limits))]
+
+
+def test_a_message_names_field_value_limit_and_remediation() -> None:
+    assert found(resolved(priorityClassName="system-node-critical")) == [
+        'spec.priorityClassName: "system-node-critical" is not allowed. Allowed: .*; except '
+        "system-.* (chart value policy.priorityClasses). Set an allowed value, or ask your "
+        "cluster administrator to allow this one."
+    ]
+
+
+def test_a_message_names_the_first_of_several_values() -> None:
+    (message,) = found(resolved(podMetadata={"labels": {"b": "1", "a": "1", "x.example/c": ""}}))
+    assert message.startswith('spec.podMetadata.labels: "a" is not allowed.')
+
+
+@pytest.mark.parametrize(
+    ("spec", "limits", "message"),
+    [
+        (
+            {"serving": {"replicas": 4}, "storage": {"accessMode": "ReadWriteMany"}},
+            {"maxReplicas": 3},
+            "spec.serving.replicas: 4 is not allowed. At most 3 is allowed",
+        ),
+        (
+            {"runPolicy": {"maxGpuSeconds": 7200}},
+            {"maxGpuSeconds": 3600},
+            "spec.runPolicy.maxGpuSeconds: 7200 is not allowed. At most 3600 is allowed",
+        ),
+        (
+            {},
+            {"maxGpuSeconds": 3600},
+            "spec.runPolicy.maxGpuSeconds: the field is not set, but required",
+        ),
+        ({}, {"requireQueue": True}, "spec.queueName: the field is not set, but required"),
+    ],
+)
+def test_numbers_and_required_fields(spec: Values, limits: Values, message: str) -> None:
+    (only,) = found(resolved(**spec), **limits)
+    assert only.startswith(message)
+
+
+def test_limits_are_inclusive() -> None:
+    spec = resolved(
+        serving={"replicas": 3},
+        storage={"accessMode": "ReadWriteMany"},
+        runPolicy={"maxGpuSeconds": 3600},
+        queueName="team",
+    )
+    assert found(spec, maxReplicas=3, maxGpuSeconds=3600, requireQueue=True) == []
+
+
+def test_every_limit_on_names_has_a_rule() -> None:
+    names = {alias for alias, name in FIELDS.items() if isinstance(getattr(Limits(), name), Names)}
+    assert {rule.limit for rule in NAME_RULES} - {None} == names
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"secrets": {"allow": ["("]}},
+        {"secrets": {"allow": ["a"] * (MOST_PATTERNS + 1)}},
+        {"secrets": {"permit": []}},
+        {"maxReplicas": 0},
+    ],
+)
+def test_invalid_limits_are_rejected(limits: Values) -> None:
+    with pytest.raises(ValidationError):
+        Limits.model_validate(limits)
+
+
+def test_defaults_beyond_a_limit_are_named() -> None:
+    limits = Limits(max_gpu_seconds=3600, require_queue=True)
+    assert violations_of_defaults({}, limits) == ()
+    messages = violations_of_defaults({"priorityClassName": "system-x"}, limits)
+    assert [message.split(":")[0] for message in messages] == ["spec.priorityClassName"]
+
+
+def test_keys_change_with_the_values_of_serving_pods_only() -> None:
+    keys = set(serving_keys(resolved()))
+    assert set(serving_keys(resolved(access={"serviceAccountName": "a"}))) == keys
+    labels = resolved(podMetadata={"labels": {"example.com/a": "1"}})
+    assert len(set(serving_keys(labels)) - keys) == 1
+    (violation,) = violations(labels, Limits(pod_labels=Names(allow=())))
+    assert violation.key in serving_keys(labels)
