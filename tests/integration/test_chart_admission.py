@@ -69,6 +69,7 @@ def limits(control_plane: ControlPlane) -> Iterator[None]:
         each
         for each in render({"admissionPolicy": {"maxAnnotationBytes": 100}}).objects
         if each["kind"].startswith("ValidatingAdmissionPolicy")
+        and each["metadata"]["name"] == "finetune-operator"
     ]
     assert len(documents) == 2
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})

@@ -1,0 +1,338 @@
+"""Admission and operator apply the same limits.
+
+Whatever admission rejects, the operator rejects. Whatever the operator rejects in a written field,
+admission rejects. The limits of this test restrict every field. Admission also checks the rights of
+the user; here the user is the administrator.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.integration import policy
+from tests.integration.controlplane import ControlPlane, wait_until
+from tests.unit.api.policy.test_patterns import PATTERNS, VALUES
+
+from finetune_api.defaulting import builtin_defaults, resolve
+from finetune_api.layering import value_at
+from finetune_api.policy.check import violations
+from finetune_api.policy.limits import FIELDS, Limits
+from finetune_api.policy.patterns import matches
+
+Spec = dict[str, Any]
+LIMITS: Spec = {
+    "priorityClasses": {"allow": ["(batch|system)-.*"], "deny": ["system-.*"]},
+    "workloadPriorityClasses": {"allow": ["low|batch-.+"], "deny": []},
+    "queues": {"allow": ["team-[a-c]"], "deny": ["team-b"]},
+    "requireQueue": True,
+    "nodeSelectors": {"allow": [r"example\.com/.*", "pool=[^x]+"], "deny": [".*=bad"]},
+    "tolerations": {"allow": [r"nvidia\.com/gpu(=.*)?", "dedicated=team-.*"], "deny": ["x=?"]},
+    "gpuStageResources": {"allow": ["cpu", "memory", "rdma/.*"], "deny": ["rdma/bad"]},
+    "serviceAccounts": {"allow": ["robot-[0-9]+"], "deny": []},
+    "secrets": {"allow": ["finetune-.*"], "deny": [".*-admin"]},
+    "configMaps": {"allow": ["rows|finetune-.*"], "deny": []},
+    "claims": {"allow": ["data|finetune-.*"], "deny": []},
+    "sources": {"allow": ["hf://acme/.*", "(https|s3|pvc|configmap)://.*"], "deny": [".*/evil"]},
+    "hosts": {"allow": [r"(.*\.)?example\.com"], "deny": [r"evil\.example\.com"]},
+    "podLabels": {"allow": [r"example\.com/.*"], "deny": [r"example\.com/bad"]},
+    "maxReplicas": 3,
+    "maxGpuSeconds": 3600,
+}
+NAMES = (
+    "batch-a", "system-node-critical", "low", "team-a", "team-b", "team-d", "robot-7",
+    "robot-x", "finetune-a", "finetune-admin", "rows", "data", "a.b",
+)  # fmt: skip
+SOURCES = (
+    "hf://acme/rows", "hf://acme/evil", "hf://other/rows", "pvc://data/rows", "pvc://finetune-x",
+    "pvc://other/rows", "configmap://rows/a.jsonl", "configmap://other/a.jsonl",
+    "https://data.example.com/SHA256SUMS", "https://EVIL.example.com./SHA256SUMS",
+    "https://Example.com:8443/a/SHA256SUMS", "https://example.org/SHA256SUMS",
+    "https://example.com.attacker.io/SHA256SUMS", "s3://bucket/a", "s3://bucket/evil",
+)  # fmt: skip
+ENDPOINTS = (
+    "https://s3.example.com", "http://minio.example.org:9000/", "https://evil.EXAMPLE.com",
+)  # fmt: skip
+LABELS = {"example.com/a": "1", "example.com/bad": "1", "pool": "a", "app": "x", "a.b/c": "bad"}
+RESOURCES = ("cpu", "memory", "hugepages-2Mi", "rdma/hca", "rdma/bad", "nvidia.com/mig-1g.5gb")
+
+
+def test_limits_of_the_test_restrict_every_field() -> None:
+    assert LIMITS.keys() == FIELDS.keys()
+    differing = [
+        alias for alias, name in FIELDS.items() if getattr(LIMITED, name) == getattr(Limits(), name)
+    ]
+    assert differing == []
+
+
+LIMITED = Limits.model_validate(LIMITS)
+NAME = st.sampled_from(NAMES)
+REFERENCE = st.fixed_dictionaries({"name": NAME})
+LABEL_MAP = st.dictionaries(
+    st.sampled_from(sorted(LABELS)), st.sampled_from(["1", "bad", "x", ""]), max_size=3
+)
+TOLERATION = st.sampled_from(
+    [
+        {"operator": "Exists"},
+        {"key": "nvidia.com/gpu", "operator": "Exists"},
+        {"key": "nvidia.com/gpu"},
+        {"key": "dedicated", "value": "team-a", "effect": "NoSchedule"},
+        {"key": "dedicated", "operator": "Exists"},
+        {"key": "x"},
+    ]
+)
+PLACEMENT = st.fixed_dictionaries(
+    {}, optional={"nodeSelector": LABEL_MAP, "tolerations": st.lists(TOLERATION, max_size=3)}
+)
+AMOUNTS = st.dictionaries(st.sampled_from(RESOURCES), st.just("1"), max_size=3)
+REQUIREMENTS = st.fixed_dictionaries({}, optional={"requests": AMOUNTS, "limits": AMOUNTS})
+
+
+@st.composite
+def sources(draw: st.DrawFn, *, model: bool) -> Spec:
+    """Draw a model or dataset, with the fields that apply to its source."""
+    source = draw(st.sampled_from(SOURCES).filter(lambda each: not (model and each[0] == "c")))
+    found: Spec = {"source": source}
+    scheme = source.split(":")[0]
+    others: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+        "hf": {"tokenSecretRef": REFERENCE},
+        "https": {"tokenSecretRef": REFERENCE, "caConfigMapRef": REFERENCE},
+        "s3": {
+            "caConfigMapRef": REFERENCE,
+            "s3": st.fixed_dictionaries(
+                {}, optional={"secretRef": REFERENCE, "endpoint": st.sampled_from(ENDPOINTS)}
+            ),
+        },
+    }
+    if scheme == "https":
+        found["sha256"] = "0" * 64
+    if not model:
+        found["format"] = "text"
+    return {**found, **draw(st.fixed_dictionaries({}, optional=others.get(scheme, {})))}
+
+
+OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
+    "priorityClassName": NAME,
+    "workloadPriorityClassName": NAME,
+    "placement": PLACEMENT,
+    "podMetadata": st.fixed_dictionaries({"labels": LABEL_MAP}),
+    "access": st.fixed_dictionaries({}, optional={"serviceAccountName": NAME}),
+    "resources": st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("prepare", "train", "merge", "serve"), REQUIREMENTS)
+    ),
+    "serving": st.fixed_dictionaries(
+        {},
+        optional={
+            "placement": PLACEMENT,
+            "apiKeySecretRef": REFERENCE,
+            "replicas": st.integers(0, 5),
+        },
+    ),
+    "storage": st.just({}),
+    "evaluation": st.just({}),
+}
+REQUIRED = {
+    "queueName": NAME,
+    "runPolicy": st.sampled_from([{}, *({"maxGpuSeconds": n} for n in (60, 3600, 3601))]),
+}
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> Spec:
+    """Draw a valid spec. Most fields are at their allowed values or missing."""
+    spec: Spec = {
+        "model": {"source": "hf://acme/base"},
+        "dataset": {"source": "hf://acme/rows", "format": "text"},
+        "queueName": "team-a",
+        "runPolicy": {"maxGpuSeconds": 3600},
+        "resources": {"train": {}, "serve": {}},
+    }
+    choices = [*OPTIONAL, *REQUIRED, "model", "dataset", "evaluation dataset", "cache", "no queue"]
+    for choice in draw(st.lists(st.sampled_from(choices), max_size=3, unique=True)):
+        match choice:
+            case "model" | "dataset":
+                spec[choice] = draw(sources(model=choice == "model"))
+            case "evaluation dataset":
+                spec["evaluation"] = {"dataset": draw(sources(model=False))}
+            case "cache":
+                spec.setdefault("storage", {})["baseCache"] = {"claimName": draw(NAME)}
+            case "no queue":
+                spec.pop("queueName", None)
+            case _:
+                spec[choice] = draw({**OPTIONAL, **REQUIRED}[choice])
+    if spec.get("evaluation", {}).get("dataset", {}).get("source") == spec["dataset"]["source"]:
+        del spec["evaluation"]
+    if spec.get("serving", {}).get("replicas", 0) > 1:
+        spec.setdefault("storage", {})["accessMode"] = "ReadWriteMany"
+    return spec
+
+
+@settings(
+    max_examples=600,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(spec=specs())
+def test_admission_and_operator_agree(control_plane: ControlPlane, spec: Spec) -> None:
+    message = policy.rejection(control_plane, "default", spec)
+    assert message is None or "denied request: spec." in message, message
+    found = violations(resolve(spec, builtin_defaults()).spec, LIMITED)
+    # The fields that a limit requires cannot be written; both must notice their absence.
+    required = ("queueName",), ("runPolicy", "maxGpuSeconds")
+    written = [
+        each for each in found if each.field in required or value_at(spec, each.field) is not None
+    ]
+    if message is None:
+        assert [each.message for each in written] == []
+    else:
+        denied = message.split("denied request: ", 1)[1]
+        assert denied in [each.message for each in found]
+
+
+HOSTILE: Spec = {
+    "model": {"source": "s3://bucket/evil", "s3": {"secretRef": {"name": "a.b"}}},
+    "dataset": {
+        "source": "https://example.org/rows",
+        "sha256": "0" * 64,
+        "format": "text",
+        "tokenSecretRef": {"name": "a.b"},
+        "caConfigMapRef": {"name": "a.b"},
+    },
+    "priorityClassName": "system-node-critical",
+    "workloadPriorityClassName": "robot-x",
+    "queueName": "team-b",
+    "placement": {"nodeSelector": {"app": "x"}, "tolerations": [{"operator": "Exists"}]},
+    "access": {"serviceAccountName": "data"},
+    "resources": {"prepare": {"limits": {"rdma/bad": "1"}}},
+    "serving": {"apiKeySecretRef": {"name": "a.b"}, "replicas": 4},
+    "storage": {"baseCache": {"claimName": "a.b"}, "accessMode": "ReadWriteMany"},
+    "podMetadata": {"labels": {"app": "x"}},
+    "runPolicy": {"maxGpuSeconds": 7200},
+}
+"""Violates all limits; stored before they exist."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"suspend": False},
+        {"training": {"epochs": 5}},
+        {"dataset": {"maxSamples": 10}},
+        {"serving": {"maxModelLen": 2048}},
+        {"resources": {"train": {"requests": {"cpu": "1"}}}},
+        {"podMetadata": None},
+        {"serving": {"replicas": 2}},
+    ],
+    ids=str,
+)
+def test_an_update_of_other_fields_passes(
+    control_plane: ControlPlane, stored: str, change: Spec
+) -> None:
+    assert policy.edit(control_plane, stored, "stored", change) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"priorityClassName": "system-cluster-critical"}, "spec.priorityClassName"),
+        ({"podMetadata": {"labels": {"run": "x"}}}, "spec.podMetadata.labels"),
+        ({"dataset": {"source": "https://example.org/more"}}, "spec.dataset.source"),
+        ({"serving": {"replicas": 5}}, "spec.serving.replicas"),
+        ({"runPolicy": {"maxGpuSeconds": 7201}}, "spec.runPolicy.maxGpuSeconds"),
+        ({"runPolicy": {"maxGpuSeconds": None}}, "spec.runPolicy.maxGpuSeconds"),
+        ({"queueName": None}, "spec.queueName"),
+        (
+            {"resources": {"prepare": {"limits": {"rdma/bad": "7"}}}},
+            "spec.resources.prepare",
+        ),
+    ],
+    ids=str,
+)
+def test_an_update_of_a_limited_field_is_checked(
+    control_plane: ControlPlane, stored: str, change: Spec, field: str
+) -> None:
+    message = policy.edit(control_plane, stored, "stored", change)
+    assert message is not None
+    assert f"denied request: {field}: " in message
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stored(control_plane: ControlPlane) -> Iterator[str]:
+    """The namespace of a job that violates all limits; the limits were installed after it."""
+    name = control_plane.namespace("policy-differential")
+    control_plane.post(policy.JOBS.format(name), policy.job("stored", suspend=True, **HOSTILE))
+    with policy.installed(control_plane, {"policy": LIMITS}):
+        yield name
+    control_plane.delete(f"{policy.JOBS.format(name)}/stored")
+
+
+COMPARISON: Spec = {
+    "failurePolicy": "Fail",
+    "matchConstraints": {
+        "resourceRules": [
+            {
+                "apiGroups": [""],
+                "apiVersions": ["v1"],
+                "operations": ["CREATE"],
+                "resources": ["configmaps"],
+            }
+        ]
+    },
+    "matchConditions": [{"name": "own", "expression": "object.metadata.name == 'patterns'"}],
+    "validations": [
+        {
+            "expression": "object.data.all(k, !k.startsWith('p') || "
+            "object.data['v' + k.substring(1)].matches('^(?:' + object.data[k] + ')$') "
+            "== (object.data['e' + k.substring(1)] == 'True'))"
+        }
+    ],
+}
+"""A policy that compares the results of RE2 with the expected ones in a ConfigMap."""
+
+
+@pytest.fixture(scope="module")
+def comparison(control_plane: ControlPlane) -> Iterator[None]:
+    group = "/apis/admissionregistration.k8s.io/v1"
+    specs = {
+        f"{group}/validatingadmissionpolicies": COMPARISON,
+        f"{group}/validatingadmissionpolicybindings": {
+            "policyName": "patterns",
+            "validationActions": ["Deny"],
+        },
+    }
+    for path, spec in specs.items():
+        control_plane.post(path, {"metadata": {"name": "patterns"}, "spec": spec})
+    wrong = {"p0": "a", "v0": "b", "e0": "True"}
+    wait_until("RE2 is compared", lambda: _compared(control_plane, wrong) is not None)
+    yield
+    for path in specs:
+        control_plane.delete(f"{path}/patterns")
+
+
+def _compared(plane: ControlPlane, data: dict[str, str]) -> str | None:
+    path = "/api/v1/namespaces/default/configmaps?dryRun=All"
+    return policy.attempt(plane, "POST", path, {"metadata": {"name": "patterns"}, "data": data}, "")
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
+)
+@given(pairs=st.lists(st.tuples(PATTERNS, VALUES), min_size=30, max_size=30))
+def test_patterns_match_as_in_the_api_server(
+    control_plane: ControlPlane, comparison: None, pairs: list[tuple[str, str]]
+) -> None:
+    data: dict[str, str] = {}
+    for number, (pattern, value) in enumerate(pairs):
+        result = str(matches(pattern, value))
+        data |= {f"p{number}": pattern, f"v{number}": value, f"e{number}": result}
+    assert _compared(control_plane, data) is None
