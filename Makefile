@@ -13,7 +13,7 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)' --values '$(VALUES)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run down status images venv fmt generate recording tutorial docs check test mutants e2e bench
+.PHONY: help run down status images venv fmt generate recording tutorial docs check test mutants search e2e bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ test: ## Run all checks and tests, including the end-to-end tests on the local c
 
 mutants: venv ## Plant small faults in the pure packages; list those that no test detects
 	@PYTHONPATH=operator:crds:trainer:dev .venv/bin/python dev/mutants
+
+search: venv ## Search for histories that break a law, with other random ones in each run; takes 15 minutes
+	@$(PYTHON) dev/checks search
 
 e2e: ## Run only the end-to-end tests
 	@$(PYTHON) dev/checks e2e

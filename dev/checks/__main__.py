@@ -17,6 +17,7 @@ COMMANDS = {
     "fmt": plan.fmt,
     "check": plan.check,
     "test": plan.test,
+    "search": plan.search,
     "e2e": plan.e2e,
     "bench": plan.bench,
     "docs": site.build,

@@ -147,6 +147,20 @@ def e2e() -> int:
     return _report()
 
 
+def search() -> int:
+    """Search for random histories that break a law. Examples differ between runs."""
+    environment.ensure()
+    history = "tests/unit/operator/reconcile/test_random_histories.py"
+    command = [
+        environment.program("python"),
+        "-m",
+        "pytest",
+        "--hypothesis-profile=search",
+        history,
+    ]
+    return subprocess.run(command, cwd=paths.REPO, check=False).returncode
+
+
 def bench() -> int:
     """Run all benchmarks, with live output; this takes about three hours.
 

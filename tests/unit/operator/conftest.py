@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -56,8 +56,9 @@ async def server() -> Server:
     return Server()
 
 
-@pytest.fixture
-async def transport(server: Server) -> AsyncIterator[Transport]:
+@asynccontextmanager
+async def connected(server: Server, *, seconds: float) -> AsyncIterator[Transport]:
+    """Start the server; yield a transport whose requests end after ``seconds``."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(application)
@@ -69,7 +70,14 @@ async def transport(server: Server) -> AsyncIterator[Transport]:
     async def renew(configuration: Configuration) -> None:
         configuration.api_key["BearerToken"] = "bearer renewed"
 
-    connection = Transport(Connection(configuration), timeout=1.0, renew=renew)
+    connection = Transport(Connection(configuration), timeout=seconds, renew=renew)
     yield connection
     await connection.close()
     await runner.cleanup()
+
+
+@pytest.fixture
+async def transport(server: Server) -> AsyncIterator[Transport]:
+    """A transport with a timeout that a busy machine does not reach."""
+    async with connected(server, seconds=60.0) as connection:
+        yield connection

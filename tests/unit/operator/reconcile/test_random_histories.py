@@ -3,6 +3,7 @@
 The laws that hold at every moment and in the end are in ``laws``; the events in ``random_events``.
 """
 
+import marshal
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.fakes import controllers, scheduler
-from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing, copied
+from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing
 from tests.unit.operator.reconcile import laws_of_trust, random_events
 from tests.unit.operator.reconcile.laws import Laws
 from tests.unit.operator.reconcile.random_events import (
@@ -56,9 +57,10 @@ REACTION = st.one_of(st.none(), st.just("settle"), WRITE)
 """The operator's reaction to a change: none, as if the event were lost, all writes, or some."""
 
 
-def snapshot_fields(snapshot: Snapshot) -> Thing:
-    """Return all objects of a snapshot."""
-    return {name: getattr(snapshot, name) for name in ("job", "events", *LISTS.values())}
+def content(snapshot: Snapshot) -> bytes:
+    """Return all objects of a snapshot as bytes, which are faster to compare than a copy."""
+    fields = [getattr(snapshot, name) for name in ("job", "events", *LISTS.values())]
+    return marshal.dumps(fields, 2)
 
 
 class Machine(RuleBasedStateMachine):
@@ -152,10 +154,10 @@ class Machine(RuleBasedStateMachine):
 
     def planned(self, snapshot: Snapshot) -> tuple[Snapshot, Plan]:
         now = self.cluster.now + self.skew
-        before = copied(snapshot_fields(snapshot))
+        before = content(snapshot)
         intended = plan(snapshot, config=self.cluster.config, now=now)
         assert plan(snapshot, config=self.cluster.config, now=now) == intended
-        assert snapshot_fields(snapshot) == before, "a plan leaves its input unchanged"
+        assert content(snapshot) == before, "a plan leaves its input unchanged"
         self.laws.of_plan(snapshot, intended)
         if self.cluster.foreign:
             trusted = plan(self.without_foreign(snapshot), config=self.cluster.config, now=now)
@@ -319,7 +321,7 @@ class Machine(RuleBasedStateMachine):
         Machine.releases += bool(self.laws.gpu.releases)
 
 
-@pytest.mark.timeout(2400)  # the thorough profile, at low priority next to the end-to-end tests
+@pytest.mark.timeout(2400)  # with many examples, at low priority next to the end-to-end tests
 def test_random_histories_keep_the_laws(capsys: pytest.CaptureFixture[str]) -> None:
     many = settings(
         max_examples=3 * settings().max_examples,
