@@ -103,7 +103,9 @@ def test_a_new_revision_replaces_the_old_one(
     def training() -> bool:
         kubelet.act()
         return any(
-            pod["metadata"]["labels"]["finetune.dev/stage"] == "train" and "nodeName" in pod["spec"]
+            pod["metadata"]["labels"]["finetune.dev/stage"] == "train"
+            and pod["status"]["phase"] != "Succeeded"
+            and "nodeName" in pod["spec"]
             for pod in place.items("pods")
         )
 
