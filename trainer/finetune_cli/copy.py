@@ -83,9 +83,7 @@ def run(options: argparse.Namespace, _: StopRequest) -> int:
         _copy(kubectl, name, selection.folder, found, options.dest)
     write_json(options.dest / manifest.FILE, manifest.as_json(found))
     checked = (
-        ""
-        if selection.digest is None
-        else f", also according to the status of {KIND} {options.name}"
+        "" if selection.digest is None else f"; they match the ledger of {KIND} {options.name}"
     )
     log(f"{len(found.files)} files are in {options.dest}, and their digests are correct{checked}")
     return 0

@@ -52,8 +52,8 @@ def _explanations(pod: Object, message: str, placed_by: str) -> Iterator[str]:
     """Yield an explanation of each cause that a user can remove, in whole sentences."""
     if _ZONE.search(message):
         yield (
-            "The job's volume is bound to a zone or node without a suitable free node. Free or add "
-            "a node there, or delete the job and set spec.placement.zones."
+            "No suitable node can mount the job's volume, which is bound to one zone or node. Free "
+            "or add a node there, or delete the job and set spec.placement.zones."
         )
     elif resources := list(dict.fromkeys(_RESOURCE.findall(message))):
         yield _resources(pod, resources)

@@ -251,7 +251,7 @@ def change_adapter(workshop: Workshop, change: str) -> None:
         ("another shape", "pair for model.layers.1.mlp.up_proj.weight has the shapes (16, 63)"),
         (
             "an unknown layer",
-            "changes model.layers.9.mlp.up_proj.weight, which is not in the base's",
+            "changes model.layers.9.mlp.up_proj.weight, but the files of the base model contain no",
         ),
         (
             "another rank",
@@ -260,7 +260,7 @@ def change_adapter(workshop: Workshop, change: str) -> None:
         ("another kind", "the adapter has peft_type LOHA; only LORA can be merged"),
         ("empty", "the adapter contains neither LoRA matrices nor fully trained modules"),
         ("in full, another size", "replaces lm_head.weight with shape (319, 64), but the base"),
-        ("in full, not there", "replaces other.weight, which is not in the base's files"),
+        ("in full, not there", "replaces other.weight, which the files of the base model lack"),
         ("in full, and a pair", "replaces model.layers.1.mlp.up_proj.weight, which it also adapts"),
         ("no LoRA", "contains base_model.model.lm_head.weight, which is not part of a LoRA pair"),
         (
@@ -592,7 +592,10 @@ def test_wrong_sums_fail_the_merge(done: Workshop, make: MakeWorkshop, tmp_path:
             "model.layers.0.mlp.up_proj",
             "the 4-bit codes of {} differ from those recorded in training",
         ),
-        ("model.layers.9.mlp.up_proj", "training quantized {}.weight, which is not in the base's"),
+        (
+            "model.layers.9.mlp.up_proj",
+            "training quantized {}.weight, but the files of the base model",
+        ),
     ],
 )
 def test_different_4bit_codes_are_refused(

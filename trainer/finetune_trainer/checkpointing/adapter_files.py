@@ -182,8 +182,8 @@ def _require_matching_shapes(pair: LoraPair, header: Header, base: Header) -> No
     tensor = base.tensors.get(pair.target)
     if tensor is None:
         raise NotMergeable(
-            f"the adapter changes {pair.target}, which is not in the base's files under that name: "
-            "set merge.enabled to false"
+            f"the adapter changes {pair.target}, but the files of the base model contain no tensor "
+            "of this name: set merge.enabled to false"
         )
     a, b = header.tensors[pair.a].shape, header.tensors[pair.b].shape
     if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != tensor.shape:
@@ -216,7 +216,7 @@ def _require_replaceable(
 ) -> None:
     tensor = base.tensors.get(target)
     if tensor is None or target in pairs:
-        why = "it also adapts" if target in pairs else "is not in the base's files"
+        why = "it also adapts" if target in pairs else "the files of the base model lack"
         raise NotMergeable(
             f"the adapter replaces {target}, which {why}: set merge.enabled to false"
         )

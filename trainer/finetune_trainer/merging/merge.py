@@ -143,8 +143,8 @@ def _dequantized(merging: MergeRequest, header: Header) -> DequantizedBase | Non
     unknown = dequantized.tensors - set(header.tensors)
     if unknown:
         raise NotMergeable(
-            f"training quantized {min(unknown)}, which is not in the base's files under that name: "
-            "set merge.base to original"
+            f"training quantized {min(unknown)}, but the files of the base model contain no tensor "
+            "of this name: set merge.base to original"
         )
     return dequantized
 

@@ -160,8 +160,8 @@ def check_saved(job: JobConfig, header: Header, *, source: str) -> None:
     ]
     if missing:
         raise InvalidSpec(
-            f"training.lora.modulesToSave names {', '.join(missing)}, which the files of model "
-            f"{source} do not contain under that name: remove it from the list"
+            f"training.lora.modulesToSave names {', '.join(missing)}, but the files of model "
+            f"{source} contain no tensor of this name: remove it from the list"
         )
 
 

@@ -242,7 +242,7 @@ NOT_BOUND = "0/1 nodes are available: 1 node(s) didn't find available persistent
         ),
         (
             "2 node(s) didn't match PersistentVolume's node affinity",
-            "The job's volume is bound to a zone or node without a suitable free node. ",
+            "No suitable node can mount the job's volume, which is bound to one zone or node. ",
         ),
         ("2 node(s) were unschedulable", "A node is cordoned. "),
         ("2 node(s) didn't have free ports", "No node fits the pod."),
