@@ -13,7 +13,8 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)' --values '$(VALUES)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run down status images venv fmt generate recording tutorial docs check test mutants search e2e bench
+.PHONY: help run down status images venv fmt generate lock recording tutorial docs check test mutants search e2e \
+	bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +41,9 @@ generate: venv ## Write the generated files: CRD, chart README, reference pages
 	@PYTHONPATH=crds .venv/bin/python -m finetune_api.crd.generate
 	@PYTHONPATH=dev .venv/bin/python -m chartdocs
 	@PYTHONPATH=crds:trainer:dev .venv/bin/python -m axolotldocs
+
+lock: ## Write the hashes of the packages in constraints/, after a change of a version
+	@$(PYTHON) dev/checks lock
 
 recording: ## Record make run, and render the pictures of the README from it
 	@$(PYTHON) dev/recording quickstart

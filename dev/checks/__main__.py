@@ -9,7 +9,7 @@ from pathlib import Path
 # The interpreter puts this folder itself on the path; its parent makes `checks` a package.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from checks import environment, plan, site  # noqa: E402
+from checks import environment, lock, plan, site  # noqa: E402
 from cluster import cli  # noqa: E402
 
 COMMANDS = {
@@ -21,6 +21,7 @@ COMMANDS = {
     "e2e": plan.e2e,
     "bench": plan.bench,
     "docs": site.build,
+    "lock": lock.write,
 }
 
 

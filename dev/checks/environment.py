@@ -17,12 +17,12 @@ from cluster import packages, paths
 from cluster.phases import phase
 from cluster.shell import INDEX_HINT, logged
 
-UV_VERSION = "0.13.9"
 FOLDER = paths.REPO / ".venv"
 CONSTRAINTS = [
     paths.REPO / "constraints" / f"{name}.txt" for name in ("operator", "trainer", "unsloth", "dev")
 ]
 OVERRIDES = paths.REPO / "constraints" / "overrides.txt"
+UV = paths.REPO / "constraints" / "uv.txt"
 LOG = paths.CACHE / "tests" / "venv.log"
 IMPORT_PATHS = [str(paths.REPO / name) for name in ("operator", "trainer", "crds", "dev")]
 
@@ -63,7 +63,7 @@ def ensure() -> None:
             tool = uv()
             logged([tool, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=INDEX_HINT)
             command = [tool, "pip", "install", "--python", program("python")]
-            command += ["--override", str(OVERRIDES)]
+            command += ["--require-hashes", "--override", str(OVERRIDES)]
             for file in present:
                 command += ["--requirement", str(file)]
             # Use the trust store of the machine, which can contain the CA of a company's proxy.
@@ -76,7 +76,8 @@ def uv() -> str:
     found = shutil.which("uv")
     if found:
         return found
-    home = paths.CACHE / f"uv-{UV_VERSION}"
+    pin = next(line for line in UV.read_text().splitlines() if line.startswith("uv=="))
+    home = paths.CACHE / f"uv-{pin.removeprefix('uv==').split()[0]}"
     if not (home / "bin" / "uv").exists():
         shutil.rmtree(home, ignore_errors=True)
         packages.ensure_venv()
@@ -84,6 +85,7 @@ def uv() -> str:
         shutil.rmtree(partial, ignore_errors=True)
         logged([sys.executable, "-m", "venv", str(partial)], LOG)
         python = str(partial / "bin" / "python")
-        logged([python, "-m", "pip", "install", f"uv=={UV_VERSION}"], LOG, hint=INDEX_HINT)
+        install = ["install", "--require-hashes", "--requirement", str(UV)]
+        logged([python, "-m", "pip", *install], LOG, hint=INDEX_HINT)
         partial.rename(home)
     return str(Path(home) / "bin" / "uv")

@@ -45,7 +45,7 @@ def _environment() -> Path:
         tool = environment.uv()
         logged([tool, "venv", "--python", sys.executable, str(folder)], LOG, hint=INDEX_HINT)
         command = [tool, "pip", "install", "--python", str(folder / "bin" / "python")]
-        command += ["--requirement", str(CONSTRAINTS)]
+        command += ["--require-hashes", "--requirement", str(CONSTRAINTS)]
         logged(command, LOG, env={"UV_SYSTEM_CERTS": "1"}, hint=INDEX_HINT)
         mark.touch()
     return folder

@@ -77,7 +77,8 @@ class LeaderElector:
                 continue
             except OperatorError as error:
                 logger.warning("failed to read or acquire the Lease: %s", error)
-                await asyncio.sleep(RENEW_SECONDS * random.uniform(0.5, 1.0))
+                # A delay is no secret.
+                await asyncio.sleep(RENEW_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
 
     async def hold(self) -> None:
         """Renew the Lease; return once it is lost."""

@@ -4,17 +4,12 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PINS = (ROOT / "constraints" / "operator.txt").read_text().splitlines()
+PINS = (ROOT / "constraints" / "operator.txt").read_text()
 DOCKERFILE = (ROOT / "Dockerfile.operator").read_text()
 
 
 def _pinned() -> dict[str, str]:
-    found = {}
-    for line in PINS:
-        if line and not line.startswith("#"):
-            name, version = line.split("==")
-            found[name] = version
-    return found
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", PINS, re.MULTILINE))
 
 
 def test_packages_are_pinned_and_include_no_training_library() -> None:

@@ -75,6 +75,8 @@ OPERATOR = Image(
     dockerfile="Dockerfile.operator",
     inputs=(
         "constraints/operator.txt",
+        "constraints/uv.txt",
+        "dev/supplychain/sbom.py",
         "crds/finetune_api",
         "operator/finetune_operator",
         "trainer/finetune_verify",
@@ -88,6 +90,8 @@ TRAINER = Image(
     inputs=(
         "constraints/trainer.txt",
         "constraints/unsloth.txt",
+        "constraints/uv.txt",
+        "dev/supplychain/sbom.py",
         "crds/finetune_api",
         "trainer/finetune_trainer",
     ),
@@ -99,7 +103,12 @@ TRAINER = Image(
 PACKAGES = Image(
     name="finetune-trainer-packages",
     dockerfile="Dockerfile.trainer",
-    inputs=("constraints/trainer.txt", "constraints/unsloth.txt"),
+    inputs=(
+        "constraints/trainer.txt",
+        "constraints/unsloth.txt",
+        "constraints/uv.txt",
+        "dev/supplychain/sbom.py",
+    ),
     empty=("crds/finetune_api", "trainer/finetune_trainer"),
     below="base",
 )

@@ -160,7 +160,8 @@ class Controller:
             self.queue.forget(key)
             if requeue_after is None:
                 return "success"
-            seconds = requeue_after * random.uniform(1 - JITTER, 1 + JITTER)
+            # A delay is no secret.
+            seconds = requeue_after * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
             self.queue.add_after(key, seconds, Priority.POLL)
             return "requeue_after"
         metrics.RECONCILE_ERRORS.labels(metrics.CONTROLLER).inc()

@@ -11,7 +11,7 @@ from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_operator.config import GpuConfig, OperatorConfig
 from finetune_operator.manifests import placement
 
-SCRATCH = "/tmp"
+SCRATCH = "/tmp"  # noqa: S108 (a volume of this pod)
 SCRATCH_LIMIT = "8Gi"
 """Compiled kernels and caches of libraries; the kubelet evicts a pod that writes more.
 

@@ -86,7 +86,8 @@ def container(job: Object, target: TargetRevision, model: Model) -> dict[str, An
             *("--gpu-memory-utilization", str(spec.serving.gpu_memory_utilization)),
             *_context(spec.serving.max_model_len),
             *("--shutdown-timeout", str(DRAIN_SECONDS)),
-            *("--host", "0.0.0.0", "--port", str(PORT)),
+            # The NetworkPolicy of the pod selects the callers.
+            *("--host", "0.0.0.0", "--port", str(PORT)),  # noqa: S104
             *(spec.serving.extra_args or ()),
             *config.serving.args,
         ],
@@ -118,7 +119,7 @@ def container(job: Object, target: TargetRevision, model: Model) -> dict[str, An
         "volumeMounts": [
             *_weights(target),
             {"name": "scratch", "mountPath": pod.SCRATCH},
-            {"name": "shm", "mountPath": "/dev/shm"},
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 (a volume of this pod)
         ],
     }
 

@@ -80,6 +80,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "Dockerfile.trainer",
         "constraints/trainer.txt",
         "constraints/unsloth.txt",
+        "constraints/uv.txt",
+        "dev/supplychain/sbom.py",
         "crds/finetune_api/a.py",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The extras of the package agree with the constraints that are tested."""
 
+import re
 import tomllib
 
 import pytest
@@ -17,9 +18,9 @@ def requirements(extra: str) -> list[Requirement]:
 
 
 def pinned(name: str) -> dict[str, Version]:
-    lines = (paths.REPO / "constraints" / name).read_text().splitlines()
-    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-    return {package.lower().replace("_", "-"): Version(version) for package, version in pairs}
+    text = (paths.REPO / "constraints" / name).read_text()
+    pairs = re.findall(r"^([a-z0-9._-]+)(?:\[.+\])?==(\S+)", text, re.MULTILINE)
+    return {package.replace("_", "-"): Version(version) for package, version in pairs}
 
 
 @pytest.mark.parametrize(("extra", "file"), EXTRAS.items())
