@@ -1,7 +1,9 @@
 """``python bench scale``: create many FineTuneJobs at once and run them to Ready.
 
 kube-apiserver, etcd, controller manager and operator are real processes on this machine; ``world``
-simulates the nodes. Each size starts with an empty cluster and a new operator.
+simulates the nodes. Each run starts with an empty cluster. For each size, a client without logic
+(``floor``) runs the same jobs first, and with ``--beside kubeflow`` Kubeflow Trainer creates the
+Jobs of as many TrainJobs. The ratios are therefore those of one machine in one state.
 """
 
 import argparse
@@ -9,11 +11,10 @@ import asyncio
 import itertools
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from statistics import quantiles
 from time import monotonic
 from typing import Any
 
@@ -21,9 +22,10 @@ from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane
 from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
 
+from bench import floor, kubeflow
 from bench.api_client import Api
 from bench.cost import Cost, parsed
-from bench.table import table
+from bench.scale_table import Figures, Times, markdown
 from bench.world import JOBS, Moments, World
 
 CONTROLLERS = (
@@ -42,19 +44,6 @@ CREATORS = 16
 PATIENCE_SECONDS = 3600.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """Results for one number of jobs."""
-
-    jobs: int
-    first_child: float
-    ready: float
-    reconciles: float
-    cost: Cost
-    peak_bytes: float
-    waits: Sequence[float]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
@@ -63,16 +52,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per-namespace", type=int, default=NAMESPACE_JOBS, help="jobs per namespace"
     )
+    parser.add_argument(
+        "--beside", choices=("kubeflow",), help="also build and run Kubeflow Trainer with JobSet"
+    )
 
 
 def measure(options: argparse.Namespace) -> str:
     """Run each size and return the tables."""
     sizes = [int(size) for size in options.jobs.split(",")]
+    life = floor.recorded(job("")["spec"])
+    programs = kubeflow.programs() if options.beside == "kubeflow" else None
     figures = []
     for size in sizes:
+        print(f"==> {size} jobs at once, client without logic", flush=True)
+        with cluster() as (plane, _), floor.client(plane, life) as bare:
+            least = asyncio.run(_life(plane, size, options.per_namespace))
+            spent = bare.stop()
         print(f"==> {size} jobs at once", flush=True)
         with cluster() as (plane, folder), operator(plane, folder, quiet(CONFIG)) as running:
-            figures.append(asyncio.run(_life(plane, running, size, options.per_namespace)))
+            before, reconciles = cost(running), running.metric("controller_runtime_reconcile_total")
+            times = asyncio.run(_life(plane, size, options.per_namespace))
+            after = cost(running)
+            figures.append(
+                Figures(
+                    jobs=size,
+                    times=times,
+                    reconciles=running.metric("controller_runtime_reconcile_total") - reconciles,
+                    cost=Cost(
+                        requests=after.since(before),
+                        processor_seconds=after.processor_seconds - before.processor_seconds,
+                        resident_bytes=after.resident_bytes,
+                    ),
+                    peak_bytes=peak(running),
+                    floor=least,
+                    floor_spent=spent,
+                )
+            )
+        if programs is not None:
+            print(f"==> {size} TrainJobs at once", flush=True)
+            with cluster() as (plane, folder):
+                peer = kubeflow.run(plane, folder, programs, size, options.per_namespace)
+            figures[-1] = replace(figures[-1], peer=peer)
         print(markdown(figures), flush=True)
     return markdown(figures)
 
@@ -154,41 +174,31 @@ async def until(what: str, ready: Any, every: float = 0.25) -> float:
     return monotonic()
 
 
-async def _life(
-    plane: ControlPlane, running: OperatorProcess, size: int, per_namespace: int
-) -> Figures:
+async def _life(plane: ControlPlane, size: int, per_namespace: int) -> Times:
+    """Create jobs and run them to Ready, whoever writes their objects."""
     api = Api(plane)
-    world = World(api=api, lasts=lambda stage: STAGE_SECONDS)
-    before, reconciles = cost(running), running.metric("controller_runtime_reconcile_total")
+    world = World(api=api, lasts=lambda stage: STAGE_SECONDS, held=True)
+    moments: Mapping[Any, Moments] = world.moments
     try:
         async with living(world):
             began = monotonic()
             await create(api, size, per_namespace)
             print(f"    created after {monotonic() - began:.1f} s", flush=True)
-            moments: Mapping[Any, Moments] = world.moments
             first = await until(
                 "every job has a child",
                 lambda: sum(bool(each.children) for each in moments.values()) == size,
             )
             print(f"    every job has a child after {first - began:.1f} s", flush=True)
+            world.released.set()
             ready = await until(
                 "every job is Ready",
                 lambda: sum(each.ready is not None for each in moments.values()) == size,
             )
-            after = cost(running)
     finally:
         await api.close()
-    return Figures(
-        jobs=size,
+    return Times(
         first_child=first - began,
         ready=ready - began,
-        reconciles=running.metric("controller_runtime_reconcile_total") - reconciles,
-        cost=Cost(
-            requests=after.since(before),
-            processor_seconds=after.processor_seconds - before.processor_seconds,
-            resident_bytes=after.resident_bytes,
-        ),
-        peak_bytes=peak(running),
         waits=sorted(itertools.chain.from_iterable(each.waits for each in moments.values())),
     )
 
@@ -204,63 +214,3 @@ def peak(running: OperatorProcess) -> float:
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M)
     assert found is not None
     return float(found[1]) * 1024
-
-
-def markdown(figures: Sequence[Figures]) -> str:
-    """Return the table of all sizes and the growth between them."""
-    percentiles = [quantiles(each.waits, n=100) for each in figures]
-    rows = [
-        (
-            "seconds until every job has its first object",
-            [f"{each.first_child:.1f}" for each in figures],
-        ),
-        ("seconds until all jobs are Ready", [f"{each.ready:.1f}" for each in figures]),
-        ("reconciles per second", [f"{each.reconciles / each.ready:.0f}" for each in figures]),
-        ("reconciles per job", [f"{each.reconciles / each.jobs:.1f}" for each in figures]),
-        ("reads per job (goal: 50)", [f"{_reads(each):.1f}" for each in figures]),
-        ("writes per job (goal: 30)", [f"{_writes(each):.1f}" for each in figures]),
-        ("requests per job, by verb", [_verbs(each) for each in figures]),
-        ("processor time, s", [f"{each.cost.processor_seconds:.1f}" for each in figures]),
-        (
-            "processor time per job, ms",
-            [f"{1000 * each.cost.processor_seconds / each.jobs:.0f}" for each in figures],
-        ),
-        (
-            "peak resident memory, MiB (goal: 200)",
-            [f"{each.peak_bytes / 2**20:.0f}" for each in figures],
-        ),
-        (
-            "seconds from watch event to write, median",
-            [f"{found[49]:.2f}" for found in percentiles],
-        ),
-        (
-            "seconds from watch event to write, 99th percentile",
-            [f"{found[98]:.2f}" for found in percentiles],
-        ),
-    ]
-    text = table(
-        ("jobs created at once", *(f"{each.jobs:,}" for each in figures)),
-        [(name, *cells) for name, cells in rows],
-    )
-    for small, large in itertools.pairwise(figures):
-        text += (
-            f"\n\nFrom {small.jobs:,} to {large.jobs:,} jobs, the time grows by a factor of "
-            f"{large.ready / small.ready:.1f}, and the processor time by a factor of "
-            f"{large.cost.processor_seconds / small.cost.processor_seconds:.1f} "
-            "(goal: at most 1.1 times the growth in jobs)."
-        )
-    return text
-
-
-def _reads(figures: Figures) -> float:
-    return figures.cost.requests.get("GET", 0) / figures.jobs
-
-
-def _writes(figures: Figures) -> float:
-    return sum(figures.cost.requests.values()) / figures.jobs - _reads(figures)
-
-
-def _verbs(figures: Figures) -> str:
-    return ", ".join(
-        f"{count / figures.jobs:.1f} {verb}" for verb, count in figures.cost.requests.items()
-    )

@@ -62,16 +62,25 @@ class Moments:
 
 @dataclass(kw_only=True)
 class World:
-    """The simulated nodes. ``lasts``: seconds that a pod of a stage runs; None: until deleted."""
+    """The simulated nodes. ``lasts``: seconds that a pod of a stage runs; None: until deleted.
+
+    held: bind no volume and run no pod until ``released`` is set.
+    """
 
     api: Api
     lasts: Callable[[str], float | None]
+    held: bool = False
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     moments: dict[Key, Moments] = field(default_factory=dict)
     _tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
     _known: set[str] = field(default_factory=set)
     _hosts: Iterator[int] = field(default_factory=itertools.count)
     _uids: dict[str, str] = field(default_factory=dict)
     """UIDs of pods by address."""
+
+    def __post_init__(self) -> None:
+        if not self.held:
+            self.released.set()
 
     async def run(self) -> None:
         """Simulate the nodes and watch until cancelled. Raise the error of a failed task."""
@@ -149,6 +158,7 @@ class World:
         self._tasks.create_task(doing)
 
     async def _bind(self, claim: Object) -> None:
+        await self.released.wait()
         path = _path("/api/v1", claim, "persistentvolumeclaims")
         volume = {"spec": {"volumeName": f"pv-{claim['metadata']['uid']}"}}
         await self.api.send("PATCH", path, volume, MERGE)
@@ -162,6 +172,7 @@ class World:
 
     async def _live(self, pod: Object) -> None:
         """Run a pod, and end it if its stage ends."""
+        await self.released.wait()
         stage = kubelet.stage_of(pod)
         address = str(FIRST_ADDRESS + next(self._hosts))
         self._uids[address] = pod["metadata"]["uid"]

@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_operator.controller import quiet
 from finetune_operator.controller.memory import Applied
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, ContentConflict, NameConflict
@@ -74,6 +75,7 @@ class PlanExecutor:
 
     kube: Kube
     recorder: Recorder
+    recent: quiet.RecentWrites = field(default_factory=quiet.RecentWrites)
 
     async def execute(
         self,
@@ -90,9 +92,12 @@ class PlanExecutor:
         each write. Raises OperatorError; writes before the error are not undone.
         """
         writes, events = 0, plan.events
-        status = without_empty(plan.status)
-        if status != without_empty(snapshot.job.get("status") or {}):
+        before, status = (
+            without_empty(each) for each in (snapshot.job.get("status") or {}, plan.status)
+        )
+        if status != before and not self._may_wait(snapshot, plan, before, status, now, applied):
             on_write(snapshot.job["kind"], await self.kube.replace_status(snapshot.job, status))
+            self.recent.add(snapshot.job["metadata"]["uid"], now)
             job_metrics.count_status_write(snapshot, plan)
             writes += 1
         else:
@@ -108,6 +113,22 @@ class PlanExecutor:
             await recording
             await self.recorder.record(snapshot.job, run.drift, now)
         return writes
+
+    def _may_wait(
+        self,
+        snapshot: Snapshot,
+        plan: Plan,
+        before: Object,
+        after: Object,
+        now: datetime,
+        applied: AppliedVersions,
+    ) -> bool:
+        """Report whether a status may be written by a later reconcile (``quiet``)."""
+        return (
+            self.recent.contains(snapshot.job["metadata"]["uid"], now)
+            and not needs_writes(snapshot, plan, applied)
+            and quiet.is_progress(plan, before, after)
+        )
 
 
 @dataclass(frozen=True)

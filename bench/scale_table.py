@@ -1,0 +1,114 @@
+"""The figures of ``bench scale``, and their table."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+
+from bench import kubeflow
+from bench.cost import Cost
+from bench.floor import Spent
+from bench.kubeflow import PeerFigures
+from bench.table import table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds since the first job was created."""
+
+    first_child: float
+    """Until every job has its first Job. No pod runs and no volume is bound before."""
+    ready: float
+    waits: Sequence[float]
+    """From an event to the write that follows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Results for one number of jobs."""
+
+    jobs: int
+    times: Times
+    reconciles: float
+    cost: Cost
+    peak_bytes: float
+    floor: Times
+    floor_spent: Spent
+    peer: PeerFigures | None = None
+
+
+def markdown(figures: Sequence[Figures]) -> str:
+    """Return the table of all sizes and the growth between them."""
+    rows: list[tuple[str, Callable[[Figures], str]]] = [
+        (
+            "seconds until every job has its first Job",
+            lambda each: f"{each.times.first_child:.1f}",
+        ),
+        (
+            "the same, client without logic (goal: ratio at most 1.4)",
+            lambda each: _against(each.times.first_child, each.floor.first_child),
+        ),
+        ("seconds until all jobs are Ready", lambda each: f"{each.times.ready:.1f}"),
+        (
+            "the same, client without logic (goal: ratio at most 1.5)",
+            lambda each: _against(each.times.ready, each.floor.ready),
+        ),
+        ("reconciles per second", lambda each: f"{each.reconciles / each.times.ready:.0f}"),
+        ("reconciles per job", lambda each: f"{each.reconciles / each.jobs:.1f}"),
+        ("reads per job (goal: 4)", lambda each: f"{_reads(each):.1f}"),
+        ("writes per job (goal: 19)", lambda each: f"{_writes(each):.1f}"),
+        ("requests per job, by verb", _verbs),
+        (
+            "writes per job, client without logic",
+            lambda each: f"{each.floor_spent.writes / each.jobs:.1f}",
+        ),
+        ("processor time, s", lambda each: f"{each.cost.processor_seconds:.1f}"),
+        (
+            "processor time per job, ms (goal: 25)",
+            lambda each: f"{1000 * each.cost.processor_seconds / each.jobs:.1f}",
+        ),
+        (
+            "the same, client without logic",
+            lambda each: f"{1000 * each.floor_spent.processor_seconds / each.jobs:.1f}",
+        ),
+        ("peak resident memory, MiB (goal: 200)", lambda each: f"{each.peak_bytes / 2**20:.0f}"),
+        *(
+            (
+                f"seconds from watch event to write, {name}",
+                lambda each, at=at: f"{quantiles(each.times.waits, n=100)[at]:.2f}",
+            )
+            for name, at in (("median", 49), ("99th percentile", 98))
+        ),
+    ]
+    if any(each.peer for each in figures):
+        rows += kubeflow.rows(lambda each: each.peer, lambda each: each.times.first_child)
+    text = table(
+        ("jobs created at once", *(f"{each.jobs:,}" for each in figures)),
+        [(name, *map(cell, figures)) for name, cell in rows],
+    )
+    for small, large in itertools.pairwise(figures):
+        text += (
+            f"\n\nFrom {small.jobs:,} to {large.jobs:,} jobs, the time grows by a factor of "
+            f"{large.times.ready / small.times.ready:.1f}, and the processor time by a factor of "
+            f"{large.cost.processor_seconds / small.cost.processor_seconds:.1f} "
+            "(goal: at most 1.04 times the growth in jobs)."
+        )
+    return text
+
+
+def _against(seconds: float, least: float) -> str:
+    return f"{least:.1f} (ratio {seconds / least:.2f})"
+
+
+def _reads(figures: Figures) -> float:
+    return figures.cost.requests.get("GET", 0) / figures.jobs
+
+
+def _writes(figures: Figures) -> float:
+    return sum(figures.cost.requests.values()) / figures.jobs - _reads(figures)
+
+
+def _verbs(figures: Figures) -> str:
+    return ", ".join(
+        f"{count / figures.jobs:.1f} {verb}" for verb, count in figures.cost.requests.items()
+    )
