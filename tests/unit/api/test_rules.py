@@ -107,7 +107,6 @@ def test_rule_of_two_conditions(rule: Rule, cel: str, fails: bool) -> None:
     ("rule", "cel", "valid", "invalid"),
     [
         (matches(r"^a\.b'$", MESSAGE), "self.matches('^a\\\\.b\\'$')", "a.b'", "a.b'\n"),
-        (each_matches("^[a-c]$", MESSAGE), "self.all(item, item.matches('^[a-c]$'))", ["a"], ["d"]),
         (lacks("x", MESSAGE), "!('x' in self)", ["y"], ["y", "x"]),
         (between(0.1, 1, MESSAGE), "self >= 0.1 && self <= 1.0", 0.1, 0.09),
         (
@@ -117,12 +116,20 @@ def test_rule_of_two_conditions(rule: Rule, cel: str, fails: bool) -> None:
             ["a", "a"],
         ),
     ],
-    ids=["matches", "each_matches", "lacks", "between", "unique"],
+    ids=["matches", "lacks", "between", "unique"],
 )
 def test_rule_of_a_value(rule: Rule, cel: str, valid: object, invalid: object) -> None:
     assert rule.cel == cel
     assert not rule.fails(valid)
     assert rule.fails(invalid)
+    assert ([*rule.broken(valid)], [*rule.broken(invalid)]) == ([], [()])
+
+
+def test_rule_of_each_item_names_the_items_that_break_it() -> None:
+    rule = each_matches("^[a-c]$", MESSAGE)
+    assert (rule.cel, rule.items) == ("self.matches('^[a-c]$')", True)
+    assert [*rule.broken(["a", "c"])] == []
+    assert [*rule.broken(["d", "a", "a\n"])] == [(0,), (2,)]
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,15 @@ async def test_drift_event_names_the_last_other_field_manager(
     assert notes == [f"Reverted changes made to Deployment d by {author}."]
 
 
+async def test_a_patch_of_a_stale_version_is_a_conflict() -> None:
+    kube = MemoryKube(job(), child("PersistentVolumeClaim", "v"))
+    snapshot = await read(kube)
+    kube.touch("PersistentVolumeClaim", "a", "v", spec={"size": 3})
+    patch = Patch(object=snapshot.volumes[0], changes={"spec": {"size": 2}})
+    with pytest.raises(Conflict):
+        await execute(kube, snapshot, Plan(status={}, actions=(patch,)))
+
+
 async def test_an_apply_to_a_stale_version_is_a_conflict() -> None:
     kube = MemoryKube(job(), child("Service", "s"))
     snapshot = await read(kube)
