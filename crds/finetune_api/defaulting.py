@@ -21,6 +21,7 @@ from finetune_api.fitting import fit, fit_evaluation, fit_sources, without_forei
 from finetune_api.layering import builtin_values, has, layered, without_nulls
 from finetune_api.markers import Edit
 from finetune_api.revision_hash import digest, name_of, part_of
+from finetune_api.several_datasets import combined, separated
 from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
@@ -81,9 +82,14 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     spec: as stored in the cluster; defaults: the result of ``effective_defaults`` at the start of
     the revision. Raise InvalidSpec if the completed spec cannot be run.
     """
-    written = without_nulls(spec)
-    lower = without_foreign_rows(without_nulls(defaults), written)
+    written, entries = separated(without_nulls(spec))
+    stored = without_nulls(defaults)
+    lower = without_foreign_rows(stored, written)
+    if "dataset" not in written or "datasets" in written:
+        # The defaults of dataset belong to a job that has one.
+        lower = {key: value for key, value in lower.items() if key != "dataset"}
     values = fit(layered(FineTuneJobSpec, lower, written), written)
+    values = combined(values, entries, stored)
     try:
         model = FineTuneJobSpec.model_validate(values)
     except ValidationError as error:

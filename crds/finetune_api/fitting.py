@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_api.base import Values
 from finetune_api.layering import Path, builtin_values, has, value_at, with_value, without
-from finetune_api.v1alpha1.rows import COLUMNS_OF_FORMAT, Rows
+from finetune_api.v1alpha1.rows import AUTO, COLUMNS_OF_FORMAT, CONVERSATIONS, Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, inapplicable_fields
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
@@ -37,7 +37,7 @@ def fit(values: Values, written: Values) -> Values:
         fit_evaluation,
         _fit_held_out,
         fit_sources,
-        _fit_columns,
+        fit_columns,
         _fit_prompt,
         _fit_train_on,
         _fit_node_selector,
@@ -83,8 +83,12 @@ def fit_evaluation(values: Values, written: Values) -> Values:
     evaluation dataset holds out no rows.
     """
     own, dataset = value_at(values, EVALUATION_DATASET), value_at(values, DATASET)
-    if not isinstance(own, Mapping) or not isinstance(dataset, Mapping):
+    if not isinstance(own, Mapping):
         return values
+    if not isinstance(dataset, Mapping):
+        # The spec is invalid; only what the user wrote is reported.
+        written_own = has(written, *EVALUATION_DATASET)
+        return values if written_own else without(values, EVALUATION_DATASET)
     if not has(written, *EVALUATION_DATASET):
         same_rendering = (own.get("format") == "text") == (dataset.get("format") == "text")
         applies = "source" in own and same_rendering and _rows_of(own) != _rows_of(dataset)
@@ -134,13 +138,18 @@ def fit_sources(values: Values, written: Values) -> Values:
     return values
 
 
-def _fit_columns(values: Values, written: Values) -> Values:
+def fit_columns(values: Values, written: Values) -> Values:
     """Remove column names that equal the format's own, and defaults for other formats."""
     for path in WITH_ROWS:
+        if value_at(values, (*path, "format")) not in CONVERSATIONS:
+            mapping = value_at(values, (*path, "mapping")) or {}
+            foreign = [(*path, "mapping", str(name)) for name in mapping]
+            values = without(values, *(each for each in foreign if not has(written, *each)))
         columns = value_at(values, (*path, "columns"))
         if not isinstance(columns, Mapping):
             continue
-        parts = COLUMNS_OF_FORMAT.get(str(value_at(values, (*path, "format"))), ())
+        format_ = value_at(values, (*path, "format"))
+        parts = next((parts for name, parts in COLUMNS_OF_FORMAT.items() if name == format_), ())
         kept = {
             part: name
             for part, name in columns.items()
@@ -159,7 +168,7 @@ def _fit_prompt(values: Values, written: Values) -> Values:
     removed = set()
     if own or format_ == "text" or value_at(values, PROMPT_TEMPLATE) == "alpaca":
         removed |= set(OWN_PROMPTS)
-    if format_ == "messages":
+    if format_ in (AUTO, *CONVERSATIONS):
         removed.add("promptFormat")
     return without(values, *(("dataset", name) for name in removed - own))
 

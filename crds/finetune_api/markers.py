@@ -37,6 +37,8 @@ class Extra:
     builtin: str | None
     unset: str | None
     rules: tuple[Rule, ...]
+    key: str | None = None
+    """Field that identifies an entry of a list of groups."""
 
     @property
     def meaning(self) -> str:
@@ -55,15 +57,17 @@ def field(
     builtin: str | None = None,
     unset: str | None = None,
     rules: tuple[Rule, ...] = (),
+    key: str | None = None,
     **bounds: Any,
 ) -> Any:
     """Declare a field of the API.
 
     ``builtin`` describes the built-in value in words if the default does not speak for itself.
     ``unset`` completes the sentence "If unset, …"; a field without a built-in value has it instead.
+    ``key`` is the field that identifies an entry of a list of groups.
     ``bounds`` are pydantic's (``ge``, ``lt``, ``max_length`` and so on).
     """
-    extra = Extra(text=text, edit=edit, builtin=builtin, unset=unset, rules=rules)
+    extra = Extra(text=text, edit=edit, builtin=builtin, unset=unset, rules=rules, key=key)
     if default is ...:
         return Field(json_schema_extra=extra, **bounds)
     return Field(default, json_schema_extra=extra, **bounds)

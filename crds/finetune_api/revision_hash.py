@@ -44,9 +44,17 @@ def part_of(model: ApiModel, edit: Edit) -> Values:
         if isinstance(value, ApiModel) and not value.atomic:
             if inner := part_of(value, edit):
                 part[alias] = inner
+        elif isinstance(value, list) and _is_of_groups(value):
+            parts = [part_of(item, edit) for item in value]
+            if any(parts):
+                part[alias] = parts
         elif extra_of(info).edit is edit:
             part[alias] = _plain(value)
     return part
+
+
+def _is_of_groups(items: list[Any]) -> bool:
+    return any(isinstance(item, ApiModel) and not item.atomic for item in items)
 
 
 def _plain(value: Any) -> Any:

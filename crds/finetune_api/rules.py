@@ -144,6 +144,27 @@ def unique(name: str) -> Rule:
     )
 
 
+def unique_by(key: str, message: str) -> Rule:
+    """Return the rule that no two groups of a list have the same value in the field ``key``."""
+    return Rule(
+        cel=f"self.all(one, self.exists_one(other, other.{key} == one.{key}))",
+        message=message,
+        fails=lambda items: len({_value(item, key) for item in items}) < len(items),
+    )
+
+
+def at_most_one_sets(paths: tuple[str, ...], message: str) -> Rule:
+    """Return the rule that at most one group of a list sets each of some fields."""
+    conditions = [is_set(path) for path in paths]
+    return Rule(
+        cel=" && ".join(f"size(self.filter(item, has(item.{path}))) <= 1" for path in paths),
+        message=message,
+        fails=lambda items: any(
+            sum(condition.holds(item) for item in items) > 1 for condition in conditions
+        ),
+    )
+
+
 def labels(message: str) -> Rule:
     """Return the rule that a map holds valid Kubernetes labels."""
     key, value = re.compile(LABEL_KEY), re.compile(LABEL_VALUE)

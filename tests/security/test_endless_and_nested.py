@@ -18,8 +18,8 @@ from finetune_api.contracts import untrusted_json
 from finetune_operator.manifests.pod import SCRATCH_LIMIT
 from finetune_trainer.checkpointing import manifest, safetensors_header
 from finetune_trainer.checkpointing.manifest import ManifestError
-from finetune_trainer.data import bounded_reader
-from finetune_trainer.errors import DatasetInvalid, InvalidSpec
+from finetune_trainer.data.rows import bounded_reader
+from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import files
 from finetune_verify import volume
 from finetune_verify.errors import Mismatch
@@ -56,7 +56,7 @@ def served_manifest(folder: Path, text: str) -> None:
 
 
 def row(folder: Path, text: str) -> None:
-    bounded_reader.parsed(text, 1, "rows.jsonl")
+    bounded_reader.parsed(text)
 
 
 READERS: dict[str, tuple[Callable[[Path, str], None], type[Exception]]] = {
@@ -64,7 +64,7 @@ READERS: dict[str, tuple[Callable[[Path, str], None], type[Exception]]] = {
     "safetensors header": (header, InvalidSpec),
     "manifest": (own_manifest, ManifestError),
     "manifest of a served folder": (served_manifest, Mismatch),
-    "row": (row, DatasetInvalid),
+    "row": (row, ValueError),
 }
 
 

@@ -78,7 +78,8 @@ class SpecFile:
             revision=self.resolved.revision,
             digest=self.resolved.digest,
             model=spec.model,
-            dataset=spec.dataset,
+            dataset=spec.common_dataset,
+            datasets=spec.datasets,
             training=spec.training,
             evaluation_dataset=spec.evaluation.dataset,
         )

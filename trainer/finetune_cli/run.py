@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from finetune_api.contracts.durations import duration
 from finetune_api.contracts.job_config import JobConfig
@@ -66,9 +66,10 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from finetune_trainer.runtime.progress import Progress
 
     if token := os.environ.get("HF_TOKEN"):
-        for kind in get_args(Kind):
+        for kind in ("model", *job.rows_of_training, "evaluation.dataset"):
             os.environ.setdefault(f"{prefix_of(kind)}_HF_TOKEN", token)
-    _write_configmap(file, layout.work, "dataset", job.dataset)
+    for kind, rows in job.rows_of_training.items():
+        _write_configmap(file, layout.work, kind, rows)
     if job.evaluation_dataset is not None:
         _write_configmap(file, layout.work, "evaluation.dataset", job.evaluation_dataset)
     from finetune_trainer.training import backends

@@ -2,9 +2,11 @@
 
 from finetune_api import API_VERSION
 from finetune_api.base import CamelModel
-from finetune_api.v1alpha1.dataset import Dataset
+from finetune_api.v1alpha1.dataset import Dataset, NamedDataset, path_of
 from finetune_api.v1alpha1.evaluation import EvaluationDataset
 from finetune_api.v1alpha1.model import Model
+from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.training import Training
 
 
@@ -24,6 +26,23 @@ class JobConfig(CamelModel):
     """SHA-256, in hex, of the values that determine training. It identifies the published files."""
     model: Model
     dataset: Dataset
+    """The training dataset. With several, the first one, whose prompt applies to all."""
+    datasets: list[NamedDataset] | None = None
+    """All training datasets, if there are several."""
     training: Training
     evaluation_dataset: EvaluationDataset | None = None
     """Rows to evaluate on instead of held-out rows."""
+
+    @property
+    def rows_of_training(self) -> dict[Kind, Rows]:
+        """The training datasets by their paths in the spec."""
+        if self.datasets is None:
+            return {"dataset": self.dataset}
+        return {path_of(each): each for each in self.datasets}
+
+    def rows_of(self, kind: Kind) -> Rows:
+        """Return the dataset at a path in the spec."""
+        if kind == "evaluation.dataset":
+            assert self.evaluation_dataset is not None
+            return self.evaluation_dataset
+        return self.rows_of_training[kind]

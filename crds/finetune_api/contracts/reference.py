@@ -59,6 +59,8 @@ class Row(_Document):
     messages: list[dict[str, Any]] | None = None
     text: str | None = None
     prompt_ids: list[int] | None = None
+    dataset: str | None = None
+    """Path of the dataset of the row in the spec; null if the job has only one."""
     dequantized: Scores
     original: Scores
 

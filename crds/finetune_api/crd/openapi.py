@@ -56,6 +56,9 @@ def _object(
             own = edit or extra.edit
             schema = _value(raw["properties"][alias], nested, definitions, own)
             schema["description"] = _description(extra, info.default, own, group=nested is not None)
+            if extra.key is not None:
+                schema["x-kubernetes-list-type"] = "map"
+                schema["x-kubernetes-list-map-keys"] = [extra.key]
             _add_rules(schema, extra.rules)
         else:
             schema = _value(raw["properties"][alias], nested, definitions)

@@ -9,14 +9,60 @@ from pydantic import Field
 
 from finetune_api.base import LedgerModel
 from finetune_api.markers import Edit, field
-from finetune_api.rules import Rule, between, equals, excludes, is_set, requires
+from finetune_api.rules import Rule, between, equals, excludes, is_set, matches
 from finetune_api.v1alpha1 import rows
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.rows import Format, Rows
+from finetune_api.v1alpha1.sources import Kind
 
+ToolCallParser = Literal[
+    "deepseek_v3",
+    "hermes",
+    "llama3_json",
+    "mistral",
+    "phi4_mini_json",
+    "pythonic",
+    "qwen3_coder",
+]
 PROMPT_PLACEHOLDER = "{prompt}"
 """Replaced by the prompt in a promptFormat."""
 
 _OWN_TEMPLATE = is_set("chatTemplate") | is_set("promptFormat")
+
+
+def _rules(what: Literal["dataset", "datasets[]"]) -> tuple[Rule, ...]:
+    """Return the rules of a training dataset. what: its path in the spec."""
+    return (
+        *rows.rules(what),
+        excludes(
+            equals("promptTemplate", "alpaca"),
+            is_set("format") & ~equals("format", "alpaca") & ~equals("format", "auto"),
+            "the Alpaca prompt renders only rows in the alpaca format: set format: alpaca, or "
+            "remove promptTemplate",
+        ),
+        excludes(
+            equals("promptTemplate", "chat"),
+            equals("format", "text"),
+            "rows in the text format are trained unchanged, without a prompt template: remove "
+            "promptTemplate",
+        ),
+        excludes(
+            is_set("chatTemplate"),
+            is_set("promptFormat"),
+            "chatTemplate and promptFormat are mutually exclusive: remove one of them",
+        ),
+        excludes(
+            _OWN_TEMPLATE,
+            equals("promptTemplate", "alpaca") | equals("format", "text"),
+            "promptTemplate: alpaca and format: text do not use a chat template: remove "
+            "chatTemplate and promptFormat, or change promptTemplate or format",
+        ),
+        excludes(
+            is_set("promptFormat"),
+            equals("format", "messages") | equals("format", "sharegpt"),
+            "promptFormat renders a single prompt, not a conversation: with format: messages or "
+            "sharegpt, set chatTemplate instead",
+        ),
+    )
 
 
 class Dataset(Rows):
@@ -73,37 +119,59 @@ class Dataset(Rows):
         "keep",
         edit=Edit.RETRAIN,
     )
-    rules: ClassVar[tuple[Rule, ...]] = (
-        *rows.rules("dataset"),
-        requires(
-            equals("promptTemplate", "alpaca"),
-            equals("format", "alpaca"),
-            "the Alpaca prompt renders only rows in the alpaca format: set format: alpaca, or "
-            "remove promptTemplate",
+    rules: ClassVar[tuple[Rule, ...]] = _rules("dataset")
+
+
+COMMON_FIELDS = (
+    "validationFraction",
+    "promptTemplate",
+    "promptFormat",
+    "chatTemplate",
+    "duplicates",
+)
+"""Fields of an entry of ``spec.datasets`` that apply to all datasets."""
+
+
+class NamedDataset(Dataset):
+    """One of several datasets."""
+
+    name: str = field(
+        "Name of the dataset, such as support. Messages, status and metrics contain the name.",
+        edit=Edit.RETRAIN,
+        max_length=32,
+        rules=(
+            matches(
+                r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+                "write the name of a dataset with lower-case letters, digits and '-'",
+            ),
         ),
-        excludes(
-            equals("promptTemplate", "chat"),
-            equals("format", "text"),
-            "rows in the text format are trained unchanged, without a prompt template: remove "
-            "promptTemplate",
-        ),
-        excludes(
-            is_set("chatTemplate"),
-            is_set("promptFormat"),
-            "chatTemplate and promptFormat are mutually exclusive: remove one of them",
-        ),
-        excludes(
-            _OWN_TEMPLATE,
-            equals("promptTemplate", "alpaca") | equals("format", "text"),
-            "promptTemplate: alpaca and format: text do not use a chat template: remove "
-            "chatTemplate and promptFormat, or change promptTemplate or format",
-        ),
-        excludes(
-            is_set("promptFormat"),
-            equals("format", "messages"),
-            "promptFormat renders a single prompt, not a conversation: with format: messages, "
-            "set chatTemplate instead",
-        ),
+    )
+    weight: float = field(
+        "Number of passes over the rows of the dataset in each epoch. With a value that is not an "
+        "integer, the rows of the last, partial pass are selected by training.seed; they are the "
+        "same rows in each epoch.",
+        1.0,
+        edit=Edit.RETRAIN,
+        rules=(between(0.001, 100, "set weight to a value from 0.001 to 100, such as 0.5"),),
+    )
+    rules: ClassVar[tuple[Rule, ...]] = _rules("datasets[]")
+
+
+def path_of(dataset: NamedDataset) -> Kind:
+    """Return the path of one of several datasets, as messages name it."""
+    return f"datasets[{dataset.name}]"
+
+
+class FormatRecord(LedgerModel):
+    """The format of a dataset, determined by data preparation."""
+
+    dataset: str = Field(description="Path of the dataset in the spec.")
+    format: Format = Field(description="Format in which the rows were read.")
+    requested: Literal["auto", Format] = Field(description="Format that the spec sets, or auto.")
+    detected: Format | None = Field(
+        None,
+        description='Format that "auto" selects. If you replace "auto" with this format, or this '
+        'format with "auto", no new revision starts.',
     )
 
 
@@ -151,6 +219,16 @@ class EvaluationData(RowStatistics):
     )
 
 
+class DatasetRows(LedgerModel):
+    """Rows of one of several datasets, determined by data preparation."""
+
+    name: str = Field(description="Name of the dataset.", max_length=32)
+    rows: int = Field(
+        description="Number of rows used in each epoch. A row counts once for each pass."
+    )
+    validation_rows: int = Field(description="Number of held-out rows.")
+
+
 class Data(RowStatistics):
     """Statistics of the dataset, determined by data preparation."""
 
@@ -165,6 +243,19 @@ class Data(RowStatistics):
     )
     trained_tokens: int | None = Field(
         None, description="Number of tokens that contribute to the training loss."
+    )
+    formats: list[FormatRecord] | None = Field(
+        None, description="Formats of the datasets, each detected once by the prepare stage."
+    )
+    tool_call_parser: ToolCallParser | None = Field(
+        None,
+        description="Value of --tool-call-parser in serving.extraArgs with which vLLM recognizes "
+        "tool calls in the answers of the model. Present only if the rows contain tool calls whose "
+        "form is known.",
+    )
+    datasets: list[DatasetRows] | None = Field(
+        None,
+        description="Number of rows of each dataset. Present only if the job has several datasets.",
     )
     planned_steps: int | None = Field(None, description="Planned total number of optimizer steps.")
     evaluation_dataset: EvaluationData | None = Field(

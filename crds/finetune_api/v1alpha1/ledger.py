@@ -120,6 +120,18 @@ class EvaluatedBuild(LedgerModel):
     )
 
 
+class EvaluatedDataset(LedgerModel):
+    """Held-out losses on the rows of one of several datasets."""
+
+    name: str = Field(description="Path of the dataset in the spec.", max_length=64)
+    tokens: int = Field(description="Number of answer tokens in the held-out rows of the dataset.")
+    base_loss: str = Field(description="Mean held-out loss of the base model per answer token.")
+    loss: str = Field(
+        description="Mean held-out loss of the tuned model per answer token, with the base "
+        "weights rounded to 4 bits."
+    )
+
+
 class Evaluation(LedgerModel):
     """Evaluation of the tuned model and its base model on held-out rows."""
 
@@ -136,6 +148,11 @@ class Evaluation(LedgerModel):
     dequantized: EvaluatedBuild = Field(
         description="Held-out loss of the tuned model if its base weights are rounded to 4 "
         "bits (merge.base: dequantized)."
+    )
+    datasets: list[EvaluatedDataset] | None = Field(
+        None,
+        description="Held-out losses on the rows of each dataset. Present only if the job has "
+        "several datasets and no evaluation dataset.",
     )
     original: EvaluatedBuild = Field(
         description="Held-out loss of the tuned model if its base weights are those of the "

@@ -11,12 +11,23 @@ from finetune_api.v1alpha1 import sources
 from finetune_api.v1alpha1.references import ConfigMapKeyRef, SecretKeyRef
 from finetune_api.v1alpha1.sources import S3
 
-COLUMNS_OF_FORMAT = {
+Format = Literal["alpaca", "messages", "sharegpt", "prompt-completion", "text"]
+AUTO = "auto"
+"""Value of ``format`` with which prepare detects the format."""
+
+COLUMNS_OF_FORMAT: dict[Format, tuple[str, ...]] = {
+    "messages": ("messages", "tools"),
+    "sharegpt": ("messages", "tools"),
+    "prompt-completion": ("prompt", "completion", "tools"),
     "alpaca": ("instruction", "input", "output"),
-    "messages": ("messages",),
-    "prompt-completion": ("prompt", "completion"),
     "text": ("text",),
 }
+"""The parts of a row. ``auto`` selects the first of these formats whose columns a row has."""
+
+CONVERSATIONS = ("messages", "sharegpt")
+"""Formats whose rows are conversations; they differ in the keys and roles of a message."""
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 def _column(name: str, text: str) -> Any:
@@ -38,8 +49,14 @@ class Columns(ApiModel):
     )
     messages: str | None = _column(
         "messages",
-        "Name of the column with the conversation, a list of {role, content} objects. Used "
-        "with format: messages.",
+        "Name of the column with the conversation, a list of messages. Used with format: messages "
+        "and format: sharegpt.",
+    )
+    tools: str | None = _column(
+        "tools",
+        "Name of the column with the tools that the model can call, which the dataset can omit: a "
+        "list of JSON Schema functions, or such a list as JSON text. The chat template writes "
+        "them into the prompt. Used with all formats except alpaca and text.",
     )
     prompt: str | None = _column(
         "prompt", "Name of the column with the prompt. Used with format: prompt-completion."
@@ -52,6 +69,35 @@ class Columns(ApiModel):
     def of(self, part: str) -> str:
         """Return the name of the column that holds ``part`` (such as ``instruction``)."""
         return getattr(self, part) or part
+
+
+class Mapping(ApiModel):
+    """Keys and roles of messages, if they differ from those of the format."""
+
+    role: str | None = field(
+        "Key of a message that holds the role of its author.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin='"role" with format: messages, "from" with format: sharegpt',
+        min_length=1,
+        max_length=128,
+    )
+    content: str | None = field(
+        "Key of a message that holds its text.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin='"content" with format: messages, "value" with format: sharegpt',
+        min_length=1,
+        max_length=128,
+    )
+    roles: dict[str, Role] | None = field(
+        "Names of roles in the dataset, each with the role that it stands for, such as "
+        "{customer: user, agent: assistant}. They are added to the standard names of the format.",
+        None,
+        edit=Edit.RETRAIN,
+        builtin="none",
+        max_length=16,
+    )
 
 
 def _columns_rule(format_: str, parts: tuple[str, ...]) -> Rule:
@@ -89,10 +135,11 @@ class Rows(ApiModel):
             ),
         ),
     )
-    format: Literal["alpaca", "messages", "prompt-completion", "text"] = field(
-        'Format of the rows: "alpaca" (instruction, input and output), "messages" (a '
-        'conversation), "prompt-completion" (a prompt and its completion), or "text" (plain '
-        "text, which is used without a template).",
+    format: Literal["auto", Format] = field(
+        'Format of the rows: "alpaca" (instruction, input and output), "messages" (conversations '
+        'as for OpenAI), "sharegpt" (conversations with the keys from and value), '
+        '"prompt-completion" (prompt and completion), "text" (text without a template), or "auto" '
+        "(the prepare stage detects the format; writing the detected one later is not a change).",
         edit=Edit.RETRAIN,
     )
     revision: str | None = sources.revision("dataset")
@@ -118,12 +165,17 @@ class Rows(ApiModel):
         edit=Edit.RETRAIN,
         builtin="the standard column names of the format",
     )
+    mapping: Mapping = field(
+        "Keys and roles of the messages. Used with format: messages and format: sharegpt.",
+        Mapping(),
+        edit=Edit.RETRAIN,
+    )
     token_secret_ref: SecretKeyRef | None = sources.token("dataset")
     ca_config_map_ref: ConfigMapKeyRef | None = sources.ca("dataset")
     s3: S3 = sources.s3("dataset")
 
 
-def rules(what: Literal["dataset", "evaluation.dataset"]) -> tuple[Rule, ...]:
+def rules(what: sources.Kind) -> tuple[Rule, ...]:
     """Return the rules of a dataset. what: its path in the spec."""
     return (
         *sources.rules(what),
@@ -133,4 +185,12 @@ def rules(what: Literal["dataset", "evaluation.dataset"]) -> tuple[Rule, ...]:
             f"a ConfigMap has no splits: remove {what}.split",
         ),
         *(_columns_rule(name, parts) for name, parts in COLUMNS_OF_FORMAT.items()),
+        excludes(
+            equals("format", "alpaca")
+            | equals("format", "prompt-completion")
+            | equals("format", "text"),
+            is_set("mapping.role") | is_set("mapping.content") | is_set("mapping.roles"),
+            f"{what}.mapping describes the messages of a conversation: set format: messages or "
+            f"format: sharegpt, or remove {what}.mapping",
+        ),
     )

@@ -1,13 +1,15 @@
 """Sources of a model or a dataset, and the fields that describe access to each kind of source."""
 
-from typing import Any, Literal
+import re
+from typing import Any
 
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import Rule, is_set, matches, requires, starts_with
 from finetune_api.v1alpha1.references import SecretRef
 
-Kind = Literal["model", "dataset", "evaluation.dataset"]
-"""Path in the spec of the model or dataset that a source belongs to."""
+Kind = str
+"""Path in the spec of the model or dataset that a source belongs to: ``model``, ``dataset``,
+``evaluation.dataset``, or ``datasets[name]`` for one of several datasets."""
 
 _STEP = r"(/[A-Za-z0-9_@+=,~-][A-Za-z0-9._@+=,~-]*)"
 """One step of a path. A step must not begin with a dot, so that a path cannot leave its folder."""
@@ -132,7 +134,7 @@ def s3(what: str) -> Any:
 
 def prefix_of(kind: Kind) -> str:
     """Return the prefix of the environment variables that describe access to a source."""
-    return kind.upper().replace(".", "_")
+    return re.sub(r"[^A-Z0-9]+", "_", kind.upper()).strip("_")
 
 
 def rules(what: Kind) -> tuple[Rule, ...]:

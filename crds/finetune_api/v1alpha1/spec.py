@@ -9,17 +9,26 @@ cluster determines the value later, as the description says.
 from typing import ClassVar
 
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.rules import Rule, equals, excludes, is_set, requires
-from finetune_api.v1alpha1.dataset import Dataset
+from finetune_api.rules import (
+    Rule,
+    at_most_one_sets,
+    equals,
+    excludes,
+    is_set,
+    requires,
+    unique_by,
+)
+from finetune_api.v1alpha1.dataset import COMMON_FIELDS, Dataset, NamedDataset, path_of
 from finetune_api.v1alpha1.evaluation import Evaluation
 from finetune_api.v1alpha1.merge import Merge
 from finetune_api.v1alpha1.model import Model
 from finetune_api.v1alpha1.placement import Placement, PodMetadata
 from finetune_api.v1alpha1.references import object_name
 from finetune_api.v1alpha1.resources import Resources
-from finetune_api.v1alpha1.rows import Rows
+from finetune_api.v1alpha1.rows import AUTO, Rows
 from finetune_api.v1alpha1.run_policy import RunPolicy
 from finetune_api.v1alpha1.serving import Serving
+from finetune_api.v1alpha1.sources import Kind
 from finetune_api.v1alpha1.storage import Storage
 from finetune_api.v1alpha1.training import Training
 
@@ -37,6 +46,11 @@ class Access(ApiModel):
     )
 
 
+_SETS_FORMATS = (is_set("dataset.format") & ~equals("dataset.format", AUTO)) & (
+    is_set("evaluation.dataset.format") & ~equals("evaluation.dataset.format", AUTO)
+)
+_TRAINS_ON_TEXT = equals("dataset.format", "text")
+_EVALUATES_TEXT = equals("evaluation.dataset.format", "text")
 _SERVES_ADAPTER = equals("serving.mode", "adapter")
 _HAS_EVALUATION_DATASET = is_set("evaluation.dataset")
 _HOLDS_OUT_NOTHING = equals("dataset.validationFraction", 0.0)
@@ -57,7 +71,31 @@ class FineTuneJobSpec(ApiModel):
     """Desired state of the job."""
 
     model: Model = field("The base model.", edit=Edit.RETRAIN)
-    dataset: Dataset = field("The training dataset.", edit=Edit.RETRAIN)
+    dataset: Dataset | None = field(
+        "The training dataset. Mutually exclusive with datasets.",
+        None,
+        edit=Edit.RETRAIN,
+        unset="datasets must be set",
+    )
+    datasets: list[NamedDataset] | None = field(
+        "Several training datasets, identified by their names. The fields validationFraction, "
+        "promptTemplate, promptFormat, chatTemplate and duplicates apply to all datasets. Rows are "
+        "held out of all datasets together. Mutually exclusive with dataset.",
+        None,
+        edit=Edit.RETRAIN,
+        unset="dataset must be set",
+        key="name",
+        min_length=1,
+        max_length=16,
+        rules=(
+            unique_by("name", "two datasets have the same name: change one of the names"),
+            at_most_one_sets(
+                COMMON_FIELDS,
+                f"{', '.join(COMMON_FIELDS)} apply to all datasets: set each of them in one "
+                "dataset only",
+            ),
+        ),
+    )
     training: Training = field(
         "Training settings (the QLoRA recipe). The defaults suit an 8-billion-parameter model "
         "on a GPU with 24 GB of memory.",
@@ -146,7 +184,33 @@ class FineTuneJobSpec(ApiModel):
         builtin="none",
         max_length=63,
     )
+
+    @property
+    def common_dataset(self) -> Dataset:
+        """The dataset whose prompt and held-out rows apply to all datasets."""
+        if self.datasets is None:
+            assert self.dataset is not None
+            return self.dataset
+        first = self.datasets[0]
+        return Dataset.model_construct(
+            first.model_fields_set - {"name", "weight"},
+            **{name: getattr(first, name) for name in Dataset.model_fields},
+        )
+
+    @property
+    def rows_of_training(self) -> dict[Kind, Rows]:
+        """The training datasets by their paths in the spec."""
+        if self.datasets is None:
+            return {"dataset": self.common_dataset}
+        return {path_of(each): each for each in self.datasets}
+
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.dataset) != has(self.datasets)",
+            message="set exactly one of dataset (one training dataset) and datasets (a list of "
+            "them)",
+            fails=lambda spec: (spec.dataset is None) == (spec.datasets is None),
+        ),
         excludes(
             equals("training.trainOn", "responses"),
             equals("dataset.format", "text"),
@@ -199,18 +263,14 @@ class FineTuneJobSpec(ApiModel):
             "evaluation.dataset replaces the rows held out by dataset.validationFraction: remove "
             "one of the two fields",
         ),
-        Rule(
-            cel=f"!{_HAS_EVALUATION_DATASET.cel} "
-            "|| (self.evaluation.dataset.format == 'text') == (self.dataset.format == 'text')",
-            message="evaluation.dataset is rendered like dataset, but rows in the text format "
-            "are not rendered: set format: text for both datasets or for neither",
-            fails=lambda spec: (
-                spec.evaluation.dataset is not None
-                and (spec.evaluation.dataset.format == "text") != (spec.dataset.format == "text")
-            ),
+        excludes(
+            _HAS_EVALUATION_DATASET & _SETS_FORMATS,
+            (_EVALUATES_TEXT & ~_TRAINS_ON_TEXT) | (~_EVALUATES_TEXT & _TRAINS_ON_TEXT),
+            "evaluation.dataset is rendered like dataset, but rows in the text format are not "
+            "rendered: set format: text for both datasets or for neither",
         ),
         Rule(
-            cel=f"!{_HAS_EVALUATION_DATASET.cel} "
+            cel=f"!{_HAS_EVALUATION_DATASET.cel} || !has(self.dataset) "
             "|| self.evaluation.dataset.source != self.dataset.source || "
             + " || ".join(
                 f"{_value_or('self.evaluation.dataset', name, default)} "
@@ -222,6 +282,7 @@ class FineTuneJobSpec(ApiModel):
             "of dataset",
             fails=lambda spec: (
                 spec.evaluation.dataset is not None
+                and spec.dataset is not None
                 and _rows_of(spec.evaluation.dataset) == _rows_of(spec.dataset)
             ),
         ),

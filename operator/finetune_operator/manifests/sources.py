@@ -95,7 +95,7 @@ def identity(spec: FineTuneJobSpec) -> dict[str, Any]:
 
 def _parts(spec: FineTuneJobSpec) -> Iterator[tuple[Kind, Model | Rows]]:
     yield "model", spec.model
-    yield "dataset", spec.dataset
+    yield from spec.rows_of_training.items()
     if spec.evaluation.dataset is not None:
         yield "evaluation.dataset", spec.evaluation.dataset
 

@@ -69,12 +69,17 @@ def job_file(job: Object, resolved: Resolved) -> str:
         revision=resolved.revision,
         digest=resolved.digest,
         model=resolved.spec.model,
-        dataset=resolved.spec.dataset,
+        dataset=resolved.spec.common_dataset,
+        datasets=resolved.spec.datasets,
         training=resolved.spec.training,
         evaluation_dataset=resolved.spec.evaluation.dataset,
     )
     content = document.model_dump(
-        mode="json", exclude=dict.fromkeys(("model", "dataset", "evaluation_dataset"), REACHED_BY)
+        mode="json",
+        exclude={
+            **dict.fromkeys(("model", "dataset", "evaluation_dataset"), REACHED_BY),
+            "datasets": {"__all__": REACHED_BY},
+        },
     )
     return _lines(content)
 

@@ -3,12 +3,12 @@
 The ledger records for each retained revision the digest of its training part and the configuration
 (images, serving command, defaults) that it was started with. The present spec is resolved with each
 retained revision's own defaults first, so an upgrade or a changed chart value never looks like an
-edit. ``auto`` and the training backend that it selects are equal, too. Revisions and builds are
-equal if their digests are; a name is only the beginning of a digest.
+edit. ``auto`` and the format or training backend that it selects are equal, too. Revisions and
+builds are equal if their digests are; a name is only the beginning of a digest.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -18,7 +18,10 @@ from pydantic import ValidationError
 from finetune_api.base import Values
 from finetune_api.defaulting import InvalidSpec, Resolved, UnknownField, effective_defaults, resolve
 from finetune_api.layering import layered, without_nulls
-from finetune_api.v1alpha1.ledger import FrozenConfiguration
+from finetune_api.several_datasets import single
+from finetune_api.v1alpha1.dataset import FormatRecord, NamedDataset
+from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
+from finetune_api.v1alpha1.rows import AUTO
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import OperatorConfig
 from finetune_operator.revisions.documents import LIVE, freeze
@@ -26,8 +29,6 @@ from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Object
 
-AUTO = "auto"
-"""Value of ``training.advanced.backend`` with which prepare selects the backend."""
 REMEMBERED_BYTES = 16 << 20
 """Size of the resolved specs that are kept in memory; users decide how large a spec is."""
 Result = TypeVar("Result")
@@ -107,7 +108,7 @@ def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved |
             defaults = _read(revision, frozen.operator).defaults
             resolved = _resolve(job, revision, defaults)
             if resolved.digest != frozen.digest:
-                resolved = _with_equal_backend(job, revision, defaults, resolved, ledger)
+                resolved = _with_equal_choices(job, defaults, resolved, ledger.revision(revision))
         except UnsupportedVersion:
             if revision == current:
                 raise
@@ -124,22 +125,56 @@ def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved |
     return None
 
 
-def _with_equal_backend(
-    job: Object, revision: str, defaults: Values, resolved: Resolved, ledger: Ledger
+def _with_equal_choices(
+    job: Object, defaults: Values, resolved: Resolved, revision: Revision
 ) -> Resolved:
-    """Return the spec with ``auto`` in place of the backend that it selects, or the reverse.
+    """Return the spec with the formats and the backend that are equal to those of a revision.
 
-    For a revision whose prepare stage has selected a backend, the two are equal. Returns
-    ``resolved`` for any other backend.
+    For a revision that prepare has finished, ``auto`` and the value that it selects are equal. For
+    each format, prepare has recorded the value that the revision was started with. The backend can
+    only be one of two. Returns the spec resolved with one of the two backends.
     """
-    selected = ledger.revision(revision).backend
-    written = resolved.spec.training.advanced.backend
+    name, frozen = revision.revision, revision.frozen
+    present = single(without_nulls(job["spec"]))
+    spec = _with_equal_formats(present, resolved.spec, revision.data.formats or ())
+    if spec != present:
+        resolved = _resolve({**job, "spec": spec}, f"{name}, formats", defaults)
+    selected, written = revision.backend, resolved.spec.training.advanced.backend
+    if frozen is not None and resolved.digest == frozen.digest:
+        return resolved
     if selected is None or written not in (AUTO, selected.automatic):
         return resolved
     equal = selected.automatic if written == AUTO else AUTO
     advanced = {"training": {"advanced": {"backend": equal}}}
-    spec = layered(FineTuneJobSpec, without_nulls(job["spec"]), advanced)
-    return _resolve({**job, "spec": spec}, f"{revision}, {equal}", defaults)
+    spec = layered(FineTuneJobSpec, spec, advanced)
+    return _resolve({**job, "spec": spec}, f"{name}, {equal}", defaults)
+
+
+def _with_equal_formats(
+    written: Values, spec: FineTuneJobSpec, recorded: Iterable[FormatRecord]
+) -> Values:
+    """Return the written spec with the formats that a revision was started with, where equal."""
+    parts = dict(spec.rows_of_training)
+    if spec.evaluation.dataset is not None:
+        parts["evaluation.dataset"] = spec.evaluation.dataset
+    for each in recorded:
+        rows = parts.get(each.dataset)
+        if rows is None or rows.format == each.requested:
+            continue
+        if not {rows.format, each.requested} <= {AUTO, each.detected}:
+            continue
+        if isinstance(rows, NamedDataset):
+            entries = [
+                {**entry, "format": each.requested} if entry["name"] == rows.name else entry
+                for entry in written["datasets"]
+            ]
+            written = {**written, "datasets": entries}
+            continue
+        found: Values = {"format": each.requested}
+        for step in reversed(each.dataset.split(".")):
+            found = {step: found}
+        written = layered(FineTuneJobSpec, written, found)
+    return written
 
 
 def _require_own_names(resolved: Resolved, ledger: Ledger) -> None:

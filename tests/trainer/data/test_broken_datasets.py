@@ -20,9 +20,9 @@ import pytest
 from tests.trainer.support import tiny
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_trainer.data import bounded_reader, readers
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset import prepare
+from finetune_trainer.data.rows import bounded_reader, readers
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
@@ -102,7 +102,7 @@ FILES: list[Case] = [
         "zeros",
         "a.jsonl",
         ONE + bytes(99),
-        "row 2 of a.jsonl is not valid JSON",
+        "row 2 of a.jsonl: is not valid JSON",
         "one JSON object per line",
     ),
     ("pickle", "a.jsonl", b"\x80\x04K\x01.", "is a pickle, which is never loaded", "JSON Lines"),
@@ -117,46 +117,46 @@ FILES: list[Case] = [
         "half a line",
         "a.jsonl",
         ONE + b'{"instruction": "a',
-        "row 2 of a.jsonl is not valid JSON",
+        "row 2 of a.jsonl: is not valid JSON",
         "per line",
     ),
-    ("a number", "a.jsonl", ONE + b"7\n", "row 2 of a.jsonl is a JSON int", '{"column": value'),
-    ("a text", "a.jsonl", ONE + b'"b"\n', "row 2 of a.jsonl is a JSON str", '{"column": value'),
-    ("a null", "a.jsonl", ONE + b"null\n", "row 2 of a.jsonl is a JSON NoneType", '{"column"'),
-    ("a list", "a.jsonl", ONE + b'["b"]\n', "row 2 of a.jsonl is a JSON list", '{"column": value'),
+    ("a number", "a.jsonl", ONE + b"7\n", "row 2 of a.jsonl: is a JSON int", '{"column": value'),
+    ("a text", "a.jsonl", ONE + b'"b"\n', "row 2 of a.jsonl: is a JSON str", '{"column": value'),
+    ("a null", "a.jsonl", ONE + b"null\n", "row 2 of a.jsonl: is a JSON NoneType", '{"column"'),
+    ("a list", "a.jsonl", ONE + b'["b"]\n', "row 2 of a.jsonl: is a JSON list", '{"column": value'),
     (
         "python",
         "a.jsonl",
         b"{'instruction': 'a'}\n",
-        "row 1 of a.jsonl is not valid JSON",
+        "row 1 of a.jsonl: is not valid JSON",
         "json.dumps",
     ),
     (
         "commas",
         "a.jsonl",
         b'{"a": 1},\n{"a": 2}\n',
-        "row 1 of a.jsonl is not valid JSON",
+        "row 1 of a.jsonl: is not valid JSON",
         "ends in .json",
     ),
     (
         "indented",
         "a.json",
         b'{\n "a": 1\n}\n',
-        "row 1 of a.json is not valid JSON",
+        "row 1 of a.json: is not valid JSON",
         "one JSON array",
     ),
     (
         "deep",
         "a.jsonl",
         ONE + b"[" * 200_000 + b"\n",
-        "row 2 of a.jsonl is not valid JSON",
+        "row 2 of a.jsonl: is not valid JSON",
         "per line",
     ),
     (
         "two a line",
         "a.jsonl",
         b'{"a": 1}{"a": 2}\n',
-        "row 1 of a.jsonl is not valid JSON",
+        "row 1 of a.jsonl: is not valid JSON",
         "per line",
     ),
     ("endless number", "a.jsonl", b'{"a": ' + b"9" * 9999 + b"}\n", "row 1 of a.jsonl", "per line"),
@@ -183,7 +183,7 @@ FILES: list[Case] = [
         "has text after the end",
         "remove it",
     ),
-    ("element text", "a.json", b'[{"a": 1}, "b"]', "row 2 of a.json is a JSON str", '{"column"'),
+    ("element text", "a.json", b'[{"a": 1}, "b"]', "row 2 of a.json: is a JSON str", '{"column"'),
     (
         "element deep",
         "a.json",
@@ -192,12 +192,12 @@ FILES: list[Case] = [
         "one array",
     ),
     ("array latin-1", "a.json", b'[{"a": "\xe4"}]', "a.json is not UTF-8 after row 0", "as UTF-8"),
-    ("csv too wide", "a.csv", b"x,y\n1,2\n1,2,3\n", "row 2 of a.csv has more fields", "quote"),
+    ("csv too wide", "a.csv", b"x,y\n1,2\n1,2,3\n", "row 2 of a.csv: has more fields", "quote"),
     (
         "csv too narrow",
         "a.csv",
         b"x,y\n1,2\n1\n",
-        "row 2 of a.csv has fewer fields",
+        "row 2 of a.csv: has fewer fields",
         "quote fields",
     ),
     ("csv open quote", "a.csv", b'x,y\n1,2\n"1,2\n', "row 2 of a.csv is not valid CSV", "close"),
@@ -318,7 +318,8 @@ ROWS: list[tuple[str, Any, str, str]] = [
     ("messages", chat(USER, {"role": "bot", "content": "b"}), "[1].role is 'bot'", "use one of"),
     ("messages", chat(USER, {"content": "b"}), "messages[1].role is None", "use one of"),
     ("messages", chat({"role": "user"}, ANSWER), "messages[0].content is null", "as text"),
-    ("messages", chat({"role": "user", "content": [{"text": "a"}]}, ANSWER), "a list", "as text"),
+    ("messages", chat({"role": "user", "content": [{"text": "a"}]}, ANSWER), "parts that", "remov"),
+    ("messages", chat({"role": "user", "content": {"text": "a"}}, ANSWER), "an object", "as text"),
     (
         "messages",
         chat({"role": "user", "content": " "}, ANSWER),
@@ -331,8 +332,8 @@ ROWS: list[tuple[str, Any, str, str]] = [
     (
         "messages",
         chat({"from": "human", "value": "a"}),
-        "[0] has the keys from and value",
-        "rename",
+        "has the columns of format sharegpt, not of format messages",
+        "set dataset.format to sharegpt",
     ),
     (
         "messages",
@@ -574,14 +575,6 @@ def test_mixed_formats_are_refused_with_the_names_of_three_rows(tmp_path: Path) 
     assert f"row 4 of a.jsonl, row 7 of a.jsonl: {absent}" in message
 
 
-def test_invalid_rows_before_an_unreadable_row_are_in_its_message(tmp_path: Path) -> None:
-    good = GOOD["alpaca"]
-    write(tmp_path, "a.jsonl", jsonl(good, good | {"output": ""}, good) + b"{instruction}\n")
-    message = rejection(tmp_path, "alpaca")
-    assert message.startswith("row 2 of a.jsonl: column 'output' is empty")
-    assert "; row 4 of a.jsonl is not valid JSON" in message
-
-
 def test_further_problems_are_counted_in_the_message(tmp_path: Path) -> None:
     rows = [{"instruction": "a", f"c{number}": "b"} for number in range(5)]
     write(tmp_path, "a.jsonl", jsonl(*rows))
@@ -598,3 +591,16 @@ def test_row_of_the_largest_size_is_read(tmp_path: Path) -> None:
 
 def test_tables_have_at_least_100_cases() -> None:
     assert len(FILES) + len(ROWS) + len(LENGTHS) + len(TOO_LARGE) >= 100
+
+
+def test_unreadable_and_invalid_rows_are_reported_together(tmp_path: Path) -> None:
+    content = b'{"instruction": "a"\n' + jsonl({"instruction": "a", "output": ""}) + b"7\n"
+    write(tmp_path, "a.jsonl", content + b"\xff\n")
+    message = rejection(tmp_path, "alpaca")
+    for said in (
+        "row 1 of a.jsonl: is not valid JSON",
+        "; row 2 of a.jsonl: column 'output' is empty",
+        "; row 3 of a.jsonl: is a JSON int",
+        "; row 4 of a.jsonl is not UTF-8",
+    ):
+        assert said in message

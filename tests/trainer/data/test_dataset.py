@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from hypothesis import strategies as st
 from tests.trainer.support import tiny
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_trainer.data import packing, readers
+from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset import Plan, Statistics, prepare
+from finetune_trainer.data.rows import readers
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 
 Finished = tuple[Tokens, Tokens, Statistics, Plan]
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+
+TEXT = {"type": "text", "text": "Yo"}
+SHAREGPT = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo", "weight": None}]
 
 
 def finish(rows: list[Any], **changes: Any) -> Finished:
@@ -96,8 +101,13 @@ def test_unreadable_file_is_refused_with_its_position(
 ) -> None:
     data = content if isinstance(content, bytes) else content.encode()
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DatasetInvalid, match=said):
-        list(readers.read(tmp_path / name, name))
+    try:
+        found = " ".join(
+            f"{row.place} {row.problem}" for row in readers.read(tmp_path / name, name)
+        )
+    except DatasetInvalid as error:
+        found = str(error)
+    assert re.search(said, found)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +149,11 @@ def test_missing_split_is_refused_with_the_list_of_files() -> None:
         ("prompt-completion", {"prompt": "Hi", "completion": "Yo"}, {}),
         ("prompt-completion", {"prompt": CHAT[:1], "completion": CHAT[1:]}, {}),
         ("prompt-completion", {"q": "Hi", "a": "Yo"}, {"prompt": "q", "completion": "a"}),
+        ("messages", {"messages": [CHAT[0], {"role": "assistant", "content": [TEXT]}]}, {}),
+        ("messages", {"conversations": CHAT}, {}),
+        ("sharegpt", {"conversations": SHAREGPT}, {}),
+        ("sharegpt", {"messages": SHAREGPT}, {}),
+        ("sharegpt", {"turns": SHAREGPT}, {"messages": "turns"}),
     ],
 )
 def test_rows_of_every_format_with_default_and_named_columns(
@@ -177,13 +192,15 @@ def test_text_is_tokenized_unchanged(column: str, columns: dict[str, str]) -> No
         ("messages", {"messages": CHAT[:1]}, "has no message of role assistant"),
         ("messages", {"messages": [{"role": "bot"}]}, r"messages\[0\].role is 'bot': use one of"),
         ("messages", {"messages": [{"role": "user"}]}, r"messages\[0\].content is null"),
-        ("messages", {"messages": [{"from": "human", "value": "a"}]}, "ShareGPT"),
+        ("messages", {"messages": [{"from": "human", "value": "a"}]}, "set dataset.format to sha"),
+        ("sharegpt", {"conversations": [{"from": "boss"}]}, r"\[0\].from is 'boss': use one of"),
+        ("sharegpt", {"conversations": CHAT}, r"has the columns of format messages"),
         ("prompt-completion", {"prompt": "a"}, "has no column 'completion'"),
     ],
 )
 def test_invalid_rows_are_named(format_: str, row: Any, said: str) -> None:
-    good = {"instruction": "a", "output": "b", "text": "a", "messages": CHAT}
-    good |= {"prompt": "a", "completion": "b"}
+    good: dict[str, Any] = {"instruction": "a", "output": "b", "text": "a", "messages": CHAT}
+    good |= {"prompt": "a", "completion": "b", "conversations": SHAREGPT}
     with pytest.raises(DatasetInvalid, match=rf"row 3 of train.jsonl: .*{said}"):
         finish([good, good, row, good], dataset={"format": format_})
 

@@ -16,10 +16,10 @@ from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.ledger import Evaluation
 from finetune_operator.reconcile.serving.evaluation_gate import judge
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.data import readers
 from finetune_trainer.data.chat_rendering import Renderer
 from finetune_trainer.data.dataset import Prepared, prepare
 from finetune_trainer.data.reference_sample import LENGTH
+from finetune_trainer.data.rows import readers
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.evaluation.loss_comparison import evaluate

@@ -7,7 +7,7 @@ from tests.trainer.support import tiny
 
 from finetune_trainer.data import prompt_templates
 from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
-from finetune_trainer.data.schema import BrokenRow, Message
+from finetune_trainer.data.rows.conversations import BrokenRow, Message
 
 QUESTION = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Yo"}

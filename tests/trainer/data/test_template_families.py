@@ -12,7 +12,8 @@ from tests.trainer.support.template_families import Family
 from finetune_api.v1alpha1.dataset import Dataset
 from finetune_trainer.data import prompt_templates
 from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
-from finetune_trainer.data.schema import BrokenRow, Message, example_of
+from finetune_trainer.data.rows.conversations import BrokenRow, Message
+from finetune_trainer.data.rows.schema import example_of
 from finetune_trainer.errors import InvalidSpec
 
 TODAY = date(2030, 7, 26)

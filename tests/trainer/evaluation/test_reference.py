@@ -26,7 +26,7 @@ from finetune_trainer.data.reference_sample import (
     Sample,
     spans_of,
 )
-from finetune_trainer.data.schema import Example
+from finetune_trainer.data.rows.schema import Example
 from finetune_trainer.data.split import content_hash
 from finetune_trainer.evaluation.loss_comparison import difference, evaluate
 from finetune_trainer.evaluation.scoring import TOKENS_AT_ONCE, Scorer, in_batches, models

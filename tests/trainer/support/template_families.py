@@ -236,3 +236,69 @@ PHI = Family(
         "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
     ),
 )
+HERMES = Family(
+    name="Hermes",
+    marks=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    eos="<|im_end|>",
+    template=(
+        "{%- if tools %}\n"
+        "    {{- '<|im_start|>system\n<tools>' }}\n"
+        "    {%- for tool in tools %}{{- '\n' ~ (tool | tojson) }}{%- endfor %}\n"
+        "    {{- '\n</tools><|im_end|>\n' }}\n"
+        "{%- endif %}\n"
+        "{%- for turn in messages %}\n"
+        "    {%- if turn.role == 'tool' %}\n"
+        "        {{- '<|im_start|>tool\n<tool_response>\n' ~ turn.content }}\n"
+        "        {{- '\n</tool_response><|im_end|>\n' }}\n"
+        "    {%- else %}\n"
+        "        {{- '<|im_start|>' ~ turn.role ~ '\n' ~ turn.content }}\n"
+        "        {%- for call in turn.tool_calls or [] %}\n"
+        "            {{- '<tool_call>\n' ~ (call.function | tojson) ~ '\n</tool_call>' }}\n"
+        "        {%- endfor %}\n"
+        "        {{- '<|im_end|>\n' }}\n"
+        "    {%- endif %}\n"
+        "{%- endfor %}\n"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}\n"
+    ),
+)
+MISTRAL_TOOLS = Family(
+    name="Mistral-tools",
+    marks=(
+        *MISTRAL.marks,
+        *("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]"),
+        *("[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+    ),
+    bos="<s>",
+    eos="</s>",
+    # Describes the tools in the last turn of the user, and requires ids of nine characters.
+    template=(
+        "{%- set asked = messages | selectattr('role', 'equalto', 'user') | list %}\n"
+        "{{- bos_token }}\n"
+        "{%- for turn in messages %}\n"
+        "    {%- if turn.role == 'user' %}\n"
+        "        {%- if tools and turn == asked[-1] %}\n"
+        "            {{- '[AVAILABLE_TOOLS] ' ~ (tools | tojson) ~ '[/AVAILABLE_TOOLS]' }}\n"
+        "        {%- endif %}\n"
+        "        {{- '[INST] ' ~ turn.content ~ '[/INST]' }}\n"
+        "    {%- elif turn.tool_calls %}\n"
+        "        {{- '[TOOL_CALLS] [' }}\n"
+        "        {%- for call in turn.tool_calls %}\n"
+        "            {%- if call.id is undefined or call.id | length != 9 %}\n"
+        "                {{- raise_exception('the id of a call must have 9 characters') }}\n"
+        "            {%- endif %}\n"
+        "            {{- (call.function | tojson)[:-1] ~ ', \"id\": \"' ~ call.id ~ '\"}' }}\n"
+        "            {{- '' if loop.last else ', ' }}\n"
+        "        {%- endfor %}\n"
+        "        {{- ']' ~ eos_token }}\n"
+        "    {%- elif turn.role == 'tool' %}\n"
+        "        {%- if turn.tool_call_id is undefined or turn.tool_call_id | length != 9 %}\n"
+        "            {{- raise_exception('the id of a result must have 9 characters') }}\n"
+        "        {%- endif %}\n"
+        '        {{- \'[TOOL_RESULTS] {"content": \' ~ turn.content ~ \', "call_id": "\' }}\n'
+        "        {{- turn.tool_call_id ~ '\"}[/TOOL_RESULTS]' }}\n"
+        "    {%- else %}\n"
+        "        {{- ' ' ~ turn.content ~ eos_token }}\n"
+        "    {%- endif %}\n"
+        "{%- endfor %}\n"
+    ),
+)

@@ -93,6 +93,7 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
     changes: fields of model, dataset, training and evaluation that are merged into the spec.
     """
     from finetune_api.defaulting import builtin_defaults, resolve
+    from finetune_api.v1alpha1.dataset import Dataset
 
     spec: dict[str, Any] = {
         "model": {"source": base},
@@ -108,6 +109,9 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
     }
     found = resolve(merged(spec, changes), builtin_defaults())
     document = found.spec.model_dump(mode="json", by_alias=True)
+    document["dataset"] = found.spec.common_dataset.model_dump(
+        mode="json", by_alias=True, include=set(Dataset.model_fields)
+    )
     return {
         "apiVersion": "finetune.dev/v1alpha1",
         "namespace": "test",
@@ -115,7 +119,7 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
         "uid": "0",
         "revision": found.revision,
         "digest": found.digest,
-        **{part: document[part] for part in ("model", "dataset", "training")},
+        **{part: document[part] for part in ("model", "dataset", "datasets", "training")},
         "evaluationDataset": document["evaluation"]["dataset"],
     }
 

@@ -162,6 +162,22 @@ CHANGES: dict[str, Change] = {
         before=_dataset(format="messages"),
         after=_dataset(format="messages", columns={"messages": "chat"}),
     ),
+    "dataset.columns.tools": Change(
+        before=_dataset(format="messages"),
+        after=_dataset(format="messages", columns={"tools": "functions"}),
+    ),
+    "dataset.mapping.role": Change(
+        before=_dataset(format="sharegpt"),
+        after=_dataset(format="sharegpt", mapping={"role": "author"}),
+    ),
+    "dataset.mapping.content": Change(
+        before=_dataset(format="sharegpt"),
+        after=_dataset(format="sharegpt", mapping={"content": "text"}),
+    ),
+    "dataset.mapping.roles": Change(
+        before=_dataset(format="messages"),
+        after=_dataset(format="messages", mapping={"roles": {"customer": "user"}}),
+    ),
     "dataset.columns.prompt": Change(
         before=_dataset(format="prompt-completion"),
         after=_dataset(format="prompt-completion", columns={"prompt": "question"}),
@@ -262,6 +278,8 @@ def change_of(leaf: Leaf) -> Change:
     if leaf.path[:2] == ("evaluation", "dataset"):
         same = change_of(Leaf(path=leaf.path[1:], edit=leaf.edit, info=leaf.info))
         return Change(before=_evaluated(same.before), after=_evaluated(same.after))
+    if leaf.path[0] == "datasets":
+        return _change_of_several(leaf)
     found = CHANGES.get(str(leaf))
     return found or Change(before={}, after=nested(leaf.path, other_value(leaf)))
 
@@ -273,6 +291,24 @@ def _evaluated(spec: Spec) -> Spec:
     return merged(
         merged({"evaluation": EVALUATED["evaluation"]}, {"evaluation": {"dataset": rows}}), both
     )
+
+
+def _change_of_several(leaf: Leaf) -> Change:
+    """Return a change of this field in the second of two datasets."""
+    if leaf.path[1] in ("name", "weight"):
+        value = "third" if leaf.path[1] == "name" else 0.5
+        return Change(before=_several({}), after=_several({"dataset": {leaf.path[1]: value}}))
+    same = change_of(Leaf(path=("dataset", *leaf.path[1:]), edit=leaf.edit, info=leaf.info))
+    return Change(before=_several(same.before), after=_several(same.after))
+
+
+def _several(spec: Spec) -> Spec:
+    """Return a spec with two datasets; the second has the fields of the given ``dataset``."""
+    rows = spec.get("dataset", {})
+    second = {"name": "second", **merged(ALPACA["dataset"], rows)}
+    # The prompt applies to both.
+    first = {**ALPACA["dataset"], "name": "first", "format": second["format"]}
+    return {"dataset": None, "datasets": [first, second]}
 
 
 LEAVES = list(leaves())

@@ -31,6 +31,10 @@ FORMATS = ("alpaca", "messages", "prompt-completion", "text")
 DEFAULTS = builtin_defaults()
 
 
+LISTS = ("placement", "datasets")
+"""Groups whose values cannot be chart defaults of a job with one dataset, or depend on others."""
+
+
 def _at(values: Any, path: tuple[str, ...]) -> Any:
     for step in path:
         if not isinstance(values, dict) or step not in values:
@@ -112,7 +116,7 @@ def test_writing_the_default_key_of_a_secret_changes_no_hash() -> None:
 
 @pytest.mark.parametrize(
     "leaf",
-    [leaf for leaf in LEAVES if _at(ALPACA, leaf.path) is None and leaf.path[0] != "placement"],
+    [leaf for leaf in LEAVES if _at(ALPACA, leaf.path) is None and leaf.path[0] not in LISTS],
     ids=str,
 )
 def test_chart_default_has_the_effect_of_a_written_value(leaf: Leaf) -> None:
@@ -184,7 +188,7 @@ def test_job_config_has_either_epochs_or_max_steps() -> None:
             revision=resolved.revision,
             digest=resolved.digest,
             model=resolved.spec.model,
-            dataset=resolved.spec.dataset,
+            dataset=resolved.spec.common_dataset,
             training=resolved.spec.training,
             evaluation_dataset=resolved.spec.evaluation.dataset,
         )
@@ -212,12 +216,12 @@ def test_chart_default_for_another_format_is_ignored() -> None:
         }
     )
     text = resolve(_dataset("text"), defaults).spec
-    assert (text.dataset.prompt_template, text.training.train_on) == ("auto", "all")
+    assert (text.common_dataset.prompt_template, text.training.train_on) == ("auto", "all")
     rows = resolve(_dataset("alpaca", source="configmap://rows/rows.jsonl"), defaults).spec
-    assert rows.dataset.token_secret_ref is None
-    assert rows.dataset.prompt_template == "alpaca"
+    assert rows.common_dataset.token_secret_ref is None
+    assert rows.common_dataset.prompt_template == "alpaca"
     hub = resolve(_dataset("alpaca"), defaults).spec
-    assert hub.dataset.token_secret_ref is not None
+    assert hub.common_dataset.token_secret_ref is not None
 
 
 @pytest.mark.parametrize("name", ["evalSteps", "earlyStoppingPatience"])
@@ -258,7 +262,7 @@ def test_order_of_modules_changes_no_hash(field: str, names: list[str]) -> None:
 def test_default_columns_and_split_apply_only_to_datasets_that_have_them() -> None:
     rows = {"split": "tuning", "columns": {"instruction": "question"}}
     defaults = effective_defaults({"dataset": rows})
-    found = resolve(ALPACA, defaults).spec.dataset
+    found = resolve(ALPACA, defaults).spec.common_dataset
     assert (found.split, found.columns.instruction) == ("tuning", "question")
     for spec in (
         _dataset("messages", split="train"),
@@ -277,7 +281,7 @@ def test_default_columns_and_split_apply_only_to_datasets_that_have_them() -> No
 
 def test_job_with_an_evaluation_dataset_holds_out_no_rows() -> None:
     found = resolve(EVALUATED, effective_defaults({"dataset": {"validationFraction": 0.1}})).spec
-    assert found.dataset.validation_fraction == 0
+    assert found.common_dataset.validation_fraction == 0
     assert found.evaluation.dataset is not None
     assert (found.evaluation.dataset.split, found.evaluation.dataset.revision) == ("train", "main")
 
@@ -305,7 +309,7 @@ def test_default_evaluation_dataset_applies_only_to_suitable_jobs() -> None:
         "text": False,
         "own": False,
     }
-    assert asked["own"].dataset.validation_fraction == 0.1
+    assert asked["own"].common_dataset.validation_fraction == 0.1
     same = resolve(merged(ALPACA, {"dataset": company}), defaults).spec
     assert same.evaluation.dataset is None, "it is trained on"
     token = effective_defaults({"evaluation": {"dataset": {"tokenSecretRef": {"name": "hf"}}}})
@@ -432,7 +436,7 @@ def test_default_access_applies_only_to_its_kind_of_source(source: str) -> None:
     store = {"endpoint": "https://minio:9000", "secretRef": {"name": "keys"}}
     dataset = {"s3": store, "caConfigMapRef": {"name": "ca"}, "tokenSecretRef": {"name": "hf"}}
     defaults = effective_defaults({"dataset": dataset})
-    found = resolve(merged(ALPACA, {"dataset": {"source": source}}), defaults).spec.dataset
+    found = resolve(merged(ALPACA, {"dataset": {"source": source}}), defaults).spec.common_dataset
     assert (found.s3.endpoint is not None) == source.startswith("s3://")
     assert (found.ca_config_map_ref is not None) == source.startswith("s3://")
     assert (found.token_secret_ref is not None) == source.startswith("hf://")
@@ -442,7 +446,7 @@ def test_default_access_applies_only_to_its_kind_of_source(source: str) -> None:
 def test_written_prompt_replaces_the_prompt_of_the_chart_defaults() -> None:
     defaults = effective_defaults({"dataset": {"chatTemplate": "{{ messages }}"}})
     spec = merged(ALPACA, {"dataset": {"promptFormat": "Q: {prompt}"}})
-    found = resolve(spec, defaults).spec.dataset
+    found = resolve(spec, defaults).spec.common_dataset
     assert (found.chat_template, found.prompt_format) == (None, "Q: {prompt}")
-    assert resolve(_dataset("text"), defaults).spec.dataset.chat_template is None
-    assert resolve(_dataset("messages"), defaults).spec.dataset.chat_template is not None
+    assert resolve(_dataset("text"), defaults).spec.common_dataset.chat_template is None
+    assert resolve(_dataset("messages"), defaults).spec.common_dataset.chat_template is not None

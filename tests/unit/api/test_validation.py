@@ -64,8 +64,8 @@ def test_all_errors_are_listed_with_field_value_and_remediation() -> None:
         )
     ) == {
         "spec.model.revison": "unknown field: did you mean revision?",
-        "spec.dataset.format": "set one of 'alpaca', 'messages', 'prompt-completion' or 'text' "
-        "(value: 'alpac')",
+        "spec.dataset.format": "set one of 'auto', 'alpaca', 'messages', 'sharegpt', "
+        "'prompt-completion' or 'text' (value: 'alpac')",
         "spec.dataset.maxSamples": "set a value of at least 1 (value: 0)",
         "spec.dataset.source": "write the dataset's source as hf://org/name, pvc://claim/path, "
         "s3://bucket/path, https://host/path or, for a small JSONL file in a ConfigMap, "

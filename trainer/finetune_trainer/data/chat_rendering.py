@@ -13,7 +13,10 @@ from typing import Any
 
 import jinja2
 
-from finetune_trainer.data.schema import BrokenRow, Message
+from finetune_api.v1alpha1.dataset import ToolCallParser
+from finetune_trainer.data import tool_calls
+from finetune_trainer.data.rows.conversations import BrokenRow, Message
+from finetune_trainer.data.rows.schema import Example
 
 IGNORED = -100
 
@@ -42,6 +45,20 @@ class Renderer:
         self._all = train_on == "all"
         self._stops = frozenset(stops)
         self._eos = tokenizer.eos_token_id
+        self._tools: list[dict[str, Any]] | None = None
+        """The tools of the row that is rendered."""
+        self._shows_tools = False
+        """Whether the template is known to write tools into the prompt."""
+        self._short_ids = False
+        """Whether the template accepts only ids of tool calls with nine characters."""
+        self.parser: ToolCallParser | None = None
+        """Parser of vLLM for the tool calls that were rendered."""
+
+    def example(self, example: Example) -> list[Encoded]:
+        """Encode a row. Raises BrokenRow."""
+        if example.text is not None:
+            return self.text(example.text)
+        return self.conversation(example.messages or [], tools=example.tools, silent=example.silent)
 
     def text(self, text: str) -> list[Encoded]:
         """Encode a plain text; all tokens are trained on, the end token included."""
@@ -50,13 +67,29 @@ class Renderer:
             ids.append(self._eos)
         return [Encoded(input_ids=ids, labels=list(ids))]
 
-    def conversation(self, messages: list[Message]) -> list[Encoded]:
+    def conversation(
+        self,
+        messages: list[Message],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        silent: frozenset[int] = frozenset(),
+    ) -> list[Encoded]:
         """Encode a conversation as one sequence, or more if the template rewrites its history.
+
+        tools: written into the prompt. silent: positions of answers that the loss does not cover.
 
         Some templates drop earlier reasoning once a later turn exists. The rendering of one answer
         is then not a prefix of the next, and each answer becomes a separate sequence with the
         history that a request at that point contains.
         """
+        self._tools = tools
+        if tools and not self._shows_tools:
+            self._require_shown(messages)
+        if self._all and silent:
+            raise BrokenRow(
+                "has messages with weight 0, but training.trainOn is all: set it to responses, or "
+                "remove the weights"
+            )
         if self._all:
             ids = self._with_end(self._ids(self._render(messages, prompt=False)))
             return [Encoded(input_ids=ids, labels=list(ids))]
@@ -74,15 +107,37 @@ class Renderer:
             text = self._render(messages[: at + 1], prompt=False)
             if not text.startswith(prompt):
                 text = prompt + self._answer_alone(messages[: at + 1], prompt, text)
+            self._require_calls(messages[: at + 1], text[len(prompt) :])
             answer = self._added(prompt, text, ids)
             if at == len(messages) - 1:
                 answer = self._with_end(answer)
-            ids, labels = ids + answer, labels + self._until_stop(answer)
+            learned = [IGNORED] * len(answer) if at in silent else self._until_stop(answer)
+            ids, labels = ids + answer, labels + learned
         done.append(Encoded(input_ids=ids, labels=labels))
         return done
 
+    def _require_shown(self, messages: list[Message]) -> None:
+        """Raise BrokenRow if the template does not write the tools into the prompt."""
+        asked = next(at for at, each in enumerate(messages) if each["role"] == "assistant")
+        with_tools = self._render(messages[:asked], prompt=True)
+        tools, self._tools = self._tools, None
+        self._shows_tools = self._render(messages[:asked], prompt=True) != with_tools
+        self._tools = tools
+        if not self._shows_tools:
+            raise tool_calls.ignored_tools()
+
+    def _require_calls(self, messages: list[Message], answer: str) -> None:
+        """Raise BrokenRow if an answer lacks a tool call of its message; record the parser."""
+        names = tool_calls.calls_of(messages)
+        for name in names:
+            if name not in answer:
+                raise tool_calls.ignored_call(name)
+        if names and self.parser is None:
+            self.parser = tool_calls.parser_of(answer)
+
     def request(self, content: str | list[Message]) -> list[int]:
         """Return the token ids of a request with a text (completion) or messages (chat)."""
+        self._tools = None
         if isinstance(content, str):
             return list(self._tokenizer(content).input_ids)
         return self._ids(self._render(content, prompt=True))
@@ -136,10 +191,35 @@ class Renderer:
         return answer[: end + 1] + [IGNORED] * (len(answer) - end - 1)
 
     def _render(self, messages: list[Message], *, prompt: bool) -> str:
+        if self._short_ids:
+            messages = tool_calls.with_short_ids(messages)
+        try:
+            return self._apply(messages, prompt=prompt)
+        except BrokenRow:
+            if not any("tool_calls" in message for message in messages):
+                raise
+            if not self._short_ids and self._accepts(tool_calls.with_short_ids(messages)):
+                self._short_ids = True
+                return self._render(messages, prompt=prompt)
+            short = tool_calls.with_short_ids(tool_calls.with_first_calls(messages))
+            if self._accepts(tool_calls.with_first_calls(messages)) or self._accepts(short):
+                raise tool_calls.several_calls(messages) from None
+            raise
+
+    def _accepts(self, messages: list[Message]) -> bool:
+        """Report whether the template renders some messages."""
+        try:
+            self._apply(messages, prompt=False)
+        except BrokenRow:
+            return False
+        return True
+
+    def _apply(self, messages: list[Message], *, prompt: bool) -> str:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
                     messages,
+                    tools=self._tools,
                     tokenize=False,
                     add_generation_prompt=prompt,
                     chat_template=self._template,

@@ -1,15 +1,17 @@
 """Builds the training set from tokenized rows: split, packed and counted."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.dataset import EvaluationData
+from finetune_api.v1alpha1.dataset import DatasetRows, EvaluationData
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data import packing
 from finetune_trainer.data.chat_rendering import IGNORED
+from finetune_trainer.data.split import Flags
 from finetune_trainer.data.token_store import Integers, Tokens
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
@@ -54,6 +56,8 @@ class Prepared:
     """Rows for the verification of builds, from ``reference_sample.Sample.choose``."""
     evaluation: EvaluationData | None
     """Counts of the evaluation dataset; None without one."""
+    datasets: list[DatasetRows]
+    """Counts of each of several datasets; empty for one dataset."""
 
     @property
     def longest(self) -> int:
@@ -78,7 +82,8 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
     wanted = first if job.dataset.duplicates == "drop" else np.ones(kept, dtype=np.bool_)
     largest = rows.contents.largest_held_out(wanted)
     held_out = rows.contents.up_to(largest) & wanted
-    training = np.flatnonzero((wanted & ~held_out)[rows.owner])
+    passes = _passes(job, rows, wanted & ~held_out)
+    training = np.repeat(np.arange(len(rows.owner)), passes[rows.owner])
     if not training.size:
         raise DatasetInvalid(
             f"no training rows remain ({rows.rows_read} read, {rows.dropped} dropped, "
@@ -101,7 +106,7 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
             "evaluation.dataset"
         )
     counts = Statistics(
-        rows=int((wanted & ~held_out).sum()),
+        rows=int(passes.sum()),
         validation_rows=validation_rows,
         dropped_rows=rows.dropped,
         truncated_rows=rows.truncated,
@@ -119,7 +124,34 @@ def prepare(job: JobConfig, rows: RowTokenizer, evaluation: RowTokenizer | None)
         plan=plan,
         sample=source.sample.choose(source.renderer, held_out=validation_rows > 0, largest=largest),
         evaluation=own,
+        datasets=_rows_of_each(job, rows, passes, held_out),
     )
+
+
+def _passes(job: JobConfig, rows: RowTokenizer, training: Flags) -> Integers:
+    """Return for each row how often an epoch contains it: the weight of its dataset."""
+    passes = training.astype(np.int64)
+    for position, each in enumerate(job.datasets or ()):
+        own = training & (rows.origin == position)
+        whole = math.floor(each.weight)
+        rest = rows.contents.drawn(own, each.weight - whole, job.training.seed)
+        passes[own] = whole
+        passes[rest] += 1
+    return passes
+
+
+def _rows_of_each(
+    job: JobConfig, rows: RowTokenizer, passes: Integers, held_out: Flags
+) -> list[DatasetRows]:
+    """Return the numbers of rows of each of several datasets."""
+    return [
+        DatasetRows(
+            name=each.name,
+            rows=int(passes[rows.origin == position].sum()),
+            validation_rows=int(held_out[rows.origin == position].sum()),
+        )
+        for position, each in enumerate(job.datasets or ())
+    ]
 
 
 def _counted(evaluation: RowTokenizer, training: RowTokenizer) -> EvaluationData:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind
-from finetune_trainer.data import readers
+from finetune_trainer.data.rows import readers
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import sha256_of
@@ -48,6 +48,10 @@ class Fetched:
 
     files: tuple[tuple[Path, str], ...]
     digest: str
+
+    def first(self) -> readers.Row | None:
+        """Return the first row that can be read; None if there is none. Raises DatasetInvalid."""
+        return next((row for row in self.rows() if not row.problem), None)
 
     def rows(self) -> Iterator[readers.Row]:
         """Yield the rows of all files. Raises DatasetInvalid."""

@@ -9,6 +9,7 @@ Measured on SmolLM2: a model trained on the Alpaca prompt but served with the ba
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import jinja2
 
 from finetune_api.v1alpha1.dataset import PROMPT_PLACEHOLDER, Dataset
+from finetune_api.v1alpha1.rows import CONVERSATIONS
 from finetune_trainer.errors import InvalidSpec
 
 ALPACA_INPUT = "\n\n### Input:\n"
@@ -81,9 +83,20 @@ class Template:
         return f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"
 
 
-def choose(dataset: Dataset, tokenizer: Any, *, source: str, today: date) -> Template:
-    """Return the template of a dataset. Messages call the base ``source``. Raises InvalidSpec."""
-    if dataset.format == "text":
+def choose(
+    dataset: Dataset,
+    tokenizer: Any,
+    *,
+    source: str,
+    today: date,
+    formats: Collection[str] | None = None,
+) -> Template:
+    """Return the template of a dataset. Messages call the base ``source``. Raises InvalidSpec.
+
+    formats: those of all datasets that are rendered; None if there is only this one.
+    """
+    formats = {dataset.format} if formats is None else set(formats)
+    if formats == {"text"}:
         return Template(kind=None, text=None)
     with_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
     if dataset.prompt_format is not None:
@@ -95,7 +108,7 @@ def choose(dataset: Dataset, tokenizer: Any, *, source: str, today: date) -> Tem
     base = tokenizer.get_chat_template() if tokenizer.chat_template else None
     text = dataset.chat_template or base
     if dataset.prompt_template == "alpaca" or (dataset.prompt_template == "auto" and not text):
-        if dataset.format == "messages":
+        if formats & set(CONVERSATIONS):
             raise InvalidSpec(
                 f"model {source} has no chat template to render conversations: set "
                 "dataset.chatTemplate, or choose the instruction-tuned variant of the model"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
-from finetune_trainer.data.schema import BrokenRow, Example
+from finetune_trainer.data.rows.conversations import BrokenRow
+from finetune_trainer.data.rows.schema import Example
 
 FILE = "sample.json"
 LENGTH = 512
@@ -28,6 +29,7 @@ class _Candidate:
     content: int
     example: Example
     encoded: Encoded
+    dataset: str | None
 
 
 class Sample:
@@ -42,15 +44,19 @@ class Sample:
         self._heap: list[int] = []
         self._kept: dict[int, _Candidate] = {}
 
-    def offer(self, example: Example, encoded: list[Encoded], content: int) -> None:
-        """Consider a row with the hash ``content``."""
+    def offer(
+        self, example: Example, encoded: list[Encoded], content: int, *, dataset: str | None = None
+    ) -> None:
+        """Consider a row with the hash ``content``. dataset: its path, if there are several."""
         cut = encoded[-1]
         cut = Encoded(input_ids=cut.input_ids[:LENGTH], labels=cut.labels[:LENGTH])
         if all(label == IGNORED for label in cut.labels[1:]) or content in self._kept:
             return
         if len(self._heap) == MOST_ROWS and content >= -self._heap[0]:
             return
-        self._kept[content] = _Candidate(content=content, example=example, encoded=cut)
+        self._kept[content] = _Candidate(
+            content=content, example=example, encoded=cut, dataset=dataset
+        )
         if len(self._heap) < MOST_ROWS:
             heapq.heappush(self._heap, -content)
         else:
@@ -80,6 +86,7 @@ class Sample:
                 {
                     "ids": candidate.encoded.input_ids,
                     "spans": spans,
+                    "dataset": candidate.dataset,
                     **_request(candidate.example, renderer),
                 }
             )
@@ -108,7 +115,7 @@ def _request(example: Example, renderer: Renderer) -> dict[str, Any]:
     if example.text is not None:
         return nothing | {"text": example.text, "promptIds": renderer.request(example.text)}
     messages = (example.messages or [])[:-1]
-    plain = all(
+    plain = not example.tools and all(
         set(message) == {"role", "content"} and message["role"] in PLAIN for message in messages
     )
     if not messages or not plain:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_trainer.data.schema import Example
+from finetune_trainer.data.rows.schema import Example
 
 VALIDATION_FROM = 100
 """Number of rows from which some are held out if ``validationFraction`` is not set."""
@@ -24,12 +24,10 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 def content_hash(example: Example, seed: int) -> int:
     """Return a 64-bit hash of the content and the seed."""
-    content = json.dumps(
-        example.text if example.text is not None else example.messages,
-        ensure_ascii=False,
-        sort_keys=True,
-        default=str,
-    )
+    found: Any = example.text if example.text is not None else example.messages
+    if example.tools or example.silent:
+        found = [found, example.tools, sorted(example.silent)]
+    content = json.dumps(found, ensure_ascii=False, sort_keys=True, default=str)
     digest = hashlib.sha256(f"{seed}\n".encode() + content.encode("utf-8", "surrogatepass"))
     return int.from_bytes(digest.digest()[:8])
 
@@ -84,6 +82,18 @@ class ContentHashes:
         first = np.zeros(len(self._hashes), dtype=np.bool_)
         first[np.unique(self._array(), return_index=True)[1]] = True
         return first
+
+    def drawn(self, rows: Flags, share: float, seed: int) -> Flags:
+        """Return a share of some rows, drawn by their contents and the seed."""
+        chosen = np.zeros(len(self._hashes), dtype=np.bool_)
+        numbers = np.flatnonzero(rows)
+        random = np.random.default_rng(seed)
+        # Held-out rows have the smallest hashes, so a second hash is drawn for each content.
+        salt = random.integers(1, 2**63, dtype=np.uint64) | np.uint64(1)
+        mixed = self._array()[numbers] * salt
+        order = np.lexsort((numbers, mixed))
+        chosen[numbers[order[: round(share * len(numbers))]]] = True
+        return chosen
 
     def also_in(self, others: "ContentHashes") -> int:
         """Return the number of rows whose content is also in ``others``."""

@@ -5,17 +5,17 @@ Errors of rows are collected, so that one message names several of them.
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.data.chat_rendering import IGNORED, Encoded, Renderer
-from finetune_trainer.data.readers import Row
 from finetune_trainer.data.reference_sample import Sample
-from finetune_trainer.data.schema import BrokenRow, example_of
+from finetune_trainer.data.rows.conversations import BrokenRow
+from finetune_trainer.data.rows.readers import Row
+from finetune_trainer.data.rows.schema import example_of
 from finetune_trainer.data.split import ContentHashes, content_hash
 from finetune_trainer.data.token_store import Integers, TokenBuffer
 from finetune_trainer.errors import DatasetInvalid
@@ -23,7 +23,6 @@ from finetune_trainer.runtime.log import log
 
 OVERLONG_SHARE = 0.05
 REPORT_EVERY = 10_000
-"""Rows between two log lines."""
 SHOWN = 3
 """Number of problems that a message names, and of rows for each; further rows are counted."""
 EVALUATION_SEED = 0
@@ -40,19 +39,20 @@ class RowTokenizer:
     def __init__(
         self, job: JobConfig, renderer: Renderer, *, template: str | None, kind: Kind = "dataset"
     ) -> None:
-        """``template`` is chat, alpaca, own, or None for format text; ``kind`` is the dataset."""
+        """``template`` is chat, alpaca, own, or None for format text; ``kind`` is the dataset.
+
+        The formats of the job's datasets are known; none is auto.
+        """
         self.renderer = renderer
         self.pieces = TokenBuffer()
         self.contents = ContentHashes(validation_fraction=job.dataset.validation_fraction)
         self.truncated = 0
         self.longest = 0
         self.rows_read = 0
-        self._kind = kind
-        self._rows: Rows = job.dataset
-        self._draw = job.training.seed
-        if kind == "evaluation.dataset":
-            assert job.evaluation_dataset is not None
-            self._rows, self._draw = job.evaluation_dataset, EVALUATION_SEED
+        self._job = job
+        self._draw = EVALUATION_SEED if kind == "evaluation.dataset" else job.training.seed
+        self._several = kind != "evaluation.dataset" and job.datasets is not None
+        self._origin = array("b")
         self.sample = Sample()
         self._recipe = job.training
         self._template = template
@@ -61,17 +61,31 @@ class RowTokenizer:
         """The first rows of each problem, by its text."""
         self._broken_rows: Counter[str] = Counter()
         self._left_out: list[str] = []
+        self._datasets = 0
+        self.begin(kind)
+        self._datasets = 0
+
+    def begin(self, kind: Kind) -> None:
+        """Continue with the rows of a dataset; the datasets of ``datasets`` form one set."""
+        self._kind, self._rows = kind, self._job.rows_of(kind)
+        self._read_before = self.rows_read
+        self._datasets += 1
 
     @property
     def full(self) -> bool:
         """Whether ``maxSamples`` rows were read."""
         limit = self._rows.max_samples
-        return limit is not None and self.rows_read >= limit
+        return limit is not None and self.rows_read - self._read_before >= limit
 
     @property
     def owner(self) -> Integers:
         """The row of each sequence."""
         return np.asarray(self._owner, dtype=np.int64)
+
+    @property
+    def origin(self) -> Integers:
+        """For each row the position of its dataset."""
+        return np.asarray(self._origin, dtype=np.int64)
 
     @property
     def dropped(self) -> int:
@@ -81,7 +95,7 @@ class RowTokenizer:
     def add_all(self, rows: Iterable[Row]) -> None:
         """Add rows until ``maxSamples`` are read.
 
-        Raise DatasetInvalid if a file cannot be read, with the invalid rows before this place.
+        Raise DatasetInvalid if a file cannot be read on; the invalid rows before are named, too.
         """
         try:
             for row in rows:
@@ -91,28 +105,33 @@ class RowTokenizer:
                 if self.rows_read % REPORT_EVERY == 0:
                     log(f"{self.rows_read} rows tokenized")
         except DatasetInvalid as error:
-            raise DatasetInvalid("; ".join([*self._problems(), str(error)])) from None
+            problems = [*self._problems(), self._place(str(error))]
+            raise DatasetInvalid("; ".join(problems)) from error
 
     def add(self, row: Row) -> None:
         """Add a row. An invalid row is recorded and reported by ``check``."""
         self.rows_read += 1
+        place = self._place(row.place)
+        if row.problem:
+            self._add_broken(place, row.problem)
+            return
         try:
             example = example_of(row.values, self._rows, template=self._template, kind=self._kind)
             if self._broken_rows:
                 return
-            encoded = (
-                self.renderer.text(example.text)
-                if example.text is not None
-                else self.renderer.conversation(example.messages or [])
-            )
+            encoded = self.renderer.example(example)
         except BrokenRow as problem:
-            self._add_broken(row.place, str(problem))
+            self._add_broken(place, str(problem))
             return
         seed = self._recipe.seed
         content = content_hash(example, seed)
-        if kept := self._take(encoded, content, row.place):
+        if kept := self._take(encoded, content, place):
             drawn = content if seed == self._draw else content_hash(example, self._draw)
-            self.sample.offer(example, kept, drawn)
+            self.sample.offer(example, kept, drawn, dataset=self._kind if self._several else None)
+
+    def _place(self, place: str) -> str:
+        """Return a position with its dataset, if several datasets may have files of its name."""
+        return f"{self._kind}: {place}" if self._several else place
 
     def _add_broken(self, place: str, problem: str) -> None:
         if problem not in self._broken and len(self._broken) == SHOWN:
@@ -141,6 +160,7 @@ class RowTokenizer:
         self.truncated += too_long
         row = len(self.contents)
         self.contents.append(content)
+        self._origin.append(max(0, self._datasets - 1))
         for each in kept:
             self.pieces.append(each)
             self._owner.append(row)
@@ -165,15 +185,18 @@ class RowTokenizer:
             )
 
     def _refuse_broken(self) -> None:
-        if problems := [*self._problems()]:
+        if problems := self._problems():
             raise DatasetInvalid("; ".join(problems))
 
-    def _problems(self) -> Iterator[str]:
-        """Yield each problem of the rows so far, with the places of its first rows."""
-        for problem, places in self._broken.items():
-            yield f"{_named(places, self._broken_rows[problem])}: {problem}"
+    def _problems(self) -> list[str]:
+        """Return the problems of invalid rows, each with the first rows that have it."""
+        problems = [
+            f"{_named(places, self._broken_rows[problem])}: {problem}"
+            for problem, places in self._broken.items()
+        ]
         if more := self._broken_rows[""]:
-            yield f"and {more} more invalid rows"
+            problems.append(f"and {more} more invalid rows")
+        return problems
 
     def _refuse_overlong(self) -> None:
         if not self.rows_read:

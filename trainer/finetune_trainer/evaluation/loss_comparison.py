@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.contracts.reference import BaseKind, Reference
-from finetune_api.v1alpha1.ledger import EvaluatedBuild, Evaluation
+from finetune_api.v1alpha1.ledger import EvaluatedBuild, EvaluatedDataset, Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,25 @@ def evaluate(reference: Reference) -> Evaluation:
         rows_digest=_digest(reference),
         dequantized=_build(reference, "dequantized"),
         original=_build(reference, "original"),
+        datasets=_datasets(reference) or None,
     )
+
+
+def _datasets(reference: Reference) -> list[EvaluatedDataset]:
+    """Return the losses on the rows of each of several datasets."""
+    names = dict.fromkeys(row.dataset for row in reference.rows if row.dataset is not None)
+    found = []
+    for name in sorted(names):
+        rows = [row for row in reference.rows if row.dataset == name]
+        found.append(
+            EvaluatedDataset(
+                name=name,
+                tokens=sum(len(row.original.tuned) for row in rows),
+                base_loss=_text(_loss([row.original.base for row in rows])),
+                loss=_text(_loss([row.dequantized.tuned for row in rows])),
+            )
+        )
+    return found
 
 
 def difference(tuned: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> Difference:

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
-from finetune_api.v1alpha1.dataset import EvaluationData
+from finetune_api.v1alpha1.dataset import DatasetRows, EvaluationData
 from finetune_api.v1alpha1.ledger import Backend
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
@@ -115,13 +115,24 @@ def _result(
                     "p95Length",
                     "longestRow",
                     "plannedSteps",
+                    "formats",
                 )
             },
+            **_several(facts["datasets"]),
+            **({"toolCallParser": parser} if (parser := facts["toolCallParser"]) else {}),
             **_evaluation(facts.get(published.EVALUATION_FACT)),
             **report.status(facts.get(published.ESTIMATE_FACT)),
         },
         warnings=facts["warnings"],
     )
+
+
+def _several(facts: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return the rows of each of several datasets under their names in status."""
+    if facts is None:
+        return {}
+    names = {info.alias for info in DatasetRows.model_fields.values()}
+    return {"datasets": [{key: fact[key] for key in fact if key in names} for fact in facts]}
 
 
 def _evaluation(fact: dict[str, Any] | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.dataset import FormatRecord, ToolCallParser
 from finetune_api.v1alpha1.ledger import Backend
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.checkpointing import manifest, published
@@ -30,6 +31,7 @@ from finetune_trainer.data.token_store import HELD_OUT, TRAIN
 from finetune_trainer.data.tokenize_rows import RowTokenizer
 from finetune_trainer.errors import DatasetInvalid
 from finetune_trainer.models import backend_choice
+from finetune_trainer.preparation import dataset_formats
 from finetune_trainer.preparation.prepare_base import BaseDownload
 from finetune_trainer.preparation.prepare_estimate import CheckedEstimate
 from finetune_trainer.runtime import disk
@@ -44,13 +46,13 @@ from finetune_trainer.volume_layout import Layout
 class Sources:
     """The pinned datasets; ``evaluation`` is None if no evaluation dataset is set."""
 
-    dataset: RowSource
+    training: tuple[RowSource, ...]
     evaluation: RowSource | None
 
     @property
     def all(self) -> list[RowSource]:
         """All datasets, in the order in which they are read."""
-        return [self.dataset] if self.evaluation is None else [self.evaluation, self.dataset]
+        return [*([] if self.evaluation is None else [self.evaluation]), *self.training]
 
     @property
     def size(self) -> int:
@@ -64,15 +66,16 @@ class TokenizedRows:
 
     rows: dataset.Prepared
     template: Template
-    source_digest: str
-    evaluation_digest: str | None
+    formats: list[FormatRecord]
+    tool_call_parser: ToolCallParser | None
+    source_digests: dict[Kind, str]
 
 
 def pin(job: JobConfig) -> Sources:
     """Pin the datasets. Runs before the base is downloaded, so that a missing one fails early."""
     own = job.evaluation_dataset
     return Sources(
-        dataset=dataset_files.pin("dataset", job.dataset),
+        training=tuple(dataset_files.pin(*each) for each in job.rows_of_training.items()),
         evaluation=None if own is None else dataset_files.pin("evaluation.dataset", own),
     )
 
@@ -88,9 +91,14 @@ def tokenize(
         on_bytes = _on_bytes(progress, before, sources.size)
         fetched[source.kind] = dataset_files.fetch(source, layout, on_bytes=on_bytes)
         before += source.size
+    job, formats = dataset_formats.determine(job, fetched)
     tokenizer = load_tokenizer(base.folder)
     template = prompt_templates.choose(
-        job.dataset, tokenizer, source=base.name, today=datetime.now(UTC).date()
+        job.dataset,
+        tokenizer,
+        source=base.name,
+        today=datetime.now(UTC).date(),
+        formats={rows.format for rows in job.rows_of_training.values()},
     )
     renderer = Renderer(
         tokenizer,
@@ -100,9 +108,11 @@ def tokenize(
     )
     vocabulary = _vocabulary(base)
 
-    def read(kind: Kind) -> RowTokenizer:
-        row_tokenizer = RowTokenizer(job, renderer, template=template.kind, kind=kind)
-        row_tokenizer.add_all(fetched[kind].rows())
+    def read(*kinds: Kind) -> RowTokenizer:
+        row_tokenizer = RowTokenizer(job, renderer, template=template.kind, kind=kinds[0])
+        for kind in kinds:
+            row_tokenizer.begin(kind)
+            row_tokenizer.add_all(fetched[kind].rows())
         row_tokenizer.check(vocabulary=vocabulary)
         return row_tokenizer
 
@@ -110,7 +120,7 @@ def tokenize(
     if sources.evaluation is not None:
         with _errors_prefixed("evaluation.dataset"):
             evaluation = read("evaluation.dataset")
-    prepared = dataset.prepare(job, read("dataset"), evaluation)
+    prepared = dataset.prepare(job, read(*job.rows_of_training), evaluation)
     for source in sources.all:
         shutil.rmtree(source.folder(layout), ignore_errors=True)
     counts, plan = prepared.counts, prepared.plan
@@ -123,8 +133,9 @@ def tokenize(
     return TokenizedRows(
         rows=prepared,
         template=template,
-        source_digest=fetched["dataset"].digest,
-        evaluation_digest=None if evaluation is None else fetched["evaluation.dataset"].digest,
+        formats=formats,
+        tool_call_parser=renderer.parser,
+        source_digests={kind: each.digest for kind, each in fetched.items()},
     )
 
 
@@ -169,9 +180,8 @@ def publish(
         kind=published.DATASET,
         key=job.digest,
         facts={
-            "source": job.dataset.source,
-            "commit": sources.dataset.repository.commit,
-            "sourceDigest": tokenized.source_digest,
+            **_facts_of(sources.training[0], tokenized),
+            "datasets": _datasets(job, sources, tokenized),
             "baseCommit": base.commit,
             "template": template.kind,
             "templateDate": template.frozen,
@@ -189,6 +199,8 @@ def publish(
             "medianLength": counts.median_length,
             "p95Length": counts.p95_length,
             "longestRow": counts.longest,
+            "formats": [each.model_dump(exclude_none=True) for each in tokenized.formats],
+            "toolCallParser": tokenized.tool_call_parser,
             published.EVALUATION_FACT: _evaluation(sources.evaluation, tokenized),
             published.ESTIMATE_FACT: checked.facts,
             "warnings": [*_warnings(job, base, tokenized), *checked.warnings],
@@ -200,12 +212,28 @@ def _evaluation(source: RowSource | None, tokenized: TokenizedRows) -> dict[str,
     """Return the facts about the evaluation dataset for the manifest; None without one."""
     if source is None or tokenized.rows.evaluation is None:
         return None
+    return {**_facts_of(source, tokenized), **tokenized.rows.evaluation.model_dump()}
+
+
+def _facts_of(source: RowSource, tokenized: TokenizedRows) -> dict[str, Any]:
+    """Return the origin of a dataset for the manifest."""
     return {
         "source": source.spec.source,
         "commit": source.repository.commit,
-        "sourceDigest": tokenized.evaluation_digest,
-        **tokenized.rows.evaluation.model_dump(),
+        "sourceDigest": tokenized.source_digests[source.kind],
     }
+
+
+def _datasets(
+    job: JobConfig, sources: Sources, tokenized: TokenizedRows
+) -> list[dict[str, Any]] | None:
+    """Return the facts about each of several datasets for the manifest; None for one dataset."""
+    if job.datasets is None:
+        return None
+    return [
+        {**_facts_of(source, tokenized), **rows.model_dump()}
+        for source, rows in zip(sources.training, tokenized.rows.datasets, strict=True)
+    ]
 
 
 def _vocabulary(base: BaseDownload) -> int:

@@ -51,9 +51,12 @@ def test_article_is_converted_field_by_field() -> None:
     assert manifest["metadata"]["name"] == "llama3-8b-qlora"
     spec = resolve(manifest["spec"], builtin_defaults()).spec
     assert spec.model.source == "hf://meta-llama/Meta-Llama-3-8B-Instruct"
-    assert (spec.dataset.source, spec.dataset.format) == ("hf://tatsu-lab/alpaca", "alpaca")
-    assert spec.dataset.prompt_template == "alpaca"
-    assert spec.dataset.validation_fraction == 0.05
+    assert (spec.common_dataset.source, spec.common_dataset.format) == (
+        "hf://tatsu-lab/alpaca",
+        "alpaca",
+    )
+    assert spec.common_dataset.prompt_template == "alpaca"
+    assert spec.common_dataset.validation_fraction == 0.05
     recipe = spec.training
     assert (recipe.epochs, recipe.learning_rate) == (3, 2e-4)
     assert (recipe.effective_batch_size, recipe.advanced.micro_batch_size) == (8, 2)
@@ -325,7 +328,7 @@ def test_test_datasets_become_the_evaluation_dataset() -> None:
     assert found is not None
     assert (found.source, found.revision, found.format) == ("hf://org/test", "v1", "alpaca")
     assert found.split == "test", "the default of Axolotl"
-    assert resolved.spec.dataset.validation_fraction == 0
+    assert resolved.spec.common_dataset.validation_fraction == 0
     assert resolved.spec.training.advanced.eval_steps == 50
     assert warnings == []
 
@@ -390,7 +393,7 @@ def test_named_chat_template_is_carried_over_to_a_base_without_one(
 ) -> None:
     resolved, (note,) = imported(base_model=base, chat_template=name)
     assert note.startswith(severity)
-    assert (resolved.spec.dataset.chat_template is not None) == carried
+    assert (resolved.spec.common_dataset.chat_template is not None) == carried
 
 
 def test_chat_template_of_the_tokenizer_gets_no_note() -> None:
@@ -400,7 +403,7 @@ def test_chat_template_of_the_tokenizer_gets_no_note() -> None:
 def test_chat_template_without_conversations_is_not_carried_over() -> None:
     rows = [{"path": "org/rows", "type": "completion"}]
     resolved, notes = imported(chat_template="chatml", datasets=rows)
-    assert resolved.spec.dataset.chat_template is None
+    assert resolved.spec.common_dataset.chat_template is None
     assert only(notes, "chat_template").startswith("equivalent")
 
 

@@ -8,13 +8,13 @@ import codecs
 import csv
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finetune_api.contracts.redaction import one_line
 from finetune_api.v1alpha1.sources import Kind
-from finetune_trainer.data import bounded_reader
+from finetune_trainer.data.rows import bounded_reader
 from finetune_trainer.errors import DatasetInvalid
 
 PLAIN = (".jsonl", ".ndjson", ".json", ".csv")
@@ -44,11 +44,15 @@ BATCH_BYTES = 32 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row and its position: the line of a JSON-lines file, otherwise its number; both from 1."""
+    """A row and its position: the line of a JSON-lines file, otherwise its number; both from 1.
+
+    problem: why the row cannot be read; empty if it can. The rows after it can be read.
+    """
 
     file: str
     number: int
-    values: dict[str, Any]
+    values: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
 
     @property
     def place(self) -> str:
@@ -116,12 +120,16 @@ def read(path: Path, name: str) -> Iterator[Row]:
 def _json(path: Path, name: str) -> Iterator[Row]:
     if _begins_with_array(path, name):
         for number, values in bounded_reader.elements(path, name):
-            yield Row(file=name, number=number, values=_object(values, number, name))
+            yield _row(values, number, name)
         return
     for number, line in bounded_reader.lines(path, name):
         if line.strip():
-            values = bounded_reader.parsed(line, number, name)
-            yield Row(file=name, number=number, values=_object(values, number, name))
+            try:
+                values = bounded_reader.parsed(line)
+            except ValueError as error:
+                yield Row(file=name, number=number, problem=str(error))
+            else:
+                yield _row(values, number, name)
 
 
 def _begins_with_array(path: Path, name: str) -> bool:
@@ -130,13 +138,14 @@ def _begins_with_array(path: Path, name: str) -> bool:
     return first.startswith(b"[")
 
 
-def _object(values: object, number: int, name: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise DatasetInvalid(
-            f"row {number} of {name} is a JSON {type(values).__name__} instead of an object: "
-            'write rows as {"column": value, …}'
-        )
-    return values
+def _row(values: object, number: int, name: str) -> Row:
+    if isinstance(values, dict):
+        return Row(file=name, number=number, values=values)
+    problem = (
+        f"is a JSON {type(values).__name__} instead of an object: write rows as "
+        '{"column": value, …}'
+    )
+    return Row(file=name, number=number, problem=problem)
 
 
 def _parquet(path: Path, name: str) -> Iterator[Row]:
@@ -248,11 +257,13 @@ def _csv(path: Path, name: str) -> Iterator[Row]:
         for number, values in enumerate(reader, start=1):
             fault = "more" if None in values else "fewer" if _ABSENT in values.values() else None
             if fault:
-                raise DatasetInvalid(
-                    f"row {number} of {name} has {fault} fields than the header "
-                    f"({', '.join(header)}): quote fields that contain commas"
+                problem = (
+                    f"has {fault} fields than the header ({', '.join(header)}): quote fields that "
+                    "contain commas"
                 )
-            yield Row(file=name, number=number, values=dict(values))
+                yield Row(file=name, number=number, problem=problem)
+            else:
+                yield Row(file=name, number=number, values=dict(values))
     except csv.Error as error:
         raise DatasetInvalid(
             f"row {number + 1} of {name} is not valid CSV (after line {reader.line_num}: {error}): "

@@ -120,8 +120,8 @@ def _refuse_long(size: int, number: int, name: str) -> None:
         )
 
 
-def parsed(text: str, number: int, name: str) -> Any:
-    """Return the JSON value of one row. Raises DatasetInvalid."""
+def parsed(text: str) -> Any:
+    """Return the JSON value of one row. Raise ValueError with the problem and a remediation."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -133,7 +133,7 @@ def parsed(text: str, number: int, name: str) -> Any:
         hint += ", with double quotes (json.dumps, not str)"
     elif text.strip() in ("{", "[") or text.rstrip().endswith(","):
         hint += ", or one JSON array of objects in a file that ends in .json"
-    raise DatasetInvalid(f"row {number} of {name} is not valid JSON ({problem}): {hint}")
+    raise ValueError(f"is not valid JSON ({problem}): {hint}")
 
 
 def elements(path: Path, name: str) -> Iterator[tuple[int, Any]]:

@@ -1,0 +1,1 @@
+"""Reads rows: files, formats, columns, messages and tools."""
