@@ -29,42 +29,6 @@ PROMPT_PLACEHOLDER = "{prompt}"
 _OWN_TEMPLATE = is_set("chatTemplate") | is_set("promptFormat")
 
 
-def _rules(what: Literal["dataset", "datasets[]"]) -> tuple[Rule, ...]:
-    """Return the rules of a training dataset. what: its path in the spec."""
-    return (
-        *rows.rules(what),
-        excludes(
-            equals("promptTemplate", "alpaca"),
-            is_set("format") & ~equals("format", "alpaca") & ~equals("format", "auto"),
-            "the Alpaca prompt renders only rows in the alpaca format: set format: alpaca, or "
-            "remove promptTemplate",
-        ),
-        excludes(
-            equals("promptTemplate", "chat"),
-            equals("format", "text"),
-            "rows in the text format are trained unchanged, without a prompt template: remove "
-            "promptTemplate",
-        ),
-        excludes(
-            is_set("chatTemplate"),
-            is_set("promptFormat"),
-            "chatTemplate and promptFormat are mutually exclusive: remove one of them",
-        ),
-        excludes(
-            _OWN_TEMPLATE,
-            equals("promptTemplate", "alpaca") | equals("format", "text"),
-            "promptTemplate: alpaca and format: text do not use a chat template: remove "
-            "chatTemplate and promptFormat, or change promptTemplate or format",
-        ),
-        excludes(
-            is_set("promptFormat"),
-            equals("format", "messages") | equals("format", "sharegpt"),
-            "promptFormat renders a single prompt, not a conversation: with format: messages or "
-            "sharegpt, set chatTemplate instead",
-        ),
-    )
-
-
 class Dataset(Rows):
     """The rows to train on."""
 
@@ -119,7 +83,38 @@ class Dataset(Rows):
         "keep",
         edit=Edit.RETRAIN,
     )
-    rules: ClassVar[tuple[Rule, ...]] = _rules("dataset")
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *rows.rules("dataset"),
+        excludes(
+            equals("promptTemplate", "alpaca"),
+            is_set("format") & ~equals("format", "alpaca") & ~equals("format", "auto"),
+            "the Alpaca prompt renders only rows in the alpaca format: set format: alpaca, or "
+            "remove promptTemplate",
+        ),
+        excludes(
+            equals("promptTemplate", "chat"),
+            equals("format", "text"),
+            "rows in the text format are trained unchanged, without a prompt template: remove "
+            "promptTemplate",
+        ),
+        excludes(
+            is_set("chatTemplate"),
+            is_set("promptFormat"),
+            "chatTemplate and promptFormat are mutually exclusive: remove one of them",
+        ),
+        excludes(
+            _OWN_TEMPLATE,
+            equals("promptTemplate", "alpaca") | equals("format", "text"),
+            "promptTemplate: alpaca and format: text do not use a chat template: remove "
+            "chatTemplate and promptFormat, or change promptTemplate or format",
+        ),
+        excludes(
+            is_set("promptFormat"),
+            equals("format", "messages") | equals("format", "sharegpt"),
+            "promptFormat renders a single prompt, not a conversation: with format: messages or "
+            "sharegpt, set chatTemplate instead",
+        ),
+    )
 
 
 COMMON_FIELDS = (
@@ -154,7 +149,6 @@ class NamedDataset(Dataset):
         edit=Edit.RETRAIN,
         rules=(between(0.001, 100, "set weight to a value from 0.001 to 100, such as 0.5"),),
     )
-    rules: ClassVar[tuple[Rule, ...]] = _rules("datasets[]")
 
 
 def path_of(dataset: NamedDataset) -> Kind:
