@@ -45,7 +45,8 @@ def render(report: TrainingReport) -> str:
     parts = [
         _front_matter(report),
         f"# {job.name}\n",
-        f"A QLoRA adapter for `{base}`, trained on `{job.dataset.source}` by the FineTuneJob "
+        f"A QLoRA adapter for `{base}`, trained on "
+        f"{_sources(job)} by the FineTuneJob "
         f"`{job.namespace}/{job.name}`, revision `{job.revision}`.\n",
         _usage(base, report.base["baseCommit"]),
         "## Results\n",
@@ -76,8 +77,9 @@ def _front_matter(report: TrainingReport) -> str:
     if report.base["source"].startswith("hf://"):
         metadata["base_model"] = _repository(report.base["source"])
         metadata["base_model_relation"] = "adapter"
-    if job.dataset.source.startswith("hf://"):
-        metadata["datasets"] = [_repository(job.dataset.source)]
+    sources = [rows.source for rows in job.rows_of_training.values()]
+    if repositories := [_repository(each) for each in sources if each.startswith("hf://")]:
+        metadata["datasets"] = list(dict.fromkeys(repositories))
     return f"---\n{_yaml(metadata)}---\n"
 
 
@@ -138,10 +140,12 @@ def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
     job, data, trained = report.job, report.data, report.trained
     yield "base", f"`{report.base['source']}`"
     yield "base commit", f"`{report.base['baseCommit']}`"
-    yield "dataset", f"`{job.dataset.source}`"
-    if data.get("commit"):
-        yield "dataset commit", f"`{data['commit']}`"
-    yield "dataset digest", f"`{data['sourceDigest']}`"
+    for each in data.get("datasets") or [data | {"source": job.dataset.source}]:
+        name = f"dataset {each['name']}" if "name" in each else "dataset"
+        yield name, f"`{each['source']}`"
+        if each.get("commit"):
+            yield f"{name} commit", f"`{each['commit']}`"
+        yield f"{name} digest", f"`{each['sourceDigest']}`"
     if own := data.get("evaluationDataset"):
         yield "evaluation dataset", f"`{own['source']}`"
         yield "evaluation dataset commit", f"`{own['commit']}`"
@@ -189,3 +193,8 @@ def _gib(size: int | None) -> str:
 def _yaml(value: Any) -> str:
     # Strings that YAML could read as something else are quoted by the dumper itself.
     return yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False, allow_unicode=True)
+
+
+def _sources(job: JobConfig) -> str:
+    """Return the sources of all training datasets."""
+    return ", ".join(f"`{rows.source}`" for rows in job.rows_of_training.values())
