@@ -58,6 +58,8 @@ class Result(StatusModel):
                 values["warnings"].pop()
             elif len(values["message"]) > 200:
                 values["message"] = values["message"][: len(values["message"]) * 3 // 4] + "…"
+            elif "datasets" in values["artifacts"]:
+                values["artifacts"].pop("datasets")
             else:
                 values["artifacts"] = {}
         return text.decode()

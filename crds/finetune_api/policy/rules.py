@@ -4,7 +4,7 @@ Python checks the resolved spec (``check``), and the API server checks the writt
 (``admission``). Both read this table.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune_api.layering import Path
@@ -41,11 +41,19 @@ OWN_DOMAIN = (
     "Other workloads may select pods by this label: use the domain of your organization as the "
     "prefix of the key, such as example.com/team. "
 )
-SOURCES: tuple[Path, ...] = (("model",), ("dataset",), ("evaluation", "dataset"))
+SOURCES: tuple[Path, ...] = (
+    ("model",),
+    ("dataset",),
+    ("datasets",),
+    ("evaluation", "dataset"),
+)
 
 
 def _destination(source: Path) -> tuple[Path, ...]:
     """Return the fields that decide where a credential of a source is sent."""
+    if source[0] in selections.LISTS:
+        # An entry has no fixed place in a list.
+        return (source,)
     fields: tuple[Path, ...] = (
         ("source",),
         ("tokenSecretRef",),
@@ -61,7 +69,14 @@ def _text(field: Path, limit: str, *, serving: bool = False) -> NameRule:
 
 
 def _of_source(source: Path) -> tuple[NameRule, ...]:
-    """Return the rules of a model or dataset."""
+    """Return the rules of a model or dataset. Messages about a list name the whole list."""
+    rules = _of_each(source)
+    if source[0] not in selections.LISTS:
+        return rules
+    return tuple(replace(rule, field=source) for rule in rules)
+
+
+def _of_each(source: Path) -> tuple[NameRule, ...]:
     place = (*source, "source")
     token, secret = (*source, "tokenSecretRef"), (*source, "s3", "secretRef")
     authority, endpoint = (*source, "caConfigMapRef"), (*source, "s3", "endpoint")

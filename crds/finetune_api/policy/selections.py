@@ -12,6 +12,8 @@ from finetune_api.base import Values
 from finetune_api.layering import Path, value_at
 
 OPTIONAL = ".?"
+LISTS = ("datasets",)
+"""Fields with a list of groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +31,27 @@ def at(root: str, path: Path) -> str:
 
 def text(path: Path) -> Selection:
     """Select a text field."""
-    return _of_text(path, "[v]", lambda value: [value])
+    return _of_text(path, lambda v: "true", lambda v: v, lambda value: [value])
 
 
 def object_in(path: Path, prefix: str) -> Selection:
     """Select the object that a source such as ``pvc://claim/path`` names, with this prefix."""
     return _of_text(
         path,
-        f"v.startsWith('{prefix}') ? [v.split('/')[2]] : []",
+        lambda v: f"{v}.startsWith('{prefix}')",
+        lambda v: f"{v}.split('/')[2]",
         lambda value: [value.split("/")[2]] if value.startswith(prefix) else [],
     )
 
 
 def host(path: Path, *prefixes: str) -> Selection:
     """Select the host of a URL with one of the prefixes, without port and final dot."""
-    condition = " || ".join(f"v.startsWith('{prefix}')" for prefix in prefixes)
     # A host contains no slash, so the appended one marks its end.
-    name = "(v.split('/')[2].split(':')[0].lowerAscii() + '/').replace('./', '').replace('/', '')"
+    end = "[0].lowerAscii() + '/').replace('./', '').replace('/', '')"
     return _of_text(
         path,
-        f"{condition} ? [{name}] : []",
+        lambda v: " || ".join(f"{v}.startsWith('{prefix}')" for prefix in prefixes),
+        lambda v: f"({v}.split('/')[2].split(':'){end}",
         lambda value: [_host(value)] if value.startswith(prefixes) else [],
     )
 
@@ -82,13 +85,51 @@ def tolerations(path: Path) -> Selection:
     )
 
 
-def _of_text(path: Path, cel: str, texts: Callable[[str], list[str]]) -> Selection:
+def _of_text(
+    path: Path,
+    condition: Callable[[str], str],
+    result: Callable[[str], str],
+    texts: Callable[[str], list[str]],
+) -> Selection:
+    """Select a text field, in each entry if the path begins with a list of groups.
+
+    condition and result: CEL for the name of a variable.
+    """
+    if path[0] in LISTS:
+        return _of_list(path, condition, result, texts)
+
     def select(spec: Values) -> list[str]:
         value = value_at(spec, path)
         return [] if value is None else texts(value)
 
+    chosen = f"[{result('v')}]"
+    if condition("v") != "true":
+        chosen = f"{condition('v')} ? {chosen} : []"
     return Selection(
-        cel=lambda root: f"{at(root, path)}.optMap(v, {cel}).orValue([])", texts=select
+        cel=lambda root: f"{at(root, path)}.optMap(v, {chosen}).orValue([])", texts=select
+    )
+
+
+def _of_list(
+    path: Path,
+    condition: Callable[[str], str],
+    result: Callable[[str], str],
+    texts: Callable[[str], list[str]],
+) -> Selection:
+    field, *steps = path
+    value = ".".join(("d", *steps))
+    is_set = " && ".join(f"has(d.{'.'.join(steps[:depth])})" for depth in range(1, len(steps) + 1))
+
+    def select(spec: Values) -> list[str]:
+        found = (value_at(entry, tuple(steps)) for entry in spec.get(field) or ())
+        return [each for value in found if value is not None for each in texts(value)]
+
+    return Selection(
+        cel=lambda root: (
+            f"{at(root, (field,))}.orValue([]).filter(d, {is_set} && ({condition(value)}))"
+            f".map(d, {result(value)})"
+        ),
+        texts=select,
     )
 
 

@@ -133,7 +133,7 @@ class NamedDataset(Dataset):
     name: str = field(
         "Name of the dataset, such as support. Messages, status and metrics contain the name.",
         edit=Edit.RETRAIN,
-        max_length=32,
+        max_length=24,
         rules=(
             matches(
                 r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
@@ -216,7 +216,7 @@ class EvaluationData(RowStatistics):
 class DatasetRows(LedgerModel):
     """Rows of one of several datasets, determined by data preparation."""
 
-    name: str = Field(description="Name of the dataset.", max_length=32)
+    name: str = Field(description="Name of the dataset.", max_length=24)
     rows: int = Field(
         description="Number of rows used in each epoch. A row counts once for each pass."
     )

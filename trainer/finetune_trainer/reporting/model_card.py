@@ -140,7 +140,7 @@ def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
     job, data, trained = report.job, report.data, report.trained
     yield "base", f"`{report.base['source']}`"
     yield "base commit", f"`{report.base['baseCommit']}`"
-    for each in data.get("datasets") or [data | {"source": job.dataset.source}]:
+    for each in data.get("datasets") or [{**data, "source": job.dataset.source}]:
         name = f"dataset {each['name']}" if "name" in each else "dataset"
         yield name, f"`{each['source']}`"
         if each.get("commit"):
