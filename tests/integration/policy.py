@@ -21,13 +21,14 @@ EDIT_JOBS = {
 
 def job(name: str = "tried", **spec: Any) -> dict[str, Any]:
     """Return a small FineTuneJob with further fields of the spec."""
+    dataset = {"dataset": {"source": "hf://acme/data", "format": "text"}}
     return {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
         "metadata": {"name": name},
         "spec": {
             "model": {"source": "hf://acme/base"},
-            "dataset": {"source": "hf://acme/data", "format": "text"},
+            **({} if "datasets" in spec else dataset),
             **spec,
         },
     }
