@@ -1,11 +1,12 @@
 """Status changes that can wait: a job's status is written at once only if someone acts on it.
 
-While a stage runs, most changes of its status are progress: the Job was observed, its pod exists,
-the percentage rose. If the status was written less than ``SECONDS`` ago, such a change waits for
-the next reconcile, at the latest that of the next poll. A delayed operator writes the same.
+While a stage runs or an endpoint starts, many changes of its status are progress: the percentage
+rose, or the endpoint was created. If the status was written less than ``SECONDS`` ago, such a
+change waits for the next reconcile, at the latest that of the next poll.
 
-A change of the spec's generation, of a condition, of the reason of Ready, of a warning, of an
-outcome or of a GPU release never waits; nor does the last change of a job that rests.
+A change of the ledger never waits, because the next decisions depend on it. Nor does a change of
+the spec's generation, of a condition, of the reason of Ready, or of a warning, nor the last change
+of a job that rests.
 """
 
 from collections import OrderedDict
@@ -19,7 +20,6 @@ from finetune_operator.types import Plan
 SECONDS = 10.0
 PROGRESS = {"summary", "progress", "eta", "preparation", "training", "serving", "endpoint"}
 """Fields of the status that change while a stage progresses."""
-PROGRESS_OF_ATTEMPT = {"pod", "podCreated", "hasRun", "outcome"}
 
 
 def is_progress(plan: Plan, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
@@ -39,17 +39,6 @@ def _kept(status: Mapping[str, Any]) -> dict[str, Any]:
         (each["type"], each["status"], each["reason"] if each["type"] == "Ready" else "")
         for each in status.get("conditions") or ()
     ]
-    kept["revisions"] = [
-        {**revision, "stages": [_attempt(each) for each in revision.get("stages") or ()]}
-        for revision in status.get("revisions") or ()
-    ]
-    return kept
-
-
-def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in attempt.items() if name not in PROGRESS_OF_ATTEMPT}
-    if (outcome := attempt.get("outcome")) not in ("Starting", "Running"):
-        kept["outcome"] = outcome
     return kept
 
 

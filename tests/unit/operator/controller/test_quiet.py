@@ -14,7 +14,7 @@ from finetune_operator.controller.apply import PlanExecutor, without_empty
 from finetune_operator.controller.quiet import SECONDS, RecentWrites, is_progress
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.snapshot import reader
-from finetune_operator.types import Plan
+from finetune_operator.types import Plan, Progress
 
 WITHIN = timedelta(seconds=SECONDS - 1)
 
@@ -27,13 +27,27 @@ def waits(cluster: Cluster) -> bool:
     return is_progress(planned, before, after)
 
 
-def test_an_observed_job_and_its_pod_wait() -> None:
+def test_progress_waits() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    controllers.sync(cluster)
+    pod = controllers.pod_of_stage(cluster, "prepare")
+    controllers.start(cluster, pod)
+    cluster.settle()
+    cluster.progress = Progress(
+        pod=pod["metadata"]["uid"], ratio=0.5, downloaded_bytes=5, total_bytes=10
+    )
+    assert waits(cluster)
+
+
+def test_the_ledger_never_waits() -> None:
     cluster = Cluster()
     cluster.reconcile()
-    assert waits(cluster), "the Job exists"
+    assert not waits(cluster), "the Job was observed"
+    cluster.settle()
     controllers.sync(cluster)
     controllers.start(cluster, controllers.pod_of_stage(cluster, "prepare"))
-    assert waits(cluster), "its pod runs"
+    assert not waits(cluster), "its pod was observed"
 
 
 def _ended(cluster: Cluster) -> None:
