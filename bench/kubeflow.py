@@ -6,6 +6,7 @@ pays for the round trips to them. No pod runs, as before the first child of the 
 """
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -70,7 +71,7 @@ def programs() -> Programs:
         subprocess.run(install, check=True, env=environment)
         download = [go, "mod", "download", "-json", module]
         found = subprocess.run(download, check=True, env=environment, capture_output=True)
-        folders.append(Path(yaml.safe_load(found.stdout)["Dir"]))
+        folders.append(Path(json.loads(found.stdout)["Dir"]))
     return Programs(
         trainer=CACHE / "trainer-controller-manager",
         jobset=CACHE / "jobset",
