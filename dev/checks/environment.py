@@ -21,7 +21,7 @@ FOLDER = paths.REPO / ".venv"
 CONSTRAINTS = [
     paths.REPO / "constraints" / f"{name}.txt" for name in ("operator", "trainer", "unsloth", "dev")
 ]
-OVERRIDES = paths.REPO / "constraints" / "overrides.txt"
+OVERRIDES = [paths.REPO / "constraints" / name for name in ("overrides.txt", "exclusions.in")]
 UV = paths.REPO / "constraints" / "uv.txt"
 LOG = paths.CACHE / "tests" / "venv.log"
 IMPORT_PATHS = [str(paths.REPO / name) for name in ("operator", "trainer", "crds", "dev")]
@@ -49,7 +49,7 @@ def ensure() -> None:
     present = [file for file in CONSTRAINTS if file.exists()]
     # The programs of an environment contain its folder in their first line.
     digest = hashlib.sha256(f"{sys.version}\0{FOLDER}".encode())
-    for file in [*present, OVERRIDES]:
+    for file in [*present, *OVERRIDES]:
         digest.update(file.read_bytes())
     key = digest.hexdigest()
     mark = FOLDER / ".finetune-key"
@@ -63,7 +63,9 @@ def ensure() -> None:
             tool = uv()
             logged([tool, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=INDEX_HINT)
             command = [tool, "pip", "install", "--python", program("python")]
-            command += ["--require-hashes", "--override", str(OVERRIDES)]
+            command += ["--require-hashes"]
+            for file in OVERRIDES:
+                command += ["--override", str(file)]
             for file in present:
                 command += ["--requirement", str(file)]
             # Use the trust store of the machine, which can contain the CA of a company's proxy.

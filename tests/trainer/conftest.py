@@ -3,6 +3,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ class Servers(dict[str, Server]):
             "HF_ENDPOINT": self._hub.url,
             "OMP_NUM_THREADS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            "UNSLOTH_COMPILE_LOCATION": self._stack.enter_context(TemporaryDirectory()),
         }
         self[backend] = self._stack.enter_context(server(backend, **environment))
         return self[backend]

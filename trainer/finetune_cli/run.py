@@ -28,7 +28,7 @@ from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.models import backend_choice
-from finetune_trainer.models.backend_choice import UNSLOTH, Facts
+from finetune_trainer.models.backend_choice import UNSLOTH, Facts, with_backend
 from finetune_trainer.runtime import lock
 from finetune_trainer.runtime.cards import Card, find
 from finetune_trainer.runtime.files import write_json
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     from finetune_trainer.training import backends
 
     # Unsloth patches libraries that the prepare stage imports: it must be imported first.
-    backends.load(_backend(job, layout))
+    backends.load(with_backend(job.training, _backend(job, layout)))
     for stage in ("prepare", "train", "merge"):
         if stage == "merge" and not file.merges:
             break

@@ -183,6 +183,10 @@ class Artifacts(LedgerModel):
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
+    reference_seconds: int | None = Field(
+        None,
+        description="Duration of recording the reference after the last training step, in seconds.",
+    )
     merged: str | None = Field(
         None, description="Digest of the manifest that lists the files of the merged model."
     )

@@ -78,7 +78,7 @@ def trainer(base: Path, recipe: Training, *, lengths: Sequence[int], packed: boo
     usual = Trainer.run
     Trainer.run = run  # type: ignore[assignment, method-assign]
     try:
-        backends.load(recipe.advanced.backend).train(request, None, Path())  # type: ignore[arg-type]
+        backends.load(recipe).train(request, None, Path())  # type: ignore[arg-type]
     except _Ready as ready:
         return ready.args[0]
     finally:
@@ -252,6 +252,50 @@ def packed_against_separate(
             float((mixed - separate).abs().max()),
         )
     return found
+
+
+def first_steps(
+    bases: dict[str, Path], recipes: dict[bool, Training]
+) -> dict[tuple[str, bool], dict[str, Any] | str]:
+    """Return the first micro-batch's loss, gradients and tokens, or the error message.
+
+    By base, and by whether its rows are packed; ``recipes`` are by packing, too.
+    """
+    import torch
+
+    from finetune_trainer.errors import InvalidSpec
+
+    found: dict[tuple[str, bool], dict[str, Any] | str] = {}
+    for name, base in bases.items():
+        for packed, recipe in recipes.items():
+            try:
+                made = trainer(base, recipe, lengths=[30, 21, 40, 9], packed=packed)
+            except InvalidSpec as error:
+                found[name, packed] = str(error)
+                continue
+            torch.manual_seed(3)
+            for parameter, value in made.model.named_parameters():
+                if "lora_B" in parameter:
+                    torch.nn.init.normal_(value, std=0.05)
+            made.current_gradient_accumulation_steps = 1
+            batch = dict(next(iter(made.get_train_dataloader())))
+            loss = float(made.training_step(made.model, batch))
+            trained = [each for each in made.model.parameters() if each.requires_grad]
+            found[name, packed] = {
+                "trainer": [each.__name__ for each in type(made).__mro__],
+                "loss": loss,
+                "gradients": torch.cat([each.grad.flatten() for each in trained]).numpy(),
+                "tokens": made.take_token_count(),
+            }
+    return found
+
+
+def reference(work: Path) -> str:
+    """Return the reference of a volume, scored in this process."""
+    from finetune_trainer.evaluation import scoring
+    from finetune_trainer.volume_layout import Layout
+
+    return scoring.score(Layout(work=work)).model_dump_json(by_alias=True)
 
 
 def unsloth_kernel(module: str, chosen: str) -> str:

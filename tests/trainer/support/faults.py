@@ -32,7 +32,7 @@ class OutOfMemoryAbove:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return usual(trainer, model, inputs, *rest)
 
-        Trainer.training_step = step
+        Trainer.training_step = step  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +294,14 @@ class HeldWhileLoading:
         quant_state.record_quantization = record
 
 
+def unsloth_in_float32() -> None:
+    """No fault: accept float32 with Unsloth, which refuses it on a GPU only."""
+    from finetune_trainer.models import backend_choice
+
+    kept = (each for each in backend_choice.OBSTACLES if "float32" not in each.reason)
+    vars(backend_choice)["OBSTACLES"] = tuple(kept)
+
+
 def without_unsloth() -> None:
     """The image does not contain Unsloth."""
     import importlib.util
@@ -346,7 +354,7 @@ class Ampere:
             return usual(*arguments)
 
         device.detect = lambda: dataclasses.replace(detected, capability=(8, 6))
-        Trainer.training_step = step
+        Trainer.training_step = step  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True, kw_only=True)

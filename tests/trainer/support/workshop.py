@@ -18,10 +18,13 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+CUDA_SHAPED = "unsloth as on a GPU"
+"""The server whose libraries Unsloth has replaced as it does on a GPU."""
 PRELOAD = {
     # Importing Unsloth changes other libraries, so each backend has a separate server.
     "trl": ["finetune_trainer.training.backends.trl"],
     "unsloth": ["finetune_trainer.training.backends.unsloth"],
+    CUDA_SHAPED: ["tests.trainer.support.cuda_shape"],
 }
 COMMON = ["finetune_trainer.merging.merge", "finetune_trainer.__main__", "finetune_cli.run"]
 DEADLINE = 300.0

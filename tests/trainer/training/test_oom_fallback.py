@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.trainer.checkpointing.test_resume import kill, newest, step_reached
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support.faults import OutOfMemoryAbove
+from tests.trainer.support.faults import OutOfMemoryAbove, unsloth_in_float32
 from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import manifest
@@ -76,7 +76,8 @@ def test_loss_curve_is_unchanged_by_the_fallback(make: MakeWorkshop, backend: st
         "advanced": {"backend": backend, "saveSteps": 20, "optimizer": "adamw_torch", **FLOAT32},
     }
     plain = make(training=tiny_merged(recipe, {"microBatchSize": 8}))
-    plain.prepare_and_train()
+    plain.with_fault(unsloth_in_float32).succeed("prepare")
+    plain.succeed("train")
     expected = losses(plain)
     assert len(expected) == 20
     for fault, last in (
@@ -87,7 +88,7 @@ def test_loss_curve_is_unchanged_by_the_fallback(make: MakeWorkshop, backend: st
         ),
     ):
         laddered = make(training=tiny_merged(recipe, {}))
-        laddered.succeed("prepare")
+        laddered.with_fault(unsloth_in_float32).succeed("prepare")
         ended = laddered.with_fault(fault).run("train")
         assert ended.code == 0, ended.log
         assert f"ran out of memory with {last}\n" in ended.log

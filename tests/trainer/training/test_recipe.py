@@ -32,6 +32,7 @@ from finetune_api.v1alpha1.training import Optimizer, Training
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
+from finetune_trainer.models.backend_choice import with_backend
 from finetune_trainer.runtime import capabilities, cards, progress
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import TrainRequest, library_arguments, trl
@@ -362,9 +363,9 @@ def test_training_uses_the_backend_of_the_recipe(make: MakeWorkshop) -> None:
     facts = manifest.read(workshop.work / "adapter").facts
     assert facts["backend"] == "unsloth"
     assert facts["versions"]["unsloth"].startswith("2026.")
-    assert type(backends.load("trl")) is trl.TrlBackend
+    assert type(backends.load(recipe(advanced={"backend": "trl"}))) is trl.TrlBackend
     with pytest.raises(InvalidSpec, match="this trainer image does not contain it"):
-        backends.load("other")
+        backends.load(with_backend(recipe(), "other"))
 
 
 @pytest.mark.parametrize("train_on", ["responses", "all"])

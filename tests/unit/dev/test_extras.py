@@ -1,5 +1,6 @@
 """The extras of the package agree with the constraints that are tested."""
 
+import importlib.metadata
 import re
 import tomllib
 
@@ -35,6 +36,22 @@ def test_constraints_satisfy_the_bounds_of_the_extra(extra: str, file: str) -> N
 def test_requirement_has_an_upper_bound(extra: str) -> None:
     for each in requirements(extra):
         assert any(bound.operator in ("<", "<=", "==", "~=") for bound in each.specifier), each
+
+
+def test_image_with_unsloth_contains_what_unsloth_requires() -> None:
+    """The image installs the list without dependencies, because no release of xformers loads."""
+    listed = pinned("trainer.txt") | pinned("unsloth.txt")
+    required = [
+        Requirement(each)
+        for name in ("unsloth", "unsloth_zoo")
+        for each in importlib.metadata.requires(name) or ()
+    ]
+    needed = {
+        each.name.lower().replace("_", "-")
+        for each in required
+        if each.marker is None or each.marker.evaluate({"extra": ""})
+    }
+    assert needed - listed.keys() == {"xformers"}
 
 
 def test_cli_needs_no_torch() -> None:

@@ -6,8 +6,6 @@ is repeated. A failure never fails the training: the endpoint is then verified b
 a warning says so.
 """
 
-import gc
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +13,9 @@ from typing import Any
 from finetune_api.contracts import reference
 from finetune_api.contracts.redaction import one_line
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.data import reference_sample
+from finetune_trainer.evaluation import scoring_process
 from finetune_trainer.evaluation.loss_comparison import evaluate
+from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.files import fresh
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.volume_errors import is_full_volume
@@ -43,9 +42,11 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
     found = manifest.valid(layout.reference, kind=KIND, key=key)
     if found is None:
         began = time.monotonic()
+        replaced = scoring_process.libraries_are_replaced()
+        log(f"recording the reference{' in a process without Unsloth' * replaced}")
         try:
-            held_out = manifest.read(layout.dataset).facts["validationRows"] > 0
-            scored = _score(layout, adapter, held_out=held_out)
+            devices.release_memory()
+            scored = scoring_process.score(layout) if replaced else _scored_here(layout)
         except Exception as error:
             if is_full_volume(error):
                 raise
@@ -66,57 +67,10 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
     )
 
 
-def _score(layout: Layout, adapter: manifest.Manifest, *, held_out: bool) -> reference.Reference:
-    import torch
+def _scored_here(layout: Layout) -> reference.Reference:
+    from finetune_trainer.evaluation import scoring
 
-    from finetune_trainer.evaluation.scoring import KINDS, Scorer, models
-    from finetune_trainer.models.layerwise_model import LayerwiseModel
-    from finetune_trainer.quantization.quant_state import DequantizedBase
-    from finetune_trainer.runtime import device as devices
-
-    rows: list[dict[str, Any]] = json.loads((layout.dataset / reference_sample.FILE).read_text())
-    device = devices.detect()
-    # The trained model is out of scope but still in GPU memory.
-    gc.collect()
-    if device.cuda:
-        torch.cuda.empty_cache()
-    # allow_tf32 cannot be read once a library has set the newer fp32_precision.
-    precision = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    try:
-        layerwise = LayerwiseModel(
-            layout.base,
-            layout.adapter,
-            DequantizedBase(adapter, layout.adapter),
-            device=torch.device("cuda" if device.cuda else "cpu"),
-        )
-        positions = [
-            [at for start, end in row["spans"] for at in range(start, end)] for row in rows
-        ]
-        scores = Scorer(layerwise).score(
-            models(evaluated=held_out), [row["ids"] for row in rows], positions
-        )
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = precision
-    return reference.Reference(
-        held_out=held_out,
-        rows=[
-            reference.Row.model_validate(
-                {
-                    **row,
-                    **{
-                        kind: {
-                            model.part: found[at]
-                            for model, found in scores.items()
-                            if model.kind == kind
-                        }
-                        for kind in KINDS
-                    },
-                }
-            )
-            for at, row in enumerate(rows)
-        ],
-    )
+    return scoring.score(layout)
 
 
 def _publish(

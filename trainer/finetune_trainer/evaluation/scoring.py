@@ -9,12 +9,16 @@ Tuned models are computed in float32, because a server is compared with them. A 
 be distinguished from them is computed in bfloat16, at a fraction of the cost.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
 
+from finetune_api.contracts.reference import Reference, Row
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.data import reference_sample
 from finetune_trainer.models.layerwise_model import (
     BaseKind,
     LayerwiseModel,
@@ -22,6 +26,9 @@ from finetune_trainer.models.layerwise_model import (
     merge_adapter,
     set_adapter_enabled,
 )
+from finetune_trainer.quantization.quant_state import DequantizedBase
+from finetune_trainer.runtime import device as devices
+from finetune_trainer.volume_layout import Layout
 
 KINDS: tuple[BaseKind, ...] = get_args(BaseKind)
 TOKENS_AT_ONCE = 2048
@@ -41,6 +48,50 @@ class Model:
     def tuned(self) -> bool:
         """Whether the model includes the adapter."""
         return self.part != "base"
+
+
+def score(layout: Layout) -> Reference:
+    """Return the reference of the published adapter of a volume."""
+    rows: list[dict[str, Any]] = json.loads((layout.dataset / reference_sample.FILE).read_text())
+    held_out = manifest.read(layout.dataset).facts["validationRows"] > 0
+    device = devices.detect()
+    # allow_tf32 cannot be read once a library has set the newer fp32_precision.
+    precision = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    try:
+        layerwise = LayerwiseModel(
+            layout.base,
+            layout.adapter,
+            DequantizedBase(manifest.read(layout.adapter), layout.adapter),
+            device=torch.device("cuda" if device.cuda else "cpu"),
+        )
+        positions = [
+            [at for start, end in row["spans"] for at in range(start, end)] for row in rows
+        ]
+        scores = Scorer(layerwise).score(
+            models(evaluated=held_out), [row["ids"] for row in rows], positions
+        )
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = precision
+    return Reference(
+        held_out=held_out,
+        rows=[
+            Row.model_validate(
+                {
+                    **row,
+                    **{
+                        kind: {
+                            model.part: found[at]
+                            for model, found in scores.items()
+                            if model.kind == kind
+                        }
+                        for kind in KINDS
+                    },
+                }
+            )
+            for at, row in enumerate(rows)
+        ],
+    )
 
 
 def models(*, evaluated: bool) -> list[Model]:

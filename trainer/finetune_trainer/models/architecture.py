@@ -73,6 +73,18 @@ def parameters(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(each.shape) for name, each in _built(folder).named_parameters()}
 
 
+def ends(folder: Path) -> dict[str, str]:
+    """Return the names of the weights of the embedding and of the head; equal if they are tied."""
+    model = _built(folder)
+    weights = {
+        "embedding": model.get_input_embeddings().weight,
+        "head": model.get_output_embeddings().weight,
+    }
+    # A tied parameter appears under its first name, which is that of the files.
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {end: names[id(weight)] for end, weight in weights.items()}
+
+
 def _built(folder: Path) -> Any:
     """Return the model that config.json describes, on the meta device."""
     import torch

@@ -80,6 +80,7 @@ OBSTACLES = (
     Obstacle(
         applies=lambda facts: facts.recipe.advanced.quantization.compute_dtype == "float32",
         reason="Unsloth does not compute in float32 on a GPU",
+        remediation="set training.advanced.quantization.computeDtype to bfloat16 or float16",
     ),
     Obstacle(
         applies=lambda facts: facts.recipe.advanced.attn_implementation != "auto",

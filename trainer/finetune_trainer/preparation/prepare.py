@@ -16,7 +16,12 @@ from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import Facts
-from finetune_trainer.preparation import prepare_base, prepare_estimate, prepare_rows
+from finetune_trainer.preparation import (
+    prepare_base,
+    prepare_estimate,
+    prepare_rows,
+    prepare_tokens,
+)
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
@@ -65,6 +70,7 @@ def run(
             work=layout.work,
         )
         base = prepare_base.finish(download, job, layout, progress)
+        prepare_tokens.check(layout.base, rows.rows.train, job.training, source=download.name)
         dataset = prepare_rows.publish(job, layout, sources, download, backend, rows, checked)
         manifest.sweep(layout.work)
     progress.ratio(1.0)

@@ -5,6 +5,7 @@ sets it in every pod that requests a GPU. No variable of NVIDIA's can replace it
 ``NVIDIA_VISIBLE_DEVICES`` is ``void`` in a pod that has a GPU, and GKE does not set it.
 """
 
+import gc
 import os
 import re
 from dataclasses import dataclass
@@ -69,6 +70,22 @@ def require_capability(name: str, capability: tuple[int, int]) -> None:
         )
 
 
+def require_versions(driver: int | None, capability: str | None) -> None:
+    """Raise UnsupportedGpu if the labels that select the nodes name versions that are too old.
+
+    driver: branch of the NVIDIA driver; capability: as MAJOR.MINOR. None is not checked.
+    """
+    if capability is not None:
+        major, minor = map(int, capability.split("."))
+        require_capability("of the nodes", (major, minor))
+    if driver is not None and driver < int(MIN_DRIVER.removeprefix("R")):
+        raise UnsupportedGpu(
+            f"spec.placement.nodeSelector selects nodes with the NVIDIA driver R{driver}, which is "
+            f"too old for this image; it needs {MIN_DRIVER} or later (CUDA 13): update the driver, "
+            "or select other nodes"
+        )
+
+
 def _reported_by_cuda() -> str:
     """Return CUDA's own message about the missing GPU."""
     import torch
@@ -93,6 +110,15 @@ def _unusable(reported: str) -> UnsupportedGpu | Transient:
         "for example with nvidia-smi. In a cluster without GPUs, set the chart value gpu.required "
         f"to false. CUDA reports: {reported}"
     )
+
+
+def release_memory() -> None:
+    """Return unreferenced memory to the GPU."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def memory_peak() -> int | None:

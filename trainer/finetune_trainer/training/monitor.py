@@ -76,11 +76,10 @@ class Monitor:
         self._patience = SCALER_PATIENCE if scales_loss else 0
         self._skipped = 0
         self._last_finite: tuple[int, float] | None = None
-        self._tokens = 0.0
-        self._since = time.monotonic()
+        self._logged_at: float | None = None
         self._curves = history
         self._memory_peak = memory_peak
-        self._ready = self._step_began = self._since
+        self._ready = self._step_began = time.monotonic()
         self._waited = 0.0
         self._first = 1
 
@@ -91,7 +90,7 @@ class Monitor:
         """
         self._stop.defer()
         self._first = step + 1
-        self._since = self._ready = time.monotonic()
+        self._ready = time.monotonic()
         self._progress.start_from(step / self._cadence.max_steps)
         self._progress.set(global_step=step, max_steps=self._cadence.max_steps)
 
@@ -157,17 +156,19 @@ class Monitor:
         grad_norm: float | None,
         rate: float | None,
         epoch: float,
-        tokens: float | None,
+        tokens: int,
     ) -> None:
-        """Record a log entry. Raise LossDiverged if the loss or the gradient norm is not finite."""
+        """Record a log entry. Raise LossDiverged if the loss or the gradient norm is not finite.
+
+        tokens: number of tokens that were trained since the previous entry.
+        """
         self._require_finite(step, loss, grad_norm)
         now = time.monotonic()
         speed = None
-        if tokens is not None:
-            if tokens > self._tokens > 0 and now > self._since:
-                speed = (tokens - self._tokens) / (now - self._since)
-            self._tokens = tokens
-        self._since = now
+        # The first step of a process compiles kernels.
+        if self._logged_at is not None and now > self._logged_at:
+            speed = tokens / (now - self._logged_at)
+        self._logged_at = now
         self._last_finite = (step, loss)
         if grad_norm is not None and not math.isfinite(grad_norm):
             # Loss scaling skipped the step.

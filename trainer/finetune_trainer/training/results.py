@@ -137,6 +137,7 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             "datasetDigest": facts["datasetDigest"],
             "attention": facts["attention"],
             "device": facts["device"],
+            "referenceSeconds": round(recorded.seconds),
             **({"evaluation": recorded.evaluation} if recorded.evaluation else {}),
         },
         warnings=[*facts["warnings"], *recorded.warnings],

@@ -91,7 +91,7 @@ class _Run:
         self.usage, self.budget = usage, budget
         self.base, self.data = prepared
         self.max_steps: int = self.data.facts["plannedSteps"]
-        self.backend = backends.load(job.training.advanced.backend)
+        self.backend = backends.load(job.training)
         self.key = f"{job.digest} {self.data.digest}"
         self.warnings: list[str] = []
         self.oom_fallback = OomFallback(

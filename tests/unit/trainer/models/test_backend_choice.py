@@ -80,6 +80,12 @@ def test_auto_selects_trl_otherwise_and_gives_the_reason(
             "training.advanced.backend is unsloth, but Unsloth does not pack the rows of model "
             "family gemma2: set it to auto, or set training.packing to never",
         ),
+        (
+            {"quantization": FLOAT32},
+            "training.advanced.backend is unsloth, but Unsloth does not compute in float32 on a "
+            "GPU: set it to auto, or set training.advanced.quantization.computeDtype to bfloat16 "
+            "or float16",
+        ),
     ],
 )
 def test_unsloth_is_refused_if_it_cannot_train_the_job(

@@ -1,7 +1,10 @@
 """Detection of the GPU with simulated answers of CUDA, because no test machine has a GPU."""
 
+import re
+
 import pytest
 import torch
+from tests.unit.docs.links import ROOT
 
 from finetune_trainer.errors import Transient, UnsupportedGpu
 from finetune_trainer.runtime import device
@@ -90,6 +93,33 @@ def test_the_oldest_supported_gpu_is_that_of_the_pinned_pytorch() -> None:
     assert min(int(flag.removeprefix("sm_")) for flag in flags.split()) == 10 * major + minor
     assert torch.version.cuda is not None
     assert torch.version.cuda.startswith("13."), "device.MIN_DRIVER is the driver for CUDA 13"
+
+
+@pytest.mark.parametrize(
+    ("driver", "capability", "said"),
+    [
+        (None, None, None),
+        (580, "7.5", None),
+        (595, "12.0", None),
+        (570, None, "selects nodes with the NVIDIA driver R570, which is too old"),
+        (None, "7.0", "the compute capability 7.0, and this image needs 7.5"),
+    ],
+)
+def test_versions_in_node_labels_are_checked(
+    driver: int | None, capability: str | None, said: str | None
+) -> None:
+    if said is None:
+        device.require_versions(driver, capability)
+        return
+    with pytest.raises(UnsupportedGpu, match=said):
+        device.require_versions(driver, capability)
+
+
+def test_labels_of_the_image_are_the_requirements_that_the_trainer_checks() -> None:
+    dockerfile = (ROOT / "Dockerfile.trainer").read_text()
+    labels = dict(re.findall(r'dev\.finetune\.gpu\.([a-z-]+)="([^"]*)"', dockerfile))
+    capability = ".".join(map(str, MIN_CAPABILITY))
+    assert labels == {"min-driver": device.MIN_DRIVER, "min-compute-capability": capability}
 
 
 def test_the_smallest_card_decides_and_unsupported_ones_are_not_proposed() -> None:

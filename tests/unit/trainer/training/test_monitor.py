@@ -1,4 +1,4 @@
-"""The remaining time of a training, from the steps that the monitor has observed."""
+"""The remaining time and the speed of a training, from the steps that the monitor has observed."""
 
 from pathlib import Path
 
@@ -12,17 +12,12 @@ from finetune_trainer.training.early_stopping import EvaluationHistory
 from finetune_trainer.training.monitor import Cadence, Monitor
 
 
-@pytest.mark.parametrize("resumed_at", [0, 20])
-def test_remaining_time_does_not_include_the_slow_first_step_of_an_attempt(
-    resumed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+def monitored(folder: Path) -> tuple[Monitor, Progress]:
     progress = Progress("train")
     monitor = Monitor(
         cadence=Cadence(max_steps=100, eval_steps=None, save_steps=100),
         progress=progress,
-        usage=GpuUsage(tmp_path / "usage.json"),
+        usage=GpuUsage(folder / "usage.json"),
         evaluations=EvaluationHistory(patience=None),
         stop=StopRequest(),
         budget=None,
@@ -31,6 +26,16 @@ def test_remaining_time_does_not_include_the_slow_first_step_of_an_attempt(
         history=LossHistory(),
         memory_peak=lambda: None,
     )
+    return monitor, progress
+
+
+@pytest.mark.parametrize("resumed_at", [0, 20])
+def test_remaining_time_does_not_include_the_slow_first_step_of_an_attempt(
+    resumed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monitor, progress = monitored(tmp_path)
     monitor.on_train_begin(resumed_at)
     now[0] += 60
     monitor.on_step_end(resumed_at + 1)
@@ -39,3 +44,18 @@ def test_remaining_time_does_not_include_the_slow_first_step_of_an_attempt(
     now[0] += 2
     monitor.on_step_end(resumed_at + 2)
     assert progress.get("eta_seconds") == pytest.approx(2 * (98 - resumed_at))
+
+
+def test_speed_is_that_since_the_previous_log_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monitor, progress = monitored(tmp_path)
+    monitor.on_train_begin(0)
+    speeds = []
+    for step, (seconds, tokens) in enumerate([(60, 900), (2, 1000), (4, 1000)], start=1):
+        now[0] += seconds
+        monitor.on_log(step, loss=1.0, grad_norm=1.0, rate=1e-4, epoch=0.1, tokens=tokens)
+        speeds.append(progress.get("tokens_per_second"))
+    assert speeds == [None, 500, 250], "the first step of a process compiles kernels"

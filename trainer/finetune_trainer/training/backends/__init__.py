@@ -5,6 +5,7 @@ an adapter in PEFT's format and the facts that a merge needs. Verified checkpoin
 and publishing are common to all backends.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +84,22 @@ class Backend(Protocol):
         ...
 
 
-def load(name: str) -> Backend:
-    """Return the backend that ``prepare`` selected."""
-    require_present(name)
-    if name == UNSLOTH:
+DETERMINISTIC = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "FLASH_ATTENTION_DETERMINISTIC": "1",
+    # Otherwise Unsloth sizes the chunks of its loss by the free memory.
+    "UNSLOTH_CE_LOSS_TARGET_GB": "1",
+}
+"""Environment variables with which the libraries choose deterministic algorithms."""
+
+
+def load(recipe: Training) -> Backend:
+    """Return the backend that ``prepare`` selected, and import its libraries."""
+    require_present(recipe.advanced.backend)
+    if recipe.deterministic:
+        # Unsloth reads its variable when it is imported.
+        os.environ.update(DETERMINISTIC)
+    if recipe.advanced.backend == UNSLOTH:
         from finetune_trainer.training.backends.unsloth import UnslothBackend
 
         return UnslothBackend()

@@ -8,6 +8,7 @@ from transformers import BitsAndBytesConfig
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data.token_store import Tokens
+from finetune_trainer.models.backend_choice import UNSLOTH
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import TrainRequest
@@ -68,6 +69,10 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
         "activation_offloading": request.memory.offload and device.cuda,
         "max_length": recipe.sequence_length,
         "packing": request.packed,
+        # Unset, Unsloth reads every row in Python before it chooses a value.
+        "padding_free": request.packed,
+        # Unsloth's own loss works in chunks, too, and replaces that of TRL.
+        "loss_type": "nll" if advanced.backend == UNSLOTH else "chunked_nll",
         "pad_to_multiple_of": (recipe.sequence_length if advanced.pad_to_sequence_length else None),
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "logging_steps": advanced.logging_steps,

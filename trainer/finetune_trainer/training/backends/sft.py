@@ -1,9 +1,7 @@
 """One training with TRL's SFTTrainer, for models of any backend, on CUDA or on a CPU."""
 
-import gc
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,29 +30,15 @@ from finetune_trainer.training.backends import (
 from finetune_trainer.training.backends.trainer import MonitorCallback, Trainer
 from finetune_trainer.training.monitor import Monitor
 
-DETERMINISTIC = {
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "FLASH_ATTENTION_DETERMINISTIC": "1",
-    # Otherwise Unsloth sizes the chunks of its loss by the free memory.
-    "UNSLOTH_CE_LOSS_TARGET_GB": "1",
-}
-"""Environment variables that the libraries read before they choose algorithms."""
-PROTECTED_ARGUMENTS = (
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "optim",
-    "seed",
-    "bf16",
-    "fp16",
-    "packing",
+MAY_CHANGE = frozenset(
+    {
+        # transformers makes it a list.
+        "report_to",
+        # Unsloth's checkpointing is reentrant only.
+        "gradient_checkpointing_kwargs",
+    }
 )
-"""Arguments that a library must not change."""
+"""Arguments that a library may change, because the adapter does not depend on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +70,7 @@ def train(
         text = f"{peak / 2**30:.1f} GiB were allocated"
         error.__traceback__ = None
     # The model and its activations are unreachable only after the except block.
-    release_gpu_memory()
+    devices.release_memory()
     raise OutOfMemory(text)
 
 
@@ -94,13 +78,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Report whether the GPU ran out of memory; not all libraries raise PyTorch's class."""
     said = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in said)
-
-
-def release_gpu_memory() -> None:
-    """Return unreferenced memory to the GPU."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _train(
@@ -175,7 +152,6 @@ def _choose_algorithms(recipe: Training, device: Device) -> None:
     torch.backends.cuda.matmul.allow_tf32 = capabilities.uses_tf32(recipe, device)
     torch.use_deterministic_algorithms(recipe.deterministic)
     if recipe.deterministic:
-        os.environ.update(DETERMINISTIC)
         log("using deterministic algorithms only")
 
 
@@ -185,11 +161,10 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
     made = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     wanted = library_arguments.sft_arguments(request, device)
     arguments = SFTConfig(**wanted)
-    for name in PROTECTED_ARGUMENTS:
-        # On a CPU, Unsloth replaces 8-bit optimizers, disables packing, and avoids bfloat16.
-        if getattr(arguments, name) != wanted[name]:
-            log(f"restoring {name} to {wanted[name]}; the library set {getattr(arguments, name)}")
-            setattr(arguments, name, wanted[name])
+    # On a CPU, Unsloth replaces 8-bit optimizers, disables packing, and avoids bfloat16.
+    for name, value in _changed(arguments, wanted).items():
+        log(f"restoring {name} to {wanted[name]}; the library set {value}")
+        setattr(arguments, name, wanted[name])
     trainer = Trainer(
         request=request,
         monitor=monitor,
@@ -201,12 +176,11 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
     for name, parameter in model.named_parameters():
         if name in made:
             parameter.data = made[name]
-    for name in PROTECTED_ARGUMENTS:
-        if getattr(trainer.args, name) != wanted[name]:
-            raise InvalidSpec(
-                f"the backend would train with {name} {getattr(trainer.args, name)} instead of "
-                f"{wanted[name]}: set training.advanced.backend to trl"
-            )
+    for name, value in _changed(trainer.args, wanted).items():
+        raise InvalidSpec(
+            f"the backend would train with {name} {value} instead of {wanted[name]}: set "
+            "training.advanced.backend to trl"
+        )
     if model.config._attn_implementation == packed_attention.NAME:
         trainer.data_collator = packed_attention.with_borders(trainer.data_collator)
     # The tokenizer is needed for padding only; if kept, each checkpoint would contain a copy.
@@ -214,6 +188,12 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.add_callback(MonitorCallback(trainer, monitor))
     return trainer
+
+
+def _changed(arguments: SFTConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that differ from the wanted ones, with their present values."""
+    found = {name: getattr(arguments, name) for name in sorted(wanted.keys() - MAY_CHANGE)}
+    return {name: value for name, value in found.items() if value != wanted[name]}
 
 
 def _save_adapter(request: TrainRequest, trainer: Trainer, folder: Path) -> None:

@@ -26,6 +26,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.monitor = monitor
         self.actions: StepActions | None = None
         self.complete = False
+        self._tokens = torch.zeros((), dtype=torch.long)
         super().__init__(**stock)
 
     def run(self) -> None:
@@ -55,6 +56,25 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         self._total_train_tokens = int(state.log_history[-1].get("num_tokens", 0))
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Do one forward and backward pass, and count its tokens.
+
+        Unsloth replaces the method in which TRL counts them. The sum stays on the device until it
+        is logged, because reading it waits for the GPU.
+        """
+        ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        tokens = ids.numel() if mask is None else mask.sum()
+        self._tokens = self._tokens.to(ids.device) + tokens
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def take_token_count(self) -> int:
+        """Return the number of tokens, without padding, since the last call."""
+        count = int(self._tokens)
+        self._tokens = torch.zeros_like(self._tokens)
+        return count
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         # The stock method logs, and the monitor raises on a loss that is not finite before
@@ -209,5 +229,5 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc]
             grad_norm=None if norm is None else float(norm),
             rate=logs.get("learning_rate"),
             epoch=state.epoch or 0.0,
-            tokens=logs.get("num_tokens"),
+            tokens=self._trainer.take_token_count(),
         )

@@ -58,6 +58,9 @@ class UnslothBackend:
 
     def train(self, request: TrainRequest, monitor: Monitor, adapter: Path) -> TrainOutput:
         """Train, and save the adapter into ``adapter`` if all steps are done."""
+        # Unsloth searches rows for tokens on which the base was never trained, and edits the base.
+        # The prepare stage has done this check.
+        os.environ["UNSLOTH_IGNORED_TOKENIZER_NAMES"] = str(request.base)
         return sft.train(request, monitor, adapter, FACTORY)
 
 
