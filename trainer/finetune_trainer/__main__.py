@@ -26,7 +26,7 @@ from finetune_api.contracts.result import Result
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
-from finetune_trainer.runtime import cards, egress, environment, lock
+from finetune_trainer.runtime import cards, device, egress, environment, lock
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="GPU model, as in the node label nvidia.com/gpu.product; repeat the option for each "
         "model: the memory check uses the smallest one; omit it to skip the check",
+    )
+    prepare.add_argument(
+        "--driver", type=int, help="branch of the NVIDIA driver of the GPU nodes, if it is known"
+    )
+    prepare.add_argument(
+        "--compute-capability", help="that of the GPU nodes, if it is known: MAJOR.MINOR"
     )
     prepare.add_argument(
         "--serving-share",
@@ -157,6 +163,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
         if options.command == "prepare":
             if options.destinations is not None:
                 egress.Guard(options.destinations, domains=egress.domains()).install()
+            device.require_versions(options.driver, options.compute_capability)
             from finetune_trainer.preparation import prepare
 
             return prepare.run(job, layout, progress, options=_estimate_options(options))

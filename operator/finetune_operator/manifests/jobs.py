@@ -16,6 +16,7 @@ from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.manifests import egress, placement, pod, sources
+from finetune_operator.manifests.node_labels import versions_of
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.documents import JOB_FILE
@@ -250,6 +251,8 @@ def _estimate_arguments(target: TargetRevision) -> list[str]:
     serving, arguments = spec.serving, []
     for card in placement.cards(target.config.gpu, target.resolved):
         arguments += ["--card", card]
+    for option, value in versions_of(spec.placement.node_selector or {}).items():
+        arguments += [option, value]
     if serving.enabled:
         arguments += ["--serving-share", str(serving.gpu_memory_utilization)]
         if serving.max_model_len is not None:

@@ -15,6 +15,13 @@ PRODUCT = "nvidia.com/gpu.product"
 GKE = "cloud.google.com/gke-accelerator"
 KARPENTER = "karpenter.k8s.aws/instance-gpu-name"
 EKS_AUTO_MODE = "eks.amazonaws.com/instance-gpu-name"
+DRIVER = "nvidia.com/cuda.driver-version.major"
+COMPUTE = ("nvidia.com/gpu.compute.major", "nvidia.com/gpu.compute.minor")
+"""Labels of GPU Feature Discovery for the branch of the driver and for the compute capability."""
+GKE_PARTITION = "cloud.google.com/gke-gpu-partition-size"
+GKE_SHARING = "cloud.google.com/gke-gpu-sharing-strategy"
+MIG, SHARED = "-MIG-", "-SHARED"
+"""Parts that GPU Feature Discovery adds to the product of a MIG device and of a time-sliced GPU."""
 
 _GKE_NAMES = {
     "Tesla-T4": ("nvidia-tesla-t4",),
@@ -52,6 +59,30 @@ def values_of(products: Iterable[str]) -> dict[str, list[str]]:
 def products_of(labels: Mapping[str, str]) -> list[str]:
     """Return the products that node labels name, without repetition."""
     found = [labels[PRODUCT]] if PRODUCT in labels else []
+    partition, sharing = labels.get(GKE_PARTITION), labels.get(GKE_SHARING)
+    part = (f"{MIG}{partition}" if partition else "") + (SHARED if sharing else "")
     for label, names in CLOUD_NAMES.items():
-        found += [product for product, values in names.items() if labels.get(label) in values]
+        found += [
+            product + (part if label == GKE else "")
+            for product, values in names.items()
+            if labels.get(label) in values
+        ]
     return list(dict.fromkeys(found))
+
+
+def versions_of(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the driver branch and the compute capability that node labels name, by option.
+
+    The options are those of the prepare stage. Values that are not numbers are left out.
+    """
+    driver = labels.get(DRIVER, "")
+    compute = [labels.get(label, "") for label in COMPUTE]
+    return {
+        **({"--driver": driver} if driver.isdecimal() else {}),
+        **({"--compute-capability": ".".join(compute)} if all(map(str.isdecimal, compute)) else {}),
+    }
+
+
+def is_product(product: str, card: str | None) -> bool:
+    """Report whether CUDA names the card of a product so; it does not know of time-slicing."""
+    return product.removesuffix(SHARED) == card

@@ -12,7 +12,12 @@ from finetune_api.defaulting import Resolved
 from finetune_api.layering import has
 from finetune_api.v1alpha1.placement import Placement, Toleration
 from finetune_operator.config import GpuConfig
-from finetune_operator.manifests.node_labels import PRODUCT, products_of, values_of
+from finetune_operator.manifests.node_labels import (
+    PRODUCT,
+    is_product,
+    products_of,
+    values_of,
+)
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -35,7 +40,7 @@ def render(
     """
     placement = _placement_of(resolved, serving=serving)
     selector, products = placement.node_selector, products_for(gpu_nodes, resolved, serving=serving)
-    kept = [product for product in products if product == card]
+    kept = [product for product in products if is_product(product, card)]
     node_selector: dict[str, str] = {}
     required: list[Expression] = []
     preferred: list[tuple[int, list[Expression]]] = []
@@ -103,7 +108,7 @@ def origin(
         labels = []
     elif resolved.spec.queue_name and not serving:
         labels = ["the flavor of the Kueue queue", *labels]
-    elif card in products:
+    elif any(is_product(product, card) for product in products):
         labels = ["the first checkpoint (status.revisions[].card)"]
     elif products:
         labels = ["the chart value gpu.products"]

@@ -73,6 +73,12 @@ def warnings(found: Estimate) -> list[str]:
     """Return warnings about a job that is not refused."""
     found_warnings = []
     card = found.card
+    if card is not None and card.shared:
+        found_warnings.append(
+            f"{card.name} is time-sliced: other pods use the same {gib(card.memory)}, and training "
+            "runs out of memory if they need it; select an unshared GPU with spec.placement, "
+            "unless no other pod uses this one"
+        )
     if card is not None and USABLE * card.memory < found.training.total <= card.memory:
         found_warnings.append(
             f"training needs about {gib(found.training.total)} of the {gib(card.memory)} of "

@@ -7,9 +7,14 @@ NVIDIA's data sheets. The compute capability is from developer.nvidia.com/cuda-g
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIB = 1024 * 1024
+SHARED = "-SHARED"
+"""Suffix of the product label of a time-sliced card."""
+MIG_USABLE = 0.9
+"""Usable share of the memory of a MIG device. ``nvidia-smi mig -lgip`` lists 9.75 GiB for an eighth
+of an H100 (98 %), and 4.75 GiB for an eighth of an A100 with 40 GB (95 %)."""
 MIN_CAPABILITY = (7, 5)
 """Turing, the oldest architecture in the PyTorch and bitsandbytes of this image (CUDA 13)."""
 
@@ -22,6 +27,8 @@ class Card:
     memory: int
     tflops: float | None = None
     capability: tuple[int, int] = (8, 0)
+    shared: bool = False
+    """Whether other pods use the memory of this card, too (time-slicing)."""
 
     @property
     def is_ampere(self) -> bool:
@@ -64,10 +71,36 @@ def find(name: str) -> Card | None:
     """Return the card that a ``nvidia.com/gpu.product`` label value names, or None.
 
     The comparison ignores case, the vendor prefix and separators. A time-sliced card (``-SHARED``)
-    counts with its whole memory; a MIG slice is not in the table.
+    counts with its whole memory, because its pods share it without limits. A MIG device
+    (``-MIG-1g.10gb``) has a part of a card.
     """
-    wanted = _plain(re.sub(r"-SHARED$", "", name))
-    return next((card for card in CARDS.values() if _plain(card.name) == wanted), None)
+    whole, mig, profile = name.removesuffix(SHARED).partition("-MIG-")
+    wanted = _plain(whole)
+    card = next((card for card in CARDS.values() if _plain(card.name) == wanted), None)
+    if card is None:
+        return None
+    if mig:
+        card = _mig_device(card, profile)
+    return card and replace(card, shared=name.endswith(SHARED))
+
+
+def _mig_device(card: Card, profile: str) -> Card | None:
+    """Return the device of a MIG profile; None for an unknown profile.
+
+    ``2g.20gb`` has 2 of 7 parts of the processors, and the eighths of the memory that make 20 GB.
+    """
+    found = re.fullmatch(r"([1-7])g\.(\d+)gb(\.me)?", profile)
+    if found is None:
+        return None
+    eighths = round(8 * int(found[2]) / card.gib)
+    if not 1 <= eighths <= 8:
+        return None
+    return replace(
+        card,
+        name=f"{card.name}-MIG-{profile}",
+        memory=int(card.memory * eighths / 8 * MIG_USABLE),
+        tflops=None if card.tflops is None else card.tflops * int(found[1]) / 7,
+    )
 
 
 def smallest(found: Iterable[Card]) -> Card | None:

@@ -15,13 +15,19 @@ from finetune_operator.config import GpuConfig
 from finetune_operator.manifests import placement
 from finetune_operator.manifests.node_labels import (
     CLOUD_NAMES,
+    COMPUTE,
+    DRIVER,
     EKS_AUTO_MODE,
     GKE,
+    GKE_PARTITION,
+    GKE_SHARING,
     KARPENTER,
     PRODUCT,
     products_of,
     values_of,
 )
+from finetune_trainer.__main__ import parser
+from finetune_trainer.runtime import cards
 
 ZONE = "topology.kubernetes.io/zone"
 DEFAULT = GpuConfig()
@@ -145,6 +151,36 @@ def test_an_unknown_product_is_found_by_gpu_feature_discovery() -> None:
     assert products_of({PRODUCT: "NVIDIA-RTX-9000", "a": "b"}) == ["NVIDIA-RTX-9000"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "product"),
+    [
+        ({PRODUCT: "NVIDIA-A10G-SHARED"}, "NVIDIA-A10G-SHARED"),
+        ({GKE: "nvidia-l4", GKE_SHARING: "time-sharing"}, "NVIDIA-L4-SHARED"),
+        (
+            {GKE: "nvidia-a100-80gb", GKE_PARTITION: "1g.10gb"},
+            "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb",
+        ),
+        (
+            {GKE: "nvidia-a100-80gb", GKE_PARTITION: "1g.10gb", GKE_SHARING: "mps"},
+            "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb-SHARED",
+        ),
+        ({KARPENTER: "a10g", GKE_PARTITION: "1g.10gb"}, "NVIDIA-A10G"),
+    ],
+)
+def test_parts_of_cards_and_shared_cards_are_other_products(
+    labels: dict[str, str], product: str
+) -> None:
+    assert products_of(labels) == [product]
+    assert cards.find(product) is not None
+
+
+def test_a_training_on_a_time_sliced_card_resumes_on_its_product() -> None:
+    products = ["NVIDIA-A10G-SHARED", "NVIDIA-L4"]
+    pod = placed(products=products, card="NVIDIA-A10G")
+    assert may_run(pod, {PRODUCT: "NVIDIA-A10G-SHARED"})
+    assert not may_run(pod, {PRODUCT: "NVIDIA-L4"})
+
+
 POOL = {"placement": {"nodeSelector": {"pool": "x"}}}
 
 
@@ -239,6 +275,28 @@ def test_prepare_estimates_for_every_card_that_the_train_pod_may_get(
     ][0]["args"]
     given = [value for flag, value in itertools.pairwise(arguments) if flag == "--card"]
     assert given == cards
+
+
+@pytest.mark.parametrize(
+    ("labels", "given"),
+    [
+        ({DRIVER: "570"}, ["--driver", "570"]),
+        ({DRIVER: "latest"}, []),
+        ({COMPUTE[0]: "7", COMPUTE[1]: "0"}, ["--compute-capability", "7.0"]),
+        ({COMPUTE[0]: "7"}, []),
+    ],
+    ids=str,
+)
+def test_prepare_checks_the_versions_in_the_node_selector(
+    labels: dict[str, str], given: list[str]
+) -> None:
+    spec = {**SPEC, "placement": {"nodeSelector": labels}}
+    job = children(spec, SETS["minimal"][1])["job-prepare"]
+    arguments = template(job)["spec"]["containers"][0]["args"]
+    options = ("--driver", "--compute-capability")
+    pairs = itertools.pairwise(arguments)
+    assert [each for pair in pairs if pair[0] in options for each in pair] == given
+    parser().parse_args(arguments[arguments.index("prepare") :])
 
 
 def test_placement_of_a_job_that_sets_every_field() -> None:

@@ -63,13 +63,46 @@ def test_memory_of_an_a10g_is_less_than_24_gib() -> None:
         ("A10G", "NVIDIA-A10G"),
         ("Tesla-T4", "Tesla-T4"),
         ("NVIDIA A100-SXM4-80GB", "NVIDIA-A100-SXM4-80GB"),
-        ("NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", None),
+        ("NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"),
+        ("NVIDIA-A100-SXM4-80GB-MIG-1g.10gb-SHARED", "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None),
+        ("NVIDIA-A100-SXM4-80GB-MIG-mixed", None),
+        ("NVIDIA-A100-SXM4-40GB-MIG-7g.80gb", None),
+        ("NVIDIA-Imaginary-MIG-1g.10gb", None),
         ("NVIDIA-Imaginary", None),
     ],
 )
 def test_gpu_is_found_by_node_label(label: str, name: str | None) -> None:
     found = cards.find(label)
     assert (found.name if found else None) == name
+    assert found is None or found.shared == label.endswith("-SHARED")
+
+
+@pytest.mark.parametrize(
+    ("card", "profile", "gib", "parts"),
+    [
+        # GiB as listed by nvidia-smi mig -lgip.
+        ("NVIDIA-A100-SXM4-40GB", "1g.5gb", 4.75, 1),
+        ("NVIDIA-H100-80GB-HBM3", "1g.10gb", 9.75, 1),
+        ("NVIDIA-H100-80GB-HBM3", "1g.20gb", 19.62, 1),
+        ("NVIDIA-H100-80GB-HBM3", "1g.10gb.me", 9.75, 1),
+        ("NVIDIA-H100-80GB-HBM3", "3g.40gb", 39.50, 3),
+        ("NVIDIA-H100-80GB-HBM3", "7g.80gb", 79.25, 7),
+    ],
+)
+def test_mig_device_has_a_part_of_its_card(card: str, profile: str, gib: float, parts: int) -> None:
+    found = cards.find(f"{card}-MIG-{profile}")
+    assert found is not None
+    assert 0.9 * gib < found.gib <= gib
+    whole = cards.CARDS[card]
+    assert found.capability == whole.capability
+    assert found.tflops == pytest.approx((whole.tflops or 0) * parts / 7)
+
+
+def test_time_sliced_card_has_a_warning() -> None:
+    (said,) = verdict.warnings(estimated(Training(), card=cards.find("NVIDIA-A10G-SHARED")))
+    assert said.startswith("NVIDIA-A10G is time-sliced: other pods use the same 22.49 GiB")
+    assert verdict.warnings(estimated(Training())) == []
 
 
 @pytest.mark.parametrize("effective", [1, 2, 6, 8, 12, 64])
