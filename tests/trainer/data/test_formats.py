@@ -27,7 +27,7 @@ MAPPING = {
 
 
 def rows(**fields: Any) -> Rows:
-    return Rows.model_validate({"source": "hf://a/b", **fields})
+    return Rows.model_validate({"source": "hf://a/b", "format": "auto", **fields})
 
 
 @pytest.mark.parametrize(

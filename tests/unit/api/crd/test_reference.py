@@ -34,7 +34,9 @@ def _row(path: str) -> list[str]:
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=str)
 def test_every_field_of_the_spec_has_a_row(leaf: Leaf) -> None:
-    row = _row(f"spec.{leaf}".replace("tolerations.", "tolerations[]."))
+    row = _row(
+        f"spec.{leaf}".replace("tolerations.", "tolerations[].").replace("datasets.", "datasets[].")
+    )
     assert row[3] == EFFECTS[leaf.edit]
     assert (row[2] == "required") is leaf.info.is_required()
     assert all(cell.strip() for cell in row)
