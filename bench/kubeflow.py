@@ -26,7 +26,8 @@ from bench.api_client import Api
 VERSION = "2.3.0"
 TRAINER = f"github.com/kubeflow/trainer/v2@v{VERSION}"
 JOBSET = "sigs.k8s.io/jobset@v0.12.0"
-PACKAGES = {TRAINER: "/cmd/trainer-controller-manager", JOBSET: ""}
+PACKAGES = {TRAINER: ("./cmd/trainer-controller-manager", "trainer"), JOBSET: (".", "jobset")}
+"""Package and name of the program, by module."""
 CACHE = Path.home() / ".cache" / "finetune-operator" / "bench" / f"kubeflow-{VERSION}"
 TRAINJOBS = "/apis/trainer.kubeflow.org/v1alpha1"
 QPS = 5000
@@ -62,18 +63,23 @@ def programs() -> Programs:
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if go is None:
         raise RuntimeError("--beside kubeflow builds Go modules: install Go 1.26 or later")
-    environment = {**os.environ, "GOBIN": str(CACHE), "CGO_ENABLED": "0"}
+    environment = {**os.environ, "CGO_ENABLED": "0"}
+    CACHE.mkdir(parents=True, exist_ok=True)
     folders = []
-    for module, package in PACKAGES.items():
-        path, _, version = module.partition("@")
+    for module, (package, program) in PACKAGES.items():
         print(f"==> build {module}", flush=True)
-        install = [go, "install", "-trimpath", f"{path}{package}@{version}"]
-        subprocess.run(install, check=True, env=environment)
         download = [go, "mod", "download", "-json", module]
         found = subprocess.run(download, check=True, env=environment, capture_output=True)
-        folders.append(Path(json.loads(found.stdout)["Dir"]))
+        folder = Path(json.loads(found.stdout)["Dir"])
+        # The folder of a module is read-only, and go may have to complete its go.sum.
+        for suffix in ("mod", "sum"):
+            (CACHE / f"{program}.{suffix}").write_bytes((folder / f"go.{suffix}").read_bytes())
+        build = [go, "build", "-trimpath", "-mod=mod", f"-modfile={CACHE / program}.mod"]
+        build += ["-o", str(CACHE / program), package]
+        subprocess.run(build, check=True, env=environment, cwd=folder)
+        folders.append(folder)
     return Programs(
-        trainer=CACHE / "trainer-controller-manager",
+        trainer=CACHE / "trainer",
         jobset=CACHE / "jobset",
         trainer_module=folders[0],
         jobset_module=folders[1],
