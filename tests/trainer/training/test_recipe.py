@@ -20,6 +20,7 @@ from tests.trainer.support.faults import (
     Ampere,
     OtherVersion,
     log_adapter_dtypes,
+    unsloth_in_float32,
     without_unsloth,
 )
 from tests.trainer.support.workshop import Server, Workshop
@@ -269,7 +270,7 @@ def test_adapter_uses_the_compute_dtype_of_the_recipe(
     """On a CPU, PEFT would convert the input of each layer to float32."""
     advanced = {"backend": backend, "quantization": {"computeDtype": compute}}
     workshop = make(training={"maxSteps": 1, "advanced": advanced})
-    workshop.succeed("prepare")
+    workshop.with_fault(unsloth_in_float32).succeed("prepare")
     log = workshop.with_fault(log_adapter_dtypes).succeed("train").log
     assert set(re.findall(r"an adapter is given torch\.(\w+)", log)) == {compute}
 
