@@ -45,8 +45,11 @@ AREAS = (
         packages=(
             "finetune_operator.controller.workqueue",
             "finetune_operator.controller.apply",
+            "finetune_operator.controller.confirmation",
             "finetune_operator.leader_election",
-            "finetune_operator.snapshot.cache",
+            "finetune_operator.snapshot.expected",
+            "finetune_operator.snapshot.reflector",
+            "finetune_operator.snapshot.store",
         ),
         tests=(
             "tests/unit/operator/controller",

@@ -1,15 +1,17 @@
 """HTTP server of the probes: ``/healthz`` and ``/readyz``.
 
 ``/healthz`` fails if a worker has ended or has processed one job for ``STUCK_SECONDS``; a restart
-resolves both. ``/readyz`` fails until the watches run. A standby is ready too.
+resolves both. ``/readyz`` fails until FineTuneJobs are watched and the objects of all other kinds
+have been listed. A standby is ready too.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from finetune_operator.controller.controller import Controller
+from finetune_operator.snapshot.reflector import Reflector
 
 PORT = 8081
 STUCK_SECONDS = 300.0
@@ -18,9 +20,15 @@ STUCK_SECONDS = 300.0
 class Health:
     """State of the process for the probes."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self.ready = False
+    def __init__(self, controller: Controller, children: Sequence[Reflector]) -> None:
+        self._controller, self._children = controller, children
+        self.watching = False
+        """Whether FineTuneJobs are watched."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the store is kept up to date."""
+        return self.watching and all(each.synced.is_set() for each in self._children)
 
     def failure_reason(self) -> str | None:
         """Return why the process must be restarted, None if it is healthy."""

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.resync import Resync
-from finetune_operator.controller.watch import run_watches
+from finetune_operator.controller.watch import deliver, run_watch
 from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Terminal, Transient
@@ -36,7 +36,10 @@ from finetune_operator.leader_election import LeaderElector
 from finetune_operator.metrics_server import server as metrics_server
 from finetune_operator.reconcile import plan
 from finetune_operator.revisions.documents import MOST_FROZEN_BYTES, frozen_part
+from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.reflector import Reflector, reflectors
 from finetune_operator.snapshot.scraper import NAMESPACE_WORKERS, Scraper
+from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.telemetry import logs
 
 RETRY_SECONDS = 2.0
@@ -107,21 +110,22 @@ async def run(config: OperatorConfig, *, metrics_port: int, probe_port: int) -> 
             identity=identity,
         )
         kube.transport.fence = elector.remaining
+        store = ObjectStore()
         reconciler = Reconciler(
-            kube=kube,
+            reader=Reader(kube=kube, store=store, metrics=scraper),
             executor=PlanExecutor(kube=kube, recorder=Recorder(kube, instance=identity)),
             config=config,
             planner=plan,
-            metrics=scraper,
         )
         controller = Controller(reconciler=reconciler)
         resync = Resync(
             kube=kube,
+            store=store,
             namespaces=tuple(config.watch_namespaces),
-            fingerprints=reconciler.fingerprints,
-            enqueue=controller.enqueue,
+            recheck=controller.recheck,
         )
-        probes = health.Health(controller)
+        children = reflectors(kube, store, config.watch_namespaces, controller.notify)
+        probes = health.Health(controller, children)
         await stack.enter_async_context(health.serving(probes, probe_port))
         bound = await stack.enter_async_context(
             metrics_server.serving(config.metrics, kube, metrics_port)
@@ -129,12 +133,13 @@ async def run(config: OperatorConfig, *, metrics_port: int, probe_port: int) -> 
         await _wait_for_crd(kube, required=True)
         logger.info("started", extra={"port": bound, "identity": identity})
         await run_until_first_exit(
-            lead(elector, controller, resync, scraper),
-            run_watches(
-                controller.notify,
+            lead(elector, controller, resync, scraper, children),
+            *(each.run() for each in children),
+            run_watch(
+                deliver(store, controller.notify, resync.request),
                 config.watch_namespaces,
                 wait_for_crd=lambda: _wait_for_crd(kube, required=False),
-                set_ready=lambda ready: setattr(probes, "ready", ready),
+                set_ready=lambda ready: setattr(probes, "watching", ready),
             ),
             _wait_for_signal(),
         )
@@ -177,16 +182,23 @@ async def _wait_for_signal() -> None:
 
 
 async def lead(
-    elector: LeaderElector, controller: Controller, resync: Resync, scraper: Scraper
+    elector: LeaderElector,
+    controller: Controller,
+    resync: Resync,
+    scraper: Scraper,
+    children: Sequence[Reflector],
 ) -> None:
     """Run the controller whenever this replica is the leader; at the end release the Lease.
 
-    Raises the error that ended a worker.
+    A replica becomes the leader only after it has listed all kinds. Raises the error that ended a
+    worker.
     """
     try:
+        for each in children:
+            await each.synced.wait()
         while True:
             await elector.acquire()
-            scrapes = scraper.run(changed=controller.wake, failed=controller.reread_pods)
+            scrapes = scraper.run(changed=controller.wake)
             await run_until_first_exit(controller.run(), resync.run(), scrapes, elector.hold())
     finally:
         await controller.stop()

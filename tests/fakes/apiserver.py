@@ -20,6 +20,7 @@ from finetune_api.v1alpha1.status import FineTuneJobStatus
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects import naming
 from finetune_operator.objects.contents import same_content
+from finetune_operator.objects.trimming import trimmed
 from finetune_operator.reconcile.plan import plan
 from finetune_operator.types import (
     LISTS,
@@ -126,7 +127,9 @@ class Cluster:
         lists = {kind: self.list(kind) for kind in LISTS if kind != "Pod"}
         between()
         lists["Pod"] = self.list("Pod")
-        found: dict[str, Any] = {LISTS[kind]: tuple(each) for kind, each in lists.items()}
+        found: dict[str, Any] = {
+            LISTS[kind]: tuple(map(trimmed, each)) for kind, each in lists.items()
+        }
         return Snapshot(
             job=job,
             events=tuple(copied(self.events)),
@@ -166,24 +169,29 @@ class Cluster:
         *,
         die_before: int | None = None,
         only: int | None = None,
+        on_write: Callable[[Mapping[str, Any]], None] = lambda written: None,
     ) -> None:
         """Write the status, then execute the actions in order, each with its own preconditions.
 
         die_before: index of the write before which the operator crashes; only: index of the only
-        write that is executed. If ``die_before`` is odd, the writes of a batch arrive in reverse.
+        write that is executed; on_write: is called with the target of each executed write. If
+        ``die_before`` is odd, the writes of a batch arrive in reverse.
         """
         writes: list[Callable[[], None]] = []
         if stored(intended.status) != stored(snapshot.job["status"]):
             writes.append(lambda: self._write_status(snapshot.job, intended.status))
+        targets: list[Mapping[str, Any]] = [snapshot.job] * len(writes)
         backwards = (die_before or 0) % 2 == 1
         for batch in intended.batches():
             for action in reversed(batch) if backwards else batch:
                 writes.append(lambda action=action: self._act(snapshot, action))  # type: ignore[misc]
-        for number, write in enumerate(writes):
+                targets.append(action.object)
+        for number, (target, write) in enumerate(zip(targets, writes, strict=True)):
             if number == die_before:
                 raise Crash
             if only in (None, number):
                 write()
+                on_write(target)
         self.recorded += intended.events
 
     # The API server.

@@ -4,6 +4,7 @@ It only stores objects. tests/integration tests all other behavior with a real A
 """
 
 import itertools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from finetune_operator.kube.client import Kube, Propagation
 from finetune_operator.kube.errors import Conflict, NotFound, OperatorError
 from finetune_operator.kube.kinds import KINDS
 from finetune_operator.types import Object
+
+_METADATA = ("apiVersion", "kind", "metadata")
 
 Fault = Callable[[str, str, str], OperatorError | None]
 """Takes verb, kind and name of a write; returns the error to raise, or None."""
@@ -33,12 +36,19 @@ class MemoryKube(Kube):
         return self.objects.get((KINDS[kind].kind or kind, namespace, name))
 
     async def list(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        limit: int = 0,
+        metadata_only: bool = False,
     ) -> tuple[Object, ...]:
         self.reads += 1
         key, _, value = labels.partition("=")
         return tuple(
-            each
+            {key: each[key] for key in _METADATA} if metadata_only else each
             for (of_kind, of_namespace, _), each in self.objects.items()
             if of_kind == kind
             and namespace in ("", of_namespace)
@@ -102,8 +112,13 @@ class MemoryKube(Kube):
 
     def _store(self, body: dict[str, Any]) -> Object:
         version = next(self._versions)
-        metadata = {"uid": f"uid-{version}", **body["metadata"], "resourceVersion": str(version)}
-        stored = {**body, "metadata": metadata}
+        metadata = {
+            "uid": f"uid-{version}",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            **body["metadata"],
+            "resourceVersion": str(version),
+        }
+        stored: dict[str, Any] = json.loads(json.dumps({**body, "metadata": metadata}))
         self.objects[self._key(body)] = stored
         return stored
 

@@ -29,7 +29,8 @@ CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs
 SILENT_SECONDS = 3
 SILENT = (
     "from finetune_operator.controller import handlers; "
-    f"handlers.WATCH_TIMEOUT_SECONDS = {SILENT_SECONDS}.0"
+    f"handlers.WATCH_TIMEOUT_SECONDS = {SILENT_SECONDS}.0; "
+    f"from finetune_operator.kube import client; client.SILENCE_SECONDS = {SILENT_SECONDS}.0"
 )
 
 
@@ -263,7 +264,7 @@ def test_a_failing_job_does_not_slow_other_jobs(
     def decide(call: Call) -> Outcome:
         if call.namespace != bad.name or call.watches:
             return PASS
-        # Lists of Jobs hang until the timeout of the client; other requests fail.
+        # Creations of Jobs hang until the timeout of the client; other requests fail.
         return Outcome(what="hold") if call.path.endswith("/jobs") else answer(500)
 
     between.decide = decide

@@ -11,6 +11,7 @@ from tests.integration.controlplane import ControlPlane
 from tests.unit.operator.manifests.rendered import SETS, children
 
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor
+from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import (
     Conflict,
@@ -21,7 +22,8 @@ from finetune_operator.kube.errors import (
 )
 from finetune_operator.kube.kinds import path_of
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.snapshot.reader import read
+from finetune_operator.snapshot.reader import Reader, utc_now
+from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Apply, Create, Delete, Event, Plan, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,7 +53,10 @@ async def job(kube: Kube, namespace: str) -> Any:
 
 
 async def observe(kube: Kube, job: Any) -> Snapshot:
-    snapshot = await read(kube, (job["metadata"]["namespace"], "demo"), FakePodMetrics())
+    # Events are read only of objects that have not run for some time.
+    later = utc_now() + timedelta(minutes=1)
+    reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics(), clock=lambda: later)
+    snapshot = await reader.read((job["metadata"]["namespace"], "demo"), live=ALL_KINDS)
     assert snapshot is not None
     return snapshot
 

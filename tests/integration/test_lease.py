@@ -76,7 +76,7 @@ def test_a_standby_watches_and_writes_nothing(pair: Pair, place: Namespace) -> N
     assert pair.operators["second"].metric("controller_runtime_reconcile_total") == 0
     assert pair.operators["second"].metric("workqueue_depth") == 0
     assert not [call for call in pair.relays["second"].calls if call.writes]
-    assert pair.relays["second"].watches == 6
+    assert pair.relays["second"].watches == 10
 
 
 def test_after_sigterm_the_standby_takes_over_within_two_seconds(

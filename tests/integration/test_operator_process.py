@@ -175,9 +175,8 @@ def test_a_resync_makes_no_writes(operator: OperatorProcess, place: Namespace) -
     writes, versions = operator.writes(), place.versions()
     # A changed label of a child enqueues the job even though the operator does not set the label.
     (job,) = place.items("jobs")
-    place.plane.merge(
-        place.path("jobs", job["metadata"]["name"]), {"metadata": {"labels": {"again": "1"}}}
-    )
+    again = {"metadata": {"labels": {"finetune.dev/again": "1"}}}
+    place.plane.merge(place.path("jobs", job["metadata"]["name"]), again)
     wait_until(
         "the job is reconciled again",
         lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,

@@ -43,8 +43,8 @@ from finetune_operator.types import (
     Snapshot,
 )
 
-OnWrite = Callable[[str, Object | None], None]
-"""Takes the kind of a written object and the object in the response, None if there is none."""
+OnWrite = Callable[[Object, Object | None], None]
+"""Takes the target of a write and the object in the response, None if there is none."""
 AppliedVersions = dict[tuple[str, str], Applied]
 
 logger = logging.getLogger("finetune_operator.apply")
@@ -56,6 +56,11 @@ def needs_writes(snapshot: Snapshot, plan: Plan, applied: AppliedVersions) -> bo
         not (isinstance(action, Apply) and is_applied(snapshot, action.object, applied))
         for action in plan.actions
     )
+
+
+def writes_status(snapshot: Snapshot, plan: Plan) -> bool:
+    """Report whether a plan changes the status."""
+    return bool(without_empty(plan.status) != without_empty(snapshot.job.get("status") or {}))
 
 
 def is_applied(snapshot: Snapshot, body: Object, applied: AppliedVersions) -> bool:
@@ -84,7 +89,7 @@ class PlanExecutor:
         now: datetime,
         *,
         applied: AppliedVersions,
-        on_write: OnWrite = lambda kind, written: None,
+        on_write: OnWrite = lambda target, written: None,
     ) -> int:
         """Execute a plan; return the number of writes, not counting events.
 
@@ -96,7 +101,7 @@ class PlanExecutor:
             without_empty(each) for each in (snapshot.job.get("status") or {}, plan.status)
         )
         if status != before and not self._may_wait(snapshot, plan, before, status, now, applied):
-            on_write(snapshot.job["kind"], await self.kube.replace_status(snapshot.job, status))
+            on_write(snapshot.job, await self.kube.replace_status(snapshot.job, status))
             self.recent.add(snapshot.job["metadata"]["uid"], now)
             job_metrics.count_status_write(snapshot, plan)
             writes += 1
@@ -164,7 +169,7 @@ class _Execution:
         match action:
             case Create():
                 written, changed = await self._create(action.object)
-                self.on_write(kind, written)
+                self.on_write(action.object, written)
                 if changed:
                     logger.info("created", extra=extra)
                 return int(changed)
@@ -172,20 +177,20 @@ class _Execution:
                 if is_applied(self.snapshot, action.object, self.applied):
                     return 0
                 written, changed = await self._apply(action.object)
-                self.on_write(kind, written)
+                self.on_write(action.object, written)
                 if changed:
                     logger.info("applied", extra=extra)
                 return int(changed)
             case Patch():
-                self.on_write(kind, await self.kube.merge(action.object, _fenced(action)))
+                self.on_write(action.object, await self.kube.merge(action.object, _fenced(action)))
                 logger.info("patched", extra=extra)
             case Delete():
                 await self.kube.delete(action.object, propagation=action.propagation)
-                self.on_write(kind, None)
+                self.on_write(action.object, None)
                 logger.info("deleted", extra=extra)
             case Scale():
                 await self.kube.scale(action.object, action.replicas)
-                self.on_write(kind, None)
+                self.on_write(action.object, None)
                 logger.info("scaled", extra={**extra, "replicas": action.replicas})
         return 1
 

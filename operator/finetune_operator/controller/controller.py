@@ -18,7 +18,7 @@ import logging
 import random
 from dataclasses import dataclass, field
 
-from finetune_operator.controller.reconciler import Reconciler
+from finetune_operator.controller.reconciler import FOLLOW_UP_SECONDS, Reconciler
 from finetune_operator.controller.workqueue import Priority, WorkQueue
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
@@ -53,23 +53,25 @@ class Controller:
     workers: int = WORKERS
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def enqueue(self, key: Key) -> None:
-        """Queue a key for a reconcile that reads everything."""
-        if not self.stopped:
-            self.reconciler.invalidate_all(key)
-            self.queue.add(key, Priority.POLL)
+    def notify(self, key: Key, kind: str, version: int) -> None:
+        """Queue a key after an object of the job has changed.
 
-    def notify(self, key: Key, kind: str, version: int | None) -> None:
-        """Queue a key after an event, unless the last reconcile observed this version.
-
-        A standby queues nothing: a new leader starts with a resync.
+        A standby queues nothing: a new leader queues all jobs. Objects with the label of a job that
+        does not exist are no work.
         """
-        if self.stopped or not self.reconciler.invalidate(key, kind, version):
+        if self.stopped:
             return
+        self.reconciler.changed(key, kind, version)
         if kind == FINETUNEJOB:
-            self.queue.add(key, Priority.EVENT if self.reconciler.knows(key) else Priority.NEW)
-        else:
+            self.queue.add(key, self._priority(key))
+        elif self.reconciler.knows(key):
             self.queue.add_after(key, SETTLE_SECONDS, Priority.EVENT)
+
+    def recheck(self, key: Key) -> None:
+        """Queue a key for a reconcile that reads the FineTuneJob from the API server."""
+        if not self.stopped:
+            self.reconciler.distrust(key, {FINETUNEJOB})
+            self.queue.add(key, Priority.POLL)
 
     def wake(self, key: Key) -> None:
         """Queue a key after one of the job's pods reported another value."""
@@ -77,17 +79,27 @@ class Controller:
             self.reconciler.make_due(key)
             self.queue.add(key, Priority.POLL)
 
-    def reread_pods(self, key: Key) -> None:
-        """Queue a key after one of the job's pods could not be scraped: it may have ended."""
-        self.notify(key, "Pod", None)
+    def _priority(self, key: Key) -> Priority:
+        """Return the priority of a job that has changed, or that is reconciled for the first time.
+
+        After a restart, the jobs that an earlier operator has reconciled do not delay new ones.
+        """
+        if self.reconciler.knows(key):
+            return Priority.EVENT
+        return Priority.NEW if self.reconciler.is_new(key) else Priority.POLL
 
     async def run(self) -> None:
-        """Run the workers until ``stop``. Raises the error that ended a worker."""
+        """Reconcile all jobs, and each one that changes, until ``stop``.
+
+        Raises the error that ended a worker.
+        """
         metrics.MAX_WORKERS.labels(metrics.CONTROLLER).set(self.workers)
         self._tasks = [
             asyncio.create_task(self._work(), name=f"worker-{number}")
             for number in range(self.workers)
         ]
+        for key in self.reconciler.reader.store.jobs():
+            self.queue.add(key, self._priority(key))
         try:
             for task in asyncio.as_completed(self._tasks):
                 await task
@@ -162,7 +174,9 @@ class Controller:
                 return "success"
             # A delay is no secret.
             seconds = requeue_after * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-            self.queue.add_after(key, seconds, Priority.POLL)
+            # Shortly after a change the job may continue, for example on a GPU.
+            follows = requeue_after <= FOLLOW_UP_SECONDS
+            self.queue.add_after(key, seconds, Priority.EVENT if follows else Priority.POLL)
             return "requeue_after"
         metrics.RECONCILE_ERRORS.labels(metrics.CONTROLLER).inc()
         return "error"

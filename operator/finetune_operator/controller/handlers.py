@@ -1,8 +1,8 @@
-"""kopf's event handlers and settings. The handlers notify the controller, and do nothing else.
+"""kopf's event handler and settings. The handler passes each FineTuneJob on, and does nothing else.
 
-kopf provides watch streams that reconnect. Nothing is stored in objects: with ``on.event`` handlers
-only, kopf adds neither finalizers nor annotations. An event of a child notifies the job in its
-label. An event carries no state: it says which job to reconcile and which kind to read again.
+kopf provides a watch that reconnects. Nothing is stored in objects: with an ``on.event`` handler
+only, kopf adds neither finalizers nor annotations. The objects that a job owns are watched by
+``snapshot.reflector``.
 
 Why kopf, and which parts of it: docs/development/adr-kopf.md.
 """
@@ -20,43 +20,28 @@ import finetune_api
 from finetune_operator.kube import auth
 from finetune_operator.kube.client import PAGE
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS
-from finetune_operator.objects.digest import job_version, object_version
-from finetune_operator.objects.naming import JOB
-from finetune_operator.snapshot.cache import WATCHED_CHILDREN
-from finetune_operator.types import Key
+from finetune_operator.types import Object
 
 WATCH_TIMEOUT_SECONDS = 70.0
 """Time without any event after which a watch is restarted; bookmarks arrive every 60 s."""
 
-Notify = Callable[[Key, str, int | None], None]
-"""Takes the key of a job, and kind and version (``SnapshotCache.invalidate``) of an object.
-
-The version is None for a deleted object and for an object of an initial list: objects that were
-deleted before the list are not reported otherwise.
-"""
+Deliver = Callable[[str | None, Object], None]
+"""Takes the type of an event, None for an object of a list, and the FineTuneJob."""
 
 
-def registry(notify: Notify) -> kopf.OperatorRegistry:
+def registry(deliver: Deliver) -> kopf.OperatorRegistry:
     """Return the handlers."""
     handlers = kopf.OperatorRegistry()
     kopf.on.login(registry=handlers, retries=1)(auth.kopf_login)
-    for kind in (FINETUNEJOB, *WATCHED_CHILDREN):
-        labels = None if kind == FINETUNEJOB else {JOB: kopf.PRESENT}
-        kopf.on.event(
-            *KINDS[kind].resource, labels=labels, registry=handlers, id=KINDS[kind].plural
-        )(_handler(kind, notify))
+    kind = KINDS[FINETUNEJOB]
+    kopf.on.event(*kind.resource, registry=handlers, id=kind.plural)(_handler(deliver))
     return handlers
 
 
-def _handler(kind: str, notify: Notify) -> Callable[..., Awaitable[None]]:
-    is_job = kind == FINETUNEJOB
-    version_of = job_version if is_job else object_version
-
-    async def handle(
-        *, type: str | None, body: Any, name: str, namespace: str, labels: Any, **_: Any
-    ) -> None:
-        version = version_of(body) if type in ("ADDED", "MODIFIED") else None
-        notify((namespace, name if is_job else labels[JOB]), kind, version)
+def _handler(deliver: Deliver) -> Callable[..., Awaitable[None]]:
+    async def handle(*, event: Any, **_: Any) -> None:
+        kind = {"apiVersion": finetune_api.API_VERSION, "kind": FINETUNEJOB}
+        deliver(event["type"], {**event["object"], **kind})
 
     return handle
 
@@ -119,8 +104,4 @@ def settings() -> kopf.OperatorSettings:
     target.queueing.exit_timeout = 0.5
     # If kopf hangs at its end, it kills the process: a restart is better than no watches.
     target.process.ultimate_exiting_timeout = 20
-    for kind in WATCHED_CHILDREN:
-        group, _, plural = KINDS[kind].resource
-        # kopf matches only this form: 'batch/jobs' is accepted silently and selects nothing.
-        target.watching.label_selectors[f"{plural}.{group}" if group else plural] = JOB
     return target

@@ -4,10 +4,10 @@ Removing the record forgets the job. The work queue keeps its own count of failu
 rate limiter of client-go does: the backoff of a job must also grow if nothing about it can be read.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from finetune_operator.kube.errors import Terminal
-from finetune_operator.snapshot.cache import SnapshotCache
 from finetune_operator.telemetry.job_metrics import JobSample
 
 
@@ -24,11 +24,21 @@ class JobMemory:
     """See the module."""
 
     uid: str = ""
-    cache: SnapshotCache = field(default_factory=SnapshotCache)
-    fingerprint: int | None = None
-    """Versions of the job and its children after the last reconcile (``resync``)."""
+    news: set[tuple[str, int]] = field(default_factory=set)
+    """Kind and version of the objects that have changed since the last reconcile started."""
+    live: Set[str] = frozenset()
+    """Kinds that the next reconcile reads from the API server."""
+    unknown: set[tuple[str, str]] = field(default_factory=set)
+    """Kind and name of objects that a write has changed in a way that its response does not say."""
+    due: float = 0.0
+    """Monotonic time of the next reconcile without any change."""
     applied: dict[tuple[str, str], Applied] = field(default_factory=dict)
     """By kind and name of the child."""
     rejection: Terminal | None = None
     """Why the API server rejects a write of this job; its conditions report it."""
     sample: JobSample | None = None
+
+    def not_due_for(self, now: float) -> float:
+        """Return the seconds until a reconcile is due; 0 if it is due or something has changed."""
+        changed = self.news or self.live or self.unknown
+        return 0.0 if changed else max(0.0, self.due - now)

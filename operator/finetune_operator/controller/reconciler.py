@@ -1,8 +1,8 @@
 """The reconciler: observes one job, plans, and executes the plan.
 
-It reads the kinds that are stale in the cache. If the plan needs writes other than a status, or if
-a pod has ended and its Job has not, it confirms the kinds that decide this with a live read and
-plans again. So nothing is created, changed or deleted on stale information.
+The snapshot comes from the store. A plan that must not be executed on the basis of old information
+(``confirmation``) is confirmed by a live read and planned again. After a conflict or an error, the
+next reconcile reads everything live.
 
 While the API server rejects a write of a job, the reconciler writes a status that reports the
 rejection instead of the planned conditions. Otherwise the conditions would alternate with every
@@ -11,21 +11,23 @@ attempt.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
-from finetune_operator.controller.apply import PlanExecutor, needs_writes
+from finetune_operator.controller import confirmation
+from finetune_operator.controller.apply import PlanExecutor, needs_writes, writes_status
+from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.memory import JobMemory
-from finetune_operator.controller.resync import fingerprint
-from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Terminal
-from finetune_operator.snapshot import reader
-from finetune_operator.snapshot.cache import CONFIRMED_KINDS, SnapshotUpdate
-from finetune_operator.snapshot.scraper import PodMetrics
+from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.objects.naming import revision_name
+from finetune_operator.snapshot.reader import Reader, utc_now
+from finetune_operator.snapshot.store import version_of
+from finetune_operator.telemetry import metrics
 from finetune_operator.telemetry.job_metrics import (
     JOB_METRICS,
     JobMetrics,
@@ -52,20 +54,36 @@ class Planner(Protocol):
         """Return a plan whose conditions report an error."""
 
 
-def utc_now() -> datetime:
-    """Return the current time."""
-    return datetime.now(UTC)
+@dataclass(kw_only=True)
+class _Writes:
+    """The responses to the writes of one reconcile."""
+
+    memory: JobMemory
+    reader: Reader
+    own: set[tuple[str, int]] = field(default_factory=set)
+    changed: bool = False
+    """Whether a child has changed."""
+
+    def record(self, target: Object, written: Object | None) -> None:
+        """Store the object in a response. written: None if the response contains no object."""
+        kind = target["kind"]
+        if written is None:
+            self.memory.unknown.add((kind, target["metadata"]["name"]))
+            self.changed = True
+            return
+        news = self.reader.store.put(written)
+        self.own.add((kind, version_of(written)))
+        self.changed |= kind != FINETUNEJOB and bool(news)
 
 
 @dataclass(kw_only=True)
 class Reconciler:
     """See the module. ``jobs`` is everything that is remembered between two reconciles."""
 
-    kube: Kube
+    reader: Reader
     executor: PlanExecutor
     config: OperatorConfig
     planner: Planner
-    metrics: PodMetrics
     clock: Callable[[], datetime] = utc_now
     job_metrics: JobMetrics = JOB_METRICS
     jobs: dict[Key, JobMemory] = field(default_factory=dict)
@@ -73,35 +91,29 @@ class Reconciler:
     def __post_init__(self) -> None:
         self.job_metrics.read_from(self._samples)
 
-    def invalidate(self, key: Key, kind: str, version: int | None) -> bool:
-        """Mark a kind of a job as stale; return False if the last reconcile observed this version.
-
-        version: as for ``SnapshotCache.invalidate``.
-        """
-        memory = self.jobs.get(key)
-        return memory is None or memory.cache.invalidate(kind, version)
-
-    def invalidate_all(self, key: Key) -> None:
-        """Clear the cache of a job: its next reconcile reads everything."""
+    def changed(self, key: Key, kind: str, version: int) -> None:
+        """Record that an object of a job has changed: its next reconcile is due."""
         if (memory := self.jobs.get(key)) is not None:
-            memory.cache.clear()
+            memory.news.add((kind, version))
+
+    def distrust(self, key: Key, kinds: Set[str]) -> None:
+        """Let the next reconcile of a job read some kinds live."""
+        memory = self.jobs.setdefault(key, JobMemory())
+        memory.live = memory.live | kinds
 
     def knows(self, key: Key) -> bool:
         """Report whether a job has been reconciled since it was created or forgotten."""
         return key in self.jobs
 
+    def is_new(self, key: Key) -> bool:
+        """Report whether no operator has ever reconciled a job."""
+        job = self.reader.store.job(key)
+        return job is not None and not (job.get("status") or {}).get("conditions")
+
     def make_due(self, key: Key) -> None:
         """Make the next reconcile of a job due at once, without reading anything again."""
         if (memory := self.jobs.get(key)) is not None:
-            memory.cache.make_due()
-
-    def fingerprints(self) -> Mapping[Key, int]:
-        """Return the fingerprints of the reconciled jobs (``resync``)."""
-        return {
-            key: memory.fingerprint
-            for key, memory in self.jobs.items()
-            if memory.fingerprint is not None
-        }
+            memory.due = 0.0
 
     def forget_all(self) -> None:
         """Forget all jobs."""
@@ -113,53 +125,65 @@ class Reconciler:
 
         Raises OperatorError.
         """
-        cache = self.jobs.setdefault(key, JobMemory()).cache
-        if (seconds := cache.not_due_for(time.monotonic())) > 0:
+        memory = self.jobs.setdefault(key, JobMemory())
+        if (seconds := memory.not_due_for(time.monotonic())) > 0:
             return seconds
+        try:
+            return await self._reconcile(key)
+        except BaseException:
+            if key in self.jobs:
+                self.distrust(key, ALL_KINDS)
+            raise
+
+    async def _reconcile(self, key: Key) -> float | None:
         now = self.clock()
-        if (observed := await self._observe(key, now)) is None:
+        if (observed := await self.observe(key, now)) is None:
             self._forget(key)
             return None
-        update, plan = observed
-        snapshot, memory = update.snapshot, self.jobs[key]
-        before = memory.fingerprint = fingerprint(snapshot)
-        executed, writes = await self._execute(memory, key, update, plan, now)
-        memory.fingerprint = fingerprint(update.snapshot)
-        changed = bool(update.stale) or memory.fingerprint != before
+        snapshot, plan = observed
+        memory = self.jobs[key]
+        responses = _Writes(memory=memory, reader=self.reader)
+        executed, writes = await self._execute(memory, key, snapshot, plan, now, responses)
+        memory.news -= responses.own
         self._sample(key, snapshot.pods, executed.status)
         reason = ready_reason(executed.status)
-        if changed or reason != ready_reason(snapshot.job.get("status", {})):
+        if responses.changed or reason != ready_reason(snapshot.job.get("status", {})):
             logger.info("reconciled", extra={"reason": reason, "writes": writes})
         if executed is not plan:
             # The rejection has ended: the planned conditions are still to be written.
-            memory.cache.clear()
+            memory.due = 0.0
             return 0.0
-        return self._commit(memory, update, plan.requeue_after, changed=changed)
+        return _commit(memory, plan.requeue_after, changed=responses.changed)
 
-    async def _observe(self, key: Key, now: datetime) -> tuple[SnapshotUpdate, Plan] | None:
+    async def observe(self, key: Key, now: datetime) -> tuple[Snapshot, Plan] | None:
         """Return snapshot and plan, confirmed if necessary; None if the job does not exist."""
-        cached, stale = self.jobs[key].cache.checkout()
-        snapshot = await reader.read(
-            self.kube,
-            key,
-            self.metrics,
-            cached=None if cached is None else cached.snapshot,
-            kinds=stale,
-        )
-        if snapshot is None:
-            return None
-        plan = self._plan(key, snapshot, now)
-        unconfirmed = CONFIRMED_KINDS - stale
-        if unconfirmed and self._needs_confirmation(key, snapshot, plan):
-            snapshot = await reader.confirm(self.kube, key, snapshot, unconfirmed)
-            if snapshot is None:
-                return None
-            plan = self._plan(key, snapshot, now)
-        return SnapshotUpdate(snapshot=snapshot, cached=cached), plan
-
-    def _plan(self, key: Key, snapshot: Snapshot, now: datetime) -> Plan:
-        self._identify(key, snapshot.job)
-        return self.planner.plan(snapshot, config=self.config, now=now)
+        memory = self.jobs.setdefault(key, JobMemory())
+        live, names = memory.live, tuple(memory.unknown)
+        memory.live = frozenset()
+        memory.news.clear()
+        memory.unknown.clear()
+        confirmed = set(live)
+        snapshot = await self.reader.read(key, live=live, names=names)
+        while snapshot is not None:
+            self._identify(key, snapshot.job)
+            plan = self.planner.plan(snapshot, config=self.config, now=now)
+            revision = plan.status.get("revision")
+            if revision and await self.reader.verify((key[0], revision_name(key[1], revision))):
+                snapshot = await self.reader.read(key)
+                continue
+            needed = confirmation.of(
+                snapshot,
+                plan,
+                writes=needs_writes(snapshot, plan, self.jobs[key].applied),
+                writes_status=writes_status(snapshot, plan),
+            )
+            unconfirmed = needed.kinds - confirmed
+            if not unconfirmed:
+                return snapshot, plan
+            metrics.CACHE_CONFIRMATIONS.labels(needed.cause).inc()
+            confirmed |= unconfirmed
+            snapshot = await self.reader.read(key, live=unconfirmed)
+        return None
 
     def _identify(self, key: Key, job: Object) -> None:
         """Record which job was read; the memory of an earlier job with this name is dropped."""
@@ -168,14 +192,15 @@ class Reconciler:
             self._forget(key)
             self.jobs[key] = JobMemory()
         self.jobs[key].uid = uid
-        self.jobs[key].cache.observed(job)
-
-    def _needs_confirmation(self, key: Key, snapshot: Snapshot, plan: Plan) -> bool:
-        """Report whether the plan must not be executed on the basis of cached objects."""
-        return needs_writes(snapshot, plan, self.jobs[key].applied) or reader.may_be_stale(snapshot)
 
     async def _execute(
-        self, memory: JobMemory, key: Key, update: SnapshotUpdate, plan: Plan, now: datetime
+        self,
+        memory: JobMemory,
+        key: Key,
+        snapshot: Snapshot,
+        plan: Plan,
+        now: datetime,
+        responses: _Writes,
     ) -> tuple[Plan, int]:
         """Execute a plan, or while writes are rejected, the plan that reports the rejection.
 
@@ -183,10 +208,10 @@ class Reconciler:
         """
         rejection = memory.rejection
         if rejection is not None and plan.actions:
-            plan = self._with_rejection(update.snapshot, plan, rejection, now)
+            plan = self._with_rejection(snapshot, plan, rejection, now)
         try:
             writes = await self.executor.execute(
-                update.snapshot, plan, now, applied=memory.applied, on_write=update.record
+                snapshot, plan, now, applied=memory.applied, on_write=responses.record
             )
         except Terminal as error:
             memory.rejection = error
@@ -195,23 +220,6 @@ class Reconciler:
             raise
         memory.rejection = None
         return plan, writes
-
-    def _commit(
-        self,
-        memory: JobMemory,
-        update: SnapshotUpdate,
-        requeue_after: float | None,
-        *,
-        changed: bool,
-    ) -> float | None:
-        """Cache the snapshot until the next reconcile; return the seconds until then, if any."""
-        if requeue_after is None:
-            memory.cache.clear()
-            return None
-        # The reconcile after a change is due at once, so that the ledger records the change.
-        seconds = 0.0 if changed else FRESH_SHARE * requeue_after
-        memory.cache.commit(update, due=time.monotonic() + seconds)
-        return min(FOLLOW_UP_SECONDS, requeue_after) if changed else requeue_after
 
     def _with_rejection(
         self, snapshot: Snapshot, plan: Plan, error: Terminal, now: datetime
@@ -229,17 +237,20 @@ class Reconciler:
 
     async def _report(self, key: Key, error: Terminal) -> None:
         """Write a rejection into the status, based on a read that includes earlier writes."""
-        snapshot = await reader.read(self.kube, key, self.metrics)
+        snapshot = await self.reader.read(key, live=ALL_KINDS)
         if snapshot is None:
             return
         now = self.clock()
         report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
         status_only = Plan(status=report.status, events=report.events)
-        await self.executor.execute(snapshot, status_only, now, applied={})
+        responses = _Writes(memory=self.jobs[key], reader=self.reader)
+        await self.executor.execute(
+            snapshot, status_only, now, applied={}, on_write=responses.record
+        )
         self._sample(key, snapshot.pods, report.status)
 
     def _forget(self, key: Key) -> None:
-        self.metrics.forget(key)
+        self.reader.forget(key)
         if (memory := self.jobs.pop(key, None)) is not None:
             self.job_metrics.account(memory.sample)
 
@@ -249,6 +260,18 @@ class Reconciler:
 
     def _samples(self) -> Iterable[JobSample]:
         return [memory.sample for memory in self.jobs.values() if memory.sample is not None]
+
+
+def _commit(memory: JobMemory, requeue_after: float | None, *, changed: bool) -> float | None:
+    """Record when the next reconcile is due; return the seconds until then, None if none is."""
+    memory.due = 0.0
+    if requeue_after is None:
+        return None
+    if changed:
+        # The reconcile after a change is due at once, so that the ledger records the change.
+        return min(FOLLOW_UP_SECONDS, requeue_after)
+    memory.due = time.monotonic() + FRESH_SHARE * requeue_after
+    return requeue_after
 
 
 def _text(error: Terminal) -> tuple[str, str]:

@@ -1,91 +1,97 @@
-"""Resync: compares the versions of all objects with those of the last reconciles.
+"""Resync: compares the FineTuneJobs in the store with those that exist.
 
-A watch that lists again does not report deletions. So every ``RESYNC_SECONDS``, and when this
-replica becomes the leader, the metadata of all jobs and of all objects with their label is listed
-in pages. Jobs whose fingerprint differs from that of their last reconcile are enqueued for a full
-read; so are jobs that have never been reconciled. The fingerprint of a job is one number, however
-many objects the job owns.
+kopf's watch does not report the jobs that were deleted between two of its lists. So after each of
+its lists, and every ``RESYNC_SECONDS``, the metadata of all jobs is listed in pages. A job of which
+the store has an older version, or which does not exist any more, is read by its name, unless the
+watch reports the change within ``GRACE_SECONDS``.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from finetune_operator.kube.client import Kube
-from finetune_operator.kube.errors import OperatorError, Transient
+from finetune_operator.kube.errors import OperatorError, Restored, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
-from finetune_operator.objects.digest import object_version
-from finetune_operator.objects.naming import JOB as JOB_LABEL
-from finetune_operator.types import LISTS, Key, Object, Snapshot
+from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
+from finetune_operator.types import Key
 
 RESYNC_SECONDS = 300.0
+GRACE_SECONDS = 5.0
 RETRY_SECONDS = 5.0
 logger = logging.getLogger("finetune_operator.resync")
 
 
-def fingerprint(snapshot: Snapshot) -> int:
-    """Return a number that changes with the versions of a job and of its labeled objects."""
-    children = (child for name in LISTS.values() for child in getattr(snapshot, name))
-    return _of_job(snapshot.job) ^ _of_children(children)
-
-
-def _of_job(job: Object) -> int:
-    # The resourceVersion is left out: our own status writes change it.
-    metadata = job["metadata"]
-    return hash((metadata["uid"], metadata["generation"], metadata.get("deletionTimestamp")))
-
-
-def _of_children(children: Iterable[Object]) -> int:
-    result = 0
-    for child in children:
-        result ^= object_version(child)
-    return result
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Resync:
-    """See the module. ``fingerprints`` returns those of the last reconciles."""
+    """See the module. ``recheck`` takes the key of a job that must be read."""
 
     kube: Kube
+    store: ObjectStore
     namespaces: tuple[str, ...]
-    fingerprints: Callable[[], Mapping[Key, int]]
-    enqueue: Callable[[Key], None]
+    recheck: Callable[[Key], None]
+    _requested: asyncio.Event = field(default_factory=asyncio.Event)
+    _version: int = 0
+    """Of the newest list."""
+
+    def request(self) -> None:
+        """Request a resync soon: kopf lists the jobs again."""
+        self._requested.set()
 
     async def run(self) -> None:
-        """Resync periodically until cancelled."""
+        """Resync periodically, and on request, until cancelled. Raises Restored."""
         while True:
+            self._requested.clear()
             try:
-                enqueued = await self.resync()
+                rechecked = await self.resync()
+            except Restored:
+                raise
             except OperatorError as error:
                 logger.warning("resync failed: %s", error)
                 retry_after = error.retry_after if isinstance(error, Transient) else None
                 await asyncio.sleep(max(RETRY_SECONDS, retry_after or 0.0))
                 continue
-            logger.info("resync completed", extra={"enqueued": enqueued})
-            await asyncio.sleep(RESYNC_SECONDS)
+            logger.info("resync completed", extra={"rechecked": rechecked})
+            try:
+                async with asyncio.timeout(RESYNC_SECONDS):
+                    await self._requested.wait()
+            except TimeoutError:
+                continue
 
     async def resync(self) -> int:
-        """Enqueue the jobs that differ; return their number. Raises OperatorError."""
-        reconciled = self.fingerprints()
+        """Recheck the jobs that differ; return their number. Raises OperatorError."""
+        cached = {key: self.store.version(FINETUNEJOB, key) for key in self.store.jobs()}
+        listed = await self._list()
+        suspects = {key for key, version in listed.items() if cached.get(key, 0) < version}
+        suspects |= cached.keys() - listed.keys()
+        if not suspects:
+            return 0
+        await asyncio.sleep(GRACE_SECONDS)
+        differing = [
+            key
+            for key in suspects
+            if self.store.version(FINETUNEJOB, key) < listed.get(key, 0)
+            or (key not in listed and 0 < self.store.version(FINETUNEJOB, key) <= cached[key])
+        ]
+        for key in differing:
+            self.recheck(key)
+        return len(differing)
+
+    async def _list(self) -> dict[Key, int]:
+        """Return the versions of all FineTuneJobs. Raises OperatorError."""
         listed: dict[Key, int] = {}
+        newest = self._version
         for namespace in self.namespaces or ("",):
             async for page in self.kube.pages(FINETUNEJOB, namespace, metadata_only=True):
-                for job in page:
-                    metadata = job["metadata"]
-                    listed[metadata["namespace"], metadata["name"]] = _of_job(job)
-        for kind in LISTS:
-            for namespace in self.namespaces or ("",):
-                pages = self.kube.pages(kind, namespace, labels=JOB_LABEL, metadata_only=True)
-                async for page in pages:
-                    for child in page:
-                        metadata = child["metadata"]
-                        key = metadata["namespace"], metadata["labels"][JOB_LABEL]
-                        if key in listed:
-                            listed[key] ^= object_version(child)
-        differing = {key for key, value in listed.items() if reconciled.get(key) != value}
-        # Deleted jobs are reconciled once more, which forgets them.
-        differing |= reconciled.keys() - listed.keys()
-        for key in differing:
-            self.enqueue(key)
-        return len(differing)
+                if int(page.version) < self._version:
+                    raise Restored(
+                        f"the list of FineTuneJobs has resourceVersion {page.version}, which is "
+                        f"older than {self._version}, observed before: etcd was restored from a "
+                        "backup. The operator restarts with an empty cache."
+                    )
+                newest = max(newest, int(page.version))
+                for job in page.items:
+                    listed[name_of(job)] = version_of(job)
+        self._version = newest
+        return listed

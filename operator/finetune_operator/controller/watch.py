@@ -1,9 +1,9 @@
-"""Runs kopf's watches, and restarts kopf when it ends.
+"""Keeps the store up to date: kopf watches the FineTuneJobs, reflectors watch their objects.
 
 kopf retries while the API server is unavailable, overloaded or broken (``handlers.settings``). It
 ends on other failures: the CRD was deleted, a list took too long, a stream contained garbage. It is
-then restarted as soon as the API server serves FineTuneJobs, and lists all objects again. In the
-meantime, reconciles continue on resyncs and scheduled delays.
+then restarted as soon as the API server serves FineTuneJobs, and lists all jobs again. In the
+meantime, reconciles continue.
 
 kopf assumes that it owns its event loop, and cancels every task of the loop when it ends. It
 therefore runs in a loop of its own, in a thread.
@@ -17,29 +17,47 @@ from collections.abc import Awaitable, Callable
 import kopf
 
 from finetune_operator.controller import handlers
-from finetune_operator.types import Key
+from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.snapshot.reflector import Notify
+from finetune_operator.snapshot.store import ObjectStore, version_of
+from finetune_operator.types import Object
 
 RESTART_SECONDS = 1.0
 
 logger = logging.getLogger("finetune_operator.watch")
 
 
-async def run_watches(
-    notify: handlers.Notify,
+def deliver(
+    store: ObjectStore, notify: Notify, listed: Callable[[], None]
+) -> Callable[[str | None, Object], None]:
+    """Return the function that stores a FineTuneJob. listed: is called for jobs of a list."""
+
+    def store_job(what: str | None, job: Object) -> None:
+        if what is None:
+            listed()
+        change = store.remove if what == "DELETED" else store.put
+        for key in change(job):
+            notify(key, FINETUNEJOB, version_of(job))
+
+    return store_job
+
+
+async def run_watch(
+    deliver: handlers.Deliver,
     namespaces: list[str],
     *,
     wait_for_crd: Callable[[], Awaitable[None]],
     set_ready: Callable[[bool], None],
 ) -> None:
-    """Watch until cancelled.
+    """Watch the FineTuneJobs until cancelled.
 
     namespaces: empty means all. wait_for_crd: returns once the API server serves FineTuneJobs.
-    set_ready: receives whether the watches run.
+    set_ready: receives whether the watch runs.
     """
     loop = asyncio.get_running_loop()
 
-    def notify_threadsafe(key: Key, kind: str, version: int | None) -> None:
-        loop.call_soon_threadsafe(notify, key, kind, version)
+    def deliver_threadsafe(what: str | None, job: Object) -> None:
+        loop.call_soon_threadsafe(deliver, what, job)
 
     def on_started() -> None:
         loop.call_soon_threadsafe(set_ready, True)
@@ -47,9 +65,11 @@ async def run_watches(
     while True:
         stop = threading.Event()
         try:
-            await asyncio.to_thread(_run, notify_threadsafe, namespaces, stop, on_started)
+            await asyncio.to_thread(_run, deliver_threadsafe, namespaces, stop, on_started)
         except Exception as error:
-            logger.warning("watches ended, restarting: %s", error or type(error).__name__)
+            logger.warning(
+                "the watch of FineTuneJobs ended, restarting: %s", error or type(error).__name__
+            )
         finally:
             stop.set()
             set_ready(False)
@@ -58,16 +78,16 @@ async def run_watches(
 
 
 def _run(
-    notify: handlers.Notify,
+    deliver: handlers.Deliver,
     namespaces: list[str],
     stop: threading.Event,
     on_started: Callable[[], None],
 ) -> None:
-    asyncio.run(_watch(notify, namespaces, stop, on_started))
+    asyncio.run(_watch(deliver, namespaces, stop, on_started))
 
 
 async def _watch(
-    notify: handlers.Notify,
+    deliver: handlers.Deliver,
     namespaces: list[str],
     stop: threading.Event,
     on_started: Callable[[], None],
@@ -82,7 +102,7 @@ async def _watch(
     reporter = asyncio.create_task(report_started())
     try:
         await kopf.operator(
-            registry=handlers.registry(notify),
+            registry=handlers.registry(deliver),
             settings=handlers.settings(),
             memories=handlers.NoMemory(),
             standalone=True,

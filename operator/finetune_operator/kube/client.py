@@ -4,7 +4,7 @@
 """
 
 from collections.abc import AsyncGenerator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kubernetes.aio.client.configuration import Configuration
 
@@ -22,10 +22,19 @@ PAGE = 50
 METADATA_PAGE = 100
 """Objects per page of a list. Users decide how large an object is, up to 1.5 MB."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA_ONLY_EVENTS = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 WATCH_SECONDS = 300
+SILENCE_SECONDS = 70.0
+"""Without any event; bookmarks arrive every 60 s."""
 
-Page = list[Object]
 Propagation = Literal["Foreground", "Background", "Orphan"]
+
+
+class Page(NamedTuple):
+    """A page of a list; all pages have the resourceVersion of the list."""
+
+    items: list[Object]
+    version: str
 
 
 class Kube:
@@ -75,15 +84,24 @@ class Kube:
             return None
 
     async def list(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        limit: int = 0,
+        metadata_only: bool = False,
     ) -> tuple[Object, ...]:
         """Return the objects of a namespace, or of all namespaces, that the selectors match.
 
         limit: only the first page, of this size; 0 reads all pages.
         """
         objects: list[Object] = []
-        async for page in self.pages(kind, namespace, labels=labels, fields=fields, size=limit):
-            objects += page
+        async for page in self.pages(
+            kind, namespace, labels=labels, fields=fields, size=limit, metadata_only=metadata_only
+        ):
+            objects += page.items
             if limit:
                 break
         return tuple(objects)
@@ -99,9 +117,7 @@ class Kube:
         metadata_only: bool = False,
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of a list, each with at most ``size`` objects. Raises OperatorError."""
-        path = KINDS[kind].path(namespace)
-        if not namespace:
-            path = path.replace("/namespaces/", "", 1)
+        path = _collection(kind, namespace)
         query = {"limit": str(size or (METADATA_PAGE if metadata_only else PAGE))}
         query |= {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
@@ -110,27 +126,41 @@ class Kube:
         while True:
             accept = METADATA_ONLY if metadata_only else JSON
             page = await self.transport.call("GET", path, query=query, accept=accept)
-            yield [_trimmed({**item, **common}) for item in page.get("items") or ()]
-            token = page.get("metadata", {}).get("continue")
+            metadata = page.get("metadata") or {}
+            items = [_trimmed({**item, **common}) for item in page.get("items") or ()]
+            yield Page(items, str(metadata.get("resourceVersion", "")))
+            token = metadata.get("continue")
             if not token:
                 return
             query["continue"] = token
 
     def watch(
-        self, kind: str, namespace: str, name: str, *, since: str
+        self,
+        kind: str,
+        namespace: str,
+        name: str = "",
+        *,
+        since: str,
+        labels: str = "",
+        metadata_only: bool = False,
     ) -> AsyncGenerator[Object, None]:
-        """Yield the watch events of one object, ``{"type": …, "object": …}``, until the end.
+        """Yield the watch events ``{"type": …, "object": …}`` until the end. Raises OperatorError.
 
-        since: the resourceVersion after which events are sent. Raises OperatorError.
+        name: of one object; without it, the objects of a namespace, or of all namespaces, that the
+        selector matches are watched, and the watch fails if even bookmarks are missing. since: the
+        resourceVersion after which events are sent.
         """
-        path = KINDS[kind].path(namespace)
-        query = {
-            "watch": "1",
-            "fieldSelector": f"metadata.name={name}",
-            "resourceVersion": since,
-            "timeoutSeconds": str(WATCH_SECONDS),
-        }
-        return self.transport.stream(path, query, seconds=WATCH_SECONDS + 30)
+        query = {"watch": "1", "resourceVersion": since, "timeoutSeconds": str(WATCH_SECONDS)}
+        query |= {"fieldSelector": f"metadata.name={name}"} if name else {}
+        query |= {} if name else {"allowWatchBookmarks": "true"}
+        query |= {"labelSelector": labels} if labels else {}
+        return self.transport.stream(
+            _collection(kind, namespace),
+            query,
+            seconds=WATCH_SECONDS + 30,
+            silence=None if name else SILENCE_SECONDS,
+            accept=METADATA_ONLY_EVENTS if metadata_only else JSON,
+        )
 
     async def create(self, body: Object, *, fenced: bool = True) -> Object:
         """Create an object. Raises Conflict if the name is taken."""
@@ -224,10 +254,19 @@ class Kube:
         return _trimmed(written)
 
 
+def _collection(kind: str, namespace: str) -> str:
+    """Return the path of the objects of a kind in a namespace, or in all namespaces."""
+    path = KINDS[kind].path(namespace)
+    return path if namespace else path.replace("/namespaces/", "", 1)
+
+
 def _trimmed(each: Object) -> Object:
-    """Return an object without annotations, which the operator never uses and users may fill."""
+    """Return an object without annotations that the operator does not use; users may fill them."""
     metadata = each.get("metadata") or {}
     if "annotations" not in metadata:
         return each
     kept = {key: value for key, value in metadata.items() if key != "annotations"}
+    if naming.SELECTED_NODE in metadata["annotations"]:
+        node = metadata["annotations"][naming.SELECTED_NODE]
+        kept["annotations"] = {naming.SELECTED_NODE: node}
     return {**each, "metadata": kept}

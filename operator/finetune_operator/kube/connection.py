@@ -20,8 +20,6 @@ from finetune_operator.objects import naming
 from finetune_operator.types import Object
 
 JSON = "application/json"
-CONNECTIONS = 64
-"""Requests in flight; further ones wait for a connection."""
 LINE_BYTES = 2 << 20
 """Size of the read buffer. A watch event is one line, as long as an object."""
 
@@ -78,7 +76,9 @@ class Connection:
 
 def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls),
+        # The workers limit the requests in flight. Each watch holds a connection all the time: one
+        # for each kind, in each of the watched namespaces.
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls),
         headers={"User-Agent": naming.MANAGED_BY},
         # The configuration has the proxy; the environment would be read before every request.
         trust_env=False,

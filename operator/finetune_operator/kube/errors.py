@@ -5,7 +5,9 @@
     OperatorError
     ├── Transient         the API server or the network failed: retried with exponential backoff
     │   ├── NotFound      the target of a write does not exist
+    │   ├── Gone          the resourceVersion of a list or watch is too old: listed again
     │   └── NotLeading    this replica does not hold the Lease: the write was not sent
+    ├── Restored          the API server has an older state than before: the process restarts
     ├── Conflict          the object changed since it was read: reconciled again at once, no error
     └── Terminal          rejected, and a retry would be too: reported in status, retried slowly
         ├── NameConflict     an object of this name exists and is not controlled by the job
@@ -39,10 +41,18 @@ class NotFound(Transient):
     reason = Reason.NOT_FOUND
 
 
+class Gone(Transient):
+    """The API server does not have the state of this resourceVersion any more."""
+
+
 class NotLeading(Transient):
     """A write was requested after the Lease of this replica had expired."""
 
     reason = Reason.NOT_LEADING
+
+
+class Restored(OperatorError):
+    """A list is older than an earlier one: etcd was restored from a backup."""
 
 
 class Conflict(OperatorError):

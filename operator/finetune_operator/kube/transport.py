@@ -22,6 +22,7 @@ from finetune_operator.kube import auth
 from finetune_operator.kube.connection import JSON, Connection, decoded, encoded
 from finetune_operator.kube.errors import (
     Conflict,
+    Gone,
     NotFound,
     NotLeading,
     OperatorError,
@@ -108,16 +109,27 @@ class Transport:
         return answer
 
     async def stream(
-        self, path: str, query: dict[str, str], *, seconds: float
+        self,
+        path: str,
+        query: dict[str, str],
+        *,
+        seconds: float,
+        silence: float | None = None,
+        accept: str = JSON,
     ) -> AsyncGenerator[Object, None]:
-        """Yield the lines of a watch until it ends, within ``seconds``. Raises OperatorError."""
-        limit = aiohttp.ClientTimeout(total=seconds, connect=self._seconds)
+        """Yield the lines of a watch until it ends, within ``seconds``. Raises OperatorError.
+
+        silence: seconds without data after which the watch fails, None for no limit.
+        """
+        limit = aiohttp.ClientTimeout(total=seconds, connect=self._seconds, sock_read=silence)
         try:
             async with await self._connection.request(
-                "GET", path, query=query, limit=limit
+                "GET", path, query=query, accept=accept, limit=limit
             ) as response:
                 if response.status >= 300:
                     answer = decoded(await response.read())
+                    if response.status == 401:
+                        await self._renew(self._connection.configuration)
                     raise error_of("WATCH", path, response.status, answer)
                 async for line in response.content:
                     yield decoded(line)
@@ -137,12 +149,14 @@ def error_of(
     message = f"{method} {path}: {status} {detail}"
     if status == 404:
         return NotFound(message)
+    if status == 410:
+        return Gone(message)
     if status == 409:
         return Conflict(message)
     if status == 403 and "exceeded quota" in detail:
         return Terminal(detail, reason=Reason.QUOTA_EXCEEDED)
-    # 401: the token is being replaced. 410: a list took too long.
-    if status in (401, 408, 410, 429) or status >= 500 or 300 <= status < 400:
+    # 401: the token is being replaced.
+    if status in (401, 408, 429) or status >= 500 or 300 <= status < 400:
         seconds = float(retry_after) if retry_after.isdigit() else None
         return Transient(message, retry_after=seconds)
     return Terminal(detail)

@@ -19,11 +19,6 @@ def sha256(value: Any) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def object_version(each: Object) -> int:
-    """Return a number that identifies one version of one object."""
-    return hash((each["metadata"]["uid"], each["metadata"]["resourceVersion"]))
-
-
 def job_version(job: Object) -> int:
     """Return a number that identifies a FineTuneJob's contents except for its status.
 

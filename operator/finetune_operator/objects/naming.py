@@ -21,6 +21,8 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 MANAGED_BY = "finetune-operator"
 VOLUME = "PersistentVolumeClaim"
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
+"""Annotation of a claim: the node for which the scheduler let its volume be created."""
 
 
 def revision_name(job: str, revision: str) -> str:

@@ -8,6 +8,7 @@ from finetune_api.revision_hash import text_digest
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests.revision import configmap
 from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.trimming import DIGESTS
 from finetune_operator.reconcile.conditions import Position
 from finetune_operator.revisions.documents import JOB_FILE, agree, job_file
 from finetune_operator.revisions.target import TargetRevision
@@ -24,7 +25,7 @@ def creation(snapshot: IndexedSnapshot, target: TargetRevision) -> tuple[Create,
 def changed(snapshot: IndexedSnapshot, target: TargetRevision) -> Position | None:
     """Return the position of a job whose pods would not get the configuration of the ledger."""
     child = snapshot.configmap(target.revision)
-    if child is not None and agree(child.object.get("data") or {}, target.frozen):
+    if child is not None and agree(child.object.get(DIGESTS, {}), target.frozen):
         return None
     if child is not None:
         return _stalled(

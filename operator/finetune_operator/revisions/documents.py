@@ -90,12 +90,12 @@ def operator_file(operator: str) -> str:
     return _lines(json.loads(operator))
 
 
-def agree(data: Mapping[str, Any], frozen: FrozenConfiguration) -> bool:
-    """Report whether the data of a ConfigMap consists of exactly the documents of a revision."""
-    digests = {JOB_FILE: frozen.job_digest, OPERATOR_FILE: frozen.operator_digest}
-    return data.keys() == digests.keys() and all(
-        isinstance(text, str) and text_digest(text) == digests[name] for name, text in data.items()
-    )
+def agree(digests: Mapping[str, str], frozen: FrozenConfiguration) -> bool:
+    """Report whether the data of a ConfigMap consists of exactly the documents of a revision.
+
+    digests: of the values in its data, by key (``objects.trimming``).
+    """
+    return digests == {JOB_FILE: frozen.job_digest, OPERATOR_FILE: frozen.operator_digest}
 
 
 def _lines(value: Any) -> str:

@@ -1,96 +1,192 @@
-"""Reads the snapshot of a job: the job and all objects with its label, live and concurrently.
+"""Takes the snapshot of a job from the store, and reads live what the store cannot contain.
 
-A read without a cached snapshot costs one GET and eight lists; with one, only stale kinds are read
-(``cache``). Events are listed only for objects that do not run. Metrics of pods are the last values
-of the ``scraper``; a read does not wait for them.
+A read usually sends no request. It reads live:
+
+* the kinds that the caller names: all after a conflict or an error, some to confirm a plan;
+* by its name, a FineTuneJob or an object of the ledger (``expected``) that the store lacks;
+* the ConfigMap of a revision, of which the store has only the digests, once for each version;
+* the events of objects that have not run for ``PENDING_SECONDS``.
+
+Metrics of pods are the last values of the ``scraper``; a read does not wait for them.
 """
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable, Set
+import time
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.objects import naming
-from finetune_operator.objects.jobs import is_over, pod_has_ended, pods_of
-from finetune_operator.snapshot.cache import ALL_KINDS
+from finetune_operator.objects.jobs import is_over
+from finetune_operator.objects.trimming import trimmed
+from finetune_operator.snapshot.expected import expected
+from finetune_operator.snapshot.reflector import METADATA_ONLY
 from finetune_operator.snapshot.scraper import PodMetrics
+from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.snapshot.targets import targets
 from finetune_operator.types import LISTS, Key, Object, Progress, Snapshot, Verification
 
 MAX_EVENTS = 100
 MAX_PENDING_OBJECTS = 6
+PENDING_SECONDS = 10.0
+"""Age of an object from which its events are read; most objects run earlier."""
+EVENTS_SECONDS = 15.0
+"""Between two reads of the events of a job."""
 
 
-async def read(
-    kube: Kube,
-    key: Key,
-    metrics: PodMetrics,
-    *,
-    cached: Snapshot | None = None,
-    kinds: Set[str] = ALL_KINDS,
-) -> Snapshot | None:
-    """Return the snapshot of a job, None if the job does not exist. Raises OperatorError.
-
-    kinds: the kinds that are read instead of taken from ``cached``; without ``cached`` all are.
-    """
-    snapshot = await _read(kube, key, cached, kinds)
-    if snapshot is None:
-        return None
-    events = await _events(kube, key, snapshot)
-    values = metrics.latest(key, targets(snapshot))
-    return dataclasses.replace(
-        snapshot,
-        events=events,
-        progress=next((each for each in values if isinstance(each, Progress)), None),
-        verification=next((each for each in values if isinstance(each, Verification)), None),
-        loaded=next((each for each in values if isinstance(each, float)), None),
-    )
+def utc_now() -> datetime:
+    """Return the current time."""
+    return datetime.now(UTC)
 
 
-async def confirm(kube: Kube, key: Key, snapshot: Snapshot, kinds: Set[str]) -> Snapshot | None:
-    """Return the snapshot after a live read of ``kinds``, with the same metrics."""
-    confirmed = await _read(kube, key, snapshot, kinds)
-    if confirmed is None:
-        return None
-    return dataclasses.replace(confirmed, events=await _events(kube, key, confirmed))
+@dataclass(kw_only=True)
+class RecentEvents:
+    """The events of one job that were read last."""
+
+    at: float = float("-inf")
+    events: tuple[Object, ...] = ()
 
 
-async def _read(kube: Kube, key: Key, cached: Snapshot | None, kinds: Set[str]) -> Snapshot | None:
-    namespace, name = key
-    selector = f"{naming.JOB}={name}"
-    if cached is None:
-        kinds = ALL_KINDS
-    elif "Job" in kinds:
-        kinds |= {"Pod"}
-    changes: dict[str, Any] = {}
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """See the module. Every method raises OperatorError."""
 
-    async def get() -> None:
-        changes["job"] = await kube.get(FINETUNEJOB, namespace, name)
+    kube: Kube
+    store: ObjectStore
+    metrics: PodMetrics
+    clock: Callable[[], datetime] = utc_now
+    monotonic: Callable[[], float] = time.monotonic
+    recent: dict[Key, RecentEvents] = field(default_factory=dict)
 
-    async def list_(kind: str) -> None:
-        changes[LISTS[kind]] = await kube.list(kind, namespace, labels=selector)
+    async def read(
+        self,
+        key: Key,
+        *,
+        live: Set[str] = frozenset(),
+        names: Iterable[tuple[str, str]] = (),
+    ) -> Snapshot | None:
+        """Return the snapshot of a job, None if the job does not exist.
 
-    async def jobs_then_pods() -> None:
-        # A pod list that is older than the Job list could show running pods of a finished Job. Its
-        # result would be missed, and so would a pod that survived the deletion of its Job.
-        for kind in ("Job", "Pod"):
-            if kind in kinds:
-                await list_(kind)
+        live: kinds that are read from the API server first; names: kind and name of further objects
+        to read.
+        """
+        await self._refresh(key, live)
+        for kind, name in names:
+            if kind not in live:
+                await self._get(kind, (key[0], name))
+        job = self.store.job(key)
+        if job is None and FINETUNEJOB not in live:
+            await self._refresh(key, frozenset({FINETUNEJOB}))
+            job = self.store.job(key)
+        if job is None:
+            return None
+        children: dict[str, Any] = self.store.children(key)
+        await self._complete(key, job, children)
+        snapshot = Snapshot(job=job, **children)
+        values = self.metrics.latest(key, targets(snapshot))
+        return dataclasses.replace(
+            snapshot,
+            events=await self._events(key, snapshot),
+            progress=next((each for each in values if isinstance(each, Progress)), None),
+            verification=next((each for each in values if isinstance(each, Verification)), None),
+            loaded=next((each for each in values if isinstance(each, float)), None),
+        )
 
-    others = (kind for kind in LISTS if kind in kinds - {"Job", "Pod"})
-    reads = [jobs_then_pods(), *map(list_, others)]
-    await asyncio.gather(*reads, *([get()] if FINETUNEJOB in kinds else []))
-    if cached is None:
-        return None if changes["job"] is None else Snapshot(**changes)
-    job = changes.get("job", cached.job)
-    if job is None:
-        return None
-    if job["metadata"]["uid"] != cached.job["metadata"]["uid"]:
-        # The job was re-created: the cached children are those of the earlier job.
-        return await _read(kube, key, None, ALL_KINDS)
-    return dataclasses.replace(cached, **changes)
+    def forget(self, key: Key) -> None:
+        """Forget a job that was deleted, or that another replica reconciles."""
+        self.recent.pop(key, None)
+        self.metrics.forget(key)
+
+    async def verify(self, name: tuple[str, str]) -> bool:
+        """Read a ConfigMap if its digests are unknown; return whether they are known now."""
+        if self.store.version("ConfigMap", name) == 0 or self.store.is_verified(name):
+            return False
+        await self._get("ConfigMap", name)
+        return self.store.is_verified(name)
+
+    async def _refresh(self, key: Key, kinds: Set[str]) -> None:
+        """Read the objects of some kinds with the label of a job into the store."""
+
+        async def list_(kind: str) -> None:
+            version = max(
+                (version_of(each) for each in self.store.children(key)[LISTS[kind]]), default=0
+            )
+            listed = await self.kube.list(
+                kind,
+                key[0],
+                labels=f"{naming.JOB}={key[1]}",
+                metadata_only=kind in METADATA_ONLY,
+            )
+            for each in listed:
+                self.store.put(each)
+            self.store.retain(kind, {name_of(each) for each in listed}, version, key=key)
+
+        async def jobs_then_pods() -> None:
+            # A pod list that is older than the Job list could show running pods of a finished Job.
+            # Its result would be missed, and so would a pod that survived the deletion of its Job.
+            for kind in ("Job", "Pod"):
+                if kind in kinds:
+                    await list_(kind)
+
+        others = (kind for kind in LISTS if kind in kinds - {"Job", "Pod"})
+        job = [self._get(FINETUNEJOB, key)] if FINETUNEJOB in kinds else []
+        await asyncio.gather(jobs_then_pods(), *map(list_, others), *job)
+
+    async def _get(self, kind: str, name: tuple[str, str]) -> Object | None:
+        """Read an object into the store, and return it; None if it does not exist."""
+        version = self.store.version(kind, name)
+        found = await self.kube.get(kind, *name)
+        if found is None:
+            self.store.evict(kind, name, version)
+            return None
+        # Without data, a ConfigMap would look like its metadata.
+        body = {"data": {}, **found} if kind == "ConfigMap" else found
+        self.store.put(body)
+        return trimmed(body)
+
+    async def _complete(self, key: Key, job: Object, children: dict[str, Any]) -> None:
+        """Add the objects of the ledger that the store lacks, though they exist."""
+        for kind, name in expected(job):
+            known = children[LISTS[kind]]
+            if all(each["metadata"]["name"] != name for each in known):
+                found = await self._get(kind, (key[0], name))
+                if found is not None:
+                    children[LISTS[kind]] = (*known, found)
+        revision = (job.get("status") or {}).get("revision")
+        if revision and await self.verify((key[0], naming.revision_name(key[1], revision))):
+            children["configmaps"] = self.store.children(key)["configmaps"]
+
+    async def _events(self, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
+        pending = [
+            each
+            for each in pending_objects(
+                volumes=snapshot.volumes, jobs=snapshot.jobs, pods=snapshot.pods
+            )
+            if self._age(each) >= PENDING_SECONDS
+        ]
+        if not pending:
+            self.recent.pop(key, None)
+            return ()
+        recent = self.recent.setdefault(key, RecentEvents())
+        if self.monotonic() - recent.at >= EVENTS_SECONDS:
+            lists = await asyncio.gather(
+                *(
+                    self.kube.list(CORE_EVENT, key[0], fields=_event_fields(each), limit=MAX_EVENTS)
+                    for each in pending
+                )
+            )
+            recent.events = tuple(event for events in lists for event in events)
+            recent.at = self.monotonic()
+        return recent.events
+
+    def _age(self, each: Object) -> float:
+        """Return the age of an object in seconds; a wrong clock makes it old, never new."""
+        created = datetime.fromisoformat(str(each["metadata"]["creationTimestamp"]))
+        return abs((self.clock() - created).total_seconds())
 
 
 def pending_objects(
@@ -102,27 +198,6 @@ def pending_objects(
     pending += [job for job in jobs if not _status(job).get("ready") and not is_over(job)]
     pending.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
     return pending[:MAX_PENDING_OBJECTS]
-
-
-def may_be_stale(snapshot: Snapshot) -> bool:
-    """Report whether a cached snapshot may have missed the end of a Job: its last pod has ended."""
-    return any(
-        pod_has_ended(pod)
-        for job in snapshot.jobs
-        if not is_over(job)
-        for pod in pods_of(job, snapshot.pods)[-1:]
-    )
-
-
-async def _events(kube: Kube, key: Key, snapshot: Snapshot) -> tuple[Object, ...]:
-    pending = pending_objects(volumes=snapshot.volumes, jobs=snapshot.jobs, pods=snapshot.pods)
-    lists = await asyncio.gather(
-        *(
-            kube.list(CORE_EVENT, key[0], fields=_event_fields(each), limit=MAX_EVENTS)
-            for each in pending
-        )
-    )
-    return tuple(event for events in lists for event in events)
 
 
 def _event_fields(regarding: Object) -> str:

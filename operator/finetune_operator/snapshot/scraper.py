@@ -3,8 +3,7 @@
 Workers of their own fetch the metrics, so that a slow pod delays no reconcile. At most
 ``NAMESPACE_WORKERS`` of them work for one namespace, so that its pods delay no scrape of another.
 A value that differs from the previous one wakes the job. A failed scrape is no information about
-the pod, which may be busy, starting or unreachable: the value is then unknown. The last state of
-the pod may be stale, so it is read again.
+the pod, which may be busy, starting or unreachable: the value is then unknown.
 """
 
 import asyncio
@@ -104,25 +103,19 @@ class Scraper:
         """Stop scraping the pods of a job."""
         self.latest(key, ())
 
-    async def run(self, *, changed: Callable[[Key], None], failed: Callable[[Key], None]) -> None:
-        """Scrape until cancelled.
-
-        changed: is called with a job of which a pod has a new value; failed: with a job of which a
-        pod could not be scraped.
-        """
+    async def run(self, *, changed: Callable[[Key], None]) -> None:
+        """Scrape until cancelled. changed: is called with a job of which a pod has a new value."""
 
         async def work() -> None:
             while True:
                 async with self._queue.take() as key:
-                    await self._scrape(key, changed, failed)
+                    await self._scrape(key, changed)
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(WORKERS):
                 workers.create_task(work())
 
-    async def _scrape(
-        self, key: ScrapeKey, changed: Callable[[Key], None], failed: Callable[[Key], None]
-    ) -> None:
+    async def _scrape(self, key: ScrapeKey, changed: Callable[[Key], None]) -> None:
         entry = self._entries.get(key)
         if entry is None:
             return
@@ -134,9 +127,7 @@ class Scraper:
         entry.value, entry.at = value, now
         slow = now - entry.since >= SLOW_AFTER_SECONDS
         self._queue.add_after(key, SLOW_INTERVAL_SECONDS if slow else INTERVAL_SECONDS)
-        if value is None:
-            failed(key[:2])
-        elif value != before:
+        if value is not None and value != before:
             changed(key[:2])
 
     async def _value(self, target: Target) -> Value | None:

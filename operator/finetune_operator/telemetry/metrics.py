@@ -122,6 +122,25 @@ REQUEST_SECONDS = Histogram(
     registry=REGISTRY,
 )
 
+CACHE_OBJECTS = Gauge(
+    "finetune_cache_objects",
+    "Number of objects in the cache, by kind.",
+    ("kind",),
+    registry=REGISTRY,
+)
+CACHE_LISTS = Counter(
+    "finetune_cache_lists",
+    "Total number of times that all objects of a kind were listed to fill the cache.",
+    ("kind",),
+    registry=REGISTRY,
+)
+CACHE_CONFIRMATIONS = Counter(
+    "finetune_cache_confirmations",
+    "Total number of plans that were confirmed by a live read, by cause.",
+    ("cause",),
+    registry=REGISTRY,
+)
+
 LEADER = Gauge(
     "leader_election_master_status",
     "Whether this replica is the leader for the Lease: 1 for the leader, 0 for a standby.",

@@ -94,7 +94,14 @@ class OneLease(Kube):
         return stored
 
     async def watch(
-        self, kind: str, namespace: str, name: str, *, since: str
+        self,
+        kind: str,
+        namespace: str,
+        name: str = "",
+        *,
+        since: str,
+        labels: str = "",
+        metadata_only: bool = False,
     ) -> AsyncGenerator[Object, None]:
         assert (kind, namespace, name) == ("Lease", "ns", "lease")
         await self._request("watch")
@@ -390,7 +397,7 @@ def test_leadership_ends_when_the_lease_is_deleted() -> None:
 def test_a_stream_that_ends_does_not_shorten_the_wait() -> None:
     class EndingStream(OneLease):
         async def watch(
-            self, kind: str, namespace: str, name: str, *, since: str
+            self, kind: str, namespace: str, name: str = "", *, since: str, **_: object
         ) -> AsyncGenerator[Object, None]:
             await asyncio.sleep(DURATION_SECONDS - 0.5)
             return

@@ -16,9 +16,6 @@ from finetune_operator.reconcile.serving import readiness
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Object
 
-SELECTED_NODE = "volume.kubernetes.io/selected-node"
-"""Annotation of a claim: the node for which the scheduler let its volume be created."""
-
 
 def obstacle(
     snapshot: IndexedSnapshot, target: TargetRevision, serving: str, waiting: Object
@@ -95,7 +92,7 @@ def _volume_reaches(snapshot: IndexedSnapshot, revision: str, node: str) -> bool
     claim = snapshot.volume(revision)
     if claim is None:
         return False
-    selected = (claim.object["metadata"].get("annotations") or {}).get(SELECTED_NODE)
+    selected = (claim.object["metadata"].get("annotations") or {}).get(naming.SELECTED_NODE)
     return selected == node or any(
         _node(pod.object) == node and pod.object.get("status", {}).get("phase") != "Pending"
         for pod in snapshot.pods

@@ -10,11 +10,14 @@ from tests.fakes.pod_metrics import FakePodMetrics
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import Images, OperatorConfig
 from finetune_operator.controller.apply import PlanExecutor
+from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.controller import Controller
 from finetune_operator.controller.reconciler import Reconciler
 from finetune_operator.controller.workqueue import WorkQueue
 from finetune_operator.kube.errors import OperatorError
 from finetune_operator.kube.recorder import Recorder
+from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.telemetry.job_metrics import JobMetrics
 from finetune_operator.types import Create, Plan, Snapshot
 
@@ -55,11 +58,12 @@ class Rig:
         self.delays: list[float] = []
         self.metrics = FakePodMetrics()
         self.reconciler = Reconciler(
-            kube=self.kube,
+            reader=Reader(
+                kube=self.kube, store=ObjectStore(), metrics=self.metrics, clock=lambda: NOW
+            ),
             executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="pod")),
             config=CONFIG,
             planner=self.planner,
-            metrics=self.metrics,
             clock=lambda: NOW,
             job_metrics=JobMetrics(),
         )
@@ -76,11 +80,11 @@ class Rig:
 
     async def reconcile(self) -> str:
         """Reconcile once with a full read; return the result."""
-        self.reconciler.invalidate_all(KEY)
+        self.reconciler.distrust(KEY, ALL_KINDS)
         return await self.reconcile_cached()
 
     async def reconcile_cached(self) -> str:
-        """Reconcile once with the cache; return the result."""
+        """Reconcile once with the objects in the store; return the result."""
         self.controller.queue.add(KEY)
         assert self.controller.queue.pop() == KEY
         try:

@@ -18,10 +18,12 @@ from finetune_operator.controller.apply import (
     needs_writes,
     without_empty,
 )
+from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.kube.client import FIELD_MANAGER
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.snapshot import reader
+from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import (
     INDEPENDENT_KINDS,
     Apply,
@@ -39,7 +41,8 @@ EVENT = Event(type="Normal", reason="Preparing", message="preparing")
 
 
 async def read(kube: MemoryKube) -> Snapshot:
-    snapshot = await reader.read(kube, ("a", "demo"), FakePodMetrics())
+    reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics())
+    snapshot = await reader.read(("a", "demo"), live=ALL_KINDS)
     assert snapshot is not None
     return snapshot
 
@@ -118,8 +121,8 @@ async def test_each_write_is_counted_logged_and_reported(
             Plan(status={"revision": "r1"}, actions=actions),
             NOW,
             applied={},
-            on_write=lambda kind, written: seen.append(
-                (kind, None if written is None else written["metadata"]["name"])
+            on_write=lambda target, written: seen.append(
+                (target["kind"], None if written is None else written["metadata"]["name"])
             ),
         )
     assert writes == 6

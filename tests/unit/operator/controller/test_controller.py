@@ -36,7 +36,7 @@ async def test_a_job_at_rest_is_not_requeued(rig: Rig) -> None:
     rig.planner.requeue_after = None
     assert await rig.reconcile() == "success"
     assert rig.delays == []
-    assert KEY in rig.reconciler.fingerprints()
+    assert KEY in rig.reconciler.jobs
 
 
 async def test_a_deleted_job_is_forgotten_and_not_requeued(rig: Rig) -> None:
@@ -123,20 +123,20 @@ async def test_workers_process_keys_until_stop(rig: Rig) -> None:
     running = asyncio.create_task(rig.controller.run())
     rig.controller.queue.add(KEY)
     await asyncio.wait_for(created.wait(), 5)
-    assert Health(rig.controller).failure_reason() is None
+    assert Health(rig.controller, []).failure_reason() is None
     await rig.controller.stop()
     await asyncio.wait_for(running, 5)
-    assert Health(rig.controller).failure_reason() is None
+    assert Health(rig.controller, []).failure_reason() is None
     assert rig.reconciler.jobs == {}
 
 
 async def test_only_the_leader_enqueues_keys(rig: Rig) -> None:
-    rig.controller.enqueue(KEY)
-    rig.controller.notify(KEY, "FineTuneJob", None)
+    rig.controller.recheck(KEY)
+    rig.controller.notify(KEY, "FineTuneJob", 1)
     assert rig.controller.queue.pop() is None
     running = asyncio.create_task(rig.controller.run())
     await asyncio.sleep(0)
-    rig.controller.enqueue(KEY)
+    rig.controller.recheck(KEY)
     assert rig.controller.queue.pop() == KEY
     rig.controller.queue.done(KEY)
     await rig.controller.stop()
@@ -147,7 +147,7 @@ def test_a_stuck_worker_is_unhealthy(rig: Rig, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Controller, "alive", True)
     monkeypatch.setattr(rig.controller.queue, "longest", lambda: 301.0)
     expected = "a worker has been reconciling one job for 301 s"
-    assert Health(rig.controller).failure_reason() == expected
+    assert Health(rig.controller, []).failure_reason() == expected
 
 
 async def test_an_error_outside_of_reconciles_ends_the_controller(

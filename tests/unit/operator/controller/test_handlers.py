@@ -1,6 +1,7 @@
-"""Events that notify the controller, and the settings that restrict kopf to watches."""
+"""The FineTuneJobs that kopf delivers, and the settings that restrict kopf to one watch."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -8,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kopf._cogs.structs.references import Resource
+from tests.fakes.kube_client import job
 
 from finetune_operator.controller.handlers import EndlessBackoff, NoMemory, registry, settings
-from finetune_operator.kube.kinds import KINDS
-from finetune_operator.objects.digest import job_version, object_version
-from finetune_operator.snapshot.cache import WATCHED_CHILDREN
-from finetune_operator.types import Key
+from finetune_operator.controller.watch import deliver
+from finetune_operator.objects.digest import job_version
+from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.types import Key, Object
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -57,35 +59,37 @@ def test_every_other_change_changes_the_version_of_a_job(change: dict[str, Any])
     assert job_version(body(**change)) != job_version(body())
 
 
-def test_the_version_of_a_child_is_its_uid_and_resource_version() -> None:
-    assert object_version(body(spec={"a": 2})) == object_version(body())
-    assert object_version(body(metadata={"resourceVersion": "2"})) != object_version(body())
-    assert object_version(body(metadata={"uid": "another"})) != object_version(body())
-
-
-@pytest.mark.parametrize("type_", ["ADDED", "MODIFIED", "DELETED", None])
-@pytest.mark.parametrize("kind", ["FineTuneJob", *WATCHED_CHILDREN])
-async def test_an_event_notifies_with_key_kind_and_version(kind: str, type_: str | None) -> None:
-    """A deleted object, and one of an initial list, has no version: it is always news."""
-    calls: list[tuple[Key, str, int | None]] = []
-    handlers = registry(lambda *call: calls.append(call))
-    plural = KINDS[kind].plural
-    (handler,) = (each for each in handlers._watching.get_all_handlers() if each.id == plural)
-    name = "demo" if kind == "FineTuneJob" else "demo-r1-train-1"
-    labels = {"finetune.dev/job": "demo"}
+async def handled(
+    deliver: Callable[[str | None, Object], None], what: str | None, found: dict[str, Any]
+) -> None:
+    """Let kopf's handler process an event."""
+    (handler,) = registry(deliver)._watching.get_all_handlers()
     function: Any = handler.fn
-    await function(type=type_, body=body(), name=name, namespace="a", labels=labels, logger=None)
-    version_of = job_version if kind == "FineTuneJob" else object_version
-    version = version_of(body()) if type_ in ("ADDED", "MODIFIED") else None
-    assert calls == [(("a", "demo"), kind, version)]
+    await function(event={"type": what, "object": found}, name="demo", namespace="a", logger=None)
 
 
-@pytest.mark.parametrize("kind", WATCHED_CHILDREN)
-def test_only_children_with_the_label_are_watched(kind: str) -> None:
-    group, version, plural = KINDS[kind].resource
-    selectors = settings().watching.label_selectors
-    resource = Resource(group=group, version=version, plural=plural)
-    assert selectors.collect(resource) == ["finetune.dev/job"]
+async def test_a_job_is_stored_and_its_changes_notify_the_controller() -> None:
+    store, calls, lists = ObjectStore(), list[tuple[Key, str, int]](), list[int]()
+    function = deliver(store, lambda *call: calls.append(call), lambda: lists.append(1))
+    found = job()
+    found["metadata"] |= {"resourceVersion": "1"}
+    # Items of a list come without apiVersion and kind.
+    item = {key: value for key, value in found.items() if key not in ("apiVersion", "kind")}
+    await handled(function, None, item)
+    await handled(function, "ADDED", found)
+    assert (calls, lists) == ([(("a", "demo"), "FineTuneJob", 1)], [1])
+    found["metadata"] |= {"resourceVersion": "2"}
+    await handled(function, "MODIFIED", {**found, "status": {"summary": "ours"}})
+    assert len(calls) == 1, "a status write is no news"
+    stored = store.job(("a", "demo"))
+    assert stored is not None
+    assert stored["status"] == {"summary": "ours"}
+    found["metadata"] |= {"resourceVersion": "3"}
+    await handled(function, "MODIFIED", {**found, "spec": {"suspend": True}})
+    found["metadata"] |= {"resourceVersion": "4"}
+    await handled(function, "DELETED", found)
+    assert [version for _, _, version in calls] == [1, 3, 4]
+    assert store.jobs() == []
 
 
 def test_all_jobs_are_watched() -> None:
@@ -102,9 +106,9 @@ def test_requests_are_retried_forever_at_most_8_seconds_apart() -> None:
 
 
 def test_no_handler_makes_kopf_write_to_an_object() -> None:
-    handlers = registry(lambda key, kind, version: None)
+    handlers = registry(lambda what, found: None)
     assert isinstance(handlers, kopf.OperatorRegistry)
-    assert len(handlers._watching.get_all_handlers()) == 1 + len(WATCHED_CHILDREN)
+    assert len(handlers._watching.get_all_handlers()) == 1
     assert not list(handlers._changing.get_all_handlers())
     assert not list(handlers._spawning.get_all_handlers())
     assert not list(handlers._indexing.get_all_handlers())

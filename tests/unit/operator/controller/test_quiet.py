@@ -13,7 +13,8 @@ from tests.fakes.pod_metrics import FakePodMetrics
 from finetune_operator.controller.apply import PlanExecutor, without_empty
 from finetune_operator.controller.quiet import SECONDS, RecentWrites, is_progress
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.snapshot import reader
+from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Plan, Progress
 
 WITHIN = timedelta(seconds=SECONDS - 1)
@@ -118,7 +119,8 @@ async def test_progress_is_written_once_the_last_write_is_old() -> None:
     executor = PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
 
     async def execute(progress: str, seconds: float) -> int:
-        snapshot = await reader.read(kube, ("ns", "demo"), FakePodMetrics())
+        reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics())
+        snapshot = await reader.read(("ns", "demo"))
         assert snapshot is not None
         plan = Plan(status={"progress": progress, "conditions": []}, requeue_after=15.0)
         now = START + timedelta(seconds=seconds)

@@ -8,7 +8,7 @@ from tests.unit.operator.controller.rig import CONFIG, KEY, NOW, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube.errors import Terminal
-from finetune_operator.objects.digest import job_version
+from finetune_operator.snapshot.store import version_of
 from finetune_operator.telemetry.job_metrics import ready_reason
 from finetune_operator.types import Apply, Plan, Snapshot
 
@@ -37,16 +37,29 @@ async def test_own_writes_are_observed_without_a_read(rig: Rig) -> None:
     assert rig.kube.calls.count(("create", "ConfigMap", "c")) == 1
 
 
-async def test_a_plan_with_writes_is_confirmed_by_a_live_read(rig: Rig) -> None:
+async def test_a_plan_without_a_status_write_is_confirmed_by_reading_the_job(rig: Rig) -> None:
     """The ConfigMap and the job were deleted, but only the first event has arrived."""
     await rig.reconcile()
     await rig.reconcile_cached()
-    rig.reconciler.invalidate(KEY, "ConfigMap", None)
-    del rig.kube.objects["ConfigMap", "a", "c"]
+    gone = rig.kube.objects.pop(("ConfigMap", "a", "c"))
     del rig.kube.objects["FineTuneJob", "a", "demo"]
+    rig.reconciler.reader.store.remove(gone)
+    rig.reconciler.changed(KEY, "ConfigMap", 99)
     before = list(rig.kube.calls)
     assert await rig.reconcile_cached() == "success"
     assert rig.kube.calls == before
+
+
+async def test_a_conflict_or_an_error_is_followed_by_a_live_read(rig: Rig) -> None:
+    await rig.reconcile()
+    rig.kube.touch("FineTuneJob", "a", "demo", status={"changed": "elsewhere"})
+    rig.planner.step = 2
+    reads = rig.kube.reads
+    assert await rig.reconcile_cached() == "requeue", "the store has an older version"
+    assert rig.kube.reads == reads
+    assert await rig.reconcile_cached() == "requeue_after"
+    assert rig.kube.reads == reads + 9
+    assert rig.kube.objects["FineTuneJob", "a", "demo"]["status"]["step"] == 2
 
 
 async def test_a_second_reconcile_writes_nothing(rig: Rig) -> None:
@@ -56,17 +69,22 @@ async def test_a_second_reconcile_writes_nothing(rig: Rig) -> None:
     assert rig.kube.calls == before
 
 
-@pytest.mark.parametrize("requeue_after", [15.0, None], ids=["scheduled", "at rest"])
-async def test_the_event_of_an_own_status_write_is_no_news(
-    rig: Rig, requeue_after: float | None
-) -> None:
-    rig.planner.requeue_after = requeue_after
+async def test_the_events_of_own_writes_are_no_news(rig: Rig) -> None:
+    """Whether they arrive before the response or after it."""
+    store = rig.reconciler.reader.store
     await rig.reconcile()
-    assert rig.status_writes() == 1
-    written = rig.kube.objects["FineTuneJob", "a", "demo"]
-    assert not rig.reconciler.invalidate(KEY, "FineTuneJob", job_version(written))
-    edited = {**written, "spec": {"suspend": True}}
-    assert rig.reconciler.invalidate(KEY, "FineTuneJob", job_version(edited))
+    for kind, name in (("FineTuneJob", "demo"), ("ConfigMap", "c")):
+        assert store.put(rig.kube.objects[kind, "a", name]) == ()
+    memory = rig.reconciler.jobs[KEY]
+    rig.planner.step = 2
+
+    def fault(verb: str, kind: str, name: str) -> None:
+        newest = max(map(version_of, rig.kube.objects.values()))
+        memory.news.add((kind, newest + 1))
+
+    rig.kube.fault = fault
+    await rig.reconcile_cached()
+    assert memory.news == set()
 
 
 async def test_a_recreated_job_inherits_nothing(rig: Rig) -> None:
@@ -87,10 +105,9 @@ async def test_a_recreated_job_inherits_nothing(rig: Rig) -> None:
 async def test_forgetting_a_job_removes_its_only_record(rig: Rig) -> None:
     await rig.reconcile()
     memory = rig.reconciler.jobs[KEY]
-    assert memory.fingerprint is not None
     assert memory.sample is not None
     rig.reconciler.forget_all()
-    assert (rig.reconciler.jobs, rig.reconciler.fingerprints()) == ({}, {})
+    assert rig.reconciler.jobs == {}
     jobs, _ = rig.reconciler.job_metrics.collect()
     assert jobs.samples == []
 

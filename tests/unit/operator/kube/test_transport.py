@@ -9,6 +9,7 @@ from tests.unit.operator.conftest import Server, connected
 
 from finetune_operator.kube.errors import (
     Conflict,
+    Gone,
     NotFound,
     NotLeading,
     OperatorError,
@@ -39,7 +40,7 @@ async def test_a_rejected_token_is_loaded_again(transport: Transport, server: Se
         (403, "pods x is forbidden: exceeded quota: gpu", Terminal, "QuotaExceeded"),
         (404, "gone", NotFound, "NotFound"),
         (409, "already exists", Conflict, "Conflict"),
-        (410, "expired list", Transient, "ApiUnavailable"),
+        (410, "expired list", Gone, "ApiUnavailable"),
         (422, "spec: invalid", Terminal, "FailedCreate"),
         (429, "slow down", Transient, "ApiUnavailable"),
         (500, "oops", Transient, "ApiUnavailable"),

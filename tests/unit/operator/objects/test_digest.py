@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fakes.apiserver import Cluster, copied, merge
 
-from finetune_operator.objects.digest import job_version, object_version, sha256
+from finetune_operator.objects.digest import job_version, sha256
 
 WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
     "status": {"status": {"observedGeneration": 7}},
@@ -39,14 +39,6 @@ def test_change_without_effect_keeps_the_version(name: str) -> None:
 def test_change_with_effect_changes_the_version(name: str) -> None:
     job, other = changed(WITH_EFFECT[name])
     assert job_version(job) != job_version(other)
-
-
-def test_version_of_an_object_is_its_uid_and_resource_version() -> None:
-    job, other = changed(WITHOUT_EFFECT["resourceVersion"])
-    assert object_version(job) != object_version(other)
-    assert object_version(job) == object_version(copied(job))
-    job, other = changed(WITH_EFFECT["uid"])
-    assert object_version(job) != object_version(other)
 
 
 def test_digest_does_not_depend_on_the_order_of_keys() -> None:

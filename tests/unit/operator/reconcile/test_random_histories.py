@@ -1,9 +1,10 @@
-"""Random histories: users, kubelets, Kueue, and operators that crash, read stale lists or act late.
+"""Random histories: users, kubelets, Kueue, and operators that crash, lag behind or act late.
 
 The laws that hold at every moment and in the end are in ``laws``; the events in ``random_events``.
 """
 
 import marshal
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis.stateful import (
 )
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import CONFIG, SPEC, Cluster, Crash, Refused, Thing
+from tests.fakes.lagging_operator import KINDS, LaggingOperator
 from tests.unit.operator.reconcile import laws_of_trust, random_events
 from tests.unit.operator.reconcile.laws import Laws
 from tests.unit.operator.reconcile.random_events import (
@@ -55,6 +57,8 @@ WRITE = st.integers(0, 7)
 """The operator crashes before this write of a plan, or the write fails: no other follows."""
 REACTION = st.one_of(st.none(), st.just("settle"), WRITE)
 """The operator's reaction to a change: none, as if the event were lost, all writes, or some."""
+LAG = st.dictionaries(st.sampled_from(KINDS), st.integers(1, 4), max_size=4)
+"""Number of events by which the cache of an operator lags behind the cluster, by kind."""
 
 
 def content(snapshot: Snapshot) -> bytes:
@@ -75,6 +79,7 @@ class Machine(RuleBasedStateMachine):
         self.laws = Laws(self.cluster)
         self.held: tuple[Snapshot, Plan] | None = None
         self.skew = timedelta()
+        self.leader, self.standby = LaggingOperator(self.cluster), LaggingOperator(self.cluster)
 
     @initialize(past=st.lists(EDITS, max_size=2), rounds=st.integers(0, 12))
     def begin(self, past: list[Thing], rounds: int) -> None:
@@ -95,13 +100,24 @@ class Machine(RuleBasedStateMachine):
             for step, index in meanwhile:
                 step(self.cluster, index)
 
-        snapshot = self.cluster.observe(between)
-        self.carry_out(*self.planned(snapshot), die_before=write)
+        self.leader.catch_up()
+        self.reconcile_once(between, die_before=write)
+
+    @rule(lag=LAG, other=LAG)
+    def fall_behind(self, lag: dict[str, int], other: dict[str, int]) -> None:
+        """From now on, the last events of some kinds are late."""
+        self.leader.lag, self.standby.lag = lag, other
+
+    @rule()
+    def restart(self) -> None:
+        """The operator restarts, and lists all objects."""
+        self.leader.start()
 
     @precondition(lambda self: self.cluster.job)
     @rule()
     def plan_and_delay(self) -> None:
-        self.held = self.planned(self.cluster.observe())
+        self.leader.catch_up()
+        self.held = self.planned()
 
     @precondition(lambda self: self.held)
     @rule()
@@ -114,14 +130,20 @@ class Machine(RuleBasedStateMachine):
     @rule(write=WRITE, changes=st.one_of(st.none(), EDITS), upgrade=st.booleans())
     def hand_over(self, write: int, changes: Thing | None, upgrade: bool) -> None:
         """A replica loses the Lease during a write, which arrives after the new leader's."""
-        snapshot, intended = self.planned(self.cluster.observe())
-        self.carry_out(snapshot, intended, die_before=write)
+        self.leader.catch_up()
+        held = self.planned()
+        if held is not None:
+            self.carry_out(*held, die_before=write)
         if changes is not None:
             self.cluster.edit(**changes)
         if upgrade:
             self.upgrade()
-        self.carry_out(*self.planned(self.cluster.observe()))
-        self.carry_out(snapshot, intended, only=write, late=True)
+        self.leader, self.standby = self.standby, self.leader
+        self.leader.catch_up()
+        self.reconcile_once()
+        if held is not None:
+            self.carry_out(*held, only=write, late=True)
+        self.standby.start()
 
     @precondition(lambda self: self.cluster.job)
     @rule()
@@ -129,7 +151,10 @@ class Machine(RuleBasedStateMachine):
         """A reconcile changes nothing after the earlier plans have been carried out."""
         for _ in range(6):
             version = self.cluster.version
-            snapshot, intended = self.planned(self.cluster.observe())
+            self.leader.catch_up({})
+            observed = self.planned()
+            assert observed is not None
+            snapshot, intended = observed
             if not self.carry_out(snapshot, intended):
                 return
             if self.cluster.version == version:
@@ -150,12 +175,25 @@ class Machine(RuleBasedStateMachine):
         if reaction == "settle":
             self.settle()
         else:
-            self.carry_out(*self.planned(self.cluster.observe()), die_before=reaction)
+            self.leader.catch_up()
+            self.reconcile_once(die_before=reaction)
 
-    def planned(self, snapshot: Snapshot) -> tuple[Snapshot, Plan]:
+    def reconcile_once(
+        self, between: Callable[[], None] = lambda: None, die_before: int | None = None
+    ) -> None:
+        """Plan with the events that have been delivered, and execute the plan."""
+        observed = self.planned(between)
+        if observed is not None:
+            self.carry_out(*observed, die_before=die_before)
+
+    def planned(self, between: Callable[[], None] = lambda: None) -> tuple[Snapshot, Plan] | None:
+        """Return a confirmed plan and its snapshot, None if the job does not exist."""
         now = self.cluster.now + self.skew
+        observed = self.leader.observe(now, self.cluster.config, between)
+        if observed is None:
+            return None
+        snapshot, intended = observed
         before = content(snapshot)
-        intended = plan(snapshot, config=self.cluster.config, now=now)
         assert plan(snapshot, config=self.cluster.config, now=now) == intended
         assert content(snapshot) == before, "a plan leaves its input unchanged"
         self.laws.of_plan(snapshot, intended)
@@ -177,9 +215,13 @@ class Machine(RuleBasedStateMachine):
         self, snapshot: Snapshot, intended: Plan, *, late: bool = False, **which: int | None
     ) -> bool:
         self.laws.record_completed_stages()
+        operator = self.leader
         try:
-            self.cluster.carry_out(snapshot, intended, **which)
+            self.cluster.carry_out(
+                snapshot, intended, on_write=(lambda _: None) if late else operator.wrote, **which
+            )
         except (Crash, Refused):
+            operator.failed()
             return False
         finally:
             self.laws.of_writes(late=late)
@@ -253,7 +295,8 @@ class Machine(RuleBasedStateMachine):
         """Let operator, kubelets, Kueue and controllers act once; report a change."""
         version = self.cluster.version
         if self.cluster.job:
-            self.carry_out(*self.planned(self.cluster.observe()))
+            self.leader.catch_up()
+            self.reconcile_once()
         for job in self.cluster.each("Job"):
             if job["spec"].get("suspend"):
                 controllers.admit(self.cluster, job)
@@ -304,11 +347,14 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def check(self) -> None:
         self.cluster.wait(1)
+        self.leader.record()
+        self.standby.record()
         self.laws.of_now()
 
     def teardown(self) -> None:
         """Without further edits and with working kubelets, a job reaches its end."""
         self.held = None
+        self.leader.lag = {}
         if self.cluster.job:
             self.settle()
         for _ in range(60):

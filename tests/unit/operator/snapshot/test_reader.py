@@ -1,14 +1,53 @@
-"""Requests of one read, and the metrics in its snapshot."""
+"""Requests of one read, and the contents of its snapshot."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from tests.fakes.kube_client import MemoryKube, child, job
 from tests.fakes.pod_metrics import FakePodMetrics
 
-from finetune_operator.snapshot.reader import may_be_stale, pending_objects, read
+from finetune_operator.controller.confirmation import ALL_KINDS
+from finetune_operator.objects.trimming import DIGESTS
+from finetune_operator.snapshot.reader import EVENTS_SECONDS, Reader, pending_objects
+from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Object, Progress, Snapshot, Verification
 
 KEY = ("a", "demo")
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Reading:
+    """A reader whose clocks a test sets."""
+
+    def __init__(self, *objects: Any, metrics: FakePodMetrics | None = None) -> None:
+        self.kube, self.store = MemoryKube(*objects), ObjectStore()
+        self.now = CREATED + timedelta(hours=1)
+        self.reader = Reader(
+            kube=self.kube,
+            store=self.store,
+            metrics=metrics or FakePodMetrics(),
+            clock=lambda: self.now,
+            monotonic=lambda: self.now.timestamp(),
+        )
+
+    def watched(self) -> "Reading":
+        """Deliver all objects, of ConfigMaps the metadata."""
+        for each in self.kube.objects.values():
+            metadata_only = each["kind"] == "ConfigMap"
+            keep = ("apiVersion", "kind", "metadata") if metadata_only else each
+            self.store.put({key: each[key] for key in keep})
+        return self
+
+    async def read(self, **how: Any) -> Snapshot:
+        snapshot = await self.reader.read(KEY, **how)
+        assert snapshot is not None
+        return snapshot
+
+    async def requests(self, **how: Any) -> int:
+        before = self.kube.reads
+        await self.read(**how)
+        return self.kube.reads - before
 
 
 def pod(name: str, stage: str, phase: str = "Running", ip: str = "10.0.0.1") -> dict[str, Any]:
@@ -17,29 +56,94 @@ def pod(name: str, stage: str, phase: str = "Running", ip: str = "10.0.0.1") -> 
     return each
 
 
-async def test_a_deleted_job_has_no_snapshot() -> None:
-    assert await read(MemoryKube(), KEY, FakePodMetrics()) is None
+def ledger(*stages: dict[str, Any]) -> dict[str, Any]:
+    return {"revision": "r1", "revisions": [{"revision": "r1", "stages": list(stages)}]}
 
 
-async def test_a_snapshot_contains_all_objects_with_the_label() -> None:
-    kube = MemoryKube(
-        job(), child("Pod", "p", owner=None), child("Job", "j"), child("ConfigMap", "c")
-    )
-    snapshot = await read(kube, KEY, FakePodMetrics())
-    assert snapshot is not None
-    children = (*snapshot.pods, *snapshot.jobs, *snapshot.configmaps)
-    assert [each["metadata"]["name"] for each in children] == ["p", "j", "c"]
+def attempt(stage: str, outcome: str) -> dict[str, Any]:
+    return {"stage": stage, "attempt": 1, "outcome": outcome}
 
 
-async def test_a_full_read_costs_one_get_and_eight_lists() -> None:
-    kube = MemoryKube(
-        job(),
-        pod("served", "serve"),
-        child("PersistentVolumeClaim", "v", status={"phase": "Bound"}),
-        child("Job", "j", status={"conditions": [{"type": "Complete", "status": "True"}]}),
-    )
-    await read(kube, KEY, FakePodMetrics())
-    assert kube.reads == 9
+async def test_a_read_of_a_watched_job_sends_no_request() -> None:
+    objects = (job(), pod("p", "train"), child("Job", "j", status={"ready": 1}))
+    assert await Reading(*objects).watched().requests() == 0
+
+
+async def test_a_job_that_the_store_lacks_is_read_by_its_name() -> None:
+    assert await Reading().reader.read(KEY) is None
+    reading = Reading(job())
+    assert await reading.requests() == 1
+    assert await reading.requests() == 0
+
+
+async def test_a_deleted_job_is_evicted_by_a_live_read() -> None:
+    reading = Reading(job()).watched()
+    reading.kube.objects.clear()
+    assert await reading.reader.read(KEY) is not None
+    assert await reading.reader.read(KEY, live={"FineTuneJob"}) is None
+    assert reading.store.jobs() == []
+
+
+async def test_a_live_read_costs_one_get_and_eight_lists_and_evicts_what_is_gone() -> None:
+    reading = Reading(job(), pod("p", "train"), child("Job", "gone")).watched()
+    del reading.kube.objects["Job", "a", "gone"]
+    reading.kube._store(child("Service", "s"))
+    reads = reading.kube.reads
+    snapshot = await reading.read(live=ALL_KINDS)
+    assert reading.kube.reads == reads + 9
+    found = [each["metadata"]["name"] for each in (*snapshot.pods, *snapshot.services)]
+    assert (found, snapshot.jobs) == (["p", "s"], ())
+
+
+async def test_jobs_are_listed_before_their_pods() -> None:
+    reading, kinds = Reading(job()), list[str]()
+    list_ = reading.kube.list
+
+    async def recording(kind: str, *args: Any, **how: Any) -> tuple[Object, ...]:
+        kinds.append(kind)
+        return await list_(kind, *args, **how)
+
+    reading.kube.list = recording  # type: ignore[method-assign]
+    await reading.read(live={"Job", "Pod"})
+    assert kinds == ["Job", "Pod"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "outcome"),
+    [
+        ("Job", "demo-r1-train-1", "Running"),
+        ("PersistentVolumeClaim", "demo-r1", "Completed"),
+    ],
+)
+async def test_absence_of_an_object_of_the_ledger_is_confirmed(
+    kind: str, name: str, outcome: str
+) -> None:
+    """An object without its label looks deleted to a watch with a selector."""
+    fields = ({"status": {"phase": "Bound"}}, {"status": {"ready": 1}})[kind == "Job"]
+    existing = child(kind, name, **fields)
+    existing["metadata"]["labels"] = {}
+    reading = Reading(job(**ledger(attempt("train", outcome))), existing).watched()
+    snapshot = await reading.read()
+    found = (*snapshot.jobs, *snapshot.volumes)
+    assert [each["metadata"]["name"] for each in found] == [name]
+    del reading.kube.objects[kind, "a", name]
+    assert await reading.requests() >= 1
+    assert (await reading.read()).jobs == ()
+
+
+async def test_the_configmap_of_the_revision_is_read_once_for_each_version() -> None:
+    frozen = child("ConfigMap", "demo-r1", data={"job.json": "{}"})
+    reading = Reading(job(**ledger()), frozen, child("ConfigMap", "other", data={"a": "b"}))
+    reading.watched()
+    assert await reading.requests() == 1
+    assert await reading.requests() == 0
+    found = {each["metadata"]["name"]: each for each in (await reading.read()).configmaps}
+    assert [*found["demo-r1"][DIGESTS]] == ["job.json"]
+    assert DIGESTS not in found["other"]
+    reading.kube.touch("ConfigMap", "a", "demo-r1", data={})
+    reading.watched()
+    assert await reading.requests() == 1
+    assert await reading.requests() == 0
 
 
 async def test_a_snapshot_contains_the_last_metrics_of_the_pods() -> None:
@@ -51,19 +155,27 @@ async def test_a_snapshot_contains_the_last_metrics_of_the_pods() -> None:
     run["metadata"]["labels"]["finetune.dev/stage"] = "train"
     trainer["metadata"] |= {"uid": "uid-t"}
     trainer["metadata"]["ownerReferences"] = [{"kind": "Job", "uid": "run", "controller": True}]
-    snapshot = await read(MemoryKube(job(), trainer, run), KEY, metrics)
-    assert snapshot is not None
+    snapshot = await Reading(job(), trainer, run, metrics=metrics).watched().read()
     assert (snapshot.progress, snapshot.verification) == (progress, verification)
     assert [target.uid for target in metrics.targets[KEY]] == ["uid-t"]
 
 
-def test_a_snapshot_whose_pod_has_ended_and_its_job_has_not_may_be_stale() -> None:
-    ended = pod("t", "train", phase="Succeeded")
-    run = child("Job", "run")
-    run["metadata"]["uid"] = "run"
-    ended["metadata"]["ownerReferences"] = [{"kind": "Job", "uid": "run", "controller": True}]
-    assert may_be_stale(Snapshot(job=job(), jobs=(run,), pods=(ended,)))
-    assert not may_be_stale(Snapshot(job=job(), jobs=(run,), pods=(pod("t", "train"),)))
+async def test_events_are_read_after_ten_seconds_and_then_every_fifteen() -> None:
+    reading = Reading(job(), pod("p", "train", phase="Pending")).watched()
+    reading.now = CREATED + timedelta(seconds=9)
+    assert await reading.requests() == 0
+    reading.now += timedelta(seconds=1)
+    assert await reading.requests() == 1
+    reading.now += timedelta(seconds=EVENTS_SECONDS - 1)
+    assert await reading.requests() == 0
+    reading.now += timedelta(seconds=1)
+    assert await reading.requests() == 1
+
+
+async def test_a_clock_that_is_behind_makes_objects_old() -> None:
+    reading = Reading(job(), pod("p", "train", phase="Pending")).watched()
+    reading.now = CREATED - timedelta(days=1)
+    assert await reading.requests() == 1
 
 
 def test_events_are_read_for_objects_that_do_not_run() -> None:
@@ -84,20 +196,19 @@ def test_events_are_read_for_objects_that_do_not_run() -> None:
 
 async def test_all_events_of_a_suspended_job_are_read() -> None:
     """Kueue reports with a Normal event that it finished the Workload of a Job."""
-    selectors: list[str] = []
-
-    class Recording(MemoryKube):
-        async def list(self, kind: str, namespace: str = "", **how: Any) -> tuple[Object, ...]:
-            selectors.append(how.get("fields", ""))
-            return await super().list(kind, namespace, **how)
-
     jobs = {name: child("Job", name, spec={"suspend": name == "held"}) for name in ("held", "free")}
     for name, each in jobs.items():
         each["metadata"]["uid"] = name
-    await read(Recording(job(), *jobs.values()), KEY, FakePodMetrics())
-    assert {"involvedObject.uid=held", "type=Warning,involvedObject.uid=free"} == {*selectors} - {
-        ""
-    }
+    reading, selectors = Reading(job(), *jobs.values()).watched(), set[str]()
+    list_ = reading.kube.list
+
+    async def recording(kind: str, *args: Any, **how: Any) -> tuple[Object, ...]:
+        selectors.add(how.get("fields", ""))
+        return await list_(kind, *args, **how)
+
+    reading.kube.list = recording  # type: ignore[method-assign]
+    await reading.read()
+    assert selectors == {"involvedObject.uid=held", "type=Warning,involvedObject.uid=free"}
 
 
 def test_events_are_read_for_at_most_six_objects() -> None:

@@ -38,7 +38,6 @@ class Pods:
         self.running: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
         self.changed: list[Key] = []
-        self.failed: list[Key] = []
         self.seconds: Callable[[str], float] = lambda address: 0.0
         queue: WorkQueue[Any] = WorkQueue(
             "scrapes", namespace_limit=NAMESPACE_WORKERS, clock=virtual_time.now
@@ -63,9 +62,7 @@ class Pods:
         return [value.global_step for value in values if isinstance(value, Progress)]
 
     async def during(self, test: Awaitable[None]) -> None:
-        running = asyncio.create_task(
-            self.scraper.run(changed=self.changed.append, failed=self.failed.append)
-        )
+        running = asyncio.create_task(self.scraper.run(changed=self.changed.append))
         try:
             await test
         finally:
@@ -125,7 +122,6 @@ async def test_after_a_failed_scrape_the_value_is_unknown(pods: Pods) -> None:
     pods.step = None
     await asyncio.sleep(INTERVAL_SECONDS)
     assert pods.latest(target()) == []
-    assert pods.failed == [KEY]
     pods.step = 1
     await asyncio.sleep(INTERVAL_SECONDS)
     assert pods.latest(target()) == [1]
@@ -151,7 +147,6 @@ async def test_a_value_of_a_replaced_pod_is_not_returned(pods: Pods) -> None:
     await asyncio.sleep(20)
     # The pods q and r answer with the uid of p.
     assert pods.latest(target("r", "10.0.0.3")) == []
-    assert pods.failed
 
 
 @scraping
@@ -190,14 +185,14 @@ async def test_a_defect_does_not_end_the_workers(caplog: pytest.LogCaptureFixtur
     failed = asyncio.Event()
 
     async def fetch(address: str, port: int) -> bytes | None:
+        failed.set()
         raise RuntimeError
 
     scraper = Scraper(WorkQueue[Any]("scrapes"), fetch=fetch)
-    running = asyncio.create_task(
-        scraper.run(changed=lambda key: None, failed=lambda key: failed.set())
-    )
+    running = asyncio.create_task(scraper.run(changed=lambda key: None))
     scraper.latest(KEY, [target()])
     await asyncio.wait_for(failed.wait(), 5)
+    await asyncio.sleep(0)
     assert not running.done()
     assert "scrape failed with an unexpected error" in caplog.text
     running.cancel()

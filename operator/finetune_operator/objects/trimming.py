@@ -1,0 +1,171 @@
+"""Objects reduced to the fields that a snapshot uses. Pure.
+
+Users decide how large the objects with the label of a job are, and anybody may set this label. So
+every object is trimmed on arrival: unused fields are dropped, the data of a ConfigMap is replaced
+by digests, and of an object that is still larger than ``MAX_BYTES``, only small fields are kept.
+"""
+
+import marshal
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api import KIND
+from finetune_api.revision_hash import text_digest
+from finetune_operator.objects import naming
+from finetune_operator.types import Object
+
+MAX_BYTES = 32 * 1024
+"""Size of a trimmed object. Objects that the operator renders are smaller."""
+MAX_FIELD_BYTES = 2 * 1024
+"""Size of a field of spec or status that an object of more than ``MAX_BYTES`` keeps."""
+MAX_OWNERS = 16
+MAX_MANAGERS = 16
+DIGESTS = "digests"
+"""Field of a trimmed ConfigMap: the digest of each value in ``data``, by key."""
+
+_LABELS = (f"{naming.PREFIX}/", "kueue.x-k8s.io/")
+_APPLIED = (
+    "Deployment",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "Service",
+)
+"""Kinds of which the author of an unwanted change is reported."""
+_TEMPLATE_HASH = "pod-template-hash"
+_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+)
+
+Fields = Mapping[str, Any]
+"""Fields to keep: by name, those of its value, or None for the whole value."""
+
+_CONTAINER: Fields = {"name": None, "resources": None}
+_CONTAINER_STATUS: Fields = dict.fromkeys(
+    ("name", "image", "state", "lastState", "ready", "restartCount")
+)
+_FIELDS: Mapping[str, Fields] = {
+    "Pod": {
+        "spec": {
+            "nodeName": None,
+            "nodeSelector": None,
+            "affinity": None,
+            "tolerations": None,
+            "topologySpreadConstraints": None,
+            "containers": _CONTAINER,
+            "volumes": {"persistentVolumeClaim": None},
+        },
+        "status": {
+            "phase": None,
+            "podIP": None,
+            "startTime": None,
+            "reason": None,
+            "message": None,
+            "conditions": None,
+            "containerStatuses": _CONTAINER_STATUS,
+            "initContainerStatuses": _CONTAINER_STATUS,
+        },
+    },
+    "Job": {
+        "spec": {
+            "suspend": None,
+            "activeDeadlineSeconds": None,
+            "template": {"metadata": {"labels": None, "annotations": None}},
+        },
+        "status": None,
+    },
+    "Deployment": {
+        "spec": {"replicas": None, "progressDeadlineSeconds": None},
+        "status": None,
+    },
+    "PersistentVolumeClaim": {"spec": None, "status": None},
+    "Service": {"spec": {"selector": None}},
+    "NetworkPolicy": {"spec": None},
+    "PodDisruptionBudget": {"spec": None},
+    "ConfigMap": {},
+}
+
+
+def trimmed(each: Object) -> dict[str, Any]:
+    """Return an object with the fields that a snapshot uses, a FineTuneJob with all but metadata.
+
+    The result may share values with ``each``, which is not changed.
+    """
+    kind = each["kind"]
+    common = {"apiVersion": each["apiVersion"], "kind": kind, "metadata": _metadata(each)}
+    if kind == KIND:
+        return {**each, **common}
+    result = {**common, **_selected(each, _FIELDS[kind])}
+    if kind == "ConfigMap" and (digests := _digests(each)) is not None:
+        result[DIGESTS] = digests
+    if len(marshal.dumps(result, 2)) > MAX_BYTES:
+        result["metadata"]["labels"] = {
+            key: value
+            for key, value in result["metadata"]["labels"].items()
+            if key.startswith(_LABELS) or key == _TEMPLATE_HASH
+        }
+        for part in ("spec", "status"):
+            if isinstance(result.get(part), dict):
+                result[part] = _small(result[part])
+        if DIGESTS in result:
+            # Too many keys: its data is not that of a revision.
+            result[DIGESTS] = {}
+    return result
+
+
+def _metadata(each: Object) -> dict[str, Any]:
+    metadata = each["metadata"]
+    result: dict[str, Any] = {key: metadata[key] for key in _METADATA if key in metadata}
+    if each["kind"] == KIND:
+        return result | {key: metadata[key] for key in ("labels",) if key in metadata}
+    result["labels"] = dict(metadata.get("labels") or {})
+    if owners := metadata.get("ownerReferences"):
+        # The controller is kept wherever it is in the list.
+        ordered = sorted(owners, key=lambda owner: not owner.get("controller"))
+        result["ownerReferences"] = owners if len(owners) <= MAX_OWNERS else ordered[:MAX_OWNERS]
+    annotations = metadata.get("annotations") or {}
+    if naming.SELECTED_NODE in annotations:
+        result["annotations"] = {naming.SELECTED_NODE: annotations[naming.SELECTED_NODE]}
+    if each["kind"] in _APPLIED and (managers := metadata.get("managedFields")):
+        result["managedFields"] = [_manager(entry) for entry in managers[-MAX_MANAGERS:]]
+    return result
+
+
+def _manager(entry: Object) -> dict[str, Any]:
+    """Return who changed an object when, and whether they changed its spec."""
+    fields: dict[str, Any] = {"f:spec": {}} if "f:spec" in (entry.get("fieldsV1") or {}) else {}
+    kept = {key: entry[key] for key in ("manager", "time") if key in entry}
+    return {**kept, "fieldsV1": fields}
+
+
+def _digests(configmap: Object) -> dict[str, str] | None:
+    """Return the digests of a ConfigMap's values, None if only its metadata is known."""
+    if DIGESTS in configmap:
+        return dict(configmap[DIGESTS])
+    if "data" not in configmap:
+        return None
+    return {key: text_digest(text) for key, text in (configmap["data"] or {}).items()}
+
+
+def _selected(value: Any, fields: Fields | None) -> Any:
+    if fields is None:
+        return value
+    if isinstance(value, list):
+        return [_selected(each, fields) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _selected(value[key], inner) for key, inner in fields.items() if key in value}
+    return value
+
+
+def _small(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in fields.items()
+        if len(marshal.dumps(value, 2)) <= MAX_FIELD_BYTES
+    }

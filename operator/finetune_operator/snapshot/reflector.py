@@ -1,0 +1,160 @@
+"""Keeps the objects of one kind in the store: lists them, then watches from the list's version.
+
+The order of the events of one kind is that of the API server. A watch that ends is continued from
+the last version, of which bookmarks report the newest. If the API server has forgotten that
+version, or the watch fails repeatedly, the objects are listed again; those that are missing in the
+list are removed from the store.
+
+A list that is older than what was observed before means that etcd was restored from a backup. Then
+no version in the store is comparable any more, and the process restarts.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.errors import Gone, OperatorError, Restored, Transient
+from finetune_operator.kube.kinds import KINDS
+from finetune_operator.objects.naming import JOB
+from finetune_operator.snapshot.store import ObjectStore, name_of
+from finetune_operator.telemetry import metrics
+from finetune_operator.types import LISTS, Key, Object
+
+FIRST_DELAY_SECONDS, MOST_DELAY_SECONDS = 0.5, 8.0
+"""Between two attempts, doubling; varied so that the watches of many kinds spread over time."""
+WATCH_ATTEMPTS = 3
+"""Failures in succession after which the objects are listed again."""
+METADATA_ONLY = frozenset({"ConfigMap"})
+"""Kinds of which only the metadata is watched; a reconcile reads the object that it needs."""
+
+Notify = Callable[[Key, str, int], None]
+"""Takes the key of a job, and the kind and version of an object with news for it."""
+
+logger = logging.getLogger("finetune_operator.reflector")
+
+
+@dataclass(kw_only=True)
+class Reflector:
+    """See the module. ``turn`` is shared by all reflectors: one page is in memory at a time."""
+
+    kube: Kube
+    store: ObjectStore
+    kind: str
+    namespace: str
+    notify: Notify
+    turn: asyncio.Lock
+    synced: asyncio.Event = field(default_factory=asyncio.Event)
+    _version: int = 0
+
+    async def run(self) -> None:
+        """List and watch until cancelled. Raises Restored."""
+        failures = 0
+        while True:
+            try:
+                await self._list()
+                self.synced.set()
+                failures = 0
+                await self._watch()
+            except Restored:
+                raise
+            except OperatorError as error:
+                logger.warning("listing again: %s", error, extra={"kind": self.kind})
+                await asyncio.sleep(_delay(failures))
+                failures += 1
+
+    async def _list(self) -> None:
+        """Replace the objects of the kind by those that exist. Raises OperatorError."""
+        metrics.CACHE_LISTS.labels(self.kind).inc()
+        names, version = set(), 0
+        pages = self.kube.pages(
+            self.kind, self.namespace, labels=JOB, metadata_only=self.kind in METADATA_ONLY
+        )
+        async with aclosing(pages):
+            while True:
+                async with self.turn:
+                    page = await anext(pages, None)
+                    if page is None:
+                        break
+                    version = version or int(page.version)
+                    if version < self._version:
+                        raise Restored(
+                            f"the list of {KINDS[self.kind].plural} has resourceVersion {version}, "
+                            f"which is older than {self._version}, observed before: etcd was "
+                            "restored from a backup. The operator restarts with an empty cache."
+                        )
+                    for each in page.items:
+                        names.add(name_of(each))
+                        self._report(self.store.put(each), int(each["metadata"]["resourceVersion"]))
+        gone = self.store.retain(self.kind, names, version, namespace=self.namespace)
+        self._report(gone, version)
+        self._version = version
+
+    async def _watch(self) -> None:
+        """Store all changes until the objects must be listed again. Raises OperatorError."""
+        failures = 0
+        while True:
+            before = self._version
+            try:
+                events = self.kube.watch(
+                    self.kind,
+                    self.namespace,
+                    since=str(self._version),
+                    labels=JOB,
+                    metadata_only=self.kind in METADATA_ONLY,
+                )
+                async with aclosing(events):
+                    async for event in events:
+                        self._store(event)
+            except Gone:
+                raise
+            except OperatorError as error:
+                failures = 0 if self._version > before else failures + 1
+                if failures >= WATCH_ATTEMPTS:
+                    raise
+                logger.warning("watching again: %s", error, extra={"kind": self.kind})
+                await asyncio.sleep(_delay(failures))
+            else:
+                failures = 0
+                await asyncio.sleep(_delay(0) if self._version == before else 0.0)
+
+    def _store(self, event: Object) -> None:
+        """Store the change in a watch event. Raises Gone and Transient."""
+        what, body = event.get("type"), event.get("object") or {}
+        if what == "ERROR":
+            text = f"WATCH {KINDS[self.kind].plural}: {body.get('message')}"
+            raise Gone(text) if body.get("code") == 410 else Transient(text)
+        try:
+            version = int(body["metadata"]["resourceVersion"])
+            if what in ("ADDED", "MODIFIED", "DELETED"):
+                each = {**body, "apiVersion": KINDS[self.kind].api_version, "kind": self.kind}
+                change = self.store.remove if what == "DELETED" else self.store.put
+                self._report(change(each), version)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise Transient(f"WATCH {KINDS[self.kind].plural}: an invalid event") from error
+        self._version = max(self._version, version)
+
+    def _report(self, keys: Iterable[Key], version: int) -> None:
+        for key in keys:
+            self.notify(key, self.kind, version)
+
+
+def reflectors(
+    kube: Kube, store: ObjectStore, namespaces: Iterable[str], notify: Notify
+) -> list[Reflector]:
+    """Return the reflectors of all kinds of children. namespaces: empty means all."""
+    turn = asyncio.Lock()
+    return [
+        Reflector(kube=kube, store=store, kind=kind, namespace=each, notify=notify, turn=turn)
+        for kind in LISTS
+        for each in (tuple(namespaces) or ("",))
+    ]
+
+
+def _delay(failures: int) -> float:
+    seconds = min(MOST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(failures, 8))
+    # A delay is no secret.
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311

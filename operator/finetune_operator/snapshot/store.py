@@ -1,0 +1,230 @@
+"""The objects of all jobs, as the watches and the responses to our own writes report them.
+
+Objects arrive in any order: from a list, from a watch, in the response to a write, in a live read.
+Within one kind, resourceVersions are ordered (Kubernetes 1.35 documents that; etcd always did it),
+so the newest version of an object wins. A deletion leaves a tombstone: what arrives later about the
+deleted version, or about an older one, is dropped. Versions of two kinds are never compared.
+
+Objects are trimmed (``objects.trimming``) and packed. Only FineTuneJobs are kept whole.
+"""
+
+import marshal
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.objects import naming
+from finetune_operator.objects.digest import job_version
+from finetune_operator.objects.trimming import DIGESTS, trimmed
+from finetune_operator.telemetry import metrics
+from finetune_operator.types import LISTS, Key, Object
+
+TOMBSTONE_SECONDS = 600.0
+"""For longer than a response or an event can be delayed."""
+
+Name = tuple[str, str]
+"""Namespace and name of an object."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    version: int
+    uid: str
+    key: Key
+    content: int
+    """Changes if a reconcile may decide something else."""
+    verified: bool
+    """Whether the digests of a ConfigMap's data are known."""
+    packed: bytes
+
+
+class ObjectStore:
+    """See the module. Tests replace ``clock``."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: dict[str, dict[Name, _Entry]] = {kind: {} for kind in (FINETUNEJOB, *LISTS)}
+        self._children: dict[Key, set[tuple[str, Name]]] = {}
+        self._tombstones: OrderedDict[tuple[str, Name], tuple[int, float]] = OrderedDict()
+        for kind, entries in self._entries.items():
+            metrics.CACHE_OBJECTS.labels(kind).set_function(entries.__len__)
+
+    def put(self, each: Object) -> tuple[Key, ...]:
+        """Store an object, unless a newer version or its deletion is known.
+
+        Return the keys of the jobs for which it contains news: the job in its label, and the job
+        that was in its label before.
+        """
+        kind, name, version = each["kind"], name_of(each), version_of(each)
+        known = self._entries[kind].get(name)
+        if known is not None and version <= known.version:
+            if version == known.version and not known.verified and "data" in each:
+                # A live read of a ConfigMap, of which a watch reported the metadata.
+                known.packed, known.verified = _packed(trimmed(each)), True
+            return ()
+        if version <= self._tombstones.get((kind, name), (0, 0.0))[0]:
+            return ()
+        key = _key_of(each)
+        if key is None:
+            return self._remove(kind, name, version)
+        body = trimmed(each)
+        packed = _packed(body)
+        content = job_version(body) if kind == FINETUNEJOB else hash((packed, DIGESTS in body))
+        entry = _Entry(
+            version=version,
+            uid=each["metadata"]["uid"],
+            key=key,
+            content=content,
+            verified=DIGESTS in body,
+            packed=packed,
+        )
+        self._entries[kind][name] = entry
+        if kind != FINETUNEJOB:
+            if known is not None and known.key != key:
+                self._unlink(known.key, kind, name)
+            self._children.setdefault(key, set()).add((kind, name))
+        if known is None:
+            return (key,)
+        if known.key != key:
+            return (known.key, key)
+        return () if (known.content, known.uid) == (content, entry.uid) else (key,)
+
+    def remove(self, each: Object) -> tuple[Key, ...]:
+        """Remove an object that was deleted, or lost its label, in the version of ``each``.
+
+        Return the keys of the jobs for which that is news.
+        """
+        return self._remove(each["kind"], name_of(each), version_of(each))
+
+    def evict(self, kind: str, name: Name, version: int) -> tuple[Key, ...]:
+        """Remove an object that a live read did not find. version: the one known before the read.
+
+        A newer version arrived during the read, and stays.
+        """
+        known = self._entries[kind].get(name)
+        if known is None or known.version > version:
+            return ()
+        return self._remove(kind, name, version)
+
+    def retain(
+        self,
+        kind: str,
+        names: Collection[Name],
+        version: int,
+        *,
+        namespace: str = "",
+        key: Key | None = None,
+    ) -> tuple[Key, ...]:
+        """Remove the objects that are not in a complete list; return the keys of their jobs.
+
+        version: of the list; newer objects stay. namespace, key: to which the list was restricted.
+        """
+        known: Iterable[Name] = self._entries[kind] if key is None else self._names(kind, key)
+        gone = [
+            name
+            for name in known
+            if name not in names
+            and namespace in ("", name[0])
+            and self._entries[kind][name].version <= version
+        ]
+        return tuple(each for name in gone for each in self._remove(kind, name, version))
+
+    def jobs(self) -> list[Key]:
+        """Return the keys of all FineTuneJobs."""
+        return list(self._entries[FINETUNEJOB])
+
+    def job(self, key: Key) -> Object | None:
+        """Return a FineTuneJob, or None."""
+        return self.get(FINETUNEJOB, key)
+
+    def get(self, kind: str, name: Name) -> Object | None:
+        """Return an object, or None."""
+        known = self._entries[kind].get(name)
+        return None if known is None else _unpacked(known)
+
+    def version(self, kind: str, name: Name) -> int:
+        """Return the version of an object, 0 if it is unknown."""
+        known = self._entries[kind].get(name)
+        return 0 if known is None else known.version
+
+    def children(self, key: Key) -> dict[str, tuple[Object, ...]]:
+        """Return the objects with the label of a job, by their field in ``Snapshot``."""
+        found: dict[str, list[Object]] = {field: [] for field in LISTS.values()}
+        for kind, name in sorted(self._children.get(key, ())):
+            found[LISTS[kind]].append(_unpacked(self._entries[kind][name]))
+        return {field: tuple(objects) for field, objects in found.items()}
+
+    def is_verified(self, name: Name) -> bool:
+        """Report whether the digests of a ConfigMap's data are known."""
+        known = self._entries["ConfigMap"].get(name)
+        return known is not None and known.verified
+
+    def _names(self, kind: str, key: Key) -> list[Name]:
+        return [name for of_kind, name in self._children.get(key, ()) if of_kind == kind]
+
+    def _remove(self, kind: str, name: Name, version: int) -> tuple[Key, ...]:
+        known = self._entries[kind].get(name)
+        if known is not None and known.version > version:
+            return ()
+        self._bury(kind, name, version)
+        if known is None:
+            return ()
+        del self._entries[kind][name]
+        if kind != FINETUNEJOB:
+            self._unlink(known.key, kind, name)
+        return (known.key,)
+
+    def _bury(self, kind: str, name: Name, version: int) -> None:
+        now = self._clock()
+        buried = max(version, self._tombstones.get((kind, name), (0, 0.0))[0])
+        self._tombstones[kind, name] = (buried, now)
+        self._tombstones.move_to_end((kind, name))
+        while self._tombstones:
+            _, at = next(iter(self._tombstones.values()))
+            if now - at < TOMBSTONE_SECONDS:
+                break
+            self._tombstones.popitem(last=False)
+
+    def _unlink(self, key: Key, kind: str, name: Name) -> None:
+        children = self._children[key]
+        children.discard((kind, name))
+        if not children:
+            del self._children[key]
+
+
+def name_of(each: Object) -> Name:
+    """Return namespace and name of an object."""
+    return each["metadata"]["namespace"], each["metadata"]["name"]
+
+
+def version_of(each: Object) -> int:
+    """Return the resourceVersion of an object, or of a list, as a number."""
+    return int(each["metadata"]["resourceVersion"])
+
+
+def _key_of(each: Object) -> Key | None:
+    """Return the key of the job in the label of an object, None without the label."""
+    if each["kind"] == FINETUNEJOB:
+        return name_of(each)
+    name = (each["metadata"].get("labels") or {}).get(naming.JOB)
+    return None if name is None else (each["metadata"]["namespace"], name)
+
+
+def _packed(body: dict[str, Any]) -> bytes:
+    # The version is part of the entry, so that equal contents have equal bytes. Format 2 of marshal
+    # depends on the value only. JSON takes eight times as long to write and twice as long to read.
+    metadata = {
+        field: value for field, value in body["metadata"].items() if field != "resourceVersion"
+    }
+    return zlib.compress(marshal.dumps({**body, "metadata": metadata}, 2), level=1)
+
+
+def _unpacked(entry: _Entry) -> Object:
+    # Bytes that this process has packed itself.
+    body: dict[str, Any] = marshal.loads(zlib.decompress(entry.packed))  # noqa: S302
+    body["metadata"]["resourceVersion"] = str(entry.version)
+    return body

@@ -1,0 +1,164 @@
+"""An operator whose watches lag: its store misses the last events of any kinds of objects.
+
+Store, reader, confirmation and planner are real. The API server is ``Cluster``, of which live reads
+see the present state.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+from tests.fakes.apiserver import Cluster, Thing, _of_running_pod, copied
+
+from finetune_operator.config import OperatorConfig
+from finetune_operator.controller.apply import PlanExecutor
+from finetune_operator.controller.confirmation import ALL_KINDS
+from finetune_operator.controller.reconciler import Reconciler
+from finetune_operator.kube.client import Kube
+from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
+from finetune_operator.kube.recorder import Recorder
+from finetune_operator.reconcile import plan as planner
+from finetune_operator.snapshot.reader import Reader
+from finetune_operator.snapshot.scraper import Value
+from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.snapshot.targets import Target
+from finetune_operator.telemetry.job_metrics import JobMetrics
+from finetune_operator.types import LISTS, Key, Object, Plan, Snapshot
+
+KINDS = (FINETUNEJOB, *LISTS)
+LOOP = asyncio.new_event_loop()
+
+
+class ClusterKube(Kube):
+    """Live reads of a ``Cluster``. ``between`` is called before each list of pods."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.between: Callable[[], None] = lambda: None
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        found = self.cluster.job if kind == FINETUNEJOB else self.cluster.get(kind, name)
+        return None if found is None else dict(copied(found))
+
+    async def list(
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        limit: int = 0,
+        metadata_only: bool = False,
+    ) -> tuple[Object, ...]:
+        if kind == CORE_EVENT:
+            return tuple(copied(self.cluster.events))
+        if kind == "Pod":
+            self.between()
+        return tuple(_watched(each) for each in self.cluster.list(kind))
+
+
+class ClusterMetrics:
+    """The metrics that the pods of a ``Cluster`` report."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
+        progress = _of_running_pod(self.cluster.progress, self.cluster.list("Pod"))
+        return tuple(value for value in (progress, self.cluster.loaded) if value is not None)
+
+    def forget(self, key: Key) -> None:
+        """Nothing is remembered."""
+
+
+class LaggingOperator:
+    """See the module. ``lag``: the number of events that are not delivered yet, by kind."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.key = cluster, ("ns", cluster.name)
+        self.lag: Mapping[str, int] = {}
+        self.kube = ClusterKube(cluster)
+        self.start()
+
+    def start(self) -> None:
+        """Start the process: it lists all objects."""
+        self._recorded: dict[tuple[str, str], Thing] = {}
+        self._events: dict[str, deque[tuple[str, Thing]]] = {kind: deque() for kind in KINDS}
+        self.store = ObjectStore()
+        reader = Reader(
+            kube=self.kube,
+            store=self.store,
+            metrics=ClusterMetrics(self.cluster),
+            clock=lambda: self.cluster.now,
+            monotonic=lambda: self.cluster.now.timestamp(),
+        )
+        self.reconciler = Reconciler(
+            reader=reader,
+            executor=PlanExecutor(kube=self.kube, recorder=Recorder(self.kube, instance="fake")),
+            config=self.cluster.config,
+            planner=planner,
+            job_metrics=JobMetrics(),
+        )
+        self.catch_up({})
+
+    def record(self) -> None:
+        """Append the changes since the last call to the events of each kind."""
+        present = {(kind, name): each for (kind, name), each in self.cluster.objects.items()}
+        if self.cluster.job is not None:
+            present[FINETUNEJOB, self.cluster.name] = self.cluster.job
+        changed = [
+            (int(each["metadata"]["resourceVersion"]), "MODIFIED", each)
+            for key, each in present.items()
+            if _version(self._recorded.get(key)) != _version(each)
+        ]
+        for key in self._recorded.keys() - present.keys():
+            gone = copied(self._recorded.pop(key))
+            gone["metadata"]["resourceVersion"] = str(self.cluster.version)
+            changed.append((self.cluster.version, "DELETED", gone))
+        for _, what, each in sorted(changed, key=lambda change: change[0]):
+            each = copied(each)
+            if what == "MODIFIED":
+                self._recorded[each["kind"], each["metadata"]["name"]] = each
+            self._events[each["kind"]].append((what, each))
+
+    def catch_up(self, lag: Mapping[str, int] | None = None) -> None:
+        """Deliver the events of each kind except the last ones. lag: by default, ``self.lag``."""
+        self.record()
+        for kind, events in self._events.items():
+            while len(events) > (self.lag if lag is None else lag).get(kind, 0):
+                what, each = events.popleft()
+                change = self.store.remove if what == "DELETED" else self.store.put
+                change(_watched(each))
+
+    def observe(
+        self, now: datetime, config: OperatorConfig, between: Callable[[], None] = lambda: None
+    ) -> tuple[Snapshot, Plan] | None:
+        """Return the confirmed plan and its snapshot. between: is called before pods are listed."""
+        self.reconciler.config = config
+        self.kube.between = between
+        return LOOP.run_until_complete(self.reconciler.observe(self.key, now))
+
+    def wrote(self, target: Object) -> None:
+        """Store the response to a write."""
+        found = LOOP.run_until_complete(
+            self.kube.get(target["kind"], "ns", target["metadata"]["name"])
+        )
+        if found is not None:
+            self.store.put(found)
+
+    def failed(self) -> None:
+        """Handle a failed write as the reconciler does."""
+        self.reconciler.distrust(self.key, ALL_KINDS)
+
+
+def _version(each: Thing | None) -> str:
+    return "" if each is None else str(each["metadata"]["resourceVersion"])
+
+
+def _watched(each: Thing) -> Thing:
+    """Return an object as a watch of its kind reports it."""
+    return {key: value for key, value in copied(each).items() if (each["kind"], key) != DATA}
+
+
+DATA = ("ConfigMap", "data")

@@ -1,0 +1,77 @@
+"""Which plans are confirmed by a live read, and by which kinds."""
+
+from typing import Any
+
+import pytest
+from tests.fakes.kube_client import child, job
+
+from finetune_operator.controller import confirmation
+from finetune_operator.controller.confirmation import ALL_KINDS
+from finetune_operator.types import Action, Apply, Create, Delete, Plan, Snapshot
+
+STAGES = {"FineTuneJob", "Job", "Pod", "PersistentVolumeClaim"}
+
+
+def revisions(*stages: tuple[str, int, str], name: str = "r1") -> list[dict[str, Any]]:
+    found = [
+        {"stage": stage, "attempt": number, "outcome": outcome} for stage, number, outcome in stages
+    ]
+    return [{"revision": name, "stages": found}]
+
+
+def stage_job(stage: str) -> Any:
+    each = child("Job", f"demo-{stage}")
+    each["metadata"]["labels"]["finetune.dev/stage"] = stage
+    return each
+
+
+@pytest.mark.parametrize(
+    ("actions", "status", "cause", "kinds"),
+    [
+        ([Delete(object=stage_job("train"))], True, "delete", ALL_KINDS),
+        ([Create(object=stage_job("train"))], True, "train", STAGES),
+        ([Create(object=stage_job("prepare"))], True, "", set()),
+        ([Create(object=stage_job("prepare"))], False, "job", {"FineTuneJob"}),
+        ([Apply(object=child("Service", "s"))], False, "job", {"FineTuneJob"}),
+        ([], True, "", set()),
+        ([], False, "", set()),
+    ],
+)
+def test_the_confirmation_of_actions(
+    actions: list[Action], status: bool, cause: str, kinds: set[str]
+) -> None:
+    found = confirmation.of(
+        Snapshot(job=job()),
+        Plan(status={}, actions=tuple(actions)),
+        writes=bool(actions),
+        writes_status=status,
+    )
+    assert found.cause == cause
+    assert found.kinds == kinds
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cause"),
+    [
+        ([], revisions(("train", 1, "Starting")), ""),
+        (revisions(("train", 1, "Starting")), revisions(("train", 1, "Running")), ""),
+        (revisions(("train", 1, "Running")), revisions(("train", 1, "Completed")), ""),
+        (revisions(("train", 1, "Running")), revisions(("train", 1, "Failed")), "attempt"),
+        (revisions(("train", 1, "Running")), revisions(("train", 1, "Stopped")), "attempt"),
+        (revisions(("train", 1, "Running")), revisions(("train", 2, "Starting")), "attempt"),
+        (revisions(("train", 1, "Completed")), revisions(("train", 1, "Stopped")), "attempt"),
+        (revisions(("train", 1, "Failed")), revisions(("train", 2, "Starting")), ""),
+        (revisions(("serve", 1, "Running")), revisions(("serve", 1, "Failed")), ""),
+        (revisions(), revisions(name="r2"), "revision"),
+        (revisions(), [*revisions(), *revisions(name="r2")], ""),
+    ],
+)
+def test_conclusions_from_absence_are_confirmed(before: Any, after: Any, cause: str) -> None:
+    """A missing Job, volume, pod or result ends an attempt; a result alone completes it."""
+    found = confirmation.of(
+        Snapshot(job=job(revisions=before)),
+        Plan(status={"revisions": after}),
+        writes=False,
+        writes_status=True,
+    )
+    assert found.cause == cause
