@@ -22,6 +22,7 @@ COMMANDS = {
     "scale": "run many jobs at once to Ready",
     "idle": "cost of many training jobs without changes",
     "merge": "the merge compared with a copy of the same bytes and with PEFT",
+    "estimate": "the memory formula compared with traced training steps; needs no GPU",
     "trainer": "the trainer compared with plain scripts; packing, start, checkpoints",
     "verify": "rollouts that must be verified and faults that must not, on the local cluster",
     "tenants": "memory and fairness while one tenant floods the operator",

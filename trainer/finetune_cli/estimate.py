@@ -144,8 +144,15 @@ def of(
         estimate=found,
         warnings=(*verdict.warnings(found), *_warnings(spec, found_shape)),
         refusal=verdict.refusal(found, found_shape, recipe, data, serving, possible)
+        or verdict.host_refusal(found, _limit(spec))
         or verdict.volume_refusal(found, int(quantity.amount(spec.storage.size))),
     )
+
+
+def _limit(spec: FineTuneJobSpec) -> int | None:
+    """Return the memory limit of the train container in bytes."""
+    written = (spec.resources.train.limits or {}).get("memory")
+    return None if written is None else int(quantity.amount(written))
 
 
 def _warnings(spec: FineTuneJobSpec, base: Shape) -> Iterator[str]:

@@ -84,6 +84,10 @@ def parser() -> argparse.ArgumentParser:
         help="value of storage.size; omit it to check only the free space of the volume",
     )
     prepare.add_argument(
+        "--train-memory",
+        help="memory limit of the train container; omit it to skip the check of host memory",
+    )
+    prepare.add_argument(
         "--no-merge", action="store_true", help="do not plan disk space for a merged model"
     )
     prepare.add_argument(
@@ -191,8 +195,13 @@ def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
         others=tuple(other for other in known if other is not card),
         serving=None if share is None else ServingOptions(max_model_len=length, share=share),
         merges=not options.no_merge,
-        volume=None if options.volume_size is None else int(quantity.amount(options.volume_size)),
+        volume=_bytes(options.volume_size),
+        train_memory=_bytes(options.train_memory),
     )
+
+
+def _bytes(written: str | None) -> int | None:
+    return None if written is None else int(quantity.amount(written))
 
 
 def read_job(path: Path, digest: str | None = None) -> JobConfig:

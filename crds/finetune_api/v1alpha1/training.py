@@ -70,8 +70,8 @@ class AdvancedTraining(ApiModel):
         le=1024,
     )
     attn_implementation: Literal["auto", "flash_attention_2", "sdpa", "eager"] = field(
-        'Attention kernel. With "auto", the trainer uses FlashAttention-2 if it is installed '
-        'and supported by the GPU, and the "sdpa" kernel of PyTorch otherwise.',
+        'Attention kernel. With "auto", the trainer uses FlashAttention-2 if the GPU and the model '
+        'support it, and the "sdpa" kernel of PyTorch otherwise.',
         "auto",
         edit=Edit.RETRAIN,
     )

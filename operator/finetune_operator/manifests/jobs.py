@@ -239,7 +239,7 @@ def prepare_arguments(target: TargetRevision) -> list[str]:
     """Return the arguments of prepare: those of the estimate, and the allowed destinations.
 
     They are not in job.json, which is frozen: a job that was rejected is attempted again after its
-    cards, its context length, its volume, or the chart's egress values have changed.
+    cards, its context length, its volume, its resources, or the chart's egress values have changed.
     """
     cloud_identity = target.resolved.spec.access.service_account_name is not None
     allowed = egress.destinations(target.config, cloud_identity=cloud_identity)
@@ -258,6 +258,9 @@ def _estimate_arguments(target: TargetRevision) -> list[str]:
         if serving.max_model_len is not None:
             arguments += ["--serving-length", str(serving.max_model_len)]
     arguments += ["--volume-size", spec.storage.size]
+    train_memory = (spec.resources.train.limits or {}).get("memory")
+    if train_memory is not None:
+        arguments += ["--train-memory", train_memory]
     from_adapter = serving.enabled and serving.mode == "adapter"
     merges = spec.merge.enabled and not from_adapter
     return arguments if merges else [*arguments, "--no-merge"]

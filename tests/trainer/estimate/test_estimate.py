@@ -1,87 +1,39 @@
-"""The memory estimate, compared with the tensors that PyTorch keeps, and its use in the stages."""
+"""The memory estimate, compared with traced training steps, and its use in the stages."""
 
-from pathlib import Path
-from typing import Any
-
-import peft
+import bench.estimate
 import pytest
 import torch
-import transformers
-from bitsandbytes.nn import Linear4bit
+from bench.estimate import cases
+from bench.estimate.cases import Row
+from bench.estimate.trace import Live
 from tests.trainer.conftest import MakeWorkshop
-from tests.trainer.support import tiny
 from trl.trainer import sft_trainer
 
-from finetune_api.v1alpha1.lora import ALL_LINEAR, Lora
-from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing import manifest
-from finetune_trainer.estimate import backends, memory, shape
-from finetune_trainer.runtime.files import read_json
+from finetune_trainer.estimate import backends
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 256,
-    "intermediate_size": 704,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 1,
-}
+TOLERANCE = 0.07
 
 
-def kept_bytes(layer: Any, model: Any, hidden: int, tokens: int) -> int:
-    """Return the bytes of all tensors, except weights, that the backward pass of a layer needs."""
-    storages: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        held.append(tensor)
-        return tensor
-
-    held: list[torch.Tensor] = []
-    states = torch.randn(1, tokens, hidden, dtype=torch.bfloat16, requires_grad=True)
-    places = torch.arange(tokens)[None]
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-    ):
-        layer(states * 1, position_embeddings=model.rotary_emb(states, places))
-    for parameter in layer.parameters():
-        storages.pop(parameter.untyped_storage().data_ptr(), None)
-    return sum(storages.values())
+@pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported")
+@pytest.mark.parametrize(
+    "row", list(cases.sample()), ids=lambda row: "-".join((row.model, row.note, str(row.length)))
+)
+def test_memory_formula_matches_a_traced_step(row: Row) -> None:
+    found = bench.estimate.compare(row)
+    assert found.estimated == pytest.approx(found.traced, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("targets", [ALL_LINEAR, ["q_proj", "v_proj"]])
-@pytest.mark.parametrize("dropout", [0.0, 0.05])
-def test_layer_formula_matches_the_tensors_that_pytorch_keeps(
-    tmp_path: Path, targets: list[str], dropout: float
-) -> None:
-    folder = tiny.model(tmp_path / "base", **SIZES)
-    quantization = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=quantization, dtype=torch.bfloat16
-    )
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-    lora = peft.LoraConfig(r=8, target_modules=targets, lora_dropout=dropout)
-    tuned = peft.get_peft_model(model, lora).train()
-    inner = tuned.base_model.model.model
-    few, many = 64, 192
-    sizes = [kept_bytes(inner.layers[0], inner, 256, tokens) for tokens in (few, many)]
-    measured = (sizes[1] - sizes[0]) / (many - few)
-    found = shape.read(read_json(folder / "config.json"))
-    assert found is not None
-    recipe = Training(lora=Lora(r=8, dropout=dropout, target_modules=targets))
-    expected = memory.stock_layer(found, recipe, many)
-    if dropout:
-        # The dropout mask is float32 on a CPU, and one byte per element with CUDA.
-        expected += 3 * sum(inputs for inputs, _ in found.targets(targets).values())
-    assert measured == pytest.approx(expected, rel=0.01)
+def test_trace_adds_up_the_tensors_that_are_alive() -> None:
+    live = Live(workspace=0)
+    with live:
+        one = torch.ones(1000)
+        two = one + one
+        del one
+        three = two.view(10, 100)
+    assert (live.now, live.peak) == (4000, 8000)
+    del two, three
+    assert live.now == 0
 
 
 def test_chunk_of_logits_is_that_of_the_installed_trl() -> None:

@@ -324,6 +324,7 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
     from types import SimpleNamespace
 
     from finetune_trainer.errors import InvalidSpec
+    from finetune_trainer.runtime.device import Device
     from finetune_trainer.training.backends import sft
 
     advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")
@@ -335,7 +336,7 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
         attention=lambda *_: kernel,
     )
     try:
-        sft._kernel(request, factory, None)
+        sft._kernel(request, factory, None, Device(name="cpu", cuda=False))
     except InvalidSpec as refused:
         return str(refused)
     return ""

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.models.llama import modeling_llama
 
+from finetune_trainer.runtime.attention import VARLEN
 from finetune_trainer.training.backends import packed_attention
 
 LENGTHS = (5, 9, 1, 3)
@@ -79,12 +80,38 @@ def test_borders_are_those_of_the_rows() -> None:
     assert (found["max_length_q"], found["max_length_k"]) == (9, 9)
 
 
+def padded() -> dict[str, Any]:
+    """Return the rows as a padded batch, with its mask and borders."""
+    longest = max(LENGTHS)
+    ids = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in rows()])
+    mask = torch.stack([(torch.arange(longest) < length).long() for length in LENGTHS])
+    flat = {"input_ids": ids, "attention_mask": mask}
+    return packed_attention.with_borders(lambda examples: flat)([])
+
+
+def test_padding_is_a_row_of_its_own() -> None:
+    found = padded()
+    assert found["cu_seq_lens_q"].tolist() == [0, 5, 9, 18, 19, 27, 30, 36]
+    assert found["max_length_q"] == 9
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_of_padded_rows_are_those_of_each_row_alone(name: str) -> None:
+    together = model(name).eval()
+    with torch.no_grad():
+        alone = [together(row[None], use_cache=False).logits[0] for row in rows()]
+        together.set_attn_implementation(VARLEN)
+        found = together(**padded(), use_cache=False).logits
+    for logits, expected in zip(found, alone, strict=True):
+        assert float((logits[: len(expected)] - expected).abs().max()) < PRECISION
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_of_packed_rows_are_those_of_each_row_alone(name: str) -> None:
     packed = model(name).eval()
     with torch.no_grad():
         alone = torch.cat([packed(row[None], use_cache=False).logits[0] for row in rows()])
-        packed.set_attn_implementation(packed_attention.NAME)
+        packed.set_attn_implementation(VARLEN)
         together = packed(**batch(), use_cache=False).logits[0]
         unpacked = packed(rows()[1][None], use_cache=False).logits[0]
     assert float((together - alone).abs().max()) < PRECISION
@@ -97,14 +124,14 @@ def test_gradients_are_those_of_sdpa_with_a_mask(name: str) -> None:
     flat = batch()
     labels = flat["input_ids"].masked_fill(flat["position_ids"] == 0, -100)
     found = {}
-    for implementation in ("sdpa", packed_attention.NAME):
+    for implementation in ("sdpa", VARLEN):
         copied = copy.deepcopy(base).train()
         copied.set_attn_implementation(implementation)
         copied.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        given = flat if implementation == packed_attention.NAME else batch()
+        given = flat if implementation == VARLEN else batch()
         copied(**given, labels=labels, use_cache=False).loss.backward()
         found[implementation] = [each.grad for each in copied.parameters()]
-    for one, other in zip(found["sdpa"], found[packed_attention.NAME], strict=True):
+    for one, other in zip(found["sdpa"], found[VARLEN], strict=True):
         assert one is not None
         assert other is not None
         assert float((one - other).abs().max()) < PRECISION
@@ -120,13 +147,14 @@ def test_no_mask_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(modeling_llama, "create_causal_mask", recorded)
     packed = model("llama").eval()
-    for implementation in ("sdpa", packed_attention.NAME):
-        packed.set_attn_implementation(implementation)
-        packed(**batch(), use_cache=False)
-    dense, none = built
-    assert isinstance(dense, torch.Tensor)
-    assert dense.shape[-2:] == (sum(LENGTHS), sum(LENGTHS))
-    assert none is None
+    for given, tokens in ((batch(), sum(LENGTHS)), (padded(), max(LENGTHS))):
+        for implementation in ("sdpa", VARLEN):
+            packed.set_attn_implementation(implementation)
+            packed(**given, use_cache=False)
+        dense, none = built[-2:]
+        assert isinstance(dense, torch.Tensor)
+        assert dense.shape[-2:] == (tokens, tokens)
+        assert none is None
 
 
 @pytest.mark.parametrize(
@@ -137,10 +165,3 @@ def test_mask_dropout_and_soft_capping_are_refused(refused: dict[str, Any]) -> N
     given = {"attention_mask": None, **refused}
     with pytest.raises(NotImplementedError, match="no mask, dropout or soft-capping"):
         packed_attention.attend(torch.nn.Module(), states, states, states, **given)
-
-
-def test_models_with_soft_capping_or_attention_dropout_are_not_usable() -> None:
-    assert packed_attention.usable({"attention_dropout": 0.0, "attn_logit_softcapping": None})
-    assert packed_attention.usable({})
-    assert not packed_attention.usable({"attn_logit_softcapping": 50.0})
-    assert not packed_attention.usable({"attention_dropout": 0.1})

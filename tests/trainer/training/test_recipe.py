@@ -23,6 +23,7 @@ from tests.trainer.support.faults import (
     unsloth_in_float32,
     without_unsloth,
 )
+from tests.trainer.support.hub import Hub
 from tests.trainer.support.workshop import Server, Workshop
 from tests.unit.api.leaves import LEAVES
 from trl.trainer.sft_config import SFTConfig
@@ -378,57 +379,28 @@ def test_train_on_setting_reaches_the_labels(make: MakeWorkshop, train_on: str) 
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "expected"),
+    ("advanced", "card", "said"),
     [
-        ("auto", CPU, "sdpa"),
-        ("auto", T4, "sdpa"),
-        ("eager", CPU, "eager"),
-        ("sdpa", A10G, "sdpa"),
-        ("flash_attention_2", A10G, "flash_attention_2"),
-    ],
-)
-def test_attention_kernel_for_setting_and_device(
-    wanted: str, device: Device, expected: str
-) -> None:
-    half = {"quantization": {"computeDtype": "float16"}}
-    chosen = recipe(advanced={"attnImplementation": wanted, **half})
-    assert capabilities.attention(chosen, device) == expected
-    if wanted == "flash_attention_2":
-        for without in (CPU, T4):
-            with pytest.raises(InvalidSpec, match="set it to auto or sdpa"):
-                capabilities.check(chosen, without)
-
-
-@pytest.mark.parametrize(
-    ("advanced", "card", "installed", "said"),
-    [
-        ({}, "NVIDIA-A10G", False, None),
-        ({}, None, False, None),
-        ({}, "Tesla-T4", True, "Tesla-T4 does not support bfloat16"),
-        ({}, "Tesla-V100-SXM2-16GB", True, r"capability 7\.0, and this image needs 7\.5 \(Turing"),
-        ({"quantization": {"computeDtype": "float16"}}, "Tesla-T4", True, None),
-        ({"attnImplementation": "flash_attention_2"}, "NVIDIA-A10G", True, None),
-        ({"attnImplementation": "flash_attention_2"}, None, True, None),
-        ({"attnImplementation": "flash_attention_2"}, None, False, "set it to auto or sdpa"),
+        ({}, "NVIDIA-A10G", None),
+        ({}, None, None),
+        ({}, "Tesla-T4", "Tesla-T4 does not support bfloat16"),
+        ({}, "Tesla-V100-SXM2-16GB", r"capability 7\.0, and this image needs 7\.5 \(Turing"),
+        ({"quantization": {"computeDtype": "float16"}}, "Tesla-T4", None),
+        ({"attnImplementation": "flash_attention_2"}, "NVIDIA-A10G", None),
+        ({"attnImplementation": "flash_attention_2"}, None, None),
         (
             {
                 "attnImplementation": "flash_attention_2",
                 "quantization": {"computeDtype": "float16"},
             },
             "Tesla-T4",
-            True,
-            "Tesla-T4 or this image",
+            "flash_attention_2, which Tesla-T4 does not support",
         ),
     ],
 )
 def test_recipe_that_the_card_cannot_compute_is_refused_in_prepare(
-    advanced: dict[str, Any],
-    card: str | None,
-    installed: bool,
-    said: str | None,
-    monkeypatch: pytest.MonkeyPatch,
+    advanced: dict[str, Any], card: str | None, said: str | None
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
     found = cards.find(card) if card else None
     assert card is None or found is not None
     if said is None:
@@ -438,8 +410,15 @@ def test_recipe_that_the_card_cannot_compute_is_refused_in_prepare(
         capabilities.check_ahead(recipe(advanced=advanced), found)
 
 
-def test_missing_attention_kernel_is_refused_in_prepare(make: MakeWorkshop) -> None:
-    workshop = make(training={"advanced": {"attnImplementation": "flash_attention_2"}})
+def test_flash_attention_is_refused_in_prepare_for_a_base_with_attention_dropout(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    config = tiny.model(tmp_path / "dropout") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"attention_dropout": 0.1}))
+    workshop = make(
+        model={"source": hub.add("model", "demo/dropout", config.parent)},
+        training={"advanced": {"attnImplementation": "flash_attention_2"}},
+    )
     ended = workshop.run("prepare")
     assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
     assert "or use an image with flash-attn" in ended.message
@@ -484,23 +463,21 @@ def test_out_of_memory_is_recognized_in_every_form(error: str, full: bool) -> No
     assert is_out_of_memory(torch.OutOfMemoryError(error))
 
 
-@pytest.mark.parametrize(("installed", "kernel"), [(True, "flash_attention_2"), (False, "sdpa")])
-def test_flash_attention_needs_package_and_card(
-    monkeypatch: pytest.MonkeyPatch, installed: bool, kernel: str
+@pytest.mark.parametrize(
+    ("written", "loaded", "reported"),
+    [("eager", "eager", "eager"), ("flash_attention_2", "varlen", "varlen (CPU)")],
+)
+def test_explicit_attention_kernel_is_used(
+    make: MakeWorkshop, written: str, loaded: str, reported: str
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
-    assert capabilities.attention(recipe(), A10G) == kernel
-    assert {capabilities.attention(recipe(), without) for without in (CPU, T4)} == {"sdpa"}
-    float32 = recipe(advanced={"quantization": {"computeDtype": "float32"}})
-    assert capabilities.attention(float32, A10G) == "sdpa"
-
-
-def test_explicit_attention_kernel_is_used(make: MakeWorkshop) -> None:
-    workshop = make(training={"maxSteps": 1, "advanced": {"attnImplementation": "eager"}})
+    workshop = make(
+        training={"maxSteps": 1, "packing": "never", "advanced": {"attnImplementation": written}}
+    )
     ended = workshop.prepare_and_train()
-    assert "on cpu, eager" in ended.log
-    assert ended.result["artifacts"]["attention"] == "eager"
-    assert '"attention": "eager"' in (workshop.work / "adapter/manifest.json").read_text()
+    assert f"on cpu, {loaded}" in ended.log
+    assert ended.result["artifacts"]["attention"] == reported
+    facts = json.loads((workshop.work / "adapter/manifest.json").read_text())["facts"]
+    assert facts["attention"] == reported
 
 
 def test_settings_that_depend_on_the_gpu() -> None:

@@ -1,14 +1,15 @@
 """The estimate of a job: GPU memory of training and serving, host memory, disk, tokens, time."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_api.v1alpha1.training import Training
-from finetune_trainer.estimate import memory
+from finetune_trainer.estimate import host, memory
 from finetune_trainer.estimate.backends import EFFICIENCY, FORMULAS
-from finetune_trainer.estimate.memory import GIB, Memory
+from finetune_trainer.estimate.memory import Memory, Step
 from finetune_trainer.estimate.serving import ServingMemory, ServingOptions, serving
 from finetune_trainer.estimate.shape import Shape
+from finetune_trainer.runtime.attention import AMPERE, choose
 from finetune_trainer.runtime.cards import Card
 
 USABLE = 0.9
@@ -16,8 +17,6 @@ USABLE = 0.9
 UNKNOWN_CARD_MICRO_BATCH = 2
 CHECKPOINTS = 3
 """Two are kept and one is being written. Early stopping also keeps the best one."""
-HOST_BASE = 3 * GIB
-"""Bytes of Python, PyTorch and the CUDA libraries in the train pod."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,8 @@ class EstimateOptions:
 
     ``card`` is the smallest card that the pods may get, None if it is not known; ``others`` are the
     larger ones. ``serving`` is None if nothing is served, and ``merges`` is False if no merged
-    model is made. ``volume`` is the size of the volume in bytes, None if it is not known.
+    model is made. ``volume`` is the size of the volume in bytes, and ``train_memory`` the memory
+    limit of the train pod; they are None if not known.
     """
 
     card: Card | None = None
@@ -34,6 +34,7 @@ class EstimateOptions:
     serving: ServingOptions | None = None
     merges: bool = True
     volume: int | None = None
+    train_memory: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,11 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The estimate, in bytes and seconds; None if unknown."""
+    """The estimate, in bytes and seconds; None if unknown.
+
+    host: memory of the train pod. pinned: the part of it that rounds up pinned blocks, and that the
+    pod does without if its limit is lower.
+    """
 
     card: Card | None
     backend: str
@@ -70,6 +75,7 @@ class Estimate:
     training: Memory
     serving: ServingMemory | None
     host: int
+    pinned: int
     volume: int
     tokens: int | None
     seconds: float | None
@@ -101,21 +107,22 @@ def estimate(
     """
     card = options.card
     formula = FORMULAS[recipe.advanced.backend]
-    length = batch_length(recipe, data)
-    micro = choose_micro_batch(shape, recipe, length=length, card=card)
+    step = choose_step(shape, recipe, data=data, card=card)
+    micro = step.micro_batch
     tokens = _tokens(recipe, data)
     rate = None if card is None or card.tflops is None else card.tflops * 1e12
-    flops = None if tokens is None else tokens * flops_per_token(shape, recipe, length=length)
+    flops = None if tokens is None else tokens * flops_per_token(shape, recipe, length=step.length)
     efficiency = EFFICIENCY[recipe.advanced.backend]
     return Estimate(
         card=card,
         backend=formula.name,
         micro_batch=micro,
         accumulation=recipe.effective_batch_size // micro,
-        length=length,
-        training=memory.training(shape, recipe, formula, micro_batch=micro, length=length),
+        length=step.length,
+        training=memory.training(shape, recipe, formula, step),
         serving=None if options.serving is None else serving(shape, options.serving),
-        host=host_bytes(shape, recipe, tokens=micro * length, data=data),
+        host=host.needed(shape, recipe, tokens=step.tokens, rows=data.all_tokens),
+        pinned=host.rounding(shape, recipe, tokens=step.tokens),
         volume=volume_bytes(shape, recipe, data=data, merges=options.merges, base_bytes=base_bytes),
         tokens=tokens,
         seconds=None if rate is None or flops is None else flops / (rate * efficiency),
@@ -126,30 +133,46 @@ def batch_length(recipe: Training, data: Data) -> int:
     """Return the padded row length of the largest batch: at most the sequence length."""
     full = recipe.sequence_length
     padded = recipe.advanced.pad_to_sequence_length
-    packed = recipe.packing != "never" if data.packed is None else data.packed
-    if padded or packed or data.longest is None:
+    if padded or is_packed(recipe, data) or data.longest is None:
         return full
     return min(full, data.longest)
 
 
-def choose_micro_batch(shape: Shape, recipe: Training, *, length: int, card: Card | None) -> int:
-    """Return the micro-batch of the spec, or the largest that fits ``USABLE`` of the GPU.
+def choose_step(shape: Shape, recipe: Training, *, data: Data, card: Card | None) -> Step:
+    """Return a step with the micro-batch of the spec, or the largest that fits the GPU.
 
-    A chosen micro-batch divides the effective batch size.
+    A chosen micro-batch divides the effective batch size and needs at most ``USABLE`` of the GPU.
+    It is 1 for packed rows with an attention mask, whose memory and time grow with the square of
+    the micro-batch.
     """
-    written = recipe.advanced.micro_batch_size
-    if written is not None:
-        return written
+    formula = FORMULAS[recipe.advanced.backend]
+    capability = AMPERE if card is None else card.capability
+    packed = is_packed(recipe, data)
+    step = Step(
+        micro_batch=recipe.advanced.micro_batch_size or 1,
+        length=batch_length(recipe, data),
+        packed=packed,
+        kernel=choose(recipe, packed=packed, capability=capability, capped=shape.capped),
+    )
+    if recipe.advanced.micro_batch_size is not None:
+        return step
+    if packed and formula.masks and step.mask_elements:
+        return step
     effective = recipe.effective_batch_size
     divisors = [size for size in range(effective, 1, -1) if effective % size == 0]
     if card is None:
-        return UNKNOWN_CARD_MICRO_BATCH if UNKNOWN_CARD_MICRO_BATCH in divisors else 1
-    formula = FORMULAS[recipe.advanced.backend]
+        known = UNKNOWN_CARD_MICRO_BATCH in divisors
+        return replace(step, micro_batch=UNKNOWN_CARD_MICRO_BATCH) if known else step
     for micro in divisors:
-        found = memory.training(shape, recipe, formula, micro_batch=micro, length=length)
-        if found.total <= USABLE * card.memory:
-            return micro
-    return 1
+        larger = replace(step, micro_batch=micro)
+        if memory.training(shape, recipe, formula, larger).total <= USABLE * card.memory:
+            return larger
+    return step
+
+
+def is_packed(recipe: Training, data: Data) -> bool:
+    """Report whether rows are or may be packed."""
+    return recipe.packing != "never" if data.packed is None else data.packed
 
 
 def flops_per_token(shape: Shape, recipe: Training, *, length: int) -> float:
@@ -164,15 +187,6 @@ def flops_per_token(shape: Shape, recipe: Training, *, length: int) -> float:
     head = 2 * shape.vocabulary * shape.hidden
     own = head if "lm_head" in (recipe.lora.modules_to_save or ()) else 0
     return forward * (2 + again) + attention + own
-
-
-def host_bytes(shape: Shape, recipe: Training, *, tokens: int, data: Data) -> int:
-    """Return the host memory of the train pod, offloaded activations included."""
-    offloads = FORMULAS[recipe.advanced.backend].offloads
-    kept = 0
-    if offloads and recipe.advanced.gradient_checkpointing:
-        kept = 2 * shape.layers * shape.hidden * tokens
-    return HOST_BASE + kept + 16 * data.all_tokens
 
 
 def volume_bytes(

@@ -1,11 +1,12 @@
 """GPU memory of one QLoRA training step.
 
-    peak = weights + adapter + kept activations + max(one layer, the head) + workspace + context
+    peak = weights + adapter + optimizer + masks + kept activations
+           + max(backward pass of one layer, of the loss) + context + fragmentation
 
 Kept activations are the input of each layer (with gradient checkpointing), or all tensors that its
-backward pass needs (without). ``one layer`` is the memory in use during the backward pass of a
-layer; its coefficients are counted tensor by tensor, and a test compares them with the tensors that
-PyTorch saves. All sizes are bytes; ``tokens`` is the micro-batch times the padded row length.
+backward pass needs (without). The coefficients of each library are in ``backends``; ``python bench
+estimate`` compares them with traced training steps. All sizes are bytes; ``tokens`` is the
+micro-batch times the padded row length.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from dataclasses import dataclass, fields
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate.shape import Shape
+from finetune_trainer.runtime.attention import WITHOUT_MASK
 
 GIB = 2**30
 CONTEXT = int(0.6 * GIB)
@@ -42,8 +44,14 @@ class Memory:
     adapter: int
     optimizer: int
     activations: int
+    masks: int
     loss: int
     overhead: int
+
+    @property
+    def tensors(self) -> int:
+        """Sum of the parts that are tensors: without CUDA's context and fragmentation."""
+        return self.total - self.overhead
 
     @property
     def total(self) -> int:
@@ -52,18 +60,55 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """A training step. kernel: see ``runtime.attention``."""
+
+    micro_batch: int
+    length: int
+    packed: bool
+    kernel: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the micro-batch."""
+        return self.micro_batch * self.length
+
+    @property
+    def mask_elements(self) -> int:
+        """Elements of the attention mask, 0 if none is built.
+
+        Packed rows are one row of the mask. One unpacked row alone has no padding.
+        """
+        if self.kernel in WITHOUT_MASK:
+            return 0
+        if self.packed:
+            return self.tokens**2
+        return self.micro_batch * self.length**2 if self.micro_batch > 1 else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Bytes of one layer: kept for its backward pass, and added at the peak of that pass."""
+
+    kept: int
+    backward: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackendFormula:
     """The memory formula of a training library.
 
-    ``layer(shape, recipe, length)`` returns bytes per token of the backward pass of one layer,
-    ``head(shape, tokens)`` the bytes of the loss. ``offloads`` is True if the inputs of layers are
+    ``layer(shape, recipe, step)`` returns the memory of one layer, ``head(shape, recipe, step)``
+    the bytes of the loss and of the last norm. ``offloads`` is True if the inputs of layers are
     kept in host memory.
     """
 
     name: str
-    layer: Callable[[Shape, Training, int], int]
-    head: Callable[[Shape, int], int]
+    layer: Callable[[Shape, Training, Step], Layer]
+    head: Callable[[Shape, Training, Step], int]
     offloads: bool
+    masks: bool = True
+    """Whether attention masks are built where the kernel needs them."""
     embedding_bytes: int | None = None
     """Bytes per weight of embeddings, head and norms; None for the size of the compute dtype."""
     adapter_bytes: int = 4
@@ -99,87 +144,49 @@ def optimizer_bytes(shape: Shape, recipe: Training) -> float:
     return each * trained_parameters(shape, recipe) + (more if embedding else 0)
 
 
-def training(
-    shape: Shape, recipe: Training, formula: BackendFormula, *, micro_batch: int, length: int
-) -> Memory:
-    """Return the peak of a step over ``micro_batch`` rows padded or packed to ``length``."""
+def training(shape: Shape, recipe: Training, formula: BackendFormula, step: Step) -> Memory:
+    """Return the peak of a step."""
     advanced = recipe.advanced
-    tokens = micro_batch * length
     compute = COMPUTE_BYTES[advanced.quantization.compute_dtype]
     constants = 1 / 64 + 4 / 16384 if advanced.quantization.double_quant else 4 / 64
     trained = trained_parameters(shape, recipe)
-    layer = formula.layer(shape, recipe, length) * tokens
-    head = formula.head(shape, tokens)
+    layer = formula.layer(shape, recipe, step)
+    head = formula.head(shape, recipe, step)
     saved, table = recipe.lora.modules_to_save or (), shape.vocabulary * shape.hidden
     if "lm_head" in saved:
         head += HEAD_GRADIENT * table
     elif "embed_tokens" in saved:
         head = max(head, EMBEDDING_GRADIENT * table)
+    # Masks have one byte per element. Each layer makes a copy in the compute type.
+    elements = step.mask_elements if formula.masks else 0
+    copy = elements * compute
     if advanced.gradient_checkpointing:
-        inputs = 0 if formula.offloads else shape.layers * shape.hidden * compute * tokens
-        activations, loss = inputs + layer, max(0, head - layer)
+        inputs = 0 if formula.offloads else shape.layers * shape.hidden * compute * step.tokens
+        last = layer.kept + copy + layer.backward
     else:
-        activations, loss = shape.layers * layer, head
+        inputs = shape.layers * (layer.kept + copy)
+        last = layer.backward
+    # Gradients of the adapter appear while the kept activations are freed.
+    gradients = trained * formula.adapter_bytes
+    if shape.layers > 1:
+        gradients = max(gradients - int(inputs * (1 - 1 / shape.layers)), 0)
     parts = {
         "weights": shape.linear_parameters * (0.5 + constants),
         "embeddings": shape.other_parameters * (formula.embedding_bytes or compute),
-        "adapter": trained * (formula.adapter_bytes + formula.adapter_bytes),
+        "adapter": trained * formula.adapter_bytes + gradients,
         "optimizer": optimizer_bytes(shape, recipe),
-        "activations": activations,
-        "loss": loss,
-        "overhead": shape.largest_linear * compute,
+        "activations": inputs + last,
+        "masks": elements * shape.masks,
+        "loss": max(0, head - last),
     }
     sizes = {name: int(size) for name, size in parts.items()}
-    sizes["overhead"] += CONTEXT + int(sum(sizes.values()) * (FRAGMENTATION - 1))
+    sizes["overhead"] = CONTEXT + int(sum(sizes.values()) * (FRAGMENTATION - 1))
     return Memory(**sizes)
 
 
-def stock_layer(shape: Shape, recipe: Training, length: int) -> int:
-    """Return the bytes per token that PyTorch, transformers and PEFT keep of one layer.
-
-    With autocast, PEFT makes a 16-bit copy of the input of each adapted projection, because the
-    weights of the adapter are float32 and the input is cast to float32 and back.
-    """
-    wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
-    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    norms = shape.norms * (4 * shape.hidden + 4)
-    attention = wide * (query + 2 * key + query) + 4 * shape.heads + 2 * wide * shape.head_dim
-    if recipe.advanced.attn_implementation == "eager":
-        attention += shape.heads * length * (4 + wide)
-    gate = 3 * wide * shape.intermediate
-    targets = shape.targets(recipe.lora.target_modules)
-    inputs = sum(size for size, _ in targets.values())
-    copies = wide * inputs + wide * recipe.lora.r * len(targets)
-    if recipe.lora.dropout:
-        # Dropout keeps its mask, with one byte per element on CUDA.
-        copies += inputs
-    if recipe.lora.use_dora:
-        # DoRA scales the outputs of base and adapter separately.
-        copies += 2 * wide * sum(outputs for _, outputs in targets.values())
-    return norms + attention + gate + copies
-
-
-def fused_layer(shape: Shape, recipe: Training, length: int) -> int:
-    """Return the bytes per token of one layer with Unsloth's fused kernels, backward included.
-
-    Projections share their inputs, and the MLP keeps only gate and up; the backward pass adds their
-    gradients and that of their product.
-    """
-    wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
-    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    kept = (
-        shape.norms * shape.hidden + 2 * shape.hidden + 2 * (query + key) + 2 * shape.intermediate
-    )
-    made = 3 * shape.intermediate + 2 * shape.hidden
-    dropped = 0
-    if recipe.lora.dropout:
-        dropped = sum(size for size, _ in shape.targets(recipe.lora.target_modules).values())
-    return wide * (kept + made) + dropped
-
-
-def full_head(shape: Shape, tokens: int) -> int:
+def full_head(shape: Shape, recipe: Training, step: Step) -> int:
     """Return the bytes of a loss over all logits at once, as in most libraries before 2026.
 
     These are logits in 16 bits and float32, log-softmax, and both gradients.
     """
-    return 16 * shape.vocabulary * tokens
+    return 16 * shape.vocabulary * step.tokens

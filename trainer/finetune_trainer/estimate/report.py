@@ -26,10 +26,12 @@ def table(found: Estimate, *, title: str) -> str:
         "adapter": "adapter and its gradients",
         "optimizer": "optimizer state",
         "activations": "activations",
+        "masks": "attention masks",
         "loss": "loss, beyond the activations",
-        "overhead": "CUDA, workspace, fragmentation",
+        "overhead": "CUDA and fragmentation",
     }
-    lines += [_row(label, getattr(found.training, name)) for name, label in names.items()]
+    parts = {label: getattr(found.training, name) for name, label in names.items()}
+    lines += [_row(label, size) for label, size in parts.items() if size]
     share = f"{found.training.total / card.memory:.0%} of the GPU" if card else ""
     lines += [_sum(found.training.total, share, fits=found.training_fits, known=card is not None)]
     if found.serving is not None:
@@ -38,6 +40,7 @@ def table(found: Estimate, *, title: str) -> str:
         lines += [
             _row("merged weights, 16 bits", serving.weights),
             _row("KV cache of one request of that length", serving.cache),
+            _row("CUDA graphs", serving.graphs),
             _row("CUDA, activations, sampling", serving.working),
         ]
         share = f"of {gib(serving.limit(card))} for vLLM" if card else ""

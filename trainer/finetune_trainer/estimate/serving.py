@@ -1,7 +1,10 @@
-"""GPU memory of vLLM with the merged model: weights, KV cache of one request, working memory.
+"""GPU memory of vLLM with the merged model, as vLLM 0.32 computes it.
 
-vLLM does not start if the cache of one request of the maximum length does not fit its share of the
-GPU. This estimate finds that before the training.
+When it starts, vLLM takes its share of the GPU and subtracts what weights, CUDA's context and the
+allocator hold, the peak of a profiling run, and the memory of its CUDA graphs
+(``determine_available_memory`` in vllm/v1/worker/gpu_worker.py). The rest is the KV cache. vLLM
+does not start if one request of the maximum length does not fit into it. This estimate finds that
+before the training.
 """
 
 from dataclasses import dataclass
@@ -16,6 +19,18 @@ BATCHED_TOKENS = 2048
 """Prefill chunk of vLLM on GPUs below 70 GiB (``max_num_batched_tokens``)."""
 SEQUENCES = 256
 """Requests that vLLM samples at once and profiles with (``max_num_seqs``)."""
+PIECEWISE_GRAPHS, FULL_GRAPHS = 51, 35
+"""CUDA graphs of vLLM: for batches of 1, 2, 4, every 8 up to 256 and every 16 up to 512 tokens, and
+complete graphs for decoding up to ``max_num_seqs`` tokens."""
+GRAPH_TOKENS = 512
+"""Tokens of the largest CUDA graph. The graphs share one memory pool."""
+GRAPH_LAYER_BYTES = 256 * 2**10
+"""Bytes of one layer in one CUDA graph, derived from 0.5 GiB for 67 piecewise graphs of an 8B model
+in logs of vLLM. It was not measured by this project."""
+FRAGMENTATION = 150 * 2**20
+"""Bytes that the allocator holds without use: the margin that vLLM itself recommends."""
+MARGIN = 0.9
+"""Share of the free memory that a suggested length may use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +47,7 @@ class ServingMemory:
 
     weights: int
     cache: int
+    graphs: int
     working: int
     length: int
     share: float
@@ -39,7 +55,7 @@ class ServingMemory:
     @property
     def total(self) -> int:
         """Sum of all parts."""
-        return self.weights + self.cache + self.working
+        return self.weights + self.cache + self.graphs + self.working
 
     def limit(self, card: Card) -> float:
         """Return the bytes of the GPU that vLLM may use (``gpuMemoryUtilization``)."""
@@ -51,21 +67,23 @@ def serving(shape: Shape, options: ServingOptions) -> ServingMemory | None:
     length = options.max_model_len or shape.context
     if length is None:
         return None
-    activations = BATCHED_TOKENS * 2 * (4 * shape.hidden + 3 * shape.intermediate)
+    token = 2 * (4 * shape.hidden + 3 * shape.intermediate)
+    layers = shape.layers * (PIECEWISE_GRAPHS + FULL_GRAPHS)
     # Float32 logits of the sampler, and one sorted or normalized copy.
     sampler = SEQUENCES * shape.vocabulary * 4 * 2
     return ServingMemory(
         weights=shape.parameters * MERGED_BYTES,
         cache=shape.kv_bytes(length),
-        working=CONTEXT + activations + sampler,
+        graphs=layers * GRAPH_LAYER_BYTES + GRAPH_TOKENS * token,
+        working=CONTEXT + FRAGMENTATION + BATCHED_TOKENS * token + sampler,
         length=length,
         share=options.share,
     )
 
 
 def longest_that_fits(shape: Shape, options: ServingOptions, card: Card) -> int:
-    """Return the largest ``maxModelLen`` that fits, as a multiple of 256; 0 if none fits."""
+    """Return the largest ``maxModelLen`` with a margin, as a multiple of 256; 0 if none fits."""
     bare = serving(shape, ServingOptions(max_model_len=1, share=options.share))
     assert bare is not None
-    room = bare.limit(card) - bare.weights - bare.working
-    return max(0, int(room // shape.kv_bytes(256)) * 256)
+    room = bare.limit(card) - (bare.total - bare.cache)
+    return max(0, int(MARGIN * room // shape.kv_bytes(256)) * 256)

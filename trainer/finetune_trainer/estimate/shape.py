@@ -6,6 +6,8 @@ Only families with known layers have a shape: a guess could refuse jobs that fit
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_trainer.runtime.attention import is_capped
+
 SEPARATE = {
     "llama": 2,
     "mistral": 2,
@@ -23,6 +25,14 @@ SEPARATE = {
 """Families with q, k, v, o, gate, up and down projections → number of norms per layer."""
 FUSED = {"phi3": 2}
 """Families with one tensor for q, k, v and one for gate, up → number of norms per layer."""
+NORMALIZED_OUTPUTS = frozenset({"gemma2", "gemma3_text", "olmo2"})
+"""Families that normalize the outputs of attention and MLP."""
+SCALED = frozenset({"granite"})
+"""Families that multiply the outputs of attention and MLP by a constant."""
+WINDOWED = frozenset({"gemma2", "gemma3_text"})
+"""Families with layers with and without a window, which have different attention masks."""
+NORMALIZED_HEADS = frozenset({"qwen3", "gemma3_text", "olmo2"})
+"""Families that also normalize queries and keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,22 @@ class Shape:
     norms: int
     context: int | None
     modules: dict[str, tuple[int, int]]
+    capped: bool = False
+    """Whether attention has soft-capping or dropout (``runtime.attention.is_capped``)."""
+    capped_logits: bool = False
+    """Whether the logits have soft-capping."""
+    masks: int = 1
+    """Attention masks of a batch: one more if some layers have a window."""
+
+    @property
+    def query(self) -> int:
+        """Size of the queries of one token."""
+        return self.heads * self.head_dim
+
+    @property
+    def key(self) -> int:
+        """Size of the keys of one token, and of the values."""
+        return self.kv_heads * self.head_dim
 
     @property
     def linear_parameters(self) -> int:
@@ -123,4 +149,7 @@ def read(config: dict[str, Any]) -> Shape | None:
         norms=norms,
         context=context if isinstance(context, int) else None,
         modules=modules,
+        capped=is_capped(config),
+        capped_logits=bool(config.get("final_logit_softcapping", family == "gemma2")),
+        masks=2 if family in WINDOWED else 1,
     )

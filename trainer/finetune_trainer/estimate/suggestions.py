@@ -102,7 +102,7 @@ def _options(recipe: Training, data: Data, backends: Collection[str]) -> Iterato
             for size in range(written - 1, 0, -1)
             if effective % size == 0
         ]
-    if advanced.pad_to_sequence_length and not recipe_packs(recipe, data):
+    if advanced.pad_to_sequence_length and not budget.is_packed(recipe, data):
         yield [_option("padToSequenceLength", False, 1, advanced="pad_to_sequence_length")]
     yield [
         _option("backend", name, 2, advanced="backend")
@@ -130,11 +130,6 @@ def _options(recipe: Training, data: Data, backends: Collection[str]) -> Iterato
         _option("sequenceLength", each, 2 + recipe.sequence_length / each, top="sequence_length")
         for each in lengths
     ]
-
-
-def recipe_packs(recipe: Training, data: Data) -> bool:
-    """Report whether rows are or may be packed."""
-    return recipe.packing != "never" if data.packed is None else data.packed
 
 
 def _option(
@@ -175,10 +170,9 @@ def _fits(
             "lora": recipe.lora.model_copy(update=lora),
         }
     )
-    length = budget.batch_length(changed, data)
-    micro = budget.choose_micro_batch(shape, changed, length=length, card=card)
+    step = budget.choose_step(shape, changed, data=data, card=card)
     formula = FORMULAS[changed.advanced.backend]
-    found = memory.training(shape, changed, formula, micro_batch=micro, length=length)
+    found = memory.training(shape, changed, formula, step)
     return found.total <= budget.USABLE * card.memory
 
 

@@ -1,5 +1,6 @@
 """Decides whether a job fits its GPU and its volume. A refusal has figures and alternatives."""
 
+import math
 from collections.abc import Collection
 
 from finetune_api.v1alpha1.training import Training
@@ -37,8 +38,9 @@ def refusal(
         return DoesNotFit(
             f"training needs about {gib(parts.total)} of GPU memory (weights "
             f"{gib(parts.weights + parts.embeddings)}, adapter and optimizer "
-            f"{gib(parts.adapter + parts.optimizer)}, activations {gib(parts.activations)}, loss "
-            f"{gib(parts.loss)}, overhead {gib(parts.overhead)}) at micro-batch "
+            f"{gib(parts.adapter + parts.optimizer)}, activations and masks "
+            f"{gib(parts.activations + parts.masks)}, loss {gib(parts.loss)}, overhead "
+            f"{gib(parts.overhead)}) at micro-batch "
             f"{found.micro_batch} of {found.length} tokens, but {card.name} has "
             f"{gib(card.memory)}: "
             + _any_of(alternatives, otherwise="use a larger GPU or a smaller model")
@@ -51,11 +53,30 @@ def refusal(
         return DoesNotFit(
             f"serving needs about {gib(parts_.total)} of GPU memory (weights "
             f"{gib(parts_.weights)}, KV cache of one request of {parts_.length} tokens "
-            f"{gib(parts_.cache)}, vLLM itself {gib(parts_.working)}), but vLLM may use "
+            f"{gib(parts_.cache)}, CUDA graphs {gib(parts_.graphs)}, vLLM itself "
+            f"{gib(parts_.working)}), but vLLM may use "
             f"{gib(parts_.limit(card))} of the {gib(card.memory)} of {card.name} "
             f"(gpuMemoryUtilization {parts_.share:g}): " + _any_of(alternatives, otherwise="")
         )
     return None
+
+
+def host_refusal(found: Estimate, limit: int | None) -> DoesNotFit | None:
+    """Return the error if the train pod has too little host memory. limit: in bytes, or None."""
+    least = found.host - found.pinned
+    if limit is None or least <= limit:
+        return None
+    return DoesNotFit(
+        f"training needs about {gib(least)} of host memory, of which Unsloth keeps activations at "
+        f"micro-batch {found.micro_batch} of {found.length} tokens, but "
+        f"spec.resources.train.limits.memory is {gib(limit)}: set it to at least "
+        f"{math.ceil(found.host / GIB)}Gi, lower training.advanced.microBatchSize, or set "
+        "training.advanced.backend to trl"
+        if found.backend == "unsloth"
+        else f"training needs about {gib(least)} of host memory, but "
+        f"spec.resources.train.limits.memory is {gib(limit)}: set it to at least "
+        f"{math.ceil(found.host / GIB)}Gi"
+    )
 
 
 def volume_refusal(found: Estimate, size: int | None) -> VolumeFull | None:

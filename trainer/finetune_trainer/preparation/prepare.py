@@ -58,6 +58,7 @@ def run(
         backend = backend_choice.choose(facts)
         log(f"training will use {backend.name} {backend.version}: {backend.reason}")
         job = backend_choice.follow(job, backend)
+        capabilities.check_attention(job.training, download.config, options.card)
         rows = prepare_rows.tokenize(job, layout, sources, download, progress)
         checked = prepare_estimate.check(
             job,

@@ -67,6 +67,7 @@ def check(
     for line in report.table(found, title=job.model.source).splitlines():
         log(line)
     refused = verdict.refusal(found, found_shape, job.training, data, options.serving, backends)
+    refused = refused or verdict.host_refusal(found, options.train_memory)
     if refused is not None:
         raise refused
     too_small = verdict.volume_refusal(found, options.volume)

@@ -12,12 +12,12 @@ from tests.unit.trainer import shapes
 from tests.unit.trainer.recipes import BOTH, on_a_backend
 
 from finetune_api.v1alpha1.lora import Lora
-from finetune_api.v1alpha1.training import AdvancedTraining, Training
+from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
 from finetune_cli.__main__ import main
 from finetune_trainer.estimate import budget, memory, serving, shape, verdict
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
-from finetune_trainer.estimate.memory import GIB
+from finetune_trainer.estimate.memory import GIB, Step
 from finetune_trainer.estimate.serving import ServingOptions
 from finetune_trainer.models import backend_choice
 from finetune_trainer.runtime import cards
@@ -115,11 +115,40 @@ def test_largest_fitting_micro_batch_is_chosen(effective: int, length: int) -> N
     assert found.micro_batch * found.accumulation == effective
     formula = FORMULAS[recipe.advanced.backend]
     sizes = {
-        each: memory.training(LLAMA3, recipe, formula, micro_batch=each, length=length).total
+        each: memory.training(
+            LLAMA3,
+            recipe,
+            formula,
+            Step(micro_batch=each, length=length, packed=True, kernel="varlen"),
+        ).total
         for each in divisors
     }
     fitting = [each for each, size in sizes.items() if size <= 0.9 * A10G.memory]
     assert found.micro_batch == max(fitting, default=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "card", "micro_batch"),
+    [
+        ({}, "NVIDIA-A10G", 8),
+        ({"attn_implementation": "sdpa"}, "NVIDIA-A10G", 1),
+        ({"quantization": Quantization(compute_dtype="float16")}, "Tesla-T4", 1),
+        ({"attn_implementation": "sdpa", "backend": "unsloth"}, "NVIDIA-A10G", 8),
+        ({"attn_implementation": "sdpa", "micro_batch_size": 4}, "NVIDIA-A10G", 4),
+    ],
+)
+def test_packed_rows_with_a_mask_are_trained_one_at_a_time(
+    changes: dict[str, Any], card: str, micro_batch: int
+) -> None:
+    advanced = AdvancedTraining(**{"backend": "trl", **changes})
+    recipe = Training(effective_batch_size=8, sequence_length=512, advanced=advanced)
+    found = estimated(recipe, card=cards.CARDS[card], packed=True)
+    assert found.micro_batch == micro_batch
+    masked = advanced.backend == "trl" and changes
+    assert found.training.masks == ((masked and (512 * micro_batch) ** 2) or 0)
+    assert estimated(recipe, card=cards.CARDS[card], packed=False).micro_batch == (
+        advanced.micro_batch_size or 8
+    )
 
 
 def test_early_stopping_needs_space_for_one_more_checkpoint() -> None:
@@ -189,7 +218,9 @@ def test_every_suggestion_fits() -> None:
     text = refused(recipe)
     alternatives = text.split(": set ")[1].split(", or ")
     assert len(alternatives) == 3
-    for alternative in alternatives:
+    fields = [each for each in alternatives if "placement.nodeSelector" not in each]
+    assert len(fields) >= 2
+    for alternative in fields:
         changed = recipe
         for change in alternative.split(") ", 1)[1].split(" and "):
             field, value = change.split(": ")
@@ -215,7 +246,7 @@ def test_serving_that_does_not_fit_is_refused() -> None:
     assert "22.49 GiB" in str(refusal)
     length = serving.longest_that_fits(long_context, serving_options, A10G)
     assert f"(1) serving.maxModelLen: {length}" in str(refusal)
-    for tokens, fits in ((length, True), (length + 256, False)):
+    for tokens, fits in ((length, True), (length * 10 // 9 + 512, False)):
         with_length = EstimateOptions(
             card=A10G, serving=ServingOptions(max_model_len=tokens, share=0.88)
         )
@@ -350,14 +381,30 @@ def test_volume_has_base_adapter_checkpoints_and_merged_model() -> None:
     assert volume(base_bytes=10**9) == volume() - model + 10**9
 
 
-def test_host_memory_has_offloaded_inputs_of_layers_with_unsloth() -> None:
-    def host(backend: str, **advanced: Any) -> int:
-        recipe = Training(sequence_length=1024, advanced=micro(2, backend=backend, **advanced))
-        return estimated(recipe).host
+def test_host_memory_has_the_inputs_of_layers_in_rounded_blocks_with_unsloth() -> None:
+    def host(backend: str, length: int = 1024, **advanced: Any) -> tuple[int, int]:
+        recipe = Training(sequence_length=length, advanced=micro(2, backend=backend, **advanced))
+        found = estimated(recipe)
+        return found.host, found.pinned
 
-    assert host("trl") == 3 * GIB
-    assert host("unsloth") == 3 * GIB + 2 * 32 * 4096 * 2048
-    assert host("unsloth", gradient_checkpointing=False) == 3 * GIB
+    assert host("trl") == (3 * GIB, 0)
+    assert host("unsloth") == (3 * GIB + 2 * 32 * 4096 * 2048, 0)
+    assert host("unsloth", gradient_checkpointing=False) == (3 * GIB, 0)
+    # 2 x 1,280 tokens take 20 MiB, in blocks of 32 MiB.
+    assert host("unsloth", 1280) == (3 * GIB + 32 * 32 * 2**20, 32 * 12 * 2**20)
+
+
+def test_host_memory_beyond_the_limit_of_the_train_pod_is_refused() -> None:
+    recipe = Training(sequence_length=1280, advanced=micro(2, backend="unsloth"))
+    found = estimated(recipe)
+    least = 3 * GIB + 32 * 20 * 2**20
+    assert verdict.host_refusal(found, None) is None
+    assert verdict.host_refusal(found, least) is None
+    refused = str(verdict.host_refusal(found, least - 1))
+    assert "spec.resources.train.limits.memory is 3.62 GiB: set it to at least 4Gi" in refused
+    assert "micro-batch 2 of 1280 tokens" in refused
+    plain = verdict.host_refusal(estimated(Training(advanced=micro(2, backend="trl"))), GIB)
+    assert "needs about 3.00 GiB of host memory, but" in str(plain)
 
 
 def test_micro_batch_without_a_gpu_is_2_if_it_divides_the_effective_batch() -> None:

@@ -1,5 +1,6 @@
 """The memory formula, part by part, against figures that are computed here."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -8,12 +9,13 @@ from tests.unit.trainer import shapes
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Optimizer, Quantization, Training
 from finetune_trainer.estimate import backends, memory, shape
-from finetune_trainer.estimate.memory import GIB, Memory
+from finetune_trainer.estimate.memory import GIB, Memory, Step
 
 TABLE = 128256 * 4096
 """Weights of the embedding of Llama 3 8B, and of its head."""
 LINEAR = 6_979_321_856
 """Weights of all linear layers of Llama 3 8B but the head."""
+TWO_ROWS = Step(micro_batch=2, length=1024, packed=True, kernel="varlen")
 IN_32_BITS = {"adamw": 8, "lion": 4, "ademamix": 12}
 IN_8_BITS = {"adamw": 2 + 8 / 256, "lion": 1 + 4 / 256, "ademamix": 3 + 12 / 256}
 """Bytes per weight: AdamW has two states, Lion one, AdEMAMix three."""
@@ -30,7 +32,7 @@ def step(
     llama3: shape.Shape, *, backend: str = "trl", lora: Lora | None = None, **advanced: Any
 ) -> Memory:
     recipe = Training(lora=lora or Lora(), advanced=AdvancedTraining(**advanced))
-    return memory.training(llama3, recipe, backends.FORMULAS[backend], micro_batch=2, length=1024)
+    return memory.training(llama3, recipe, backends.FORMULAS[backend], TWO_ROWS)
 
 
 @pytest.mark.parametrize("name", get_args(Optimizer))
@@ -69,43 +71,99 @@ def test_compute_dtype(llama3: shape.Shape, dtype: str, size: int) -> None:
     assert found.embeddings == size * llama3.other_parameters
     inputs = 32 * 4096 * size * 2048
     recipe = Training(advanced=AdvancedTraining(quantization=Quantization(compute_dtype=dtype)))
-    assert found.activations == inputs + 2048 * memory.stock_layer(llama3, recipe, 1024)
+    layer = backends.trl_layer(llama3, recipe, TWO_ROWS)
+    assert found.activations == inputs + layer.kept + layer.backward
     others = found.total - found.overhead
-    fixed = int(0.6 * GIB) + llama3.largest_linear * size
-    assert found.overhead == pytest.approx(fixed + 0.05 * (others + llama3.largest_linear * size))
+    assert found.overhead == pytest.approx(int(0.6 * GIB) + 0.05 * others)
 
 
 def test_activations_are_inputs_of_layers_or_whole_layers(llama3: shape.Shape) -> None:
     plain = Training(advanced=AdvancedTraining(gradient_checkpointing=False))
-    layer = 2048 * memory.stock_layer(llama3, plain, 1024)
-    assert step(llama3, gradient_checkpointing=False).activations == 32 * layer
-    assert step(llama3).activations == 32 * 4096 * 2 * 2048 + layer
-    fused = 2048 * memory.fused_layer(llama3, plain, 1024)
-    assert step(llama3, backend="unsloth").activations == fused, "inputs are in host memory"
+    layer = backends.trl_layer(llama3, plain, TWO_ROWS)
+    stored = step(llama3, gradient_checkpointing=False)
+    assert stored.activations == 32 * layer.kept + layer.backward
+    assert step(llama3).activations == 32 * 4096 * 2 * 2048 + layer.kept + layer.backward
+    fused = backends.unsloth_layer(llama3, plain, TWO_ROWS)
+    unsloth = step(llama3, backend="unsloth")
+    assert unsloth.activations == fused.kept + fused.backward, "inputs are in host memory"
 
 
-def test_adapter_has_weights_and_gradients_in_float32(llama3: shape.Shape) -> None:
+@pytest.mark.parametrize(
+    ("packed", "micro", "kernel", "elements"),
+    [
+        (True, 1, "sdpa", 1024**2),
+        (True, 2, "sdpa", 2048**2),
+        (False, 2, "sdpa", 2 * 1024**2),
+        (False, 1, "sdpa", 0),
+        (True, 2, "varlen", 0),
+        (True, 2, "flash_attention_2", 0),
+    ],
+)
+def test_elements_of_the_attention_mask(
+    packed: bool, micro: int, kernel: str, elements: int
+) -> None:
+    found = Step(micro_batch=micro, length=1024, packed=packed, kernel=kernel)
+    assert found.mask_elements == elements
+
+
+def test_masks_have_one_byte_and_each_layer_a_copy(llama3: shape.Shape) -> None:
+    masked = replace(TWO_ROWS, kernel="sdpa")
+    for stored, copies in ((True, 1), (False, 32)):
+        recipe = Training(advanced=AdvancedTraining(gradient_checkpointing=stored))
+        formula = backends.FORMULAS["trl"]
+        found = memory.training(llama3, recipe, formula, masked)
+        layer = backends.trl_layer(llama3, recipe, masked)
+        inputs = 32 * 4096 * 2 * 2048 + layer.kept if stored else 32 * layer.kept
+        assert found.masks == 2048**2
+        assert found.activations == inputs + layer.backward + copies * 2 * 2048**2
+        without = replace(formula, masks=False)
+        assert memory.training(llama3, recipe, without, masked).masks == 0
+
+
+def test_workspace_of_flash_attention(llama3: shape.Shape) -> None:
+    one = replace(TWO_ROWS, micro_batch=1)
+    shared, own = 8 * 4096 + 4 * 32, 4 * 4096 + 4 * 32
+    assert backends.workspace(llama3, Training(), one) == 1024 * shared
+    assert backends.workspace(replace(llama3, kv_heads=32), Training(), one) == 1024 * own
+    more = backends.workspace(llama3, Training(deterministic=True), one)
+    assert more == 1024 * (shared + 4 * 4 * 4096), "5 gradients of the queries, for 144 / 32"
+
+
+def test_adapter_has_weights_in_float32(llama3: shape.Shape) -> None:
     small, large = (step(llama3, lora=Lora(r=r)).adapter for r in (8, 16))
-    # Rank × (inputs + outputs) of the seven projections of 32 layers, twice 4 bytes each.
+    # Rank × (inputs + outputs) of the seven projections of 32 layers, 4 bytes each.
     sizes = [(4096, 4096), (4096, 1024), (4096, 1024), (4096, 4096), (4096, 14336)]
     sizes += [(4096, 14336), (14336, 4096)]
-    assert small == 8 * 8 * 32 * sum(inputs + outputs for inputs, outputs in sizes)
+    assert small == 4 * 8 * 32 * sum(inputs + outputs for inputs, outputs in sizes)
     assert large == 2 * small
+
+
+def test_gradients_appear_while_kept_activations_are_freed(llama3: shape.Shape) -> None:
+    inputs = 31 * 4096 * 2 * 2048
+    weights = 256 * step(llama3, lora=Lora(r=1)).adapter
+    found = step(llama3, lora=Lora(r=256)).adapter
+    assert found == weights + max(weights - inputs, 0)
+    assert found > weights
 
 
 @pytest.mark.parametrize(("tokens", "in_chunk"), [(100, 100), (256, 256), (4096, 256)])
 def test_trl_keeps_the_logits_of_256_tokens(
     llama3: shape.Shape, tokens: int, in_chunk: int
 ) -> None:
-    logits = 24 * 128256 * in_chunk
-    assert backends.trl_head(llama3, tokens) == logits + 10 * 4096 * tokens
+    logits = 16 * 128256 * in_chunk
+    one = Step(micro_batch=1, length=tokens, packed=True, kernel="varlen")
+    found = backends.trl_head(llama3, Training(), one)
+    assert found == max(logits + 8 * 4096 * tokens, 22 * 4096 * tokens)
+    capped = backends.trl_head(replace(llama3, capped_logits=True), Training(), one)
+    assert capped == max(logits * 5 // 4 + 8 * 4096 * tokens, 22 * 4096 * tokens)
 
 
 @pytest.mark.parametrize(("tokens", "chunk"), [(100, 16 * 128256 * 100), (4096, 2**28)])
 def test_unsloth_keeps_at_most_a_quarter_gib_of_logits(
     llama3: shape.Shape, tokens: int, chunk: int
 ) -> None:
-    assert backends.unsloth_head(llama3, tokens) == 4 * 4096 * tokens + chunk
+    one = Step(micro_batch=1, length=tokens, packed=True, kernel="varlen")
+    assert backends.unsloth_head(llama3, Training(), one) == 4 * 4096 * tokens + chunk
 
 
 def test_backend_formulas(llama3: shape.Shape) -> None:

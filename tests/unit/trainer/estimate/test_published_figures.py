@@ -11,7 +11,7 @@ from finetune_api.v1alpha1.training import AdvancedTraining, Training
 from finetune_trainer.estimate import budget, memory
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.budget import Data, EstimateOptions
-from finetune_trainer.estimate.memory import BackendFormula
+from finetune_trainer.estimate.memory import BackendFormula, Layer, Step
 from finetune_trainer.estimate.shape import Shape, read
 from finetune_trainer.runtime import cards
 
@@ -23,11 +23,27 @@ UNSLOTH = {8: 2972, 12: 21848, 16: 40724, 24: 78475, 40: 153977, 48: 191728, 80:
 # The same table's row for transformers with FlashAttention 2. That was before TRL left out PEFT's
 # prepare_model_for_kbit_training, which holds embeddings and head in float32.
 TRANSFORMERS = {12: 932, 16: 2551, 24: 5789, 40: 12264, 48: 15502, 80: 28454}
+
+
+def casting_layer(shape: Shape, recipe: Training, step: Step) -> Layer:
+    """Return the memory of a layer with the PEFT of that time.
+
+    It cast the input of each adapted projection to float32 and back, and so kept a copy of each.
+    """
+    targets = shape.targets(recipe.lora.target_modules)
+    norms = shape.norms * (4 * shape.hidden + 4)
+    attention = 2 * (2 * shape.query + 2 * shape.key) + 4 * shape.heads + 4 * shape.head_dim
+    copies = 2 * sum(size for size, _ in targets.values()) + 2 * recipe.lora.r * len(targets)
+    kept = norms + attention + 6 * shape.intermediate + copies
+    return Layer(kept=kept * step.tokens, backward=2 * shape.largest_linear)
+
+
 WITH_KBIT = BackendFormula(
     name="transformers with kbit preparation",
-    layer=memory.stock_layer,
+    layer=casting_layer,
     head=memory.full_head,
     offloads=False,
+    masks=False,
     embedding_bytes=4,
 )
 # LLaMA-Factory's wiki, "Performance comparison": Llama 2 7B, QLoRA of rank 8, FlashAttention 2, one
@@ -47,7 +63,8 @@ def shape(config: dict[str, object]) -> Shape:
 
 
 def estimated(config: dict[str, object], formula: BackendFormula, *, r: int, tokens: int) -> float:
-    found = memory.training(shape(config), recipe(r), formula, micro_batch=1, length=tokens)
+    step = Step(micro_batch=1, length=tokens, packed=False, kernel="flash_attention_2")
+    found = memory.training(shape(config), recipe(r), formula, step)
     return found.total / GB
 
 

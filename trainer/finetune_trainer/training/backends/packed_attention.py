@@ -1,47 +1,53 @@
-"""Attention over packed rows without a mask: FlashAttention-2 as PyTorch itself contains it.
+"""Attention over rows of any length without a mask: FlashAttention-2 as PyTorch contains it.
 
 The stock attention of transformers builds a dense T x T mask for packed rows (T: tokens of the
-micro-batch), and computes every block of it. ``varlen_attn`` receives the borders of the rows
-instead, so that memory grows with T and time with the sum of the squared row lengths.
+micro-batch) and for padded ones (T: tokens of a row), and computes every block of it.
+``varlen_attn`` receives the borders of the rows instead, so that memory grows with T and time with
+the sum of the squared row lengths.
 
 PyTorch has the operation for CUDA only. This module adds kernels for the CPU, which compute row by
 row, so that one call serves both devices.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import flash_attention_mask
 
-NAME = "varlen"
-"""The name in transformers' registry of attention implementations."""
+from finetune_trainer.runtime.attention import VARLEN
+
 Collator = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 def register() -> None:
     """Add the implementation to transformers' registry."""
-    AttentionInterface.register(NAME, attend)
+    AttentionInterface.register(VARLEN, attend)
     # No mask is built: rows are separated by their borders.
-    AttentionMaskInterface.register(NAME, flash_attention_mask)
+    AttentionMaskInterface.register(VARLEN, lambda *args, **kwargs: None)
 
 
 def with_borders(collate: Collator) -> Collator:
     """Return a collator that adds the borders of the rows to its batch, once per step.
 
     The names are those of transformers' keyword arguments for FlashAttention. ``collate`` flattens
-    the rows to a batch of one, with position ids that begin at 0 in each row.
+    packed rows to a batch of one, with position ids that begin at 0 in each row, or pads rows on
+    the right. The padding of a row counts as a row of its own, which only attends to itself.
     """
 
     def collated(examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = collate(examples)
-        positions = batch["position_ids"].reshape(-1)
-        starts = torch.nonzero(positions == 0).reshape(-1)
-        borders = torch.cat([starts, torch.tensor([positions.numel()])]).to(torch.int32)
+        if "position_ids" in batch:
+            begins = batch["position_ids"] == 0
+        else:
+            begins = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)
+            begins[:, 0] = True
+            begins[:, 1:] = batch["attention_mask"].diff(dim=1) != 0
+        starts = torch.nonzero(begins.reshape(-1)).reshape(-1)
+        borders = torch.cat([starts, torch.tensor([begins.numel()])]).to(torch.int32)
         longest = int((borders[1:] - borders[:-1]).max())
         return {
             **batch,
@@ -73,7 +79,7 @@ def attend(
     padding: each of its rows attends to itself.
     """
     if attention_mask is not None or dropout or softcap:
-        raise NotImplementedError(f"{NAME} attention has no mask, dropout or soft-capping")
+        raise NotImplementedError(f"{VARLEN} attention has no mask, dropout or soft-capping")
     rows, heads, length, head_dim = query.shape
     borders, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
     if borders is None or longest is None:
@@ -97,11 +103,6 @@ def attend(
     )
     assert isinstance(found, torch.Tensor)
     return found.reshape(rows, length, heads, head_dim), None
-
-
-def usable(config: Mapping[str, Any]) -> bool:
-    """Report whether the attention of a config.json has neither soft-capping nor dropout."""
-    return not config.get("attn_logit_softcapping") and not config.get("attention_dropout")
 
 
 @varlen._varlen_attn.register_kernel("cpu")  # type: ignore[untyped-decorator]

@@ -18,6 +18,7 @@ from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.quantization import quant_state
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
+from finetune_trainer.runtime.attention import FLASH, VARLEN
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import (
@@ -97,7 +98,7 @@ def _train(
     quant_state.require_quantization(model, recipe)
     recorded = quant_state.record_quantization(model)
     model = factory.adapt(request, model)
-    kernel = _kernel(request, factory, model)
+    kernel = _kernel(request, factory, model, device)
     _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
     log(f"{trainable / 1e6:.2f} M trainable parameters on {len(recorded.digests)} quantized layers")
@@ -115,21 +116,25 @@ def _train(
     )
 
 
-def _kernel(request: TrainRequest, factory: ModelFactory, model: Any) -> str:
-    """Return the attention kernel in use. Raise InvalidSpec if the recipe sets another."""
+def _kernel(request: TrainRequest, factory: ModelFactory, model: Any, device: Device) -> str:
+    """Return a description of the attention kernel in use.
+
+    Raise InvalidSpec if the recipe sets another kernel.
+    """
     kernel = factory.attention(request, model)
-    log(f"attention kernel: {kernel}")
+    described = kernel
+    if kernel == VARLEN:
+        described = f"{FLASH} (PyTorch)" if device.cuda else f"{VARLEN} (CPU)"
+    log(f"attention kernel: {described}")
     advanced = request.recipe.advanced
-    if kernel == packed_attention.NAME:
-        # FlashAttention-2, from PyTorch instead of the package flash-attn.
-        return kernel
-    if advanced.attn_implementation not in ("auto", kernel):
+    same = (FLASH, VARLEN) if kernel == VARLEN else (kernel,)
+    if advanced.attn_implementation not in ("auto", *same):
         raise InvalidSpec(
             f"training.advanced.attnImplementation is {advanced.attn_implementation}, but "
             f"the {advanced.backend} backend would use {kernel}: set it to auto, or set "
             "training.advanced.backend to trl"
         )
-    return kernel
+    return described
 
 
 def _train_in_float32(model: Any, compute: torch.dtype) -> None:
@@ -181,7 +186,7 @@ def _trainer(request: TrainRequest, monitor: Monitor, model: Any, device: Device
             f"the backend would train with {name} {value} instead of {wanted[name]}: set "
             "training.advanced.backend to trl"
         )
-    if model.config._attn_implementation == packed_attention.NAME:
+    if model.config._attn_implementation == VARLEN:
         trainer.data_collator = packed_attention.with_borders(trainer.data_collator)
     # The tokenizer is needed for padding only; if kept, each checkpoint would contain a copy.
     trainer.processing_class = None

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
-from finetune_trainer.runtime import capabilities
+from finetune_trainer.runtime import attention, capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.runtime.files import read_json
@@ -48,20 +48,19 @@ class TrlBackend:
 
 
 def _choose(request: TrainRequest, device: Device) -> str:
-    """Return the attention implementation: without a mask for packed rows, if that is possible."""
-    wanted = capabilities.attention(request.recipe, device)
-    if not request.packed or request.recipe.advanced.attn_implementation != "auto":
-        return wanted
-    if wanted != "sdpa" or not capabilities.varlen_usable(request.recipe, device):
-        return wanted
-    config = read_json(request.base / "config.json")
-    if not packed_attention.usable(config):
-        return wanted
-    packed_attention.register()
-    return packed_attention.NAME
+    """Return the attention kernel to request from transformers."""
+    capability = device.capability if device.cuda else None
+    capped = attention.is_capped(read_json(request.base / "config.json"))
+    attention.check(request.recipe, capability=capability, capped=capped)
+    chosen = attention.choose(
+        request.recipe, packed=request.packed, capability=capability, capped=capped
+    )
+    if chosen == attention.VARLEN:
+        packed_attention.register()
+    return chosen
 
 
-def _load(request: TrainRequest, device: Device, attention: str) -> Any:
+def _load(request: TrainRequest, device: Device, kernel: str) -> Any:
     """Return the 4-bit base model."""
     compute = getattr(torch, request.recipe.advanced.quantization.compute_dtype)
     try:
@@ -70,7 +69,7 @@ def _load(request: TrainRequest, device: Device, attention: str) -> Any:
             output_loading_info=True,
             quantization_config=library_arguments.quantization_config(request.recipe),
             dtype=compute,
-            attn_implementation=attention,
+            attn_implementation=kernel,
             device_map={"": 0 if device.cuda else "cpu"},
             use_safetensors=True,
             trust_remote_code=False,

@@ -23,8 +23,9 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 from finetune_api.v1alpha1.training import Training
-from finetune_trainer.runtime import capabilities
+from finetune_trainer.runtime import capabilities, host_memory
 from finetune_trainer.runtime import device as devices
+from finetune_trainer.runtime.attention import FLASH, SDPA, uses_package
 from finetune_trainer.runtime.device import Device
 from finetune_trainer.training.backends import (
     TrainOutput,
@@ -61,11 +62,13 @@ class UnslothBackend:
         # Unsloth searches rows for tokens on which the base was never trained, and edits the base.
         # The prepare stage has done this check.
         os.environ["UNSLOTH_IGNORED_TOKENIZER_NAMES"] = str(request.base)
+        host_memory.limit_pinned(os.environ)
         return sft.train(request, monitor, adapter, FACTORY)
 
 
 def _choose(request: TrainRequest, device: Device) -> str:
-    return capabilities.attention(request.recipe, device)
+    capability = device.capability if device.cuda else None
+    return FLASH if uses_package(request.recipe, capability) else SDPA
 
 
 def _load(request: TrainRequest, device: Device, attention: str) -> Any:

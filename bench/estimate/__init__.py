@@ -1,0 +1,89 @@
+"""The memory formula compared with traced training steps.
+
+It needs no GPU: the steps are traced on tensors without data. The compared bytes are the tensors:
+without CUDA's context, fragmentation, and the optimizer, which is not part of a traced step.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+from bench.estimate import cases
+from bench.estimate.cases import Row
+from bench.estimate.trace import Case, trace
+from bench.table import table
+from finetune_trainer.estimate import backends, memory, shape
+from finetune_trainer.estimate.backends import FORMULAS
+from finetune_trainer.estimate.memory import GIB, Step
+from finetune_trainer.runtime import attention
+from finetune_trainer.runtime.attention import AMPERE
+
+GOAL = 0.05
+NOT_TRACED = "not traced: Unsloth's kernels need a GPU"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A traced step and its estimate, in bytes."""
+
+    row: Row
+    kernel: str
+    traced: int
+    estimated: int
+
+    @property
+    def error(self) -> float:
+        """Relative error of the estimate."""
+        return self.estimated / self.traced - 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add no options."""
+
+
+def measure(_: argparse.Namespace) -> str:
+    """Trace all steps and return a table."""
+    found = []
+    for row in cases.rows():
+        found.append(compare(row))
+        print(f"==> {_cells(found[-1])}", flush=True)
+    within = sum(abs(each.error) <= GOAL for each in found)
+    head = ("model", "layers", "rows", "attention", "checkpointing", "traced", "formula", "error")
+    unsloth = ("any model", "all", "any", "Unsloth's", "any", NOT_TRACED, "-", "-")
+    summary = (
+        f"{within} of {len(found)} estimates are within {GOAL:.0%} of the traced peak; the largest "
+        f"error is {max((each.error for each in found), key=abs):+.1%}."
+    )
+    return f"{table(head, [*map(_cells, found), unsloth])}\n\n{summary}"
+
+
+def compare(row: Row) -> Compared:
+    """Trace a step and return its peak with the estimate."""
+    found = shape.read(row.config)
+    assert found is not None
+    kernel = attention.choose(row.recipe, packed=row.packed, capability=AMPERE, capped=found.capped)
+    step = Step(micro_batch=row.micro_batch, length=row.length, packed=row.packed, kernel=kernel)
+    inside = 0 if kernel == backends.EAGER else backends.workspace(found, row.recipe, step)
+    case = Case(config=row.config, recipe=row.recipe, step=step, workspace=inside)
+    parts = memory.training(found, row.recipe, FORMULAS["trl"], step)
+    return Compared(
+        row=row,
+        kernel=kernel,
+        traced=trace(case).peak,
+        estimated=parts.tensors - parts.optimizer,
+    )
+
+
+def _cells(each: Compared) -> tuple[str, ...]:
+    row = each.row
+    packed = "packed" if row.packed else "padded"
+    model = f"{row.model}, {row.note}" if row.note else row.model
+    return (
+        model,
+        "all" if row.layers is None else str(row.layers),
+        f"{row.micro_batch} x {row.length}, {packed}",
+        f"`{each.kernel}`",
+        "yes" if row.recipe.advanced.gradient_checkpointing else "no",
+        f"{each.traced / GIB:.2f} GiB",
+        f"{each.estimated / GIB:.2f} GiB",
+        f"{each.error:+.1%}",
+    )
