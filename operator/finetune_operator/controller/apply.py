@@ -14,7 +14,7 @@ reverted changes made by another client, and an event reports that once.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -25,7 +25,7 @@ from finetune_operator.controller.memory import Applied
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, ContentConflict, NameConflict
 from finetune_operator.kube.recorder import Recorder
-from finetune_operator.objects.contents import same_content
+from finetune_operator.objects.contents import same_content, without_empty
 from finetune_operator.objects.digest import sha256
 from finetune_operator.objects.naming import owned_by
 from finetune_operator.telemetry import job_metrics
@@ -228,16 +228,6 @@ class _Execution:
     async def _get(self, body: Object) -> Object | None:
         metadata = body["metadata"]
         return await self.kube.get(body["kind"], metadata["namespace"], metadata["name"])
-
-
-def without_empty(value: Any) -> Any:
-    """Return a status without nulls and empty groups, which the API server may keep or drop."""
-    if isinstance(value, Mapping):
-        items = ((key, without_empty(each)) for key, each in value.items())
-        return {key: each for key, each in items if each is not None and each != {}}
-    if isinstance(value, (list, tuple)):
-        return [without_empty(each) for each in value]
-    return value
 
 
 def _version(existing: Object) -> str:

@@ -96,3 +96,13 @@ def _is_added(desired: Mapping[str, Any], key: str, value: Any, path: tuple[str,
 
 def _is_empty(value: Any) -> bool:
     return value is None or value == [] or value == {}
+
+
+def without_empty(value: Any) -> Any:
+    """Return a status without nulls and empty groups, which the API server may keep or drop."""
+    if isinstance(value, Mapping):
+        items = ((key, without_empty(each)) for key, each in value.items())
+        return {key: each for key, each in items if each is not None and each != {}}
+    if isinstance(value, (list, tuple)):
+        return [without_empty(each) for each in value]
+    return value

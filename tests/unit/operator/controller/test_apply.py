@@ -16,12 +16,12 @@ from finetune_operator.controller.apply import (
     AppliedVersions,
     PlanExecutor,
     needs_writes,
-    without_empty,
 )
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.kube.client import FIELD_MANAGER
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
 from finetune_operator.kube.recorder import Recorder
+from finetune_operator.objects.contents import without_empty
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import (

@@ -10,9 +10,10 @@ from tests.fakes.apiserver import START, Cluster, copied
 from tests.fakes.kube_client import MemoryKube
 from tests.fakes.pod_metrics import FakePodMetrics
 
-from finetune_operator.controller.apply import PlanExecutor, without_empty
+from finetune_operator.controller.apply import PlanExecutor
 from finetune_operator.controller.quiet import SECONDS, RecentWrites, is_progress
 from finetune_operator.kube.recorder import Recorder
+from finetune_operator.objects.contents import without_empty
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
 from finetune_operator.types import Plan, Progress
