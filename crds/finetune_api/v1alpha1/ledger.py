@@ -6,6 +6,7 @@ from pydantic import Field
 
 from finetune_api.base import LedgerModel
 from finetune_api.v1alpha1.dataset import Data
+from finetune_api.v1alpha1.resources import Estimate
 
 
 class FrozenConfiguration(LedgerModel):
@@ -197,30 +198,6 @@ class Artifacts(LedgerModel):
         None,
         description="Held-out losses of the tuned model and of the base model. Present only if "
         "rows were held out.",
-    )
-
-
-class Estimate(LedgerModel):
-    """Estimated resource needs of the job."""
-
-    card: str | None = Field(None, description="GPU model on which the estimate is based.")
-    micro_batch_size: int | None = Field(
-        None, description="Number of rows per forward pass that the estimate assumes."
-    )
-    training_memory: str | None = Field(
-        None, description="GPU memory that the train pod needs, such as 14336Mi."
-    )
-    serving_memory: str | None = Field(
-        None, description="GPU memory that each serving pod needs, such as 14336Mi."
-    )
-    host_memory: str | None = Field(
-        None, description="Main memory (RAM) that the train pod needs, such as 8192Mi."
-    )
-    volume: str | None = Field(
-        None, description="Disk space that the volume of the revision needs, such as 40960Mi."
-    )
-    training_seconds: int | None = Field(
-        None, description="Approximate duration of training, in seconds."
     )
 
 

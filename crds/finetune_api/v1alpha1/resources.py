@@ -1,7 +1,10 @@
-"""``spec.resources`` of a FineTuneJob: CPU and memory of each stage."""
+"""``spec.resources`` of a FineTuneJob: CPU and memory of each stage; and their estimate."""
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
+from finetune_api.base import LedgerModel
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.quantity import Quantity, amount, comparable
 from finetune_api.rules import Rule
@@ -86,4 +89,28 @@ class Resources(ApiModel):
         "of the default applies.",
         ResourceRequirements(requests={"cpu": "2", "memory": "12Gi"}, limits={"memory": "14Gi"}),
         edit=Edit.ROLL,
+    )
+
+
+class Estimate(LedgerModel):
+    """Estimated resource needs of the job."""
+
+    card: str | None = Field(None, description="GPU model on which the estimate is based.")
+    micro_batch_size: int | None = Field(
+        None, description="Number of rows per forward pass that the estimate assumes."
+    )
+    training_memory: str | None = Field(
+        None, description="GPU memory that the train pod needs, such as 14336Mi."
+    )
+    serving_memory: str | None = Field(
+        None, description="GPU memory that each serving pod needs, such as 14336Mi."
+    )
+    host_memory: str | None = Field(
+        None, description="Main memory (RAM) that the train pod needs, such as 8192Mi."
+    )
+    volume: str | None = Field(
+        None, description="Disk space that the volume of the revision needs, such as 40960Mi."
+    )
+    training_seconds: int | None = Field(
+        None, description="Approximate duration of training, in seconds."
     )
