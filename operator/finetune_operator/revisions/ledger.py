@@ -17,11 +17,11 @@ from finetune_api.v1alpha1.ledger import (
     Artifacts,
     Attempt,
     Backend,
-    Estimate,
     FrozenConfiguration,
     GPURelease,
     Revision,
 )
+from finetune_api.v1alpha1.resources import Estimate
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 
