@@ -148,11 +148,17 @@ def specs(draw: st.DrawFn) -> Spec:
         "runPolicy": {"maxGpuSeconds": 3600},
         "resources": {"train": {}, "serve": {}},
     }
-    choices = [*OPTIONAL, *REQUIRED, "model", "dataset", "evaluation dataset", "cache", "no queue"]
+    others = ("model", "dataset", "datasets", "evaluation dataset", "cache", "no queue")
+    choices = [*OPTIONAL, *REQUIRED, *others]
     for choice in draw(st.lists(st.sampled_from(choices), max_size=3, unique=True)):
         match choice:
             case "model" | "dataset":
                 spec[choice] = draw(sources(model=choice == "model"))
+            case "datasets":
+                several = draw(st.lists(sources(model=False), min_size=1, max_size=2))
+                spec["datasets"] = [
+                    {"name": f"rows-{index}", **each} for index, each in enumerate(several)
+                ]
             case "evaluation dataset":
                 spec["evaluation"] = {"dataset": draw(sources(model=False))}
             case "cache":
@@ -161,8 +167,11 @@ def specs(draw: st.DrawFn) -> Spec:
                 spec.pop("queueName", None)
             case _:
                 spec[choice] = draw({**OPTIONAL, **REQUIRED}[choice])
-    if spec.get("evaluation", {}).get("dataset", {}).get("source") == spec["dataset"]["source"]:
+    evaluated = spec.get("evaluation", {}).get("dataset", {}).get("source")
+    if evaluated in [each["source"] for each in (spec["dataset"], *spec.get("datasets", ()))]:
         del spec["evaluation"]
+    if "datasets" in spec:
+        del spec["dataset"]
     if spec.get("serving", {}).get("replicas", 0) > 1:
         spec.setdefault("storage", {})["accessMode"] = "ReadWriteMany"
     return spec

@@ -153,7 +153,7 @@ def _limit(rule: NameRule) -> str:
 
 
 def _name(prefix: str, rule: NameRule) -> str:
-    return re.sub(r"\W", "_", "_".join((prefix, *rule.field, rule.limit or "cpu")))
+    return re.sub(r"\W", "_", "_".join((prefix, *(rule.read or rule.field), rule.limit or "cpu")))
 
 
 def _variable(name: str, expression: str) -> dict[str, str]:

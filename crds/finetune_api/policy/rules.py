@@ -19,6 +19,11 @@ class NameRule:
     """The texts of a field must match the patterns of a limit."""
 
     field: Path
+    """Field that messages name."""
+
+    read: Path = ()
+    """Field that has the texts, if it is another one: the field of each entry of a list."""
+
     limit: str | None
     """Name in ``Limits``; None for the fixed list of stages without a GPU."""
 
@@ -73,7 +78,7 @@ def _of_source(source: Path) -> tuple[NameRule, ...]:
     rules = _of_each(source)
     if source[0] not in selections.LISTS:
         return rules
-    return tuple(replace(rule, field=source) for rule in rules)
+    return tuple(replace(rule, field=source, read=rule.field) for rule in rules)
 
 
 def _of_each(source: Path) -> tuple[NameRule, ...]:

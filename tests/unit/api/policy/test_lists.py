@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finetune_api.policy import selections
+from finetune_api.policy import admission, selections
 
 SPEC: dict[str, Any] = {
     "datasets": [
@@ -28,3 +28,10 @@ def test_expression_filters_the_list() -> None:
         "object.spec.?datasets.orValue([]).filter(d, has(d.tokenSecretRef) && "
         "has(d.tokenSecretRef.name) && (true)).map(d, d.tokenSecretRef.name)"
     )
+
+
+def test_each_variable_of_the_admission_policy_has_its_own_name() -> None:
+    """The API server would silently use the last of two variables with one name."""
+    names = [variable["name"] for variable in admission.variables()]
+    assert len(names) > 40
+    assert sorted(names) == sorted(set(names))
