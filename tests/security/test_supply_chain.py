@@ -59,7 +59,7 @@ def test_images_install_only_packages_with_hashes(name: str) -> None:
     text = re.sub(r"\\\n\s*", " ", (ROOT / name).read_text())
     installs = re.findall(r"pip install ([^;&]+)", text)
     assert all("--require-hashes" in each for each in installs), installs
-    files = re.findall(r"-r /opt/constraints/(\S+)", text)
+    files = re.findall(r"-r /opt/constraints/([^\s;]+)", text)
     assert files == INSTALLS[name]
 
 

@@ -2,7 +2,8 @@
 
 Users decide how large the objects with the label of a job are, and anybody may set this label. So
 every object is trimmed on arrival: unused fields are dropped, the data of a ConfigMap is replaced
-by digests, and of an object that is still larger than ``MAX_BYTES``, only small fields are kept.
+by digests. In an object that is still larger than ``MAX_BYTES``, long texts are cut; of one that is
+larger even then, only small fields are kept.
 """
 
 import marshal
@@ -18,8 +19,12 @@ MAX_BYTES = 32 * 1024
 """Size of a trimmed object. Objects that the operator renders are smaller."""
 MAX_FIELD_BYTES = 2 * 1024
 """Size of a field of spec or status that an object of more than ``MAX_BYTES`` keeps."""
+MAX_TEXT = 4096
+"""Characters of a text that an object of more than ``MAX_BYTES`` keeps: a complete termination
+message, which the kubelet limits to as many bytes."""
 MAX_OWNERS = 16
 MAX_MANAGERS = 16
+PARTS = ("spec", "status")
 DIGESTS = "digests"
 """Field of a trimmed ConfigMap: the digest of each value in ``data``, by key."""
 
@@ -104,19 +109,36 @@ def trimmed(each: Object) -> dict[str, Any]:
     result = {**common, **_selected(each, _FIELDS[kind])}
     if kind == "ConfigMap" and (digests := _digests(each)) is not None:
         result[DIGESTS] = digests
-    if len(marshal.dumps(result, 2)) > MAX_BYTES:
+    if _too_large(result):
+        result = {**result, **{part: _cut(result[part]) for part in PARTS if part in result}}
+    if _too_large(result):
         result["metadata"]["labels"] = {
             key: value
             for key, value in result["metadata"]["labels"].items()
             if key.startswith(_LABELS) or key == _TEMPLATE_HASH
         }
-        for part in ("spec", "status"):
+        for part in PARTS:
             if isinstance(result.get(part), dict):
                 result[part] = _small(result[part])
         if DIGESTS in result:
             # Too many keys: its data is not that of a revision.
             result[DIGESTS] = {}
     return result
+
+
+def _too_large(value: Any) -> bool:
+    return len(marshal.dumps(value, 2)) > MAX_BYTES
+
+
+def _cut(value: Any) -> Any:
+    """Return a value in which no text is longer than ``MAX_TEXT``."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    if isinstance(value, list):
+        return [_cut(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _cut(each) for key, each in value.items()}
+    return value
 
 
 def _metadata(each: Object) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.fakes.kube_client import child, job
 
-from finetune_operator.objects.trimming import DIGESTS, MAX_BYTES, trimmed
+from finetune_operator.objects.trimming import DIGESTS, MAX_BYTES, MAX_TEXT, trimmed
 
 MIB = 1 << 20
 
@@ -79,3 +79,12 @@ def test_a_job_is_kept_without_managed_fields() -> None:
     assert (kept["spec"], kept["status"]) == (each["spec"], each["status"])
     assert kept["metadata"].keys() >= {"labels", "uid", "resourceVersion", "generation"}
     assert not kept["metadata"].keys() & {"managedFields", "annotations"}
+
+
+def test_long_texts_of_a_huge_object_are_cut() -> None:
+    """A registry decides how long the message is; its reason must not be lost with it."""
+    waiting = {"reason": "ErrImagePull", "message": "x" * MIB}
+    statuses = [{"name": "trainer", "state": {"waiting": waiting}}]
+    kept = trimmed(child("Pod", "p", status={"containerStatuses": statuses}))
+    cut = kept["status"]["containerStatuses"][0]["state"]["waiting"]
+    assert cut == {"reason": "ErrImagePull", "message": "x" * MAX_TEXT}
