@@ -126,7 +126,8 @@ def _running(
         since=since,
     )
     warnings = queueing.warnings(job.object, has_run=has_run)
-    if blocker is not None and seconds >= blocker.grace:
+    # A block that began in the future is reported: the clock was set back.
+    if blocker is not None and not 0 <= seconds < blocker.grace:
         deadline = target.resolved.spec.run_policy.pending_deadline_seconds
         return Decision(
             ledger=ledger,

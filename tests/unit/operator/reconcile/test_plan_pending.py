@@ -353,6 +353,13 @@ def test_a_volume_that_is_being_provisioned_is_reported_after_a_grace_period() -
     assert ready(cluster)[0] == "VolumePending"
 
 
+def test_a_clock_that_was_set_back_hides_no_cause() -> None:
+    cluster = at("train")
+    controllers.pod_of_stage(cluster, "train")["status"] = PODS["Unschedulable"]
+    cluster.wait(-3600)
+    assert ready(cluster)[0] == "Unschedulable"
+
+
 @pytest.mark.parametrize(
     ("note", "cause", "explained"),
     [
