@@ -199,8 +199,11 @@ def test_a_faulty_build_is_never_served(
     if FOUND_BY[fault] == SCORES:
         distance, tolerance = _numbers(message)
         assert distance > tolerance > 0
-    # The kubelet can restart the container before the operator deletes the pod.
-    (code, said), *_ = planted.exits(number)
+    # The watch of the pods can be later than that of the jobs, and the kubelet can restart the
+    # container before the operator deletes the pod.
+    (code, said), *_ = tuning.cluster.record.wait(
+        "the container has ended", lambda: planted.exits(number) or None, seconds=60
+    )
     assert code == 83
     result = json.loads(said)
     assert (result["reason"], result["message"]) == ("VerificationFailed", message)

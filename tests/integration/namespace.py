@@ -73,6 +73,20 @@ class Namespace:
             f"Ready of {name} has reason Preparing", lambda: self.reason(name) == "Preparing"
         )
 
+    def wait_until_running(self) -> None:
+        """Wait until the status of demo records that its stage is running.
+
+        The first event about the Job has that effect. Without a Job controller there is none, so
+        this changes a label.
+        """
+        (job,) = self.items("jobs")
+        label = {"metadata": {"labels": {"finetune.dev/seen": "1"}}}
+        self.plane.merge(self.path("jobs", job["metadata"]["name"]), label)
+        wait_until(
+            "the stage of demo is running",
+            lambda: self.job()["status"]["revisions"][0]["stages"][0]["outcome"] == "Running",
+        )
+
     def versions(self) -> dict[str, str]:
         """Return the resourceVersion of everything in the namespace."""
         return {

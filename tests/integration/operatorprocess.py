@@ -1,6 +1,7 @@
 """Run the operator as a process against a control plane, with the command of its image."""
 
 import os
+import random
 import re
 import signal
 import socket
@@ -189,6 +190,12 @@ def _seconds_without_core(pid: int) -> float:
 
 
 def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Return a port below those of outgoing connections, of which one could take it meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as free:
+            try:
+                free.bind(("", port))
+            except OSError:
+                continue
+        return port

@@ -181,6 +181,7 @@ def _is_gone(plane: ControlPlane) -> bool:
 def test_a_status_of_a_megabyte_is_corrected(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
     place.wait_until_preparing()
+    place.wait_until_running()
     operator.settled()
     path = place.path("finetunejobs", "demo")
     status = place.job()["status"]

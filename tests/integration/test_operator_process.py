@@ -170,6 +170,7 @@ def test_children_of_a_deleted_job_with_the_same_name_are_not_adopted(
 def test_a_resync_makes_no_writes(operator: OperatorProcess, place: Namespace) -> None:
     place.submit()
     place.wait_until_preparing()
+    place.wait_until_running()
     operator.settled()
     reconciles = operator.metric("controller_runtime_reconcile_total")
     writes, versions = operator.writes(), place.versions()
@@ -217,6 +218,7 @@ def test_a_restart_changes_nothing(
     place.submit()
     with operatorprocess.operator(control_plane, tmp_path) as first:
         place.wait_until_preparing()
+        place.wait_until_running()
         first.settled()
     versions = place.versions()
     with operatorprocess.operator(control_plane, tmp_path) as second:
