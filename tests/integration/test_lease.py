@@ -82,22 +82,19 @@ def test_a_standby_watches_and_writes_nothing(pair: Pair, place: Namespace) -> N
     assert pair.relays["second"].watches == 10
 
 
-def test_after_sigterm_the_standby_takes_over_within_two_seconds(
-    pair: Pair, place: Namespace
+def test_after_sigterm_the_standby_takes_over_before_the_lease_expires(
+    pair: Pair, place: Namespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    began = time.monotonic()
-    place.submit("before")
-    place.wait_until_preparing("before")
-    usual = time.monotonic() - began
     began = time.monotonic()
     code, _ = pair.operators["first"].stop()
     place.submit()
     place.wait_until_preparing()
     seconds = time.monotonic() - began
     assert (code, pair.holder()) == (0, "second")
-    # A job takes half a second on an idle machine, and longer on a busy machine. Without SIGTERM,
-    # the Lease expires after 15 seconds.
-    assert seconds < min(8, 2 * max(1, usual / 0.5)), (seconds, usual)
+    with capsys.disabled():
+        print(f"\n    from SIGTERM until the standby has created a Job: {seconds:.1f} s")
+    # Without a release the Lease expires after 15 seconds. An idle machine needs one second.
+    assert seconds < DURATION_SECONDS - 2 * RENEW_SECONDS
 
 
 def test_after_sigkill_the_standby_takes_over_within_twenty_seconds(

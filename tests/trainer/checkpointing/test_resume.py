@@ -114,9 +114,10 @@ def test_training_killed_twice_is_bit_identical(
         kill(running)
     starts = RecordsStarts(path=workshop.folder / "starts")
     ended = workshop.with_fault(starts).succeed("train")
-    step = re.findall(r"resuming from the checkpoint of step (\d+)", ended.log)[-1]
-    # The remaining time is estimated from the steps of this attempt only.
-    assert starts.shares == [int(step) / STEPS] != [0.0]
+    step = int(re.findall(r"resuming from the checkpoint of step (\d+)", ended.log)[-1])
+    assert step > 0
+    # The remaining time is estimated from the steps of this attempt, without its slow first one.
+    assert starts.shares == [step / STEPS, (step + 1) / STEPS]
     assert adapter(workshop) == adapter(uninterrupted)
     theirs = uninterrupted.succeed("train").result
     for name in ("loss", "evalLoss", "globalStep"):

@@ -35,6 +35,9 @@ def model(folder: Path, family: str) -> Path:
     torch.manual_seed(1)
     config = AutoConfig.for_model(family, **tiny.SHAPE | ENDS | FAMILIES.get(family, {}))
     made = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    if config.pad_token_id is not None:
+        # Some families start with zeros there, as if no row had ever contained this token.
+        made.get_input_embeddings().weight.data[config.pad_token_id].normal_(std=0.02)
     made.save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     return folder

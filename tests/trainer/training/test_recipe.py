@@ -157,7 +157,7 @@ ELSEWHERE = {
     "advanced.overlong": "test_overlong_rows_are_truncated_if_set",
     "advanced.backend": "test_training_uses_the_backend_of_the_recipe",
     "advanced.microBatchSize": "test_micro_batch_reaches_the_trainer",
-    "advanced.attnImplementation": "test_attention_kernel_for_setting_and_device",
+    "advanced.attnImplementation": "test_explicit_attention_kernel_is_used",
     "advanced.tf32": "test_settings_that_depend_on_the_gpu, test_tf32_is_used_in_training_only",
     "advanced.evalSteps": "test_eval_save_and_logging_steps_reach_the_run",
     "advanced.saveSteps": "test_eval_save_and_logging_steps_reach_the_run",
@@ -203,6 +203,11 @@ OF_MODEL_AND_ROWS = {
     **{
         f"columns.{name}": "test_rows_of_every_format_with_default_and_named_columns"
         for name in ("instruction", "output", "messages", "prompt", "completion")
+    },
+    "columns.tools": "test_tools_as_objects_and_as_text_are_equal",
+    **{
+        f"mapping.{name}": "test_keys_and_roles_can_be_mapped"
+        for name in ("role", "roles", "content")
     },
     "columns.input": "test_alpaca_input_follows_the_instruction",
     "columns.text": "test_text_is_tokenized_unchanged",
