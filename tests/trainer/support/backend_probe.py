@@ -150,7 +150,10 @@ def _facts(made: Any) -> dict[str, Any]:
     state = made.optimizer.state if state is None else state
     batch = next(iter(made.get_train_dataloader()))
     return {
-        "arguments": {name: _plain(getattr(made.args, name)) for name in arguments},
+        # The backends compute the same loss with different kernels.
+        "arguments": {
+            name: _plain(getattr(made.args, name)) for name in arguments if name != "loss_type"
+        },
         "adapted": sorted(
             name.removesuffix(".lora_A.default.weight")
             for name in trained

@@ -91,7 +91,7 @@ def _of_stage(
     if stage == "serve":
         return _for_verification(snapshot, target, ledger, old, now)
     if rollout == "Auto":
-        return _auto(snapshot, target, ledger, stage, old, now)
+        return _auto(snapshot, target, ledger, stage, position, old, now)
     waiting = stage == "train" and _waiting(_train_pods(snapshot, target))
     if rollout == "FreeGPU":
         return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
@@ -109,6 +109,7 @@ def _auto(
     target: TargetRevision,
     ledger: Ledger,
     stage: str,
+    position: Position,
     old: Child,
     now: datetime,
 ) -> Handover:
@@ -119,6 +120,9 @@ def _auto(
         release = GPURelease(released_at=timestamp(now))
         ledger = ledger.with_gpu_release(target.revision, release)
     if release is None:
+        if position.reason != Reason.UNSCHEDULABLE:
+            # The pod of an attempt that was stopped may still wait for a GPU.
+            return Handover(ledger=ledger)
         return _before_release(snapshot, target, ledger, pods, old, now)
     if release.ended is not None:
         note = (
