@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.runtime import threads
+from finetune_trainer.runtime import pod_limits
 
 SAMPLE_SECONDS = 0.003
 
@@ -40,7 +40,7 @@ def run(
     before.
     """
     # As in the trainer. Set here, because the new process loads OpenMP before its own code runs.
-    threads.configure(os.environ)
+    pod_limits.limit_threads(os.environ)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_child, args=(theirs, imports, function, arguments))

@@ -24,7 +24,7 @@ WARM_UP = 2
 """Steps to skip: caches fill, kernels are chosen."""
 MADE = ("adapter", "checkpoints", "reference", "plain")
 ENVIRONMENT = {
-    # The trainer's own setting (finetune_trainer.runtime.threads), for plain scripts, too.
+    # The trainer's own setting (finetune_trainer.runtime.pod_limits), for plain scripts, too.
     "OMP_WAIT_POLICY": "PASSIVE",
     "FINETUNE_METRICS_PORT": "off",
     "HF_HUB_OFFLINE": "1",

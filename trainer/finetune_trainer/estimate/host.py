@@ -9,7 +9,7 @@ blocks reach the limit that the trainer derives from the memory limit of the pod
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.estimate.backends import FORMULAS
 from finetune_trainer.estimate.shape import Shape
-from finetune_trainer.runtime.host_memory import LIBRARIES
+from finetune_trainer.runtime.pod_limits import LIBRARIES
 
 
 def needed(shape: Shape, recipe: Training, *, tokens: int, rows: int) -> int:

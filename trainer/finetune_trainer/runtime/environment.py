@@ -3,7 +3,7 @@
 import logging
 import os
 
-from finetune_trainer.runtime import threads
+from finetune_trainer.runtime import pod_limits
 
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -23,7 +23,7 @@ def configure() -> None:
     """Silence the libraries and set the number of math threads, unless the user has set them."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    threads.configure(os.environ)
+    pod_limits.limit_threads(os.environ)
     logging.getLogger(CPU_KERNELS).addFilter(_is_not_about_a_download)
 
 

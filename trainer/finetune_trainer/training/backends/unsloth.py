@@ -23,7 +23,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 from finetune_api.v1alpha1.training import Training
-from finetune_trainer.runtime import capabilities, host_memory
+from finetune_trainer.runtime import capabilities, pod_limits
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.attention import FLASH, SDPA, uses_package
 from finetune_trainer.runtime.device import Device
@@ -62,7 +62,7 @@ class UnslothBackend:
         # Unsloth searches rows for tokens on which the base was never trained, and edits the base.
         # The prepare stage has done this check.
         os.environ["UNSLOTH_IGNORED_TOKENIZER_NAMES"] = str(request.base)
-        host_memory.limit_pinned(os.environ)
+        pod_limits.limit_pinned(os.environ)
         return sft.train(request, monitor, adapter, FACTORY)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.runtime import host_memory
+from finetune_trainer.runtime import pod_limits
 
 GIB = 2**30
 
@@ -25,7 +25,7 @@ def test_limit_is_that_of_the_cgroup(
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(content + "\n")
-    assert host_memory.limit(tmp_path) == expected
+    assert pod_limits.memory(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_limit_is_that_of_the_cgroup(
     [
         (str(14 * GIB), {}, "11.00"),
         (str(2 * GIB), {}, "0.00"),
-        (str(14 * GIB), {host_memory.PINNED_LIMIT: "5"}, "5"),
+        (str(14 * GIB), {pod_limits.PINNED_LIMIT: "5"}, "5"),
         ("max", {}, None),
     ],
 )
@@ -42,5 +42,5 @@ def test_pinned_memory_is_what_the_limit_leaves(
 ) -> None:
     (tmp_path / "memory.max").write_text(limit)
     environment = dict(before)
-    host_memory.limit_pinned(environment, cgroup=tmp_path)
-    assert environment.get(host_memory.PINNED_LIMIT) == expected
+    pod_limits.limit_pinned(environment, cgroup=tmp_path)
+    assert environment.get(pod_limits.PINNED_LIMIT) == expected

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.runtime import threads
+from finetune_trainer.runtime import pod_limits
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,10 @@ def test_thread_count_follows_the_container_limit(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     expected = cores or len(os.sched_getaffinity(0))
-    assert threads.available(tmp_path) == expected
+    assert pod_limits.cores(tmp_path) == expected
 
 
 def test_thread_settings_of_the_pod_are_kept() -> None:
     environment = {"OMP_NUM_THREADS": "3"}
-    threads.configure(environment)
+    pod_limits.limit_threads(environment)
     assert environment == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "PASSIVE"}
