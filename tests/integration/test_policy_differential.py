@@ -198,13 +198,16 @@ def test_admission_and_operator_agree(control_plane: ControlPlane, spec: Spec) -
     if message is None:
         assert [each.message for each in written] == []
     else:
-        denied = message.split("denied request: ", 1)[1]
-        # Admission names the field that was written, which is the list also if it has one entry.
-        named = re.sub(r"^spec\.datasets: ", "spec.dataset: ", denied) if read != spec else denied
-        texts = [
-            re.sub(r"^spec\.dataset\.[^:]*: ", "spec.dataset: ", each.message) for each in found
-        ]
-        assert named in (texts if read != spec else [each.message for each in found])
+        denied, texts = message.split("denied request: ", 1)[1], [each.message for each in found]
+        if read != spec:
+            # Admission names the field that was written: the list.
+            denied, texts = _without_field(denied), [_without_field(text) for text in texts]
+        assert denied in texts
+
+
+def _without_field(text: str) -> str:
+    """Return a message about a dataset, or about a list of one, without the name of its field."""
+    return re.sub(r"^spec\.(datasets|dataset\.[^:]*): ", "", text)
 
 
 def _as_read(spec: Spec) -> Spec:
