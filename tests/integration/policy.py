@@ -87,7 +87,10 @@ def attempt(plane: ControlPlane, method: str, path: str, body: Any, user: str) -
 
 
 def grant(plane: ControlPlane, namespace: str, user: str, *rules: dict[str, Any]) -> None:
-    """Give a user the right to write FineTuneJobs, and further rights, in a namespace."""
+    """Give a user the right to write FineTuneJobs, and further rights, in a namespace.
+
+    Returns when the API server's authorizer, which watches roles and bindings, knows them.
+    """
     path = f"{RBAC}/namespaces/{namespace}"
     plane.post(f"{path}/roles", {"metadata": {"name": user}, "rules": [EDIT_JOBS, *rules]})
     plane.post(
@@ -102,6 +105,19 @@ def grant(plane: ControlPlane, namespace: str, user: str, *rules: dict[str, Any]
             "subjects": [{"kind": "User", "name": user}],
         },
     )
+    wait_until(f"{user} may create jobs", lambda: _may_create_jobs(plane, namespace, user))
+
+
+def _may_create_jobs(plane: ControlPlane, namespace: str, user: str) -> bool:
+    attributes = {
+        "namespace": namespace,
+        "verb": "create",
+        "group": "finetune.dev",
+        "resource": "finetunejobs",
+    }
+    review = {"spec": {"user": user, "resourceAttributes": attributes}}
+    answer = plane.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
 
 
 def rule(resource: str, verb: str, *names: str) -> dict[str, Any]:
