@@ -74,8 +74,8 @@ def test_private_key_as_a_token_is_not_published(
         "spec": small(dataset=token),
     }
     kubectl.run("create", *author, "-f", "-", stdin=json.dumps(job))
-    stalled = tuning.wait_until("Stalled", reason="AccessDenied", seconds=SECONDS)
-    assert "dataset.tokenSecretRef contains a line break" in stalled["message"]
+    tuning.wait_until("Stalled", reason="AccessDenied", seconds=SECONDS)
+    assert "dataset.tokenSecretRef contains a line break" in tuning.message()
     (pod,) = tuning.pods("prepare")
     published = {
         "job": kubectl.run("get", "ftj", tuning.name, *author, "-o", "json"),
@@ -95,9 +95,9 @@ def test_source_at_a_private_address_is_denied_before_the_connection(
     api = cluster.kubectl.get("service", "kubernetes", "default")["spec"]["clusterIP"]
     source = {"source": f"https://{api}/rows.jsonl", "sha256": "0" * 64, "tokenSecretRef": None}
     tuning.apply(small(dataset=source))
-    stalled = tuning.wait_until("Stalled", reason="AccessDenied", seconds=SECONDS)
-    assert f"do not allow connections to port 443 of {api}" in stalled["message"]
-    assert "egress.cidrs" in stalled["message"]
+    tuning.wait_until("Stalled", reason="AccessDenied", seconds=SECONDS)
+    assert f"do not allow connections to port 443 of {api}" in tuning.message()
+    assert "egress.cidrs" in tuning.message()
 
 
 @pytest.mark.finding(13, "metrics of all tenants are readable by every pod")

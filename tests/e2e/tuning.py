@@ -85,6 +85,10 @@ class Tuning:
         """Return a current condition."""
         return condition(self.status(), type_)
 
+    def message(self) -> str:
+        """Return the message of the condition Ready, or an empty text."""
+        return str((self.condition("Ready") or {}).get("message", ""))
+
     def pods(self, stage: str) -> list[Object]:
         """Return all pods of a stage since the start, each in its last state, oldest first."""
         last: dict[str, Object] = {}
@@ -109,7 +113,7 @@ class Tuning:
 
         def stalled() -> str | None:
             found = None if stalls else self.condition("Stalled")
-            return f"{found['reason']}: {found['message']}" if found else None
+            return f"{found['reason']}: {self.message()}" if found else None
 
         try:
             return self.cluster.record.wait(

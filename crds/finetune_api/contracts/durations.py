@@ -18,3 +18,8 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hour}h{minute:02d}m"
     return f"{minute}m{second:02d}s" if minutes else f"{second}s"
+
+
+def estimated(seconds: float) -> str:
+    """Return an estimated duration, whose seconds mean nothing if it is short."""
+    return "less than a minute" if seconds < 60 else duration(seconds)

@@ -23,7 +23,10 @@ class Condition(StatusModel):
     reason: str = Field(
         description="Reason for the current status of the condition, as one CamelCase word."
     )
-    message: str = Field(description="Explanation of the reason and, for a problem, how to fix it.")
+    message: str = Field(
+        description="Explanation of the reason and, for a problem, how to fix it. Other conditions "
+        "refer to the message of the Ready condition instead of repeating it."
+    )
     observed_generation: int = Field(
         description="Generation of the spec that the operator evaluated to set the condition."
     )

@@ -4,7 +4,8 @@
 ``Stalled`` are present only while they are True, never both. ``Succeeded`` is True once a revision
 has produced a model, and stays True: neither another merge nor the loss of its volume changes that.
 ``Finished`` is True while nothing is left to do for the present spec: the job is ready, or it has
-failed and only an edit lets it continue.
+failed and only an edit lets it continue. Another condition that would repeat the message of
+``Ready`` refers to it instead.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,9 +36,10 @@ DOING: dict[Stage, str] = {
 }
 QUEUED = (Reason.QUEUED, Reason.PREEMPTED)
 POLL_SECONDS = 15.0
+"""Requeue interval while something changes without an event: progress, a pod that cannot start."""
 MAX_MESSAGE = 4096
 """Characters of a condition's message, which may quote a pod or another component."""
-"""Requeue interval while something changes without an event: progress, a pod that cannot start."""
+SEE_READY = "See the message of the condition Ready."
 
 Status = Literal["True", "False", "Unknown"]
 
@@ -147,7 +149,11 @@ def conditions(
             type=type_,
             status=status,
             reason=reason,
-            message=printable(message)[:MAX_MESSAGE],
+            message=(
+                SEE_READY
+                if type_ != "Ready" and message == position.message
+                else printable(message)[:MAX_MESSAGE]
+            ),
             observed_generation=generation,
             last_transition_time=(
                 previous[type_]["lastTransitionTime"]

@@ -17,6 +17,7 @@ from finetune_operator.objects.previous_status import previous_status
 from finetune_operator.reconcile import policy, status, storage
 from finetune_operator.reconcile.columns import summary
 from finetune_operator.reconcile.conditions import (
+    SEE_READY,
     Position,
     conditions,
     desired_stages,
@@ -77,7 +78,13 @@ def report(snapshot: Snapshot, *, reason: Reason, message: str, now: datetime) -
         if new["type"] in ("Ready", "Finished", "Stalled") or new["type"] not in previous
     ]
     replaced = {new["type"] for new in reported} | {"Reconciling"}
-    reported += [dict(old) for type_, old in previous.items() if type_ not in replaced]
+    # A condition that referred to the previous message of Ready gets that message.
+    before = {SEE_READY: previous["Ready"]["message"]} if "Ready" in previous else {}
+    reported += [
+        {**old, "message": before.get(old["message"], old["message"])}
+        for type_, old in previous.items()
+        if type_ not in replaced
+    ]
     return Plan(
         status={
             **present,

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from finetune_api.contracts.durations import duration
+from finetune_api.contracts.durations import estimated
 from finetune_trainer.estimate.budget import Estimate
 from finetune_trainer.estimate.memory import GIB
 from finetune_trainer.estimate.verdict import gib
@@ -50,7 +50,7 @@ def table(found: Estimate, *, title: str) -> str:
     if found.tokens is not None:
         lines += [f"  {'training tokens':<{WIDTH}}{found.tokens:>12,}"]
     if found.seconds is not None:
-        lines += [f"  {'training time (approximate)':<{WIDTH}}{duration(found.seconds):>12}"]
+        lines += [f"  {'training time (approximate)':<{WIDTH}}{estimated(found.seconds):>12}"]
     return "\n".join(lines)
 
 
@@ -93,7 +93,8 @@ def sentence(found: Estimate) -> str:
         text += f" of the {gib(found.card.memory)} of {found.card.name}"
     text += f" at micro-batch {found.micro_batch}"
     if found.seconds is not None:
-        text += f" and takes approximately {duration(found.seconds)}"
+        text += f" and takes {'' if found.seconds < 60 else 'approximately '}"
+        text += estimated(found.seconds)
     if found.serving is not None:
         text += f"; serving needs about {gib(found.serving.total)}"
     return text

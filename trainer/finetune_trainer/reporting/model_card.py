@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from finetune_api.contracts.durations import duration
+from finetune_api.contracts.durations import duration, estimated
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.redaction import mask
 from finetune_trainer.reporting.loss_history import LossHistory
@@ -130,7 +130,7 @@ def _comparison(report: TrainingReport) -> Iterable[tuple[str, str, str]]:
     yield "GPU memory", _gib(estimate.get("trainingBytes")), _gib(report.peak)
     yield (
         "training time",
-        duration(estimate.get("seconds")) if estimate.get("seconds") else "–",
+        estimated(estimate["seconds"]) if estimate.get("seconds") is not None else "–",
         f"{duration(report.trained['gpuSeconds'])}, including startup, over all attempts",
     )
     yield "card", str(estimate.get("card") or "–"), str(report.trained["device"])

@@ -1,6 +1,6 @@
 import pytest
 
-from finetune_api.contracts.durations import duration
+from finetune_api.contracts.durations import duration, estimated
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,11 @@ from finetune_api.contracts.durations import duration
 )
 def test_duration_has_its_two_largest_units(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "less than a minute"), (59.6, "less than a minute"), (60, "1m00s"), (3720, "1h02m")],
+)
+def test_short_estimate_has_no_seconds(seconds: float, text: str) -> None:
+    assert estimated(seconds) == text

@@ -251,6 +251,8 @@ class Laws:
         assert status["observedGeneration"] <= generation
         ended = ready or ("Stalled" in found and found["Finished"]["status"] == "True")
         assert (found["Finished"]["status"] == "True") == ended
+        messages = [each["message"] for each in status["conditions"]]
+        assert messages.count(found["Ready"]["message"]) == 1, "other conditions refer to it"
         assert found["Finished"]["reason"] == found["Ready"]["reason"]
         current = {name for name in found if name in ("Ready", "Finished", "Stalled")}
         for name in current if invalid else found:

@@ -8,6 +8,7 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, copied
 
+from finetune_operator.reconcile.conditions import SEE_READY
 from finetune_operator.revisions.versions import LEDGER_VERSION
 
 
@@ -74,8 +75,8 @@ def test_state_of_another_version_is_reported_and_kept(state: str) -> None:
     assert planned.actions == ()
     for type_ in ("Ready", "Stalled"):
         assert conditions[type_]["reason"] == "UnsupportedVersion"
-        assert cause in conditions[type_]["message"]
-        assert "delete and re-create the job" in conditions[type_]["message"]
+    assert cause in conditions["Ready"]["message"]
+    assert "delete and re-create the job" in conditions["Ready"]["message"]
     assert [event.reason for event in planned.events] == ["UnsupportedVersion"]
     reported = ("conditions", "summary", "eta")
     kept = {key: value for key, value in planned.status.items() if key not in reported}
@@ -106,3 +107,18 @@ def test_another_revisions_unreadable_configuration_does_not_stop_the_job() -> N
     record["frozen"]["operator"] = "{"
     cluster.settle()
     assert cluster.status["conditions"][0]["reason"] == "Serving"
+
+
+def test_condition_of_a_failed_stage_keeps_its_message_if_ready_gets_another_one() -> None:
+    cluster = Cluster()
+    controllers.run(cluster, "prepare")
+    controllers.run(cluster, "train", 80)
+    cluster.settle()
+    before = {each["type"]: each["message"] for each in cluster.status["conditions"]}
+    assert before["Trained"] == SEE_READY
+    newer_ledger(cluster)
+    for _ in range(2):
+        cluster.reconcile()
+        after = {each["type"]: each["message"] for each in cluster.status["conditions"]}
+        assert after["Trained"] == before["Ready"] != after["Ready"]
+        assert after["Stalled"] == SEE_READY

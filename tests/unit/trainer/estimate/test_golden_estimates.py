@@ -6,7 +6,7 @@ Other tests check each formula. This table shows the effect of a change on every
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +103,11 @@ def test_figures_are_those_of_the_golden_file(name: str) -> None:
     assert found == golden, (
         "review the change, then UPDATE_GOLDEN=1 pytest tests/unit/trainer/estimate"
     )
+
+
+def test_sentence_names_no_seconds_if_the_training_is_short() -> None:
+    _, estimate = estimated(*next(iter(CASES.values())))
+    texts = [report.sentence(replace(estimate, seconds=seconds)) for seconds in (0.4, 250.0)]
+    assert "at micro-batch" in texts[0]
+    assert " and takes less than a minute;" in texts[0]
+    assert " and takes approximately 4m10s;" in texts[1]
