@@ -91,8 +91,8 @@ def watch(client: Client, name: str, namespace: str, *, timeout: float) -> dict[
         if stalled.true:
             _clear(live)
             raise NotReady(
-                f"FineTuneJob {namespace}/{name} is stalled: {stalled.reason}: {stalled.message}",
-                hint=_fix(name, namespace, stalled.reason),
+                f"FineTuneJob {namespace}/{name} is stalled: {ready.reason}: {ready.message}",
+                hint=_fix(name, namespace, ready.reason),
             )
         if now - begin > timeout:
             raise NotReady(

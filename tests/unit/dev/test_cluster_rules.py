@@ -186,8 +186,9 @@ def test_condition_of_an_older_generation_is_ignored() -> None:
 def test_stalled_job_is_reported_with_a_fix(
     monkeypatch: pytest.MonkeyPatch, reason: str, fix: str
 ) -> None:
-    stalled = {"type": "Stalled", "status": "True", "reason": reason, "message": "why"}
-    status = {"conditions": [{**stalled, "observedGeneration": 1}]}
+    ready = {"type": "Ready", "status": "False", "reason": reason, "message": "why"}
+    stalled = {"type": "Stalled", "status": "True", "reason": reason, "message": "See Ready."}
+    status = {"conditions": [{**each, "observedGeneration": 1} for each in (ready, stalled)]}
     found = {"metadata": {"generation": 1}, "status": status}
     monkeypatch.setattr(kubectl.Client, "get", lambda *_: found)
     client = kubectl.Client(kubectl_program="kubectl", helm_program="helm", kubeconfig=None)

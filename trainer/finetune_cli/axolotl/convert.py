@@ -22,19 +22,18 @@ def convert(
     settings = Settings(config, [])
     refuse_other_trainings(settings)
     model = _model(settings)
-    rows = data.dataset(settings)
+    entries = data.training_entries(settings)
     template = templates.chat_template(
-        settings, base=model["source"].removeprefix("hf://"), format_=rows["format"]
+        settings, entries, base=model["source"].removeprefix("hf://")
     )
-    if template is not None:
-        rows["chatTemplate"] = template
+    rows = data.training_data(settings, entries, template=template)
     own = data.evaluation_dataset(settings)
-    held_out = own is not None or rows["validationFraction"] > 0
+    held_out = own is not None or settings.take("val_set_size")
     spec = {
         "model": model,
-        "dataset": rows,
+        **rows,
         **({"evaluation": {"dataset": own}} if own else {}),
-        "training": recipe.training(settings, held_out=held_out),
+        "training": recipe.training(settings, held_out=bool(held_out)),
     }
     _note_plugins_and_tokens(settings)
     settings.finish()

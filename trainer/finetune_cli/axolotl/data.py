@@ -1,63 +1,103 @@
-"""Converts ``datasets`` to ``spec.dataset``, ``test_datasets`` to ``spec.evaluation.dataset``."""
+"""Converts ``datasets`` to ``dataset`` or ``datasets``, ``test_datasets`` to an evaluation dataset.
+
+A list with one entry becomes ``spec.dataset``, a longer one ``spec.datasets``. One template renders
+all datasets of a job.
+"""
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+from finetune_api.v1alpha1.rows import CONVERSATIONS
 from finetune_api.v1alpha1.sources import HF_SOURCE
+from finetune_cli.axolotl.messages import conversation
 from finetune_cli.axolotl.reader import Settings
 from finetune_trainer.errors import InvalidSpec
 
 SPLIT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(\[:(?P<rows>[1-9][0-9]*)\])?")
-ROLES = ("message_field_role", "message_field_content")
-FORMATS = {
-    "alpaca": "alpaca",
-    "chat_template": "messages",
-    "messages": "messages",
-    "completion": "text",
-    "pretrain": "text",
-}
-"""Type in Axolotl → format in a FineTuneJob."""
+NAME_LENGTH = 20
+"""Characters of the name of a dataset, without the number that makes it unique."""
+TEXTS = ("completion", "pretrain")
 
 
-def dataset(settings: Settings) -> dict[str, Any]:
-    """Return ``spec.dataset``. Raises InvalidSpec if no training dataset is set."""
-    one, result = _first(settings, "datasets", configmap="rows")
-    if result["format"] == "alpaca" and not isinstance(one.take("type"), dict):
-        one.equivalent(
-            "type",
-            "uses the Alpaca prompt even if the model has a chat template: the job sets "
-            "promptTemplate: alpaca; remove it to train with the chat template of the model",
-        )
-        result["promptTemplate"] = "alpaca"
-    result["validationFraction"] = _validation(settings)
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A dataset of the configuration: its settings, and its rows in a FineTuneJob."""
+
+    settings: Settings
+    rows: dict[str, Any]
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether the rows are conversations, which a chat template renders."""
+        return self.rows["format"] in (*CONVERSATIONS, "auto")
+
+
+def training_entries(settings: Settings) -> list[Entry]:
+    """Return the training datasets. Raises InvalidSpec if there are none."""
+    return [*_entries(settings, "datasets", configmap="rows")]
+
+
+def training_data(
+    settings: Settings, entries: list[Entry], *, template: str | None
+) -> dict[str, Any]:
+    """Return ``dataset`` or ``datasets`` of the spec. template: a chat template of the job."""
+    common: dict[str, Any] = {}
+    if all(entry.rows["format"] == "alpaca" for entry in entries):
+        for entry in entries:
+            _note_alpaca(entry.settings)
+        if not any(_is_custom(entry.settings) for entry in entries):
+            common["promptTemplate"] = "alpaca"
+    elif any(entry.is_conversation for entry in entries):
+        for entry in entries:
+            if entry.rows["format"] == "alpaca":
+                entry.settings.changed("type", "the chat template renders all datasets of the job")
+    if template is not None:
+        common["chatTemplate"] = template
+    common["validationFraction"] = _validation(settings)
     if settings.take("dataset_exact_deduplication"):
-        result["duplicates"] = "drop"
-    return result
+        common["duplicates"] = "drop"
+    for entry in entries:
+        entry.settings.finish()
+    first, *others = (entry.rows for entry in entries)
+    if not others:
+        return {"dataset": first | common}
+    names = _names(entries)
+    named = [{"name": name, **rows} for name, rows in zip(names, (first, *others), strict=True)]
+    return {"datasets": [named[0] | common, *named[1:]]}
 
 
 def evaluation_dataset(settings: Settings) -> dict[str, Any] | None:
     """Return ``spec.evaluation.dataset``; None if ``test_datasets`` is not set."""
     if not settings.take("test_datasets"):
         return None
-    _, result = _first(settings, "test_datasets", configmap="evaluation-rows")
-    if result["source"].startswith("hf://"):
+    first, *others = _entries(settings, "test_datasets", configmap="evaluation-rows")
+    if others:
+        settings.dropped(
+            "test_datasets",
+            f"has {1 + len(others)} datasets, and the job evaluates on the first: combine them in "
+            "one repository",
+        )
+    first.settings.finish()
+    if first.rows["source"].startswith("hf://"):
         # The default split of test_datasets in Axolotl.
-        result.setdefault("split", "test")
-    return result
+        return {"split": "test"} | first.rows
+    return first.rows
 
 
-def _first(settings: Settings, group: str, *, configmap: str) -> tuple[Settings, dict[str, Any]]:
-    """Return the first dataset of a list; ``configmap`` is its source if it is not on a hub."""
+def _entries(settings: Settings, group: str, *, configmap: str) -> Iterable[Entry]:
+    """Yield the datasets of a list; ``configmap`` is the source of those that are on no hub."""
     found = settings.take(group)
     if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-        raise InvalidSpec(f"{group} is missing or empty: set one dataset with path and type")
-    if len(found) > 1:
-        settings.dropped(
-            group,
-            f"has {len(found)} datasets, and the job uses only the first: combine them in one "
-            "repository",
-        )
-    one = Settings(found[0], settings.notes, at=f"{group}[0].")
+        raise InvalidSpec(f"{group} is missing or empty: set a dataset with path and type")
+    for at, values in enumerate(found):
+        one = Settings(values, settings.notes, at=f"{group}[{at}].")
+        own = configmap if at == 0 else f"{configmap}-{at + 1}"
+        yield Entry(settings=one, rows=_rows(one, configmap=own))
+
+
+def _rows(one: Settings, *, configmap: str) -> dict[str, Any]:
     result: dict[str, Any] = {"source": _source(one, configmap), **_format(one)}
     if (revision := one.take("revision")) is not None:
         result["revision"] = str(revision)
@@ -73,8 +113,18 @@ def _first(settings: Settings, group: str, *, configmap: str) -> tuple[Settings,
             f"({100 / float(shards):.3g} %); this job trains on all of them: set "
             "dataset.maxSamples to train on fewer",
         )
-    one.finish()
-    return one, result
+    return result
+
+
+def _names(entries: list[Entry]) -> list[str]:
+    """Return a unique name for each dataset, from its path."""
+    names: list[str] = []
+    for entry in entries:
+        path = str(entry.settings.take("path")).rstrip("/").rsplit("/", 1)[-1].split(".")[0]
+        plain = re.sub(r"[^a-z0-9]+", "-", path.lower())[:NAME_LENGTH].strip("-") or "rows"
+        candidates = (plain, *(f"{plain}-{number}" for number in range(2, len(entries) + 2)))
+        names.append(next(each for each in candidates if each not in names))
+    return names
 
 
 def _split(one: Settings) -> dict[str, Any]:
@@ -124,49 +174,31 @@ def _format(one: Settings) -> dict[str, Any]:
         return _with_columns("alpaca", columns)
     name = str(kind or "")
     base = name.split(".")[0].split(":")[0]
-    if base.startswith("alpaca") and base != "alpaca":
-        one.dropped(
-            "type",
-            "the job uses alpaca: check the prompt and the names of the columns",
-        )
-        base = "alpaca"
-    if base not in FORMATS:
-        one.dropped(
-            "type",
-            "the job sets format: messages: convert the rows to it",
-        )
-        base = "chat_template"
-    format_ = FORMATS[base]
-    if format_ == "alpaca":
-        return {"format": format_}
-    if format_ == "messages":
-        column = one.take("field_messages")
-        _note_messages(one)
-        return _with_columns(format_, {"messages": column})
-    return _with_columns(format_, {"text": one.take("field")})
+    if base in TEXTS:
+        return _with_columns("text", {"text": one.take("field")})
+    if found := conversation(one, base):
+        return found
+    if base.startswith("alpaca"):
+        if base != "alpaca":
+            one.dropped(
+                "type", "the job uses alpaca: check the prompt and the names of the columns"
+            )
+        return {"format": "alpaca"}
+    one.dropped("type", "the job detects the format: convert the rows if it rejects them")
+    return {"format": "auto"}
 
 
-def _note_messages(one: Settings) -> None:
-    mapping = one.take("message_property_mappings") or {}
-    old = {name.removeprefix("message_field_"): one.take(name) for name in ROLES}
-    found = {key: value for key, value in {**old, **dict(mapping)}.items() if value}
-    names = {part: found.get(part, part) for part in ("role", "content")}
-    if names != {"role": "role", "content": "content"}:
-        key = "message_property_mappings" if mapping else "message_field_role"
-        sharegpt = " (ShareGPT)" if names == {"role": "from", "content": "value"} else ""
-        one.dropped(
-            key,
-            f"the messages have the properties {names['role']} and {names['content']}{sharegpt}: "
-            "convert them to role and content, otherwise the prepare stage rejects the rows",
+def _is_custom(one: Settings) -> bool:
+    return isinstance(one.take("type"), dict)
+
+
+def _note_alpaca(one: Settings) -> None:
+    if not _is_custom(one):
+        one.equivalent(
+            "type",
+            "uses the Alpaca prompt even if the model has a chat template: the job sets "
+            "promptTemplate: alpaca; remove it to train with the chat template of the model",
         )
-    trained = one.take("roles_to_train")
-    if trained not in (None, ["assistant"], ["gpt"]):
-        one.dropped("roles_to_train", "the loss covers the messages of the assistant")
-    for key, same in (("train_on_eos", "turn"), ("train_on_eot", "turn")):
-        if one.take(key) not in (None, same):
-            one.dropped(key, "the loss covers the end of each answer")
-    if one.take("message_field_training", "message_field_training_detail"):
-        one.dropped("message_field_training", "the loss covers all messages of the assistant")
 
 
 def _with_columns(format_: str, columns: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ For them, the templates here are written into the job.
 
 import re
 
+from finetune_cli.axolotl.data import Entry
 from finetune_cli.axolotl.reader import Settings
 
 OF_THE_BASE = (None, "tokenizer_default")
@@ -36,14 +37,21 @@ TEMPLATES = {
 """Name in Axolotl → template. They have the marks of their families, and no tools."""
 
 
-def chat_template(settings: Settings, *, base: str, format_: str) -> str | None:
-    """Return ``dataset.chatTemplate`` for a base and the format of its rows, or None."""
+def chat_template(settings: Settings, entries: list[Entry], *, base: str) -> str | None:
+    """Return ``dataset.chatTemplate`` for a base and the datasets, or None.
+
+    The only dataset can have a template of its own; several datasets have the one of the job.
+    """
+    if len(entries) == 1 and entries[0].settings.take("chat_template", "chat_template_jinja"):
+        settings.take("chat_template", "chat_template_jinja")
+        settings = entries[0].settings
     name, text = settings.take("chat_template"), settings.take("chat_template_jinja")
-    if text and format_ == "messages":
+    conversations = any(entry.is_conversation for entry in entries)
+    if text and conversations:
         return str(text)
     if name in (*OF_THE_BASE, "jinja"):
         return None
-    if format_ != "messages":
+    if not conversations:
         settings.equivalent("chat_template", "the rows are not conversations")
         return None
     fallback = str(name).removeprefix("tokenizer_default_fallback_")

@@ -159,8 +159,13 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ),
         ({"datasets": [{"path": "./rows.jsonl", "type": "completion"}]}, "ConfigMap"),
         (
-            {"datasets": [{"path": "org/a", "type": "alpaca"}] * 2},
-            "has 2 datasets, and the job uses only the first",
+            {
+                "datasets": [
+                    {"path": "org/a", "type": "alpaca"},
+                    {"path": "org/b", "type": "chat_template"},
+                ]
+            },
+            "changed     datasets[0].type: alpaca: the chat template renders all datasets",
         ),
         ({"attn_implementation": "flex_attention"}, "attn_implementation: flex_attention"),
         ({"load_best_model_at_end": True}, "a job uses the adapter of the last step"),
@@ -180,7 +185,7 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ),
         (
             {"datasets": [{"path": "org/rows", "type": "oasst"}]},
-            "dropped     datasets[0].type: oasst: the job sets format: messages",
+            "dropped     datasets[0].type: oasst: the job detects the format",
         ),
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "a job trains no adapter on lm_head"),
         (
@@ -333,13 +338,13 @@ def test_test_datasets_become_the_evaluation_dataset() -> None:
     assert warnings == []
 
 
-def test_local_test_file_becomes_a_configmap_and_only_the_first_dataset_is_used() -> None:
+def test_local_test_file_becomes_a_configmap_and_only_the_first_dataset_evaluates() -> None:
     rows = {"path": "eval.jsonl", "ds_type": "json", "split": "train", "type": "chat_template"}
     resolved, warnings = imported(test_datasets=[rows, rows])
     found = resolved.spec.evaluation.dataset
     assert found is not None
     assert found.source == "configmap://evaluation-rows/rows.jsonl"
-    assert "has 2 datasets, and the job uses only the first" in only(warnings, "test_datasets:")
+    assert "has 2 datasets, and the job evaluates on the first" in only(warnings, "test_datasets:")
     assert "create configmap evaluation-rows" in only(warnings, "test_datasets[0].path")
     with pytest.raises(InvalidSpec, match="replaces the rows held out"):
         imported(test_datasets=[rows], val_set_size=0.1)
@@ -352,9 +357,15 @@ def test_minimal_configuration_gets_no_note() -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ({"message_property_mappings": {"role": "from", "content": "value"}}, "(ShareGPT)"),
-        ({"message_field_role": "from", "message_field_content": "value"}, "(ShareGPT)"),
-        ({"message_property_mappings": {"role": "who"}}, "properties who and content: convert"),
+        (
+            {"message_property_mappings": {"role": "role", "tool_calls": "calls"}},
+            "message_property_mappings: the job renames only role and content: rename the keys of "
+            "tool_calls",
+        ),
+        ({"roles": {"critic": ["judge"]}}, "roles: a job has no role critic: it has the roles"),
+        ({"message_field_training": "train"}, "set weight: 0 in the messages"),
+        ({"drop_system_message": True}, "the job keeps the system messages"),
+        ({"field_thinking": "thoughts"}, "rename it to reasoning_content in the rows"),
         ({"roles_to_train": ["user"]}, "the loss covers the messages of the assistant"),
         ({"train_on_eos": "last"}, "the loss covers the end of each answer"),
     ],
@@ -371,8 +382,121 @@ def test_usual_messages_get_no_note() -> None:
         "message_property_mappings": {"role": "role", "content": "content"},
         "roles_to_train": ["assistant"],
         "train_on_eos": "turn",
+        "roles": {"user": ["user"], "assistant": ["assistant"]},
+        "field_tools": "tools",
+        "field_thinking": "thinking",
+        "template_thinking_key": "thinking",
     }
     assert imported(datasets=[{"path": "org/rows", "type": "chat_template"} | usual])[1] == []
+
+
+FROM_VALUE = {"role": "from", "content": "value"}
+OLD_KEYS = {"message_field_role": "from", "message_field_content": "value"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ({}, {"format": "messages"}),
+        ({"field_messages": "turns"}, {"format": "messages", "columns": {"messages": "turns"}}),
+        ({"field_tools": "functions"}, {"format": "messages", "columns": {"tools": "functions"}}),
+        (
+            {"field_messages": "conversations", "message_property_mappings": FROM_VALUE},
+            {"format": "sharegpt"},
+        ),
+        (OLD_KEYS, {"format": "sharegpt", "columns": {"messages": "messages"}}),
+        ({"type": "sharegpt"}, {"format": "sharegpt"}),
+        (
+            {"message_property_mappings": {"content": "text"}},
+            {"format": "messages", "mapping": {"content": "text"}},
+        ),
+        (
+            {"message_property_mappings": {"role": "who"}},
+            {
+                "format": "messages",
+                "mapping": {"role": "who", "roles": {"human": "user", "gpt": "assistant"}},
+            },
+        ),
+        (
+            {"message_property_mappings": {"role": "who"}, "roles": {"assistant": ["bot", "me"]}},
+            {
+                "format": "messages",
+                "mapping": {"role": "who", "roles": {"bot": "assistant", "me": "assistant"}},
+            },
+        ),
+        (
+            {"message_property_mappings": FROM_VALUE, "roles": {"tool": ["function"]}},
+            {
+                "format": "sharegpt",
+                "columns": {"messages": "messages"},
+                "mapping": {"roles": {"function": "tool"}},
+            },
+        ),
+    ],
+)
+def test_conversations_keep_their_keys_roles_and_columns(
+    rows: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    entry = {"path": "org/rows", "type": "chat_template"} | rows
+    manifest, notes = convert(MINIMAL | {"datasets": [entry]})
+    found = {"source": "hf://org/rows", "validationFraction": 0.0} | expected
+    assert manifest["spec"]["dataset"] == found
+    assert findings(manifest) == []
+    assert [note.severity for note in notes if note.severity == "dropped"] == []
+
+
+def test_several_datasets_become_a_list_with_common_fields_in_the_first() -> None:
+    rows = [
+        {"path": "org/Chat.v2", "type": "chat_template", "field_messages": "turns"},
+        {"path": "other/chat", "type": "chat_template", "split": "test[:50]"},
+        {"path": "more/chat", "type": "sharegpt", "conversation": "vicuna"},
+        {"path": "./local.jsonl", "ds_type": "json", "type": "completion"},
+    ]
+    common = {"val_set_size": 0.1, "dataset_exact_deduplication": True}
+    template = {"chat_template_jinja": "{{ messages }}"}
+    manifest, notes = convert(MINIMAL | {"datasets": rows} | common | template)
+    assert "dataset" not in manifest["spec"]
+    assert manifest["spec"]["datasets"] == [
+        {
+            "name": "chat",
+            "source": "hf://org/Chat.v2",
+            "format": "messages",
+            "columns": {"messages": "turns"},
+            "chatTemplate": "{{ messages }}",
+            "validationFraction": 0.1,
+            "duplicates": "drop",
+        },
+        {
+            "name": "chat-2",
+            "source": "hf://other/chat",
+            "format": "messages",
+            "split": "test",
+            "maxSamples": 50,
+        },
+        {"name": "chat-3", "source": "hf://more/chat", "format": "sharegpt"},
+        {"name": "local", "source": "configmap://rows-4/rows.jsonl", "format": "text"},
+    ]
+    assert findings(manifest) == []
+    assert [str(note).split(":")[0] for note in notes] == [
+        "dropped     datasets[3].path",
+        "changed     datasets[2].conversation",
+    ]
+
+
+def test_several_alpaca_datasets_have_the_alpaca_prompt() -> None:
+    rows = [{"path": "org/a", "type": "alpaca"}] * 2
+    manifest, notes = convert(MINIMAL | {"datasets": rows})
+    first, second = manifest["spec"]["datasets"]
+    assert (first["name"], second["name"]) == ("a", "a-2")
+    assert first["promptTemplate"] == "alpaca"
+    assert "promptTemplate" not in second
+    assert [note.severity for note in notes] == ["equivalent", "equivalent"]
+
+
+def test_only_dataset_can_have_a_chat_template_of_its_own() -> None:
+    own = {"path": "org/a", "type": "chat_template", "chat_template_jinja": "{{ messages }}"}
+    found = imported(datasets=[own])[0].spec.common_dataset
+    assert found.chat_template == "{{ messages }}"
 
 
 @pytest.mark.parametrize(

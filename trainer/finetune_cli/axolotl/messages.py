@@ -1,0 +1,116 @@
+"""Converts a dataset of conversations: columns, keys and roles of messages.
+
+Axolotl's ``chat_template`` renames the properties and roles of messages. A FineTuneJob does the
+same with ``format``, ``columns`` and ``mapping``. Source: axolotl, prompt_strategies/chat_template.
+"""
+
+from typing import Any, get_args
+
+from finetune_api.v1alpha1.rows import Role
+from finetune_cli.axolotl.reader import Settings
+
+TYPES = ("chat_template", "messages", "sharegpt")
+"""Types of Axolotl whose rows are conversations; sharegpt is one of its older versions."""
+COLUMN = {"messages": "messages", "sharegpt": "conversations"}
+"""Format → column with the conversation, if ``columns`` names none."""
+SHAREGPT = {"role": "from", "content": "value"}
+DEFAULT_ROLES = {"user": ["human", "user"], "assistant": ["gpt", "assistant"]}
+"""Roles that Axolotl renames if ``roles`` is not set, except those that keep their names."""
+THINKING = "reasoning_content"
+
+
+def conversation(one: Settings, kind: str) -> dict[str, Any] | None:
+    """Return format, columns and mapping of a dataset; None if its type is none of ``TYPES``."""
+    if kind not in TYPES:
+        return None
+    keys = _keys(one, sharegpt=kind == "sharegpt")
+    format_ = "sharegpt" if keys == SHAREGPT else "messages"
+    column = one.take("field_messages") or ("conversations" if kind == "sharegpt" else "messages")
+    columns = {"messages": (column, COLUMN[format_]), "tools": (one.take("field_tools"), "tools")}
+    named = {part: name for part, (name, own) in columns.items() if name not in (None, own)}
+    mapping: dict[str, Any] = {}
+    if format_ == "messages":
+        mapping = {part: name for part, name in keys.items() if name != part}
+    if roles := _roles(one, format_=format_, renamed="role" in mapping):
+        mapping["roles"] = roles
+    _note_template(one, kind)
+    _note_trained(one)
+    _note_thinking(one)
+    found: dict[str, Any] = {"format": format_, "columns": named, "mapping": mapping}
+    return {key: value for key, value in found.items() if value}
+
+
+def _keys(one: Settings, *, sharegpt: bool) -> dict[str, str]:
+    """Return the keys of a message that hold its role and its content."""
+    old = {part: one.take(f"message_field_{part}") for part in ("role", "content")}
+    mapping = dict(one.take("message_property_mappings") or {})
+    found = {part: name for part, name in {**old, **mapping}.items() if name}
+    renamed = [part for part, name in found.items() if part not in old and part != name]
+    if renamed:
+        one.dropped(
+            "message_property_mappings",
+            f"the job renames only role and content: rename the keys of {', '.join(renamed)} in "
+            "the rows",
+        )
+    standard = SHAREGPT if sharegpt else {part: part for part in old}
+    return {part: str(found.get(part, name)) for part, name in standard.items()}
+
+
+def _roles(one: Settings, *, format_: str, renamed: bool) -> dict[str, str]:
+    """Return the roles to rename. The format sharegpt has the default roles of Axolotl."""
+    given = one.take("roles")
+    if given is None and (format_ == "sharegpt" or not renamed):
+        return {}
+    known = get_args(Role)
+    targets = dict(given or DEFAULT_ROLES)
+    if others := sorted(map(str, targets.keys() - known)):
+        one.dropped(
+            "roles",
+            f"a job has no role {', '.join(others)}: it has the roles {', '.join(known)}",
+        )
+    return {
+        str(source): target
+        for target, sources in targets.items()
+        for source in sources
+        if target in known and source != target
+    }
+
+
+def _note_template(one: Settings, kind: str) -> None:
+    own = one.take("conversation")
+    if kind == "sharegpt" or own is not None:
+        one.changed(
+            "type" if own is None else "conversation",
+            "the chat template of the job renders the conversations",
+        )
+    if one.take("drop_system_message"):
+        one.dropped(
+            "drop_system_message",
+            "the job keeps the system messages: remove them from the rows if the chat template "
+            "rejects them",
+        )
+
+
+def _note_trained(one: Settings) -> None:
+    trained = one.take("roles_to_train")
+    if trained not in (None, ["assistant"], ["gpt"]):
+        one.dropped("roles_to_train", "the loss covers the messages of the assistant")
+    for key, same in (("train_on_eos", "turn"), ("train_on_eot", "turn")):
+        if one.take(key) not in (None, same):
+            one.dropped(key, "the loss covers the end of each answer")
+    if one.take("message_field_training", "message_field_training_detail"):
+        one.dropped(
+            "message_field_training",
+            "the loss covers all messages of the assistant: set weight: 0 in the messages that it "
+            "must not cover",
+        )
+
+
+def _note_thinking(one: Settings) -> None:
+    """Note a renamed key; a key of another name reaches the chat template unchanged."""
+    source = one.take("field_thinking") or THINKING
+    target = one.take("template_thinking_key") or THINKING
+    if source != target:
+        one.dropped(
+            "field_thinking", f"the job does not rename this key: rename it to {target} in the rows"
+        )
