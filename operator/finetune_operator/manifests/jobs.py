@@ -30,6 +30,15 @@ MIN_GRACE_SECONDS = 120
 """Usually enough for one step and a checkpoint; some clouds give a spot node no longer notice."""
 MAX_GRACE_SECONDS = 1800
 SAVE_SECONDS = 60
+UNDISTURBED = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
+"""Annotations of the pods: an autoscaler does not evict a stage to save a node.
+
+https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md and
+https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
+"""
 
 
 def grace_seconds(step_seconds: float | None) -> int:
@@ -101,7 +110,7 @@ def render(
             "template": {
                 "metadata": {
                     "labels": labels,
-                    "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+                    "annotations": dict(UNDISTURBED),
                 },
                 "spec": {
                     **_pod(job, target, stage, memory, gpu_seconds_lost, card),
