@@ -41,15 +41,20 @@ def documents(file: Path) -> list[dict[str, Any]]:
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def printed_jobs() -> dict[str, dict[str, Any]]:
-    """Return the complete FineTuneJobs in README and docs, by page and number of the block."""
+def printed() -> dict[str, dict[str, Any]]:
+    """Return the complete objects in README and docs, by page and number of block and document."""
     return {
-        f"{page.relative_to(ROOT)}#{number}": found
+        f"{page.relative_to(ROOT)}#{number}.{place}": found
         for page in PAGES
         for number, block in enumerate(BLOCK.findall(page.read_text()))
-        for found in yaml.load_all(block, _Loader)
-        if found and found.get("kind") == "FineTuneJob"
+        for place, found in enumerate(yaml.load_all(block, _Loader))
+        if found and "kind" in found
     }
+
+
+def printed_jobs() -> dict[str, dict[str, Any]]:
+    """Return the complete FineTuneJobs in README and docs, as ``printed`` does."""
+    return {place: found for place, found in printed().items() if found["kind"] == "FineTuneJob"}
 
 
 def expected(file: Path) -> str:

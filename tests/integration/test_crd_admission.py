@@ -115,7 +115,7 @@ def test_python_rejects_invalid_manifest(file: Path) -> None:
 
 
 def test_readme_prints_a_job() -> None:
-    assert "README.md#0" in PRINTED
+    assert "README.md#0.0" in PRINTED
 
 
 def test_every_rule_is_broken_by_an_invalid_manifest(rejections: dict[str, str]) -> None:
