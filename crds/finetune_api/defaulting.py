@@ -48,6 +48,8 @@ class Resolved:
     serve_key: str
     """Digest of the fields that affect serving. If it changes, a failed build is served again."""
     training_part: Values
+    listed: bool
+    """Whether the job has a list of datasets, although ``spec`` has ``dataset`` for a short one."""
 
     @property
     def revision(self) -> str:
@@ -82,6 +84,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     spec: as stored in the cluster; defaults: the result of ``effective_defaults`` at the start of
     the revision. Raise InvalidSpec if the completed spec cannot be run.
     """
+    listed = "datasets" in without_nulls(spec)
     written, entries = separated(without_nulls(spec))
     stored = without_nulls(defaults)
     lower = without_foreign_rows(stored, written)
@@ -95,7 +98,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     except ValidationError as error:
         unknown = any(finding["type"] == "extra_forbidden" for finding in error.errors())
         refusal = UnknownField if unknown else InvalidSpec
-        raise refusal(_explained(error, "spec")) from error
+        raise refusal(_explained(error, "spec", listed=listed)) from error
     training_part = part_of(model, Edit.RETRAIN)
     training_digest = digest(training_part)
     retry_key = digest(part_of(model, Edit.RETRY))
@@ -106,6 +109,7 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
         retry_key=retry_key,
         serve_key=digest([retry_key, part_of(model, Edit.ROLL)]),
         training_part=training_part,
+        listed=listed,
     )
 
 
@@ -127,11 +131,17 @@ def _require_valid(chart_defaults: Values) -> None:
     raise InvalidSpec(_explained(errors[0], "defaults")) from errors[0]
 
 
-def _explained(error: ValidationError, root: str) -> str:
-    """Return pydantic's findings as text with the field, the rule and the value."""
+def _explained(error: ValidationError, root: str, *, listed: bool = False) -> str:
+    """Return pydantic's findings as text with the field, the rule and the value.
+
+    listed: whether ``dataset`` is the only entry of ``datasets``.
+    """
     sentences = []
     for finding in error.errors():
-        path = ".".join(str(step) for step in (root, *finding["loc"]))
+        steps = [str(step) for step in finding["loc"]]
+        if listed and steps[:1] == ["dataset"]:
+            steps[:1] = ["datasets", "0"]
+        path = ".".join((root, *steps))
         text = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "extra_forbidden":
             text = "unknown field; remove it, or use an operator version that supports it"

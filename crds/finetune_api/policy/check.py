@@ -27,9 +27,17 @@ class Violation:
     """Digest of the field and its value."""
 
 
-def violations(spec: FineTuneJobSpec, limits: Limits) -> tuple[Violation, ...]:
-    """Return every violated limit, in a fixed order. spec: the resolved one."""
+def violations(
+    spec: FineTuneJobSpec, limits: Limits, *, listed: bool = False
+) -> tuple[Violation, ...]:
+    """Return every violated limit, in a fixed order. spec: the resolved one.
+
+    listed: whether its dataset is the only entry of ``datasets``, which messages then name, like
+    those of admission.
+    """
     values = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if listed and "dataset" in values:
+        values["datasets"] = [values.pop("dataset")]
     return tuple(
         Violation(field=field, message=message, serving=serving, key=_key(values, field))
         for field, message, serving in _refusals(values, limits)

@@ -109,7 +109,8 @@ def _plan(
     Each part starts from the ledger of the part before it.
     """
     serving = serving_build(snapshot, ledger)
-    refused = violations(target.resolved.spec, config.policy)
+    resolved = target.resolved
+    refused = violations(resolved.spec, config.policy, listed=resolved.listed)
     stages = pipeline.decide(snapshot, target, ledger, policy.refusal(refused), now)
     candidate = Decision(ledger=stages.ledger)
     position = stages.position

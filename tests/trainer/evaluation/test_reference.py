@@ -16,6 +16,8 @@ from tests.trainer.support.logits import load
 from tests.trainer.support.workshop import Workshop
 
 from finetune_api.contracts import reference
+from finetune_api.contracts.result import Result
+from finetune_api.v1alpha1.ledger import Artifacts
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.chat_rendering import IGNORED, Renderer
 from finetune_trainer.data.reference_sample import (
@@ -155,6 +157,37 @@ def test_rows_digest_identifies_evaluations_of_the_same_rows() -> None:
         for ids, score in (([1, 2, 3], -1.0), ([1, 2, 3], -0.5), ([1, 2, 4], -1.0))
     )
     assert first == better != other
+
+
+def test_loss_of_each_dataset_is_reported_and_fits_the_result() -> None:
+    """The largest list of datasets with the longest names."""
+    names = [f"datasets[{'n' * 22}{at:02}]" for at in range(16)]
+
+    def row(name: str, base: list[float], tuned: list[float]) -> dict[str, Any]:
+        return {
+            "ids": [1, *range(2, 2 + len(base))],
+            "spans": [(1, 1 + len(base))],
+            "dataset": name,
+            "original": {"base": base, "tuned": tuned, "rounded": tuned},
+            "dequantized": {"base": base, "tuned": tuned, "rounded": tuned},
+        }
+
+    rows = [row(name, [-3.0], [-1.0]) for name in names]
+    rows.append(row(names[0], [-1.0, -2.0], [-0.5, -1.5]))
+    found = evaluate(reference.Reference.model_validate({"rows": rows, "heldOut": True}))
+    assert found.datasets is not None
+    assert [each.name for each in found.datasets] == names
+    first, second = found.datasets[:2]
+    assert (first.tokens, first.base_loss, first.loss) == (3, "2.00000", "1.00000")
+    assert (second.tokens, second.base_loss, second.loss) == (1, "3.00000", "1.00000")
+    artifacts = {
+        "adapter": f"sha256:{'0' * 64}",
+        "evaluation": found.model_dump(mode="json", by_alias=True, exclude_none=True),
+    }
+    result = Result(stage="train", outcome="completed", reason="Completed", artifacts=artifacts)
+    read = Result.from_message(result.to_message())
+    assert read is not None
+    assert Artifacts.model_validate(read.artifacts).evaluation == found
 
 
 def test_batches_group_similar_lengths_and_cover_each_row_once() -> None:

@@ -120,3 +120,9 @@ def test_defaults_of_dataset_apply_to_each() -> None:
 def test_invalid_lists_are_rejected(spec: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidSpec, match=said):
         resolve(spec, builtin_defaults())
+
+
+def test_errors_about_a_list_of_one_dataset_name_the_list() -> None:
+    spec = {"model": ALPACA["model"], "datasets": [{"name": "a", **ROWS, "split": "a b"}]}
+    with pytest.raises(InvalidSpec, match=r"^spec\.datasets\.0: write split as a single"):
+        resolve(spec, builtin_defaults())

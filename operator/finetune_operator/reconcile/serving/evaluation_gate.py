@@ -49,16 +49,16 @@ def judge(found: Evaluation | None, base: BaseKind) -> Gate:
     if found is None:
         return Gate(
             outcome="NotEvaluated",
-            message="No rows were held out. Set spec.dataset.validationFraction or "
-            "spec.evaluation.dataset to evaluate the model.",
+            message="No rows were held out. Set validationFraction of the dataset, or "
+            "spec.evaluation.dataset, to evaluate the model.",
         )
     build = _of(found, base)
     if found.rows < ENOUGH_ROWS or build.standard_error is None:
         return Gate(
             outcome="NotEvaluated",
             message=f"{found.rows} held-out rows are too few for a decision (at least "
-            f"{ENOUGH_ROWS} are needed). Raise spec.dataset.validationFraction, or add rows to "
-            "spec.evaluation.dataset.",
+            f"{ENOUGH_ROWS} are needed). Raise validationFraction of the dataset, or add rows "
+            "to spec.evaluation.dataset.",
         )
     difference, error = float(build.difference), float(build.standard_error)
     numbers = (

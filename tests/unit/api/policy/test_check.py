@@ -108,3 +108,15 @@ def test_keys_change_with_the_values_of_serving_pods_only() -> None:
     assert len(set(serving_keys(labels)) - keys) == 1
     (violation,) = violations(labels, Limits(pod_labels=Names(allow=())))
     assert violation.key in serving_keys(labels)
+
+
+@pytest.mark.parametrize("others", [[], [{"source": "hf://org/data"}]], ids=["one", "two"])
+def test_limits_apply_to_each_dataset_of_a_list_and_messages_name_the_list(
+    others: list[Values],
+) -> None:
+    rows = [*others, {"source": "hf://evil/data"}]
+    listed = [{"name": f"d{at}", "format": "text", **each} for at, each in enumerate(rows)]
+    found = resolve({"model": SPEC["model"], "datasets": listed}, builtin_defaults())
+    limits = Limits.model_validate({"sources": {"allow": ["hf://org/.*"], "deny": []}})
+    (violation,) = violations(found.spec, limits, listed=found.listed)
+    assert violation.message.startswith('spec.datasets: "hf://evil/data" is not allowed.')

@@ -47,7 +47,7 @@ def build(name: str, loss: float, **changes: Any) -> Build:
 @pytest.mark.parametrize(
     ("evaluation", "outcome", "said"),
     [
-        (None, "NotEvaluated", "Set spec.dataset.validationFraction"),
+        (None, "NotEvaluated", "Set validationFraction of the dataset, or spec.eval"),
         (found(9.0, rows=19), "NotEvaluated", "19 held-out rows are too few"),
         (found(9.0, error=None), "NotEvaluated", "too few"),
         (found(0.19), "Passed", "+0.1900 ± 0.1000 per token over 45 rows, 2100 tokens"),
