@@ -83,6 +83,14 @@ def equals(path: str, value: str | bool | float) -> Condition:
     )
 
 
+def contains(path: str, item: str) -> Condition:
+    """Return the condition that a list of strings is set and contains ``item``."""
+    return Condition(
+        cel=f"({_has(path)} && {literal(item)} in self.{path})",
+        holds=lambda model: item in (_value(model, path) or ()),
+    )
+
+
 def starts_with(path: str, *prefixes: str) -> Condition:
     """Return the condition that a required string begins with one of the prefixes."""
     return Condition(

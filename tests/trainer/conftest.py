@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.trainer.support import tiny
 from tests.trainer.support.hub import Hub, serving
-from tests.trainer.support.workshop import Server, Workshop, server
+from tests.trainer.support.workshop import INTERPRETED, Server, Workshop, server
 
 MakeWorkshop = Callable[..., Workshop]
 
@@ -48,6 +48,9 @@ class Servers(dict[str, Server]):
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "UNSLOTH_COMPILE_LOCATION": self._stack.enter_context(TemporaryDirectory()),
         }
+        if backend == INTERPRETED:
+            # Triton reads it when it is imported.
+            environment["TRITON_INTERPRET"] = "1"
         self[backend] = self._stack.enter_context(server(backend, **environment))
         return self[backend]
 

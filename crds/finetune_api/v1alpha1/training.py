@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from finetune_api.markers import ApiModel, Edit, field
-from finetune_api.rules import Rule, between, equals, excludes, is_set
+from finetune_api.rules import Rule, between, contains, equals, excludes, is_set
 from finetune_api.v1alpha1.lora import Lora
 
 Optimizer = Literal[
@@ -113,6 +113,31 @@ class AdvancedTraining(ApiModel):
         gt=0,
         le=1000,
     )
+    neftune_noise_alpha: float | None = field(
+        "Scale of the random noise that NEFTune adds to the token embeddings in training. Typical "
+        "values are 5 to 15. The noise decreases with the square root of the sequence length.",
+        None,
+        edit=Edit.RETRAIN,
+        unset="no noise is added",
+        gt=0,
+        le=1000,
+    )
+    loraplus_lr_ratio: float | None = field(
+        "LoRA+: learning rate of the adapter's B matrices, as a multiple of learningRate, which "
+        "applies to all other trained weights. A typical value is 16, with half of the usual "
+        "learningRate.",
+        None,
+        edit=Edit.RETRAIN,
+        unset="learningRate applies to all trained weights",
+        ge=1,
+        le=1000,
+    )
+    liger_fused_linear_cross_entropy: bool = field(
+        "Compute the output head and the loss with Liger's fused kernel. It needs a GPU and the "
+        'backend "trl", which "auto" then selects.',
+        False,
+        edit=Edit.RETRAIN,
+    )
     tf32: bool = field(
         "Use TensorFloat-32 for float32 matrix multiplications on GPUs that support it.",
         True,
@@ -151,6 +176,18 @@ class AdvancedTraining(ApiModel):
         "Number of optimizer steps between reports of the loss.", 1, edit=Edit.NEXT_REVISION, ge=1
     )
     rules: ClassVar[tuple[Rule, ...]] = (
+        excludes(
+            equals("ligerFusedLinearCrossEntropy", True),
+            equals("backend", "unsloth"),
+            "Unsloth has a fused loss of its own: set backend: trl (or auto), or "
+            "ligerFusedLinearCrossEntropy: false",
+        ),
+        excludes(
+            equals("ligerFusedLinearCrossEntropy", True),
+            equals("quantization.computeDtype", "float16"),
+            "Liger computes gradients before the loss is scaled, so float16 loses small ones: set "
+            "quantization.computeDtype: bfloat16, or ligerFusedLinearCrossEntropy: false",
+        ),
         excludes(
             equals("attnImplementation", "flash_attention_2"),
             equals("quantization.computeDtype", "float32"),
@@ -238,6 +275,12 @@ class Training(ApiModel):
             is_set("epochs"),
             is_set("maxSteps"),
             "maxSteps and epochs are mutually exclusive: remove one of them",
+        ),
+        excludes(
+            equals("advanced.ligerFusedLinearCrossEntropy", True),
+            contains("lora.modulesToSave", "lm_head"),
+            "Liger's loss does not train the head: remove lm_head from lora.modulesToSave, or set "
+            "advanced.ligerFusedLinearCrossEntropy: false",
         ),
         Rule(
             cel="!has(self.advanced) || !has(self.advanced.microBatchSize) || "

@@ -24,15 +24,21 @@ from finetune_trainer.training import backends
 from finetune_trainer.training.backends import sft, trl
 
 STEPS = 18
-# Dropout uses random numbers, an epoch of 7 steps ends within the run, every third step is followed
-# by an evaluation, and the optimizer states have 8 bits.
+# Dropout and NEFTune use random numbers, an epoch of 7 steps ends within the run, every third step
+# is followed by an evaluation, the optimizer states have 8 bits, and LoRA+ adds optimizer groups.
 RECIPE: dict[str, Any] = {
     "dataset": {"validationFraction": 0.2},
     "training": {
         "maxSteps": STEPS,
         "effectiveBatchSize": 3,
         "lora": {"dropout": 0.1, "r": 64},
-        "advanced": {"microBatchSize": 1, "saveSteps": 2, "evalSteps": 3},
+        "advanced": {
+            "microBatchSize": 1,
+            "saveSteps": 2,
+            "evalSteps": 3,
+            "neftuneNoiseAlpha": 5,
+            "loraplusLrRatio": 2,
+        },
     },
 }
 PACKED: dict[str, Any] = tiny.merged(

@@ -169,6 +169,7 @@ def _facts(made: Any) -> dict[str, Any]:
         },
         "quantized layers": len(quantized),
         "attention": model.config._attn_implementation,
+        "noise": getattr(model.get_input_embeddings(), "neftune_noise_alpha", None),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "optimizer": type(made.optimizer).__name__,
         "groups": [
@@ -202,6 +203,19 @@ def _facts(made: Any) -> dict[str, Any]:
 def _plain(value: Any) -> str:
     """Return an argument as text; an enum member gives its value."""
     return str(getattr(value, "value", value))
+
+
+def noise(base: Path, recipe: Training) -> tuple[float, float]:
+    """Return the largest noise on the embeddings of a row, in training and in an evaluation."""
+    made = trainer(base, recipe, lengths=[100], packed=False)
+    embedding = made.model.get_input_embeddings()
+    ids = next(iter(made.get_train_dataloader()))["input_ids"]
+    without = embedding.weight[ids].float()
+    found = []
+    for training in (True, False):
+        made.model.train(training)
+        found.append(float((embedding(ids).float() - without).abs().max()))
+    return found[0], found[1]
 
 
 def recomputed(base: Path, recipe: Training) -> bool:
@@ -291,6 +305,23 @@ def first_steps(
                 "tokens": made.take_token_count(),
             }
     return found
+
+
+def steps_with_liger(
+    bases: dict[str, Path], recipes: dict[bool, Training]
+) -> tuple[dict[tuple[str, bool], dict[str, Any] | str], set[int]]:
+    """Return the first steps with Liger's kernel, and the tokens per chunk of its loss."""
+    from liger_kernel.ops import fused_linear_cross_entropy as liger
+
+    usual, chunks = liger.liger_cross_entropy_kernel, set()
+
+    class Recorded:
+        def __getitem__(self, grid: tuple[int]) -> Any:
+            chunks.add(grid[0])
+            return usual[grid]
+
+    liger.liger_cross_entropy_kernel = Recorded()
+    return first_steps(bases, recipes), chunks
 
 
 def reference(work: Path) -> str:

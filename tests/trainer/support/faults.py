@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -406,6 +407,47 @@ class RecordsInputs:
             self.path.write_bytes(pickle.dumps(seen))
 
         Trainer.run = run  # type: ignore[assignment, method-assign]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsReads:
+    """No fault: append to ``path`` the fields of the recipe that the trainer reads.
+
+    Reads by the code that only estimates, reports or selects the backend do not count.
+    """
+
+    path: Path
+    without_effect = (
+        "finetune_trainer.estimate",
+        "finetune_trainer.reporting",
+        "finetune_trainer.models.backend_choice",
+    )
+
+    def __call__(self) -> None:
+        from finetune_api.v1alpha1.training import Training
+
+        self._watch(Training, "")
+
+    def _watch(self, model: Any, prefix: str) -> None:
+        usual = model.__getattribute__
+        fields = {
+            name: f"{prefix}{info.alias or name}" for name, info in model.model_fields.items()
+        }
+
+        def read(group: Any, name: str) -> Any:
+            if name in fields:
+                reader = sys._getframe(1).f_globals["__name__"]
+                if reader.startswith("finetune_trainer") and not reader.startswith(
+                    self.without_effect
+                ):
+                    with self.path.open("a") as file:
+                        file.write(f"{fields[name]}\n")
+            return usual(group, name)
+
+        model.__getattribute__ = read
+        for name, info in model.model_fields.items():
+            if hasattr(info.annotation, "model_fields"):
+                self._watch(info.annotation, f"{fields[name]}.")
 
 
 def log_adapter_dtypes() -> None:

@@ -20,10 +20,13 @@ from typing import Any
 
 CUDA_SHAPED = "unsloth as on a GPU"
 """The server whose libraries Unsloth has replaced as it does on a GPU."""
+INTERPRETED = "trl with Triton's interpreter"
+"""The server in which Triton's kernels run on the CPU."""
 PRELOAD = {
     # Importing Unsloth changes other libraries, so each backend has a separate server.
     "trl": ["finetune_trainer.training.backends.trl"],
     "unsloth": ["finetune_trainer.training.backends.unsloth"],
+    INTERPRETED: ["finetune_trainer.training.backends.trl"],
     CUDA_SHAPED: ["tests.trainer.support.cuda_shape"],
 }
 COMMON = ["finetune_trainer.merging.merge", "finetune_trainer.__main__", "finetune_cli.run"]

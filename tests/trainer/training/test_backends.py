@@ -9,7 +9,7 @@ import torch
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support import architectures, backend_probe, tiny
 from tests.trainer.support.faults import RecordsInputs
-from tests.trainer.support.workshop import Server
+from tests.trainer.support.workshop import CUDA_SHAPED, Server
 from tests.trainer.training.test_recipe import (
     IN_LORA_CONFIG,
     IN_QUANTIZATION,
@@ -30,6 +30,8 @@ OTHERS: list[tuple[str, Any]] = [
     ("deterministic", True),
     ("advanced.microBatchSize", 2),
     ("advanced.attnImplementation", "eager"),
+    ("advanced.neftuneNoiseAlpha", 5.0),
+    ("advanced.loraplusLrRatio", 16.0),
     ("advanced.quantization.computeDtype", "float16"),
     *[("advanced.optimizer", name) for name in Optimizer.__args__],  # type: ignore[attr-defined]
 ]
@@ -51,6 +53,8 @@ ON_NO_MODEL = {
     "advanced.evalSteps",
     "advanced.saveSteps",
     "advanced.tf32",
+    # Unsloth rejects it, and test_liger tests it on TRL.
+    "advanced.ligerFusedLinearCrossEntropy",
 }
 """Fields that the stages or the shared training loop read, or that only a GPU needs."""
 ONLY_ON_A_CARD = {
@@ -153,6 +157,21 @@ def test_gradient_checkpointing_recomputes_activations(
         )
         == on
     )
+
+
+@pytest.mark.parametrize("libraries", [*BACKENDS, CUDA_SHAPED])
+def test_neftune_adds_its_noise_once_and_in_training_only(
+    servers: dict[str, Server], tmp_path: Path, libraries: str
+) -> None:
+    backend = "trl" if libraries == "trl" else "unsloth"
+    alpha, length, hidden = 5, 100, tiny.SHAPE["hidden_size"]
+    asked = recipe(backend, {"advanced": {"neftuneNoiseAlpha": alpha}})
+    base = tiny.model(tmp_path / "base")
+    trained, evaluated = backend_probe.ask(servers[libraries], backend_probe.noise, base, asked)
+    # Of 6,400 uniform numbers, the largest is close to the bound. A sum of two has twice the bound.
+    bound = alpha / (length * hidden) ** 0.5
+    assert trained == pytest.approx(bound, rel=0.02)
+    assert evaluated == 0
 
 
 @pytest.mark.parametrize("packing", ["always", "never"])

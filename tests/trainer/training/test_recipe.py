@@ -19,6 +19,7 @@ from tests.trainer.support import backend_probe, tiny
 from tests.trainer.support.faults import (
     Ampere,
     OtherVersion,
+    RecordsReads,
     log_adapter_dtypes,
     unsloth_in_float32,
     without_unsloth,
@@ -37,7 +38,7 @@ from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
 from finetune_trainer.models.backend_choice import with_backend
 from finetune_trainer.runtime import capabilities, cards, progress
 from finetune_trainer.runtime.device import Device
-from finetune_trainer.training.backends import TrainRequest, library_arguments, trl
+from finetune_trainer.training.backends import TrainRequest, library_arguments, loraplus, trl
 from finetune_trainer.training.backends.sft import is_out_of_memory
 from finetune_trainer.training.oom_fallback import MemorySettings
 
@@ -158,6 +159,11 @@ ELSEWHERE = {
     "advanced.backend": "test_training_uses_the_backend_of_the_recipe",
     "advanced.microBatchSize": "test_micro_batch_reaches_the_trainer",
     "advanced.attnImplementation": "test_explicit_attention_kernel_is_used",
+    "advanced.ligerFusedLinearCrossEntropy": (
+        "test_step_of_each_family_is_that_of_the_loss_of_trl, test_auto_selects_trl_for_liger"
+    ),
+    "advanced.neftuneNoiseAlpha": "test_neftune_adds_its_noise_once_and_in_training_only",
+    "advanced.loraplusLrRatio": "test_loraplus_multiplies_the_step_of_b_matrices_only",
     "advanced.tf32": "test_settings_that_depend_on_the_gpu, test_tf32_is_used_in_training_only",
     "advanced.evalSteps": "test_eval_save_and_logging_steps_reach_the_run",
     "advanced.saveSteps": "test_eval_save_and_logging_steps_reach_the_run",
@@ -181,6 +187,18 @@ def test_every_recipe_field_is_covered() -> None:
     arguments = {row[0] for row in [*IN_SFT_CONFIG, *IN_LORA_CONFIG, *IN_QUANTIZATION]}
     assert leaves(Training) == arguments | ELSEWHERE.keys()
     require_tests(ELSEWHERE)
+
+
+def test_every_recipe_field_is_read_by_a_backend(make: MakeWorkshop) -> None:
+    workshop = make(
+        dataset={"validationFraction": 0.2},
+        training={"maxSteps": None, "epochs": 0.2, "advanced": {"loggingSteps": 1}},
+    )
+    watch = RecordsReads(path=workshop.folder / "reads")
+    workshop.with_fault(watch).succeed("prepare")
+    workshop.with_fault(watch).succeed("train")
+    read = set(watch.path.read_text().split())
+    assert leaves(Training) <= read, leaves(Training) - read
 
 
 def require_tests(of_fields: dict[str, str]) -> None:
@@ -241,6 +259,24 @@ def test_every_optimizer_can_take_a_step(name: str) -> None:
     optimizer.step()
     assert torch.isfinite(layer.weight).all()
     assert not torch.equal(layer.weight, before)
+
+
+def test_loraplus_multiplies_the_step_of_b_matrices_only() -> None:
+    names = ("q.lora_A.default.weight", "q.lora_B.default.weight", "norm.bias")
+    trained = [(name, torch.nn.Parameter(torch.ones(8))) for name in names]
+    groups = [
+        {"params": [each for _, each in trained[:2]], "weight_decay": 0.25},
+        {"params": [trained[2][1]], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    loraplus.set_rates(optimizer, trained, ratio=16)
+    for _, each in trained:
+        each.grad = torch.ones_like(each)
+    optimizer.step()
+    # The first step of Adam is the learning rate, and weight decay multiplies it, too.
+    expected = [1 - 1e-3 * 1.25, 1 - 16e-3 * 1.25, 1 - 1e-3]
+    for (name, each), value in zip(trained, expected, strict=True):
+        assert each.detach().numpy() == pytest.approx(value, rel=1e-6), name
 
 
 def test_micro_batch_reaches_the_trainer(done: Workshop, make: MakeWorkshop) -> None:

@@ -29,7 +29,13 @@ RECIPE: dict[str, Any] = {
         "maxSteps": STEPS,
         "effectiveBatchSize": 2,
         "lora": {"dropout": 0.1},
-        "advanced": {"backend": "unsloth", "saveSteps": 2, "evalSteps": 2},
+        "advanced": {
+            "backend": "unsloth",
+            "saveSteps": 2,
+            "evalSteps": 2,
+            "neftuneNoiseAlpha": 5,
+            "loraplusLrRatio": 2,
+        },
     },
 }
 

@@ -75,6 +75,10 @@ EXACT: dict[str, tuple[Severity, str]] = {
         "only the modules in training.lora.modulesToSave are trained in full",
     ),
     "lora_model_dir": (Severity.DROPPED, "a job starts from the base with a new adapter"),
+    "loraplus_lr_embedding": (
+        Severity.EQUIVALENT,
+        "a job has no adapter on the embedding, to which this rate applies",
+    ),
     "lora_target_parameters": (
         Severity.DROPPED,
         "a job adapts linear layers only, not the parameters of experts",
@@ -97,7 +101,7 @@ PREFIXES: dict[str, tuple[Severity, str]] = {
         ("fsdp", "ddp_", "expert_parallel", "context_parallel", "tensor_parallel"),
         (Severity.CHANGED, _ONE_GPU),
     ),
-    "liger_": (Severity.EQUIVALENT, _KERNELS),
+    "liger_": (Severity.EQUIVALENT, "a job uses Liger for the loss only"),
     "loss_watchdog_": (
         Severity.CHANGED,
         "a job stops only if its loss is not finite; it then returns to a checkpoint once",
@@ -111,7 +115,7 @@ UNKNOWN = (Severity.DROPPED, "a FineTuneJob has no such setting")
 
 PLUGINS: dict[str, tuple[Severity, str]] = {
     "cut_cross_entropy": (Severity.EQUIVALENT, "the backend has its own memory-saving loss"),
-    "liger": (Severity.EQUIVALENT, _KERNELS),
+    "liger": (Severity.EQUIVALENT, "a job uses Liger for the loss only"),
     "kernels": (Severity.EQUIVALENT, _KERNELS),
     "swanlab": (Severity.EQUIVALENT, _LOSS),
     "expert_parallel": (Severity.CHANGED, _ONE_GPU),

@@ -7,6 +7,7 @@ from finetune_api.v1alpha1.lora import SavedModule
 from finetune_api.v1alpha1.training import Optimizer, Scheduler
 from finetune_cli.axolotl.reader import Settings
 
+LIGER = "liger_fused_linear_cross_entropy"
 OVERLONG = {"truncate": "truncate", "raise": "refuse"}
 SAME_OPTIMIZERS = {"adamw_bnb_8bit": "adamw_8bit", "adamw_hf": "adamw_torch"}
 NEAREST_OPTIMIZERS = {
@@ -106,6 +107,9 @@ def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, An
         "warmupRatio": _warmup(settings, steps),
         "weightDecay": settings.take("weight_decay"),
         "maxGradNorm": settings.take("max_grad_norm"),
+        "neftuneNoiseAlpha": settings.take("neftune_noise_alpha", "noisy_embedding_alpha") or None,
+        "loraplusLrRatio": settings.take("loraplus_lr_ratio"),
+        "ligerFusedLinearCrossEntropy": _liger(settings),
         "tf32": settings.take("tf32"),
         "attnImplementation": _attention(settings),
         "quantization": _quantization(settings),
@@ -116,6 +120,19 @@ def _advanced(settings: Settings, steps: Any, *, held_out: bool) -> dict[str, An
     settings.take("eval_steps", "evals_per_epoch", "eval_strategy", "save_strategy")
     settings.take("evaluation_strategy", "save_total_limit")
     return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+def _liger(settings: Settings) -> bool | None:
+    """Return whether Liger computes the loss. In Axolotl, its keys need its plugin."""
+    on = settings.take(LIGER) and any(
+        "liger" in str(each) for each in settings.take("plugins") or ()
+    )
+    head = "lm_head" in (settings.take("lora_modules_to_save") or ())
+    if on and (head or settings.take("fp16") is True):
+        reason = "float16" if not head else "a head that is trained in full"
+        settings.equivalent(LIGER, f"the job does not use Liger's loss with {reason}")
+        return None
+    return True if on else None
 
 
 def _patience(settings: Settings, *, held_out: bool) -> int | None:

@@ -150,18 +150,31 @@ def workspace(shape: Shape, recipe: Training, step: Step) -> int:
 
 
 def trl_head(shape: Shape, recipe: Training, step: Step) -> int:
-    """Return the bytes of the last norm and of TRL's chunked loss.
+    """Return the bytes of the last norm and of the loss, Liger's or TRL's chunked one.
 
-    One chunk has logits, log-softmax, probabilities and their product in float32, and capped logits
-    in some families. All hidden states are kept in float32 before the norm, in 16 bits after it,
-    and sorted by mask.
+    One chunk of TRL's has logits, log-softmax, probabilities and their product in float32, and
+    capped logits in some families. All hidden states are kept in float32 before the norm, in 16
+    bits after it, and sorted by mask.
     """
     wide = COMPUTE_BYTES[recipe.advanced.quantization.compute_dtype]
     copies = 5 if shape.capped_logits else 4
     chunk = 4 * copies * shape.vocabulary * min(TRL_CHUNK, step.tokens)
+    if recipe.advanced.liger_fused_linear_cross_entropy:
+        chunk = _liger_chunk(shape, step, wide)
     loss = chunk + (4 + 2 * wide) * shape.hidden * step.tokens
     norm = (4 * NORM_BACKWARD + wide) * shape.hidden * step.tokens
     return max(loss, norm)
+
+
+def _liger_chunk(shape: Shape, step: Step, wide: int) -> int:
+    """Return the bytes of the logits of one chunk in Liger's fused loss, which overwrites them.
+
+    It divides the tokens so that these logits need about as much memory as the hidden states, and
+    rounds their number up to a power of two (``ops/fused_linear_cross_entropy.py``, 0.8).
+    """
+    parts = -(-shape.vocabulary // shape.hidden)
+    tokens = 1 << (-(-step.tokens // parts) - 1).bit_length()
+    return wide * shape.vocabulary * min(tokens, step.tokens)
 
 
 def unsloth_layer(shape: Shape, recipe: Training, step: Step) -> Layer:

@@ -83,6 +83,11 @@ OBSTACLES = (
         remediation="set training.advanced.quantization.computeDtype to bfloat16 or float16",
     ),
     Obstacle(
+        applies=lambda facts: facts.recipe.advanced.liger_fused_linear_cross_entropy,
+        reason="Unsloth does not use Liger's loss",
+        remediation="set training.advanced.ligerFusedLinearCrossEntropy to false",
+    ),
+    Obstacle(
         applies=lambda facts: facts.recipe.advanced.attn_implementation != "auto",
         reason="Unsloth does not follow training.advanced.attnImplementation",
     ),

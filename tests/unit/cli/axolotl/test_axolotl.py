@@ -30,6 +30,11 @@ MINIMAL: dict[str, Any] = {
     "datasets": [{"path": "org/rows", "type": "chat_template"}],
 }
 
+LIGER: dict[str, Any] = {
+    "plugins": ["axolotl.integrations.liger.LigerPlugin"],
+    "liger_fused_linear_cross_entropy": True,
+}
+
 
 def article() -> dict[str, Any]:
     return job_file.load(ARTICLE)[0]
@@ -145,7 +150,7 @@ def test_strict_import_fails_if_a_setting_is_dropped(
         ({"gradient_checkpointing": None}, "Axolotl's default is off"),
         ({"warmup_steps": 10}, "the built-in warmupRatio"),
         ({"val_set_size": 200}, "validationFraction"),
-        ({"neftune_noise_alpha": 5}, "dropped     neftune_noise_alpha: 5: a FineTuneJob has no"),
+        ({"loraplus_lr_embedding": 1e-6}, "equivalent  loraplus_lr_embedding: 1e-06: a job"),
         ({"optimizer": "muon"}, "dropped     optimizer: muon: the job uses adamw_torch_fused"),
         (
             {"optimizer": "adamw_torch_8bit"},
@@ -177,7 +182,14 @@ def test_strict_import_fails_if_a_setting_is_dropped(
             {"early_stopping_patience": 3, "val_set_size": 0},
             "dropped     early_stopping_patience",
         ),
-        ({"liger_layer_norm": True}, "equivalent  liger_layer_norm: true: the backend chooses"),
+        (
+            {"liger_layer_norm": True},
+            "equivalent  liger_layer_norm: true: a job uses Liger",
+        ),
+        (
+            LIGER | {"lora_modules_to_save": ["lm_head"]},
+            "equivalent  liger_fused_linear_cross_entropy: true: the job does not use Liger's loss",
+        ),
         ({"chunked_cross_entropy": True}, "equivalent  chunked_cross_entropy: true: the backend"),
         (
             {"datasets": [{"path": "org/rows", "type": "alpaca_chat.load_qa"}]},
@@ -240,6 +252,13 @@ def test_other_kinds_of_training_are_refused(changes: dict[str, Any], words: str
         ),
         ({"lora_modules_to_save": ["norm"]}, "training.lora.modules_to_save", None),
         ({"peft_use_rslora": True}, "training.lora.use_rslora", True),
+        ({"neftune_noise_alpha": 5}, "training.advanced.neftune_noise_alpha", 5),
+        ({"neftune_noise_alpha": 0}, "training.advanced.neftune_noise_alpha", None),
+        ({"noisy_embedding_alpha": 5}, "training.advanced.neftune_noise_alpha", 5),
+        ({"loraplus_lr_ratio": 16}, "training.advanced.loraplus_lr_ratio", 16),
+        (LIGER, "training.advanced.liger_fused_linear_cross_entropy", True),
+        (LIGER | {"plugins": []}, "training.advanced.liger_fused_linear_cross_entropy", False),
+        (LIGER | {"fp16": True}, "training.advanced.liger_fused_linear_cross_entropy", False),
         ({"peft_use_dora": True}, "training.lora.use_dora", True),
         ({"train_on_inputs": True}, "training.train_on", "all"),
         ({"optimizer": "adamw_bnb_8bit"}, "training.advanced.optimizer", "adamw_8bit"),

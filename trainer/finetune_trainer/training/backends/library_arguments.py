@@ -8,6 +8,7 @@ from transformers import BitsAndBytesConfig
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.data.token_store import Tokens
+from finetune_trainer.models import liger
 from finetune_trainer.models.backend_choice import UNSLOTH
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime.device import Device
@@ -71,8 +72,11 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
         "packing": request.packed,
         # Unset, Unsloth reads every row in Python before it chooses a value.
         "padding_free": request.packed,
-        # Unsloth's own loss works in chunks, too, and replaces that of TRL.
-        "loss_type": "nll" if advanced.backend == UNSLOTH else "chunked_nll",
+        "loss_type": _loss(recipe),
+        "use_liger_kernel": advanced.liger_fused_linear_cross_entropy,
+        "liger_kernel_config": (
+            liger.KERNELS if advanced.liger_fused_linear_cross_entropy else None
+        ),
         "pad_to_multiple_of": (recipe.sequence_length if advanced.pad_to_sequence_length else None),
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "logging_steps": advanced.logging_steps,
@@ -86,6 +90,13 @@ def sft_arguments(request: TrainRequest, device: Device) -> dict[str, Any]:
         "disable_tqdm": True,
         "report_to": "none",
     }
+
+
+def _loss(recipe: Training) -> str:
+    """Return TRL's name of the loss: the losses of Unsloth and Liger replace the plain one."""
+    advanced = recipe.advanced
+    replaced = advanced.backend == UNSLOTH or advanced.liger_fused_linear_cross_entropy
+    return "nll" if replaced else "chunked_nll"
 
 
 def as_dataset(tokens: Tokens, *, packed: bool) -> Any:

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 import transformers
 from peft.utils import ModulesToSaveWrapper
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.integrations.neftune import activate_neftune
 from trl.trainer.sft_config import SFTConfig
 
 from finetune_api.v1alpha1.training import Training
 from finetune_trainer.checkpointing.adapter_files import WEIGHTS
 from finetune_trainer.data.load_tokenizer import load_tokenizer
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.models import liger
 from finetune_trainer.quantization import quant_state
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
@@ -86,6 +89,7 @@ def _train(
 ) -> TrainOutput:
     recipe = request.recipe
     capabilities.check(recipe, device)
+    liger.check_device(recipe, cuda=device.cuda)
     transformers.utils.logging.set_verbosity_error()
     transformers.set_seed(recipe.seed)
     _choose_algorithms(recipe, device)
@@ -102,7 +106,13 @@ def _train(
     _train_in_float32(model, getattr(torch, recipe.advanced.quantization.compute_dtype))
     trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
     log(f"{trainable / 1e6:.2f} M trainable parameters on {len(recorded.digests)} quantized layers")
+    if recipe.advanced.liger_fused_linear_cross_entropy:
+        # Trainer.train() does the same, but a resumed run may evaluate before it.
+        apply_liger_kernel(model, liger.KERNELS)
     trainer = _trainer(request, monitor, model, device)
+    if recipe.advanced.neftune_noise_alpha is not None:
+        # Not via SFTConfig: Unsloth may add the noise of that argument twice.
+        activate_neftune(model, recipe.advanced.neftune_noise_alpha)
     trainer.run()
     if trainer.complete:
         trainer.require_finite()

@@ -13,7 +13,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune_trainer.data.chat_rendering import IGNORED
 from finetune_trainer.runtime.files import fresh
-from finetune_trainer.training.backends import TrainRequest, library_arguments
+from finetune_trainer.training.backends import TrainRequest, library_arguments, loraplus
 from finetune_trainer.training.monitor import Monitor, StepActions
 
 
@@ -48,6 +48,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             if not self._evaluate_if_due(step) or self._update_complete(step):
                 return
         self.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return the optimizer of the recipe, with the learning rates of LoRA+ if it sets them."""
+        optimizer = super().create_optimizer(model)
+        ratio = self.request.recipe.advanced.loraplus_lr_ratio
+        if ratio is not None:
+            loraplus.set_rates(optimizer, self.model.named_parameters(), ratio=ratio)
+        return optimizer
 
     def _restore_token_count(self, checkpoint: Path) -> None:
         """Restore the token count, which TRL resets; the log entry of a saved step contains it.
@@ -146,6 +154,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         held_out = self.request.held_out
         if held_out is None:
             return True
+        # Otherwise Liger's forward method computes all logits in an evaluation.
+        arguments = {"skip_logits": True} if self.args.use_liger_kernel else {}
         self.model.eval()
         total, count = 0.0, 0
         # A data loader draws a seed. Without the fork, a run that resumes before this evaluation
@@ -158,7 +168,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                     self.model.train()
                     return False
                 with self.accelerator.autocast():
-                    loss = self.model(**batch).loss
+                    loss = self.model(**batch, **arguments).loss
                 tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
                 total, count = total + float(loss) * tokens, count + tokens
         self.model.train()

@@ -24,7 +24,7 @@ from finetune_trainer.training.backends import (
 )
 from finetune_trainer.training.monitor import Monitor
 
-VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "liger_kernel")
 
 
 class TrlBackend:

@@ -1,0 +1,128 @@
+"""Liger's fused loss equals that of TRL. Triton's interpreter runs its kernel on the CPU."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.trainer.checkpointing.test_resume import newest, prepared_copy
+from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.support import architectures, backend_probe, tiny
+from tests.trainer.support.faults import KilledAfterCheckpoint
+from tests.trainer.support.hub import Hub
+from tests.trainer.support.workshop import INTERPRETED, Server
+
+from finetune_api.contracts.job_config import JobConfig
+from finetune_api.v1alpha1.training import Training
+from finetune_trainer.checkpointing import manifest
+from finetune_trainer.estimate import backends, shape
+from finetune_trainer.estimate.memory import Step
+from finetune_trainer.models import liger
+from finetune_trainer.models.backend_choice import Facts, choose
+from finetune_trainer.runtime.files import read_json
+
+FIELD = "ligerFusedLinearCrossEntropy"
+AUTO: dict[str, Any] = {"backend": "auto", "quantization": {"computeDtype": "bfloat16"}}
+PACKED_TOKENS = 100
+"""Tokens of the packed sequence of ``backend_probe.first_steps``."""
+
+
+def recipe(*, fused: bool, **advanced: Any) -> Training:
+    own = {FIELD: fused, "microBatchSize": 1, "quantization": {"computeDtype": "float32"}}
+    lora = {"targetModules": ["all-linear"], "dropout": 0}
+    changes = {"lora": lora, "advanced": tiny.merged(own, advanced)}
+    job = tiny.job("hf://a/b", "hf://c/d", training=changes)
+    return JobConfig.model_validate(job).training
+
+
+def test_step_of_each_family_is_that_of_the_loss_of_trl(
+    servers: dict[str, Server], tmp_path: Path
+) -> None:
+    bases = {
+        family: architectures.model(tmp_path / family, family) for family in sorted(liger.FAMILIES)
+    }
+    plain, fused = ({True: recipe(fused=fused)} for fused in (False, True))
+    expected = backend_probe.ask(servers["trl"], backend_probe.first_steps, bases, plain)
+    found, chunks = backend_probe.ask(
+        servers[INTERPRETED], backend_probe.steps_with_liger, bases, fused
+    )
+    assert found.keys() == expected.keys()
+    for key, step in found.items():
+        assert isinstance(step, dict), step
+        assert step["loss"] == pytest.approx(expected[key]["loss"], abs=1e-5), key
+        difference = np.linalg.norm(step["gradients"] - expected[key]["gradients"])
+        assert 0 < difference < 1e-4 * np.linalg.norm(expected[key]["gradients"]), key
+    known = shape.read(read_json(bases["llama"] / "config.json"))
+    assert known is not None
+    step = Step(micro_batch=1, length=PACKED_TOKENS, packed=True, kernel="sdpa")
+    assert max(chunks) == backends._liger_chunk(known, step, 4) / (4 * known.vocabulary) == 32
+
+
+def test_liger_replaces_the_loss_only() -> None:
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    for family in liger.FAMILIES:
+        parameters = inspect.signature(MODEL_TYPE_TO_APPLY_LIGER_FN[family]).parameters
+        on = {name for name, each in parameters.items() if each.default is True}
+        assert "fused_linear_cross_entropy" in on
+        assert on <= liger.KERNELS.keys(), family
+    assert [name for name, on in liger.KERNELS.items() if on] == ["fused_linear_cross_entropy"]
+
+
+def test_killed_training_with_liger_is_bit_identical(
+    make: MakeWorkshop, servers: dict[str, Server]
+) -> None:
+    uninterrupted = make(
+        dataset={"validationFraction": 0.2},
+        training={
+            "maxSteps": 4,
+            "packing": "always",
+            "sequenceLength": 160,
+            "advanced": {FIELD: True, "saveSteps": 2, "evalSteps": 2},
+        },
+    )
+    uninterrupted.succeed("prepare")
+    killed = prepared_copy(make, uninterrupted)
+    refused = killed.run("train")
+    assert (refused.code, refused.result["reason"]) == (64, "InvalidSpec")
+    assert f"training.advanced.{FIELD} is true, but Liger's kernel needs a GPU" in refused.message
+    for workshop in (uninterrupted, killed):
+        workshop.servers = {"trl": servers[INTERPRETED]}
+    at_end = KilledAfterCheckpoint(step=4)
+    for workshop, fault in (
+        (uninterrupted, at_end),
+        (killed, KilledAfterCheckpoint(step=2)),
+        (killed, at_end),
+    ):
+        ended = workshop.with_fault(fault).run("train")
+        assert ended.code == -9, ended.log
+    assert "resuming from the checkpoint of step 2" in ended.log
+    first, second = (newest(each) for each in (uninterrupted, killed))
+    assert first.name == second.name == "step-4"
+    for name in ("adapter_model.safetensors", "loss_history.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert len(manifest.read(first).facts["evaluations"]) == 1
+
+
+def test_family_without_liger_is_refused_in_prepare(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    base = architectures.model(tmp_path / "phi", "phi")
+    workshop = make(
+        model={"source": hub.add("model", "demo/phi", base)},
+        training={"advanced": {FIELD: True}},
+    )
+    ended = workshop.run("prepare")
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "the base model is of family phi" in ended.message
+    assert workshop.published() == []
+
+
+def test_auto_selects_trl_for_liger() -> None:
+    image = {"trl": "1", "unsloth": "2"}
+    chosen = {
+        fused: choose(Facts(recipe=recipe(fused=fused, **AUTO), image=image, family="llama")).name
+        for fused in (False, True)
+    }
+    assert chosen == {False: "unsloth", True: "trl"}
