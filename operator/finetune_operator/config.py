@@ -1,15 +1,30 @@
 """Configuration of the operator, as rendered by the chart."""
 
+import ssl
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from finetune_api.base import CamelModel
 from finetune_api.contracts.destinations import METADATA, NamespacePorts, Network
 from finetune_api.policy.limits import Limits
 from finetune_api.v1alpha1.placement import Toleration
+
+
+def _reject_metadata_services(cidrs: list[Network]) -> list[Network]:
+    for cidr in cidrs:
+        for service in METADATA:
+            if cidr.version == service.version and cidr.subnet_of(service):  # type: ignore[arg-type]
+                raise ValueError(
+                    f"{cidr} contains only a cloud metadata service, which hands out the "
+                    "credentials of the node; it is never opened, remove it"
+                )
+    return cidrs
+
+
+Ranges = Annotated[list[Network], AfterValidator(_reject_metadata_services)]
 
 
 class Images(CamelModel):
@@ -21,25 +36,27 @@ class Images(CamelModel):
     """Image of the operator and of the verify container."""
 
 
-class Hub(CamelModel):
-    """The model hub; an empty endpoint means the public hub."""
+class Endpoint(CamelModel):
+    """A server that prepare pods connect to."""
 
-    endpoint: str = ""
+    @property
+    def _address(self) -> str:
+        raise NotImplementedError
 
     @property
     def host(self) -> str:
-        """Host of the endpoint; empty for the public hub."""
-        return urlsplit(self.endpoint).hostname or ""
+        """Host of the URL; empty without a URL."""
+        return urlsplit(self._address).hostname or ""
 
     @property
     def port(self) -> int:
-        """Port of the endpoint."""
-        parts = urlsplit(self.endpoint)
+        """Port of the URL."""
+        parts = urlsplit(self._address)
         return parts.port or (80 if parts.scheme == "http" else 443)
 
     @property
     def address(self) -> Network | None:
-        """The endpoint as a range with one address, None if its host is a name."""
+        """The host as a range with one address, None if it is a name."""
         try:
             return ip_network(self.host)
         except ValueError:
@@ -47,9 +64,49 @@ class Hub(CamelModel):
 
     @property
     def namespace(self) -> str | None:
-        """Namespace of the endpoint if it is a Service, such as ``hub.models.svc``."""
+        """Namespace of the host if it is a Service, such as ``hub.models.svc``."""
         parts = self.host.split(".")
         return parts[1] if len(parts) > 2 and parts[2] == "svc" else None
+
+    @property
+    def is_outside_name(self) -> bool:
+        """Whether the host is a name outside the cluster, which no NetworkPolicy can select."""
+        return bool(self.host) and self.namespace is None and self.address is None
+
+
+class Hub(Endpoint):
+    """The model hub; an empty endpoint means the public hub."""
+
+    endpoint: str = ""
+
+    @property
+    def _address(self) -> str:
+        return self.endpoint
+
+
+class Proxy(Endpoint):
+    """The HTTP proxy of the prepare pods; an empty URL means none.
+
+    ``cidrs`` are the addresses of a proxy whose host is a name outside the cluster. ``no_proxy``
+    are host names, domains and addresses that prepare pods reach without the proxy.
+    """
+
+    url: str = ""
+    cidrs: Ranges = Field(default_factory=list)
+    no_proxy: list[str] = Field(default_factory=list)
+
+    @property
+    def _address(self) -> str:
+        return self.url
+
+    def serves(self, endpoint: Endpoint) -> bool:
+        """Report whether prepare pods reach a server, which is no Service, through the proxy."""
+        if not self.url or endpoint.namespace is not None:
+            return False
+        names = [each.lower().lstrip(".") for each in self.no_proxy]
+        return not any(
+            endpoint.host == each or endpoint.host.endswith(f".{each}") for each in names
+        )
 
 
 class ServingConfig(CamelModel):
@@ -123,23 +180,11 @@ class Egress(CamelModel):
     """
 
     dns: Dns = Dns()
-    cidrs: list[Network] = Field(default_factory=lambda: list(INTERNET))
+    cidrs: Ranges = Field(default_factory=lambda: list(INTERNET))
     excluded_cidrs: list[Network] = Field(default_factory=lambda: list(NOT_PUBLIC))
     ports: list[int] = Field(default_factory=lambda: [443])
     namespaces: list[NamespacePorts] = Field(default_factory=list)
-    hub_cidrs: list[Network] = Field(default_factory=list)
-
-    @field_validator("cidrs", "hub_cidrs")
-    @classmethod
-    def _reject_metadata_services(cls, cidrs: list[Network]) -> list[Network]:
-        for cidr in cidrs:
-            for service in METADATA:
-                if cidr.version == service.version and cidr.subnet_of(service):  # type: ignore[arg-type]
-                    raise ValueError(
-                        f"{cidr} contains only a cloud metadata service, which hands out the "
-                        "credentials of the node; it is never opened, remove it"
-                    )
-        return cidrs
+    hub_cidrs: Ranges = Field(default_factory=list)
 
 
 class MetricsConfig(CamelModel):
@@ -160,7 +205,7 @@ class OperatorConfig(CamelModel):
     its replicas. Jobs in ``watch_namespaces`` are reconciled; empty means all. Clients in
     ``scraper_namespaces`` may scrape the pods of jobs. ``defaults`` is a partial FineTuneJob spec,
     which overrides built-in defaults and is overridden by each job. ``policy`` limits what jobs may
-    contain.
+    contain. Prepare pods trust ``ca_certificates`` (PEM) in addition to those of their image.
     """
 
     operator_namespace: str = "finetune-system"
@@ -173,8 +218,21 @@ class OperatorConfig(CamelModel):
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)
     hub: Hub = Hub()
+    proxy: Proxy = Proxy()
+    ca_certificates: str = ""
     gpu: GpuConfig = GpuConfig()
     serving: ServingConfig = ServingConfig()
     defaults: dict[str, Any] = Field(default_factory=dict)
     policy: Limits = Limits()
     log_level: str = "info"
+
+    @field_validator("ca_certificates")
+    @classmethod
+    def _require_certificates(cls, text: str) -> str:
+        if not text.strip():
+            return ""
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+        except (ssl.SSLError, ValueError) as error:
+            raise ValueError(f"no CA certificates in PEM format ({error})") from error
+        return text

@@ -81,12 +81,17 @@ def load_config(path: Path) -> OperatorConfig:
             "long values, such as dataset.chatTemplate, in the jobs instead of in defaults."
         )
     hub, egress = config.hub, config.egress
-    named = hub.host and hub.namespace is None and hub.address is None
-    if named and hub.port not in egress.ports and not egress.hub_cidrs:
+    closed = hub.port not in egress.ports and not egress.hub_cidrs
+    if hub.is_outside_name and closed and not config.proxy.serves(hub):
         raise ConfigurationError(
             f"--config {path}: hub.endpoint: port {hub.port} of {hub.host} is not in egress.ports, "
             "so prepare pods cannot reach the hub. Set egress.hubCidrs to the address ranges of "
             f"{hub.host}; the port is then open only in these ranges."
+        )
+    if config.proxy.is_outside_name and not config.proxy.cidrs:
+        raise ConfigurationError(
+            f"--config {path}: proxy.url: NetworkPolicies cannot select the host name "
+            f"{config.proxy.host}. Set proxy.cidrs to the address ranges of the proxy."
         )
     if config.log_level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(

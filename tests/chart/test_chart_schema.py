@@ -76,6 +76,13 @@ FREE_FORM = {
         ({"serving": {"dtype": "int8"}}, "value must be one of"),
         ({"serving": {"shmSize": "2GB"}}, "does not match pattern"),
         ({"hub": {"endpoint": "mirror.example.com"}}, "does not match pattern"),
+        ({"caCertificates": "/etc/ssl/ca.pem"}, "does not match pattern"),
+        ({"proxy": {"url": "https://proxy.example.com"}}, "does not match pattern"),
+        ({"proxy": {"url": "http://user:secret@proxy.example.com"}}, "does not match pattern"),
+        ({"proxy": {"noProxy": ["10.0.0.0/8"]}}, "does not match pattern"),
+        ({"proxy": {"noProxy": ["*.example.com"]}}, "does not match pattern"),
+        ({"proxy": {"password": "a"}}, "additional properties 'password' not allowed"),
+        ({"imageRegistry": "https://registry.example.com"}, "does not match pattern"),
         ({"defaults": ["storage"]}, "got array, want object"),
         ({"defaults": {"foo": 1}}, "additional properties 'foo' not allowed"),
         (

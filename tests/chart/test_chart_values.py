@@ -61,6 +61,27 @@ def test_image_references_of_the_local_cluster_render_unchanged() -> None:
         assert render(values).config["images"]["trainer"] == reference
 
 
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("docker.io/vllm/vllm-openai", "registry.example.com:5000/mirror/vllm/vllm-openai"),
+        ("localhost/vllm", "registry.example.com:5000/mirror/vllm"),
+        ("localhost:5000/a/vllm", "registry.example.com:5000/mirror/a/vllm"),
+        ("vllm/vllm-openai", "registry.example.com:5000/mirror/vllm/vllm-openai"),
+    ],
+)
+def test_image_registry_replaces_the_registry_of_each_image(repository: str, expected: str) -> None:
+    serving = {"image": {"repository": repository}}
+    for registry in ("registry.example.com:5000/mirror", "registry.example.com:5000/mirror/"):
+        rendered = render({"imageRegistry": registry, "serving": serving})
+        assert rendered.config["images"] == {
+            "operator": "registry.example.com:5000/mirror/finetune-operator:0.1.0",
+            "trainer": "registry.example.com:5000/mirror/finetune-trainer:0.1.0",
+            "serving": f"{expected}:v0.32.0",
+        }
+        assert rendered.pod["containers"][0]["image"] == rendered.config["images"]["operator"]
+
+
 # Changed values, for values that need more than another value of the same type.
 CHANGED: dict[str, Any] = {
     "defaults": {"storage": {"size": "120Gi"}},
@@ -78,6 +99,10 @@ CHANGED: dict[str, Any] = {
     "serving.env": {"A": "b"},
     "serving.dtype": "bfloat16",
     "serving.shmSize": "1Gi",
+    "caCertificates": "-----BEGIN CERTIFICATE-----",
+    "proxy.url": "http://proxy.example.com:3128",
+    "proxy.cidrs": ["192.0.2.0/24"],
+    "proxy.noProxy": ["hub.example.com"],
     "hub.endpoint": "https://mirror.example.com",
     "admissionPolicy.maxAnnotationBytes": 1000,
     "policy.maxReplicas": 2,

@@ -26,7 +26,7 @@ from finetune_api.contracts.result import Result
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
-from finetune_trainer.runtime import cards, device, egress, environment, lock
+from finetune_trainer.runtime import cards, device, egress, environment, lock, trust
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
@@ -95,6 +95,10 @@ def parser() -> argparse.ArgumentParser:
         type=_destinations,
         help="allowed network connections, as JSON of finetune_api.contracts.destinations; omit it "
         "to allow all",
+    )
+    prepare.add_argument(
+        "--ca-certificates",
+        help="CA certificates to trust in addition to those of the image, in PEM format",
     )
     train = commands.add_parser("train", parents=[common], help="train the adapter")
     train.add_argument(
@@ -167,6 +171,8 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
         if options.command == "prepare":
             if options.destinations is not None:
                 egress.Guard(options.destinations, domains=egress.domains()).install()
+            if options.ca_certificates:
+                trust.add(options.ca_certificates, field="the chart value caCertificates")
             device.require_versions(options.driver, options.compute_capability)
             from finetune_trainer.preparation import prepare
 

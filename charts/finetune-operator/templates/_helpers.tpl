@@ -33,21 +33,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/*
 Reference of an image. Takes a list of the path of the image in the values, the image
-(repository, tag and digest), and the tag to use if the image sets neither tag nor digest.
+(repository, tag and digest), the tag to use if the image sets neither tag nor digest, and the
+registry of all images. The first part of a repository is a registry if it contains a dot or a port,
+or is localhost, as in Docker.
 */}}
 {{- define "finetune-operator.imageReference" -}}
 {{- $path := index . 0 -}}
 {{- $image := index . 1 -}}
 {{- $tag := default (index . 2) $image.tag -}}
+{{- $name := $image.repository -}}
+{{- with index . 3 -}}
+{{- $name = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $name "") -}}
+{{- end -}}
 {{- if $image.digest -}}
-{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $image.repository (required (printf "%s has neither a tag nor a digest: set %s.tag or %s.digest" $path $path $path) $tag) -}}
+{{- printf "%s:%s" $name (required (printf "%s has neither a tag nor a digest: set %s.tag or %s.digest" $path $path $path) $tag) -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "finetune-operator.image" -}}
-{{- include "finetune-operator.imageReference" (list "image" .Values.image .Chart.AppVersion) -}}
+{{- include "finetune-operator.imageReference" (list "image" .Values.image .Chart.AppVersion .Values.imageRegistry) -}}
 {{- end -}}
 
 {{/* Folder of the certificate for the metrics in the operator container. */}}
@@ -66,13 +72,15 @@ metrics:
 leaseName: {{ include "finetune-operator.fullname" . }}
 watchNamespaces: {{ .Values.watchNamespaces | toJson }}
 images:
-  trainer: {{ include "finetune-operator.imageReference" (list "trainer.image" .Values.trainer.image .Chart.AppVersion) | quote }}
-  serving: {{ include "finetune-operator.imageReference" (list "serving.image" .Values.serving.image "") | quote }}
+  trainer: {{ include "finetune-operator.imageReference" (list "trainer.image" .Values.trainer.image .Chart.AppVersion .Values.imageRegistry) | quote }}
+  serving: {{ include "finetune-operator.imageReference" (list "serving.image" .Values.serving.image "" .Values.imageRegistry) | quote }}
   operator: {{ include "finetune-operator.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 imagePullSecrets: {{ .Values.imagePullSecrets | toJson }}
 hub:
   endpoint: {{ .Values.hub.endpoint | quote }}
+proxy: {{ .Values.proxy | toJson }}
+caCertificates: {{ .Values.caCertificates | quote }}
 gpu: {{ .Values.gpu | toJson }}
 policy: {{ .Values.policy | toJson }}
 serving:

@@ -4,6 +4,9 @@ The operator derives them from the chart's ``egress`` and ``hub`` values. It ren
 NetworkPolicy of the prepare pod from them, and passes them to the trainer, which checks every
 connection itself: some network plugins enforce no NetworkPolicies.
 
+If the chart sets a proxy, both allow connections to the proxy instead of the internet, and the
+trainer also checks the host of each request: the proxy resolves its name.
+
 A policy sees the port of the pod behind a Service; the trainer sees the address of the Service. So
 the trainer recognizes a Service in a named namespace by its DNS name, and does not check its port.
 """
@@ -60,11 +63,37 @@ class NamespacePorts(CamelModel):
     ports: tuple[int, ...] = Field(min_length=1)
 
 
+class Proxied(CamelModel):
+    """What a prepare pod may request from an HTTP proxy, and which hosts it reaches without it.
+
+    ``direct`` are host names, domains and addresses. ``blocks`` apply to hosts that are addresses;
+    ``ports`` apply to names, which only the proxy can resolve.
+    """
+
+    url: str
+    direct: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    ports: tuple[int, ...] = ()
+
+
+class Hosts(CamelModel):
+    """Patterns of the hosts of ``https://`` sources, redirects included (``policy.limits``)."""
+
+    allow: tuple[str, ...]
+    deny: tuple[str, ...] = ()
+
+
 class Destinations(CamelModel):
-    """All destinations of a prepare pod, except DNS servers."""
+    """All destinations of a prepare pod, except DNS servers.
+
+    The connections of the pod are in ``blocks`` and ``namespaces``; those to a proxy are, too.
+    Without ``hosts``, every host is allowed.
+    """
 
     blocks: tuple[Block, ...] = ()
     namespaces: tuple[NamespacePorts, ...] = ()
+    proxied: Proxied | None = None
+    hosts: Hosts | None = None
 
     def allows(self, address: Address, port: int) -> bool:
         """Report whether blocks allow an address, and each IPv4 address that it contains."""

@@ -26,7 +26,7 @@ SCHEMES_OF_FIELD = {
     "revision": ("hf",),
     "tokenSecretRef": ("hf", "https"),
     "sha256": ("https",),
-    "caConfigMapRef": ("https", "s3"),
+    "caConfigMapRef": ("hf", "https", "s3"),
     "s3.endpoint": ("s3",),
     "s3.region": ("s3",),
     "s3.secretRef": ("s3",),
@@ -120,10 +120,11 @@ def token(what: str) -> Any:
 def ca(what: str) -> Any:
     """Declare ``caConfigMapRef`` of a model or dataset."""
     return field(
-        f"ConfigMap with the CA certificates of the https:// server or S3 service of the {what}.",
+        f"ConfigMap with additional CA certificates for the hub, https:// server or S3 service of "
+        f"the {what}, in PEM format.",
         None,
         edit=Edit.RETRY,
-        builtin="the CA certificates in the trainer image",
+        builtin="the CA certificates in the trainer image and in the chart value caCertificates",
     )
 
 
@@ -165,5 +166,9 @@ def _only_for(what: Kind, path: str, schemes: tuple[str, ...]) -> Rule:
     return requires(
         is_set(path),
         starts_with("source", *prefixes),
-        f"{what}.{path} applies only to {' and '.join(prefixes)} sources: remove it",
+        f"{what}.{path} applies only to {_listed(prefixes)} sources: remove it",
     )
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -5,8 +5,10 @@ the service account of the pod, whose token is reloaded every minute, else from 
 kopf's own logins support neither token files nor ``exec`` plugins of a kubeconfig, and need cluster
 DNS to resolve the server.
 
-The proxy is that of the kubeconfig, else that of ``HTTPS_PROXY`` and ``NO_PROXY``. It is resolved
-once, here: aiohttp would read the environment and ``~/.netrc`` before every request.
+A pod reaches its API server directly: a proxy that the environment of a pod names is for the
+internet. With a kubeconfig, the proxy is its ``proxy-url``, else that of ``HTTPS_PROXY`` and
+``NO_PROXY``, as in kubectl. It is resolved once, here: aiohttp would read the environment and
+``~/.netrc`` before every request.
 
 Rejected credentials are loaded again: a token file is replaced long before its token expires.
 """
@@ -38,8 +40,8 @@ async def load(configuration: Configuration) -> None:
         file = os.environ.get("KUBECONFIG")
         if not file and os.environ.get("KUBERNETES_SERVICE_HOST"):
             kube_config.load_incluster_config(client_configuration=configuration)
-        else:
-            await kube_config.load_kube_config(file, client_configuration=configuration)
+            return
+        await kube_config.load_kube_config(file, client_configuration=configuration)
     except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
         raise Transient(
             f"cannot load credentials for an API server: {error}. Run in a pod with a service "

@@ -4,6 +4,9 @@ The chart's ``egress`` value configures them. A range in ``cidrs`` is open excep
 ``excludedCidrs`` inside it. A narrower range that is listed next to a wide one is therefore open as
 a whole: ``10.20.0.7/32`` opens one private address. The metadata services of clouds, which hand out
 the credentials of the node, are never open. The port of the hub is open only towards the hub.
+
+With a proxy, the ranges of the whole internet in ``cidrs`` are what the proxy may be asked for, and
+the pod itself connects to the proxy instead.
 """
 
 from collections.abc import Iterable
@@ -14,10 +17,12 @@ from finetune_api.contracts.destinations import (
     METADATA,
     Block,
     Destinations,
+    Hosts,
     NamespacePorts,
     Network,
+    Proxied,
 )
-from finetune_operator.config import Egress, OperatorConfig
+from finetune_operator.config import Egress, Endpoint, OperatorConfig
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 POD_IDENTITY = IPv4Network("169.254.170.23/32")
@@ -44,17 +49,26 @@ def destinations(config: OperatorConfig, *, cloud_identity: bool) -> Destination
 
     cloud_identity: whether the pod has its own service account and requests cloud credentials.
     """
-    hub, egress = config.hub, config.egress
+    hub, proxy, egress = config.hub, config.proxy, config.egress
+    namespaces = [*egress.namespaces, *_in_cluster(hub), *_in_cluster(proxy)]
     ports: dict[str, set[int]] = {}
-    for each in egress.namespaces:
+    for each in namespaces:
         ports.setdefault(each.name, set()).update(each.ports)
-    blocks = [_block(cidr, egress, egress.ports) for cidr in egress.cidrs]
-    if hub.namespace is not None:
-        ports.setdefault(hub.namespace, set()).add(hub.port)
-    elif hub.address is not None:
-        blocks.append(Block(cidr=hub.address, ports=(hub.port,)))
-    elif hub.host:
-        blocks += [_block(cidr, egress, [hub.port]) for cidr in egress.hub_cidrs]
+    web = [_block(cidr, egress, egress.ports) for cidr in egress.cidrs]
+    hub_blocks = _outside(hub, egress.hub_cidrs, egress)
+    proxied = None
+    if proxy.url:
+        through = [*web, *hub_blocks] if proxy.serves(hub) else web
+        proxied = Proxied(
+            url=proxy.url,
+            direct=tuple(proxy.no_proxy),
+            blocks=tuple(block for block in through if block.ports),
+            ports=tuple(sorted({*egress.ports, *([hub.port] if proxy.serves(hub) else [])})),
+        )
+        web = [block for block in web if block.cidr.prefixlen]
+    blocks = [*web, *_outside(proxy, proxy.cidrs, egress)]
+    if not proxy.serves(hub):
+        blocks += hub_blocks
     if cloud_identity:
         blocks.append(Block(cidr=POD_IDENTITY, ports=(80,)))
     return Destinations(
@@ -62,6 +76,8 @@ def destinations(config: OperatorConfig, *, cloud_identity: bool) -> Destination
         namespaces=tuple(
             NamespacePorts(name=name, ports=tuple(sorted(ports[name]))) for name in sorted(ports)
         ),
+        proxied=proxied,
+        hosts=Hosts(allow=config.policy.hosts.allow, deny=config.policy.hosts.deny),
     )
 
 
@@ -87,6 +103,22 @@ def namespaces(*names: str) -> dict[str, Any]:
         return {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: names[0]}}}
     expression = {"key": NAMESPACE_LABEL, "operator": "In", "values": sorted(set(names))}
     return {"namespaceSelector": {"matchExpressions": [expression]}}
+
+
+def _in_cluster(server: Endpoint) -> list[NamespacePorts]:
+    """Return the namespace and port of a server that is a Service."""
+    if server.namespace is None:
+        return []
+    return [NamespacePorts(name=server.namespace, ports=(server.port,))]
+
+
+def _outside(server: Endpoint, cidrs: Iterable[Network], egress: Egress) -> list[Block]:
+    """Return the blocks of a server that is no Service. cidrs: its addresses if it is a name."""
+    if server.address is not None:
+        return [Block(cidr=server.address, ports=(server.port,))]
+    if not server.is_outside_name:
+        return []
+    return [_block(cidr, egress, [server.port]) for cidr in cidrs]
 
 
 def _block(cidr: Network, egress: Egress, ports: Iterable[int]) -> Block:

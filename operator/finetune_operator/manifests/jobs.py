@@ -245,14 +245,18 @@ def _stage_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int
 
 
 def prepare_arguments(target: TargetRevision) -> list[str]:
-    """Return the arguments of prepare: those of the estimate, and the allowed destinations.
+    """Return the arguments of prepare: the estimate, allowed destinations and trusted CAs.
 
     They are not in job.json, which is frozen: a job that was rejected is attempted again after its
-    cards, its context length, its volume, its resources, or the chart's egress values have changed.
+    cards, its context length, its volume, its resources, or the chart's values for egress, proxy
+    and CA certificates have changed.
     """
     cloud_identity = target.resolved.spec.access.service_account_name is not None
     allowed = egress.destinations(target.config, cloud_identity=cloud_identity)
-    return [*_estimate_arguments(target), "--destinations", allowed.model_dump_json()]
+    arguments = [*_estimate_arguments(target), "--destinations", allowed.model_dump_json()]
+    if certificates := target.config.ca_certificates:
+        arguments += ["--ca-certificates", certificates]
+    return arguments
 
 
 def _estimate_arguments(target: TargetRevision) -> list[str]:

@@ -26,6 +26,8 @@ LIVE = {
     "watch_namespaces",
     "scraper_namespaces",
     "egress",
+    "proxy",
+    "ca_certificates",
     "metrics",
     "policy",
     "log_level",

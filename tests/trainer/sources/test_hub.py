@@ -27,7 +27,7 @@ def weights(
     (tmp_path / "repository").mkdir()
     (tmp_path / "repository" / "a.safetensors").write_bytes(DATA)
     source = hub.add("model", "demo/weights", tmp_path / "repository")
-    yield hub, HubStore(kind="model", source=source, revision="main", token="secret")
+    yield hub, HubStore(kind="model", source=source, revision="main", token="secret", ca_file=None)
     hub.answers.clear()
     hub.cuts.clear()
     hub.cdn = ""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ class Hub:
     """For each file, the status codes of the next transfers; 200 sends the bytes."""
     cdn: str = ""
     """The target of redirects of transfers, with signed URLs; empty for no redirect."""
+    path: str = ""
+    """Path of a mirror: the part of each URL before that of the hub, with a leading slash."""
     refusing: int = 0
     """The status code of every response, if any."""
 
@@ -58,10 +61,12 @@ class Hub:
 
 
 @contextmanager
-def serving() -> Iterator[Hub]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Hub]:
     """Serve until the block ends."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    hub = Hub(url=f"http://127.0.0.1:{server.server_port}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    hub = Hub(url=f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}")
     server.hub = hub  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -86,6 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub: Hub = self.server.hub  # type: ignore[attr-defined]
         path = unquote(self.path.split("?")[0]).strip("/")
         hub.requests.append(f"{self.command} {path}")
+        path = path.removeprefix(hub.path.lstrip("/")).lstrip("/")
         if hub.refusing:
             self._refuse(hub.refusing, "", "try again later")
             return
@@ -133,6 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
         if name in hub.corrupt:
             data = data[:-1] + bytes([data[-1] ^ 1])
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.commit(), "Accept-Ranges": "bytes"}
+        if name.endswith(repo.lfs):
+            # The hub also offers the Xet protocol.
+            headers |= {"X-Xet-Hash": etag, "Link": f'<{hub.url}/xet>; rel="xet-auth"'}
         asked = self.headers.get("Range")
         cut = None
         if self.command == "GET":

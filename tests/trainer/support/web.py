@@ -19,7 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """A self-signed certificate for 127.0.0.1, and its key."""
+    """A self-signed certificate for 127.0.0.1 and ``*.corp.test``, and its key."""
 
     authority: Path
     key: Path
@@ -34,7 +34,12 @@ def certificate(folder: Path) -> Certificate:
     made = Certificate(authority=folder / "ca.crt", key=folder / "tls.key")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=test", "-keyout", str(made.key)]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(made.authority)]
+    command += [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1,DNS:*.corp.test",
+        "-out",
+        str(made.authority),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return made
 

@@ -432,13 +432,13 @@ def test_resolve_does_not_modify_its_arguments() -> None:
     "source", ["hf://org/data", "pvc://claim/rows", "configmap://rows/a.jsonl", "s3://bucket/rows"]
 )
 def test_default_access_applies_only_to_its_kind_of_source(source: str) -> None:
-    """A default S3 endpoint and CA bundle must not make jobs invalid that need neither."""
+    """A default S3 endpoint or CA bundle must not make jobs invalid that do not need it."""
     store = {"endpoint": "https://minio:9000", "secretRef": {"name": "keys"}}
     dataset = {"s3": store, "caConfigMapRef": {"name": "ca"}, "tokenSecretRef": {"name": "hf"}}
     defaults = effective_defaults({"dataset": dataset})
     found = resolve(merged(ALPACA, {"dataset": {"source": source}}), defaults).spec.common_dataset
     assert (found.s3.endpoint is not None) == source.startswith("s3://")
-    assert (found.ca_config_map_ref is not None) == source.startswith("s3://")
+    assert (found.ca_config_map_ref is not None) == source.startswith(("hf://", "s3://"))
     assert (found.token_secret_ref is not None) == source.startswith("hf://")
     assert (found.revision == "main") == source.startswith("hf://")
 

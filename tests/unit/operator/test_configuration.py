@@ -36,6 +36,16 @@ def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
             "port 8081 of mirror.example.com is not in egress.ports, so prepare pods cannot reach "
             "the hub. Set egress.hubCidrs",
         ),
+        (
+            VALID + "proxy: {url: 'http://proxy.example.com:3128'}",
+            "proxy.url: NetworkPolicies cannot select the host name proxy.example.com. Set "
+            "proxy.cidrs",
+        ),
+        (
+            VALID + "proxy: {url: 'http://10.0.0.1:3128', cidrs: [169.254.169.254/32]}",
+            "proxy.cidrs: Value error, 169.254.169.254/32 contains only a cloud metadata service",
+        ),
+        (VALID + "caCertificates: none", "caCertificates: Value error, no CA certificates in PEM"),
     ],
     ids=[
         "empty file",
@@ -45,6 +55,9 @@ def test_minimal_configuration_is_valid(tmp_path: Path) -> None:
         "unknown log level",
         "invalid default",
         "hub on a closed port",
+        "proxy without addresses",
+        "proxy at a metadata service",
+        "no certificates",
     ],
 )
 def test_invalid_configuration_names_the_field(tmp_path: Path, text: str, message: str) -> None:
@@ -62,6 +75,7 @@ def test_invalid_configuration_names_the_field(tmp_path: Path, text: str, messag
         "hub: {endpoint: 'http://hub.models.svc:8081'}",
         "hub: {endpoint: 'http://mirror.example.com:8081'}\negress: {hubCidrs: [192.0.2.0/24]}",
         "hub: {endpoint: 'http://mirror.example.com'}\negress: {ports: [80]}",
+        "hub: {endpoint: 'https://mirror.example.com:8443'}\nproxy: {url: 'http://10.0.0.1:3128'}",
     ],
 )
 def test_hub_that_prepare_pods_can_reach_is_valid(tmp_path: Path, text: str) -> None:

@@ -4,20 +4,44 @@ NetworkPolicies have the same rules; this check also works where the network plu
 It is an audit hook of the interpreter, which runs before every ``connect`` of every library, with
 the address to which the socket then connects. So it covers redirects, and a DNS name that resolves
 to another address at each lookup. The hook cannot be removed.
+
+With a proxy, the process connects to the proxy, which resolves the names of hosts. So sources
+announce each request, redirects included, and the hook checks its host, too.
 """
 
+import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from finetune_api.contracts.destinations import Address, Destinations
+from finetune_api.contracts.destinations import Address, Destinations, forms
+from finetune_api.policy.limits import Names
 from finetune_trainer.errors import EgressDenied
 
 RESOLVER = Path("/etc/resolv.conf")
 INTERNET = (socket.AF_INET, socket.AF_INET6)
+REQUEST = "finetune_trainer.request"
+"""Audit event of a request: its host, its port, and whether the job chose the host."""
+LOCAL = (".localhost", ".local", ".internal", ".svc")
+"""Domains that do not exist on the internet; a proxy may resolve them to private addresses."""
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY")
+POD_IDENTITY = "169.254.170.23"
+"""The agent on the node that serves the credentials of the pod; no proxy reaches it."""
+
+
+def announce(url: str, *, chosen_by_job: bool) -> None:
+    """Announce a request before it is sent. Raise EgressDenied if its host is not allowed.
+
+    chosen_by_job: whether the host is that of a source of the job, or of a redirect by its server,
+    so that the chart's policy.hosts applies.
+    """
+    parts = urlsplit(url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    sys.audit(REQUEST, (parts.hostname or "").lower(), port, chosen_by_job)
 
 
 class Guard:
@@ -29,12 +53,16 @@ class Guard:
 
     def __init__(self, allowed: Destinations, *, domains: Iterable[str]) -> None:
         self._allowed = allowed
-        self._suffixes = (".svc", *(f".svc.{domain}" for domain in domains))
+        self._domains = tuple(domains)
+        hosts = allowed.hosts
+        self._names = None if hosts is None else Names(allow=hosts.allow, deny=hosts.deny)
+        self._suffixes = (".svc", *(f".svc.{domain}" for domain in self._domains))
         self._hosts: dict[str, str] = {}
         self._services: set[Address] = set()
 
     def install(self) -> None:
         """Check all connections of this process from now on, until its end."""
+        os.environ.update(self.proxy_variables())
         resolve = socket.getaddrinfo
 
         def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
@@ -45,6 +73,18 @@ class Guard:
 
         socket.getaddrinfo = getaddrinfo
         sys.addaudithook(self._audit)
+
+    def proxy_variables(self) -> Mapping[str, str]:
+        """Return the environment variables by which libraries find the proxy; none without it."""
+        proxied = self._allowed.proxied
+        if proxied is None:
+            return {}
+        services = [suffix.removeprefix(".") for suffix in self._suffixes]
+        direct = ["localhost", "127.0.0.1", POD_IDENTITY, *services]
+        # A leading dot would exclude the domain itself for some libraries.
+        direct += [each.removeprefix(".") for each in proxied.direct]
+        values = dict.fromkeys(PROXY_VARIABLES, proxied.url) | {"NO_PROXY": ",".join(direct)}
+        return values | {name.lower(): value for name, value in values.items()}
 
     def resolved(self, host: str, addresses: Iterable[str]) -> None:
         """Record the addresses of a host name."""
@@ -75,6 +115,38 @@ class Guard:
             "and the port to egress.ports, or the namespace of a Service to egress.namespaces"
         )
 
+    def check_request(self, host: str, port: int, *, chosen_by_job: bool) -> None:
+        """Raise EgressDenied if a host may not be requested, by the policy or from the proxy."""
+        if chosen_by_job and self._names is not None and not self._names.permits(host):
+            raise EgressDenied(
+                f"the chart's policy.hosts does not allow the host {host}. Use another source, or "
+                "let an administrator add the host to policy.hosts"
+            )
+        proxied = self._allowed.proxied
+        if proxied is None or self._namespace_of(host) is not None:
+            return
+        # Libraries do not use the proxy for these hosts; the check of connections applies to them.
+        direct = [each.lower().removeprefix(".") for each in proxied.direct]
+        if any(host == each or host.endswith(f".{each}") for each in direct):
+            return
+        try:
+            address = ip_address(host)
+        except ValueError:
+            name = f".{host.rstrip('.')}"
+            allowed = port in proxied.ports and name.count(".") > 1 and not name.endswith(LOCAL)
+        else:
+            found = (
+                any(block.allows(each, port) for block in proxied.blocks) for each in forms(address)
+            )
+            allowed = all(found)
+        if not allowed:
+            raise EgressDenied(
+                f"the egress values of the operator's chart do not allow requests to port {port} "
+                f"of {host} through the proxy {proxied.url}. Use another source, or let an "
+                "administrator add the address to egress.cidrs, the port to egress.ports, or the "
+                "host to proxy.noProxy"
+            )
+
     def _namespace_of(self, host: str) -> str | None:
         name = host.lower().rstrip(".")
         for suffix in self._suffixes:
@@ -84,7 +156,10 @@ class Guard:
         return None
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in ("socket.connect", "socket.sendto") and arguments[0].family in INTERNET:
+        if event == REQUEST:
+            host, port, chosen_by_job = arguments
+            self.check_request(host, port, chosen_by_job=chosen_by_job)
+        elif event in ("socket.connect", "socket.sendto") and arguments[0].family in INTERNET:
             self.check(_text(arguments[1][0]), arguments[1][1])
 
 

@@ -82,6 +82,7 @@ def open_store(kind: Kind, part: Model | Rows) -> Store:
         source=source,
         revision=part.revision or "main",
         token=_token(kind, f"{prefix}_HF_TOKEN"),
+        ca_file=trusted,
     )
 
 

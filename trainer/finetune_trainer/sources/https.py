@@ -16,6 +16,7 @@ import httpx
 
 from finetune_api.v1alpha1.sources import LIST_OF_SUMS, Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
+from finetune_trainer.runtime import egress
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,
@@ -170,11 +171,12 @@ class Https:
             headers=headers,
             timeout=TIMEOUT,
             follow_redirects=True,
-            event_hooks={"request": [self._require_tls]},
+            event_hooks={"request": [self._check_request]},
         )
 
-    def _require_tls(self, request: httpx.Request) -> None:
-        """Raise InvalidSpec before a redirect to another scheme is followed."""
+    def _check_request(self, request: httpx.Request) -> None:
+        """Raise an error before a redirect to another scheme or a denied host is followed."""
+        egress.announce(str(request.url), chosen_by_job=True)
         if request.url.scheme != "https":
             where = request.url.copy_with(query=None)
             raise InvalidSpec(
@@ -222,5 +224,6 @@ class Https:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise InvalidSpec(
                 f"the certificate of {self.name} is not trusted ({brief(error)}): set "
-                f"{self._kind}.caConfigMapRef to a ConfigMap with its certificate authority"
+                f"{self._kind}.caConfigMapRef to a ConfigMap with its certificate authority, or "
+                "let an administrator set the chart value caCertificates"
             ) from error

@@ -6,6 +6,9 @@ it, or with none; the client's cached token is never used.
 ``hf_hub_download`` of the client is not used: after a kill it does not resume the partial file of
 the earlier process, which then stays on the volume (huggingface_hub issue 4196).
 
+Files are requested with plain HTTPS, never with the Xet protocol, so that proxies, CA certificates
+and the check of connections apply to each byte.
+
 The client sends its requests with httpx (1.x) or httpx2 (2.x). Neither is imported here: responses
 have the same attributes in both, and the client exports the base class of their errors.
 """
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -27,10 +30,17 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+from huggingface_hub.utils import (
+    build_hf_headers,
+    close_session,
+    get_session,
+    hf_raise_for_status,
+    http_stream_backoff,
+)
 
 from finetune_api.v1alpha1.sources import Kind
-from finetune_trainer.errors import AccessDenied, TrainerError, Transient
+from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
+from finetune_trainer.runtime import egress, trust
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,
@@ -49,12 +59,23 @@ TIMEOUT_SECONDS = 30.0
 class Hub:
     """Reads one repository. ``token`` is None for a public one."""
 
-    def __init__(self, *, kind: Kind, source: str, revision: str, token: str | None) -> None:
-        """``source`` is ``hf://org/name``; ``revision`` is a branch, tag or commit."""
+    def __init__(
+        self, *, kind: Kind, source: str, revision: str, token: str | None, ca_file: Path | None
+    ) -> None:
+        """``source`` is ``hf://org/name``; ``revision`` is a branch, tag or commit.
+
+        ``ca_file`` has certificates to trust. All repositories are on one hub, and the client has
+        one session for them, so the process trusts them from now on. Raise InvalidSpec if it has
+        none.
+        """
         self.kind: Kind = kind
         self.name = source.removeprefix("hf://")
         self.revision = revision
         self._token: str | Literal[False] = token or False
+        if ca_file is not None:
+            field = f"{kind}.caConfigMapRef"
+            trust.add(trust.read(ca_file, field=field), field=field)
+            close_session()
 
     def pin(self) -> Repository:
         """Return the repository at the commit to which the revision resolves now."""
@@ -129,6 +150,7 @@ class Hub:
                 raise BrokenTransfer(reason) from error
             raise
         except HTTPError as error:
+            self._refuse_certificate(error)
             raise BrokenTransfer(brief(error)) from error
 
     def _what(self) -> str:
@@ -141,6 +163,7 @@ class Hub:
     @contextmanager
     def _named(self) -> Iterator[None]:
         """Translate errors of the hub into errors of the job."""
+        _announce_requests()
         try:
             yield
         except TrainerError as error:
@@ -149,9 +172,18 @@ class Hub:
         except HfHubHTTPError as error:
             raise self._meaning(error) from error
         except (OfflineModeIsEnabled, HTTPError, ConnectionError, TimeoutError) as error:
+            self._refuse_certificate(error)
             raise Transient(
                 f"the hub is unreachable for {self._what()} ({brief(error)}): the download is "
                 "retried; if this persists, check the network policy and the chart's hub.endpoint"
+            ) from error
+
+    def _refuse_certificate(self, error: BaseException) -> None:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise InvalidSpec(
+                f"the certificate of the hub {constants.ENDPOINT} is not trusted ({brief(error)}): "
+                f"let an administrator set the chart value caCertificates, or set "
+                f"{self.kind}.caConfigMapRef to a ConfigMap with its certificate authority"
             ) from error
 
     def _meaning(self, error: HfHubHTTPError) -> TrainerError:
@@ -200,6 +232,18 @@ class Hub:
         return Transient(
             f"the hub returned an error for {what} ({brief(error)}): the download is retried"
         )
+
+
+def _announce_requests() -> None:
+    """Announce each request of the client's session, redirects included."""
+    session = get_session()
+    hooks = session.event_hooks
+    if _announce not in hooks["request"]:
+        session.event_hooks = {**hooks, "request": [*hooks["request"], _announce]}
+
+
+def _announce(request: Any) -> None:
+    egress.announce(str(request.url), chosen_by_job=False)
 
 
 def _retryable(answer: Any, url: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from finetune_api.v1alpha1.sources import Kind, prefix_of
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
+from finetune_trainer.runtime import egress, trust
 from finetune_trainer.runtime.volume_errors import is_full_volume
 from finetune_trainer.sources import credentials
 from finetune_trainer.sources.repository import (
@@ -50,7 +51,7 @@ class S3:
         ca_file: Path | None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """``source`` is ``s3://bucket/path``; ``ca_file`` has certificates to trust.
+        """``source`` is ``s3://bucket/path``; ``ca_file`` has certificates to trust in addition.
 
         Raise AccessDenied if a credential cannot be used.
         """
@@ -163,10 +164,16 @@ class S3:
         """
         import s3fs
 
+        if self._endpoint is not None:
+            egress.announce(self._endpoint, chosen_by_job=True)
         region = self._environment.get(f"{prefix_of(self._kind)}_AWS_REGION") or "us-east-1"
         client: dict[str, Any] = {"region_name": region}
         if self._ca_file is not None:
-            client["verify"] = str(self._ca_file)
+            field = f"{self._kind}.caConfigMapRef"
+            certificates = trust.read(self._ca_file, field=field)
+            client["verify"] = str(trust.bundle(certificates, field=field))
+        elif trust.VARIABLE in os.environ:
+            client["verify"] = os.environ[trust.VARIABLE]
         return s3fs.S3FileSystem(
             anon=not self._key and not self._has_identity(),
             key=self._key,
@@ -225,7 +232,7 @@ class S3:
             raise InvalidSpec(
                 f"the certificate of {self._endpoint or 'the store'} is not trusted "
                 f"({brief(error)}): set {whose}.caConfigMapRef to a ConfigMap with its certificate "
-                "authority"
+                "authority, or let an administrator set the chart value caCertificates"
             ) from error
         except (botocore.exceptions.BotoCoreError, OSError) as error:
             if is_full_volume(error):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from aiohttp import web
 from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import incluster_config
 
 from finetune_operator.kube import auth
 from finetune_operator.kube.connection import Connection
@@ -61,6 +62,22 @@ def test_proxy_from_the_environment(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert kubeconfig(tmp_path, monkeypatch, "https://api.example:6443").proxy == proxy
+
+
+def test_a_pod_ignores_the_proxy_of_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy for the internet does not know the address of the API server in the cluster."""
+    (tmp_path / "token").write_text("t")
+    (tmp_path / "ca.crt").write_text("a certificate")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    asyncio.run(auth.load(configuration := Configuration()))
+    assert (configuration.host, configuration.proxy) == ("https://10.96.0.1:443", None)
 
 
 def test_proxy_of_the_kubeconfig_overrides_the_environment(

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.contracts.destinations import METADATA, forms
-from finetune_operator.config import NOT_PUBLIC, OperatorConfig
+from finetune_operator.config import NOT_PUBLIC, OperatorConfig, Proxy
 from finetune_operator.manifests.egress import NAMESPACE_LABEL, destinations
 from finetune_operator.manifests.egress import rules as render
 
@@ -211,3 +211,63 @@ def test_trainer_and_policy_agree_on_every_address(name: str) -> None:
         for port in (80, 443, 8080, 8081, 9000):
             expected = all(allows(policy, str(form), port) for form in forms(ip_address(text)))
             assert trainer.allows(ip_address(text), port) is expected, (text, port)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "peer"),
+    [
+        ({"url": "http://10.0.0.7:3128"}, {"ipBlock": {"cidr": "10.0.0.7/32"}}),
+        (
+            {"url": "http://proxy.example:3128", "cidrs": ["192.0.2.0/30"]},
+            {"ipBlock": {"cidr": "192.0.2.0/30"}},
+        ),
+        (
+            {"url": "http://squid.proxies.svc:3128"},
+            {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: "proxies"}}},
+        ),
+    ],
+    ids=["address", "name", "Service"],
+)
+def test_proxy_replaces_the_internet(proxy: dict[str, Any], peer: dict[str, Any]) -> None:
+    config = configuration().model_copy(update={"proxy": Proxy.model_validate(proxy)})
+    _dns, only = render(config, cloud_identity=False)
+    assert only == {"to": [peer], "ports": [{"protocol": "TCP", "port": 3128}]}
+    proxied = destinations(config, cloud_identity=False).proxied
+    assert proxied is not None
+    assert [str(block.cidr) for block in proxied.blocks] == ["0.0.0.0/0", "::/0"]
+
+
+@pytest.mark.parametrize(
+    ("hub", "no_proxy", "direct"),
+    [
+        ("https://hub.example:8443", [], False),
+        ("https://hub.example:8443", ["hub.example"], True),
+        ("https://hub.example:8443", [".example"], True),
+        ("https://10.20.0.7:8443", [], False),
+        ("https://10.20.0.7:8443", ["10.20.0.7"], True),
+    ],
+)
+def test_hub_is_reached_through_the_proxy_or_without_it(
+    hub: str, no_proxy: list[str], direct: bool
+) -> None:
+    config = configuration(hub, hubCidrs=["10.20.0.7/32"])
+    proxy = Proxy(url="http://10.0.0.7:3128", no_proxy=no_proxy)
+    config = config.model_copy(update={"proxy": proxy})
+    found = destinations(config, cloud_identity=False)
+    assert found.proxied is not None
+    address = ip_address("10.20.0.7")
+    assert found.allows(address, 8443) is direct
+    assert (8443 in found.proxied.ports) is not direct
+    assert any(block.allows(address, 8443) for block in found.proxied.blocks) is not direct
+
+
+def test_narrow_ranges_and_services_are_reached_without_the_proxy() -> None:
+    config = configuration(
+        "http://hub.models.svc:8080",
+        cidrs=["0.0.0.0/0", "10.20.0.0/24"],
+        namespaces=[{"name": "stores", "ports": [9000]}],
+    ).model_copy(update={"proxy": Proxy(url="http://10.0.0.7:3128")})
+    rules = render(config, cloud_identity=False)
+    assert allows(rules, "10.20.0.9", 443)
+    assert not allows(rules, "93.184.215.14", 443)
+    assert open_namespaces(rules) == {"models": [8080], "stores": [9000]}

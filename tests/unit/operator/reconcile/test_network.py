@@ -84,3 +84,16 @@ def test_a_policy_whose_empty_lists_the_api_server_dropped_is_left_alone() -> No
     assert dropped
     actions = cluster.plan().actions
     assert "NetworkPolicy" not in {action.object["kind"] for action in actions}
+
+
+def test_new_ca_certificates_retry_a_failed_preparation() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    refused = controllers.message("prepare", "failed", reason="InvalidSpec", message="refused")
+    controllers.run(cluster, "prepare", 64, refused)
+    cluster.settle()
+    cluster.config = cluster.config.model_copy(update={"ca_certificates": "a certificate"})
+    cluster.settle()
+    controllers.sync(cluster)
+    arguments = controllers.pod_of_stage(cluster, "prepare")["spec"]["containers"][0]["args"]
+    assert arguments[-2:] == ["--ca-certificates", "a certificate"]

@@ -1,4 +1,4 @@
-"""The check of network connections: addresses, names of Services, and the search list."""
+"""The check of connections and requests: addresses, Services, hosts behind a proxy."""
 
 from pathlib import Path
 from typing import Any
@@ -78,3 +78,78 @@ def test_domains_are_those_of_the_search_list(tmp_path: Path) -> None:
     file.write_text("search team-a.svc.c.example svc.c.example c.example\nnameserver 10.96.0.10\n")
     assert domains(file) == ["c.example"]
     assert domains(tmp_path / "missing") == []
+
+
+PROXIED: dict[str, Any] = {
+    "url": "http://10.0.0.7:3128",
+    "direct": ["hub.corp.example", ".storage.example", "10.1.0.9"],
+    "blocks": [PUBLIC | {"excluded": ["10.0.0.0/8", "169.254.0.0/16"]}],
+    "ports": [443],
+}
+
+
+def behind_proxy(**hosts: list[str]) -> Guard:
+    allowed = {
+        "blocks": [{"cidr": "10.0.0.7/32", "ports": [3128]}],
+        "namespaces": [{"name": "stores", "ports": [9000]}],
+        "proxied": PROXIED,
+        "hosts": {"allow": [".*"], **hosts},
+    }
+    return Guard(Destinations.model_validate(allowed), domains=["cluster.local"])
+
+
+def test_only_the_proxy_may_be_connected() -> None:
+    found = behind_proxy()
+    assert found.allows("10.0.0.7", 3128)
+    for host, port in (("10.0.0.7", 443), ("10.0.0.8", 3128), ("93.184.215.14", 443)):
+        assert not found.allows(host, port)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "allowed"),
+    [
+        ("huggingface.co", 443, True),
+        ("huggingface.co", 8443, False),
+        ("93.184.215.14", 443, True),
+        ("10.0.0.1", 443, False),
+        ("::ffff:10.0.0.1", 443, False),
+        ("169.254.169.254", 443, False),
+        ("intranet", 443, False),
+        ("intranet.", 443, False),
+        ("localhost", 443, False),
+        ("metadata.google.internal", 443, False),
+        ("default.svc", 443, False),
+        # The proxy is not asked for these hosts; connections to them are checked.
+        ("minio.stores.svc", 9000, True),
+        ("kubernetes.default.svc", 443, True),
+        ("hub.corp.example", 8443, True),
+        ("a.storage.example", 8443, True),
+        ("10.1.0.9", 8443, True),
+    ],
+)
+def test_requests_are_checked_before_the_proxy_gets_them(
+    host: str, port: int, allowed: bool
+) -> None:
+    found = behind_proxy()
+    if allowed:
+        found.check_request(host, port, chosen_by_job=True)
+        return
+    with pytest.raises(
+        EgressDenied, match=rf"port {port} of .* through the proxy http://10\.0\.0\.7"
+    ):
+        found.check_request(host, port, chosen_by_job=False)
+
+
+def test_policy_of_hosts_applies_to_hosts_that_a_job_chooses() -> None:
+    for found in (behind_proxy(deny=["denied.example"]), behind_proxy(allow=[".*[.]org"])):
+        with pytest.raises(EgressDenied, match=r"policy\.hosts does not allow the host denied"):
+            found.check_request("denied.example", 443, chosen_by_job=True)
+        found.check_request("denied.example", 443, chosen_by_job=False)
+
+
+def test_libraries_find_the_proxy_and_its_exceptions() -> None:
+    variables = behind_proxy().proxy_variables()
+    assert variables["https_proxy"] == variables["HTTP_PROXY"] == "http://10.0.0.7:3128"
+    excepted = variables["no_proxy"].split(",")
+    assert {"svc", "svc.cluster.local", "hub.corp.example", "storage.example"} <= set(excepted)
+    assert guard(PUBLIC).proxy_variables() == {}
