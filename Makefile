@@ -7,6 +7,9 @@ IMAGE_TRAINER ?=
 IMAGE_SERVING ?=
 HUB_ENDPOINT ?=
 VALUES ?=
+VERSION ?=
+REGISTRY ?=
+RELEASE ?=
 
 run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-operator '$(IMAGE_OPERATOR)' --image-trainer '$(IMAGE_TRAINER)' \
@@ -14,7 +17,7 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 
 .DEFAULT_GOAL := help
 .PHONY: help run down status images venv fmt generate lock recording tutorial docs check test mutants search e2e \
-	bench
+	bench release
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -71,3 +74,6 @@ e2e: ## Run only the end-to-end tests
 
 bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about three hours
 	@$(PYTHON) dev/checks bench
+
+release: venv ## Write dist/VERSION and publish it: VERSION=0.1.0 REGISTRY=registry.example.com/team
+	@PYTHONPATH=dev:crds .venv/bin/python dev/release '$(VERSION)' --registry '$(REGISTRY)' $(RELEASE)

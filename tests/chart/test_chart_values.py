@@ -1,5 +1,7 @@
 """The effect of each chart value, and the references of the images."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +82,30 @@ def test_image_registry_replaces_the_registry_of_each_image(repository: str, exp
             "serving": f"{expected}:v0.32.0",
         }
         assert rendered.pod["containers"][0]["image"] == rendered.config["images"]["operator"]
+
+
+@pytest.mark.parametrize(
+    ("values", "image", "warns"),
+    [
+        ({}, "finetune-operator:0.1.0", True),
+        ({"imageRegistry": "registry.example.com/team"}, "registry.example.com/team/", False),
+        ({"image": {"repository": "localhost:5000/a"}}, "localhost:5000/a:0.1.0", False),
+        ({"image": {"repository": "team/a"}}, "team/a:0.1.0", True),
+    ],
+    ids=["clone", "registry of all images", "registry with a port", "no registry"],
+)
+def test_notes_tell_what_to_do_if_images_cannot_be_pulled(
+    values: Values, image: str, warns: bool, tmp_path: Path
+) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    text = 'notes: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}\n'
+    (chart / "templates" / "notes.yaml").write_text(text)
+    arguments = ["template", "x", str(chart), "--show-only=templates/notes.yaml"]
+    arguments.append(f"--kube-version={helm.KUBERNETES}")
+    notes = yaml.safe_load(helm.run(*arguments, values=values))["notes"]
+    assert image in notes
+    assert ("names no registry" in notes) is warns
+    assert "ImagePullBackOff" in notes
 
 
 # Changed values, for values that need more than another value of the same type.

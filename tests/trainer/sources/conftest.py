@@ -12,7 +12,7 @@ from tests.trainer.support.web import Bucket, Certificate, Web
 from finetune_trainer.sources import transfer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return web.certificate(tmp_path_factory.mktemp("tls"))
 
@@ -32,7 +32,8 @@ def site(_server: Web) -> Web:
     return _server
 
 
-@pytest.fixture(scope="module")
+# One service for all modules: moto keeps its state in the process.
+@pytest.fixture(scope="session")
 def bucket(certificate: Certificate) -> Iterator[Bucket]:
     with web.s3(certificate) as found:
         found.put("rows/train.jsonl", ROWS)

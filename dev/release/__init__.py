@@ -1,0 +1,1 @@
+"""The artifacts of a release, in ``dist/VERSION`` and in a registry."""

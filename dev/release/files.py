@@ -1,0 +1,83 @@
+"""The other files of a release: wheel, CRD, JSON schema, checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from chartdocs.schema import partial
+from checks import environment
+from finetune_api import API_VERSION, KIND
+from finetune_api.crd.openapi import schema_of
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+
+SUMS = "SHA256SUMS"
+CRD = "finetune.dev_finetunejobs.yaml"
+PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "crds", "operator", "trainer")
+IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "build")
+
+
+def clear(folder: Path) -> None:
+    """Create the empty folder of a release."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def write(root: Path, folder: Path) -> None:
+    """Write the wheel, the CRD, and its schema for catalogues."""
+    shutil.copy(root / "crds" / CRD, folder / CRD)
+    group, _, version = API_VERSION.partition("/")
+    # The layout of the catalogues that kubeconform and editors read.
+    schema = folder / "schemas" / group / f"{KIND.lower()}_{version}.json"
+    schema.parent.mkdir(parents=True)
+    schema.write_text(json.dumps(catalogue_schema(), indent=2) + "\n", encoding="utf-8")
+    _wheel(root, folder)
+
+
+def catalogue_schema() -> dict[str, object]:
+    """Return the JSON schema of a FineTuneJob."""
+    spec = partial(schema_of(FineTuneJobSpec)) | {"type": "object"}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "additionalProperties": False,
+        "properties": {
+            "apiVersion": {"const": API_VERSION},
+            "kind": {"const": KIND},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": {"type": "object"},
+        },
+    }
+
+
+def write_sums(folder: Path) -> None:
+    """Write the checksums of all files, in the format of sha256sum."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = (
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n"
+        for path in found
+    )
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _wheel(root: Path, folder: Path) -> None:
+    """Build the wheel from a copy, since setuptools writes into its source."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in PACKAGED:
+            source, copy = root / name, Path(temporary) / name
+            if source.is_dir():
+                shutil.copytree(source, copy, ignore=IGNORED)
+            else:
+                shutil.copy(source, copy)
+        command = [environment.uv(), "build", "--wheel", "--no-build-isolation"]
+        command += ["--python", sys.executable, "--out-dir", f"{temporary}/dist", temporary]
+        subprocess.run(command, check=True, capture_output=True)
+        for wheel in Path(temporary, "dist").glob("*.whl"):
+            shutil.copy(wheel, folder)

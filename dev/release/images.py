@@ -1,0 +1,141 @@
+"""The images of a release: build, push, bill of materials, signatures.
+
+The trainer image exists twice. The tag with ``-unsloth`` also contains Unsloth, so other licenses
+apply to it; its label ``org.opencontainers.image.licenses`` and its license texts say so.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from release.location import Location
+
+LICENSES_LABEL = "org.opencontainers.image.licenses"
+LICENSES_DOCKERFILE = "dev/release/Dockerfile.licenses"
+BASE = "docker.io/library/python:3.11-slim-bookworm"
+UNKNOWN_DIGEST = "sha256:" + "0" * 64
+Run = Callable[[list[str]], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """One image of a release."""
+
+    name: str
+    dockerfile: str
+    suffix: str = ""
+    licenses: str = "Apache-2.0"
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    def reference(self, location: Location) -> str:
+        """Return the reference with the tag of a release."""
+        return location.image(self.name, self.suffix)
+
+
+IMAGES = (
+    Image(name="finetune-operator", dockerfile="Dockerfile.operator"),
+    Image(name="finetune-trainer", dockerfile="Dockerfile.trainer"),
+    Image(
+        name="finetune-trainer",
+        dockerfile="Dockerfile.trainer",
+        suffix="-unsloth",
+        licenses="Apache-2.0 AND AGPL-3.0-only AND LGPL-3.0-or-later",
+        arguments={"UNSLOTH": "yes"},
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How images are built and signed. ``source`` and ``builder`` are URIs for the provenance."""
+
+    engine: str
+    base_image: str
+    source: str
+    builder: str
+    key: str
+    dry_run: bool
+
+
+def publish(root: Path, location: Location, folder: Path, settings: Settings, run: Run) -> None:
+    """Build, push, attest and sign all images; write their digests to images.json."""
+    revision = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
+    digests = {}
+    for image in IMAGES:
+        reference = image.reference(location)
+        arguments = build_arguments(image, location, revision, settings)
+        for command in build(image, reference, arguments, settings.engine):
+            run(command)
+        digest = UNKNOWN_DIGEST if settings.dry_run else _digest(reference, settings.engine)
+        digests[reference] = digest
+        sbom = folder / f"{image.name}{image.suffix}.spdx.json"
+        printed = run(read_sbom(image, reference, settings.engine))
+        if not settings.dry_run:
+            sbom.write_text(printed, encoding="utf-8")
+        run(sign(image, f"{location.registry}/{image.name}@{digest}", sbom, arguments, settings))
+    if not settings.dry_run:
+        (folder / "images.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+
+
+def build_arguments(
+    image: Image, location: Location, revision: str, settings: Settings
+) -> dict[str, str]:
+    """Return the build arguments of an image. revision: commit of the checkout."""
+    base = {"BASE_IMAGE": settings.base_image or BASE}
+    return base | {"VERSION": location.version, "REVISION": revision} | dict(image.arguments)
+
+
+def build(
+    image: Image, reference: str, arguments: Mapping[str, str], engine: str
+) -> list[list[str]]:
+    """Return the commands that build an image, add the license texts, and push it."""
+    without_texts = f"localhost/{image.name}{image.suffix}:build"
+    words = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    file = [f"--file={image.dockerfile}"]
+    licenses = [f"--build-arg=IMAGE={without_texts}", f"--label={LICENSES_LABEL}={image.licenses}"]
+    return [
+        [engine, "build", *file, *words, f"--tag={without_texts}", "."],
+        [engine, "build", f"--file={LICENSES_DOCKERFILE}", *licenses, f"--tag={reference}", "."],
+        [engine, "push", reference],
+    ]
+
+
+def read_sbom(image: Image, reference: str, engine: str) -> list[str]:
+    """Return the command that prints the bill of materials of an image."""
+    path = f"/usr/share/sbom/{image.name}.spdx.json"
+    return [engine, "run", "--rm", "--entrypoint=cat", reference, path]
+
+
+def sign(
+    image: Image, reference: str, sbom: Path, arguments: Mapping[str, str], settings: Settings
+) -> list[str]:
+    """Return the command that signs and attests an image. reference: with its digest."""
+    command = [sys.executable, "dev/supplychain", reference, f"--dockerfile={image.dockerfile}"]
+    command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    command += [f"--sbom={sbom}", f"--source={settings.source}", f"--builder={settings.builder}"]
+    command += [f"--output={sbom.parent / f'{image.name}{image.suffix}.provenance'}"]
+    return [*command, *([f"--key={settings.key}"] if settings.key else [])]
+
+
+def cosign(command: str, settings: Settings, *words: str) -> list[str]:
+    """Return a command of cosign with the key of the release."""
+    key = [f"--key={settings.key}"] if settings.key else []
+    return ["cosign", command, "--yes", *key, *words]
+
+
+def _digest(reference: str, engine: str) -> str:
+    """Return the digest that the registry gave a pushed image."""
+    repository = reference.rpartition(":")[0]
+    known = _output([engine, "inspect", "--format={{json .RepoDigests}}", reference])
+    references = [str(each) for each in json.loads(known)]
+    (digest,) = {each.partition("@")[2] for each in references if each.startswith(f"{repository}@")}
+    return digest
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,179 @@
+"""A release is pushed to a registry and installed with the commands in the documentation.
+
+The registry is a real one with a private CA. The images are not built here: the chart and the
+manifest name them, and other tests build them.
+"""
+
+import os
+import re
+import ssl
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.integration import controlplane
+from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "getting-started" / "installation.md"
+VERSION = "0.1.0"
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
+DEPLOYMENT = "/apis/apps/v1/namespaces/finetune-system/deployments/finetune-operator"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """A registry with TLS; ``location`` is the registry of the release."""
+
+    location: str
+    authority: Path
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    folder = tmp_path_factory.mktemp("registry")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=test", "-keyout", str(folder / "tls.key")]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-out", str(folder / "ca.crt")]
+    subprocess.run(command, check=True, capture_output=True)
+    (port,) = controlplane.free_ports(1)
+    tls = {"certificate": str(folder / "ca.crt"), "key": str(folder / "tls.key")}
+    settings = {
+        "version": "0.1",
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "content")}},
+        "http": {"addr": f"127.0.0.1:{port}", "tls": tls},
+    }
+    (folder / "config.yml").write_text(yaml.safe_dump(settings))
+    context = ssl.create_default_context(cafile=folder / "ca.crt")
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"https://localhost:{port}/v2/", context=context):
+                return True
+        except OSError:
+            return False
+
+    serve: list[str | Path] = ["docker-registry", "serve", folder / "config.yml"]
+    with controlplane.process(serve, folder / "log"):
+        wait_until("the registry answers", answers)
+        yield Registry(location=f"localhost:{port}/team", authority=folder / "ca.crt")
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A separate API server, since a release installs objects for the whole cluster."""
+    with controlplane.control_plane(tmp_path_factory.mktemp("plane")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def released(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Push a release; return its folder."""
+    output = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "dev/release", VERSION, f"--registry={registry.location}"]
+    command += ["--only=chart", f"--output={output}"]
+    environment = {**os.environ, "SSL_CERT_FILE": str(registry.authority)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+    return output / VERSION
+
+
+def commands() -> list[str]:
+    """Return the blocks of commands on the page that install a release."""
+    text = PAGE.read_text()
+    chapter = text[text.index("\n## Install\n") : text.index("\n### Build the images")]
+    return re.findall(r"^```\n(.*?)^```", chapter, re.M | re.S)
+
+
+def sh(command: str, plane: ControlPlane, registry: Registry, folder: Path) -> None:
+    """Run a command of a user in the folder of a release."""
+    environment = {
+        "PATH": f"{plane.assets}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "KUBECONFIG": str(plane.kubeconfig),
+        "SSL_CERT_FILE": str(registry.authority),
+        "REGISTRY": registry.location,
+    }
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        check=True,
+        timeout=300,
+    )
+
+
+def remove_crd(plane: ControlPlane) -> None:
+    plane.delete(CRD)
+
+    def gone() -> bool:
+        try:
+            plane.get(CRD)
+        except ApiError as error:
+            return error.status == 404
+        return False
+
+    wait_until("the CRD is deleted", gone)
+
+
+def container(plane: ControlPlane) -> dict[str, Any]:
+    pod = plane.get(DEPLOYMENT)["spec"]["template"]["spec"]
+    found: dict[str, Any] = pod["containers"][0]
+    return found
+
+
+def test_release_is_installed_with_the_commands_of_the_page(
+    registry: Registry, plane: ControlPlane, released: Path
+) -> None:
+    with_helm, with_kubectl = commands()
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=released, check=True)
+    remove_crd(plane)
+    sh(with_helm, plane, registry, released)
+    installed = container(plane)
+    assert installed["image"] == f"{registry.location}/finetune-operator:{VERSION}"
+    assert plane.get(CRD)["spec"]["group"] == "finetune.dev"
+    sh(
+        "helm uninstall finetune-operator --namespace finetune-system"
+        " && kubectl delete namespace finetune-system --wait=false",
+        plane,
+        registry,
+        released,
+    )
+    # No controller of this API server finishes the deletion of a namespace.
+    finish = "kubectl get namespace finetune-system -o json | sed 's/\"kubernetes\"//' |"
+    finish += " kubectl replace --raw /api/v1/namespaces/finetune-system/finalize -f - >/dev/null"
+    sh(finish, plane, registry, released)
+    remove_crd(plane)
+    sh(with_kubectl, plane, registry, released)
+    assert container(plane) == installed
+    assert plane.get(CRD)["spec"]["group"] == "finetune.dev"
+
+
+def test_instructions_in_the_chart_name_the_location(registry: Registry, released: Path) -> None:
+    package = released / f"finetune-operator-{VERSION}.tgz"
+    chart = {
+        name: subprocess.run(
+            ["tar", "-xzOf", str(package), f"finetune-operator/{name}"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name in ("README.md", "Chart.yaml", "values.yaml")
+    }
+    command = f"helm install finetune-operator oci://{registry.location}/charts/finetune-operator"
+    assert command in chart["README.md"]
+    assert "$REGISTRY" not in chart["README.md"]
+    annotation = yaml.safe_load(chart["Chart.yaml"])["annotations"]["artifacthub.io/images"]
+    assert [each["image"] for each in yaml.safe_load(annotation)] == [
+        f"{registry.location}/finetune-operator:{VERSION}",
+        f"{registry.location}/finetune-trainer:{VERSION}",
+        f"{registry.location}/finetune-trainer:{VERSION}-unsloth",
+    ]
+    values = yaml.safe_load(chart["values.yaml"])
+    assert values["trainer"]["image"]["repository"] == f"{registry.location}/finetune-trainer"

@@ -1,0 +1,118 @@
+"""The artifacts of a release that need neither Helm nor a registry."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from release import chart, files, images
+from release.location import InvalidLocation, Location, version_of_the_checkout
+
+ROOT = Path(__file__).parents[3]
+LOCATION = Location(registry="registry.example.com:5000/team", version="0.1.0")
+SETTINGS = images.Settings(
+    engine="podman",
+    base_image="docker.io/library/python@sha256:" + "b" * 64,
+    source="https://git.example.com/a",
+    builder="https://ci.example.com",
+    key="awskms:///alias/release",
+    dry_run=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("registry", "version", "said"),
+    [
+        ("https://registry.example.com", "0.1.0", "without a scheme"),
+        ("", "0.1.0", "registry '' is invalid"),
+        ("registry.example.com/Team", "0.1.0", "is invalid"),
+        ("registry.example.com/", "0.1.0", "is invalid"),
+        ("registry.example.com", "v0.1.0", "no semantic version"),
+        ("registry.example.com", "", "no semantic version"),
+    ],
+)
+def test_location_that_cannot_be_used_is_refused(registry: str, version: str, said: str) -> None:
+    with pytest.raises(InvalidLocation, match=said):
+        Location(registry=registry, version=version)
+
+
+def test_images_are_distinguished_by_tag_and_licenses() -> None:
+    found = {image.reference(LOCATION): image.licenses for image in images.IMAGES}
+    assert found == {
+        "registry.example.com:5000/team/finetune-operator:0.1.0": "Apache-2.0",
+        "registry.example.com:5000/team/finetune-trainer:0.1.0": "Apache-2.0",
+        "registry.example.com:5000/team/finetune-trainer:0.1.0-unsloth": (
+            "Apache-2.0 AND AGPL-3.0-only AND LGPL-3.0-or-later"
+        ),
+    }
+
+
+@pytest.mark.parametrize("image", images.IMAGES, ids=lambda image: image.name + image.suffix)
+def test_each_image_is_built_labeled_pushed_and_signed_by_digest(
+    image: images.Image, tmp_path: Path
+) -> None:
+    reference = image.reference(LOCATION)
+    arguments = images.build_arguments(image, LOCATION, "c0ffee", SETTINGS)
+    first, last, push = images.build(image, reference, arguments, "podman")
+    assert first[:3] == ["podman", "build", f"--file={image.dockerfile}"]
+    assert ("--build-arg=UNSLOTH=yes" in first) == (image.suffix == "-unsloth")
+    assert {"--build-arg=VERSION=0.1.0", "--build-arg=REVISION=c0ffee"} <= set(first)
+    assert f"--build-arg=BASE_IMAGE={SETTINGS.base_image}" in first
+    assert f"--label=org.opencontainers.image.licenses={image.licenses}" in last
+    assert f"--tag={reference}" in last
+    assert push == ["podman", "push", reference]
+    for name in (image.dockerfile, images.LICENSES_DOCKERFILE):
+        assert (ROOT / name).is_file()
+    by_digest = f"{LOCATION.registry}/{image.name}@sha256:{'a' * 64}"
+    signed = images.sign(image, by_digest, tmp_path / "x.spdx.json", arguments, SETTINGS)
+    assert {by_digest, "--key=awskms:///alias/release", *first[3:-2]} <= set(signed)
+
+
+def test_license_texts_are_added_to_every_image() -> None:
+    text = (ROOT / images.LICENSES_DOCKERFILE).read_text()
+    assert "COPY LICENSE NOTICE /usr/share/licenses/" in text
+    assert text.rstrip().endswith("USER 1000:1000")
+
+
+def test_manifest_has_its_namespace_and_no_trace_of_helm() -> None:
+    rendered = (
+        "---\nkind: A\nmetadata:\n  annotations:\n    helm.sh/resource-policy: keep\n  labels:\n"
+        "    app.kubernetes.io/managed-by: Helm\n    helm.sh/chart: finetune-operator-0.1.0\n"
+        "---\nkind: B\nmetadata:\n  annotations:\n    helm.sh/resource-policy: keep\n    a: b\n"
+    )
+    namespace, first, second = yaml.safe_load_all(chart.manifest(rendered))
+    assert (namespace["kind"], namespace["metadata"]) == ("Namespace", {"name": "finetune-system"})
+    assert first["metadata"] == {"labels": {"app.kubernetes.io/managed-by": "kubectl"}}
+    assert second["metadata"] == {"annotations": {"a": "b"}}
+
+
+def test_digest_of_a_pushed_chart() -> None:
+    digest = "sha256:" + "a" * 64
+    assert chart.digest(f"Pushed: r/charts/x:0.1.0\nDigest: {digest}\n") == digest
+
+
+def test_schema_for_catalogues_describes_the_spec_and_refuses_unknown_fields() -> None:
+    schema = json.loads(json.dumps(files.catalogue_schema()))
+    spec = schema["properties"]["spec"]
+    assert schema["additionalProperties"] is spec["additionalProperties"] is False
+    assert set(spec["properties"]) == {info.alias for info in FineTuneJobSpec.model_fields.values()}
+
+
+def test_checksums_cover_every_file_in_the_format_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(b"1")
+    (tmp_path / "c").write_bytes(b"2")
+    files.write_sums(tmp_path)
+    files.write_sums(tmp_path)
+    lines = (tmp_path / "SHA256SUMS").read_text().splitlines()
+    assert lines == [
+        f"{hashlib.sha256(b'1').hexdigest()}  a/b",
+        f"{hashlib.sha256(b'2').hexdigest()}  c",
+    ]
+
+
+def test_version_is_that_of_the_project() -> None:
+    assert Location(registry="r", version=version_of_the_checkout(ROOT))
