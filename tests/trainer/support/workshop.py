@@ -29,7 +29,22 @@ PRELOAD = {
     INTERPRETED: ["finetune_trainer.training.backends.trl"],
     CUDA_SHAPED: ["tests.trainer.support.cuda_shape"],
 }
-COMMON = ["finetune_trainer.merging.merge", "finetune_trainer.__main__", "finetune_cli.run"]
+COMMON = [
+    "finetune_trainer.__main__",
+    "finetune_trainer.preparation.prepare",
+    "finetune_trainer.training.train",
+    "finetune_trainer.merging.merge",
+    "finetune_trainer.evaluation.scoring",
+    "finetune_trainer.sources.https",
+    "finetune_trainer.sources.s3",
+    "finetune_cli.run",
+    # Libraries that a command imports at their first use.
+    "s3fs",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    # The last one.
+    "tests.trainer.support.frozen",
+]
 DEADLINE = 300.0
 
 
@@ -163,6 +178,10 @@ class Server:
             module.connect_to_new_process = usual
         return process
 
+    def stop(self) -> None:
+        """End the server, and wait for it, so that its CPU time counts as that of this process."""
+        self._server._stop()  # type: ignore[attr-defined]
+
 
 @contextmanager
 def server(backend: str, **environment: str) -> Iterator[Server]:
@@ -177,6 +196,7 @@ def server(backend: str, **environment: str) -> Iterator[Server]:
         assert first.exitcode == 0
         yield found
     finally:
+        found.stop()
         os.environ.clear()
         os.environ.update(before)
 
