@@ -3,6 +3,8 @@
 * ``datasets/demo/debian-packages``: Alpaca rows with questions about Debian packages; the answers
   are the short descriptions in the package lists of apt, so that every row can be verified.
 * ``models/demo/gated``: requires the token :data:`TOKEN`.
+* ``models/demo/two-layers``: the first layers of the demo model, for tests in which nothing is
+  learned. Its answers are nonsense, and cost a third of the time.
 * ``datasets/demo/broken-row``: one row is not JSON.
 
 :mod:`hub.convert` creates the model ``demo/smollm2-135m-instruct`` in the trainer image.
@@ -13,13 +15,18 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
+import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 PACKAGE_NAMES = Path(__file__).resolve().parent / "packages.txt"
 ROWS = 60
 TOKEN = "hf_demo"
 BROKEN_ROW = 7
+LAYERS = 2
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class ContentError(Exception):
@@ -81,3 +88,39 @@ def write_small_content(root: Path) -> None:
     _write_lines(root / "datasets/demo/broken-row/train.jsonl", broken)
     gated = root / "models/demo/gated"
     _write_lines(gated / ".hub.json", [json.dumps({"gated": True, "tokens": [TOKEN]})])
+
+
+def write_shallow_model(source: Path, target: Path) -> None:
+    """Write the repository of a model with the first :data:`LAYERS` layers of another one.
+
+    source: a Llama model with one file of weights. target: a folder that does not exist.
+    """
+    target.mkdir(parents=True)
+    for file in source.iterdir():
+        if file.name not in (WEIGHTS, CONFIG) and not file.name.startswith("."):
+            shutil.copyfile(file, target / file.name)
+    config = json.loads((source / CONFIG).read_text()) | {"num_hidden_layers": LAYERS}
+    (target / CONFIG).write_text(json.dumps(config, indent=2))
+    with (source / WEIGHTS).open("rb") as before, (target / WEIGHTS).open("wb") as after:
+        (length,) = struct.unpack("<Q", before.read(8))
+        entries: dict[str, Any] = json.loads(before.read(length))
+        kept = {name: entry for name, entry in entries.items() if _is_kept(name)}
+        header, end = {"__metadata__": {"format": "pt"}}, 0
+        for name, entry in kept.items():
+            begin, end = end, end + _size(entry)
+            header[name] = entry | {"data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
+        after.write(struct.pack("<Q", len(text)) + text)
+        for entry in kept.values():
+            before.seek(8 + length + entry["data_offsets"][0])
+            after.write(before.read(_size(entry)))
+
+
+def _is_kept(name: str) -> bool:
+    found = re.match(r"model\.layers\.(\d+)\.", name)
+    return name != "__metadata__" and (found is None or int(found[1]) < LAYERS)
+
+
+def _size(entry: dict[str, Any]) -> int:
+    begin, end = entry["data_offsets"]
+    return int(end - begin)

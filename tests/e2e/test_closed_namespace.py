@@ -16,7 +16,7 @@ from tests.e2e.tuning import Tuning, condition, small
 from finetune_api.contracts.ports import TRAINER_METRICS
 
 NAMESPACE, OTHER = "e2e-closed", "e2e-outside"
-STEPS = 400
+STEPS = 2000
 """More steps than the test runs."""
 ANSWER_SECONDS = 30.0
 START_SECONDS = 300.0

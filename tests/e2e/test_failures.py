@@ -11,7 +11,7 @@ import pytest
 from tests.e2e import locks, pods
 from tests.e2e.pods import Task
 from tests.e2e.target import Cluster, namespaces, wants_gpu
-from tests.e2e.tuning import ATTEMPT, STAGE, Tuning, label, small
+from tests.e2e.tuning import ATTEMPT, DEMO_MODEL, STAGE, Tuning, label, small
 
 STALLED_SECONDS = 60.0
 STAGING_SECONDS = 240.0
@@ -47,7 +47,7 @@ CASES = {
         words=("demo/gated", "model.tokenSecretRef"),
     ),
     "full-volume": Case(
-        spec=small(storage={"storageClassName": "local-path-small"}),
+        spec=small(model={"source": DEMO_MODEL}, storage={"storageClassName": "local-path-small"}),
         reason="VolumeFull",
         words=("demo/smollm2-135m-instruct", "64.0Mi", "spec.storage.size"),
     ),

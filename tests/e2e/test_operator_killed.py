@@ -6,7 +6,7 @@ import pytest
 from tests.e2e import locks
 from tests.e2e.killing import How, kill_operator
 from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import ATTEMPT, Tuning, condition, label, small
+from tests.e2e.tuning import ATTEMPT, DEMO_MODEL, Tuning, condition, label, small
 
 NAMESPACE = "e2e-operator-killed"
 COURSE: tuple[tuple[str, How], ...] = (
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.timeout(900)
 def survivor(cluster: Cluster) -> Iterator[Tuning]:
     """A Ready job; the operator was killed in each of its stages."""
     with namespaces(cluster, NAMESPACE):
-        tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small").apply(small())
+        # A stage of a smaller model could end before the operator is killed.
+        spec = small(model={"source": DEMO_MODEL})
+        tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small").apply(spec)
         for stage, how in COURSE:
             pod = tuning.wait_for_pod(stage, seconds=240)
             kill_operator(cluster, how)

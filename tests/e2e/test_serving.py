@@ -18,12 +18,14 @@ from tests.e2e.loading import under_load
 from tests.e2e.planting import FOUND_BY, SCORES, Candidate, candidate, refused
 from tests.e2e.pods import Task
 from tests.e2e.target import Cluster, namespaces
-from tests.e2e.tuning import Tuning, condition, small
+from tests.e2e.tuning import DEMO_MODEL, Tuning, condition, small
 
 NAMESPACE, NAMED, OTHER = "e2e-serving", "e2e-serving-named", "e2e-serving-other"
 KEY = "only-for-this-test"
 MADE_SECONDS, READY_SECONDS, ROLLOUT_SECONDS = 300.0, 420.0, 300.0
 SPEC = small(
+    # The faults are found by the scores of a model that has learned.
+    model={"source": DEMO_MODEL},
     training={"seed": 1},
     merge={"dtype": "bfloat16"},
     serving={

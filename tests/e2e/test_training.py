@@ -14,7 +14,7 @@ from tests.e2e.target import Cluster, namespaces
 from tests.e2e.tuning import ATTEMPT, Tuning, label, small
 
 NAMESPACE = "e2e-training"
-STEPS = 400
+STEPS = 2000
 """More steps than the test runs."""
 START_SECONDS = 300.0
 

@@ -9,7 +9,9 @@ from tests.e2e.kubectl import Object
 from tests.e2e.recorder import WaitTimeout
 from tests.e2e.target import Cluster
 
-MODEL = "hf://demo/smollm2-135m-instruct"
+MODEL = "hf://demo/two-layers"
+"""Two of the thirty layers of the demo model, for jobs that learn nothing."""
+DEMO_MODEL = "hf://demo/smollm2-135m-instruct"
 DATASET = "hf://demo/debian-packages"
 JOB = "finetune.dev/job"
 STAGE = "finetune.dev/stage"

