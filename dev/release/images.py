@@ -78,6 +78,10 @@ def publish(root: Path, location: Location, folder: Path, settings: Settings, ru
         if not settings.dry_run:
             sbom.write_text(printed, encoding="utf-8")
         run(sign(image, f"{location.registry}/{image.name}@{digest}", sbom, arguments, settings))
+        if not settings.dry_run:
+            made = _provenance_folder(image, folder)
+            (made / "provenance.json").rename(made.with_suffix(".provenance.json"))
+            made.rmdir()
     if not settings.dry_run:
         (folder / "images.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
@@ -118,8 +122,12 @@ def sign(
     command = [sys.executable, "dev/supplychain", reference, f"--dockerfile={image.dockerfile}"]
     command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     command += [f"--sbom={sbom}", f"--source={settings.source}", f"--builder={settings.builder}"]
-    command += [f"--output={sbom.parent / f'{image.name}{image.suffix}.provenance'}"]
+    command += [f"--output={_provenance_folder(image, sbom.parent)}"]
     return [*command, *([f"--key={settings.key}"] if settings.key else [])]
+
+
+def _provenance_folder(image: Image, folder: Path) -> Path:
+    return folder / f"{image.name}{image.suffix}"
 
 
 def cosign(command: str, settings: Settings, *words: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,46 @@ def test_checksums_cover_every_file_in_the_format_of_sha256sum(tmp_path: Path) -
 
 def test_version_is_that_of_the_project() -> None:
     assert Location(registry="r", version=version_of_the_checkout(ROOT))
+
+
+ENGINE = """#!/bin/sh
+echo "$*" >> "$CALLS"
+case "$1" in
+  run) echo "{}";;
+  inspect) for last; do :; done; echo "[\\"${last%:*}@sha256:$DIGEST\\"]";;
+esac
+"""
+
+
+def test_publishing_writes_digests_bills_of_materials_and_provenance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine and cosign are scripts: no test machine has a container engine and a CA."""
+    programs, folder = tmp_path / "bin", tmp_path / "dist"
+    for path in (programs, folder):
+        path.mkdir()
+    for name, text in (("podman", ENGINE), ("cosign", '#!/bin/sh\necho "$*" >> "$CALLS"\n')):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.setenv("DIGEST", "d" * 64)
+
+    def run(command: list[str]) -> str:
+        return subprocess.run(
+            command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    images.publish(ROOT, LOCATION, folder, SETTINGS, run)
+    names = ["finetune-operator", "finetune-trainer", "finetune-trainer-unsloth"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [f"{name}.{kind}.json" for name in names for kind in ("provenance", "spdx")]
+        + ["images.json"]
+    )
+    digests = json.loads((folder / "images.json").read_text())
+    assert digests == {image.reference(LOCATION): f"sha256:{'d' * 64}" for image in images.IMAGES}
+    calls = (tmp_path / "calls").read_text().splitlines()
+    signed = [line.rsplit(" ", 1)[1] for line in calls if line.startswith("sign ")]
+    assert signed == [
+        f"{LOCATION.registry}/{image.name}@sha256:{'d' * 64}" for image in images.IMAGES
+    ]
