@@ -2,7 +2,10 @@
 
 The tokens of an answer are found by rendering the conversation step by step with the template that
 is also used for serving. The prompt before an answer is tokenized exactly as a request; the answer
-is the text that the next rendering adds. Templates need no generation markers.
+is the text that the next rendering adds. Templates need no generation markers. For some published
+templates, TRL has training templates with such markers, which show where an answer ends within the
+whole conversation. Some templates (Phi 3) write another token after the last answer only; without
+markers, each answer of such a conversation would be a sequence of its own.
 
 Labels have the token ids that the loss covers, and ``IGNORED`` elsewhere; they are not shifted.
 """
@@ -14,7 +17,7 @@ from typing import Any
 import jinja2
 
 from finetune_api.v1alpha1.dataset import ToolCallParser
-from finetune_trainer.data import tool_calls
+from finetune_trainer.data import tool_calls, training_templates
 from finetune_trainer.data.rows.conversations import BrokenRow, Message
 from finetune_trainer.data.rows.schema import Example
 
@@ -43,6 +46,7 @@ class Renderer:
         self._tokenizer = tokenizer
         self._template = template
         self._all = train_on == "all"
+        self._marked = training_templates.training_template(template or "")
         self._stops = frozenset(stops)
         self._eos = tokenizer.eos_token_id
         self._tools: list[dict[str, Any]] | None = None
@@ -95,6 +99,7 @@ class Renderer:
             return [Encoded(input_ids=ids, labels=list(ids))]
         done: list[Encoded] = []
         text, ids, labels = "", list[int](), list[int]()
+        whole, ends = self._marked_rendering(messages)
         for at, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -104,7 +109,8 @@ class Renderer:
                 text, ids, labels = "", [], []
             added = self._added(text, prompt, ids)
             ids, labels = ids + added, labels + [IGNORED] * len(added)
-            text = self._render(messages[: at + 1], prompt=False)
+            known = self._answered(prompt, whole, ends) if at < len(messages) - 1 else None
+            text = known or self._render(messages[: at + 1], prompt=False)
             if not text.startswith(prompt):
                 text = prompt + self._answer_alone(messages[: at + 1], prompt, text)
             self._require_calls(messages[: at + 1], text[len(prompt) :])
@@ -115,6 +121,27 @@ class Renderer:
             ids, labels = ids + answer, labels + learned
         done.append(Encoded(input_ids=ids, labels=labels))
         return done
+
+    def _marked_rendering(self, messages: list[Message]) -> tuple[str, list[int]]:
+        """Return the rendering, and where its answers end, if the template has markers at TRL."""
+        answers = [each for each in messages if each["role"] == "assistant"]
+        if self._marked is None or len(answers) < 2:
+            return "", []
+        found = training_templates.render(
+            self._marked, messages, self._tokenizer, tools=self._tools
+        )
+        if found is None or found[0] != self._render(messages, prompt=False):
+            # The training template renders this conversation differently.
+            return "", []
+        return found
+
+    def _answered(self, prompt: str, whole: str, ends: list[int]) -> str | None:
+        """Return a prompt with its answer; None unless a marker ends it after an end token."""
+        end = next((each for each in ends if each > len(prompt)), 0)
+        known = whole.startswith(prompt) and not self._stops.isdisjoint(
+            self._ids(whole[len(prompt) : end])
+        )
+        return whole[:end] if known else None
 
     def _require_shown(self, messages: list[Message]) -> None:
         """Raise BrokenRow if the template does not write the tools into the prompt."""
