@@ -157,8 +157,8 @@ def _version(each: Thing | None) -> str:
 
 
 def _watched(each: Thing) -> Thing:
-    """Return an object as a watch of its kind reports it."""
-    return {key: value for key, value in copied(each).items() if (each["kind"], key) != DATA}
+    """Return an object as a watch of its kind reports it; the result shares its values."""
+    return {key: value for key, value in each.items() if (each["kind"], key) != DATA}
 
 
 DATA = ("ConfigMap", "data")

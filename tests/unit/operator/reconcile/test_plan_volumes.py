@@ -195,11 +195,14 @@ def finish(cluster: Cluster) -> None:
 
 def settle_all(cluster: Cluster) -> None:
     for _ in range(12):
+        before = cluster.version
         controllers.sync(cluster)
         cluster.settle()
         for pod in list(cluster.each("Pod")):
             if "deletionTimestamp" in pod["metadata"] and controllers.alive(pod):
                 controllers.stop(cluster, pod)
+        if cluster.version == before:
+            return
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
