@@ -30,7 +30,7 @@ API_SERVER = {
 }
 """Suites and their requirements. Kueue is last, so that no other suite waits for its build."""
 E2E = (
-    ("serving", "closed_namespace", "operator_killed"),
+    ("serving", "closed_namespace", "data_formats", "operator_killed"),
     ("quickstart", "failures", "security", "tenants", "trainer_image", "training", "deletion"),
 )
 """Files of the end-to-end tests by lane. The first lane needs the only GPU at the end of
