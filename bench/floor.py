@@ -26,6 +26,7 @@ from tests.integration.controlplane import TOKEN, ControlPlane
 from bench.api_client import Api
 from bench.world import LABEL, WATCHED
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor
+from finetune_operator.controller.quiet import StatusWrites
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.kinds import path_of
 from finetune_operator.kube.recorder import Recorder
@@ -111,13 +112,17 @@ def recorded(spec: Mapping[str, Any]) -> dict[str, list[Write]]:
     recording, life = _Recording(), {}
     executor = PlanExecutor(kube=recording, recorder=Recorder(recording, instance="floor"))
     applied: AppliedVersions = {}
+    statuses = StatusWrites()
     for step in STEPS:
         _happen(cluster, step)
         before = -1
         while cluster.version != before:
             before, snapshot = cluster.version, cluster.observe()
             plan = cluster.plan_of(snapshot)
-            asyncio.run(executor.execute(snapshot, plan, cluster.now, applied=applied))
+            execution = executor.execute(
+                snapshot, plan, cluster.now, applied=applied, statuses=statuses
+            )
+            asyncio.run(execution)
             cluster.carry_out(snapshot, plan)
         life[step], recording.writes = recording.writes, []
     return life

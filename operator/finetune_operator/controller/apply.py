@@ -20,8 +20,8 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.controller import quiet
 from finetune_operator.controller.memory import Applied
+from finetune_operator.controller.quiet import StatusWrites, is_progress
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
 from finetune_operator.kube.errors import Conflict, ContentConflict, NameConflict
 from finetune_operator.kube.recorder import Recorder
@@ -80,7 +80,6 @@ class PlanExecutor:
 
     kube: Kube
     recorder: Recorder
-    recent: quiet.RecentWrites = field(default_factory=quiet.RecentWrites)
 
     async def execute(
         self,
@@ -89,25 +88,35 @@ class PlanExecutor:
         now: datetime,
         *,
         applied: AppliedVersions,
+        statuses: StatusWrites | None = None,
         on_write: OnWrite = lambda target, written: None,
     ) -> int:
         """Execute a plan; return the number of writes, not counting events.
 
-        applied: versions of the job's earlier applies, which this updates. on_write: is called for
-        each write. Raises OperatorError; writes before the error are not undone.
+        applied: versions of the job's earlier applies, which this updates, as it does statuses, the
+        earlier writes of the status; without them, no status waits. on_write: is called for each
+        write. Raises OperatorError; writes before the error are not undone.
         """
+        statuses = StatusWrites() if statuses is None else statuses
         writes, events = 0, plan.events
         before, status = (
             without_empty(each) for each in (snapshot.job.get("status") or {}, plan.status)
         )
-        if status != before and not self._may_wait(snapshot, plan, before, status, now, applied):
+        if status == before:
+            # Events report changes of the status, of which there are none.
+            events = ()
+            statuses.drop()
+        elif (
+            statuses.recent(now)
+            and not needs_writes(snapshot, plan, applied)
+            and is_progress(plan, before, status)
+        ):
+            statuses.wait(snapshot.job, status)
+        else:
             on_write(snapshot.job, await self.kube.replace_status(snapshot.job, status))
-            self.recent.add(snapshot.job["metadata"]["uid"], now)
+            statuses.wrote(now)
             job_metrics.count_status_write(snapshot, plan)
             writes += 1
-        else:
-            # They report changes of the status, of which there are none.
-            events = ()
         run = _Execution(self.kube, snapshot, applied, on_write)
         recording = asyncio.create_task(self.recorder.record(snapshot.job, events, now))
         try:
@@ -118,22 +127,6 @@ class PlanExecutor:
             await recording
             await self.recorder.record(snapshot.job, run.drift, now)
         return writes
-
-    def _may_wait(
-        self,
-        snapshot: Snapshot,
-        plan: Plan,
-        before: Object,
-        after: Object,
-        now: datetime,
-        applied: AppliedVersions,
-    ) -> bool:
-        """Report whether a status may be written by a later reconcile (``quiet``)."""
-        return (
-            self.recent.contains(snapshot.job["metadata"]["uid"], now)
-            and not needs_writes(snapshot, plan, applied)
-            and quiet.is_progress(plan, before, after)
-        )
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,29 @@ While a stage runs or an endpoint starts, many changes of its status are progres
 rose, or the endpoint was created. If the status was written less than ``SECONDS`` ago, such a
 change waits for the next reconcile, at the latest that of the next poll.
 
-A change of the ledger never waits, because the next decisions depend on it. Nor does a change of
-the spec's generation, of a condition, of the reason of Ready, or of a warning, nor the last change
-of a job that rests.
+So does the first observation of an attempt's Job and pod. The next plans start from the status that
+waits, so they decide as if it had been written. If the operator ends before, the next one finds an
+attempt that is "Starting", as after a crash between the creation of a Job and the next write.
+
+No other change of the ledger waits, because actions or the reports of users depend on it. Nor does
+a change of the spec's generation, of a condition, of the reason of Ready, or of a warning, nor the
+last change of a job that rests.
 """
 
-from collections import OrderedDict
+import marshal
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from finetune_operator.types import Plan
+from finetune_operator.types import Object, Plan
 
 SECONDS = 10.0
 PROGRESS = {"summary", "progress", "eta", "preparation", "training", "serving", "endpoint"}
 """Fields of the status that change while a stage progresses."""
+OBSERVED = {"outcome", "hasRun", "pod", "podCreated"}
+"""Fields of an attempt that its first reconciles observe."""
 
 
 def is_progress(plan: Plan, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
@@ -29,37 +36,79 @@ def is_progress(plan: Plan, before: Mapping[str, Any], after: Mapping[str, Any])
     """
     if plan.requeue_after is None or plan.events:
         return False
-    return _kept(before) == _kept(after)
+    if _kept(before) != _kept(after):
+        return False
+    known, planned = _attempts(before), _attempts(after)
+    return [name for name, _ in known] == [name for name, _ in planned] and all(
+        one == other or _is_first_observation(one, other)
+        for (_, one), (_, other) in zip(known, planned, strict=True)
+    )
 
 
 def _kept(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a status that never waits."""
+    """Return the part of a status that never waits, without its attempts."""
     kept = {name: value for name, value in status.items() if name not in PROGRESS}
     kept["conditions"] = [
         (each["type"], each["status"], each["reason"] if each["type"] == "Ready" else "")
         for each in status.get("conditions") or ()
     ]
+    kept["revisions"] = [{**each, "stages": None} for each in status.get("revisions") or ()]
     return kept
 
 
-@dataclass(frozen=True)
-class RecentWrites:
-    """The jobs whose status was written less than ``SECONDS`` ago."""
+def _attempts(status: Mapping[str, Any]) -> list[tuple[str, Object]]:
+    """Return the attempts in the ledger, each with the name of its revision."""
+    return [
+        (revision["revision"], attempt)
+        for revision in status.get("revisions") or ()
+        for attempt in revision.get("stages") or ()
+    ]
 
-    _times: OrderedDict[str, datetime] = field(default_factory=OrderedDict)
 
-    def add(self, uid: str, now: datetime) -> None:
-        """Record a write of a job's status."""
-        self._times[uid] = now
-        self._times.move_to_end(uid)
-        while self._times and not self._recent(next(iter(self._times.values())), now):
-            self._times.popitem(last=False)
+def _is_first_observation(before: Object, after: Object) -> bool:
+    """Report whether an attempt changes only because its Job was observed, and perhaps a pod."""
+    return (before["outcome"], after["outcome"]) == ("Starting", "Running") and all(
+        before.get(name) == after.get(name) for name in (before.keys() | after.keys()) - OBSERVED
+    )
 
-    def contains(self, uid: str, now: datetime) -> bool:
-        """Report whether a job's status was written less than ``SECONDS`` ago."""
-        return uid in self._times and self._recent(self._times[uid], now)
 
-    @staticmethod
-    def _recent(time: datetime, now: datetime) -> bool:
+@dataclass(slots=True, kw_only=True)
+class StatusWrites:
+    """When the status of a job was written last, and the status that waits to be written."""
+
+    last: datetime | None = None
+    _waiting: bytes = b""
+    _written: int = 0
+    """Identifies the status that was written when the other one began to wait."""
+
+    def wrote(self, now: datetime) -> None:
+        """Record a write."""
+        self.last = now
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the status that waits: it was written, or is out of date."""
+        self._waiting = b""
+
+    def wait(self, job: Object, status: Object) -> None:
+        """Remember the status that waits, instead of any earlier one. job: as it was read."""
+        self._waiting = zlib.compress(marshal.dumps(dict(status), 2), level=1)
+        self._written = _identity(job)
+
+    def recent(self, now: datetime) -> bool:
+        """Report whether the status was written less than ``SECONDS`` ago."""
         # A clock that was set back must not delay a status.
-        return timedelta(0) <= now - time < timedelta(seconds=SECONDS)
+        return self.last is not None and (
+            timedelta(0) <= now - self.last < timedelta(seconds=SECONDS)
+        )
+
+    def latest(self, job: Object) -> Object:
+        """Return a job with the status that waits, unless another status was written since."""
+        if not self._waiting or _identity(job) != self._written:
+            return job
+        # Bytes that this process has packed itself.
+        return {**job, "status": marshal.loads(zlib.decompress(self._waiting))}  # noqa: S302
+
+
+def _identity(job: Object) -> int:
+    return hash(marshal.dumps(dict(job.get("status") or {}), 2))

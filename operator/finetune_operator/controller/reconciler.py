@@ -164,9 +164,15 @@ class Reconciler:
         memory.unknown.clear()
         confirmed = set(live)
         snapshot = await self.reader.read(key, live=live, names=names)
+        known: tuple[Snapshot, Plan] | None = None
         while snapshot is not None:
             self._identify(key, snapshot.job)
-            plan = self.planner.plan(snapshot, config=self.config, now=now)
+            if known is not None and known[0] == snapshot:
+                # The live read has confirmed the snapshot, so the plan is the same.
+                plan = known[1]
+            else:
+                plan = self.planner.plan(self.latest(key, snapshot), config=self.config, now=now)
+            known = snapshot, plan
             revision = plan.status.get("revision")
             if revision and await self.reader.verify((key[0], revision_name(key[1], revision))):
                 snapshot = await self.reader.read(key)
@@ -184,6 +190,10 @@ class Reconciler:
             confirmed |= unconfirmed
             snapshot = await self.reader.read(key, live=unconfirmed)
         return None
+
+    def latest(self, key: Key, snapshot: Snapshot) -> Snapshot:
+        """Return a snapshot whose status is the planned one that waits to be written, if any."""
+        return replace(snapshot, job=self.jobs[key].statuses.latest(snapshot.job))
 
     def _identify(self, key: Key, job: Object) -> None:
         """Record which job was read; the memory of an earlier job with this name is dropped."""
@@ -211,7 +221,12 @@ class Reconciler:
             plan = self._with_rejection(snapshot, plan, rejection, now)
         try:
             writes = await self.executor.execute(
-                snapshot, plan, now, applied=memory.applied, on_write=responses.record
+                snapshot,
+                plan,
+                now,
+                applied=memory.applied,
+                statuses=memory.statuses,
+                on_write=responses.record,
             )
         except Terminal as error:
             memory.rejection = error
@@ -240,12 +255,19 @@ class Reconciler:
         snapshot = await self.reader.read(key, live=ALL_KINDS)
         if snapshot is None:
             return
-        now = self.clock()
-        report = self.planner.report(snapshot, reason=error.reason, message=str(error), now=now)
+        now, memory = self.clock(), self.jobs[key]
+        report = self.planner.report(
+            self.latest(key, snapshot), reason=error.reason, message=str(error), now=now
+        )
         status_only = Plan(status=report.status, events=report.events)
-        responses = _Writes(memory=self.jobs[key], reader=self.reader)
+        responses = _Writes(memory=memory, reader=self.reader)
         await self.executor.execute(
-            snapshot, status_only, now, applied={}, on_write=responses.record
+            snapshot,
+            status_only,
+            now,
+            applied={},
+            statuses=memory.statuses,
+            on_write=responses.record,
         )
         self._sample(key, snapshot.pods, report.status)
 

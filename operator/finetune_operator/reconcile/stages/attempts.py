@@ -79,7 +79,7 @@ def _number(
 ) -> int:
     """Return the number of the next attempt.
 
-    An attempt that is still "Starting" never had a Job: its number is used again.
+    No Job of an attempt that is still "Starting" was recorded: its number is used again.
     """
     if previous is not None and previous.outcome == "Starting":
         return previous.attempt

@@ -8,10 +8,11 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import START, Cluster, copied
 from tests.fakes.kube_client import MemoryKube
+from tests.fakes.lagging_operator import LaggingOperator
 from tests.fakes.pod_metrics import FakePodMetrics
 
 from finetune_operator.controller.apply import PlanExecutor
-from finetune_operator.controller.quiet import SECONDS, RecentWrites, is_progress
+from finetune_operator.controller.quiet import SECONDS, StatusWrites, is_progress
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import without_empty
 from finetune_operator.snapshot.reader import Reader
@@ -42,14 +43,47 @@ def test_progress_waits() -> None:
     assert waits(cluster)
 
 
-def test_the_ledger_never_waits() -> None:
+def test_the_first_observation_of_a_job_and_its_pod_waits() -> None:
     cluster = Cluster()
     cluster.reconcile()
-    assert not waits(cluster), "the Job was observed"
-    cluster.settle()
+    assert waits(cluster), "the Job was observed"
     controllers.sync(cluster)
+    assert waits(cluster), "its pod was observed, too"
     controllers.start(cluster, controllers.pod_of_stage(cluster, "prepare"))
-    assert not waits(cluster), "its pod was observed"
+    assert waits(cluster), "its pod runs"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"outcome": "Starting"}, {"outcome": "Completed"}),
+        ({"outcome": "Running"}, {"outcome": "Running", "pod": "another"}),
+        ({"outcome": "Starting"}, {"outcome": "Running", "failures": 1}),
+        ({"outcome": "Starting"}, {"outcome": "Running", "attempt": 2}),
+    ],
+)
+def test_other_changes_of_an_attempt_do_not_wait(before: Any, after: Any) -> None:
+    def status(attempt: Any) -> Any:
+        known = {"stage": "train", "attempt": 1, "pod": "first"}
+        return {"revisions": [{"revision": "r1", "stages": [{**known, **attempt}]}]}
+
+    plan = Plan(status={}, requeue_after=15.0)
+    assert is_progress(plan, status({"outcome": "Starting"}), status({"outcome": "Running"}))
+    assert not is_progress(plan, status(before), status(after))
+
+
+@pytest.mark.parametrize("part", ["revisions", "stages", "volume"])
+def test_other_changes_of_the_ledger_do_not_wait(part: str) -> None:
+    plan = Plan(status={}, requeue_after=15.0)
+    attempt = {"stage": "train", "attempt": 1, "outcome": "Running"}
+    revision: dict[str, Any] = {"revision": "r1", "stages": [attempt]}
+    more = {
+        "revisions": [revision, {**revision, "revision": "r2"}],
+        "stages": [{**revision, "stages": [attempt, {**attempt, "stage": "merge"}]}],
+        "volume": [{**revision, "volume": "uid"}],
+    }
+    assert is_progress(plan, {"revisions": [revision]}, {"revisions": [revision], "eta": "1m"})
+    assert not is_progress(plan, {"revisions": [revision]}, {"revisions": more[part]})
 
 
 def _ended(cluster: Cluster) -> None:
@@ -100,15 +134,51 @@ def test_the_last_change_of_a_job_that_rests_does_not_wait() -> None:
     assert is_progress(Plan(status={}, requeue_after=15.0), {"progress": "1%"}, {"progress": "2%"})
 
 
-def test_only_recent_writes_are_remembered() -> None:
-    recent = RecentWrites()
-    recent.add("first", START)
-    assert recent.contains("first", START + WITHIN)
-    assert not recent.contains("first", START + timedelta(seconds=SECONDS))
-    assert not recent.contains("first", START - WITHIN), "the clock was set back"
-    assert not recent.contains("other", START)
-    recent.add("second", START + timedelta(seconds=SECONDS))
-    assert not recent.contains("first", START), "forgotten"
+def test_a_deleted_job_is_reported_though_its_observation_waited() -> None:
+    cluster = Cluster()
+    operator = LaggingOperator(cluster)
+
+    def reconcile() -> Plan:
+        operator.catch_up()
+        observed = operator.observe(cluster.now, cluster.config)
+        assert observed is not None
+        if not operator.waits(*observed):
+            cluster.carry_out(*observed, on_write=operator.wrote)
+        return observed[1]
+
+    def attempt() -> Any:
+        return cluster.status["revisions"][0]["stages"][0]
+
+    reconcile()
+    reconcile()
+    assert attempt()["outcome"] == "Starting", "the observation waits"
+    (job,) = cluster.each("Job")
+    cluster.remove(job)
+    planned = reconcile()
+    assert [event.reason for event in planned.events] == ["JobDeleted"]
+    assert (attempt()["attempt"], attempt()["disruptions"]) == (2, 1)
+
+
+def test_only_recent_writes_let_a_status_wait() -> None:
+    statuses = StatusWrites()
+    assert not statuses.recent(START)
+    statuses.wrote(START)
+    assert statuses.recent(START + WITHIN)
+    assert not statuses.recent(START + timedelta(seconds=SECONDS))
+    assert not statuses.recent(START - WITHIN), "the clock was set back"
+
+
+def test_the_next_plan_starts_from_the_status_that_waits() -> None:
+    statuses, job = StatusWrites(), {"status": {"eta": "2m"}}
+    assert statuses.latest(job) == job
+    statuses.wait(job, {"eta": "1m"})
+    assert statuses.latest(job) == {"status": {"eta": "1m"}}
+    edited = {**job, "spec": {"suspend": True}}
+    assert statuses.latest(edited) == {"status": {"eta": "1m"}, "spec": {"suspend": True}}
+    another = {"status": {"eta": "5m"}}
+    assert statuses.latest(another) == another, "it was written by another operator"
+    statuses.wrote(START)
+    assert statuses.latest(job) == job
 
 
 async def test_progress_is_written_once_the_last_write_is_old() -> None:
@@ -118,6 +188,7 @@ async def test_progress_is_written_once_the_last_write_is_old() -> None:
     job["status"] = {"progress": "1%", "conditions": []}
     kube = MemoryKube(job)
     executor = PlanExecutor(kube=kube, recorder=Recorder(kube, instance="pod"))
+    statuses = StatusWrites()
 
     async def execute(progress: str, seconds: float) -> int:
         reader = Reader(kube=kube, store=ObjectStore(), metrics=FakePodMetrics())
@@ -125,9 +196,16 @@ async def test_progress_is_written_once_the_last_write_is_old() -> None:
         assert snapshot is not None
         plan = Plan(status={"progress": progress, "conditions": []}, requeue_after=15.0)
         now = START + timedelta(seconds=seconds)
-        return await executor.execute(snapshot, plan, now, applied={})
+        return await executor.execute(snapshot, plan, now, applied={}, statuses=statuses)
+
+    def latest() -> Any:
+        return statuses.latest(kube.objects["FineTuneJob", "ns", "demo"])["status"]["progress"]
 
     assert await execute("2%", 0) == 1, "nothing was written recently"
     assert await execute("3%", 1) == 0
+    assert latest() == "3%"
     assert await execute("4%", SECONDS - 1) == 0
+    assert latest() == "4%"
+    assert await execute("2%", SECONDS - 1) == 0
+    assert latest() == "2%", "as it was written"
     assert await execute("4%", SECONDS) == 1

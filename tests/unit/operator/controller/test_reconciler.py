@@ -50,6 +50,26 @@ async def test_a_plan_without_a_status_write_is_confirmed_by_reading_the_job(rig
     assert rig.kube.calls == before
 
 
+async def test_a_live_read_without_news_confirms_the_plan_without_another(
+    rig: Rig, monkeypatch: Any
+) -> None:
+    await rig.reconcile()
+    await rig.reconcile_cached()
+    rig.reconciler.reader.store.remove(rig.kube.objects.pop(("ConfigMap", "a", "c")))
+    rig.reconciler.changed(KEY, "ConfigMap", 99)
+    plans, plan = [], rig.planner.plan
+
+    def counted(snapshot: Snapshot, **how: Any) -> Plan:
+        plans.append(snapshot)
+        return plan(snapshot, **how)
+
+    monkeypatch.setattr(rig.planner, "plan", counted)
+    reads = rig.kube.reads
+    await rig.reconcile_cached()
+    assert (rig.kube.reads - reads, len(plans)) == (1, 1), "the job was read again"
+    assert ("ConfigMap", "a", "c") in rig.kube.objects
+
+
 async def test_a_conflict_or_an_error_is_followed_by_a_live_read(rig: Rig) -> None:
     await rig.reconcile()
     rig.kube.touch("FineTuneJob", "a", "demo", status={"changed": "elsewhere"})
