@@ -206,6 +206,9 @@ class OperatorConfig(CamelModel):
     ``scraper_namespaces`` may scrape the pods of jobs. ``defaults`` is a partial FineTuneJob spec,
     which overrides built-in defaults and is overridden by each job. ``policy`` limits what jobs may
     contain. Prepare pods trust ``ca_certificates`` (PEM) in addition to those of their image.
+
+    A configuration is never changed. It is identified by itself, not by its values, so results that
+    depend on it can be remembered.
     """
 
     operator_namespace: str = "finetune-system"
@@ -236,3 +239,11 @@ class OperatorConfig(CamelModel):
         except (ssl.SSLError, ValueError) as error:
             raise ValueError(f"no CA certificates in PEM format ({error})") from error
         return text
+
+    def __eq__(self, other: object) -> bool:
+        """Report whether this is the same object."""
+        return self is other
+
+    def __hash__(self) -> int:
+        """Return a number that identifies the object."""
+        return id(self)

@@ -80,8 +80,11 @@ def _refusals(values: Values, limits: Limits) -> Iterator[tuple[Path, str, bool]
 
 def _refused(rule: NameRule, values: Values, limits: Limits) -> str | None:
     """Return the message about the first text, in order, that a rule does not allow."""
+    # A spec sets few of the limited fields, and every reconcile checks all rules.
+    if not (texts := rule.selected.texts(values)):
+        return None
     allowed = CPU_STAGE_RESOURCES if rule.limit is None else names(limits, rule.limit)
-    refused = [text for text in rule.selected.texts(values) if not allowed.permits(text)]
+    refused = [text for text in texts if not allowed.permits(text)]
     if not refused:
         return None
     source = messages.WITHOUT_GPU if rule.limit is None else messages.origin(rule.limit)

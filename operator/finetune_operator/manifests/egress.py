@@ -10,6 +10,7 @@ the pod itself connects to the proxy instead.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -28,8 +29,11 @@ NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 POD_IDENTITY = IPv4Network("169.254.170.23/32")
 """Address of the EKS Pod Identity agent, which serves the credentials of the pod's own service
 account only."""
+MOST_CONFIGURATIONS = 256
+"""Configurations whose rules are remembered: every reconcile compares the policies of its job."""
 
 
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
 def dns(config: OperatorConfig) -> list[dict[str, Any]]:
     """Return the rule that lets a pod reach the cluster's DNS only."""
     servers = config.egress.dns
@@ -81,6 +85,13 @@ def destinations(config: OperatorConfig, *, cloud_identity: bool) -> Destination
     )
 
 
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
+def destinations_text(config: OperatorConfig, *, cloud_identity: bool) -> str:
+    """Return the destinations of the prepare pod as JSON; arguments as in ``destinations``."""
+    return destinations(config, cloud_identity=cloud_identity).model_dump_json()
+
+
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
 def rules(config: OperatorConfig, *, cloud_identity: bool) -> list[dict[str, Any]]:
     """Return the egress rules of the prepare pod. cloud_identity: as in ``destinations``."""
     allowed = destinations(config, cloud_identity=cloud_identity)

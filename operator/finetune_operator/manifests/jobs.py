@@ -252,8 +252,8 @@ def prepare_arguments(target: TargetRevision) -> list[str]:
     and CA certificates have changed.
     """
     cloud_identity = target.resolved.spec.access.service_account_name is not None
-    allowed = egress.destinations(target.config, cloud_identity=cloud_identity)
-    arguments = [*_estimate_arguments(target), "--destinations", allowed.model_dump_json()]
+    allowed = egress.destinations_text(target.config, cloud_identity=cloud_identity)
+    arguments = [*_estimate_arguments(target), "--destinations", allowed]
     if certificates := target.config.ca_certificates:
         arguments += ["--ca-certificates", certificates]
     return arguments

@@ -56,6 +56,7 @@ def freeze(job: Object, resolved: Resolved, config: OperatorConfig) -> FrozenCon
     )
 
 
+@lru_cache(maxsize=64)
 def frozen_part(config: OperatorConfig) -> str:
     """Return the settings that are frozen at the start of a revision, as JSON."""
     settings = config.model_dump(mode="json", exclude=LIVE)

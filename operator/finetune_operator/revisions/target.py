@@ -8,10 +8,9 @@ builds are equal if their digests are; a name is only the beginning of a digest.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -24,14 +23,18 @@ from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
 from finetune_api.v1alpha1.rows import AUTO
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import OperatorConfig
+from finetune_operator.objects.digest import sha256
 from finetune_operator.revisions.documents import LIVE, freeze
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Object
 
-REMEMBERED_BYTES = 16 << 20
+MOST_CONFIGURATIONS = 256
+"""Configurations that are remembered: jobs that started at the same time have the same."""
+REMEMBERED_BYTES = 48 << 20
 """Size of the resolved specs that are kept in memory; users decide how large a spec is."""
-Result = TypeVar("Result")
+RESOLVED_BYTES = 20 << 10
+"""Measured size of a resolved spec that sets few fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +69,13 @@ def resolve_target(job: Object, ledger: Ledger, config: OperatorConfig) -> Targe
     """
     resolved = _retained(job, ledger, config)
     if resolved is None:
-        resolved = _resolve(job, "", _effective(config))
+        resolved = _resolved.resolve(job["spec"], _effective(config))
     _require_own_names(resolved, ledger)
     frozen = ledger.frozen(resolved.revision)
     if frozen is not None:
-        settings = _with_live(_read(resolved.revision, frozen.operator), config)
+        settings = _settings(resolved.revision, frozen, config)
         return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
-    started = config.model_copy(update={"defaults": _effective(config)})
+    started = _started(config)
     return TargetRevision(resolved=resolved, config=started, frozen=freeze(job, resolved, started))
 
 
@@ -88,13 +91,8 @@ def resolve_retained(
     if frozen is None or build_digest is None:
         return None
     resolved = replace(target.resolved, digest=frozen.digest, build_digest=build_digest)
-    settings = _with_live(_read(revision, frozen.operator), target.config)
+    settings = _settings(revision, frozen, target.config)
     return TargetRevision(resolved=resolved, config=settings, frozen=frozen)
-
-
-def _with_live(frozen: OperatorConfig, present: OperatorConfig) -> OperatorConfig:
-    """Return a frozen configuration with the present values of the settings that are not frozen."""
-    return frozen.model_copy(update={name: getattr(present, name) for name in LIVE})
 
 
 def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved | None:
@@ -105,8 +103,8 @@ def _retained(job: Object, ledger: Ledger, config: OperatorConfig) -> Resolved |
         if frozen is None:
             continue
         try:
-            defaults = _read(revision, frozen.operator).defaults
-            resolved = _resolve(job, revision, defaults)
+            defaults = _settings(revision, frozen, config).defaults
+            resolved = _resolved.resolve(job["spec"], defaults)
             if resolved.digest != frozen.digest:
                 resolved = _with_equal_choices(job, defaults, resolved, ledger.revision(revision))
         except UnsupportedVersion:
@@ -134,11 +132,11 @@ def _with_equal_choices(
     each format, prepare has recorded the value that the revision was started with. The backend can
     only be one of two. Returns the spec resolved with one of the two backends.
     """
-    name, frozen = revision.revision, revision.frozen
+    frozen = revision.frozen
     present = single(without_nulls(job["spec"]))
     spec = _with_equal_formats(present, resolved.spec, revision.data.formats or ())
     if spec != present:
-        resolved = _resolve({**job, "spec": spec}, f"{name}, formats", defaults)
+        resolved = _resolved.resolve(spec, defaults)
     selected, written = revision.backend, resolved.spec.training.advanced.backend
     if frozen is not None and resolved.digest == frozen.digest:
         return resolved
@@ -147,7 +145,7 @@ def _with_equal_choices(
     equal = selected.automatic if written == AUTO else AUTO
     advanced = {"training": {"advanced": {"backend": equal}}}
     spec = layered(FineTuneJobSpec, spec, advanced)
-    return _resolve({**job, "spec": spec}, f"{name}, {equal}", defaults)
+    return _resolved.resolve(spec, defaults)
 
 
 def _with_equal_formats(
@@ -215,17 +213,34 @@ def _unknown_field(
 # than the rest of the plan.
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
+def _started(config: OperatorConfig) -> OperatorConfig:
+    """Return the configuration of a revision that starts now: its defaults are complete."""
+    return config.model_copy(update={"defaults": _effective(config)})
+
+
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
+def _with_live(text: str, present: OperatorConfig) -> OperatorConfig:
+    """Return a frozen configuration with the present values of the settings that are not frozen."""
+    return _parsed(text).model_copy(update={name: getattr(present, name) for name in LIVE})
+
+
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
 def _parsed(text: str) -> OperatorConfig:
     # A setting that this version no longer has does not make a revision unreadable.
     return OperatorConfig.model_validate_json(text, extra="ignore")
 
 
-def _read(revision: str, text: str) -> OperatorConfig:
-    """Return a frozen configuration. Raises UnsupportedVersion if it cannot be read."""
+def _settings(
+    revision: str, frozen: FrozenConfiguration, present: OperatorConfig
+) -> OperatorConfig:
+    """Return the settings of a revision: the frozen ones, and the present values of the others.
+
+    Raises UnsupportedVersion if the frozen configuration cannot be read.
+    """
     try:
         # The revisions of all jobs that started with the same configuration have the same text.
-        return _parsed(text)
+        return _with_live(frozen.operator, present)
     except ValidationError as error:
         finding = error.errors()[0]
         place = ".".join(str(step) for step in finding["loc"])
@@ -234,43 +249,41 @@ def _read(revision: str, text: str) -> OperatorConfig:
         ) from error
 
 
-class _Memory:
-    """The last result for each key, within ``REMEMBERED_BYTES``."""
+class _ResolvedSpecs:
+    """The results of ``resolve`` that were used most recently, within ``REMEMBERED_BYTES``.
+
+    They depend on nothing but their inputs, so jobs with equal specs share a result.
+    """
 
     def __init__(self) -> None:
-        self._results: OrderedDict[tuple[str, str], tuple[Any, Any, int]] = OrderedDict()
-        """By uid of the job and revision: inputs, result, and the size of the inputs in bytes."""
+        self._results: OrderedDict[tuple[str, int], tuple[Values, Resolved, int]] = OrderedDict()
+        """By digest of the spec and identity of the defaults: the defaults, the result, its size.
+
+        The defaults are never changed. They are part of the entry so that they keep their identity.
+        """
         self._bytes = 0
 
-    def remembered(
-        self, key: tuple[str, str], inputs: Any, compute: Callable[[], Result]
-    ) -> Result:
-        """Return the last result for a key if its inputs are equal, otherwise compute it."""
+    def resolve(self, spec: Values, defaults: Values) -> Resolved:
+        """Return a spec completed with defaults. Raises InvalidSpec."""
+        key = (sha256(spec), id(defaults))
         known = self._results.get(key)
-        if known is not None and known[0] == inputs:
+        if known is not None:
             self._results.move_to_end(key)
-            return cast(Result, known[1])
-        result, size = compute(), len(repr(inputs).encode(errors="replace"))
-        self._bytes += size - (known[2] if known is not None else 0)
-        self._results[key] = (inputs, result, size)
-        self._results.move_to_end(key)
+            return known[1]
+        result = resolve(spec, defaults)
+        size = RESOLVED_BYTES + 2 * len(repr(spec))
+        self._results[key] = (defaults, result, size)
+        self._bytes += size
         while self._bytes > REMEMBERED_BYTES:
             _, (*_, forgotten) = self._results.popitem(last=False)
             self._bytes -= forgotten
         return result
 
 
-_memory = _Memory()
+_resolved = _ResolvedSpecs()
 
 
-def _resolve(job: Object, name: str, defaults: Values) -> Resolved:
-    """Return the job's spec resolved with defaults, under whose name the result is remembered."""
-    spec = job["spec"]
-    key = (str(job["metadata"]["uid"]), name)
-    return _memory.remembered(key, (spec, defaults), lambda: resolve(spec, defaults))
-
-
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
 def _effective(config: OperatorConfig) -> Values:
     """Return the present defaults, complete."""
-    defaults = config.defaults
-    return _memory.remembered(("", "defaults"), defaults, lambda: effective_defaults(defaults))
+    return effective_defaults(config.defaults)

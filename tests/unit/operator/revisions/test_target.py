@@ -1,0 +1,44 @@
+"""Which resolved specs are remembered."""
+
+import pytest
+from tests.fakes.apiserver import SPEC
+
+from finetune_api.defaulting import InvalidSpec, builtin_defaults
+from finetune_operator.revisions import target
+from finetune_operator.revisions.target import _ResolvedSpecs
+
+
+def test_equal_specs_share_a_result_and_others_do_not() -> None:
+    specs, defaults = _ResolvedSpecs(), builtin_defaults()
+    first = specs.resolve(SPEC, defaults)
+    assert specs.resolve({**SPEC}, defaults) is first
+    edited = specs.resolve({**SPEC, "rerun": "a"}, defaults)
+    assert edited.revision != first.revision
+    others = specs.resolve(SPEC, {**defaults, "training": {**defaults["training"], "seed": 7}})
+    assert others.spec.training.seed == 7
+    assert specs.resolve(SPEC, defaults) is first
+    for _ in range(2):
+        with pytest.raises(InvalidSpec):
+            specs.resolve({**SPEC, "unknown": True}, defaults)
+
+
+def test_the_specs_that_were_not_used_for_longest_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(target, "REMEMBERED_BYTES", 3 * target.RESOLVED_BYTES)
+    specs, defaults = _ResolvedSpecs(), builtin_defaults()
+    first = specs.resolve({**SPEC, "rerun": "1"}, defaults)
+    second = specs.resolve({**SPEC, "rerun": "2"}, defaults)
+    assert specs.resolve({**SPEC, "rerun": "1"}, defaults) is first
+    specs.resolve({**SPEC, "rerun": "3"}, defaults)
+    assert specs.resolve({**SPEC, "rerun": "1"}, defaults) is first
+    assert specs.resolve({**SPEC, "rerun": "2"}, defaults) is not second
+
+
+def test_a_large_spec_counts_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "REMEMBERED_BYTES", 3 * target.RESOLVED_BYTES)
+    specs, defaults = _ResolvedSpecs(), builtin_defaults()
+    small = specs.resolve(SPEC, defaults)
+    template = {"chatTemplate": "x" * (2 * target.RESOLVED_BYTES)}
+    specs.resolve({**SPEC, "dataset": {**SPEC["dataset"], **template}}, defaults)
+    assert specs.resolve(SPEC, defaults) is not small
