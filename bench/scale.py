@@ -22,7 +22,7 @@ from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane
 from tests.integration.operatorprocess import CONFIG, OperatorProcess, operator
 
-from bench import floor, kubeflow
+from bench import floor, kubeflow, restart
 from bench.api_client import Api
 from bench.cost import Cost, parsed
 from bench.scale_table import Figures, Times, markdown
@@ -69,7 +69,8 @@ def measure(options: argparse.Namespace) -> str:
             least = asyncio.run(_life(plane, size, options.per_namespace))
             spent = bare.stop()
         print(f"==> {size} jobs at once", flush=True)
-        with cluster() as (plane, folder), operator(plane, folder, quiet(CONFIG)) as running:
+        config = {**quiet(CONFIG), "leaseName": "scale"}
+        with cluster() as (plane, folder), operator(plane, folder, config) as running:
             before, reconciles = cost(running), running.metric("controller_runtime_reconcile_total")
             times = asyncio.run(_life(plane, size, options.per_namespace))
             after = cost(running)
@@ -86,6 +87,7 @@ def measure(options: argparse.Namespace) -> str:
                     peak_bytes=peak(running),
                     floor=least,
                     floor_spent=spent,
+                    restarts=restart.measure(plane, folder, config, running, job("")),
                 )
             )
         if programs is not None:

@@ -9,6 +9,7 @@ from bench import kubeflow
 from bench.cost import Cost
 from bench.floor import Spent
 from bench.kubeflow import PeerFigures
+from bench.restart import Restarts
 from bench.table import table
 
 
@@ -34,6 +35,7 @@ class Figures:
     peak_bytes: float
     floor: Times
     floor_spent: Spent
+    restarts: Restarts
     peer: PeerFigures | None = None
 
 
@@ -78,6 +80,18 @@ def markdown(figures: Sequence[Figures]) -> str:
                 lambda each, at=at: f"{quantiles(each.times.waits, n=100)[at]:.2f}",
             )
             for name, at in (("median", 49), ("99th percentile", 98))
+        ),
+        (
+            "seconds from SIGKILL to the leader until the standby writes (goal: 20)",
+            lambda each: f"{each.restarts.failover:.1f}",
+        ),
+        (
+            "seconds from the start of a process until it writes (goal: 20)",
+            lambda each: f"{each.restarts.start:.1f}",
+        ),
+        (
+            "resident memory of the standby, MiB",
+            lambda each: f"{each.restarts.standby_bytes / 2**20:.0f}",
         ),
     ]
     if any(each.peer for each in figures):
