@@ -143,7 +143,8 @@ async def create(api: Api, count: int, per_namespace: int) -> None:
     async def creator() -> None:
         for number in numbers:
             namespace = namespaces[number % len(namespaces)]
-            body = job(f"job-{number}")
+            # Each job has a revision of its own: no result of another job can be used again.
+            body = job(f"job-{number}", training={"seed": number})
             await api.send("POST", f"{JOBS}/namespaces/{namespace}/finetunejobs", body)
 
     await asyncio.gather(*(creator() for _ in range(CREATORS)))

@@ -76,8 +76,8 @@ class Namespace:
     def wait_until_running(self) -> None:
         """Wait until the status of demo records that its stage is running.
 
-        The first event about the Job has that effect. Without a Job controller there is none, so
-        this changes a label.
+        The first event about the Job has that effect, at the latest after the poll interval.
+        Without a Job controller there is no event, so this changes a label.
         """
         (job,) = self.items("jobs")
         label = {"metadata": {"labels": {"finetune.dev/seen": "1"}}}

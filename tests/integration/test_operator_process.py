@@ -93,6 +93,7 @@ def test_a_status_written_by_another_client_is_corrected(
 ) -> None:
     place.submit()
     place.wait_until_preparing()
+    place.wait_until_running()
     operator.settled()
     status = place.job()["status"]
     wrong = [{**condition, "reason": "Nonsense"} for condition in status["conditions"]]

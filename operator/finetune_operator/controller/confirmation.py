@@ -33,11 +33,11 @@ class Confirmation(NamedTuple):
 NONE = Confirmation("", frozenset())
 
 
-def of(snapshot: Snapshot, plan: Plan, *, writes: bool, writes_status: bool) -> Confirmation:
+def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
     """Return the confirmation that a plan needs.
 
-    writes: whether an action of the plan changes anything; writes_status: whether the status does,
-    whose write fails if the job has changed.
+    unfenced: whether an action of the plan changes anything, but the status does not, whose write
+    fails if the job has changed.
     """
     if any(isinstance(action, Delete) for action in plan.actions):
         return Confirmation("delete", ALL_KINDS)
@@ -53,7 +53,7 @@ def of(snapshot: Snapshot, plan: Plan, *, writes: bool, writes_status: bool) -> 
         for action in plan.actions
     ):
         return Confirmation("train", _OF_STAGES)
-    if writes and not writes_status:
+    if unfenced:
         return Confirmation("job", frozenset({FINETUNEJOB}))
     return NONE
 

@@ -180,8 +180,8 @@ class Reconciler:
             needed = confirmation.of(
                 snapshot,
                 plan,
-                writes=needs_writes(snapshot, plan, self.jobs[key].applied),
-                writes_status=writes_status(snapshot, plan),
+                unfenced=needs_writes(snapshot, plan, self.jobs[key].applied)
+                and not writes_status(snapshot, plan),
             )
             unconfirmed = needed.kinds - confirmed
             if not unconfirmed:

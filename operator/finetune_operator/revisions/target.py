@@ -7,6 +7,7 @@ edit. ``auto`` and the format or training backend that it selects are equal, too
 builds are equal if their digests are; a name is only the beginning of a digest.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -228,7 +229,8 @@ def _with_live(text: str, present: OperatorConfig) -> OperatorConfig:
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
 def _parsed(text: str) -> OperatorConfig:
     # A setting that this version no longer has does not make a revision unreadable.
-    return OperatorConfig.model_validate_json(text, extra="ignore")
+    parsed = OperatorConfig.model_validate_json(text, extra="ignore")
+    return parsed.model_copy(update={"defaults": _shared(parsed.defaults)})
 
 
 def _settings(
@@ -286,4 +288,15 @@ _resolved = _ResolvedSpecs()
 @lru_cache(maxsize=MOST_CONFIGURATIONS)
 def _effective(config: OperatorConfig) -> Values:
     """Return the present defaults, complete."""
-    return effective_defaults(config.defaults)
+    return _shared(effective_defaults(config.defaults))
+
+
+def _shared(defaults: Values) -> Values:
+    """Return the same object for equal defaults: a revision usually has the present ones."""
+    return _defaults(json.dumps(defaults))
+
+
+@lru_cache(maxsize=MOST_CONFIGURATIONS)
+def _defaults(text: str) -> Values:
+    values: Values = json.loads(text)
+    return values

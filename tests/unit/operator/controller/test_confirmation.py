@@ -43,8 +43,7 @@ def test_the_confirmation_of_actions(
     found = confirmation.of(
         Snapshot(job=job()),
         Plan(status={}, actions=tuple(actions)),
-        writes=bool(actions),
-        writes_status=status,
+        unfenced=bool(actions) and not status,
     )
     assert found.cause == cause
     assert found.kinds == kinds
@@ -71,7 +70,6 @@ def test_conclusions_from_absence_are_confirmed(before: Any, after: Any, cause: 
     found = confirmation.of(
         Snapshot(job=job(revisions=before)),
         Plan(status={"revisions": after}),
-        writes=False,
-        writes_status=True,
+        unfenced=False,
     )
     assert found.cause == cause
