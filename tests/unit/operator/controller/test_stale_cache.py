@@ -1,0 +1,149 @@
+"""Every live confirmation is necessary: without it, a stale cache causes harm.
+
+Each case prepares a cluster whose last events are late for some kinds, and then reconciles once,
+with all confirmations and without the one that it is about.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster
+from tests.fakes.lagging_operator import KINDS, LaggingOperator
+
+from finetune_operator.controller import confirmation
+from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.objects import naming
+
+ALL_BUT_THE_JOB = dict.fromkeys(set(KINDS) - {FINETUNEJOB}, 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """``happens`` are the events after the operator has started; ``harmed`` is asked at the end."""
+
+    before: Callable[[Cluster], None] = lambda cluster: None
+    happens: Callable[[Cluster], None]
+    late: Mapping[str, int]
+    harmed: Callable[[Cluster], Any]
+
+
+def train(cluster: Cluster) -> None:
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.settle()
+
+
+def complete_training(cluster: Cluster) -> None:
+    pod = controllers.pod_of_stage(cluster, "train")
+    controllers.finish(cluster, pod, 0, controllers.message("train"))
+    controllers.sync(cluster)
+
+
+def prepare_beside_an_orphan(cluster: Cluster) -> None:
+    """A train pod of this job runs, though its Job was deleted."""
+    controllers.run(cluster, "prepare")
+    (pod,) = cluster.each("Pod")
+    labels = {**pod["metadata"]["labels"], naming.STAGE: "train"}
+    metadata = {"name": "orphan", "labels": labels, "ownerReferences": []}
+    cluster.add({**pod, "metadata": metadata, "status": {"phase": "Running"}})
+
+
+def train_another_revision(cluster: Cluster) -> None:
+    controllers.run_all(cluster)
+    cluster.edit(training={"seed": 7}, revisionHistoryLimit=0)
+
+
+def lose_the_volume_and_train_another_revision(cluster: Cluster) -> None:
+    """The serving pods keep a deleted volume until they end."""
+    controllers.run_all(cluster)
+    (volume,) = cluster.each(naming.VOLUME)
+    cluster.mark_deleted(volume)
+    cluster.settle()
+    cluster.edit(training={"seed": 7}, revisionHistoryLimit=0)
+
+
+def delete_a_policy_and_the_job(cluster: Cluster) -> None:
+    policy = cluster.get("NetworkPolicy", "demo-work")
+    assert policy is not None
+    cluster.remove(policy)
+    cluster.delete_job()
+
+
+def first_revision(cluster: Cluster) -> bool:
+    return any(each["revision"] == cluster.revisions[0] for each in cluster.status["revisions"])
+
+
+CASES = {
+    "train": Case(
+        happens=prepare_beside_an_orphan,
+        late={"Pod": 1},
+        harmed=lambda cluster: any(
+            each["metadata"]["labels"][naming.STAGE] == "train" for each in cluster.each("Job")
+        ),
+    ),
+    "attempt": Case(
+        before=train,
+        happens=complete_training,
+        late={"Pod": 1},
+        harmed=lambda cluster: (
+            cluster.status["revisions"][0]["stages"][1]["outcome"] != "Completed"
+        ),
+    ),
+    "delete": Case(
+        happens=train_another_revision,
+        late=ALL_BUT_THE_JOB,
+        harmed=lambda cluster: any(
+            "deletionTimestamp" in each["metadata"] for each in cluster.each(naming.VOLUME)
+        ),
+    ),
+    "revision": Case(
+        happens=lose_the_volume_and_train_another_revision,
+        late=ALL_BUT_THE_JOB,
+        harmed=lambda cluster: not first_revision(cluster),
+    ),
+    "job": Case(
+        before=controllers.run_all,
+        happens=delete_a_policy_and_the_job,
+        late={FINETUNEJOB: 1},
+        harmed=lambda cluster: cluster.get("NetworkPolicy", "demo-work"),
+    ),
+}
+
+
+def harmed(case: Case) -> bool:
+    """Reconcile once in the state of a case; report whether there is harm."""
+    cluster = Cluster()
+    case.before(cluster)
+    operator = LaggingOperator(cluster)
+    case.happens(cluster)
+    operator.catch_up(case.late)
+    observed = operator.observe(cluster.now, cluster.config)
+    assert observed is not None
+    cluster.carry_out(*observed, on_write=operator.wrote)
+    return bool(case.harmed(cluster))
+
+
+@pytest.mark.parametrize("cause", CASES)
+def test_a_confirmation_prevents_harm(cause: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not harmed(CASES[cause])
+    confirmed, causes = confirmation.of, []
+
+    def without(*plan: Any, **how: Any) -> confirmation.Confirmation:
+        found = confirmed(*plan, **how)
+        causes.append(found.cause)
+        return confirmation.NONE if found.cause == cause else found
+
+    monkeypatch.setattr(confirmation, "of", without)
+    assert harmed(CASES[cause]), causes
+
+
+def test_each_confirmation_has_a_case() -> None:
+    source = inspect.getsource(confirmation.of)
+    assert set(re.findall(r'Confirmation\("(\w+)"', source)) == set(CASES)
