@@ -8,7 +8,6 @@ builds are equal if their digests are; a name is only the beginning of a digest.
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,18 +23,14 @@ from finetune_api.v1alpha1.ledger import FrozenConfiguration, Revision
 from finetune_api.v1alpha1.rows import AUTO
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_operator.config import OperatorConfig
-from finetune_operator.objects.digest import sha256
 from finetune_operator.revisions.documents import LIVE, freeze
 from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.resolved_specs import ResolvedSpecs
 from finetune_operator.revisions.versions import UnsupportedVersion
 from finetune_operator.types import Object
 
 MOST_CONFIGURATIONS = 256
 """Configurations that are remembered: jobs that started at the same time have the same."""
-REMEMBERED_BYTES = 48 << 20
-"""Size of the resolved specs that are kept in memory; users decide how large a spec is."""
-RESOLVED_BYTES = 20 << 10
-"""Measured size of a resolved spec that sets few fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,38 +246,7 @@ def _settings(
         ) from error
 
 
-class _ResolvedSpecs:
-    """The results of ``resolve`` that were used most recently, within ``REMEMBERED_BYTES``.
-
-    They depend on nothing but their inputs, so jobs with equal specs share a result.
-    """
-
-    def __init__(self) -> None:
-        self._results: OrderedDict[tuple[str, int], tuple[Values, Resolved, int]] = OrderedDict()
-        """By digest of the spec and identity of the defaults: the defaults, the result, its size.
-
-        The defaults are never changed. They are part of the entry so that they keep their identity.
-        """
-        self._bytes = 0
-
-    def resolve(self, spec: Values, defaults: Values) -> Resolved:
-        """Return a spec completed with defaults. Raises InvalidSpec."""
-        key = (sha256(spec), id(defaults))
-        known = self._results.get(key)
-        if known is not None:
-            self._results.move_to_end(key)
-            return known[1]
-        result = resolve(spec, defaults)
-        size = RESOLVED_BYTES + 2 * len(repr(spec))
-        self._results[key] = (defaults, result, size)
-        self._bytes += size
-        while self._bytes > REMEMBERED_BYTES:
-            _, (*_, forgotten) = self._results.popitem(last=False)
-            self._bytes -= forgotten
-        return result
-
-
-_resolved = _ResolvedSpecs()
+_resolved = ResolvedSpecs()
 
 
 @lru_cache(maxsize=MOST_CONFIGURATIONS)

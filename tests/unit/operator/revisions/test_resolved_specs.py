@@ -3,13 +3,13 @@
 import pytest
 from tests.fakes.apiserver import SPEC
 
-from finetune_api.defaulting import InvalidSpec, builtin_defaults
-from finetune_operator.revisions import target
-from finetune_operator.revisions.target import _ResolvedSpecs
+from finetune_api.defaulting import InvalidSpec, builtin_defaults, resolve
+from finetune_operator.revisions import resolved_specs
+from finetune_operator.revisions.resolved_specs import RESOLVED_BYTES, ResolvedSpecs
 
 
 def test_equal_specs_share_a_result_and_others_do_not() -> None:
-    specs, defaults = _ResolvedSpecs(), builtin_defaults()
+    specs, defaults = ResolvedSpecs(), builtin_defaults()
     first = specs.resolve(SPEC, defaults)
     assert specs.resolve({**SPEC}, defaults) is first
     edited = specs.resolve({**SPEC, "rerun": "a"}, defaults)
@@ -22,11 +22,25 @@ def test_equal_specs_share_a_result_and_others_do_not() -> None:
             specs.resolve({**SPEC, "unknown": True}, defaults)
 
 
+def test_results_share_equal_groups_and_stay_what_they_were() -> None:
+    specs, defaults = ResolvedSpecs(), builtin_defaults()
+    given = {**SPEC, "training": {"seed": 1}}
+    first, other = (
+        specs.resolve({**SPEC, "training": {"seed": seed}}, defaults) for seed in (1, 2)
+    )
+    assert first.spec.serving is other.spec.serving
+    assert first.spec.training.advanced is other.spec.training.advanced
+    assert (first.spec.training.seed, other.spec.training.seed) == (1, 2)
+    again = resolve(given, defaults)
+    assert first == again
+    assert first.spec.model_dump(exclude_unset=True) == again.spec.model_dump(exclude_unset=True)
+
+
 def test_the_specs_that_were_not_used_for_longest_are_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(target, "REMEMBERED_BYTES", 3 * target.RESOLVED_BYTES)
-    specs, defaults = _ResolvedSpecs(), builtin_defaults()
+    monkeypatch.setattr(resolved_specs, "REMEMBERED_BYTES", 3 * RESOLVED_BYTES)
+    specs, defaults = ResolvedSpecs(), builtin_defaults()
     first = specs.resolve({**SPEC, "rerun": "1"}, defaults)
     second = specs.resolve({**SPEC, "rerun": "2"}, defaults)
     assert specs.resolve({**SPEC, "rerun": "1"}, defaults) is first
@@ -36,9 +50,9 @@ def test_the_specs_that_were_not_used_for_longest_are_forgotten(
 
 
 def test_a_large_spec_counts_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "REMEMBERED_BYTES", 3 * target.RESOLVED_BYTES)
-    specs, defaults = _ResolvedSpecs(), builtin_defaults()
+    monkeypatch.setattr(resolved_specs, "REMEMBERED_BYTES", 3 * RESOLVED_BYTES)
+    specs, defaults = ResolvedSpecs(), builtin_defaults()
     small = specs.resolve(SPEC, defaults)
-    template = {"chatTemplate": "x" * (2 * target.RESOLVED_BYTES)}
+    template = {"chatTemplate": "x" * (2 * RESOLVED_BYTES)}
     specs.resolve({**SPEC, "dataset": {**SPEC["dataset"], **template}}, defaults)
     assert specs.resolve(SPEC, defaults) is not small
