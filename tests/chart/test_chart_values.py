@@ -84,6 +84,11 @@ def test_image_registry_replaces_the_registry_of_each_image(repository: str, exp
         assert rendered.pod["containers"][0]["image"] == rendered.config["images"]["operator"]
 
 
+def test_certificates_reach_the_operator_unchanged() -> None:
+    text = "# Corporate CA\n-----BEGIN CERTIFICATE-----\nMIIB+/=\n-----END CERTIFICATE-----\n"
+    assert render({"caCertificates": text}).config["caCertificates"] == text
+
+
 @pytest.mark.parametrize(
     ("values", "image", "warns"),
     [

@@ -63,7 +63,7 @@ class Network:
         workshop = make(**({"dataset": rows} | changes)).with_fault(
             functools.partial(use_mirror, MIRROR)
         )
-        self.proxy.requests.clear()
+        self.proxy.forget()
         variables = {"FINETUNE_CONFIG_DIR": str(folder)} | self._variables
         arguments = ("--destinations", allowed.model_dump_json(), *options)
         return workshop.run("prepare", *arguments, **variables), workshop.work
@@ -71,7 +71,11 @@ class Network:
 
 @pytest.fixture(scope="module")
 def network(
-    _server: Web, bucket: Bucket, certificate: Certificate, base: Path
+    _server: Web,
+    bucket: Bucket,
+    certificate: Certificate,
+    base: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Network]:
     with ExitStack() as stack:
         mirror = stack.enter_context(hubs.serving(certificate.context()))
@@ -90,7 +94,10 @@ def network(
             "localstack.corp.test": urlsplit(bucket.url).port,
         }
         proxy = stack.enter_context(
-            proxies.proxy({name: port for name, port in ports.items() if port})
+            proxies.proxy(
+                {name: port for name, port in ports.items() if port},
+                tmp_path_factory.mktemp("proxy") / "log",
+            )
         )
         yield Network(_server, proxy, bucket.allowed)
 
@@ -128,7 +135,7 @@ def test_prepare_downloads_through_the_proxy(
     assert {entry.name: entry.sha256 for entry in found.files} == {
         path.name: sha256(path.read_bytes()) for path in base.iterdir()
     }
-    assert set(network.proxy.requests) == {
+    assert network.proxy.requests() == {
         f"{name}.corp.test:443" for name in ("hub", "cdn", "rows", "localstack")
     }
 
@@ -165,4 +172,4 @@ def test_redirect_to_a_denied_host_does_not_reach_the_proxy(
         make, tmp_path, "--ca-certificates", certificate.authority.read_text()
     )
     assert_failed(ended, 77, "AccessDenied", said, "https://rows.corp.test/rows.jsonl")
-    assert f"{urlsplit(target).hostname}:443" not in network.proxy.requests
+    assert f"{urlsplit(target).hostname}:443" not in network.proxy.requests()

@@ -1,42 +1,44 @@
 """An HTTP proxy as a process of its own: CONNECT only, with its own table of host names.
 
 Only the proxy can resolve the names, as in a network in which pods have no DNS for the internet.
-``python proxy.py HOST=PORT ...`` prints its port, then each host and port that it is asked for.
+``python proxy.py LOG HOST=PORT ...`` prints its port. Before it connects to a host, it writes the
+host and port that a client asked for to LOG.
 """
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Proxy:
     url: str
-    requests: list[str] = field(default_factory=list)
-    """Hosts and ports that clients asked for."""
+    log: Path
+
+    def requests(self) -> set[str]:
+        """Return the hosts and ports that clients have asked for."""
+        return set(self.log.read_text().splitlines())
+
+    def forget(self) -> None:
+        self.log.write_text("")
 
 
 @contextmanager
-def proxy(hosts: Mapping[str, int]) -> Iterator[Proxy]:
+def proxy(hosts: Mapping[str, int], log: Path) -> Iterator[Proxy]:
     """Run the proxy until the block ends. hosts: names, and the ports of their local servers."""
-    command = [sys.executable, __file__, *(f"{name}={port}" for name, port in hosts.items())]
+    log.touch()
+    names = (f"{name}={port}" for name, port in hosts.items())
+    command = [sys.executable, __file__, str(log), *names]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        found = Proxy(url=f"http://127.0.0.1:{process.stdout.readline().strip()}")
-        lines = process.stdout
-        reader = Thread(target=lambda: found.requests.extend(line.strip() for line in lines))
-        reader.start()
         try:
-            yield found
+            yield Proxy(url=f"http://127.0.0.1:{process.stdout.readline().strip()}", log=log)
         finally:
             process.terminate()
-            reader.join()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,10 +51,11 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def _serve(hosts: Mapping[str, int]) -> None:
+async def _serve(log: Path, hosts: Mapping[str, int]) -> None:
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method, target, *_ = (await reader.readuntil(b"\r\n\r\n")).decode().split()
-        print(target, flush=True)
+        with log.open("a") as file:
+            file.write(f"{target}\n")
         name, _, port = target.rpartition(":")
         if method != "CONNECT" or port != "443" or name not in hosts:
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
@@ -68,5 +71,5 @@ async def _serve(hosts: Mapping[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:] = [each for each in sys.path if Path(each or os.curdir) != Path(__file__).parent]
-    asyncio.run(_serve({name: int(port) for name, port in (a.split("=") for a in sys.argv[1:])}))
+    names = (word.split("=") for word in sys.argv[2:])
+    asyncio.run(_serve(Path(sys.argv[1]), {name: int(port) for name, port in names}))
