@@ -59,17 +59,26 @@ def recipe(backend: str, *, packed: bool) -> Training:
     return JobConfig.model_validate(job).training
 
 
+PADDED = {"llama", *NOT_PACKED}
+"""Families whose rows are also padded: Unsloth's collator for them does not depend on the family,
+unlike its loss, which computes packed and padded rows alike."""
+
+
 def test_step_of_each_family_is_that_of_trl(servers: dict[str, Server], tmp_path: Path) -> None:
     bases = {
         family: architectures.model(tmp_path / family, family) for family in architectures.FAMILIES
     }
-    of_trl, of_unsloth = (
-        backend_probe.ask(
-            servers[server],
-            backend_probe.first_steps,
-            bases,
-            {packed: recipe(backend, packed=packed) for packed in (False, True)},
+
+    def first_steps(server: str, backend: str, *, packed: bool) -> dict[tuple[str, bool], Any]:
+        tried = {name: base for name, base in bases.items() if packed or name in PADDED}
+        recipes = {packed: recipe(backend, packed=packed)}
+        found: dict[tuple[str, bool], Any] = backend_probe.ask(
+            servers[server], backend_probe.first_steps, tried, recipes
         )
+        return found
+
+    of_trl, of_unsloth = (
+        first_steps(server, backend, packed=True) | first_steps(server, backend, packed=False)
         for server, backend in (("trl", "trl"), (CUDA_SHAPED, "unsloth"))
     )
     assert of_trl.keys() == of_unsloth.keys()
