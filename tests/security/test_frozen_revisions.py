@@ -1,9 +1,6 @@
 """A tenant replaces the configuration of a revision, to choose what the operator's pods run."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Refused, Thing, copied
 from tests.fakes.kube_client import MemoryKube
+from tests.trainer.support.workshop import DEADLINE, Server, command
 from tests.unit.operator.controller.test_apply import execute
 from tests.unit.operator.manifests.rendered import SETS, children
 from tests.unit.operator.reconcile.laws_of_trust import pod_templates
@@ -279,14 +277,16 @@ def test_job_with_a_foreign_value_has_other_content(change: str) -> None:
     ["{}", "another job", "", "not JSON", "a space more"],
     ids=lambda each: each or "empty",
 )
-def test_pod_rejects_another_job_configuration(tmp_path: Path, stage: str, content: str) -> None:
+def test_pod_rejects_another_job_configuration(
+    trainers: dict[str, Server], tmp_path: Path, stage: str, content: str
+) -> None:
     """The ConfigMap was replaced after the operator had compared it."""
     (own, frozen) = _own_configuration()
     other = {
         "another job": own.replace('"seed": 3407', '"seed": 666'),
         "a space more": own + " ",
     }.get(content, content)
-    ended, result = _run_stage(tmp_path, stage, other, frozen["jobDigest"])
+    ended, result = _run_stage(trainers["trl"], tmp_path, stage, other, frozen["jobDigest"])
     assert ended == 78
     assert (result["outcome"], result["reason"]) == ("failed", "ConfigurationChanged")
     assert frozen["jobDigest"] in result["message"]
@@ -325,17 +325,19 @@ def _own_configuration() -> tuple[str, Thing]:
     return operators_configmap(cluster)["data"]["job.json"], revision["frozen"]
 
 
-def _run_stage(folder: Path, stage: str, content: str, digest: str) -> tuple[int, Thing]:
-    """Run a stage as its container does; return exit code and result."""
+def _run_stage(
+    trainer: Server, folder: Path, stage: str, content: str, digest: str
+) -> tuple[int | None, Thing]:
+    """Run a stage with the arguments of its container; return exit code and result."""
     (folder / "job.json").write_text(content)
-    words = [sys.executable, "-m", "finetune_trainer", stage]
-    words += ["--config", str(folder / "job.json"), "--config-digest", digest]
+    words = [stage, "--config", str(folder / "job.json"), "--config-digest", digest]
     words += ["--work", str(folder / "work")]
     words += ["--build", "0badbeef"] if stage == "merge" else []
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path),
+    environment = {
         "FINETUNE_TERMINATION_LOG": str(folder / "result"),
         "FINETUNE_METRICS_PORT": "off",
     }
-    ended = subprocess.run(words, env=environment, capture_output=True, timeout=120, check=False)
-    return ended.returncode, json.loads((folder / "result").read_text())
+    (folder / "log").touch()
+    process = trainer.start(command, words, environment, str(folder / "log"))
+    process.join(DEADLINE)
+    return process.exitcode, json.loads((folder / "result").read_text())
