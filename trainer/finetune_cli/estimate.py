@@ -23,7 +23,7 @@ from finetune_trainer.data import packing
 from finetune_trainer.errors import InvalidSpec, TrainerError
 from finetune_trainer.estimate import report, shape, verdict
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions, estimate
-from finetune_trainer.estimate.serving import ServingOptions
+from finetune_trainer.estimate.serving import options_of
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models import backend_choice
@@ -125,12 +125,8 @@ def of(
         )
     name = card or (spec.placement.node_selector or {}).get(PRODUCT_LABEL) or CHART_CARD
     data = data or _data(file, rows=None, tokens=None, longest=None)
-    serving = ServingOptions(
-        max_model_len=spec.serving.max_model_len, share=spec.serving.gpu_memory_utilization
-    )
-    estimate_options = EstimateOptions(
-        card=cards.find(name), serving=serving if spec.serving.enabled else None, merges=file.merges
-    )
+    serving = options_of(spec)
+    estimate_options = EstimateOptions(card=cards.find(name), serving=serving, merges=file.merges)
     image = _image(spec.training.advanced.backend, unsloth=unsloth)
     facts = Facts(recipe=spec.training, image=image, family=config["model_type"])
     backend = backend_choice.choose(facts)

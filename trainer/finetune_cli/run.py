@@ -20,13 +20,12 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.rows import Rows
 from finetune_api.v1alpha1.sources import CONFIGMAP_SOURCE_PREFIX, Kind, prefix_of
-from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
-from finetune_trainer.checkpointing import published
+from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.estimate.serving import ServingOptions
+from finetune_trainer.estimate.serving import options_of
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import UNSLOTH, Facts, with_backend
 from finetune_trainer.runtime import lock
@@ -105,9 +104,7 @@ def _run_stage(
             job,
             layout,
             progress,
-            options=EstimateOptions(
-                card=_card(), serving=_serving_options(spec), merges=file.merges
-            ),
+            options=EstimateOptions(card=_card(), serving=options_of(spec), merges=file.merges),
         )
     if name == "train":
         from finetune_trainer.runtime import gpu_usage
@@ -124,7 +121,16 @@ def _run_stage(
         build=file.resolved.build,
         dtype=spec.merge.dtype,
         base=spec.merge.base,
+        largest_activation=_largest_activation(layout),
     )
+
+
+def _largest_activation(layout: Layout) -> int | None:
+    """Return the largest activation of the tuned model; None if no reference was recorded."""
+    if not layout.reference.is_dir():
+        return None
+    found: int | None = manifest.read(layout.reference).facts["largestActivation"]
+    return found
 
 
 def _backend(job: JobConfig, layout: Layout) -> str:
@@ -138,13 +144,6 @@ def _backend(job: JobConfig, layout: Layout) -> str:
     # Only a family can still be an obstacle to Unsloth.
     family = base_config.download(job.model).get("model_type")
     return backend_choice.choose(Facts(recipe=job.training, image=image, family=family)).name
-
-
-def _serving_options(spec: FineTuneJobSpec) -> ServingOptions | None:
-    if not spec.serving.enabled:
-        return None
-    share, length = spec.serving.gpu_memory_utilization, spec.serving.max_model_len
-    return ServingOptions(max_model_len=length, share=share)
 
 
 def _handle_ctrl_c(stop: StopRequest) -> None:

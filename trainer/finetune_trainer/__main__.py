@@ -80,6 +80,12 @@ def parser() -> argparse.ArgumentParser:
         "--serving-length", type=int, help="maxModelLen of the serving pods, in tokens"
     )
     prepare.add_argument(
+        "--serving-dtype",
+        choices=("auto", "float16", "bfloat16", "float32"),
+        default="auto",
+        help="data type in which the serving pods compute",
+    )
+    prepare.add_argument(
         "--volume-size",
         help="value of storage.size; omit it to check only the free space of the volume",
     )
@@ -115,6 +121,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("auto", "float16", "bfloat16"),
         default="auto",
         help="value of merge.dtype: number format of the merged model",
+    )
+    merge.add_argument(
+        "--largest-activation",
+        type=int,
+        help="largest activation of the tuned model, which decides about --dtype auto",
     )
     merge.add_argument(
         "--base",
@@ -185,7 +196,13 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
         from finetune_trainer.merging import merge
 
         return merge.run(
-            job, layout, progress, build=options.build, dtype=options.dtype, base=options.base
+            job,
+            layout,
+            progress,
+            build=options.build,
+            dtype=options.dtype,
+            base=options.base,
+            largest_activation=options.largest_activation,
         )
 
 
@@ -199,7 +216,9 @@ def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
     return EstimateOptions(
         card=card,
         others=tuple(other for other in known if other is not card),
-        serving=None if share is None else ServingOptions(max_model_len=length, share=share),
+        serving=None
+        if share is None
+        else ServingOptions(max_model_len=length, share=share, dtype=options.serving_dtype),
         merges=not options.no_merge,
         volume=_bytes(options.volume_size),
         train_memory=_bytes(options.train_memory),

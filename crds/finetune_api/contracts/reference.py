@@ -80,6 +80,8 @@ class Reference(_Document):
     rows: list[Row]
     held_out: bool
     """Whether the rows were held out; otherwise they are a sample of the training rows."""
+    largest_activation: int | None = None
+    """Largest magnitude of an activation of the tuned models on these rows, rounded up."""
 
     @property
     def tokens(self) -> int:

@@ -188,6 +188,11 @@ class Artifacts(LedgerModel):
         None,
         description="Duration of recording the reference after the last training step, in seconds.",
     )
+    largest_activation: int | None = Field(
+        None,
+        description="Largest magnitude of an activation of the tuned model on the rows of the "
+        "reference, rounded up. If it exceeds 16384, merge.dtype: auto selects bfloat16.",
+    )
     merged: str | None = Field(
         None, description="Digest of the manifest that lists the files of the merged model."
     )

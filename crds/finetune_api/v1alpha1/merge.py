@@ -17,7 +17,8 @@ class Merge(ApiModel):
     )
     dtype: Literal["auto", "float16", "bfloat16"] = field(
         'Data type of the merged weights. With "auto", the data type is bfloat16 for model '
-        "families that vLLM does not support in float16, and float16 for all others.",
+        "families that vLLM does not support in float16 and for models with an activation above "
+        "16384 on the rows of the reference, and float16 for all others.",
         "auto",
         edit=Edit.REMERGE,
     )

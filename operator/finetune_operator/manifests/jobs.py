@@ -15,8 +15,7 @@ from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import TRAINER_METRICS
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.manifests import egress, placement, pod, sources
-from finetune_operator.manifests.node_labels import versions_of
+from finetune_operator.manifests import arguments, pod, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.documents import JOB_FILE
@@ -61,13 +60,15 @@ def render(
     step_seconds: float | None = None,
     gpu_seconds_lost: int = 0,
     card: str | None = None,
+    largest_activation: int | None = None,
 ) -> dict[str, Any]:
     """Return the Job of one attempt at a stage.
 
     memory: memory of the container, instead of the value of the spec. step_seconds: measured by an
     earlier train attempt. gpu_seconds_lost: GPU-seconds recorded on volumes that no longer exist,
     which the trainer cannot read. card: the product of the card that saved the last checkpoint; a
-    train attempt resumes on no other card.
+    train attempt resumes on no other card. largest_activation: of the tuned model, which decides
+    about ``merge.dtype: auto``.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -113,7 +114,14 @@ def render(
                     "annotations": dict(UNDISTURBED),
                 },
                 "spec": {
-                    **_pod(job, target, stage, memory, gpu_seconds_lost, card),
+                    **_pod(
+                        job,
+                        target,
+                        stage,
+                        memory,
+                        arguments.of_stage(target, stage, gpu_seconds_lost, largest_activation),
+                        card,
+                    ),
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },
             },
@@ -171,7 +179,7 @@ def _pod(
     target: TargetRevision,
     stage: Stage,
     memory: str | None,
-    gpu_seconds_lost: int,
+    stage_arguments: list[str],
     card: str | None,
 ) -> dict[str, Any]:
     gpu = stage == "train"
@@ -208,7 +216,7 @@ def _pod(
                     stage,
                     *("--config", f"{CONFIG}/{JOB_FILE}"),
                     *("--config-digest", target.frozen.job_digest, "--work", WORK),
-                    *_stage_arguments(target, stage, gpu_seconds_lost),
+                    *stage_arguments,
                 ],
                 "env": [*_environment(target, stage), pod.UID],
                 "ports": [{"name": "metrics", "containerPort": TRAINER_METRICS}],
@@ -230,53 +238,6 @@ def _configuration(job: Object, target: TargetRevision, stage: Stage) -> list[di
     revision = naming.revision_name(job["metadata"]["name"], target.revision)
     own = [sources.file(revision, JOB_FILE, JOB_FILE)]
     return own + sources.files(target.resolved.spec) if stage == "prepare" else own
-
-
-def _stage_arguments(target: TargetRevision, stage: Stage, gpu_seconds_lost: int) -> list[str]:
-    spec = target.resolved.spec
-    if stage == "prepare":
-        return prepare_arguments(target)
-    if stage == "train" and spec.run_policy.max_gpu_seconds is not None:
-        left = max(0, spec.run_policy.max_gpu_seconds - gpu_seconds_lost)
-        return ["--max-gpu-seconds", str(left)]
-    if stage == "merge":
-        return ["--build", target.build, "--dtype", spec.merge.dtype, "--base", spec.merge.base]
-    return []
-
-
-def prepare_arguments(target: TargetRevision) -> list[str]:
-    """Return the arguments of prepare: the estimate, allowed destinations and trusted CAs.
-
-    They are not in job.json, which is frozen: a job that was rejected is attempted again after its
-    cards, its context length, its volume, its resources, or the chart's values for egress, proxy
-    and CA certificates have changed.
-    """
-    cloud_identity = target.resolved.spec.access.service_account_name is not None
-    allowed = egress.destinations_text(target.config, cloud_identity=cloud_identity)
-    arguments = [*_estimate_arguments(target), "--destinations", allowed]
-    if certificates := target.config.ca_certificates:
-        arguments += ["--ca-certificates", certificates]
-    return arguments
-
-
-def _estimate_arguments(target: TargetRevision) -> list[str]:
-    spec = target.resolved.spec
-    serving, arguments = spec.serving, []
-    for card in placement.cards(target.config.gpu, target.resolved):
-        arguments += ["--card", card]
-    for option, value in versions_of(spec.placement.node_selector or {}).items():
-        arguments += [option, value]
-    if serving.enabled:
-        arguments += ["--serving-share", str(serving.gpu_memory_utilization)]
-        if serving.max_model_len is not None:
-            arguments += ["--serving-length", str(serving.max_model_len)]
-    arguments += ["--volume-size", spec.storage.size]
-    train_memory = (spec.resources.train.limits or {}).get("memory")
-    if train_memory is not None:
-        arguments += ["--train-memory", train_memory]
-    from_adapter = serving.enabled and serving.mode == "adapter"
-    merges = spec.merge.enabled and not from_adapter
-    return arguments if merges else [*arguments, "--no-merge"]
 
 
 def _environment(target: TargetRevision, stage: Stage) -> list[dict[str, Any]]:

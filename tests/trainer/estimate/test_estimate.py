@@ -80,6 +80,10 @@ def test_serving_that_does_not_fit_is_refused_in_prepare(make: MakeWorkshop) -> 
     ended = workshop.run("prepare", *options)
     assert (ended.code, ended.result["reason"]) == (82, "DoesNotFit")
     assert "serving needs about" in ended.message
+    as_bfloat16 = ["--card", "Tesla-T4", "--serving-share", "0.9", "--serving-dtype", "bfloat16"]
+    ended = workshop.run("prepare", *as_bfloat16)
+    assert (ended.code, ended.result["reason"]) == (64, "InvalidSpec")
+    assert "the serving pods compute in bfloat16 (merge.dtype" in ended.message
     assert workshop.run("prepare", "--card", "Tesla-T4").code == 0
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from tests.trainer.conftest import MakeWorkshop
@@ -221,6 +222,56 @@ def test_evaluated_base_is_scored_in_float32(done: Workshop) -> None:
         expected = [float(logits[p - 1, row["ids"][p]]) for p in positions[at]]
         assert own[at] == pytest.approx(expected, abs=1e-4)
         assert row["original"]["base"] != pytest.approx(expected, abs=1e-4), "not evaluated: coarse"
+
+
+def test_model_with_large_activations_is_merged_in_bfloat16(
+    make: MakeWorkshop, hub: Hub, tmp_path: Path
+) -> None:
+    large = load(tiny.model(tmp_path / "small"), dtype=torch.bfloat16)
+    # The hidden states between the layers are large, and the norms in the layers undo it.
+    large.get_input_embeddings().weight.data *= 1e6
+    large.save_pretrained(tmp_path / "large")
+    tiny.tokenizer().save_pretrained(tmp_path / "large")
+    workshop = make(
+        model={"source": hub.add("model", "demo/large", tmp_path / "large")},
+        training={"maxSteps": 1},
+    )
+    workshop.succeed("prepare")
+    found = workshop.succeed("train").result["artifacts"]["largestActivation"]
+    rows = json.loads((workshop.work / "reference" / "reference.json").read_text())["rows"]
+    assert found == pytest.approx(largest_embedding(workshop, rows), rel=1e-3)
+    assert found > 2**14
+    merged = workshop.succeed("merge", "--build", "b", "--largest-activation", str(found))
+    assert merged.result["artifacts"]["mergedDtype"] == "bfloat16"
+
+
+def largest_embedding(workshop: Workshop, rows: list[Any]) -> float:
+    """Return the largest magnitude of an embedding in the rows, to which layers add little."""
+    weight = load(workshop.work / "base", dtype=torch.float32).get_input_embeddings().weight
+    # The last token of a row is a target only.
+    return max(float(weight[row["ids"][:-1]].abs().max()) for row in rows)
+
+
+def test_largest_activation_is_that_of_the_tuned_model(done: Workshop) -> None:
+    document = json.loads((done.work / "reference" / "reference.json").read_text())
+    seen: list[float] = []
+
+    def look(module: Any, given: tuple[Any, ...], result: Any) -> None:
+        tensors = [each for each in (*given, result) if torch.is_tensor(each)]
+        seen.extend(float(each.abs().max()) for each in tensors if each.is_floating_point())
+
+    tuned = peft.PeftModel.from_pretrained(
+        load(done.work / "base", dtype=torch.float32), done.work / "adapter"
+    )
+    merged = tuned.merge_and_unload()
+    for layer in merged.model.layers:
+        for module in layer.modules():
+            module.register_forward_hook(look)
+    for row in document["rows"]:
+        with torch.no_grad():
+            merged(torch.tensor([row["ids"][:-1]]))
+    # The model on the 4-bit base may have a slightly larger one.
+    assert max(seen) <= document["largestActivation"] <= math.ceil(1.2 * max(seen))
 
 
 def test_held_out_rows_are_evaluated(make: MakeWorkshop) -> None:

@@ -318,23 +318,6 @@ def test_tied_embedding_or_head_is_not_replaced(
     assert not list(workshop.work.glob(".writing-*"))
 
 
-@pytest.mark.parametrize(
-    ("family", "dtype"),
-    [
-        ("llama", "float16"),
-        ("gemma", "float16"),
-        # The table _FLOAT16_NOT_SUPPORTED_MODELS in vllm/config/model.py.
-        ("gemma2", "bfloat16"),
-        ("gemma3", "bfloat16"),
-        ("gemma3_text", "bfloat16"),
-        ("glm4", "bfloat16"),
-    ],
-)
-def test_auto_dtype_of_families_that_vllm_refuses_in_float16(family: str, dtype: str) -> None:
-    assert merged_config.resolve_dtype("auto", {"model_type": family}) == dtype
-    assert merged_config.resolve_dtype("float16", {"model_type": family}) == "float16"
-
-
 def test_config_keeps_its_dtype_key() -> None:
     assert merged_config.with_dtype({"torch_dtype": "float32"}, "float16") == {
         "torch_dtype": "float16"

@@ -36,6 +36,11 @@ class EstimateOptions:
     volume: int | None = None
     train_memory: int | None = None
 
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """All known cards that the pods may get."""
+        return () if self.card is None else (self.card, *self.others)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:

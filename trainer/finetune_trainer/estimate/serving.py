@@ -9,6 +9,7 @@ before the training.
 
 from dataclasses import dataclass
 
+from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from finetune_trainer.estimate.memory import CONTEXT
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.runtime.cards import Card
@@ -40,6 +41,20 @@ class ServingOptions:
 
     max_model_len: int | None
     share: float
+    dtype: str = "auto"
+    """Data type of ``merge.dtype``, or of ``serving.dtype`` if the adapter is served."""
+
+
+def options_of(spec: FineTuneJobSpec) -> ServingOptions | None:
+    """Return the settings of the serving pods of a job; None if it serves nothing."""
+    serving = spec.serving
+    if not serving.enabled:
+        return None
+    return ServingOptions(
+        max_model_len=serving.max_model_len,
+        share=serving.gpu_memory_utilization,
+        dtype=spec.merge.dtype if serving.mode == "merged" else serving.dtype,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,10 +29,12 @@ class Recorded:
     """Result of recording a reference.
 
     evaluation: ``Evaluation`` of ``finetune_api.v1alpha1.status``; None without held-out rows.
+    largest_activation: as in the reference; None if recording failed.
     """
 
     seconds: float
     evaluation: dict[str, Any] | None
+    largest_activation: int | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -64,6 +66,7 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
     return Recorded(
         seconds=found.facts["seconds"],
         evaluation=found.facts["evaluation"],
+        largest_activation=found.facts["largestActivation"],
     )
 
 
@@ -96,6 +99,7 @@ def _publish(
             "rows": len(scored.rows),
             "tokens": scored.tokens,
             "heldOut": scored.held_out,
+            "largestActivation": scored.largest_activation,
             "seconds": round(seconds, 2),
             "evaluation": evaluation,
         },

@@ -11,6 +11,7 @@ be distinguished from them is computed in bfloat16, at a fraction of the cost.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ import torch
 from finetune_api.contracts.reference import Reference, Row
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
+from finetune_trainer.evaluation.activation_peak import ActivationPeak
 from finetune_trainer.models.layerwise_model import (
     BaseKind,
     LayerwiseModel,
@@ -68,13 +70,13 @@ def score(layout: Layout) -> Reference:
         positions = [
             [at for start, end in row["spans"] for at in range(start, end)] for row in rows
         ]
-        scores = Scorer(layerwise).score(
-            models(evaluated=held_out), [row["ids"] for row in rows], positions
-        )
+        scorer = Scorer(layerwise)
+        scores = scorer.score(models(evaluated=held_out), [row["ids"] for row in rows], positions)
     finally:
         torch.backends.cuda.matmul.fp32_precision = precision
     return Reference(
         held_out=held_out,
+        largest_activation=scorer.activations.value,
         rows=[
             Row.model_validate(
                 {
@@ -118,6 +120,8 @@ class _Batch:
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]]
     """Arguments of each layer other than the hidden states."""
     states: dict[Model, torch.Tensor]
+    real: torch.Tensor
+    """Which tokens are not padding: (rows, tokens)."""
 
 
 class Scorer:
@@ -126,6 +130,8 @@ class Scorer:
     def __init__(self, model: LayerwiseModel) -> None:
         """Save the forward methods of the layers, which are replaced."""
         self._layerwise = model
+        self.activations = ActivationPeak(model.device)
+        """Of the tuned models, within and between the decoder layers."""
         self._forwards = [layer.forward for layer in model.layers]
         self._inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._first_states = self._final_states = torch.empty(0)
@@ -171,7 +177,10 @@ class Scorer:
             self._layerwise.decoder(input_ids=ids.to(self._layerwise.device))
             begun[tuned] = self._first_states
         states = {model: begun[model.tuned].to(model.dtype) for model in requested}
-        return _Batch(rows=numbers, inputs=self._inputs, states=states)
+        lengths = torch.tensor([len(rows[number]) for number in numbers])
+        real = (torch.arange(longest) < lengths[:, None]).to(self._layerwise.device)
+        self.activations.observe(begun[True], real)
+        return _Batch(rows=numbers, inputs=self._inputs, states=states, real=real)
 
     def _run_layer(self, at: int, requested: Sequence[Model], batches: Sequence[_Batch]) -> None:
         layer = self._layerwise.layers[at]
@@ -187,13 +196,24 @@ class Scorer:
                 with self._layerwise.cast_layer(layer, model.dtype):
                     for batch in batches:
                         args, kwargs = _cast(batch.inputs[at], model.dtype)
-                        result = self._forwards[at](batch.states[model], *args, **kwargs)
+                        with self._observed(layer, model, batch):
+                            result = self._forwards[at](batch.states[model], *args, **kwargs)
                         if not isinstance(result, torch.Tensor):
                             raise UnsupportedFamily(
                                 f"{type(layer).__name__} returns more than hidden states"
                             )
                         batch.states[model] = result
+                        if model.part == "tuned":
+                            self.activations.observe(result, batch.real)
         self._layerwise.unload_layer(layer)
+
+    def _observed(
+        self, layer: torch.nn.Module, model: Model, batch: _Batch
+    ) -> AbstractContextManager[None]:
+        """Return a context in which the activations of a tuned model are observed."""
+        if model.part != "tuned":
+            return nullcontext()
+        return self.activations.of_modules(layer, batch.real)
 
     def _head(self, hidden: torch.Tensor, targets: Sequence[int]) -> Iterator[float]:
         """Yield the log-probability of each target from the last hidden state before it."""

@@ -48,18 +48,32 @@ THREADS = 2
 
 
 def run(
-    job: JobConfig, layout: Layout, progress: Progress, *, build: str, dtype: str, base: str
+    job: JobConfig,
+    layout: Layout,
+    progress: Progress,
+    *,
+    build: str,
+    dtype: str,
+    base: str,
+    largest_activation: int | None = None,
 ) -> Result:
     """Merge a trained job, or return the result of an earlier attempt that published this build.
 
-    dtype: float16, bfloat16 or auto. base: ``dequantized`` or ``original``.
+    dtype: float16, bfloat16 or auto. base: ``dequantized`` or ``original``. largest_activation: of
+    the tuned model, for dtype auto; None if it was not recorded.
     """
     key = f"{job.digest} {build} {dtype} {base}"
     with translate_volume_errors(layout.work, "merging"):
         found = manifest.valid(layout.merged(build), kind=KIND, key=key)
         if found is None:
             merging = request.resolve(
-                job, layout, build=build, dtype=dtype, base_kind=base, key=key
+                job,
+                layout,
+                build=build,
+                dtype=dtype,
+                largest_activation=largest_activation,
+                base_kind=base,
+                key=key,
             )
             found = _merge(merging, progress)
             message = f"merged {found.facts['pairs']} adapter pairs"

@@ -6,7 +6,7 @@ from pathlib import Path
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.errors import NotMergeable, ResumeRefused
-from finetune_trainer.models import base_files, merged_config
+from finetune_trainer.models import base_files, merged_dtype
 from finetune_trainer.runtime.files import read_json
 from finetune_trainer.volume_layout import Layout
 
@@ -47,7 +47,14 @@ class MergeRequest:
 
 
 def resolve(
-    job: JobConfig, layout: Layout, *, build: str, dtype: str, base_kind: str, key: str
+    job: JobConfig,
+    layout: Layout,
+    *,
+    build: str,
+    dtype: str,
+    largest_activation: int | None,
+    base_kind: str,
+    key: str,
 ) -> MergeRequest:
     """Verify base and adapter on the volume and return the request.
 
@@ -78,7 +85,11 @@ def resolve(
     return MergeRequest(
         layout=layout,
         build=build,
-        dtype=merged_config.resolve_dtype(dtype, read_json(layout.base / base_files.CONFIG)),
+        dtype=merged_dtype.resolve(
+            dtype,
+            read_json(layout.base / base_files.CONFIG),
+            largest_activation=largest_activation,
+        ),
         base=base_kind,
         key=key,
         base_manifest=base_manifest,

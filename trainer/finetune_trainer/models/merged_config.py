@@ -8,16 +8,6 @@ from typing import Any
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.runtime.files import read_json
 
-BFLOAT16_FAMILIES = {"gemma2", "gemma3", "gemma3_text", "glm4"}
-"""Families that vLLM refuses in float16, because their activations overflow."""
-
-
-def resolve_dtype(wanted: str, config: dict[str, Any]) -> str:
-    """Return the dtype of the merged model."""
-    if wanted != "auto":
-        return wanted
-    return "bfloat16" if config.get("model_type") in BFLOAT16_FAMILIES else "float16"
-
 
 def write(source: Path, target: Path, dtype: str) -> None:
     """Write config.json with another dtype and no other change."""

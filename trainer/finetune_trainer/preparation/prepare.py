@@ -14,7 +14,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import backend_choice, liger
+from finetune_trainer.models import backend_choice, liger, merged_dtype
 from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import (
     prepare_base,
@@ -59,6 +59,7 @@ def run(
         log(f"training will use {backend.name} {backend.version}: {backend.reason}")
         job = backend_choice.follow(job, backend)
         liger.check_family(job.training, download.config["model_type"])
+        merged_dtype.check_cards(options, download.config)
         capabilities.check_attention(job.training, download.config, options.card)
         rows = prepare_rows.tokenize(job, layout, sources, download, progress)
         checked = prepare_estimate.check(

@@ -3,7 +3,7 @@
 from finetune_api.revision_hash import digest
 from finetune_api.v1alpha1.ledger import Attempt
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.manifests import jobs
+from finetune_operator.manifests import arguments, jobs
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.naming import Stage
 from finetune_operator.reconcile.stages import restarts
@@ -46,7 +46,7 @@ def retry_key(target: TargetRevision, stage: Stage) -> str:
     connection; if it fails for such a reason, a change of that value must be enough to continue.
     """
     key = target.resolved.retry_key
-    return digest([key, jobs.prepare_arguments(target)]) if stage == "prepare" else key
+    return digest([key, arguments.of_prepare(target)]) if stage == "prepare" else key
 
 
 def creation(
@@ -66,6 +66,7 @@ def creation(
         step_seconds=None if measured is None else float(measured),
         gpu_seconds_lost=revision.gpu_seconds_lost or 0,
         card=revision.card,
+        largest_activation=revision.artifacts.largest_activation,
     )
     return Create(object=body)
 

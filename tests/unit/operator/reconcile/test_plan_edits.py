@@ -460,6 +460,29 @@ def test_each_build_is_served_in_its_own_number_format() -> None:
     assert number_format(back) == "float16"
 
 
+@pytest.mark.parametrize(
+    ("written", "largest", "options"),
+    [
+        ("auto", 20_000, ["--largest-activation", "20000"]),
+        ("auto", None, []),
+        ("bfloat16", 20_000, []),
+    ],
+)
+def test_largest_activation_of_the_ledger_reaches_the_merge(
+    written: str, largest: int | None, options: list[str]
+) -> None:
+    cluster = Cluster()
+    cluster.edit(merge={"dtype": written})
+    controllers.run(cluster, "prepare")
+    found = {} if largest is None else {"largestActivation": largest}
+    controllers.run(cluster, "train", text=controllers.message("train", artifacts=found))
+    cluster.settle()
+    (merge,) = (each for each in cluster.list("Job") if "-merge-" in each["metadata"]["name"])
+    arguments = merge["spec"]["template"]["spec"]["containers"][0]["args"]
+    at = arguments.index("--dtype")
+    assert arguments[at + 1 : arguments.index("--base")] == [written, *options]
+
+
 def number_format(deployment: Object) -> str:
     """Return the ``--dtype`` of a Deployment."""
     container, _ = deployment["spec"]["template"]["spec"]["containers"]
