@@ -138,6 +138,7 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
             "attention": facts["attention"],
             "device": facts["device"],
             "referenceSeconds": round(recorded.seconds),
+            **({"largestActivation": peak} if (peak := recorded.largest_activation) else {}),
             **({"evaluation": recorded.evaluation} if recorded.evaluation else {}),
         },
         warnings=[*facts["warnings"], *recorded.warnings],
