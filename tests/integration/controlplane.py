@@ -9,12 +9,14 @@ pods can be created without the controller that creates service accounts.
 """
 
 import base64
+import http.client
 import json
 import os
 import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -30,6 +32,8 @@ TOKEN = "administrator"
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 START_SECONDS = 60.0
 BUSY_SECONDS = 30.0
+KEPT_SECONDS = 10.0
+"""Time for which an idle connection is kept; the API server closes it only later."""
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 """Prefix of a command that the kernel ends together with the thread that started it."""
 
@@ -41,6 +45,15 @@ class ApiError(Exception):
         super().__init__(f"{status}: {body.get('message', body)}")
         self.status = status
         self.body = body
+
+
+class _Connection(http.client.HTTPSConnection):
+    used = 0.0
+    """Time of the last answer, by the monotonic clock."""
+
+
+_kept: dict[str, _Connection] = {}
+"""The idle connection of the main thread to each server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,26 +79,51 @@ class ControlPlane:
         path: with the query, for example ``/api/v1/namespaces``. If the server is busy, for example
         while a CRD changes, the request is repeated after Retry-After. Raises ApiError.
         """
-        request = urllib.request.Request(
-            self.server + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={
-                "Authorization": f"Bearer {TOKEN}",
-                "Content-Type": content_type,
-                **(headers or {}),
-            },
-        )
+        data = None if body is None else json.dumps(body).encode()
+        sent = {
+            "Authorization": f"Bearer {TOKEN}",
+            "Content-Type": content_type,
+            **(headers or {}),
+        }
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
-            try:
-                with urllib.request.urlopen(request, timeout=30, context=self.tls) as answer:
-                    return _decoded(answer.read())
-            except urllib.error.HTTPError as error:
-                later = error.headers.get("Retry-After")
-                if error.code != 429 or later is None or time.monotonic() > deadline:
-                    raise ApiError(error.code, _decoded(error.read())) from None
-                time.sleep(float(later))
+            answer, text = self._exchange(method, path, data, sent)
+            if answer.status < 400:
+                return _decoded(text)
+            later = answer.headers.get("Retry-After")
+            if answer.status != 429 or later is None or time.monotonic() > deadline:
+                raise ApiError(answer.status, _decoded(text))
+            time.sleep(float(later))
+
+    def _exchange(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Send one request.
+
+        Tests that wait send many requests, and a TLS handshake costs more than a request. So the
+        main thread keeps its connection.
+        """
+        main = threading.current_thread() is threading.main_thread()
+        connection = _kept.pop(self.server, None) if main else None
+        if connection is not None and time.monotonic() - connection.used > KEPT_SECONDS:
+            connection.close()
+            connection = None
+        if connection is None:
+            address = self.server.removeprefix("https://")
+            connection = _Connection(address, timeout=30, context=self.tls)
+        try:
+            connection.request(method, path, data, dict(headers))
+            answer = connection.getresponse()
+            text = answer.read()
+        except BaseException:
+            connection.close()
+            raise
+        connection.used = time.monotonic()
+        if main:
+            _kept[self.server] = connection
+        else:
+            connection.close()
+        return answer, text
 
     def get(self, path: str) -> dict[str, Any]:
         """Return an object or a list. Raises ApiError."""
@@ -235,8 +273,12 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
             assets=assets,
             tls=ssl.create_default_context(cadata=authority.decode()),
         )
-        install_crd(plane)
-        yield plane
+        try:
+            install_crd(plane)
+            yield plane
+        finally:
+            if (connection := _kept.pop(server, None)) is not None:
+                connection.close()
 
 
 @contextmanager
