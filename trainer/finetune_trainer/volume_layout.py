@@ -38,6 +38,11 @@ class Layout:
         return self.work / reference.FOLDER
 
     @property
+    def tensorboard(self) -> Path:
+        """The event file of the training (folder); a copy is next to the published adapter."""
+        return self.work / "tensorboard"
+
+    @property
     def usage(self) -> Path:
         """GPU usage of the training over all attempts."""
         return self.work / "usage.json"

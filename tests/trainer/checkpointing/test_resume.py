@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.trainer.conftest import MakeWorkshop
+from tests.trainer.reporting.test_event_file import records
 from tests.trainer.support import tiny
 from tests.trainer.support.faults import KilledAfterCheckpoint, RecordsStarts
 from tests.trainer.support.hub import Hub
@@ -19,6 +20,7 @@ from tests.trainer.support.workshop import Running, Workshop
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import Stopped
+from finetune_trainer.reporting.event_file import FILE
 from finetune_trainer.reporting.loss_history import LossHistory, Points
 from finetune_trainer.training import backends
 from finetune_trainer.training.backends import sft, trl
@@ -125,6 +127,11 @@ def test_training_killed_twice_is_bit_identical(
     # The remaining time is estimated from the steps of this attempt, without its slow first one.
     assert starts.shares == [step / STEPS, (step + 1) / STEPS]
     assert adapter(workshop) == adapter(uninterrupted)
+    own, others = (records(each.work / "adapter" / FILE) for each in (workshop, uninterrupted))
+    assert own == others
+    assert [value for tag, _, value in own if tag == "train/loss"] == pytest.approx(
+        [loss for _, loss in losses(workshop)], abs=1e-4
+    )
     theirs = uninterrupted.succeed("train").result
     for name in ("loss", "evalLoss", "globalStep"):
         assert ended.result[name] == theirs[name]

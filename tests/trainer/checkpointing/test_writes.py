@@ -16,13 +16,14 @@ from tests.trainer.support.failing_syscalls import Commands, Fault, Site, comman
 from tests.trainer.support.workshop import Workshop
 
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.reporting import event_file
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the filter names system calls of x86-64"
 )
 FAULTS = ((errno.ENOSPC, True), (errno.EIO, False))
 """Errors, and whether they last: a full disk stays full, a read error can happen once."""
-VARYING = {"README.md", "loss.png"}
+VARYING = {"README.md", "loss.png", event_file.FILE}
 """Files whose content depends on the attempts, or that are omitted if they cannot be written."""
 SWALLOWED = {"lock.json"}
 """Informational files; a write error of these does not fail the command."""

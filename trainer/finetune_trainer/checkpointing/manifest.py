@@ -17,7 +17,7 @@ from finetune_trainer.runtime.files import flush, sha256_of, write_json
 from finetune_trainer.volume_layout import partial_path
 
 FILE = "manifest.json"
-DESCRIPTIONS = ("README.md", "loss.png", "loss_history.json")
+DESCRIPTIONS = ("README.md", "loss.png", "loss_history.json", "events.out.tfevents.finetune")
 """Files that describe a folder. They are verified like all others but excluded from its digest, so
 that equal results of two runs have equal digests, however long each run took."""
 

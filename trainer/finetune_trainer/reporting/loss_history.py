@@ -5,6 +5,7 @@ entries of later steps, which are trained again, are not in it.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from finetune_api.contracts import untrusted_json
@@ -19,16 +20,19 @@ class LossHistory:
     def __init__(self, series: dict[str, Points] | None = None) -> None:
         """Continue existing series."""
         self.series: dict[str, Points] = series or {}
+        self.on_add: Callable[[int, Mapping[str, float]], None] | None = None
+        """Called with the step and the values of each record."""
 
     def add(self, step: int, **values: float | None) -> None:
         """Record values of a step (None: skip); they replace those of the same and later steps."""
-        for name, value in values.items():
-            if value is None:
-                continue
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        for name, value in known.items():
             points = self.series.setdefault(name, [])
             while points and points[-1][0] >= step:
                 points.pop()
-            points.append((step, float(value)))
+            points.append((step, value))
+        if self.on_add is not None:
+            self.on_add(step, known)
 
     def __getitem__(self, name: str) -> Points:
         """Return a series; it is empty if nothing was recorded."""

@@ -10,7 +10,7 @@ from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.evaluation import reference
-from finetune_trainer.reporting import summary
+from finetune_trainer.reporting import event_file, summary
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.reporting.model_card import TrainingReport
 from finetune_trainer.runtime import device
@@ -65,6 +65,7 @@ def publish(finished: CompletedTraining) -> manifest.Manifest:
     scratch = layout.scratch("adapter")
     if template.is_file():
         shutil.copyfile(template, scratch / template.name)
+    shutil.copyfile(layout.tensorboard / event_file.FILE, scratch / event_file.FILE)
     if trained.quantization.scales:
         trained.quantization.save(scratch)
     facts = _facts(finished)

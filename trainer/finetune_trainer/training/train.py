@@ -15,6 +15,8 @@ from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
 from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, ResumeRefused, Stopped, Transient
 from finetune_trainer.models import backend_choice
+from finetune_trainer.reporting import event_file
+from finetune_trainer.reporting.event_file import EventFile
 from finetune_trainer.reporting.loss_history import LossHistory
 from finetune_trainer.runtime import device
 from finetune_trainer.runtime.disk import human
@@ -102,6 +104,7 @@ class _Run:
         self.memory = self._initial_memory()
         self.evaluations = self._evaluations(None)
         self.history = LossHistory()
+        self.events: EventFile
 
     def result(self) -> Result:
         trained = self._train_with_rollback()
@@ -212,10 +215,12 @@ class _Run:
             ),
         )
         scratch = fresh(self.layout.scratch("adapter"))
+        self.events = EventFile(self.layout.tensorboard / event_file.FILE, self.history)
         try:
             return self.backend.train(request, monitor, scratch)
         finally:
             self.stop.end_deferral()
+            self.events.close()
 
     def _monitor(self) -> Monitor:
         recipe = self.job.training
@@ -265,6 +270,7 @@ class _Run:
     def _publish_checkpoint(self, scratch: Path, step: int) -> None:
         self.layout.checkpoints.mkdir(exist_ok=True)
         self.history.save(scratch)
+        self.events.flush()
         kept = self.evaluations.best
         checkpoints.save(
             self.layout.checkpoints,
