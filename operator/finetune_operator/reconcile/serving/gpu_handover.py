@@ -89,7 +89,7 @@ def _of_stage(
 ) -> Handover:
     rollout = target.resolved.spec.serving.rollout
     if stage == "serve":
-        return _for_verification(snapshot, target, ledger, old, now)
+        return _for_verification(snapshot, target, ledger, position, old, now)
     if rollout == "Auto":
         return _auto(snapshot, target, ledger, stage, position, old, now)
     waiting = stage == "train" and _waiting(_train_pods(snapshot, target))
@@ -202,7 +202,12 @@ def _after_release(
 
 
 def _for_verification(
-    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, old: Child, now: datetime
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    position: Position,
+    old: Child,
+    now: datetime,
 ) -> Handover:
     """Return the decision while the target's build is starting and has to be verified."""
     spec = target.resolved.spec
@@ -218,9 +223,12 @@ def _for_verification(
         seconds = spec.serving.release_after_seconds
     pod, since = waiting
     at = since + timedelta(seconds=seconds)
-    if now < at:
-        return _planned(snapshot, ledger, old, pod, at)
-    return Handover(ledger=ledger, released=True)
+    if now >= at:
+        return Handover(ledger=ledger, released=True)
+    if position.reason != Reason.UNSCHEDULABLE:
+        # Another pod of the build is verified, and the endpoint switches to it.
+        return Handover(ledger=ledger)
+    return _planned(snapshot, ledger, old, pod, at)
 
 
 def _planned(

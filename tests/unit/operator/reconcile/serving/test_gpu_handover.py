@@ -192,6 +192,21 @@ def test_keep_serving_releases_the_gpu_after_the_pending_deadline() -> None:
     assert (reason(cluster), selected(cluster)) == ("Serving", cluster.builds[1])
 
 
+def test_no_release_is_announced_while_the_endpoint_switches_to_another_pod() -> None:
+    cluster = serving(1, rollout="KeepServing")
+    cluster.edit(**REMERGE)
+    finish_stages(cluster, 1, "merge")
+    scheduler.settle(cluster, 1)
+    assert cluster.status["serving"]["releasePlannedAt"]
+    # A pod that the Deployment replaces is ready, and the other one waits.
+    (*_, candidate) = cluster.each("Deployment")
+    candidate["status"] |= {"readyReplicas": 1, "availableReplicas": 1}
+    cluster.touch(candidate)
+    cluster.reconcile()
+    assert reason(cluster) == "Starting"
+    assert "releasePlannedAt" not in cluster.status["serving"]
+
+
 def test_a_failed_verification_returns_the_gpu_to_the_stable_build() -> None:
     cluster = serving(1, rollout="FreeGPU")
     cluster.edit(**REMERGE)
