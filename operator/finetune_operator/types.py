@@ -79,6 +79,12 @@ class Snapshot:
     loaded: float | None = None
     """Share of the model's bytes, from 0 to 1, that a serving pod which starts has read."""
 
+    created: frozenset[str] = frozenset()
+    """UIDs of the Jobs that this process created, or found with the content that it would create.
+
+    They are recorded in the ledger. A process that restarts before this confirms the content again.
+    """
+
 
 LISTS = {
     "ConfigMap": "configmaps",

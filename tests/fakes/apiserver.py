@@ -86,6 +86,12 @@ class Cluster:
     recorded: list[Event] = field(default_factory=list)
     """The events of all executed plans."""
 
+    created: set[str] = field(default_factory=set)
+    """Uids of the Jobs that the operator created since its last crash."""
+
+    confirmed: set[str] = field(default_factory=set)
+    """Uids of the Jobs that a create request ever returned, or found with equal content."""
+
     foreign: set[str] = field(default_factory=set)
     """Uids of the objects that a tenant created under names of the operator's objects."""
 
@@ -133,6 +139,7 @@ class Cluster:
             events=tuple(copied(self.events)),
             progress=_of_running_pod(self.progress, lists["Pod"]),
             loaded=self.loaded,
+            created=frozenset(self.created),
             **{LISTS[kind]: each for kind, each in lists.items()},
         )
 
@@ -186,6 +193,7 @@ class Cluster:
                 targets.append(action.object)
         for number, (target, write) in enumerate(zip(targets, writes, strict=True)):
             if number == die_before:
+                self.created.clear()
                 raise Crash
             if only in (None, number):
                 write()
@@ -302,9 +310,14 @@ class Cluster:
         match action:
             case Create():
                 if present is None:
-                    self.add(action.object)
+                    present = self.add(action.object)
                 elif not same_content(action.object, present):
                     raise Refused(f"{kind} {name} has other content")
+                if kind == "Job":
+                    # The operator learns the uid, and reconciles once more to record it.
+                    self.created.add(present["metadata"]["uid"])
+                    self.confirmed.add(present["metadata"]["uid"])
+                    self.version += 1
             case Apply():
                 self._apply(snapshot, action.object, present)
             case Patch():

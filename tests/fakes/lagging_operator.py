@@ -162,6 +162,8 @@ class LaggingOperator:
         )
         if found is not None:
             self.store.put(found)
+            if target["kind"] == "Job" and "uid" not in target["metadata"]:
+                self.reconciler.jobs[self.key].created.add(found["metadata"]["uid"])
 
     def failed(self) -> None:
         """Handle a failed write as the reconciler does."""

@@ -69,6 +69,11 @@ class Attempt(LedgerModel):
         "operator limits, as they were when the policy allowed them. These values are checked "
         "again only if they change. Present only for the stage serve.",
     )
+    job: str | None = Field(
+        None,
+        description="UID of the Job that the operator created for the latest attempt. The operator "
+        "accepts the result of no other Job.",
+    )
     pod: str | None = Field(None, description="UID of the newest pod of the latest attempt.")
     pod_created: str | None = Field(
         None, description="Creation time of the newest pod of the latest attempt."

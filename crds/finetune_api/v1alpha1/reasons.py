@@ -221,6 +221,12 @@ class Reason(DocumentedEnum):
 
     # Ends of attempts that the operator retries by itself.
     JOB_DELETED = ("JobDeleted", "Another client deleted the Job of a stage.", EVENT, ATTEMPT)
+    JOB_REPLACED = (
+        "JobReplaced",
+        "Another client replaced the Job of a stage. The operator does not use its result.",
+        EVENT,
+        ATTEMPT,
+    )
     TRANSIENT = (
         "Transient",
         "The attempt failed because of a temporary problem outside the pod. The stage is retried.",

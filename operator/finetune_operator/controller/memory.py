@@ -39,6 +39,8 @@ class JobMemory:
     rejection: Terminal | None = None
     """Why the API server rejects a write of this job; its conditions report it."""
     sample: JobSample | None = None
+    created: set[str] = field(default_factory=set)
+    """UIDs of Jobs, see ``Snapshot.created``."""
 
     def not_due_for(self, now: float) -> float:
         """Return the seconds until a reconcile is due; 0 if it is due or something has changed."""

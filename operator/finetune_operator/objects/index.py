@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects import naming
 from finetune_operator.objects.jobs import created, is_over, pod_has_ended
 from finetune_operator.objects.previous_status import PreviousStatus, previous_status
@@ -15,6 +16,7 @@ class Child(NamedTuple):
 
     object: Object
     name: str
+    uid: str
     owned: bool
     """Whether this job owns it, not another job of the same name."""
 
@@ -58,14 +60,25 @@ class IndexedSnapshot:
     service: Child | None
     budget: Child | None
     events: tuple[Object, ...]
+    created: frozenset[str]
     progress: Progress | None
     verification: Verification | None
     loaded: float | None
     pods_by_controller: Mapping[str, tuple[Object, ...]]
 
-    def attempt(self, revision: str, stage: naming.Stage, number: int) -> Child | None:
-        """Return the job's own Job of an attempt at a stage, or None."""
-        return self.own_jobs.get(naming.job_name(self.name, revision, stage, number))
+    def named_for(self, revision: str, attempt: Attempt) -> Child | None:
+        """Return the Job with the name of an attempt, whoever created it, or None."""
+        return self.own_jobs.get(
+            naming.job_name(self.name, revision, attempt.stage, attempt.attempt)
+        )
+
+    def job_of(self, revision: str, attempt: Attempt) -> Child | None:
+        """Return the Job that the operator created for an attempt, or None.
+
+        The ledger records its uid: anyone who may create Jobs can create one of the same name.
+        """
+        job = self.named_for(revision, attempt)
+        return job if job is not None and job.uid == attempt.job else None
 
     def volume(self, revision: str) -> Child | None:
         """Return the job's own volume of a revision, or None."""
@@ -77,7 +90,7 @@ class IndexedSnapshot:
 
     def pods_of(self, job: Child) -> tuple[Object, ...]:
         """Return the pods that a Job controls, oldest first."""
-        return self.pods_by_controller.get(job.object["metadata"]["uid"], ())
+        return self.pods_by_controller.get(job.uid, ())
 
     def all_children(self) -> tuple[Child, ...]:
         """Return every object with the job's label."""
@@ -120,6 +133,7 @@ def index(snapshot: Snapshot) -> IndexedSnapshot:
         service=_own(services, naming.service_name(name)),
         budget=_own(budgets, naming.service_name(name)),
         events=snapshot.events,
+        created=snapshot.created,
         progress=snapshot.progress,
         verification=snapshot.verification,
         loaded=snapshot.loaded,
@@ -139,6 +153,7 @@ def _child(job: Object, child: Object) -> Child:
     return Child(
         object=child,
         name=metadata["name"],
+        uid=metadata["uid"],
         owned=naming.owned_by(job, child),
         revision=labels.get(naming.REVISION),
         build=labels.get(naming.BUILD),

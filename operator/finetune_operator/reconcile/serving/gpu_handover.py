@@ -68,7 +68,11 @@ def decide(
     The stable build is not the target's, and should have pods if it keeps its GPU.
     """
     stage = _under_way(target, ledger)
-    if position.state != "active" or stage == "prepare" or not _training_may_run(snapshot, target):
+    if (
+        position.state != "active"
+        or stage == "prepare"
+        or not _training_may_run(snapshot, target, ledger)
+    ):
         return Handover(ledger=ledger.with_gpu_releases_ended(position.reason))
     handover = _of_stage(snapshot, target, ledger, stage, position, old, now)
     if handover.released and not _scaled_down(old):
@@ -92,7 +96,7 @@ def _of_stage(
         return _for_verification(snapshot, target, ledger, position, old, now)
     if rollout == "Auto":
         return _auto(snapshot, target, ledger, stage, position, old, now)
-    waiting = stage == "train" and _waiting(_train_pods(snapshot, target))
+    waiting = stage == "train" and _waiting(_train_pods(snapshot, target, ledger))
     if rollout == "FreeGPU":
         return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
     note = (
@@ -114,15 +118,12 @@ def _auto(
     now: datetime,
 ) -> Handover:
     """Return the decision with ``Auto`` while the target is trained or merged."""
-    pods = _train_pods(snapshot, target)
+    pods = _train_pods(snapshot, target, ledger)
     release = ledger.revision(target.revision).gpu_release
     if release is None and _released_by_free_gpu(snapshot) and _has_node(pods):
         release = GPURelease(released_at=timestamp(now))
         ledger = ledger.with_gpu_release(target.revision, release)
     if release is None:
-        if position.reason != Reason.UNSCHEDULABLE:
-            # The pod of an attempt that was stopped may still wait for a GPU.
-            return Handover(ledger=ledger)
         return _before_release(snapshot, target, ledger, pods, old, now)
     if release.ended is not None:
         note = (
@@ -269,29 +270,30 @@ def _released_by_free_gpu(snapshot: IndexedSnapshot) -> bool:
     return snapshot.previous.conditions.get("Serving", {}).get("reason") == Reason.GPU_RELEASED
 
 
-def _train_jobs(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Child]:
-    return [
-        job
-        for job in snapshot.jobs
-        if job.owned
-        and job.stage == "train"
-        and job.revision == target.revision
-        and not job.ended
-        and not job.terminating
-    ]
+def _train_job(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Child | None:
+    """Return the Job of the train attempt that is under way, or None.
+
+    The Job of an attempt that was stopped may still have a pod that waits for a GPU.
+    """
+    attempt = ledger.attempt(target.revision, "train")
+    if attempt is None or attempt.outcome not in ("Starting", "Running"):
+        return None
+    job = snapshot.job_of(target.revision, attempt)
+    return None if job is None or job.ended or job.terminating else job
 
 
-def _training_may_run(snapshot: IndexedSnapshot, target: TargetRevision) -> bool:
-    """Report whether no train Job is suspended; Kueue preempts a Job by suspending it."""
-    return not any(job.object["spec"].get("suspend") for job in _train_jobs(snapshot, target))
+def _training_may_run(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> bool:
+    """Report whether the train Job is not suspended; Kueue preempts a Job by suspending it."""
+    job = _train_job(snapshot, target, ledger)
+    return job is None or not job.object["spec"].get("suspend")
 
 
-def _train_pods(snapshot: IndexedSnapshot, target: TargetRevision) -> list[Object]:
-    """Return the living pods of the train Jobs."""
+def _train_pods(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> list[Object]:
+    """Return the living pods of the train Job."""
+    job = _train_job(snapshot, target, ledger)
     return [
         pod
-        for job in _train_jobs(snapshot, target)
-        for pod in snapshot.pods_of(job)
+        for pod in (snapshot.pods_of(job) if job is not None else ())
         if not pod_has_ended(pod) and "deletionTimestamp" not in pod["metadata"]
     ]
 

@@ -20,7 +20,8 @@ def stop_abandoned(
     """Stop the Jobs of a revision, build or stage that the spec no longer asks for.
 
     stages: the desired ones. A Job whose attempt the ledger records as ended is stopped, too: the
-    operator may have restarted between the write of the ledger and the deletion.
+    operator may have restarted between the write of the ledger and the deletion. So is a Job that
+    the ledger does not know: another client created it.
     """
     decision = Decision(ledger=ledger)
     for job in snapshot.jobs:
@@ -32,7 +33,7 @@ def stop_abandoned(
             and job.stage in stages
         )
         attempt = attempt_of(decision.ledger, job)
-        if not desired or (attempt is not None and attempt.outcome not in UNDER_WAY):
+        if not desired or attempt is None or attempt.outcome not in UNDER_WAY:
             decision = decision.then(stop(decision.ledger, job))
     return decision
 
@@ -48,6 +49,12 @@ def stop(ledger: Ledger, job: Child, **end: str) -> Decision:
 
 
 def attempt_of(ledger: Ledger, job: Child) -> Attempt | None:
-    """Return the latest attempt at the stage that a Job is for, or None."""
+    """Return the latest attempt at a stage if a Job is the Job of this attempt, or None.
+
+    The uid of the Job of an attempt that is starting may be unknown.
+    """
     stage: Any = job.stage
-    return ledger.attempt(str(job.revision), stage, job.build)
+    attempt = ledger.attempt(str(job.revision), stage, job.build)
+    if attempt is None or attempt.attempt != job.attempt or attempt.job not in (None, job.uid):
+        return None
+    return attempt

@@ -71,7 +71,7 @@ def _train_pods(
     attempt = ledger.attempt(target.revision, "train")
     if attempt is None:
         return ()
-    job = snapshot.attempt(target.revision, "train", attempt.attempt)
+    job = snapshot.job_of(target.revision, attempt)
     return () if job is None else snapshot.pods_of(job)
 
 
@@ -188,7 +188,7 @@ def preparation_status(snapshot: IndexedSnapshot, revision: str, ledger: Ledger)
         return {}
     before = _previous(snapshot, revision, snapshot.previous.preparation)
     progress = snapshot.progress
-    job = snapshot.attempt(revision, "prepare", attempt.attempt)
+    job = snapshot.job_of(revision, attempt)
     pods = () if job is None else snapshot.pods_of(job)
     if progress is None or progress.downloaded_bytes is None or not _runs(progress, pods):
         return before

@@ -15,6 +15,7 @@ from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.types import Object
 
 COUNTERS = ("failures", "disruptions", "preemptions")
+_LOST = (Reason.JOB_DELETED, Reason.JOB_REPLACED, Reason.VOLUME_LOST, Reason.STOPPED)
 
 
 def counted(attempt: Attempt, job: Object, pods: Iterable[Object]) -> Attempt:
@@ -62,7 +63,7 @@ def carried(attempt: Attempt | None) -> dict[str, Any]:
         None,
         Reason.TOO_MANY_RESTARTS,
     ):
-        lost = attempt.reason in (Reason.JOB_DELETED, Reason.VOLUME_LOST, Reason.STOPPED)
+        lost = attempt.reason in _LOST
         attempt = _more(attempt, "disruptions" if lost else "failures")
     return {name: getattr(attempt, name) for name in COUNTERS}
 

@@ -39,21 +39,62 @@ def decide(
 
     Its position is None if the attempt is over; the ledger then says how it ended.
     """
-    job = snapshot.attempt(target.revision, attempt.stage, attempt.attempt)
+    named = snapshot.named_for(target.revision, attempt)
+    if named is None and attempt.outcome == "Starting":
+        return Decision(ledger=ledger)
+    if attempt.job is None and named is not None and not named.terminating:
+        if named.uid not in snapshot.created:
+            return _identify(snapshot, target, ledger, attempt, named)
+        attempt = attempt.model_copy(update={"job": named.uid})
+        ledger = ledger.with_attempt(target.revision, attempt)
+    job = snapshot.job_of(target.revision, attempt)
     # A Job that has finished has its result even while it is terminating.
     if job is not None and job.ended:
         return _record_end(snapshot, target, ledger, attempt, job)
     if job is not None and not job.terminating:
         return _follow(snapshot, target, ledger, attempt, job, now)
-    if job is None and attempt.outcome == "Starting":
-        return Decision(ledger=ledger)
-    name = naming.job_name(snapshot.name, target.revision, attempt.stage, attempt.attempt)
-    stopped = attempt.model_copy(update={"outcome": "Stopped", "reason": Reason.JOB_DELETED})
-    event = Event(
-        type="Warning",
-        reason=Reason.JOB_DELETED,
-        message=f"Job {name} was deleted externally; another attempt follows.",
+    return _lost(snapshot, target, ledger, attempt)
+
+
+def _identify(
+    snapshot: IndexedSnapshot,
+    target: TargetRevision,
+    ledger: Ledger,
+    attempt: Attempt,
+    named: Child,
+) -> Decision:
+    """Return the decision about a Job that exists, but whose uid the ledger does not have.
+
+    The operator restarted after the creation, or another client was faster. The Job is created
+    again: that succeeds only if the present one has the same content, and its uid is then known.
+    """
+    spec = target.resolved.spec
+    if spec.suspend or attempt.retry_key != attempts.retry_key(target, attempt.stage):
+        return stop(ledger, named)
+    return Decision(
+        ledger=ledger,
+        position=active(IN_PROGRESS[attempt.stage], DOING[attempt.stage]),
+        actions=(attempts.creation(snapshot, target, ledger, attempt),),
     )
+
+
+def _lost(
+    snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger, attempt: Attempt
+) -> Decision:
+    """Return the decision about an attempt whose Job does not exist any more."""
+    name = naming.job_name(snapshot.name, target.revision, attempt.stage, attempt.attempt)
+    named = snapshot.named_for(target.revision, attempt)
+    reason = Reason.JOB_DELETED
+    message = f"Job {name} was deleted externally; another attempt follows."
+    if named is not None and named.uid != attempt.job and attempt.job is not None:
+        reason = Reason.JOB_REPLACED
+        message = (
+            f"Job {name} was replaced externally: it has the uid {named.uid}, but the operator "
+            f"created the Job with the uid {attempt.job}. The operator does not use the result of "
+            "this Job; another attempt follows."
+        )
+    stopped = attempt.model_copy(update={"outcome": "Stopped", "reason": reason})
+    event = Event(type="Warning", reason=reason, message=message)
     return Decision(ledger=ledger.with_attempt(target.revision, stopped), events=(event,))
 
 

@@ -10,7 +10,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.snapshot.store import version_of
 from finetune_operator.telemetry.job_metrics import ready_reason
-from finetune_operator.types import Apply, Plan, Snapshot
+from finetune_operator.types import Apply, Create, Plan, Snapshot
 
 
 @pytest.fixture
@@ -149,3 +149,32 @@ async def test_an_apply_is_remembered_for_its_job(rig: Rig, monkeypatch: Any) ->
     assert rig.kube.reads == reads
     assert sum(call[0] == "apply" for call in rig.kube.calls) == 1
     assert ready_reason(rig.kube.objects["FineTuneJob", "a", "demo"]["status"]) == "Unknown"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+async def test_the_planner_knows_the_jobs_that_this_process_created(
+    rig: Rig, monkeypatch: Any, *, exists: bool
+) -> None:
+    """Or would have created: a process that ended before this one created it."""
+    body = child("Job", "j", spec={"backoffLimit": 1})
+    if exists:
+        await rig.kube.create(body)
+    known: list[tuple[int, int]] = []
+
+    def plan(snapshot: Snapshot, *, config: object, now: object) -> Plan:
+        known.append((len(snapshot.jobs), len(snapshot.created)))
+        assert snapshot.created <= {each["metadata"]["uid"] for each in snapshot.jobs}
+        actions = () if snapshot.created else (Create(object=body),)
+        return Plan(status={"conditions": []}, actions=actions, requeue_after=15.0)
+
+    monkeypatch.setattr(rig.planner, "plan", plan)
+    await rig.reconcile()
+    assert rig.delays[-1] < 1, "the uid is recorded at once"
+    await rig.reconcile()
+    assert known[0] == (int(exists), 0)
+    assert known[-1] == (1, 1)
+    # Another process, and another Job of the same name.
+    del rig.kube.objects["Job", "a", "j"]
+    await rig.kube.create(body)
+    await rig.reconcile()
+    assert known[-1] == (1, 0)

@@ -6,9 +6,12 @@ import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, copied
 
+from finetune_api.v1alpha1.ledger import Attempt
 from finetune_operator.objects import conditions
 from finetune_operator.objects.index import index
 from finetune_operator.objects.previous_status import previous_status
+
+TRAIN = Attempt(stage="train", attempt=1, outcome="Completed")
 
 
 def serving() -> Cluster:
@@ -21,8 +24,10 @@ def test_objects_are_found_by_key() -> None:
     cluster = serving()
     revision, build = cluster.status["revision"], cluster.status["build"]
     found = index(cluster.observe())
-    train = found.attempt(revision, "train", 1)
+    train = found.named_for(revision, TRAIN)
     assert train is not None
+    assert found.job_of(revision, TRAIN) is None, "its uid is not that of the ledger"
+    assert found.job_of(revision, TRAIN.model_copy(update={"job": train.uid})) == train
     assert (train.name, train.stage, train.attempt, train.ended) == (
         f"demo-{revision}-train-1",
         "train",
@@ -43,7 +48,7 @@ def test_objects_are_found_by_key() -> None:
 
 def test_missing_objects_are_none() -> None:
     found = index(serving().observe())
-    assert found.attempt("0badbeef", "train", 1) is None
+    assert found.named_for("0badbeef", TRAIN) is None
     assert found.volume("0badbeef") is None
 
 
@@ -56,7 +61,7 @@ def test_objects_of_another_owner_are_listed_but_not_found_by_key() -> None:
                 owner["uid"] = "other-owner"
     found = index(cluster.observe())
     assert {job.owned for job in found.jobs} == {False}
-    assert found.attempt(revision, "train", 1) is None
+    assert found.named_for(revision, TRAIN) is None
     assert found.volume(revision) is None
     assert found.configmap(revision) is None
     assert (found.builds, found.service) == ({}, None)

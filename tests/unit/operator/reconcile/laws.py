@@ -63,6 +63,8 @@ class Laws:
         self.completed: dict[tuple[str, ...], str] = {}
         """Completed stages, with the uid of the volume that contains the artifacts."""
         self.proved: set[tuple[str, ...]] = set()
+        self.proved_jobs: set[str] = set()
+        """Uids of the Jobs that completed with a result that reports completion."""
         self.attempts: dict[tuple[str, ...], Thing] = {}
         self.wanted: dict[tuple[str, int], str] = {}
         self.lost_volume = False
@@ -142,6 +144,8 @@ class Laws:
             if job["metadata"]["uid"] in self.jobs:
                 continue
             self.jobs.add(job["metadata"]["uid"])
+            if job["metadata"]["uid"] in self.cluster.foreign:
+                continue
             owner, revision, *_ = key_of(job)
             assert not self.is_done(key_of(job)), job["metadata"]["name"]
             assert late or self.is_recorded(job), job["metadata"]["name"]
@@ -174,6 +178,7 @@ class Laws:
             self.gpu.of_status(uid, self.cluster.status)
             self.well_formed(self.cluster.status)
             self.within_bounds(self.cluster.status)
+            laws_of_trust.results_are_of_own_jobs(self.cluster, self.proved_jobs)
             if self.before[0] == uid:
                 self.consistent(self.before[1], self.cluster.status)
             self.before = (uid, self.cluster.status)
@@ -224,6 +229,8 @@ class Laws:
 
     def no_result_was_missed(self, name: str) -> None:
         job = self.cluster.get("Job", name)
+        if job and job["metadata"]["uid"] in self.cluster.foreign:
+            return
         ends = [result_of(pod) for pod in controllers.pods_of(self.cluster, job)] if job else []
         assert ends[-1:] not in (["completed"], ["failed"]), name
 
@@ -317,6 +324,7 @@ class Laws:
             results = [result_of(pod) for pod in controllers.pods_of(self.cluster, job)]
             if controllers.ended(job) and "completed" in results:
                 self.proved.add(key_of(job))
+                self.proved_jobs.add(job["metadata"]["uid"])
 
     # Laws of the end.
 

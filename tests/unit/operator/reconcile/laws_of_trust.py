@@ -1,7 +1,10 @@
 """Laws about objects that tenants can write: nothing in them changes a pod of the job."""
 
 import json
+from collections.abc import Collection
 from typing import Any
+
+from tests.fakes.apiserver import Cluster
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
@@ -36,6 +39,18 @@ def configuration_is_vouched_for(intended: Plan) -> None:
             (container,) = action.object["spec"]["template"]["spec"]["containers"]
             expected = container["args"][container["args"].index("--config-digest") + 1]
             assert expected == digests["jobDigest"]
+
+
+def results_are_of_own_jobs(cluster: Cluster, proved: Collection[str]) -> None:
+    """An attempt runs in, and has the result of, a Job that a create request returned or found.
+
+    proved: uids of the Jobs that are Complete and have a result that reports completion.
+    """
+    for revision in cluster.status.get("revisions", ()):
+        for attempt in revision["stages"]:
+            if attempt["stage"] != "serve" and attempt["outcome"] in ("Running", "Completed"):
+                assert attempt["job"] in cluster.confirmed, attempt
+                assert attempt["outcome"] == "Running" or attempt["job"] in proved, attempt
 
 
 def pod_templates(intended: Plan) -> dict[str, Any]:

@@ -216,6 +216,23 @@ def replace(cluster: Cluster, index: int) -> None:
     cluster.foreign.add(cluster.add(body)["metadata"]["uid"])
 
 
+def replace_job(cluster: Cluster, index: int) -> None:
+    """Delete a Job of the operator and create another one of its name, which reports completion."""
+    jobs = [job for job in cluster.each("Job") if stage_of(job) != "train" and not deleted(job)]
+    if cluster.job and (job := target(jobs, index)):
+        cluster.remove(job)
+        copy = cluster.add(job)
+        cluster.foreign.add(copy["metadata"]["uid"])
+        if index % 2:
+            copy["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/hostile:1"
+        controllers.sync_job(cluster, copy)
+        for pod in controllers.pods_of(cluster, copy):
+            controllers.start(cluster, pod)
+            if pod["status"]["phase"] == "Running":
+                controllers.finish(cluster, pod, *completed(cluster, pod))
+        controllers.sync_job(cluster, copy)
+
+
 def hostile_configmap(job: Thing, name: str, revision: str) -> Thing:
     """Return a ConfigMap with the labels and the owner of the operator's, and other content."""
     images = dict.fromkeys(("trainer", "serving", "operator"), "registry/hostile:1")
@@ -273,6 +290,7 @@ STEPS = st.tuples(
             change_owned_field,
             forge,
             replace,
+            replace_job,
             overdue,
         ]
     ),

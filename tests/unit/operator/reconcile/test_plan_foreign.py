@@ -130,3 +130,151 @@ def test_a_recreated_job_starts_over_next_to_the_remains_of_the_deleted_one() ->
     controllers.run_all(cluster)
     assert cluster.status["conditions"][0]["status"] == "True"
     assert cluster.status["revisions"][0]["stages"][0]["attempt"] == 1
+
+
+def job_of(cluster: Cluster, stage: str) -> Thing:
+    (found,) = (
+        each
+        for each in cluster.each("Job")
+        if each["metadata"]["labels"]["finetune.dev/stage"] == stage
+    )
+    return found
+
+
+def recorded(cluster: Cluster, stage: str) -> Thing:
+    attempts: list[Thing] = cluster.status["revisions"][0]["stages"]
+    (found,) = (each for each in attempts if each["stage"] == stage)
+    return found
+
+
+def replace_job(cluster: Cluster, stage: str) -> Thing:
+    """Replace a Job by one of the same name and content that claims to be complete."""
+    job = job_of(cluster, stage)
+    cluster.remove(job)
+    copy = cluster.add(job)
+    controllers.sync(cluster)
+    (pod,) = controllers.pods_of(cluster, copy)
+    controllers.start(cluster, pod)
+    text = controllers.message(stage, artifacts={"adapter": "sha256:" + "f" * 64})
+    controllers.finish(cluster, pod, 0, text)
+    controllers.sync(cluster)
+    return copy
+
+
+def test_the_ledger_records_the_uid_of_the_job_of_each_attempt() -> None:
+    cluster = served()
+    for stage in ("prepare", "train", "merge"):
+        assert recorded(cluster, stage)["job"] == job_of(cluster, stage)["metadata"]["uid"]
+    assert "job" not in recorded(cluster, "serve")
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_no_result_is_taken_from_a_job_that_replaced_the_operators(*, running: bool) -> None:
+    cluster = Cluster()
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    if running:
+        controllers.sync(cluster)
+        controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+        cluster.settle()
+    own = recorded(cluster, "train")["job"]
+    foreign = replace_job(cluster, "train")
+    planned = cluster.plan()
+    (event,) = (each for each in planned.events if each.reason == "JobReplaced")
+    assert own in event.message
+    assert foreign["metadata"]["uid"] in event.message
+    for pod in controllers.pods_of(cluster, {"metadata": {"uid": own}}):
+        controllers.stop(cluster, pod)
+    controllers.sync(cluster)
+    cluster.settle()
+    attempt = recorded(cluster, "train")
+    assert (attempt["attempt"], attempt["disruptions"]) == (2, 1)
+    assert "adapter" not in cluster.status["revisions"][0].get("artifacts", {})
+
+
+def test_a_running_job_that_the_operator_did_not_create_is_deleted() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    job = job_of(cluster, "prepare")
+    cluster.remove(job)
+    foreign = cluster.add(job)
+    cluster.settle()
+    assert "deletionTimestamp" in foreign["metadata"]
+    controllers.sync(cluster)
+    cluster.settle()
+    assert recorded(cluster, "prepare")["attempt"] == 2
+
+
+def test_a_job_with_the_number_of_another_attempt_is_deleted() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    other = stored(job_of(cluster, "prepare"))
+    other["metadata"]["name"] += "7"
+    other["metadata"]["labels"]["finetune.dev/attempt"] = "17"
+    other = cluster.add(other)
+    cluster.settle()
+    assert "deletionTimestamp" in other["metadata"]
+    assert "deletionTimestamp" not in job_of_attempt(cluster, "1")["metadata"]
+    assert recorded(cluster, "prepare")["outcome"] == "Running"
+
+
+def job_of_attempt(cluster: Cluster, number: str) -> Thing:
+    (found,) = (
+        each
+        for each in cluster.each("Job")
+        if each["metadata"]["labels"]["finetune.dev/attempt"] == number
+    )
+    return found
+
+
+def crash_after_the_creation(cluster: Cluster) -> Thing:
+    """Crash before the ledger records the uid of the Job of ``prepare``."""
+    cluster.reconcile()
+    cluster.created.clear()
+    job = job_of(cluster, "prepare")
+    assert "job" not in recorded(cluster, "prepare")
+    return job
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_job_whose_uid_was_not_recorded_is_kept_if_its_content_is_right(*, ended: bool) -> None:
+    cluster = Cluster()
+    job = crash_after_the_creation(cluster)
+    controllers.sync(cluster)
+    if ended:
+        pod = controllers.pod_of_stage(cluster, "prepare")
+        controllers.start(cluster, pod)
+        controllers.finish(cluster, pod, 0, controllers.message("prepare"))
+        controllers.sync(cluster)
+    cluster.settle()
+    attempt = recorded(cluster, "prepare")
+    assert (attempt["attempt"], attempt["job"]) == (1, job["metadata"]["uid"])
+    assert attempt["outcome"] == ("Completed" if ended else "Running")
+
+
+def test_no_result_is_taken_from_a_job_of_other_content_that_came_first() -> None:
+    cluster = Cluster()
+    job = crash_after_the_creation(cluster)
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "hostile"
+    controllers.sync(cluster)
+    pod = controllers.pod_of_stage(cluster, "prepare")
+    controllers.start(cluster, pod)
+    controllers.finish(cluster, pod, 0, controllers.message("prepare"))
+    controllers.sync(cluster)
+    with pytest.raises(Refused, match="has other content"):
+        cluster.settle()
+    assert recorded(cluster, "prepare")["outcome"] == "Starting"
+    cluster.remove(job)
+    cluster.settle()
+    assert recorded(cluster, "prepare")["outcome"] == "Running"
+
+
+def test_an_edit_in_the_window_before_the_uid_is_recorded_starts_another_attempt() -> None:
+    cluster = Cluster()
+    job = crash_after_the_creation(cluster)
+    cluster.edit(resources={"prepare": {"limits": {"memory": "20Gi"}}})
+    cluster.settle()
+    assert "deletionTimestamp" in job["metadata"]
+    controllers.sync(cluster)
+    cluster.settle()
+    assert recorded(cluster, "prepare")["attempt"] == 2

@@ -111,6 +111,22 @@ def test_the_gpu_is_released_only_when_a_train_pod_needs_it() -> None:
     assert (reason(cluster), replicas(cluster)) == ("Serving", [1])
 
 
+def test_free_gpu_does_not_release_the_gpu_for_the_pod_of_a_stopped_attempt() -> None:
+    cluster = serving(1, rollout="KeepServing")
+    cluster.edit(**RETRAIN)
+    finish_stages(cluster, 1, "prepare")
+    scheduler.settle(cluster, 1)
+    assert reason(cluster) == "Unschedulable"
+    # The edit stops the attempt, whose pod still waits for a GPU.
+    cluster.edit(serving={"rollout": "FreeGPU"}, resources={"train": {"limits": {"cpu": "2"}}})
+    planned = cluster.reconcile()
+    assert [type(action).__name__ for action in planned.actions] == ["Delete"]
+    assert replicas(cluster) == [1]
+    controllers.sync(cluster)
+    scheduler.settle(cluster, 1)
+    assert (replicas(cluster), reason(cluster)) == ([0], "Training")
+
+
 def training_on_the_freed_gpu() -> Cluster:
     cluster = serving(1, rollout="FreeGPU")
     cluster.edit(**RETRAIN)
