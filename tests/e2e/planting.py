@@ -2,9 +2,11 @@
 
 A faulty folder replaces the merged model of a build before a pod serves the build. The operator
 finds the build already merged and starts its pods, so the pods really serve a wrong model. Each
-fault uses a separate attempt to serve the same build.
+fault uses a separate attempt to serve the same build. The ledger is changed to vouch for the faulty
+folder, as if the merge had made the fault: otherwise, its digest alone would reveal each of them.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,9 +52,10 @@ class Candidate:
     def serve(self, planted: str) -> Object:
         """Serve one of the faulty folders; return the record of the serving attempt."""
         tuning, number = self.tuning, self.attempt() + 1
-        pods.inside(
+        manifest = pods.inside(
             tuning.cluster, tuning.namespace, self.keeper, "serve_from.py", self.build, planted
         )
+        self._vouch(manifest)
         # This edit of spec.serving changes no value that matters; it retries the failed build.
         tuning.change(suspend=False, serving={"extraArgs": [f"--max-log-len={number}"]})
 
@@ -93,6 +96,25 @@ class Candidate:
             if "terminated" in state
         }
         return [(end["exitCode"], end.get("message", "")) for end in ends.values()]
+
+    def _vouch(self, manifest: str) -> None:
+        """Record a manifest as the one that the merge published, if the build was merged before."""
+        path = "/status/revisions/{}/stages/{}"
+        merged = [
+            path.format(row, column)
+            for row, revision in enumerate(self.tuning.status().get("revisions", ()))
+            for column, each in enumerate(revision.get("stages", ()))
+            if each["stage"] == "merge" and each.get("build") == self.build
+        ]
+        for place in merged:
+            change = [
+                {"op": "test", "path": f"{place}/build", "value": self.build},
+                {"op": "replace", "path": f"{place}/mergedManifest", "value": manifest},
+            ]
+            self.tuning.cluster.kubectl.run(
+                *("patch", "ftj", self.tuning.name, f"--namespace={self.tuning.namespace}"),
+                *("--subresource=status", "--type=json", f"--patch={json.dumps(change)}"),
+            )
 
     def _attempts(self) -> list[Any]:
         return [

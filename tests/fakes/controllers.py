@@ -3,12 +3,13 @@
 Each function is one step of one controller, so tests can insert other steps anywhere.
 """
 
+import hashlib
 from typing import Any, Literal
 
 from tests.fakes.apiserver import Cluster, Thing, copied
 
 from finetune_api.contracts.exitcodes import ExitCode
-from finetune_api.contracts.result import Result
+from finetune_api.contracts.result import MANIFESTS, Result
 from finetune_operator.manifests.jobs import CONTAINER
 from finetune_operator.objects import naming
 
@@ -21,7 +22,15 @@ def message(stage: str, outcome: str = "completed", **fields: Any) -> str:
     """Return a termination message of the trainer."""
     fields = {"reason": outcome.capitalize(), "message": f"{stage} {outcome}", **fields}
     fields = {name: value for name, value in fields.items() if value is not None}
+    if outcome == "completed":
+        manifests = {name: digest_of(name) for name in MANIFESTS[stage]}
+        fields["artifacts"] = {**manifests, **fields.get("artifacts", {})}
     return Result.model_validate({"stage": stage, "outcome": outcome, **fields}).to_message()
+
+
+def digest_of(name: str) -> str:
+    """Return the SHA-256 of a published manifest, by its name in a result."""
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 # The kubelet.

@@ -11,6 +11,8 @@ from typing import Any
 from tests.integration.controlplane import ApiError
 from tests.integration.namespace import Namespace
 
+from finetune_api.contracts.result import MANIFESTS
+
 ARTIFACTS: dict[str, dict[str, Any]] = {
     "prepare": {
         "baseCommit": "c" * 40,
@@ -37,7 +39,7 @@ def completed(stage: str, *, gpu_seconds: float = 0.0) -> dict[str, Any]:
         "reason": "Completed",
         "message": "",
         "gpuSeconds": gpu_seconds,
-        "artifacts": ARTIFACTS[stage],
+        "artifacts": ARTIFACTS[stage] | dict.fromkeys(MANIFESTS[stage], "a" * 64),
         "warnings": [],
     }
     return _status("Succeeded", exit_code=0, result=result)

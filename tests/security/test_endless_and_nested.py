@@ -1,5 +1,6 @@
 """A repository has templates that never end, deeply nested documents and hostile file names."""
 
+import hashlib
 import json
 import struct
 import subprocess
@@ -52,7 +53,7 @@ def own_manifest(folder: Path, text: str) -> None:
 
 def served_manifest(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
-    volume.read(folder, "merged")
+    volume.read(folder, "merged", sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 def row(folder: Path, text: str) -> None:

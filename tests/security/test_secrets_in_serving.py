@@ -20,6 +20,7 @@ def test_unusable_api_key_ends_the_verifier(tmp_path: Path, shape: str) -> None:
     message = tmp_path / "message"
     words = [sys.executable, "-m", "finetune_verify", "--revision", "0" * 64]
     words += ["--work", str(tmp_path), "--build", "b1", "--model", "tiny"]
+    words += ["--served-manifest", "0" * 64, "--adapter-manifest", "0" * 64]
     ended = subprocess.run(
         words,
         env={

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.trainer.support.workshop import Workshop
 from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data.load_tokenizer import load_tokenizer
+from finetune_trainer.runtime.files import sha256_of
 
 
 def test_each_stage_reports_its_artifacts(done: Workshop) -> None:
@@ -166,3 +168,53 @@ def test_damaged_folder_is_not_a_result(make: MakeWorkshop, damaged: str) -> Non
         assert (other.code, other.result["reason"]) == (78, "ResumeRefused")
         assert victim.name in other.message
         assert "merged-b2" not in workshop.published()
+
+
+def manifests(workshop: Workshop, *folders: str) -> list[str]:
+    """Return the options with the digests of published folders, as the operator passes them."""
+    return [
+        word
+        for folder in folders
+        for word in (
+            f"--{folder}-manifest",
+            sha256_of(workshop.work / folder / manifest.FILE),
+        )
+    ]
+
+
+def test_stages_accept_only_the_folders_of_the_ledger(make: MakeWorkshop, tmp_path: Path) -> None:
+    workshop = make(training={"maxSteps": 1})
+    prepared = workshop.succeed("prepare").result["artifacts"]
+    ledger = manifests(workshop, "base", "dataset")
+    assert ledger[1::2] == [prepared["baseManifest"], prepared["datasetManifest"]]
+    # A tenant replaces the base by another one, with a correct manifest.
+    base, found = workshop.work / "base", manifest.read(workshop.work / "base")
+    shutil.copytree(base, tmp_path / "kept")
+    scratch = tmp_path / "scratch"
+    shutil.copytree(base, scratch)
+    victim = min(scratch.glob("*.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    manifest.publish(scratch, base, kind=found.kind, key=found.key, facts=found.facts)
+    refused = workshop.run("train", *ledger)
+    assert (refused.code, refused.result["reason"]) == (78, "ResumeRefused")
+    assert "base/ is not the folder that was published" in refused.message
+    # Or only the weights: that is found while they are in use.
+    shutil.copy(tmp_path / "kept" / manifest.FILE, base / manifest.FILE)
+    refused = workshop.run("train", *ledger)
+    assert (refused.code, refused.result["reason"]) == (78, "ResumeRefused")
+    assert f"base/{victim.name} has changed since it was published" in refused.message
+    assert "adapter" not in workshop.published()
+    assert not list(workshop.work.glob("checkpoints/*"))
+    shutil.rmtree(base)
+    shutil.copytree(tmp_path / "kept", base)
+    trained = workshop.succeed("train", *ledger).result["artifacts"]
+    known = manifests(workshop, "base", "adapter")
+    assert known[3] == trained["adapterManifest"]
+    assert trained["referenceManifest"] == sha256_of(workshop.work / "reference" / manifest.FILE)
+    (workshop.work / "adapter" / "adapter_config.json").write_text("{}")
+    refused = workshop.run("merge", "--build", "b1", "--base-manifest", known[1])
+    assert (refused.code, refused.result["reason"]) == (78, "ResumeRefused")
+    refused = workshop.run("merge", "--build", "b1", *known[:3], "0" * 64)
+    assert "adapter/ is not the folder that was published" in refused.message

@@ -23,6 +23,7 @@ from finetune_api.contracts import redaction, termination
 from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
+from finetune_trainer.checkpointing.published import Ledger
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
@@ -107,12 +108,14 @@ def parser() -> argparse.ArgumentParser:
         help="CA certificates to trust in addition to those of the image, in PEM format",
     )
     train = commands.add_parser("train", parents=[common], help="train the adapter")
+    _add_manifests(train, "base", "dataset")
     train.add_argument(
         "--max-gpu-seconds", type=float, help="GPU seconds that all attempts together may use"
     )
     merge = commands.add_parser(
         "merge", parents=[common], help="merge the adapter into a 16-bit model"
     )
+    _add_manifests(merge, "base", "adapter")
     merge.add_argument(
         "--build", required=True, help="name of the build; the model is written to merged-<build>"
     )
@@ -134,6 +137,15 @@ def parser() -> argparse.ArgumentParser:
         help="value of merge.base: weights to which the adapter is added",
     )
     return root
+
+
+def _add_manifests(command: argparse.ArgumentParser, *folders: str) -> None:
+    for folder in folders:
+        command.add_argument(
+            f"--{folder}-manifest",
+            help=f"SHA-256 of {folder}/manifest.json, in hex; any other content is rejected; "
+            "without this option, any content is accepted",
+        )
 
 
 def _destinations(text: str) -> Destinations:
@@ -192,7 +204,14 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
         if options.command == "train":
             from finetune_trainer.training import train
 
-            return train.run(job, layout, progress, stop, max_gpu_seconds=options.max_gpu_seconds)
+            return train.run(
+                job,
+                layout,
+                progress,
+                stop,
+                max_gpu_seconds=options.max_gpu_seconds,
+                ledger=Ledger(base=options.base_manifest, dataset=options.dataset_manifest),
+            )
         from finetune_trainer.merging import merge
 
         return merge.run(
@@ -203,6 +222,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
             dtype=options.dtype,
             base=options.base,
             largest_activation=options.largest_activation,
+            ledger=Ledger(base=options.base_manifest, adapter=options.adapter_manifest),
         )
 
 

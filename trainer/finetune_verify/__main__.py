@@ -43,6 +43,20 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--work", type=Path, required=True, help="root folder of the volume")
     made.add_argument("--revision", required=True, help="digest of the served revision, in hex")
     made.add_argument("--build", required=True, help="name of the served build")
+    made.add_argument(
+        "--served-manifest",
+        required=True,
+        help="SHA-256 of the manifest.json of the served model, in hex: of merged-<build>/, or of "
+        "base/ with --mode adapter",
+    )
+    made.add_argument(
+        "--adapter-manifest", required=True, help="SHA-256 of adapter/manifest.json, in hex"
+    )
+    made.add_argument(
+        "--reference-manifest",
+        help="SHA-256 of reference/manifest.json, in hex; omit it only if the training recorded no "
+        "reference",
+    )
     made.add_argument("--model", required=True, help="name of the served model")
     made.add_argument(
         "--mode", choices=("merged", "adapter"), default="merged", help="value of serving.mode"
@@ -87,6 +101,11 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> None:
 async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state: State) -> None:
     found = build.find(
         options.work,
+        build.Ledger(
+            served=options.served_manifest,
+            adapter=options.adapter_manifest,
+            reference=options.reference_manifest,
+        ),
         revision=options.revision,
         build=options.build,
         mode=options.mode,
@@ -97,7 +116,8 @@ async def _verify_and_watch(options: argparse.Namespace, vllm: VllmClient, state
     state.begin(size)
     # Read the files while vLLM loads them, so that both share one read from disk.
     await volume.check_digests(list(found.folders), state.read)
-    reference = volume.read_reference(options.work)
+    recorded = options.reference_manifest is not None
+    reference = volume.read_reference(options.work) if recorded else None
     _log(f"checked the digests of {size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")
     while True:
         state.wait_for("vLLM to become healthy")

@@ -27,20 +27,33 @@ class Build:
     paths: int
 
 
-def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Build:
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """SHA-256 (hex) of the manifests of a build, as the operator recorded them.
+
+    served: of the merged model, or of the base model if the adapter is served. reference: None if
+    the training recorded no reference.
+    """
+
+    served: str
+    adapter: str
+    reference: str | None
+
+
+def find(work: Path, ledger: Ledger, *, revision: str, build: str, mode: Mode, dtype: str) -> Build:
     """Read the manifests of a build and check that they belong together.
 
     dtype: the server's number format; ``auto``: that of the weights. Raise Mismatch otherwise.
     """
-    adapter = volume.read(work / "adapter", "adapter")
+    adapter = volume.read(work / "adapter", "adapter", sha256=ledger.adapter)
     if mode == "merged":
-        served = volume.read(work / f"merged-{build}", "merged")
+        served = volume.read(work / f"merged-{build}", "merged", sha256=ledger.served)
         base: BaseKind = served.facts["base"]
         if served.facts["adapter"] != adapter.digest:
             raise Mismatch(f"merged-{build}/ was not merged from the adapter in adapter/")
         folders = [served]
     else:
-        served = volume.read(work / "base", "base")
+        served = volume.read(work / "base", "base", sha256=ledger.served)
         base = "original"
         folders = [served, adapter]
     for folder in (served, adapter):
@@ -49,8 +62,8 @@ def find(work: Path, *, revision: str, build: str, mode: Mode, dtype: str) -> Bu
                 f"{folder.path.name}/ belongs to revision {folder.key.split(' ')[0]}, not "
                 f"{revision}"
             )
-    if (work / FOLDER / volume.MANIFEST).is_file():
-        reference = volume.read(work / FOLDER, KIND)
+    if ledger.reference is not None:
+        reference = volume.read(work / FOLDER, KIND, sha256=ledger.reference)
         if reference.facts["adapter"] != adapter.digest:
             raise Mismatch(f"{FOLDER}/ was not recorded with the adapter in adapter/")
         folders.append(reference)

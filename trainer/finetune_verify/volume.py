@@ -1,4 +1,4 @@
-"""Read the volume volume: manifests, digests of the listed files, and the reference."""
+"""Read the volume: manifests, digests of the listed files, and the reference."""
 
 import asyncio
 import hashlib
@@ -34,10 +34,21 @@ class Folder:
     files: tuple[dict[str, Any], ...]
 
 
-def read(path: Path, kind: str) -> Folder:
-    """Return the manifest of a published folder. Raise Mismatch if it is missing or malformed."""
+def read(path: Path, kind: str, *, sha256: str) -> Folder:
+    """Return the manifest of a published folder.
+
+    sha256: that of the manifest that the stage published, from the ledger. Raise Mismatch if the
+    manifest has another one, or is missing or malformed.
+    """
     try:
-        document = untrusted_json.parse((path / MANIFEST).read_text())
+        content = (path / MANIFEST).read_bytes()
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != sha256:
+            raise Mismatch(
+                f"{path.name}/ is not the folder that was published: the SHA-256 of its "
+                f"{MANIFEST} is {actual}, but the ledger in status.revisions has {sha256}"
+            )
+        document = untrusted_json.parse(content.decode())
         found = Folder(
             path=path,
             kind=document["kind"],
@@ -56,10 +67,12 @@ def read(path: Path, kind: str) -> Folder:
 async def check_digests(
     folders: list[Folder], on_read: Callable[[int], None] = lambda count: None
 ) -> None:
-    """Compare every file with its manifest. Raise Mismatch, with the name of the file.
+    """Compare the files of folders with their manifests. Raise Mismatch, with the name of a file.
 
     on_read: is called, by any thread, with the number of bytes that were just read.
     """
+    for folder in folders:
+        _require_no_other_file(folder)
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(READERS, thread_name_prefix="digest") as pool:
         checks = [
@@ -72,6 +85,14 @@ async def check_digests(
         finally:
             for check in checks:
                 check.cancel()
+
+
+def _require_no_other_file(folder: Folder) -> None:
+    """Raise Mismatch if a folder has a file that it was not published with: vLLM may load it."""
+    paths = (path for path in folder.path.rglob("*") if path.is_symlink() or not path.is_dir())
+    found = {path.relative_to(folder.path).as_posix() for path in paths}
+    if unknown := found - {MANIFEST, *(entry["name"] for entry in folder.files)}:
+        raise Mismatch(f"{folder.path.name}/{min(unknown)} is not in the manifest of the folder")
 
 
 def _check(folder: Path, entry: dict[str, Any], on_read: Callable[[int], None]) -> None:
@@ -95,11 +116,9 @@ def _check(folder: Path, entry: dict[str, Any], on_read: Callable[[int], None]) 
         )
 
 
-def read_reference(work: Path) -> reference.Reference | None:
-    """Return the reference, or None if the training recorded none."""
+def read_reference(work: Path) -> reference.Reference:
+    """Return the reference, whose digest is checked. Raise Mismatch if it cannot be read."""
     path = work / reference.FOLDER
-    if not (path / MANIFEST).is_file():
-        return None
     try:
         return reference.Reference.model_validate_json((path / reference.FILE).read_bytes())
     except (OSError, ValidationError) as error:

@@ -5,6 +5,7 @@ the Job's own condition: a message alone proves nothing.
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -15,6 +16,14 @@ from finetune_api.contracts.printable import printable
 LIMIT = 4096
 MAX_NUMBER = 2**53
 """Larger numbers are not exact in JSON, and the API server rejects a status that has them."""
+MANIFESTS = {
+    "prepare": ("baseManifest", "datasetManifest"),
+    "train": ("adapterManifest",),
+    "merge": ("mergedManifest",),
+}
+"""Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
+that it published. The later stages accept no other manifests."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _REASON_LENGTH = 64
 _Line = Annotated[str, AfterValidator(printable)]
 """Text that the operator copies to the status: a compromised pod may have written it."""
@@ -37,10 +46,17 @@ class Result(StatusModel):
 
     prepare: ``baseCommit``, ``baseBytes``, ``chatTemplate`` (if it is not that of the base model),
     ``effectiveTemplate``, ``datasetDigest``, and the fields of ``dataset.Data`` and
-    ``ledger.Estimate``; train: ``adapter`` and ``evaluation``; merge: ``merged`` and
-    ``mergedDtype``. Digests are ``sha256:`` and 64 hex digits.
+    ``ledger.Estimate``; train: ``adapter``, ``evaluation`` and, if a reference was recorded,
+    ``referenceManifest``; merge: ``merged`` and ``mergedDtype``. Digests are ``sha256:`` and 64 hex
+    digits, those of ``MANIFESTS`` only the digits.
     """
     warnings: list[_Line] = Field(default_factory=list)
+
+    @property
+    def vouches(self) -> bool:
+        """Whether a completed stage reports the digests of everything that it published."""
+        digests = [self.artifacts.get(name) for name in MANIFESTS.get(self.stage, ())]
+        return all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in digests)
 
     def to_message(self) -> str:
         """Return the JSON, with texts shortened until it fits the kubelet's limit.

@@ -6,7 +6,10 @@ from pydantic import Field
 
 from finetune_api.base import LedgerModel
 from finetune_api.v1alpha1.dataset import Data
-from finetune_api.v1alpha1.resources import Estimate
+from finetune_api.v1alpha1.resources import Estimate, GPURelease
+from finetune_api.v1alpha1.training import Backend
+
+SHA256 = r"^[0-9a-f]{64}$"
 
 
 class FrozenConfiguration(LedgerModel):
@@ -100,6 +103,12 @@ class Attempt(LedgerModel):
     merged_dtype: str | None = Field(
         None, description="Data type of the weights of the merged model."
     )
+    merged_manifest: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the manifest.json of the merged model. Serving pods "
+        "serve no other model. Present only for the stage merge.",
+    )
     base: Literal["dequantized", "original"] | None = Field(
         None,
         description='Base weights of the build that the attempt serves: "dequantized" (the '
@@ -177,6 +186,18 @@ class Artifacts(LedgerModel):
     base_bytes: int | None = Field(
         None, description="Total size of the files of the base model, in bytes."
     )
+    base_manifest: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the manifest.json of the base model on the volume. "
+        "The stages train and merge reject any other base model.",
+    )
+    dataset_manifest: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the manifest.json of the prepared dataset on the "
+        "volume. The stage train rejects any other dataset.",
+    )
     chat_template: str | None = Field(
         None,
         description="Digest of the chat template. Present only if it differs from the chat "
@@ -186,6 +207,19 @@ class Artifacts(LedgerModel):
     dataset_digest: str | None = Field(None, description="Digest of the prepared dataset.")
     adapter: str | None = Field(
         None, description="Digest of the manifest that lists the files of the adapter."
+    )
+    adapter_manifest: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the manifest.json of the adapter on the volume. The "
+        "stage merge and the serving pods reject any other adapter.",
+    )
+    reference_manifest: str | None = Field(
+        None,
+        pattern=SHA256,
+        description="SHA-256 digest (hex) of the manifest.json of the reference on the volume. "
+        "Absent if the training could not record a reference; serving pods then verify digests "
+        "only.",
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')
@@ -208,38 +242,6 @@ class Artifacts(LedgerModel):
         None,
         description="Held-out losses of the tuned model and of the base model. Present only if "
         "rows were held out.",
-    )
-
-
-class Backend(LedgerModel):
-    """Training library of a revision. ``prepare`` selects it once, for all attempts."""
-
-    name: Literal["unsloth", "trl"] = Field(description="Name of the training library.")
-    version: str = Field(description="Version of the training library.", max_length=64)
-    reason: str = Field(description="Reason why the training library was selected.", max_length=256)
-    automatic: Literal["unsloth", "trl"] = Field(
-        description='Training library that "auto" selects. If you replace "auto" with this name, '
-        'or this name with "auto", no new revision starts.'
-    )
-
-
-class GPURelease(LedgerModel):
-    """The release of the serving pods' GPU for the training of a revision."""
-
-    released_at: str = Field(
-        description="Time at which the serving pods released their GPU.",
-        json_schema_extra={"format": "date-time"},
-    )
-    waiting_since: str | None = Field(
-        None,
-        description="Time since which no train pod has been assigned to a node. Present while no "
-        "train pod is assigned to a node. After 5 minutes, the serving pods start again.",
-        json_schema_extra={"format": "date-time"},
-    )
-    ended: str | None = Field(
-        None,
-        description="Reason why the release ended, as one CamelCase word, such as "
-        "ReleaseDidNotHelp or SuspendedByUser. Absent while the serving pods are stopped.",
     )
 
 

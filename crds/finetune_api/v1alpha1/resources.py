@@ -114,3 +114,23 @@ class Estimate(LedgerModel):
     training_seconds: int | None = Field(
         None, description="Approximate duration of training, in seconds."
     )
+
+
+class GPURelease(LedgerModel):
+    """The release of the serving pods' GPU for the training of a revision."""
+
+    released_at: str = Field(
+        description="Time at which the serving pods released their GPU.",
+        json_schema_extra={"format": "date-time"},
+    )
+    waiting_since: str | None = Field(
+        None,
+        description="Time since which no train pod has been assigned to a node. Present while no "
+        "train pod is assigned to a node. After 5 minutes, the serving pods start again.",
+        json_schema_extra={"format": "date-time"},
+    )
+    ended: str | None = Field(
+        None,
+        description="Reason why the release ended, as one CamelCase word, such as "
+        "ReleaseDidNotHelp or SuspendedByUser. Absent while the serving pods are stopped.",
+    )

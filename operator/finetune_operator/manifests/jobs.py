@@ -13,9 +13,10 @@ from finetune_api import quantity
 from finetune_api.contracts.exitcodes import FINAL
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import TRAINER_METRICS
+from finetune_api.v1alpha1.ledger import Artifacts
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.manifests import arguments, pod, sources
+from finetune_operator.manifests import arguments, digests, pod, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.documents import JOB_FILE
@@ -38,6 +39,7 @@ UNDISTURBED = {
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md and
 https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 """
+NO_ARTIFACTS = Artifacts()
 
 
 def grace_seconds(step_seconds: float | None) -> int:
@@ -61,6 +63,7 @@ def render(
     gpu_seconds_lost: int = 0,
     card: str | None = None,
     largest_activation: int | None = None,
+    artifacts: Artifacts = NO_ARTIFACTS,
 ) -> dict[str, Any]:
     """Return the Job of one attempt at a stage.
 
@@ -68,7 +71,7 @@ def render(
     earlier train attempt. gpu_seconds_lost: GPU-seconds recorded on volumes that no longer exist,
     which the trainer cannot read. card: the product of the card that saved the last checkpoint; a
     train attempt resumes on no other card. largest_activation: of the tuned model, which decides
-    about ``merge.dtype: auto``.
+    about ``merge.dtype: auto``. artifacts: of the completed stages, whose digests the stage requires.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -119,7 +122,12 @@ def render(
                         target,
                         stage,
                         memory,
-                        arguments.of_stage(target, stage, gpu_seconds_lost, largest_activation),
+                        [
+                            *digests.arguments(stage, artifacts),
+                            *arguments.of_stage(
+                                target, stage, gpu_seconds_lost, largest_activation
+                            ),
+                        ],
                         card,
                     ),
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),

@@ -25,7 +25,13 @@ def selector_text(job: Object, build: str) -> str:
 
 
 def deployment(
-    job: Object, target: TargetRevision, model: vllm.Model, *, replicas: int, attempt: int
+    job: Object,
+    target: TargetRevision,
+    model: vllm.Model,
+    manifests: verifier.Manifests,
+    *,
+    replicas: int,
+    attempt: int,
 ) -> dict[str, Any]:
     """Return the Deployment of the target build.
 
@@ -55,7 +61,10 @@ def deployment(
                 "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
             },
             "progressDeadlineSeconds": vllm.deadline_seconds(model),
-            "template": {"metadata": {"labels": labels}, "spec": _pod(job, target, model)},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": _pod(job, target, model, manifests),
+            },
         },
     }
 
@@ -95,12 +104,17 @@ def _labels(job: Object, target: TargetRevision) -> dict[str, str]:
     return naming.labels(job, component="serve", extra=target.resolved.spec.pod_metadata.labels)
 
 
-def _pod(job: Object, target: TargetRevision, model: vllm.Model) -> dict[str, Any]:
+def _pod(
+    job: Object, target: TargetRevision, model: vllm.Model, manifests: verifier.Manifests
+) -> dict[str, Any]:
     revision = naming.revision_name(job["metadata"]["name"], target.revision)
     return {
         **pod.spec(target.config, target.resolved, gpu=True, serving=True),
         "terminationGracePeriodSeconds": vllm.GRACE_SECONDS,
-        "containers": [vllm.container(job, target, model), verifier.container(job, target)],
+        "containers": [
+            vllm.container(job, target, model),
+            verifier.container(job, target, manifests),
+        ],
         "volumes": [
             {
                 "name": "work",

@@ -4,6 +4,7 @@ It reads the same files as vLLM and sends requests to vLLM over the pod's loopba
 requests little: reading and comparing take a fraction of a core for some seconds.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.contracts.pod_security import container_security
@@ -17,7 +18,20 @@ WORK = "/work"
 RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
 
 
-def container(job: Object, target: TargetRevision) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Manifests:
+    """SHA-256 (hex) of the manifests of a build, from the ledger.
+
+    served: of the merged model, or of the base model if the adapter is served. reference: None if
+    the training recorded none.
+    """
+
+    served: str
+    adapter: str
+    reference: str | None
+
+
+def container(job: Object, target: TargetRevision, manifests: Manifests) -> dict[str, Any]:
     """Return the container; it mounts the volume ``work``."""
     config, serving = target.config, target.resolved.spec.serving
     dtype = config.serving.dtype or ("auto" if serving.mode == "merged" else serving.dtype)
@@ -29,6 +43,8 @@ def container(job: Object, target: TargetRevision) -> dict[str, Any]:
         "args": [
             *("--work", WORK, "--revision", target.resolved.digest),
             *("--build", target.build, "--model", vllm.names(job, target)[0]),
+            *("--served-manifest", manifests.served, "--adapter-manifest", manifests.adapter),
+            *(("--reference-manifest", each) if (each := manifests.reference) else ()),
             *("--mode", serving.mode, "--dtype", dtype),
             *("--endpoint", f"http://127.0.0.1:{vllm.PORT}", "--port", str(VERIFIER_METRICS)),
         ],

@@ -16,12 +16,11 @@ from finetune_api.v1alpha1.dataset import Data
 from finetune_api.v1alpha1.ledger import (
     Artifacts,
     Attempt,
-    Backend,
     FrozenConfiguration,
-    GPURelease,
     Revision,
 )
-from finetune_api.v1alpha1.resources import Estimate
+from finetune_api.v1alpha1.resources import Estimate, GPURelease
+from finetune_api.v1alpha1.training import Backend
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 

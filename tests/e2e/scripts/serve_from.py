@@ -1,8 +1,10 @@
 """Run in a pod with write access to the volume: replace the folder of a build by a planted folder.
 
-Arguments: the build, and the name of the planted folder. The previous folder is deleted.
+Arguments: the build, and the name of the planted folder. The previous folder is deleted. The result
+is the SHA-256 of the manifest of the planted folder.
 """
 
+import hashlib
 import json
 import shutil
 import sys
@@ -12,4 +14,5 @@ build, planted = sys.argv[1:]
 target = Path(f"/work/merged-{build}")
 shutil.rmtree(target, ignore_errors=True)
 Path(f"/work/planted/{planted}").rename(target)
-print("RESULT " + json.dumps(planted))
+content = (target / "manifest.json").read_bytes()
+print("RESULT " + json.dumps(hashlib.sha256(content).hexdigest()))

@@ -23,6 +23,7 @@ from tests.trainer.support.workshop import Workshop
 
 from finetune_api.contracts.reference import FILE, FOLDER, Reference
 from finetune_trainer.checkpointing import manifest
+from finetune_trainer.runtime.files import sha256_of
 from finetune_verify import __main__ as verify
 from finetune_verify.comparison import rms
 from finetune_verify.errors import Mismatch
@@ -49,8 +50,15 @@ def served(
 def command_line(
     workshop: Workshop, url: str, port: int, *, build: str = "b1", **options: str
 ) -> argparse.Namespace:
+    served = "base" if options.get("mode") == "adapter" else f"merged-{build}"
+    folders = {"served": served, "adapter": "adapter", "reference": FOLDER}
     arguments = {
         "--work": str(workshop.work),
+        **{
+            f"--{name}-manifest": sha256_of(workshop.work / folder / manifest.FILE)
+            for name, folder in folders.items()
+            if (workshop.work / folder / manifest.FILE).is_file()
+        },
         "--revision": workshop.job["digest"],
         "--build": build,
         "--model": "tiny",

@@ -1,13 +1,16 @@
 """The served build: number formats, and folders that do not belong together."""
 
+import hashlib
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_verify import volume
-from finetune_verify.build import Build, find
+from finetune_verify.build import Build, Ledger, find
 from finetune_verify.comparison import APART, MERGED
 from finetune_verify.errors import Mismatch
 
@@ -29,8 +32,38 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(work: Path, *, dtype: str = "auto", mode: Any = "merged") -> Build:
-    return find(work, revision="r1", build="b1", mode=mode, dtype=dtype)
+def sha256_of(folder: Path) -> str:
+    path = folder / volume.MANIFEST
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "0" * 64
+
+
+def found(work: Path, *, dtype: str = "auto", mode: Any = "merged", **changes: Any) -> Build:
+    """Return the build if the ledger has the present manifests. changes: of this ledger."""
+    recorded = Ledger(
+        served=sha256_of(work / ("merged-b1" if mode == "merged" else "base")),
+        adapter=sha256_of(work / "adapter"),
+        reference=sha256_of(work / "reference"),
+    )
+    recorded = replace(recorded, **changes)
+    return find(work, recorded, revision="r1", build="b1", mode=mode, dtype=dtype)
+
+
+@pytest.mark.parametrize("mode", ["merged", "adapter"])
+@pytest.mark.parametrize("field", ["served", "adapter", "reference"])
+def test_a_folder_whose_manifest_the_ledger_does_not_have_is_a_mismatch(
+    work: Path, mode: str, field: str
+) -> None:
+    for digest in ("", "0" * 64):
+        with pytest.raises(Mismatch, match=r"/ is not the folder that was published: .*ledger"):
+            found(work, mode=mode, **{field: digest})
+
+
+def test_only_the_ledger_decides_whether_there_is_a_reference(work: Path) -> None:
+    assert {each.path.name for each in found(work, reference=None).folders} == {"merged-b1"}
+    shutil.rmtree(work / "reference")
+    assert {each.path.name for each in found(work, reference=None).folders} == {"merged-b1"}
+    with pytest.raises(Mismatch, match=r"reference/manifest\.json cannot be read"):
+        found(work)
 
 
 def test_number_formats_of_weights_and_arithmetic(work: Path) -> None:

@@ -8,7 +8,7 @@ without a valid manifest as absent.
 import hashlib
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class Manifest:
     key: str
     files: tuple[Entry, ...]
     facts: dict[str, Any]
+    sha256: str = field(default="", compare=False)
+    """SHA-256 (hex) of ``manifest.json``, which covers the digests of all files and all facts.
+
+    The stage that publishes a folder reports it. The operator passes it to the next stages: nobody
+    who can only write the volume can replace the folder.
+    """
 
     @property
     def digest(self) -> str:
@@ -85,6 +91,7 @@ def publish(
         flush(folder)
     manifest = Manifest(kind=kind, key=key, files=tuple(files), facts=dict(facts))
     write_json(scratch / FILE, as_json(manifest))
+    manifest = replace(manifest, sha256=sha256_of(scratch / FILE))
     if final.exists():
         withdraw(final)
     scratch.rename(final)
@@ -100,12 +107,23 @@ def withdraw(folder: Path) -> None:
     shutil.rmtree(rubbish, ignore_errors=True)
 
 
-def read(folder: Path) -> Manifest:
-    """Return the manifest of a folder without checking its files. Raise ManifestError."""
+def read(folder: Path, *, sha256: str | None = None) -> Manifest:
+    """Return the manifest of a folder without checking its files. Raise ManifestError.
+
+    sha256: that of the manifest that was published; None accepts any manifest.
+    """
     try:
-        return parse((folder / FILE).read_text())
+        content = (folder / FILE).read_bytes()
     except FileNotFoundError:
         raise ManifestError(f"{folder.name}/ has no manifest") from None
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 not in (None, found):
+        raise ManifestError(
+            f"{folder.name}/ is not the folder that was published: the SHA-256 of its {FILE} is "
+            f"{found}, but the ledger in status.revisions has {sha256}"
+        )
+    try:
+        return replace(parse(content.decode()), sha256=found)
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{folder.name}/{FILE} cannot be read: {error!r}") from error
 
@@ -121,12 +139,15 @@ def parse(text: str) -> Manifest:
     )
 
 
-def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> Manifest:
-    """Return the manifest of ``folder`` if kind and key match and every file is intact.
+def verify(
+    folder: Path, *, kind: str, key: str | None, hashes: bool = True, sha256: str | None = None
+) -> Manifest:
+    """Return the manifest of ``folder`` if kind and key match and the files are those published.
 
-    Raise ManifestError otherwise. Without ``hashes``, only names and sizes are compared.
+    Raise ManifestError otherwise. Without ``hashes``, only names and sizes are compared. sha256:
+    see ``read``.
     """
-    manifest = read(folder)
+    manifest = read(folder, sha256=sha256)
     if manifest.kind != kind:
         raise ManifestError(f"{folder.name}/ has content of kind {manifest.kind}, not {kind}")
     if key is not None and manifest.key != key:
@@ -142,7 +163,15 @@ def verify(folder: Path, *, kind: str, key: str | None, hashes: bool = True) -> 
             )
         if hashes:
             check_digest(folder, entry)
+    if unknown := _files(folder) - {FILE, *(entry.name for entry in manifest.files)}:
+        # Libraries load some files by their name alone, such as adapter_config.json.
+        raise ManifestError(f"{folder.name}/{min(unknown)} is not in the manifest of the folder")
     return manifest
+
+
+def _files(folder: Path) -> set[str]:
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in paths}
 
 
 def check_digest(folder: Path, entry: Entry) -> None:

@@ -3,6 +3,8 @@
 The manifest contains the kind, so that no folder is mistaken for another.
 """
 
+from dataclasses import dataclass
+
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.volume_layout import Layout
@@ -21,6 +23,21 @@ TEMPLATE_FACT = "templateDigest"
 """Facts in the dataset's manifest."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """SHA-256 (hex) of the manifests that earlier stages published, as the operator recorded them.
+
+    None accepts any manifest: a stage that was started by hand has no ledger.
+    """
+
+    base: str | None = None
+    dataset: str | None = None
+    adapter: str | None = None
+
+
+NO_LEDGER = Ledger()
+
+
 def prepared(
     layout: Layout, job: JobConfig, *, hashes: bool
 ) -> tuple[manifest.Manifest, manifest.Manifest] | None:
@@ -28,6 +45,18 @@ def prepared(
 
     Without ``hashes``, only names and sizes of the base's files are compared.
     """
-    base = manifest.valid(layout.base, kind=BASE, key=job.digest, hashes=hashes)
-    dataset = manifest.valid(layout.dataset, kind=DATASET, key=job.digest)
-    return None if base is None or dataset is None else (base, dataset)
+    try:
+        return verify_prepared(layout, job, NO_LEDGER, hashes=hashes)
+    except manifest.ManifestError:
+        return None
+
+
+def verify_prepared(
+    layout: Layout, job: JobConfig, ledger: Ledger, *, hashes: bool
+) -> tuple[manifest.Manifest, manifest.Manifest]:
+    """Return the manifests of base and dataset. Raise ManifestError unless both are intact."""
+    base = manifest.verify(
+        layout.base, kind=BASE, key=job.digest, hashes=hashes, sha256=ledger.base
+    )
+    dataset = manifest.verify(layout.dataset, kind=DATASET, key=job.digest, sha256=ledger.dataset)
+    return base, dataset

@@ -35,6 +35,8 @@ class Recorded:
     seconds: float
     evaluation: dict[str, Any] | None
     largest_activation: int | None = None
+    manifest: str | None = None
+    """SHA-256 (hex) of the reference's manifest; None if it could not be recorded."""
     warnings: tuple[str, ...] = ()
 
 
@@ -67,6 +69,7 @@ def ensure(layout: Layout, adapter: manifest.Manifest) -> Recorded:
         seconds=found.facts["seconds"],
         evaluation=found.facts["evaluation"],
         largest_activation=found.facts["largestActivation"],
+        manifest=found.sha256,
     )
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.errors import ResumeRefused
-from finetune_trainer.merging import daemon_thread
 from finetune_trainer.merging.request import MergeRequest
+from finetune_trainer.runtime import daemon_thread
 
 
 @contextmanager

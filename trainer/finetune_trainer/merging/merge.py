@@ -22,6 +22,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_trainer.checkpointing import adapter_files, manifest, safetensors_writer
+from finetune_trainer.checkpointing.published import NO_LEDGER, Ledger
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import NotMergeable
 from finetune_trainer.merging import (
@@ -56,11 +57,13 @@ def run(
     dtype: str,
     base: str,
     largest_activation: int | None = None,
+    ledger: Ledger = NO_LEDGER,
 ) -> Result:
     """Merge a trained job, or return the result of an earlier attempt that published this build.
 
     dtype: float16, bfloat16 or auto. base: ``dequantized`` or ``original``. largest_activation: of
-    the tuned model, for dtype auto; None if it was not recorded.
+    the tuned model, for dtype auto; None if it was not recorded. ledger: the manifests of base and
+    adapter.
     """
     key = f"{job.digest} {build} {dtype} {base}"
     with translate_volume_errors(layout.work, "merging"):
@@ -69,6 +72,7 @@ def run(
             merging = request.resolve(
                 job,
                 layout,
+                ledger,
                 build=build,
                 dtype=dtype,
                 largest_activation=largest_activation,
@@ -88,6 +92,7 @@ def run(
         message=message,
         artifacts={
             "merged": found.digest,
+            "mergedManifest": found.sha256,
             "mergedDtype": found.facts["dtype"],
             "adapter": found.facts["adapter"],
             "baseCommit": found.facts["baseCommit"],

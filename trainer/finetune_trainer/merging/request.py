@@ -49,6 +49,7 @@ class MergeRequest:
 def resolve(
     job: JobConfig,
     layout: Layout,
+    ledger: published.Ledger,
     *,
     build: str,
     dtype: str,
@@ -64,12 +65,14 @@ def resolve(
     try:
         # The digests of the shards are checked later, while they are read for the merge.
         base_manifest = manifest.verify(
-            layout.base, kind=published.BASE, key=job.digest, hashes=False
+            layout.base, kind=published.BASE, key=job.digest, hashes=False, sha256=ledger.base
         )
         for entry in base_manifest.files:
             if not entry.name.endswith(SHARD):
                 manifest.check_digest(layout.base, entry)
-        trained = manifest.verify(layout.adapter, kind=published.ADAPTER, key=job.digest)
+        trained = manifest.verify(
+            layout.adapter, kind=published.ADAPTER, key=job.digest, sha256=ledger.adapter
+        )
     except manifest.ManifestError as problem:
         raise ResumeRefused(
             f"{problem}: to prepare and train again, set spec.rerun to a new value"

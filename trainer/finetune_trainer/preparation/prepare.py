@@ -9,8 +9,8 @@ from typing import Any
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.dataset import DatasetRows, EvaluationData
-from finetune_api.v1alpha1.ledger import Backend
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.training import Backend
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import EstimateOptions
@@ -106,7 +106,9 @@ def _result(
         artifacts={
             "baseCommit": base_manifest.facts["baseCommit"],
             "baseBytes": base_manifest.size(),
+            "baseManifest": base_manifest.sha256,
             "datasetDigest": data.digest,
+            "datasetManifest": data.sha256,
             "backend": backend.model_dump(),
             **({"chatTemplate": f"sha256:{template.sha256}"} if template else {}),
             **({"effectiveTemplate": effective} if effective else {}),

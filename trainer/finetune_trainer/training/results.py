@@ -134,6 +134,8 @@ def result(adapter: manifest.Manifest, layout: Layout, message: str) -> Result:
         gpu_seconds=facts["gpuSeconds"],
         artifacts={
             "adapter": adapter.digest,
+            "adapterManifest": adapter.sha256,
+            **({"referenceManifest": recorded.manifest} if recorded.manifest else {}),
             "baseCommit": facts["baseCommit"],
             "datasetDigest": facts["datasetDigest"],
             "attention": facts["attention"],

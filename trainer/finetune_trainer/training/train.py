@@ -7,13 +7,14 @@ is done or early stopping ended the training.
 
 import gc
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import checkpoints, manifest, published
 from finetune_trainer.data.token_store import HELD_OUT, TRAIN, Tokens
-from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, ResumeRefused, Stopped, Transient
+from finetune_trainer.errors import CudaOutOfMemory, LossDiverged, Stopped, Transient
 from finetune_trainer.models import backend_choice
 from finetune_trainer.reporting import event_file
 from finetune_trainer.reporting.event_file import EventFile
@@ -26,7 +27,7 @@ from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
-from finetune_trainer.training import backends, results
+from finetune_trainer.training import backends, base_check, results
 from finetune_trainer.training.early_stopping import EvaluationHistory
 from finetune_trainer.training.monitor import Cadence, Monitor
 from finetune_trainer.training.oom_fallback import MemorySettings, OomFallback
@@ -45,11 +46,12 @@ def run(
     *,
     max_gpu_seconds: float | None = None,
     gpu_held_since: float = 0.0,
+    ledger: published.Ledger = published.NO_LEDGER,
 ) -> Result:
     """Train a job, or return the result of an earlier attempt that published its adapter.
 
     max_gpu_seconds: budget over all attempts. gpu_held_since: age of this process, in seconds, from
-    which its GPU is counted.
+    which its GPU is counted. ledger: the manifests of base and dataset.
     """
     with translate_volume_errors(layout.work, "training"):
         found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.digest)
@@ -57,12 +59,7 @@ def run(
             progress.ratio(1.0)
             progress.enter("reference")
             return results.result(found, layout, "the adapter is already trained")
-        prepared = published.prepared(layout, job, hashes=False)
-        if prepared is None:
-            raise ResumeRefused(
-                "the volume has no intact base model and dataset of this revision: to "
-                "prepare them again, set spec.rerun to a new value"
-            )
+        prepared = base_check.prepared(layout, job, ledger)
         # Before the libraries load: a pod without its GPU must not load the model on its CPU.
         progress.runs_on(device.detect().product)
         usage = GpuUsage(layout.usage, held_since=gpu_held_since)
@@ -71,7 +68,8 @@ def run(
             usage.record()
             backend = backend_choice.load(layout.dataset)
             job = backend_choice.follow(job, backend)
-            run = _Run(job, layout, progress, stop, usage, prepared, max_gpu_seconds)
+            base = base_check.start(layout, prepared[0])
+            run = _Run(job, layout, progress, stop, usage, prepared, max_gpu_seconds, base)
             run.warnings += backend_choice.version_warnings(backend)
             return run.result()
 
@@ -88,9 +86,10 @@ class _Run:
         usage: GpuUsage,
         prepared: tuple[manifest.Manifest, manifest.Manifest],
         budget: float | None,
+        require_base: Callable[[], None],
     ) -> None:
         self.job, self.layout, self.progress, self.stop = job, layout, progress, stop
-        self.usage, self.budget = usage, budget
+        self.usage, self.budget, self.require_base = usage, budget, require_base
         self.base, self.data = prepared
         self.max_steps: int = self.data.facts["plannedSteps"]
         self.backend = backends.load(job.training)
@@ -107,7 +106,13 @@ class _Run:
         self.events: EventFile
 
     def result(self) -> Result:
-        trained = self._train_with_rollback()
+        try:
+            trained = self._train_with_rollback()
+        except Exception:
+            # A base that was changed may be the cause.
+            self.require_base()
+            raise
+        self.require_base()
         if not trained.complete:
             self._raise_why_it_stopped(trained.step)
         self.progress.enter("saving")
@@ -268,6 +273,7 @@ class _Run:
         self.warnings.append(text)
 
     def _publish_checkpoint(self, scratch: Path, step: int) -> None:
+        self.require_base()
         self.layout.checkpoints.mkdir(exist_ok=True)
         self.history.save(scratch)
         self.events.flush()

@@ -18,8 +18,8 @@ A new build that has to be verified gets the GPU in any case: at once with ``Fre
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from finetune_api.v1alpha1.ledger import GPURelease
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.resources import GPURelease
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.reconcile.conditions import (

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.v1alpha1.ledger import Attempt
-from finetune_operator.manifests import serving, vllm
+from finetune_operator.manifests import serving, verifier, vllm
 from finetune_operator.objects import deployments, naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
 from finetune_operator.reconcile.serving import readiness
@@ -119,6 +119,16 @@ def deployment(
         base_bytes=artifacts.base_bytes,
         custom_template=artifacts.chat_template is not None,
     )
+    adapted = target.resolved.spec.serving.mode == "adapter"
+    served = artifacts.base_manifest if adapted else merged and merged.merged_manifest
+    # A digest that the ledger does not have equals that of no folder.
+    manifests = verifier.Manifests(
+        served=served or "",
+        adapter=artifacts.adapter_manifest or "",
+        reference=artifacts.reference_manifest,
+    )
     return Apply(
-        object=serving.deployment(snapshot.job, target, model, replicas=replicas, attempt=number)
+        object=serving.deployment(
+            snapshot.job, target, model, manifests, replicas=replicas, attempt=number
+        )
     )

@@ -67,6 +67,7 @@ def creation(
         gpu_seconds_lost=revision.gpu_seconds_lost or 0,
         card=revision.card,
         largest_activation=revision.artifacts.largest_activation,
+        artifacts=revision.artifacts,
     )
     return Create(object=body)
 

@@ -39,7 +39,8 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
     if conditions.is_true(job, "Complete"):
         terminated = _last_end(job, pods)
         result = Result.from_message(terminated.get("message", ""))
-        if result is not None and result.outcome == "completed" and not _cut_short(result):
+        stage = naming.label(job, naming.STAGE)
+        if result is not None and _proves(result, stage):
             return Outcome(
                 kind="Completed", reason=Reason.COMPLETED, message=result.message, result=result
             )
@@ -57,6 +58,8 @@ def of(job: Object, pods: Iterable[Object]) -> Outcome | None:
             + (
                 f"its result reports step {result.global_step} of {result.max_steps}. "
                 if result is not None and _cut_short(result)
+                else "its result has no digests of the folders that it published. "
+                if result is not None and result.outcome == "completed"
                 else "left no result that reports completion. "
             )
             + f"Run kubectl logs job/{job['metadata']['name']}.",
@@ -89,6 +92,16 @@ def _disrupted(job: Object, pods: Iterable[Object]) -> bool:
     return any(
         conditions.is_true(pod, "DisruptionTarget") or "deletionTimestamp" in pod["metadata"]
         for pod in pods_of(job, pods)[-1:]
+    )
+
+
+def _proves(result: Result, stage: str | None) -> bool:
+    """Report whether a result of a stage proves that the stage has completed."""
+    return (
+        result.stage == stage
+        and result.outcome == "completed"
+        and not _cut_short(result)
+        and result.vouches
     )
 
 

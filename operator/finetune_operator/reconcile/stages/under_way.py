@@ -202,10 +202,13 @@ def _record_end(
     changes = {"reason": ended.reason, "message": ended.message or None}
     if ended.kind == "Completed":
         dtype = findings.get("mergedDtype")
+        # A digest of an earlier training must not outlive a training without a reference.
+        findings = {"referenceManifest": None, **findings} if attempt.stage == "train" else findings
         changes |= {
             "outcome": "Completed",
             "reason": None,
             "merged_dtype": dtype if isinstance(dtype, str) else None,
+            "merged_manifest": findings.get("mergedManifest") if attempt.stage == "merge" else None,
         }
     else:
         changes["outcome"] = "Stopped" if _again(target, attempt, ended) else "Failed"
