@@ -38,8 +38,8 @@ def pod(
 
 
 DONE = message("merge")
-HALF_WAY = message("train", globalStep=9, maxSteps=10)
-ALL_STEPS = message("train", globalStep=10, maxSteps=10)
+HALF_WAY = message("merge", globalStep=9, maxSteps=10)
+ALL_STEPS = message("merge", globalStep=10, maxSteps=10)
 STOPPED = message("merge", "stopped")
 BROKEN = message("merge", "failed", reason="NotMergeable", message="no")
 
