@@ -1,0 +1,236 @@
+"""Objects that look like those of the operator, created by users with real RBAC rights."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.integration import policy
+from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+
+EDITOR = "editor"
+EDIT = "system:aggregate-to-edit"
+"""The rules of the cluster role edit, which a controller that does not run here aggregates."""
+CONTROLLER = "system:serviceaccount:kube-system:job-controller"
+BINDER = "system:serviceaccount:kube-system:persistent-volume-binder"
+ADDITIONAL = "system:serviceaccount:queues:controller"
+LABEL = {"finetune.dev/job": "demo"}
+OWNER = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneJob",
+    "name": "demo",
+    "uid": "0f0f0f0f-0000-4000-8000-000000000000",
+    "controller": True,
+}
+POD = {"containers": [{"name": "c", "image": "tenant/image:1"}], "restartPolicy": "Never"}
+APPS, BATCH, CORE = "/apis/apps/v1", "/apis/batch/v1", "/api/v1"
+
+
+def template(labels: dict[str, str]) -> dict[str, Any]:
+    return {"metadata": {"labels": labels}, "spec": POD}
+
+
+def workload(labels: dict[str, str]) -> dict[str, Any]:
+    own = {"app": "own", **labels}
+    always = {"metadata": {"labels": own}, "spec": {**POD, "restartPolicy": "Always"}}
+    return {"selector": {"matchLabels": {"app": "own"}}, "template": always}
+
+
+def cron(labels: dict[str, str]) -> dict[str, Any]:
+    return {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template(labels)}}}
+
+
+CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "configmaps": (CORE, {"data": {"a": "b"}}),
+    "pods": (CORE, {"spec": POD}),
+    "persistentvolumeclaims": (CORE, {"spec": CLAIM}),
+    "services": (CORE, {"spec": {"ports": [{"port": 80}]}}),
+    "jobs": (BATCH, {"spec": {"template": template({})}}),
+    "deployments": (APPS, {"spec": workload({})}),
+    "replicasets": (APPS, {"spec": workload({})}),
+    "networkpolicies": ("/apis/networking.k8s.io/v1", {"spec": {"podSelector": {}}}),
+    "poddisruptionbudgets": (
+        "/apis/policy/v1",
+        {"spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "own"}}}},
+    ),
+}
+TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
+    "jobs": (BATCH, {"spec": {"template": template(LABEL)}}),
+    "cronjobs": (BATCH, {"spec": cron(LABEL)}),
+    "deployments": (APPS, {"spec": workload(LABEL)}),
+    "replicasets": (APPS, {"spec": workload(LABEL)}),
+    "statefulsets": (APPS, {"spec": {**workload(LABEL), "serviceName": "s"}}),
+    "daemonsets": (APPS, {"spec": workload(LABEL)}),
+    "replicationcontrollers": (CORE, {"spec": {"template": workload(LABEL)["template"]}}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """A namespace with the policies of the chart, in which users have the cluster role edit."""
+    name = control_plane.namespace("objects-of-tenants")
+    path = f"{policy.RBAC}/clusterrolebindings"
+    bound = {EDITOR: EDIT, ADDITIONAL: EDIT, CONTROLLER: EDIT, BINDER: EDIT}
+    for number, (user, role) in enumerate(bound.items()):
+        control_plane.post(
+            path,
+            {
+                "metadata": {"name": f"objects-{number}"},
+                "roleRef": {
+                    "apiGroup": "rbac.authorization.k8s.io",
+                    "kind": "ClusterRole",
+                    "name": role,
+                },
+                "subjects": [{"kind": "User", "name": user}],
+            },
+        )
+    values = {"admissionPolicy": {"additionalControllers": [ADDITIONAL]}}
+    with policy.installed(control_plane, values):
+        for user in bound:
+            wait_until(f"{user} may create Jobs", lambda user=user: may(control_plane, name, user))  # type: ignore[misc]
+        wait_until(
+            "the policy of objects rejects",
+            lambda: rejected(control_plane, name, "configmaps", KINDS, labels=LABEL) is not None,
+        )
+        yield name
+    for number in range(len(bound)):
+        control_plane.delete(f"{path}/objects-{number}")
+
+
+def may(plane: ControlPlane, namespace: str, user: str) -> bool:
+    attributes = {"namespace": namespace, "verb": "create", "group": "batch", "resource": "jobs"}
+    review = {"spec": {"user": user, "resourceAttributes": attributes}}
+    answer = plane.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
+
+
+def rejected(
+    plane: ControlPlane,
+    namespace: str,
+    resource: str,
+    kinds: dict[str, tuple[str, dict[str, Any]]],
+    *,
+    user: str = EDITOR,
+    **metadata: Any,
+) -> str | None:
+    """Create an object as a user, without storing it; return the message of the rejection."""
+    api, body = kinds[resource]
+    path = f"{api}/namespaces/{namespace}/{resource}?dryRun=All"
+    named = {"metadata": {"name": "tried", **metadata}, **body}
+    return policy.attempt(plane, "POST", path, named, user)
+
+
+@pytest.mark.parametrize("resource", KINDS)
+def test_only_the_operator_and_controllers_create_marked_objects(
+    control_plane: ControlPlane, namespace: str, resource: str
+) -> None:
+    marks: tuple[dict[str, Any], ...] = ({"labels": LABEL}, {"ownerReferences": [OWNER]})
+    for mark in marks:
+        message = rejected(control_plane, namespace, resource, KINDS, **mark)
+        assert message is not None, mark
+        assert f"reserved for the operator: {EDITOR} is neither" in message
+        # The administrator may update the status of FineTuneJobs, as the operator.
+        for user in ("", CONTROLLER, ADDITIONAL):
+            assert rejected(control_plane, namespace, resource, KINDS, user=user, **mark) is None
+    own = {"app": "own", "finetune.dev.example/job": "demo"}
+    assert rejected(control_plane, namespace, resource, KINDS, labels=own) is None
+
+
+@pytest.mark.parametrize("resource", TEMPLATES)
+def test_no_controller_creates_marked_pods_for_a_tenant(
+    control_plane: ControlPlane, namespace: str, resource: str
+) -> None:
+    assert rejected(control_plane, namespace, resource, TEMPLATES) is not None
+    assert rejected(control_plane, namespace, resource, TEMPLATES, user="") is None
+
+
+def store(plane: ControlPlane, namespace: str, resource: str, name: str, **metadata: Any) -> str:
+    """Store an object as the administrator; return its path."""
+    api, body = KINDS[resource]
+    path = f"{api}/namespaces/{namespace}/{resource}"
+    plane.post(path, {"metadata": {"name": name, **metadata}, **body})
+    return f"{path}/{name}"
+
+
+def test_only_the_operator_and_controllers_relabel_objects(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    own = store(control_plane, namespace, "pods", "own-pod")
+    marked = store(control_plane, namespace, "pods", "marked-pod", labels=LABEL)
+    changes: tuple[tuple[str, dict[str, Any]], ...] = (
+        (own, {"metadata": {"labels": LABEL}}),
+        (own, {"metadata": {"ownerReferences": [OWNER]}}),
+        (marked, {"metadata": {"labels": {"finetune.dev/job": None}}}),
+        (marked, {"metadata": {"labels": {"finetune.dev/job": "other"}}}),
+        (marked, {"metadata": {"labels": {"finetune.dev/stage": "train"}}}),
+        (marked, {"spec": {"containers": [{"name": "c", "image": "tenant/other:1"}]}}),
+    )
+    for path, change in changes:
+        strategic = policy_of_pods(control_plane, path, change, EDITOR)
+        assert strategic is not None, change
+        assert "reserved for the operator" in strategic
+    debug = {"spec": {"ephemeralContainers": [{"name": "d", "image": "tenant/debug:1"}]}}
+    assert policy_of_pods(control_plane, f"{marked}/ephemeralcontainers", debug, "") is None
+
+
+def policy_of_pods(plane: ControlPlane, path: str, change: dict[str, Any], user: str) -> str | None:
+    """Send a strategic merge patch, without storing it; return the message of the rejection."""
+    content = "application/strategic-merge-patch+json"
+    headers = {"Impersonate-User": user} if user else {}
+    try:
+        plane.request("PATCH", f"{path}?dryRun=All", change, content, headers)
+    except ApiError as error:
+        if error.status != 422:
+            raise
+        return str(error)
+    return None
+
+
+def test_other_changes_of_marked_objects_are_allowed(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    claim = store(control_plane, namespace, "persistentvolumeclaims", "claim", labels=LABEL)
+    note: dict[str, Any] = {"metadata": {"annotations": {"a": "b"}, "labels": {"team": "x"}}}
+    for user in (EDITOR, BINDER, CONTROLLER):
+        assert policy.attempt(control_plane, "PATCH", claim, note, user) is None
+    bound = {"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n"}}}
+    assert policy.attempt(control_plane, "PATCH", claim, bound, BINDER) is None
+    pod = store(control_plane, namespace, "pods", "running-pod", labels=LABEL)
+    running = {"status": {"phase": "Running", "podIP": "10.0.0.1"}}
+    assert policy.attempt(control_plane, "PATCH", f"{pod}/status", running, "") is None
+    control_plane.delete(pod)
+    # A FineTuneJob itself may have any label.
+    jobs = policy.JOBS.format(namespace)
+    named = policy.job("labelled")
+    named["metadata"]["labels"] = {**LABEL, "argocd.argoproj.io/instance": "app"}
+    policy.grant(control_plane, namespace, EDITOR)
+    assert policy.attempt(control_plane, "POST", f"{jobs}?dryRun=All", named, EDITOR) is None
+
+
+@pytest.mark.parametrize("verb", ["exec", "attach"])
+def test_only_who_may_write_the_ledger_enters_the_pods_of_stages(
+    control_plane: ControlPlane, namespace: str, verb: str
+) -> None:
+    stage = "demo-0badbeef-train-1-x7k2p"
+    store(control_plane, namespace, "pods", stage)
+    store(control_plane, namespace, "pods", "own-pod-of-a-tenant")
+
+    def entered(name: str, user: str) -> int:
+        path = f"{CORE}/namespaces/{namespace}/pods/{name}/{verb}?command=sh&container=c"
+        with pytest.raises(ApiError) as error:
+            control_plane.request("POST", path, None, "application/json", headers(user))
+        if error.value.status == 422:
+            assert "needs the permission to update finetunejobs/status" in str(error.value)
+        return error.value.status
+
+    def headers(user: str) -> dict[str, str]:
+        return {"Impersonate-User": user} if user else {}
+
+    try:
+        assert entered(stage, EDITOR) == 422
+        # There is no kubelet that would answer.
+        assert entered(stage, "") != 422
+        assert entered("own-pod-of-a-tenant", EDITOR) not in (403, 422)
+    finally:
+        for name in (stage, "own-pod-of-a-tenant"):
+            control_plane.delete(f"{CORE}/namespaces/{namespace}/pods/{name}")
