@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api import quantity
+from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_api.v1alpha1.training import Backend
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.data import packing

@@ -6,8 +6,7 @@ from pydantic import Field
 
 from finetune_api.base import LedgerModel
 from finetune_api.v1alpha1.dataset import Data
-from finetune_api.v1alpha1.resources import Estimate, GPURelease
-from finetune_api.v1alpha1.training import Backend
+from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
 
 SHA256 = r"^[0-9a-f]{64}$"
 

@@ -134,3 +134,15 @@ class GPURelease(LedgerModel):
         description="Reason why the release ended, as one CamelCase word, such as "
         "ReleaseDidNotHelp or SuspendedByUser. Absent while the serving pods are stopped.",
     )
+
+
+class Backend(LedgerModel):
+    """Training library of a revision. ``prepare`` selects it once, for all attempts."""
+
+    name: Literal["unsloth", "trl"] = Field(description="Name of the training library.")
+    version: str = Field(description="Version of the training library.", max_length=64)
+    reason: str = Field(description="Reason why the training library was selected.", max_length=256)
+    automatic: Literal["unsloth", "trl"] = Field(
+        description='Training library that "auto" selects. If you replace "auto" with this name, '
+        'or this name with "auto", no new revision starts.'
+    )

@@ -2,9 +2,6 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from finetune_api.base import LedgerModel
 from finetune_api.markers import ApiModel, Edit, field
 from finetune_api.rules import Rule, between, contains, equals, excludes, is_set
 from finetune_api.v1alpha1.lora import Lora
@@ -293,16 +290,4 @@ class Training(ApiModel):
             "one of them",
             fails=_indivisible,
         ),
-    )
-
-
-class Backend(LedgerModel):
-    """Training library of a revision. ``prepare`` selects it once, for all attempts."""
-
-    name: Literal["unsloth", "trl"] = Field(description="Name of the training library.")
-    version: str = Field(description="Version of the training library.", max_length=64)
-    reason: str = Field(description="Reason why the training library was selected.", max_length=256)
-    automatic: Literal["unsloth", "trl"] = Field(
-        description='Training library that "auto" selects. If you replace "auto" with this name, '
-        'or this name with "auto", no new revision starts.'
     )

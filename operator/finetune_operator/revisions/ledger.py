@@ -19,8 +19,7 @@ from finetune_api.v1alpha1.ledger import (
     FrozenConfiguration,
     Revision,
 )
-from finetune_api.v1alpha1.resources import Estimate, GPURelease
-from finetune_api.v1alpha1.training import Backend
+from finetune_api.v1alpha1.resources import Backend, Estimate, GPURelease
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.versions import LEDGER_VERSION, UnsupportedVersion
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
-from finetune_api.v1alpha1.training import Backend, Training
+from finetune_api.v1alpha1.resources import Backend
+from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime.files import read_json, write_json
 

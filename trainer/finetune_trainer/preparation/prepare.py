@@ -10,7 +10,7 @@ from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_api.v1alpha1.dataset import DatasetRows, EvaluationData
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_api.v1alpha1.training import Backend
+from finetune_api.v1alpha1.resources import Backend
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import EstimateOptions

@@ -13,8 +13,8 @@ from typing import Any
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.v1alpha1.dataset import FormatRecord, ToolCallParser
+from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.sources import Kind
-from finetune_api.v1alpha1.training import Backend
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.data import (
     dataset,

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.v1alpha1.training import AdvancedTraining, Backend, Quantization, Training
+from finetune_api.v1alpha1.resources import Backend
+from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import UNSLOTH_FAMILIES, Facts
