@@ -19,6 +19,7 @@ from tests.unit.operator.reconcile.plan_steps import (
 )
 
 from finetune_api.contracts.exitcodes import FINAL, ExitCode
+from finetune_api.contracts.result import MANIFESTS
 
 FAILED_TRAINING = "Succeeded- Finished+ Stalled+ Suspended- DataReady+ Trained- Merged? Serving-"
 TRAINING = "Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-"
@@ -316,7 +317,8 @@ def test_findings_of_the_stages_are_kept_in_the_ledger() -> None:
     controllers.run(cluster, "prepare", text=controllers.message("prepare", artifacts=found))
     cluster.settle()
     (revision,) = cluster.status["revisions"]
-    assert revision["artifacts"] == {"baseCommit": "c0ffee"}
+    manifests = {name: controllers.digest_of(name) for name in MANIFESTS["prepare"]}
+    assert revision["artifacts"] == {"baseCommit": "c0ffee", **manifests}
     assert revision["data"] == {"rows": 900, "plannedSteps": 338}
 
 
