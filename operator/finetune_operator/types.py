@@ -80,7 +80,7 @@ class Snapshot:
     """Share of the model's bytes, from 0 to 1, that a serving pod which starts has read."""
 
     created: frozenset[str] = frozenset()
-    """UIDs of the Jobs that this process created, or found with the content that it would create.
+    """UIDs of Jobs that this process has just created, or found with the content it would create.
 
     They are recorded in the ledger. A process that restarts before this confirms the content again.
     """

@@ -162,8 +162,7 @@ class LaggingOperator:
         )
         if found is not None:
             self.store.put(found)
-            if target["kind"] == "Job" and "uid" not in target["metadata"]:
-                self.reconciler.jobs[self.key].created.add(found["metadata"]["uid"])
+            self.reconciler.jobs[self.key].has_created(target, found)
 
     def failed(self) -> None:
         """Handle a failed write as the reconciler does."""

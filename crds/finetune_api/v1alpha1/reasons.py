@@ -1,8 +1,7 @@
 """Every reason that a condition, an event, an attempt or a log line of a FineTuneJob may have.
 
-Reasons are part of the API: alerts, GitOps health checks and scripts compare them. Code uses
-the members and never writes a reason as a literal. docs/reference/reasons.md is generated from
-``doc`` and ``uses``. The trainer uses the reasons of failed attempts, too.
+Reasons are part of the API: alerts, GitOps health checks and scripts compare them. Code has
+no literal reasons. docs/reference/reasons.md is generated from ``doc`` and ``uses``.
 """
 
 from enum import StrEnum
@@ -221,12 +220,7 @@ class Reason(DocumentedEnum):
 
     # Ends of attempts that the operator retries by itself.
     JOB_DELETED = ("JobDeleted", "Another client deleted the Job of a stage.", EVENT, ATTEMPT)
-    JOB_REPLACED = (
-        "JobReplaced",
-        "Another client replaced the Job of a stage. The operator does not use its result.",
-        EVENT,
-        ATTEMPT,
-    )
+    JOB_REPLACED = ("JobReplaced", "Another client replaced the Job of a stage.", EVENT, ATTEMPT)
     TRANSIENT = (
         "Transient",
         "The attempt failed because of a temporary problem outside the pod. The stage is retried.",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from finetune_operator.controller.quiet import StatusWrites
 from finetune_operator.kube.errors import Terminal
 from finetune_operator.telemetry.job_metrics import JobSample
+from finetune_operator.types import Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,18 @@ class JobMemory:
     rejection: Terminal | None = None
     """Why the API server rejects a write of this job; its conditions report it."""
     sample: JobSample | None = None
-    created: set[str] = field(default_factory=set)
-    """UIDs of Jobs, see ``Snapshot.created``."""
+    created: frozenset[str] = frozenset()
+    """UID of the newest Job, see ``Snapshot.created``."""
+
+    def has_created(self, target: Object, written: Object) -> bool:
+        """Record the uid of a Job that a create request returned, or found; report whether it did.
+
+        target: the object of the request. Only an object that is created has no uid yet.
+        """
+        if target["kind"] != "Job" or "uid" in target["metadata"]:
+            return False
+        self.created = frozenset({written["metadata"]["uid"]})
+        return True
 
     def not_due_for(self, now: float) -> float:
         """Return the seconds until a reconcile is due; 0 if it is due or something has changed."""

@@ -74,9 +74,7 @@ class _Writes:
         news = self.reader.store.put(written)
         self.own.add((kind, version_of(written)))
         self.changed |= kind != FINETUNEJOB and bool(news)
-        if kind == "Job" and "uid" not in target["metadata"]:
-            self.memory.created.add(written["metadata"]["uid"])
-            self.changed = True
+        self.changed |= self.memory.has_created(target, written)
 
 
 @dataclass(kw_only=True)
@@ -161,12 +159,11 @@ class Reconciler:
     async def observe(self, key: Key, now: datetime) -> tuple[Snapshot, Plan] | None:
         """Return snapshot and plan, confirmed if necessary; None if the job does not exist."""
         memory = self.jobs.setdefault(key, JobMemory())
-        live, names = memory.live, tuple(memory.unknown)
-        memory.live = frozenset()
+        live, names, memory.live = memory.live, tuple(memory.unknown), frozenset()
         memory.news.clear()
         memory.unknown.clear()
         confirmed = set(live)
-        snapshot = await self._read(key, live=live, names=names)
+        snapshot = await self.reader.read(key, live=live, names=names, created=memory.created)
         known: tuple[Snapshot, Plan] | None = None
         while snapshot is not None:
             self._identify(key, snapshot.job)
@@ -178,7 +175,7 @@ class Reconciler:
             known = snapshot, plan
             revision = plan.status.get("revision")
             if revision and await self.reader.verify((key[0], revision_name(key[1], revision))):
-                snapshot = await self._read(key)
+                snapshot = await self.reader.read(key, created=memory.created)
                 continue
             needed = confirmation.of(
                 snapshot,
@@ -191,23 +188,12 @@ class Reconciler:
                 return snapshot, plan
             metrics.CACHE_CONFIRMATIONS.labels(needed.cause).inc()
             confirmed |= unconfirmed
-            snapshot = await self._read(key, live=unconfirmed)
+            snapshot = await self.reader.read(key, live=unconfirmed, created=memory.created)
         return None
 
     def latest(self, key: Key, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot whose status is the planned one that waits to be written, if any."""
         return replace(snapshot, job=self.jobs[key].statuses.latest(snapshot.job))
-
-    async def _read(
-        self, key: Key, *, live: Set[str] = frozenset(), names: Iterable[tuple[str, str]] = ()
-    ) -> Snapshot | None:
-        """Return the snapshot of a job, None if the job does not exist."""
-        snapshot = await self.reader.read(key, live=live, names=names)
-        if snapshot is None:
-            return None
-        created = self.jobs[key].created
-        created &= {job["metadata"]["uid"] for job in snapshot.jobs}
-        return replace(snapshot, created=frozenset(created))
 
     def _identify(self, key: Key, job: Object) -> None:
         """Record which job was read; the memory of an earlier job with this name is dropped."""

@@ -68,11 +68,12 @@ class Reader:
         *,
         live: Set[str] = frozenset(),
         names: Iterable[tuple[str, str]] = (),
+        created: Set[str] = frozenset(),
     ) -> Snapshot | None:
         """Return the snapshot of a job, None if the job does not exist.
 
         live: kinds that are read from the API server first; names: kind and name of further objects
-        to read.
+        to read; created: uids of Jobs, see ``Snapshot.created``.
         """
         await self._refresh(key, live)
         for kind, name in names:
@@ -90,6 +91,7 @@ class Reader:
         values = self.metrics.latest(key, targets(snapshot))
         return dataclasses.replace(
             snapshot,
+            created=frozenset(created & {each["metadata"]["uid"] for each in snapshot.jobs}),
             events=await self._events(key, snapshot),
             progress=next((each for each in values if isinstance(each, Progress)), None),
             verification=next((each for each in values if isinstance(each, Verification)), None),

@@ -46,7 +46,7 @@ def test_progress_waits() -> None:
 def test_the_first_observation_of_a_job_and_its_pod_waits() -> None:
     cluster = Cluster()
     cluster.reconcile()
-    assert waits(cluster), "the Job was observed"
+    assert waits(cluster), "the Job was observed, with its uid"
     controllers.sync(cluster)
     assert waits(cluster), "its pod was observed, too"
     controllers.start(cluster, controllers.pod_of_stage(cluster, "prepare"))
