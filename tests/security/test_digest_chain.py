@@ -75,7 +75,14 @@ def merge(target: Volume) -> None:
     """What the merge stage verifies before it publishes anything."""
     known = published.Ledger(base=target.ledger["base"], adapter=target.ledger["adapter"])
     wanted = request.resolve(
-        JOB, target.layout, known, build="b2", dtype="float16", base_kind="original", key="k"
+        JOB,
+        target.layout,
+        known,
+        build="b2",
+        dtype="float16",
+        largest_activation=None,
+        base_kind="original",
+        key="k",
     )
     base_digests.check(wanted, wanted.shards)
 

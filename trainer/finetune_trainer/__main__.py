@@ -23,6 +23,7 @@ from finetune_api.contracts import redaction, termination
 from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
+from finetune_trainer.checkpointing import published
 from finetune_trainer.checkpointing.published import Ledger
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
@@ -108,14 +109,14 @@ def parser() -> argparse.ArgumentParser:
         help="CA certificates to trust in addition to those of the image, in PEM format",
     )
     train = commands.add_parser("train", parents=[common], help="train the adapter")
-    _add_manifests(train, "base", "dataset")
+    published.add_options(train, "base", "dataset")
     train.add_argument(
         "--max-gpu-seconds", type=float, help="GPU seconds that all attempts together may use"
     )
     merge = commands.add_parser(
         "merge", parents=[common], help="merge the adapter into a 16-bit model"
     )
-    _add_manifests(merge, "base", "adapter")
+    published.add_options(merge, "base", "adapter")
     merge.add_argument(
         "--build", required=True, help="name of the build; the model is written to merged-<build>"
     )
@@ -137,15 +138,6 @@ def parser() -> argparse.ArgumentParser:
         help="value of merge.base: weights to which the adapter is added",
     )
     return root
-
-
-def _add_manifests(command: argparse.ArgumentParser, *folders: str) -> None:
-    for folder in folders:
-        command.add_argument(
-            f"--{folder}-manifest",
-            help=f"SHA-256 of {folder}/manifest.json, in hex; any other content is rejected; "
-            "without this option, any content is accepted",
-        )
 
 
 def _destinations(text: str) -> Destinations:

@@ -217,8 +217,7 @@ class Artifacts(LedgerModel):
         None,
         pattern=SHA256,
         description="SHA-256 digest (hex) of the manifest.json of the reference on the volume. "
-        "Absent if the training could not record a reference; serving pods then verify digests "
-        "only.",
+        "Absent if the training could not record a reference.",
     )
     attention: str | None = Field(None, description="Attention kernel used in training.")
     device: str | None = Field(None, description='GPU model used in training, or "cpu".')

@@ -71,7 +71,7 @@ def render(
     earlier train attempt. gpu_seconds_lost: GPU-seconds recorded on volumes that no longer exist,
     which the trainer cannot read. card: the product of the card that saved the last checkpoint; a
     train attempt resumes on no other card. largest_activation: of the tuned model, which decides
-    about ``merge.dtype: auto``. artifacts: of the completed stages, whose digests the stage requires.
+    about ``merge.dtype: auto``. artifacts: of the completed stages, with their digests.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels

@@ -3,6 +3,7 @@
 The manifest contains the kind, so that no folder is mistaken for another.
 """
 
+import argparse
 from dataclasses import dataclass
 
 from finetune_api.contracts.job_config import JobConfig
@@ -36,6 +37,16 @@ class Ledger:
 
 
 NO_LEDGER = Ledger()
+
+
+def add_options(command: argparse.ArgumentParser, *folders: str) -> None:
+    """Add an option for the digest of the manifest of each folder to a command."""
+    for folder in folders:
+        command.add_argument(
+            f"--{folder}-manifest",
+            help=f"SHA-256 of {folder}/manifest.json, in hex; any other content is rejected; "
+            "without this option, any content is accepted",
+        )
 
 
 def prepared(
