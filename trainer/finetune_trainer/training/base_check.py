@@ -5,7 +5,8 @@ read from disk, and the GPU does not wait. Nothing is published before this has 
 changed after the ``prepare`` stage must leave neither a checkpoint nor an adapter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import published
@@ -28,6 +29,20 @@ def prepared(layout: Layout, job: JobConfig, ledger: published.Ledger) -> tuple[
 def start(layout: Layout, base: Manifest) -> Callable[[], None]:
     """Start the check; return a function that waits for it and raises ResumeRefused if it fails."""
     return daemon_thread.start(_check, layout, base).result
+
+
+@contextmanager
+def required(check: Callable[[], None]) -> Iterator[None]:
+    """Wait for the check at the end of a block, and if the block fails: the base may be the cause.
+
+    A stop, which is not an Exception, does not wait.
+    """
+    try:
+        yield
+    except Exception:
+        check()
+        raise
+    check()
 
 
 def _check(layout: Layout, base: Manifest) -> None:

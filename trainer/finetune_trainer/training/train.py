@@ -106,13 +106,8 @@ class _Run:
         self.events: EventFile
 
     def result(self) -> Result:
-        try:
+        with base_check.required(self.require_base):
             trained = self._train_with_rollback()
-        except Exception:
-            # A base that was changed may be the cause.
-            self.require_base()
-            raise
-        self.require_base()
         if not trained.complete:
             self._raise_why_it_stopped(trained.step)
         self.progress.enter("saving")
