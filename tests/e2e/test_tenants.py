@@ -1,6 +1,7 @@
 """Attacks by users with real RBAC rights, each with the number of its finding."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -19,10 +20,14 @@ pytestmark = pytest.mark.timeout(300)
 AUTHOR = "job-author"
 """A user who can write FineTuneJobs in one namespace."""
 SECONDS = 180.0
+EFFECTIVE_SECONDS = 60.0
 
 
 def admit(cluster: Cluster, namespace: str, *rules: dict[str, Any]) -> None:
-    """Bind the role of the job author, with further rules, in a namespace."""
+    """Bind the role of the job author, with further rules, in a namespace.
+
+    Returns when the authorizer of the API server, which watches bindings, knows this one.
+    """
     rbac, name = "rbac.authorization.k8s.io", {"name": AUTHOR, "namespace": namespace}
     cluster.kubectl.apply(
         {
@@ -46,6 +51,12 @@ def admit(cluster: Cluster, namespace: str, *rules: dict[str, Any]) -> None:
             "subjects": [{"apiGroup": rbac, "kind": "User", "name": AUTHOR}],
         },
     )
+    question = ("auth", "can-i", "create", "finetunejobs.finetune.dev")
+    author = (f"--as={AUTHOR}", f"--namespace={namespace}")
+    until = time.monotonic() + EFFECTIVE_SECONDS
+    while cluster.kubectl.attempt(*question, *author).stdout.strip() != "yes":
+        assert time.monotonic() < until, f"{AUTHOR} may not create jobs"
+        time.sleep(0.1)
 
 
 @pytest.mark.finding(1, "a Secret's content is published")
