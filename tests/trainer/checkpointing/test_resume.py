@@ -296,7 +296,9 @@ def test_changed_recipe_or_rows_do_not_resume(
 def test_training_without_prepared_data_is_refused(make: MakeWorkshop) -> None:
     ended = make().run("train")
     assert (ended.code, ended.result["reason"]) == (78, "ResumeRefused")
-    assert "to prepare them again, set spec.rerun to a new value" in ended.message
+    assert "prepare the base model and the dataset again, set spec.rerun to a new value" in (
+        ended.message
+    )
 
 
 def test_budget_counts_all_attempts(make: MakeWorkshop) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,23 @@ def served(
     return Served(model=model.to(dtype).eval(), tokenizer=tiny.tokenizer())
 
 
+def digests(workshop: Workshop, served: str) -> dict[str, str]:
+    """Return the arguments with the digests that the ledger contains."""
+    folders = {"served": served, "adapter": "adapter", "reference": FOLDER}
+    return {
+        f"--{name}-manifest": sha256_of(workshop.work / folder / manifest.FILE)
+        for name, folder in folders.items()
+        if (workshop.work / folder / manifest.FILE).is_file()
+    }
+
+
 def command_line(
     workshop: Workshop, url: str, port: int, *, build: str = "b1", **options: str
 ) -> argparse.Namespace:
     served = "base" if options.get("mode") == "adapter" else f"merged-{build}"
-    folders = {"served": served, "adapter": "adapter", "reference": FOLDER}
     arguments = {
         "--work": str(workshop.work),
-        **{
-            f"--{name}-manifest": sha256_of(workshop.work / folder / manifest.FILE)
-            for name, folder in folders.items()
-            if (workshop.work / folder / manifest.FILE).is_file()
-        },
+        **digests(workshop, served),
         "--revision": workshop.job["digest"],
         "--build": build,
         "--model": "tiny",
@@ -348,6 +354,7 @@ async def test_verifier_process_serves_readiness_and_exits_on_mismatch(
         words = [sys.executable, "-m", "finetune_verify", "--revision", done.job["digest"]]
         words += ["--work", str(done.work), "--build", "b1", "--model", "tiny"]
         words += ["--endpoint", url, "--port", str(unused_port)]
+        words += chain.from_iterable(digests(done, "merged-b1").items())
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(sys.path),
             "FINETUNE_TERMINATION_LOG": str(message),
