@@ -17,7 +17,7 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 
 .DEFAULT_GOAL := help
 .PHONY: help run down status images venv fmt generate lock recording tutorial docs check test mutants search e2e \
-	bench release
+	conformance bench release
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ search: venv ## Search for histories that break a law, with other random ones in
 
 e2e: ## Run only the end-to-end tests
 	@$(PYTHON) dev/checks e2e
+
+conformance: ## Run the operator with Argo CD, which is built from its Go module
+	@$(PYTHON) dev/checks conformance
 
 bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about three hours
 	@$(PYTHON) dev/checks bench

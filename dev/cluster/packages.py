@@ -75,6 +75,12 @@ def ensure() -> None:
     _install(missing())
 
 
+def ensure_for_argocd() -> None:
+    """Install the programs that Argo CD runs. Raises Unsupported."""
+    needed = ("git", "redis-server")
+    _install([name for name in needed if not _present(name)])
+
+
 def ensure_venv() -> None:
     """Install the requirements of ``python -m venv``. Raises Unsupported."""
     if _present(VENV):

@@ -132,6 +132,14 @@ class ArgoCD:
         """Return the health of an Application."""
         return str(self.status(name).get("health", {}).get("status", ""))
 
+    def message(self, name: str) -> str:
+        """Return the health message of the FineTuneJob in the tree of an Application."""
+        url = f"{self.url}/api/v1/applications/{name}/resource-tree"
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            nodes = json.load(answer)["nodes"]
+        (job,) = (each for each in nodes if each["kind"] == "FineTuneJob")
+        return str(job["health"].get("message", ""))
+
     def act(self, name: str, namespace: str, job: str, action: str) -> None:
         """Run a resource action on a FineTuneJob, as the menu of the web page does."""
         body = {
@@ -191,12 +199,18 @@ def running(plane: ControlPlane, folder: Path) -> Iterator[ArgoCD]:
         **os.environ,
         "KUBECONFIG": str(plane.kubeconfig),
         "HOME": str(folder),
+        # The repo server calls scripts of its image; in the cache of modules, none is executable.
+        "PATH": f"{folder}:{os.environ['PATH']}",
         "ARGOCD_FAKE_IN_CLUSTER": "true",
         "ARGOCD_GPG_ENABLED": "false",
         **{name: str(folder / name) for name in FOLDERS},
     }
     for name in FOLDERS:
         (folder / name).mkdir()
+    for script in (module / "hack").glob("*-wrapper.sh"):
+        copy = folder / script.name
+        shutil.copyfile(script, copy)
+        copy.chmod(0o755)
     common = (f"--namespace={NAMESPACE}", f"--redis=127.0.0.1:{cache}")
     components: dict[str, tuple[str, ...]] = {
         "argocd-repo-server": (

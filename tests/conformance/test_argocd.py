@@ -78,12 +78,6 @@ class Deployment:
         spec = self.place.job()["spec"]
         return spec.get("suspend") is suspended and (health == "Suspended") is suspended
 
-    def message(self) -> str:
-        """Return the health message that Argo CD shows for the job."""
-        tree = self.argo.status(self.name)["resources"]
-        (job,) = (each for each in tree if each["kind"] == "FineTuneJob")
-        return str(job["health"].get("message", ""))
-
 
 @pytest.fixture
 def deployment(argo: ArgoCD, place: Namespace, tmp_path: Path) -> Iterator[Deployment]:
@@ -105,8 +99,8 @@ def test_health_follows_the_job(deployment: Deployment) -> None:
     deployment.until(
         "the job trains",
         lambda: (
-            deployment.place.condition("Prepared").get("status") == "True"
-            and deployment.argo.synced(deployment.name, commit)
+            deployment.argo.synced(deployment.name, commit)
+            and deployment.place.condition("DataReady").get("status") == "True"
         ),
     )
     assert deployment.argo.health(deployment.name) == "Progressing"
@@ -121,7 +115,8 @@ def test_failed_job_is_degraded(deployment: Deployment) -> None:
     )
     deployment.push()
     deployment.until_health("Degraded", "DatasetInvalid")
-    deployment.until("Argo CD shows the message", lambda: "line 3" in deployment.message())
+    shown = partial(deployment.argo.message, deployment.name)
+    deployment.until("Argo CD shows the message", lambda: "line 3" in shown())
 
 
 def test_commit_trains_a_revision_while_the_old_one_serves(deployment: Deployment) -> None:

@@ -301,7 +301,7 @@ def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         wait_until(
             f"the controller manager runs (log: {log})",
-            lambda: _runs(manager) and _has(plane, account),
+            lambda: _runs(manager) and has(plane, account),
         )
         yield
 
@@ -337,10 +337,11 @@ def install_crd(plane: ControlPlane) -> None:
     path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
     plane.apply(path, crd)
     everywhere = "/apis/finetune.dev/v1alpha1/finetunejobs"
-    wait_until("FineTuneJobs are served", lambda: _has(plane, everywhere))
+    wait_until("FineTuneJobs are served", lambda: has(plane, everywhere))
 
 
-def _has(plane: ControlPlane, path: str) -> bool:
+def has(plane: ControlPlane, path: str) -> bool:
+    """Report whether an object exists, or whether the objects of a kind are served."""
     try:
         plane.get(path)
     except ApiError as error:
