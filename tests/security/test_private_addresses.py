@@ -195,7 +195,7 @@ import asyncio, json, socket, sys, urllib.request
 import aiohttp, httpx
 from finetune_api.contracts.destinations import Destinations
 from finetune_trainer.errors import EgressDenied
-from finetune_trainer.runtime import egress
+from finetune_trainer.sources import egress
 PORT, ALLOWED, HOST = int(sys.argv[1]), sys.argv[2], "attacker.example"
 answers = {}
 real = socket.getaddrinfo

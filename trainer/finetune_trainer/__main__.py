@@ -28,10 +28,11 @@ from finetune_trainer.checkpointing.published import Ledger
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
-from finetune_trainer.runtime import cards, device, egress, environment, lock, trust
+from finetune_trainer.runtime import cards, device, environment, lock
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
+from finetune_trainer.sources import egress, trust
 from finetune_trainer.volume_layout import Layout
 
 DESCRIPTION = "Prepare, train or merge one FineTuneJob: the stages that the operator runs."

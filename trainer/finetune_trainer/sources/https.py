@@ -16,7 +16,7 @@ import httpx
 
 from finetune_api.v1alpha1.sources import LIST_OF_SUMS, Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
-from finetune_trainer.runtime import egress
+from finetune_trainer.sources import egress
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,

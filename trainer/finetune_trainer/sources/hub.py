@@ -40,7 +40,7 @@ from huggingface_hub.utils import (
 
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
-from finetune_trainer.runtime import egress, trust
+from finetune_trainer.sources import egress, trust
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,

@@ -13,9 +13,8 @@ from typing import Any
 
 from finetune_api.v1alpha1.sources import Kind, prefix_of
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
-from finetune_trainer.runtime import egress, trust
 from finetune_trainer.runtime.volume_errors import is_full_volume
-from finetune_trainer.sources import credentials
+from finetune_trainer.sources import credentials, egress, trust
 from finetune_trainer.sources.repository import (
     OnBytes,
     RemoteFile,

@@ -21,14 +21,13 @@ from datetime import datetime, timedelta
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_api.v1alpha1.resources import GPURelease
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.objects.jobs import pod_has_ended
 from finetune_operator.reconcile.conditions import (
     Position,
     desired_stages,
     latest_attempts,
     timestamp,
 )
-from finetune_operator.reconcile.serving import readiness, release_check
+from finetune_operator.reconcile.serving import readiness, release_check, train_pods
 from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Event, Object
@@ -71,7 +70,7 @@ def decide(
     if (
         position.state != "active"
         or stage == "prepare"
-        or not _training_may_run(snapshot, target, ledger)
+        or not train_pods.may_run(snapshot, target, ledger)
     ):
         return Handover(ledger=ledger.with_gpu_releases_ended(position.reason))
     handover = _of_stage(snapshot, target, ledger, stage, position, old, now)
@@ -96,7 +95,7 @@ def _of_stage(
         return _for_verification(snapshot, target, ledger, position, old, now)
     if rollout == "Auto":
         return _auto(snapshot, target, ledger, stage, position, old, now)
-    waiting = stage == "train" and _waiting(_train_pods(snapshot, target, ledger))
+    waiting = stage == "train" and _waiting(train_pods.living(snapshot, target, ledger))
     if rollout == "FreeGPU":
         return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
     note = (
@@ -118,9 +117,9 @@ def _auto(
     now: datetime,
 ) -> Handover:
     """Return the decision with ``Auto`` while the target is trained or merged."""
-    pods = _train_pods(snapshot, target, ledger)
+    pods = train_pods.living(snapshot, target, ledger)
     release = ledger.revision(target.revision).gpu_release
-    if release is None and _released_by_free_gpu(snapshot) and _has_node(pods):
+    if release is None and _released_by_free_gpu(snapshot) and train_pods.have_node(pods):
         release = GPURelease(released_at=timestamp(now))
         ledger = ledger.with_gpu_release(target.revision, release)
     if release is None:
@@ -175,7 +174,7 @@ def _after_release(
     now: datetime,
 ) -> Handover:
     """Return whether a release continues, by the time that no train pod has had a node."""
-    if _has_node(pods):
+    if train_pods.have_node(pods):
         present = release.model_copy(update={"waiting_since": None})
         return Handover(ledger=ledger.with_gpu_release(target.revision, present), released=True)
     waiting_since = release.waiting_since or timestamp(now)
@@ -268,38 +267,6 @@ def _scaled_down(old: Child) -> bool:
 def _released_by_free_gpu(snapshot: IndexedSnapshot) -> bool:
     """Report whether the GPU was released before ``spec.serving.rollout`` became ``Auto``."""
     return snapshot.previous.conditions.get("Serving", {}).get("reason") == Reason.GPU_RELEASED
-
-
-def _train_job(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> Child | None:
-    """Return the Job of the train attempt that is under way, or None.
-
-    The Job of an attempt that was stopped may still have a pod that waits for a GPU.
-    """
-    attempt = ledger.attempt(target.revision, "train")
-    if attempt is None or attempt.outcome not in ("Starting", "Running"):
-        return None
-    job = snapshot.job_of(target.revision, attempt)
-    return None if job is None or job.ended or job.terminating else job
-
-
-def _training_may_run(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> bool:
-    """Report whether the train Job is not suspended; Kueue preempts a Job by suspending it."""
-    job = _train_job(snapshot, target, ledger)
-    return job is None or not job.object["spec"].get("suspend")
-
-
-def _train_pods(snapshot: IndexedSnapshot, target: TargetRevision, ledger: Ledger) -> list[Object]:
-    """Return the living pods of the train Job."""
-    job = _train_job(snapshot, target, ledger)
-    return [
-        pod
-        for pod in (snapshot.pods_of(job) if job is not None else ())
-        if not pod_has_ended(pod) and "deletionTimestamp" not in pod["metadata"]
-    ]
-
-
-def _has_node(pods: list[Object]) -> bool:
-    return any(pod["spec"].get("nodeName") for pod in pods)
 
 
 def _waiting(pods: list[Object]) -> tuple[Object, datetime] | None:

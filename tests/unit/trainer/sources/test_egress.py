@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.contracts.destinations import Destinations
 from finetune_trainer.errors import EgressDenied
-from finetune_trainer.runtime.egress import Guard, domains
+from finetune_trainer.sources.egress import Guard, domains
 
 PUBLIC: dict[str, Any] = {"cidr": "0.0.0.0/0", "excluded": ["10.0.0.0/8"], "ports": [443]}
 
