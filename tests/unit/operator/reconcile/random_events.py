@@ -14,7 +14,8 @@ from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
 
 COMPLETED = "completed"
-AUTOMATIC = {"registry/trainer:1": "trl", "registry/trainer:2": "unsloth"}
+HOSTILE_IMAGE = "registry/hostile:1"
+AUTOMATIC = {"registry/trainer:1": "trl", "registry/trainer:2": "unsloth", HOSTILE_IMAGE: "unsloth"}
 """Image → backend that prepare selects for ``auto``."""
 
 
@@ -224,7 +225,7 @@ def replace_job(cluster: Cluster, index: int) -> None:
         copy = cluster.add(job)
         cluster.foreign.add(copy["metadata"]["uid"])
         if index % 2:
-            copy["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/hostile:1"
+            copy["spec"]["template"]["spec"]["containers"][0]["image"] = HOSTILE_IMAGE
         controllers.sync_job(cluster, copy)
         for pod in controllers.pods_of(cluster, copy):
             controllers.start(cluster, pod)
@@ -235,7 +236,7 @@ def replace_job(cluster: Cluster, index: int) -> None:
 
 def hostile_configmap(job: Thing, name: str, revision: str) -> Thing:
     """Return a ConfigMap with the labels and the owner of the operator's, and other content."""
-    images = dict.fromkeys(("trainer", "serving", "operator"), "registry/hostile:1")
+    images = dict.fromkeys(("trainer", "serving", "operator"), HOSTILE_IMAGE)
     settings = {
         "images": images,
         "imagePullSecrets": ["hostile"],
