@@ -94,7 +94,7 @@ def _of_stage(
     if stage == "serve":
         return _for_verification(snapshot, target, ledger, position, old, now)
     if rollout == "Auto":
-        return _auto(snapshot, target, ledger, stage, position, old, now)
+        return _auto(snapshot, target, ledger, stage, old, now)
     waiting = stage == "train" and _waiting(train_pods.living(snapshot, target, ledger))
     if rollout == "FreeGPU":
         return Handover(ledger=ledger, released=_scaled_down(old) or bool(waiting))
@@ -112,7 +112,6 @@ def _auto(
     target: TargetRevision,
     ledger: Ledger,
     stage: str,
-    position: Position,
     old: Child,
     now: datetime,
 ) -> Handover:
