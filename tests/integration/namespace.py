@@ -102,3 +102,9 @@ class Namespace:
             )
             for each in self.items(kind)
         }
+
+
+def train_has_run(job: Mapping[str, Any]) -> bool:
+    """Report whether the status of a job records that a pod of its train Job has run."""
+    (record,) = job["status"]["revisions"]
+    return ("train", True) in ((each["stage"], each.get("hasRun")) for each in record["stages"])

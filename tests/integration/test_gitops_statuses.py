@@ -15,7 +15,7 @@ from tests.fakes import kubelet
 from tests.gitops import kstatus, lua
 from tests.gitops.test_health import EXPECTED, JOBS
 from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
+from tests.integration.namespace import Namespace, train_has_run
 from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.scenarios import Scenario, ScenarioRunner
 from tests.integration.test_queueing import kueue, train_jobs
@@ -54,11 +54,6 @@ def lose_endpoint(place: Namespace) -> None:
     kubelet.report(place, pod, {"conditions": [{"type": "Ready", "status": "False"}]})
 
 
-def has_run(job: Mapping[str, Any]) -> bool:
-    (record,) = job["status"]["revisions"]
-    return ("train", True) in ((each["stage"], each.get("hasRun")) for each in record["stages"])
-
-
 STAGED, TRAINED, MERGED = (
     done("prepare"),
     done("prepare", "train"),
@@ -83,7 +78,7 @@ class Story:
 
     spec: Mapping[str, Any] = field(default_factory=dict)
     pods: PodStatuses = field(default_factory=dict)
-    at: Callable[[Mapping[str, Any]], bool] = has_run
+    at: Callable[[Mapping[str, Any]], bool] = train_has_run
     then: Callable[[Namespace], object] | None = None
     pods_after: PodStatuses = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ import pytest
 from tests.fakes import kubelet
 from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
+from tests.integration.namespace import Namespace, train_has_run
 from tests.integration.operatorprocess import OperatorProcess, operator
 from tests.kueue import manager as kueue
 
@@ -100,6 +100,8 @@ def train(place: Namespace, *, other_than: str = "") -> str:
     pod = pod_of(place, STAGE, "train", other_than=other_than)
     assert pod["spec"]["nodeSelector"] == FLAVOR
     kubelet.report(place, pod, kubelet.running())
+    # An admitted Job has the reason Training before its pod runs.
+    patiently("the operator has seen the pod run", lambda: train_has_run(place.job()))
     patiently("it trains", lambda: place.reason() == "Training")
     return str(pod["metadata"]["uid"])
 
