@@ -6,9 +6,7 @@ pays for the round trips to them. No pod runs, as before the first child of the 
 """
 
 import asyncio
-import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,13 +20,18 @@ from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane
 
 from bench.api_client import Api
+from cluster import paths
+from cluster.artifacts import gomodule
+from cluster.artifacts.gomodule import Module
 
 VERSION = "2.3.0"
-TRAINER = f"github.com/kubeflow/trainer/v2@v{VERSION}"
-JOBSET = "sigs.k8s.io/jobset@v0.12.0"
-PACKAGES = {TRAINER: ("./cmd/trainer-controller-manager", "trainer"), JOBSET: (".", "jobset")}
-"""Package and name of the program, by module."""
-CACHE = Path.home() / ".cache" / "finetune-operator" / "bench" / f"kubeflow-{VERSION}"
+TRAINER = Module(
+    path="github.com/kubeflow/trainer/v2",
+    version=f"v{VERSION}",
+    packages={"trainer": "./cmd/trainer-controller-manager"},
+)
+JOBSET = Module(path="sigs.k8s.io/jobset", version="v0.12.0", packages={"jobset": "."})
+CACHE = paths.CACHE / "bench" / f"kubeflow-{VERSION}"
 TRAINJOBS = "/apis/trainer.kubeflow.org/v1alpha1"
 QPS = 5000
 CREATORS = 16
@@ -59,30 +62,12 @@ class Programs:
 
 
 def programs() -> Programs:
-    """Build the managers, or return those of an earlier run. Raise RuntimeError without Go."""
-    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
-    if go is None:
-        raise RuntimeError("--beside kubeflow builds Go modules: install Go 1.26 or later")
-    environment = {**os.environ, "CGO_ENABLED": "0"}
-    CACHE.mkdir(parents=True, exist_ok=True)
-    folders = []
-    for module, (package, program) in PACKAGES.items():
-        print(f"==> build {module}", flush=True)
-        download = [go, "mod", "download", "-json", module]
-        found = subprocess.run(download, check=True, env=environment, capture_output=True)
-        folder = Path(json.loads(found.stdout)["Dir"])
-        # The folder of a module is read-only, and go may have to complete its go.sum.
-        for suffix in ("mod", "sum"):
-            (CACHE / f"{program}.{suffix}").write_bytes((folder / f"go.{suffix}").read_bytes())
-        build = [go, "build", "-trimpath", "-mod=mod", f"-modfile={CACHE / program}.mod"]
-        build += ["-o", str(CACHE / program), package]
-        subprocess.run(build, check=True, env=environment, cwd=folder)
-        folders.append(folder)
+    """Build the managers, or return those of an earlier run. Raise ClusterError on a failure."""
     return Programs(
         trainer=CACHE / "trainer",
         jobset=CACHE / "jobset",
-        trainer_module=folders[0],
-        jobset_module=folders[1],
+        trainer_module=gomodule.build(TRAINER, CACHE),
+        jobset_module=gomodule.build(JOBSET, CACHE),
     )
 
 

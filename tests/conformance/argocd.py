@@ -26,14 +26,9 @@ from tests.integration.controlplane import (
 )
 from tests.integration.manifest_files import ROOT, kubectl
 
-from cluster.artifacts import golang
+from cluster.artifacts import gomodule
+from conformance import modules
 
-VERSION = "3.5.7"
-MODULE = f"github.com/argoproj/argo-cd/v3@v{VERSION}"
-ENGINE = "github.com/argoproj/argo-cd/gitops-engine"
-ENGINE_VERSION = "v0.0.0-20260914071520-c9c369efcc5b"
-"""Argo CD's repository contains this module in a folder, which its own module does not include."""
-CACHE = Path.home() / ".cache" / "finetune-operator" / "argocd" / VERSION
 NAMESPACE = "argocd"
 APPLICATIONS = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications"
 PART = {"app.kubernetes.io/part-of": "argocd"}
@@ -159,40 +154,15 @@ class ArgoCD:
             answer.read()
 
 
-def program() -> tuple[Path, Path]:
-    """Return program and module folder of Argo CD; build the program if it is missing."""
-    go, built = golang.find(), CACHE / "argocd"
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
-    listed = subprocess.run(
-        [go, "mod", "download", "-json", MODULE],
-        check=True,
-        capture_output=True,
-        env=environment,
-        cwd=Path("/"),
-    )
-    module = Path(json.loads(listed.stdout)["Dir"])
-    if not built.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        # The folder of a module is read-only, and go has to complete its go.sum.
-        text = (module / "go.mod").read_text()
-        replaced = text.replace("=> ./gitops-engine", f"=> {ENGINE} {ENGINE_VERSION}")
-        (CACHE / "build.mod").write_text(replaced)
-        (CACHE / "build.sum").write_bytes((module / "go.sum").read_bytes())
-        partial = CACHE / "argocd.partial"
-        build = [go, "build", "-trimpath", "-mod=mod", f"-modfile={CACHE / 'build.mod'}"]
-        build += ["-o", str(partial), "./cmd"]
-        subprocess.run(build, check=True, env=environment, cwd=module)
-        partial.replace(built)
-    return built, module
-
-
 @contextmanager
 def running(plane: ControlPlane, folder: Path) -> Iterator[ArgoCD]:
     """Install Argo CD's objects, and run its components until the end of the block."""
     redis = shutil.which("redis-server")
     if redis is None:
         raise RuntimeError("redis-server is missing: install Debian's package redis-server")
-    built, module = program()
+    programs = modules.folder(modules.ARGOCD)
+    module = gomodule.build(modules.ARGOCD, programs)
+    built = programs / "argocd"
     _install(plane, module)
     cache, repositories, repository_metrics, server, server_metrics, metrics = free_ports(6)
     environment = {

@@ -26,16 +26,24 @@ from cluster.shell import logged, run
 
 _VERSION = "k8s.io/component-base/version"
 _HELM = "helm.sh/helm/v3/pkg/chartutil"
+
+
+def kubernetes_flags(version: str) -> str:
+    """Return the linker flags of Kubernetes' programs, for a version like ``v1.34.4``."""
+    major, minor = version.removeprefix("v").split(".")[:2]
+    return " ".join(
+        [
+            "-s -w",
+            f"-X {_VERSION}.gitVersion={version}",
+            f"-X {_VERSION}.gitMajor={major}",
+            f"-X {_VERSION}.gitMinor={minor}",
+            f"-X {_VERSION}.gitTreeState=clean",
+        ]
+    )
+
+
+KUBERNETES_FLAGS = kubernetes_flags(KUBERNETES_VERSION)
 _MAJOR, _MINOR = KUBERNETES_VERSION.removeprefix("v").split(".")[:2]
-KUBERNETES_FLAGS = " ".join(
-    [
-        "-s -w",
-        f"-X {_VERSION}.gitVersion={KUBERNETES_VERSION}",
-        f"-X {_VERSION}.gitMajor={_MAJOR}",
-        f"-X {_VERSION}.gitMinor={_MINOR}",
-        f"-X {_VERSION}.gitTreeState=clean",
-    ]
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

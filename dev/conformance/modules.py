@@ -1,0 +1,68 @@
+"""The Go modules of the tested versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster import paths
+from cluster.artifacts import binaries
+from cluster.artifacts.gomodule import Module
+
+CACHE = paths.CACHE / "conformance"
+ARGOCD = Module(
+    path="github.com/argoproj/argo-cd/v3",
+    version="v3.5.7",
+    packages={"argocd": "./cmd"},
+    edits=(
+        (
+            r"=> \./gitops-engine",
+            "=> github.com/argoproj/argo-cd/gitops-engine v0.0.0-20260914071520-c9c369efcc5b",
+        ),
+    ),
+)
+OTHER_PATCHES = {
+    "1.31.14": {
+        "endpointslice": "0.31.13",
+        "kube-controller-manager": "0.31.13",
+        "kube-proxy": "0.31.11",
+        "kube-scheduler": "0.31.13",
+    }
+}
+"""Libraries whose patch release the Go module proxy does not have. Except endpointslice, they are
+types of configuration files."""
+
+
+def kubernetes(version: str) -> Module:
+    """Return the module of the control plane, for a version like ``1.34.4``."""
+    _, minor, patch = version.split(".")
+    libraries = OTHER_PATCHES.get(version, {})
+    return Module(
+        path="k8s.io/kubernetes",
+        version=f"v{version}",
+        packages={name: f"./cmd/{name}" for name in ("kube-apiserver", "kube-controller-manager")},
+        flags=binaries.kubernetes_flags(f"v{version}"),
+        edits=(
+            # No program imports the examples.
+            (r"\tk8s\.io/sample-.*\n", ""),
+            *(
+                (rf"=> \./staging/src/(k8s\.io/{name})\n", rf"=> \1 v{other}\n")
+                for name, other in libraries.items()
+            ),
+            (r"=> \./staging/src/(k8s\.io/\S+)", rf"=> \1 v0.{minor}.{patch}"),
+        ),
+    )
+
+
+def helm(version: str) -> Module:
+    """Return the module of Helm, for a version like ``3.17.4``."""
+    major, _, _ = version.partition(".")
+    return Module(
+        path=f"helm.sh/helm/v{major}", version=f"v{version}", packages={"helm": "./cmd/helm"}
+    )
+
+
+def folder(module: Module) -> Path:
+    """Return the folder of the programs of a module."""
+    # The last element that is no version: kubernetes, helm, argo-cd.
+    name = next(part for part in reversed(module.path.split("/")) if part.strip("v0123456789"))
+    return CACHE / f"{name}-{module.version}"
