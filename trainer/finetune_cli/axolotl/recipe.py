@@ -47,8 +47,8 @@ def training(settings: Settings, *, held_out: bool) -> dict[str, Any]:
 
 def _lora(settings: Settings) -> dict[str, Any]:
     targets = settings.take("lora_target_modules")
-    everything = settings.take("lora_target_linear")
-    if isinstance(targets, str) and targets != "all-linear":
+    everything = settings.take("lora_target_linear") or targets == "all-linear"
+    if isinstance(targets, str) and not everything:
         names = _projections(targets)
         settings.changed(
             "lora_target_modules",
@@ -56,7 +56,7 @@ def _lora(settings: Settings) -> dict[str, Any]:
             if names
             else "a job has no patterns: it adapts all linear layers",
         )
-        targets, everything = names, not names
+        targets = names
     if isinstance(targets, list):
         if "lm_head" in targets:
             settings.dropped("lora_target_modules", "a job trains no adapter on lm_head")
@@ -65,7 +65,7 @@ def _lora(settings: Settings) -> dict[str, Any]:
         "r": int(settings.take("lora_r") or 8),
         "alpha": int(settings.take("lora_alpha") or 16),
         "dropout": float(settings.take("lora_dropout") or 0),
-        "targetModules": ["all-linear"] if everything or not targets else targets,
+        "targetModules": targets if targets and not everything else ["all-linear"],
     }
     if saved := _saved(settings):
         lora["modulesToSave"] = saved

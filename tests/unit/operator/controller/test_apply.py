@@ -16,6 +16,7 @@ from finetune_operator.controller.apply import (
     AppliedVersions,
     PlanExecutor,
     needs_writes,
+    writes_status,
 )
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.kube.client import FIELD_MANAGER
@@ -24,6 +25,7 @@ from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import without_empty
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
+from finetune_operator.telemetry.metrics import REGISTRY
 from finetune_operator.types import (
     INDEPENDENT_KINDS,
     Apply,
@@ -276,6 +278,52 @@ async def test_an_apply_is_repeated_only_after_a_change() -> None:
     assert kube.objects["Service", "a", "s"]["spec"] == {"port": 2}
 
 
+async def test_an_apply_that_changes_nothing_is_no_write(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kube, applied = MemoryKube(job(), child("Service", "s")), AppliedVersions()
+    plan = Plan(status={}, actions=(Apply(object=child("Service", "s")),))
+    with caplog.at_level(logging.INFO, logger="finetune_operator.apply"):
+        assert await execute(kube, await read(kube), plan, applied) == 0, "it is sent once"
+        assert await execute(kube, await read(kube), plan, applied) == 0, "it is not sent"
+    assert [call[:2] for call in kube.calls] == [("apply", "Service")]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "written"),
+    [
+        ({"revision": "r1"}, {"revision": "r1", "endpoint": None}, False),
+        ({"revision": "r1"}, {"revision": "r2"}, True),
+        ({}, {"serving": {}}, False),
+    ],
+)
+async def test_a_plan_writes_the_status_if_a_value_changes(
+    old: dict[str, Any], new: dict[str, Any], written: bool
+) -> None:
+    snapshot = await read(MemoryKube(job(**old)))
+    assert writes_status(snapshot, Plan(status=new)) is written
+
+
+async def test_a_written_status_counts_the_attempts_that_it_ends() -> None:
+    """As finetune_stage_outcomes_total."""
+    labels = {"stage": "merge", "outcome": "Failed", "reason": "OutOfMemory"}
+    before, after = (
+        {"revisions": [{"revision": "r1", "stages": [{"stage": "merge", "attempt": 1, **more}]}]}
+        for more in ({"outcome": "Running"}, {"outcome": "Failed", "reason": "OutOfMemory"})
+    )
+    kube = MemoryKube(job(**before))
+
+    def count() -> float:
+        return REGISTRY.get_sample_value("finetune_stage_outcomes_total", labels) or 0.0
+
+    start = count()
+    await execute(kube, await read(kube), Plan(status=after))
+    assert count() == start + 1
+    await execute(kube, await read(kube), Plan(status=after))
+    assert count() == start + 1
+
+
 async def test_a_change_of_the_status_alone_causes_no_apply() -> None:
     kube, applied = MemoryKube(job()), AppliedVersions()
     body = child("Deployment", "d", spec={"replicas": 1})
@@ -357,8 +405,10 @@ async def test_drift_event_names_the_last_other_field_manager(
     metadata = {**stored, "managedFields": fields}
     kube.touch("Deployment", "a", "d", metadata=metadata, spec={"replicas": 7})
     await execute(kube, await read(kube), Plan(status={}, actions=(deployment,)), applied)
-    notes = [each["note"] for (kind, *_), each in kube.objects.items() if kind == "Event"]
-    assert notes == [f"Reverted changes made to Deployment d by {author}."]
+    events = [each for (kind, *_), each in kube.objects.items() if kind == "Event"]
+    assert [(each["type"], each["reason"], each["note"]) for each in events] == [
+        ("Warning", "DriftCorrected", f"Reverted changes made to Deployment d by {author}.")
+    ]
 
 
 async def test_a_patch_of_a_stale_version_is_a_conflict() -> None:

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from tests.fakes.kube_client import child, job
 
-from finetune_operator.objects.trimming import DIGESTS, MAX_BYTES, MAX_TEXT, trimmed
+from finetune_operator.objects.trimming import (
+    DIGESTS,
+    MAX_BYTES,
+    MAX_FIELD_BYTES,
+    MAX_MANAGERS,
+    MAX_OWNERS,
+    MAX_TEXT,
+    trimmed,
+)
 
 MIB = 1 << 20
 
@@ -88,3 +96,166 @@ def test_long_texts_of_a_huge_object_are_cut() -> None:
     kept = trimmed(child("Pod", "p", status={"containerStatuses": statuses}))
     cut = kept["status"]["containerStatuses"][0]["state"]["waiting"]
     assert cut == {"reason": "ErrImagePull", "message": "x" * MAX_TEXT}
+
+
+CONTAINER_STATUS = {
+    "name": "trainer",
+    "image": "i",
+    "state": {"running": {}},
+    "lastState": {},
+    "ready": True,
+    "restartCount": 1,
+}
+USED: dict[str, dict[str, Any]] = {
+    "Pod": {
+        "spec": {
+            "nodeName": "n",
+            "nodeSelector": {"a": "b"},
+            "affinity": {"nodeAffinity": {}},
+            "tolerations": [{}],
+            "topologySpreadConstraints": [{}],
+            "containers": [{"name": "trainer", "resources": {"limits": {"cpu": 1}}}],
+            "volumes": [{"persistentVolumeClaim": {"claimName": "v"}}, {}],
+        },
+        "status": {
+            "phase": "Running",
+            "podIP": "10.0.0.1",
+            "startTime": "t",
+            "reason": "r",
+            "message": "m",
+            "conditions": [{"type": "Ready"}],
+            "containerStatuses": [CONTAINER_STATUS],
+            "initContainerStatuses": [CONTAINER_STATUS],
+        },
+    },
+    "Job": {
+        "spec": {
+            "suspend": False,
+            "activeDeadlineSeconds": 7,
+            "template": {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}},
+        },
+        "status": {"active": 1, "conditions": []},
+    },
+    "Deployment": {
+        "spec": {"replicas": 2, "progressDeadlineSeconds": 600},
+        "status": {"readyReplicas": 1},
+    },
+    "PersistentVolumeClaim": {
+        "spec": {"storageClassName": "fast", "resources": {}},
+        "status": {"phase": "Bound"},
+    },
+    "Service": {"spec": {"selector": {"a": "b"}}},
+    "NetworkPolicy": {"spec": {"egress": []}},
+    "PodDisruptionBudget": {"spec": {"maxUnavailable": 1}},
+    "ConfigMap": {},
+}
+"""All fields that plans read, by kind."""
+METADATA = {
+    "name": "x",
+    "namespace": "ns",
+    "uid": "u",
+    "resourceVersion": "1",
+    "generation": 1,
+    "creationTimestamp": "t",
+    "deletionTimestamp": "t",
+    "labels": {"app": "x"},
+    "ownerReferences": [{"uid": "o", "controller": True}],
+}
+
+
+def unused(value: Any) -> Any:
+    """Return a value with a field that no plan reads in each of its groups."""
+    if isinstance(value, list):
+        return [unused(each) for each in value]
+    if isinstance(value, dict):
+        return {**{key: unused(each) for key, each in value.items()}, "unused": 1}
+    return value
+
+
+@pytest.mark.parametrize("kind", USED)
+def test_fields_that_plans_read_are_kept(kind: str) -> None:
+    common = {"apiVersion": "v1", "kind": kind, "metadata": METADATA}
+    assert trimmed({**common, **USED[kind]}) == {**common, **USED[kind]}
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Job", "Deployment", "Service"])
+def test_other_fields_are_dropped(kind: str) -> None:
+    each = {"apiVersion": "v1", "kind": kind, "metadata": METADATA, "data": 1}
+    each |= {"spec": unused(USED[kind]["spec"]), "metadata": unused(METADATA)}
+    kept = trimmed(each)
+    assert kept.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert "unused" not in kept["metadata"].keys() | kept["spec"].keys()
+    if kind == "Pod":
+        assert kept["spec"]["containers"][0].keys() == {"name", "resources"}
+        assert kept["spec"]["volumes"] == [
+            {"persistentVolumeClaim": {"claimName": "v", "unused": 1}},
+            {},
+        ]
+    if kind == "Job":
+        assert kept["spec"]["template"]["metadata"].keys() == {"labels", "annotations"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        ("Deployment", True),
+        ("NetworkPolicy", True),
+        ("PersistentVolumeClaim", True),
+        ("PodDisruptionBudget", True),
+        ("Service", True),
+        ("Pod", False),
+        ("Job", False),
+    ],
+)
+def test_authors_of_changes_are_kept_for_the_kinds_that_the_operator_applies(
+    kind: str, kept: bool
+) -> None:
+    entry = {"manager": "hpa", "fieldsV1": {"f:status": {}}}
+    each = trimmed(with_metadata(child(kind, "x"), managedFields=[entry]))
+    found = each["metadata"].get("managedFields")
+    assert found == ([{"manager": "hpa", "fieldsV1": {}}] if kept else None)
+
+
+def test_the_last_managers_and_the_first_owners_are_kept_up_to_their_limits() -> None:
+    managers = [{"manager": str(number)} for number in range(MAX_MANAGERS + 1)]
+    owners = [{"uid": str(number)} for number in range(MAX_OWNERS)]
+    controller = {"uid": "c", "controller": True}
+    each = with_metadata(child("Service", "s"), managedFields=managers)
+    for given, expected in (
+        (owners, owners),
+        ([*owners[1:], controller], [*owners[1:], controller]),
+        ([*owners, controller], [controller, *owners[:-1]]),
+    ):
+        each["metadata"]["ownerReferences"] = given
+        metadata = trimmed(each)["metadata"]
+        assert metadata["ownerReferences"] == expected
+    assert [entry["manager"] for entry in metadata["managedFields"]] == [
+        str(number + 1) for number in range(MAX_MANAGERS)
+    ]
+
+
+def test_only_a_too_large_object_loses_long_texts_then_large_fields_labels_and_digests() -> None:
+    text = "x" * (MAX_TEXT + 1)
+    small = trimmed(child("PersistentVolumeClaim", "v", spec={"long": [text]}, status={"s": text}))
+    assert (small["spec"], small["status"]) == ({"long": [text]}, {"s": text})
+    large = trimmed(child("PersistentVolumeClaim", "v", spec={"a": "x" * MAX_BYTES, "b": [text]}))
+    assert large["spec"] == {"a": text[:-1], "b": [text[:-1]]}
+    labels = {"finetune.dev/job": "j", "kueue.x-k8s.io/queue-name": "q", "pod-template-hash": "h"}
+    fits, too_large = ("y" * (MAX_FIELD_BYTES - 5 + more) for more in (0, 1))
+    each = with_metadata(
+        child("PersistentVolumeClaim", "v", spec={"a": fits, "b": too_large, "c": ["z"] * 9999}),
+        labels={**labels, "app": "x"},
+    )
+    kept = trimmed(each)
+    assert kept["metadata"]["labels"] == labels
+    assert kept["spec"] == {"a": fits}
+    configmap = trimmed(child("ConfigMap", "c", data={str(n): "" for n in range(1000)}))
+    assert configmap[DIGESTS] == {}
+
+
+def test_a_configmap_without_data_has_no_digests_left() -> None:
+    assert trimmed(child("ConfigMap", "c", data=None))[DIGESTS] == {}
+
+
+def test_a_job_without_labels_is_kept_without_them() -> None:
+    assert "labels" not in trimmed(with_metadata(job()) | {"metadata": {"name": "a"}})["metadata"]
