@@ -2,8 +2,9 @@
 
 With ``--model`` (a folder or a config.json) nothing is downloaded; otherwise only config.json is
 read from the hub. The exit code is that of the prepare stage if the cluster would reject the job:
-82 if the job does not fit its GPU, 73 if it does not fit ``storage.size``. It is 64 for an unknown
-GPU, whose memory cannot be checked.
+82 if the job does not fit its GPU, 73 if it does not fit ``storage.size``, 64 if its GPU or its
+base does not support the recipe, 86 if the trainer image does not support the GPU. It is 64 for an
+unknown GPU, which cannot be checked.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Any
 from finetune_api import quantity
 from finetune_api.v1alpha1.resources import Backend
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
+from finetune_api.v1alpha1.training import Training
 from finetune_cli import base_config, job_file
 from finetune_cli.job_file import SpecFile
 from finetune_trainer.data import packing
@@ -26,7 +28,7 @@ from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions, es
 from finetune_trainer.estimate.serving import options_of
 from finetune_trainer.estimate.shape import Shape
 from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
-from finetune_trainer.models import backend_choice
+from finetune_trainer.models import backend_choice, recipe_support
 from finetune_trainer.models.backend_choice import TRL, UNSLOTH, Facts
 from finetune_trainer.runtime import cards
 from finetune_trainer.runtime.signals import StopRequest
@@ -139,10 +141,23 @@ def of(
         backend=backend,
         estimate=found,
         warnings=(*verdict.warnings(found), *_warnings(spec, found_shape)),
-        refusal=verdict.refusal(found, found_shape, recipe, data, serving, possible)
+        refusal=_unsupported(recipe, estimate_options, config)
+        or verdict.refusal(found, found_shape, recipe, data, serving, possible)
         or verdict.host_refusal(found, _limit(spec))
         or verdict.volume_refusal(found, int(quantity.amount(spec.storage.size))),
     )
+
+
+def _unsupported(
+    recipe: Training, options: EstimateOptions, config: dict[str, Any]
+) -> TrainerError | None:
+    """Return the error of a recipe that the GPU or the base does not support."""
+    try:
+        recipe_support.check_cards(recipe, options)
+        recipe_support.check_base(recipe, options, config)
+    except TrainerError as error:
+        return error
+    return None
 
 
 def _limit(spec: FineTuneJobSpec) -> int | None:

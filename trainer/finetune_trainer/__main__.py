@@ -28,7 +28,7 @@ from finetune_trainer.checkpointing.published import Ledger
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
-from finetune_trainer.runtime import cards, device, environment, lock
+from finetune_trainer.runtime import capabilities, cards, environment, lock
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
@@ -189,7 +189,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
                 egress.Guard(options.destinations, domains=egress.domains()).install()
             if options.ca_certificates:
                 trust.add(options.ca_certificates, field="the chart value caCertificates")
-            device.require_versions(options.driver, options.compute_capability)
+            capabilities.require_versions(options.driver, options.compute_capability)
             from finetune_trainer.preparation import prepare
 
             return prepare.run(job, layout, progress, options=_estimate_options(options))

@@ -358,7 +358,7 @@ def kernel_refusal(wanted: str, kernel: str) -> str:
     from types import SimpleNamespace
 
     from finetune_trainer.errors import InvalidSpec
-    from finetune_trainer.runtime.device import Device
+    from finetune_trainer.runtime.capabilities import Device
     from finetune_trainer.training.backends import sft
 
     advanced = SimpleNamespace(attn_implementation=wanted, backend="unsloth")

@@ -78,6 +78,36 @@ def test_a_volume_that_is_too_small_ends_with_73(estimated: Any) -> None:
     assert estimated(storage={"size": below})[0] == 73
 
 
+HALF = {"advanced": {"quantization": {"computeDtype": "float16"}}}
+
+
+@pytest.mark.parametrize(
+    ("card", "spec", "code", "said"),
+    [
+        ("Tesla-T4", {}, 64, "Tesla-T4 does not support bfloat16: set training.advanced."),
+        (
+            "Tesla-T4",
+            {"training": HALF, "merge": {"dtype": "bfloat16"}},
+            64,
+            "the serving pods compute in bfloat16 (merge.dtype",
+        ),
+        ("Tesla-T4", {"training": HALF, "serving": {"enabled": False}}, 0, None),
+        ("NVIDIA-A10G", {"merge": {"dtype": "bfloat16"}}, 0, None),
+        ("Tesla-V100-SXM2-32GB", {}, 86, "has the compute capability 7.0"),
+    ],
+)
+def test_a_recipe_that_the_card_cannot_compute_is_rejected_as_in_prepare(
+    estimated: Any, card: str, spec: dict[str, Any], code: int, said: str | None
+) -> None:
+    found, out, err = estimated("--card", card, **spec)
+    assert found == code, err
+    assert "volume" in out, "the table comes first"
+    if said is None:
+        assert err == ""
+    else:
+        assert said in err
+
+
 def test_an_unknown_card_ends_with_64(estimated: Any) -> None:
     code, out, err = estimated("--card", "NVIDIA-Imaginary")
     assert code == 64

@@ -14,7 +14,7 @@ from finetune_api.v1alpha1.resources import Backend
 from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.estimate import report
 from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.models import backend_choice, liger, merged_dtype
+from finetune_trainer.models import backend_choice, recipe_support
 from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import (
     prepare_base,
@@ -22,7 +22,6 @@ from finetune_trainer.preparation import (
     prepare_rows,
     prepare_tokens,
 )
-from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.volume_errors import translate_volume_errors
@@ -45,8 +44,7 @@ def run(
             )
         image = backend_choice.installed()
         backend_choice.refuse(Facts(recipe=job.training, image=image))
-        for card in (options.card, *options.others):
-            capabilities.check_ahead(job.training, card)
+        recipe_support.check_cards(job.training, options)
         sources = prepare_rows.pin(job)
         download = prepare_base.start(
             job,
@@ -58,9 +56,7 @@ def run(
         backend = backend_choice.choose(facts)
         log(f"training will use {backend.name} {backend.version}: {backend.reason}")
         job = backend_choice.follow(job, backend)
-        liger.check_family(job.training, download.config["model_type"])
-        merged_dtype.check_cards(options, download.config)
-        capabilities.check_attention(job.training, download.config, options.card)
+        recipe_support.check_base(job.training, options, download.config)
         rows = prepare_rows.tokenize(job, layout, sources, download, progress)
         checked = prepare_estimate.check(
             job,

@@ -1,19 +1,68 @@
-"""Number formats of a device, and the check of a recipe against device or card."""
+"""What a device and this image can compute, and the checks of a recipe against device or card."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.v1alpha1.training import Training
-from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
 from finetune_trainer.runtime import attention
 from finetune_trainer.runtime.attention import AMPERE
-from finetune_trainer.runtime.cards import Card
-from finetune_trainer.runtime.device import Device, require_capability
+from finetune_trainer.runtime.cards import MIN_CAPABILITY, Card
+
+MIN_DRIVER = "R580"
+"""The oldest NVIDIA driver that runs CUDA 13."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """The device that trains. ``capability`` is CUDA's; (0, 0) on a CPU."""
+
+    name: str
+    cuda: bool
+    capability: tuple[int, int] = (0, 0)
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether bfloat16 is native: on Ampere and later, and on every CPU (slow on old ones)."""
+        return not self.cuda or self.capability >= (8, 0)
+
+    @property
+    def product(self) -> str | None:
+        """The GPU as the node label nvidia.com/gpu.product names it; None for a CPU."""
+        return "-".join(self.name.split()) if self.cuda else None
 
 
 def check(recipe: Training, device: Device) -> None:
     """Raise InvalidSpec if this device cannot compute the recipe."""
     _check(recipe, device.name, ampere=device.capability >= AMPERE or not device.cuda)
+
+
+def require_capability(name: str, capability: tuple[int, int]) -> None:
+    """Raise UnsupportedGpu if a GPU is older than the architectures of this image."""
+    if capability < MIN_CAPABILITY:
+        found, needed = (".".join(map(str, each)) for each in (capability, MIN_CAPABILITY))
+        raise UnsupportedGpu(
+            f"GPU {name} has the compute capability {found}, and this image needs {needed} "
+            "(Turing) or later: select nodes with a newer GPU in the chart value gpu.products or "
+            "in spec.placement.nodeSelector"
+        )
+
+
+def require_versions(driver: int | None, capability: str | None) -> None:
+    """Raise UnsupportedGpu if the labels that select the nodes name versions that are too old.
+
+    driver: branch of the NVIDIA driver; capability: as MAJOR.MINOR. None is not checked.
+    """
+    if capability is not None:
+        major, minor = map(int, capability.split("."))
+        require_capability("of the nodes", (major, minor))
+    if driver is not None and driver < int(MIN_DRIVER.removeprefix("R")):
+        raise UnsupportedGpu(
+            f"spec.placement.nodeSelector selects nodes with the NVIDIA driver R{driver}, which is "
+            f"too old for this image; it needs {MIN_DRIVER} or later (CUDA 13): update the driver, "
+            "or select other nodes"
+        )
 
 
 def check_ahead(recipe: Training, card: Card | None) -> None:

@@ -8,34 +8,12 @@ sets it in every pod that requests a GPU. No variable of NVIDIA's can replace it
 import gc
 import os
 import re
-from dataclasses import dataclass
 
 from finetune_trainer.errors import Transient, UnsupportedGpu
-from finetune_trainer.runtime.cards import MIN_CAPABILITY
+from finetune_trainer.runtime.capabilities import MIN_DRIVER, Device, require_capability
 
 REQUIRE_GPU = "FINETUNE_REQUIRE_GPU"
 """Set to ``true`` if training on the CPU is a failure."""
-MIN_DRIVER = "R580"
-"""The oldest NVIDIA driver that runs CUDA 13."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """The device that trains. ``capability`` is CUDA's; (0, 0) on a CPU."""
-
-    name: str
-    cuda: bool
-    capability: tuple[int, int] = (0, 0)
-
-    @property
-    def has_bfloat16(self) -> bool:
-        """Whether bfloat16 is native: on Ampere and later, and on every CPU (slow on old ones)."""
-        return not self.cuda or self.capability >= (8, 0)
-
-    @property
-    def product(self) -> str | None:
-        """The GPU as the node label nvidia.com/gpu.product names it; None for a CPU."""
-        return "-".join(self.name.split()) if self.cuda else None
 
 
 def detect() -> Device:
@@ -57,33 +35,6 @@ def detect() -> Device:
     if os.environ.get(REQUIRE_GPU) == "true":
         raise _unusable(_reported_by_cuda())
     return Device(name="cpu", cuda=False)
-
-
-def require_capability(name: str, capability: tuple[int, int]) -> None:
-    """Raise UnsupportedGpu if a GPU is older than the architectures of this image."""
-    if capability < MIN_CAPABILITY:
-        found, needed = (".".join(map(str, each)) for each in (capability, MIN_CAPABILITY))
-        raise UnsupportedGpu(
-            f"GPU {name} has the compute capability {found}, and this image needs {needed} "
-            "(Turing) or later: select nodes with a newer GPU in the chart value gpu.products or "
-            "in spec.placement.nodeSelector"
-        )
-
-
-def require_versions(driver: int | None, capability: str | None) -> None:
-    """Raise UnsupportedGpu if the labels that select the nodes name versions that are too old.
-
-    driver: branch of the NVIDIA driver; capability: as MAJOR.MINOR. None is not checked.
-    """
-    if capability is not None:
-        major, minor = map(int, capability.split("."))
-        require_capability("of the nodes", (major, minor))
-    if driver is not None and driver < int(MIN_DRIVER.removeprefix("R")):
-        raise UnsupportedGpu(
-            f"spec.placement.nodeSelector selects nodes with the NVIDIA driver R{driver}, which is "
-            f"too old for this image; it needs {MIN_DRIVER} or later (CUDA 13): update the driver, "
-            "or select other nodes"
-        )
 
 
 def _reported_by_cuda() -> str:

@@ -7,7 +7,8 @@ import torch
 from tests.unit.docs.links import ROOT
 
 from finetune_trainer.errors import Transient, UnsupportedGpu
-from finetune_trainer.runtime import device
+from finetune_trainer.runtime import capabilities, device
+from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.runtime.cards import CARDS, MIN_CAPABILITY, next_larger, smallest
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 12040). Please update"
@@ -45,7 +46,7 @@ def test_a_required_gpu_that_cuda_cannot_use_is_an_error(
     monkeypatch: pytest.MonkeyPatch, message: str | None, error: type[Exception], said: str
 ) -> None:
     without_gpu(monkeypatch, message)
-    assert device.detect() == device.Device(name="cpu", cuda=False), "no GPU is required"
+    assert device.detect() == Device(name="cpu", cuda=False), "no GPU is required"
     monkeypatch.setenv(device.REQUIRE_GPU, "true")
     with pytest.raises(error, match=said):
         device.detect()
@@ -70,7 +71,7 @@ def test_a_gpu_is_reported_as_its_node_label_names_it(monkeypatch: pytest.Monkey
     with_gpu(monkeypatch, "NVIDIA A100-SXM4-40GB", (8, 0))
     found = device.detect()
     assert found.product == "NVIDIA-A100-SXM4-40GB"
-    assert device.Device(name="cpu", cuda=False).product is None
+    assert Device(name="cpu", cuda=False).product is None
 
 
 @pytest.mark.parametrize(("capability", "supported"), [((7, 0), False), ((7, 5), True)])
@@ -92,7 +93,7 @@ def test_the_oldest_supported_gpu_is_that_of_the_pinned_pytorch() -> None:
     major, minor = MIN_CAPABILITY
     assert min(int(flag.removeprefix("sm_")) for flag in flags.split()) == 10 * major + minor
     assert torch.version.cuda is not None
-    assert torch.version.cuda.startswith("13."), "device.MIN_DRIVER is the driver for CUDA 13"
+    assert torch.version.cuda.startswith("13."), "capabilities.MIN_DRIVER is the driver for CUDA 13"
 
 
 @pytest.mark.parametrize(
@@ -109,17 +110,17 @@ def test_versions_in_node_labels_are_checked(
     driver: int | None, capability: str | None, said: str | None
 ) -> None:
     if said is None:
-        device.require_versions(driver, capability)
+        capabilities.require_versions(driver, capability)
         return
     with pytest.raises(UnsupportedGpu, match=said):
-        device.require_versions(driver, capability)
+        capabilities.require_versions(driver, capability)
 
 
 def test_labels_of_the_image_are_the_requirements_that_the_trainer_checks() -> None:
     dockerfile = (ROOT / "Dockerfile.trainer").read_text()
     labels = dict(re.findall(r'dev\.finetune\.gpu\.([a-z-]+)="([^"]*)"', dockerfile))
     capability = ".".join(map(str, MIN_CAPABILITY))
-    assert labels == {"min-driver": device.MIN_DRIVER, "min-compute-capability": capability}
+    assert labels == {"min-driver": capabilities.MIN_DRIVER, "min-compute-capability": capability}
 
 
 def test_the_smallest_card_decides_and_unsupported_ones_are_not_proposed() -> None:

@@ -11,7 +11,7 @@ from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.models import liger
 from finetune_trainer.models.backend_choice import UNSLOTH
 from finetune_trainer.runtime import capabilities
-from finetune_trainer.runtime.device import Device
+from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.training.backends import TrainRequest
 
 

@@ -22,7 +22,7 @@ from finetune_trainer.quantization import quant_state
 from finetune_trainer.runtime import capabilities
 from finetune_trainer.runtime import device as devices
 from finetune_trainer.runtime.attention import FLASH, VARLEN
-from finetune_trainer.runtime.device import Device
+from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.runtime.log import log
 from finetune_trainer.training.backends import (
     OutOfMemory,

@@ -13,7 +13,7 @@ from finetune_api.v1alpha1.training import Training
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import attention, capabilities
 from finetune_trainer.runtime import device as devices
-from finetune_trainer.runtime.device import Device
+from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.runtime.files import read_json
 from finetune_trainer.training.backends import (
     TrainOutput,

@@ -1,0 +1,25 @@
+"""Checks whether the GPUs and the model family of a job support its recipe. Needs no weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.v1alpha1.training import Training
+from finetune_trainer.estimate.budget import EstimateOptions
+from finetune_trainer.models import liger, merged_dtype
+from finetune_trainer.runtime import capabilities
+
+
+def check_cards(recipe: Training, options: EstimateOptions) -> None:
+    """Raise InvalidSpec or UnsupportedGpu if a card of the job cannot compute the recipe."""
+    for card in options.cards or (None,):
+        capabilities.check_ahead(recipe, card)
+
+
+def check_base(recipe: Training, options: EstimateOptions, config: Mapping[str, Any]) -> None:
+    """Raise InvalidSpec if the recipe does not suit the base, or the base a card of the job.
+
+    config: config.json of the base.
+    """
+    liger.check_family(recipe, config["model_type"])
+    merged_dtype.check_cards(options, config)
+    capabilities.check_attention(recipe, config, options.card)
