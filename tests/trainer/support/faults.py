@@ -426,9 +426,10 @@ class RecordsReads:
     def __call__(self) -> None:
         from finetune_api.v1alpha1.training import Training
 
-        self._watch(Training, "")
+        self.watch(Training)
 
-    def _watch(self, model: Any, prefix: str) -> None:
+    def watch(self, model: Any, prefix: str = "") -> None:
+        """Record the reads of the fields of a model; ``prefix`` comes before their names."""
         usual = model.__getattribute__
         fields = {
             name: f"{prefix}{info.alias or name}" for name, info in model.model_fields.items()
@@ -447,7 +448,7 @@ class RecordsReads:
         model.__getattribute__ = read
         for name, info in model.model_fields.items():
             if hasattr(info.annotation, "model_fields"):
-                self._watch(info.annotation, f"{fields[name]}.")
+                self.watch(info.annotation, f"{fields[name]}.")
 
 
 def log_adapter_dtypes() -> None:

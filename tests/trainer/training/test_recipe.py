@@ -13,7 +13,7 @@ import peft
 import pytest
 import torch
 import transformers
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from tests.trainer.conftest import MakeWorkshop
 from tests.trainer.support import backend_probe, tiny
 from tests.trainer.support.faults import (
@@ -37,7 +37,7 @@ from finetune_trainer.data.token_store import Tokens
 from finetune_trainer.errors import InvalidSpec, UnsupportedGpu
 from finetune_trainer.models.backend_choice import with_backend
 from finetune_trainer.runtime import capabilities, cards, progress
-from finetune_trainer.runtime.device import Device
+from finetune_trainer.runtime.capabilities import Device
 from finetune_trainer.training.backends import TrainRequest, library_arguments, loraplus, trl
 from finetune_trainer.training.backends.sft import is_out_of_memory
 from finetune_trainer.training.oom_fallback import MemorySettings
@@ -199,6 +199,32 @@ def test_every_recipe_field_is_read_by_a_backend(make: MakeWorkshop) -> None:
     workshop.with_fault(watch).succeed("train")
     read = set(watch.path.read_text().split())
     assert leaves(Training) <= read, leaves(Training) - read
+
+
+def test_only_reads_of_a_field_by_code_that_trains_count(tmp_path: Path) -> None:
+    """A field that nothing reads, or only the estimate, is therefore found."""
+
+    class Group(BaseModel):
+        inner: int = Field(default=1, alias="innerField")
+        unread: int = 1
+
+    class Recipe(BaseModel):
+        group: Group = Group()
+        trained: int = 1
+        estimated: int = 1
+        unread: int = 1
+
+    watch = RecordsReads(path=tmp_path / "reads")
+    watch.watch(Recipe)
+    found = Recipe()
+    for module, expression in (
+        ("finetune_trainer.training.backends.sft", "(found.trained, found.group.inner)"),
+        ("finetune_trainer.estimate.memory", "found.estimated"),
+        (__name__, "found.unread"),
+    ):
+        eval(expression, {"__name__": module, "found": found})
+    read = set(watch.path.read_text().split())
+    assert leaves(Recipe) - read == {"estimated", "unread", "group.unread"}
 
 
 def require_tests(of_fields: dict[str, str]) -> None:
