@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-
-from checks import environment
-from cluster import packages, paths
+from checks import environment, suites
+from cluster import packages
 from cluster.artifacts import binaries
 
 
@@ -15,6 +12,5 @@ def run() -> int:
     packages.ensure_for_argocd()
     environment.ensure()
     assets = str(binaries.ensure(*binaries.ASSETS))
-    variables = {**os.environ, **environment.variables(), "KUBEBUILDER_ASSETS": assets}
-    command = [environment.program("python"), "-m", "pytest", "--verbose", "tests/conformance"]
-    return subprocess.run(command, cwd=paths.REPO, env=variables, check=False).returncode
+    words = ["-m", "pytest", "--verbose", "tests/conformance"]
+    return suites.live(words, KUBEBUILDER_ASSETS=assets)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import subprocess
 import threading
 import uuid
 
@@ -42,6 +41,20 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables of processes that share the cores; spinning threads would slow down each other."""
 _numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
+
+
+BENCHMARKS = (
+    "estimate",
+    "merge",
+    "trainer",
+    "scale",
+    "idle",
+    "tenants",
+    "soak",
+    "quickstart",
+    "verify",
+)
+"""The last two start the cluster, which would disturb the others."""
 
 
 def _formatted() -> list[str]:
@@ -151,30 +164,17 @@ def search() -> int:
     """Search for random histories that break a law. Examples differ between runs."""
     environment.ensure()
     history = "tests/unit/operator/reconcile/test_random_histories.py"
-    command = [
-        environment.program("python"),
-        "-m",
-        "pytest",
-        "--hypothesis-profile=search",
-        history,
-    ]
-    return subprocess.run(command, cwd=paths.REPO, check=False).returncode
+    return suites.live(["-m", "pytest", "--hypothesis-profile=search", history])
 
 
 def bench() -> int:
-    """Run all benchmarks, with live output; this takes about three hours.
-
-    Benchmarks that a running cluster would disturb are first, because two benchmarks start the
-    cluster.
-    """
+    """Run all benchmarks, with live output; this takes about three hours."""
     packages.ensure()
     environment.ensure()
     assets = str(binaries.ensure(*binaries.ASSETS))
-    variables = {**os.environ, **environment.variables(), "KUBEBUILDER_ASSETS": assets}
-    codes = []
-    for name in ("merge", "trainer", "scale", "idle", "soak", "quickstart", "verify"):
-        command = [environment.program("python"), "bench", name, "--write"]
-        codes.append(subprocess.run(command, cwd=paths.REPO, env=variables, check=False).returncode)
+    codes = [
+        suites.live(["bench", name, "--write"], KUBEBUILDER_ASSETS=assets) for name in BENCHMARKS
+    ]
     return int(any(codes))
 
 

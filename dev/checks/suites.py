@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from checks import environment, sharing
@@ -49,6 +49,12 @@ outcomes: list[Outcome] = []
 def command(name: str, words: Sequence[str], *, background: bool = False) -> bool:
     """Run one check; print its output if it fails. background: run at low priority."""
     return _run(name, words, tests=None, extra={}, background=background)
+
+
+def live(words: Sequence[str], **extra: str) -> int:
+    """Run Python with live output and return its exit code; ``extra`` are environment variables."""
+    command = [environment.program("python"), *words]
+    return subprocess.run(command, cwd=paths.REPO, env=_variables(extra), check=False).returncode
 
 
 def begin() -> None:
@@ -103,7 +109,7 @@ def _run(
             stdout=stream,
             stderr=subprocess.STDOUT,
             cwd=paths.REPO,
-            env={**os.environ, **environment.variables(), **extra},
+            env=_variables(extra),
         )
         # Unlike wait(), wait4() returns the CPU time, including that of child processes.
         _, status, usage = os.wait4(running.pid, 0)
@@ -132,6 +138,10 @@ def _run(
         word = "ok" if ok else "FAILED"
         say(f"    {name}: {word} in {outcome.seconds:.1f} s" + (f"\n{text}" if text else ""))
     return ok
+
+
+def _variables(extra: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, **environment.variables(), **extra}
 
 
 def _printed_figures(log: str) -> list[str]:

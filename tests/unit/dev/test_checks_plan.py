@@ -1,5 +1,6 @@
-"""A build that only one suite of ``make test`` needs fails that suite alone."""
+"""``make test``: a build that only one suite needs fails that suite alone. ``make bench``."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,13 @@ def test_every_end_to_end_file_is_in_one_lane(monkeypatch: pytest.MonkeyPatch) -
         plan._end_to_end(lane, plan.Build())
     files = (paths.REPO / "tests" / "e2e").glob("test_*.py")
     assert sorted(ran) == sorted(str(each.relative_to(paths.REPO)) for each in files)
+
+
+def test_make_bench_runs_every_benchmark() -> None:
+    program = ast.parse((paths.REPO / "bench" / "__main__.py").read_text())
+    (commands,) = (
+        ast.literal_eval(each.value)
+        for each in program.body
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "COMMANDS"
+    )
+    assert sorted(plan.BENCHMARKS) == sorted(commands)
