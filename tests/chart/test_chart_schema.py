@@ -185,7 +185,7 @@ def test_schema_and_values_have_the_same_keys() -> None:
     assert known - omitted == written - amounts
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(pattern=PATTERNS)
 def test_schema_allows_every_pattern_of_the_operator(pattern: str) -> None:
     """The operator and RE2 reject what the schema cannot: brackets without a partner."""

@@ -119,7 +119,6 @@ def specs(draw: st.DrawFn) -> Spec:
 
 @settings(
     max_examples=1000,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -179,7 +179,6 @@ def specs(draw: st.DrawFn) -> Spec:
 
 @settings(
     max_examples=600,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -327,7 +326,6 @@ def _compared(plane: ControlPlane, data: dict[str, str]) -> str | None:
 
 @settings(
     max_examples=25,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,

@@ -99,7 +99,7 @@ def test_credential_that_the_environment_does_not_hold_is_masked(text: str) -> N
     assert leaks(redaction.mask(text.format(secret)), secret) == []
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_no_form_is_left_in_random_text(data: st.DataObject) -> None:
     """Values overlap, touch other text and appear several times."""

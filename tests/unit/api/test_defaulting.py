@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.unit.api.leaves import (
     ALPACA,
@@ -67,7 +67,6 @@ def _evaluated(format_: str, **fields: Any) -> Spec:
     return {**_dataset(format_), "evaluation": {"dataset": dataset}}
 
 
-@settings(deadline=None)
 @given(paths=st.sets(st.sampled_from(sorted(WRITTEN_OUT))), format_=st.sampled_from(FORMATS))
 def test_writing_a_built_in_value_changes_no_hash(
     paths: set[tuple[str, ...]], format_: str
@@ -397,7 +396,6 @@ def _refusal(call: Callable[[], object]) -> str | None:
     return None
 
 
-@settings(deadline=None)
 @given(
     path=st.sampled_from([leaf.path[:depth] for leaf in LEAVES for depth in (1, 2, 3, 4)]),
     value=JSON,

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_api.contracts.result import LIMIT, MAX_NUMBER, Result
@@ -15,7 +15,6 @@ NUMBER = st.none() | st.floats()
 WHOLE = st.integers(-MAX_NUMBER, MAX_NUMBER)
 
 
-@settings(deadline=None)
 @given(
     reason=TEXT,
     message=TEXT,

@@ -27,7 +27,7 @@ PATTERNS = st.recursive(ATOMS, _grown, max_leaves=8).filter(
 VALUES = st.text("abc-/.\\\nd", max_size=8)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(pattern=PATTERNS, value=VALUES)
 def test_patterns_match_as_regular_expressions(pattern: str, value: str) -> None:
     assert matches(check(pattern), value) == bool(re.fullmatch(pattern, value))

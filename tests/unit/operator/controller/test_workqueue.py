@@ -155,7 +155,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestWorkQueue = Model.TestCase
-TestWorkQueue.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestWorkQueue.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 async def test_add_wakes_a_waiting_worker() -> None:

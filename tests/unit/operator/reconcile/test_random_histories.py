@@ -11,7 +11,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -378,8 +378,6 @@ def test_random_histories_keep_the_laws(capsys: pytest.CaptureFixture[str]) -> N
     many = settings(
         max_examples=3 * settings().max_examples,
         stateful_step_count=30,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
     )
     Machine.histories = Machine.releases = 0
     run_state_machine_as_test(Machine, settings=many)
