@@ -5,8 +5,9 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from finetune_api.quantity import MESSAGE, amount
+from finetune_api.quantity import MESSAGE, Quantity, amount
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,23 @@ from finetune_api.quantity import MESSAGE, amount
 )
 def test_amount_of_a_quantity(text: str, number: str) -> None:
     assert amount(text) == Decimal(number)
+
+
+def test_suffixes_are_those_of_kubernetes() -> None:
+    decimal = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15}
+    for suffix, exponent in decimal.items():
+        assert amount(f"3{suffix}") == Decimal(3).scaleb(exponent), suffix
+    for step, suffix in enumerate(["Ki", "Mi", "Gi", "Ti", "Pi"], start=1):
+        assert amount(f"3{suffix}") == 3 * 1024**step, suffix
+
+
+def test_whole_numbers_become_texts_and_truth_values_do_not() -> None:
+    adapter: TypeAdapter[str] = TypeAdapter(Quantity)
+    assert adapter.validate_python(2) == "2"
+    assert adapter.validate_python("500m") == "500m"
+    for value in (True, 1.5, "x", -1):
+        with pytest.raises(ValidationError):
+            adapter.validate_python(value)
 
 
 @pytest.mark.parametrize(
