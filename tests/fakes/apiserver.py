@@ -65,6 +65,12 @@ class Refused(Exception):
     """The API server rejected a write; earlier writes stay."""
 
 
+IMAGE_IDS = {
+    image: image.replace(":1", f"@sha256:{digit * 64}")
+    for digit, image in zip("12", (CONFIG.images.trainer, CONFIG.images.serving), strict=True)
+}
+
+
 @dataclass(kw_only=True)
 class Cluster:
     """One namespace with one FineTuneJob, and its operator."""
@@ -91,6 +97,9 @@ class Cluster:
 
     confirmed: set[str] = field(default_factory=set)
     """Uids of the Jobs that a create request ever returned, or found with equal content."""
+
+    image_ids: dict[str, str] = field(default_factory=lambda: dict(IMAGE_IDS))
+    """How the container runtime resolves images; one without an entry is not reported."""
 
     foreign: set[str] = field(default_factory=set)
     """Uids of the objects that a tenant created under names of the operator's objects."""

@@ -47,7 +47,19 @@ def start(cluster: Cluster, pod: Thing) -> None:
     if any(each is None or "deletionTimestamp" in each["metadata"] for each in volumes):
         return
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": cluster.stamp()}
-    pod["status"] = {"phase": "Running", "conditions": [scheduled]}
+    pod["status"] = {
+        "phase": "Running",
+        "conditions": [scheduled],
+        "containerStatuses": [
+            {
+                "name": container["name"],
+                "image": container["image"],
+                "imageID": cluster.image_ids.get(container["image"], ""),
+                "state": {"running": {}},
+            }
+            for container in pod["spec"]["containers"]
+        ],
+    }
     pod["spec"] = {**pod["spec"], "nodeName": NODE}
     cluster.touch(pod)
     for volume in volumes:
@@ -70,7 +82,16 @@ def finish(
     end = {"exitCode": int(code), "reason": why, "message": text, "finishedAt": cluster.stamp()}
     pod["status"] |= {
         "phase": "Succeeded" if code == 0 else "Failed",
-        "containerStatuses": [{"name": CONTAINER, "state": {"terminated": end}}],
+        "containerStatuses": [
+            {
+                **next(
+                    each
+                    for each in pod["status"].get("containerStatuses", ({"name": CONTAINER},))
+                    if each["name"] == CONTAINER
+                ),
+                "state": {"terminated": end},
+            }
+        ],
     }
     cluster.touch(pod)
 
@@ -182,6 +203,11 @@ def _owner(thing: Thing) -> str | None:
 
 def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
     template = owner["spec"]["template"]
+    # A ReplicaSet is not simulated: it has the uid of its Deployment.
+    controller = {"kind": "Job", "name": owner["metadata"]["name"]}
+    if owner["kind"] == "Deployment":
+        suffix = labels[naming.TEMPLATE_HASH]
+        controller = {"kind": "ReplicaSet", "name": f"{owner['metadata']['name']}-{suffix}"}
     # Pods of one owner have different ages, because a pod starts after the previous one could end.
     cluster.wait(1)
     cluster.add(
@@ -191,7 +217,9 @@ def _add_pod(cluster: Cluster, owner: Thing, labels: dict[str, str]) -> None:
             "metadata": {
                 "name": f"pod-{cluster.identities}",
                 "labels": template["metadata"]["labels"] | labels,
-                "ownerReferences": [{"uid": owner["metadata"]["uid"], "controller": True}],
+                "ownerReferences": [
+                    {**controller, "uid": owner["metadata"]["uid"], "controller": True}
+                ],
             },
             "spec": template["spec"],
             "status": {"phase": "Pending"},
@@ -216,7 +244,7 @@ def sync_deployment(cluster: Cluster, deployment: Thing) -> None:
     for pod in staying[wanted:]:
         cluster.mark_deleted(pod)
     for _ in range(wanted - len(pods)):
-        _add_pod(cluster, deployment, {})
+        _add_pod(cluster, deployment, {naming.TEMPLATE_HASH: "5f6"})
     current = [pod for pod in staying if _made_from(pod, template)]
     answering = [pod for pod in current if pod["status"]["phase"] == "Running"]
     status = {

@@ -13,6 +13,7 @@ from tests.integration.namespace import Namespace
 
 from finetune_api.contracts.result import MANIFESTS
 
+IMAGE_ID = "registry.test/trainer@sha256:" + "1" * 64
 ARTIFACTS: dict[str, dict[str, Any]] = {
     "prepare": {
         "baseCommit": "c" * 40,
@@ -155,7 +156,7 @@ def _container(state: dict[str, Any]) -> dict[str, Any]:
         "ready": "running" in state,
         "restartCount": 0,
         "image": "registry.test/trainer:1",
-        "imageID": "",
+        "imageID": "" if "waiting" in state else IMAGE_ID,
         "state": state,
     }
 

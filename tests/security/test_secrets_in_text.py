@@ -234,7 +234,8 @@ def test_model_card_does_not_have_the_value(monkeypatch: pytest.MonkeyPatch) -> 
             data=facts | {"sourceDigest": TOKEN, "template": f"template of {TOKEN!r}"},
             trained=facts
             | {"loss": 1.0, "evalLoss": None, "microBatch": 1, "gpuSeconds": 1.0, "device": TOKEN}
-            | {"datasetDigest": quote(TOKEN, safe=""), "attention": "sdpa", "versions": {"x": "1"}},
+            | {"datasetDigest": quote(TOKEN, safe=""), "attention": "sdpa", "versions": {"x": "1"}}
+            | {"images": {"prepare": TOKEN}},
             history=LossHistory(),
             peak=None,
         )

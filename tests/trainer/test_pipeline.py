@@ -209,7 +209,10 @@ def test_stages_accept_only_the_folders_of_the_ledger(make: MakeWorkshop, tmp_pa
     assert not list(workshop.work.glob("checkpoints/*"))
     shutil.rmtree(base)
     shutil.copytree(tmp_path / "kept", base)
-    trained = workshop.succeed("train", *ledger).result["artifacts"]
+    image = ("--image", "prepare=trainer@sha256:1")
+    trained = workshop.succeed("train", *ledger, *image).result["artifacts"]
+    card = (workshop.work / "adapter" / "README.md").read_text()
+    assert "| image of the prepare stage | `trainer@sha256:1` |" in card
     known = manifests(workshop, "base", "adapter")
     assert known[3] == trained["adapterManifest"]
     assert trained["referenceManifest"] == sha256_of(workshop.work / "reference" / manifest.FILE)

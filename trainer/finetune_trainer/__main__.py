@@ -24,7 +24,6 @@ from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import published
-from finetune_trainer.checkpointing.published import Ledger
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
 from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
@@ -203,7 +202,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
                 progress,
                 stop,
                 max_gpu_seconds=options.max_gpu_seconds,
-                ledger=Ledger(base=options.base_manifest, dataset=options.dataset_manifest),
+                ledger=published.from_options(options),
             )
         from finetune_trainer.merging import merge
 
@@ -215,7 +214,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
             dtype=options.dtype,
             base=options.base,
             largest_activation=options.largest_activation,
-            ledger=Ledger(base=options.base_manifest, adapter=options.adapter_manifest),
+            ledger=published.from_options(options),
         )
 
 

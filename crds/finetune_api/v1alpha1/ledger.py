@@ -80,6 +80,11 @@ class Attempt(LedgerModel):
     pod_created: str | None = Field(
         None, description="Creation time of the newest pod of the latest attempt."
     )
+    image_id: str | None = Field(
+        None,
+        alias="imageID",
+        description="Image of the newest pod that started, as its container runtime resolved it.",
+    )
     failures: int | None = Field(
         None,
         description="Number of restarts of the stage after failures, summed over all attempts.",
@@ -99,9 +104,7 @@ class Attempt(LedgerModel):
         description="Memory limit of the merge container. Present only if the operator doubled "
         "the limit because a merge ran out of memory.",
     )
-    merged_dtype: str | None = Field(
-        None, description="Data type of the weights of the merged model."
-    )
+    merged_dtype: str | None = Field(None, description="Data type of the merged weights.")
     merged_manifest: str | None = Field(
         None,
         pattern=SHA256,
@@ -182,9 +185,7 @@ class Artifacts(LedgerModel):
         description="Commit of the base model in its repository, or the digest of the list of "
         "its files.",
     )
-    base_bytes: int | None = Field(
-        None, description="Total size of the files of the base model, in bytes."
-    )
+    base_bytes: int | None = Field(None, description="Size of the base model in bytes.")
     base_manifest: str | None = Field(
         None,
         pattern=SHA256,
@@ -233,9 +234,7 @@ class Artifacts(LedgerModel):
     merged: str | None = Field(
         None, description="Digest of the manifest that lists the files of the merged model."
     )
-    merged_dtype: str | None = Field(
-        None, description="Data type of the weights of the merged model."
-    )
+    merged_dtype: str | None = Field(None, description="Data type of the merged weights.")
     evaluation: Evaluation | None = Field(
         None,
         description="Held-out losses of the tuned model and of the base model. Present only if "

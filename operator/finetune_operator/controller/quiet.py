@@ -25,7 +25,7 @@ from finetune_operator.types import Object, Plan
 SECONDS = 10.0
 PROGRESS = {"summary", "progress", "eta", "preparation", "training", "serving", "endpoint"}
 """Fields of the status that change while a stage progresses."""
-OBSERVED = {"outcome", "job", "hasRun", "pod", "podCreated"}
+OBSERVED = {"outcome", "job", "hasRun", "pod", "podCreated", "imageID"}
 """Fields of an attempt that its first reconciles observe."""
 
 

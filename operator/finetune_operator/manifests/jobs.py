@@ -13,10 +13,10 @@ from finetune_api import quantity
 from finetune_api.contracts.exitcodes import FINAL
 from finetune_api.contracts.pod_security import container_security
 from finetune_api.contracts.ports import TRAINER_METRICS
-from finetune_api.v1alpha1.ledger import Artifacts
+from finetune_api.v1alpha1.ledger import Revision
 from finetune_api.v1alpha1.resources import ResourceRequirements
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
-from finetune_operator.manifests import arguments, digests, pod, sources
+from finetune_operator.manifests import arguments, earlier_stages, pod, sources
 from finetune_operator.objects import naming
 from finetune_operator.objects.naming import Stage
 from finetune_operator.revisions.documents import JOB_FILE
@@ -39,7 +39,6 @@ UNDISTURBED = {
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md and
 https://karpenter.sh/docs/concepts/disruption/#pod-level-controls
 """
-NO_ARTIFACTS = Artifacts()
 
 
 def grace_seconds(step_seconds: float | None) -> int:
@@ -58,20 +57,16 @@ def render(
     stage: Stage,
     attempt: int,
     *,
+    record: Revision,
     memory: str | None = None,
     step_seconds: float | None = None,
-    gpu_seconds_lost: int = 0,
-    card: str | None = None,
-    largest_activation: int | None = None,
-    artifacts: Artifacts = NO_ARTIFACTS,
 ) -> dict[str, Any]:
     """Return the Job of one attempt at a stage.
 
+    record: of the revision in the ledger. A train attempt resumes only on the card that saved the
+    last checkpoint; GPU-seconds on volumes that no longer exist cannot be read by the trainer.
     memory: memory of the container, instead of the value of the spec. step_seconds: measured by an
-    earlier train attempt. gpu_seconds_lost: GPU-seconds recorded on volumes that no longer exist,
-    which the trainer cannot read. card: the product of the card that saved the last checkpoint; a
-    train attempt resumes on no other card. largest_activation: of the tuned model, which decides
-    about ``merge.dtype: auto``. artifacts: of the completed stages, with their digests.
+    earlier train attempt.
     """
     spec = target.resolved.spec
     extra = spec.pod_metadata.labels
@@ -123,12 +118,16 @@ def render(
                         stage,
                         memory,
                         [
-                            *digests.arguments(stage, artifacts),
+                            *earlier_stages.manifests(stage, record.artifacts),
+                            *earlier_stages.images(stage, record),
                             *arguments.of_stage(
-                                target, stage, gpu_seconds_lost, largest_activation
+                                target,
+                                stage,
+                                record.gpu_seconds_lost or 0,
+                                record.artifacts.largest_activation,
                             ),
                         ],
-                        card,
+                        record.card,
                     ),
                     "terminationGracePeriodSeconds": grace_seconds(step_seconds),
                 },

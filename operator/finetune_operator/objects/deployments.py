@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
-from finetune_operator.objects import conditions
+from finetune_operator.objects import conditions, naming
 from finetune_operator.types import Object
 
 
@@ -45,3 +45,18 @@ def replica_failure(deployment: Object) -> Mapping[str, Any] | None:
     condition = conditions.get(deployment, "ReplicaFailure")
     failed = condition.get("status") == "True" and condition.get("reason") == Reason.FAILED_CREATE
     return condition if failed and observed(deployment) else None
+
+
+def controls(deployment: Object, pod: Object) -> bool:
+    """Report whether a Deployment controls a pod, through a ReplicaSet.
+
+    ReplicaSets are not read; the name of one consists of its Deployment and the template's hash.
+    """
+    controller = naming.controller_of(pod)
+    if controller is None or controller.get("kind") != "ReplicaSet":
+        return False
+    template = naming.label(pod, naming.TEMPLATE_HASH)
+    name = f"{deployment['metadata']['name']}-{template}"
+    return controller.get("name") == name and (
+        naming.label(deployment, naming.BUILD) == naming.label(pod, naming.BUILD)
+    )

@@ -1,11 +1,15 @@
 """Facts about a pod: its scheduling, devices, start and end."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from finetune_operator.objects import conditions
 from finetune_operator.types import Object
+
+_IMAGE_ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,512}")
+"""A reference with a digest or the ID of an image, perhaps behind the scheme of the runtime."""
 
 
 def scheduling(pod: Object) -> Mapping[str, Any]:
@@ -55,3 +59,14 @@ def ended(pod: Object) -> datetime | None:
     if not ends or None in ends:
         return None
     return max(datetime.fromisoformat(str(each)) for each in ends)
+
+
+def image_id(pod: Object, container: str) -> str | None:
+    """Return the image that a container runs, as the container runtime resolved it.
+
+    None if the container has not started, or if the value has no valid form.
+    """
+    for each in pod.get("status", {}).get("containerStatuses", ()):
+        if each["name"] == container and _IMAGE_ID.fullmatch(found := str(each.get("imageID", ""))):
+            return found
+    return None

@@ -37,7 +37,6 @@ _APPLIED = (
     "Service",
 )
 """Kinds of which the author of an unwanted change is reported."""
-_TEMPLATE_HASH = "pod-template-hash"
 _METADATA = (
     "name",
     "namespace",
@@ -53,7 +52,7 @@ Fields = Mapping[str, Any]
 
 _CONTAINER: Fields = {"name": None, "resources": None}
 _CONTAINER_STATUS: Fields = dict.fromkeys(
-    ("name", "image", "state", "lastState", "ready", "restartCount")
+    ("name", "image", "imageID", "state", "lastState", "ready", "restartCount")
 )
 _FIELDS: Mapping[str, Fields] = {
     "Pod": {
@@ -115,7 +114,7 @@ def trimmed(each: Object) -> dict[str, Any]:
         result["metadata"]["labels"] = {
             key: value
             for key, value in result["metadata"]["labels"].items()
-            if key.startswith(_LABELS) or key == _TEMPLATE_HASH
+            if key.startswith(_LABELS) or key == naming.TEMPLATE_HASH
         }
         for part in PARTS:
             if isinstance(result.get(part), dict):

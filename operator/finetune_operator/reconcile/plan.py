@@ -14,7 +14,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
 from finetune_operator.objects.index import IndexedSnapshot, index
 from finetune_operator.objects.previous_status import previous_status
-from finetune_operator.reconcile import policy, status, storage
+from finetune_operator.reconcile import images, policy, status, storage
 from finetune_operator.reconcile.columns import summary
 from finetune_operator.reconcile.conditions import (
     SEE_READY,
@@ -120,7 +120,9 @@ def _plan(
         snapshot, target, candidate.ledger, serving, refused, position, candidate.actions, now
     )
     position = kept.position or position
-    ledger, pruned = retention.prune(snapshot, target, kept.ledger, serving=serving)
+    identified = images.with_serving(snapshot, kept.ledger)
+    moved = images.warnings(ledger, identified, target)
+    ledger, pruned = retention.prune(snapshot, target, identified, serving=serving)
     measured = progress.measure(snapshot, target, ledger)
     ledger = progress.with_gpu_seconds(snapshot, target, ledger, measured, now)
     ledger = ledger.with_card(target.revision, progress.checkpoint_card(snapshot, target, ledger))
@@ -143,7 +145,7 @@ def _plan(
         conditions=current,
         served=served,
         serving=serving,
-        warnings=(*stages.warnings, *candidate.warnings, *kept.warnings),
+        warnings=(*stages.warnings, *candidate.warnings, *kept.warnings, *moved),
         measured=measured,
     )
     return Plan(

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from finetune_operator.objects import conditions, naming
+from finetune_operator.objects import conditions, deployments, naming
 from finetune_operator.snapshot import trainer_metrics, verifier_metrics
 from finetune_operator.types import Object, Snapshot
 
-_TEMPLATE_HASH = "pod-template-hash"
 _STAGES = ("train", "merge", "prepare")
 
 
@@ -108,27 +107,10 @@ def _newest(pods: Iterable[Object]) -> Object | None:
 
 
 def _serving(snapshot: Snapshot) -> Iterable[Object]:
-    """Yield the pods of the job's own Deployments.
-
-    ReplicaSets are not read; the name of one consists of its Deployment and the template's hash.
-    """
-    builds = {
-        deployment["metadata"]["name"]: naming.label(deployment, naming.BUILD)
-        for deployment in snapshot.deployments
-        if naming.owned_by(snapshot.job, deployment)
-    }
+    """Yield the pods of the job's own Deployments."""
+    own = [each for each in snapshot.deployments if naming.owned_by(snapshot.job, each)]
     for pod in _reachable(snapshot.pods):
-        controller = naming.controller_of(pod)
-        if controller is None or controller.get("kind") != "ReplicaSet":
-            continue
-        suffix = f"-{naming.label(pod, _TEMPLATE_HASH)}"
-        name = str(controller.get("name", ""))
-        deployment = name.removesuffix(suffix)
-        if (
-            name.endswith(suffix)
-            and deployment in builds
-            and builds[deployment] == naming.label(pod, naming.BUILD)
-        ):
+        if any(deployments.controls(each, pod) for each in own):
             yield pod
 
 

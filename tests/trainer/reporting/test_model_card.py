@@ -93,3 +93,26 @@ def test_descriptions_are_excluded_from_the_adapter_digest(done: Workshop) -> No
     files = tuple(manifest.Entry(**entry) for entry in document["files"])
     other = manifest.Manifest(kind="adapter", key="", files=files, facts={})
     assert other.digest == before == document["digest"]
+
+
+def test_cards_name_the_images_of_earlier_stages(done: Workshop) -> None:
+    """As the operator passes them; the train stage of this job was started by hand, without any."""
+    adapter, merged = done.work / "adapter", done.work / "merged-b1"
+    assert "image of the" not in (adapter / "README.md").read_text()
+    recorded = {"prepare": "trainer@sha256:1", "train": "trainer@sha256:2"}
+    assert manifest.read(merged).facts["images"] == recorded
+    text = (merged / "README.md").read_text()
+    for stage, image in recorded.items():
+        assert f"| image of the {stage} stage | `{image}` |" in text
+
+
+def test_card_of_the_merged_model_lists_its_origin(done: Workshop) -> None:
+    card = ModelCard.load(done.work / "merged-b1" / "README.md")
+    assert card.data.base_model == "demo/tiny"
+    assert (card.data.library_name, card.data.datasets) == ("transformers", ["demo/rows"])
+    assert card.data.to_dict()["base_model_relation"] == "finetune"
+    found = manifest.read(done.work / "merged-b1")
+    for fact in ("source", "baseCommit", "datasetDigest", "adapter", "dtype"):
+        assert found.facts[fact].removeprefix("hf://") in card.text
+    entries = [entry for entry in found.files if entry.name != "README.md"]
+    assert manifest.Manifest(kind="", key="", files=tuple(entries), facts={}).digest == found.digest

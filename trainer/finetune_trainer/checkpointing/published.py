@@ -4,7 +4,8 @@ The manifest contains the kind, so that no folder is mistaken for another.
 """
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from finetune_api.contracts.job_config import JobConfig
 from finetune_trainer.checkpointing import manifest
@@ -26,27 +27,54 @@ TEMPLATE_FACT = "templateDigest"
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """SHA-256 (hex) of the manifests that earlier stages published, as the operator recorded them.
+    """Facts about earlier stages, as the operator recorded them.
 
-    None accepts any manifest: a stage that was started by hand has no ledger.
+    base, dataset, adapter: SHA-256 (hex) of the manifests that they published. None accepts any
+    manifest: a stage that was started by hand has no ledger. images: the images that they ran, by
+    stage, as the container runtime resolved them.
     """
 
     base: str | None = None
     dataset: str | None = None
     adapter: str | None = None
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_LEDGER = Ledger()
 
 
 def add_options(command: argparse.ArgumentParser, *folders: str) -> None:
-    """Add an option for the digest of the manifest of each folder to a command."""
+    """Add options for the ledger to a command: the digest of each folder, and images."""
     for folder in folders:
         command.add_argument(
             f"--{folder}-manifest",
             help=f"SHA-256 of {folder}/manifest.json, in hex; any other content is rejected; "
             "without this option, any content is accepted",
         )
+    command.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        type=_image,
+        metavar="STAGE=IMAGE",
+        help="image that an earlier stage ran, for the model card; repeat it for each stage",
+    )
+
+
+def from_options(options: argparse.Namespace) -> Ledger:
+    """Return the ledger of a command with the options of ``add_options``."""
+    values = vars(options)
+    return Ledger(
+        base=values.get("base_manifest"),
+        dataset=values.get("dataset_manifest"),
+        adapter=values.get("adapter_manifest"),
+        images=dict(options.image),
+    )
+
+
+def _image(text: str) -> tuple[str, str]:
+    stage, _, image = text.partition("=")
+    return stage, image
 
 
 def prepared(

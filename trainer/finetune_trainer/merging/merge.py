@@ -63,7 +63,7 @@ def run(
 
     dtype: float16, bfloat16 or auto. base: ``dequantized`` or ``original``. largest_activation: of
     the tuned model, for dtype auto; None if it was not recorded. ledger: the manifests of base and
-    adapter.
+    adapter, and the images of earlier stages.
     """
     key = f"{job.digest} {build} {dtype} {base}"
     with translate_volume_errors(layout.work, "merging"):
@@ -119,25 +119,31 @@ def _merge(merging: MergeRequest, progress: Progress) -> manifest.Manifest:
     )
     _write_missing(merging, plan, done, progress)
     _require_each_pair_once(plan.adapter, done)
-    side_files.write(merging, total=sum(shard.data for shard in plan.shards))
-    facts = merging.trained.facts
+    facts = _facts(merging, pairs=len(plan.adapter.targets))
+    side_files.write(merging, facts, total=sum(shard.data for shard in plan.shards))
     return manifest.publish(
         merging.scratch,
         merging.layout.merged(merging.build),
         kind=KIND,
         key=merging.key,
         known={name: entry["sha256"] for name, entry in done.done.items()},
-        facts={
-            "source": merging.base_manifest.facts["source"],
-            "baseCommit": merging.base_manifest.facts["baseCommit"],
-            "datasetDigest": facts["datasetDigest"],
-            "adapter": merging.trained.digest,
-            "dtype": merging.dtype,
-            "base": merging.base,
-            "pairs": len(plan.adapter.targets),
-            "versions": facts["versions"],
-        },
+        facts=facts,
     )
+
+
+def _facts(merging: MergeRequest, *, pairs: int) -> dict[str, Any]:
+    """Return the facts of the merged model's manifest. pairs: the merged pairs of matrices."""
+    return {
+        "source": merging.base_manifest.facts["source"],
+        "baseCommit": merging.base_manifest.facts["baseCommit"],
+        "datasetDigest": merging.trained.facts["datasetDigest"],
+        "adapter": merging.trained.digest,
+        "dtype": merging.dtype,
+        "base": merging.base,
+        "pairs": pairs,
+        "versions": merging.trained.facts["versions"],
+        "images": dict(merging.images),
+    }
 
 
 def _plan(merging: MergeRequest) -> _Plan:

@@ -1,5 +1,6 @@
 """What one merge reads and writes, verified before the first byte is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ SHARD = ".safetensors"
 class MergeRequest:
     """One build: its inputs, its number format, and the key that identifies all of them."""
 
+    job: JobConfig
     layout: Layout
     build: str
     dtype: str
@@ -24,6 +26,8 @@ class MergeRequest:
     key: str
     base_manifest: manifest.Manifest
     trained: manifest.Manifest
+    images: Mapping[str, str]
+    """Images of earlier stages, by stage."""
 
     @property
     def scratch(self) -> Path:
@@ -86,6 +90,7 @@ def resolve(
             "prepare and train again, set spec.rerun to a new value"
         )
     return MergeRequest(
+        job=job,
         layout=layout,
         build=build,
         dtype=merged_dtype.resolve(
@@ -97,6 +102,7 @@ def resolve(
         key=key,
         base_manifest=base_manifest,
         trained=trained,
+        images=ledger.images,
     )
 
 

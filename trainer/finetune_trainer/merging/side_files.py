@@ -1,15 +1,20 @@
 """The merged model's files other than its weights."""
 
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
 from finetune_trainer.checkpointing import published
 from finetune_trainer.merging.request import MergeRequest
 from finetune_trainer.models import base_files, merged_config
+from finetune_trainer.reporting import markdown, merged_card
 from finetune_trainer.runtime.files import read_json, write_json
 
 
-def write(request: MergeRequest, *, total: int) -> None:
-    """Write configuration, tokenizer and index: copies of the base's files, with three exceptions.
+def write(request: MergeRequest, facts: Mapping[str, Any], *, total: int) -> None:
+    """Write configuration, tokenizer, index and model card, from the facts of the manifest.
+
+    All but the card are copies of the base's files, with three exceptions:
 
     config.json gets the merged number format, which vLLM uses; the index gets ``total``, the size
     of all tensors in bytes; and if the training prompts were rendered with another chat template
@@ -29,3 +34,5 @@ def write(request: MergeRequest, *, total: int) -> None:
     template = request.layout.adapter / published.CHAT_TEMPLATE
     if template.is_file():
         shutil.copyfile(template, scratch / template.name)
+    card = merged_card.render(request.job, request.build, facts)
+    (scratch / markdown.FILE).write_text(card, encoding="utf-8")

@@ -4,19 +4,16 @@ It starts with the metadata block that a model hub reads. The adapter's digest d
 equal recipes and data give equal adapters, but different training times.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from finetune_api.contracts.durations import duration, estimated
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.redaction import mask
+from finetune_trainer.reporting import markdown
 from finetune_trainer.reporting.loss_history import LossHistory
 
-FILE = "README.md"
 GIB = 2**30
 
 
@@ -41,46 +38,35 @@ class TrainingReport:
 def render(report: TrainingReport) -> str:
     """Return the model card as Markdown."""
     job, trained = report.job, report.trained
-    base = _repository(report.base["source"])
+    base = markdown.repository(report.base["source"])
     parts = [
-        _front_matter(report),
+        markdown.front_matter(
+            job,
+            report.base["source"],
+            relation="adapter",
+            library_name="peft",
+            tags=["lora", "qlora", "sft", job.training.advanced.backend],
+        ),
         f"# {job.name}\n",
         f"A QLoRA adapter for `{base}`, trained on "
-        f"{_sources(job)} by the FineTuneJob "
+        f"{markdown.sources_of(job)} by the FineTuneJob "
         f"`{job.namespace}/{job.name}`, revision `{job.revision}`.\n",
         _usage(base, report.base["baseCommit"]),
         "## Results\n",
         f"![Training loss]({report.plotted})\n" if report.plotted else "",
-        _table(_outcome(report)),
+        markdown.table(_outcome(report)),
         _curve(report.history),
         "## Estimated and measured\n",
-        _table(_comparison(report), header=("", "estimated", "measured")),
+        markdown.table(_comparison(report), header=("", "estimated", "measured")),
         "## Provenance\n",
-        _table(_provenance(report)),
+        markdown.table(_provenance(report)),
         "## Versions\n",
-        _table((name, version) for name, version in sorted(trained["versions"].items())),
+        markdown.table((name, version) for name, version in sorted(trained["versions"].items())),
         "## Recipe\n",
         "Values that the job does not set are chart defaults or built-in defaults.\n",
-        "```yaml\n" + _yaml(_recipe(job)) + "```\n",
+        "```yaml\n" + markdown.yaml_text(_recipe(job)) + "```\n",
     ]
     return mask("\n".join(part for part in parts if part))
-
-
-def _front_matter(report: TrainingReport) -> str:
-    job = report.job
-    metadata: dict[str, Any] = {
-        "library_name": "peft",
-        "pipeline_tag": "text-generation",
-        "tags": ["lora", "qlora", "sft", job.training.advanced.backend],
-    }
-    # A hub accepts repository names only.
-    if report.base["source"].startswith("hf://"):
-        metadata["base_model"] = _repository(report.base["source"])
-        metadata["base_model_relation"] = "adapter"
-    sources = [rows.source for rows in job.rows_of_training.values()]
-    if repositories := [_repository(each) for each in sources if each.startswith("hf://")]:
-        metadata["datasets"] = list(dict.fromkeys(repositories))
-    return f"---\n{_yaml(metadata)}---\n"
 
 
 def _usage(base: str, commit: str) -> str:
@@ -120,7 +106,7 @@ def _curve(history: LossHistory) -> str:
     steps = sorted(set(shown) | set(held_out))
     known = dict(losses)
     rows = ((str(at), _number(known.get(at)), _number(held_out.get(at))) for at in steps)
-    return _table(rows, header=("step", "training loss", "held-out loss"))
+    return markdown.table(rows, header=("step", "training loss", "held-out loss"))
 
 
 def _comparison(report: TrainingReport) -> Iterable[tuple[str, str, str]]:
@@ -153,6 +139,7 @@ def _provenance(report: TrainingReport) -> Iterable[tuple[str, str]]:
     yield "tokenized dataset digest", f"`{trained['datasetDigest']}`"
     yield "prompt", str(data["template"] or "none (plain text)")
     yield "attention kernel", str(trained["attention"])
+    yield from markdown.images(trained["images"])
 
 
 def _recipe(job: JobConfig) -> dict[str, Any]:
@@ -172,29 +159,9 @@ def _without_nulls(value: Any) -> Any:
     return {key: inner for key, inner in kept.items() if inner != {}}
 
 
-def _table(rows: Iterable[tuple[str, ...]], *, header: tuple[str, ...] = ("", "")) -> str:
-    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _repository(source: str) -> str:
-    return source.removeprefix("hf://")
-
-
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
 def _gib(size: int | None) -> str:
     return "–" if size is None else f"{size / GIB:.2f} GiB"
-
-
-def _yaml(value: Any) -> str:
-    # Strings that YAML could read as something else are quoted by the dumper itself.
-    return yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False, allow_unicode=True)
-
-
-def _sources(job: JobConfig) -> str:
-    """Return the sources of all training datasets."""
-    return ", ".join(f"`{rows.source}`" for rows in job.rows_of_training.values())

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from finetune_trainer.reporting import model_card, plot
+from finetune_trainer.reporting import markdown, model_card, plot
 from finetune_trainer.reporting.model_card import TrainingReport
 from finetune_trainer.runtime.volume_errors import is_full_volume
 
@@ -25,5 +25,5 @@ def write(folder: Path, story: TrainingReport) -> list[str]:
             raise
         (folder / plot.FILE).unlink(missing_ok=True)
         warnings.append(f"the loss curve could not be plotted ({type(error).__name__}: {error})")
-    (folder / model_card.FILE).write_text(model_card.render(story), encoding="utf-8")
+    (folder / markdown.FILE).write_text(model_card.render(story), encoding="utf-8")
     return warnings

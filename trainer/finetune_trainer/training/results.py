@@ -58,8 +58,8 @@ class CompletedTraining:
         )
 
 
-def publish(finished: CompletedTraining) -> manifest.Manifest:
-    """Complete the adapter's folder and publish it."""
+def publish(finished: CompletedTraining, images: Mapping[str, str]) -> manifest.Manifest:
+    """Complete the adapter's folder and publish it. images: of earlier stages, by stage."""
     trained, layout = finished.trained, finished.layout
     template = layout.dataset / published.CHAT_TEMPLATE
     scratch = layout.scratch("adapter")
@@ -68,7 +68,7 @@ def publish(finished: CompletedTraining) -> manifest.Manifest:
     shutil.copyfile(layout.tensorboard / event_file.FILE, scratch / event_file.FILE)
     if trained.quantization.scales:
         trained.quantization.save(scratch)
-    facts = _facts(finished)
+    facts = _facts(finished) | {"images": dict(images)}
     story = TrainingReport(
         job=finished.job,
         base=finished.base.facts,

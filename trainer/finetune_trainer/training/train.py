@@ -7,7 +7,7 @@ is done or early stopping ended the training.
 
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from finetune_api.contracts.job_config import JobConfig
@@ -51,7 +51,7 @@ def run(
     """Train a job, or return the result of an earlier attempt that published its adapter.
 
     max_gpu_seconds: budget over all attempts. gpu_held_since: age of this process, in seconds, from
-    which its GPU is counted. ledger: the manifests of base and dataset.
+    which its GPU is counted. ledger: the manifests of base and dataset, and the image of prepare.
     """
     with translate_volume_errors(layout.work, "training"):
         found = manifest.valid(layout.adapter, kind=published.ADAPTER, key=job.digest)
@@ -71,7 +71,7 @@ def run(
             base = base_check.start(layout, prepared[0])
             run = _Run(job, layout, progress, stop, usage, prepared, max_gpu_seconds, base)
             run.warnings += backend_choice.version_warnings(backend)
-            return run.result()
+            return run.result(ledger.images)
 
 
 class _Run:
@@ -105,7 +105,7 @@ class _Run:
         self.history = LossHistory()
         self.events: EventFile
 
-    def result(self) -> Result:
+    def result(self, images: Mapping[str, str]) -> Result:
         with base_check.required(self.require_base):
             trained = self._train_with_rollback()
         if not trained.complete:
@@ -126,7 +126,7 @@ class _Run:
             trained=trained,
             warnings=self.warnings,
         )
-        adapter = results.publish(finished)
+        adapter = results.publish(finished, images)
         self.progress.enter("reference")
         return results.result(adapter, self.layout, finished.message)
 

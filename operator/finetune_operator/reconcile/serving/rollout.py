@@ -160,6 +160,7 @@ def _attempt(
         attempt=known.attempt + 1 if known else 1,
         outcome="Starting",
         retry_key=key,
+        image_id=known.image_id if known else None,
         base=evaluation_gate.base_of(target),
     )
 

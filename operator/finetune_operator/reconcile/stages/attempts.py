@@ -35,6 +35,8 @@ def following(
         # The key at its start: if an edit changes it while the attempt runs, a failure is retried.
         retry_key=key,
         memory=memory,
+        # Another image under the same tag is reported.
+        image_id=previous.image_id if previous is not None else None,
         **restarts.carried(previous),
     )
 
@@ -56,18 +58,14 @@ def creation(
     measured = None
     if attempt.stage == "train" and snapshot.previous.is_about(target.revision):
         measured = snapshot.previous.training.get("stepSeconds")
-    revision = ledger.revision(target.revision)
     body = jobs.render(
         snapshot.job,
         target,
         attempt.stage,
         attempt.attempt,
+        record=ledger.revision(target.revision),
         memory=attempt.memory,
         step_seconds=None if measured is None else float(measured),
-        gpu_seconds_lost=revision.gpu_seconds_lost or 0,
-        card=revision.card,
-        largest_activation=revision.artifacts.largest_activation,
-        artifacts=revision.artifacts,
     )
     return Create(object=body)
 

@@ -7,7 +7,7 @@ from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.manifests import jobs
 from finetune_operator.objects import naming
 from finetune_operator.objects.index import Child, IndexedSnapshot
-from finetune_operator.reconcile import diagnosis, storage
+from finetune_operator.reconcile import diagnosis, images, storage
 from finetune_operator.reconcile.blocker import evidence
 from finetune_operator.reconcile.conditions import (
     DOING,
@@ -48,6 +48,9 @@ def decide(
         attempt = attempt.model_copy(update={"job": named.uid})
         ledger = ledger.with_attempt(target.revision, attempt)
     job = snapshot.job_of(target.revision, attempt)
+    if job is not None:
+        attempt = images.recorded(attempt, snapshot.pods_of(job), jobs.CONTAINER)
+        ledger = ledger.with_attempt(target.revision, attempt)
     # A Job that has finished has its result even while it is terminating.
     if job is not None and job.ended:
         return _record_end(snapshot, target, ledger, attempt, job)

@@ -1,0 +1,75 @@
+"""The images that the pods of attempts run, as the container runtime resolved them.
+
+A tag can move while a revision is prepared, trained, merged and served. The ledger has the resolved
+image of each attempt, and a warning reports pods that ran different images under the same tag.
+"""
+
+from collections.abc import Iterable
+
+from finetune_api.v1alpha1.ledger import Attempt
+from finetune_operator.manifests import vllm
+from finetune_operator.objects import deployments, pods
+from finetune_operator.objects.index import IndexedSnapshot
+from finetune_operator.objects.jobs import created
+from finetune_operator.revisions.ledger import Ledger
+from finetune_operator.revisions.target import TargetRevision
+from finetune_operator.types import Object
+
+
+def recorded(attempt: Attempt, of: Iterable[Object], container: str) -> Attempt:
+    """Return the attempt with the image of the newest pod whose container has started.
+
+    of: the attempt's own pods. Without such a pod, the attempt keeps the image that it has.
+    """
+    for pod in sorted(of, key=created, reverse=True):
+        if (found := pods.image_id(pod, container)) is not None:
+            return attempt.model_copy(update={"image_id": found})
+    return attempt
+
+
+def with_serving(snapshot: IndexedSnapshot, ledger: Ledger) -> Ledger:
+    """Return the ledger with the images of the serving pods.
+
+    They are recorded when an attempt ends and whenever they change later; while vLLM loads, they
+    would only cause one more write of the status.
+    """
+    for build, deployment in snapshot.builds.items():
+        revision = ledger.revision_of(build)
+        attempt = ledger.attempt(revision, "serve", build) if revision is not None else None
+        if revision is None or attempt is None or attempt.outcome == "Starting":
+            continue
+        own = [
+            pod.object
+            for pod in snapshot.pods
+            if not pod.terminating and deployments.controls(deployment.object, pod.object)
+        ]
+        ledger = ledger.with_attempt(revision, recorded(attempt, own, vllm.CONTAINER))
+    return ledger
+
+
+def warnings(before: Ledger, after: Ledger, target: TargetRevision) -> tuple[str, ...]:
+    """Return a warning for each stage of the target that began to run another image.
+
+    It is compared with the image that the stage ran before, and with those of the other stages of
+    the trainer. The configuration of a revision is frozen, so all of them have the same name.
+    """
+    stages = after.revision(target.revision).stages
+    found = []
+    for attempt in stages:
+        known = before.attempt(target.revision, attempt.stage, attempt.build)
+        earlier = known.image_id if known is not None else None
+        if attempt.image_id in (None, earlier):
+            continue
+        serves = attempt.stage == "serve"
+        others = () if serves else [each.image_id for each in stages if each.stage != "serve"]
+        different = [each for each in (earlier, *others) if each not in (None, attempt.image_id)]
+        if different:
+            component = "serving" if serves else "trainer"
+            found.append(
+                f"The {attempt.stage} stage runs the image {attempt.image_id}, but an earlier pod "
+                f"of the revision ran {different[0]}: the tag of "
+                f"{getattr(target.config.images, component)} was moved. To use one image for a "
+                f"whole revision, set the chart value {component}.image.digest, and set spec.rerun "
+                "to a new value."
+            )
+    return tuple(found)

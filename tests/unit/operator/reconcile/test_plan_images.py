@@ -1,0 +1,115 @@
+"""The images that pods ran: in the ledger, in the arguments of later stages, and in warnings."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import CONFIG, IMAGE_IDS, Cluster, Thing
+
+from finetune_api.contracts.exitcodes import ExitCode
+from finetune_operator.objects import naming
+
+TRAINER, SERVING = CONFIG.images.trainer, CONFIG.images.serving
+MOVED = "registry/trainer@sha256:" + "9" * 64
+
+
+def images(cluster: Cluster) -> dict[str, Any]:
+    """Return the image of each stage in the ledger."""
+    (revision,) = cluster.status["revisions"]
+    return {each["stage"]: each.get("imageID") for each in revision["stages"]}
+
+
+def arguments(cluster: Cluster, stage: str) -> list[str]:
+    """Return the values of --image of the Job of a stage."""
+    (job,) = [each for each in cluster.each("Job") if naming.label(each, naming.STAGE) == stage]
+    words = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    return [value for name, value in pairwise(words) if name == "--image"]
+
+
+def serving_pod(cluster: Cluster) -> Thing:
+    (pod,) = [each for each in cluster.each("Pod") if naming.label(each, naming.STAGE) == "serve"]
+    return pod
+
+
+def test_the_ledger_has_the_image_of_each_stage_and_later_stages_receive_it() -> None:
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    trainer, vllm = IMAGE_IDS[TRAINER], IMAGE_IDS[SERVING]
+    assert images(cluster) == {
+        "prepare": trainer,
+        "train": trainer,
+        "merge": trainer,
+        "serve": vllm,
+    }
+    assert arguments(cluster, "prepare") == []
+    assert arguments(cluster, "train") == [f"prepare={trainer}"]
+    assert arguments(cluster, "merge") == [f"prepare={trainer}", f"train={trainer}"]
+    assert cluster.status["warnings"] == []
+
+
+def test_a_tag_that_moves_between_two_stages_is_reported_once() -> None:
+    cluster = Cluster()
+    controllers.run(cluster, "prepare")
+    cluster.image_ids[TRAINER] = MOVED
+    controllers.run(cluster, "train")
+    controllers.run(cluster, "merge")
+    cluster.settle()
+    assert arguments(cluster, "merge") == [f"prepare={IMAGE_IDS[TRAINER]}", f"train={MOVED}"]
+    raised = [each.message for each in cluster.recorded if each.reason == "WarningRaised"]
+    assert raised == cluster.status["warnings"]
+    assert raised[0] == (
+        f"The train stage runs the image {MOVED}, but an earlier pod of the revision ran "
+        f"{IMAGE_IDS[TRAINER]}: the tag of registry/trainer:1 was moved. To use one image for a "
+        "whole revision, set the chart value trainer.image.digest, and set spec.rerun to a new "
+        "value."
+    )
+    assert [each.split(" runs ")[0] for each in raised] == ["The train stage", "The merge stage"]
+
+
+def test_a_tag_that_moves_between_two_attempts_at_a_stage_is_reported() -> None:
+    cluster = Cluster()
+    controllers.run(cluster, "prepare", ExitCode.INVALID_SPEC, "")
+    cluster.edit(storage={"size": "90Gi"})
+    cluster.image_ids[TRAINER] = MOVED
+    cluster.settle()
+    assert images(cluster) == {"prepare": IMAGE_IDS[TRAINER]}, "no pod of the retry has started"
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    assert images(cluster)["prepare"] == MOVED
+    (warning,) = cluster.status["warnings"]
+    assert warning.startswith(f"The prepare stage runs the image {MOVED}, but an earlier pod")
+
+
+def test_a_new_serving_pod_with_another_image_is_reported() -> None:
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    moved = "registry/vllm@sha256:" + "8" * 64
+    serving_pod(cluster)["status"]["containerStatuses"][0]["imageID"] = moved
+    cluster.settle()
+    assert images(cluster)["serve"] == moved
+    (warning,) = cluster.status["warnings"]
+    assert "registry/vllm:1 was moved" in warning
+    assert "serving.image.digest" in warning
+
+
+def test_the_image_of_a_pod_of_another_controller_is_not_recorded() -> None:
+    cluster = Cluster()
+    controllers.run_all(cluster)
+    foreign = serving_pod(cluster)
+    foreign["metadata"]["ownerReferences"][0]["name"] = "other-5f6"
+    foreign["status"]["containerStatuses"][0]["imageID"] = "evil@sha256:" + "7" * 64
+    cluster.settle()
+    assert images(cluster)["serve"] == IMAGE_IDS[SERVING]
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a b", "x`|\n# heading", "x" * 513, "sha256:\u2028"], ids=lambda text: text[:9]
+)
+def test_a_value_that_is_no_image_is_not_recorded(value: str) -> None:
+    cluster = Cluster()
+    cluster.image_ids[TRAINER] = value
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    assert images(cluster)["prepare"] is None
+    assert arguments(cluster, "train") == []

@@ -1,0 +1,52 @@
+"""Markdown with a metadata block, as model hubs read it."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from finetune_api.contracts.job_config import JobConfig
+
+FILE = "README.md"
+
+
+def front_matter(job: JobConfig, source: str, *, relation: str, **metadata: Any) -> str:
+    """Return the metadata block of a model. source: of its base; relation: to this base."""
+    metadata["pipeline_tag"] = "text-generation"
+    # A hub accepts repository names only.
+    if source.startswith("hf://"):
+        metadata |= {"base_model": repository(source), "base_model_relation": relation}
+    sources = [rows.source for rows in job.rows_of_training.values()]
+    if repositories := [repository(each) for each in sources if each.startswith("hf://")]:
+        metadata["datasets"] = list(dict.fromkeys(repositories))
+    return f"---\n{yaml_text(metadata)}---\n"
+
+
+def images(recorded: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Yield rows with the images of the stages. recorded: by stage; empty without an operator."""
+    for stage, image in recorded.items():
+        yield f"image of the {stage} stage", f"`{image}`"
+
+
+def table(rows: Iterable[tuple[str, ...]], *, header: tuple[str, ...] = ("", "")) -> str:
+    """Return a table."""
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def repository(source: str) -> str:
+    """Return the name of a repository on a hub, or any other source as it is."""
+    return source.removeprefix("hf://")
+
+
+def sources_of(job: JobConfig) -> str:
+    """Return the sources of all training datasets."""
+    return ", ".join(f"`{rows.source}`" for rows in job.rows_of_training.values())
+
+
+def yaml_text(value: Any) -> str:
+    """Return a JSON value as YAML."""
+    # Strings that YAML could read as something else are quoted by the dumper itself.
+    return yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False, allow_unicode=True)
