@@ -166,14 +166,52 @@ def test_only_the_operator_and_controllers_relabel_objects(
         (marked, {"spec": {"containers": [{"name": "c", "image": "tenant/other:1"}]}}),
     )
     for path, change in changes:
-        strategic = policy_of_pods(control_plane, path, change, EDITOR)
+        strategic = merged_patch(control_plane, path, change, EDITOR)
         assert strategic is not None, change
         assert "reserved for the operator" in strategic
     debug = {"spec": {"ephemeralContainers": [{"name": "d", "image": "tenant/debug:1"}]}}
-    assert policy_of_pods(control_plane, f"{marked}/ephemeralcontainers", debug, "") is None
+    assert merged_patch(control_plane, f"{marked}/ephemeralcontainers", debug, "") is None
 
 
-def policy_of_pods(plane: ControlPlane, path: str, change: dict[str, Any], user: str) -> str | None:
+@pytest.mark.parametrize("resource", ["deployments", "replicasets"])
+def test_no_tenant_changes_the_template_of_marked_pods(
+    control_plane: ControlPlane, namespace: str, resource: str
+) -> None:
+    """The controller would start pods with the labels of the job, and the image of the tenant."""
+    api, _ = TEMPLATES[resource]
+    path = f"{api}/namespaces/{namespace}/{resource}"
+    marked = {"metadata": {"name": "marked", "labels": LABEL}, "spec": workload(LABEL)}
+    control_plane.post(path, {**marked, "spec": {**marked["spec"], "replicas": 0}})
+    image = {"containers": [{"name": "c", "image": "tenant/other:1"}]}
+    command = {"containers": [{"name": "c", "command": ["sh"]}]}
+    environment = {"containers": [{"name": "c", "env": [{"name": "A", "value": "b"}]}]}
+    sidecar = {"containers": [{"name": "second", "image": "tenant/image:1"}]}
+    changes: tuple[dict[str, Any], ...] = (image, command, environment, sidecar)
+    for change in (*changes, {"serviceAccountName": "admin"}):
+        template = {"spec": {"template": {"spec": change}}}
+        for user, denied in ((EDITOR, True), (CONTROLLER, False), ("", False)):
+            message = merged_patch(control_plane, f"{path}/marked", template, user)
+            assert (message is not None) is denied, (change, user, message)
+    # kubectl scale and kubectl rollout restart.
+    restarted = {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}
+    for allowed in ({"replicas": 0}, {"template": restarted}):
+        edit = {"spec": allowed}
+        assert merged_patch(control_plane, f"{path}/marked", edit, EDITOR) is None
+    control_plane.delete(f"{path}/marked")
+
+
+def test_a_queue_sets_the_placement_of_a_suspended_job(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    path = f"{BATCH}/namespaces/{namespace}/jobs"
+    spec = {"suspend": True, "template": template(LABEL)}
+    control_plane.post(path, {"metadata": {"name": "queued", "labels": LABEL}, "spec": spec})
+    change = {"spec": {"template": {"spec": {"nodeSelector": {"pool": "a"}}}}}
+    assert merged_patch(control_plane, f"{path}/queued", change, EDITOR) is None
+    control_plane.delete(f"{path}/queued")
+
+
+def merged_patch(plane: ControlPlane, path: str, change: dict[str, Any], user: str) -> str | None:
     """Send a strategic merge patch, without storing it; return the message of the rejection."""
     content = "application/strategic-merge-patch+json"
     headers = {"Impersonate-User": user} if user else {}
