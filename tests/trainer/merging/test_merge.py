@@ -402,8 +402,13 @@ def test_files_in_subfolders_are_copied_and_world_readable(
     manifest.publish(
         scratch, workshop.work / "base", kind=found.kind, key=found.key, facts=found.facts
     )
-    workshop.with_fault(private_files).succeed("merge", "--build", "b2")
+    images = {"prepare": "trainer@sha256:1", "train": "trainer@sha256:2"}
+    options = [word for pair in images.items() for word in ("--image", "=".join(pair))]
+    workshop.with_fault(private_files).succeed("merge", "--build", "b2", *options)
     merged = workshop.work / "merged-b2"
+    assert manifest.read(merged).facts["images"] == images
+    for stage, image in images.items():
+        assert f"| image of the {stage} stage | `{image}` |" in (merged / "README.md").read_text()
     assert (merged / name).read_text() == "{{ messages }}"
     for path in (merged, *merged.rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path

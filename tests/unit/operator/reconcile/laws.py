@@ -29,7 +29,7 @@ def refused(status: Any) -> bool:
 def result_of(pod: Thing) -> str | None:
     """Return the outcome in a pod's termination message."""
     for container in pod["status"].get("containerStatuses", ()):
-        result = Result.from_message(container["state"]["terminated"]["message"])
+        result = Result.from_message(container["state"].get("terminated", {}).get("message", ""))
         return None if result is None else result.outcome
     return None
 
