@@ -6,6 +6,15 @@ from typing import Any
 import pytest
 from tests.integration import policy
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+from tests.security.forged_objects import (
+    CORE,
+    FORGED,
+    LABEL,
+    OWNER,
+    RESULT,
+    TEMPLATE_CHANGES,
+    Forged,
+)
 
 EDITOR = "editor"
 EDIT = "system:aggregate-to-edit"
@@ -13,56 +22,10 @@ EDIT = "system:aggregate-to-edit"
 CONTROLLER = "system:serviceaccount:kube-system:job-controller"
 BINDER = "system:serviceaccount:kube-system:persistent-volume-binder"
 ADDITIONAL = "system:serviceaccount:queues:controller"
-LABEL = {"finetune.dev/job": "demo"}
-OWNER = {
-    "apiVersion": "finetune.dev/v1alpha1",
-    "kind": "FineTuneJob",
-    "name": "demo",
-    "uid": "0f0f0f0f-0000-4000-8000-000000000000",
-    "controller": True,
-}
-POD = {"containers": [{"name": "c", "image": "tenant/image:1"}], "restartPolicy": "Never"}
-APPS, BATCH, CORE = "/apis/apps/v1", "/apis/batch/v1", "/api/v1"
-
-
-def template(labels: dict[str, str]) -> dict[str, Any]:
-    return {"metadata": {"labels": labels}, "spec": POD}
-
-
-def workload(labels: dict[str, str]) -> dict[str, Any]:
-    own = {"app": "own", **labels}
-    always = {"metadata": {"labels": own}, "spec": {**POD, "restartPolicy": "Always"}}
-    return {"selector": {"matchLabels": {"app": "own"}}, "template": always}
-
-
-def cron(labels: dict[str, str]) -> dict[str, Any]:
-    return {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template(labels)}}}
-
-
-CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "configmaps": (CORE, {"data": {"a": "b"}}),
-    "pods": (CORE, {"spec": POD}),
-    "persistentvolumeclaims": (CORE, {"spec": CLAIM}),
-    "services": (CORE, {"spec": {"ports": [{"port": 80}]}}),
-    "jobs": (BATCH, {"spec": {"template": template({})}}),
-    "deployments": (APPS, {"spec": workload({})}),
-    "replicasets": (APPS, {"spec": workload({})}),
-    "networkpolicies": ("/apis/networking.k8s.io/v1", {"spec": {"podSelector": {}}}),
-    "poddisruptionbudgets": (
-        "/apis/policy/v1",
-        {"spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "own"}}}},
-    ),
-}
-TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
-    "jobs": (BATCH, {"spec": {"template": template(LABEL)}}),
-    "cronjobs": (BATCH, {"spec": cron(LABEL)}),
-    "deployments": (APPS, {"spec": workload(LABEL)}),
-    "replicasets": (APPS, {"spec": workload(LABEL)}),
-    "statefulsets": (APPS, {"spec": {**workload(LABEL), "serviceName": "s"}}),
-    "daemonsets": (APPS, {"spec": workload(LABEL)}),
-    "replicationcontrollers": (CORE, {"spec": {"template": workload(LABEL)["template"]}}),
-}
+CREATED = [
+    pytest.param(each, id=each.name, marks=pytest.mark.finding(each.finding, each.title))
+    for each in FORGED
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +53,7 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
             wait_until(f"{user} may create Jobs", lambda user=user: may(control_plane, name, user))  # type: ignore[misc]
         wait_until(
             "the policy of objects rejects",
-            lambda: rejected(control_plane, name, "configmaps", KINDS, labels=LABEL) is not None,
+            lambda: rejected(control_plane, name, FORGED[0]) is not None,
         )
         yield name
     for number in range(len(bound)):
@@ -107,51 +70,42 @@ def may(plane: ControlPlane, namespace: str, user: str) -> bool:
 def rejected(
     plane: ControlPlane,
     namespace: str,
-    resource: str,
-    kinds: dict[str, tuple[str, dict[str, Any]]],
+    forged: Forged,
     *,
     user: str = EDITOR,
-    **metadata: Any,
+    metadata: dict[str, Any] | None = None,
 ) -> str | None:
     """Create an object as a user, without storing it; return the message of the rejection."""
-    api, body = kinds[resource]
-    path = f"{api}/namespaces/{namespace}/{resource}?dryRun=All"
-    named = {"metadata": {"name": "tried", **metadata}, **body}
+    path = f"{forged.api}/namespaces/{namespace}/{forged.resource}?dryRun=All"
+    given = forged.metadata if metadata is None else metadata
+    named = {"metadata": {"name": "tried", **given}, **forged.body}
     return policy.attempt(plane, "POST", path, named, user)
 
 
-@pytest.mark.parametrize("resource", KINDS)
+@pytest.mark.parametrize("forged", CREATED)
 def test_only_the_operator_and_controllers_create_marked_objects(
-    control_plane: ControlPlane, namespace: str, resource: str
+    control_plane: ControlPlane, namespace: str, forged: Forged
 ) -> None:
-    marks: tuple[dict[str, Any], ...] = ({"labels": LABEL}, {"ownerReferences": [OWNER]})
-    for mark in marks:
-        message = rejected(control_plane, namespace, resource, KINDS, **mark)
-        assert message is not None, mark
-        assert f"reserved for the operator: {EDITOR} is neither" in message
-        # The administrator may update the status of FineTuneJobs, as the operator.
-        for user in ("", CONTROLLER, ADDITIONAL):
-            assert rejected(control_plane, namespace, resource, KINDS, user=user, **mark) is None
-    own = {"app": "own", "finetune.dev.example/job": "demo"}
-    assert rejected(control_plane, namespace, resource, KINDS, labels=own) is None
-
-
-@pytest.mark.parametrize("resource", TEMPLATES)
-def test_no_controller_creates_marked_pods_for_a_tenant(
-    control_plane: ControlPlane, namespace: str, resource: str
-) -> None:
-    assert rejected(control_plane, namespace, resource, TEMPLATES) is not None
-    assert rejected(control_plane, namespace, resource, TEMPLATES, user="") is None
+    message = rejected(control_plane, namespace, forged)
+    assert message is not None
+    assert f"reserved for the operator: {EDITOR} is neither" in message
+    # The administrator may update the status of FineTuneJobs, as the operator.
+    for user in ("", CONTROLLER, ADDITIONAL):
+        assert rejected(control_plane, namespace, forged, user=user) is None
+    if forged.metadata:
+        own = {"labels": {"app": "own", "finetune.dev.example/job": "demo"}}
+        assert rejected(control_plane, namespace, forged, metadata=own) is None
 
 
 def store(plane: ControlPlane, namespace: str, resource: str, name: str, **metadata: Any) -> str:
     """Store an object as the administrator; return its path."""
-    api, body = KINDS[resource]
-    path = f"{api}/namespaces/{namespace}/{resource}"
-    plane.post(path, {"metadata": {"name": name, **metadata}, **body})
+    forged = next(each for each in FORGED if each.resource == resource)
+    path = f"{forged.api}/namespaces/{namespace}/{resource}"
+    plane.post(path, {"metadata": {"name": name, **metadata}, **forged.body})
     return f"{path}/{name}"
 
 
+@pytest.mark.finding(*RESULT)
 def test_only_the_operator_and_controllers_relabel_objects(
     control_plane: ControlPlane, namespace: str
 ) -> None:
@@ -174,41 +128,46 @@ def test_only_the_operator_and_controllers_relabel_objects(
 
 
 @pytest.mark.parametrize("resource", ["deployments", "replicasets"])
+@pytest.mark.finding(*RESULT)
 def test_no_tenant_changes_the_template_of_marked_pods(
     control_plane: ControlPlane, namespace: str, resource: str
 ) -> None:
     """The controller would start pods with the labels of the job, and the image of the tenant."""
-    api, _ = TEMPLATES[resource]
-    path = f"{api}/namespaces/{namespace}/{resource}"
-    marked = {"metadata": {"name": "marked", "labels": LABEL}, "spec": workload(LABEL)}
-    control_plane.post(path, {**marked, "spec": {**marked["spec"], "replicas": 0}})
-    image = {"containers": [{"name": "c", "image": "tenant/other:1"}]}
-    command = {"containers": [{"name": "c", "command": ["sh"]}]}
-    environment = {"containers": [{"name": "c", "env": [{"name": "A", "value": "b"}]}]}
-    sidecar = {"containers": [{"name": "second", "image": "tenant/image:1"}]}
-    changes: tuple[dict[str, Any], ...] = (image, command, environment, sidecar)
-    for change in (*changes, {"serviceAccountName": "admin"}):
+    path = store_labelled(control_plane, namespace, resource, "marked", replicas=0)
+    for name, change in TEMPLATE_CHANGES.items():
         template = {"spec": {"template": {"spec": change}}}
-        for user, denied in ((EDITOR, True), (CONTROLLER, False), ("", False)):
-            message = merged_patch(control_plane, f"{path}/marked", template, user)
-            assert (message is not None) is denied, (change, user, message)
+        message = merged_patch(control_plane, path, template, EDITOR)
+        assert message is not None, name
+        assert "pod templates of its objects" in message
+        for user in (CONTROLLER, ""):
+            assert merged_patch(control_plane, path, template, user) is None, (name, user)
     # kubectl scale and kubectl rollout restart.
     restarted = {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}
     for allowed in ({"replicas": 0}, {"template": restarted}):
-        edit = {"spec": allowed}
-        assert merged_patch(control_plane, f"{path}/marked", edit, EDITOR) is None
-    control_plane.delete(f"{path}/marked")
+        assert merged_patch(control_plane, path, {"spec": allowed}, EDITOR) is None
+    control_plane.delete(path)
+
+
+def store_labelled(
+    plane: ControlPlane, namespace: str, resource: str, name: str, **spec: Any
+) -> str:
+    """Store a workload whose pods have the label of a job, as the administrator."""
+    forged = next(
+        each for each in FORGED if each.resource == resource and "whose pods" in each.name
+    )
+    path = f"{forged.api}/namespaces/{namespace}/{resource}"
+    body = {"metadata": {"name": name, "labels": LABEL}, "spec": {**forged.body["spec"], **spec}}
+    plane.post(path, body)
+    return f"{path}/{name}"
 
 
 def test_a_queue_sets_the_placement_of_a_suspended_job(
     control_plane: ControlPlane, namespace: str
 ) -> None:
-    path = f"{BATCH}/namespaces/{namespace}/jobs"
-    spec = {"suspend": True, "template": template(LABEL)}
-    control_plane.post(path, {"metadata": {"name": "queued", "labels": LABEL}, "spec": spec})
+    path = store_labelled(control_plane, namespace, "jobs", "queued", suspend=True)
     change = {"spec": {"template": {"spec": {"nodeSelector": {"pool": "a"}}}}}
-    assert merged_patch(control_plane, f"{path}/queued", change, EDITOR) is None
-    control_plane.delete(f"{path}/queued")
+    assert merged_patch(control_plane, path, change, EDITOR) is None
+    control_plane.delete(path)
 
 
 def merged_patch(plane: ControlPlane, path: str, change: dict[str, Any], user: str) -> str | None:
@@ -245,6 +204,7 @@ def test_other_changes_of_marked_objects_are_allowed(
     assert policy.attempt(control_plane, "POST", f"{jobs}?dryRun=All", named, EDITOR) is None
 
 
+@pytest.mark.finding(*RESULT)
 @pytest.mark.parametrize("verb", ["exec", "attach"])
 def test_only_who_may_write_the_ledger_enters_the_pods_of_stages(
     control_plane: ControlPlane, namespace: str, verb: str
