@@ -5,6 +5,7 @@ starts with an empty cluster and a new operator:
 
 * edits of one suspended job with the largest spec, as fast as the API server accepts them;
 * jobs with annotations of the largest size, created before the operator starts;
+* other objects of the largest size with the label of a job, half of them older than the operator;
 * many new jobs at once, and an endless loop of edits, while another tenant creates jobs.
 """
 
@@ -29,6 +30,8 @@ ATTACKER, VICTIM = "attacker", "victim"
 ANNOTATION_BYTES = 250_000
 TEMPLATE = "🎉" * 65_500
 """Almost the longest chat template, of four bytes per character."""
+LARGE = "x" * 1_000_000
+"""Almost all that an object may contain: 1 MiB in a ConfigMap, 1.5 MiB in a request."""
 SAMPLES = 20
 PAUSE_SECONDS = 1.0
 CREATORS = 8
@@ -38,12 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("--edits", type=int, default=1000, help="edits of the largest job")
     parser.add_argument("--annotated", type=int, default=1000, help="jobs with large annotations")
+    parser.add_argument("--objects", type=int, default=500, help="labelled objects of each kind")
     parser.add_argument("--jobs", type=int, default=5000, help="new jobs of one tenant at once")
 
 
 def measure(options: argparse.Namespace) -> str:
     """Run the floods and return the table."""
-    rows = [*_edits(options.edits), *_annotations(options.annotated), *_fairness(options.jobs)]
+    rows = [
+        *_edits(options.edits),
+        *_annotations(options.annotated),
+        *_objects(options.objects),
+        *_fairness(options.jobs),
+    ]
     return table(("flood of one tenant", "result"), rows)
 
 
@@ -66,6 +75,21 @@ def _annotations(count: int) -> Iterator[tuple[str, str]]:
     kilobytes = ANNOTATION_BYTES // 1000
     yield (
         f"peak memory with {count:,} jobs with {kilobytes} kB of annotations, from the start on "
+        "(goal: 300 MiB)",
+        peak,
+    )
+
+
+def _objects(count: int) -> Iterator[tuple[str, str]]:
+    print(f"==> {count} labelled objects of each kind", flush=True)
+    before = range(count // 2)
+    with scale.cluster() as (plane, folder):
+        asyncio.run(_with_api(plane, _labelled(before)))
+        with operator(plane, folder, scale.quiet(CONFIG)) as running:
+            work = _labelled(range(len(before), count))
+            peak = asyncio.run(_peak_during(plane, running, work))
+    yield (
+        f"peak memory with {count:,} ConfigMaps, pods and Jobs each, of 1 MB, with a label "
         "(goal: 300 MiB)",
         peak,
     )
@@ -130,6 +154,30 @@ def _annotated(count: int) -> Any:
     async def work(api: Api) -> None:
         note = {"note": "x" * ANNOTATION_BYTES}
         await _many(api, count, suspend=True, annotations=note)
+
+    return work
+
+
+def _labelled(numbers: range) -> Any:
+    """Create objects with the label of a job, which the operator watches."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x", "args": [LARGE]}]}
+    kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("/api/v1/namespaces/{}/configmaps", {"data": {"operator.json": LARGE}}),
+        ("/api/v1/namespaces/{}/pods", {"spec": pod}),
+        (
+            "/apis/batch/v1/namespaces/{}/jobs",
+            {"spec": {"suspend": True, "template": {"spec": pod}}},
+        ),
+    )
+
+    async def work(api: Api) -> None:
+        if 0 in numbers:
+            await _create(api, ATTACKER, "labelled", suspend=True)
+        labels = {"finetune.dev/job": "labelled"}
+        for number in numbers:
+            metadata = {"name": f"large-{number}", "labels": labels}
+            for path, body in kinds:
+                await api.send("POST", path.format(ATTACKER), {"metadata": metadata, **body})
 
     return work
 
