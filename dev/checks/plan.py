@@ -30,7 +30,16 @@ API_SERVER = {
 """Suites and their requirements. Kueue is last, so that no other suite waits for its build."""
 E2E = (
     ("serving", "closed_namespace", "data_formats", "operator_killed"),
-    ("quickstart", "failures", "security", "tenants", "trainer_image", "training", "deletion"),
+    (
+        "quickstart",
+        "failures",
+        "security",
+        "tenants",
+        "forged_objects",
+        "trainer_image",
+        "training",
+        "deletion",
+    ),
 )
 """Files of the end-to-end tests by lane. The first lane needs the only GPU at the end of
 ``serving``; the second lane then runs files without a GPU, or waits (tests/e2e/locks.py).

@@ -64,10 +64,10 @@ class Kubectl:
         """Return the response of the API server to GET of a path."""
         return self.run("get", "--raw", path)
 
-    def apply(self, *objects: Object, namespace: str = "") -> None:
-        """Apply objects, like ``kubectl apply -f``. Raises KubectlError."""
+    def apply(self, *objects: Object, namespace: str = "", user: str = "") -> None:
+        """Apply objects, like ``kubectl apply -f``; user: is impersonated. Raises KubectlError."""
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        self.run("apply", *_in(namespace), "-f", "-", stdin=document)
+        self.run("apply", *_in(namespace), *_as(user), "-f", "-", stdin=document)
 
     def patch(self, kind: str, name: str, namespace: str, change: Object) -> None:
         """Merge-patch an object. Raises KubectlError."""
@@ -86,10 +86,18 @@ class Kubectl:
         return self.run("logs", pod, *_in(namespace), *options)
 
     def execute(
-        self, pod: str, namespace: str, command: Sequence[str], *, seconds: float = SECONDS
+        self,
+        pod: str,
+        namespace: str,
+        command: Sequence[str],
+        *,
+        user: str = "",
+        seconds: float = SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a pod; return the completed call."""
-        return self.attempt("exec", pod, *_in(namespace), "--", *command, seconds=seconds)
+        return self.attempt(
+            "exec", pod, *_in(namespace), *_as(user), "--", *command, seconds=seconds
+        )
 
     @contextmanager
     def proxy(self) -> Iterator[tuple[str, int]]:
@@ -107,3 +115,7 @@ class Kubectl:
 
 def _in(namespace: str) -> list[str]:
     return [f"--namespace={namespace}"] if namespace else []
+
+
+def _as(user: str) -> list[str]:
+    return [f"--as={user}"] if user else []

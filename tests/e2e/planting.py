@@ -51,11 +51,16 @@ class Candidate:
 
     def serve(self, planted: str) -> Object:
         """Serve one of the faulty folders; return the record of the serving attempt."""
-        tuning, number = self.tuning, self.attempt() + 1
+        tuning = self.tuning
         manifest = pods.inside(
             tuning.cluster, tuning.namespace, self.keeper, "serve_from.py", self.build, planted
         )
         self._vouch(manifest)
+        return self.serve_again()
+
+    def serve_again(self) -> Object:
+        """Serve the folder that is on the volume; return the record of the serving attempt."""
+        tuning, number = self.tuning, self.attempt() + 1
         # This edit of spec.serving changes no value that matters; it retries the failed build.
         tuning.change(suspend=False, serving={"extraArgs": [f"--max-log-len={number}"]})
 

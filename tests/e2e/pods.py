@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,8 @@ class Task:
     """A script to run in a pod.
 
     claim: a volume that is mounted read-only at /work; writable: claims that are mounted writable,
-    by mount path; ready: a file that the script writes when the caller can continue.
+    by mount path; ready: a file that the script writes when the caller can continue; owners: owner
+    references of the pod; node: the node of the pod, which the scheduler then does not choose.
     """
 
     script: str
@@ -32,6 +33,8 @@ class Task:
     ready: str = ""
     memory: str = "256Mi"
     labels: Object | None = None
+    owners: Sequence[Object] = ()
+    node: str = ""
 
 
 def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 120) -> Any:
@@ -41,10 +44,13 @@ def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 120) -
 
 
 @contextmanager
-def started(cluster: Cluster, namespace: str, task: Task) -> Iterator[str]:
-    """Start a task and yield the name of its pod; delete the pod unless the block failed."""
+def started(cluster: Cluster, namespace: str, task: Task, *, user: str = "") -> Iterator[str]:
+    """Start a task and yield the name of its pod; delete the pod unless the block failed.
+
+    user: creates the pod, instead of the administrator.
+    """
     name = f"{task.script.removesuffix('.py').replace('_', '-')}-{uuid.uuid4().hex[:6]}"
-    cluster.kubectl.apply(*_objects(name, namespace, task))
+    cluster.kubectl.apply(*objects(name, namespace, task), user=user)
     yield name
     cluster.kubectl.delete("pod", name, namespace)
     cluster.record.wait(
@@ -78,10 +84,12 @@ def wait_until_ready(cluster: Cluster, namespace: str, name: str, *, seconds: fl
     cluster.record.wait(f"pod {name} is ready", ready, seconds=seconds)
 
 
-def inside(cluster: Cluster, namespace: str, pod: str, script: str, *given: str) -> Any:
-    """Run a script with arguments in an existing pod; return its result."""
+def inside(
+    cluster: Cluster, namespace: str, pod: str, script: str, *given: str, user: str = ""
+) -> Any:
+    """Run a script with arguments in an existing pod, as a user; return its result."""
     text = (SCRIPTS / script).read_text(encoding="utf-8")
-    done = cluster.kubectl.execute(pod, namespace, ["python", "-c", text, *given])
+    done = cluster.kubectl.execute(pod, namespace, ["python", "-c", text, *given], user=user)
     assert done.returncode == 0, f"{script} failed in {pod}:\n{done.stdout}\n{done.stderr}"
     return _result(done.stdout)
 
@@ -91,7 +99,8 @@ def _result(log: str) -> Any:
     return json.loads(line.removeprefix(RESULT))
 
 
-def _objects(name: str, namespace: str, task: Task) -> list[Object]:
+def objects(name: str, namespace: str, task: Task) -> list[Object]:
+    """Return the ConfigMap and the pod of a task."""
     metadata = {"name": name, "namespace": namespace, "labels": dict(task.labels or {})}
     files = {
         "script.py": (SCRIPTS / task.script).read_text(encoding="utf-8"),
@@ -120,8 +129,9 @@ def _objects(name: str, namespace: str, task: Task) -> list[Object]:
         {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": metadata,
+            "metadata": {**metadata, "ownerReferences": list(task.owners)},
             "spec": {
+                **({"nodeName": task.node} if task.node else {}),
                 "restartPolicy": "Never",
                 "terminationGracePeriodSeconds": 1,
                 "automountServiceAccountToken": False,

@@ -8,19 +8,19 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from tests.e2e import gpus, pods
-from tests.e2e.kubectl import Object
+from tests.e2e.authors import EDITOR, make_editor
 from tests.e2e.loading import under_load
 from tests.e2e.planting import FOUND_BY, SCORES, Candidate, candidate, refused
 from tests.e2e.pods import Task
+from tests.e2e.served import NAMESPACE, Served
 from tests.e2e.target import Cluster, namespaces
 from tests.e2e.tuning import DEMO_MODEL, Tuning, condition, small
 
-NAMESPACE, NAMED, OTHER = "e2e-serving", "e2e-serving-named", "e2e-serving-other"
+NAMED, OTHER = "e2e-serving-named", "e2e-serving-other"
 KEY = "only-for-this-test"
 MADE_SECONDS, READY_SECONDS, ROLLOUT_SECONDS = 300.0, 420.0, 300.0
 SPEC = small(
@@ -37,50 +37,6 @@ SPEC = small(
 )
 
 pytestmark = pytest.mark.timeout(900)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """The serving job, and a pod in each of three namespaces."""
-
-    tuning: Tuning
-    previous: str
-    """Build of the previous revision, which was merged but never served."""
-    callers: dict[str, str]
-
-    def build(self) -> str:
-        """Return the build that the Service selects."""
-        return str(self.tuning.status()["serving"]["build"])
-
-    def serving_pod(self) -> Object:
-        """Return the serving pod."""
-        build = self.build()
-        (pod,) = [
-            pod
-            for pod in self.tuning.cluster.record.present("Pod", NAMESPACE)
-            if pod["metadata"].get("labels", {}).get("finetune.dev/build") == build
-            and pod["metadata"]["labels"]["finetune.dev/stage"] == "serve"
-        ]
-        return pod
-
-    def reach(self, namespace: str, *addresses: str) -> Any:
-        """Try TCP connections from a namespace."""
-        return pods.inside(
-            self.tuning.cluster, namespace, self.callers[namespace], "reach.py", *addresses
-        )
-
-    def call(self, namespace: str, route: str, *, key: str = "", body: Any = None) -> Any:
-        """Send one request through the Service from a namespace."""
-        url = self.tuning.status()["endpoint"].removesuffix("/v1") + route
-        asked = {"url": url, "key": key} | ({} if body is None else {"body": body})
-        (answer,) = pods.inside(
-            self.tuning.cluster,
-            namespace,
-            self.callers[namespace],
-            "call.py",
-            json.dumps([asked]),
-        )
-        return answer
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +175,34 @@ def test_a_faulty_build_is_never_served(
     available = condition(tuning.status(), "Serving")
     assert available is not None
     assert available["status"] == "True"
+    assert served.call(NAMED, "/v1/models", key=KEY)["status"] == 200
+
+
+@pytest.mark.finding(8, "a stage trusts the manifest next to the files")
+def test_weights_that_an_editor_replaced_are_never_served(
+    served: Served, planted: Candidate
+) -> None:
+    """A user with the cluster role edit mounts the volume; the ledger is not changed."""
+    tuning, serves = served.tuning, served.build()
+    cluster, claim = tuning.cluster, f"small-{tuning.status()['revision']}"
+    make_editor(cluster, NAMESPACE)
+    task = Task(script="stay.py", image=cluster.operator_image(), writable={"/work": claim})
+    with pods.started(cluster, NAMESPACE, task, user=EDITOR) as name:
+        cluster.record.wait(
+            f"pod {name} runs",
+            lambda: (
+                (cluster.record.find("Pod", NAMESPACE, name) or {}).get("status", {}).get("phase")
+                == "Running"
+            ),
+            seconds=60,
+        )
+        folder = f"merged-{planted.build}"
+        pods.inside(cluster, NAMESPACE, name, "tamper.py", folder, user=EDITOR)
+    attempt = planted.serve_again()
+    assert (attempt["outcome"], attempt["reason"]) == ("Failed", "VerificationFailed"), attempt
+    assert f"{folder}/ is not the folder that was published" in attempt["message"]
+    assert not planted.was_ready(attempt["attempt"])
+    assert served.build() == serves
     assert served.call(NAMED, "/v1/models", key=KEY)["status"] == 200
 
 

@@ -1,11 +1,11 @@
 """Attacks by users with real RBAC rights, each with the number of its finding."""
 
 import json
-import time
 from typing import Any
 
 import pytest
 from tests.e2e import locks, metrics, pods
+from tests.e2e.authors import AUTHOR, admit, submit
 from tests.e2e.pods import Task
 from tests.e2e.target import Cluster
 from tests.e2e.tuning import Tuning, small
@@ -17,46 +17,7 @@ from finetune_operator.metrics_server import server
 LOCKS: dict[str, locks.How] = {locks.OPERATOR: "shared"}
 pytestmark = pytest.mark.timeout(300)
 
-AUTHOR = "job-author"
-"""A user who can write FineTuneJobs in one namespace."""
 SECONDS = 180.0
-EFFECTIVE_SECONDS = 60.0
-
-
-def admit(cluster: Cluster, namespace: str, *rules: dict[str, Any]) -> None:
-    """Bind the role of the job author, with further rules, in a namespace.
-
-    Returns when the authorizer of the API server, which watches bindings, knows this one.
-    """
-    rbac, name = "rbac.authorization.k8s.io", {"name": AUTHOR, "namespace": namespace}
-    cluster.kubectl.apply(
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "Role",
-            "metadata": name,
-            "rules": [
-                {
-                    "apiGroups": ["finetune.dev"],
-                    "resources": ["finetunejobs"],
-                    "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
-                },
-                *rules,
-            ],
-        },
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "RoleBinding",
-            "metadata": name,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": AUTHOR},
-            "subjects": [{"apiGroup": rbac, "kind": "User", "name": AUTHOR}],
-        },
-    )
-    question = ("auth", "can-i", "create", "finetunejobs.finetune.dev")
-    author = (f"--as={AUTHOR}", f"--namespace={namespace}")
-    until = time.monotonic() + EFFECTIVE_SECONDS
-    while cluster.kubectl.attempt(*question, *author).stdout.strip() != "yes":
-        assert time.monotonic() < until, f"{AUTHOR} may not create jobs"
-        time.sleep(0.1)
 
 
 @pytest.mark.finding(1, "a Secret's content is published")
@@ -123,20 +84,6 @@ def test_tenant_reads_no_metric_of_the_operator(cluster: Cluster, workspace: str
     tenant = cluster.kubectl.run("create", "token", *account).strip()
     assert [metrics.get(host, token)[0] for token in ("", tenant)] == [401, 403]
     assert "finetune_jobs" in metrics.scrape(cluster, host)
-
-
-def submit(cluster: Cluster, tuning: Tuning, spec: dict[str, Any]) -> str:
-    """Create a job as the job author; return the text of the rejection, or an empty text."""
-    job = {
-        "apiVersion": "finetune.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": tuning.name, "namespace": tuning.namespace},
-        "spec": spec,
-    }
-    options = ("create", f"--as={AUTHOR}", "-f", "-")
-    done = cluster.kubectl.attempt(*options, stdin=json.dumps(job))
-    assert done.returncode == 0 or "denied request: spec." in done.stderr, done.stderr
-    return done.stderr if done.returncode else ""
 
 
 def slices(cluster: Cluster, namespace: str, service: str) -> list[dict[str, Any]]:
