@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.chart import helm
@@ -79,7 +80,7 @@ def limits(control_plane: ControlPlane) -> Iterator[None]:
     kubectl(control_plane, "delete", "-f", "-", stdin=listed)
 
 
-def test_annotations_are_limited_in_bytes(
+def test_metadata_of_a_job_is_limited(
     control_plane: ControlPlane, place: Namespace, limits: None
 ) -> None:
     """A policy takes effect some time after its creation."""
@@ -99,8 +100,21 @@ def test_annotations_are_limited_in_bytes(
     wait_until("large annotations are rejected", rejects)
     place.submit("small", annotations={"note": "é" * 48})
     path = place.path("finetunejobs", "existing")
-    with pytest.raises(ApiError, match="at most 100 are allowed"):
-        place.plane.merge(path, {"metadata": {"annotations": TOO_LARGE}})
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a"}
+    owners = [{**owner, "uid": f"{number}"} for number in range(17)]
+    finalizers = [f"example.com/{number}" for number in range(17)]
+    large: dict[str, Any] = {
+        "at most 100 are allowed: remove annotations": {"annotations": TOO_LARGE},
+        "at most 100 are allowed: remove labels": {
+            "labels": {f"label-{number}": "x" * 40 for number in range(3)}
+        },
+        "metadata.ownerReferences has 17 items; at most 16": {"ownerReferences": owners},
+        "metadata.finalizers has 17 items; at most 16": {"finalizers": finalizers},
+    }
+    for message, metadata in large.items():
+        with pytest.raises(ApiError, match=message):
+            place.plane.merge(path, {"metadata": metadata})
+    place.plane.merge(path, {"metadata": {"labels": {"a": "b"}, "ownerReferences": owners[:1]}})
 
 
 def test_pod_is_admitted_to_a_restricted_namespace(control_plane: ControlPlane) -> None:

@@ -97,7 +97,7 @@ _FIELDS: Mapping[str, Fields] = {
 
 
 def trimmed(each: Object) -> dict[str, Any]:
-    """Return an object with the fields that a snapshot uses, a FineTuneJob with all but metadata.
+    """Return an object with the fields that a snapshot uses, a FineTuneJob with spec and status.
 
     The result may share values with ``each``, which is not changed.
     """
@@ -144,7 +144,8 @@ def _metadata(each: Object) -> dict[str, Any]:
     metadata = each["metadata"]
     result: dict[str, Any] = {key: metadata[key] for key in _METADATA if key in metadata}
     if each["kind"] == KIND:
-        return result | {key: metadata[key] for key in ("labels",) if key in metadata}
+        # Nothing depends on its labels, of which a user can set more than 1 MB.
+        return result
     result["labels"] = dict(metadata.get("labels") or {})
     if owners := metadata.get("ownerReferences"):
         # The controller is kept wherever it is in the list.

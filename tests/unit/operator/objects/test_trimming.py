@@ -80,13 +80,15 @@ def test_the_author_of_a_change_and_the_node_of_a_volume_are_kept() -> None:
     assert kept["annotations"] == {"volume.kubernetes.io/selected-node": "n"}
 
 
-def test_a_job_is_kept_without_managed_fields() -> None:
+def test_a_job_is_kept_without_metadata_that_users_decide_about() -> None:
     each = with_metadata(job(summary="x"), managedFields=[{}], annotations={}, labels={"a": "b"})
+    each["metadata"] |= {"ownerReferences": [{}], "finalizers": ["example.com/f"]}
     each["spec"] = {"model": {"source": "hf://a/b"}}
     kept = trimmed(each)
     assert (kept["spec"], kept["status"]) == (each["spec"], each["status"])
-    assert kept["metadata"].keys() >= {"labels", "uid", "resourceVersion", "generation"}
-    assert not kept["metadata"].keys() & {"managedFields", "annotations"}
+    assert kept["metadata"].keys() >= {"uid", "resourceVersion", "generation"}
+    large = {"managedFields", "annotations", "labels", "ownerReferences", "finalizers"}
+    assert not kept["metadata"].keys() & large
 
 
 def test_long_texts_of_a_huge_object_are_cut() -> None:
