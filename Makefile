@@ -16,7 +16,7 @@ run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-serving '$(IMAGE_SERVING)' --hub-endpoint '$(HUB_ENDPOINT)' --values '$(VALUES)')
 
 .DEFAULT_GOAL := help
-.PHONY: help run down status images venv fmt generate lock recording tutorial docs check test mutants search e2e \
+.PHONY: help run down status images venv fmt generate lock scan recording tutorial docs check test mutants search e2e \
 	conformance bench release
 
 help: ## List these commands
@@ -47,6 +47,9 @@ generate: venv ## Write the generated files: CRD, chart README, reference pages
 
 lock: ## Write the hashes of the packages in constraints/, after a change of a version
 	@$(PYTHON) dev/checks lock
+
+scan: ## Scan the pinned packages for known vulnerabilities
+	@$(PYTHON) dev/checks scan
 
 recording: ## Record make run, and render the pictures of the README from it
 	@$(PYTHON) dev/recording quickstart

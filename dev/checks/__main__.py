@@ -9,7 +9,7 @@ from pathlib import Path
 # The interpreter puts this folder itself on the path; its parent makes `checks` a package.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from checks import conformance, environment, lock, plan, site  # noqa: E402
+from checks import conformance, environment, lock, plan, scan, site  # noqa: E402
 from cluster import cli  # noqa: E402
 
 COMMANDS = {
@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": plan.bench,
     "docs": site.build,
     "lock": lock.write,
+    "scan": scan.run,
 }
 
 

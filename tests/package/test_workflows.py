@@ -46,7 +46,12 @@ def test_actionlint_accepts_the_workflows_and_refuses_a_broken_one(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("workflow", "targets"),
-    [("check", ["check", "docs"]), ("test", ["test"]), ("release", ["release"])],
+    [
+        ("check", ["check", "docs"]),
+        ("release", ["release"]),
+        ("scan", ["scan"]),
+        ("test", ["test"]),
+    ],
 )
 def test_workflows_run_the_targets_of_the_makefile(workflow: str, targets: list[str]) -> None:
     commands = "\n".join(step.get("run", "") for step in steps(workflow))
@@ -56,7 +61,7 @@ def test_workflows_run_the_targets_of_the_makefile(workflow: str, targets: list[
 
 
 def test_actions_are_pinned_by_commit_and_rights_are_declared() -> None:
-    assert set(WORKFLOWS) == {"check", "release", "test"}
+    assert set(WORKFLOWS) == {"check", "release", "scan", "test"}
     for name, workflow in WORKFLOWS.items():
         assert workflow["permissions"] == {"contents": "read"}
         used = [step["uses"] for step in steps(name) if "uses" in step]
