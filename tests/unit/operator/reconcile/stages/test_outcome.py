@@ -153,3 +153,113 @@ def test_of_two_pods_that_ended_within_a_second_the_newer_one_counts(order: int)
         each["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "3"
     ended = outcome.of(job("Complete"), [older, newer][::order])
     assert kind_of(ended) == ("Completed", "Completed")
+
+
+def disrupted(each: Thing, *, deleted: bool = False) -> Thing:
+    if deleted:
+        each["metadata"]["deletionTimestamp"] = "1"
+    else:
+        condition = {"type": "DisruptionTarget", "status": "True"}
+        each["status"]["conditions"] = [condition]
+    return each
+
+
+def overdue(seconds: int | None) -> Thing:
+    found = job("Failed", reason="DeadlineExceeded")
+    found["spec"] = {} if seconds is None else {"activeDeadlineSeconds": seconds}
+    return found
+
+
+LOGS = "Run kubectl logs job/j."
+DISRUPTED = "The pod of Job j was disrupted before it could report a result."
+NO_RESULT = f"Job j completed, but left no result that reports completion. {LOGS}"
+OVERDUE = (
+    "If the download needs more time, raise spec.runPolicy.prepareDeadlineSeconds. Otherwise check "
+    "the chat template and the server of the source."
+)
+NO_DIGESTS = message("merge", artifacts={"mergedManifest": "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "pods", "reason", "text"),
+    [
+        (job("Complete"), [pod(DONE)], "Completed", "merge completed"),
+        (job("Complete"), [], "ResultMissing", NO_RESULT),
+        (job("Complete"), [pod(message("train"))], "ResultMissing", None),
+        (
+            job("Complete"),
+            [pod(HALF_WAY)],
+            "ResultMissing",
+            f"Job j completed, but its result reports step 9 of 10. {LOGS}",
+        ),
+        (
+            job("Complete"),
+            [pod(NO_DIGESTS)],
+            "ResultMissing",
+            "Job j completed, but its result has no digests of the folders that it published. "
+            f"{LOGS}",
+        ),
+        (job("Complete"), [pod(STOPPED)], "ResultMissing", NO_RESULT),
+        (job("Complete"), [disrupted(pod(STOPPED))], "Stopped", DISRUPTED),
+        (job("Complete"), [disrupted(pod(STOPPED), deleted=True)], "Stopped", DISRUPTED),
+        (
+            job("Complete"),
+            [disrupted(pod(STOPPED, at="1")), pod(STOPPED, at="2")],
+            "ResultMissing",
+            NO_RESULT,
+        ),
+        (job("Failed"), [pod(BROKEN, 84)], "NotMergeable", "no"),
+        (
+            job("Failed", reason="BackoffLimitExceeded"),
+            [pod("", 137)],
+            "RetriesExhausted",
+            f"Job j failed (BackoffLimitExceeded): the last pod exited with code 137. {LOGS}",
+        ),
+        (
+            job("Failed", reason="PodFailurePolicy"),
+            [pod("", 143)],
+            "RetriesExhausted",
+            "Job j failed (PodFailurePolicy): the last pod was stopped externally before it "
+            f"completed. {LOGS}",
+        ),
+        (
+            overdue(None),
+            [],
+            "RetriesExhausted",
+            f"Job j failed (DeadlineExceeded): no pod is left. {LOGS}",
+        ),
+        (
+            overdue(60),
+            [],
+            "DeadlineExceeded",
+            f"Job j did not complete within 60 s. {OVERDUE}",
+        ),
+        (
+            overdue(60),
+            [pod(BROKEN, 84)],
+            "DeadlineExceeded",
+            f"Job j did not complete within 60 s. NotMergeable: no. {OVERDUE}",
+        ),
+    ],
+)
+def test_the_end_of_a_job_is_explained(
+    given: Thing, pods: list[Thing], reason: str, text: str | None
+) -> None:
+    ended = outcome.of(given, pods)
+    assert ended is not None
+    assert ended.reason == reason
+    if text is not None:
+        assert ended.message == text
+
+
+@pytest.mark.parametrize(
+    ("container", "reason", "killed"),
+    [("trainer", "OOMKilled", True), ("trainer", "Error", False), ("sidecar", "OOMKilled", False)],
+)
+def test_only_the_trainers_memory_counts(container: str, reason: str, killed: bool) -> None:
+    each = pod("", 137, container=container)
+    each["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = reason
+    assert outcome.out_of_memory([pod(None), each]) is killed
+    assert outcome.killed_for_memory(job()) == (
+        "Job j exceeded its memory limit and was killed. Raise spec.resources.merge.limits.memory."
+    )
