@@ -3,7 +3,8 @@
 A plan is made from the cache, which may be older than the cluster by any number of changes of any
 kind. Most writes are safe nevertheless: a status is written with the resourceVersion of its job, an
 object is created under a name that only one object can have, and applied or patched in the version
-that was observed. The other cases are here; each names the kinds that are read.
+that was observed. The other cases are here; each names the kinds that are read. The FineTuneJob is
+not one of them if the plan writes its status: that write fails if the job has changed.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from finetune_operator.objects import naming
 from finetune_operator.types import LISTS, Create, Delete, Object, Plan, Snapshot
 
 ALL_KINDS = frozenset({FINETUNEJOB, *LISTS})
-_OF_STAGES = frozenset({FINETUNEJOB, "Job", "Pod", naming.VOLUME})
+_OF_STAGES = frozenset({"Job", "Pod", naming.VOLUME})
+_OF_TRAINERS = frozenset({"Job", "Pod"})
 _LATER = {
     "Starting": ("Starting", "Running", "Completed"),
     "Running": ("Running", "Completed"),
@@ -36,9 +38,10 @@ NONE = Confirmation("", frozenset())
 def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
     """Return the confirmation that a plan needs.
 
-    unfenced: whether an action of the plan changes anything, but the status does not, whose write
-    fails if the job has changed.
+    unfenced: whether an action of the plan changes anything, but no write of the status precedes
+    it, which would fail if the job had changed.
     """
+    job = frozenset({FINETUNEJOB} if unfenced else ())
     if any(isinstance(action, Delete) for action in plan.actions):
         return Confirmation("delete", ALL_KINDS)
     before, after = _revisions(snapshot.job.get("status") or {}), _revisions(plan.status)
@@ -52,10 +55,8 @@ def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
         and naming.label(action.object, naming.STAGE) == "train"
         for action in plan.actions
     ):
-        return Confirmation("train", _OF_STAGES)
-    if unfenced:
-        return Confirmation("job", frozenset({FINETUNEJOB}))
-    return NONE
+        return Confirmation("train", _OF_TRAINERS | job)
+    return Confirmation("job", job) if unfenced else NONE
 
 
 def _revisions(status: Object) -> dict[str, Object]:

@@ -21,7 +21,7 @@ from typing import Any
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.kinds import CORE_EVENT, FINETUNEJOB
 from finetune_operator.objects import naming
-from finetune_operator.objects.jobs import is_over
+from finetune_operator.objects.jobs import is_over, pod_has_ended, pods_of
 from finetune_operator.objects.trimming import trimmed
 from finetune_operator.snapshot.expected import expected
 from finetune_operator.snapshot.reflector import METADATA_ONLY
@@ -194,10 +194,14 @@ class Reader:
 def pending_objects(
     *, volumes: Iterable[Object], jobs: Iterable[Object], pods: Iterable[Object]
 ) -> list[Object]:
-    """Return the newest objects that do not run, whose events may contain the cause."""
-    pending = [pod for pod in pods if _status(pod).get("phase") in (None, "Pending")]
+    """Return the newest objects that do not run, whose events may contain the cause.
+
+    The events of a Job say why it has no pod, so they are not read while it has one.
+    """
+    present = [pod for pod in pods if not pod_has_ended(pod)]
+    pending = [pod for pod in present if _status(pod).get("phase") in (None, "Pending")]
     pending += [volume for volume in volumes if _status(volume).get("phase") != "Bound"]
-    pending += [job for job in jobs if not _status(job).get("ready") and not is_over(job)]
+    pending += [job for job in jobs if not is_over(job) and not pods_of(job, present)]
     pending.sort(key=lambda each: str(each["metadata"].get("creationTimestamp", "")), reverse=True)
     return pending[:MAX_PENDING_OBJECTS]
 

@@ -9,7 +9,7 @@ from finetune_operator.controller import confirmation
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.types import Action, Apply, Create, Delete, Plan, Snapshot
 
-STAGES = {"FineTuneJob", "Job", "Pod", "PersistentVolumeClaim"}
+TRAINERS = {"Job", "Pod"}
 
 
 def revisions(*stages: tuple[str, int, str], name: str = "r1") -> list[dict[str, Any]]:
@@ -29,7 +29,8 @@ def stage_job(stage: str) -> Any:
     ("actions", "status", "cause", "kinds"),
     [
         ([Delete(object=stage_job("train"))], True, "delete", ALL_KINDS),
-        ([Create(object=stage_job("train"))], True, "train", STAGES),
+        ([Create(object=stage_job("train"))], True, "train", TRAINERS),
+        ([Create(object=stage_job("train"))], False, "train", {*TRAINERS, "FineTuneJob"}),
         ([Create(object=stage_job("prepare"))], True, "", set()),
         ([Create(object=stage_job("prepare"))], False, "job", {"FineTuneJob"}),
         ([Apply(object=child("Service", "s"))], False, "job", {"FineTuneJob"}),

@@ -65,7 +65,9 @@ def attempt(stage: str, outcome: str) -> dict[str, Any]:
 
 
 async def test_a_read_of_a_watched_job_sends_no_request() -> None:
-    objects = (job(), pod("p", "train"), child("Job", "j", status={"ready": 1}))
+    run = child("Job", "j")
+    run["metadata"]["uid"] = "uid-of-j"
+    objects = (job(), child("Pod", "p", owner="uid-of-j", status={"phase": "Running"}), run)
     assert await Reading(*objects).watched().requests() == 0
 
 
@@ -181,15 +183,17 @@ async def test_a_clock_that_is_behind_makes_objects_old() -> None:
 def test_events_are_read_for_objects_that_do_not_run() -> None:
     waiting = pod("pending", "train", phase="Pending")
     unbound = child("PersistentVolumeClaim", "unbound", status={"phase": "Pending"})
-    stuck = child("Job", "stuck", status={"active": 0})
+    stuck, runs = (child("Job", name) for name in ("stuck", "runs"))
+    for each in (stuck, runs):
+        each["metadata"]["uid"] = f"uid-{each['metadata']['name']}"
     pending = pending_objects(
         volumes=[unbound, child("PersistentVolumeClaim", "bound", status={"phase": "Bound"})],
         jobs=[
             stuck,
-            child("Job", "ready", status={"ready": 1}),
+            runs,
             child("Job", "over", status={"conditions": [{"type": "Failed", "status": "True"}]}),
         ],
-        pods=[waiting, pod("runs", "prepare")],
+        pods=[waiting, child("Pod", "p", owner="uid-runs", status={"phase": "Running"})],
     )
     assert {each["metadata"]["name"] for each in pending} == {"pending", "unbound", "stuck"}
 
