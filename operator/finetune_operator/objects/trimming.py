@@ -7,7 +7,7 @@ larger even then, only small fields are kept.
 """
 
 import marshal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetune_api import KIND
@@ -50,6 +50,13 @@ _METADATA = (
 Fields = Mapping[str, Any]
 """Fields to keep: by name, those of its value, or None for the whole value."""
 
+_CONDITION: Fields = dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime"))
+_CONDITIONS: Mapping[str, frozenset[str]] = {
+    "Pod": frozenset({"PodScheduled", "Ready", "DisruptionTarget"}),
+    "Job": frozenset({"Complete", "Failed", "Suspended"}),
+    "Deployment": frozenset({"Available", "Progressing", "ReplicaFailure"}),
+}
+"""Types of the conditions that a snapshot uses."""
 _CONTAINER: Fields = {"name": None, "resources": None}
 _CONTAINER_STATUS: Fields = dict.fromkeys(
     ("name", "image", "imageID", "state", "lastState", "ready", "restartCount")
@@ -71,7 +78,7 @@ _FIELDS: Mapping[str, Fields] = {
             "startTime": None,
             "reason": None,
             "message": None,
-            "conditions": None,
+            "conditions": _CONDITION,
             "containerStatuses": _CONTAINER_STATUS,
             "initContainerStatuses": _CONTAINER_STATUS,
         },
@@ -82,11 +89,24 @@ _FIELDS: Mapping[str, Fields] = {
             "activeDeadlineSeconds": None,
             "template": {"metadata": {"labels": None, "annotations": None}},
         },
-        "status": None,
+        "status": {
+            "startTime": None,
+            "completionTime": None,
+            "ready": None,
+            "succeeded": None,
+            "failed": None,
+            "conditions": _CONDITION,
+        },
     },
     "Deployment": {
         "spec": {"replicas": None, "progressDeadlineSeconds": None},
-        "status": None,
+        "status": {
+            "observedGeneration": None,
+            "replicas": None,
+            "updatedReplicas": None,
+            "availableReplicas": None,
+            "conditions": _CONDITION,
+        },
     },
     "PersistentVolumeClaim": {"spec": None, "status": None},
     "Service": {"spec": {"selector": None}},
@@ -106,6 +126,9 @@ def trimmed(each: Object) -> dict[str, Any]:
     if kind == KIND:
         return {**each, **common}
     result = {**common, **_selected(each, _FIELDS[kind])}
+    if kind in _CONDITIONS and (conditions := (result.get("status") or {}).get("conditions")):
+        used = _CONDITIONS[kind]
+        result["status"]["conditions"] = [each for each in conditions if each["type"] in used]
     if kind == "ConfigMap" and (digests := _digests(each)) is not None:
         result[DIGESTS] = digests
     if _too_large(result):
@@ -154,16 +177,31 @@ def _metadata(each: Object) -> dict[str, Any]:
     annotations = metadata.get("annotations") or {}
     if naming.SELECTED_NODE in annotations:
         result["annotations"] = {naming.SELECTED_NODE: annotations[naming.SELECTED_NODE]}
-    if each["kind"] in _APPLIED and (managers := metadata.get("managedFields")):
-        result["managedFields"] = [_manager(entry) for entry in managers[-MAX_MANAGERS:]]
+    if each["kind"] in _APPLIED and (authors := _authors(metadata.get("managedFields") or ())):
+        result["managedFields"] = authors[-MAX_MANAGERS:]
     return result
 
 
-def _manager(entry: Object) -> dict[str, Any]:
-    """Return who changed an object when, and whether they changed its spec."""
-    fields: dict[str, Any] = {"f:spec": {}} if "f:spec" in (entry.get("fieldsV1") or {}) else {}
-    kept = {key: entry[key] for key in ("manager", "time") if key in entry}
-    return {**kept, "fieldsV1": fields}
+def _authors(managers: Iterable[Object]) -> list[dict[str, Any]]:
+    """Return who changed the spec of an object, and when."""
+    return [
+        {
+            **{key: entry[key] for key in ("manager", "time") if key in entry},
+            "fieldsV1": {"f:spec": {}},
+        }
+        for entry in managers
+        if "f:spec" in (entry.get("fieldsV1") or {})
+    ]
+
+
+def news(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a trimmed object whose change is news for its job.
+
+    The numbers and times in the status of a Job follow from its pods, which are watched, too.
+    """
+    if body["kind"] != "Job":
+        return body
+    return {**body, "status": (body.get("status") or {}).get("conditions")}
 
 
 def _digests(configmap: Object) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ Objects are trimmed (``objects.trimming``) and packed (``packing``). Only FineTu
 whole.
 """
 
+import marshal
 import sys
 import time
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from typing import Any
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
 from finetune_operator.objects.digest import job_version
-from finetune_operator.objects.trimming import DIGESTS, trimmed
+from finetune_operator.objects.trimming import DIGESTS, news, trimmed
 from finetune_operator.snapshot.packing import Packing
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import LISTS, Key, Object
@@ -66,23 +67,26 @@ class ObjectStore:
         if known is not None and version <= known.version:
             if version == known.version and not known.verified and "data" in each:
                 # A live read of a ConfigMap, of which a watch reported the metadata.
-                known.packed, known.verified = self._packed(trimmed(each)), True
+                body = _without_version(each)
+                known.packed, known.verified = self._packings[kind].pack(body), True
             return ()
         if version <= self._tombstones.get((kind, name), (0, 0.0))[0]:
             return ()
         key = _key_of(each)
         if key is None:
             return self._remove(kind, name, version)
-        body = trimmed(each)
-        packed = self._packed(body)
-        content = job_version(body) if kind == FINETUNEJOB else hash((packed, DIGESTS in body))
+        body = _without_version(each)
+        if kind == FINETUNEJOB:
+            content = job_version(body)
+        else:
+            content = hash((marshal.dumps(news(body), 2), DIGESTS in body))
         entry = _Entry(
             version=version,
             uid=each["metadata"]["uid"],
             key=key,
             content=content,
             verified=DIGESTS in body,
-            packed=packed,
+            packed=self._packings[kind].pack(body),
         )
         self._entries[kind][name] = entry
         if kind != FINETUNEJOB:
@@ -191,13 +195,6 @@ class ObjectStore:
                 break
             self._tombstones.popitem(last=False)
 
-    def _packed(self, body: dict[str, Any]) -> bytes:
-        # The version is part of the entry, so that equal contents have equal bytes.
-        metadata = {
-            field: value for field, value in body["metadata"].items() if field != "resourceVersion"
-        }
-        return self._packings[body["kind"]].pack({**body, "metadata": metadata})
-
     def _unpacked(self, kind: str, entry: _Entry) -> Object:
         body = self._packings[kind].unpack(entry.packed)
         body["metadata"]["resourceVersion"] = str(entry.version)
@@ -219,6 +216,13 @@ def name_of(each: Object) -> Name:
 def version_of(each: Object) -> int:
     """Return the resourceVersion of an object, or of a list, as a number."""
     return int(each["metadata"]["resourceVersion"])
+
+
+def _without_version(each: Object) -> dict[str, Any]:
+    """Return a trimmed object without its version, so that equal contents have equal bytes."""
+    body = trimmed(each)
+    del body["metadata"]["resourceVersion"]
+    return body
 
 
 def _key_of(each: Object) -> Key | None:

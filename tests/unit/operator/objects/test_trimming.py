@@ -71,9 +71,12 @@ def test_a_configmap_is_kept_as_the_digests_of_its_data() -> None:
 def test_the_author_of_a_change_and_the_node_of_a_volume_are_kept() -> None:
     fields: dict[str, Any] = {"f:spec": {"f:replicas": {}}, "f:metadata": {}}
     entry = {"manager": "kubectl", "time": "t", "operation": "Update", "fieldsV1": fields}
+    bound = {"manager": "controller", "time": "t", "fieldsV1": {"f:status": {}}}
     node = {"volume.kubernetes.io/selected-node": "n", "note": "x"}
     kept = trimmed(
-        with_metadata(child("PersistentVolumeClaim", "v"), managedFields=[entry], annotations=node)
+        with_metadata(
+            child("PersistentVolumeClaim", "v"), managedFields=[entry, bound], annotations=node
+        )
     )["metadata"]
     expected = {"manager": "kubectl", "time": "t", "fieldsV1": {"f:spec": {}}}
     assert kept["managedFields"] == [expected]
@@ -108,6 +111,13 @@ CONTAINER_STATUS = {
     "ready": True,
     "restartCount": 1,
 }
+CONDITION = {
+    "type": "Available",
+    "status": "False",
+    "reason": "r",
+    "message": "m",
+    "lastTransitionTime": "t",
+}
 USED: dict[str, dict[str, Any]] = {
     "Pod": {
         "spec": {
@@ -125,7 +135,9 @@ USED: dict[str, dict[str, Any]] = {
             "startTime": "t",
             "reason": "r",
             "message": "m",
-            "conditions": [{"type": "Ready"}],
+            "conditions": [
+                {"type": each} for each in ("PodScheduled", "Ready", "DisruptionTarget")
+            ],
             "containerStatuses": [CONTAINER_STATUS],
             "initContainerStatuses": [CONTAINER_STATUS],
         },
@@ -136,11 +148,24 @@ USED: dict[str, dict[str, Any]] = {
             "activeDeadlineSeconds": 7,
             "template": {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}},
         },
-        "status": {"active": 1, "conditions": []},
+        "status": {
+            "startTime": "t",
+            "completionTime": "t",
+            "ready": 1,
+            "succeeded": 1,
+            "failed": 1,
+            "conditions": [{"type": each} for each in ("Complete", "Failed", "Suspended")],
+        },
     },
     "Deployment": {
         "spec": {"replicas": 2, "progressDeadlineSeconds": 600},
-        "status": {"readyReplicas": 1},
+        "status": {
+            "observedGeneration": 1,
+            "replicas": 2,
+            "updatedReplicas": 2,
+            "availableReplicas": 1,
+            "conditions": [CONDITION, {"type": "Progressing"}, {"type": "ReplicaFailure"}],
+        },
     },
     "PersistentVolumeClaim": {
         "spec": {"storageClassName": "fast", "resources": {}},
@@ -197,6 +222,16 @@ def test_other_fields_are_dropped(kind: str) -> None:
         assert kept["spec"]["template"]["metadata"].keys() == {"labels", "annotations"}
 
 
+@pytest.mark.parametrize("kind", ["Pod", "Job", "Deployment"])
+def test_other_conditions_and_numbers_are_dropped(kind: str) -> None:
+    used = USED[kind]["status"]
+    status = {**unused(used), "conditions": [*unused(used["conditions"]), {"type": "Other"}]}
+    each = {"apiVersion": "v1", "kind": kind, "metadata": METADATA, "status": status}
+    kept = trimmed(each)["status"]
+    assert kept.keys() == used.keys()
+    assert kept["conditions"] == used["conditions"]
+
+
 @pytest.mark.parametrize(
     ("kind", "kept"),
     [
@@ -212,14 +247,19 @@ def test_other_fields_are_dropped(kind: str) -> None:
 def test_authors_of_changes_are_kept_for_the_kinds_that_the_operator_applies(
     kind: str, kept: bool
 ) -> None:
-    entry = {"manager": "hpa", "fieldsV1": {"f:status": {}}}
-    each = trimmed(with_metadata(child(kind, "x"), managedFields=[entry]))
+    author, other = (
+        {"manager": "hpa", "fieldsV1": {field: {"f:replicas": {}}}}
+        for field in ("f:spec", "f:status")
+    )
+    each = trimmed(with_metadata(child(kind, "x"), managedFields=[author, other]))
     found = each["metadata"].get("managedFields")
-    assert found == ([{"manager": "hpa", "fieldsV1": {}}] if kept else None)
+    assert found == ([{"manager": "hpa", "fieldsV1": {"f:spec": {}}}] if kept else None)
 
 
 def test_the_last_managers_and_the_first_owners_are_kept_up_to_their_limits() -> None:
-    managers = [{"manager": str(number)} for number in range(MAX_MANAGERS + 1)]
+    managers = [
+        {"manager": str(number), "fieldsV1": {"f:spec": {}}} for number in range(MAX_MANAGERS + 1)
+    ]
     owners = [{"uid": str(number)} for number in range(MAX_OWNERS)]
     controller = {"uid": "c", "controller": True}
     each = with_metadata(child("Service", "s"), managedFields=managers)

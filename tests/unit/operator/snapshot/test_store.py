@@ -47,6 +47,34 @@ def test_a_change_of_unused_fields_is_no_news_but_a_newer_version() -> None:
     assert stored(store) == ["2"]
 
 
+@pytest.mark.parametrize(
+    ("status", "is_news"),
+    [
+        ({"startTime": "2026-01-01T00:00:00Z", "active": 1}, False),
+        ({"ready": 1, "terminating": 0}, False),
+        ({"uncountedTerminatedPods": {"succeeded": ["u"]}, "succeeded": 1}, False),
+        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, False),
+        ({"conditions": [{"type": "Complete", "status": "True"}], "ready": 0}, True),
+        ({"conditions": [{"type": "Failed", "status": "True"}]}, True),
+        ({"conditions": [{"type": "Suspended", "status": "True"}]}, True),
+    ],
+)
+def test_of_the_status_of_a_job_only_its_conditions_are_news(status: Any, is_news: bool) -> None:
+    """Its numbers follow from its pods; they are kept for the next reconcile."""
+    store = ObjectStore()
+
+    def run(version: int, **status: Any) -> Any:
+        each = child("Job", "run", status=status)
+        each["metadata"] |= {"uid": "u", "resourceVersion": str(version)}
+        return each
+
+    store.put(run(1, conditions=[]))
+    assert store.put(run(2, **{"conditions": [], **status})) == ((KEY,) if is_news else ())
+    (found,) = store.children(KEY)["jobs"]
+    assert found["metadata"]["resourceVersion"] == "2"
+    assert found["status"].get("ready") == status.get("ready")
+
+
 def test_a_late_response_resurrects_nothing() -> None:
     store = ObjectStore()
     store.put(pod(1))
