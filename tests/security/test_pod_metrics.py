@@ -279,7 +279,7 @@ async def test_slow_pods_of_a_tenant_delay_no_pod_of_another(
 ) -> None:
     changed: asyncio.Queue[Key] = asyncio.Queue()
     scrapes = Scraper(WorkQueue[Any]("scrapes", namespace_limit=scraper.NAMESPACE_WORKERS))
-    running = asyncio.create_task(scrapes.run(changed=changed.put_nowait))
+    running = asyncio.create_task(scrapes.run(changed=lambda key, value: changed.put_nowait(key)))
     async with pod(silence) as silent, pod(CONNECTIONS["honest"]) as honest:
         for number in range(200):
             each = Target(

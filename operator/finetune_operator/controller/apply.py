@@ -107,7 +107,7 @@ class PlanExecutor:
             events = ()
             statuses.drop()
         elif (
-            statuses.recent(now)
+            statuses.quiet_for(now) > 0
             and not needs_writes(snapshot, plan, applied)
             and is_progress(plan, before, status)
         ):

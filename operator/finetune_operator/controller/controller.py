@@ -22,8 +22,9 @@ from finetune_operator.controller.reconciler import FOLLOW_UP_SECONDS, Reconcile
 from finetune_operator.controller.workqueue import Priority, WorkQueue
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.snapshot.scraper import Value
 from finetune_operator.telemetry import logs, metrics
-from finetune_operator.types import Key
+from finetune_operator.types import Key, Verification
 
 WORKERS = 4
 TIMEOUT_SECONDS = 30.0
@@ -73,11 +74,16 @@ class Controller:
             self.reconciler.distrust(key, {FINETUNEJOB})
             self.queue.add(key, Priority.POLL)
 
-    def wake(self, key: Key) -> None:
-        """Queue a key after one of the job's pods reported another value."""
+    def wake(self, key: Key, value: Value) -> None:
+        """Queue a key after one of the job's pods reported another value.
+
+        A reconcile would not write progress earlier than the status may be written again.
+        """
         if not self.stopped:
             self.reconciler.make_due(key)
-            self.queue.add(key, Priority.POLL)
+            verified = isinstance(value, Verification)
+            seconds = 0.0 if verified else self.reconciler.quiet_for(key)
+            self.queue.add_after(key, seconds, Priority.POLL)
 
     def _priority(self, key: Key) -> Priority:
         """Return the priority of a job that has changed, or that is reconciled for the first time.

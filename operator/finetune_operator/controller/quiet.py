@@ -17,7 +17,7 @@ import marshal
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from finetune_operator.types import Object, Plan
@@ -95,12 +95,11 @@ class StatusWrites:
         self._waiting = zlib.compress(marshal.dumps(dict(status), 2), level=1)
         self._written = _identity(job)
 
-    def recent(self, now: datetime) -> bool:
-        """Report whether the status was written less than ``SECONDS`` ago."""
+    def quiet_for(self, now: datetime) -> float:
+        """Return the seconds for which progress waits, until ``SECONDS`` after the last write."""
+        age = SECONDS if self.last is None else (now - self.last).total_seconds()
         # A clock that was set back must not delay a status.
-        return self.last is not None and (
-            timedelta(0) <= now - self.last < timedelta(seconds=SECONDS)
-        )
+        return SECONDS - age if 0 <= age < SECONDS else 0.0
 
     def latest(self, job: Object) -> Object:
         """Return a job with the status that waits, unless another status was written since."""

@@ -112,9 +112,14 @@ class Reconciler:
         return job is not None and not (job.get("status") or {}).get("conditions")
 
     def make_due(self, key: Key) -> None:
-        """Make the next reconcile of a job due at once, without reading anything again."""
+        """Let the next reconcile of a job do its work, without reading anything again."""
         if (memory := self.jobs.get(key)) is not None:
             memory.due = 0.0
+
+    def quiet_for(self, key: Key) -> float:
+        """Return the seconds for which progress of a job would wait to be written."""
+        memory = self.jobs.get(key)
+        return 0.0 if memory is None else memory.statuses.quiet_for(self.clock())
 
     def forget_all(self) -> None:
         """Forget all jobs."""

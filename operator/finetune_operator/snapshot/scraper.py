@@ -31,6 +31,8 @@ Fetch = Callable[[str, int], Awaitable[bytes | None]]
 """Takes address and port of a pod; returns the text of its metrics, None if the scrape failed."""
 Value = Progress | Verification | float
 """The float is the share of the model that a starting pod has loaded."""
+Changed = Callable[[Key, Value], None]
+"""Takes the key of a job and the new value of one of its pods."""
 ScrapeKey = tuple[str, str, str]
 """Namespace and name of a FineTuneJob, and the kind of the target."""
 
@@ -103,8 +105,8 @@ class Scraper:
         """Stop scraping the pods of a job."""
         self.latest(key, ())
 
-    async def run(self, *, changed: Callable[[Key], None]) -> None:
-        """Scrape until cancelled. changed: is called with a job of which a pod has a new value."""
+    async def run(self, *, changed: Changed) -> None:
+        """Scrape until cancelled."""
 
         async def work() -> None:
             while True:
@@ -115,7 +117,7 @@ class Scraper:
             for _ in range(WORKERS):
                 workers.create_task(work())
 
-    async def _scrape(self, key: ScrapeKey, changed: Callable[[Key], None]) -> None:
+    async def _scrape(self, key: ScrapeKey, changed: Changed) -> None:
         entry = self._entries.get(key)
         if entry is None:
             return
@@ -128,7 +130,7 @@ class Scraper:
         slow = now - entry.since >= SLOW_AFTER_SECONDS
         self._queue.add_after(key, SLOW_INTERVAL_SECONDS if slow else INTERVAL_SECONDS)
         if value is not None and value != before:
-            changed(key[:2])
+            changed(key[:2], value)
 
     async def _value(self, target: Target) -> Value | None:
         try:

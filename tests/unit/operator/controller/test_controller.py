@@ -9,9 +9,11 @@ from tests.unit.operator.controller.rig import KEY, Rig
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller import controller as module
+from finetune_operator.controller import quiet
 from finetune_operator.controller.controller import Controller
 from finetune_operator.health import Health
 from finetune_operator.kube.errors import Conflict, Terminal, Transient
+from finetune_operator.types import Progress, Verification
 
 
 @pytest.fixture
@@ -141,6 +143,19 @@ async def test_only_the_leader_enqueues_keys(rig: Rig) -> None:
     rig.controller.queue.done(KEY)
     await rig.controller.stop()
     await running
+
+
+async def test_progress_wakes_a_job_once_its_status_may_be_written_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Controller, "stopped", False)
+    await rig.reconcile()
+    rig.controller.queue.clear()
+    rig.delays.clear()
+    rig.controller.wake(KEY, Progress(pod="p", ratio=0.5))
+    assert rig.delays == [quiet.SECONDS]
+    rig.controller.wake(KEY, Verification(pod="p", build="b", outcome="Verified"))
+    assert rig.controller.queue.pop() == KEY
 
 
 def test_a_stuck_worker_is_unhealthy(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,11 +161,11 @@ def test_a_deleted_job_is_reported_though_its_observation_waited() -> None:
 
 def test_only_recent_writes_let_a_status_wait() -> None:
     statuses = StatusWrites()
-    assert not statuses.recent(START)
+    assert statuses.quiet_for(START) == 0
     statuses.wrote(START)
-    assert statuses.recent(START + WITHIN)
-    assert not statuses.recent(START + timedelta(seconds=SECONDS))
-    assert not statuses.recent(START - WITHIN), "the clock was set back"
+    assert statuses.quiet_for(START + WITHIN) == SECONDS - WITHIN.total_seconds()
+    assert statuses.quiet_for(START + timedelta(seconds=SECONDS)) == 0
+    assert statuses.quiet_for(START - WITHIN) == 0, "the clock was set back"
 
 
 def test_the_next_plan_starts_from_the_status_that_waits() -> None:

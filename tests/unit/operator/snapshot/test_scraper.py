@@ -18,6 +18,7 @@ from finetune_operator.snapshot.scraper import (
     SLOW_INTERVAL_SECONDS,
     WORKERS,
     Scraper,
+    Value,
 )
 from finetune_operator.snapshot.targets import Target
 from finetune_operator.types import Key, Progress
@@ -61,8 +62,11 @@ class Pods:
         values = self.scraper.latest(key, targets)
         return [value.global_step for value in values if isinstance(value, Progress)]
 
+    def record(self, key: Key, value: Value) -> None:
+        self.changed.append(key)
+
     async def during(self, test: Awaitable[None]) -> None:
-        running = asyncio.create_task(self.scraper.run(changed=self.changed.append))
+        running = asyncio.create_task(self.scraper.run(changed=self.record))
         try:
             await test
         finally:
@@ -189,7 +193,7 @@ async def test_a_defect_does_not_end_the_workers(caplog: pytest.LogCaptureFixtur
         raise RuntimeError
 
     scraper = Scraper(WorkQueue[Any]("scrapes"), fetch=fetch)
-    running = asyncio.create_task(scraper.run(changed=lambda key: None))
+    running = asyncio.create_task(scraper.run(changed=lambda key, value: None))
     scraper.latest(KEY, [target()])
     await asyncio.wait_for(failed.wait(), 5)
     await asyncio.sleep(0)
