@@ -84,8 +84,9 @@ def resolve(spec: Mapping[str, Any], defaults: Mapping[str, Any]) -> Resolved:
     spec: as stored in the cluster; defaults: the result of ``effective_defaults`` at the start of
     the revision. Raise InvalidSpec if the completed spec cannot be run.
     """
-    listed = "datasets" in without_nulls(spec)
-    written, entries = separated(without_nulls(spec))
+    present = without_nulls(spec)
+    listed = "datasets" in present
+    written, entries = separated(present)
     stored = without_nulls(defaults)
     lower = without_foreign_rows(stored, written)
     if "dataset" not in written or "datasets" in written:

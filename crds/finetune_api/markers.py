@@ -93,10 +93,12 @@ class ApiModel(CamelModel):
     def broken_rules(self) -> Iterator[Rule]:
         """Yield the rules of this model and of its fields that its values break."""
         yield from (rule for rule in type(self).rules if rule.fails(self))
+        written = self.model_fields_set
         for name, info in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name in self.model_fields_set and value is not None:
-                yield from (rule for rule in extra_of(info).rules for _ in rule.broken(value))
+            if name not in written or (value := getattr(self, name)) is None:
+                continue
+            for rule in extra_of(info).rules:
+                yield from (rule for _ in rule.broken(value))
 
 
 def extra_of(info: FieldInfo) -> Extra:

@@ -36,9 +36,9 @@ def part_of(model: ApiModel, edit: Edit) -> Values:
     revision that was resolved before the upgrade.
     """
     part: Values = {}
+    written = model.model_fields_set
     for name, info in type(model).model_fields.items():
-        value = getattr(model, name)
-        if name not in model.model_fields_set or value is None:
+        if name not in written or (value := getattr(model, name)) is None:
             continue
         alias = info.alias or name
         if isinstance(value, ApiModel) and not value.atomic:
