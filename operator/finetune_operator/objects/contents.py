@@ -99,8 +99,11 @@ def _is_empty(value: Any) -> bool:
 
 
 def without_empty(value: Any) -> Any:
-    """Return a status without nulls and empty groups, which the API server may keep or drop."""
-    if isinstance(value, Mapping):
+    """Return a status without nulls and empty groups, which the API server may keep or drop.
+
+    Its groups are dicts, as in JSON.
+    """
+    if isinstance(value, dict):
         items = ((key, without_empty(each)) for key, each in value.items())
         return {key: each for key, each in items if each is not None and each != {}}
     if isinstance(value, (list, tuple)):
