@@ -26,7 +26,8 @@ from finetune_operator.snapshot.scraper import Value
 from finetune_operator.telemetry import logs, metrics
 from finetune_operator.types import Key, Verification
 
-WORKERS = 4
+WORKERS = 16
+"""A reconcile mostly waits for the API server, which processes many requests at once."""
 TIMEOUT_SECONDS = 30.0
 """Of one reconcile."""
 REJECTED_SECONDS = 30.0
