@@ -350,6 +350,35 @@ def _held_up(cluster: Cluster, thing: Thing) -> bool:
     return bool(pods_of(cluster, thing))
 
 
+# Backup and restore.
+
+
+def restore(cluster: Cluster, *, status: bool = True, owners: bool = False) -> dict[str, str]:
+    """Delete the namespace, and restore the FineTuneJob and its claims from a backup.
+
+    status: whether the status is restored, too; owners: whether the claims keep their owners.
+    Return the new uids by those in the backup.
+    """
+    backup, claims = copied(cluster.present_job()), cluster.list(naming.VOLUME)
+    for thing in list(cluster.objects.values()):
+        cluster.remove(thing)
+    cluster.submit()
+    job = cluster.present_job()
+    job["spec"] = backup["spec"]
+    if status:
+        job["status"] = backup["status"]
+    uids = {backup["metadata"]["uid"]: job["metadata"]["uid"]}
+    for claim in claims:
+        old = claim["metadata"]
+        if "deletionTimestamp" in old:
+            continue
+        kept = {"name": old["name"], "labels": old["labels"]}
+        if owners and "ownerReferences" in old:
+            kept["ownerReferences"] = old["ownerReferences"]
+        uids[old["uid"]] = cluster.add({**claim, "metadata": kept})["metadata"]["uid"]
+    return uids
+
+
 # Complete runs, for tests of later events.
 
 

@@ -120,8 +120,6 @@ def plain(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         for text, name in names.items():
             value = value.replace(text, name)
-        lines = value.splitlines()
-        return "\n".join(line for line in lines if not line.strip().startswith('"uid"'))
     return value
 
 

@@ -74,7 +74,6 @@ class SpecFile:
         return JobConfig(
             namespace=self.namespace,
             name=self.name,
-            uid="",
             revision=self.resolved.revision,
             digest=self.resolved.digest,
             model=spec.model,

@@ -20,7 +20,6 @@ class JobConfig(CamelModel):
     api_version: str = API_VERSION
     namespace: str
     name: str
-    uid: str
     revision: str
     digest: str
     """SHA-256, in hex, of the values that determine training. It identifies the published files."""

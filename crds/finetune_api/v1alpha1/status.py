@@ -271,6 +271,11 @@ class FineTuneJobStatus(StatusModel):
     endpoint: str | None = Field(
         None, description="Base URL of the OpenAI-compatible API inside the cluster."
     )
+    volume_owners: list[str] = Field(
+        default_factory=list,
+        description="UIDs of the FineTuneJobs whose volumes the job uses: its own UID and, after a "
+        "restore from a backup, the UID in the backup, until the job owns all its volumes.",
+    )
     ledger_version: int | None = Field(
         None,
         description="Version of the format of status.revisions. An operator that does not "

@@ -66,6 +66,12 @@ class IndexedSnapshot:
     loaded: float | None
     pods_by_controller: Mapping[str, tuple[Object, ...]]
 
+    @property
+    def restored(self) -> bool:
+        """Whether the job was restored from a backup, and not all of its volumes are re-owned."""
+        own = self.job["metadata"]["uid"]
+        return any(owner != own for owner in self.previous.volume_owners)
+
     def named_for(self, revision: str, attempt: Attempt) -> Child | None:
         """Return the Job with the name of an attempt, whoever created it, or None."""
         return self.own_jobs.get(

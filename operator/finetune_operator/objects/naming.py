@@ -60,11 +60,17 @@ def owner_reference(job: Object) -> dict[str, Any]:
 
 
 def owned_by(job: Object, child: Object) -> bool:
-    """Report whether ``job`` owns ``child``; an earlier job of the same name has another uid."""
-    controller = controller_of(child)
-    if controller is None:
-        return bool(child["kind"] == VOLUME and label(child, JOB_UID) == job["metadata"]["uid"])
-    return bool(controller["uid"] == job["metadata"]["uid"])
+    """Report whether ``job`` owns ``child``; an earlier job of the same name has another uid.
+
+    A job that was restored from a backup also owns the volumes of the uids in its status, which no
+    tenant can write. Anyone may have filled these volumes: the stages verify their content.
+    """
+    uid, controller = job["metadata"]["uid"], controller_of(child)
+    if child["kind"] != VOLUME:
+        return controller is not None and bool(controller["uid"] == uid)
+    owner = label(child, JOB_UID) if controller is None else controller["uid"]
+    earlier = (job.get("status") or {}).get("volumeOwners", ())
+    return owner is not None and (owner == uid or owner in earlier)
 
 
 def left_by_an_earlier_job(job: Object, child: Object) -> bool:

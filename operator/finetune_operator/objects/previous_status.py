@@ -37,6 +37,9 @@ class PreviousStatus:
     """Comparison of ``build`` with the build that it replaced."""
 
     verification: Values
+    volume_owners: tuple[str, ...]
+    """Uids of the FineTuneJobs whose volumes the job uses."""
+
     ledger_version: int | None
     revisions: tuple[Values, ...]
     """The ledger, not parsed: it may have been written by another version."""
@@ -62,6 +65,7 @@ def previous_status(job: Object) -> PreviousStatus:
         training=status.get("training", NOTHING),
         against_serving=status.get("evaluation", NOTHING).get("againstServing"),
         verification=status.get("verification", NOTHING),
+        volume_owners=tuple(status.get("volumeOwners", ())),
         ledger_version=status.get("ledgerVersion"),
         revisions=tuple(status.get("revisions", ())),
     )

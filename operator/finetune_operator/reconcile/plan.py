@@ -108,6 +108,7 @@ def _plan(
 
     Each part starts from the ledger of the part before it.
     """
+    ledger = storage.with_restored(snapshot, ledger)
     serving = serving_build(snapshot, ledger)
     resolved = target.resolved
     refused = violations(resolved.spec, config.policy, listed=resolved.listed)

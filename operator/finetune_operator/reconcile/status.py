@@ -8,6 +8,7 @@ from finetune_operator.manifests import serving as manifests
 from finetune_operator.manifests import vllm
 from finetune_operator.objects.index import IndexedSnapshot
 from finetune_operator.objects.previous_status import PreviousStatus
+from finetune_operator.reconcile import storage
 from finetune_operator.reconcile.columns import columns
 from finetune_operator.reconcile.conditions import IN_PROGRESS, Position, ServingState
 from finetune_operator.reconcile.serving import evaluation_gate
@@ -58,6 +59,7 @@ def render(
         "warningCount": len(every_warning) or None,
         "preparation": preparation,
         "training": training,
+        "volumeOwners": storage.volume_owners(snapshot, ledger),
         "ledgerVersion": LEDGER_VERSION,
         "revisions": ledger.to_status(),
     }

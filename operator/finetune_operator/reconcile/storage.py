@@ -1,4 +1,9 @@
-"""The volume of a revision: create it, grow it, replace a claim that can never bind, own it."""
+"""The volume of a revision: create it, grow it, replace a claim that can never bind, own it.
+
+A job that was restored from a backup has a new uid, and its claims may have new uids, too. The
+status names the earlier ones, by which the claims are found, until the job owns the claims of all
+revisions in the ledger.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,7 +11,8 @@ from typing import Any
 from finetune_api.quantity import amount
 from finetune_operator.manifests.volume import outlives, render
 from finetune_operator.objects import naming
-from finetune_operator.objects.index import Child
+from finetune_operator.objects.index import Child, IndexedSnapshot
+from finetune_operator.revisions.ledger import Ledger
 from finetune_operator.revisions.target import TargetRevision
 from finetune_operator.types import Action, Apply, Create, Object, Patch
 
@@ -50,15 +56,48 @@ def owners(job: Object, target: TargetRevision, volumes: Iterable[Child]) -> tup
         for volume in volumes
         if volume.owned
         and not volume.terminating
-        and (naming.controller_of(volume.object) is None) != outlives(target)
+        and not _names_its_owner(job, target, volume.object)
     )
 
 
+def with_restored(snapshot: IndexedSnapshot, ledger: Ledger) -> Ledger:
+    """Return the ledger with the restored claims in place of those in the backup."""
+    if snapshot.restored:
+        for revision in ledger.names():
+            volume = snapshot.volume(revision)
+            if volume is not None and ledger.revision(revision).volume is not None:
+                ledger = ledger.with_volume(revision, volume.uid)
+    return ledger
+
+
+def volume_owners(snapshot: IndexedSnapshot, ledger: Ledger) -> list[str]:
+    """Return the uids of the jobs whose volumes belong to the job, for the status.
+
+    The uid of the job is in the status before any claim names it.
+    """
+    own: str = snapshot.job["metadata"]["uid"]
+    volumes = [snapshot.volume(revision) for revision in ledger.names()]
+    if not snapshot.restored or all(
+        volume is not None and naming.label(volume.object, naming.JOB_UID) == own
+        for volume in volumes
+    ):
+        return [own]
+    return list(dict.fromkeys([*snapshot.previous.volume_owners, own]))
+
+
+def _names_its_owner(job: Object, target: TargetRevision, volume: Object) -> bool:
+    """Report whether a volume has the label of the job, and the owner that it should have."""
+    own, controller = job["metadata"]["uid"], naming.controller_of(volume)
+    owner = None if controller is None else controller["uid"]
+    expected = None if outlives(target) else own
+    return naming.label(volume, naming.JOB_UID) == own and owner == expected
+
+
 def _owner(job: Object, target: TargetRevision, volume: Object) -> dict[str, Any]:
-    uid = job["metadata"]["uid"]
-    others = [
-        each for each in volume["metadata"].get("ownerReferences") or () if each["uid"] != uid
-    ]
+    uid, controller = job["metadata"]["uid"], naming.controller_of(volume)
+    owners = {uid} if controller is None else {uid, controller["uid"]}
+    references = volume["metadata"].get("ownerReferences") or ()
+    others = [each for each in references if each["uid"] not in owners]
     own = [] if outlives(target) else [naming.owner_reference(job)]
     return {"ownerReferences": [*others, *own], "labels": {naming.JOB_UID: uid}}
 

@@ -68,7 +68,6 @@ def job_file(job: Object, resolved: Resolved) -> str:
     document = JobConfig(
         namespace=job["metadata"]["namespace"],
         name=job["metadata"]["name"],
-        uid=job["metadata"]["uid"],
         revision=resolved.revision,
         digest=resolved.digest,
         model=resolved.spec.model,

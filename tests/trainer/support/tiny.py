@@ -116,7 +116,6 @@ def job(base: str, rows: str, /, **changes: Any) -> dict[str, Any]:
         "apiVersion": "finetune.dev/v1alpha1",
         "namespace": "test",
         "name": "tiny",
-        "uid": "0",
         "revision": found.revision,
         "digest": found.digest,
         **{part: document[part] for part in ("model", "dataset", "datasets", "training")},

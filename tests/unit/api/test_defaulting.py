@@ -183,7 +183,6 @@ def test_job_config_has_either_epochs_or_max_steps() -> None:
         job = JobConfig(
             namespace="team",
             name="demo",
-            uid="1",
             revision=resolved.revision,
             digest=resolved.digest,
             model=resolved.spec.model,

@@ -26,11 +26,14 @@ def serving_build(snapshot: IndexedSnapshot, ledger: Ledger) -> str | None:
 
     The Service is newer than the status if the operator has just moved it, to one of the job's
     builds that has not failed. Any other selector was set by another writer: the status counts.
-    If the Service was lost, the build of the status serves as long as it has a Deployment.
+    If the Service was lost, the build of the status serves as long as it has a Deployment. A job
+    that was restored from a backup has neither, but may have the volume of the build.
     """
     previous = snapshot.previous.serving_build
     if snapshot.service is None:
-        return previous if previous in snapshot.builds else None
+        revision = ledger.revision_of(previous) if previous is not None else None
+        returns = snapshot.restored and revision is not None and snapshot.volume(revision)
+        return previous if previous in snapshot.builds or returns else None
     live: str | None = (snapshot.service.object["spec"].get("selector") or {}).get(naming.BUILD)
     if live is None or live == previous:
         return previous

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -69,7 +69,23 @@ class Laws:
         self.wanted: dict[tuple[str, int], str] = {}
         self.lost_volume = False
         self.before: tuple[str, Thing] = ("", {})
+        self.backup: Thing = {}
+        """The status in a backup, until the operator writes another one."""
         self.gpu = GPULaws()
+
+    def of_restored(self, uids: Mapping[str, str]) -> None:
+        """What was completed stays completed after a restore. uids: the new ones by the old."""
+
+        def renamed(key: tuple[str, ...]) -> tuple[str, ...]:
+            return (uids.get(key[0], key[0]), *key[1:])
+
+        self.proved |= {renamed(key) for key in self.proved}
+        self.attempts = {renamed(key): each for key, each in self.attempts.items()}
+        self.completed = {
+            renamed(key): uids.get(volume, volume) for key, volume in self.completed.items()
+        }
+        self.gpu.of_restored(uids)
+        self.backup = self.cluster.status
 
     # Laws of a plan.
 
@@ -255,7 +271,8 @@ class Laws:
         invalid = refused(status)
         assert sum(states) == 1 or (invalid and not ready and "Reconciling" not in found), states
         generation = self.cluster.present_job()["metadata"]["generation"]
-        assert status["observedGeneration"] <= generation
+        # The generation of a restored job starts at 1.
+        assert status["observedGeneration"] <= generation or status is self.backup
         ended = ready or ("Stalled" in found and found["Finished"]["status"] == "True")
         assert (found["Finished"]["status"] == "True") == ended
         messages = [each["message"] for each in status["conditions"]]

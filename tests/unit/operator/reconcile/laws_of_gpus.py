@@ -1,5 +1,6 @@
 """Laws of the GPU hand-over, which hold for every plan and every status."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tests.fakes import controllers
@@ -20,6 +21,13 @@ class GPULaws:
     def __init__(self) -> None:
         self.releases: dict[tuple[str, str], Thing] = {}
         """The recorded release of each revision, by the job's uid."""
+
+    def of_restored(self, uids: Mapping[str, str]) -> None:
+        """A restored job remembers the releases of the backup. uids: the new ones by the old."""
+        self.releases = {
+            (uids.get(uid, uid), revision): release
+            for (uid, revision), release in self.releases.items()
+        }
 
     def of_plan(self, snapshot: Snapshot, intended: Plan) -> None:
         """Compare a plan with its snapshot."""

@@ -263,6 +263,14 @@ class Machine(RuleBasedStateMachine):
     def submit(self) -> None:
         self.cluster.submit()
 
+    @precondition(lambda self: self.cluster.job and not deleted(self.cluster.job))
+    @rule(owners=st.booleans(), reaction=REACTION)
+    def restore(self, owners: bool, reaction: Any) -> None:
+        """The namespace is deleted, and restored from a backup of its last state."""
+        self.laws.record_completed_stages()
+        self.laws.of_restored(controllers.restore(self.cluster, owners=owners))
+        self.react(reaction)
+
     # The cluster.
 
     @rule(step=STEPS, reaction=REACTION)

@@ -1,0 +1,232 @@
+"""Jobs that were restored from a backup, with new uids of the FineTuneJob and its claims."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from tests.fakes import controllers
+from tests.fakes.apiserver import Cluster, Crash, Refused, copied
+from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, run_case
+from tests.unit.operator.reconcile.plan_steps import (
+    MERGED,
+    NO_MERGE,
+    PREPARED,
+    SUSPEND,
+    TRAINED,
+    edit,
+    run_all,
+    running,
+    serve,
+    settle,
+)
+
+from finetune_operator.objects import naming
+from finetune_operator.types import Create
+
+RETAIN = edit(storage={"deletionPolicy": "Retain"})
+
+
+def restored(**how: Any) -> Step:
+    return lambda cluster: controllers.restore(cluster, **how)
+
+
+def without_claims(cluster: Cluster) -> None:
+    for claim in list(cluster.each(naming.VOLUME)):
+        cluster.remove(claim)
+
+
+STAGES = ("Create NetworkPolicy demo-prepare", "Create NetworkPolicy demo-work")
+CONFIGURED = (*STAGES, "Create NetworkPolicy demo-serve", "Create ConfigMap demo-r1")
+SERVED = ("Apply Deployment demo-b1", "Apply Service demo-serve -> b1")
+OWNED = "Patch PersistentVolumeClaim demo-r1 with owner"
+PREPARING = "Succeeded? Reconciling+ Suspended- DataReady? Trained? Merged? Serving-"
+TRAINING = "Succeeded? Reconciling+ Suspended- DataReady+ Trained? Merged? Serving-"
+TRAINED_BEFORE = "Suspended- DataReady+ Trained+ Merged+ Serving-"
+CASES = {
+    "finished job serves again and repeats no stage": Case(
+        given=(run_all, settle, restored()),
+        actions=(OWNED, *CONFIGURED, *SERVED),
+        ready="-Restarting",
+        conditions=f"Succeeded+ Reconciling+ {TRAINED_BEFORE}",
+    ),
+    "claim with the owner in the backup gets the new owner": Case(
+        given=(run_all, settle, restored(owners=True)),
+        actions=(OWNED, *CONFIGURED, *SERVED),
+        ready="-Restarting",
+        conditions=f"Succeeded+ Reconciling+ {TRAINED_BEFORE}",
+    ),
+    "claim that outlives its job gets no owner": Case(
+        given=(RETAIN, run_all, settle, restored()),
+        actions=(OWNED.replace("with ", "without "), *CONFIGURED, *SERVED),
+        ready="-Restarting",
+        conditions=f"Succeeded+ Reconciling+ {TRAINED_BEFORE}",
+    ),
+    "job without serving is still completed": Case(
+        given=(NO_MERGE, PREPARED, TRAINED, settle, restored()),
+        actions=(OWNED, *STAGES, CONFIGURED[-1]),
+        ready="+Completed",
+        conditions="Succeeded+ Finished+ Suspended- DataReady+ Trained+",
+    ),
+    "interrupted training continues on the same volume": Case(
+        given=(PREPARED, running("train"), restored()),
+        actions=(OWNED, *STAGES, CONFIGURED[-1], "Create Job demo-r1-train-2"),
+        ready="-Training",
+        conditions=TRAINING,
+    ),
+    "merge follows a training in the backup": Case(
+        given=(PREPARED, TRAINED, settle, restored()),
+        actions=(OWNED, *STAGES, CONFIGURED[-1], "Create Job demo-r1-merge-2"),
+        ready="-Merging",
+        conditions="Succeeded? Reconciling+ Suspended- DataReady+ Trained+ Merged? Serving-",
+    ),
+    "paused job starts nothing": Case(
+        given=(PREPARED, SUSPEND, settle, restored()),
+        actions=(OWNED, STAGES[0], CONFIGURED[-1]),
+        ready="-SuspendedByUser",
+        conditions="Succeeded? Suspended+ DataReady+ Trained? Merged? Serving-",
+    ),
+    "first build serves again while the second revision is trained": Case(
+        given=(run_all, edit(training={"seed": 5}), PREPARED, running("train"), restored()),
+        actions=(
+            "Patch PersistentVolumeClaim demo-r1 with owner",
+            "Patch PersistentVolumeClaim demo-r2 with owner",
+            *CONFIGURED[:-1],
+            "Create ConfigMap demo-r2",
+            "Create Job demo-r2-train-2",
+            *reversed(SERVED),
+        ),
+        ready="-Training",
+        conditions=TRAINING,
+    ),
+    "training without its volume restarts from data preparation": Case(
+        given=(PREPARED, running("train"), restored(), without_claims),
+        actions=(
+            *STAGES,
+            CONFIGURED[-1],
+            "Create PersistentVolumeClaim demo-r1",
+            "Create Job demo-r1-prepare-2",
+        ),
+        ready="-Preparing",
+        conditions=PREPARING,
+    ),
+    "finished job without its volume is not trained again": Case(
+        given=(run_all, settle, restored(), without_claims),
+        actions=CONFIGURED,
+        ready="-VolumeLost",
+        conditions=f"Succeeded+ Finished+ Stalled+ {TRAINED_BEFORE}",
+    ),
+    "job without a status is a new job": Case(
+        given=(run_all, settle, restored(status=False), without_claims),
+        actions=(
+            STAGES[0],
+            CONFIGURED[-1],
+            "Create PersistentVolumeClaim demo-r1",
+            "Create Job demo-r1-prepare-1",
+        ),
+        ready="-Preparing",
+        conditions=PREPARING,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plan(name: str) -> None:
+    case = CASES[name]
+    assert run_case(Cluster(), case)[1] == expected(case)
+
+
+def test_the_status_names_the_uid_in_the_backup_until_the_job_owns_its_claims() -> None:
+    cluster = Cluster()
+    for step in (run_all, settle):
+        step(cluster)
+    uids, before = controllers.restore(cluster), cluster.status
+    (old,), new = before["volumeOwners"], cluster.present_job()["metadata"]["uid"]
+    assert uids[old] == new
+    with pytest.raises(Crash):
+        cluster.reconcile(die_before=1)
+    assert cluster.status["volumeOwners"] == [old, new]
+    cluster.settle()
+    assert cluster.status["volumeOwners"] == [new]
+    (record,), (claim,) = cluster.status["revisions"], cluster.each(naming.VOLUME)
+    assert record["volume"] == claim["metadata"]["uid"] == uids[before["revisions"][0]["volume"]]
+    (owner,) = claim["metadata"]["ownerReferences"]
+    assert owner["uid"] == claim["metadata"]["labels"][naming.JOB_UID] == new
+
+
+@pytest.mark.parametrize("write", range(9))
+def test_a_second_restore_after_a_crash_loses_nothing(write: int) -> None:
+    """The second backup may be older than the status that follows the change of the claim."""
+    cluster = Cluster()
+    for step in (run_all, settle):
+        step(cluster)
+    for _ in range(3):
+        controllers.restore(cluster)
+        with contextlib.suppress(Crash):
+            cluster.reconcile(die_before=write)
+    serve(cluster)
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "Serving"
+    assert list(cluster.each("Job")) == []
+
+
+@pytest.mark.parametrize("owners", [False, True])
+@pytest.mark.parametrize("write", range(9))
+def test_a_crash_during_the_first_reconciles_loses_nothing(write: int, owners: bool) -> None:
+    cluster = Cluster()
+    for step in (PREPARED, TRAINED, MERGED, serve, settle):
+        step(cluster)
+    jobs = [each["attempt"] for each in cluster.status["revisions"][0]["stages"][:3]]
+    controllers.restore(cluster, owners=owners)
+    with contextlib.suppress(Crash):
+        cluster.reconcile(die_before=write)
+    serve(cluster)
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "Serving"
+    assert [each["attempt"] for each in cluster.status["revisions"][0]["stages"][:3]] == jobs
+    assert list(cluster.each("Job")) == []
+
+
+def test_a_claim_that_is_restored_later_is_found() -> None:
+    cluster = Cluster()
+    for step in (run_all, settle):
+        step(cluster)
+    controllers.restore(cluster)
+    (claim,) = cluster.each(naming.VOLUME)
+    cluster.remove(claim)
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "VolumeLost"
+    cluster.add(claim)
+    serve(cluster)
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "Serving"
+    assert list(cluster.each("Job")) == []
+
+
+@pytest.mark.parametrize("how", ["no status", "another uid in the status"])
+def test_a_claim_of_a_uid_that_the_status_does_not_name_is_not_used(how: str) -> None:
+    cluster = Cluster()
+    for step in (run_all, settle):
+        step(cluster)
+    controllers.restore(cluster, status=how != "no status")
+    if how != "no status":
+        cluster.status["volumeOwners"] = ["another"]
+    (claim,) = cluster.each(naming.VOLUME)
+    before = copied(claim)
+    with contextlib.suppress(Refused):
+        cluster.settle()
+    assert claim == before
+    assert not any(each["kind"] in ("Job", "Deployment") for each in cluster.objects.values())
+
+
+def test_stages_start_only_in_the_namespace_of_the_backup() -> None:
+    """job.json contains the namespace, and its digest is in the ledger."""
+    cluster = Cluster()
+    for step in (PREPARED, running("train")):
+        step(cluster)
+    controllers.restore(cluster)
+    cluster.present_job()["metadata"]["namespace"] = "another"
+    planned = cluster.plan()
+    assert planned.status["conditions"][0]["reason"] == "ConfigurationChanged"
+    created = [each.object["kind"] for each in planned.actions if isinstance(each, Create)]
+    assert "Job" not in created
+    assert "ConfigMap" not in created
