@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import OperatorError, Restored, Transient
 from finetune_operator.kube.kinds import FINETUNEJOB
+from finetune_operator.snapshot import history
 from finetune_operator.snapshot.store import ObjectStore, name_of, version_of
 from finetune_operator.types import Key
 
@@ -84,12 +85,7 @@ class Resync:
         newest = self._version
         for namespace in self.namespaces or ("",):
             async for page in self.kube.pages(FINETUNEJOB, namespace, metadata_only=True):
-                if int(page.version) < self._version:
-                    raise Restored(
-                        f"the list of FineTuneJobs has resourceVersion {page.version}, which is "
-                        f"older than {self._version}, observed before: etcd was restored from a "
-                        "backup. The operator restarts with an empty cache."
-                    )
+                history.check(self.store, FINETUNEJOB, page, self._version)
                 newest = max(newest, int(page.version))
                 for job in page.items:
                     listed[name_of(job)] = version_of(job)

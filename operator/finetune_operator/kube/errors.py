@@ -52,7 +52,7 @@ class NotLeading(Transient):
 
 
 class Restored(OperatorError):
-    """A list is older than an earlier one: etcd was restored from a backup."""
+    """A list contradicts what was observed before: etcd was restored from a backup."""
 
 
 class Conflict(OperatorError):

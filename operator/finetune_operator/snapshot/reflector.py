@@ -5,8 +5,8 @@ the last version, of which bookmarks report the newest. If the API server has fo
 version, or the watch fails repeatedly, the objects are listed again; those that are missing in the
 list are removed from the store.
 
-A list that is older than what was observed before means that etcd was restored from a backup. Then
-no version in the store is comparable any more, and the process restarts.
+A list that contradicts what was observed before means that etcd was restored from a backup. Then
+no version in the store is comparable any more, and the process restarts (``history``).
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from finetune_operator.kube.client import Kube
 from finetune_operator.kube.errors import Gone, OperatorError, Restored, Transient
 from finetune_operator.kube.kinds import KINDS
 from finetune_operator.objects.naming import JOB
+from finetune_operator.snapshot import history
 from finetune_operator.snapshot.store import ObjectStore, name_of
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import LISTS, Key, Object
@@ -80,12 +81,7 @@ class Reflector:
                     if page is None:
                         break
                     version = version or int(page.version)
-                    if version < self._version:
-                        raise Restored(
-                            f"the list of {KINDS[self.kind].plural} has resourceVersion {version}, "
-                            f"which is older than {self._version}, observed before: etcd was "
-                            "restored from a backup. The operator restarts with an empty cache."
-                        )
+                    history.check(self.store, self.kind, page, self._version)
                     for each in page.items:
                         names.add(name_of(each))
                         self._report(self.store.put(each), int(each["metadata"]["resourceVersion"]))

@@ -188,6 +188,19 @@ def test_a_list_that_is_older_than_the_cache_ends_the_process() -> None:
     virtual_time.run(main())
 
 
+def test_a_list_with_an_older_object_ends_the_process() -> None:
+    """After a restore with ``--bump-revision``, only the version of the list is higher."""
+
+    async def main() -> None:
+        script = Script(
+            [(7, [pod("x", 5)]), (100, [pod("x", 5)])], [[event("MODIFIED", "x", 8), Gone("410")]]
+        )
+        with pytest.raises(Restored, match=r"resourceVersion 100 contains .*/x with .* 5, but 8"):
+            await script.reflector.run()
+
+    virtual_time.run(main())
+
+
 def test_an_own_write_that_is_newer_than_a_list_stays() -> None:
     async def main() -> None:
         script = Script([(7, [])], [])
