@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 
 TOKEN = "administrator"
+KEY = "service-accounts.key"
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 START_SECONDS = 60.0
 BUSY_SECONDS = 30.0
@@ -65,6 +66,7 @@ class ControlPlane:
     kubeconfig: Path
     assets: Path
     tls: ssl.SSLContext = field(repr=False)
+    etcd: subprocess.Popen[bytes] = field(repr=False)
 
     def request(
         self,
@@ -214,71 +216,98 @@ def process(
                 running.wait()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """etcd and kube-apiserver on fixed ports: they can be stopped and started again."""
+
+    folder: Path
+    assets: Path
+    client: int
+    """Port of etcd."""
+    peer: int
+    secure: int
+    """Port of kube-apiserver."""
+
+    @classmethod
+    def prepare(cls, folder: Path) -> "Servers":
+        """Choose ports, and write the files of the API server. Raises RuntimeError."""
+        client, peer, secure = free_ports(3)
+        subprocess.run(
+            ["openssl", "genrsa", "-traditional", "-out", str(folder / KEY), "2048"],
+            check=True,
+            capture_output=True,
+        )
+        (folder / "tokens.csv").write_text(f'{TOKEN},administrator,1,"system:masters"\n')
+        return cls(folder=folder, assets=assets_folder(), client=client, peer=peer, secure=secure)
+
+    @contextmanager
+    def etcd(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run etcd until the end of the block."""
+        command: list[str | Path] = [
+            self.assets / "etcd",
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls=http://127.0.0.1:{self.client}",
+            f"--advertise-client-urls=http://127.0.0.1:{self.client}",
+            f"--listen-peer-urls=http://127.0.0.1:{self.peer}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{self.peer}",
+            f"--initial-cluster=default=http://127.0.0.1:{self.peer}",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ]
+        with process(command, self.folder / "etcd.log") as running:
+            yield running
+
+    @contextmanager
+    def running(self) -> Iterator[ControlPlane]:
+        """Run both until the end of the block. Raises RuntimeError, TimeoutError."""
+        log = self.folder / "kube-apiserver.log"
+        server = f"https://127.0.0.1:{self.secure}"
+        command: list[str | Path] = [
+            self.assets / "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{self.client}",
+            f"--cert-dir={self.folder / 'certificates'}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self.secure}",
+            f"--token-auth-file={self.folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={self.folder / KEY}",
+            f"--service-account-signing-key-file={self.folder / KEY}",
+            "--disable-admission-plugins=ServiceAccount",
+            # Some distributions enable this plugin. It requires a permission to set
+            # ownerReferences.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+            "--endpoint-reconciler-type=none",
+        ]
+        with self.etcd() as store, process(command, log) as api:
+            wait_until(
+                f"kube-apiserver answers (log: {log})",
+                lambda: answers(f"{server}/readyz", store, api),
+            )
+            authority = (self.folder / "certificates" / "apiserver.crt").read_bytes()
+            kubeconfig = self.folder / "kubeconfig"
+            kubeconfig.write_text(_kubeconfig(server, authority))
+            try:
+                yield ControlPlane(
+                    folder=self.folder,
+                    server=server,
+                    kubeconfig=kubeconfig,
+                    assets=self.assets,
+                    tls=ssl.create_default_context(cadata=authority.decode()),
+                    etcd=store,
+                )
+            finally:
+                if (connection := _kept.pop(server, None)) is not None:
+                    connection.close()
+
+
 @contextmanager
 def control_plane(folder: Path) -> Iterator[ControlPlane]:
     """Start etcd and kube-apiserver with the CRD. Raises RuntimeError, TimeoutError."""
-    assets = assets_folder()
-    client, peer, secure = free_ports(3)
-    etcd: list[str | Path] = [
-        assets / "etcd",
-        f"--data-dir={folder / 'etcd'}",
-        f"--listen-client-urls=http://127.0.0.1:{client}",
-        f"--advertise-client-urls=http://127.0.0.1:{client}",
-        f"--listen-peer-urls=http://127.0.0.1:{peer}",
-        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-        f"--initial-cluster=default=http://127.0.0.1:{peer}",
-        "--unsafe-no-fsync",
-        "--log-level=warn",
-    ]
-    signing_key = folder / "service-accounts.key"
-    subprocess.run(
-        ["openssl", "genrsa", "-traditional", "-out", str(signing_key), "2048"],
-        check=True,
-        capture_output=True,
-    )
-    (folder / "tokens.csv").write_text(f'{TOKEN},administrator,1,"system:masters"\n')
-    server = f"https://127.0.0.1:{secure}"
-    api_server: list[str | Path] = [
-        assets / "kube-apiserver",
-        f"--etcd-servers=http://127.0.0.1:{client}",
-        f"--cert-dir={folder / 'certificates'}",
-        "--bind-address=127.0.0.1",
-        f"--secure-port={secure}",
-        f"--token-auth-file={folder / 'tokens.csv'}",
-        "--authorization-mode=RBAC",
-        "--service-cluster-ip-range=10.96.0.0/16",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        f"--service-account-key-file={signing_key}",
-        f"--service-account-signing-key-file={signing_key}",
-        "--disable-admission-plugins=ServiceAccount",
-        # Some distributions enable this plugin. It requires a permission to set ownerReferences.
-        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
-        "--endpoint-reconciler-type=none",
-    ]
-    with (
-        process(etcd, folder / "etcd.log") as store,
-        process(api_server, folder / "kube-apiserver.log") as api,
-    ):
-        wait_until(
-            f"kube-apiserver answers (log: {folder / 'kube-apiserver.log'})",
-            lambda: answers(f"{server}/readyz", store, api),
-        )
-        authority = (folder / "certificates" / "apiserver.crt").read_bytes()
-        kubeconfig = folder / "kubeconfig"
-        kubeconfig.write_text(_kubeconfig(server, authority))
-        plane = ControlPlane(
-            folder=folder,
-            server=server,
-            kubeconfig=kubeconfig,
-            assets=assets,
-            tls=ssl.create_default_context(cadata=authority.decode()),
-        )
-        try:
-            install_crd(plane)
-            yield plane
-        finally:
-            if (connection := _kept.pop(server, None)) is not None:
-                connection.close()
+    with Servers.prepare(folder).running() as plane:
+        install_crd(plane)
+        yield plane
 
 
 @contextmanager
@@ -288,7 +317,7 @@ def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
     command: list[str | Path] = [
         plane.assets / "kube-controller-manager",
         f"--kubeconfig={plane.kubeconfig}",
-        f"--service-account-private-key-file={plane.folder / 'service-accounts.key'}",
+        f"--service-account-private-key-file={plane.folder / KEY}",
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
         f"--secure-port={port}",

@@ -1,0 +1,91 @@
+"""Back up and restore the data of etcd, as ``etcdutl snapshot restore`` does.
+
+A backup is a copy of the data of etcd, whose process does not run meanwhile. A restore replaces
+the data, so that etcd has the objects and the revision of the backup. ``--bump-revision`` and
+``--mark-compacted`` are imitated through the API of etcd: its revision increases beyond every
+revision that clients know, and all revisions up to it are compacted.
+"""
+
+import base64
+import http.client
+import json
+import shutil
+import signal
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tests.integration.controlplane import ControlPlane, Servers, wait_until
+
+MARGIN = 1000
+"""Number of revisions by which one state exceeds another one, more than the test adds."""
+
+
+def back_up(plane: ControlPlane, servers: Servers) -> Path:
+    """Copy the data of a control plane that runs; return the folder of the copy.
+
+    Then the revision increases, as in a cluster with other clients: after a restore, no object has
+    a version that clients know.
+    """
+    copy = plane.folder / "etcd-backup"
+    shutil.rmtree(copy, ignore_errors=True)
+    # etcd recovers from the copy as it recovers after a kill.
+    plane.etcd.send_signal(signal.SIGSTOP)
+    try:
+        shutil.copytree(plane.folder / "etcd", copy)
+    finally:
+        plane.etcd.send_signal(signal.SIGCONT)
+    with _client(servers) as client:
+        _write_until(client, _revision(servers) + MARGIN)
+    return copy
+
+
+def restore(servers: Servers, copy: Path, *, bump: bool) -> None:
+    """Replace the data by a copy. etcd must not run. bump: see the module."""
+    with servers.etcd():
+        before = _revision(servers)
+    shutil.rmtree(servers.folder / "etcd")
+    shutil.copytree(copy, servers.folder / "etcd")
+    with servers.etcd():
+        restored = _revision(servers)
+        assert restored < before, "the backup is older"
+        if bump:
+            with _client(servers) as client:
+                _write_until(client, before + MARGIN)
+                _call(client, "kv/compaction", revision=before + MARGIN)
+
+
+def _revision(servers: Servers) -> int:
+    """Return the revision of etcd once it runs."""
+    found = 0
+
+    def answers() -> bool:
+        nonlocal found
+        try:
+            with _client(servers) as client:
+                found = int(_call(client, "maintenance/status")["header"]["revision"])
+        except OSError:
+            return False
+        return True
+
+    wait_until("etcd runs", answers)
+    return found
+
+
+def _client(servers: Servers) -> closing[http.client.HTTPConnection]:
+    return closing(http.client.HTTPConnection("127.0.0.1", servers.client, timeout=30))
+
+
+def _write_until(client: http.client.HTTPConnection, revision: int) -> None:
+    """Write until etcd has a revision."""
+    key = base64.b64encode(b"bump").decode()
+    while int(_call(client, "kv/put", key=key)["header"]["revision"]) < revision:
+        pass
+
+
+def _call(client: http.client.HTTPConnection, method: str, **request: Any) -> Any:
+    client.request("POST", f"/v3/{method}", json.dumps(request))
+    answer = client.getresponse()
+    text = answer.read()
+    assert answer.status == 200, text
+    return json.loads(text)
