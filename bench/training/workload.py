@@ -151,7 +151,6 @@ def prepare(
                 "apiVersion": "finetune.dev/v1alpha1",
                 "namespace": "bench",
                 "name": name,
-                "uid": "",
                 "revision": found.revision,
                 "digest": found.digest,
                 **{part: document[part] for part in ("model", "dataset", "training")},
