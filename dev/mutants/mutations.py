@@ -43,6 +43,8 @@ class Mutant:
     number: int
     before: str
     after: str
+    function: str
+    """Qualified name of the outermost function whose body has the fault, empty if none has it."""
 
     @property
     def name(self) -> str:
@@ -57,6 +59,7 @@ class _Slot:
     parent: ast.AST
     field: str
     index: int | None
+    function: str
 
     def put(self, node: ast.AST) -> None:
         if self.index is None:
@@ -74,8 +77,9 @@ def mutants(module: str, source: str) -> list[Mutant]:
             number=number,
             before=_short(node),
             after=_short(changed),
+            function=slot.function,
         )
-        for number, (_, node, changed) in enumerate(_mutations(ast.parse(source)))
+        for number, (slot, node, changed) in enumerate(_mutations(ast.parse(source)))
     ]
 
 
@@ -89,6 +93,18 @@ def mutated(source: str, number: int) -> str:
     raise IndexError(number)
 
 
+def functions(
+    parent: ast.AST, scope: str = ""
+) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
+    """Yield the outermost functions of a module with their qualified names."""
+    for each in ast.iter_child_nodes(parent):
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield each, scope + each.name
+        else:
+            inner = f"{each.name}." if isinstance(each, ast.ClassDef) else ""
+            yield from functions(each, scope + inner)
+
+
 def _mutations(tree: ast.Module) -> Iterator[tuple[_Slot, ast.AST, ast.AST]]:
     """Yield the place of each mutation, the node there, and the node that replaces it."""
     for slot, node in list(_slots(tree)):
@@ -96,17 +112,25 @@ def _mutations(tree: ast.Module) -> Iterator[tuple[_Slot, ast.AST, ast.AST]]:
             yield slot, node, changed
 
 
-def _slots(parent: ast.AST) -> Iterator[tuple[_Slot, ast.AST]]:
-    """Yield the nodes that may be mutated, outermost first, with their places."""
+def _slots(parent: ast.AST, function: str = "", scope: str = "") -> Iterator[tuple[_Slot, ast.AST]]:
+    """Yield the nodes that may be mutated, outermost first, with their places.
+
+    ``function``: the outermost function around them; ``scope``: the classes outside of it.
+    """
+    if isinstance(parent, ast.ClassDef):
+        scope += f"{parent.name}."
     for field, value in ast.iter_fields(parent):
         if field in ("annotation", "returns", "decorator_list", "bases"):
             continue
+        inner = function
+        if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef) and field == "body":
+            inner = function or scope + parent.name
         nodes = enumerate(value) if isinstance(value, list) else [(None, value)]
         for index, node in nodes:
             if not isinstance(node, ast.AST) or _is_text(node):
                 continue
-            yield _Slot(parent=parent, field=field, index=index), node
-            yield from _slots(node)
+            yield _Slot(parent=parent, field=field, index=index, function=inner), node
+            yield from _slots(node, inner, scope)
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -6,14 +6,13 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 
 from cluster import paths
-from mutants import mutations, runner, targets
+from mutants import mutations, runner, session, targets
 from mutants.mutations import Mutant
 
 
@@ -38,10 +37,48 @@ def candidates(prefix: str = "") -> list[Planted]:
 
 
 def run(sample: Sequence[Planted], *, seconds: float) -> tuple[list[Mutant], int]:
-    """Return the survivors, and how many mutants were started before ``seconds`` had passed."""
-    end = time.monotonic() + seconds
-    survivors, count = [], 0
-    lanes = len(os.sched_getaffinity(0))
+    """Return the survivors, and how many mutants were run before ``seconds`` had passed.
+
+    Each area has a share of the time, so that a slow one does not keep the others from running.
+    """
+    start, lanes = time.monotonic(), len(os.sched_getaffinity(0))
+    survived: dict[Planted, bool] = {}
+    others = [each for each in sample if not each.mutant.function]
+    seen = 0
+    for area in targets.AREAS:
+        part = [each for each in sample if each.area == area and each.mutant.function]
+        seen += len(part)
+        if not part:
+            continue
+        end = start + seconds * seen / len(sample)
+        for each, result in _of_functions(area, part, lanes=lanes, end=end).items():
+            if result is None:
+                others.append(each)
+            else:
+                survived[each] = result
+    survived |= _of_modules(others, lanes=lanes, end=start + seconds)
+    return [each.mutant for each, result in survived.items() if result], len(survived)
+
+
+def _of_functions(
+    area: targets.Area, part: Sequence[Planted], *, lanes: int, end: float
+) -> dict[Planted, bool | None]:
+    """Run mutants of function bodies, in a process of their own; results as in ``session.run``."""
+    faults = [
+        session.Fault(file=str(each.file), function=each.mutant.function, source=_mutated(each))
+        for each in part
+    ]
+    tests = [*area.tests, *(f"--ignore={file}" for file in area.left_out)]
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=os.chdir, initargs=(paths.REPO,)
+    ) as pool:
+        results = pool.submit(session.run, faults, tests, lanes=lanes, end=end).result()
+    return {part[number]: result for number, result in results.items()}
+
+
+def _of_modules(sample: Sequence[Planted], *, lanes: int, end: float) -> dict[Planted, bool]:
+    """Run mutants of which the module must be imported again; return whether they survived."""
+    survived: dict[Planted, bool] = {}
     # A worker forks for each mutant; spawned, it shares no threads and locks with this process.
     with concurrent.futures.ProcessPoolExecutor(
         lanes, mp_context=get_context("spawn"), initializer=runner.preload
@@ -53,14 +90,10 @@ def run(sample: Sequence[Planted], *, seconds: float) -> tuple[list[Mutant], int
                 running, return_when=concurrent.futures.FIRST_COMPLETED
             )
             for future in done:
-                planted, count = running.pop(future), count + 1
-                if future.result():
-                    survivors.append(planted.mutant)
+                survived[running.pop(future)] = future.result()
                 if time.monotonic() < end:
                     running |= {pool.submit(_survives, each): each for each in _take(waiting, 1)}
-            if sys.stderr.isatty():
-                print(f"\r{count} of {len(sample)}", end="\r", file=sys.stderr, flush=True)
-    return survivors, count
+    return survived
 
 
 def _take(items: Iterator[Planted], count: int) -> list[Planted]:
@@ -68,10 +101,13 @@ def _take(items: Iterator[Planted], count: int) -> list[Planted]:
 
 
 def _survives(planted: Planted) -> bool:
-    mutant = planted.mutant
     os.chdir(paths.REPO)
-    own = targets.own_tests(planted.area, mutant.module)
-    source = mutations.mutated(planted.file.read_text(encoding="utf-8"), mutant.number)
+    module = planted.mutant.module
+    own = targets.own_tests(planted.area, module)
     rest = [*planted.area.tests, *(f"--ignore={file}" for file in planted.area.left_out)]
     groups = [*([own] if own else []), rest]
-    return runner.survives(mutant.module, planted.file, source, groups)
+    return runner.survives(module, planted.file, _mutated(planted), groups)
+
+
+def _mutated(planted: Planted) -> str:
+    return mutations.mutated(planted.file.read_text(encoding="utf-8"), planted.mutant.number)

@@ -1,4 +1,4 @@
-"""Runs mutants: one fork for each, of a process that has imported pytest and the libraries.
+"""Runs mutants of module bodies: one fork for each, of a process that has imported the libraries.
 
 A fork sees the mutated module through an import hook, so nothing is written to disk. It ends with
 0 if all tests passed (the mutant survived), with anything else if a test failed.
@@ -19,13 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-SECONDS = 120
+SECONDS = 300
 """Seconds after which a mutant counts as killed: its loop is endless, or its tests are too slow."""
 LIBRARIES = ("pytest", "hypothesis", "pydantic", "yaml", "kubernetes.aio.client", "aiohttp", "kopf")
 SURVIVED = 0
 PR_SET_PDEATHSIG = 1
 """Option of ``prctl(2)``: the signal that a process gets when its parent ends."""
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", "--no-header", "--no-summary")
+OPTIONS = (
+    *("-x", "-q", "--tb=no", "--no-header", "--no-summary"),
+    *("-p", "no:cacheprovider", "-W", "ignore"),
+)
 
 
 class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -70,16 +73,25 @@ def survives(module: str, file: Path, source: str, tests: Sequence[Sequence[str]
     return False
 
 
+def end_with_parent() -> None:
+    """Let this fork end with its parent, and all that it starts with it: a mutant may never end."""
+    os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def silence() -> None:
+    """Discard the output of this process."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+
+
 def _in_fork(finder: _Mutated, tests: Sequence[Sequence[str]]) -> None:
     """Run the tests, and end the process."""
     import pytest
 
-    os.setpgid(0, 0)
-    # A mutant can loop forever; it must not outlive its worker.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
+    end_with_parent()
+    silence()
     sys.meta_path.insert(0, finder)
     try:
         code = next(

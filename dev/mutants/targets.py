@@ -1,7 +1,8 @@
 """The modules that are mutated, and the tests that must detect the mutants.
 
-The packages need neither torch nor a cluster, so their tests are fast. The test file of a module
-runs first; the other tests of its area run only if this file passes.
+The packages need neither torch nor a cluster, so their tests are fast. For a mutant outside of all
+functions, the test file of its module runs first; the other tests of its area run only if this file
+passes.
 """
 
 from __future__ import annotations
