@@ -95,6 +95,7 @@ def test_family_is_prepared_trained_and_merged_on_each_backend(
     assert workshop.with_fault(KilledAfterCheckpoint(step=2)).run("train").code == -9
     resumed = workshop.succeed("train")
     assert "resuming from the checkpoint of step 2" in resumed.log
+    assert resumed.result["artifacts"]["referenceManifest"]
     workshop.succeed("merge", "--build", "b")
     untuned, trained, merged = logits_of_all(workshop, "b")
     assert torch.isfinite(trained).all()

@@ -20,7 +20,9 @@ import torch
 from finetune_api.contracts.reference import Reference, Row
 from finetune_trainer.checkpointing import manifest
 from finetune_trainer.data import reference_sample
+from finetune_trainer.evaluation import prefix_tree
 from finetune_trainer.evaluation.activation_peak import ActivationPeak
+from finetune_trainer.evaluation.prefix_tree import Tree
 from finetune_trainer.models.layerwise_model import (
     BaseKind,
     LayerwiseModel,
@@ -113,10 +115,9 @@ def models(*, evaluated: bool) -> list[Model]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """Rows of similar length, and the hidden states of each model."""
+    """Trees of similar size, and the hidden states of each model."""
 
-    rows: Sequence[int]
-    """Row numbers."""
+    trees: Sequence[Tree]
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]]
     """Arguments of each layer other than the hidden states."""
     states: dict[Model, torch.Tensor]
@@ -148,7 +149,11 @@ class Scorer:
         found: dict[Model, list[list[float]]] = {model: [[] for _ in rows] for model in requested}
         with torch.no_grad():
             self._replace_forwards(self._record_inputs)
-            batches = [self._batch(numbers, needed, requested) for numbers in in_batches(needed)]
+            trees = prefix_tree.of_rows(needed, self._layerwise.model.config)
+            batches = [
+                self._batch([trees[number] for number in numbers], requested)
+                for numbers in in_batches([tree.ids for tree in trees])
+            ]
             for at in range(len(self._forwards)):
                 self._run_layer(at, requested, batches)
             self._replace_forwards(self._return_final_states)
@@ -156,31 +161,37 @@ class Scorer:
                 self._layerwise.cast_outside_layers(model.dtype)
                 self._layerwise.use_saved_modules(on=model.tuned)
                 for batch in batches:
-                    for at, row in enumerate(batch.rows):
-                        hidden = batch.states[model][at, [each - 1 for each in positions[row]]]
-                        targets = [rows[row][each] for each in positions[row]]
-                        found[model][row].extend(self._head(hidden, targets))
+                    # All rows at once: every product with the head reads all of it from memory.
+                    places = [
+                        (at, row, to)
+                        for at, tree in enumerate(batch.trees)
+                        for row in tree.paths
+                        for to in positions[row]
+                    ]
+                    before = (
+                        [at for at, _, _ in places],
+                        [batch.trees[at].paths[row][to - 1] for at, row, to in places],
+                    )
+                    targets = [rows[row][to] for _, row, to in places]
+                    scored = self._head(batch.states[model][before], targets)
+                    for (_, row, _), score in zip(places, scored, strict=True):
+                        found[model][row].append(score)
         return found
 
-    def _batch(
-        self, numbers: Sequence[int], rows: Sequence[Sequence[int]], requested: Sequence[Model]
-    ) -> _Batch:
-        longest = max(len(rows[number]) for number in numbers)
-        # Padding is on the right and attention is causal, so scored tokens never attend to it.
-        ids = torch.zeros(len(numbers), longest, dtype=torch.long)
-        for at, number in enumerate(numbers):
-            ids[at, : len(rows[number])] = torch.tensor(rows[number])
+    def _batch(self, trees: Sequence[Tree], requested: Sequence[Model]) -> _Batch:
+        arguments = prefix_tree.decoder_arguments(trees, self._layerwise.device)
         begun = {}
         for tuned in (False, True):
             self._inputs = []
             self._layerwise.use_saved_modules(on=tuned)
-            self._layerwise.decoder(input_ids=ids.to(self._layerwise.device))
+            self._layerwise.decoder(**arguments)
             begun[tuned] = self._first_states
         states = {model: begun[model.tuned].to(model.dtype) for model in requested}
-        lengths = torch.tensor([len(rows[number]) for number in numbers])
-        real = (torch.arange(longest) < lengths[:, None]).to(self._layerwise.device)
+        lengths = torch.tensor([len(tree.ids) for tree in trees])
+        real = torch.arange(int(lengths.max())) < lengths[:, None]
+        real = real.to(self._layerwise.device)
         self.activations.observe(begun[True], real)
-        return _Batch(rows=numbers, inputs=self._inputs, states=states, real=real)
+        return _Batch(trees=trees, inputs=self._inputs, states=states, real=real)
 
     def _run_layer(self, at: int, requested: Sequence[Model], batches: Sequence[_Batch]) -> None:
         layer = self._layerwise.layers[at]
@@ -245,7 +256,7 @@ class Scorer:
 
 
 def in_batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Group row numbers by similar length, up to ``TOKENS_AT_ONCE`` tokens per batch."""
+    """Group the numbers of rows by similar length, up to ``TOKENS_AT_ONCE`` tokens per batch."""
     batches: list[list[int]] = []
     for number in sorted(range(len(rows)), key=lambda number: -len(rows[number])):
         # The first row of a batch is its longest.
