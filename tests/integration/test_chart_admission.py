@@ -115,6 +115,21 @@ def test_metadata_of_a_job_is_limited(
         with pytest.raises(ApiError, match=message):
             place.plane.merge(path, {"metadata": metadata})
     place.plane.merge(path, {"metadata": {"labels": {"a": "b"}, "ownerReferences": owners[:1]}})
+    path_of_all = place.path("finetunejobs") + "?dryRun=All"
+    # Each of these fields is a dictionary in the memory of the operator.
+    for count, allowed in ((1_000, True), (20_000, False), (80_000, False)):
+        fields: dict[str, Any] = {"f:spec": {f"f:a{number}": {} for number in range(count)}}
+        entry = {"manager": "m", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": fields}
+        metadata = {
+            "name": "managed",
+            "managedFields": [{**entry, "apiVersion": "finetune.dev/v1alpha1"}],
+        }
+        given = {**place.job("existing"), "metadata": metadata}
+        if allowed:
+            place.plane.request("POST", path_of_all, given)
+        else:
+            with pytest.raises(ApiError, match="managedFields has more than"):
+                place.plane.request("POST", path_of_all, given)
 
 
 def test_pod_is_admitted_to_a_restricted_namespace(control_plane: ControlPlane) -> None:
