@@ -1,25 +1,25 @@
-"""Tenants forge objects of the operator; each test has the number of its finding.
+"""Tenants forge objects and files of the operator; each test has the number of its finding.
 
-Each attack is tried twice: by the tenant, whom the admission policy of objects stops, and by an
-administrator, who stands for a cluster without this policy. The jobs request a node that does not
-exist, so no pod of them runs.
+Objects are forged twice: by the tenant, whom the admission policy of objects stops, and by an
+administrator, who stands for a cluster without this policy.
 """
 
 import json
 from typing import Any
 
 import pytest
-from tests.e2e import locks, pods
-from tests.e2e.authors import AUTHOR, admit, submit
+from tests.e2e import pods
+from tests.e2e.authors import AUTHOR, EDITOR, admit, make_editor, submit
 from tests.e2e.kubectl import Object
 from tests.e2e.pods import Task
 from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, namespaces
 from tests.e2e.tuning import JOB, Tuning, small
 
-LOCKS: dict[str, locks.How] = {locks.OPERATOR: "shared"}
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
-SECONDS = 120.0
+SECONDS = 240.0
+HUGE = {"memory": "1Ti"}
+"""More than the node has: the pod stays Pending."""
 NOWHERE = {"placement": {"nodeSelector": {"example.com/node": "none"}}}
 DENIED = "are reserved for the operator"
 CONFIGMAPS = {
@@ -129,3 +129,28 @@ def restarts(cluster: Cluster) -> dict[str, int]:
         )
         for pod in json.loads(found)["items"]
     }
+
+
+@pytest.mark.finding(8, "a stage trusts the manifest next to the files")
+def test_weights_that_an_editor_replaced_are_not_trained(
+    cluster: Cluster, tuning: Tuning, workspace: str
+) -> None:
+    """Weights and manifest match each other, but not the ledger."""
+    make_editor(cluster, workspace)
+    tuning.apply(small(resources={"train": {"requests": HUGE, "limits": HUGE}}))
+    tuning.wait_until("DataReady", seconds=SECONDS)
+    claim = f"{tuning.name}-{tuning.status()['revision']}"
+    task = Task(script="stay.py", image=cluster.operator_image(), writable={"/work": claim})
+    with pods.started(cluster, workspace, task, user=EDITOR) as name:
+        cluster.record.wait(
+            f"pod {name} runs",
+            lambda: (
+                (cluster.record.find("Pod", workspace, name) or {}).get("status", {}).get("phase")
+                == "Running"
+            ),
+            seconds=SECONDS,
+        )
+        pods.inside(cluster, workspace, name, "tamper.py", "base", user=EDITOR)
+    tuning.change(resources=None)
+    tuning.wait_until("Stalled", reason="ResumeRefused", seconds=SECONDS)
+    assert "base/ is not the folder that was published" in tuning.message()
