@@ -136,8 +136,7 @@ class WorkQueue(Generic[K]):
         # 2.0 ** 1024 overflows; the cap is reached long before.
         seconds = max(at_least, min(self._cap, self._base * 2.0 ** min(failures, 64)))
         metrics.QUEUE_RETRIES.labels(*self._labels).inc()
-        if at_least > 0:
-            self._not_before[key] = self._clock() + at_least
+        self._not_before[key] = self._clock() + at_least
         self.add_after(key, seconds)
         return seconds
 

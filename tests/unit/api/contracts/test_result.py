@@ -104,3 +104,85 @@ def test_other_text_is_not_a_result(text: str) -> None:
 def test_result_of_a_newer_trainer_can_be_parsed() -> None:
     text = '{"stage": "train", "outcome": "completed", "reason": "Completed", "carbon": 3}'
     assert Result.from_message(text) is not None
+
+
+@pytest.mark.parametrize(
+    ("length", "message"), [(200, "m" * 200), (201, "m" * 150 + "…"), (400, "m" * 169 + "…")]
+)
+def test_a_message_of_200_characters_is_kept_before_artifacts(length: int, message: str) -> None:
+    result = Result(
+        stage="train",
+        outcome="failed",
+        reason="Failed",
+        message="m" * length,
+        artifacts={"large": "a" * LIMIT},
+    )
+    read = Result.from_message(result.to_message())
+    assert read is not None
+    assert (read.message, read.artifacts) == (message, {})
+
+
+def test_figures_of_datasets_are_dropped_before_other_artifacts() -> None:
+    result = Result(
+        stage="prepare",
+        outcome="completed",
+        reason="Completed",
+        artifacts={"baseCommit": "b", "datasets": ["d" * LIMIT]},
+    )
+    read = Result.from_message(result.to_message())
+    assert read is not None
+    assert read.artifacts == {"baseCommit": "b"}
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        (MAX_NUMBER, True),
+        (-MAX_NUMBER, True),
+        (MAX_NUMBER + 1, False),
+        (-MAX_NUMBER - 1, False),
+        ([1, {"a": MAX_NUMBER + 1}], False),
+        ("text", True),
+        (None, True),
+    ],
+)
+def test_numbers_that_a_status_cannot_have_are_not_accepted(value: Any, accepted: bool) -> None:
+    text = json.dumps(
+        {
+            "stage": "train",
+            "outcome": "failed",
+            "reason": "Failed",
+            "artifacts": {"x": value},
+        }
+    )
+    assert (Result.from_message(text) is not None) is accepted
+
+
+def test_a_text_of_exactly_the_limit_is_a_result() -> None:
+    values = {"stage": "train", "outcome": "failed", "reason": "Failed", "message": ""}
+    text = json.dumps(values | {"message": "m" * (LIMIT - len(json.dumps(values)))})
+    assert len(text) == LIMIT
+    assert Result.from_message(text) is not None
+    assert Result.from_message(f"{text} ") is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "artifacts", "vouches"),
+    [
+        ("prepare", {"baseManifest": "a" * 64, "datasetManifest": "0" * 64}, True),
+        ("prepare", {"baseManifest": "a" * 64}, False),
+        ("train", {"adapterManifest": "a" * 64}, True),
+        ("train", {"adapterManifest": "A" * 64}, False),
+        ("train", {"adapterManifest": "a" * 63}, False),
+        ("train", {"adapterManifest": "a" * 65}, False),
+        ("train", {"adapterManifest": 7}, False),
+        ("merge", {"mergedManifest": "a" * 64}, True),
+        ("merge", {}, False),
+        ("verify", {}, True),
+    ],
+)
+def test_a_stage_vouches_for_the_manifests_that_it_published(
+    stage: Any, artifacts: dict[str, Any], vouches: bool
+) -> None:
+    result = Result(stage=stage, outcome="completed", reason="Completed", artifacts=artifacts)
+    assert result.vouches is vouches

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from finetune_operator.controller.workqueue import HEAD_START_SECONDS, Priority, WorkQueue
+from finetune_operator.telemetry.metrics import REGISTRY
 
 Key = tuple[str, str]
 KEYS = st.tuples(st.sampled_from("xy"), st.sampled_from("abc"))
@@ -201,6 +203,17 @@ def test_the_backoff_is_capped() -> None:
     assert [queue.retry(A) for _ in range(5000)][-1] == 60
 
 
+def test_the_backoff_starts_at_5_ms_and_ends_at_a_minute() -> None:
+    time = FakeTime()
+    queue: WorkQueue[Key] = WorkQueue("test", call_later=time.call_later)
+    delays = [queue.retry(A) for _ in range(20)]
+    assert delays[:3] == [0.005, 0.01, 0.02]
+    assert delays[13:16] == [40.96, 60.0, 60.0]
+    queue.forget(A)
+    assert queue.retry(A) == 0.005
+    assert queue.retry(B, 90.0) == 90.0, "the server requests more than the cap"
+
+
 def test_add_does_not_shorten_a_delay_that_the_server_requested() -> None:
     time = FakeTime()
     queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now, call_later=time.call_later)
@@ -264,6 +277,63 @@ def test_urgent_keys_of_a_namespace_come_first_until_others_have_waited_longer()
     time.now += HEAD_START_SECONDS[Priority.POLL] + 1
     queue.add(B, Priority.NEW)
     assert in_order(queue) == [A, B]
+
+
+@pytest.mark.parametrize(("priority", "seconds"), [(Priority.EVENT, 2.0), (Priority.POLL, 10.0)])
+def test_a_key_is_passed_only_by_keys_that_were_queued_within_its_head_start(
+    priority: Priority, seconds: float
+) -> None:
+    def order(later: float) -> list[Key]:
+        time = FakeTime()
+        queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now)
+        queue.add(A, priority)
+        time.now += later
+        queue.add(B, Priority.NEW)
+        return in_order(queue)
+
+    assert order(seconds) == [A, B]
+    assert order(seconds - 0.1) == [B, A]
+
+
+def test_the_longest_processing_and_the_number_of_keys_are_reported() -> None:
+    time = FakeTime()
+    queue: WorkQueue[Key] = WorkQueue("depth", clock=lambda: time.now)
+    labels = {"name": "depth", "controller": "depth"}
+
+    def value(metric: str) -> float | None:
+        return REGISTRY.get_sample_value(f"workqueue_{metric}", labels)
+
+    for key in (A, B, A):
+        queue.add(key)
+    assert (value("depth"), value("adds_total"), queue.longest()) == (2, 2, 0.0)
+    time.now = 3.0
+    assert queue.pop() == A
+    assert value("queue_duration_seconds_sum") == 3.0
+    time.now = 4.0
+    assert queue.pop() == B
+    time.now = 9.0
+    assert (value("depth"), queue.longest()) == (0, 6.0)
+    assert value("unfinished_work_seconds") == 11.0
+    assert value("longest_running_processor_seconds") == 6.0
+    queue.done(A)
+    assert (value("work_duration_seconds_sum"), queue.longest()) == (6.0, 5.0)
+
+
+def test_a_cleared_queue_forgets_queued_and_delayed_keys() -> None:
+    time = FakeTime()
+    queue: WorkQueue[Key] = WorkQueue("test", clock=lambda: time.now, call_later=time.call_later)
+    queue.add(A)
+    assert queue.pop() == A
+    queue.add(A)
+    queue.add(B)
+    queue.retry(("x", "c"), 7)
+    queue.clear()
+    queue.done(A)
+    time.advance_to(100)
+    assert in_order(queue) == []
+    queue.add(("x", "c"))
+    queue.add(B)
+    assert in_order(queue) == [("x", "c"), B]
 
 
 def test_a_queued_key_can_become_more_urgent_and_not_less() -> None:
