@@ -124,9 +124,11 @@ def test_the_time_before_a_release_is_that_of_the_spec(seconds: int) -> None:
     assert (reason(cluster), replicas(cluster)) == ("Training", [0])
 
 
-def test_a_release_that_is_possible_only_later_is_announced_first() -> None:
+@pytest.mark.parametrize("seconds", [1, 600])
+def test_a_release_that_is_possible_only_later_is_announced_first(seconds: int) -> None:
     """The operator was down, for example, or the pod lacked memory, too."""
-    cluster = waiting(edit={**RETRAIN, "serving": {"rollout": "KeepServing"}})
+    held = {"rollout": "KeepServing", "releaseAfterSeconds": seconds}
+    cluster = waiting(edit={**RETRAIN, "serving": held})
     cluster.wait(2 * LIMIT)
     cluster.edit(serving={"rollout": "Auto"})
     cluster.reconcile()
