@@ -15,9 +15,10 @@ from tests.unit.trainer import shapes
 
 from finetune_api.v1alpha1.lora import Lora
 from finetune_api.v1alpha1.training import AdvancedTraining, Quantization, Training
-from finetune_trainer.estimate import budget, report, shape, suggestions
+from finetune_trainer.estimate import budget, report, shape, suggestions, verdict
 from finetune_trainer.estimate.budget import Data, Estimate, EstimateOptions
 from finetune_trainer.estimate.serving import ServingOptions
+from finetune_trainer.estimate.verdict import gib
 from finetune_trainer.runtime import cards
 
 GOLDEN = Path(__file__).parent / "testdata" / "estimates.json"
@@ -111,3 +112,14 @@ def test_sentence_names_no_seconds_if_the_training_is_short() -> None:
     assert "at micro-batch" in texts[0]
     assert " and takes less than a minute;" in texts[0]
     assert " and takes approximately 4m10s;" in texts[1]
+
+
+def test_an_estimate_without_a_card_names_none_and_rejects_nothing() -> None:
+    model, recipe = next(iter(CASES.values()))
+    found, estimate = estimated(model, recipe)
+    assert estimate.card is not None
+    of_card = f" of the {gib(estimate.card.memory)} of {estimate.card.name}"
+    without = replace(estimate, card=None)
+    assert report.sentence(without) == report.sentence(estimate).replace(of_card, "")
+    assert of_card in report.sentence(estimate)
+    assert verdict.refusal(without, found, recipe, ROWS, SERVING, ("trl",)) is None
