@@ -10,6 +10,7 @@ VALUES ?=
 VERSION ?=
 REGISTRY ?=
 RELEASE ?=
+COMPONENTS ?=
 
 run_current = $(if $(filter current,$(CLUSTER)),--current \
 	--image-operator '$(IMAGE_OPERATOR)' --image-trainer '$(IMAGE_TRAINER)' \
@@ -75,8 +76,8 @@ search: venv ## Search for histories that break a law, with other random ones in
 e2e: ## Run only the end-to-end tests
 	@$(PYTHON) dev/checks e2e
 
-conformance: ## Run the operator with Argo CD, which is built from its Go module
-	@$(PYTHON) dev/checks conformance
+conformance: ## Test other versions of Kubernetes, Helm and Python, and Argo CD and a proxy; list them in the README
+	@$(PYTHON) dev/conformance run $(COMPONENTS)
 
 bench: ## Run all benchmarks and write docs/reference/benchmarks.md; takes about three hours
 	@$(PYTHON) dev/checks bench

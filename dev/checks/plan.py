@@ -100,6 +100,7 @@ def _check(*, background: bool = False) -> None:
     run("generated files", [python, "-m", "finetune_api.crd.generate", "--check"])
     run("chart reference", [python, "-m", "chartdocs", "--check"])
     run("Axolotl examples", [python, "-m", "axolotldocs", "--check"])
+    run("support matrix", [python, str(paths.DEV / "conformance"), "check"])
     run("tutorial page", [python, str(paths.DEV / "tutorial"), "check"])
 
 

@@ -71,10 +71,18 @@ def shared(suite: str) -> dict[str, str]:
     return sharing.variables(folder, DURATIONS)
 
 
-def pytest(name: str, places: Sequence[str], *, background: bool = False, **extra: str) -> bool:
+def pytest(
+    name: str,
+    places: Sequence[str],
+    *,
+    background: bool = False,
+    python: Sequence[str] = (),
+    **extra: str,
+) -> bool:
     """Run a test suite of these files and folders; ``extra`` are environment variables.
 
-    background: run at low priority, for tests that only compute.
+    background: run at low priority, for tests that only compute. python: the command of another
+    interpreter than that of the environment.
 
     With the variables of ``shared``, pytest runs only files that no other process has claimed.
     """
@@ -84,7 +92,7 @@ def pytest(name: str, places: Sequence[str], *, background: bool = False, **extr
         return True
     report = RESULTS / f"{name}.xml"
     report.unlink(missing_ok=True)
-    words = [environment.program("python"), "-m", "pytest", "-q", "--color=no"]
+    words = [*(python or [environment.program("python")]), "-m", "pytest", "-q", "--color=no"]
     words += ["-p", "checks.sharing"]
     words += [f"--junitxml={report}", f"--override-ini=cache_dir={RESULTS / '.pytest' / name}"]
     return _run(name, [*words, *present], tests=report, extra=extra, background=background)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cluster import paths
@@ -75,10 +75,9 @@ def ensure() -> None:
     _install(missing())
 
 
-def ensure_for_argocd() -> None:
-    """Install the programs that Argo CD runs. Raises Unsupported."""
-    needed = ("git", "redis-server")
-    _install([name for name in needed if not _present(name)])
+def ensure_programs(needed: Mapping[str, str]) -> None:
+    """Install the packages whose programs are missing. Raises Unsupported."""
+    _install([name for name, evidence in needed.items() if not _present(evidence)])
 
 
 def ensure_venv() -> None:

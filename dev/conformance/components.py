@@ -1,0 +1,154 @@
+"""The versions that are tested, and the tests of each.
+
+The tests of Kubernetes, Helm and Python are those of ``make test``, which uses one version of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+from cluster import packages
+from cluster.artifacts import binaries, gomodule
+from cluster.artifacts.gomodule import Module
+from cluster.shell import capture
+from conformance import debian, modules
+
+ADMISSION = (
+    "tests/integration/test_crd_admission.py",
+    "tests/integration/test_crd_differential.py",
+    "tests/integration/test_chart_admission.py",
+    "tests/integration/test_object_policy.py",
+    "tests/integration/test_policy_admission.py",
+    "tests/integration/test_pod_security.py",
+    "tests/integration/test_rights.py",
+)
+LIFECYCLE = "tests/integration/test_operator_with_controllers.py"
+CHART = (
+    "tests/chart/test_chart_rendering.py",
+    "tests/chart/test_chart_schema.py",
+    "tests/integration/test_chart_admission.py",
+    "tests/integration/test_release.py",
+)
+CODE = (
+    "tests/unit/api",
+    "tests/unit/operator/controller",
+    "tests/unit/operator/kube",
+    "tests/unit/operator/objects",
+    "tests/unit/operator/revisions",
+    "tests/unit/operator/snapshot",
+    "tests/unit/operator/telemetry",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How the tests of a component run: the command of Python, and environment variables."""
+
+    version: str
+    python: tuple[str, ...] = ()
+    """Empty: that of the development environment."""
+    variables: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Component:
+    """One version of another project. ``prepare`` builds or installs it; raises ClusterError."""
+
+    name: str
+    label: str
+    """The version, or its source: it is known before ``prepare``."""
+    tests: tuple[str, ...]
+    prepare: Callable[[], Setup]
+
+    @property
+    def title(self) -> str:
+        """The text that identifies the component."""
+        return f"{self.name} {self.label}"
+
+
+def _assets() -> dict[str, str]:
+    return {"KUBEBUILDER_ASSETS": str(binaries.ensure(*binaries.ASSETS))}
+
+
+def _replaced(module: Module, version: str) -> Setup:
+    """Build the programs of a module; they replace those of the same name in the assets."""
+    assets = binaries.ensure(*binaries.ASSETS)
+    folder = modules.folder(module)
+    gomodule.build(module, folder)
+    for program in assets.iterdir():
+        if program.is_file() and program.name not in module.packages:
+            link = folder / program.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(program)
+    return Setup(version=version, variables={"KUBEBUILDER_ASSETS": str(folder)})
+
+
+def _kubernetes(version: str) -> Component:
+    return Component(
+        name="Kubernetes",
+        label=version,
+        tests=(*ADMISSION, LIFECYCLE, "tests/conformance/test_documented_commands.py"),
+        prepare=functools.partial(_replaced, modules.kubernetes(version), version),
+    )
+
+
+def _helm(version: str) -> Component:
+    return Component(
+        name="Helm",
+        label=version,
+        tests=CHART,
+        prepare=functools.partial(_replaced, modules.helm(version), version),
+    )
+
+
+def _python(suite: str) -> Component:
+    def prepare() -> Setup:
+        python = debian.ensure(suite)
+        return Setup(version=python.version, python=python.command, variables=_assets())
+
+    return Component(
+        name="Python", label=f"of Debian {suite}", tests=(*CODE, LIFECYCLE), prepare=prepare
+    )
+
+
+def _argocd() -> Component:
+    version = modules.ARGOCD.version.removeprefix("v")
+
+    def prepare() -> Setup:
+        packages.ensure_programs({"git": "git", "redis-server": "redis-server"})
+        gomodule.build(modules.ARGOCD, modules.folder(modules.ARGOCD))
+        return Setup(version=version, variables=_assets())
+
+    return Component(
+        name="Argo CD",
+        label=version,
+        tests=("tests/conformance/test_argocd.py",),
+        prepare=prepare,
+    )
+
+
+def _proxy() -> Component:
+    def prepare() -> Setup:
+        packages.ensure_programs({"tinyproxy-bin": "tinyproxy"})
+        version = capture(["tinyproxy", "-v"]).split()[-1]
+        return Setup(version=version, variables=_assets())
+
+    return Component(
+        name="Tinyproxy",
+        label="of Debian",
+        tests=("tests/conformance/test_proxy.py",),
+        prepare=prepare,
+    )
+
+
+ALL = (
+    # The oldest supported version.
+    _kubernetes("1.31.14"),
+    _helm("4.3.1"),
+    # Debian 12 has the version of the operator image, which `make test` uses.
+    _python("trixie"),
+    _argocd(),
+    _proxy(),
+)

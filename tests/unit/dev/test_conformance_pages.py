@@ -1,0 +1,88 @@
+"""The pages with tested versions: their tables, and the oldest supported version."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster import paths
+from conformance import components, modules, pages
+from conformance.pages import BEGIN, END, Row
+
+
+def row(component: str, version: str) -> Row:
+    return Row(component=component, label=version, version=version, tests=3, seconds=4)
+
+
+ROWS = [row("Kubernetes", "1.31.14"), row("Kubernetes", "1.9.2"), row("Argo CD", "3.5.7")]
+
+
+def test_table_lists_the_versions_of_both_commands() -> None:
+    lines = pages.table(ROWS, {"Kubernetes": "1.34.4", "Helm": "3.22.0"})
+    assert lines[2:] == [
+        "| Kubernetes | 1.34.4 | 1.31.14, 1.9.2 |",
+        "| Helm | 3.22.0 | – |",
+        "| Argo CD | – | 3.5.7 |",
+    ]
+    page = pages.with_table(f"before\n{BEGIN}\nold\n{END}\nafter\n", lines)
+    assert page.startswith(f"before\n{BEGIN}\n\n| | `make test`")
+    assert page.endswith(f"3.5.7 |\n\n{END}\nafter\n")
+    assert pages.with_table(page, lines) == page
+    with pytest.raises(ValueError, match="needs the lines"):
+        pages.with_table("no markers", lines)
+
+
+def test_oldest_version_is_compared_by_number() -> None:
+    versions = [each.version for each in ROWS if each.component == "Kubernetes"]
+    text = "You need Kubernetes 1.31 or later, or help."
+    pattern = r"(?<=Kubernetes )\d+\.\d+(?= or later)"
+    assert (
+        pages.with_oldest(text, pattern, versions) == "You need Kubernetes 1.9 or later, or help."
+    )
+    for wrong, known in (("Kubernetes", versions), (text, [])):
+        with pytest.raises(ValueError, match="no version"):
+            pages.with_oldest(wrong, pattern, known)
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of the record without the last component."""
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(json.loads(pages.RECORD.read_text())[:-1]))
+    monkeypatch.setattr(pages, "RECORD", file)
+    return file
+
+
+def test_check_reports_a_component_without_a_result(
+    record: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pages.check() == 1
+    assert f"{components.ALL[-1].title}: no result" in capsys.readouterr().err
+
+
+def test_record_keeps_the_results_of_other_components(record: Path) -> None:
+    before, last = pages.recorded(), components.ALL[-1]
+    assert before
+    new = Row(component=last.name, label=last.label, version="1.2.3", tests=5, seconds=6)
+    removed = Row(component="Removed", label="1", version="1", tests=1, seconds=1)
+    pages.record([new, removed])
+    assert pages.recorded() == [*before, new]
+
+
+def test_folders_of_a_repository_are_published_modules() -> None:
+    names = ("api", "kube-proxy", "sample-controller")
+    lines = "".join(f"\tk8s.io/{name} => ./staging/src/k8s.io/{name}\n" for name in names)
+    module = modules.kubernetes("1.31.14")
+    assert module.edited(f"replace (\n{lines}\tgo.example/a => ../a\n)\n") == (
+        "replace (\n\tk8s.io/api => k8s.io/api v0.31.14\n"
+        "\tk8s.io/kube-proxy => k8s.io/kube-proxy v0.31.11\n\tgo.example/a => ../a\n)\n"
+    )
+    assert "gitVersion=v1.31.14" in module.flags
+    assert modules.folder(module).name == "kubernetes-v1.31.14"
+    assert modules.folder(modules.helm("4.3.1")).name == "helm-v4.3.1"
+    assert modules.folder(modules.ARGOCD).name == "argo-cd-v3.5.7"
+
+
+def test_the_tests_of_all_components_exist() -> None:
+    files = {file for each in components.ALL for file in each.tests}
+    assert [file for file in sorted(files) if not (paths.REPO / file).exists()] == []
