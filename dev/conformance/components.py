@@ -108,9 +108,7 @@ def _python(suite: str) -> Component:
         python = debian.ensure(suite)
         return Setup(version=python.version, python=python.command, variables=_assets())
 
-    return Component(
-        name="Python", label=f"of Debian {suite}", tests=(*CODE, LIFECYCLE), prepare=prepare
-    )
+    return Component(name="Python", label=f"of Debian {suite}", tests=CODE, prepare=prepare)
 
 
 def _argocd() -> Component:

@@ -34,6 +34,15 @@ def binary() -> str:
     return found
 
 
+def over_existing() -> tuple[str, ...]:
+    """Return the options for an installation over an existing CRD (see values.yaml)."""
+    version = subprocess.run(
+        [binary(), "version", "--template={{.Version}}"], text=True, capture_output=True, check=True
+    ).stdout
+    conflicts = () if version.startswith("v3.") else ("--force-conflicts",)
+    return ("--take-ownership", *conflicts)
+
+
 def run(*arguments: str, values: Values | None = None) -> str:
     """Run helm, with ``values`` over those of the chart; return its output. Raises RenderError."""
     done = subprocess.run(

@@ -274,7 +274,7 @@ def _helm(plane: ControlPlane, *arguments: str) -> str:
 
 def test_notes_name_the_nodes_with_a_listed_gpu(control_plane: ControlPlane, system: str) -> None:
     def notes(*arguments: str) -> str:
-        dry_run = ["install", "notes", str(helm.CHART), "--take-ownership", "--dry-run=server"]
+        dry_run = ["install", "notes", str(helm.CHART), *helm.over_existing(), "--dry-run=server"]
         return _helm(control_plane, *dry_run, *arguments).partition("NOTES:")[2]
 
     nodes = {
@@ -320,7 +320,7 @@ def test_uninstalling_keeps_crd_and_jobs(
     deployment = f"/apis/apps/v1/namespaces/{system}/deployments/finetune-operator"
 
     # The CRD exists already, as after an installation with kubectl.
-    _helm(control_plane, "install", "finetune-operator", str(helm.CHART), "--take-ownership")
+    _helm(control_plane, "install", "finetune-operator", str(helm.CHART), *helm.over_existing())
     assert control_plane.get(deployment)["spec"]["replicas"] == 2
     _helm(control_plane, "upgrade", "finetune-operator", str(helm.CHART), "--set=logLevel=debug")
     _helm(control_plane, "uninstall", "finetune-operator")
