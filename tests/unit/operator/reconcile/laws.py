@@ -4,15 +4,15 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
 from tests.unit.operator.reconcile import laws_of_backends, laws_of_trust
 from tests.unit.operator.reconcile.card_law import resumes_on_its_card
-from tests.unit.operator.reconcile.laws_of_gpus import GPULaws
+from tests.unit.operator.reconcile.laws_of_gpus import GPULaws, one_trainer
+from tests.unit.operator.reconcile.laws_of_statuses import consistent, numbers, refused, well_formed
 from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_api.contracts.result import Result
@@ -21,26 +21,12 @@ from finetune_operator.objects import naming
 from finetune_operator.types import Apply, Create, Delete, Object, Plan, Snapshot
 
 
-def refused(status: Any) -> bool:
-    """Report whether a spec is invalid."""
-    return bool(status["conditions"][0]["reason"] == "InvalidSpec")
-
-
 def result_of(pod: Thing) -> str | None:
     """Return the outcome in a pod's termination message."""
     for container in pod["status"].get("containerStatuses", ()):
         result = Result.from_message(container["state"].get("terminated", {}).get("message", ""))
         return None if result is None else result.outcome
     return None
-
-
-def numbers(value: Any) -> Iterator[float]:
-    """Yield all numbers of a JSON value."""
-    if isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from numbers(each)
-    elif isinstance(value, int | float):
-        yield value
 
 
 def key_of(job: Thing) -> tuple[str, ...]:
@@ -192,11 +178,15 @@ class Laws:
             uid = self.cluster.job["metadata"]["uid"]
             self.ledger_goes_forward(uid, self.cluster.status)
             self.gpu.of_status(uid, self.cluster.status)
-            self.well_formed(self.cluster.status)
+            # The generation of a restored job starts at 1.
+            restored = self.cluster.status is self.backup
+            generation = self.cluster.present_job()["metadata"]["generation"]
+            well_formed(self.cluster.status, generation=None if restored else generation)
             self.within_bounds(self.cluster.status)
             laws_of_trust.results_are_of_own_jobs(self.cluster, self.proved_jobs)
             if self.before[0] == uid:
-                self.consistent(self.before[1], self.cluster.status)
+                consistent(self.before[1], self.cluster.status, lost_volume=self.lost_volume)
+                laws_of_backends.backends_stay(self.before[1], self.cluster.status)
             self.before = (uid, self.cluster.status)
             self.no_revision_without_an_edit(self.cluster.job)
 
@@ -260,28 +250,6 @@ class Laws:
         if any(each["revision"] == revision for each in self.cluster.status["revisions"]):
             assert self.wanted.setdefault(key, str(revision)) == revision
 
-    def well_formed(self, status: Thing) -> None:
-        found = {each["type"]: each for each in status["conditions"]}
-        assert len(found) == len(status["conditions"])
-        for name in ("Reconciling", "Stalled"):
-            assert found.get(name, {"status": "True"})["status"] == "True"
-        ready = found["Ready"]["status"] == "True"
-        paused = found["Suspended"]["reason"] == "SuspendedByUser"
-        states = [ready, paused, "Reconciling" in found, "Stalled" in found]
-        invalid = refused(status)
-        assert sum(states) == 1 or (invalid and not ready and "Reconciling" not in found), states
-        generation = self.cluster.present_job()["metadata"]["generation"]
-        # The generation of a restored job starts at 1.
-        assert status["observedGeneration"] <= generation or status is self.backup
-        ended = ready or ("Stalled" in found and found["Finished"]["status"] == "True")
-        assert (found["Finished"]["status"] == "True") == ended
-        messages = [each["message"] for each in status["conditions"]]
-        assert messages.count(found["Ready"]["message"]) == 1, "other conditions refer to it"
-        assert found["Finished"]["reason"] == found["Ready"]["reason"]
-        current = {name for name in found if name in ("Ready", "Finished", "Stalled")}
-        for name in current if invalid else found:
-            assert found[name]["observedGeneration"] == status["observedGeneration"], name
-
     def within_bounds(self, status: Thing) -> None:
         """GPU time is at most the elapsed time, and every number is valid in JSON."""
         now, (earliest, latest) = self.cluster.now, self.times
@@ -292,48 +260,12 @@ class Laws:
         for number in numbers(status):
             assert abs(number) <= 2**53
 
-    def consistent(self, before: Thing, after: Thing) -> None:
-        known = {each["type"]: each for each in before["conditions"]}
-        for each in after["conditions"]:
-            old = known.get(each["type"])
-            if old and old["status"] == each["status"]:
-                assert old["lastTransitionTime"] == each["lastTransitionTime"], each["type"]
-        if before.get("revision") == after.get("revision"):
-            self.an_end_is_final(before, after)
-            seconds = [one.get("training", {}).get("gpuSeconds", 0) for one in (before, after)]
-            assert seconds[0] <= seconds[1]
-        laws_of_backends.backends_stay(before, after)
-
-    def an_end_is_final(self, before: Thing, after: Thing) -> None:
-        """A failure is followed by another outcome only after an edit or a user's deletion."""
-        one, other = (
-            {each["type"]: each for each in status["conditions"]} for status in (before, after)
-        )
-        failed = "Stalled" in one and one["Finished"]["status"] == "True"
-        if failed and before["observedGeneration"] == after["observedGeneration"]:
-            assert other["Finished"]["status"] == "True" or self.lost_volume, other["Ready"]
-
     # Laws of every moment.
 
     def of_now(self) -> None:
         """At most one trainer runs."""
-        self.one_trainer()
+        one_trainer(self.cluster)
         self.record_completed_stages()
-
-    def one_trainer(self) -> None:
-        trainers = [
-            pod["metadata"]["name"]
-            for pod in self.cluster.each("Pod")
-            if stage_of(pod) == "train" and self.runs_or_may_start(pod)
-        ]
-        assert len(trainers) <= 1, trainers
-
-    def runs_or_may_start(self, pod: Thing) -> bool:
-        """Report whether a pod runs, or waits only for a node."""
-        if pod["status"]["phase"] != "Pending":
-            return controllers.alive(pod)
-        volumes = [self.cluster.get(naming.VOLUME, claim) for claim in controllers.claims_of(pod)]
-        return all(each is not None and not deleted(each) for each in volumes)
 
     def record_completed_stages(self) -> None:
         """Record the stages whose Job completed with a result that reports completion."""

@@ -1,11 +1,11 @@
-"""Laws of the GPU hand-over, which hold for every plan and every status."""
+"""Laws of the GPUs: of their hand-over, and of the trainers."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from tests.fakes import controllers
-from tests.fakes.apiserver import Thing
-from tests.unit.operator.reconcile.random_events import deleted
+from tests.fakes.apiserver import Cluster, Thing
+from tests.unit.operator.reconcile.random_events import deleted, stage_of
 
 from finetune_operator.objects import naming
 from finetune_operator.objects.pods import refused_by_nodes
@@ -96,3 +96,21 @@ def release_of(status: Object, revision: str) -> Thing | None:
         if each["revision"] == revision and each.get("gpuRelease"):
             return {key: value for key, value in each["gpuRelease"].items() if value is not None}
     return None
+
+
+def one_trainer(cluster: Cluster) -> None:
+    """At most one trainer runs."""
+    trainers = [
+        pod["metadata"]["name"]
+        for pod in cluster.each("Pod")
+        if stage_of(pod) == "train" and runs_or_may_start(cluster, pod)
+    ]
+    assert len(trainers) <= 1, trainers
+
+
+def runs_or_may_start(cluster: Cluster, pod: Thing) -> bool:
+    """Report whether a pod runs, or waits only for a node."""
+    if pod["status"]["phase"] != "Pending":
+        return controllers.alive(pod)
+    volumes = [cluster.get(naming.VOLUME, claim) for claim in controllers.claims_of(pod)]
+    return all(each is not None and not deleted(each) for each in volumes)
