@@ -23,13 +23,13 @@ def job_version(job: Object) -> int:
     """Return a number that identifies a FineTuneJob's contents except for its status.
 
     A write to the status does not change it: the resourceVersion and the field managers, which the
-    API server updates on every write, are left out. So are labels and annotations, which nothing
-    depends on.
+    API server updates on every write, are left out. So are the annotations, which nothing depends
+    on.
     """
     metadata = {
         key: value
         for key, value in job["metadata"].items()
-        if key not in ("annotations", "labels", "managedFields", "resourceVersion")
+        if key not in ("annotations", "managedFields", "resourceVersion")
     }
     rest = {key: value for key, value in job.items() if key not in ("metadata", "status")}
     return hash(sha256({**rest, "metadata": metadata}))

@@ -13,6 +13,7 @@ from typing import Any
 from finetune_api import KIND
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
+from finetune_operator.objects.digest import sha256
 from finetune_operator.types import Object
 
 MAX_BYTES = 32 * 1024
@@ -28,6 +29,8 @@ PARTS = ("spec", "status")
 DIGESTS = "digests"
 """Field of a trimmed ConfigMap: the digest of each value in ``data``, by key."""
 
+LABELS_DIGEST = "digest of all labels"
+"""The only label of a trimmed FineTuneJob; no valid label has this key."""
 _LABELS = (f"{naming.PREFIX}/", "kueue.x-k8s.io/")
 _APPLIED = (
     "Deployment",
@@ -167,8 +170,11 @@ def _metadata(each: Object) -> dict[str, Any]:
     metadata = each["metadata"]
     result: dict[str, Any] = {key: metadata[key] for key in _METADATA if key in metadata}
     if each["kind"] == KIND:
-        # Nothing depends on its labels, of which a user can set more than 1 MB.
-        return result
+        # A user can set more than 1 MB of labels. A change of them causes a reconcile, no more.
+        labels = metadata.get("labels")
+        if labels and labels.keys() != {LABELS_DIGEST}:
+            labels = {LABELS_DIGEST: sha256(labels)}
+        return result | ({"labels": labels} if labels else {})
     result["labels"] = dict(metadata.get("labels") or {})
     if owners := metadata.get("ownerReferences"):
         # The controller is kept wherever it is in the list.

@@ -12,10 +12,10 @@ WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
     "resourceVersion": {"metadata": {"resourceVersion": "999"}},
     "managedFields": {"metadata": {"managedFields": [{"manager": "kubectl"}]}},
     "annotations": {"metadata": {"annotations": {"a": "b"}}},
-    "labels": {"metadata": {"labels": {"a": "b"}}},
 }
 WITH_EFFECT: dict[str, dict[str, Any]] = {
     "spec": {"spec": {"suspend": True}},
+    "labels": {"metadata": {"labels": {"a": "b"}}},
     "deletionTimestamp": {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}},
     "uid": {"metadata": {"uid": "another"}},
 }

@@ -90,8 +90,12 @@ def test_a_job_is_kept_without_metadata_that_users_decide_about() -> None:
     kept = trimmed(each)
     assert (kept["spec"], kept["status"]) == (each["spec"], each["status"])
     assert kept["metadata"].keys() >= {"uid", "resourceVersion", "generation"}
-    large = {"managedFields", "annotations", "labels", "ownerReferences", "finalizers"}
+    large = {"managedFields", "annotations", "ownerReferences", "finalizers"}
     assert not kept["metadata"].keys() & large
+    assert len(kept["metadata"]["labels"]) == 1
+    assert trimmed(kept) == kept
+    each["metadata"]["labels"]["a"] = "c"
+    assert trimmed(each)["metadata"]["labels"] != kept["metadata"]["labels"]
 
 
 def test_long_texts_of_a_huge_object_are_cut() -> None:
