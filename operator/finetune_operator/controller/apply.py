@@ -63,6 +63,11 @@ def writes_status(snapshot: Snapshot, plan: Plan) -> bool:
     return bool(without_empty(plan.status) != without_empty(snapshot.job.get("status") or {}))
 
 
+def is_unfenced(snapshot: Snapshot, plan: Plan, applied: AppliedVersions) -> bool:
+    """Report whether a plan writes objects, and no status whose version the server compares."""
+    return needs_writes(snapshot, plan, applied) and not writes_status(snapshot, plan)
+
+
 def is_applied(snapshot: Snapshot, body: Object, applied: AppliedVersions) -> bool:
     """Report whether an object is in the version that applying ``body`` produced."""
     existing = _find(snapshot, body)

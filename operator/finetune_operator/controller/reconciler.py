@@ -19,7 +19,7 @@ from typing import Protocol
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller import confirmation
-from finetune_operator.controller.apply import PlanExecutor, needs_writes, writes_status
+from finetune_operator.controller.apply import PlanExecutor, is_unfenced
 from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.controller.memory import JobMemory
 from finetune_operator.kube.errors import Terminal
@@ -28,12 +28,7 @@ from finetune_operator.objects.naming import revision_name
 from finetune_operator.snapshot.reader import Reader, utc_now
 from finetune_operator.snapshot.store import version_of
 from finetune_operator.telemetry import metrics
-from finetune_operator.telemetry.job_metrics import (
-    JOB_METRICS,
-    JobMetrics,
-    JobSample,
-    ready_reason,
-)
+from finetune_operator.telemetry.job_metrics import JOB_METRICS, JobMetrics, JobSample, ready_reason
 from finetune_operator.types import Key, Object, Plan, Snapshot
 
 FOLLOW_UP_SECONDS = 0.1
@@ -182,12 +177,8 @@ class Reconciler:
             if revision and await self.reader.verify((key[0], revision_name(key[1], revision))):
                 snapshot = await self.reader.read(key, created=memory.created)
                 continue
-            needed = confirmation.of(
-                snapshot,
-                plan,
-                unfenced=needs_writes(snapshot, plan, self.jobs[key].applied)
-                and not writes_status(snapshot, plan),
-            )
+            unfenced = is_unfenced(snapshot, plan, self.jobs[key].applied)
+            needed = confirmation.of(snapshot, plan, unfenced=unfenced)
             unconfirmed = needed.kinds - confirmed
             if not unconfirmed:
                 return snapshot, plan
