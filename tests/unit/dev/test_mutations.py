@@ -154,6 +154,8 @@ def test_a_session_runs_the_tests_that_call_the_mutated_function(
     (tmp_path / "test_planted.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    # The inner session does not know the options of this one.
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     chosen = {
         "a + 7": ("a - 7", False),
         "a + 1": ("a - 1", False),

@@ -243,7 +243,8 @@ class Laws:
     def no_revision_without_an_edit(self, job: Thing) -> None:
         """Only an edit makes a job train again; an upgrade does not."""
         revision = self.cluster.status.get("revision")
-        if refused(self.cluster.status):
+        # The status in a backup has a generation of the job before the restore.
+        if refused(self.cluster.status) or self.cluster.status is self.backup:
             return
         generation = self.cluster.status["observedGeneration"]
         key = (job["metadata"]["uid"], generation)
