@@ -357,9 +357,12 @@ def restore(cluster: Cluster, *, status: bool = True, owners: bool = False) -> d
     """Delete the namespace, and restore the FineTuneJob and its claims from a backup.
 
     status: whether the status is restored, too; owners: whether the claims keep their owners.
-    Return the new uids by those in the backup.
+    Return the new uids by those in the backup. The backup contains no garbage: without its owner, a
+    claim of an earlier job would never be collected.
     """
-    backup, claims = copied(cluster.present_job()), cluster.list(naming.VOLUME)
+    backup = copied(cluster.present_job())
+    collect(cluster)
+    claims = cluster.list(naming.VOLUME)
     for thing in list(cluster.objects.values()):
         cluster.remove(thing)
     cluster.submit()
