@@ -145,13 +145,22 @@ def test_prepare_downloads_through_the_proxy_only(
         print(f"    prepared through the proxy after {time.monotonic() - began:.0f} s")
         assert network.requests() == {f"{HOST}:{network.mirror_port}"}
         assert _destinations(behind_proxy) == {network.proxy}
-        # The network plugin enforces it: a pod that no policy allows anything reaches nothing.
-        task = Task(
-            script="reach.py",
-            image=behind_proxy.operator_image(),
-            given=[network.proxy, API_SERVER.removeprefix("https://")],
-        )
-        assert "connected" not in pods.run(behind_proxy, NAMESPACE, task).values()
+        # The network plugin enforces it: a pod that no policy allows anything reaches nothing. It
+        # programs the rules of a pod soon after the pod has started.
+        stay = Task(script="stay.py", image=behind_proxy.operator_image())
+        addresses = (network.proxy, API_SERVER.removeprefix("https://"))
+        with pods.started(behind_proxy, NAMESPACE, stay) as name:
+            pods.wait_until_ready(behind_proxy, NAMESPACE, name)
+            wait_until(
+                "an ordinary pod reaches neither the proxy nor the API server",
+                lambda: (
+                    "connected"
+                    not in pods.inside(
+                        behind_proxy, NAMESPACE, name, "reach.py", *addresses
+                    ).values()
+                ),
+                60,
+            )
 
 
 def _prepared(status: Object) -> bool:

@@ -357,12 +357,11 @@ def restore(cluster: Cluster, *, status: bool = True, owners: bool = False) -> d
     """Delete the namespace, and restore the FineTuneJob and its claims from a backup.
 
     status: whether the status is restored, too; owners: whether the claims keep their owners.
-    Return the new uids by those in the backup. The backup contains no garbage: without its owner, a
-    claim of an earlier job would never be collected.
+    Return the new uids by those in the backup. It does not contain the claims of an earlier job,
+    which would never be collected without their owner.
     """
     backup = copied(cluster.present_job())
-    collect(cluster)
-    claims = cluster.list(naming.VOLUME)
+    claims = [each for each in cluster.list(naming.VOLUME) if naming.owned_by(backup, each)]
     for thing in list(cluster.objects.values()):
         cluster.remove(thing)
     cluster.submit()
