@@ -71,6 +71,9 @@ def _workloads(labels: dict[str, str]) -> tuple[tuple[str, str, dict[str, Any]],
     )
 
 
+WORKLOADS = tuple(
+    (RESULT, api, resource, {"spec": spec}) for api, resource, spec in _workloads({})
+)
 MARKS: dict[str, dict[str, Any]] = {
     "label": {"labels": LABEL},
     "owner": {"ownerReferences": [OWNER]},
@@ -90,20 +93,7 @@ FORGED = (
             metadata=metadata,
             body=body,
         )
-        for (number, title), api, resource, body in KINDS
-        for mark, metadata in MARKS.items()
-    ),
-    *(
-        Forged(
-            name=f"{resource} with {mark}",
-            finding=RESULT[0],
-            title=RESULT[1],
-            api=api,
-            resource=resource,
-            metadata=metadata,
-            body={"spec": spec},
-        )
-        for api, resource, spec in _workloads({})
+        for (number, title), api, resource, body in (*KINDS, *WORKLOADS)
         for mark, metadata in MARKS.items()
     ),
     *(

@@ -112,15 +112,16 @@ def decoder_arguments(trees: Sequence[Tree], device: torch.device) -> dict[str, 
     """
     longest = max(len(tree.ids) for tree in trees)
     ids = torch.zeros(len(trees), longest, dtype=torch.long)
+    for at, tree in enumerate(trees):
+        ids[at, : len(tree.ids)] = torch.tensor(tree.ids)
+    if all(tree.is_chain for tree in trees):
+        return {"input_ids": ids.to(device)}
     depths = torch.zeros_like(ids)
     attended = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1)
     for at, tree in enumerate(trees):
         size = len(tree.ids)
-        ids[at, :size] = torch.tensor(tree.ids)
         depths[at, :size] = torch.tensor(tree.depths)
         attended[at, :size, :size] = tree.mask()
-    if all(tree.is_chain for tree in trees):
-        return {"input_ids": ids.to(device)}
     mask = torch.zeros(attended.shape).masked_fill(~attended, -math.inf)
     return {
         "input_ids": ids.to(device),
