@@ -71,9 +71,7 @@ def _workloads(labels: dict[str, str]) -> tuple[tuple[str, str, dict[str, Any]],
     )
 
 
-WORKLOADS = tuple(
-    (RESULT, api, resource, {"spec": spec}) for api, resource, spec in _workloads({})
-)
+WORKLOADS = tuple((RESULT, api, resource, {"spec": spec}) for api, resource, spec in _workloads({}))
 MARKS: dict[str, dict[str, Any]] = {
     "label": {"labels": LABEL},
     "owner": {"ownerReferences": [OWNER]},
