@@ -15,6 +15,7 @@ from pathlib import Path
 
 from chartdocs.schema import with_schema
 from chartdocs.values import UndocumentedValue, Value, parse
+from generated_part import with_lines
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VALUES = REPOSITORY / "charts/finetune-operator/values.yaml"
@@ -24,7 +25,6 @@ PAGES = (
 )
 SCHEMA = REPOSITORY / "charts/finetune-operator/values.schema.json"
 BEGIN = "<!-- Generated from values.yaml by `make generate`. -->"
-END = "<!-- End of the generated part. -->"
 
 
 def tables(values: Iterable[Value]) -> Iterator[str]:
@@ -39,15 +39,6 @@ def tables(values: Iterable[Value]) -> Iterator[str]:
         yield ""
 
 
-def with_tables(page: str, lines: Iterable[str]) -> str:
-    """Return the page with these lines between its markers. Raises ValueError without markers."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the page needs the lines {BEGIN!r} and {END!r}")
-    return f"{before}{begin}\n\n{chr(10).join(lines)}\n{end}{after}"
-
-
 def main() -> int:
     """Write or check the files; return the exit status."""
     parser = argparse.ArgumentParser(prog="chartdocs", description=__doc__)
@@ -60,7 +51,7 @@ def main() -> int:
         return 1
     stale = []
     files: dict[Path, Callable[[str], str]] = {
-        **dict.fromkeys(PAGES, lambda text: with_tables(text, lines)),
+        **dict.fromkeys(PAGES, lambda text: with_lines(text, BEGIN, lines)),
         SCHEMA: with_schema,
     }
     for page, generated in files.items():

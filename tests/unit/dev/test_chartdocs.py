@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from chartdocs.__main__ import BEGIN, END, tables, with_tables
+from chartdocs.__main__ import BEGIN, tables
 from chartdocs.schema import QUANTITY, partial, with_schema
 from chartdocs.values import UndocumentedValue, parse
+from generated_part import END, with_lines
 
 VALUES = """\
 # Comment of the file.
@@ -69,15 +70,15 @@ def test_each_section_becomes_a_table() -> None:
 
 def test_page_keeps_the_text_around_its_markers() -> None:
     page = f"before\n{BEGIN}\nstale\n{END}\nafter\n"
-    current = with_tables(page, ["new", ""])
+    current = with_lines(page, BEGIN, ["new", ""])
     assert current == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    assert with_tables(current, ["new", ""]) == current
+    assert with_lines(current, BEGIN, ["new", ""]) == current
 
 
 @pytest.mark.parametrize("page", ["", BEGIN, f"{END}{BEGIN}"], ids=["none", "begin", "reversed"])
 def test_page_without_markers_is_an_error(page: str) -> None:
     with pytest.raises(ValueError, match="the page needs the lines"):
-        with_tables(page, [])
+        with_lines(page, BEGIN, [])
 
 
 def test_a_partial_schema_requires_nothing_and_rejects_unknown_fields() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from cluster import paths
 from conformance import components, modules, pages
-from conformance.pages import BEGIN, END, Row
+from conformance.pages import BEGIN, Row
+from generated_part import END, with_lines
 
 
 def row(component: str, version: str) -> Row:
@@ -24,12 +25,12 @@ def test_table_lists_the_versions_of_both_commands() -> None:
         "| Helm | 3.22.0 | – |",
         "| Argo CD | – | 3.5.7 |",
     ]
-    page = pages.with_table(f"before\n{BEGIN}\nold\n{END}\nafter\n", lines)
+    page = with_lines(f"before\n{BEGIN}\nold\n{END}\nafter\n", BEGIN, [*lines, ""])
     assert page.startswith(f"before\n{BEGIN}\n\n| | `make test`")
     assert page.endswith(f"3.5.7 |\n\n{END}\nafter\n")
-    assert pages.with_table(page, lines) == page
+    assert with_lines(page, BEGIN, [*lines, ""]) == page
     with pytest.raises(ValueError, match="needs the lines"):
-        pages.with_table("no markers", lines)
+        with_lines("no markers", BEGIN, [*lines, ""])
 
 
 def test_oldest_version_is_compared_by_number() -> None:
