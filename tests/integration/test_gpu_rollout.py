@@ -62,6 +62,18 @@ def deployments(place: Namespace) -> dict[str, tuple[int, int]]:
     }
 
 
+def replicas_of_selected_build(place: Namespace) -> int:
+    """Return the available replicas of the build that the Service selects.
+
+    The Service may change between two requests, so it is read before and after the Deployments.
+    """
+    while True:
+        build = selected(place)
+        found = deployments(place)
+        if selected(place) == build:
+            return found.get(build, (0, 0))[1]
+
+
 def wait_for_reason(kubelet: Kubelet, reason: str, *, build: str | None = None) -> list[int]:
     """Let the kubelet act until Ready has the reason, and until the serving build is not ``build``.
 
@@ -73,7 +85,7 @@ def wait_for_reason(kubelet: Kubelet, reason: str, *, build: str | None = None) 
         kubelet.act()
         status = place.job().get("status", {})
         if place.items("services"):
-            available = deployments(place).get(selected(place), (0, 0))[1]
+            available = replicas_of_selected_build(place)
             if available != snapshot[-1]:
                 snapshot.append(available)
         return place.reason() == reason and status.get("serving", {}).get("build") != build
