@@ -9,16 +9,16 @@ from datetime import timedelta
 
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster, Thing, stored
-from tests.unit.operator.reconcile import laws_of_backends, laws_of_trust
+from tests.unit.operator.reconcile import laws_of_backends, laws_of_serving, laws_of_trust
 from tests.unit.operator.reconcile.card_law import resumes_on_its_card
 from tests.unit.operator.reconcile.laws_of_gpus import GPULaws, one_trainer
 from tests.unit.operator.reconcile.laws_of_statuses import consistent, numbers, refused, well_formed
-from tests.unit.operator.reconcile.random_events import deleted, stage_of
+from tests.unit.operator.reconcile.random_events import deleted
 
 from finetune_api.contracts.result import Result
 from finetune_operator.manifests.network_policies import STAGES
 from finetune_operator.objects import naming
-from finetune_operator.types import Apply, Create, Delete, Object, Plan, Snapshot
+from finetune_operator.types import Create, Delete, Object, Plan, Snapshot
 
 
 def result_of(pod: Thing) -> str | None:
@@ -82,28 +82,8 @@ class Laws:
         else:
             self.gpu.of_plan(snapshot, intended)
         if snapshot.job["spec"].get("serving", {}).get("enabled", True):
-            self.serving_continues(snapshot, intended)
+            laws_of_serving.serving_continues(snapshot, intended)
         laws_of_trust.configuration_is_vouched_for(intended)
-
-    def serving_continues(self, snapshot: Snapshot, intended: Plan) -> None:
-        """The Service changes only to a build that answers; the selected build is not deleted."""
-        services = [each for each in snapshot.services if naming.owned_by(snapshot.job, each)]
-        # If the selector was changed externally, the status contains the serving build.
-        previous = snapshot.job["status"].get("serving", {}).get("build")
-        builds = {each["spec"]["selector"].get(naming.BUILD, previous) for each in services}
-        for selected in builds - {None}:
-            answering = [
-                naming.label(each, naming.BUILD)
-                for each in snapshot.deployments
-                if each["status"].get("availableReplicas")
-                and each["status"]["observedGeneration"] == each["metadata"]["generation"]
-            ]
-            for action in intended.actions:
-                build = naming.label(action.object, naming.BUILD)
-                if isinstance(action, Delete) and action.object["kind"] == "Deployment":
-                    assert build != selected
-                if isinstance(action, Apply) and action.object["kind"] == "Service":
-                    assert action.object["spec"]["selector"][naming.BUILD] in (selected, *answering)
 
     def of_rest(self, snapshot: Snapshot, intended: Plan) -> None:
         """A reconcile after completed reconciles changes nothing."""
@@ -293,12 +273,4 @@ class Laws:
             assert all(controllers.ended(job) for job in self.cluster.each("Job"))
         serving = spec.get("serving", {})
         if found["Ready"]["status"] == "True" and serving.get("enabled", True):
-            pods = [pod for pod in self.cluster.each("Pod") if stage_of(pod) == "serve"]
-            assert sum(map(controllers.alive, pods)) == serving.get("replicas", 1)
-            (service,) = self.cluster.each("Service")
-            if serving.get("replicas", 1):
-                (deployment,) = self.cluster.each("Deployment")
-                build = service["spec"]["selector"][naming.BUILD]
-                assert (
-                    build == naming.label(deployment, naming.BUILD) == self.cluster.status["build"]
-                )
+            laws_of_serving.replicas_serve_the_build(self.cluster, serving.get("replicas", 1))
