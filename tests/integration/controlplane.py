@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 
 TOKEN = "administrator"
+ADMINISTRATOR = {"Authorization": f"Bearer {TOKEN}"}
 KEY = "service-accounts.key"
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 START_SECONDS = 60.0
@@ -58,15 +59,15 @@ _kept: dict[str, _Connection] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControlPlane:
-    """A running control plane; ``kubeconfig`` is the administrator's."""
+class ApiServer:
+    """A running API server; ``kubeconfig`` and ``headers`` are the administrator's."""
 
-    folder: Path
     server: str
     kubeconfig: Path
     assets: Path
     tls: ssl.SSLContext = field(repr=False)
-    etcd: subprocess.Popen[bytes] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with each request."""
 
     def request(
         self,
@@ -82,11 +83,7 @@ class ControlPlane:
         while a CRD changes, the request is repeated after Retry-After. Raises ApiError.
         """
         data = None if body is None else json.dumps(body).encode()
-        sent = {
-            "Authorization": f"Bearer {TOKEN}",
-            "Content-Type": content_type,
-            **(headers or {}),
-        }
+        sent = {**self.headers, "Content-Type": content_type, **(headers or {})}
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             answer, text = self._exchange(method, path, data, sent)
@@ -156,6 +153,14 @@ class ControlPlane:
         """Create a namespace and return its name."""
         self.post("/api/v1/namespaces", {"metadata": {"name": name}})
         return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlPlane(ApiServer):
+    """A control plane of the tests."""
+
+    folder: Path
+    etcd: subprocess.Popen[bytes] = field(repr=False)
 
 
 def _decoded(text: bytes) -> dict[str, Any]:
@@ -295,6 +300,7 @@ class Servers:
                     kubeconfig=kubeconfig,
                     assets=self.assets,
                     tls=ssl.create_default_context(cadata=authority.decode()),
+                    headers=ADMINISTRATOR,
                     etcd=store,
                 )
             finally:
@@ -369,7 +375,7 @@ def install_crd(plane: ControlPlane) -> None:
     wait_until("FineTuneJobs are served", lambda: has(plane, everywhere))
 
 
-def has(plane: ControlPlane, path: str) -> bool:
+def has(plane: ApiServer, path: str) -> bool:
     """Report whether an object exists, or whether the objects of a kind are served."""
     try:
         plane.get(path)
@@ -391,7 +397,7 @@ def answers(url: str, *needed: subprocess.Popen[bytes]) -> bool:
     """Report whether a server is ready. Raises RuntimeError if a needed process has ended."""
     for running in needed:
         _runs(running)
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
+    request = urllib.request.Request(url, headers=ADMINISTRATOR)
     # The server writes its certificate during the start, so the certificate cannot be verified yet.
     unverified = ssl.create_default_context()
     unverified.check_hostname = False

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.integration.controlplane import ControlPlane
+from tests.integration.controlplane import ApiServer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -66,7 +66,7 @@ def expected(file: Path) -> str:
 
 
 def kubectl(
-    plane: ControlPlane, *arguments: str, stdin: str | None = None
+    plane: ApiServer, *arguments: str, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run kubectl against the control plane."""
     return subprocess.run(
