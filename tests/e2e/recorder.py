@@ -12,7 +12,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -62,12 +62,17 @@ class Event:
 class Recorder:
     """The record; ``recording`` creates one."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        """Connect to the host and port of a ``kubectl proxy``; ``follow`` fills the record."""
-        self._address = address
+    def __init__(
+        self, address: tuple[str, int], kinds: Mapping[str, str] = WATCHED, *, whole: bool = False
+    ) -> None:
+        """Connect to the host and port of a ``kubectl proxy``; ``follow`` fills the record.
+
+        kinds: their paths. whole: the record contains metadata.managedFields.
+        """
+        self._address, self._kinds, self._whole = address, kinds, whole
         self._changed = threading.Condition()
         self._events: list[Event] = []
-        self._present: dict[str, dict[tuple[str, str], Object]] = {kind: {} for kind in WATCHED}
+        self._present: dict[str, dict[tuple[str, str], Object]] = {kind: {} for kind in kinds}
         self._gaps: list[str] = []
         self._closing = False
 
@@ -147,11 +152,11 @@ class Recorder:
         self._closing = True
 
     def _list(self, kind: str, *, again: bool) -> str:
-        with self._get(WATCHED[kind]) as answer:
+        with self._get(self._kinds[kind]) as answer:
             listed = json.loads(answer.read())
         if "items" not in listed:
             raise ValueError(f"{kind}: {listed.get('message', listed)}")
-        now = {key_of(item): _lean(item) for item in listed["items"]}
+        now = {key_of(item): self._lean(item) for item in listed["items"]}
         with self._changed:
             if again:
                 self._gaps.append(f"the watch of {kind} was interrupted")
@@ -164,7 +169,7 @@ class Recorder:
     def _watch(self, kind: str, version: str) -> str:
         """Record until the watch ends; return the version to continue from, or "" to list again."""
         query = f"watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}"
-        with self._get(f"{WATCHED[kind]}?{query}&resourceVersion={version}") as answer:
+        with self._get(f"{self._kinds[kind]}?{query}&resourceVersion={version}") as answer:
             if answer.status != 200:
                 return ""
             for line in answer:
@@ -175,7 +180,7 @@ class Recorder:
                 if event["type"] == "BOOKMARK":
                     continue
                 with self._changed:
-                    self._take(kind, event["type"], _lean(event["object"]))
+                    self._take(kind, event["type"], self._lean(event["object"]))
         return version
 
     def _take(self, kind: str, change: Change, item: Object) -> None:
@@ -186,6 +191,11 @@ class Recorder:
         else:
             self._present[kind][event.key] = item
         self._changed.notify_all()
+
+    def _lean(self, item: dict[str, Any]) -> dict[str, Any]:
+        if not self._whole:
+            item["metadata"].pop("managedFields", None)
+        return item
 
     @contextmanager
     def _get(self, path: str) -> Iterator[http.client.HTTPResponse]:
@@ -201,10 +211,15 @@ class Recorder:
 
 
 @contextmanager
-def recording(kubectl: Kubectl, kinds: Iterable[str] = tuple(WATCHED)) -> Iterator[Recorder]:
-    """Record until the block ends. The block starts after the first list of every kind."""
+def recording(
+    kubectl: Kubectl, kinds: Mapping[str, str] = WATCHED, *, whole: bool = False
+) -> Iterator[Recorder]:
+    """Record until the block ends. The block starts after the first list of every kind.
+
+    whole: the record contains metadata.managedFields.
+    """
     with kubectl.proxy() as address:
-        recorder = Recorder(address)
+        recorder = Recorder(address, kinds, whole=whole)
         ready = {kind: threading.Event() for kind in kinds}
         threads = [
             threading.Thread(target=recorder.follow, args=each, daemon=True)
@@ -224,8 +239,3 @@ def recording(kubectl: Kubectl, kinds: Iterable[str] = tuple(WATCHED)) -> Iterat
 def key_of(item: Object) -> tuple[str, str]:
     """Return the namespace (empty for cluster-scoped objects) and the name of an object."""
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
-
-
-def _lean(item: dict[str, Any]) -> dict[str, Any]:
-    item["metadata"].pop("managedFields", None)
-    return item
