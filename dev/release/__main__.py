@@ -34,6 +34,9 @@ def main() -> int:
     parser.add_argument("--source", default="", help="URI of the repository, for the provenance")
     parser.add_argument("--builder", default="", help="URI of the build platform")
     parser.add_argument("--key", default="", help="key of cosign; omit it to sign without a key")
+    parser.add_argument(
+        "--no-transparency-log", action="store_true", help="do not publish the signatures"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder of the releases")
     parser.add_argument(
         "--only",
@@ -53,6 +56,10 @@ def main() -> int:
             )
     except InvalidLocation as error:
         parser.error(str(error))
+    if options.no_transparency_log and not options.key:
+        # The certificate of a signature without a key is valid for minutes; the log proves when
+        # it was used.
+        parser.error("--no-transparency-log requires --key")
     folder = options.output.resolve() / options.version
 
     def run(command: list[str], *, errors: int | None = None) -> str:
@@ -72,6 +79,7 @@ def main() -> int:
         source=options.source,
         builder=options.builder,
         key=options.key,
+        log=not options.no_transparency_log,
         dry_run=options.dry_run,
     )
     files.clear(folder)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from release.location import Location
+from supplychain import signing
 
 LICENSES_LABEL = "org.opencontainers.image.licenses"
 LICENSES_DOCKERFILE = "dev/release/Dockerfile.licenses"
@@ -52,13 +53,17 @@ IMAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How images are built and signed. ``source`` and ``builder`` are URIs for the provenance."""
+    """How images are built and signed. ``source`` and ``builder`` are URIs for the provenance.
+
+    log: whether signatures are published in the transparency log.
+    """
 
     engine: str
     base_image: str
     source: str
     builder: str
     key: str
+    log: bool
     dry_run: bool
 
 
@@ -123,7 +128,8 @@ def sign(
     command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     command += [f"--sbom={sbom}", f"--source={settings.source}", f"--builder={settings.builder}"]
     command += [f"--output={_provenance_folder(image, sbom.parent)}"]
-    return [*command, *([f"--key={settings.key}"] if settings.key else [])]
+    command += [f"--key={settings.key}"] if settings.key else []
+    return [*command, *([] if settings.log else ["--no-transparency-log"])]
 
 
 def _provenance_folder(image: Image, folder: Path) -> Path:
@@ -131,9 +137,8 @@ def _provenance_folder(image: Image, folder: Path) -> Path:
 
 
 def cosign(command: str, settings: Settings, *words: str) -> list[str]:
-    """Return a command of cosign with the key of the release."""
-    key = [f"--key={settings.key}"] if settings.key else []
-    return ["cosign", command, "--yes", *key, *words]
+    """Return a command of cosign that signs with the key of the release."""
+    return ["cosign", command, *signing.options(settings.key, log=settings.log), *words]
 
 
 def _digest(reference: str, engine: str) -> str:

@@ -33,12 +33,21 @@ def main() -> int:
         "--build-arg", action="append", default=[], metavar="NAME=VALUE", help="of the build"
     )
     parser.add_argument("--key", default="", help="key of cosign; omit it to sign without a key")
+    parser.add_argument(
+        "--no-transparency-log", action="store_true", help="do not publish the signatures"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the provenance")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands")
     options = parser.parse_args()
     file = options.output / "provenance.json"
     try:
-        steps = signing.commands(options.image, sbom=options.sbom, provenance=file, key=options.key)
+        steps = signing.commands(
+            options.image,
+            sbom=options.sbom,
+            provenance=file,
+            key=options.key,
+            log=not options.no_transparency_log,
+        )
     except ValueError as error:
         parser.error(str(error))
     if not options.sbom.is_file():
