@@ -1,4 +1,4 @@
-"""The other files of a release: wheel, CRD, JSON schema, checksums."""
+"""The other files of a release: wheel, CRD, JSON schema, first job, checksums."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from chartdocs.schema import partial
@@ -18,6 +19,7 @@ from finetune_api.v1alpha1.spec import FineTuneJobSpec
 
 SUMS = "SHA256SUMS"
 CRD = "finetune.dev_finetunejobs.yaml"
+FIRST_JOB = "first-job.yaml"
 PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "crds", "operator", "trainer")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "build")
 
@@ -29,8 +31,9 @@ def clear(folder: Path) -> None:
 
 
 def write(root: Path, folder: Path) -> None:
-    """Write the wheel, the CRD, and its schema for catalogues."""
+    """Write the wheel, the CRD, its schema for catalogues, and the first job."""
     shutil.copy(root / "crds" / CRD, folder / CRD)
+    (folder / FIRST_JOB).write_text(first_job(root), encoding="utf-8")
     group, _, version = API_VERSION.partition("/")
     # The layout of the catalogues that kubeconform and editors read.
     schema = folder / "schemas" / group / f"{KIND.lower()}_{version}.json"
@@ -55,6 +58,17 @@ def catalogue_schema() -> dict[str, object]:
             "status": {"type": "object"},
         },
     }
+
+
+def first_job(root: Path) -> str:
+    """Return the manifest of the first job with its rows, for readers without a clone."""
+    examples = root / "examples"
+    rows = (examples / "velmora-facts.jsonl").read_text(encoding="utf-8")
+    job = (examples / FIRST_JOB).read_text(encoding="utf-8")
+    return (
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: velmora-facts}\ndata:\n"
+        f"  rows.jsonl: |\n{textwrap.indent(rows, '    ')}---\n{job[job.index('apiVersion') :]}"
+    )
 
 
 def write_sums(folder: Path) -> None:

@@ -28,6 +28,8 @@ from tests.integration.manifest_files import PAGES, ROOT
 from tests.integration.namespace import Namespace
 from tests.integration.scenarios import ROUND_SECONDS, ScenarioRunner
 
+from release.files import first_job
+
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 JOB = re.compile(r"\bftj[ /]([a-z0-9-]+)")
 SECONDS = 300.0
@@ -97,6 +99,7 @@ class Reader:
             (folder / name).symlink_to(ROOT / name)
         (folder / "token.txt").write_text("example\n")
         (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+        (folder / "first-job.yaml").write_text(first_job(ROOT))
         (folder / "job.yaml").write_text((ROOT / "examples" / "first-job.yaml").read_text())
 
     def page(self, name: str) -> Namespace:
@@ -108,7 +111,7 @@ class Reader:
         config["contexts"][0]["context"]["namespace"] = place.name
         (self.folder / "kubeconfig").write_text(yaml.safe_dump(config))
         for job in sorted(set(JOB.findall(text))):
-            if "examples/first-job.yaml" not in text:
+            if "first-job.yaml" not in text:
                 place.submit(job)
                 wait_until(f"{job} serves", partial(self._serves, place, job), SECONDS)
         return place

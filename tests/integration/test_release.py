@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 import yaml
 from tests.integration import controlplane
-from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+from tests.integration.controlplane import ApiError, ApiServer, ControlPlane, has, wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "getting-started" / "installation.md"
 VERSION = "0.1.0"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
+JOBS = "/apis/finetune.dev/v1alpha1/namespaces/default/finetunejobs"
 DEPLOYMENT = "/apis/apps/v1/namespaces/finetune-system/deployments/finetune-operator"
 
 
@@ -91,8 +92,17 @@ def commands() -> list[str]:
     return re.findall(r"^```\n(.*?)^```", chapter, re.M | re.S)
 
 
-def sh(command: str, plane: ControlPlane, registry: Registry, folder: Path) -> None:
-    """Run a command of a user in the folder of a release."""
+def first_job(printed: str) -> str:
+    """Return the command that runs the first job, from the output of ``helm install``."""
+    found = re.search(r"^kubectl apply -f - <<'EOF'\n.*?^EOF\n", printed, re.M | re.S)
+    assert found is not None, printed
+    return found[0]
+
+
+def sh(
+    command: str, plane: ApiServer, registry: Registry, folder: Path, *, seconds: float = 300
+) -> str:
+    """Run a command of a user in the folder of a release; return its output."""
     environment = {
         "PATH": f"{plane.assets}:{os.environ['PATH']}",
         "HOME": str(folder),
@@ -100,13 +110,15 @@ def sh(command: str, plane: ControlPlane, registry: Registry, folder: Path) -> N
         "SSL_CERT_FILE": str(registry.authority),
         "REGISTRY": registry.location,
     }
-    subprocess.run(
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
         env=environment,
         check=True,
-        timeout=300,
-    )
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=seconds,
+    ).stdout
 
 
 def remove_crd(plane: ControlPlane) -> None:
@@ -122,7 +134,7 @@ def remove_crd(plane: ControlPlane) -> None:
     wait_until("the CRD is deleted", gone)
 
 
-def container(plane: ControlPlane) -> dict[str, Any]:
+def container(plane: ApiServer) -> dict[str, Any]:
     pod = plane.get(DEPLOYMENT)["spec"]["template"]["spec"]
     found: dict[str, Any] = pod["containers"][0]
     return found
@@ -134,10 +146,18 @@ def test_release_is_installed_with_the_commands_of_the_page(
     with_helm, with_kubectl = commands()
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=released, check=True)
     remove_crd(plane)
-    sh(with_helm, plane, registry, released)
+    printed = sh(with_helm, plane, registry, released)
     installed = container(plane)
     assert installed["image"] == f"{registry.location}/finetune-operator:{VERSION}"
-    assert plane.get(CRD)["spec"]["group"] == "finetune.dev"
+    # The second command of a new user: Helm prints it, and the release has the same file.
+    wait_until("FineTuneJobs are served", lambda: has(plane, JOBS))
+    sh(first_job(printed), plane, registry, released)
+    job = plane.get(f"{JOBS}/velmora")
+    sh("kubectl apply -f first-job.yaml", plane, registry, released)
+    assert (
+        plane.get(f"{JOBS}/velmora")["metadata"]["resourceVersion"]
+        == job["metadata"]["resourceVersion"]
+    )
     sh(
         "helm uninstall finetune-operator --namespace finetune-system"
         " && kubectl delete namespace finetune-system --wait=false",

@@ -1,5 +1,6 @@
 """The artifacts of a release that need neither Helm nor a registry."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -11,6 +12,7 @@ import yaml
 from finetune_api.v1alpha1.spec import FineTuneJobSpec
 from release import chart, files, images
 from release.location import InvalidLocation, Location, version_of_the_checkout
+from supplychain import signing
 
 ROOT = Path(__file__).parents[3]
 LOCATION = Location(registry="registry.example.com:5000/team", version="0.1.0")
@@ -20,6 +22,7 @@ SETTINGS = images.Settings(
     source="https://git.example.com/a",
     builder="https://ci.example.com",
     key="awskms:///alias/release",
+    log=True,
     dry_run=False,
 )
 
@@ -70,6 +73,18 @@ def test_each_image_is_built_labeled_pushed_and_signed_by_digest(
     by_digest = f"{LOCATION.registry}/{image.name}@sha256:{'a' * 64}"
     signed = images.sign(image, by_digest, tmp_path / "x.spdx.json", arguments, SETTINGS)
     assert {by_digest, "--key=awskms:///alias/release", *first[3:-2]} <= set(signed)
+
+
+def test_signatures_are_not_published_without_a_transparency_log() -> None:
+    settings = dataclasses.replace(SETTINGS, log=False)
+    signed = images.cosign("sign", settings, "chart@sha256:0")
+    assert signed[3:] == ["--key", "awskms:///alias/release", "--tlog-upload=false", signed[-1]]
+    image = images.sign(images.IMAGES[0], "image@sha256:0", Path("s"), {}, settings)
+    assert image[-1] == "--no-transparency-log"
+    steps = signing.commands(
+        f"image@sha256:{'a' * 64}", sbom=Path("s"), provenance=Path("p"), log=False
+    )
+    assert all("--tlog-upload=false" in step for step in steps)
 
 
 def test_license_texts_are_added_to_every_image() -> None:

@@ -12,6 +12,7 @@ from finetune_trainer.estimate.suggestions import PRODUCT_LABEL
 from finetune_trainer.models import backend_choice
 from finetune_trainer.models.backend_choice import TRL, Facts
 from finetune_trainer.runtime import capabilities, cards
+from release.files import first_job
 
 CONSTRAINTS = (ROOT / "constraints/trainer.txt").read_text()
 CHART = yaml.safe_load((ROOT / "charts/finetune-operator/values.yaml").read_text())
@@ -39,13 +40,17 @@ def test_first_job_of_the_readme_is_that_of_the_commands() -> None:
     assert "tokenSecretRef" not in str(job)
 
 
-def test_notes_of_the_chart_contain_the_first_job_of_the_readme() -> None:
+def test_first_job_of_a_release_is_that_of_the_readme_with_its_rows() -> None:
+    rows, job = yaml.safe_load_all(first_job(ROOT))
+    assert job == next(iter(documents(ROOT / "README.md")))
+    name, _, key = job["spec"]["dataset"]["source"].removeprefix("configmap://").partition("/")
+    assert rows["metadata"]["name"] == name
+    assert rows["data"] == {key: (ROOT / "examples/velmora-facts.jsonl").read_text()}
+
+
+def test_notes_of_the_chart_contain_the_first_job_of_the_release() -> None:
     notes = (ROOT / "charts/finetune-operator/templates/NOTES.txt").read_text()
-    block = re.search(r"^  apiVersion:.*?\n\n", notes, re.MULTILINE | re.DOTALL)
-    assert block is not None
-    assert yaml.safe_load(block[0]) == next(iter(documents(ROOT / "README.md")))
-    create = "kubectl create configmap velmora-facts --from-file=rows.jsonl="
-    assert f"{create}examples/velmora-facts.jsonl\n" in notes
+    assert f"\nkubectl apply -f - <<'EOF'\n{first_job(ROOT)}EOF\n" in notes
 
 
 @pytest.mark.parametrize("place", JOBS)
