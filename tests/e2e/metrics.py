@@ -52,4 +52,5 @@ def get(host: str, token: str = "") -> tuple[int, str]:
         with urllib.request.urlopen(request, timeout=30, context=_UNVERIFIED) as answer:
             return int(answer.status), answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        with error:
+            return error.code, error.read().decode()

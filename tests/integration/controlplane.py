@@ -405,6 +405,9 @@ def answers(url: str, *needed: subprocess.Popen[bytes]) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=5, context=unverified) as answer:
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
     except OSError:
         return False
 

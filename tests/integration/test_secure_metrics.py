@@ -25,7 +25,8 @@ def scrape(operator: OperatorProcess, token: str | None = None) -> tuple[int, st
         with urllib.request.urlopen(request, timeout=60, context=UNVERIFIED) as answer:
             return int(answer.status), answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        with error:
+            return error.code, error.read().decode()
 
 
 @pytest.fixture(scope="module")

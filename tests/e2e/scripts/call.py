@@ -21,7 +21,8 @@ def _call(asked: dict[str, Any]) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=50) as answer:
             status, text = answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        status, text = error.code, error.read().decode()
+        with error:
+            status, text = error.code, error.read().decode()
     try:
         return {"status": status, "body": json.loads(text)}
     except ValueError:
