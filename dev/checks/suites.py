@@ -215,13 +215,14 @@ def failed_outside(name: str, error: Exception) -> None:
 def summary() -> int:
     """Print all steps and the total counts of the suites; return the exit status."""
     say("\nSummary")
+    width = max((len(outcome.name) for outcome in outcomes), default=0)
     for outcome in outcomes:
         word = "ok    " if outcome.ok else "FAILED"
         counts = f"  {outcome.passed} passed, {outcome.failed} failed" if outcome.tests else ""
         counts += f", {outcome.skipped} skipped" if outcome.skipped else ""
         where = "" if outcome.ok else f"  {outcome.log}"
         times = f"{outcome.seconds:7.1f} s, {outcome.cpu_seconds:7.1f} s of CPU"
-        say(f"  {word} {outcome.name:28} {times}{counts}{where}")
+        say(f"  {word} {outcome.name:{width}} {times}{counts}{where}")
     passed, failed, skipped = (
         sum(getattr(outcome, key) for outcome in outcomes)
         for key in ("passed", "failed", "skipped")

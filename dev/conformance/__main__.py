@@ -1,7 +1,7 @@
 """``python3 dev/conformance run``: test other versions; record the result in the pages.
 
-``run NAME...`` tests only the components with these names. ``pages`` writes the pages again from
-the record in the repository; ``check`` compares them.
+``run NAME...`` tests only the components with these names, such as ``Helm`` or ``'Helm 4.3.1'``.
+``pages`` writes the pages again from the record in the repository; ``check`` compares them.
 """
 
 from __future__ import annotations

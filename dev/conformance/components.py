@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster import packages
 from cluster.artifacts import binaries, gomodule
 from cluster.artifacts.gomodule import Module
+from cluster.errors import ClusterError
 from cluster.shell import capture
 from conformance import debian, modules
 
@@ -150,3 +151,14 @@ ALL = (
     _argocd(),
     _proxy(),
 )
+
+
+def chosen(names: Sequence[str]) -> list[Component]:
+    """Return the components with these names or titles, or all. Raises ClusterError."""
+    known = {text for each in ALL for text in (each.name, each.title)}
+    if unknown := [name for name in names if name not in known]:
+        raise ClusterError(
+            f"no such component: {', '.join(unknown)}",
+            hint=f"select from: {', '.join(each.title for each in ALL)}",
+        )
+    return [each for each in ALL if not names or {each.name, each.title} & set(names)]

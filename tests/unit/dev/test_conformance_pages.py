@@ -1,18 +1,22 @@
 """The pages with tested versions: their tables, and the oldest supported version."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from cluster import paths
+from cluster.errors import ClusterError
 from conformance import components, modules, pages
 from conformance.pages import BEGIN, Row
 from generated_part import END, with_lines
 
 
 def row(component: str, version: str) -> Row:
-    return Row(component=component, label=version, version=version, tests=3, seconds=4)
+    return Row(
+        component=component, label=version, version=version, tests=3, seconds=4, cpu_seconds=2
+    )
 
 
 ROWS = [row("Kubernetes", "1.31.14"), row("Kubernetes", "1.9.2"), row("Argo CD", "3.5.7")]
@@ -64,10 +68,33 @@ def test_check_reports_a_component_without_a_result(
 def test_record_keeps_the_results_of_other_components(record: Path) -> None:
     before, last = pages.recorded(), components.ALL[-1]
     assert before
-    new = Row(component=last.name, label=last.label, version="1.2.3", tests=5, seconds=6)
-    removed = Row(component="Removed", label="1", version="1", tests=1, seconds=1)
-    pages.record([new, removed])
+    new = dataclasses.replace(row(last.name, last.label), version="1.2.3")
+    pages.record([new, row("Removed", "1")])
     assert pages.recorded() == [*before, new]
+
+
+def test_a_run_without_a_build_keeps_the_duration_of_the_first_build(record: Path) -> None:
+    known, last = pages.recorded(), components.ALL[-1]
+    tested = row(last.name, last.label)
+    built = dataclasses.replace(tested, build_seconds=300, build_cpu_seconds=500)
+    faster = dataclasses.replace(tested, seconds=1)
+    pages.record([built])
+    pages.record([faster])
+    kept = dataclasses.replace(faster, build_seconds=300, build_cpu_seconds=500)
+    assert pages.recorded() == [*known, kept]
+    again = dataclasses.replace(tested, build_seconds=7, build_cpu_seconds=8)
+    pages.record([again])
+    assert pages.recorded() == [*known, again]
+
+
+def test_durations_are_listed_with_their_sums() -> None:
+    built = dataclasses.replace(ROWS[0], tests=1998, build_seconds=300, build_cpu_seconds=500)
+    unmeasured = dataclasses.replace(ROWS[2], cpu_seconds=0)
+    assert pages.durations([built, unmeasured])[2:] == [
+        "| Kubernetes | 1.31.14 | 1,998 | 300 s (500 s) | 4 s (2 s) |",
+        "| Argo CD | 3.5.7 | 3 | – | 4 s |",
+        "| all | | 2,001 | 300 s (500 s) | 8 s (2 s) |",
+    ]
 
 
 def test_folders_of_a_repository_are_published_modules() -> None:
@@ -82,6 +109,15 @@ def test_folders_of_a_repository_are_published_modules() -> None:
     assert modules.folder(module).name == "kubernetes-v1.31.14"
     assert modules.folder(modules.helm("4.3.1")).name == "helm-v4.3.1"
     assert modules.folder(modules.ARGOCD).name == "argo-cd-v3.5.7"
+
+
+def test_a_component_is_selected_by_its_name_or_title() -> None:
+    helm = [each for each in components.ALL if each.name == "Helm"]
+    assert components.chosen(["Helm"]) == helm
+    assert components.chosen([helm[-1].title]) == [helm[-1]]
+    assert components.chosen([]) == list(components.ALL)
+    with pytest.raises(ClusterError, match=r"no such component: Halm$"):
+        components.chosen(["Helm", "Halm"])
 
 
 def test_the_tests_of_all_components_exist() -> None:
