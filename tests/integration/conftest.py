@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration import controlplane, operatorprocess
+from tests.integration import controlplane, operator_forks, operatorprocess
 from tests.integration.controlplane import ControlPlane
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
@@ -38,6 +38,13 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
 def place(control_plane: ControlPlane, namespace: str) -> Namespace:
     """The new namespace as an object with helpers."""
     return Namespace(control_plane, namespace)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_are_forked() -> Iterator[None]:
+    """Operators are forked from one process."""
+    with operator_forks.server(operatorprocess.PACKAGES):
+        yield
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.integration.operator_forks import Fork
 
 TOKEN = "administrator"
 ADMINISTRATOR = {"Authorization": f"Bearer {TOKEN}"}
@@ -212,13 +213,18 @@ def process(
     try:
         yield running
     finally:
-        if running.poll() is None:
-            running.send_signal(signal.SIGTERM)
-            try:
-                running.wait(10)
-            except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
+        end(running)
+
+
+def end(running: subprocess.Popen[bytes] | Fork) -> None:
+    """Send SIGTERM to a process, and SIGKILL after 10 s."""
+    if running.poll() is None:
+        running.send_signal(signal.SIGTERM)
+        try:
+            running.wait(10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
 
 
 @dataclass(frozen=True, kw_only=True)

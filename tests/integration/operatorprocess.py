@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.integration.controlplane import ControlPlane, process, wait_until
+from tests.integration import operator_forks
+from tests.integration.controlplane import ControlPlane, end, process, wait_until
+from tests.integration.operator_forks import Fork
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = (ROOT / "operator", ROOT / "crds")
 CONFIG: Mapping[str, Any] = {
     "images": {
         "trainer": "registry.test/trainer:1",
@@ -42,7 +45,7 @@ _MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main(
 class OperatorProcess:
     """A running operator."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     metrics_port: int
     probe_port: int
     log: Path
@@ -146,11 +149,13 @@ def starting(
     pod: str = "operator-under-test",
     prelude: str = "",
     environment: Mapping[str, str] | None = None,
+    forked: bool = True,
 ) -> Iterator[OperatorProcess]:
     """Run the operator until the end of the block; do not wait until it is ready.
 
     kubeconfig: by default that of the administrator. pod: the identity in leader election.
     prelude: Python code that runs first, to shorten delays. environment: additional variables.
+    forked: without both, fork a process that has imported the operator, if there is one.
     """
     # A separate Lease that no other operator holds, in a namespace that always exists.
     config = {
@@ -162,26 +167,36 @@ def starting(
     file = folder / f"config-{uuid.uuid4().hex}.yaml"
     file.write_text(yaml.safe_dump(config))
     metrics_port, probe_port = port or _free_port(), _free_port()
-    command: list[str | Path] = [
-        sys.executable,
-        *(["-c", f"{prelude}\n{_MAIN}"] if prelude else ["-m", "finetune_operator"]),
-        "--config",
-        file,
-        *("--metrics-port", str(metrics_port)),
-        *("--probe-port", str(probe_port)),
-    ]
+    arguments = ["--config", str(file)]
+    arguments += ["--metrics-port", str(metrics_port), "--probe-port", str(probe_port)]
     variables = {
         **os.environ,
         "KUBECONFIG": str(kubeconfig or plane.kubeconfig),
-        "PYTHONPATH": os.pathsep.join((str(ROOT / "operator"), str(ROOT / "crds"))),
+        "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
         "POD_NAME": pod,
         **(environment or {}),
     }
     log = folder / f"operator-{time.monotonic_ns()}.log"
-    with process(command, log, variables) as running:
+    if forked and not prelude and not environment and operator_forks.available():
+        started = _forked(arguments, variables, log)
+    else:
+        code = ["-c", f"{prelude}\n{_MAIN}"] if prelude else ["-m", "finetune_operator"]
+        started = process([sys.executable, *code, *arguments], log, variables)
+    with started as running:
         yield OperatorProcess(
             process=running, metrics_port=metrics_port, probe_port=probe_port, log=log
         )
+
+
+@contextmanager
+def _forked(
+    arguments: list[str], variables: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes] | Fork]:
+    running = operator_forks.fork(arguments, variables, log)
+    try:
+        yield running
+    finally:
+        end(running)
 
 
 def _seconds_without_core(pid: int) -> float:

@@ -44,7 +44,7 @@ def test_sigterm_ends_the_process_at_once_with_code_0(
 def test_sigterm_during_startup_ends_the_process_with_code_0(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with operatorprocess.starting(control_plane, tmp_path) as early:
+    with operatorprocess.starting(control_plane, tmp_path, forked=False) as early:
         wait_until("the process handles SIGTERM", lambda: _handles_sigterm(early.process.pid))
         code, seconds = early.stop()
     assert (code, early.log.read_text().count("Traceback")) == (0, 0)
