@@ -68,7 +68,10 @@ class Settings:
 
 
 def publish(root: Path, location: Location, folder: Path, settings: Settings, run: Run) -> None:
-    """Build, push, attest and sign all images; write their digests to images.json."""
+    """Build, push, attest and sign all images; write their digests to images.json.
+
+    Nothing is signed before all images are pushed.
+    """
     revision = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
     digests = {}
     for image in IMAGES:
@@ -78,11 +81,13 @@ def publish(root: Path, location: Location, folder: Path, settings: Settings, ru
             run(command)
         digest = UNKNOWN_DIGEST if settings.dry_run else _digest(reference, settings.engine)
         digests[reference] = digest
-        sbom = folder / f"{image.name}{image.suffix}.spdx.json"
         printed = run(read_sbom(image, reference, settings.engine))
         if not settings.dry_run:
-            sbom.write_text(printed, encoding="utf-8")
-        run(sign(image, f"{location.registry}/{image.name}@{digest}", sbom, arguments, settings))
+            _sbom(image, folder).write_text(printed, encoding="utf-8")
+    for image in IMAGES:
+        by_digest = f"{location.registry}/{image.name}@{digests[image.reference(location)]}"
+        arguments = build_arguments(image, location, revision, settings)
+        run(sign(image, by_digest, _sbom(image, folder), arguments, settings))
         if not settings.dry_run:
             made = _provenance_folder(image, folder)
             (made / "provenance.json").rename(made.with_suffix(".provenance.json"))
@@ -130,6 +135,10 @@ def sign(
     command += [f"--output={_provenance_folder(image, sbom.parent)}"]
     command += [f"--key={settings.key}"] if settings.key else []
     return [*command, *([] if settings.log else ["--no-transparency-log"])]
+
+
+def _sbom(image: Image, folder: Path) -> Path:
+    return folder / f"{image.name}{image.suffix}.spdx.json"
 
 
 def _provenance_folder(image: Image, folder: Path) -> Path:

@@ -87,6 +87,11 @@ def test_signatures_are_not_published_without_a_transparency_log() -> None:
     assert all("--tlog-upload=false" in step for step in steps)
 
 
+def test_compiled_files_and_environments_of_a_checkout_are_not_part_of_an_image() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {"**/__pycache__", "**/*.pyc", ".venv", ".git"} <= set(lines)
+
+
 def test_license_texts_are_added_to_every_image() -> None:
     text = (ROOT / images.LICENSES_DOCKERFILE).read_text()
     assert "COPY LICENSE NOTICE /usr/share/licenses/" in text
@@ -171,6 +176,9 @@ def test_publishing_writes_digests_bills_of_materials_and_provenance(
     digests = json.loads((folder / "images.json").read_text())
     assert digests == {image.reference(LOCATION): f"sha256:{'d' * 64}" for image in images.IMAGES}
     calls = (tmp_path / "calls").read_text().splitlines()
+    # A failed build leaves no signature.
+    first = next(number for number, line in enumerate(calls) if line.startswith("sign "))
+    assert not any(line.startswith(("build ", "push ")) for line in calls[first:])
     signed = [line.rsplit(" ", 1)[1] for line in calls if line.startswith("sign ")]
     assert signed == [
         f"{LOCATION.registry}/{image.name}@sha256:{'d' * 64}" for image in images.IMAGES
