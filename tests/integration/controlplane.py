@@ -35,6 +35,9 @@ KEY = "service-accounts.key"
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
 START_SECONDS = 60.0
 BUSY_SECONDS = 30.0
+FIRST_POLL, LAST_POLL = 0.05, 0.25
+"""Seconds between two polls: they grow, because the requests of tests that wait would occupy the
+cores that others need."""
 KEPT_SECONDS = 10.0
 """Time for which an idle connection is kept; the API server closes it only later."""
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -186,13 +189,21 @@ def assets_folder() -> Path:
     return Path(folder)
 
 
-def wait_until(what: str, ready: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+def wait_until(
+    what: str,
+    ready: Callable[[], bool],
+    seconds: float = START_SECONDS,
+    *,
+    last_poll: float = LAST_POLL,
+) -> None:
     """Poll ``ready`` until it returns True. Raises TimeoutError with ``what`` in the message."""
     deadline = time.monotonic() + seconds
+    pause = FIRST_POLL
     while not ready():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(pause * 1.2, last_poll)
 
 
 @contextmanager

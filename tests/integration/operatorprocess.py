@@ -109,7 +109,8 @@ class OperatorProcess:
             long = answers > SETTLED_ANSWERS and time.monotonic() - since > SETTLED_SECONDS
             return reconciles > 0 and long
 
-        wait_until("the operator is idle", idle)
+        # The response of an operator costs little, and a state must be seen several times.
+        wait_until("the operator is idle", idle, last_poll=0.1)
 
     def writes(self) -> float:
         """Return the number of requests that changed objects of jobs.

@@ -1,8 +1,10 @@
 """Nodes with GPUs for the real kube-scheduler; the tests act as the kubelet.
 
-The status of a node is its heartbeat. The kubelet writes it in every ``act``.
+The status of a node is its heartbeat, which the kubelet writes every ten seconds.
 """
 
+import math
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +14,8 @@ from tests.integration.namespace import Namespace
 
 NODES = "/api/v1/nodes"
 VOLUMES = "/api/v1/persistentvolumes"
+HEARTBEAT_SECONDS = 10.0
+"""As a real kubelet. The controller manager of the tests tolerates an hour without a heartbeat."""
 
 
 class Node:
@@ -20,11 +24,16 @@ class Node:
     def __init__(self, plane: ControlPlane, name: str, gpus: int) -> None:
         self.plane, self.name, self.gpus = plane, name, gpus
         plane.post(NODES, {"metadata": {"name": name, "labels": {"tests/node": name}}})
+        self.beaten = -math.inf
+        """Time of the last heartbeat, by the monotonic clock."""
         self.beat()
         wait_until(f"node {name} has no taints", lambda: not self._taints())
 
     def beat(self) -> None:
-        """Report that the node is ready."""
+        """Report that the node is ready, unless the last heartbeat is recent."""
+        if time.monotonic() - self.beaten < HEARTBEAT_SECONDS:
+            return
+        self.beaten = time.monotonic()
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         amounts = {"cpu": "64", "memory": "256Gi", "pods": "100", "nvidia.com/gpu": str(self.gpus)}
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
