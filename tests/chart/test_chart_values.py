@@ -197,7 +197,9 @@ def test_every_value_changes_the_manifests(path: str, value: Any) -> None:
     for prefix, values in PREREQUISITES.items():
         if path.startswith(prefix):
             base = values
-    assert template(_with(base, path, other)) != template(_with(base, path, value))
+    # Without values, the chart has ``value`` there; the manifests are then rendered once for all.
+    usual = _with(base, path, value) if base else {}
+    assert template(_with(base, path, other)) != template(usual)
 
 
 def test_default_policy_is_that_of_the_operator() -> None:
