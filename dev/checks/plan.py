@@ -48,6 +48,9 @@ RUN = uuid.uuid4().hex[:12]
 """The id of this run in the label of its namespaces; namespaces of other runs are leftovers."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables of processes that share the cores; spinning threads would slow down each other."""
+GO_COLLECTOR = {"GOGC": "400"}
+"""Variable of the Go programs, which then collect garbage less often: CPU time limits a test run,
+memory does not. The API server of the integration tests needs a tenth less CPU time."""
 _numbers = {suite: itertools.count(1) for suite in ("integration", "trainer")}
 FORMATTED = ("bench", "crds", "dev", "operator", "tests", "trainer")
 
@@ -110,6 +113,7 @@ def _unit(*, background: bool = False, **variables: str) -> None:
 
 def test() -> int:
     """Run everything; the first failure does not stop the rest."""
+    os.environ.update(GO_COLLECTOR)
     packages.ensure()
     environment.ensure()
     suites.begin()
