@@ -36,12 +36,17 @@ def binary() -> str:
 
 
 @functools.cache
+def version() -> tuple[int, ...]:
+    """Return the major and minor version of helm."""
+    template = [binary(), "version", "--template={{.Version}}"]
+    printed = subprocess.run(template, text=True, capture_output=True, check=True).stdout
+    major, minor, *_ = printed.removeprefix("v").split(".")
+    return int(major), int(minor)
+
+
 def over_existing() -> tuple[str, ...]:
     """Return the options for an installation over an existing CRD (see values.yaml)."""
-    version = subprocess.run(
-        [binary(), "version", "--template={{.Version}}"], text=True, capture_output=True, check=True
-    ).stdout
-    conflicts = () if version.startswith("v3.") else ("--force-conflicts",)
+    conflicts = () if version() < (4,) else ("--force-conflicts",)
     return ("--take-ownership", *conflicts)
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from tests.chart.helm import CHART, RenderError, Values, render
+from tests.chart.schema_messages import printed
 from tests.unit.api.policy.test_patterns import PATTERNS
 
 from finetune_api.defaulting import builtin_defaults, effective_defaults
@@ -127,7 +128,7 @@ def test_schema_rejects_invalid_values(values: Values, message: str) -> None:
     with pytest.raises(RenderError) as error:
         render(values)
     assert "values don't meet the specifications of the schema" in str(error.value)
-    assert message in str(error.value)
+    assert printed(message) in str(error.value)
 
 
 @pytest.mark.parametrize("defaults", [builtin_defaults(), {"storage": {"storageClassName": None}}])
