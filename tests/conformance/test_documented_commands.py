@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.chart.helm import over_existing
 from tests.integration import operatorprocess
 from tests.integration.controlplane import (
     ApiError,
@@ -126,12 +127,16 @@ class Reader:
             self._sh("helm uninstall finetune-operator -n finetune-system --ignore-not-found")
         elif command.startswith("helm"):
             self._install()
+        elif created := re.match(r"kubectl create configmap (\S+)", command):
+            # The page shows this command as an alternative to a file that contains the ConfigMap.
+            self._sh(f"kubectl delete configmap {created[1]} --ignore-not-found")
         self._sh(command)
 
     def _install(self) -> None:
         """Install the chart. The operator of this test has no service account."""
-        options = "--set admissionPolicy.protectObjects=false --create-namespace --take-ownership"
-        self._sh(f"helm upgrade --install finetune-operator {CHART} {options}")
+        options = " ".join(("--create-namespace", *over_existing()))
+        values = "--set admissionPolicy.protectObjects=false"
+        self._sh(f"helm upgrade --install finetune-operator {CHART} {values} {options}")
 
     def _sh(self, command: str) -> None:
         done = subprocess.run(

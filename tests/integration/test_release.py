@@ -23,6 +23,8 @@ from tests.integration.controlplane import ApiError, ApiServer, ControlPlane, ha
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "getting-started" / "installation.md"
 VERSION = "0.1.0"
+HOST = "0.0.0.0"
+"""The registry of this machine. Helm before 3.18 uses no TLS with localhost and 127.0.0.1."""
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
 JOBS = "/apis/finetune.dev/v1alpha1/namespaces/default/finetunejobs"
 DEPLOYMENT = "/apis/apps/v1/namespaces/finetune-system/deployments/finetune-operator"
@@ -41,7 +43,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("registry")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=test", "-keyout", str(folder / "tls.key")]
-    command += ["-addext", "subjectAltName=DNS:localhost", "-out", str(folder / "ca.crt")]
+    command += ["-addext", f"subjectAltName=IP:{HOST}", "-out", str(folder / "ca.crt")]
     subprocess.run(command, check=True, capture_output=True)
     (port,) = controlplane.free_ports(1)
     tls = {"certificate": str(folder / "ca.crt"), "key": str(folder / "tls.key")}
@@ -52,11 +54,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         "http": {"addr": f"127.0.0.1:{port}", "tls": tls},
     }
     (folder / "config.yml").write_text(yaml.safe_dump(settings))
-    context = ssl.create_default_context(cafile=folder / "ca.crt")
+    https = urllib.request.HTTPSHandler(
+        context=ssl.create_default_context(cafile=folder / "ca.crt")
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), https)
 
     def answers() -> bool:
         try:
-            with urllib.request.urlopen(f"https://localhost:{port}/v2/", context=context):
+            with direct.open(f"https://{HOST}:{port}/v2/"):
                 return True
         except OSError:
             return False
@@ -64,7 +69,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     serve: list[str | Path] = ["docker-registry", "serve", folder / "config.yml"]
     with controlplane.process(serve, folder / "log"):
         wait_until("the registry answers", answers)
-        yield Registry(location=f"localhost:{port}/team", authority=folder / "ca.crt")
+        yield Registry(location=f"{HOST}:{port}/team", authority=folder / "ca.crt")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,7 @@ def released(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Pa
     output = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "dev/release", VERSION, f"--registry={registry.location}"]
     command += ["--only=chart", f"--output={output}"]
-    environment = {**os.environ, "SSL_CERT_FILE": str(registry.authority)}
+    environment = {**os.environ, "SSL_CERT_FILE": str(registry.authority), "NO_PROXY": HOST}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
     return output / VERSION
 
