@@ -39,6 +39,12 @@ def test_downloaded_bytes_are_in_the_status() -> None:
     assert preparation(cluster) == SHOWN
 
 
+def test_a_download_of_unknown_size_has_no_empty_fields() -> None:
+    cluster = at_preparation()
+    cluster.progress = Progress(pod="", downloaded_bytes=5)
+    assert cluster.settle().status["preparation"] == {"downloadedBytes": 5}
+
+
 def test_previous_download_progress_is_kept_without_a_measurement() -> None:
     cluster = at_preparation()
     cluster.progress = MEASURED

@@ -199,6 +199,28 @@ def test_measurements_of_another_revisions_pod_are_ignored() -> None:
     assert "globalStep" not in training(cluster)
 
 
+def test_progress_of_the_revision_before_an_edit_back_is_not_shown() -> None:
+    cluster = at_training()
+    cluster.settle()
+    interrupt(cluster)
+    cluster.edit(suspend=False, rerun="a")
+    controllers.run(cluster, "prepare")
+    cluster.settle()
+    controllers.sync(cluster)
+    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster.progress = MEASURED
+    assert training(cluster)["globalStep"] == 40
+    cluster.progress = None
+    cluster.edit(rerun=None)
+    assert "globalStep" not in training(cluster)
+
+
+def test_more_steps_than_expected_are_100_percent() -> None:
+    cluster = at_training()
+    cluster.progress = dataclasses.replace(MEASURED, global_step=101)
+    assert training(cluster)["progressPercent"] == 100
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_nan_and_infinity_are_unknown(value: float) -> None:
     cluster = at_training()
