@@ -142,6 +142,22 @@ def _proxy() -> Component:
     )
 
 
+def _cosign() -> Component:
+    version = modules.COSIGN.version.removeprefix("v")
+
+    def prepare() -> Setup:
+        packages.ensure_programs({"podman": "podman"})
+        gomodule.build(modules.COSIGN, modules.folder(modules.COSIGN))
+        return Setup(version=version, variables=_assets())
+
+    return Component(
+        name="cosign",
+        label=version,
+        tests=("tests/conformance/test_release_images.py",),
+        prepare=prepare,
+    )
+
+
 ALL = (
     # The oldest supported version.
     _kubernetes("1.31.14"),
@@ -150,6 +166,7 @@ ALL = (
     _python("trixie"),
     _argocd(),
     _proxy(),
+    _cosign(),
 )
 
 

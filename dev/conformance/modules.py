@@ -20,6 +20,10 @@ ARGOCD = Module(
         ),
     ),
 )
+# The version of the workflow `release`.
+COSIGN = Module(
+    path="github.com/sigstore/cosign/v2", version="v2.4.3", packages={"cosign": "./cmd/cosign"}
+)
 OTHER_PATCHES = {
     "1.31.14": {
         "endpointslice": "0.31.13",

@@ -36,11 +36,13 @@ class Registry:
 
     location: str
     authority: Path
+    content: Path
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("registry")
+    content = folder / "content"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=test", "-keyout", str(folder / "tls.key")]
     command += ["-addext", f"subjectAltName=IP:{HOST}", "-out", str(folder / "ca.crt")]
@@ -50,7 +52,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     settings = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "content")}},
+        "storage": {"filesystem": {"rootdirectory": str(content)}},
         "http": {"addr": f"127.0.0.1:{port}", "tls": tls},
     }
     (folder / "config.yml").write_text(yaml.safe_dump(settings))
@@ -69,7 +71,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     serve: list[str | Path] = ["docker-registry", "serve", folder / "config.yml"]
     with controlplane.process(serve, folder / "log"):
         wait_until("the registry answers", answers)
-        yield Registry(location=f"{HOST}:{port}/team", authority=folder / "ca.crt")
+        yield Registry(location=f"{HOST}:{port}/team", authority=folder / "ca.crt", content=content)
 
 
 @pytest.fixture(scope="module")

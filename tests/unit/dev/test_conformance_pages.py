@@ -123,3 +123,9 @@ def test_a_component_is_selected_by_its_name_or_title() -> None:
 def test_the_tests_of_all_components_exist() -> None:
     files = {file for each in components.ALL for file in each.tests}
     assert [file for file in sorted(files) if not (paths.REPO / file).exists()] == []
+
+
+def test_release_workflow_has_the_tested_cosign() -> None:
+    workflow = (paths.REPO / ".github/workflows/release.yml").read_text()
+    path, version = modules.COSIGN.path, modules.COSIGN.version
+    assert f"COSIGN: {path}/cmd/cosign@{version}\n" in workflow
