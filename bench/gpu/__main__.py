@@ -24,7 +24,8 @@ from bench.gpu import exact, memory, settings  # noqa: E402
 from bench.training import workload  # noqa: E402
 
 A10G_BYTES = int(22.49 * 2**30)
-ROWS = 4000
+ROWS, DRY_ROWS = 4000, 400
+"""Rows of the dataset, and of one for a run without a GPU, which trains on a part of them."""
 BACKENDS = ("trl", "unsloth")
 PARTS = ("memory", "resume", "nf4", "settings")
 
@@ -58,7 +59,7 @@ def main() -> None:
         if not (folder / "model" / "config.json").is_file():
             print(f"==> create a random model of the shape {options.shape}", flush=True)
             workload.write_model(folder / "model", options.shape)
-        workload.write_rows(folder / "rows", ROWS)
+        workload.write_rows(folder / "rows", ROWS if cuda else DRY_ROWS)
         cap = A10G_BYTES if cuda else None
         measures = {
             "memory": lambda: memory.measure(folder, options.backends, cap=cap),
