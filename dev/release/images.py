@@ -79,8 +79,9 @@ def publish(root: Path, location: Location, folder: Path, settings: Settings, ru
         arguments = build_arguments(image, location, revision, settings)
         for command in build(image, reference, arguments, settings.engine):
             run(command)
-        digest = UNKNOWN_DIGEST if settings.dry_run else _digest(reference, settings.engine)
-        digests[reference] = digest
+        file = folder / f"{image.name}{image.suffix}.digest"
+        run(push(reference, settings.engine, file))
+        digests[reference] = UNKNOWN_DIGEST if settings.dry_run else _digest(reference, file)
         printed = run(read_sbom(image, reference, settings.engine))
         if not settings.dry_run:
             _sbom(image, folder).write_text(printed, encoding="utf-8")
@@ -107,7 +108,7 @@ def build_arguments(
 def build(
     image: Image, reference: str, arguments: Mapping[str, str], engine: str
 ) -> list[list[str]]:
-    """Return the commands that build an image, add the license texts, and push it."""
+    """Return the commands that build an image, and add the license texts."""
     without_texts = f"localhost/{image.name}{image.suffix}:build"
     words = [f"--build-arg={name}={value}" for name, value in arguments.items()]
     file = [f"--file={image.dockerfile}"]
@@ -115,8 +116,12 @@ def build(
     return [
         [engine, "build", *file, *words, f"--tag={without_texts}", "."],
         [engine, "build", f"--file={LICENSES_DOCKERFILE}", *licenses, f"--tag={reference}", "."],
-        [engine, "push", reference],
     ]
+
+
+def push(reference: str, engine: str, digest: Path) -> list[str]:
+    """Return the command that pushes an image. digest: Podman writes the digest to this file."""
+    return [engine, "push", *([f"--digestfile={digest}"] if engine == "podman" else []), reference]
 
 
 def read_sbom(image: Image, reference: str, engine: str) -> list[str]:
@@ -150,10 +155,17 @@ def cosign(command: str, settings: Settings, *words: str) -> list[str]:
     return ["cosign", command, *signing.options(settings.key, log=settings.log), *words]
 
 
-def _digest(reference: str, engine: str) -> str:
-    """Return the digest that the registry gave a pushed image."""
+def _digest(reference: str, file: Path) -> str:
+    """Return the digest that the registry gave a pushed image.
+
+    ``podman inspect`` shows that of the local image, whose layers are not compressed.
+    """
+    if file.exists():
+        digest = file.read_text(encoding="utf-8").strip()
+        file.unlink()
+        return digest
     repository = reference.rpartition(":")[0]
-    known = _output([engine, "inspect", "--format={{json .RepoDigests}}", reference])
+    known = _output(["docker", "inspect", "--format={{json .RepoDigests}}", reference])
     references = [str(each) for each in json.loads(known)]
     (digest,) = {each.partition("@")[2] for each in references if each.startswith(f"{repository}@")}
     return digest

@@ -25,6 +25,7 @@ PAGE = ROOT / "docs" / "getting-started" / "installation.md"
 VERSION = "0.1.0"
 HOST = "0.0.0.0"
 """The registry of this machine. Helm before 3.18 uses no TLS with localhost and 127.0.0.1."""
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.finetune.dev"
 JOBS = "/apis/finetune.dev/v1alpha1/namespaces/default/finetunejobs"
 DEPLOYMENT = "/apis/apps/v1/namespaces/finetune-system/deployments/finetune-operator"
@@ -37,6 +38,20 @@ class Registry:
     location: str
     authority: Path
     content: Path
+
+    def digest(self, reference: str) -> str:
+        """Return the digest of a tag."""
+        name, _, tag = reference.removeprefix(f"{self.location.partition('/')[0]}/").rpartition(":")
+        url = f"https://{self.location.partition('/')[0]}/v2/{name}/manifests/{tag}"
+        request = urllib.request.Request(url, method="HEAD", headers={"Accept": MANIFEST})
+        with opener(self.authority).open(request) as answer:
+            return str(answer.headers["Docker-Content-Digest"])
+
+
+def opener(authority: Path) -> urllib.request.OpenerDirector:
+    """Return a client that trusts an authority, and uses no proxy."""
+    https = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=authority))
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), https)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +71,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         "http": {"addr": f"127.0.0.1:{port}", "tls": tls},
     }
     (folder / "config.yml").write_text(yaml.safe_dump(settings))
-    https = urllib.request.HTTPSHandler(
-        context=ssl.create_default_context(cafile=folder / "ca.crt")
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), https)
+    direct = opener(folder / "ca.crt")
 
     def answers() -> bool:
         try:
