@@ -18,8 +18,8 @@ from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 import finetune_api
 from finetune_operator.kube import auth
-from finetune_operator.kube.client import PAGE
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS
+from finetune_operator.kube.page_size import PAGE
 from finetune_operator.types import Object
 
 WATCH_TIMEOUT_SECONDS = 70.0
@@ -40,6 +40,9 @@ def registry(deliver: Deliver) -> kopf.OperatorRegistry:
 
 def _handler(deliver: Deliver) -> Callable[..., Awaitable[None]]:
     async def handle(*, event: Any, **_: Any) -> None:
+        # kopf holds the event a little longer, and may receive the next page meanwhile.
+        for unused in ("managedFields", "annotations"):
+            event["object"]["metadata"].pop(unused, None)
         kind = {"apiVersion": finetune_api.API_VERSION, "kind": FINETUNEJOB}
         deliver(event["type"], {**event["object"], **kind})
 

@@ -26,8 +26,10 @@ import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.configuration import Configuration
 
+from finetune_operator.kube import watch_session
 from finetune_operator.kube.connection import Connection
 from finetune_operator.kube.errors import Transient
+from finetune_operator.kube.page_size import PAGE
 
 RETRY_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0
@@ -56,11 +58,12 @@ def _proxy_from_environment(server: str) -> str | None:
     return None if proxy_bypass(address) else getproxies().get(scheme)
 
 
-async def kopf_login(**_: Any) -> kopf.ConnectionInfo:
-    """Return the credentials for kopf as soon as the API server accepts them. Raises Transient.
+async def kopf_login(**_: Any) -> kopf.AiohttpSession:
+    """Return a session for kopf as soon as the API server accepts its credentials.
 
-    kopf logs in again after a 401, and ends if a login returns credentials that it tried before. So
-    this returns only accepted credentials, with an expiration that differs on each call.
+    kopf logs in again after a 401, and ends if a login returns what it tried before. So this
+    returns only accepted credentials, with an expiration that differs on each call. Raises
+    Transient.
     """
     while True:
         configuration = Configuration()
@@ -68,16 +71,9 @@ async def kopf_login(**_: Any) -> kopf.ConnectionInfo:
         if not await _are_rejected(configuration):
             break
         await asyncio.sleep(RETRY_SECONDS)
-    scheme, _space, token = configuration.api_key.get("BearerToken", "").partition(" ")
-    return kopf.ConnectionInfo(
+    return kopf.AiohttpSession(
         server=configuration.host,
-        ca_path=configuration.ssl_ca_cert,
-        insecure=not configuration.verify_ssl,
-        scheme=scheme or None,
-        token=token.strip() or None,
-        certificate_path=configuration.cert_file,
-        private_key_path=configuration.key_file,
-        proxy_url=configuration.proxy,
+        aiohttp_session=watch_session.session(configuration, page=PAGE),
         expiration=datetime.now(UTC) + NEVER,
     )
 

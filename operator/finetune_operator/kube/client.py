@@ -13,14 +13,12 @@ from finetune_operator.kube import auth
 from finetune_operator.kube.connection import JSON, Connection
 from finetune_operator.kube.errors import NotFound, Terminal
 from finetune_operator.kube.kinds import FINETUNEJOB, KINDS, path_of
+from finetune_operator.kube.page_size import METADATA_PAGE, PAGE, PageSize, PageTooLarge
 from finetune_operator.kube.transport import Transport
 from finetune_operator.objects import naming
 from finetune_operator.types import Object
 
 FIELD_MANAGER = naming.MANAGED_BY
-PAGE = 50
-METADATA_PAGE = 100
-"""Objects per page of a list. Users decide how large an object is, up to 1.5 MB."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 METADATA_ONLY_EVENTS = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 WATCH_SECONDS = 300
@@ -95,7 +93,7 @@ class Kube:
     ) -> tuple[Object, ...]:
         """Return the objects of a namespace, or of all namespaces, that the selectors match.
 
-        limit: only the first page, of this size; 0 reads all pages.
+        limit: only the first page, of at most this size; 0 reads all pages.
         """
         objects: list[Object] = []
         async for page in self.pages(
@@ -116,16 +114,26 @@ class Kube:
         size: int = 0,
         metadata_only: bool = False,
     ) -> AsyncGenerator[Page, None]:
-        """Yield the pages of a list, each with at most ``size`` objects. Raises OperatorError."""
+        """Yield the pages of a list, each with at most ``size`` objects. Raises OperatorError.
+
+        If objects are large, pages have fewer of them.
+        """
         path = _collection(kind, namespace)
-        query = {"limit": str(size or (METADATA_PAGE if metadata_only else PAGE))}
-        query |= {"labelSelector": labels} if labels else {}
+        most = METADATA_PAGE if metadata_only else PAGE
+        limit = PageSize(size, first=size) if size else PageSize(most)
+        query: dict[str, str] = {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
         # List items come without apiVersion and kind.
         common = {"apiVersion": KINDS[kind].api_version, "kind": KINDS[kind].kind or kind}
         while True:
             accept = METADATA_ONLY if metadata_only else JSON
-            page = await self.transport.call("GET", path, query=query, accept=accept)
+            query["limit"] = str(limit.now)
+            try:
+                page = await self.transport.call(
+                    "GET", path, query=query, accept=accept, size=limit
+                )
+            except PageTooLarge:
+                continue
             metadata = page.get("metadata") or {}
             items = [_trimmed({**item, **common}) for item in page.get("items") or ()]
             yield Page(items, str(metadata.get("resourceVersion", "")))

@@ -29,7 +29,7 @@ class Connection:
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self._tls = _tls(configuration)
+        self._tls = tls(configuration)
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -74,11 +74,11 @@ class Connection:
         )
 
 
-def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
+def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # The workers limit the requests in flight. Each watch holds a connection all the time: one
         # for each kind, in each of the watched namespaces.
-        connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),
         headers={"User-Agent": naming.MANAGED_BY},
         # The configuration has the proxy; the environment would be read before every request.
         trust_env=False,
@@ -88,7 +88,8 @@ def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
     )
 
 
-def _tls(configuration: Configuration) -> ssl.SSLContext:
+def tls(configuration: Configuration) -> ssl.SSLContext:
+    """Return the certificates of a configuration, and its checks of those of the server."""
     context = ssl.create_default_context(
         cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data
     )

@@ -29,6 +29,7 @@ from finetune_operator.kube.errors import (
     Terminal,
     Transient,
 )
+from finetune_operator.kube.page_size import PageSize
 from finetune_operator.telemetry import metrics
 from finetune_operator.types import Object
 
@@ -68,10 +69,12 @@ class Transport:
         accept: str = JSON,
         fenced: bool = True,
         seconds: float | None = None,
+        size: PageSize | None = None,
     ) -> dict[str, Any]:
         """Send a request and return the object in its response. Raises OperatorError.
 
         fenced: whether the fence applies to this write. seconds: timeout, if shorter than usual.
+        size: of the page that the query requests; raises PageTooLarge if the response is too long.
         """
         code, started = "<error>", time.monotonic()
         seconds = self._seconds if seconds is None else seconds
@@ -102,6 +105,8 @@ class Transport:
         finally:
             metrics.REQUESTS.labels(code, method, self.host).inc()
             metrics.REQUEST_SECONDS.labels(method, self.host).observe(time.monotonic() - started)
+        if size is not None and response.status == 200:
+            size.check(len(text))
         answer = decoded(text)
         if response.status >= 300:
             after = response.headers.get("Retry-After", "")

@@ -93,6 +93,16 @@ async def test_a_job_is_stored_and_its_changes_notify_the_controller() -> None:
     assert store.jobs() == []
 
 
+async def test_an_event_that_kopf_holds_has_no_large_metadata() -> None:
+    """An event stays in memory for a while after it was handled."""
+    found, delivered = body(metadata={"managedFields": [{"x": "y" * 99}]}), list[Object]()
+    await handled(lambda what, each: delivered.append(each), None, found)
+    assert found["metadata"].keys().isdisjoint({"managedFields", "annotations"})
+    (each,) = delivered
+    assert each["metadata"]["name"] == "demo"
+    assert each["spec"] == {"a": 1}
+
+
 def test_all_jobs_are_watched() -> None:
     resource = Resource(group="finetune.dev", version="v1alpha1", plural="finetunejobs")
     assert settings().watching.label_selectors.collect(resource) == []
