@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import yaml
 from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane
+from tests.ports import free_ports
 
 from bench.api_client import Api
 from cluster import paths
@@ -78,7 +79,7 @@ def run(
     crds = built.jobset_module / "config" / "components" / "crd" / "bases"
     _install(plane, crds)
     _install(plane, built.trainer_module / "manifests" / "base" / "crds")
-    health = controlplane.free_ports(4)
+    health = free_ports(4)
     with ExitStack() as stack:
         managers = [
             stack.enter_context(

@@ -57,7 +57,7 @@ def run(*arguments: str, values: Values | None = None) -> str:
         input=json.dumps(values or {}),
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     if done.returncode:

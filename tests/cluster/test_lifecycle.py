@@ -73,7 +73,7 @@ def test_up_restarts_killed_processes_and_pods_keep_running() -> None:
     helper = json.loads((paths.ETC / "local-path-helper.json").read_text())
     POD["spec"]["containers"][0]["image"] = helper["spec"]["containers"][0]["image"]  # type: ignore[index]
     client.apply(POD)
-    client.kubectl("wait", "pod/lifecycle", "--for=condition=Ready", "--timeout=60s")
+    client.kubectl("wait", "pod/lifecycle", "--for=condition=Ready", "--timeout=300s")
     before = pids()
     started = pod_status()["containerStatuses"]
     for name in ("kube-apiserver", "containerd", "kubelet"):
@@ -82,9 +82,9 @@ def test_up_restarts_killed_processes_and_pods_keep_running() -> None:
     after = pids()
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"kube-apiserver", "containerd", "kubelet"}
-    client.kubectl("wait", "pod/lifecycle", "--for=condition=Ready", "--timeout=60s")
+    client.kubectl("wait", "pod/lifecycle", "--for=condition=Ready", "--timeout=300s")
     assert pod_status()["containerStatuses"] == started
-    assert echo_in_pod(client, seconds=60) == "alive\n"
+    assert echo_in_pod(client, seconds=300) == "alive\n"
     node = client.get("node")["items"][0]
     assert node["status"]["allocatable"]["nvidia.com/gpu"] == "1"
     assert node["metadata"]["labels"]["nvidia.com/gpu.product"] == "NVIDIA-A10G"

@@ -12,7 +12,7 @@ CHAINS = ("KUBE-ROUTER", "KUBE-POD-FW", "KUBE-NWPLCY", "KUBE-KUBELET")
 
 def output(*command: str) -> str:
     """Return the standard output of a command that must succeed."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
 
 
 def processes() -> list[str]:

@@ -19,12 +19,12 @@ from typing import Any
 from tests.integration.controlplane import (
     ControlPlane,
     answers,
-    free_ports,
     has,
     process,
     wait_until,
 )
 from tests.integration.manifest_files import ROOT, kubectl
+from tests.ports import free_ports
 
 from cluster.artifacts import gomodule
 from conformance import modules

@@ -23,7 +23,8 @@ from tests.e2e.kubectl import Object
 from tests.e2e.pods import Task
 from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, namespaces
 from tests.e2e.tuning import Tuning, small
-from tests.integration.controlplane import free_ports, process, wait_until
+from tests.integration.controlplane import process, wait_until
+from tests.ports import free_port
 from tests.trainer.support import hub as hubs
 from tests.trainer.support import web
 
@@ -86,7 +87,7 @@ def _tinyproxy(folder: Path, mirror_port: int) -> Iterator[str]:
     """Run the proxy on the address of the node; yield its host and port."""
     program = shutil.which("tinyproxy")
     assert program is not None, "install Debian's package tinyproxy-bin"
-    (port,) = free_ports(1)
+    port = free_port()
     settings = (
         f"Port {port}",
         f"Listen {NODE_ADDRESS}",

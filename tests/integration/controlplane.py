@@ -28,13 +28,16 @@ from typing import Any
 
 import yaml
 from tests.integration.operator_forks import Fork
+from tests.ports import free_port, free_ports
 
 TOKEN = "administrator"
 ADMINISTRATOR = {"Authorization": f"Bearer {TOKEN}"}
 KEY = "service-accounts.key"
 CRD = Path(__file__).parents[2] / "crds" / "finetune.dev_finetunejobs.yaml"
-START_SECONDS = 60.0
-BUSY_SECONDS = 30.0
+PATIENCE_SECONDS = 240.0
+"""Time limit of a wait. An event ends each wait; the limit allows for a busy machine."""
+REQUEST_SECONDS = 90.0
+"""Time limit of a request, longer than that of the API server."""
 FIRST_POLL, LAST_POLL = 0.05, 0.25
 """Seconds between two polls: they grow, because the requests of tests that wait would occupy the
 cores that others need."""
@@ -88,7 +91,7 @@ class ApiServer:
         """
         data = None if body is None else json.dumps(body).encode()
         sent = {**self.headers, "Content-Type": content_type, **(headers or {})}
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + REQUEST_SECONDS
         while True:
             answer, text = self._exchange(method, path, data, sent)
             if answer.status < 400:
@@ -113,7 +116,7 @@ class ApiServer:
             connection = None
         if connection is None:
             address = self.server.removeprefix("https://")
-            connection = _Connection(address, timeout=30, context=self.tls)
+            connection = _Connection(address, timeout=REQUEST_SECONDS, context=self.tls)
         try:
             connection.request(method, path, data, dict(headers))
             answer = connection.getresponse()
@@ -192,7 +195,7 @@ def assets_folder() -> Path:
 def wait_until(
     what: str,
     ready: Callable[[], bool],
-    seconds: float = START_SECONDS,
+    seconds: float = PATIENCE_SECONDS,
     *,
     last_poll: float = LAST_POLL,
 ) -> None:
@@ -210,7 +213,7 @@ def wait_until(
 def process(
     command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process until the end of the block; send SIGTERM then, and SIGKILL after 10 s.
+    """Run a process until the end of the block; send SIGTERM then, and SIGKILL after 30 s.
 
     The kernel ends the process if the tests are killed, so that no API server is left running.
     """
@@ -228,11 +231,11 @@ def process(
 
 
 def end(running: subprocess.Popen[bytes] | Fork) -> None:
-    """Send SIGTERM to a process, and SIGKILL after 10 s."""
+    """Send SIGTERM to a process, and SIGKILL after 30 s."""
     if running.poll() is None:
         running.send_signal(signal.SIGTERM)
         try:
-            running.wait(10)
+            running.wait(30)
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
@@ -336,7 +339,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
 @contextmanager
 def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
     """Run the controller manager, which creates the pods of Jobs and collects garbage."""
-    (port,) = free_ports(1)
+    port = free_port()
     command: list[str | Path] = [
         plane.assets / "kube-controller-manager",
         f"--kubeconfig={plane.kubeconfig}",
@@ -361,7 +364,7 @@ def controller_manager(plane: ControlPlane, *options: str) -> Iterator[None]:
 @contextmanager
 def scheduler(plane: ControlPlane) -> Iterator[None]:
     """Run kube-scheduler, which assigns nodes to pods and binds WaitForFirstConsumer volumes."""
-    (port,) = free_ports(1)
+    port = free_port()
     command: list[str | Path] = [
         plane.assets / "kube-scheduler",
         f"--kubeconfig={plane.kubeconfig}",
@@ -377,7 +380,7 @@ def scheduler(plane: ControlPlane) -> Iterator[None]:
 
 def _open(port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection(("127.0.0.1", port), timeout=REQUEST_SECONDS):
             return True
     except OSError:
         return False
@@ -420,7 +423,7 @@ def answers(url: str, *needed: subprocess.Popen[bytes]) -> bool:
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
     try:
-        with urllib.request.urlopen(request, timeout=5, context=unverified) as answer:
+        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS, context=unverified) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         error.close()
@@ -448,15 +451,3 @@ def _kubeconfig(server: str, authority: bytes) -> str:
             ],
         }
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Return unused ports of the loopback interface."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -74,6 +74,6 @@ def kubectl(
         input=stdin,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )

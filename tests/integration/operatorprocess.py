@@ -1,10 +1,9 @@
 """Run the operator as a process against a control plane, with the command of its image."""
 
+import json
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.busy_machine import seconds_without_core
 from tests.integration import operator_forks
-from tests.integration.controlplane import ControlPlane, end, process, wait_until
+from tests.integration.controlplane import REQUEST_SECONDS, ControlPlane, end, process, wait_until
 from tests.integration.operator_forks import Fork
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "operator", ROOT / "crds")
@@ -38,7 +39,29 @@ SETTLED_SECONDS, SETTLED_ANSWERS = 0.3, 6
 """An operator is idle after this time, which is longer than its settle delay, and after this number
 of responses, which matters on a busy machine."""
 
+FAILED = "reconcile failed"
+LATE = re.compile(r"time-?out|timed out", re.IGNORECASE)
+"""In the message of a request without a response in time."""
+
 _MAIN = "import sys; from finetune_operator.__main__ import main; sys.exit(main())"
+
+
+class Metrics:
+    """The metrics in one response of an operator."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = text.splitlines()
+
+    def sum(self, name: str, /, **labels: str) -> float:
+        """Return the sum of a metric's samples that have the labels."""
+        total = 0.0
+        for line in self._lines:
+            found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+            if found and found[1] == name:
+                own = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
+                if labels.items() <= own.items():
+                    total += float(found[3])
+        return total
 
 
 @dataclass(kw_only=True)
@@ -55,7 +78,9 @@ class OperatorProcess:
         """Return status and body of a response of the operator; status 0 without a response."""
         port = self.metrics_port if path == "/metrics" else self.probe_port
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}{path}", timeout=REQUEST_SECONDS
+            ) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -65,33 +90,55 @@ class OperatorProcess:
 
     def ready(self) -> bool:
         """Report whether the operator is ready. Raise RuntimeError if its process has ended."""
+        self._require_process()
+        return self.get("/readyz")[0] == 200
+
+    def metrics(self) -> Metrics:
+        """Return all metrics at one moment. Raise RuntimeError if the process has ended."""
+        found = Metrics("")
+
+        def answers() -> bool:
+            nonlocal found
+            self._require_process()
+            status, text = self.get("/metrics")
+            found = Metrics(text)
+            return status == 200
+
+        wait_until("the operator returns its metrics", answers)
+        return found
+
+    def _require_process(self) -> None:
         if self.process.poll() is not None:
             raise RuntimeError(f"the operator ended:\n{self.log.read_text()}")
-        return self.get("/readyz")[0] == 200
 
     def metric(self, name: str, /, **labels: str) -> float:
         """Return the sum of a metric's samples that have the labels."""
-        total = 0.0
-        for line in self.get("/metrics")[1].splitlines():
-            found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-            if found and found[1] == name:
-                own = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
-                if labels.items() <= own.items():
-                    total += float(found[3])
-        return total
+        return self.metrics().sum(name, **labels)
+
+    def failures(self) -> list[str]:
+        """Return the messages of the reconciles that failed and were repeated.
+
+        A late response is no failure of the operator: a busy machine causes it.
+        """
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [
+            line["message"]
+            for line in lines
+            if line["message"].startswith(FAILED) and not LATE.search(line["message"])
+        ]
 
     def stop(self) -> tuple[int, float]:
         """Send SIGTERM; return the exit code and the seconds until the process had ended.
 
         The time in which the process waited for a CPU core of a busy machine is subtracted.
         """
-        pid, waited = self.process.pid, _seconds_without_core(self.process.pid)
+        pid, waited = self.process.pid, seconds_without_core(self.process.pid)
         started = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         # WNOWAIT leaves the ended process in /proc until its times have been read.
         how = os.WEXITED | os.WNOWAIT | os.WNOHANG
-        wait_until("the operator has ended", lambda: os.waitid(os.P_PID, pid, how) is not None, 30)
-        seconds = time.monotonic() - started - (_seconds_without_core(pid) - waited)
+        wait_until("the operator has ended", lambda: os.waitid(os.P_PID, pid, how) is not None)
+        seconds = time.monotonic() - started - (seconds_without_core(pid) - waited)
         return self.process.wait(), seconds
 
     def settled(self) -> None:
@@ -100,9 +147,9 @@ class OperatorProcess:
 
         def idle() -> bool:
             nonlocal last, since, answers
-            reconciles = self.metric("controller_runtime_reconcile_total")
-            waiting = self.metric("workqueue_depth")
-            waiting += self.metric("controller_runtime_active_workers")
+            now = self.metrics()
+            reconciles = now.sum("controller_runtime_reconcile_total")
+            waiting = now.sum("workqueue_depth") + now.sum("controller_runtime_active_workers")
             if waiting or reconciles != last:
                 last, since, answers = reconciles, time.monotonic(), 0
             answers += 1
@@ -118,8 +165,9 @@ class OperatorProcess:
         PUT is not counted, because it renews the Lease every two seconds. Status writes also use
         PUT; they change the resourceVersion of the FineTuneJob.
         """
+        now = self.metrics()
         return sum(
-            self.metric("rest_client_requests_total", method=method)
+            now.sum("rest_client_requests_total", method=method)
             for method in ("POST", "PATCH", "DELETE")
         )
 
@@ -167,7 +215,7 @@ def starting(
     }
     file = folder / f"config-{uuid.uuid4().hex}.yaml"
     file.write_text(yaml.safe_dump(config))
-    metrics_port, probe_port = port or _free_port(), _free_port()
+    metrics_port, probe_port = port or free_port(), free_port()
     arguments = ["--config", str(file)]
     arguments += ["--metrics-port", str(metrics_port), "--probe-port", str(probe_port)]
     variables = {
@@ -198,21 +246,3 @@ def _forked(
         yield running
     finally:
         end(running)
-
-
-def _seconds_without_core(pid: int) -> float:
-    """Return the seconds in which a runnable process had no CPU core; 0 if unknown."""
-    times = Path(f"/proc/{pid}/schedstat")
-    return int(times.read_text().split()[1]) / 1e9 if times.exists() else 0.0
-
-
-def _free_port() -> int:
-    """Return a port below those of outgoing connections, of which one could take it meanwhile."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as free:
-            try:
-                free.bind(("", port))
-            except OSError:
-                continue
-        return port

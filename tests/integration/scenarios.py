@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.fakes import kubelet
-from tests.integration.controlplane import ControlPlane
+from tests.integration.controlplane import PATIENCE_SECONDS, ControlPlane
 from tests.integration.namespace import Namespace
 
 ROUND_SECONDS = 0.3
@@ -83,7 +83,9 @@ class ScenarioRunner:
             else:
                 self._waiting[name] = scenario, wait
 
-    def until(self, what: str, ready: Callable[[], bool], seconds: float = 120) -> None:
+    def until(
+        self, what: str, ready: Callable[[], bool], seconds: float = 3 * PATIENCE_SECONDS
+    ) -> None:
         """Run rounds until ``ready``. Raise TimeoutError with the condition of every scenario."""
         deadline = time.monotonic() + seconds
         while not ready():

@@ -11,10 +11,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from tests.fakes import kubelet
 from tests.integration import operatorprocess
-from tests.integration.controlplane import ControlPlane, free_ports, wait_until
+from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.test_operator_with_controllers import all_complete, run_stages
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.usefixtures("controller_manager")
 

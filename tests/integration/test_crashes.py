@@ -59,7 +59,6 @@ def test_a_crash_after_any_write_does_not_change_the_result(
         runner.until(
             "every lifecycle has crashed or ended",
             lambda: runner.unfinished <= writes.crashed,
-            seconds=900,
         )
         reached = len(writes.crashed)
         first.process.send_signal(signal.SIGKILL)
@@ -67,8 +66,8 @@ def test_a_crash_after_any_write_does_not_change_the_result(
         writes.crash_points.clear()
         writes.crashed.clear()
         second = start()
-        runner.until("every lifecycle has ended", lambda: not runner.unfinished, seconds=900)
-        assert second.metric("controller_runtime_reconcile_errors_total") == 0
+        runner.until("every lifecycle has ended", lambda: not runner.unfinished)
+        assert second.failures() == []
 
     with capsys.disabled():
         sys.stdout.write(f"\n    crash points: {reached} of {points} writes, each survived\n")

@@ -49,7 +49,7 @@ def customizations(control_plane: ControlPlane, tmp_path_factory: pytest.TempPat
         cwd=ROOT,
         env={**os.environ, "PATH": path, "KUBECONFIG": str(plane.kubeconfig)},
         check=True,
-        timeout=60,
+        timeout=600,
     )
     found = plane.get("/api/v1/namespaces/argocd/configmaps/argocd-cm")
     assert found["data"].pop("url") == "https://argocd.example.com"

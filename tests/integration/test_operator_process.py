@@ -4,12 +4,20 @@ There is no kubelet, so a job stays in its first stage. The tests cover the requ
 and its behavior with objects of other clients.
 """
 
+import itertools
 import json
 import signal
 from pathlib import Path
 
+from tests.busy_machine import fastest
 from tests.integration import operatorprocess
-from tests.integration.controlplane import ApiError, ControlPlane, install_crd, wait_until
+from tests.integration.controlplane import (
+    PATIENCE_SECONDS,
+    ApiError,
+    ControlPlane,
+    install_crd,
+    wait_until,
+)
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import CONFIG, OperatorProcess
 
@@ -17,6 +25,8 @@ SHORT_RETRY = (
     "from finetune_operator.controller import controller; controller.REJECTED_SECONDS = 2.0"
 )
 """Shortens the delay after a rejected write."""
+END_SECONDS = 2.0
+"""From SIGTERM to the end of the process."""
 FIELDS_OF_USERS = ("spec", "labels", "annotations", "finalizers", "ownerReferences")
 
 
@@ -29,26 +39,36 @@ def test_a_job_that_exists_before_the_operator_is_reconciled(
 
 
 def test_sigterm_ends_the_process_at_once_with_code_0(
-    operator: OperatorProcess, place: Namespace
+    control_plane: ControlPlane, place: Namespace, tmp_path: Path
 ) -> None:
-    place.submit()
-    place.wait_until_preparing()
-    code, seconds = operator.stop()
-    assert code == 0
-    assert seconds < 2
-    lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
-    assert lines[-1]["message"] == "stopped"
-    assert [line for line in lines if line["level"] in ("warning", "error")] == []
+    numbers = itertools.count()
+
+    def seconds_to_the_end() -> float:
+        name = f"demo-{next(numbers)}"
+        with operatorprocess.operator(control_plane, tmp_path) as operator:
+            place.submit(name)
+            place.wait_until_preparing(name)
+            code, seconds = operator.stop()
+        assert code == 0
+        lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
+        assert lines[-1]["message"] == "stopped"
+        assert [line for line in lines if line["level"] in ("warning", "error")] == []
+        return seconds
+
+    assert fastest(seconds_to_the_end, limit=END_SECONDS) < END_SECONDS
 
 
 def test_sigterm_during_startup_ends_the_process_with_code_0(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with operatorprocess.starting(control_plane, tmp_path, forked=False) as early:
-        wait_until("the process handles SIGTERM", lambda: _handles_sigterm(early.process.pid))
-        code, seconds = early.stop()
-    assert (code, early.log.read_text().count("Traceback")) == (0, 0)
-    assert seconds < 2
+    def seconds_to_the_end() -> float:
+        with operatorprocess.starting(control_plane, tmp_path, forked=False) as early:
+            wait_until("the process handles SIGTERM", lambda: _handles_sigterm(early.process.pid))
+            code, seconds = early.stop()
+        assert (code, early.log.read_text().count("Traceback")) == (0, 0)
+        return seconds
+
+    assert fastest(seconds_to_the_end, limit=END_SECONDS) < END_SECONDS
 
 
 def test_only_the_status_of_a_job_is_written(operator: OperatorProcess, place: Namespace) -> None:
@@ -115,7 +135,7 @@ def test_a_conflict_with_another_writer_is_no_error(
             place.path("finetunejobs", "demo"), {"metadata": {"labels": {"n": str(number)}}}
         )
     place.wait_until_preparing()
-    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+    assert operator.failures() == []
     assert place.job()["metadata"]["labels"] == {"n": "59"}
     assert len(place.items("jobs")) == 1
 
@@ -286,7 +306,7 @@ def test_without_the_crd_the_process_ends_with_a_remediation(
     try:
         wait_until("the CRD is deleted", lambda: not _served(control_plane))
         with operatorprocess.starting(control_plane, tmp_path) as failing:
-            assert failing.process.wait(30) == 1
+            assert failing.process.wait(PATIENCE_SECONDS) == 1
         last = json.loads(failing.log.read_text().splitlines()[-1])
         assert "install the CRD" in last["message"]
     finally:
@@ -299,7 +319,7 @@ def test_a_port_in_use_ends_the_process(
     with operatorprocess.starting(
         control_plane, tmp_path, CONFIG, port=operator.metrics_port
     ) as second:
-        assert second.process.wait(30) == 1
+        assert second.process.wait(PATIENCE_SECONDS) == 1
 
 
 def _handles_sigterm(pid: int) -> bool:

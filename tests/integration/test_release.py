@@ -18,7 +18,15 @@ from typing import Any
 import pytest
 import yaml
 from tests.integration import controlplane
-from tests.integration.controlplane import ApiError, ApiServer, ControlPlane, has, wait_until
+from tests.integration.controlplane import (
+    REQUEST_SECONDS,
+    ApiError,
+    ApiServer,
+    ControlPlane,
+    has,
+    wait_until,
+)
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "getting-started" / "installation.md"
@@ -62,7 +70,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     command += ["-nodes", "-days", "2", "-subj", "/CN=test", "-keyout", str(folder / "tls.key")]
     command += ["-addext", f"subjectAltName=IP:{HOST}", "-out", str(folder / "ca.crt")]
     subprocess.run(command, check=True, capture_output=True)
-    (port,) = controlplane.free_ports(1)
+    port = free_port()
     tls = {"certificate": str(folder / "ca.crt"), "key": str(folder / "tls.key")}
     settings = {
         "version": "0.1",
@@ -75,7 +83,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
     def answers() -> bool:
         try:
-            with direct.open(f"https://{HOST}:{port}/v2/"):
+            with direct.open(f"https://{HOST}:{port}/v2/", timeout=REQUEST_SECONDS):
                 return True
         except OSError:
             return False
@@ -100,7 +108,7 @@ def released(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Pa
     command = [sys.executable, "dev/release", VERSION, f"--registry={registry.location}"]
     command += ["--only=chart", f"--output={output}"]
     environment = {**os.environ, "SSL_CERT_FILE": str(registry.authority), "NO_PROXY": HOST}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=900)
     return output / VERSION
 
 
@@ -119,7 +127,7 @@ def first_job(printed: str) -> str:
 
 
 def sh(
-    command: str, plane: ApiServer, registry: Registry, folder: Path, *, seconds: float = 300
+    command: str, plane: ApiServer, registry: Registry, folder: Path, *, seconds: float = 900
 ) -> str:
     """Run a command of a user in the folder of a release; return its output."""
     environment = {

@@ -15,13 +15,12 @@ import yaml
 from tests.integration.controlplane import (
     ControlPlane,
     answers,
-    free_ports,
     process,
     wait_until,
 )
 from tests.integration.namespace import Namespace
+from tests.ports import free_ports
 
-START_SECONDS = 240.0
 NAMESPACE = "kueue-system"
 API = "/apis/kueue.x-k8s.io/v1beta2"
 SECRET = f"/api/v1/namespaces/{NAMESPACE}/secrets/kueue-webhook-server-cert"
@@ -90,12 +89,10 @@ def running(plane: ControlPlane, folder: Path) -> Iterator[None]:
         wait_until(
             f"Kueue has a certificate (log: {log})",
             lambda: _mounted(plane, certificates),
-            START_SECONDS,
         )
         wait_until(
             f"Kueue is ready (log: {log})",
             lambda: answers(f"http://127.0.0.1:{health}/readyz", started),
-            START_SECONDS,
         )
         yield
 

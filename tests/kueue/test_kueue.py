@@ -4,7 +4,6 @@
 every Job. The pods are simulated.
 """
 
-import functools
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,10 +16,6 @@ from tests.integration.controlplane import ControlPlane, wait_until
 from tests.integration.namespace import Namespace, train_has_run
 from tests.integration.operatorprocess import OperatorProcess, operator
 from tests.kueue import manager as kueue
-
-pytestmark = pytest.mark.timeout(1800)
-patiently = functools.partial(wait_until, seconds=240.0)
-"""An event ends each step; the time limit allows for a busy machine."""
 
 FLAVOR = {"flavor": "on-demand"}
 STAGE = "finetune.dev/stage"
@@ -91,7 +86,7 @@ def pod_of(place: Namespace, label: str, value: str, *, other_than: str = "") ->
         ]
         return bool(found)
 
-    patiently(f"there is a pod of {value}", found_pod)
+    wait_until(f"there is a pod of {value}", found_pod)
     return found[0]
 
 
@@ -101,8 +96,8 @@ def train(place: Namespace, *, other_than: str = "") -> str:
     assert pod["spec"]["nodeSelector"] == FLAVOR
     kubelet.report(place, pod, kubelet.running())
     # An admitted Job has the reason Training before its pod runs.
-    patiently("the operator has seen the pod run", lambda: train_has_run(place.job()))
-    patiently("it trains", lambda: place.reason() == "Training")
+    wait_until("the operator has seen the pod run", lambda: train_has_run(place.job()))
+    wait_until("it trains", lambda: place.reason() == "Training")
     return str(pod["metadata"]["uid"])
 
 
@@ -140,7 +135,7 @@ def test_a_job_in_the_queue_of_kueue(running: OperatorProcess, place: Namespace)
     place.submit(spec=SPEC)
     kubelet.report(place, pod_of(place, STAGE, "prepare"), kubelet.completed("prepare"))
 
-    patiently("it is queued", lambda: place.reason() == "Queued")
+    wait_until("it is queued", lambda: place.reason() == "Queued")
     assert suspended(place, "Queued") == "Queued"
     assert not [pod for pod in place.items("pods") if kubelet.stage_of(pod) == "train"]
 
@@ -149,7 +144,7 @@ def test_a_job_in_the_queue_of_kueue(running: OperatorProcess, place: Namespace)
     assert place.condition("Suspended")["status"] == "False"
 
     urgent(place)
-    patiently("it is preempted", lambda: place.reason() == "Preempted")
+    wait_until("it is preempted", lambda: place.reason() == "Preempted")
     assert suspended(place, "Preempted") == "Preempted"
     others = pod_of(place, "batch.kubernetes.io/job-name", "urgent")
 
@@ -160,7 +155,7 @@ def test_a_job_in_the_queue_of_kueue(running: OperatorProcess, place: Namespace)
     kubelet.report(place, pod, kubelet.completed("train"))
     kubelet.report(place, pod_of(place, STAGE, "merge"), kubelet.completed("merge"))
     kubelet.report(place, pod_of(place, STAGE, "serve"), kubelet.serving())
-    patiently("it serves", lambda: place.reason() == "Serving")
+    wait_until("it serves", lambda: place.reason() == "Serving")
 
     training = place.job()["status"]["training"]
     assert (training["attempt"], training["preemptions"]) == (1, 1)
@@ -185,7 +180,7 @@ def check(place: Namespace, job: str, pool: str) -> None:
             and each.get("status", {}).get("admissionChecks")
         ]
 
-    patiently(f"{job} is before its admission check", lambda: bool(waiting()))
+    wait_until(f"{job} is before its admission check", lambda: bool(waiting()))
     (name,) = waiting()
     passed = {
         "name": "pools",
@@ -218,7 +213,7 @@ def test_a_job_that_kueue_cannot_start_is_stalled_until_an_edit(
     revision = str(place.job()["status"]["revision"])
     check(place, f"demo-{revision}-train-1", "b")
 
-    patiently("it is given up", lambda: place.reason() == "FailedToStart")
+    wait_until("it is given up", lambda: place.reason() == "FailedToStart")
     assert place.condition("Stalled")["reason"] == "FailedToStart"
     (given_up,) = [job for job in place.items("jobs") if "train" in job["metadata"]["name"]]
     assert given_up["spec"]["suspend"] is True
@@ -232,6 +227,6 @@ def test_a_job_that_kueue_cannot_start_is_stalled_until_an_edit(
     pod = pod_of(place, STAGE, "train")
     assert pod["spec"]["nodeSelector"] == FLAVOR | {"pool": "b"}
     kubelet.report(place, pod, kubelet.running())
-    patiently("it trains", lambda: place.reason() == "Training")
+    wait_until("it trains", lambda: place.reason() == "Training")
     assert place.job()["status"]["training"]["attempt"] == 2
     assert_nothing_rejected(running)

@@ -61,7 +61,7 @@ class Installation:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=900,
             check=False,
         )
 
@@ -116,7 +116,7 @@ def installed(
 def uv(*words: str | Path) -> None:
     done = subprocess.run(
         [environment.uv(), *map(str, words)],
-        env=os.environ | {"UV_SYSTEM_CERTS": "1"},
+        env=os.environ | {"UV_SYSTEM_CERTS": "1", "UV_HTTP_TIMEOUT": "600"},
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,6 @@ answers reviews; tests/integration/test_secure_metrics.py uses a real one.
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.ports import free_port
 
 from finetune_operator.config import MetricsConfig
 from finetune_operator.kube.errors import Transient
@@ -61,12 +61,6 @@ class ApiServer:
             return {"status": {"authenticated": not token.startswith("forged"), "user": user}}
         assert path == "/apis/authorization.k8s.io/v1/subjectaccessreviews"
         return {"status": {"allowed": body["spec"]["user"] == "prometheus"}}
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @asynccontextmanager
@@ -244,7 +238,7 @@ async def test_a_renewed_certificate_is_loaded(
         assert first == (tmp_path / "tls.crt").read_text()
         (tmp_path / "tls.crt").write_text("a partial write")
         certificate._write_self_signed(tmp_path)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(600):
             while await served() == first:
                 pass
         assert await served() == (tmp_path / "tls.crt").read_text()

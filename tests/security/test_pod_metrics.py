@@ -7,9 +7,11 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
+from tests.busy_machine import fastest, seconds_without_core
 from tests.fakes import controllers
 from tests.fakes.apiserver import Cluster
 from tests.fakes.kube_client import child, job
@@ -57,6 +59,11 @@ def _fitting(text: bytes) -> bytes:
     return OK + IDENTITY + STEP + text[: http.MAX_BODY_BYTES - 200].rpartition(b"\n")[0] + b"\n"
 
 
+def _own_seconds() -> float:
+    """Return a time that stops while this thread, in which pod and operator run, has no core."""
+    return time.monotonic() - seconds_without_core("thread-self")
+
+
 def _cpu_seconds(response: bytes) -> float:
     """Return the time that a response takes in the event loop; other processes do not count."""
     began = time.process_time()
@@ -70,7 +77,7 @@ def test_no_response_blocks_the_event_loop(capsys: pytest.CaptureFixture[str]) -
     corpus |= {f"{name}, as lines": each.replace(b" ", b"\n") for name, each in corpus.items()}
     corpus |= {f"{name}, whole": OK + IDENTITY + body for name, body in BODIES.items()}
     seconds = {
-        name: min(_cpu_seconds(each[: http.MAX_BYTES + 1]) for _ in range(3))
+        name: fastest(partial(_cpu_seconds, each[: http.MAX_BYTES + 1]), limit=LIMIT_SECONDS)
         for name, each in corpus.items()
     }
     worst = max(seconds, key=lambda name: seconds[name])
@@ -260,11 +267,12 @@ async def pod(handle: Handler) -> AsyncIterator[int]:
 async def test_a_hostile_connection_ends_within_the_limits(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 0.5)
+    # An honest pod may need the whole time on a busy machine.
+    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 60.0 if name == "honest" else 0.5)
     async with pod(CONNECTIONS[name]) as port:
-        began = time.monotonic()
+        began = _own_seconds()
         body = await http.get("127.0.0.1", port)
-        assert time.monotonic() - began < 5
+        assert _own_seconds() - began < 5
     assert body == (IDENTITY + STEP if name == "honest" else None)
 
 
@@ -275,8 +283,10 @@ async def test_an_unreachable_pod_has_no_metrics() -> None:
 
 
 async def test_slow_pods_of_a_tenant_delay_no_pod_of_another(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # An honest pod may need the whole time on a busy machine, and the silent ones take it.
+    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 60.0)
     changed: asyncio.Queue[Key] = asyncio.Queue()
     scrapes = Scraper(WorkQueue[Any]("scrapes", namespace_limit=scraper.NAMESPACE_WORKERS))
     running = asyncio.create_task(scrapes.run(changed=lambda key, value: changed.put_nowait(key)))
@@ -287,11 +297,11 @@ async def test_slow_pods_of_a_tenant_delay_no_pod_of_another(
             )
             scrapes.latest(("evil", str(number)), [each])
         await asyncio.sleep(0.1)
-        began = time.monotonic()
+        began = _own_seconds()
         own = Target(kind="progress", pod="p", uid=UID, build="", address="127.0.0.1", port=honest)
         scrapes.latest(("good", "demo"), [own])
-        assert await asyncio.wait_for(changed.get(), 5) == ("good", "demo")
-        seconds = time.monotonic() - began
+        assert await asyncio.wait_for(changed.get(), 60) == ("good", "demo")
+        seconds = _own_seconds() - began
         with capsys.disabled():
             print(f"\nthe pod of another namespace was scraped after {1000 * seconds:.0f} ms")
         assert seconds < 1
