@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.integration.controlplane import ControlPlane, wait_until
+from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 
 
 class Namespace:
@@ -55,8 +55,7 @@ class Namespace:
 
     def condition(self, type_: str, name: str = "demo") -> dict[str, Any]:
         """Return a condition of a job, or an empty dict if the job has no condition of the type."""
-        conditions = self.job(name).get("status", {}).get("conditions", [])
-        return next((dict(found) for found in conditions if found["type"] == type_), {})
+        return condition_of(self.job(name), type_)
 
     def reason(self, name: str = "demo") -> str:
         return str(self.condition("Ready", name).get("reason", ""))
@@ -87,6 +86,21 @@ class Namespace:
             lambda: self.job()["status"]["revisions"][0]["stages"][0]["outcome"] == "Running",
         )
 
+    def wait_until_rejected(self, kind: str, body: Mapping[str, Any], message: str) -> None:
+        """Wait until the API server rejects the creation of an object with a message.
+
+        Admission watches policies and quotas, so a new one has no effect on the next request yet.
+        """
+
+        def is_rejected() -> bool:
+            try:
+                self.plane.post(f"{self.path(kind)}?dryRun=All", body)
+            except ApiError as error:
+                return message in str(error)
+            return False
+
+        wait_until(f"{kind} are rejected: {message}", is_rejected)
+
     def versions(self) -> dict[str, str]:
         """Return the resourceVersion of everything in the namespace."""
         return {
@@ -102,6 +116,12 @@ class Namespace:
             )
             for each in self.items(kind)
         }
+
+
+def condition_of(job: Mapping[str, Any], type_: str) -> dict[str, Any]:
+    """Return a condition of a job, or an empty dict if the job has no condition of the type."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return next((dict(found) for found in conditions if found["type"] == type_), {})
 
 
 def train_has_run(job: Mapping[str, Any]) -> bool:

@@ -1,17 +1,17 @@
 """The chart's admission policies on a real API server, and users without other permissions."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tests.chart.helm import Values, render
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.manifest_files import kubectl
+from tests.integration.rbac import RBAC, wait_until_granted
 
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
 JOBS = "/apis/finetune.dev/v1alpha1/namespaces/{}/finetunejobs"
-CANARY = {"priorityClassName": "system-canary"}
+CANARY = "canary-of-policies"
 EDIT_JOBS = {
     "apiGroups": ["finetune.dev"],
     "resources": ["finetunejobs", "finetunejobs/scale"],
@@ -36,24 +36,62 @@ def job(name: str = "tried", **spec: Any) -> dict[str, Any]:
 
 @contextmanager
 def installed(plane: ControlPlane, values: Values) -> Iterator[None]:
-    """Install the admission policies of the chart, and wait until they take effect.
+    """Enforce the admission policies of the chart during the block."""
+    with enforced(
+        plane,
+        [
+            each
+            for each in render(values).objects
+            if each["kind"].startswith("ValidatingAdmissionPolicy")
+        ],
+    ):
+        yield
 
-    values: must reject ``CANARY``. At the end, wait until they have no effect any more.
+
+@contextmanager
+def enforced(plane: ControlPlane, policies: Sequence[Any]) -> Iterator[None]:
+    """Enforce admission policies during the block. policies: with their bindings.
+
+    The API server watches policies and bindings, in the order of their writes. A canary is written
+    last, so it takes effect after all others, and loses its effect after them.
     """
-    documents = [
-        each
-        for each in render(values).objects
-        if each["kind"].startswith("ValidatingAdmissionPolicy")
-    ]
-    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
+    items = [*policies, *_canary()]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     done = kubectl(plane, "apply", "-f", "-", stdin=listed)
     assert done.returncode == 0, done.stderr
     try:
-        wait_until("the policy rejects", lambda: rejection(plane, "default", CANARY) is not None)
+        wait_until("the policies are enforced", lambda: _is_enforced(plane))
         yield
     finally:
         kubectl(plane, "delete", "-f", "-", stdin=listed)
-        wait_until("the policy is gone", lambda: rejection(plane, "default", CANARY) is None)
+        wait_until("the policies are no longer enforced", lambda: not _is_enforced(plane))
+
+
+def _canary() -> list[Any]:
+    """Return a policy, and its binding, that denies one ConfigMap."""
+    kind = "ValidatingAdmissionPolicy"
+    head = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "metadata": {"name": CANARY},
+    }
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}
+    spec = {
+        "matchConstraints": {"resourceRules": [{**rule, "operations": ["CREATE"]}]},
+        "matchConditions": [
+            {"name": "canary", "expression": f"object.metadata.name == '{CANARY}'"}
+        ],
+        "validations": [{"expression": "false", "message": CANARY}],
+    }
+    binding = {"policyName": CANARY, "validationActions": ["Deny"]}
+    return [
+        {**head, "kind": kind, "spec": spec},
+        {**head, "kind": f"{kind}Binding", "spec": binding},
+    ]
+
+
+def _is_enforced(plane: ControlPlane) -> bool:
+    path = "/api/v1/namespaces/default/configmaps?dryRun=All"
+    return attempt(plane, "POST", path, {"metadata": {"name": CANARY}}, "") is not None
 
 
 def rejection(
@@ -87,37 +125,19 @@ def attempt(plane: ControlPlane, method: str, path: str, body: Any, user: str) -
 
 
 def grant(plane: ControlPlane, namespace: str, user: str, *rules: dict[str, Any]) -> None:
-    """Give a user the right to write FineTuneJobs, and further rights, in a namespace.
-
-    Returns when the API server's authorizer, which watches roles and bindings, knows them.
-    """
+    """Give a user the right to write FineTuneJobs, and further rights, in a namespace."""
     path = f"{RBAC}/namespaces/{namespace}"
-    plane.post(f"{path}/roles", {"metadata": {"name": user}, "rules": [EDIT_JOBS, *rules]})
-    plane.post(
-        f"{path}/rolebindings",
-        {
-            "metadata": {"name": user},
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "Role",
-                "name": user,
-            },
-            "subjects": [{"kind": "User", "name": user}],
-        },
-    )
-    wait_until(f"{user} may create jobs", lambda: _may_create_jobs(plane, namespace, user))
-
-
-def _may_create_jobs(plane: ControlPlane, namespace: str, user: str) -> bool:
-    attributes = {
-        "namespace": namespace,
-        "verb": "create",
-        "group": "finetune.dev",
-        "resource": "finetunejobs",
+    metadata = {"name": user, "namespace": namespace}
+    role = {"kind": "Role", "metadata": metadata, "rules": [EDIT_JOBS, *rules]}
+    binding = {
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user},
+        "subjects": [{"kind": "User", "name": user}],
     }
-    review = {"spec": {"user": user, "resourceAttributes": attributes}}
-    answer = plane.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
-    return bool(answer["status"]["allowed"])
+    plane.post(f"{path}/roles", role)
+    plane.post(f"{path}/rolebindings", binding)
+    wait_until_granted(plane, [role, binding])
 
 
 def rule(resource: str, verb: str, *names: str) -> dict[str, Any]:

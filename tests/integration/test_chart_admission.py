@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from tests.chart import helm
 from tests.chart.helm import Values, render
+from tests.integration import policy
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
 from tests.integration.manifest_files import kubectl
 from tests.integration.namespace import Namespace
+from tests.integration.rbac import RBAC, may, wait_until_granted, wait_until_revoked
 
 NAMESPACE = "finetune-system"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:finetune-operator"
@@ -47,8 +49,10 @@ def roles(control_plane: ControlPlane, system: str) -> Iterator[None]:
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
     done = kubectl(control_plane, "apply", "-f", "-", stdin=listed)
     assert done.returncode == 0, done.stderr
+    wait_until_granted(control_plane, documents)
     yield
     kubectl(control_plane, "delete", "--wait=false", "-f", "-", stdin=listed)
+    wait_until_revoked(control_plane, documents)
 
 
 @pytest.mark.parametrize(
@@ -73,31 +77,16 @@ def limits(control_plane: ControlPlane) -> Iterator[None]:
         and each["metadata"]["name"] == "finetune-operator"
     ]
     assert len(documents) == 2
-    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-    done = kubectl(control_plane, "apply", "-f", "-", stdin=listed)
-    assert done.returncode == 0, done.stderr
-    yield
-    kubectl(control_plane, "delete", "-f", "-", stdin=listed)
+    with policy.enforced(control_plane, documents):
+        yield
 
 
 def test_metadata_of_a_job_is_limited(
     control_plane: ControlPlane, place: Namespace, limits: None
 ) -> None:
-    """A policy takes effect some time after its creation."""
     place.submit("existing", annotations={"note": "é" * 40})
-
-    def rejects() -> bool:
-        try:
-            place.plane.request(
-                "POST",
-                place.path("finetunejobs") + "?dryRun=All",
-                {**place.job("existing"), "metadata": {"name": "n", "annotations": TOO_LARGE}},
-            )
-        except ApiError as error:
-            return "metadata.annotations has 102 bytes; at most 100 are allowed" in str(error)
-        return False
-
-    wait_until("large annotations are rejected", rejects)
+    with pytest.raises(ApiError, match=r"annotations has 102 bytes; at most 100 are allowed"):
+        place.submit("large", annotations=TOO_LARGE)
     place.submit("small", annotations={"note": "é" * 48})
     path = place.path("finetunejobs", "existing")
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a"}
@@ -146,34 +135,6 @@ def test_pod_is_admitted_to_a_restricted_namespace(control_plane: ControlPlane) 
         control_plane.post(path, {**pod, "spec": spec})
 
 
-def _may(
-    plane: ControlPlane,
-    user: str,
-    verb: str,
-    group: str,
-    resource: str,
-    space: str,
-    name: str = "",
-) -> bool:
-    resource, _, subresource = resource.partition("/")
-    asked = {
-        "namespace": space,
-        "verb": verb,
-        "group": group,
-        "resource": resource,
-        "subresource": subresource,
-        "name": name,
-    }
-    groups = ["system:authenticated"]
-    if user.startswith("system:serviceaccount:"):
-        groups.append("system:serviceaccounts")
-    review = plane.post(
-        "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-        {"spec": {"user": user, "groups": groups, "resourceAttributes": asked}},
-    )
-    return bool(review["status"]["allowed"])
-
-
 @pytest.mark.parametrize(
     ("verb", "group", "resource", "allowed"),
     [
@@ -200,7 +161,7 @@ def _may(
 def test_permissions_of_the_operator(
     control_plane: ControlPlane, roles: None, verb: str, group: str, resource: str, allowed: bool
 ) -> None:
-    assert _may(control_plane, OPERATOR, verb, group, resource, "team-a") is allowed
+    assert may(control_plane, OPERATOR, verb, group, resource, "team-a") is allowed
 
 
 @pytest.mark.parametrize(
@@ -231,13 +192,13 @@ def test_permissions_of_user_roles(
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
         "subjects": [{"kind": "User", "name": f"a-{role}"}],
     }
-    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
+    path = f"{RBAC}/namespaces/{namespace}/rolebindings"
     plane.post(path, binding)
     wait_until(
         f"role {role} covers FineTuneJobs",
-        lambda: _may(plane, f"a-{role}", "get", "finetune.dev", "finetunejobs", namespace),
+        lambda: may(plane, f"a-{role}", "get", "finetune.dev", "finetunejobs", namespace),
     )
-    assert _may(plane, f"a-{role}", verb, "finetune.dev", resource, namespace) is allowed
+    assert may(plane, f"a-{role}", verb, "finetune.dev", resource, namespace) is allowed
 
 
 @pytest.mark.parametrize(
@@ -261,8 +222,7 @@ def test_permissions_of_the_operator_on_leases(
     allowed: bool,
 ) -> None:
     group = "coordination.k8s.io"
-    may = _may(control_plane, OPERATOR, verb, group, "leases", namespace, name)
-    assert may is allowed
+    assert may(control_plane, OPERATOR, verb, group, "leases", namespace, name) is allowed
 
 
 def _helm(plane: ControlPlane, *arguments: str) -> str:
@@ -324,6 +284,9 @@ def test_uninstalling_keeps_crd_and_jobs(
     assert control_plane.get(deployment)["spec"]["replicas"] == 2
     _helm(control_plane, "upgrade", "finetune-operator", str(helm.CHART), "--set=logLevel=debug")
     _helm(control_plane, "uninstall", "finetune-operator")
+    # Written last: once it is enforced, the API server knows the deletion of the chart's policies.
+    with policy.enforced(control_plane, []):
+        pass
 
     with pytest.raises(ApiError, match="not found"):
         control_plane.get(deployment)

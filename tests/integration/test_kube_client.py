@@ -8,6 +8,7 @@ import pytest
 from tests.fakes.apiserver import copied
 from tests.fakes.pod_metrics import FakePodMetrics
 from tests.integration.controlplane import ControlPlane
+from tests.integration.namespace import Namespace
 from tests.unit.operator.manifests.rendered import SETS, children
 
 from finetune_operator.controller.apply import AppliedVersions, PlanExecutor
@@ -258,6 +259,8 @@ async def test_an_exceeded_quota_has_its_own_reason(
             "status": {"hard": {"services": "0"}, "used": {"services": "0"}},
         },
     )
+    place = Namespace(control_plane, namespace)
+    place.wait_until_rejected("services", service(job), "exceeded quota: none")
     with pytest.raises(Terminal) as caught:
         await kube.create(service(job))
     assert caught.value.reason == "QuotaExceeded"

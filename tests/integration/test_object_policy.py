@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.integration import policy
 from tests.integration.controlplane import ApiError, ControlPlane, wait_until
+from tests.integration.rbac import RBAC, may
 from tests.security.forged_objects import (
     CORE,
     FORGED,
@@ -32,7 +33,7 @@ CREATED = [
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
     """A namespace with the policies of the chart, in which users have the cluster role edit."""
     name = control_plane.namespace("objects-of-tenants")
-    path = f"{policy.RBAC}/clusterrolebindings"
+    path = f"{RBAC}/clusterrolebindings"
     bound = {EDITOR: EDIT, ADDITIONAL: EDIT, CONTROLLER: EDIT, BINDER: EDIT}
     for number, (user, role) in enumerate(bound.items()):
         control_plane.post(
@@ -50,21 +51,11 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     values = {"admissionPolicy": {"additionalControllers": [ADDITIONAL]}}
     with policy.installed(control_plane, values):
         for user in bound:
-            wait_until(f"{user} may create Jobs", lambda user=user: may(control_plane, name, user))  # type: ignore[misc]
-        wait_until(
-            "the policy of objects rejects",
-            lambda: rejected(control_plane, name, FORGED[0]) is not None,
-        )
+            right = (user, "create", "batch", "jobs", name)
+            wait_until(f"{right} is granted", lambda right=right: may(control_plane, *right))  # type: ignore[misc]
         yield name
     for number in range(len(bound)):
         control_plane.delete(f"{path}/objects-{number}")
-
-
-def may(plane: ControlPlane, namespace: str, user: str) -> bool:
-    attributes = {"namespace": namespace, "verb": "create", "group": "batch", "resource": "jobs"}
-    review = {"spec": {"user": user, "resourceAttributes": attributes}}
-    answer = plane.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
-    return bool(answer["status"]["allowed"])
 
 
 def rejected(

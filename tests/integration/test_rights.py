@@ -20,6 +20,7 @@ from tests.integration.lifecycle import snapshot
 from tests.integration.manifest_files import kubectl
 from tests.integration.namespace import Namespace
 from tests.integration.operatorprocess import operator
+from tests.integration.rbac import wait_until_granted, wait_until_revoked
 from tests.integration.relay import Call, Relay, relay
 from tests.integration.test_secure_metrics import scrape
 
@@ -235,7 +236,9 @@ def apply_chart(control_plane: ControlPlane, system: None) -> Iterator[Callable[
             text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
             done = kubectl(control_plane, "apply", "-f", "-", stdin=text)
             assert done.returncode == 0, done.stderr
+            stack.callback(wait_until_revoked, control_plane, documents)
             stack.callback(kubectl, control_plane, "delete", "--wait=false", "-f", "-", stdin=text)
+            wait_until_granted(control_plane, documents)
             path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/{ACCOUNT}/token"
             return str(control_plane.post(path, {"spec": {}})["status"]["token"])
 
