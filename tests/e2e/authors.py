@@ -11,7 +11,7 @@ AUTHOR = "job-author"
 """A user who can write FineTuneJobs in one namespace."""
 EDITOR = "editor"
 """A user with the cluster role edit in one namespace."""
-EFFECTIVE_SECONDS = 60.0
+EFFECTIVE_SECONDS = 240.0
 
 
 def admit(cluster: Cluster, namespace: str, *rules: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def _delete(cluster: Cluster, pod: Object) -> None:
     cluster.record.wait(
         f"operator pod {name} is deleted",
         lambda: cluster.record.find("Pod", OPERATOR_NAMESPACE, name) is None,
-        seconds=30,
+        seconds=120,
     )
 
 
@@ -49,7 +49,7 @@ def _kill(cluster: Cluster, pod: Object) -> None:
         ends = (state.get("terminated", {}) for state in states)
         return next((end for end in ends if end.get("containerID", "").endswith(number)), None)
 
-    end = cluster.record.wait("the operator's process has ended", ended, seconds=30)
+    end = cluster.record.wait("the operator's process has ended", ended, seconds=120)
     assert end["exitCode"] == KILLED, end
 
 

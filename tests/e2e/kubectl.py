@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Object = Mapping[str, Any]
-SECONDS = 60.0
+SECONDS = 240.0
 
 
 class KubectlError(Exception):

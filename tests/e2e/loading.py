@@ -9,7 +9,7 @@ from tests.e2e.pods import Task
 from tests.e2e.tuning import Tuning
 
 PERIOD, LIMIT, TOKENS = 1.0, 60.0, 100
-END_SECONDS = 120.0
+END_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)

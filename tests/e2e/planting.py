@@ -143,7 +143,7 @@ def candidate(tuning: Tuning, *, previous: str, **merge: str) -> Iterator[Candid
     build = tuning.wait(
         "the status contains the new build",
         lambda now: now["build"] != serves and now["build"],
-        seconds=30,
+        seconds=240,
     )
     before = next(each["revision"] for each in status["revisions"] if each["revision"] != revision)
     claim = f"{tuning.name}-{revision}"
@@ -169,7 +169,7 @@ def candidate(tuning: Tuning, *, previous: str, **merge: str) -> Iterator[Candid
                 .get("phase")
                 == "Running"
             ),
-            seconds=60,
+            seconds=240,
         )
         yield Candidate(tuning=tuning, build=build, keeper=name)
 

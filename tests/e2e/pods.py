@@ -37,7 +37,7 @@ class Task:
     node: str = ""
 
 
-def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 120) -> Any:
+def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 300) -> Any:
     """Run a task to its end and return its result. The pod is deleted afterwards."""
     with started(cluster, namespace, task) as name:
         return result(cluster, namespace, name, seconds=seconds)
@@ -56,7 +56,7 @@ def started(cluster: Cluster, namespace: str, task: Task, *, user: str = "") -> 
     cluster.record.wait(
         f"pod {name} is deleted",
         lambda: cluster.record.find("Pod", namespace, name) is None,
-        seconds=60,
+        seconds=240,
     )
 
 
@@ -74,7 +74,7 @@ def result(cluster: Cluster, namespace: str, name: str, *, seconds: float) -> An
     return _result(log)
 
 
-def wait_until_ready(cluster: Cluster, namespace: str, name: str, *, seconds: float = 60) -> None:
+def wait_until_ready(cluster: Cluster, namespace: str, name: str, *, seconds: float = 240) -> None:
     """Wait until a started task has written its ``ready`` file."""
 
     def ready() -> bool:

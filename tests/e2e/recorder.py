@@ -34,7 +34,7 @@ WATCHED = {
 }
 WATCH_SECONDS = 600
 RETRY_SECONDS = 0.5
-LIST_SECONDS = 30.0
+LIST_SECONDS = 120.0
 
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
 Found = TypeVar("Found")
@@ -73,6 +73,8 @@ class Recorder:
         self._changed = threading.Condition()
         self._events: list[Event] = []
         self._present: dict[str, dict[tuple[str, str], Object]] = {kind: {} for kind in kinds}
+        self._versions: dict[str, str] = {}
+        """The resourceVersion from which the watch of a kind continues; none: it lists first."""
         self._gaps: list[str] = []
         self._closing = False
 
@@ -136,13 +138,12 @@ class Recorder:
 
     def follow(self, kind: str, ready: threading.Event) -> None:
         """Record a kind until the record is closed; ``ready`` is set after the first list."""
-        version = ""
         while not self._closing:
             try:
-                if not version:
-                    version = self._list(kind, again=ready.is_set())
+                if kind not in self._versions:
+                    self._list(kind, again=ready.is_set())
                     ready.set()
-                version = self._watch(kind, version)
+                self._watch(kind)
             except (OSError, http.client.HTTPException, ValueError):
                 # The API server is unavailable for a moment; the last version is still valid.
                 time.sleep(RETRY_SECONDS)
@@ -151,7 +152,7 @@ class Recorder:
         """Stop the threads after their next event."""
         self._closing = True
 
-    def _list(self, kind: str, *, again: bool) -> str:
+    def _list(self, kind: str, *, again: bool) -> None:
         with self._get(self._kinds[kind]) as answer:
             listed = json.loads(answer.read())
         if "items" not in listed:
@@ -164,24 +165,33 @@ class Recorder:
                 self._take(kind, "DELETED", self._present[kind][key])
             for item in now.values():
                 self._take(kind, "ADDED", item)
-        return str(listed["metadata"]["resourceVersion"])
+        self._versions[kind] = str(listed["metadata"]["resourceVersion"])
 
-    def _watch(self, kind: str, version: str) -> str:
-        """Record until the watch ends; return the version to continue from, or "" to list again."""
+    def _watch(self, kind: str) -> None:
+        """Record until the watch ends. Raises HTTPException if the API server is overloaded."""
         query = f"watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}"
-        with self._get(f"{self._kinds[kind]}?{query}&resourceVersion={version}") as answer:
-            if answer.status != 200:
-                return ""
+        query += f"&resourceVersion={self._versions[kind]}"
+        with self._get(f"{self._kinds[kind]}?{query}") as answer:
+            if answer.status != http.client.OK:
+                self._failed(kind, json.loads(answer.read()))
+                return
             for line in answer:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
-                    return ""
+                    self._failed(kind, event["object"])
+                    return
                 version = event["object"]["metadata"]["resourceVersion"]
-                if event["type"] == "BOOKMARK":
-                    continue
                 with self._changed:
-                    self._take(kind, event["type"], self._lean(event["object"]))
-        return version
+                    if event["type"] != "BOOKMARK":
+                        self._take(kind, event["type"], self._lean(event["object"]))
+                    # If the connection breaks, the watch continues here and repeats no event.
+                    self._versions[kind] = version
+
+    def _failed(self, kind: str, status: Object) -> None:
+        """List again if the API server no longer has the version; otherwise raise HTTPException."""
+        if status.get("code") != http.client.GONE:
+            raise http.client.HTTPException(f"{kind}: {status.get('message', status)}")
+        del self._versions[kind]
 
     def _take(self, kind: str, change: Change, item: Object) -> None:
         event = Event(kind=kind, change=change, object=item, at=time.time())

@@ -28,8 +28,6 @@ DENY: Object = {
     "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
 }
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture(scope="module")
 def closed(cluster: Cluster) -> Iterator[Tuning]:

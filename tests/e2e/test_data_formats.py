@@ -52,8 +52,6 @@ CASES: dict[str, Object] = {
     },
 }
 
-pytestmark = pytest.mark.timeout(900)
-
 
 def rows(example: str) -> Object:
     """Return the ConfigMap of an example."""

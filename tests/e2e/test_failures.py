@@ -18,7 +18,6 @@ STAGING_SECONDS = 240.0
 TOKEN = "hf_demo"
 
 LOCKS = {locks.OPERATOR: "shared"}
-pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +149,7 @@ def test_a_valid_token_retries_the_download_of_a_gated_model(failed: dict[str, T
     tuning.wait(
         "the edit is observed",
         lambda status: status["observedGeneration"] == 2,
-        seconds=30,
+        seconds=240,
         stalls=True,
     )
     tuning.wait_until("DataReady", seconds=STAGING_SECONDS)

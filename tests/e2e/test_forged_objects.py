@@ -15,8 +15,6 @@ from tests.e2e.pods import Task
 from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, namespaces
 from tests.e2e.tuning import JOB, Tuning, small
 
-pytestmark = pytest.mark.timeout(900)
-
 SECONDS = 240.0
 HUGE = {"memory": "1Ti"}
 """More than the node has: the pod stays Pending."""

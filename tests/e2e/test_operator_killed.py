@@ -19,7 +19,6 @@ COURSE: tuple[tuple[str, How], ...] = (
 delays the restart of a process that was killed twice in one pod."""
 
 LOCKS = {locks.OPERATOR: "alone", locks.GPUS: "shared"}
-pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

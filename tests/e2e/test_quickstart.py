@@ -25,8 +25,6 @@ READY_SECONDS = 900.0
 QUESTIONS = 20
 MAX_TOKENS = 64
 
-pytestmark = pytest.mark.timeout(1200)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:

@@ -15,7 +15,6 @@ from finetune_operator import health
 from finetune_operator.metrics_server import server
 
 LOCKS: dict[str, locks.How] = {locks.OPERATOR: "shared"}
-pytestmark = pytest.mark.timeout(300)
 
 SECONDS = 180.0
 

@@ -18,8 +18,6 @@ STEPS = 2000
 """More steps than the test runs."""
 START_SECONDS = 300.0
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture(scope="module")
 def training(cluster: Cluster) -> Iterator[Tuning]:
@@ -61,21 +59,21 @@ def test_the_train_pod_reaches_no_address(training: Tuning) -> None:
 def test_a_paused_training_resumes_from_its_checkpoint(training: Tuning) -> None:
     (first,) = training.pods("train")
     training.change(suspend=True)
-    training.wait_until("Suspended", reason="SuspendedByUser", seconds=30)
+    training.wait_until("Suspended", reason="SuspendedByUser", seconds=240)
     training.wait(
         "the train pod is deleted",
         lambda _: (
             training.cluster.record.find("Pod", training.namespace, first["metadata"]["name"])
             is None
         ),
-        seconds=90,
+        seconds=240,
     )
     volumes = training.cluster.record.present("PersistentVolumeClaim", training.namespace)
     assert [volume["status"]["phase"] for volume in volumes] == ["Bound"]
     reached = _checkpoint(training)
 
     training.change(suspend=False)
-    pod = training.wait_for_pod("train", seconds=60, but=first["metadata"]["uid"])
+    pod = training.wait_for_pod("train", seconds=240, but=first["metadata"]["uid"])
     step = training.wait(
         "training continues", lambda now: _later(now, reached), seconds=START_SECONDS
     )
