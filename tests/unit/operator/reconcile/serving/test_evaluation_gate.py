@@ -98,6 +98,25 @@ def test_comparison_with_the_serving_build(loss: float, outcome: str, said: str)
     assert said in comparison.message
 
 
+@pytest.mark.parametrize(("rows", "outcome"), [(19, "Undecided"), (20, "Worse")])
+def test_a_comparison_over_few_rows_is_undecided(rows: int, outcome: str) -> None:
+    few = {"evaluation": {"rows": rows}}
+    assert compare(build("new", 3.0, **few), build("old", 2.0, **few)).outcome == outcome
+
+
+@pytest.mark.parametrize("unknown", ["new", "old", "both"])
+def test_a_comparison_without_a_standard_error_is_undecided(unknown: str) -> None:
+    numbers = EvaluatedBuild(loss="9.0", difference="0", standard_error=None)
+    without = {"evaluation": {"original": numbers}}
+    new, old = (
+        build(name, 2.0, **(without if unknown in (name, "both") else {}))
+        for name in ("new", "old")
+    )
+    comparison = compare(new, old)
+    assert comparison.outcome == "Undecided"
+    assert "with a standard error of at most inf" in comparison.message
+
+
 @pytest.mark.parametrize(
     ("old", "said"),
     [
