@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes import controllers
-from tests.fakes.apiserver import Cluster
+from tests.fakes.apiserver import SPEC, Cluster
 from tests.unit.operator.reconcile import plan_steps
 
 from finetune_api.v1alpha1.ledger import Artifacts, EvaluatedBuild, Evaluation
@@ -183,6 +183,21 @@ def test_a_worse_model_is_not_served_and_the_user_may_override() -> None:
     cluster.edit(evaluation=None)
     cluster.settle()
     assert condition(cluster, "Ready")["status"] == "True"
+
+
+def test_an_adapter_is_judged_on_the_original_base() -> None:
+    better, worse = found(-1.0), found(1.0)
+    spec = {**SPEC, "serving": {"mode": "adapter"}, "merge": {"base": "dequantized"}}
+    for evaluation, outcome in (
+        (better.model_copy(update={"original": worse.original}), "Failed"),
+        (worse.model_copy(update={"original": better.original}), "Passed"),
+    ):
+        cluster = Cluster(spec=spec)
+        plan_steps.run("prepare")(cluster)
+        artifacts: dict[str, Any] = {"evaluation": evaluation.model_dump(exclude_none=True)}
+        controllers.run(cluster, "train", text=controllers.message("train", artifacts=artifacts))
+        cluster.settle()
+        assert cluster.status["evaluation"]["outcome"] == outcome
 
 
 def test_the_stable_build_serves_when_the_gate_fails() -> None:
