@@ -66,7 +66,9 @@ class ScenarioRunner:
             (each["metadata"]["namespace"], each["metadata"]["name"]): each for each in found
         }
         listed = self.plane.request(
-            "GET", "/api/v1/pods?labelSelector=finetune.dev/job", headers=METADATA
+            "GET",
+            "/api/v1/pods?labelSelector=finetune.dev/job,finetune.dev/stage",
+            headers=METADATA,
         )
         self.pods = listed["items"] or []
         for pod in self.pods:
