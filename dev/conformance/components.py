@@ -159,8 +159,9 @@ def _cosign() -> Component:
 
 
 ALL = (
-    # The oldest supported version.
+    # The oldest supported version, and the newest one.
     _kubernetes("1.31.14"),
+    _kubernetes("1.37.2"),
     _helm("4.3.1"),
     # Debian 12 has the version of the operator image, which `make test` uses.
     _python("trixie"),
