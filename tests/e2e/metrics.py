@@ -1,6 +1,7 @@
 """Read the metrics of the operator, with the permission that the chart offers to Prometheus."""
 
 import ssl
+import time
 import urllib.error
 import urllib.request
 
@@ -9,11 +10,15 @@ from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster
 from finetune_operator.metrics_server import server
 
 READER = "metrics-reader"
+GRANTED_SECONDS = 120.0
 _UNVERIFIED = ssl._create_unverified_context()
 
 
 def scrape(cluster: Cluster, host: str) -> str:
-    """Return the metrics of the operator pod with an address, which the node reaches directly."""
+    """Return the metrics of the operator pod with an address, which the node reaches directly.
+
+    The authorizer of the API server watches bindings, and the operator caches its answers.
+    """
     kubectl = cluster.kubectl
     group = "rbac.authorization.k8s.io"
     kubectl.apply(
@@ -37,10 +42,14 @@ def scrape(cluster: Cluster, host: str) -> str:
         },
     )
     token = kubectl.run("create", "token", READER, f"--namespace={OPERATOR_NAMESPACE}").strip()
-    status, text = get(host, token)
-    if status != 200:
-        raise RuntimeError(f"the operator answered {status}: {text}")
-    return text
+    deadline = time.monotonic() + GRANTED_SECONDS
+    while True:
+        status, text = get(host, token)
+        if status == 200:
+            return text
+        if status != 403 or time.monotonic() > deadline:
+            raise RuntimeError(f"the operator answered {status}: {text}")
+        time.sleep(1)
 
 
 def get(host: str, token: str = "") -> tuple[int, str]:
@@ -49,7 +58,7 @@ def get(host: str, token: str = "") -> tuple[int, str]:
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=30, context=_UNVERIFIED) as answer:
+        with urllib.request.urlopen(request, timeout=90, context=_UNVERIFIED) as answer:
             return int(answer.status), answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

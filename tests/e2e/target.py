@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ OURS = "finetune.dev/end-to-end-test"
 RUN = os.environ.get("FINETUNE_E2E_RUN") or uuid.uuid4().hex[:12]
 """Value of the label; all lanes of one run have the same value."""
 LABELS = {"pod-security.kubernetes.io/enforce": "restricted", OURS: RUN}
-GONE_SECONDS = 180.0
+GONE_SECONDS = 300.0
 """Time limit for emptying a namespace; a train pod can use its whole grace period."""
 
 
@@ -51,7 +52,7 @@ class Cluster:
         pod = self.record.find("Pod", OPERATOR_NAMESPACE, leader) if leader else None
         return pod if pod is not None and is_ready(pod) else None
 
-    def wait_for_operator(self, *, other_than: str = "", seconds: float = 60) -> Object:
+    def wait_for_operator(self, *, other_than: str = "", seconds: float = 300) -> Object:
         """Wait for a ready leader and return its pod. ``other_than``: uid of a killed pod."""
 
         def check() -> Object | None:
@@ -100,6 +101,8 @@ def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
             for n in names
         )
     )
+    for name in names:
+        _wait_for_account(kubectl, name)
     try:
         yield
     finally:
@@ -113,6 +116,16 @@ def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
             ),
             seconds=GONE_SECONDS,
         )
+
+
+def _wait_for_account(kubectl: Kubectl, namespace: str) -> None:
+    """Wait for the default ServiceAccount, without which no pod is admitted."""
+    deadline = time.monotonic() + GONE_SECONDS
+    account = ("get", "serviceaccount", "default", f"--namespace={namespace}")
+    while (done := kubectl.attempt(*account)).returncode != 0:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{namespace} has no ServiceAccount: {done.stderr.strip()}")
+        time.sleep(0.2)
 
 
 def dev_cluster(*arguments: str, seconds: float = 2700) -> str:

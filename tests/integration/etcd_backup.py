@@ -9,13 +9,14 @@ revision that clients know, and all revisions up to it are compacted.
 import base64
 import http.client
 import json
+import os
 import shutil
 import signal
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.integration.controlplane import ControlPlane, Servers, wait_until
+from tests.integration.controlplane import REQUEST_SECONDS, ControlPlane, Servers, wait_until
 
 MARGIN = 1000
 """Number of revisions by which one state exceeds another one, more than the test adds."""
@@ -31,6 +32,8 @@ def back_up(plane: ControlPlane, servers: Servers) -> Path:
     shutil.rmtree(copy, ignore_errors=True)
     # etcd recovers from the copy as it recovers after a kill.
     plane.etcd.send_signal(signal.SIGSTOP)
+    # The signal arrives later; until then, the files change.
+    os.waitid(os.P_PID, plane.etcd.pid, os.WSTOPPED)
     try:
         shutil.copytree(plane.folder / "etcd", copy)
     finally:
@@ -73,7 +76,7 @@ def _revision(servers: Servers) -> int:
 
 
 def _client(servers: Servers) -> closing[http.client.HTTPConnection]:
-    return closing(http.client.HTTPConnection("127.0.0.1", servers.client, timeout=30))
+    return closing(http.client.HTTPConnection("127.0.0.1", servers.client, timeout=REQUEST_SECONDS))
 
 
 def _write_until(client: http.client.HTTPConnection, revision: int) -> None:

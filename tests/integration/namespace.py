@@ -118,6 +118,17 @@ class Namespace:
         }
 
 
+POD: Mapping[str, Any] = {
+    "metadata": {"name": "probe"},
+    "spec": {"containers": [{"name": "probe", "image": "probe"}]},
+}
+CLAIM: Mapping[str, Any] = {
+    "metadata": {"name": "probe"},
+    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+}
+"""Objects for ``Namespace.wait_until_rejected``."""
+
+
 def condition_of(job: Mapping[str, Any], type_: str) -> dict[str, Any]:
     """Return a condition of a job, or an empty dict if the job has no condition of the type."""
     conditions = job.get("status", {}).get("conditions", [])

@@ -164,6 +164,32 @@ def test_permissions_of_the_operator(
     assert may(control_plane, OPERATOR, verb, group, resource, "team-a") is allowed
 
 
+@pytest.fixture(scope="module")
+def members(controller_manager: ControlPlane, roles: None) -> str:
+    """A namespace in which ``a-view``, ``a-edit`` and ``a-admin`` have these roles of the cluster.
+
+    The controller manager aggregates the rules of the chart into each role, one after another.
+    """
+    plane = controller_manager
+    namespace = plane.namespace("members")
+    most = {"view": "list", "edit": "deletecollection", "admin": "deletecollection"}
+    for role, verb in most.items():
+        binding = {
+            "metadata": {"name": role},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": role,
+            },
+            "subjects": [{"kind": "User", "name": f"a-{role}"}],
+        }
+        plane.post(f"{RBAC}/namespaces/{namespace}/rolebindings", binding)
+        for needed in ("get", verb):
+            right = (f"a-{role}", needed, "finetune.dev", "finetunejobs", namespace)
+            wait_until(f"{right} is granted", lambda right=right: may(plane, *right))  # type: ignore[misc]
+    return namespace
+
+
 @pytest.mark.parametrize(
     ("role", "verb", "resource", "allowed"),
     [
@@ -177,28 +203,10 @@ def test_permissions_of_the_operator(
     ],
 )
 def test_permissions_of_user_roles(
-    controller_manager: ControlPlane,
-    roles: None,
-    namespace: str,
-    role: str,
-    verb: str,
-    resource: str,
-    allowed: bool,
+    control_plane: ControlPlane, members: str, role: str, verb: str, resource: str, allowed: bool
 ) -> None:
-    """The controller manager aggregates the rules of the chart into the roles of the cluster."""
-    plane = controller_manager
-    binding = {
-        "metadata": {"name": role},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-        "subjects": [{"kind": "User", "name": f"a-{role}"}],
-    }
-    path = f"{RBAC}/namespaces/{namespace}/rolebindings"
-    plane.post(path, binding)
-    wait_until(
-        f"role {role} covers FineTuneJobs",
-        lambda: may(plane, f"a-{role}", "get", "finetune.dev", "finetunejobs", namespace),
-    )
-    assert may(plane, f"a-{role}", verb, "finetune.dev", resource, namespace) is allowed
+    group = "finetune.dev"
+    assert may(control_plane, f"a-{role}", verb, group, resource, members) is allowed
 
 
 @pytest.mark.parametrize(

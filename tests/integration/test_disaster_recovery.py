@@ -24,8 +24,6 @@ CHILDREN = ("jobs", "pods", "deployments", "services", "networkpolicies")
 SILENCE = "from finetune_operator.kube import client; client.SILENCE_SECONDS = 5.0"
 """Shortens the time after which an operator reopens a watch that is silent. If the revision of etcd
 is lower than before, all watches are silent."""
-COLLECTION_SECONDS = 180.0
-"""The garbage collector reads the kinds of the API server again every 30 s."""
 
 
 class Recovery:
@@ -125,7 +123,6 @@ def test_a_namespace_is_restored(recovery: Recovery, tmp_path: Path) -> None:
     wait_until(
         "the namespaces are deleted",
         lambda: not any(has(recovery.plane, f"/api/v1/namespaces/{name}") for name in places),
-        COLLECTION_SECONDS,
     )
     for name, backup in backups.items():
         recovery.plane.namespace(name)
@@ -170,12 +167,11 @@ def test_the_crd_is_deleted_and_restored(recovery: Recovery, tmp_path: Path) -> 
         backups = {name: Backup(place) for name, place in places.items()}
         recovery.plane.delete(CRD)
         wait_until("the CRD is deleted", lambda: not has(recovery.plane, CRD))
-        wait_until("all children are deleted", lambda: all_gone(places), COLLECTION_SECONDS)
+        wait_until("all children are deleted", lambda: all_gone(places))
         lost = places["lost-volume"]
         wait_until(
             "the claim with an owner is deleted",
             lambda: not lost.items("persistentvolumeclaims"),
-            COLLECTION_SECONDS,
         )
         assert running.process.poll() is None
     (kept,) = places["kept-volume"].items("persistentvolumeclaims")
@@ -253,7 +249,6 @@ def test_etcd_is_restored_during_a_training(recovery: Recovery, tmp_path: Path, 
         wait_until(
             "the operator ends, because the API server has an older state",
             lambda: running.process.poll() is not None,
-            COLLECTION_SECONDS,
         )
         assert "etcd was restored from a backup" in running.log.read_text()
         running = stack.enter_context(operator(recovery.plane, tmp_path))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.integration import controlplane
 from tests.integration.controlplane import ControlPlane, wait_until
-from tests.integration.namespace import Namespace
+from tests.integration.namespace import Namespace, condition_of
 from tests.integration.operatorprocess import OperatorProcess
 from tests.integration.scheduler import Kubelet, Node
 
@@ -83,12 +83,13 @@ def wait_for_reason(kubelet: Kubelet, reason: str, *, build: str | None = None) 
 
     def reached() -> bool:
         kubelet.act()
-        status = place.job().get("status", {})
         if place.items("services"):
             available = replicas_of_selected_build(place)
             if available != snapshot[-1]:
                 snapshot.append(available)
-        return place.reason() == reason and status.get("serving", {}).get("build") != build
+        job = place.job()
+        serving = job.get("status", {}).get("serving", {})
+        return condition_of(job, "Ready").get("reason") == reason and serving.get("build") != build
 
     wait_until(f"Ready has reason {reason}", reached)
     return snapshot[1:]
@@ -127,7 +128,12 @@ def test_a_new_revision_replaces_the_old_one(
     ]
     assert len(planned) == (rollout == "Auto"), planned
     left = {old: (1, 1) if gpus == 2 else (0, 0)}
-    wait_until("the serving pod keeps or releases its GPU", lambda: deployments(place) == left)
+
+    def as_planned() -> bool:
+        kubelet.act()
+        return deployments(place) == left
+
+    wait_until("the serving pod keeps or releases its GPU", as_planned)
     kubelet.held = set()
     available = wait_for_reason(kubelet, "Serving", build=old)
 
@@ -139,7 +145,7 @@ def test_a_new_revision_replaces_the_old_one(
     assert selected(place) != old
     if gpus == 2:
         assert 0 not in available, "the selected build always has an available replica"
-    assert operator.metric("controller_runtime_reconcile_errors_total") == 0
+    assert operator.failures() == []
 
 
 @pytest.mark.parametrize("gpus", [1])

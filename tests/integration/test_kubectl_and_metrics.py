@@ -44,7 +44,7 @@ def kubectl(place: Namespace, *words: str) -> str:
         [*command, f"--namespace={place.name}", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_kubectl_shows_the_job_in_one_line(served: Served) -> None:
 def test_kubectl_waits_by_condition(served: Served) -> None:
     _, place, _ = served
     for condition in ("Ready", "Finished"):
-        said = kubectl(place, "wait", f"--for=condition={condition}", "ftj/demo", "--timeout=30s")
+        said = kubectl(place, "wait", f"--for=condition={condition}", "ftj/demo", "--timeout=300s")
         assert said.strip() == "finetunejob.finetune.dev/demo condition met"
 
 
@@ -77,7 +77,16 @@ def test_kubectl_describe_shows_an_event_for_each_completed_stage(served: Served
 
 def test_a_resync_repeats_no_event(served: Served) -> None:
     operator, place, _ = served
-    before = {each["metadata"]["name"]: each.get("series") for each in place.items("events")}
+
+    def events() -> dict[str, Any]:
+        """Return the events of the operator; controllers write others at any time."""
+        return {
+            each["metadata"]["name"]: each.get("series")
+            for each in place.items("events")
+            if each["regarding"]["kind"] == "FineTuneJob"
+        }
+
+    before = events()
     reconciles = operator.metric("controller_runtime_reconcile_total")
     place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"again": "1"}}})
     wait_until(
@@ -85,8 +94,7 @@ def test_a_resync_repeats_no_event(served: Served) -> None:
         lambda: operator.metric("controller_runtime_reconcile_total") > reconciles,
     )
     operator.settled()
-    after = {each["metadata"]["name"]: each.get("series") for each in place.items("events")}
-    assert after == before
+    assert events() == before
     place.plane.merge(place.path("finetunejobs", "demo"), {"metadata": {"labels": {"again": None}}})
 
 

@@ -74,12 +74,17 @@ def test_only_bound_accounts_read_metrics_of_leader_and_standby(
         return [scrape(each, scraper)[0] for each in replicas] == [200, 200]
 
     wait_until("the scraper reads both replicas", both_read)
-    leaders = [
-        "leader_election_master_status" in line and line.endswith(" 1.0")
-        for each in replicas
-        for line in scrape(each, scraper)[1].splitlines()
-    ]
-    assert leaders.count(True) == 1
+
+    def leaders() -> list[bool]:
+        return [
+            "leader_election_master_status" in line and line.endswith(" 1.0")
+            for each in replicas
+            for line in scrape(each, scraper)[1].splitlines()
+        ]
+
+    # A replica is ready before it is the leader.
+    wait_until("a replica is the leader", lambda: any(leaders()))
+    assert leaders().count(True) == 1
     for each in replicas:
         assert scrape(each)[0] == 401
         assert scrape(each, "forged")[0] == 401

@@ -106,6 +106,7 @@ class Tenant:
 @pytest.fixture
 def tenant(trainers: dict[str, Server], own: Certificate, secure: str, tmp_path: Path) -> Tenant:
     Echo.seen.clear()
+    Echo.status = 401
     return Tenant(trainers, own, secure, tmp_path)
 
 
