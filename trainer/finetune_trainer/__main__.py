@@ -18,16 +18,13 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from finetune_api import quantity
 from finetune_api.contracts import redaction, termination
-from finetune_api.contracts.destinations import Destinations
 from finetune_api.contracts.job_config import JobConfig
 from finetune_api.contracts.result import Result
 from finetune_trainer.checkpointing import published
 from finetune_trainer.errors import ConfigurationChanged, InvalidSpec, Stopped, TrainerError
-from finetune_trainer.estimate.budget import EstimateOptions
-from finetune_trainer.estimate.serving import ServingOptions
-from finetune_trainer.runtime import capabilities, cards, environment, lock
+from finetune_trainer.preparation import options as prepare_options
+from finetune_trainer.runtime import capabilities, environment, lock
 from finetune_trainer.runtime.log import log
 from finetune_trainer.runtime.progress import Progress
 from finetune_trainer.runtime.signals import StopRequest
@@ -60,54 +57,7 @@ def parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser(
         "prepare", parents=[common], help="download and check base and data, and tokenize"
     )
-    prepare.add_argument(
-        "--card",
-        action="append",
-        default=[],
-        help="GPU model, as in the node label nvidia.com/gpu.product; repeat the option for each "
-        "model: the memory check uses the smallest one; omit it to skip the check",
-    )
-    prepare.add_argument(
-        "--driver", type=int, help="branch of the NVIDIA driver of the GPU nodes, if it is known"
-    )
-    prepare.add_argument(
-        "--compute-capability", help="that of the GPU nodes, if it is known: MAJOR.MINOR"
-    )
-    prepare.add_argument(
-        "--serving-share",
-        type=float,
-        help="gpuMemoryUtilization of the serving pods; omit it if nothing is served",
-    )
-    prepare.add_argument(
-        "--serving-length", type=int, help="maxModelLen of the serving pods, in tokens"
-    )
-    prepare.add_argument(
-        "--serving-dtype",
-        choices=("auto", "float16", "bfloat16", "float32"),
-        default="auto",
-        help="data type in which the serving pods compute",
-    )
-    prepare.add_argument(
-        "--volume-size",
-        help="value of storage.size; omit it to check only the free space of the volume",
-    )
-    prepare.add_argument(
-        "--train-memory",
-        help="memory limit of the train container; omit it to skip the check of host memory",
-    )
-    prepare.add_argument(
-        "--no-merge", action="store_true", help="do not plan disk space for a merged model"
-    )
-    prepare.add_argument(
-        "--destinations",
-        type=_destinations,
-        help="allowed network connections, as JSON of finetune_api.contracts.destinations; omit it "
-        "to allow all",
-    )
-    prepare.add_argument(
-        "--ca-certificates",
-        help="CA certificates to trust in addition to those of the image, in PEM format",
-    )
+    prepare_options.add(prepare)
     train = commands.add_parser("train", parents=[common], help="train the adapter")
     published.add_options(train, "base", "dataset")
     train.add_argument(
@@ -138,10 +88,6 @@ def parser() -> argparse.ArgumentParser:
         help="value of merge.base: weights to which the adapter is added",
     )
     return root
-
-
-def _destinations(text: str) -> Destinations:
-    return Destinations.model_validate_json(text)
 
 
 def main(arguments: list[str]) -> int:
@@ -191,7 +137,7 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
             capabilities.require_versions(options.driver, options.compute_capability)
             from finetune_trainer.preparation import prepare
 
-            return prepare.run(job, layout, progress, options=_estimate_options(options))
+            return prepare.run(job, layout, progress, options=prepare_options.estimate(options))
         os.environ.update(OFFLINE)
         if options.command == "train":
             from finetune_trainer.training import train
@@ -216,29 +162,6 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
             largest_activation=options.largest_activation,
             ledger=published.from_options(options),
         )
-
-
-def _estimate_options(options: argparse.Namespace) -> EstimateOptions:
-    found = {name: cards.find(name) for name in options.card}
-    for name in (name for name, card in found.items() if card is None):
-        log(f"GPU {name} is not in the GPU table: its memory is not checked")
-    known = [card for card in found.values() if card is not None]
-    card = cards.smallest(known)
-    share, length = options.serving_share, options.serving_length
-    return EstimateOptions(
-        card=card,
-        others=tuple(other for other in known if other is not card),
-        serving=None
-        if share is None
-        else ServingOptions(max_model_len=length, share=share, dtype=options.serving_dtype),
-        merges=not options.no_merge,
-        volume=_bytes(options.volume_size),
-        train_memory=_bytes(options.train_memory),
-    )
-
-
-def _bytes(written: str | None) -> int | None:
-    return None if written is None else int(quantity.amount(written))
 
 
 def read_job(path: Path, digest: str | None = None) -> JobConfig:
