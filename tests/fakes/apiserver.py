@@ -314,7 +314,8 @@ class Cluster:
     def _act(self, snapshot: Snapshot, action: Action) -> None:
         kind, name = action.object["kind"], action.object["metadata"]["name"]
         present = self.get(kind, name)
-        if present is not None and not naming.owned_by(snapshot.job, present):
+        adopts = isinstance(action, Patch) and naming.may_adopt(snapshot.job, action.object)
+        if present is not None and not adopts and not naming.owned_by(snapshot.job, present):
             raise Refused(f"{kind} {name} has another owner")
         match action:
             case Create():

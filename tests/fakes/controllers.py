@@ -353,10 +353,13 @@ def _held_up(cluster: Cluster, thing: Thing) -> bool:
 # Backup and restore.
 
 
-def restore(cluster: Cluster, *, status: bool = True, owners: bool = False) -> dict[str, str]:
+def restore(
+    cluster: Cluster, *, status: bool = True, owners: bool = False, reuse: bool = False
+) -> dict[str, str]:
     """Delete the namespace, and restore the FineTuneJob and its claims from a backup.
 
-    status: whether the status is restored, too; owners: whether the claims keep their owners.
+    status: whether the status is restored, too; owners: whether the claims keep their owners;
+    reuse: whether the claims get the label that allows another job of the name to use them.
     Return the new uids by those in the backup. It does not contain the claims of an earlier job,
     which would never be collected without their owner.
     """
@@ -374,7 +377,8 @@ def restore(cluster: Cluster, *, status: bool = True, owners: bool = False) -> d
         old = claim["metadata"]
         if "deletionTimestamp" in old:
             continue
-        kept = {"name": old["name"], "labels": old["labels"]}
+        marks = {naming.REUSE: naming.REUSE_DOWNLOADS} if reuse else {}
+        kept = {"name": old["name"], "labels": {**old["labels"], **marks}}
         if owners and "ownerReferences" in old:
             kept["ownerReferences"] = old["ownerReferences"]
         uids[old["uid"]] = cluster.add({**claim, "metadata": kept})["metadata"]["uid"]

@@ -60,11 +60,17 @@ class Backup:
         self.place, self.job = place, place.job()
         self.claims = place.items("persistentvolumeclaims")
 
-    def restore(self, *, status: bool = True, claims: bool = True) -> None:
-        """Create the objects without their uids and owners. status: whether to restore it, too."""
+    def restore(self, *, status: bool = True, claims: bool = True, reuse: bool = False) -> None:
+        """Create the objects without their uids and owners.
+
+        status, claims: whether to restore them, too. reuse: whether another job of the name may
+        use the claims.
+        """
+        marks = {naming.REUSE: naming.REUSE_DOWNLOADS} if reuse else {}
         for claim in self.claims if claims else ():
-            labels = {"name": claim["metadata"]["name"], "labels": claim["metadata"]["labels"]}
-            body = {"metadata": labels, "spec": claim["spec"]}
+            metadata = claim["metadata"]
+            kept = {"name": metadata["name"], "labels": {**metadata["labels"], **marks}}
+            body = {"metadata": kept, "spec": claim["spec"]}
             self.place.plane.post(self.place.path("persistentvolumeclaims"), body)
         created = self.place.submit(spec=self.job["spec"])
         if status:
@@ -90,13 +96,22 @@ def serves_again(runner: ScenarioRunner, name: str) -> bool:
     return runner.reason(name) == "Serving" and owners == [job["metadata"]["uid"]]
 
 
+def reuse(place: Namespace) -> None:
+    """Allow the job to use the claim of an earlier job, as with ``kubectl label``."""
+    (claim,) = place.items("persistentvolumeclaims")
+    path = place.path("persistentvolumeclaims", claim["metadata"]["name"])
+    labels = {naming.REUSE: naming.REUSE_DOWNLOADS}
+    place.plane.merge(path, {"metadata": {"labels": labels}})
+
+
 def all_gone(places: Mapping[str, Namespace]) -> bool:
     return not any(place.items(kind) for place in places.values() for kind in CHILDREN)
 
 
 def test_a_namespace_is_restored(recovery: Recovery, tmp_path: Path) -> None:
     """The restored objects have new uids, as after a restore by Velero."""
-    places = recovery.places("finished", "unfinished", "without-status")
+    places = recovery.places("finished", "unfinished", "without-status", "reused")
+    without_status = ("without-status", "reused")
 
     def status_of(pod: dict[str, Any]) -> dict[str, Any]:
         trains = kubelet.stage_of(pod) == "train"
@@ -109,9 +124,9 @@ def test_a_namespace_is_restored(recovery: Recovery, tmp_path: Path) -> None:
     with operator(recovery.plane, tmp_path) as running:
         runner = ScenarioRunner(plane=recovery.plane, pod_status=status_of)
         runner.until(
-            "two jobs serve, and one is trained",
+            "three jobs serve, and one is trained",
             lambda: (
-                runner.reason("finished") == runner.reason("without-status") == "Serving"
+                {runner.reason(name) for name in ("finished", *without_status)} == {"Serving"}
                 and runner.reason("unfinished") == "Training"
                 and train_has_run(runner.jobs["unfinished", "demo"])
             ),
@@ -126,31 +141,44 @@ def test_a_namespace_is_restored(recovery: Recovery, tmp_path: Path) -> None:
     )
     for name, backup in backups.items():
         recovery.plane.namespace(name)
-        backup.restore(status=name != "without-status")
+        backup.restore(status=name not in without_status, reuse=name == "reused")
 
     with operator(recovery.plane, tmp_path):
         runner = ScenarioRunner(plane=recovery.plane)
         runner.until(
-            "the jobs with a status serve, and the other one has a conflict",
+            "the jobs with a status or a label serve, and the other one has a conflict",
             lambda: (
-                serves_again(runner, "finished")
-                and serves_again(runner, "unfinished")
+                all(serves_again(runner, name) for name in ("finished", "unfinished", "reused"))
                 and runner.reason("without-status") == "NameConflict"
             ),
         )
+        (claim,) = places["without-status"].items("persistentvolumeclaims")
+        assert "ownerReferences" not in claim["metadata"]
+        message = places["without-status"].condition("Ready")["message"]
+        assert claim["metadata"]["name"] in message
+        assert "set its label finetune.dev/reuse to downloads" in message
+        assert names(places["without-status"]) == []
+        reuse(places["without-status"])
+        runner.until("the job uses the claim", lambda: serves_again(runner, "without-status"))
     assert names(places["finished"]) == []
     # The Jobs of completed stages are not created again; the interrupted one has another attempt.
     assert names(places["unfinished"]) == ["merge-1", "train-2"]
-    assert names(places["without-status"]) == []
-    for name in ("finished", "unfinished"):
+    for name in without_status:
+        assert names(places[name]) == ["merge-1", "prepare-1", "train-1"]
+        (record,) = places[name].job()["status"]["revisions"]
+        (claim,) = places[name].items("persistentvolumeclaims")
+        assert record["untrustedVolume"] == record["volume"] == claim["metadata"]["uid"]
+        assert naming.REUSE not in claim["metadata"]["labels"]
+        for job in places[name].items("jobs"):
+            (container,) = job["spec"]["template"]["spec"]["containers"]
+            untrusted = "--untrusted-volume" in container["args"]
+            assert untrusted == (kubelet.stage_of(job) == "prepare")
+    for name in places:
         job, (claim,) = places[name].job(), places[name].items("persistentvolumeclaims")
         assert job["metadata"]["uid"] != backups[name].job["metadata"]["uid"]
         assert claim["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
         assert claim["metadata"]["labels"][naming.JOB_UID] == job["metadata"]["uid"]
         assert job["status"]["revisions"][0]["volume"] == claim["metadata"]["uid"]
-    (claim,) = places["without-status"].items("persistentvolumeclaims")
-    assert "ownerReferences" not in claim["metadata"]
-    assert claim["metadata"]["name"] in places["without-status"].condition("Ready")["message"]
 
 
 def test_the_crd_is_deleted_and_restored(recovery: Recovery, tmp_path: Path) -> None:

@@ -137,7 +137,13 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopRequest) -> 
             capabilities.require_versions(options.driver, options.compute_capability)
             from finetune_trainer.preparation import prepare
 
-            return prepare.run(job, layout, progress, options=prepare_options.estimate(options))
+            return prepare.run(
+                job,
+                layout,
+                progress,
+                options=prepare_options.estimate(options),
+                untrusted=options.untrusted_volume,
+            )
         os.environ.update(OFFLINE)
         if options.command == "train":
             from finetune_trainer.training import train

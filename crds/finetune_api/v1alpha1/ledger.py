@@ -273,6 +273,12 @@ class Revision(LedgerModel):
         description="UID of the PersistentVolumeClaim that holds the artifacts of the "
         "completed stages.",
     )
+    untrusted_volume: str | None = Field(
+        None,
+        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used, and that was "
+        "assigned to the revision before its data preparation completed. The prepare stage reuses "
+        "only downloaded files with the digests of their source, and deletes all other files.",
+    )
     card: str | None = Field(
         None,
         description="GPU model on which the first checkpoint of the revision was saved. Later "

@@ -4,8 +4,9 @@ The status is written with the resourceVersion that was read. If this write is r
 else of the plan is executed, so the ledger in the status is always ahead of the children. The
 actions of a batch (``Plan.batches``) are independent of each other and executed at once. Every
 other write has its own precondition: a create its deterministic name, an apply and a delete the uid
-and resourceVersion that were read. An object that is not controlled by the job is never changed. If
-an object to be created exists, it must have the content that the operator would write.
+and resourceVersion that were read. An object that is not controlled by the job is never changed,
+except for a volume that the job may adopt. If an object to be created exists, it must have the
+content that the operator would write.
 
 An apply is skipped if the object is still in the version that the same apply produced, so neither a
 resync nor a change of its status causes a write. If the same apply changes an object again, it
@@ -21,13 +22,14 @@ from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.controller.memory import Applied
+from finetune_operator.controller.ownership import require_owned
 from finetune_operator.controller.quiet import StatusWrites, is_progress
 from finetune_operator.kube.client import FIELD_MANAGER, Kube
-from finetune_operator.kube.errors import Conflict, ContentConflict, NameConflict
+from finetune_operator.kube.errors import Conflict, ContentConflict
 from finetune_operator.kube.recorder import Recorder
 from finetune_operator.objects.contents import same_content, without_empty
 from finetune_operator.objects.digest import sha256
-from finetune_operator.objects.naming import owned_by
+from finetune_operator.objects.naming import may_adopt, owned_by
 from finetune_operator.telemetry import job_metrics
 from finetune_operator.types import (
     LISTS,
@@ -160,8 +162,9 @@ class _Execution:
         """Execute an action; return the number of changes, 0 or 1."""
         kind, name = _kind_and_name(action.object)
         extra: dict[str, Any] = {"child": f"{kind}/{name}"}
-        if not isinstance(action, Create | Apply):
-            _require_owned(self.snapshot.job, action.object)
+        adopts = isinstance(action, Patch) and may_adopt(self.snapshot.job, action.object)
+        if not adopts and not isinstance(action, Create | Apply):
+            require_owned(self.snapshot.job, action.object)
         if isinstance(action, Delete | Scale):
             self.applied.pop((kind, name), None)
         match action:
@@ -201,7 +204,7 @@ class _Execution:
             if existing is None:
                 # 409 without such an object, such as a conflict while a quota is updated.
                 raise
-            _require_owned(self.snapshot.job, existing)
+            require_owned(self.snapshot.job, existing)
             if not same_content(body, existing):
                 raise ContentConflict(*_kind_and_name(body)) from None
             return existing, False
@@ -211,7 +214,7 @@ class _Execution:
         existing = _find(self.snapshot, body) or await self._get(body)
         fence: dict[str, Any] = {}
         if existing is not None:
-            _require_owned(self.snapshot.job, existing)
+            require_owned(self.snapshot.job, existing)
             fence = {key: existing["metadata"][key] for key in ("uid", "resourceVersion")}
         written = await self.kube.apply({**body, "metadata": {**body["metadata"], **fence}})
         result = Applied(_version(written), sha256(body))
@@ -278,14 +281,3 @@ def _fenced(patch: Patch) -> Object:
     metadata = patch.object["metadata"]
     fence = {key: metadata[key] for key in ("uid", "resourceVersion")}
     return {**patch.changes, "metadata": {**patch.changes.get("metadata", {}), **fence}}
-
-
-def _require_owned(job: Object, existing: Object) -> None:
-    """Raise NameConflict if an object is not controlled by the job."""
-    if not owned_by(job, existing):
-        kind, name = _kind_and_name(existing)
-        raise NameConflict(
-            f"{kind} {name} exists and is not controlled by this FineTuneJob (it has no controller "
-            f"reference to uid {job['metadata']['uid']}). Delete or rename {kind} {name}, or "
-            "create the FineTuneJob under another name."
-        )

@@ -1,4 +1,4 @@
-"""Arguments of a stage about earlier stages: digests of their folders, and their images."""
+"""Arguments of a stage about what happened before: digests of folders, images, earlier jobs."""
 
 from finetune_api.v1alpha1.ledger import Artifacts, Revision
 from finetune_operator.objects.naming import Stage
@@ -23,6 +23,12 @@ def manifests(stage: Stage, artifacts: Artifacts) -> list[str]:
         "merge": base | {"--adapter-manifest": artifacts.adapter_manifest},
     }
     return [word for name, each in required[stage].items() for word in (name, each or "")]
+
+
+def volume(stage: Stage, revision: Revision) -> list[str]:
+    """Return the argument of prepare about a volume that an earlier job used."""
+    untrusted = stage == "prepare" and revision.untrusted_volume is not None
+    return ["--untrusted-volume"] if untrusted else []
 
 
 def images(stage: Stage, revision: Revision) -> list[str]:

@@ -120,6 +120,7 @@ def render(
                         [
                             *earlier_stages.manifests(stage, record.artifacts),
                             *earlier_stages.images(stage, record),
+                            *earlier_stages.volume(stage, record),
                             *arguments.of_stage(
                                 target,
                                 stage,

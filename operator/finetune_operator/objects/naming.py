@@ -17,6 +17,9 @@ STAGE = f"{PREFIX}/stage"
 ATTEMPT = f"{PREFIX}/attempt"
 JOB_UID = f"{PREFIX}/job-uid"
 """On volumes only: uid of their job if they have no owner (``deletionPolicy: Retain``)."""
+REUSE = f"{PREFIX}/reuse"
+REUSE_DOWNLOADS = "downloads"
+"""Label on a volume of an earlier job: another job of its name may use it and delete its models."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 TEMPLATE_HASH = "pod-template-hash"
@@ -71,6 +74,25 @@ def owned_by(job: Object, child: Object) -> bool:
     owner = label(child, JOB_UID) if controller is None else controller["uid"]
     earlier = (job.get("status") or {}).get("volumeOwners", ())
     return owner is not None and (owner == uid or owner in earlier)
+
+
+def may_adopt(job: Object, child: Object) -> bool:
+    """Report whether ``child`` is a volume of an earlier job of the name, which ``job`` may use.
+
+    Its label allows that all models on it are deleted. Who may set the label may also delete the
+    claim: the admission policy leaves marked claims to administrators, and without this policy the
+    label needs the right to change claims, which a job author does not have. The label proves
+    nothing about the files.
+    """
+    uid = label(child, JOB_UID)
+    return (
+        child["kind"] == VOLUME
+        and label(child, JOB) == job["metadata"]["name"]
+        and label(child, REUSE) == REUSE_DOWNLOADS
+        and uid is not None
+        and uid != job["metadata"]["uid"]
+        and controller_of(child) is None
+    )
 
 
 def left_by_an_earlier_job(job: Object, child: Object) -> bool:

@@ -3,6 +3,9 @@
 A job that was restored from a backup has a new uid, and its claims may have new uids, too. The
 status names the earlier ones, by which the claims are found, until the job owns the claims of all
 revisions in the ledger.
+
+A claim of an earlier job that the status does not name is another owner's. A job uses it only if
+its label allows that, and then as a volume with unknown content (``naming.may_adopt``).
 """
 
 from collections.abc import Iterable
@@ -34,6 +37,28 @@ def ensure(job: Object, target: TargetRevision, present: Object | None) -> list[
     return [Apply(object=desired)]
 
 
+def adoptable(snapshot: IndexedSnapshot, revision: str) -> Object | None:
+    """Return the claim of an earlier job of the name that the job may use for a revision."""
+    for volume in snapshot.volumes:
+        if (
+            volume.name == naming.revision_name(snapshot.name, revision)
+            and volume.revision == revision
+            and naming.may_adopt(snapshot.job, volume.object)
+            and not volume.terminating
+        ):
+            return volume.object
+    return None
+
+
+def adoption(job: Object, target: TargetRevision, claim: Object) -> Patch:
+    """Return the patch that makes the job the owner of an adoptable claim, and grows it."""
+    owned, desired = _owner(job, target, claim), render(job, target)
+    owned["labels"] = {**owned["labels"], naming.REUSE: None}
+    larger = {"resources": {"requests": dict(desired["spec"]["resources"]["requests"])}}
+    grown = {"spec": larger} if _grows(claim, desired) else {}
+    return Patch(object=claim, changes={"metadata": owned, **grown})
+
+
 def misfit(job: Object, target: TargetRevision, present: Object | None) -> Object | None:
     """Return the volume if it is a pending claim that can never become what the spec asks for.
 
@@ -61,12 +86,19 @@ def owners(job: Object, target: TargetRevision, volumes: Iterable[Child]) -> tup
 
 
 def with_restored(snapshot: IndexedSnapshot, ledger: Ledger) -> Ledger:
-    """Return the ledger with the restored claims in place of those in the backup."""
-    if snapshot.restored:
-        for revision in ledger.names():
-            volume = snapshot.volume(revision)
-            if volume is not None and ledger.revision(revision).volume is not None:
-                ledger = ledger.with_volume(revision, volume.uid)
+    """Return the ledger with the restored claims in place of those in the backup.
+
+    If data preparation had not completed, no digest vouches for a file on the claim.
+    """
+    if not snapshot.restored:
+        return ledger
+    own = snapshot.job["metadata"]["uid"]
+    for revision in ledger.names():
+        volume = snapshot.volume(revision)
+        if volume is not None and ledger.revision(revision).volume is not None:
+            ledger = ledger.with_volume(revision, volume.uid)
+        elif volume is not None and naming.label(volume.object, naming.JOB_UID) != own:
+            ledger = ledger.with_untrusted_volume(revision, volume.uid)
     return ledger
 
 

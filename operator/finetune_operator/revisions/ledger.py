@@ -144,6 +144,10 @@ class Ledger:
         """Return the ledger with the volume (uid) that holds the artifacts of a revision."""
         return self._with(revision, volume=volume)
 
+    def with_untrusted_volume(self, revision: str, volume: str) -> "Ledger":
+        """Return the ledger with a volume (uid) of an earlier job, whose files are not trusted."""
+        return self._with(revision, untrusted_volume=volume)
+
     def with_lost_volume(self, revision: str, reason: str) -> "Ledger":
         """Return the ledger after the artifacts of a revision are lost: every stage is repeated.
 
@@ -165,6 +169,7 @@ class Ledger:
             revision,
             stages=stages,
             volume=None,
+            untrusted_volume=None,
             card=None,
             training_started=None,
             gpu_seconds_lost=present.gpu_seconds,

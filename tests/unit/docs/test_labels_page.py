@@ -26,7 +26,7 @@ def code(text: str) -> list[str]:
 def test_the_page_lists_every_label() -> None:
     own = {"revision": "1", "build": "2", "stage": "train", "attempt": 3}
     labels = naming.labels(JOB, component="train", **own)  # type: ignore[arg-type]
-    others = {naming.JOB_UID, naming.QUEUE, naming.QUEUE_PRIORITY}
+    others = {naming.JOB_UID, naming.REUSE, naming.QUEUE, naming.QUEUE_PRIORITY}
     assert first_column("Labels") == labels.keys() | others
 
 

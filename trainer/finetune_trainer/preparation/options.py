@@ -51,6 +51,12 @@ def add(command: argparse.ArgumentParser) -> None:
         "--no-merge", action="store_true", help="do not plan disk space for a merged model"
     )
     command.add_argument(
+        "--untrusted-volume",
+        action="store_true",
+        help="an earlier FineTuneJob used the volume: reuse only downloaded files with the SHA-256 "
+        "that their source states, and delete all other files",
+    )
+    command.add_argument(
         "--destinations",
         type=_destinations,
         help="allowed network connections, as JSON of finetune_api.contracts.destinations; omit it "

@@ -17,6 +17,7 @@ from finetune_trainer.estimate.budget import EstimateOptions
 from finetune_trainer.models import backend_choice, recipe_support
 from finetune_trainer.models.backend_choice import Facts
 from finetune_trainer.preparation import (
+    earlier_volume,
     prepare_base,
     prepare_estimate,
     prepare_rows,
@@ -29,13 +30,21 @@ from finetune_trainer.volume_layout import Layout
 
 
 def run(
-    job: JobConfig, layout: Layout, progress: Progress, *, options: EstimateOptions | None = None
+    job: JobConfig,
+    layout: Layout,
+    progress: Progress,
+    *,
+    options: EstimateOptions | None = None,
+    untrusted: bool = False,
 ) -> Result:
-    """Prepare a job, unless its base and dataset are published already."""
+    """Prepare a job, unless its base and dataset are published already.
+
+    untrusted: whether an earlier FineTuneJob used the volume (``earlier_volume``).
+    """
     options = options or EstimateOptions()
     layout.work.mkdir(parents=True, exist_ok=True)
     with translate_volume_errors(layout.work, "preparing"):
-        found = published.prepared(layout, job, hashes=True)
+        found = None if untrusted else published.prepared(layout, job, hashes=True)
         if found is not None:
             return _result(
                 *found,
@@ -46,9 +55,13 @@ def run(
         backend_choice.refuse(Facts(recipe=job.training, image=image))
         recipe_support.check_cards(job.training, options)
         sources = prepare_rows.pin(job)
+        if untrusted:
+            for source in sources.all:
+                earlier_volume.keep_verified(source.folder(layout), source.repository.files)
         download = prepare_base.start(
             job,
             layout,
+            untrusted=untrusted,
             rows=[source.folder(layout) for source in sources.all],
             also_needed=sum(source.remaining(layout) for source in sources.all),
         )

@@ -15,6 +15,7 @@ from finetune_trainer.checkpointing import manifest, published
 from finetune_trainer.checkpointing.safetensors_header import Header, read_header
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.models import architecture, base_files
+from finetune_trainer.preparation import earlier_volume
 from finetune_trainer.runtime import disk
 from finetune_trainer.runtime.files import read_json
 from finetune_trainer.runtime.log import log
@@ -51,7 +52,12 @@ class BaseDownload:
 
 
 def start(
-    job: JobConfig, layout: Layout, *, rows: Sequence[Path], also_needed: int
+    job: JobConfig,
+    layout: Layout,
+    *,
+    rows: Sequence[Path],
+    also_needed: int,
+    untrusted: bool = False,
 ) -> BaseDownload:
     """Pin the base, download its small files, and check them and the free disk space.
 
@@ -60,12 +66,13 @@ def start(
         layout: The volume.
         rows: Folders with files of the datasets; they are kept.
         also_needed: Bytes of the datasets that are still to be downloaded.
+        untrusted: Whether an earlier FineTuneJob used the volume, so no manifest on it is read.
 
     Raises:
         TrainerError: The base cannot be trained, or the volume is too small.
     """
     name = job.model.source.removeprefix("hf://")
-    found = manifest.valid(layout.base, kind=published.BASE, key=job.digest)
+    found = None if untrusted else manifest.valid(layout.base, kind=published.BASE, key=job.digest)
     if found is not None:
         manifest.sweep(layout.work, but=rows)
         # A published base stays at its commit, even if its branch has moved since.
@@ -86,6 +93,8 @@ def start(
     base_files.check_listing(repository)
     # A partial download of the same commit is resumed; one of another commit is deleted.
     scratch = layout.scratch(f"base-{repository.commit[:12]}")
+    if untrusted:
+        earlier_volume.take_over(layout, repository, scratch, rows=rows)
     manifest.sweep(layout.work, but=[scratch, *rows])
     small = base_files.side_files(repository.files)
     small += [base_files.INDEX] if base_files.INDEX in repository.files else []

@@ -131,13 +131,16 @@ def _start(
             ledger=ledger.with_start(target.revision, target.frozen, attempt),
             position=_failed(attempt),
         )
+    ledger = ledger.with_start(target.revision, target.frozen, attempt)
+    actions = storage.ensure(snapshot.job, target, claim)
+    earlier = storage.adoptable(snapshot, target.revision)
+    if claim is None and stage == "prepare" and earlier is not None:
+        ledger = ledger.with_untrusted_volume(target.revision, earlier["metadata"]["uid"])
+        actions = [storage.adoption(snapshot.job, target, earlier)]
     return Decision(
-        ledger=ledger.with_start(target.revision, target.frozen, attempt),
+        ledger=ledger,
         position=active(IN_PROGRESS[stage], DOING[stage]),
-        actions=(
-            *storage.ensure(snapshot.job, target, claim),
-            attempts.creation(snapshot, target, ledger, attempt),
-        ),
+        actions=(*actions, attempts.creation(snapshot, target, ledger, attempt)),
     )
 
 

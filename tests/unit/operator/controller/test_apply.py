@@ -1,6 +1,7 @@
 """Order and preconditions of the writes of a plan."""
 
 import asyncio
+import copy
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from finetune_operator.controller.confirmation import ALL_KINDS
 from finetune_operator.kube.client import FIELD_MANAGER
 from finetune_operator.kube.errors import Conflict, NameConflict, OperatorError, Transient
 from finetune_operator.kube.recorder import Recorder
+from finetune_operator.objects import naming
 from finetune_operator.objects.contents import without_empty
 from finetune_operator.snapshot.reader import Reader
 from finetune_operator.snapshot.store import ObjectStore
@@ -232,6 +234,46 @@ async def test_objects_of_others_are_not_changed(owner: str | None, action: Any)
     ):
         await execute(kube, await read(kube), plan)
     assert kube.objects["Service", "a", "s"] == before
+
+
+def earlier_claim(**labels: str) -> Any:
+    claim = child("PersistentVolumeClaim", "v", owner=None)
+    claim["metadata"]["labels"] |= {naming.JOB_UID: "uid-of-an-earlier-demo", **labels}
+    return claim
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_volume_of_an_earlier_job_is_adopted_only_with_its_label(allowed: bool) -> None:
+    labels = {naming.REUSE: naming.REUSE_DOWNLOADS} if allowed else {}
+    kube = MemoryKube(job(), earlier_claim(**labels))
+    snapshot = await read(kube)
+    changes = {"metadata": {"labels": {naming.JOB_UID: "uid-of-demo"}}}
+    plan = Plan(status={}, actions=(Patch(object=snapshot.volumes[0], changes=changes),))
+    before = copy.deepcopy(kube.objects["PersistentVolumeClaim", "a", "v"])
+    if allowed:
+        assert await execute(kube, snapshot, plan) == 1
+        after = kube.objects["PersistentVolumeClaim", "a", "v"]["metadata"]["labels"]
+        assert after[naming.JOB_UID] == "uid-of-demo"
+        return
+    with pytest.raises(NameConflict):
+        await execute(kube, snapshot, plan)
+    assert kube.objects["PersistentVolumeClaim", "a", "v"] == before
+
+
+async def test_an_adoptable_volume_is_not_deleted() -> None:
+    kube = MemoryKube(job(), earlier_claim(**{naming.REUSE: naming.REUSE_DOWNLOADS}))
+    snapshot = await read(kube)
+    with pytest.raises(NameConflict):
+        await execute(
+            kube, snapshot, Plan(status={}, actions=(Delete(object=snapshot.volumes[0]),))
+        )
+
+
+async def test_the_conflict_of_a_volume_names_the_label_that_allows_its_use() -> None:
+    kube = MemoryKube(job(), earlier_claim())
+    create = Create(object=child("PersistentVolumeClaim", "v"))
+    with pytest.raises(NameConflict, match=r"set its label finetune\.dev/reuse to downloads"):
+        await execute(kube, await read(kube), Plan(status={}, actions=(create,)))
 
 
 async def test_an_object_of_others_without_the_label_is_not_taken_over() -> None:

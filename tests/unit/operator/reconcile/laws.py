@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from tests.fakes import controllers
@@ -57,6 +57,8 @@ class Laws:
         self.before: tuple[str, Thing] = ("", {})
         self.backup: Thing = {}
         """The status in a backup, until the operator writes another one."""
+        self.unknown: set[str] = set()
+        """Uids of the volumes of earlier jobs, for whose files no ledger vouches."""
         self.gpu = GPULaws()
 
     def of_restored(self, uids: Mapping[str, str]) -> None:
@@ -72,6 +74,16 @@ class Laws:
         }
         self.gpu.of_restored(uids)
         self.backup = self.cluster.status
+        prepared = {
+            each["revision"] for each in self.backup.get("revisions", ()) if each.get("volume")
+        }
+        self.of_forgotten(but=prepared)
+
+    def of_forgotten(self, but: Collection[str] = ()) -> None:
+        """From now on, no ledger vouches for the volumes, except for those of some revisions."""
+        for volume in self.cluster.each(naming.VOLUME):
+            if volume["metadata"]["labels"][naming.REVISION] not in but:
+                self.unknown.add(volume["metadata"]["uid"])
 
     # Laws of a plan.
 
@@ -137,6 +149,8 @@ class Laws:
                 resumes_on_its_card(job, self.cluster.status, self.cluster.job["spec"])
             if volume and not late:
                 assert volume["metadata"]["ownerReferences"][0]["uid"] == owner
+                if volume["metadata"]["uid"] in self.unknown:
+                    laws_of_trust.unknown_content_is_deleted(job, self.proved)
                 assert not deleted(volume)
 
     def is_recorded(self, job: Thing) -> bool:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from tests.fakes.apiserver import Cluster
+from tests.fakes.apiserver import Cluster, Thing
 
 from finetune_api.revision_hash import text_digest
 from finetune_operator.objects import naming
@@ -51,6 +51,20 @@ def results_are_of_own_jobs(cluster: Cluster, proved: Collection[str]) -> None:
             if attempt["stage"] != "serve" and attempt["outcome"] in ("Running", "Completed"):
                 assert attempt["job"] in cluster.confirmed, attempt
                 assert attempt["outcome"] == "Running" or attempt["job"] in proved, attempt
+
+
+def unknown_content_is_deleted(job: Thing, proved: Collection[tuple[str, ...]]) -> None:
+    """Preparation trusts no file on the volume of an earlier job, and no stage runs before it.
+
+    job: a new Job that uses the volume; proved: owner, revision, stage and build of the stages that
+    completed.
+    """
+    labels, (owner,) = job["metadata"]["labels"], job["metadata"]["ownerReferences"]
+    if labels[naming.STAGE] == "prepare":
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert "--untrusted-volume" in container["args"], job["metadata"]["name"]
+    else:
+        assert (owner["uid"], labels[naming.REVISION], "prepare", "None") in proved
 
 
 def pod_templates(intended: Plan) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Jobs that were restored from a backup, with new uids of the FineTuneJob and its claims."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.fakes import controllers
-from tests.fakes.apiserver import Cluster, Crash, Refused, copied
+from tests.fakes.apiserver import Cluster, Crash, Refused, Thing, copied
 from tests.unit.operator.reconcile.plan_cases import Case, Step, expected, run_case
 from tests.unit.operator.reconcile.plan_steps import (
     MERGED,
@@ -115,6 +116,23 @@ CASES = {
         ready="-VolumeLost",
         conditions=f"Succeeded+ Finished+ Stalled+ {TRAINED_BEFORE}",
     ),
+    "job without a status uses a claim with the label": Case(
+        given=(run_all, settle, restored(status=False, reuse=True)),
+        actions=(STAGES[0], CONFIGURED[-1], OWNED, "Create Job demo-r1-prepare-1"),
+        ready="-Preparing",
+        conditions=PREPARING,
+    ),
+    "claim that outlives its job is used without an owner": Case(
+        given=(RETAIN, run_all, settle, restored(status=False, reuse=True)),
+        actions=(
+            STAGES[0],
+            CONFIGURED[-1],
+            OWNED.replace("with ", "without "),
+            "Create Job demo-r1-prepare-1",
+        ),
+        ready="-Preparing",
+        conditions=PREPARING,
+    ),
     "job without a status is a new job": Case(
         given=(run_all, settle, restored(status=False), without_claims),
         actions=(
@@ -127,6 +145,128 @@ CASES = {
         conditions=PREPARING,
     ),
 }
+
+
+def adopt(cluster: Cluster) -> Thing:
+    """Restore a finished job without its status, and allow it to use the claim."""
+    for step in (run_all, settle, restored(status=False, reuse=True)):
+        step(cluster)
+    (claim,) = cluster.each(naming.VOLUME)
+    return claim
+
+
+def prepare_arguments(cluster: Cluster) -> list[str]:
+    (job,) = [each for each in cluster.each("Job") if "-prepare-" in each["metadata"]["name"]]
+    return list(job["spec"]["template"]["spec"]["containers"][0]["args"])
+
+
+UNTRUSTED = "--untrusted-volume"
+
+
+def test_a_claim_with_the_label_is_used_with_unknown_content() -> None:
+    cluster = Cluster()
+    claim = adopt(cluster)
+    cluster.settle()
+    (record,), job = cluster.status["revisions"], cluster.present_job()
+    assert UNTRUSTED in prepare_arguments(cluster)
+    assert record["untrustedVolume"] == claim["metadata"]["uid"]
+    assert "volume" not in record
+    assert naming.owned_by(job, claim)
+    assert claim["metadata"]["labels"][naming.JOB_UID] == job["metadata"]["uid"]
+    assert naming.REUSE not in claim["metadata"]["labels"]
+    assert cluster.status["volumeOwners"] == [job["metadata"]["uid"]]
+    run_all(cluster)
+    assert cluster.status["conditions"][0]["reason"] == "Serving"
+    assert cluster.status["revisions"][0]["volume"] == claim["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("write", range(6))
+def test_a_crash_during_the_adoption_leaves_the_content_unknown(write: int) -> None:
+    cluster = Cluster()
+    claim = adopt(cluster)
+    with contextlib.suppress(Crash):
+        cluster.reconcile(die_before=write)
+    cluster.settle()
+    assert UNTRUSTED in prepare_arguments(cluster)
+    assert naming.owned_by(cluster.present_job(), claim)
+
+
+def test_every_attempt_at_preparation_treats_the_content_as_unknown() -> None:
+    cluster = Cluster()
+    adopt(cluster)
+    cluster.settle()
+    (first,) = cluster.each("Job")
+    cluster.remove(first)
+    cluster.settle()
+    (second,) = cluster.each("Job")
+    assert second["metadata"]["name"].endswith("-prepare-2")
+    assert UNTRUSTED in prepare_arguments(cluster)
+
+
+def test_a_smaller_claim_is_grown() -> None:
+    cluster = Cluster()
+    claim = adopt(cluster)
+    cluster.edit(storage={"size": "90Gi"})
+    cluster.settle()
+    assert claim["spec"]["resources"]["requests"]["storage"] == "90Gi"
+
+
+def without_label(claim: Thing, key: str) -> None:
+    del claim["metadata"]["labels"][key]
+
+
+FORBIDDEN: dict[str, Callable[[Thing], object]] = {
+    "no label": lambda claim: without_label(claim, naming.REUSE),
+    "another value": lambda claim: claim["metadata"]["labels"].update({naming.REUSE: "all"}),
+    "no uid of an earlier job": lambda claim: without_label(claim, naming.JOB_UID),
+    "another revision": lambda claim: claim["metadata"]["labels"].update({naming.REVISION: "r9"}),
+    "a controller": lambda claim: claim["metadata"].update(
+        {"ownerReferences": [{"kind": "Other", "name": "x", "uid": "y", "controller": True}]}
+    ),
+}
+
+
+@pytest.mark.parametrize("how", FORBIDDEN)
+def test_no_other_claim_is_adopted(how: str) -> None:
+    cluster = Cluster()
+    claim = adopt(cluster)
+    FORBIDDEN[how](claim)
+    before = copied(claim)
+    with pytest.raises(Refused, match="has another owner"):
+        cluster.settle()
+    assert claim == before
+    assert list(cluster.each("Job")) == []
+
+
+def test_a_finished_job_with_a_status_adopts_no_claim() -> None:
+    """Its own volume is lost; it does not train again."""
+    cluster = Cluster()
+    for step in (run_all, settle, restored(reuse=True)):
+        step(cluster)
+    cluster.status["volumeOwners"] = ["another"]
+    (claim,) = cluster.each(naming.VOLUME)
+    before = copied(claim)
+    cluster.settle()
+    assert cluster.status["conditions"][0]["reason"] == "VolumeLost"
+    assert claim == before
+
+
+def test_the_content_of_a_restored_claim_is_unknown_before_preparation_has_completed() -> None:
+    cluster = Cluster()
+    for step in (running("prepare"), restored()):
+        step(cluster)
+    cluster.settle()
+    assert UNTRUSTED in prepare_arguments(cluster)
+    (claim,) = cluster.each(naming.VOLUME)
+    assert cluster.status["revisions"][0]["untrustedVolume"] == claim["metadata"]["uid"]
+
+
+def test_a_new_claim_has_no_unknown_content() -> None:
+    cluster = Cluster()
+    for step in (running("prepare"), restored(), without_claims):
+        step(cluster)
+    cluster.settle()
+    assert UNTRUSTED not in prepare_arguments(cluster)
 
 
 @pytest.mark.parametrize("name", CASES)

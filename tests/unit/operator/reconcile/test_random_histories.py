@@ -271,6 +271,14 @@ class Machine(RuleBasedStateMachine):
         self.laws.of_restored(controllers.restore(self.cluster, owners=owners))
         self.react(reaction)
 
+    @precondition(lambda self: self.cluster.job and not deleted(self.cluster.job))
+    @rule(reaction=REACTION)
+    def restore_without_status(self, reaction: Any) -> None:
+        """The namespace is restored without the ledger; the job may use the claims."""
+        controllers.restore(self.cluster, status=False, reuse=True)
+        self.laws.of_forgotten()
+        self.react(reaction)
+
     # The cluster.
 
     @rule(step=STEPS, reaction=REACTION)

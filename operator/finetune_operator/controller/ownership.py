@@ -1,0 +1,34 @@
+"""The check before a write that an object is controlled by its job. Pure."""
+
+from finetune_operator.kube.errors import NameConflict
+from finetune_operator.objects.naming import (
+    JOB,
+    REUSE,
+    REUSE_DOWNLOADS,
+    VOLUME,
+    label,
+    owned_by,
+)
+from finetune_operator.types import Object
+
+
+def require_owned(job: Object, existing: Object) -> None:
+    """Raise NameConflict if an object is not controlled by the job."""
+    if not owned_by(job, existing):
+        kind, name = existing["kind"], existing["metadata"]["name"]
+        raise NameConflict(
+            f"{kind} {name} exists and is not controlled by this FineTuneJob (it has no controller "
+            f"reference to uid {job['metadata']['uid']}). Delete or rename {kind} {name}, or "
+            "create the FineTuneJob under another name."
+            f"{_reuse(job, existing)}"
+        )
+
+
+def _reuse(job: Object, existing: Object) -> str:
+    """Return how to use a volume of an earlier job of this name, as the end of the message."""
+    if existing["kind"] != VOLUME or label(existing, JOB) != job["metadata"]["name"]:
+        return ""
+    return (
+        f" To train again and reuse only verified downloads on it, set its label {REUSE} to "
+        f"{REUSE_DOWNLOADS}: all models, adapters and checkpoints on it are then deleted."
+    )

@@ -1,0 +1,109 @@
+"""Takes over a volume that an earlier FineTuneJob used, and whose files nothing vouches for.
+
+Anybody may have written these files, and their manifests with them. So no manifest is read. A file
+of the base or of a partial download of rows is reused if its source states its SHA-256 and the file
+has it. All other files are deleted: checkpoints, adapters, merged models and references, too.
+
+An interruption loses at most the reuse: whatever is left is verified again by the next attempt.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from finetune_trainer.errors import ResumeRefused
+from finetune_trainer.runtime.disk import human
+from finetune_trainer.runtime.files import sha256_of
+from finetune_trainer.runtime.log import log
+from finetune_trainer.sources import RemoteFile, Repository, bytes_below
+from finetune_trainer.volume_layout import Layout
+
+LOST_AND_FOUND = "lost+found"
+"""A folder that ext4 creates for root, which the trainer can neither delete nor read."""
+
+
+def take_over(layout: Layout, base: Repository, into: Path, *, rows: Iterable[Path]) -> None:
+    """Move the verified files of the base into a scratch folder, and delete all other files.
+
+    rows: folders of the datasets, which stay; ``keep_verified`` was called for them.
+    """
+    downloads = sorted(layout.work.glob(layout.scratch("base-*").name))
+    pool = [path for path in (layout.base, *downloads) if _is_folder(path)]
+    for folder in dict.fromkeys((*pool, into)):
+        keep_verified(folder, base.files)
+    into.mkdir(exist_ok=True)
+    for folder in pool:
+        for name, path in _files(folder):
+            target = into / name
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+    kept = {layout.lock, layout.work / LOST_AND_FOUND, into, *rows}
+    for path in layout.work.iterdir():
+        if path not in kept:
+            remove(path)
+    size, reused = bytes_below(into), sum(1 for _ in _files(into))
+    log(
+        f"the volume belonged to an earlier FineTuneJob: reused {reused} files of model "
+        f"{base.name} ({human(size)}) with the SHA-256 of the source, and deleted all other files"
+    )
+
+
+def keep_verified(folder: Path, files: Mapping[str, RemoteFile]) -> None:
+    """Delete what a folder contains besides files with the SHA-256 that their source states."""
+    if not _is_folder(folder):
+        remove(folder)
+        return
+    for name, path in list(_entries(folder)):
+        known = files.get(name)
+        if known is None or not _is_file(path) or not _has_digest(path, known):
+            remove(path)
+    for parent, _, _ in os.walk(folder, topdown=False):
+        if parent != str(folder) and not os.listdir(parent):
+            os.rmdir(parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it exists. Raises ResumeRefused."""
+    try:
+        if _is_folder(path):
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except PermissionError as error:
+        _refuse(error)
+
+
+def _has_digest(path: Path, known: RemoteFile) -> bool:
+    """Report whether a file is that of the source; False if the source states no SHA-256."""
+    if known.sha256 is None or path.stat().st_size != known.size:
+        return False
+    return sha256_of(path) == known.sha256
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    return ((name, path) for name, path in list(_entries(folder)) if _is_file(path))
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield all entries below a folder except folders, by relative name; follow no link."""
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        for name in [*names, *(each for each in folders if (Path(parent) / each).is_symlink())]:
+            path = Path(parent) / name
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _refuse(error: OSError) -> None:
+    raise ResumeRefused(
+        f"the volume belonged to an earlier FineTuneJob, and a file on it cannot be deleted "
+        f"({error}): delete the PersistentVolumeClaim"
+    ) from error
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
