@@ -385,6 +385,14 @@ def restore(
     return uids
 
 
+def allow_reuse(cluster: Cluster) -> None:
+    """Label the claims without an owner, so that another job of the name may use them."""
+    for claim in cluster.each(naming.VOLUME):
+        if not claim["metadata"].get("ownerReferences"):
+            claim["metadata"]["labels"][naming.REUSE] = naming.REUSE_DOWNLOADS
+            cluster.touch(claim)
+
+
 # Complete runs, for tests of later events.
 
 

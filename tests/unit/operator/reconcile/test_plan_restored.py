@@ -238,6 +238,21 @@ def test_no_other_claim_is_adopted(how: str) -> None:
     assert list(cluster.each("Job")) == []
 
 
+@pytest.mark.parametrize("labelled", [False, True], ids=["unlabelled", "labelled"])
+def test_a_job_was_deleted_before_it_owned_its_restored_claims(labelled: bool) -> None:
+    cluster = Cluster()
+    run_all(cluster)
+    controllers.restore(cluster)
+    cluster.job = None
+    controllers.collect(cluster)
+    if labelled:
+        controllers.allow_reuse(cluster)
+    cluster.submit()
+    with contextlib.nullcontext() if labelled else pytest.raises(Refused, match="another owner"):
+        cluster.settle()
+    assert bool(list(cluster.each("Job"))) == labelled
+
+
 def test_a_finished_job_with_a_status_adopts_no_claim() -> None:
     """Its own volume is lost; it does not train again."""
     cluster = Cluster()

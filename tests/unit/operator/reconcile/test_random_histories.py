@@ -261,6 +261,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: not self.cluster.job)
     @rule()
     def submit(self) -> None:
+        """Submit the job again; it may use claims that the earlier job had not taken over yet."""
+        controllers.allow_reuse(self.cluster)
+        self.laws.of_forgotten()
         self.cluster.submit()
 
     @precondition(lambda self: self.cluster.job and not deleted(self.cluster.job))
