@@ -26,6 +26,7 @@ ADMISSION = (
     "tests/integration/test_rights.py",
 )
 LIFECYCLE = "tests/integration/test_operator_with_controllers.py"
+COMMANDS = "tests/conformance/test_documented_commands.py"
 CHART = (
     "tests/chart/test_chart_rendering.py",
     "tests/chart/test_chart_schema.py",
@@ -41,6 +42,13 @@ CODE = (
     "tests/unit/operator/snapshot",
     "tests/unit/operator/telemetry",
 )
+PROCESS = (
+    LIFECYCLE,
+    "tests/integration/test_kube_client.py",
+    "tests/integration/test_operator_process.py",
+    "tests/integration/test_secure_metrics.py",
+)
+"""The operator as a process: it runs with the interpreter of the tests."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,17 +98,18 @@ def _kubernetes(version: str) -> Component:
     return Component(
         name="Kubernetes",
         label=version,
-        tests=(*ADMISSION, LIFECYCLE, "tests/conformance/test_documented_commands.py"),
+        tests=(*ADMISSION, LIFECYCLE, COMMANDS),
         prepare=functools.partial(_replaced, modules.kubernetes(version), version),
     )
 
 
-def _helm(version: str) -> Component:
+def _helm(version: str, *, kubernetes: str = "") -> Component:
+    module = modules.helm(version, kubernetes=kubernetes)
     return Component(
         name="Helm",
         label=version,
-        tests=CHART,
-        prepare=functools.partial(_replaced, modules.helm(version), version),
+        tests=(*CHART, COMMANDS),
+        prepare=functools.partial(_replaced, module, version),
     )
 
 
@@ -109,7 +118,9 @@ def _python(suite: str) -> Component:
         python = debian.ensure(suite)
         return Setup(version=python.version, python=python.command, variables=_assets())
 
-    return Component(name="Python", label=f"of Debian {suite}", tests=CODE, prepare=prepare)
+    return Component(
+        name="Python", label=f"of Debian {suite}", tests=(*CODE, *PROCESS), prepare=prepare
+    )
 
 
 def _argocd() -> Component:
@@ -162,9 +173,12 @@ ALL = (
     # The oldest supported version, and the newest one.
     _kubernetes("1.31.14"),
     _kubernetes("1.37.2"),
+    # The oldest supported version, and the newest one.
+    _helm("3.17.0", kubernetes="1.32"),
     _helm("4.3.1"),
     # Debian 12 has the version of the operator image, which `make test` uses.
     _python("trixie"),
+    _python("sid"),
     _argocd(),
     _proxy(),
     _cosign(),

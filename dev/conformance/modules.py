@@ -57,12 +57,20 @@ def kubernetes(version: str) -> Module:
     )
 
 
-def helm(version: str) -> Module:
-    """Return the module of Helm, for a version like ``3.17.4``."""
-    major, _, _ = version.partition(".")
-    return Module(
-        path=f"helm.sh/helm/v{major}", version=f"v{version}", packages={"helm": "./cmd/helm"}
-    )
+def helm(version: str, *, kubernetes: str = "") -> Module:
+    """Return the module of Helm, for a version like ``3.17.4``.
+
+    kubernetes: the minor version of Kubernetes for which a release of Helm 3 renders charts, which
+    its Makefile sets. Without it, that is 1.20. Helm 4 needs no flag.
+    """
+    path = f"helm.sh/helm/v{version.partition('.')[0]}"
+    flags = Module.flags
+    if kubernetes:
+        major, minor = kubernetes.split(".")
+        for package in ("chartutil", "lint/rules"):
+            variable = f"{path}/pkg/{package}.k8sVersion"
+            flags += f" -X {variable}Major={major} -X {variable}Minor={minor}"
+    return Module(path=path, version=f"v{version}", packages={"helm": "./cmd/helm"}, flags=flags)
 
 
 def folder(module: Module) -> Path:

@@ -26,6 +26,7 @@ OLDEST = (
     (f"{CHART}/README.md", "Kubernetes", r"(?<=Kubernetes )\d+\.\d+(?= or later)"),
     (f"{CHART}/Chart.yaml", "Kubernetes", r'(?<=kubeVersion: ">=)\d+\.\d+(?=\.0-0")'),
     (REQUIREMENTS, "Kubernetes", r"(?<=\| Kubernetes \| )\d+\.\d+(?= or later)"),
+    (REQUIREMENTS, "Helm", r"(?<=\| Helm \| )\d+\.\d+(?= or later)"),
 )
 """Files that contain the oldest supported version of a component, and its pattern."""
 

@@ -111,6 +111,14 @@ def test_folders_of_a_repository_are_published_modules() -> None:
     assert modules.folder(modules.ARGOCD).name == "argo-cd-v3.5.7"
 
 
+def test_helm_3_renders_for_the_kubernetes_of_its_release() -> None:
+    module = modules.helm("3.17.0", kubernetes="1.32")
+    for package in ("chartutil", "lint/rules"):
+        variable = f" -X helm.sh/helm/v3/pkg/{package}.k8sVersion"
+        assert f"{variable}Major=1{variable}Minor=32" in module.flags
+    assert "-X" not in modules.helm("4.3.1").flags
+
+
 def test_a_component_is_selected_by_its_name_or_title() -> None:
     helm = [each for each in components.ALL if each.name == "Helm"]
     assert components.chosen(["Helm"]) == helm
