@@ -54,8 +54,7 @@ class Attempt(LedgerModel):
     )
     has_run: bool | None = Field(None, description="Whether a pod of the latest attempt has run.")
     reason: str | None = Field(
-        None,
-        description="Reason why the latest attempt failed or was stopped, as one CamelCase word.",
+        None, description="Why the latest attempt failed or was stopped, as one CamelCase word."
     )
     message: str | None = Field(
         None, description="Why the latest attempt failed, and how to fix the problem."
@@ -126,9 +125,8 @@ class EvaluatedBuild(LedgerModel):
         description="Mean held-out loss of the tuned model per answer token, in nats."
     )
     difference: str = Field(
-        description="Mean held-out loss of the tuned model minus the mean held-out loss of the "
-        "base model, per answer token, in nats. A positive value means that the tuned model is "
-        "worse."
+        description="Mean held-out loss of the tuned model minus that of the base model, per "
+        "answer token, in nats. A positive value means that the tuned model is worse."
     )
     standard_error: str | None = Field(
         None,
@@ -181,9 +179,7 @@ class Artifacts(LedgerModel):
     """Inputs and outputs of a revision, by digest."""
 
     base_commit: str | None = Field(
-        None,
-        description="Commit of the base model in its repository, or the digest of the list of "
-        "its files.",
+        None, description="Commit of the base model, or the digest of the list of its files."
     )
     base_bytes: int | None = Field(None, description="Size of the base model in bytes.")
     base_manifest: str | None = Field(
@@ -275,9 +271,8 @@ class Revision(LedgerModel):
     )
     untrusted_volume: str | None = Field(
         None,
-        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used, and that was "
-        "assigned to the revision before its data preparation completed. The prepare stage reuses "
-        "only downloaded files with the digests of their source, and deletes all other files.",
+        description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The prepare "
+        "stage reuses only downloads with the digests of their source, and deletes all other files.",
     )
     card: str | None = Field(
         None,
