@@ -33,7 +33,7 @@ FOUND_BY = {
 }
 """Each fault, with the part of the verification message that must detect it."""
 
-MERGE_SECONDS, SERVE_SECONDS = 120.0, 240.0
+MERGE_SECONDS, SERVE_SECONDS = 900.0, 900.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ class Task:
     node: str = ""
 
 
-def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 300) -> Any:
+def run(cluster: Cluster, namespace: str, task: Task, *, seconds: float = 900) -> Any:
     """Run a task to its end and return its result. The pod is deleted afterwards."""
     with started(cluster, namespace, task) as name:
         return result(cluster, namespace, name, seconds=seconds)

@@ -18,8 +18,8 @@ from finetune_api.contracts.ports import TRAINER_METRICS
 NAMESPACE, OTHER = "e2e-closed", "e2e-outside"
 STEPS = 2000
 """More steps than the test runs."""
-ANSWER_SECONDS = 30.0
-START_SECONDS = 300.0
+ANSWER_SECONDS = 240.0
+START_SECONDS = 900.0
 TOKEN = "hf_demo"
 DENY: Object = {
     "apiVersion": "networking.k8s.io/v1",

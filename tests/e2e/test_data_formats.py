@@ -13,7 +13,7 @@ from tests.e2e.kubectl import Object
 from tests.e2e.target import REPOSITORY, Cluster, namespaces
 from tests.e2e.tuning import DATASET, SMALL, Tuning
 
-TRAINED_SECONDS = 600.0
+TRAINED_SECONDS = 1200.0
 TOOLS_TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"

@@ -13,7 +13,7 @@ STAGES = ("prepare", "merge", "serve")
 @pytest.mark.parametrize("stage", STAGES)
 def test_all_children_are_deleted_within_a_minute(tuning: Tuning, stage: str) -> None:
     tuning.apply(small())
-    tuning.wait_for_pod(stage, seconds=360)
+    tuning.wait_for_pod(stage, seconds=900)
     ready = tuning.condition("Ready")
     assert ready is not None
     assert ready["status"] == "False", "it was Ready already"

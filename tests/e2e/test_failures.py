@@ -14,7 +14,7 @@ from tests.e2e.target import Cluster, namespaces, wants_gpu
 from tests.e2e.tuning import ATTEMPT, DEMO_MODEL, STAGE, Tuning, label, small
 
 STALLED_SECONDS = 60.0
-STAGING_SECONDS = 240.0
+STAGING_SECONDS = 900.0
 TOKEN = "hf_demo"
 
 LOCKS = {locks.OPERATOR: "shared"}

@@ -15,7 +15,7 @@ from tests.e2e.pods import Task
 from tests.e2e.target import OPERATOR, OPERATOR_NAMESPACE, Cluster, namespaces
 from tests.e2e.tuning import JOB, Tuning, small
 
-SECONDS = 240.0
+SECONDS = 600.0
 HUGE = {"memory": "1Ti"}
 """More than the node has: the pod stays Pending."""
 NOWHERE = {"placement": {"nodeSelector": {"example.com/node": "none"}}}

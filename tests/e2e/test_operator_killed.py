@@ -29,12 +29,12 @@ def survivor(cluster: Cluster) -> Iterator[Tuning]:
         spec = small(model={"source": DEMO_MODEL})
         tuning = Tuning(cluster=cluster, namespace=NAMESPACE, name="small").apply(spec)
         for stage, how in COURSE:
-            pod = tuning.wait_for_pod(stage, seconds=240)
+            pod = tuning.wait_for_pod(stage, seconds=900)
             kill_operator(cluster, how)
             now = cluster.record.find("Pod", NAMESPACE, pod["metadata"]["name"])
             assert now is not None, f"the {stage} pod went away with the operator"
             assert now["status"]["phase"] == "Running", f"{stage} ended before the kill"
-        tuning.wait_until("Ready", seconds=300)
+        tuning.wait_until("Ready", seconds=900)
         yield tuning
 
 

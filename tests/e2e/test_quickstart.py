@@ -21,7 +21,7 @@ from finetune_trainer.checkpointing import manifest
 
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
 NAMESPACE = "e2e-quickstart"
-READY_SECONDS = 900.0
+READY_SECONDS = 1500.0
 QUESTIONS = 20
 MAX_TOKENS = 64
 

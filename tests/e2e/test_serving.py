@@ -21,7 +21,7 @@ from tests.e2e.tuning import DEMO_MODEL, Tuning, condition, small
 
 NAMED, OTHER = "e2e-serving-named", "e2e-serving-other"
 KEY = "only-for-this-test"
-MADE_SECONDS, READY_SECONDS, ROLLOUT_SECONDS = 300.0, 420.0, 300.0
+MADE_SECONDS, READY_SECONDS, ROLLOUT_SECONDS = 900.0, 900.0, 900.0
 SPEC = small(
     # The faults are found by the scores of a model that has learned.
     model={"source": DEMO_MODEL},

@@ -16,7 +16,7 @@ from finetune_operator.metrics_server import server
 
 LOCKS: dict[str, locks.How] = {locks.OPERATOR: "shared"}
 
-SECONDS = 180.0
+SECONDS = 600.0
 
 
 @pytest.mark.finding(1, "a Secret's content is published")

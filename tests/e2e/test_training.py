@@ -16,7 +16,7 @@ from tests.e2e.tuning import ATTEMPT, Tuning, label, small
 NAMESPACE = "e2e-training"
 STEPS = 2000
 """More steps than the test runs."""
-START_SECONDS = 300.0
+START_SECONDS = 900.0
 
 
 @pytest.fixture(scope="module")
