@@ -52,8 +52,9 @@ def test_oldest_version_is_compared_by_number() -> None:
 @pytest.fixture
 def record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A copy of the record without the last component."""
-    file = tmp_path / "results.json"
-    file.write_text(json.dumps(json.loads(pages.RECORD.read_text())[:-1]))
+    file, last = tmp_path / "results.json", components.ALL[-1].title
+    kept = (each for each in pages.recorded() if each.title != last)
+    file.write_text(json.dumps([dataclasses.asdict(each) for each in kept]))
     monkeypatch.setattr(pages, "RECORD", file)
     return file
 
@@ -61,8 +62,17 @@ def record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_check_reports_a_component_without_a_result(
     record: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pages.check()
+    assert f"{components.ALL[-1].title}: no result yet" in capsys.readouterr().err
+
+
+def test_check_rejects_a_result_without_a_component(
+    record: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    another = json.loads(record.read_text())[0] | {"label": "another"}
+    record.write_text(json.dumps([another]))
     assert pages.check() == 1
-    assert f"{components.ALL[-1].title}: no result" in capsys.readouterr().err
+    assert "Kubernetes another: has a result" in capsys.readouterr().err
 
 
 def test_record_keeps_the_results_of_other_components(record: Path) -> None:
