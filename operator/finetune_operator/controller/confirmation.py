@@ -10,8 +10,10 @@ not one of them if the plan writes its status: that write fails if the job has c
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from finetune_api.v1alpha1.reasons import Reason
 from finetune_operator.kube.kinds import FINETUNEJOB
 from finetune_operator.objects import naming
+from finetune_operator.telemetry.job_metrics import ready_reason
 from finetune_operator.types import LISTS, Create, Delete, Object, Plan, Snapshot
 
 ALL_KINDS = frozenset({FINETUNEJOB, *LISTS})
@@ -44,11 +46,15 @@ def of(snapshot: Snapshot, plan: Plan, *, unfenced: bool) -> Confirmation:
     job = frozenset({FINETUNEJOB} if unfenced else ())
     if any(isinstance(action, Delete) for action in plan.actions):
         return Confirmation("delete", ALL_KINDS)
-    before, after = _revisions(snapshot.job.get("status") or {}), _revisions(plan.status)
+    status = snapshot.job.get("status") or {}
+    before, after = _revisions(status), _revisions(plan.status)
     if before.keys() - after.keys():
         return Confirmation("revision", ALL_KINDS)
     if any(_ended(before[name], after[name]) for name in before):
         return Confirmation("attempt", _OF_STAGES)
+    if ready_reason(plan.status) == Reason.VOLUME_LOST != ready_reason(status):
+        # The cache may contain the claim as it was before the job owned it.
+        return Confirmation("volume", frozenset({naming.VOLUME}) | job)
     if any(
         isinstance(action, Create)
         and action.object["kind"] == "Job"

@@ -46,6 +46,8 @@ def component(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
     monkeypatch.setattr(components, "ALL", ())
     monkeypatch.setattr(pages, "RECORD", tmp_path / "results.json")
     monkeypatch.setattr(pages, "write", lambda: None)
+    # Options of the outer session do not apply to the tests of a component.
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pages.RECORD.write_text(json.dumps([]))
 
     def add(name: str, prepare: Prepare, statement: str = "assert True") -> Component:

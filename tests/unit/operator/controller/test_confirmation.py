@@ -74,3 +74,18 @@ def test_conclusions_from_absence_are_confirmed(before: Any, after: Any, cause: 
         unfenced=False,
     )
     assert found.cause == cause
+
+
+def ready(reason: str) -> dict[str, Any]:
+    return {"conditions": [{"type": "Ready", "status": "False", "reason": reason}]}
+
+
+@pytest.mark.parametrize(
+    ("before", "cause", "kinds"),
+    [("Serving", "volume", {"PersistentVolumeClaim"}), ("VolumeLost", "", set())],
+)
+def test_a_lost_volume_is_confirmed_once(before: str, cause: str, kinds: set[str]) -> None:
+    found = confirmation.of(
+        Snapshot(job=job(**ready(before))), Plan(status=ready("VolumeLost")), unfenced=False
+    )
+    assert found == (cause, kinds)

@@ -69,6 +69,11 @@ def lose_the_volume_and_train_another_revision(cluster: Cluster) -> None:
     cluster.edit(training={"seed": 7}, revisionHistoryLimit=0)
 
 
+def serve_and_restore(cluster: Cluster) -> None:
+    controllers.run_all(cluster)
+    controllers.restore(cluster)
+
+
 def delete_a_policy_and_the_job(cluster: Cluster) -> None:
     policy = cluster.get("NetworkPolicy", "demo-work")
     assert policy is not None
@@ -107,6 +112,13 @@ CASES = {
         happens=lose_the_volume_and_train_another_revision,
         late=ALL_BUT_THE_JOB,
         harmed=lambda cluster: not first_revision(cluster),
+    ),
+    "volume": Case(
+        before=serve_and_restore,
+        # Another replica makes the job the owner of its restored claim.
+        happens=Cluster.settle,
+        late={naming.VOLUME: 1},
+        harmed=lambda cluster: cluster.status["conditions"][0]["reason"] == "VolumeLost",
     ),
     "job": Case(
         before=controllers.run_all,
