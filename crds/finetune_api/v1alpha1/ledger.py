@@ -272,7 +272,7 @@ class Revision(LedgerModel):
     untrusted_volume: str | None = Field(
         None,
         description="UID of a PersistentVolumeClaim that an earlier FineTuneJob used. The prepare "
-        "stage reuses only downloads with the digests of their source, and deletes all other files.",
+        "stage reuses only downloads with the digests of their source, and deletes other files.",
     )
     card: str | None = Field(
         None,

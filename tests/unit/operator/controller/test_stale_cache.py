@@ -74,6 +74,11 @@ def serve_and_restore(cluster: Cluster) -> None:
     controllers.restore(cluster)
 
 
+def adopt_the_claim(cluster: Cluster) -> None:
+    """Another replica makes the job the owner of its restored claim."""
+    cluster.settle()
+
+
 def delete_a_policy_and_the_job(cluster: Cluster) -> None:
     policy = cluster.get("NetworkPolicy", "demo-work")
     assert policy is not None
@@ -115,8 +120,7 @@ CASES = {
     ),
     "volume": Case(
         before=serve_and_restore,
-        # Another replica makes the job the owner of its restored claim.
-        happens=Cluster.settle,
+        happens=adopt_the_claim,
         late={naming.VOLUME: 1},
         harmed=lambda cluster: cluster.status["conditions"][0]["reason"] == "VolumeLost",
     ),
