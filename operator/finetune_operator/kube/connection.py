@@ -60,7 +60,9 @@ class Connection:
         url = configuration.host + path + (f"?{urlencode(query)}" if query else "")
         if self._session is None:
             # A session belongs to the event loop that runs when it is created.
-            self._session = _session(self._tls)
+            self._session = session(
+                self._tls, read_bufsize=LINE_BYTES, skip_auto_headers=("Content-Type",)
+            )
         return self._session.request(
             method,
             URL(url, encoded=True),
@@ -74,17 +76,19 @@ class Connection:
         )
 
 
-def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
+def session(
+    context: ssl.SSLContext, *, headers: Mapping[str, str] | None = None, **options: Any
+) -> aiohttp.ClientSession:
+    """Return a session for requests to the API server. options: of aiohttp.ClientSession."""
     return aiohttp.ClientSession(
         # The workers limit the requests in flight. Each watch holds a connection all the time: one
         # for each kind, in each of the watched namespaces.
         connector=aiohttp.TCPConnector(limit=0, ssl=context),
-        headers={"User-Agent": naming.MANAGED_BY},
+        headers={"User-Agent": naming.MANAGED_BY, **(headers or {})},
         # The configuration has the proxy; the environment would be read before every request.
         trust_env=False,
-        read_bufsize=LINE_BYTES,
-        skip_auto_headers=("Content-Type",),
         cookie_jar=aiohttp.DummyCookieJar(),
+        **options,
     )
 
 

@@ -8,9 +8,8 @@ import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from kubernetes.aio.client.configuration import Configuration
 
-from finetune_operator.kube.connection import tls
+from finetune_operator.kube import connection
 from finetune_operator.kube.page_size import PageSize, PageTooLarge
-from finetune_operator.objects import naming
 
 LIMIT = "limit"
 
@@ -19,13 +18,10 @@ def session(configuration: Configuration, *, page: int) -> aiohttp.ClientSession
     """Return a session with the credentials of a configuration. page: most objects of a page."""
     scheme, _space, token = configuration.api_key.get("BearerToken", "").partition(" ")
     credentials = {"Authorization": f"{scheme} {token.strip()}"} if token.strip() else {}
-    return aiohttp.ClientSession(
-        # One connection for the watch of each namespace.
-        connector=aiohttp.TCPConnector(limit=0, ssl=tls(configuration)),
-        headers={"User-Agent": naming.MANAGED_BY, **credentials},
+    return connection.session(
+        connection.tls(configuration),
+        headers=credentials,
         proxy=configuration.proxy,
-        trust_env=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(_Pages(page),),
     )
 
