@@ -123,20 +123,16 @@ def _python(suite: str) -> Component:
     )
 
 
-def _argocd() -> Component:
-    version = modules.ARGOCD.version.removeprefix("v")
+def _program(name: str, module: Module, test: str, programs: dict[str, str]) -> Component:
+    """Return a component that is built from a Go module; its test also needs Debian's programs."""
+    version = module.version.removeprefix("v")
 
     def prepare() -> Setup:
-        packages.ensure_programs({"git": "git", "redis-server": "redis-server"})
-        gomodule.build(modules.ARGOCD, modules.folder(modules.ARGOCD))
+        packages.ensure_programs(programs)
+        gomodule.build(module, modules.folder(module))
         return Setup(version=version, variables=_assets())
 
-    return Component(
-        name="Argo CD",
-        label=version,
-        tests=("tests/conformance/test_argocd.py",),
-        prepare=prepare,
-    )
+    return Component(name=name, label=version, tests=(test,), prepare=prepare)
 
 
 def _proxy() -> Component:
@@ -153,22 +149,6 @@ def _proxy() -> Component:
     )
 
 
-def _cosign() -> Component:
-    version = modules.COSIGN.version.removeprefix("v")
-
-    def prepare() -> Setup:
-        packages.ensure_programs({"podman": "podman"})
-        gomodule.build(modules.COSIGN, modules.folder(modules.COSIGN))
-        return Setup(version=version, variables=_assets())
-
-    return Component(
-        name="cosign",
-        label=version,
-        tests=("tests/conformance/test_release_images.py",),
-        prepare=prepare,
-    )
-
-
 ALL = (
     # The oldest supported version, and the newest one.
     _kubernetes("1.31.14"),
@@ -179,9 +159,19 @@ ALL = (
     # Debian 12 has the version of the operator image, which `make test` uses.
     _python("trixie"),
     _python("sid"),
-    _argocd(),
+    _program(
+        "Argo CD",
+        modules.ARGOCD,
+        "tests/conformance/test_argocd.py",
+        {"git": "git", "redis-server": "redis-server"},
+    ),
     _proxy(),
-    _cosign(),
+    _program(
+        "cosign",
+        modules.COSIGN,
+        "tests/conformance/test_release_images.py",
+        {"podman": "podman"},
+    ),
 )
 
 
