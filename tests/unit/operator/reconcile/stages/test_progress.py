@@ -45,14 +45,29 @@ def training(cluster: Cluster) -> Thing:
     return found
 
 
-def at_training() -> Cluster:
-    """Return a cluster in which training runs."""
-    cluster = Cluster()
+def start_training(cluster: Cluster) -> None:
+    """Complete data preparation, and let the train pod run."""
     controllers.run(cluster, "prepare")
     cluster.settle()
     controllers.sync(cluster)
     controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+
+
+def at_training() -> Cluster:
+    """Return a cluster in which training runs."""
+    cluster = Cluster()
+    start_training(cluster)
     cluster.wait(3600)
+    return cluster
+
+
+def at_training_again() -> Cluster:
+    """Return a cluster in which another revision trains, after the first one was interrupted."""
+    cluster = at_training()
+    cluster.settle()
+    interrupt(cluster)
+    cluster.edit(suspend=False, rerun="a")
+    start_training(cluster)
     return cluster
 
 
@@ -186,28 +201,14 @@ def test_progress_of_an_abandoned_revision_is_not_shown_for_the_next() -> None:
 
 
 def test_measurements_of_another_revisions_pod_are_ignored() -> None:
-    cluster = at_training()
-    cluster.settle()
-    interrupt(cluster)
-    cluster.edit(suspend=False, rerun="a")
-    controllers.run(cluster, "prepare")
-    cluster.settle()
-    controllers.sync(cluster)
-    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster = at_training_again()
     cluster.edit(rerun=None)
     cluster.progress = MEASURED
     assert "globalStep" not in training(cluster)
 
 
 def test_progress_of_the_revision_before_an_edit_back_is_not_shown() -> None:
-    cluster = at_training()
-    cluster.settle()
-    interrupt(cluster)
-    cluster.edit(suspend=False, rerun="a")
-    controllers.run(cluster, "prepare")
-    cluster.settle()
-    controllers.sync(cluster)
-    controllers.start(cluster, controllers.pod_of_stage(cluster, "train"))
+    cluster = at_training_again()
     cluster.progress = MEASURED
     assert training(cluster)["globalStep"] == 40
     cluster.progress = None
