@@ -47,11 +47,14 @@ def pod_status() -> dict[str, object]:
 
 
 def echo_in_pod(client: kubectl.Client, *, seconds: float) -> str:
-    """Run echo in the pod; retry until the restarted kubelet knows the pod."""
+    """Run echo in the pod; retry until the restarted kubelet knows the pod.
+
+    kubectl exec prints nothing and returns 0 if it loses the connection.
+    """
     deadline = time.monotonic() + seconds
     while True:
         done = client.kubectl("exec", "lifecycle", "--", "echo", "alive", check=False)
-        if done.returncode == 0 or time.monotonic() > deadline:
+        if (done.returncode == 0 and done.stdout) or time.monotonic() > deadline:
             assert done.returncode == 0, done.stderr
             return done.stdout
         time.sleep(0.5)

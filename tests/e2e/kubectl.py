@@ -10,6 +10,9 @@ from typing import Any
 
 Object = Mapping[str, Any]
 SECONDS = 240.0
+EXEC_ATTEMPTS = 5
+END = "\ncommand ended\n"
+REPORT_END = ("sh", "-c", '"$@"; code=$?; printf "\\ncommand ended\\n"; exit $code', "sh")
 
 
 class KubectlError(Exception):
@@ -94,10 +97,19 @@ class Kubectl:
         user: str = "",
         seconds: float = SECONDS,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in a pod; return the completed call."""
-        return self.attempt(
-            "exec", pod, *_in(namespace), *_as(user), "--", *command, seconds=seconds
-        )
+        """Run a command in a pod; return the completed call. Raises KubectlError.
+
+        When the connection to a pod is lost, kubectl prints nothing and returns 0, whether the
+        command has run or not (https://github.com/kubernetes/kubernetes/pull/137404). A call that
+        lacks the end of the command is therefore repeated: repeating the command must do no harm.
+        """
+        call = ("exec", pod, *_in(namespace), *_as(user), "--", *REPORT_END, *command)
+        for _ in range(EXEC_ATTEMPTS):
+            done = self.attempt(*call, seconds=seconds)
+            if done.returncode != 0 or done.stdout.endswith(END):
+                done.stdout = done.stdout.removesuffix(END)
+                return done
+        raise KubectlError(f"exec in {pod}: the connection was lost {EXEC_ATTEMPTS} times")
 
     @contextmanager
     def proxy(self) -> Iterator[tuple[str, int]]:

@@ -167,13 +167,15 @@ def _why_not_running(status: Mapping[str, Any]) -> str:
 
 def _manifest(kubectl: Kubectl, name: str, selection: Selection) -> Manifest:
     """Return the manifest of the folder. Raises CommandFailed if the ledger has another digest."""
-    text = kubectl.run(*_exec(name), "cat", f"{selection.folder}/{manifest.FILE}")
+    file = f"{selection.folder}/{manifest.FILE}"
+    # When the connection to the pod is lost, kubectl exec prints nothing and returns 0.
+    texts = (kubectl.run(*_exec(name), "cat", file) for _ in range(TRIES))
+    text = next(filter(None, texts), "")
     try:
         found = manifest.parse(text)
     except (ValueError, KeyError, TypeError) as error:
         raise CommandFailed(
-            f"{selection.folder}/{manifest.FILE} is not a manifest ({error!r}): do not use this "
-            "model"
+            f"{file} is not a manifest ({error!r}): do not use this model"
         ) from None
     if selection.digest not in (None, found.digest):
         raise CommandFailed(

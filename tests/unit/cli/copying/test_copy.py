@@ -254,6 +254,13 @@ def test_interrupted_copy_resumes_with_the_missing_files(cluster: Cluster, tmp_p
     assert archives[-1] == ["model.safetensors"]
 
 
+def test_manifest_is_read_again_if_the_connection_was_lost(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (cluster.state / "lost").touch()
+    assert copied(tmp_path / "model") == 0
+
+
 def test_copy_that_makes_no_progress_fails_and_deletes_the_pod(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
