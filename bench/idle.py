@@ -65,10 +65,10 @@ async def _rest(plane: ControlPlane, running: Any, size: int, minutes: float) ->
     return table(
         ("training jobs", f"{size:,}"),
         [
-            ("requests per job and minute (goal: 1.5)", f"{sum(requests.values()) / each:.2f}"),
+            ("requests per job and minute (goal: 1.1)", f"{sum(requests.values()) / each:.2f}"),
             ("requests per job and minute, by verb", verbs),
             ("reconciles per job and minute", f"{(_reconciles(running) - reconciles) / each:.2f}"),
-            ("used share of one CPU core (goal: 10 %)", f"{100 * share:.1f} %"),
+            ("used share of one CPU core (goal: 4 %)", f"{100 * share:.1f} %"),
             ("resident memory, MiB", f"{after.resident_bytes / 2**20:.0f}"),
         ],
     )
