@@ -1,10 +1,10 @@
 """The trainer compared with plain scripts of the libraries, and packing compared with padding.
 
 Everything runs on the CPU: a random model of a real shape, real rows, both backends. Our trainer
-and the plain script alternate, with equal settings, on the same tokens in the same order, and are
-compared step by step, so that neither background load nor a long row affects only one of them. Both
-train the adapter in float32; a plain script with the libraries' default, 16 bits, is listed, too.
-Each process is killed after its last step.
+and the plain script take turns after each step, with equal settings, on the same tokens in the same
+order, and are compared step by step, so that neither background load nor a long row affects only
+one of them. Both train the adapter in float32; a plain script with the libraries' default, 16 bits,
+is listed, too. Each process is killed after its last step.
 """
 
 import argparse
@@ -93,14 +93,13 @@ def _pairs(folder: Path, backend: str, *, rounds: int, steps: int) -> tuple[Pair
     found: dict[str, list[Run]] = {"ours": [], exact: [], backend: []}
     bytes_ = 0
     for number in range(rounds):
-        # Rotate the order: later runs find a warmer or busier machine.
+        # Rotate the order: the first one starts with a colder page cache.
         first = number % len(found)
-        for who in [*found][first:] + [*found][:first]:
-            print(f"==> {backend}, round {number + 1}: {who}", flush=True)
-            run = runs.run(who, prepared, kill_at=steps)
+        order = [*found][first:] + [*found][:first]
+        print(f"==> {backend}, round {number + 1}: {', '.join(order)} in turns", flush=True)
+        for who, run in runs.in_turns(order, prepared, steps=steps).items():
             found[who].append(run)
-            if who == "ours":
-                bytes_ = _checkpoint_bytes(prepared)
+        bytes_ = _checkpoint_bytes(prepared)
     prepared.remove()
     pair, rounded = (
         Pair(ours=found["ours"], plain=found[who], checkpoint_bytes=bytes_)
@@ -150,7 +149,7 @@ def overhead(pairs: Mapping[str, Pair], rounded: Mapping[str, Pair]) -> str:
     for backend, pair in pairs.items():
         ours, plain = pair.seconds()
         _, stock = rounded[backend].seconds()
-        share = ours / plain - 1
+        share = pair.overhead()
         met = "met" if share <= OVERHEAD else "missed"
         rows.append(
             (
@@ -159,7 +158,7 @@ def overhead(pairs: Mapping[str, Pair], rounded: Mapping[str, Pair]) -> str:
                 f"{plain:.3f}",
                 f"{share:+.1%} (goal {OVERHEAD:.0%}, {met})",
                 ", ".join(f"{each:+.1%}" for each in pair.rounds()),
-                f"{stock:.3f} ({ours / stock - 1:+.1%})",
+                f"{stock:.3f} ({rounded[backend].overhead():+.1%})",
             )
         )
     head = ("backend", "seconds per step, trainer", "plain script", "overhead", "overhead by round")

@@ -29,22 +29,33 @@ class Pair:
             statistics.mean(self._plain[step] for step in steps),
         )
 
+    def overhead(self) -> float:
+        """Return the relative overhead: the median over the steps of all rounds.
+
+        Each step is compared with the same step of the plain script, which ran just before or
+        after it.
+        """
+        ratios = [
+            ours / plain
+            for both in zip(self.ours, self.plain, strict=True)
+            for step, (ours, plain) in _steps(both).items()
+            if step not in self._saved
+        ]
+        return statistics.median(ratios) - 1
+
+    def rounds(self) -> list[float]:
+        """Return the relative overhead of each round."""
+        return [
+            Pair(ours=[ours], plain=[plain]).overhead()
+            for ours, plain in zip(self.ours, self.plain, strict=True)
+        ]
+
     def stall(self) -> float:
         """Return the seconds by which a checkpoint delays the training."""
         ours, plain = self.seconds()
         return statistics.median(
             self._ours[step] - self._plain[step] * ours / plain for step in self._saved
         )
-
-    def rounds(self) -> list[float]:
-        """Return the relative overhead of each round."""
-        return [
-            ours / plain - 1
-            for ours, plain in (
-                Pair(ours=[ours], plain=[plain]).seconds()
-                for ours, plain in zip(self.ours, self.plain, strict=True)
-            )
-        ]
 
     def refuse_other_work(self) -> None:
         """Raise RuntimeError if the losses of the first steps differ."""
@@ -75,6 +86,12 @@ class Packing:
 
     tokens_per_second: float
     steps_per_epoch: int
+
+
+def _steps(both: tuple[Run, Run]) -> dict[int, tuple[float, float]]:
+    """Return the seconds of each step of both runs."""
+    intervals = zip(*(run.intervals() for run in both), strict=True)
+    return dict(enumerate(intervals, runs.WARM_UP + 1))
 
 
 def _by_step(found: Sequence[Run]) -> dict[int, float]:

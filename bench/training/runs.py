@@ -6,11 +6,13 @@ Nothing is measured within a process, so the trainer's command and plain scripts
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +45,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Times of one process, in seconds since its start."""
+    """Times of one process, in seconds since its start, without those in which it stood still."""
 
     imported: float
     """The libraries are imported; the base is loaded next."""
@@ -62,6 +64,72 @@ class Run:
         return [after - before for before, after in pairwise(self.steps[WARM_UP - 1 :])]
 
 
+class Training:
+    """A training process that runs only while it is advanced."""
+
+    def __init__(self, who: str, prepared: Prepared, *, cap: int | None = None) -> None:
+        """Start the process. who: ours, trl or unsloth; the latter optionally ``IN_FLOAT32``."""
+        self._command = [sys.executable, str(CHILD), who, str(prepared.config), str(prepared.work)]
+        self._command += [str(cap)] if cap else []
+        result = {"FINETUNE_TERMINATION_LOG": str(prepared.work / "result")}
+        self._continued, self._before = time.monotonic(), 0.0
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | ENVIRONMENT | result,
+        )
+        self._moments: dict[str, float] = {}
+        self._steps: list[float] = []
+        self._losses: list[float] = []
+        self._peak: int | None = None
+        self._log: list[str] = []
+
+    def advance(self, until: int | None = None) -> None:
+        """Let the process run to the end of a step, or to its own end. Raise Failed."""
+        self._process.send_signal(signal.SIGCONT)
+        self._continued = time.monotonic()
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if self._read(line) and len(self._steps) == until:
+                self._process.send_signal(signal.SIGSTOP)
+                self._before += time.monotonic() - self._continued
+                return
+        if self._process.wait() or until is not None or not self._steps:
+            raise Failed(" ".join(self._command), self._log)
+
+    def kill(self) -> None:
+        """Kill the process; without effect if it has ended."""
+        self._process.kill()
+        self._process.communicate()
+
+    def result(self) -> Run:
+        """Return the times so far."""
+        return Run(
+            imported=self._moments["loading the base model"],
+            loaded=self._moments["trainable parameters"],
+            steps=tuple(self._steps),
+            losses=tuple(self._losses),
+            peak=self._peak,
+            log=tuple(self._log),
+        )
+
+    def _read(self, line: str) -> bool:
+        """Record the moment of a log line; report whether a step ended."""
+        now = self._before + time.monotonic() - self._continued
+        self._log.append(line.rstrip())
+        for moment in ("loading the base model", "trainable parameters"):
+            if moment in line:
+                self._moments.setdefault(moment, now)
+        if found := re.match(r"peak (\d+)$", line):
+            self._peak = int(found[1])
+        if found := re.search(r"step \d+/\d+ loss (\S+)", line):
+            self._steps.append(now)
+            self._losses.append(float(found[1]))
+        return found is not None
+
+
 def run(
     who: str,
     prepared: Prepared,
@@ -72,52 +140,39 @@ def run(
 ) -> Run:
     """Train in a process, from the beginning or (not fresh) from the last checkpoint.
 
-    who: ours, trl or unsloth; the latter two optionally with ``IN_FLOAT32``. kill_at: the step
-    after which the process is killed. Raise Failed.
+    kill_at: the step after which the process is killed. Raise Failed.
     """
     if fresh:
-        for name in MADE:
-            shutil.rmtree(prepared.work / name, ignore_errors=True)
-    command = [sys.executable, str(CHILD), who, str(prepared.config), str(prepared.work)]
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [*command, *([str(cap)] if cap else [])],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | ENVIRONMENT | {"FINETUNE_TERMINATION_LOG": str(prepared.work / "result")},
-    )
-    moments: dict[str, float] = {}
-    steps: list[float] = []
-    losses: list[float] = []
-    peak: int | None = None
-    killed = False
-    log: list[str] = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        now = time.monotonic() - began
-        log.append(line.rstrip())
-        if found := re.search(r"step (\d+)/\d+ loss (\S+)", line):
-            steps.append(now)
-            losses.append(float(found[2]))
-            if int(found[1]) == kill_at:
-                process.kill()
-                killed = True
-        for moment in ("loading the base model", "trainable parameters"):
-            if moment in line:
-                moments.setdefault(moment, now)
-        if found := re.match(r"peak (\d+)$", line):
-            peak = int(found[1])
-    if (process.wait() and not killed) or not steps:
-        raise Failed(" ".join(command), log)
-    return Run(
-        imported=moments["loading the base model"],
-        loaded=moments["trainable parameters"],
-        steps=tuple(steps),
-        losses=tuple(losses),
-        peak=peak,
-        log=tuple(log),
-    )
+        _remove_results(prepared)
+    training = Training(who, prepared, cap=cap)
+    try:
+        training.advance(until=kill_at)
+    finally:
+        training.kill()
+    return training.result()
+
+
+def in_turns(order: Sequence[str], prepared: Prepared, *, steps: int) -> dict[str, Run]:
+    """Run trainings from the beginning that take turns after each step, and kill them.
+
+    At any moment, one process runs and the others stand still. The load of the machine changes
+    more slowly than the turns, so it affects all of them alike. Raise Failed.
+    """
+    _remove_results(prepared)
+    with ExitStack() as started:
+        trainings = {}
+        for step in range(1, steps + 1):
+            for who in order:
+                if step == 1:
+                    trainings[who] = Training(who, prepared)
+                    started.callback(trainings[who].kill)
+                trainings[who].advance(until=step)
+    return {who: each.result() for who, each in trainings.items()}
+
+
+def _remove_results(prepared: Prepared) -> None:
+    for name in MADE:
+        shutil.rmtree(prepared.work / name, ignore_errors=True)
 
 
 def median(runs: Sequence[Run]) -> float:

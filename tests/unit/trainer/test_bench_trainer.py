@@ -1,12 +1,17 @@
 """Results that `bench trainer` computes from the times of training steps."""
 
+import os
+import signal
 from collections.abc import Callable
 from itertools import accumulate
+from pathlib import Path
 
 import pytest
 from bench.trainer import checkpoints, overhead
+from bench.training import runs
 from bench.training.pairs import SAVE_STEPS, Pair
 from bench.training.runs import Run
+from bench.training.workload import Prepared
 
 STEPS = range(1, 12)
 ROWS = {step: 1.0 + step % 3 for step in STEPS}
@@ -47,6 +52,18 @@ def test_background_load_in_one_round_does_not_count() -> None:
     pair = Pair(ours=[run(ours)] * 3, plain=[run(plain), busy, run(plain)])
     measured = pair.seconds()
     assert measured[0] / measured[1] == pytest.approx(1.01)
+    assert pair.overhead() == pytest.approx(0.01)
+
+
+def test_load_that_affects_both_does_not_count() -> None:
+    def busy(step: int) -> float:
+        return 1 + step % 4
+
+    pair = Pair(
+        ours=[run(lambda step: busy(step) * ours(step))],
+        plain=[run(lambda step: busy(step) * plain(step))],
+    )
+    assert pair.overhead() == pytest.approx(0.01)
 
 
 def test_missed_goal_is_reported() -> None:
@@ -72,3 +89,59 @@ def test_different_work_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"their losses at step 1 are 9\.0 and 9\.1"):
         pair.refuse_other_work()
     Pair(ours=[run(plain, losses=9.0)], plain=[run(plain, losses=9.001)]).refuse_other_work()
+
+
+CHILD = """
+import os, sys, time
+print(os.getpid(), sys.argv[1])
+print("loading the base model\\ntrainable parameters")
+for step in range(1, 1000):
+    time.sleep(0.01)
+    print(f"step {step}/1000 loss {step}.5", flush=True)
+"""
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    """A volume for trainings that only print lines."""
+    child = tmp_path / "child.py"
+    child.write_text(CHILD)
+    monkeypatch.setattr(runs, "CHILD", child)
+    return Prepared(config=tmp_path / "job.json", work=tmp_path)
+
+
+def test_a_training_is_stopped_after_its_step(prepared: Prepared) -> None:
+    training = runs.Training("ours", prepared)
+    try:
+        training.advance(until=2)
+        pid = int(training.result().log[0].split()[0])
+        stopped = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+        assert stopped is not None
+        assert stopped.si_status == signal.SIGSTOP
+        training.advance(until=3)
+    finally:
+        training.kill()
+    assert training.result().losses == (1.5, 2.5, 3.5)
+
+
+def test_trainings_take_turns_after_each_step(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[int] = []
+    advance = runs.Training.advance
+
+    def recorded(training: runs.Training, until: int | None = None) -> None:
+        turns.append(id(training))
+        advance(training, until)
+
+    monkeypatch.setattr(runs.Training, "advance", recorded)
+    found = runs.in_turns(["ours", "trl"], prepared, steps=3)
+    assert turns == turns[:2] * 3
+    assert turns[0] != turns[1]
+    assert [each.log[0].split()[1] for each in found.values()] == ["ours", "trl"]
+    assert [each.losses for each in found.values()] == [(1.5, 2.5, 3.5)] * 2
+
+
+def test_a_training_that_ends_too_early_failed(prepared: Prepared) -> None:
+    with pytest.raises(runs.Failed):
+        runs.in_turns(["ours"], prepared, steps=1001)
