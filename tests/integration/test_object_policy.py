@@ -18,9 +18,11 @@ from tests.security.forged_objects import (
 )
 
 EDITOR = "editor"
+AUTHOR = "job-author"
 EDIT = "system:aggregate-to-edit"
 """The rules of the cluster role edit, which a controller that does not run here aggregates."""
 CONTROLLER = "system:serviceaccount:kube-system:job-controller"
+CLAIMS = "persistentvolumeclaims"
 BINDER = "system:serviceaccount:kube-system:persistent-volume-binder"
 ADDITIONAL = "system:serviceaccount:queues:controller"
 CREATED = [
@@ -116,6 +118,27 @@ def test_only_the_operator_and_controllers_relabel_objects(
         assert "reserved for the operator" in strategic
     debug = {"spec": {"ephemeralContainers": [{"name": "d", "image": "tenant/debug:1"}]}}
     assert merged_patch(control_plane, f"{marked}/ephemeralcontainers", debug, "") is None
+
+
+@pytest.mark.finding(16, "a job uses files that a tenant planted on a reused claim")
+def test_only_administrators_allow_the_reuse_of_a_claim(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    marks = {**LABEL, "finetune.dev/job-uid": OWNER["uid"]}
+    earlier = store(control_plane, namespace, CLAIMS, "earlier", labels=marks)
+    own = store(control_plane, namespace, CLAIMS, "claim-of-a-tenant")
+    allowed = {"metadata": {"labels": {"finetune.dev/reuse": "downloads"}}}
+    for path in (earlier, own):
+        message = merged_patch(control_plane, path, allowed, EDITOR)
+        assert message is not None
+        assert "reserved for the operator" in message
+        assert merged_patch(control_plane, path, allowed, "") is None
+    policy.grant(control_plane, namespace, AUTHOR)
+    with pytest.raises(ApiError) as error:
+        merged_patch(control_plane, earlier, allowed, AUTHOR)
+    assert error.value.status == 403
+    for path in (earlier, own):
+        control_plane.delete(path)
 
 
 @pytest.mark.parametrize("resource", ["deployments", "replicasets"])

@@ -7,11 +7,14 @@ has it. All other files are deleted: checkpoints, adapters, merged models and re
 An interruption loses at most the reuse: whatever is left is verified again by the next attempt.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from finetune_api.contracts.redaction import one_line
 from finetune_trainer.errors import ResumeRefused
 from finetune_trainer.runtime.disk import human
 from finetune_trainer.runtime.files import sha256_of
@@ -20,7 +23,9 @@ from finetune_trainer.sources import RemoteFile, Repository, bytes_below
 from finetune_trainer.volume_layout import Layout
 
 LOST_AND_FOUND = "lost+found"
-"""A folder that ext4 creates for root, which the trainer can neither delete nor read."""
+"""A folder that ext4 creates for root, which the trainer may have no right to delete."""
+UNDELETABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE)
+"""Errors of forbidden files, and of folders that are nested too deeply."""
 
 
 def take_over(layout: Layout, base: Repository, into: Path, *, rows: Iterable[Path]) -> None:
@@ -28,6 +33,17 @@ def take_over(layout: Layout, base: Repository, into: Path, *, rows: Iterable[Pa
 
     rows: folders of the datasets, which stay; ``keep_verified`` was called for them.
     """
+    with _refusing():
+        reused = _take_over(layout, base, into, rows=rows)
+    log(
+        f"the volume belonged to an earlier FineTuneJob: reused {reused} files of model "
+        f"{base.name} ({human(bytes_below(into))}) with the SHA-256 of the source, and deleted all "
+        "other files"
+    )
+
+
+def _take_over(layout: Layout, base: Repository, into: Path, *, rows: Iterable[Path]) -> int:
+    """Return the number of reused files."""
     downloads = sorted(layout.work.glob(layout.scratch("base-*").name))
     pool = [path for path in (layout.base, *downloads) if _is_folder(path)]
     for folder in dict.fromkeys((*pool, into)):
@@ -39,47 +55,66 @@ def take_over(layout: Layout, base: Repository, into: Path, *, rows: Iterable[Pa
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.rename(target)
-    kept = {layout.lock, layout.work / LOST_AND_FOUND, into, *rows}
+    kept = {layout.lock, into, *rows}
     for path in layout.work.iterdir():
-        if path not in kept:
+        if path.name == LOST_AND_FOUND:
+            with suppress(PermissionError):
+                remove(path)
+        elif path not in kept:
             remove(path)
-    size, reused = bytes_below(into), sum(1 for _ in _files(into))
-    log(
-        f"the volume belonged to an earlier FineTuneJob: reused {reused} files of model "
-        f"{base.name} ({human(size)}) with the SHA-256 of the source, and deleted all other files"
-    )
+    return sum(1 for _ in _files(into))
 
 
 def keep_verified(folder: Path, files: Mapping[str, RemoteFile]) -> None:
     """Delete what a folder contains besides files with the SHA-256 that their source states."""
-    if not _is_folder(folder):
-        remove(folder)
-        return
-    for name, path in list(_entries(folder)):
-        known = files.get(name)
-        if known is None or not _is_file(path) or not _has_digest(path, known):
-            remove(path)
-    for parent, _, _ in os.walk(folder, topdown=False):
-        if parent != str(folder) and not os.listdir(parent):
-            os.rmdir(parent)
+    with _refusing():
+        if not _is_folder(folder):
+            remove(folder)
+            return
+        for name, path in list(_entries(folder)):
+            known = files.get(name)
+            if known is None or not _is_file(path) or not _is_reusable(path, known):
+                remove(path)
+        for parent, _, _ in os.walk(folder, topdown=False):
+            if parent != str(folder) and not os.listdir(parent):
+                os.rmdir(parent)
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a folder, if it exists. Raises ResumeRefused."""
+    """Delete a file, a link or a folder, if it exists."""
+    if _is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise ResumeRefused for files that the trainer can neither read nor delete."""
     try:
-        if _is_folder(path):
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except PermissionError as error:
-        _refuse(error)
+        yield
+    except (OSError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno not in UNDELETABLE:
+            raise
+        reason = one_line(error) if isinstance(error, OSError) else "folders are nested too deeply"
+        raise ResumeRefused(
+            f"the volume belonged to an earlier FineTuneJob, and a file on it cannot be deleted "
+            f"({reason}): delete the PersistentVolumeClaim"
+        ) from error
 
 
-def _has_digest(path: Path, known: RemoteFile) -> bool:
-    """Report whether a file is that of the source; False if the source states no SHA-256."""
-    if known.sha256 is None or path.stat().st_size != known.size:
+def _is_reusable(path: Path, known: RemoteFile) -> bool:
+    """Report whether a file is that of the source; False if the source states no SHA-256.
+
+    The file of another user cannot get the mode of published files, and is not reused.
+    """
+    facts = path.stat()
+    if known.sha256 is None or facts.st_size != known.size or facts.st_uid != os.geteuid():
         return False
-    return sha256_of(path) == known.sha256
+    try:
+        return sha256_of(path) == known.sha256
+    except PermissionError:
+        return False
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -88,17 +123,14 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _entries(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield all entries below a folder except folders, by relative name; follow no link."""
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         for name in [*names, *(each for each in folders if (Path(parent) / each).is_symlink())]:
             path = Path(parent) / name
             yield path.relative_to(folder).as_posix(), path
 
 
-def _refuse(error: OSError) -> None:
-    raise ResumeRefused(
-        f"the volume belonged to an earlier FineTuneJob, and a file on it cannot be deleted "
-        f"({error}): delete the PersistentVolumeClaim"
-    ) from error
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_folder(path: Path) -> bool:

@@ -83,8 +83,28 @@ def test_all_results_of_the_earlier_job_are_deleted(layout: Layout) -> None:
     write(layout.work, {"usage.json": b"{}", ".merging-b1.json": b"{}", "other": b""})
     write(layout.scratch("adapter"), {"adapter_config.json": b"{}"})
     write(layout.scratch("rows-of-dataset-111111111111"), {"train.jsonl": b"{}"})
-    (layout.work / "lost+found").mkdir()
+    write(layout.work / "lost+found", {"other": b""})
     assert entries(take_over(layout)) == set()
+    assert {path.name for path in layout.work.iterdir()} == {
+        "lock.json",
+        ".writing-base-cccccccccccc",
+    }
+
+
+def test_a_folder_of_the_file_system_that_belongs_to_root_stays(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (layout.work / "lost+found").mkdir()
+    write(layout.checkpoints, {"model.safetensors": b"x"})
+    delete = shutil.rmtree
+
+    def denied(path: Path) -> None:
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        delete(path)
+
+    monkeypatch.setattr(shutil, "rmtree", denied)
+    take_over(layout)
     assert {path.name for path in layout.work.iterdir()} == {
         "lock.json",
         "lost+found",
