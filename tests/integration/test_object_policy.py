@@ -13,6 +13,7 @@ from tests.security.forged_objects import (
     LABEL,
     OWNER,
     RESULT,
+    STATUS_WRITES,
     TEMPLATE_CHANGES,
     Forged,
 )
@@ -23,6 +24,8 @@ EDIT = "system:aggregate-to-edit"
 """The rules of the cluster role edit, which a controller that does not run here aggregates."""
 CONTROLLER = "system:serviceaccount:kube-system:job-controller"
 CLAIMS = "persistentvolumeclaims"
+STATUS_WRITER = "status-writer"
+"""An agent or tenant that may write the status of the built-in kinds, as a kubelet does."""
 BINDER = "system:serviceaccount:kube-system:persistent-volume-binder"
 ADDITIONAL = "system:serviceaccount:queues:controller"
 CREATED = [
@@ -37,6 +40,12 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     name = control_plane.namespace("objects-of-tenants")
     path = f"{RBAC}/clusterrolebindings"
     bound = {EDITOR: EDIT, ADDITIONAL: EDIT, CONTROLLER: EDIT, BINDER: EDIT}
+    bound[STATUS_WRITER] = "objects-status"
+    statuses = [f"{resource}/status" for resource in STATUS_WRITES]
+    rule = {"apiGroups": ["*"], "resources": statuses, "verbs": ["patch"]}
+    control_plane.post(
+        f"{RBAC}/clusterroles", {"metadata": {"name": "objects-status"}, "rules": [rule]}
+    )
     for number, (user, role) in enumerate(bound.items()):
         control_plane.post(
             path,
@@ -52,12 +61,14 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
         )
     values = {"admissionPolicy": {"additionalControllers": [ADDITIONAL]}}
     with policy.installed(control_plane, values):
-        for user in bound:
-            right = (user, "create", "batch", "jobs", name)
+        for user, role in bound.items():
+            verb, kind = ("create", "jobs") if role == EDIT else ("patch", "jobs/status")
+            right = (user, verb, "batch", kind, name)
             wait_until(f"{right} is granted", lambda right=right: may(control_plane, *right))  # type: ignore[misc]
         yield name
     for number in range(len(bound)):
         control_plane.delete(f"{path}/objects-{number}")
+    control_plane.delete(f"{RBAC}/clusterroles/objects-status")
 
 
 def rejected(
@@ -139,6 +150,35 @@ def test_only_administrators_allow_the_reuse_of_a_claim(
     assert error.value.status == 403
     for path in (earlier, own):
         control_plane.delete(path)
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        pytest.param(each, marks=pytest.mark.finding(*finding))
+        for each, finding in STATUS_WRITES.items()
+    ],
+)
+def test_nobody_else_relabels_objects_with_their_subresource_status(
+    control_plane: ControlPlane, namespace: str, resource: str
+) -> None:
+    """Without its labels, a pod is not selected by the NetworkPolicies of its job."""
+    marked = store(control_plane, namespace, resource, "marked-status", labels=LABEL)
+    own = store(control_plane, namespace, resource, "own-status")
+    removed: dict[str, Any] = {"metadata": {"labels": {"finetune.dev/job": None}}}
+    added: dict[str, Any] = {"metadata": {"labels": {"finetune.dev/reuse": "downloads"}}}
+    unrelated: dict[str, Any] = {"metadata": {"labels": {"team": "x"}}}
+    try:
+        for path, change in ((marked, removed), (marked, added), (own, added)):
+            message = merged_patch(control_plane, f"{path}/status", change, STATUS_WRITER)
+            assert message is not None, change
+            assert "reserved for the operator" in message
+            assert merged_patch(control_plane, f"{path}/status", change, "") is None
+        for path in (marked, own):
+            assert merged_patch(control_plane, f"{path}/status", unrelated, STATUS_WRITER) is None
+    finally:
+        control_plane.delete(marked)
+        control_plane.delete(own)
 
 
 @pytest.mark.parametrize("resource", ["deployments", "replicasets"])

@@ -119,3 +119,13 @@ TEMPLATE_CHANGES: dict[str, dict[str, Any]] = {
     "service account": {"serviceAccountName": "admin"},
 }
 """Changes of the pod template of a Deployment or ReplicaSet of the operator."""
+
+STATUS_WRITES: dict[str, tuple[int, str]] = {
+    "jobs": RESULT,
+    "persistentvolumeclaims": RESULT,
+    "pods": EGRESS,
+    "poddisruptionbudgets": MEMBER,
+    "replicasets": MEMBER,
+    "services": MEMBER,
+}
+"""Kinds whose subresource status also stores labels, each with its finding."""
