@@ -35,6 +35,7 @@ def test_documented_manifests_are_allowed(control_plane: ControlPlane) -> None:
         assert policy.rejection(control_plane, "default", spec) is None
 
 
+CERTIFIED = "user-of-certificates"
 REFERENCES = [
     ({"model": {"source": "hf://a/b", "tokenSecretRef": {"name": "x"}}}, "secrets"),
     (
@@ -175,6 +176,66 @@ def test_other_fields_can_be_edited(
         # The account of another user must not be used with another credential.
         assert policy.edit(control_plane, shared, "shared", {"access": None}, AUTHOR) is None
     assert policy.edit(control_plane, shared, "shared", spec, AUTHOR) is None
+
+
+CA: dict[str, Any] = {"caConfigMapRef": {"name": "own-ca"}}
+ROWS: dict[str, Any] = {"source": "hf://acme/rows", "format": "text"}
+S3_MODEL: dict[str, Any] = {"source": "s3://bucket/model"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "trusted"),
+    [
+        ({"model": CA}, True),
+        ({"evaluation": {"dataset": {**ROWS, **CA}}}, True),
+        ({"model": {**S3_MODEL, **CA}}, False),
+        ({"evaluation": {"dataset": ROWS}}, False),
+    ],
+    ids=["model", "evaluation dataset", "not for the hub", "no certificates"],
+)
+@pytest.mark.finding(17, "references to Secrets of other users")
+def test_a_user_without_the_token_cannot_choose_the_certificates_of_the_hub(
+    control_plane: ControlPlane, namespace: str, spec: dict[str, Any], *, trusted: bool
+) -> None:
+    """The certificates of each hf:// source apply to the connection that carries the token."""
+    own = policy.rule("configmaps", "use", "own-ca")
+    policy.grant(control_plane, namespace, CERTIFIED, own)
+    path = policy.JOBS.format(namespace)
+    job = policy.job("certified", suspend=True, **_with_token("hf://acme/private"))
+    control_plane.post(path, job)
+    try:
+        message = policy.edit(control_plane, namespace, "certified", spec, CERTIFIED)
+        assert (message is not None) == trusted
+        if message is not None:
+            assert f"user {CERTIFIED} may not use Secret x" in message
+    finally:
+        control_plane.delete(f"{path}/certified")
+
+
+@pytest.mark.finding(17, "references to Secrets of other users")
+def test_an_entry_of_a_list_cannot_choose_the_certificates_of_the_hub(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """Nor does a source that already has certificates become one of the hub."""
+    policy.grant(control_plane, namespace, CERTIFIED, policy.rule("configmaps", "use", "own-ca"))
+    path = policy.JOBS.format(namespace)
+    entry = {"name": "rows", "source": "s3://bucket/rows", "format": "text", **CA}
+    token = {"source": "hf://acme/private", "tokenSecretRef": {"name": "x"}}
+    job = policy.job("certified", suspend=True, model=token, datasets=[entry])
+    job["spec"].pop("dataset", None)
+    control_plane.post(path, job)
+
+    def edited(**fields: Any) -> str | None:
+        spec = {"datasets": [{**entry, **fields}]}
+        return policy.edit(control_plane, namespace, "certified", spec, CERTIFIED)
+
+    try:
+        assert edited(weight=2) is None
+        message = edited(source="hf://acme/rows")
+        assert message is not None
+        assert f"user {CERTIFIED} may not use Secret x" in message
+    finally:
+        control_plane.delete(f"{path}/certified")
 
 
 def test_replicas_are_limited_through_the_scale_subresource(

@@ -12,8 +12,16 @@ import re
 from finetune_api.layering import Path
 from finetune_api.policy import messages
 from finetune_api.policy.limits import CPU_STAGE_RESOURCES
-from finetune_api.policy.rules import GPU_SECONDS, NAME_RULES, QUEUE, REPLICAS, Access, NameRule
-from finetune_api.policy.selections import at
+from finetune_api.policy.rules import (
+    GPU_SECONDS,
+    NAME_RULES,
+    QUEUE,
+    REPLICAS,
+    SOURCES,
+    Access,
+    NameRule,
+)
+from finetune_api.policy.selections import LISTS, at
 from finetune_api.rules import literal
 
 NEW, OLD, ALLOWED = "variables.spec", "variables.oldSpec", "variables.allowed"
@@ -35,6 +43,8 @@ def variables() -> list[dict[str, str]]:
         _variable("spec", _spec_of("object")),
         _variable("update", "oldObject != null"),
         _variable("oldSpec", f"variables.update ? {_spec_of('oldObject')} : dyn({{}})"),
+        _variable("hubCertificates", _hub_certificates(NEW)),
+        _variable("oldHubCertificates", _hub_certificates(OLD)),
         _variable("mayCreatePods", _may("pods", "create", None)),
         _variable(
             "cpuStageResources",
@@ -139,8 +149,27 @@ def _may(resource: str, verb: str, name: str | None) -> str:
     )
 
 
+def _hub_certificates(root: str) -> str:
+    """Return the references to certificates that the pods trust for the hub, in CEL.
+
+    Those of each hf:// source of a job apply to all its hf:// sources.
+    """
+    groups = ", ".join(at(root, source) for source in SOURCES if source[0] not in LISTS)
+    lists = "".join(
+        f" + {at(root, source)}.orValue([])" for source in SOURCES if source[0] in LISTS
+    )
+    return (
+        f"([{groups}].filter(e, e.hasValue()).map(e, e.value()){lists})"
+        ".filter(e, e.?source.orValue('hf://').startsWith('hf://') && has(e.caConfigMapRef))"
+        ".map(e, e.caConfigMapRef)"
+    )
+
+
 def _unchanged(rule: NameRule) -> str:
-    return _same(tuple(dict.fromkeys((rule.field, *rule.triggers))))
+    same = _same(tuple(dict.fromkeys((rule.field, *rule.triggers))))
+    if not rule.sent_to_hub:
+        return same
+    return f"({same} && variables.hubCertificates == variables.oldHubCertificates)"
 
 
 def _same(fields: tuple[Path, ...]) -> str:
