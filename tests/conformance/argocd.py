@@ -1,8 +1,8 @@
-"""Argo CD against a control plane: its application controller, repo server and API server.
+"""Argo CD against an API server: its application controller, repo server and API server.
 
-The program is built from Argo CD's Go module. The components use the kubeconfig of the control
-plane as the cluster in which they run (``ARGOCD_FAKE_IN_CLUSTER``, as in Argo CD's own Procfile).
-Redis and Git come from the distribution.
+The program is built from Argo CD's Go module. The components use a kubeconfig for the cluster in
+which they run (``ARGOCD_FAKE_IN_CLUSTER``, as in Argo CD's own Procfile). Redis and Git come from
+the distribution.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.controlplane import (
-    ControlPlane,
+    ApiServer,
     answers,
     has,
     process,
@@ -78,12 +78,15 @@ class Repository:
 class ArgoCD:
     """A running Argo CD."""
 
-    plane: ControlPlane
+    plane: ApiServer
     url: str
     """Of the API server, which requires no login."""
 
     def deploy(self, name: str, repository: Repository, namespace: str, path: str = ".") -> None:
-        """Create an Application with automated sync, prune and self-heal."""
+        """Create an Application with automated sync, prune and self-heal.
+
+        As docs/how-to/gitops.md describes, self-heal does not revert the actions.
+        """
         self.plane.post(
             APPLICATIONS,
             {
@@ -103,8 +106,15 @@ class ArgoCD:
                     },
                     "syncPolicy": {
                         "automated": {"prune": True, "selfHeal": True, "allowEmpty": True},
-                        "syncOptions": ["ServerSideApply=true"],
+                        "syncOptions": ["ServerSideApply=true", "RespectIgnoreDifferences=true"],
                     },
+                    "ignoreDifferences": [
+                        {
+                            "group": "finetune.dev",
+                            "kind": "FineTuneJob",
+                            "jsonPointers": ["/spec/suspend"],
+                        }
+                    ],
                 },
             },
         )
@@ -155,7 +165,7 @@ class ArgoCD:
 
 
 @contextmanager
-def running(plane: ControlPlane, folder: Path) -> Iterator[ArgoCD]:
+def running(plane: ApiServer, folder: Path) -> Iterator[ArgoCD]:
     """Install Argo CD's objects, and run its components until the end of the block."""
     redis = shutil.which("redis-server")
     if redis is None:
@@ -227,7 +237,7 @@ def running(plane: ControlPlane, folder: Path) -> Iterator[ArgoCD]:
         yield ArgoCD(plane=plane, url=url)
 
 
-def _install(plane: ControlPlane, module: Path) -> None:
+def _install(plane: ApiServer, module: Path) -> None:
     """Create CRDs, configuration and the default project, then our health check as documented."""
     crds = module / "manifests" / "crds"
     _done(kubectl(plane, "apply", "--server-side", "-k", str(crds)))

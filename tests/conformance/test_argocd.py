@@ -158,15 +158,6 @@ def test_actions_suspend_and_resume(deployment: Deployment) -> None:
     deployment.runner.pod_status = only()
     deployment.push()
     deployment.until("the job exists", lambda: bool(deployment.argo.health(deployment.name)))
-    # As docs/how-to/gitops.md describes; self-heal would revert the action otherwise.
-    exclusion = {
-        "ignoreDifferences": [
-            {"group": "finetune.dev", "kind": "FineTuneJob", "jsonPointers": ["/spec/suspend"]}
-        ],
-        "syncPolicy": {"syncOptions": ["ServerSideApply=true", "RespectIgnoreDifferences=true"]},
-    }
-    plane = deployment.place.plane
-    plane.merge(f"{APPLICATIONS}/{deployment.name}", {"spec": exclusion})
     for action, suspended in (("suspend", True), ("resume", False)):
         deployment.argo.act(deployment.name, deployment.place.name, "demo", action)
         deployment.until(
