@@ -135,6 +135,10 @@ def _program(name: str, module: Module, test: str, programs: dict[str, str]) -> 
     return Component(name=name, label=version, tests=(test,), prepare=prepare)
 
 
+def _argocd(name: str, test: str) -> Component:
+    return _program(name, modules.ARGOCD, test, {"git": "git", "redis-server": "redis-server"})
+
+
 def _proxy() -> Component:
     def prepare() -> Setup:
         packages.ensure_programs({"tinyproxy-bin": "tinyproxy"})
@@ -159,12 +163,8 @@ ALL = (
     # Debian 12 has the version of the operator image, which `make test` uses.
     _python("trixie"),
     _python("sid"),
-    _program(
-        "Argo CD",
-        modules.ARGOCD,
-        "tests/conformance/test_argocd.py",
-        {"git": "git", "redis-server": "redis-server"},
-    ),
+    _argocd("Argo CD", "tests/conformance/test_argocd.py"),
+    _argocd("Argo CD on the local cluster", "tests/conformance/test_argocd_cluster.py"),
     _proxy(),
     _program(
         "cosign",
