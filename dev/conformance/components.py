@@ -139,6 +139,22 @@ def _argocd(name: str, test: str) -> Component:
     return _program(name, modules.ARGOCD, test, {"git": "git", "redis-server": "redis-server"})
 
 
+def _etcdutl() -> Component:
+    version = modules.ETCDUTL.version.removeprefix("v")
+
+    def prepare() -> Setup:
+        folder = modules.folder(modules.ETCDUTL)
+        gomodule.build(modules.ETCDUTL, folder)
+        return Setup(version=version, variables={**_assets(), "ETCDUTL": str(folder / "etcdutl")})
+
+    return Component(
+        name="etcdutl",
+        label=version,
+        tests=("tests/integration/test_disaster_recovery.py",),
+        prepare=prepare,
+    )
+
+
 def _proxy() -> Component:
     def prepare() -> Setup:
         packages.ensure_programs({"tinyproxy-bin": "tinyproxy"})
@@ -165,6 +181,7 @@ ALL = (
     _python("sid"),
     _argocd("Argo CD", "tests/conformance/test_argocd.py"),
     _argocd("Argo CD on the local cluster", "tests/conformance/test_argocd_cluster.py"),
+    _etcdutl(),
     _proxy(),
     _program(
         "cosign",

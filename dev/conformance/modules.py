@@ -24,6 +24,7 @@ ARGOCD = Module(
 COSIGN = Module(
     path="github.com/sigstore/cosign/v2", version="v2.4.3", packages={"cosign": "./cmd/cosign"}
 )
+ETCDUTL = Module(path="go.etcd.io/etcd/etcdutl/v3", version="v3.6.4", packages={"etcdutl": "."})
 OTHER_PATCHES = {
     "1.31.14": {
         "endpointslice": "0.31.13",

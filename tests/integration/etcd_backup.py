@@ -1,9 +1,12 @@
-"""Back up and restore the data of etcd, as ``etcdutl snapshot restore`` does.
+"""Back up and restore the data of etcd, with ``etcdutl snapshot restore`` or like it.
 
-A backup is a copy of the data of etcd, whose process does not run meanwhile. A restore replaces
-the data, so that etcd has the objects and the revision of the backup. ``--bump-revision`` and
-``--mark-compacted`` are imitated through the API of etcd: its revision increases beyond every
-revision that clients know, and all revisions up to it are compacted.
+If the environment variable ``ETCDUTL`` names the program, a backup is a snapshot of etcd, and the
+program restores it (``make conformance``).
+
+Otherwise this is imitated. A backup is a copy of the data of etcd, whose process does not run
+meanwhile. A restore replaces the data, so that etcd has the objects and the revision of the backup.
+``--bump-revision`` and ``--mark-compacted`` are imitated through the API of etcd: its revision
+increases beyond every revision that clients know, and all revisions up to it are compacted.
 """
 
 import base64
@@ -12,24 +15,57 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tests.integration.controlplane import REQUEST_SECONDS, ControlPlane, Servers, wait_until
 
+ETCDUTL = os.environ.get("ETCDUTL")
+SNAPSHOT = "snapshot.db"
+"""File in the folder of a backup."""
 MARGIN = 1000
 """Number of revisions by which one state exceeds another one, more than the test adds."""
 
 
 def back_up(plane: ControlPlane, servers: Servers) -> Path:
-    """Copy the data of a control plane that runs; return the folder of the copy.
+    """Back up the data of a control plane that runs; return the folder of the backup.
 
     Then the revision increases, as in a cluster with other clients: after a restore, no object has
     a version that clients know.
     """
     copy = plane.folder / "etcd-backup"
     shutil.rmtree(copy, ignore_errors=True)
+    if ETCDUTL:
+        copy.mkdir()
+        (copy / SNAPSHOT).write_bytes(_snapshot(servers))
+    else:
+        _copy_files(plane, copy)
+    with _client(servers) as client:
+        _write_until(client, _revision(servers) + MARGIN)
+    return copy
+
+
+def restore(servers: Servers, copy: Path, *, bump: bool) -> None:
+    """Replace the data by a backup. etcd must not run. bump: see the module."""
+    with servers.etcd():
+        before = _revision(servers)
+    shutil.rmtree(servers.folder / "etcd")
+    if ETCDUTL:
+        _restore_snapshot(servers, copy / SNAPSHOT, before + MARGIN if bump else 0)
+    else:
+        shutil.copytree(copy, servers.folder / "etcd")
+    with servers.etcd():
+        restored = _revision(servers)
+        assert (restored > before) == bool(ETCDUTL and bump), "the backup is older"
+        if bump and not ETCDUTL:
+            with _client(servers) as client:
+                _write_until(client, before + MARGIN)
+                _call(client, "kv/compaction", revision=before + MARGIN)
+
+
+def _copy_files(plane: ControlPlane, copy: Path) -> None:
     # etcd recovers from the copy as it recovers after a kill.
     plane.etcd.send_signal(signal.SIGSTOP)
     # The signal arrives later; until then, the files change.
@@ -38,24 +74,28 @@ def back_up(plane: ControlPlane, servers: Servers) -> Path:
         shutil.copytree(plane.folder / "etcd", copy)
     finally:
         plane.etcd.send_signal(signal.SIGCONT)
+
+
+def _snapshot(servers: Servers) -> bytes:
+    """Return a snapshot of etcd, which ``etcdctl snapshot save`` would write."""
     with _client(servers) as client:
-        _write_until(client, _revision(servers) + MARGIN)
-    return copy
+        client.request("POST", "/v3/maintenance/snapshot", "{}")
+        answer = client.getresponse()
+        parts = [json.loads(line)["result"].get("blob", "") for line in answer]
+    return b"".join(map(base64.b64decode, parts))
 
 
-def restore(servers: Servers, copy: Path, *, bump: bool) -> None:
-    """Replace the data by a copy. etcd must not run. bump: see the module."""
-    with servers.etcd():
-        before = _revision(servers)
-    shutil.rmtree(servers.folder / "etcd")
-    shutil.copytree(copy, servers.folder / "etcd")
-    with servers.etcd():
-        restored = _revision(servers)
-        assert restored < before, "the backup is older"
-        if bump:
-            with _client(servers) as client:
-                _write_until(client, before + MARGIN)
-                _call(client, "kv/compaction", revision=before + MARGIN)
+def _restore_snapshot(servers: Servers, snapshot: Path, bump: int) -> None:
+    """Write the data of a snapshot. bump: number by which the revision is increased, or 0."""
+    address = f"http://127.0.0.1:{servers.peer}"
+    command = [
+        str(ETCDUTL),
+        *("snapshot", "restore", str(snapshot), "--data-dir", str(servers.folder / "etcd")),
+        *("--initial-cluster", f"default={address}", "--initial-advertise-peer-urls", address),
+    ]
+    if bump:
+        command += ["--bump-revision", str(bump), "--mark-compacted"]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def _revision(servers: Servers) -> int:
