@@ -24,7 +24,14 @@ ARGOCD = Module(
 COSIGN = Module(
     path="github.com/sigstore/cosign/v2", version="v2.4.3", packages={"cosign": "./cmd/cosign"}
 )
-ETCDUTL = Module(path="go.etcd.io/etcd/etcdutl/v3", version="v3.6.4", packages={"etcdutl": "."})
+# The version of etcd in the tests.
+ETCDUTL = Module(
+    path="go.etcd.io/etcd/etcdutl/v3",
+    version="v3.6.4",
+    packages={"etcdutl": "."},
+    # Folders of the repository that are not part of the module.
+    edits=((r"\tgo\.etcd\.io/etcd/\S+ => \.\./\S+\n", ""),),
+)
 OTHER_PATCHES = {
     "1.31.14": {
         "endpointslice": "0.31.13",
