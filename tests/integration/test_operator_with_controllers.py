@@ -215,8 +215,13 @@ def test_drift_is_corrected_and_reported_in_one_event(
         lambda: place.items("deployments")[0]["spec"] == deployment["spec"],
     )
     # Services are not watched: the next full reconcile corrects a change.
-    selector = {"spec": {"selector": {"finetune.dev/build": "another"}}}
-    place.plane.merge(place.path("services", "demo-serve") + by_hand, selector)
+    redirected = {
+        "selector": {"finetune.dev/build": "another", "app": "another"},
+        # Fields without a value in the object that the operator creates.
+        "publishNotReadyAddresses": True,
+        "externalIPs": ["192.0.2.1"],
+    }
+    place.plane.merge(place.path("services", "demo-serve") + by_hand, {"spec": redirected})
     reconcile_again()
     wait_until(
         "the Service is restored", lambda: place.items("services")[0]["spec"] == service["spec"]

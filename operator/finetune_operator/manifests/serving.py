@@ -78,6 +78,10 @@ def service(job: Object, target: TargetRevision, build: str) -> dict[str, Any]:
         "metadata": naming.metadata(job, naming.service_name(name), _labels(job, target)),
         "spec": {
             "type": "ClusterIP",
+            # Applying the object restores only fields that it names: these two decide who gets the
+            # requests, and whether pods whose model is not verified get them.
+            "publishNotReadyAddresses": False,
+            "externalIPs": [],
             "selector": selector(job, build),
             "ports": [{"name": "http", "port": vllm.PORT, "targetPort": "http", "protocol": "TCP"}],
         },
