@@ -53,6 +53,7 @@ PRIVILEGES = (
             (CONTROL_PLANE, {}),
             ("node-role.kubernetes.io/master", {"operator": "Exists"}),
             ("node-role.kubernetes.io/etcd", {"value": "true"}),
+            ("node-role.kubernetes.io/controlplane", {"value": "true"}),
             ("CriticalAddonsOnly", {"value": "true"}),
         )
     ),
@@ -77,6 +78,7 @@ PRIVILEGES = (
             (CONTROL_PLANE, "true"),
             ("node-role.kubernetes.io/master", ""),
             ("kubernetes.io/role", "control-plane"),
+            ("node-role.kubernetes.io/controlplane", "true"),
         )
     ),
     Hostile(

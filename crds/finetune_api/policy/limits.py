@@ -45,7 +45,7 @@ class Limits(CamelModel):
     require_queue: bool = False
     node_selectors: Names = Names(
         deny=(
-            r"node-role\.kubernetes\.io/(control-plane|master|etcd)=.*",
+            r"node-role\.kubernetes\.io/(control-?plane|master|etcd)=.*",
             r"kubernetes\.io/role=(control-plane|master)",
         )
     )
@@ -54,7 +54,7 @@ class Limits(CamelModel):
     tolerations: Names = Names(
         allow=(".+",),
         deny=(
-            r"node-role\.kubernetes\.io/(control-plane|master|etcd)(=.*)?",
+            r"node-role\.kubernetes\.io/(control-?plane|master|etcd)(=.*)?",
             "CriticalAddonsOnly(=.*)?",
         ),
     )
