@@ -27,7 +27,7 @@ PLACE, JOB = "e2e-argocd", "small"
 EXAMPLES_PLACE, EXAMPLES_NAME = "e2e-argocd-examples", "examples"
 CONTROLLER, USER, OPERATOR = "argocd-controller", "kubectl-patch", "finetune-operator"
 # Enough steps to pause the training.
-LONGER = {"maxSteps": 60}
+LONGER = {"maxSteps": 20}
 
 pytestmark = pytest.mark.timeout(1800)
 
