@@ -78,11 +78,17 @@ class Repository:
 
 
 class Store:
-    """Reads repositories; each version of a file is hashed once."""
+    """Reads repositories; each version of a file is hashed once, whatever its names."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._digests: dict[tuple[Path, int, int], tuple[str, str]] = {}
+        self._digests: dict[tuple[int, int, int, int], tuple[str, str]] = {}
+
+    def hash_all(self) -> None:
+        """Hash the present files. On a busy node this takes longer than a client waits."""
+        for kind in ("models", "datasets"):
+            for folder in sorted((self.root / kind).glob("*/*")):
+                self._files(folder)
 
     def repository(self, kind: str, name: str) -> Repository:
         """Return a repository; ``kind`` is ``models`` or ``datasets``. Raises HubError."""
@@ -127,7 +133,7 @@ class Store:
 
     def _digest(self, location: Path) -> tuple[str, str]:
         stat = location.stat()
-        key = (location, stat.st_size, stat.st_mtime_ns)
+        key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if key not in self._digests:
             blob = hashlib.sha1(f"blob {stat.st_size}\0".encode())
             content = hashlib.sha256()

@@ -229,7 +229,9 @@ class Server(ThreadingHTTPServer):
 
 def make_server(root: Path, host: str, port: int) -> Server:
     """Return a bound server that does not serve yet; port 0 selects a free port."""
-    handler = type("BoundHandler", (Handler,), {"store": Store(root)})
+    store = Store(root)
+    store.hash_all()
+    handler = type("BoundHandler", (Handler,), {"store": store})
     return Server((host, port), handler)
 
 

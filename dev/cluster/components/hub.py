@@ -46,7 +46,7 @@ def start() -> None:
     with phase("start the local hub"):
         kubectl.local().apply(*_objects(base_image.reference()))
         target = ["deployment/hub", "-n", HUB_NAMESPACE]
-        kubectl.local().kubectl("rollout", "status", *target, "--timeout=90s", timeout=100)
+        kubectl.local().kubectl("rollout", "status", *target, "--timeout=300s", timeout=310)
 
 
 def rows() -> list[dict[str, str]]:
@@ -141,7 +141,7 @@ def _objects(image: str) -> list[dict[str, Any]]:
         "workingDir": "/server",
         "ports": [{"name": "http", "containerPort": 8000}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
-        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

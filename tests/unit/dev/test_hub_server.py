@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import os
 import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
@@ -55,6 +57,30 @@ def endpoint(root: Path) -> Iterator[str]:
 @pytest.fixture
 def api(endpoint: str) -> HfApi:
     return HfApi(endpoint=endpoint, token=False)
+
+
+def test_no_request_waits_for_the_digests_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is hashed once, when the server starts, also if it has two names."""
+    first, second = (tmp_path / "models" / "demo" / name for name in ("one", "two"))
+    first.mkdir(parents=True)
+    second.mkdir()
+    (first / "weights").write_bytes(b"weights")
+    os.link(first / "weights", second / "weights")
+    opened: list[str] = []
+    read = Path.open
+
+    def counted(path: Path, *given: Any, **options: Any) -> Any:
+        opened.append(path.name)
+        return read(path, *given, **options)
+
+    monkeypatch.setattr(Path, "open", counted)
+    with make_server(tmp_path, "127.0.0.1", 0) as server:
+        assert opened == ["weights"]
+        store = server.RequestHandlerClass.store  # type: ignore[attr-defined]
+        assert store.repository("models", "demo/two").files[0].size == len(b"weights")
+    assert opened == ["weights"]
 
 
 def test_information_lists_files_with_sizes_without_hidden_files(api: HfApi) -> None:
