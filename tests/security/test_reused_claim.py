@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import stat
-import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 from tests.fakes import controllers
 from tests.fakes.apiserver import SPEC, Cluster, Refused, copied
+from tests.security.nested_folders import nested
 from tests.trainer.support import tiny, web
 from tests.trainer.support.workshop import Ended, Server, Workshop
 
@@ -291,19 +291,10 @@ def test_a_huge_lock_is_not_read_into_memory(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def deep(tmp_path: Path) -> Iterator[Layout]:
+def deep() -> Iterator[Layout]:
     """A volume with folders that are nested more deeply than a path can name."""
-    layout = Layout(work=tmp_path / "work")
-    layout.work.mkdir()
-    folder = os.open(layout.work, os.O_RDONLY)
-    for _ in range(3000):
-        os.mkdir("nested", dir_fd=folder)
-        below = os.open("nested", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = below
-    os.close(folder)
-    yield layout
-    subprocess.run(["rm", "-rf", layout.work], check=True)
+    with nested() as work:
+        yield Layout(work=work)
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "base", ".writing-base-cccccccccccc"])
