@@ -1,5 +1,7 @@
 """A compromised pod, or another component, writes hostile text into the status and into events."""
 
+import json
+
 import pytest
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster
@@ -44,6 +46,31 @@ def test_termination_message_of_a_pod(name: str) -> None:
     assert ready["reason"] == "InvalidSpec"
     attempt = cluster.status["revisions"][0]["stages"][0]
     texts = [attempt["message"], *(each["message"] for each in cluster.status["conditions"])]
+    assert all(map(is_clean, texts)), texts
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE.keys() - {"long"}))
+def test_artifact_of_a_pod(name: str) -> None:
+    cluster = Cluster()
+    scheduler.settle(cluster, 2)
+    text = json.dumps(
+        {
+            "stage": "prepare",
+            "outcome": "completed",
+            "reason": "Completed",
+            "artifacts": {
+                "baseManifest": "0" * 64,
+                "datasetManifest": "0" * 64,
+                "baseCommit": HOSTILE[name],
+                "effectiveTemplate": HOSTILE[name],
+            },
+        }
+    )
+    controllers.finish(cluster, scheduler.pod_of(cluster, "prepare"), 0, text)
+    controllers.sync(cluster)
+    scheduler.settle(cluster, 2)
+    artifacts = cluster.status["revisions"][0]["artifacts"]
+    texts = [artifacts["baseCommit"], artifacts["effectiveTemplate"]]
     assert all(map(is_clean, texts)), texts
 
 

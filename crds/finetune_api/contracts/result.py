@@ -29,6 +29,15 @@ _Line = Annotated[str, AfterValidator(printable)]
 """Text that the operator copies to the status: a compromised pod may have written it."""
 
 
+def _lines(value: Any) -> Any:
+    """Return a JSON value whose texts are single lines without control characters."""
+    if isinstance(value, dict):
+        return {key: _lines(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_lines(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
+
+
 class Result(StatusModel):
     """The outcome of a stage. Unknown values are null."""
 
@@ -41,7 +50,7 @@ class Result(StatusModel):
     loss: float | None = None
     eval_loss: float | None = None
     gpu_seconds: float | None = None
-    artifacts: dict[str, Any] = Field(default_factory=dict)
+    artifacts: Annotated[dict[str, Any], AfterValidator(_lines)] = Field(default_factory=dict)
     """Outputs of the stage.
 
     prepare: ``baseCommit``, ``baseBytes``, ``chatTemplate`` (if it is not that of the base model),
