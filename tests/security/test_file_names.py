@@ -1,5 +1,6 @@
 """A repository names its files so that they leave the download folder."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.sources.folder import Folder
 from finetune_trainer.sources.repository import RemoteFile
 from finetune_trainer.sources.transfer import fetch
 
@@ -36,3 +38,39 @@ def test_name_that_leaves_the_download_folder_is_rejected(tmp_path: Path, name: 
     with pytest.raises(InvalidSpec, match="leads out of the download folder"):
         fetch(file, read, folder, what="model acme/evil")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
+
+
+def claim(root: Path) -> Folder:
+    return Folder(kind="dataset", name="pvc://claim", root=root, path="", remediation="copy it")
+
+
+def test_claim_with_a_link_that_leads_to_itself_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(InvalidSpec, match=r"[ab] of dataset .* is a link that leads to itself"):
+        claim(tmp_path).pin()
+
+
+def test_claim_with_a_name_that_is_not_text_is_rejected(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\x1b.jsonl")).write_text("{}")
+    with pytest.raises(InvalidSpec, match=r"file name \\xff\\x1b\.jsonl of .* is not valid UTF-8"):
+        claim(tmp_path).pin()
+
+
+def test_claim_with_deeply_nested_folders_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The path of the deepest folder is longer than the kernel accepts: create each from its parent.
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3000):
+        os.mkdir("d")
+        os.chdir("d")
+    try:
+        with pytest.raises(InvalidSpec, match=r"folders of dataset .* are nested too deeply"):
+            claim(tmp_path).pin()
+    finally:
+        # Pytest cannot remove so many levels.
+        for _ in range(3000):
+            os.chdir("..")
+            os.rmdir("d")

@@ -4,10 +4,12 @@ A folder has no commits. Its state is pinned by the names, sizes and modificatio
 files; the manifest then records the SHA-256 of every file.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from finetune_api.contracts.printable import escaped
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, Transient
 from finetune_trainer.runtime.files import sha256_of
@@ -43,6 +45,11 @@ class Folder:
                 f"{self._kind} {self.name} is not readable ({error}): make it readable for uid "
                 f"{os.getuid()} or gid {os.getgid()}"
             ) from error
+        except RecursionError as error:
+            raise InvalidSpec(
+                f"the folders of {self._kind} {self.name} are nested too deeply: copy the files "
+                "into fewer levels of folders"
+            ) from error
         if not files:
             raise missing(self._kind)(
                 f"{self._kind} {self.name} contains no file: {self._remediation}"
@@ -71,17 +78,38 @@ class Folder:
             for name in names:
                 path = self._inside(Path(folder) / name)
                 if path.is_file():
-                    yield (Path(folder) / name).relative_to(top).as_posix(), path
+                    yield self._text((Path(folder) / name).relative_to(top).as_posix()), path
 
     def _inside(self, path: Path) -> Path:
         """Resolve symbolic links, which hub caches use. Raises InvalidSpec for one out of root."""
-        real = path.resolve()
+        try:
+            real = path.resolve()
+        except (RuntimeError, OSError) as error:
+            # Python before 3.13 raises RuntimeError for a link that leads to itself.
+            if isinstance(error, OSError) and error.errno != errno.ELOOP:
+                raise
+            raise InvalidSpec(
+                f"{path.relative_to(self._root)} of {self._kind} {self.name} is a link that leads "
+                "to itself: remove the link"
+            ) from error
         if not real.is_relative_to(self._root.resolve()):
             raise InvalidSpec(
                 f"{path.relative_to(self._root)} of {self._kind} {self.name} is a link to a path "
                 "outside the folder: replace the link with the file"
             )
         return real
+
+    def _text(self, name: str) -> str:
+        """Return a file name. Raises InvalidSpec for bytes that no manifest can express."""
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            shown = escaped(os.fsencode(name).decode(errors="backslashreplace"))
+            raise InvalidSpec(
+                f"the file name {shown} of {self._kind} {self.name} is not valid UTF-8: rename the "
+                "file"
+            ) from error
+        return name
 
     def local_path(self, name: str) -> Path | None:
         """Return the path of a file."""
