@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 DPKG_STATUS = Path("/var/lib/dpkg/status")
+ENVIRONMENTS = ("opt/*/lib/python3*/site-packages", "usr/local/lib/python3*/site-packages")
+"""Where images have Python packages: the environment of the program, that of the installer, and the
+packages of the base image."""
 UNKNOWN = "NOASSERTION"
 
 
@@ -55,15 +58,16 @@ def document(name: str, version: str, packages: list[dict[str, Any]]) -> dict[st
     }
 
 
-def python() -> list[dict[str, Any]]:
-    """Return the distributions that this interpreter can import."""
-    found = {}
-    for each in metadata.distributions():
+def python(root: Path = Path("/")) -> list[dict[str, Any]]:
+    """Return the distributions that this interpreter can import, and those below ``root``."""
+    others = [str(each) for pattern in ENVIRONMENTS for each in sorted(root.glob(pattern))]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in (*metadata.distributions(), *metadata.distributions(path=others)):
         name = re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower()
-        package = _package("python", name, each.version, f"pkg:pypi/{name}@{each.version}")
-        package["licenseDeclared"] = _license(each)
-        found[name] = package
-    return [found[name] for name in sorted(found)]
+        url = f"pkg:pypi/{name}@{each.version}"
+        package = _package("python", f"{name}-{each.version}", each.version, url)
+        found[name, each.version] = package | {"name": name, "licenseDeclared": _license(each)}
+    return [found[key] for key in sorted(found)]
 
 
 def _license(distribution: metadata.Distribution) -> str:

@@ -130,6 +130,26 @@ def test_bill_of_materials_lists_what_is_installed(tmp_path: Path) -> None:
     assert "prometheus-client" in packages
 
 
+def test_bill_of_materials_lists_the_installer_and_the_packages_of_the_base_image(
+    tmp_path: Path,
+) -> None:
+    installed = (
+        ("opt/uv/lib/python3.11/site-packages", "uv", "0.0.1"),
+        ("opt/uv/lib/python3.11/site-packages", "pip", "0.0.2"),
+        ("usr/local/lib/python3.11/site-packages", "pip", "0.0.3"),
+    )
+    for folder, name, version in installed:
+        info = tmp_path / folder / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    found = sbom.python(tmp_path)
+    assert {(name, version) for _, name, version in installed} <= {
+        (each["name"], each["versionInfo"]) for each in found
+    }
+    identifiers = [each["SPDXID"] for each in found]
+    assert len(identifiers) == len(set(identifiers))
+
+
 def test_bill_of_materials_is_valid_and_reproducible(tmp_path: Path) -> None:
     """Written as in the Dockerfiles: by the file alone."""
     texts = []
