@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.security.nested_folders import nested
 
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.sources.folder import Folder
@@ -58,19 +59,9 @@ def test_claim_with_a_name_that_is_not_text_is_rejected(tmp_path: Path) -> None:
         claim(tmp_path).pin()
 
 
-def test_claim_with_deeply_nested_folders_is_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The path of the deepest folder is longer than the kernel accepts: create each from its parent.
-    monkeypatch.chdir(tmp_path)
-    for _ in range(3000):
-        os.mkdir("d")
-        os.chdir("d")
-    try:
-        with pytest.raises(InvalidSpec, match=r"folders of dataset .* are nested too deeply"):
-            claim(tmp_path).pin()
-    finally:
-        # Pytest cannot remove so many levels.
-        for _ in range(3000):
-            os.chdir("..")
-            os.rmdir("d")
+def test_claim_with_deeply_nested_folders_is_rejected() -> None:
+    with (
+        nested() as root,
+        pytest.raises(InvalidSpec, match=r"folders of dataset .* are nested too deeply"),
+    ):
+        claim(root).pin()
