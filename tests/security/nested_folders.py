@@ -11,8 +11,8 @@ LEVELS = 3000
 
 
 @contextmanager
-def nested() -> Iterator[Path]:
-    """Return a folder that contains ``LEVELS`` folders ``nested``, one in the other.
+def nested(name: str = "nested") -> Iterator[Path]:
+    """Return a folder that contains ``LEVELS`` folders of this name, one in the other.
 
     It is not below the temporary folders of pytest, which cannot delete so many levels: after a run
     that was killed, the next one would fail.
@@ -21,8 +21,8 @@ def nested() -> Iterator[Path]:
     try:
         folder = os.open(top, os.O_RDONLY)
         for _ in range(LEVELS):
-            os.mkdir("nested", dir_fd=folder)
-            below = os.open("nested", os.O_RDONLY, dir_fd=folder)
+            os.mkdir(name, dir_fd=folder)
+            below = os.open(name, os.O_RDONLY, dir_fd=folder)
             os.close(folder)
             folder = below
         os.close(folder)

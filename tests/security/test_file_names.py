@@ -59,9 +59,10 @@ def test_claim_with_a_name_that_is_not_text_is_rejected(tmp_path: Path) -> None:
         claim(tmp_path).pin()
 
 
-def test_claim_with_deeply_nested_folders_is_rejected() -> None:
+@pytest.mark.parametrize("name", ["d", "nested"], ids=["many levels", "long path"])
+def test_claim_with_deeply_nested_folders_is_rejected(name: str) -> None:
     with (
-        nested() as root,
+        nested(name) as root,
         pytest.raises(InvalidSpec, match=r"folders of dataset .* are nested too deeply"),
     ):
         claim(root).pin()

@@ -45,7 +45,9 @@ class Folder:
                 f"{self._kind} {self.name} is not readable ({error}): make it readable for uid "
                 f"{os.getuid()} or gid {os.getgid()}"
             ) from error
-        except RecursionError as error:
+        except (RecursionError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+                raise
             raise InvalidSpec(
                 f"the folders of {self._kind} {self.name} are nested too deeply: copy the files "
                 "into fewer levels of folders"
