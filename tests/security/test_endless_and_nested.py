@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 from tests.fakes import controllers, scheduler
 from tests.fakes.apiserver import Cluster
 from tests.trainer.support import tiny
@@ -22,6 +23,7 @@ from finetune_trainer.checkpointing.manifest import ManifestError
 from finetune_trainer.data.rows import bounded_reader
 from finetune_trainer.errors import InvalidSpec
 from finetune_trainer.runtime import files
+from finetune_trainer.sources.hub import Hub
 from finetune_verify import volume
 from finetune_verify.errors import Mismatch
 
@@ -75,6 +77,19 @@ def test_deeply_nested_document_is_rejected(tmp_path: Path, reader: str, shape: 
     read, error = READERS[reader]
     with pytest.raises(error):
         read(tmp_path, NESTED[shape])
+
+
+@pytest.mark.parametrize("shape", NESTED)
+def test_deeply_nested_answer_of_a_hub_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    def parsed(*_: Any, **__: Any) -> Any:
+        return json.loads(NESTED[shape])
+
+    monkeypatch.setattr(HfApi, "repo_info", parsed)
+    hub = Hub(kind="model", source="hf://acme/evil", revision="main", token=None, ca_file=None)
+    with pytest.raises(InvalidSpec, match="nested too deeply"):
+        hub.pin()
 
 
 def test_nesting_is_a_value_error() -> None:

@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import HfApi
 from tests.security.nested_folders import nested
 
-from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.errors import InvalidSpec, Transient
 from finetune_trainer.sources.folder import Folder
+from finetune_trainer.sources.hub import Hub
 from finetune_trainer.sources.repository import RemoteFile
 from finetune_trainer.sources.transfer import fetch
 
@@ -39,6 +42,19 @@ def test_name_that_leaves_the_download_folder_is_rejected(tmp_path: Path, name: 
     with pytest.raises(InvalidSpec, match="leads out of the download folder"):
         fetch(file, read, folder, what="model acme/evil")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
+
+
+@pytest.mark.parametrize("commit", ["../../../../tmp", "a/../../tmp/", "/tmp", "", "a\x1b[2J", "."])
+def test_commit_of_a_hub_that_is_no_name_is_rejected(
+    commit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of folders on the volume contain the commit."""
+    info = SimpleNamespace(sha=commit, siblings=())
+    monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: info)
+    hub = Hub(kind="model", source="hf://acme/evil", revision="main", token=None, ca_file=None)
+    error, message = (InvalidSpec, "is invalid") if commit else (Transient, "no commit")
+    with pytest.raises(error, match=message):
+        hub.pin()
 
 
 def claim(root: Path) -> Folder:

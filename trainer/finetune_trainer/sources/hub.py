@@ -13,6 +13,7 @@ The client sends its requests with httpx (1.x) or httpx2 (2.x). Neither is impor
 have the same attributes in both, and the client exports the base class of their errors.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ from huggingface_hub.utils import (
     http_stream_backoff,
 )
 
+from finetune_api.contracts.printable import printable
 from finetune_api.v1alpha1.sources import Kind
 from finetune_trainer.errors import AccessDenied, InvalidSpec, TrainerError, Transient
 from finetune_trainer.sources import egress, trust
@@ -54,6 +56,7 @@ from finetune_trainer.sources.repository import (
 from finetune_trainer.sources.transfer import BrokenTransfer, fetch, is_retryable, streamed
 
 TIMEOUT_SECONDS = 30.0
+_COMMIT = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 class Hub:
@@ -80,17 +83,30 @@ class Hub:
     def pin(self) -> Repository:
         """Return the repository at the commit to which the revision resolves now."""
         with self._named():
-            info = HfApi().repo_info(
-                self.name,
-                repo_type=repo_type(self.kind),
-                revision=self.revision,
-                files_metadata=True,
-                token=self._token,
-                timeout=TIMEOUT_SECONDS,
-            )
+            try:
+                info = HfApi().repo_info(
+                    self.name,
+                    repo_type=repo_type(self.kind),
+                    revision=self.revision,
+                    files_metadata=True,
+                    token=self._token,
+                    timeout=TIMEOUT_SECONDS,
+                )
+            except RecursionError as error:
+                raise InvalidSpec(
+                    f"the answer of the hub about {self._what()} is nested too deeply: choose "
+                    "another repository, or let an administrator check the chart's hub.endpoint"
+                ) from error
         if not info.sha:
             raise Transient(
                 f"the hub returned no commit for {self._what()}: the download is retried"
+            )
+        if not _COMMIT.fullmatch(str(info.sha)):
+            # Names of folders contain the commit.
+            raise InvalidSpec(
+                f"the commit of {self._what()} that the hub returned is invalid "
+                f"({printable(str(info.sha)[:64])}): choose another repository, or let an "
+                "administrator check the chart's hub.endpoint"
             )
         files = {
             sibling.rfilename: RemoteFile(
