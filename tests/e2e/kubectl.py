@@ -12,7 +12,7 @@ Object = Mapping[str, Any]
 SECONDS = 240.0
 EXEC_ATTEMPTS = 5
 END = "\ncommand ended\n"
-REPORT_END = ("sh", "-c", '"$@"; code=$?; printf "\\ncommand ended\\n"; exit $code', "sh")
+REPORT_END = ("sh", "-c", '"$@"; code=$?; printf %s "$0"; exit $code', END)
 
 
 class KubectlError(Exception):
