@@ -35,11 +35,12 @@ class Pair:
         Each step is compared with the same step of the plain script, which ran just before or
         after it.
         """
+        saved = self._saved
         ratios = [
             ours / plain
             for both in zip(self.ours, self.plain, strict=True)
             for step, (ours, plain) in _steps(both).items()
-            if step not in self._saved
+            if step not in saved
         ]
         return statistics.median(ratios) - 1
 
@@ -88,13 +89,12 @@ class Packing:
     steps_per_epoch: int
 
 
-def _steps(both: tuple[Run, Run]) -> dict[int, tuple[float, float]]:
-    """Return the seconds of each step of both runs."""
-    intervals = zip(*(run.intervals() for run in both), strict=True)
+def _steps(found: Sequence[Run]) -> dict[int, tuple[float, ...]]:
+    """Return the seconds of each step in each of the runs."""
+    intervals = zip(*(run.intervals() for run in found), strict=True)
     return dict(enumerate(intervals, runs.WARM_UP + 1))
 
 
 def _by_step(found: Sequence[Run]) -> dict[int, float]:
     """Return the seconds of each step, as the median of all rounds."""
-    intervals = zip(*(run.intervals() for run in found), strict=True)
-    return {step: statistics.median(each) for step, each in enumerate(intervals, runs.WARM_UP + 1)}
+    return {step: statistics.median(each) for step, each in _steps(found).items()}

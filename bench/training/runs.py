@@ -72,7 +72,7 @@ class Training:
         self._command = [sys.executable, str(CHILD), who, str(prepared.config), str(prepared.work)]
         self._command += [str(cap)] if cap else []
         result = {"FINETUNE_TERMINATION_LOG": str(prepared.work / "result")}
-        self._continued, self._before = time.monotonic(), 0.0
+        self._elapsed = 0.0
         self._process = subprocess.Popen(
             self._command,
             stdout=subprocess.PIPE,
@@ -89,12 +89,12 @@ class Training:
     def advance(self, until: int | None = None) -> None:
         """Let the process run to the end of a step, or to its own end. Raise Failed."""
         self._process.send_signal(signal.SIGCONT)
-        self._continued = time.monotonic()
+        began = time.monotonic() - self._elapsed
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if self._read(line) and len(self._steps) == until:
+            if self._read(line, time.monotonic() - began) and len(self._steps) == until:
                 self._process.send_signal(signal.SIGSTOP)
-                self._before += time.monotonic() - self._continued
+                self._elapsed = time.monotonic() - began
                 return
         if self._process.wait() or until is not None or not self._steps:
             raise Failed(" ".join(self._command), self._log)
@@ -115,9 +115,8 @@ class Training:
             log=tuple(self._log),
         )
 
-    def _read(self, line: str) -> bool:
-        """Record the moment of a log line; report whether a step ended."""
-        now = self._before + time.monotonic() - self._continued
+    def _read(self, line: str, now: float) -> bool:
+        """Record a log line and its moment; report whether a step ended."""
         self._log.append(line.rstrip())
         for moment in ("loading the base model", "trainable parameters"):
             if moment in line:
