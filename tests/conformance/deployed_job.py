@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import yaml
@@ -43,11 +44,8 @@ class Application:
 
     def healths(self, commit: str) -> list[str]:
         """Return all healths while the cluster equalled a commit, each change once."""
-        found: list[str] = []
-        for status in self.statuses():
-            if _synced(status, commit) and found[-1:] != [_health(status)]:
-                found.append(_health(status))
-        return found
+        synced = (status for status in self.statuses() if _synced(status, commit))
+        return [health for health, _ in groupby(map(_health, synced))]
 
 
 def _synced(status: Object, commit: str) -> bool:

@@ -7,6 +7,7 @@ last test reads the record of all versions of all jobs.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -202,7 +203,7 @@ def _examples() -> dict[str, Object]:
 
 def _changes(values: list[Any]) -> list[Any]:
     """Return the values without those that equal the one before."""
-    return [each for number, each in enumerate(values) if number == 0 or each != values[number - 1]]
+    return [each for each, _ in groupby(values)]
 
 
 def _metadata(job: Object) -> list[Any]:
