@@ -83,20 +83,14 @@ class Hub:
     def pin(self) -> Repository:
         """Return the repository at the commit to which the revision resolves now."""
         with self._named():
-            try:
-                info = HfApi().repo_info(
-                    self.name,
-                    repo_type=repo_type(self.kind),
-                    revision=self.revision,
-                    files_metadata=True,
-                    token=self._token,
-                    timeout=TIMEOUT_SECONDS,
-                )
-            except RecursionError as error:
-                raise InvalidSpec(
-                    f"the answer of the hub about {self._what()} is nested too deeply: choose "
-                    "another repository, or let an administrator check the chart's hub.endpoint"
-                ) from error
+            info = HfApi().repo_info(
+                self.name,
+                repo_type=repo_type(self.kind),
+                revision=self.revision,
+                files_metadata=True,
+                token=self._token,
+                timeout=TIMEOUT_SECONDS,
+            )
         if not info.sha:
             raise Transient(
                 f"the hub returned no commit for {self._what()}: the download is retried"
@@ -187,6 +181,11 @@ class Hub:
             raise
         except HfHubHTTPError as error:
             raise self._meaning(error) from error
+        except RecursionError as error:
+            raise InvalidSpec(
+                f"the answer of the hub about {self._what()} is nested too deeply: choose another "
+                "repository, or let an administrator check the chart's hub.endpoint"
+            ) from error
         except (OfflineModeIsEnabled, HTTPError, ConnectionError, TimeoutError) as error:
             self._refuse_certificate(error)
             raise Transient(
