@@ -123,36 +123,32 @@ def _python(suite: str) -> Component:
     )
 
 
-def _program(name: str, module: Module, test: str, programs: dict[str, str]) -> Component:
-    """Return a component that is built from a Go module; its test also needs Debian's programs."""
-    version = module.version.removeprefix("v")
+def _program(
+    name: str,
+    module: Module,
+    test: str,
+    programs: Mapping[str, str],
+    *,
+    variables: Mapping[str, str] | None = None,
+) -> Component:
+    """Return a component that is built from a Go module.
+
+    programs: programs of Debian that its test also needs. variables: environment variables in which
+    the test expects the path of a built program.
+    """
+    version, folder = module.version.removeprefix("v"), modules.folder(module)
+    paths = {key: str(folder / program) for key, program in (variables or {}).items()}
 
     def prepare() -> Setup:
         packages.ensure_programs(programs)
-        gomodule.build(module, modules.folder(module))
-        return Setup(version=version, variables=_assets())
+        gomodule.build(module, folder)
+        return Setup(version=version, variables={**_assets(), **paths})
 
     return Component(name=name, label=version, tests=(test,), prepare=prepare)
 
 
 def _argocd(name: str, test: str) -> Component:
     return _program(name, modules.ARGOCD, test, {"git": "git", "redis-server": "redis-server"})
-
-
-def _etcdutl() -> Component:
-    version = modules.ETCDUTL.version.removeprefix("v")
-
-    def prepare() -> Setup:
-        folder = modules.folder(modules.ETCDUTL)
-        gomodule.build(modules.ETCDUTL, folder)
-        return Setup(version=version, variables={**_assets(), "ETCDUTL": str(folder / "etcdutl")})
-
-    return Component(
-        name="etcdutl",
-        label=version,
-        tests=("tests/integration/test_disaster_recovery.py",),
-        prepare=prepare,
-    )
 
 
 def _proxy() -> Component:
@@ -181,7 +177,13 @@ ALL = (
     _python("sid"),
     _argocd("Argo CD", "tests/conformance/test_argocd.py"),
     _argocd("Argo CD on the local cluster", "tests/conformance/test_argocd_cluster.py"),
-    _etcdutl(),
+    _program(
+        "etcdutl",
+        modules.ETCDUTL,
+        "tests/integration/test_disaster_recovery.py",
+        {},
+        variables={"ETCDUTL": "etcdutl"},
+    ),
     _proxy(),
     _program(
         "cosign",
