@@ -94,7 +94,8 @@ def _built(folder: Path) -> Any:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (ImportError, ValueError) as error:
+    except Exception as error:
+        # Nothing is read but the configuration: whatever the model raises is due to its values.
         raise InvalidSpec(
             f"the model cannot be built from its config.json ({one_line(error, 300)}): choose "
             "another model or revision"

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.models import base_config
 from finetune_trainer.runtime.files import read_json
 from finetune_trainer.sources import Repository
 
-CONFIG = "config.json"
+CONFIG = base_config.CONFIG
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -106,6 +107,7 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     config = read_json(folder / CONFIG)
+    base_config.check_fields(config, file=CONFIG, source=source)
     family = config.get("model_type")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
@@ -128,4 +130,5 @@ def check_config(folder: Path, *, source: str) -> dict[str, Any]:
             f"model {source} is of type {family!r}, which is not the type of a causal language "
             "model: choose a model that generates text"
         )
+    base_config.check_library(folder, config, source=source)
     return config

@@ -1,0 +1,111 @@
+"""Checks the values in config.json and generation_config.json of a base before anything uses them.
+
+A repository controls these values. Without this check, a value of a wrong type would end a pod with
+an InternalError, which the operator attempts again, and possibly only on a GPU.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune_api.contracts.redaction import one_line
+from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.runtime.files import read_json
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+ADVICE = "choose another model or revision"
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_ids(value: Any) -> bool:
+    return all(type(each) is int for each in (value if isinstance(value, list) else [value]))
+
+
+FIELDS = {
+    "model_type": (_is_text, "a string"),
+    "text_config": (_is_object, "an object"),
+    "quantization_config": (_is_object, "an object"),
+    "vocab_size": (_is_size, "a positive integer"),
+    "max_position_embeddings": (_is_size, "a positive integer"),
+    "attention_dropout": (_is_number, "a number"),
+    "attn_logit_softcapping": (_is_number, "a number"),
+    "final_logit_softcapping": (_is_number, "a number"),
+    "eos_token_id": (_is_ids, "an integer or a list of integers"),
+}
+"""Fields that the trainer reads itself, and their type. transformers checks the other fields."""
+
+
+def check_fields(document: Mapping[str, Any], *, file: str, source: str) -> None:
+    """Raise InvalidSpec for a value that the trainer cannot use, or that selects a hub kernel."""
+    text = document.get("text_config")
+    for fields in (document, text if isinstance(text, dict) else {}):
+        for name, (is_valid, kind) in FIELDS.items():
+            value = fields.get(name)
+            if value is not None and not is_valid(value):
+                raise InvalidSpec(
+                    f"{name} in {file} of model {source} is {one_line(repr(value), 80)}, which is "
+                    f"not {kind}: {ADVICE}"
+                )
+    for name, value in _implementations(document):
+        # transformers would download the kernel, which is code, from the hub, and run it.
+        if "/" in value:
+            raise InvalidSpec(
+                f"{name} in {file} of model {source} is {one_line(repr(value), 80)}, which "
+                f"requires code of a repository, which is never run: {ADVICE}"
+            )
+
+
+def check_library(folder: Path, config: Mapping[str, Any], *, source: str) -> None:
+    """Raise InvalidSpec if transformers cannot use config.json or generation_config.json.
+
+    config: config.json, of a family that transformers knows.
+    """
+    from transformers import GenerationConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    documents: dict[str, tuple[Any, Mapping[str, Any]]] = {
+        CONFIG: (CONFIG_MAPPING[config["model_type"]], config)
+    }
+    if (folder / GENERATION).is_file():
+        generation = read_json(folder / GENERATION)
+        check_fields(generation, file=GENERATION, source=source)
+        documents[GENERATION] = (GenerationConfig, generation)
+    for file, (kind, document) in documents.items():
+        try:
+            kind.from_dict(copy.deepcopy(dict(document)))
+        except Exception as error:
+            # The classes only read the document: whatever they raise is due to its values.
+            raise InvalidSpec(
+                f"{file} of model {source} has a value that transformers cannot use "
+                f"({one_line(error, 300)}): {ADVICE}"
+            ) from error
+
+
+def _implementations(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Return the texts in fields such as ``attn_implementation``, also of nested objects."""
+    rest: list[tuple[str, Any]] = [("", document)]
+    while rest:
+        name, value = rest.pop()
+        if isinstance(value, Mapping):
+            below = "implementation" in name
+            rest += [(name if below else key, each) for key, each in value.items()]
+        elif isinstance(value, list):
+            rest += [(name, each) for each in value]
+        elif isinstance(value, str) and "implementation" in name:
+            yield name, value
