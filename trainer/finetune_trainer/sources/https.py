@@ -24,6 +24,7 @@ from finetune_trainer.sources.repository import (
     brief,
     missing,
     raise_denied,
+    readable_answers,
     reporting_bytes,
 )
 from finetune_trainer.sources.transfer import (
@@ -208,15 +209,17 @@ class Https:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
+        what = f"{self._kind} {self.name}"
         try:
-            yield
+            with readable_answers(what, f"correct {self._kind}.source"):
+                yield
         except TrainerError as error:
-            raise_denied(error, f"{self._kind} {self.name}")
+            raise_denied(error, what)
             raise
         except httpx.HTTPError as error:
             self._refuse_certificate(error)
             raise Transient(
-                f"{self._kind} {self.name} is unreachable ({brief(error)}): the download is "
+                f"{what} is unreachable ({brief(error)}): the download is "
                 "retried; if this persists, check the URL and the network policy"
             ) from error
 

@@ -50,6 +50,7 @@ from finetune_trainer.sources.repository import (
     brief,
     missing,
     raise_denied,
+    readable_answers,
     repo_type,
     reporting_bytes,
 )
@@ -174,18 +175,17 @@ class Hub:
     def _named(self) -> Iterator[None]:
         """Translate errors of the hub into errors of the job."""
         _announce_requests()
+        remediation = (
+            "choose another repository, or let an administrator check the chart's hub.endpoint"
+        )
         try:
-            yield
+            with readable_answers(self._what(), remediation):
+                yield
         except TrainerError as error:
             raise_denied(error, self._what())
             raise
         except HfHubHTTPError as error:
             raise self._meaning(error) from error
-        except RecursionError as error:
-            raise InvalidSpec(
-                f"the answer of the hub about {self._what()} is nested too deeply: choose another "
-                "repository, or let an administrator check the chart's hub.endpoint"
-            ) from error
         except (OfflineModeIsEnabled, HTTPError, ConnectionError, TimeoutError) as error:
             self._refuse_certificate(error)
             raise Transient(

@@ -11,7 +11,13 @@ from typing import Literal, Protocol
 
 from finetune_api.contracts.redaction import mask, one_line
 from finetune_api.v1alpha1.sources import Kind
-from finetune_trainer.errors import DatasetNotFound, EgressDenied, ModelNotFound, NotFound
+from finetune_trainer.errors import (
+    DatasetNotFound,
+    EgressDenied,
+    InvalidSpec,
+    ModelNotFound,
+    NotFound,
+)
 
 OnBytes = Callable[[int], None]
 POLL_SECONDS = 1.0
@@ -25,6 +31,14 @@ class RemoteFile:
     name: str
     size: int
     sha256: str | None
+
+    def __post_init__(self) -> None:
+        """Raise InvalidSpec for a size that the source cannot mean."""
+        if type(self.size) is not int or self.size < 0:
+            raise InvalidSpec(
+                f"the source states the size {one_line(repr(self.size), 40)} for the file "
+                f"{one_line(repr(self.name))}: correct the source"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +101,25 @@ def raise_denied(error: BaseException, what: str) -> None:
     """Raise EgressDenied about a source if a denied connection caused an error."""
     if (cause := denial(error)) is not None:
         raise EgressDenied(f"{what} is not reachable: {cause}") from None
+
+
+@contextmanager
+def readable_answers(what: str, remediation: str) -> Iterator[None]:
+    """Raise InvalidSpec for an answer with values that the client of a source cannot read.
+
+    Clients parse answers without checks of their own: numbers, dates, host names, nesting.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        if isinstance(error, OSError):
+            # A certificate that is not trusted is both an OSError and a ValueError.
+            raise
+        nested = isinstance(error, RecursionError)
+        problem = "it is nested too deeply" if nested else brief(error)
+        raise InvalidSpec(
+            f"the server returned an invalid answer for {what} ({problem}): {remediation}"
+        ) from None
 
 
 def digest_of(lines: Iterable[str]) -> str:

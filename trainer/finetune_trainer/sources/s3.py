@@ -24,6 +24,7 @@ from finetune_trainer.sources.repository import (
     digest_of,
     missing,
     raise_denied,
+    readable_answers,
     reporting_bytes,
 )
 from finetune_trainer.sources.transfer import BrokenTransfer, fetch
@@ -70,19 +71,21 @@ class S3:
         """Return the objects as they are now."""
         with self._named():
             found = self._files().find(self._path, detail=True)
-        files = {}
-        for path, each in sorted(found.items()):
-            name = PurePosixPath(path).name if path == self._path else path[len(self._path) + 1 :]
-            if each["type"] != "file" or path.endswith("/") or ".." in name.split("/"):
-                continue
-            self._etags[name], self._keys[name] = each["ETag"], path
-            files[name] = RemoteFile(name=name, size=each["size"], sha256=None)
+            files = dict(self._listed(found))
         if not files:
             raise missing(self._kind)(
                 f"{self._kind} {self.name} contains no object: correct {self._kind}.source"
             )
         lines = (f"{self._etags[name]} {file.size}  {name}" for name, file in files.items())
         return Repository(kind=self._kind, name=self.name, commit=digest_of(lines), files=files)
+
+    def _listed(self, found: Mapping[str, Any]) -> Iterator[tuple[str, RemoteFile]]:
+        for path, each in sorted(found.items()):
+            name = PurePosixPath(path).name if path == self._path else path[len(self._path) + 1 :]
+            if each["type"] != "file" or path.endswith("/") or ".." in name.split("/"):
+                continue
+            self._etags[name], self._keys[name] = each["ETag"], path
+            yield name, RemoteFile(name=name, size=each["size"], sha256=None)
 
     def local_path(self, name: str) -> Path | None:
         """Return None: no file is local."""
@@ -207,7 +210,8 @@ class S3:
 
         what, whose = f"{self._kind} {self.name}", self._kind
         try:
-            yield
+            with readable_answers(what, f"check {whose}.s3.endpoint"):
+                yield
         except TrainerError as error:
             raise_denied(error, what)
             raise

@@ -4,6 +4,7 @@ The received bytes are kept in a partial file (``volume_layout.partial_path``) t
 process; a complete file is renamed.
 """
 
+import errno
 import hashlib
 import re
 import time
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from finetune_api.contracts.redaction import one_line
 from finetune_trainer.errors import InvalidSpec, Transient
 from finetune_trainer.runtime.files import sha256_of
 from finetune_trainer.runtime.log import log
@@ -26,6 +28,9 @@ PAUSES = (0.0, 1.0, 4.0, 15.0)
 Read = Callable[[int], AbstractContextManager[tuple[int, Iterator[bytes]]]]
 """Opens a file at an offset; returns the offset at which it really starts, and the bytes from
 there. A source that cannot resume starts at 0."""
+MOST_FOLDERS = 64
+UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ)
+"""Errors that depend on the name of a file, not on the state of the volume."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
@@ -44,18 +49,12 @@ def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
     Messages call the repository ``what``. Raises InvalidSpec for a file name that leads out of the
     folder, Transient for a damaged or interrupted download.
     """
-    target = into / file.name
-    if not target.resolve().is_relative_to(into.resolve()):
-        raise InvalidSpec(
-            f"{what} has a file with the name {file.name!r}, which leads out of the download "
-            "folder: rename it in the source"
-        )
+    target = _path(into, file.name, what)
     if target.is_file() and target.stat().st_size == file.size:
         digest = sha256_of(target)
         if file.sha256 in (None, digest):
             return digest
         target.unlink()
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = partial_path(target)
     digest = _complete(part, file, read, what)
     if file.sha256 not in (None, digest):
@@ -66,6 +65,32 @@ def fetch(file: RemoteFile, read: Read, into: Path, *, what: str) -> str:
         )
     part.rename(target)
     return digest
+
+
+def _path(into: Path, name: str, what: str) -> Path:
+    """Return the path of a file below a folder, and create its parent folders."""
+    target = into / name
+    if name.count("/") > MOST_FOLDERS:
+        raise InvalidSpec(_refusal(name, what, f"is in more than {MOST_FOLDERS} folders"))
+    try:
+        if not target.resolve().is_relative_to(into.resolve()):
+            raise InvalidSpec(_refusal(name, what, "leads out of the download folder"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        usable = not target.is_dir() and not partial_path(target).is_dir()
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in UNUSABLE:
+            raise
+        usable = False
+    if not usable:
+        raise InvalidSpec(_refusal(name, what, "cannot be the name of a file"))
+    return target
+
+
+def _refusal(name: str, what: str, problem: str) -> str:
+    return (
+        f"{what} has a file with the name {one_line(repr(name), 300)}, which {problem}: rename it "
+        "in the source"
+    )
 
 
 def _complete(part: Path, file: RemoteFile, read: Read, what: str) -> str:
