@@ -1,4 +1,4 @@
-"""A web server or an object store lies about files, and returns invalid answers."""
+"""A web server or an object store lies about files, redirects, and returns invalid answers."""
 
 import json
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import pytest
 from huggingface_hub import HfApi
 
-from finetune_trainer.errors import InvalidSpec
+from finetune_trainer.errors import InvalidSpec, TrainerError
 from finetune_trainer.sources.hub import Hub
 from finetune_trainer.sources.repository import RemoteFile, readable_answers
 from finetune_trainer.sources.s3 import S3
 from finetune_trainer.sources.transfer import fetch
 
-pytestmark = pytest.mark.finding(17, "a server returns invalid answers")
+pytestmark = pytest.mark.finding(17, "a server redirects and returns invalid answers")
 
 KEYS = {
     "MODEL_AWS_ACCESS_KEY_ID": "id",
@@ -68,6 +68,17 @@ def serving(status: int, headers: dict[str, str], body: str) -> Iterator[tuple[s
 def pin(endpoint: str) -> Any:
     store = S3(kind="model", source="s3://b/p", endpoint=endpoint, ca_file=None, environment=KEYS)
     return store.pin()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_an_object_store_cannot_redirect_to_another_server(status: int) -> None:
+    """The other server would receive the session token."""
+    with serving(200, {}, LIST.format(date=DATE, size=1)) as (other, handler):
+        target = {"Location": f"{other}/b?list-type=2"}
+        with serving(status, target, "") as (endpoint, first), pytest.raises(TrainerError):
+            pin(endpoint)
+        assert first.requests
+        assert handler.requests == []
 
 
 def test_list_of_an_object_store_is_read() -> None:

@@ -8,7 +8,9 @@ import os
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 from finetune_api.v1alpha1.sources import Kind, prefix_of
@@ -186,6 +188,7 @@ class S3:
             config_kwargs={
                 "connect_timeout": 20,
                 "read_timeout": 60,
+                "http_session_cls": _one_server_session(),
                 "retries": {"max_attempts": 3, "mode": "standard"},
             },
             skip_instance_cache=True,
@@ -245,6 +248,23 @@ class S3:
                 f"the store is unreachable for {what} ({brief(error)}): the download is retried; "
                 f"if this persists, check {whose}.s3.endpoint and the network policy"
             ) from error
+
+
+def _one_server_session() -> type:
+    """Return a class of HTTP sessions that follow no redirect.
+
+    aiohttp would send the session token to the other server, which the policy may not allow.
+    botocore itself handles the redirects of Amazon S3 to another region.
+    """
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    class OneServerSession(AIOHTTPSession):  # type: ignore[misc]
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            session = await super()._get_session(proxy_url)
+            request = partial(session.request, allow_redirects=False)
+            return SimpleNamespace(request=request)
+
+    return OneServerSession
 
 
 def _refusal(error: BaseException) -> str:
