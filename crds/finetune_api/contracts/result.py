@@ -23,6 +23,21 @@ MANIFESTS = {
 }
 """Artifacts without which a stage has not completed, by stage: the SHA-256 (hex) of the manifests
 that it published. The later stages accept no other manifests."""
+OWN_ARTIFACTS = {
+    "train": (
+        "adapter",
+        "adapterManifest",
+        "referenceManifest",
+        "referenceSeconds",
+        "largestActivation",
+        "attention",
+        "device",
+        "evaluation",
+    ),
+    "merge": ("merged", "mergedManifest", "mergedDtype"),
+}
+"""Artifacts that only this stage determines, by stage. All others are those of ``prepare``; a later
+stage may repeat them."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REASON_LENGTH = 64
 _Line = Annotated[str, AfterValidator(printable)]
@@ -60,6 +75,20 @@ class Result(StatusModel):
     digits, those of ``MANIFESTS`` only the digits.
     """
     warnings: list[_Line] = Field(default_factory=list)
+
+    def artifacts_of(self, stage: str) -> dict[str, Any]:
+        """Return the artifacts that a stage determines: the one that the pod ran.
+
+        A compromised pod must not replace those of another stage, such as the digest of the
+        reference with which its model is compared.
+        """
+        of_later = {name for names in OWN_ARTIFACTS.values() for name in names}
+        own = OWN_ARTIFACTS.get(stage)
+        return {
+            name: value
+            for name, value in self.artifacts.items()
+            if (name in own if own is not None else name not in of_later)
+        }
 
     @property
     def vouches(self) -> bool:

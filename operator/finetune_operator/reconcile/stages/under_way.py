@@ -200,8 +200,9 @@ def _record_end(
     ended = outcome.of(job.object, pods)
     assert ended is not None, "the Job has finished"
     attempt = restarts.counted(attempt, job.object, pods)
-    findings = ended.result.artifacts if ended.result is not None else {}
-    warnings = tuple(ended.result.warnings) if ended.result is not None else ()
+    result = ended.result
+    findings = result.artifacts_of(attempt.stage) if result is not None else {}
+    warnings = tuple(result.warnings) if result is not None else ()
     changes = {"reason": ended.reason, "message": ended.message or None}
     if ended.kind == "Completed":
         dtype = findings.get("mergedDtype")
@@ -215,7 +216,7 @@ def _record_end(
         }
     else:
         changes["outcome"] = "Stopped" if _again(target, attempt, ended) else "Failed"
-    if ended.result is not None:
+    if result is not None:
         ledger = ledger.with_findings(revision, findings)
     ledger = ledger.with_attempt(revision, attempt.model_copy(update=changes))
     if ended.kind == "Completed" and volume is not None:
