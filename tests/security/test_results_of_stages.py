@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.fakes import controllers, scheduler
-from tests.fakes.apiserver import Cluster
+from tests.fakes.apiserver import IMAGE_IDS, STATUS_SCHEMA, Cluster
 
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import OWN_ARTIFACTS
@@ -12,6 +12,7 @@ from finetune_api.v1alpha1.ledger import Artifacts
 
 pytestmark = pytest.mark.finding(14, "results of pods stop the reconciles of a job")
 
+TRAINER = "registry/trainer:1"
 FORGED = "f" * 64
 MANIFESTS = ("baseManifest", "datasetManifest", "adapterManifest", "referenceManifest")
 
@@ -71,3 +72,44 @@ def test_failed_merge_in_the_name_of_train_replaces_nothing() -> None:
 def test_each_own_artifact_is_in_the_ledger_or_in_an_attempt() -> None:
     known = {field.alias for field in Artifacts.model_fields.values()} | {"mergedManifest"}
     assert {name for names in OWN_ARTIFACTS.values() for name in names} <= known
+
+
+def accepted(cluster: Cluster) -> list[str]:
+    """Return the warnings of the status, which the API server must accept."""
+    warnings: list[str] = cluster.status["warnings"]
+    longest = STATUS_SCHEMA["properties"]["warnings"]["items"]["maxLength"]
+    assert all(len(each) <= longest for each in warnings), warnings
+    return warnings
+
+
+@pytest.mark.parametrize("length", [250, 300, 1024, 1025, 3000])
+def test_long_warning_of_a_pod_does_not_block_the_status(length: int) -> None:
+    cluster = Cluster()
+    scheduler.settle(cluster, 2)
+    report(cluster, "prepare", warnings=["x" * length])
+    warning = accepted(cluster)[0]
+    assert warning == ("x" * length)[: len(warning)]
+    scheduler.settle(cluster, 2)
+    assert accepted(cluster) == [warning], "the warning is not repeated"
+
+
+def test_names_of_moved_images_are_complete() -> None:
+    """Two image names with digests are longer than the bound of a name in a spec."""
+    cluster = Cluster()
+    images = [f"registry.example.com/team/finetune-trainer@sha256:{each * 64}" for each in "ab"]
+    cluster.image_ids[TRAINER] = images[0]
+    scheduler.settle(cluster, 2)
+    report(cluster, "prepare")
+    cluster.image_ids[TRAINER] = images[1]
+    report(cluster, "train")
+    (warning, *_) = accepted(cluster)
+    assert all(image in warning for image in images)
+    assert "the chart value trainer.image.digest" in warning
+    assert set(IMAGE_IDS) >= {TRAINER}
+
+
+def test_only_fields_of_the_spec_have_a_default_bound() -> None:
+    """The operator does not know such a bound, and the API server rejects the whole status."""
+    for name in ("volumeOwners", "warnings"):
+        items = STATUS_SCHEMA["properties"][name]["items"]
+        assert items.get("maxLength") != 253, name

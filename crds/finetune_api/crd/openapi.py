@@ -97,17 +97,21 @@ def _value(
     if schema.get("type") == "integer":
         schema["format"] = "int64"
     if "items" in raw:
-        schema["items"] = _bounded(_value(raw["items"], nested, definitions, edit))
+        items = _value(raw["items"], nested, definitions, edit)
+        schema["items"] = _bounded(items, edit)
     if isinstance(raw.get("additionalProperties"), dict):
-        schema["additionalProperties"] = _bounded(
-            _value(raw["additionalProperties"], nested, definitions, edit)
-        )
+        values = _value(raw["additionalProperties"], nested, definitions, edit)
+        schema["additionalProperties"] = _bounded(values, edit)
     return schema
 
 
-def _bounded(schema: Schema) -> Schema:
-    """Bound the strings in lists and maps: the cost estimate of CEL assumes their largest size."""
-    if schema.get("type") == "string" and "enum" not in schema:
+def _bounded(schema: Schema, edit: Edit | None) -> Schema:
+    """Bound the strings in lists and maps: the cost estimate of CEL assumes their largest size.
+
+    Fields of the status, which have no ``edit``, are in no rule. A bound that the operator does not
+    know would make the API server reject the whole status.
+    """
+    if edit is not None and schema.get("type") == "string" and "enum" not in schema:
         schema.setdefault("maxLength", _MAX_ITEM_LENGTH)
     return schema
 

@@ -4,12 +4,15 @@ Conditions describe the state; the status has no phase. ``revisions`` is the led
 outcomes. It is part of the status because a deleted Job takes its own record with it.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from finetune_api.base import StatusModel
 from finetune_api.v1alpha1.ledger import Revision
+
+MAX_WARNING_LENGTH = 1024
+"""Length to which the operator shortens a warning: pods and image names can make it longer."""
 
 
 class Condition(StatusModel):
@@ -244,7 +247,7 @@ class FineTuneJobStatus(StatusModel):
         "MESSAGE of the wide output.",
     )
     warning_count: int | None = Field(None, description="Number of warnings.")
-    warnings: list[str] = Field(
+    warnings: list[Annotated[str, Field(max_length=MAX_WARNING_LENGTH)]] = Field(
         default_factory=list,
         description="Problems that do not prevent the job from running.",
         max_length=32,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetune_api.v1alpha1.reasons import Reason
+from finetune_api.v1alpha1.status import MAX_WARNING_LENGTH
 from finetune_operator.manifests import serving as manifests
 from finetune_operator.manifests import vllm
 from finetune_operator.objects.index import IndexedSnapshot
@@ -46,7 +47,9 @@ def render(
     """
     previous = snapshot.previous
     known = previous.warnings if previous.is_about(target.revision) else ()
-    every_warning = list(dict.fromkeys([*known, *warnings]))[:MOST_WARNINGS]
+    # Pods and the container runtime write parts of the warnings.
+    shortened = [each[:MAX_WARNING_LENGTH] for each in warnings]
+    every_warning = list(dict.fromkeys([*known, *shortened]))[:MOST_WARNINGS]
     preparation = preparation_status(snapshot, target.revision, ledger)
     training = training_status(snapshot, target.revision, ledger, measured)
     status: dict[str, Any] = {
