@@ -9,6 +9,7 @@ from tests.fakes.apiserver import IMAGE_IDS, STATUS_SCHEMA, Cluster
 from finetune_api.contracts.exitcodes import ExitCode
 from finetune_api.contracts.result import OWN_ARTIFACTS
 from finetune_api.v1alpha1.ledger import Artifacts
+from finetune_operator.objects import naming
 
 pytestmark = pytest.mark.finding(14, "results of pods stop the reconciles of a job")
 
@@ -113,3 +114,24 @@ def test_only_fields_of_the_spec_have_a_default_bound() -> None:
     for name in ("volumeOwners", "warnings"):
         items = STATUS_SCHEMA["properties"][name]["items"]
         assert items.get("maxLength") != 253, name
+
+
+@pytest.mark.finding(5, "an edit repeats a training that has succeeded")
+@pytest.mark.parametrize(
+    "edit", [{"runPolicy": {"backoffLimit": 2}}, {"resources": {"train": {"requests": {"cpu": 2}}}}]
+)
+def test_edit_does_not_repeat_a_stage_whose_pod_has_succeeded(edit: dict[str, Any]) -> None:
+    """The Job is complete a moment after its pod. The operator must not delete it before."""
+    cluster = Cluster()
+    scheduler.settle(cluster, 2)
+    report(cluster, "prepare")
+    cluster.edit(**edit)
+    scheduler.settle(cluster, 2)
+    pod = scheduler.pod_of(cluster, "train")
+    controllers.finish(cluster, pod, 0, controllers.message("train"))
+    cluster.settle()
+    controllers.sync(cluster)
+    scheduler.settle(cluster, 2)
+    attempts = {each["stage"]: each["attempt"] for each in cluster.status["revisions"][0]["stages"]}
+    assert attempts == {"prepare": 1, "train": 1, "merge": 1}
+    assert naming.label(scheduler.pod_of(cluster, "merge"), naming.STAGE) == "merge"

@@ -127,8 +127,9 @@ def _follow(
             # The doubled memory was not enough either; its Job would only repeat that.
             message = outcome.killed_for_memory(job.object)
             return stop(ledger, job, outcome="Failed", reason=Reason.OUT_OF_MEMORY, message=message)
-    idle = all(pod.get("status", {}).get("phase") != "Running" for pod in pods)
-    if idle and attempt.retry_key != attempts.retry_key(target, attempt.stage):
+    # After a pod has succeeded, it takes a moment until its Job is complete.
+    busy = any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
+    if not busy and attempt.retry_key != attempts.retry_key(target, attempt.stage):
         # The edit may have fixed what it waits for.
         return stop(ledger, job)
     following = _running(snapshot, target, ledger, attempt, job, now)
