@@ -49,10 +49,15 @@ def publish(folder: Path, kind: str, weights: bytes = WEIGHTS, **facts: object) 
 class Volume:
     """A volume on which all stages have completed, and the digests in the ledger."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, *, blake3: bool = True) -> None:
+        """blake3: whether the training recorded these digests of the base."""
         self.layout = Layout(work=work)
         kinds = {"base": "base", "dataset": "dataset", "adapter": "adapter", "merged-b1": "merged"}
         self.ledger = {name: publish(work / name, kind) for name, kind in kinds.items()}
+        if blake3:
+            digests = base_check.start(self.layout, manifest.read(work / "base"))()
+            recorded = {published.BASE_BLAKE3_FACT: digests}
+            self.ledger["adapter"] = publish(work / "adapter", "adapter", WEIGHTS, **recorded)
         adapter = manifest.read(work / "adapter").digest
         for name in ("merged-b1", "reference"):
             kind = "merged" if name == "merged-b1" else reference.KIND
@@ -179,6 +184,14 @@ def test_replaced_folder_is_detected(
     attack(target, name)
     with pytest.raises((ResumeRefused, Mismatch), match=f"{name}/"):
         consume(target)
+
+
+def test_base_of_an_adapter_without_blake3_digests_is_checked(tmp_path: Path) -> None:
+    target = Volume(tmp_path, blake3=False)
+    merge(target)
+    replace_weights(target, "base")
+    with pytest.raises(ResumeRefused, match=r"base/model\.safetensors has changed"):
+        merge(target)
 
 
 @pytest.mark.parametrize("mode", ["merged", "adapter"])

@@ -23,6 +23,8 @@ EVALUATION_FACT = "evaluationDataset"
 ESTIMATE_FACT = "estimate"
 TEMPLATE_FACT = "templateDigest"
 """Facts in the dataset's manifest."""
+BASE_BLAKE3_FACT = "baseBlake3"
+"""Fact in the adapter's manifest: BLAKE3 (hex) of each file of the base."""
 
 
 @dataclass(frozen=True, kw_only=True)

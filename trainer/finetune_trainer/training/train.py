@@ -86,7 +86,7 @@ class _Run:
         usage: GpuUsage,
         prepared: tuple[manifest.Manifest, manifest.Manifest],
         budget: float | None,
-        require_base: Callable[[], None],
+        require_base: Callable[[], Mapping[str, str]],
     ) -> None:
         self.job, self.layout, self.progress, self.stop = job, layout, progress, stop
         self.usage, self.budget, self.require_base = usage, budget, require_base
@@ -115,6 +115,7 @@ class _Run:
             job=self.job,
             layout=self.layout,
             base=self.base,
+            base_blake3=self.require_base(),
             data=self.data,
             max_steps=self.max_steps,
             memory=self.memory,
@@ -214,10 +215,9 @@ class _Run:
                 self.layout.checkpoints, step, key=self.key
             ),
         )
-        scratch = fresh(self.layout.scratch("adapter"))
         self.events = EventFile(self.layout.tensorboard / event_file.FILE, self.history)
         try:
-            return self.backend.train(request, monitor, scratch)
+            return self.backend.train(request, monitor, fresh(self.layout.scratch("adapter")))
         finally:
             self.stop.end_deferral()
             self.events.close()

@@ -1,0 +1,51 @@
+"""BLAKE3 of files: a quarter of the processor time of SHA-256, for a stage that lacks cores.
+
+Manifests keep SHA-256, which everybody can check. A stage that reads a folder anyway records BLAKE3
+of the same bytes, and the next stage compares that.
+"""
+
+import hashlib
+import mmap
+import os
+from pathlib import Path
+
+from blake3 import blake3
+
+READ_BYTES = 1 << 18
+"""Bytes per read: they stay in the processor cache until both digests have used them."""
+MAPPED_BYTES = 1 << 22
+"""Bytes that are mapped at once."""
+POPULATE_READ = 22
+"""MADV_POPULATE_READ of madvise(2), since Linux 5.14."""
+
+
+def sha256_and_blake3(path: Path) -> tuple[str, str]:
+    """Return both digests of a file in hex, from one read."""
+    slow, fast = hashlib.sha256(), blake3()
+    buffer = memoryview(bytearray(READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            slow.update(buffer[:count])
+            fast.update(buffer[:count])
+    return slow.hexdigest(), fast.hexdigest()
+
+
+def blake3_of(path: Path) -> str:
+    """Return the BLAKE3 digest of a file in hex, without copying the file from the page cache."""
+    digest = blake3()
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return digest.hexdigest()
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as view:
+            for start in range(0, size, MAPPED_BYTES):
+                count = min(MAPPED_BYTES, size - start)
+                try:
+                    mapped.madvise(POPULATE_READ, start, count)
+                except OSError:
+                    # An older kernel, or an error of the disk, which the read raises.
+                    digest.update(os.pread(file.fileno(), count, start))
+                    continue
+                with view[start : start + count] as part:
+                    digest.update(part)
+    return digest.hexdigest()
