@@ -126,15 +126,15 @@ def _python(suite: str) -> Component:
 def _program(
     name: str,
     module: Module,
-    test: str,
+    tests: tuple[str, ...],
     programs: Mapping[str, str],
     *,
     variables: Mapping[str, str] | None = None,
 ) -> Component:
     """Return a component that is built from a Go module.
 
-    programs: programs of Debian that its test also needs. variables: environment variables in which
-    the test expects the path of a built program.
+    programs: programs of Debian that its tests also need. variables: environment variables in which
+    the tests expect the path of a built program.
     """
     version, folder = module.version.removeprefix("v"), modules.folder(module)
     paths = {key: str(folder / program) for key, program in (variables or {}).items()}
@@ -144,11 +144,11 @@ def _program(
         gomodule.build(module, folder)
         return Setup(version=version, variables={**_assets(), **paths})
 
-    return Component(name=name, label=version, tests=(test,), prepare=prepare)
+    return Component(name=name, label=version, tests=tests, prepare=prepare)
 
 
 def _argocd(name: str, test: str) -> Component:
-    return _program(name, modules.ARGOCD, test, {"git": "git", "redis-server": "redis-server"})
+    return _program(name, modules.ARGOCD, (test,), {"git": "git", "redis-server": "redis-server"})
 
 
 def _proxy() -> Component:
@@ -180,7 +180,7 @@ ALL = (
     _program(
         "etcdutl",
         modules.ETCDUTL,
-        "tests/integration/test_disaster_recovery.py",
+        ("tests/integration/test_disaster_recovery.py",),
         {},
         variables={"ETCDUTL": "etcdutl"},
     ),
@@ -188,7 +188,7 @@ ALL = (
     _program(
         "cosign",
         modules.COSIGN,
-        "tests/conformance/test_release_images.py",
+        ("tests/conformance/test_release_images.py", "tests/conformance/test_release_cluster.py"),
         {"podman": "podman"},
     ),
 )
