@@ -8,6 +8,7 @@ the pod, which may be busy, starting or unreachable: the value is then unknown.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -18,9 +19,12 @@ from finetune_operator.snapshot import exposition, http, trainer_metrics, verifi
 from finetune_operator.snapshot.targets import Target
 from finetune_operator.types import Key, Progress, Verification
 
-INTERVAL_SECONDS = 14.0
+INTERVAL_SECONDS = 13.0
 """Between two scrapes of a pod, a little less than between two reconciles (``POLL_SECONDS``)."""
-SLOW_INTERVAL_SECONDS = 56.0
+SLOW_INTERVAL_SECONDS = 55.0
+TOGETHER_SECONDS = 1.0
+"""The pods that are due within this time are scraped together, and their jobs are reconciled
+together: the same work takes less processor time while its code and data are in the caches."""
 SLOW_AFTER_SECONDS = 300.0
 WORKERS = 32
 NAMESPACE_WORKERS = 4
@@ -128,7 +132,8 @@ class Scraper:
         before, now = entry.value, self._clock()
         entry.value, entry.at = value, now
         slow = now - entry.since >= SLOW_AFTER_SECONDS
-        self._queue.add_after(key, SLOW_INTERVAL_SECONDS if slow else INTERVAL_SECONDS)
+        due = now + (SLOW_INTERVAL_SECONDS if slow else INTERVAL_SECONDS)
+        self._queue.add_after(key, math.ceil(due / TOGETHER_SECONDS) * TOGETHER_SECONDS - now)
         if value is not None and value != before:
             changed(key[:2], value)
 

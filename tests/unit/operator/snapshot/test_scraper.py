@@ -16,6 +16,7 @@ from finetune_operator.snapshot.scraper import (
     NAMESPACE_WORKERS,
     SLOW_AFTER_SECONDS,
     SLOW_INTERVAL_SECONDS,
+    TOGETHER_SECONDS,
     WORKERS,
     Scraper,
     Value,
@@ -117,6 +118,20 @@ async def test_scrapes_slow_down_after_five_minutes(pods: Pods) -> None:
     gaps = [later - time for time, later in itertools.pairwise(times)]
     assert {round(gap) for gap in gaps} == {INTERVAL_SECONDS, SLOW_INTERVAL_SECONDS}
     assert gaps == sorted(gaps)
+
+
+@scraping
+async def test_pods_that_are_due_in_the_same_second_are_scraped_together(pods: Pods) -> None:
+    await asyncio.sleep(0.1 * TOGETHER_SECONDS)
+    pods.latest(target("p", "10.0.0.1"), key=("a", "one"))
+    await asyncio.sleep(0.8 * TOGETHER_SECONDS)
+    pods.latest(target("q", "10.0.0.2"), key=("a", "two"))
+    await asyncio.sleep(INTERVAL_SECONDS + TOGETHER_SECONDS)
+    first, second, *others = pods.scrapes
+    assert second[0] - first[0] == pytest.approx(0.8 * TOGETHER_SECONDS)
+    assert {address for _, address in others} == {"10.0.0.1", "10.0.0.2"}
+    # Clocks are binary fractions.
+    assert len({round(time, 6) for time, _ in others}) == 1
 
 
 @scraping
