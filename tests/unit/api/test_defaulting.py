@@ -447,3 +447,10 @@ def test_written_prompt_replaces_the_prompt_of_the_chart_defaults() -> None:
     assert (found.chat_template, found.prompt_format) == (None, "Q: {prompt}")
     assert resolve(_dataset("text"), defaults).spec.common_dataset.chat_template is None
     assert resolve(_dataset("messages"), defaults).spec.common_dataset.chat_template is not None
+
+
+@pytest.mark.parametrize("format_", ["auto", "messages", "sharegpt"])
+def test_conversations_have_no_prompt_format(format_: str) -> None:
+    defaults = effective_defaults({"dataset": {"promptFormat": "Q: {prompt}"}})
+    assert resolve(_dataset("prompt-completion"), defaults).spec.common_dataset.prompt_format
+    assert resolve(_dataset(format_), defaults).spec.common_dataset.prompt_format is None

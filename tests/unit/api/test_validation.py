@@ -162,3 +162,11 @@ def test_other_objects_are_not_jobs() -> None:
 )
 def test_message_of_a_rejected_value_is_ours(spec: dict[str, Any], field: str, says: str) -> None:
     assert says in found(job(**spec))[field]
+
+
+def test_manifest_of_an_existing_job_with_its_status_is_valid() -> None:
+    assert findings(job() | {"status": {"observedGeneration": 1}}) == []
+
+
+def test_a_message_does_not_repeat_a_whole_group() -> None:
+    assert found(job(training={"epochs": {"of": 3}})) == {"spec.training.epochs": "set a number"}

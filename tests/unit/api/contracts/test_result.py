@@ -186,3 +186,13 @@ def test_a_stage_vouches_for_the_manifests_that_it_published(
 ) -> None:
     result = Result(stage=stage, outcome="completed", reason="Completed", artifacts=artifacts)
     assert result.vouches is vouches
+
+
+def test_texts_in_nested_artifacts_contain_no_control_characters() -> None:
+    artifacts = {"evaluation": {"losses": [{"dataset": "a\x1b[2Jb"}], "loss": 1.5}}
+    result = Result(stage="train", outcome="completed", reason="Completed", artifacts=artifacts)
+    read = Result.from_message(result.to_message())
+    assert read is not None
+    (loss,) = read.artifacts["evaluation"]["losses"]
+    assert loss["dataset"].isprintable()
+    assert read.artifacts["evaluation"]["loss"] == 1.5

@@ -86,3 +86,16 @@ def test_formats_of_an_unknown_form_are_ignored(unknown: Any) -> None:
     cluster.settle()
     (revision,) = cluster.status["revisions"]
     assert revision["data"] == {"rows": 3}
+
+
+def test_format_of_one_of_several_datasets_is_replaced() -> None:
+    def rows(first: str, second: str) -> dict[str, Any]:
+        entries = (("a", first), ("b", second))
+        return {"datasets": [{"name": name, **SOURCE, "format": form} for name, form in entries]}
+
+    records = (record("auto", "alpaca", "datasets[a]"), record("auto", "sharegpt", "datasets[b]"))
+    cluster = prepared({"dataset": None, **rows("auto", "auto")}, *records)
+    at_first = cluster.status["revision"]
+    assert revision_after(cluster, **rows("alpaca", "auto")) == at_first
+    assert revision_after(cluster, **rows("alpaca", "sharegpt")) == at_first
+    assert revision_after(cluster, **rows("sharegpt", "sharegpt")) != at_first

@@ -176,3 +176,13 @@ def test_no_length_is_suggested_if_the_weights_do_not_fit(llama3: shape.Shape) -
     assert len(found) == 2
     assert found[0].startswith("placement.nodeSelector nvidia.com/gpu.product: NVIDIA-")
     assert found[1] == "serving.enabled: false"
+
+
+@pytest.mark.parametrize(("length", "suggested"), [(511, False), (512, True)])
+def test_shortest_suggested_context_has_512_tokens(
+    llama3: shape.Shape, monkeypatch: pytest.MonkeyPatch, length: int, suggested: bool
+) -> None:
+    monkeypatch.setattr(suggestions, "longest_that_fits", lambda *_: length)
+    options = ServingOptions(max_model_len=65536, share=0.9)
+    found = suggestions.for_serving(llama3, options, served(llama3, options, A10G), ALL)
+    assert (f"serving.maxModelLen: {length}" in found) == suggested
