@@ -38,7 +38,7 @@ def main() -> int:
     )
     survivors, run = pool.run(sample, seconds=options.minutes * 60)
     for mutant in sorted(survivors, key=lambda each: (each.module, each.line)):
-        print(f"survived  {mutant.module}:{mutant.line}  {mutant.before}  ->  {mutant.after}")
+        print(f"survived  line {mutant.line}  {mutant.name}")
     killed = run - len(survivors)
     print(f"{killed} of {run} mutants killed: {killed / max(1, run):.1%} (target {TARGET:.0%})")
     if run < len(sample):

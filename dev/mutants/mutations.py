@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -46,10 +47,15 @@ class Mutant:
     function: str
     """Qualified name of the outermost function whose body has the fault, empty if none has it."""
 
+    occurrence: int
+    """Number of the fault among the equal ones of the function, from 1."""
+
     @property
     def name(self) -> str:
         """The mutant's name in reports and in the list of equivalents, free of line numbers."""
-        return f"{self.module}: {self.before} -> {self.after}"
+        place = f"{self.module}.{self.function}" if self.function else self.module
+        number = f" #{self.occurrence}" if self.occurrence > 1 else ""
+        return f"{place}: {self.before} -> {self.after}{number}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,17 +76,22 @@ class _Slot:
 
 def mutants(module: str, source: str) -> list[Mutant]:
     """Return every mutant of a module."""
-    return [
-        Mutant(
-            module=module,
-            line=getattr(node, "lineno", 0),
-            number=number,
-            before=_short(node),
-            after=_short(changed),
-            function=slot.function,
+    found, equal = [], Counter[tuple[str, str, str]]()
+    for number, (slot, node, changed) in enumerate(_mutations(ast.parse(source))):
+        before, after = _short(node), _short(changed)
+        equal[slot.function, before, after] += 1
+        found.append(
+            Mutant(
+                module=module,
+                line=getattr(node, "lineno", 0),
+                number=number,
+                before=before,
+                after=after,
+                function=slot.function,
+                occurrence=equal[slot.function, before, after],
+            )
         )
-        for number, (slot, node, changed) in enumerate(_mutations(ast.parse(source)))
-    ]
+    return found
 
 
 def mutated(source: str, number: int) -> str:

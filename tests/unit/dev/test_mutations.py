@@ -67,6 +67,12 @@ def test_a_name_has_no_line_number() -> None:
     assert [each.line for each in first] != [each.line for each in second]
 
 
+def test_equal_mutants_have_different_names() -> None:
+    source = "x = [1, 1]\ndef f():\n    g(1)\nclass C:\n    def f(self):\n        g(1)"
+    names = [each.name for each in mutations.mutants("m", source) if each.before == "1"]
+    assert names == ["m: 1 -> 2", "m: 1 -> 2 #2", "m.f: 1 -> 2", "m.C.f: 1 -> 2"]
+
+
 def test_a_number_out_of_range_is_an_error() -> None:
     with pytest.raises(IndexError):
         mutations.mutated("x = 1", 5)
