@@ -77,6 +77,7 @@ def make(layout: Layout, shape: Shape) -> None:
     import transformers
 
     from finetune_trainer.quantization import quant_state
+    from finetune_trainer.training import base_check
 
     torch.manual_seed(1)
     facts: dict[str, Any] = {"source": "hf://bench/base", "baseCommit": "0" * 40}
@@ -105,6 +106,7 @@ def make(layout: Layout, shape: Shape) -> None:
             torch.nn.init.normal_(parameter, std=0.01)
     adapted.save_pretrained(scratch)
     facts |= {
+        published.BASE_BLAKE3_FACT: base_check.start(layout, manifest.read(layout.base))(),
         "datasetDigest": "",
         "versions": {},
         "quantizedModules": dict(recorded.digests),
