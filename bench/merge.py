@@ -73,6 +73,8 @@ def measure(options: argparse.Namespace) -> str:
             shape = models.SHAPES[name]
             print(f"==> {shape.name}", flush=True)
             found.append(_measure(work / name, shape, rounds=options.rounds))
+            if options.work is None:
+                shutil.rmtree(work / name)
     finally:
         if options.work is None:
             shutil.rmtree(work)
