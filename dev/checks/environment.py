@@ -24,6 +24,7 @@ CONSTRAINTS = [
 OVERRIDES = [paths.REPO / "constraints" / name for name in ("overrides.txt", "exclusions.in")]
 UV = paths.REPO / "constraints" / "uv.txt"
 LOG = paths.CACHE / "tests" / "venv.log"
+INTERPRETER = str(Path(sys.executable).resolve())
 IMPORT_PATHS = [str(paths.REPO / name) for name in ("operator", "trainer", "crds", "dev")]
 
 
@@ -61,7 +62,9 @@ def ensure() -> None:
         with phase("make .venv from the pinned constraints"):
             shutil.rmtree(FOLDER, ignore_errors=True)
             tool = uv()
-            logged([tool, "venv", "--python", sys.executable, str(FOLDER)], LOG, hint=INDEX_HINT)
+            # This process may run in the environment that it has just deleted, which links to this
+            # interpreter.
+            logged([tool, "venv", "--python", INTERPRETER, str(FOLDER)], LOG, hint=INDEX_HINT)
             command = [tool, "pip", "install", "--python", program("python")]
             command += ["--require-hashes"]
             for file in OVERRIDES:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,19 @@ def test_moved_repository_gets_a_new_environment(
     shutil.move(tmp_path / "repo", tmp_path / "my repo")
     assert made("my repo") == [tmp_path / "repo" / ".venv", tmp_path / "my repo" / ".venv"]
     assert len(made("my repo")) == 2
+
+
+def test_environment_can_be_made_again_by_its_own_interpreter(tmp_path: Path) -> None:
+    """As in a shell in which it is activated, after a change of the constraints."""
+    folder = tmp_path / ".venv"
+    venv.create(folder, symlinks=True, with_pip=False)
+    code = "from checks import environment; print(environment.INTERPRETER)"
+    found = subprocess.run(
+        [folder / "bin" / "python", "-c", code],
+        env={**os.environ, "PYTHONPATH": environment.IMPORT_PATHS[-1]},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout.strip()
+    assert Path(found).exists()
+    assert not Path(found).is_relative_to(tmp_path)
