@@ -107,10 +107,12 @@ def test_new_user_installs_the_release_and_runs_the_first_job(
     sh(first_job(printed), node, registry, tmp_path)
     finished = "kubectl wait --for=condition=Finished ftj/velmora"
     sh(f"{finished} --timeout={SECONDS}s", node, registry, tmp_path, seconds=SECONDS + 10)
+    # The operator scrapes the outcome after the pod became ready.
+    verified = "kubectl wait --for=jsonpath='{.status.verification.outcome}'=Verified ftj/velmora"
+    sh(f"{verified} --timeout=240s", node, registry, tmp_path)
     status = node.get(f"{JOBS}/velmora")["status"]
     (ready,) = (each for each in status["conditions"] if each["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("True", "Serving"), ready
-    assert status["verification"]["outcome"] == "Verified"
     (revision,) = status["revisions"]
     trainer = digests[f"{registry.location}/finetune-trainer:{VERSION}"]
     stages = {each["stage"]: each["imageID"] for each in revision["stages"]}
