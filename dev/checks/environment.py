@@ -25,6 +25,7 @@ OVERRIDES = [paths.REPO / "constraints" / name for name in ("overrides.txt", "ex
 UV = paths.REPO / "constraints" / "uv.txt"
 LOG = paths.CACHE / "tests" / "venv.log"
 INTERPRETER = str(Path(sys.executable).resolve())
+"""Exists even if this process runs in the environment that ``ensure`` deletes: a link to it."""
 IMPORT_PATHS = [str(paths.REPO / name) for name in ("operator", "trainer", "crds", "dev")]
 
 
@@ -62,8 +63,6 @@ def ensure() -> None:
         with phase("make .venv from the pinned constraints"):
             shutil.rmtree(FOLDER, ignore_errors=True)
             tool = uv()
-            # This process may run in the environment that it has just deleted, which links to this
-            # interpreter.
             logged([tool, "venv", "--python", INTERPRETER, str(FOLDER)], LOG, hint=INDEX_HINT)
             command = [tool, "pip", "install", "--python", program("python")]
             command += ["--require-hashes"]
@@ -88,7 +87,7 @@ def uv() -> str:
         packages.ensure_venv()
         partial = home.with_name(home.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        logged([sys.executable, "-m", "venv", str(partial)], LOG)
+        logged([INTERPRETER, "-m", "venv", str(partial)], LOG)
         python = str(partial / "bin" / "python")
         install = ["install", "--require-hashes", "--requirement", str(UV)]
         logged([python, "-m", "pip", *install], LOG, hint=INDEX_HINT)
