@@ -36,6 +36,7 @@ JOB = re.compile(r"\bftj[ /]([a-z0-9-]+)")
 SECONDS = 300.0
 NOT_HERE = {
     r"\b(logs|exec|port-forward)\b|pod/|delete pod |rollout status": "needs a real node",
+    r"pvc support-<revision>": "needs a claim that an earlier FineTuneJob left",
     r"oci://|install\.yaml": "needs a release; test_release installs one",
     r" -w$": "does not end",
     r"grep NotAllowed": "finds nothing in this cluster",
