@@ -9,7 +9,7 @@ controllers and the kubelet. Nothing waits; the tests advance the time.
 import functools
 import marshal
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -146,7 +146,7 @@ class Cluster:
         return Snapshot(
             job=job,
             events=tuple(copied(self.events)),
-            progress=_of_running_pod(self.progress, lists["Pod"]),
+            progress=self.running_progress(),
             loaded=self.loaded,
             created=frozenset(self.created),
             **{LISTS[kind]: each for kind, each in lists.items()},
@@ -283,6 +283,18 @@ class Cluster:
         status: Thing = self.present_job()["status"]
         return status
 
+    def running_progress(self) -> Progress | None:
+        """Return the metrics with the uid of the running stage pod, unless they contain a uid."""
+        if self.progress is None or self.progress.pod:
+            return self.progress
+        running = {
+            pod["metadata"]["labels"].get("finetune.dev/stage"): pod["metadata"]["uid"]
+            for pod in self._labeled("Pod")
+            if pod.get("status", {}).get("phase") == "Running"
+        }
+        uid = next((running[each] for each in ("train", "merge", "prepare") if each in running), "")
+        return replace(self.progress, pod=uid)
+
     def _labeled(self, kind: str) -> Iterator[Thing]:
         for found in self.each(kind):
             if found["metadata"]["labels"].get(naming.JOB) == self.name:
@@ -300,8 +312,9 @@ class Cluster:
             or job["metadata"]["resourceVersion"] != snapshot["metadata"]["resourceVersion"]
         ):
             raise Refused("the FineTuneJob has changed")
-        check_status(stored(status))
-        job["status"] = copied(stored(status))
+        new = stored(status)
+        check_status(new)
+        job["status"] = new
         self.touch(job)
         self.remember(status)
 
@@ -452,18 +465,3 @@ def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
 def gibibytes(size: str) -> float:
     """Return a size in GiB; the tests use Gi and Ti."""
     return float(size[:-2]) * {"Gi": 1, "Ti": 1024}[size[-2:]]
-
-
-def _of_running_pod(
-    progress: Progress | None, pods: Sequence[Mapping[str, Any]]
-) -> Progress | None:
-    """Return metrics with the uid of the running stage pod, unless they contain a uid."""
-    if progress is None or progress.pod:
-        return progress
-    running = {
-        pod["metadata"]["labels"].get("finetune.dev/stage"): pod["metadata"]["uid"]
-        for pod in pods
-        if pod.get("status", {}).get("phase") == "Running"
-    }
-    uid = next((running[each] for each in ("train", "merge", "prepare") if each in running), "")
-    return replace(progress, pod=uid)

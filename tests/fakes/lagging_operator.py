@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
-from tests.fakes.apiserver import Cluster, Thing, _of_running_pod, copied
+from tests.fakes.apiserver import Cluster, Thing, copied
 
 from finetune_operator.config import OperatorConfig
 from finetune_operator.controller.apply import PlanExecutor
@@ -67,8 +67,8 @@ class ClusterMetrics:
         self.cluster = cluster
 
     def latest(self, key: Key, targets: Iterable[Target]) -> tuple[Value, ...]:
-        progress = _of_running_pod(self.cluster.progress, self.cluster.list("Pod"))
-        return tuple(value for value in (progress, self.cluster.loaded) if value is not None)
+        values = (self.cluster.running_progress(), self.cluster.loaded)
+        return tuple(value for value in values if value is not None)
 
     def forget(self, key: Key) -> None:
         """Nothing is remembered."""
